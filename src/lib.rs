@@ -1,0 +1,29 @@
+//! syncq mirrors directory trees of a Linux machine to many rsync targets in real time and never forgets a change.
+//!
+//! The way of a change through the house:
+//!
+//! ```text
+//!  kernel ──inotify──▶ watch ──Change──▶ filter ──▶ queue (commit → store) ──▶ mirror ──rsync──▶ target
+//!                        ▲                            ▲      ▲                   │
+//!           scan ────────┘                 schedule ──┘      └──── outcome ──────┘
+//! ```
+//!
+//! [`model`] holds the nouns, pure values that all others share. [`watch`] turns what the kernel reports into changes
+//! that pass the [`filter`]. The [`queue`] makes them durable jobs through a [`store`] and hands them out; [`mirror`]
+//! turns jobs into rsync runs and runs into outcomes. [`config`] reads sersync's XML, [`schedule`] asks for whole-tree
+//! runs, [`control`] answers operators, [`daemon`] wires and starts it all, and [`cli`] is what people type.
+//!
+//! `ARCHITECTURE.md` tells how the parts stand to each other and which arrows may not be reversed.
+
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod control;
+pub mod daemon;
+pub mod filter;
+pub mod mirror;
+pub mod model;
+pub mod queue;
+pub mod schedule;
+pub mod store;
+pub mod watch;

@@ -1,0 +1,67 @@
+//! What passes between the queue and the executor: claimed jobs one way, verdicts the other. Pure values.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Generation, JobError, Origin, RelPath, Scope};
+
+/// The queues-within-a-queue of one target: what is large never makes what is small wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lane {
+    Small,
+    /// Files above the large-file limit, and subtrees.
+    Large,
+}
+
+/// A job as the executor gets it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimedJob {
+    pub path: RelPath,
+    pub scope: Scope,
+    pub origin: Origin,
+    pub generation: Generation,
+}
+
+/// What became of one claimed job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// The target has what the source had. The job leaves the queue unless its path changed meanwhile.
+    Done,
+    /// It failed for a reason of its own: an attempt is counted and it backs off.
+    Failed(JobError),
+    /// Not tried, or not its fault (the target was down, the daemon stops, the batch was too big): ready again, no
+    /// attempt counted.
+    Released,
+    /// Belongs into the large lane. No attempt counted.
+    Large,
+    /// The source changed under the run (a file vanished, its parent is gone too): ready again at once, under the
+    /// scope given. Counts as an attempt only if it keeps happening.
+    LookAgain(Scope),
+}
+
+/// Why nothing can be sent to a target at present, whatever the job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetTrouble {
+    pub class: TroubleClass,
+    /// rsync's exit code, if rsync ran.
+    pub code: Option<i32>,
+    /// One line: what rsync said.
+    pub message: String,
+    /// One line: what an operator can do.
+    pub hint: Option<String>,
+    /// The command line of the failing run, quoted for a shell.
+    pub command: Option<String>,
+}
+
+/// How a target's trouble is treated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TroubleClass {
+    /// Down, hung, out of reach, out of space: comes back by itself, probed with exponential backoff.
+    Unavailable,
+    /// Out of connections: tried again soon, with fewer at a time.
+    Busy,
+    /// Wrong password, unknown module, refused option, no rsync: a person has to act; probed rarely.
+    Misconfigured,
+    /// The source directory is not what it was: nothing runs until it is back.
+    Source,
+}

@@ -1,0 +1,41 @@
+//! What the watcher and the scan report: a path of a root may differ from its mirrors. Pure values.
+
+use std::time::Duration;
+
+use super::{Origin, RelPath, Scope};
+
+/// When a changed path should be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settle {
+    /// The change is complete.
+    Now,
+    /// More may come: once nothing has been reported for this long. Each further report begins the wait anew.
+    Quiet(Duration),
+    /// More may come, but the target should follow: this long after the first report.
+    Within(Duration),
+}
+
+/// One path that may differ.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    pub path: RelPath,
+    pub scope: Scope,
+    pub origin: Origin,
+    pub settle: Settle,
+    /// The path is a directory that has just come into being under this name. If work for an older thing of that
+    /// name, or for anything below it, is still pending or running, the target may hold remains of it: the queue
+    /// then widens the job to a subtree.
+    pub fresh: bool,
+}
+
+impl Change {
+    /// A finished change of the path itself whose content may be new.
+    pub fn write(path: RelPath) -> Self {
+        Self { path, scope: Scope::Entry, origin: Origin::Write, settle: Settle::Now, fresh: false }
+    }
+
+    /// A change that rsync's quick check can see: a deletion, an attribute, something a walk found.
+    pub fn scan(path: RelPath, scope: Scope) -> Self {
+        Self { path, scope, origin: Origin::Scan, settle: Settle::Now, fresh: false }
+    }
+}

@@ -1,0 +1,188 @@
+//! Jobs: what may differ between the source and a target, and how far the repair has come. Pure values.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{RelPath, TargetId, Timestamp};
+
+/// How much of the tree at its path a job makes equal. Ordered: a later scope does all that an earlier one does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// The path itself: a file with its content, a directory with its attributes only. Gone from the source means
+    /// gone from the target, with everything below.
+    Entry,
+    /// A directory and the one level in it: its files are sent, its subdirectories are created, what the source does
+    /// not have at that level is deleted. Deeper levels are not looked at.
+    Children,
+    /// The path and everything below it.
+    Subtree,
+}
+
+/// What made a job, in rising order of how little rsync's quick check (same size and time means same content) can be
+/// trusted. Merging two jobs keeps the greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// A full-tree run, scheduled or asked for. The only one to which `crontabfilter` applies.
+    Reconcile,
+    /// A walk of the tree, or an event that cannot have changed content.
+    Scan,
+    /// A write was seen: size and modification time may be the same as before while the content is not
+    /// (`cp -p`, a restore, two writes within one clock tick), so rsync runs with `--ignore-times`.
+    Write,
+}
+
+/// Counts the changes of a path. A run that ends removes its job only if no newer change arrived meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Generation(pub u64);
+
+impl Generation {
+    pub const FIRST: Self = Self(1);
+
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// The number by which operators name a job. Local to one store and never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct JobId(pub u64);
+
+/// Where a job stands.
+///
+/// ```text
+///            enqueue                claim                 complete
+///   (none) ───────────▶ ready ───────────────▶ running ───────────────▶ (none)
+///                        ▲ ▲                    │  │ │
+///      due, newer change │ │ released, crash,   │  │ │ failed, attempts left
+///           or operator  │ └ newer change ──────┘  │ └────────▶ waiting
+///                        │                         └ failed for the last time
+///                        └──────── waiting                 │
+///                        └──────── failed ◀────────────────┘
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    /// May run now. The executor moves it to `running`.
+    Ready,
+    /// Part of a batch that rsync works on. The end of that batch moves it; after a crash the next start makes it
+    /// `ready`. Never stored: the store keeps the state to which a crash returns.
+    Running,
+    /// Waits until `due_at`: either it failed and backs off, or its file is still being written and has to settle.
+    /// Time moves it to `ready`; a newer change or an operator may do so earlier.
+    Waiting,
+    /// Dead letter: it failed `max_attempts` times for a reason of its own. Only an operator, a newer change of the
+    /// path, or the next reconcile moves it to `ready`.
+    Failed,
+}
+
+impl JobState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl Scope {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Entry => "entry",
+            Self::Children => "children",
+            Self::Subtree => "subtree",
+        }
+    }
+}
+
+impl fmt::Display for JobState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Why the last attempt of a job failed: rsync's exit code, if rsync ran, and one line for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobError {
+    #[serde(default)]
+    pub code: Option<i32>,
+    pub message: String,
+}
+
+impl JobError {
+    /// Longest message kept, in bytes. A stored value stays far under 2 KiB, above which sled may move a page into a
+    /// file that it never syncs.
+    pub const MESSAGE_BYTES_MAX: usize = 512;
+
+    /// Keeps the tail of a message that is too long: rsync names the cause in its last words.
+    pub fn new(code: Option<i32>, message: impl Into<String>) -> Self {
+        let mut message = message.into();
+        if message.len() > Self::MESSAGE_BYTES_MAX {
+            let mut cut = message.len() - Self::MESSAGE_BYTES_MAX;
+            while !message.is_char_boundary(cut) {
+                cut += 1;
+            }
+            message.drain(..cut);
+        }
+        Self { code, message }
+    }
+}
+
+impl fmt::Display for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.code {
+            Some(code) => write!(f, "{} (rsync exit {code})", self.message),
+            None => f.write_str(&self.message),
+        }
+    }
+}
+
+/// "Make `path` on `target` equal to the source": there, send it; gone, delete it. At most one exists per target and
+/// path, so jobs are idempotent, free of order, and coalesce.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    pub id: JobId,
+    pub target: TargetId,
+    pub path: RelPath,
+    pub scope: Scope,
+    pub origin: Origin,
+    pub state: JobState,
+    pub generation: Generation,
+    /// When the job came into being.
+    pub queued_at: Timestamp,
+    /// When the newest change that it stands for was seen.
+    pub changed_at: Timestamp,
+    /// Failed runs since the path last succeeded, not counting what was the target's fault.
+    pub attempts: u32,
+    /// Not before this time; meaningful while `waiting`.
+    pub due_at: Timestamp,
+    pub last_error: Option<JobError>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merging_keeps_the_wider_scope_and_the_less_trusting_origin() {
+        assert!(Scope::Entry < Scope::Children && Scope::Children < Scope::Subtree);
+        assert!(Origin::Reconcile < Origin::Scan && Origin::Scan < Origin::Write);
+    }
+
+    #[test]
+    fn a_long_message_keeps_its_tail_and_its_characters() {
+        let error = JobError::new(Some(23), "é".repeat(1000) + "cause");
+        assert!(error.message.len() <= JobError::MESSAGE_BYTES_MAX);
+        assert!(error.message.ends_with("cause"));
+    }
+}

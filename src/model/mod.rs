@@ -1,0 +1,17 @@
+//! The nouns of syncq as pure values: paths, jobs, targets, changes, times.
+//!
+//! Invariant: nothing here performs I/O, reads a clock, or knows another module of syncq.
+
+mod batch;
+mod change;
+mod job;
+mod path;
+mod target;
+mod time;
+
+pub use batch::{ClaimedJob, Lane, TargetTrouble, TroubleClass, Verdict};
+pub use change::{Change, Settle};
+pub use job::{Generation, Job, JobError, JobId, JobState, Origin, Scope};
+pub use path::{PathError, RelPath, below_range};
+pub use target::{Destination, EventSwitches, Root, Schedule, Target, TargetId, TransferOptions};
+pub use time::Timestamp;
