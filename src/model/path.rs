@@ -211,7 +211,7 @@ mod tests {
         assert!(!path(b"a").is_ancestor_of(&path(b"a")));
         assert!(RelPath::root().is_ancestor_of(&path(b"a")));
         let (start, end) = below_range(&path(b"a"));
-        assert!(start.as_slice() <= b"a/b" && b"a/\xff" < end.as_slice() && end.as_slice() <= b"ab");
+        assert!(start.as_slice() <= &b"a/b"[..] && &b"a/\xff"[..] < end.as_slice() && end.as_slice() <= &b"ab"[..]);
     }
 
     #[test]
