@@ -84,3 +84,17 @@ pub enum StoreError {
     #[error("cannot read the store")]
     Read { source: std::io::Error },
 }
+
+impl StoreError {
+    /// The error and what caused it, on one line.
+    pub fn with_causes(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+}
