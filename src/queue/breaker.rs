@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::backoff::Backoff;
+use crate::model::Backoff;
 use crate::model::{TargetTrouble, Timestamp, TroubleClass};
 
 /// Whether a target may be used.

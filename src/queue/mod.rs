@@ -9,7 +9,6 @@
 //! Callers give changes and verdicts and take batches; each call is short and never waits for disk or network.
 //! Invariant: the queue knows nothing of rsync, inotify or files.
 
-mod backoff;
 mod breaker;
 mod committer;
 mod sent_log;
@@ -23,7 +22,6 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-pub use backoff::Backoff;
 pub use breaker::Gate;
 pub use target_queue::{BatchId, Counts, Policy};
 
@@ -120,7 +118,6 @@ struct Shared {
     /// A commit ended.
     committed: Condvar,
     closing: AtomicBool,
-    policy: Policy,
     clock: Arc<dyn Clock>,
     wake: Sender<()>,
 }
@@ -186,7 +183,7 @@ impl State {
 impl Queue {
     /// Takes over what the store holds and starts the committer. Returns also how many records were damaged: if any,
     /// the trees have to be compared in full.
-    pub fn open(mut store: Box<dyn Store>, policy: Policy, clock: Arc<dyn Clock>) -> Result<(Self, u64), StoreError> {
+    pub fn open(mut store: Box<dyn Store>, clock: Arc<dyn Clock>) -> Result<(Self, u64), StoreError> {
         let Contents { targets: records, jobs, next_job_id, damaged_records } = store.load()?;
         let mut targets: BTreeMap<TargetId, TargetQueue> =
             records.iter().map(|record| (record.id, TargetQueue::new(record.id))).collect();
@@ -213,7 +210,6 @@ impl Queue {
             dirty: Condvar::new(),
             committed: Condvar::new(),
             closing: AtomicBool::new(false),
-            policy,
             clock,
             wake,
         });
@@ -221,18 +217,22 @@ impl Queue {
         Ok((Self { shared, work, committer: Mutex::new(Some(committer)) }, damaged_records))
     }
 
-    /// The number of the target that mirrors `root` to `destination`, and whether the store had not known it.
-    pub fn register(&self, root: &Path, destination: &Destination) -> (TargetId, bool) {
+    /// The number of the target that mirrors `root` to `destination`, and whether the store had not known it. From now
+    /// on its jobs follow `policy`.
+    pub fn register(&self, root: &Path, destination: &Destination, policy: Policy) -> (TargetId, bool) {
         let mut state = self.shared.lock();
+        let state = &mut *state;
         let (root, destination) = (root.as_os_str().as_bytes(), destination.to_string());
         if let Some(known) = state.records.iter().find(|r| r.root == root && r.destination == destination) {
+            let queue = state.targets.entry(known.id).or_insert_with(|| TargetQueue::new(known.id));
+            queue.policy = policy;
             return (known.id, false);
         }
         let id = TargetId(state.records.iter().map(|record| record.id.0 + 1).max().unwrap_or(1));
         let record = TargetRecord { id, root: root.to_vec(), destination };
         state.records.push(record.clone());
         state.new_records.push(record);
-        state.targets.insert(id, TargetQueue::new(id));
+        state.targets.entry(id).or_insert_with(|| TargetQueue::new(id)).policy = policy;
         self.shared.dirty.notify_all();
         (id, true)
     }
@@ -253,7 +253,7 @@ impl Queue {
         for target in targets {
             let Some(queue) = state.targets.get_mut(target) else { continue };
             for change in changes {
-                queue.enqueue(change, &self.shared.policy, now, || {
+                queue.enqueue(change, now, || {
                     let id = JobId(state.next_job_id);
                     state.next_job_id += 1;
                     id
@@ -299,7 +299,6 @@ impl Queue {
     /// Takes a batch back. Jobs of it that have no verdict are released.
     pub fn finish(&self, batch: &Batch, result: BatchResult) -> Option<TargetEvent> {
         let now = self.shared.clock.now();
-        let policy = &self.shared.policy;
         let mut state = self.shared.lock();
         let state = &mut *state;
         let mut unsettled = state.batches.remove(&batch.id)?;
@@ -309,11 +308,11 @@ impl Queue {
         // In the order of the claim, so that released jobs keep theirs.
         for path in unsettled.drain(..) {
             let verdict = verdicts.remove(&path).unwrap_or(Verdict::Released);
-            queue.finish(&path, verdict, policy, took, now, state.random.f64());
+            queue.finish(&path, verdict, took, now, state.random.f64());
         }
         for (path, error) in result.found {
             let chance = state.random.f64();
-            queue.add_failure(&path, error, policy, now, chance, || {
+            queue.add_failure(&path, error, now, chance, || {
                 let id = JobId(state.next_job_id);
                 state.next_job_id += 1;
                 id
@@ -353,19 +352,22 @@ impl Queue {
         &self.work
     }
 
-    /// When one of `targets` next has something to do that no token announces: a wait ends, or a probe is due.
+    /// Makes ready what has waited long enough, and tells when one of `targets` next has something to do that no token
+    /// announces: a wait ends, or a probe is due. To be asked before claiming, so that nothing is missed in between.
     pub fn next_due(&self, targets: &[TargetId]) -> Option<Timestamp> {
-        let state = self.shared.lock();
         let now = self.shared.clock.now();
-        targets
-            .iter()
-            .filter_map(|target| state.targets.get(target))
-            .filter_map(|queue| match queue.breaker.gate(now) {
-                Gate::Closed => queue.next_due(),
-                Gate::Probe => Some(now),
+        let mut state = self.shared.lock();
+        let mut next = None;
+        for target in targets {
+            let Some(queue) = state.targets.get_mut(target) else { continue };
+            queue.promote(now);
+            let due = match queue.breaker.gate(now) {
+                Gate::Closed | Gate::Probe => queue.next_due(),
                 Gate::Open(at) => at,
-            })
-            .min()
+            };
+            next = [next, due].into_iter().flatten().min();
+        }
+        next
     }
 
     /// A target's figures. Looks at each of its jobs.

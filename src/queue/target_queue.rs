@@ -20,10 +20,10 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Bound;
 use std::time::Duration;
 
-use super::backoff::Backoff;
 use super::breaker::Breaker;
 use super::sent_log::SentLog;
 use crate::model::{
+    Backoff,
     Change, ClaimedJob, Generation, Job, JobError, JobId, JobState, Lane, Origin, RelPath, Scope, Settle, TargetId,
     Timestamp, Verdict, below_range,
 };
@@ -113,10 +113,17 @@ pub struct Counts {
     pub failed: usize,
 }
 
+impl Counts {
+    pub fn total(&self) -> usize {
+        self.ready + self.running + self.waiting + self.failed
+    }
+}
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct TargetQueue {
     target: TargetId,
+    pub(super) policy: Policy,
     pub(super) breaker: Breaker,
     jobs: BTreeMap<RelPath, Slot>,
     ready: [BTreeMap<u64, RelPath>; 2],
@@ -185,6 +192,7 @@ impl TargetQueue {
     pub fn new(target: TargetId) -> Self {
         Self {
             target,
+            policy: Policy::default(),
             breaker: Breaker::default(),
             jobs: BTreeMap::new(),
             ready: [BTreeMap::new(), BTreeMap::new()],
@@ -228,14 +236,14 @@ impl TargetQueue {
     }
 
     /// Notes that a path may differ. `next_id` is called if a job comes into being.
-    pub fn enqueue(&mut self, change: &Change, policy: &Policy, now: Timestamp, next_id: impl FnOnce() -> JobId) {
+    pub fn enqueue(&mut self, change: &Change, now: Timestamp, next_id: impl FnOnce() -> JobId) {
         let path = &change.path;
         let mut scope = change.scope;
         if change.fresh && scope < Scope::Subtree && (self.jobs.contains_key(path) || self.any_job_below(path)) {
             scope = Scope::Subtree;
         }
         if self.jobs.contains_key(path) {
-            self.merge(path, scope, change, policy, now);
+            self.merge(path, scope, change, now);
         } else if change.origin != Origin::Write && self.pending_subtree_covers(path, change.origin) {
             return;
         } else {
@@ -278,7 +286,8 @@ impl TargetQueue {
         self.dirty.insert(path.clone());
     }
 
-    fn merge(&mut self, path: &RelPath, scope: Scope, change: &Change, policy: &Policy, now: Timestamp) {
+    fn merge(&mut self, path: &RelPath, scope: Scope, change: &Change, now: Timestamp) {
+        let policy = self.policy;
         let Some(slot) = self.jobs.get_mut(path) else { return };
         let record_changes = scope > slot.scope || change.origin > slot.origin;
         slot.scope = slot.scope.max(scope);
@@ -450,7 +459,6 @@ impl TargetQueue {
         &mut self,
         path: &RelPath,
         verdict: Verdict,
-        policy: &Policy,
         took: Duration,
         now: Timestamp,
         chance: f64,
@@ -471,7 +479,7 @@ impl TargetQueue {
                 slot.looks = 0;
                 let had_error = slot.last_error.take().is_some();
                 let is_write = slot.origin == Origin::Write && slot.scope == Scope::Entry;
-                let hot_until = if is_write { self.sent.note(path, policy.hot_interval.max(took), now) } else { None };
+                let hot_until = if is_write { self.sent.note(path, self.policy.hot_interval.max(took), now) } else { None };
                 if let Some(newer) = newer {
                     slot.queued_at = newer.since;
                     slot.seq = 0;
@@ -489,7 +497,7 @@ impl TargetQueue {
                     self.remove(path);
                 }
             }
-            Verdict::Failed(error) => self.fail(path, error, newer, policy, now, chance),
+            Verdict::Failed(error) => self.fail(path, error, newer, now, chance),
             Verdict::Released => self.place(path, State::Ready),
             Verdict::Large => {
                 slot.lane = Lane::Large;
@@ -500,7 +508,7 @@ impl TargetQueue {
                 slot.looks += 1;
                 if slot.looks > LOOKS_MAX {
                     let error = JobError::new(Some(24), "the source keeps changing while it is read");
-                    self.fail(path, error, newer, policy, now, chance);
+                    self.fail(path, error, newer, now, chance);
                 } else {
                     let due = now.after(LOOK_AGAIN * slot.looks);
                     self.place(path, State::Waiting { due, why: Wait::Hot });
@@ -514,10 +522,10 @@ impl TargetQueue {
         path: &RelPath,
         error: JobError,
         newer: Option<Newer>,
-        policy: &Policy,
         now: Timestamp,
         chance: f64,
     ) {
+        let policy = self.policy;
         let Some(slot) = self.jobs.get_mut(path) else { return };
         slot.attempts = slot.attempts.saturating_add(1);
         slot.last_error = Some(Box::new(error));
@@ -538,7 +546,6 @@ impl TargetQueue {
         &mut self,
         path: &RelPath,
         error: JobError,
-        policy: &Policy,
         now: Timestamp,
         chance: f64,
         next_id: impl FnOnce() -> JobId,
@@ -553,7 +560,7 @@ impl TargetQueue {
             self.create(path, Scope::Entry, &change, now, next_id());
             self.unplace(path);
         }
-        self.fail(path, error, None, policy, now, chance);
+        self.fail(path, error, None, now, chance);
     }
 
     /// Moves what has waited long enough to ready.

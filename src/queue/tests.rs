@@ -23,7 +23,6 @@ fn fresh_dir(text: &str) -> Change {
 /// One target's queue with a clock and ids of its own.
 struct Bench {
     queue: TargetQueue,
-    policy: Policy,
     now: Timestamp,
     ids: u64,
 }
@@ -31,12 +30,12 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let now = Timestamp(1_000_000);
-        Self { queue: TargetQueue::new(TargetId(1)), policy: Policy::default(), now, ids: 0 }
+        Self { queue: TargetQueue::new(TargetId(1)), now, ids: 0 }
     }
 
     fn add(&mut self, change: Change) {
         let ids = &mut self.ids;
-        self.queue.enqueue(&change, &self.policy, self.now, || {
+        self.queue.enqueue(&change, self.now, || {
             *ids += 1;
             JobId(*ids)
         });
@@ -64,7 +63,7 @@ impl Bench {
 
     fn finish(&mut self, text: &str, verdict: Verdict) {
         let path = if text.is_empty() { RelPath::root() } else { path(text) };
-        self.queue.finish(&path, verdict, &self.policy, Duration::from_millis(30), self.now, 0.5);
+        self.queue.finish(&path, verdict, Duration::from_millis(30), self.now, 0.5);
         self.queue.check_invariants();
     }
 
@@ -273,7 +272,7 @@ fn failures_back_off_and_a_newer_change_shortens_the_wait() {
 #[test]
 fn after_the_last_attempt_a_job_is_dead_until_its_path_changes() {
     let mut bench = Bench::new();
-    bench.policy.attempts_max = 2;
+    bench.queue.policy.attempts_max = 2;
     bench.write("a");
     for _ in 0..2 {
         bench.wait(3_600_000);
@@ -290,7 +289,7 @@ fn after_the_last_attempt_a_job_is_dead_until_its_path_changes() {
 #[test]
 fn a_reconcile_revives_dead_letters() {
     let mut bench = Bench::new();
-    bench.policy.attempts_max = 1;
+    bench.queue.policy.attempts_max = 1;
     bench.write("d/a");
     bench.small();
     bench.failed("d/a");
@@ -506,7 +505,7 @@ mod threads {
 
     fn open(store: &MemoryStore, clock: &Arc<SimulatedClock>) -> Queue {
         let clock: Arc<dyn Clock> = Arc::<SimulatedClock>::clone(clock);
-        Queue::open(Box::new(store.clone()), Policy::default(), clock).expect("opens").0
+        Queue::open(Box::new(store.clone()), clock).expect("opens").0
     }
 
     fn destination() -> Destination {
@@ -517,7 +516,7 @@ mod threads {
     fn what_was_enqueued_is_there_after_a_crash() {
         let (store, clock) = (MemoryStore::default(), Arc::new(SimulatedClock::new(Timestamp(1_000))));
         let queue = open(&store, &clock);
-        let (target, new) = queue.register(Path::new("/src"), &destination());
+        let (target, new) = queue.register(Path::new("/src"), &destination(), Policy::default());
         assert!(new);
         let changes: Vec<Change> = (0..2_500).map(|n| Change::write(path(&format!("f{n}")))).collect();
         queue.enqueue(&[target], &changes);
@@ -526,7 +525,7 @@ mod threads {
         std::mem::forget(queue);
 
         let queue = open(&store, &clock);
-        let (same, new) = queue.register(Path::new("/src"), &destination());
+        let (same, new) = queue.register(Path::new("/src"), &destination(), Policy::default());
         assert_eq!((same, new), (target, false));
         assert_eq!(queue.stats(target).unwrap().counts, Counts { ready: 2_500, ..Counts::default() });
         let ids: BTreeSet<u64> = queue.page(target, None, 10_000, |_| true).iter().map(|job| job.id.0).collect();
@@ -540,7 +539,7 @@ mod threads {
     fn a_failing_store_stops_nothing_and_catches_up() {
         let (store, clock) = (MemoryStore::default(), Arc::new(SimulatedClock::new(Timestamp(1_000))));
         let queue = open(&store, &clock);
-        let (target, _) = queue.register(Path::new("/src"), &destination());
+        let (target, _) = queue.register(Path::new("/src"), &destination(), Policy::default());
         assert!(queue.flush(SOON));
         store.fail_after(0);
         queue.enqueue(&[target], &[Change::write(path("a"))]);
@@ -555,7 +554,7 @@ mod threads {
     fn a_target_in_trouble_burns_no_attempts_and_is_probed_by_one_job() {
         let (store, clock) = (MemoryStore::default(), Arc::new(SimulatedClock::new(Timestamp(1_000))));
         let queue = open(&store, &clock);
-        let (target, _) = queue.register(Path::new("/src"), &destination());
+        let (target, _) = queue.register(Path::new("/src"), &destination(), Policy::default());
         let changes: Vec<Change> = (0..50).map(|n| Change::write(path(&format!("f{n}")))).collect();
         queue.enqueue(&[target], &changes);
         let trouble = TargetTrouble {
