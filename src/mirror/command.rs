@@ -87,7 +87,7 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
     if listing {
         args.extend(mode.rules.iter().map(|rule| joined("--filter=", rule)));
     }
-    if run.kind == RunKind::Tree && run.origin == Origin::Reconcile {
+    if run.origin == Origin::Reconcile {
         args.extend(target.options.reconcile_excludes.iter().map(|pattern| joined("--exclude=", pattern)));
     }
     connection(target, &mut args);
