@@ -2,6 +2,7 @@
 //!
 //! Invariant: nothing here performs I/O, reads a clock, or knows another module of syncq.
 
+mod backoff;
 mod batch;
 mod change;
 mod job;
@@ -9,6 +10,7 @@ mod path;
 mod target;
 mod time;
 
+pub use backoff::Backoff;
 pub use batch::{ClaimedJob, Lane, TargetTrouble, TroubleClass, Verdict};
 pub use change::{Change, Settle};
 pub use job::{Generation, Job, JobError, JobId, JobState, Origin, Scope};
