@@ -43,7 +43,7 @@ built() {
     local name=$1 path
     shift
     path=$(cargo "$@" --locked --message-format=json-render-diagnostics </dev/null |
-        sed -n "s|.*\"executable\":\"\([^\"]*/$name[^\"/]*\)\".*|\1|p" | tail -n 1)
+        sed -n "s|.*\"executable\":\"\([^\"]*/${name}[^\"/]*\)\".*|\1|p" | tail -n 1)
     [ -n "$path" ] || fail "cargo built no $name"
     printf '%s\n' "$path"
 }

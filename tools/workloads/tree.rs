@@ -11,8 +11,8 @@ use walkdir::WalkDir;
 
 use crate::rsyncd::is_root;
 
-/// What has to be the same on both sides. The times of directories are left out: none of the peers promises them
-/// while a burst is on its way. Content is compared apart, since reading it costs too much while waiting.
+/// What has to be the same on both sides. The times of directories are left out: not every peer promises them.
+/// Content is compared apart, since reading it costs too much while waiting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     mode: u32,

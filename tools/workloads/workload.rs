@@ -61,8 +61,8 @@ pub struct Sizes {
 
 impl Sizes {
     pub const FULL: Self = Self {
-        single_files: 50,
-        single_budget: Duration::from_secs(25),
+        single_files: 30,
+        single_budget: Duration::from_secs(15),
         burst_files: 1000,
         dirs: 100,
         files_per_dir: 100,
