@@ -70,7 +70,7 @@ pub fn run(args: MirrorArgs) -> Result<ExitCode, CliError> {
     let roots = vec![root];
     state_dir::check_outside(&state_dir, roots.iter().map(Root::path))?;
     state_dir::create(&state_dir)?;
-    run::start_logging(args.log_level.as_deref().unwrap_or(logging::DEFAULT_LEVEL), logging::Output::Stderr)?;
+    run::start_logging(args.log_level.as_deref(), logging::DEFAULT_LEVEL, logging::Output::Stderr)?;
     let mut notices = Vec::new();
     let threads = run::threads(args.threads, &mut notices);
     for notice in &notices {
@@ -117,11 +117,8 @@ fn root(args: &MirrorArgs, source: &Path, here: &Path) -> Result<Root, CliError>
     let mut targets: Vec<Target> = Vec::new();
     for given in &args.destinations {
         let parsed = destination::parse(given, here).map_err(|error| {
-            CliError::config(
-                anyhow::Error::new(error)
-                    .context(format!("cannot use the destination {:?}", given.display().to_string())),
-            )
-            .hint("write /path, [user@]host:/path, [user@]host::module or rsync://host/module")
+            CliError::usage(format!("cannot use the destination '{}': {error}", given.display()))
+                .hint("write /path, [user@]host:/path, [user@]host::module or rsync://host/module")
         })?;
         if let Destination::Local(path) = &parsed.destination {
             check_apart(source, path)?;
@@ -160,19 +157,17 @@ fn target(args: &MirrorArgs, parsed: destination::Parsed, password_file: Option<
 /// Refuses a destination that would mirror into itself, through symbolic links too.
 fn check_apart(source: &Path, destination: &Path) -> Result<(), CliError> {
     let (from, to) = (real_path(source), real_path(destination));
-    let message = if from == to {
-        "SRC and DEST are the same directory"
+    let reason = if from == to {
+        "they are the same directory"
     } else if to.starts_with(&from) {
-        "DEST lies inside SRC: every copy would be a change to copy"
+        "the destination lies inside the source, so every copy would be a change to copy"
     } else if from.starts_with(&to) {
-        "SRC lies inside DEST and would be deleted by its own mirror"
+        "the source lies inside the destination and would be deleted by its own mirror"
     } else {
         return Ok(());
     };
-    Err(CliError::config(
-        anyhow::anyhow!("cannot mirror {} to {}", source.display(), destination.display()).context(message),
-    )
-    .hint("choose a destination beside the source"))
+    let message = format!("cannot mirror {} to {}: {reason}", source.display(), destination.display());
+    Err(CliError::config(anyhow::Error::msg(message)).hint("choose a destination beside the source"))
 }
 
 fn checked_password_file(file: &Path, here: &Path) -> Result<PathBuf, CliError> {

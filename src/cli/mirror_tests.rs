@@ -44,10 +44,10 @@ fn a_mirror_into_itself_is_refused_through_links_too() {
     std::os::unix::fs::symlink(&src, &link).expect("a link");
     for (to, message) in [
         (src.clone(), "the same directory"),
-        (src.join("in"), "inside SRC"),
-        (src.join("not/yet"), "inside SRC"),
-        (link.join("deep/er"), "inside SRC"),
-        (dir.path().to_owned(), "inside DEST"),
+        (src.join("in"), "inside the source"),
+        (src.join("not/yet"), "inside the source"),
+        (link.join("deep/er"), "inside the source"),
+        (dir.path().to_owned(), "inside the destination"),
     ] {
         let error = check_apart(&src, &to).expect_err("refused");
         assert!(error.exit == Exit::Config && error.to_string().contains(message), "{error}");

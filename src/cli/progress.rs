@@ -6,8 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::output::{age, plain};
-use super::status::word;
-use crate::control::{Inspect, Status, TargetStatus};
+use crate::control::{Inspect, Status, TargetStatus, word};
 use crate::daemon::logging;
 
 /// Five looks a second follow the eye and cost the daemon nothing.

@@ -72,12 +72,12 @@ pub fn run(args: RunArgs, command_line: &[OsString]) -> Result<ExitCode, CliErro
     state_dir::check_outside(&state_dir, loaded.roots.iter().map(|root| root.root.path()))?;
     state_dir::create(&state_dir)?;
 
-    let level = args.log_level.as_deref().unwrap_or(if loaded.debug { "debug" } else { logging::DEFAULT_LEVEL });
+    let default_level = if loaded.debug { "debug" } else { logging::DEFAULT_LEVEL };
     let output = match args.detached {
         true => logging::Output::File(state_dir.join("syncq.log")),
         false => logging::Output::Stderr,
     };
-    start_logging(level, output)?;
+    start_logging(args.log_level.as_deref(), default_level, output)?;
     let threads = threads(args.threads, &mut notices);
     for notice in notices.iter().chain(&loaded.notices) {
         log::warn!("{notice}");
@@ -98,8 +98,9 @@ pub fn run(args: RunArgs, command_line: &[OsString]) -> Result<ExitCode, CliErro
     Ok(ExitCode::SUCCESS)
 }
 
-/// Starts logging; a level that makes no sense is wrong usage.
-pub fn start_logging(level: &str, output: logging::Output) -> Result<(), CliError> {
+/// Starts logging; a level that makes no sense is wrong usage, an empty one (a variable set to nothing) is none.
+pub fn start_logging(given: Option<&str>, default: &str, output: logging::Output) -> Result<(), CliError> {
+    let level = given.filter(|level| !level.trim().is_empty()).unwrap_or(default);
     logging::init(level, output).map_err(|error| match error {
         logging::LoggingError::Level { .. } => {
             CliError::usage(error.to_string()).hint("use error, warn, info, debug or trace")

@@ -4,13 +4,12 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Args;
-use serde::Serialize;
 
 use super::exit::CliError;
 use super::output::{Form, Rows, age, json_line, plain, size, stdout};
 use super::source::Source;
 use super::state_dir::WhichDaemon;
-use crate::control::{RootState, Status, StoreState, TargetStatus};
+use crate::control::{RootState, Status, StoreState, TargetStatus, word};
 
 /// Show what is pending, since when, and why
 #[derive(Debug, Args)]
@@ -35,11 +34,6 @@ pub fn run(args: &StatusArgs) -> Result<ExitCode, CliError> {
     }
     out.flush()?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// The name of a state as JSON has it.
-pub fn word(state: impl Serialize) -> String {
-    serde_json::to_value(state).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 const HEADER: [&str; 9] = ["TARGET", "ROOT", "STATE", "PENDING", "RUNNING", "WAITING", "FAILED", "LAG", "LAST"];

@@ -21,11 +21,6 @@ use super::logging;
 /// The hidden flag by which the child knows what it is.
 pub const CHILD_FLAG: &str = "detached";
 
-/// Runs its arguments without the descriptors 3 to 9, which a caller may have left open: a lock taken by `flock 9`
-/// would otherwise be held for as long as the daemon lives. Rust closes a descriptor by its number only in unsafe
-/// code; a shell does it in a word, for those with one digit. Nothing but our own command line passes through.
-const CLOSE_AND_RUN: &str = r#"exec "$0" "$@" 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-"#;
-
 const READY: &str = "ready";
 
 /// How long the last start-up lines may take to arrive after the daemon is ready.
@@ -34,9 +29,12 @@ const RELAY_REST: Duration = Duration::from_secs(1);
 /// Starts `args` (without the program's name) as a daemon and waits until it is ready or has failed. Returns its exit
 /// code; a failed daemon has already said why.
 pub fn launch(args: &[OsString]) -> io::Result<u8> {
-    let mut command = Command::new("/bin/sh");
-    command.args(["-c", CLOSE_AND_RUN]).arg(own_program()?).args(args);
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut child = without_inherited(&own_program()?)?
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
     let relayed = relay(&mut child);
     let mut line = String::new();
     if let Some(stdout) = child.stdout.take() {
@@ -54,6 +52,27 @@ pub fn launch(args: &[OsString]) -> io::Result<u8> {
     }
     // Ended well before it was ready is no success either.
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).filter(|&code| code != 0).unwrap_or(1))
+}
+
+/// A command for `program` without the descriptors that our caller left open: a lock taken by `flock 9` would
+/// otherwise be held for as long as the daemon lives. Rust closes a descriptor by its number only in unsafe code, a
+/// shell does it in a word. The script holds nothing but numbers; `program` and what is added to the command are its
+/// arguments and pass through untouched.
+fn without_inherited(program: &Path) -> io::Result<Command> {
+    // A plain sh knows no descriptors above 9 in a redirection.
+    let bash = Path::new("/bin/bash");
+    let (shell, highest) = if bash.exists() { (bash, u32::MAX) } else { (Path::new("/bin/sh"), 9) };
+    let mut script = String::from(r#"exec "$0" "$@""#);
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let number = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
+        // Our own are among them; they do not survive exec anyway, and closing them twice is no error.
+        if let Some(number) = number.filter(|number| (3..=highest).contains(number)) {
+            script.push_str(&format!(" {number}>&-"));
+        }
+    }
+    let mut command = Command::new(shell);
+    command.arg("-c").arg(script).arg(program);
+    Ok(command)
 }
 
 /// Copies the child's stderr to ours. The receiver wakes up at its end.
@@ -130,19 +149,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_shell_line_passes_arguments_on_untouched_and_closes_descriptors() {
+    fn arguments_pass_untouched_and_inherited_descriptors_do_not() {
         let dir = tempfile::tempdir().expect("a directory");
+        // What a careless caller would leave open: a descriptor without close-on-exec.
+        let open = std::fs::File::create(dir.path().join("lock")).expect("a file");
+        rustix::io::fcntl_setfd(&open, rustix::io::FdFlags::empty()).expect("an open descriptor");
         let odd = "a b;$(touch x)`\"'\\";
-        // A shell in front opens 3 and 9, as a careless caller would.
-        let script = format!("exec 3</dev/null 9</dev/null; exec /bin/sh -c '{CLOSE_AND_RUN}' \"$@\"");
-        let list = "for fd in /proc/self/fd/[3-9]; do readlink \"$fd\"; done; printf %s \"$1\"";
-        let output = Command::new("/bin/sh")
-            .args(["-c", &script, "sh", "/bin/sh", "-c", list, "sh", odd])
+        let list = "for fd in /proc/self/fd/*; do readlink \"$fd\"; done; printf %s \"$1\"";
+        let output = without_inherited(Path::new("/bin/sh"))
+            .expect("a command")
+            .args(["-c", list, "sh", odd])
             .current_dir(dir.path())
             .output()
             .expect("a shell");
         let text = String::from_utf8(output.stdout).expect("text");
-        assert!(text.ends_with(odd) && !text.contains("/dev/null"), "{text}");
+        assert!(text.ends_with(odd) && !text.contains("/lock"), "{text}");
         assert!(!dir.path().join("x").exists());
     }
 

@@ -1,7 +1,7 @@
 //! Turns signals into calls, on a thread of their own.
 //!
 //! TERM and INT stop the daemon, a second one at once; HUP opens the log file anew; USR1 asks for the status in the
-//! log. What a stop means is not decided here.
+//! log. What a stop means, and where a status comes from, is not decided here.
 
 use std::io;
 use std::thread::JoinHandle;
@@ -10,6 +10,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::{Handle, Signals};
 
 use super::logging;
+use crate::control::{Status, word};
 
 /// How urgently to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +54,17 @@ impl SignalThread {
             }
         })?;
         Ok(Self { handle, thread: Some(thread) })
+    }
+}
+
+/// Writes a status to the log, a line per target: the answer to USR1.
+pub fn log_status(status: &Status) {
+    let (roots, watches) = (status.roots.len(), status.watches.used);
+    log::info!(state = word(status.state), roots, watches, store_bytes = status.store.bytes; "status");
+    for target in &status.targets {
+        let pending = target.pending + target.running + target.waiting;
+        let (failed, lag_s, reason) = (target.failed, target.lag_s, target.reason.as_deref().unwrap_or_default());
+        log::info!(target = target.name, state = word(target.state), pending, failed, lag_s, reason; "target");
     }
 }
 
