@@ -18,6 +18,9 @@ use crate::daemon::{Options, RootOptions, logging};
 use crate::filter::Filter;
 use crate::model::{Destination, EventSwitches, Root, Settings, Target, TransferOptions};
 
+const DEST_HELP: &str =
+    "Local directory, [user@]host:/path (ssh), [user@]host::module[/path] or rsync://host[:port]/module";
+
 /// Mirror a directory to one or more destinations, until stopped
 #[derive(Debug, Args)]
 #[command(after_help = super::help_tail("syncq mirror /srv/www /backup/www web2:/srv/www backup::www"))]
@@ -25,8 +28,7 @@ pub struct MirrorArgs {
     /// Directory to mirror
     #[arg(value_name = "SRC")]
     source: PathBuf,
-    /// Local directory, [user@]host:/path (ssh), [user@]host::module[/path] or rsync://host[:port]/module
-    #[arg(value_name = "DEST", required = true)]
+    #[arg(value_name = "DEST", required = true, help = DEST_HELP)]
     destinations: Vec<OsString>,
     /// File with the password for rsync daemons
     #[arg(long, value_name = "FILE")]

@@ -1,5 +1,6 @@
 //! `syncq run`: the daemon of one or more configuration files. sersync's own command line arrives here as well.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,6 +12,7 @@ use super::exit::{CliError, Exit};
 use super::sersync_args::DEFAULT_CONFIG;
 use super::{state_dir, wiring};
 use crate::daemon::{Options, detach, logging};
+use crate::model::Root;
 
 /// Mirror what configuration files describe, until stopped
 #[derive(Debug, Args)]
@@ -69,6 +71,7 @@ pub fn run(args: RunArgs, command_line: &[OsString]) -> Result<ExitCode, CliErro
             hint: Some("without -m the tree is mirrored".to_owned()),
         });
     }
+    check_once(&loaded.roots)?;
     state_dir::check_outside(&state_dir, loaded.roots.iter().map(|root| root.root.path()))?;
     state_dir::create(&state_dir)?;
 
@@ -144,6 +147,24 @@ fn configs(args: &RunArgs, notices: &mut Vec<String>) -> Result<Vec<PathBuf>, Cl
     absolute.map_err(|error| CliError::usage(format!("the name of a configuration file is empty: {error}")))
 }
 
+/// Refuses several files that mirror one directory to one destination: the store knows a target by just that, and
+/// whose options should hold?
+fn check_once(roots: &[Root]) -> Result<(), CliError> {
+    let mut seen = HashSet::new();
+    for root in roots {
+        for target in &root.targets {
+            if !seen.insert((&root.path, &target.destination)) {
+                let (path, name) = (root.path.display(), target.name());
+                return Err(CliError::config(anyhow::anyhow!(
+                    "{path} is mirrored to {name} by two configuration files"
+                ))
+                .hint("leave one of them out, or run them as two daemons with a --state-dir each"));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The same command line with the mark of the child behind `run`.
 fn child_arguments(command_line: &[OsString]) -> Vec<OsString> {
     let mut arguments = command_line.to_vec();
@@ -154,6 +175,7 @@ fn child_arguments(command_line: &[OsString]) -> Vec<OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Destination, EventSwitches, Target, TransferOptions};
     use clap::Parser;
 
     #[derive(Debug, Parser)]
@@ -189,6 +211,23 @@ mod tests {
             assert_eq!((threads(given, &mut notices), notices.len()), (threads_expected, reported));
         }
         assert_eq!(parse("run -n -5").threads, Some(-5));
+    }
+
+    #[test]
+    fn two_files_may_share_a_source_but_not_a_target() {
+        let root = |destination: &str| Root {
+            path: "/srv/www".into(),
+            targets: vec![Target {
+                destination: Destination::Local(destination.into()),
+                options: TransferOptions::default(),
+            }],
+            events: EventSwitches::default(),
+            excludes: Vec::new(),
+            legacy_hidden: false,
+            schedule: None,
+        };
+        assert!(check_once(&[root("/a"), root("/b")]).is_ok());
+        assert_eq!(check_once(&[root("/a"), root("/a")]).expect_err("refused").exit, Exit::Config);
     }
 
     #[test]
