@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::filter::Filter;
 use crate::model::{Destination, EventSwitches, Root, Schedule};
 use crate::schedule;
 
@@ -24,7 +25,7 @@ const FAIL_LOG_MINUTES_EMPTY: u32 = 120;
 pub(super) fn config(file: &Path, head: &Element, notes: &mut Notes<'_>) -> Result<Config, Problem> {
     schema::check(head, notes);
     let debug = value::switch(head, "debug", false, notes);
-    let excludes = excludes(head, notes);
+    let excludes = excludes(head, notes)?;
     let events = events(head, notes);
     let Some(sersync) = head.child("sersync") else { return Err(Fault::NoLocalPath.at(head.offset)) };
 
@@ -51,10 +52,15 @@ pub(super) fn config(file: &Path, head: &Element, notes: &mut Notes<'_>) -> Resu
     Ok(Config { file: file.to_path_buf(), roots, debug, settings, fail_log, plugin, plugins })
 }
 
-fn excludes(head: &Element, notes: &mut Notes<'_>) -> Vec<String> {
+fn excludes(head: &Element, notes: &mut Notes<'_>) -> Result<Vec<String>, Problem> {
     match value::section(head, "filter", "nothing is excluded", notes) {
-        Some(filter) if value::start(filter, false, notes) => value::regexes(filter, "exclude", notes),
-        _ => Vec::new(),
+        Some(filter) if value::start(filter, false, notes) => {
+            let excludes = value::regexes(filter, "exclude", notes);
+            // Each is fine by itself; together they may still be too large.
+            Filter::new(&excludes, false).map_err(|reason| Fault::Filter { reason }.at(filter.offset))?;
+            Ok(excludes)
+        }
+        _ => Ok(Vec::new()),
     }
 }
 
@@ -135,7 +141,7 @@ fn schedule(crontab: &Element, notes: &mut Notes<'_>) -> Result<Schedule, Proble
         let schedule = Schedule::Cron(given);
         return match schedule::check(&schedule) {
             Ok(()) => Ok(schedule),
-            Err(source) => Err(Fault::Schedule { source }.at(value.offset)),
+            Err(reason) => Err(Fault::Schedule { reason }.at(value.offset)),
         };
     }
     if let Some(minutes) = value.number::<u32>().filter(|&minutes| minutes > 0) {

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::filter::FilterError;
 use crate::schedule::ScheduleError;
 
 /// Why there is no configuration. The command line ends with exit code 78.
@@ -80,11 +81,8 @@ pub enum Fault {
     Attribute { element: String, text: String },
     #[error("a comment without -->")]
     CommentNotClosed,
-    #[error("{source}")]
-    Markup {
-        #[source]
-        source: Box<quick_xml::Error>,
-    },
+    #[error("{reason}")]
+    Markup { reason: Box<quick_xml::Error> },
     #[error("elements nest deeper than {limit}")]
     TooDeep { limit: usize },
     #[error("<{element}> has more than {limit} attributes")]
@@ -111,11 +109,10 @@ pub enum Fault {
     NotAnOption { given: String },
     #[error("params: {option} cannot be used, {reason}")]
     UnusableOption { option: String, reason: &'static str },
-    #[error("schedule: {source}")]
-    Schedule {
-        #[source]
-        source: ScheduleError,
-    },
+    #[error("schedule: {reason}")]
+    Schedule { reason: ScheduleError },
+    #[error("filter: {reason}")]
+    Filter { reason: FilterError },
     #[error("{attribute}: {given} has no unit")]
     NoUnit { attribute: &'static str, given: String, example: &'static str },
     #[error("{attribute}: {given} is no {expected}")]
@@ -158,6 +155,7 @@ impl Fault {
             | Self::NotAnOption { .. }
             | Self::UnusableOption { .. }
             | Self::Schedule { .. }
+            | Self::Filter { .. }
             | Self::NoUnit { .. }
             | Self::Value { .. }
             | Self::UnknownPlugin { .. }
@@ -198,6 +196,7 @@ impl Fault {
             Self::NotAnOption { .. } => "join a value to its option: --exclude='*.log'; no redirections".into(),
             Self::UnusableOption { .. } => "leave it out".into(),
             Self::Schedule { .. } => "write minutes (600), five cron fields (0 3 * * *), or @daily".into(),
+            Self::Filter { .. } => "exclude whole directories instead of many single names".into(),
             Self::NoUnit { example, given, .. } => format!("add one, such as {given}{example}"),
             Self::Value { .. } => return None,
             Self::UnknownPlugin { .. } => "one of command, socket, refreshCDN, http".into(),

@@ -1,6 +1,6 @@
 //! Reads sersync's `confxml.xml`, as people have really written it, into a validated [`Config`].
 //!
-//! [`xml`] turns bytes into a small tree, `schema` knows the names, `effective` gives every element its meaning or its
+//! `xml` turns bytes into a small tree, `schema` knows the names, `effective` gives every element its meaning or its
 //! default. What sersync would have ignored or crashed on becomes a [`Diagnostic`]; only what leaves nothing sensible
 //! to do is a [`ConfigError`]. Both name file, line and column.
 //!

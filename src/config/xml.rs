@@ -168,8 +168,8 @@ impl Tree<'_, '_> {
     }
 
     /// quick-xml gave up: a construct that begins at `start` has no end.
-    fn markup(&self, start: usize, error: usize, source: Error) -> Problem {
-        match source {
+    fn markup(&mut self, start: usize, error: usize, reason: Error) -> Problem {
+        match reason {
             Error::Syntax(SyntaxError::UnclosedComment) => Fault::CommentNotClosed.at(start),
             Error::Syntax(
                 SyntaxError::UnclosedTag
@@ -177,11 +177,14 @@ impl Tree<'_, '_> {
                 | SyntaxError::UnclosedDoubleQuotedAttributeValue,
             ) => {
                 let tag = self.bytes.get(start + 1..).unwrap_or_default();
-                let end = tag.iter().position(|&b| b.is_ascii_whitespace() || b"/<>=".contains(&b));
-                let name = self.notes.show(tag.get(..end.unwrap_or(tag.len())).unwrap_or_default());
-                Fault::TagNotClosed { name }.at(start)
+                let end = tag.iter().position(|&b| b == b'>').unwrap_or(tag.len());
+                // If a quote is to blame, reading the tag finds which.
+                match tag::read(tag.get(..end).unwrap_or_default(), start + 1, self.notes) {
+                    Ok(tag) => Fault::TagNotClosed { name: self.notes.show(&tag.name) }.at(start),
+                    Err(problem) => problem,
+                }
             }
-            source => Fault::Markup { source: Box::new(source) }.at(error.max(start)),
+            reason => Fault::Markup { reason: Box::new(reason) }.at(error.max(start)),
         }
     }
 }

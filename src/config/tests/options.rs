@@ -280,6 +280,6 @@ fn a_plugin_does_not_take_over_the_watch_and_hides_its_password() {
 
     assert_eq!(
         super::warnings(r#" port="8009""#, ""),
-        ["c.xml:57:6: plugin socket: <deshost> has no usable port; the section is ignored"]
+        ["c.xml:56:6: plugin socket: <deshost> has no usable port; the section is ignored"]
     );
 }

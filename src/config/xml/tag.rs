@@ -58,11 +58,12 @@ pub(super) fn read(content: &[u8], base: usize, notes: &mut Notes<'_>) -> Result
         cursor.skip_blanks();
         let offset = base + cursor.at;
         let malformed = |rest: &[u8]| {
-            let line = rest.split(|&b| b == b'\n').next().unwrap_or_default().trim_ascii();
-            let (element, text) = (element.clone(), notes.show(line));
+            // A missing quote makes the tag swallow what follows: only what stands before the next > tells.
+            let piece = rest.split(|&b| b == b'\n' || b == b'>').next().unwrap_or_default().trim_ascii();
+            let (element, text) = (element.clone(), notes.show(piece));
             if rest.starts_with(b"<!--") {
                 Fault::CommentInTag { name: element }.at(offset)
-            } else if rest.contains(&b'<') {
+            } else if piece.contains(&b'<') {
                 Fault::TagNotClosed { name: element }.at(base.saturating_sub(1))
             } else {
                 Fault::Attribute { element, text }.at(offset)
