@@ -15,7 +15,7 @@ pub use inspect::{Inspect, JobFilter, ListPage, each_job};
 pub use server::{ControlError, ControlServer};
 pub use types::{
     DaemonState, JobRow, RootState, RootStatus, Status, StoreState, StoreStatus, TargetState, TargetStatus,
-    WatchStatus, seconds,
+    WatchStatus, seconds, word,
 };
 
 use std::path::{Path, PathBuf};

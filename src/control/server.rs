@@ -264,7 +264,7 @@ async fn send_pages(
             io::Result::Ok((page, rows.len() as u64, more, lines))
         })
         .await;
-        let (next, count, more, lines) = match made.map_err(io::Error::other).flatten() {
+        let (next, count, more, lines) = match made.map_err(io::Error::other).and_then(|made| made) {
             Ok(made) => made,
             Err(error) => {
                 // Without its end the answer is recognisably incomplete.

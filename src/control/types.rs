@@ -210,6 +210,11 @@ pub fn seconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1000.0).round() / 1000.0
 }
 
+/// The name of a state as JSON has it.
+pub fn word(state: impl Serialize) -> String {
+    serde_json::to_value(state).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
 mod rfc3339 {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 

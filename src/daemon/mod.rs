@@ -58,7 +58,7 @@ pub fn run(options: Options) -> Result<()> {
             // Full means that a stop is under way.
             let _ = stop.try_send(());
         };
-        SignalThread::start(on_stop, move || log_status(view.as_ref())).context("cannot handle signals")?
+        SignalThread::start(on_stop, move || signals::log_status(&view.status())).context("cannot handle signals")?
     };
     let result = daemon.serve(options.on_ready, &stopped);
     daemon.stop();
@@ -94,18 +94,19 @@ impl Daemon {
         let mut roots = Vec::new();
         let mut named = Vec::new();
         let mut contexts = BTreeMap::new();
-        for (index, RootOptions { root, settings }) in options.roots.iter().enumerate() {
+        for (index, root_options) in options.roots.iter().enumerate() {
+            let RootOptions { root, settings } = root_options;
             let filter = Arc::new(Filter::new(&root.excludes, root.legacy_hidden)?);
             let identity = RootIdentity::of(&root.path)
                 .with_context(|| format!("cannot use the watched directory {}", root.path.display()))?;
             let limits = Limits { large_file_bytes: settings.large_file_bytes, ..Limits::default() };
             let mut ids: Vec<TargetId> = Vec::new();
             for target in &root.targets {
-                let (id, _) = queue.register(&root.path, &target.destination, settings.policy());
+                let (id, _) = queue.register(&root.path, &target.destination, root_options.policy());
                 ids.push(id);
                 named.push(NamedTarget { id, name: target.name(), root: root.path.clone() });
                 let context =
-                    TargetContext::new(root.path.clone(), identity.clone(), target.clone(), Arc::clone(&filter), limits);
+                    TargetContext::new(root.path.clone(), identity, target.clone(), Arc::clone(&filter), limits);
                 contexts.insert(id, context);
             }
             if let Some(schedule) = &root.schedule {
@@ -239,22 +240,5 @@ fn log_forgotten_targets(queue: &Queue, named: &[NamedTarget]) {
         if jobs > 0 {
             warn!("{} is no longer configured; its {jobs} jobs are kept", record.destination);
         }
-    }
-}
-
-fn log_status(view: &View) {
-    let status = view.status();
-    for target in &status.targets {
-        info!(
-            "{}: {:?}, {} pending, {} running, {} waiting, {} failed, lag {} s{}",
-            target.name,
-            target.state,
-            target.pending,
-            target.running,
-            target.waiting,
-            target.failed,
-            target.lag_s,
-            target.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default()
-        );
     }
 }

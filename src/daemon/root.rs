@@ -101,7 +101,7 @@ impl RootRuntime {
 
     /// Looks whether the source is what it was.
     pub fn check(self: &Arc<Self>) {
-        let now = self.identity.check(self.path());
+        let now = self.identity.check(self.path()).map_err(|trouble| trouble.message);
         let mut state = self.lock();
         match (&state.suspended, now) {
             (None, Err(reason)) => {

@@ -76,7 +76,8 @@ impl View {
     }
 
     fn watches(&self) -> WatchStatus {
-        let mut watches = WatchStatus { limit: sysctl::max_user_watches().unwrap_or(0), ..WatchStatus::default() };
+        let limit = sysctl::InotifySysctl::default().read().map_or(0, |limits| limits.watches);
+        let mut watches = WatchStatus { limit, ..WatchStatus::default() };
         for stats in self.roots.iter().map(|root| root.watch_stats()) {
             watches.used += stats.watches;
             watches.unwatched += stats.unwatched;

@@ -84,11 +84,12 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
         add("-n");
         add("--out-format=%i %n");
     }
-    if listing {
-        args.extend(mode.rules.iter().map(|rule| joined("--filter=", rule)));
-    }
     if run.origin == Origin::Reconcile {
         args.extend(target.options.reconcile_excludes.iter().map(|pattern| joined("--exclude=", pattern)));
+    }
+    if listing {
+        // Last, since the first rule that matches decides and some of these include.
+        args.extend(mode.rules.iter().map(|rule| joined("--filter=", rule)));
     }
     connection(target, &mut args);
     args.push("./".into());
@@ -237,4 +238,119 @@ fn asks_for_deletion(param: &OsStr) -> bool {
         "--delete-excluded",
     ];
     WIDENING.iter().any(|option| param.as_bytes() == option.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mirror::look::Presence;
+    use crate::model::{RelPath, TransferOptions};
+
+    fn target(destination: Destination, params: &[&str]) -> Target {
+        let params = params.iter().map(OsString::from).collect();
+        Target { destination, options: TransferOptions { params, ..TransferOptions::default() } }
+    }
+
+    fn run(kind: RunKind, origin: Origin, names: &[&[u8]]) -> Run {
+        let entry =
+            |name: &&[u8]| Entry { path: RelPath::new(name).unwrap(), presence: Presence::Directory, jobs: Vec::new() };
+        Run { kind, origin, entries: names.iter().map(entry).collect() }
+    }
+
+    fn line(target: &Target, run: &Run, deletion: Deletion, lane: Lane) -> String {
+        let rules = [OsString::from("- *~")];
+        let args = arguments(target, run, Mode { lane, deletion, mkpath: false, rules: &rules, dry: false });
+        args.join(OsStr::new(" ")).into_string().unwrap()
+    }
+
+    #[test]
+    fn a_flat_run_to_each_kind_of_destination() {
+        let flat = run(RunKind::Flat, Origin::Write, &[b"a"]);
+        let common =
+            "--no-r --dirs -R --files-from=- --from0 --modify-window=-1 --delete-missing-args --force --ignore-times";
+        let local = target(Destination::Local("/mnt/b".into()), &["-artz"]);
+        assert_eq!(line(&local, &flat, Deletion::ByName, Lane::Small), format!("-artz {common} ./ /mnt/b/"));
+        let mut ssh = target(Destination::Ssh { host: "u@h".into(), path: "/x y".into() }, &["-a"]);
+        ssh.options.port = Some(2222);
+        assert_eq!(
+            line(&ssh, &flat, Deletion::ByName, Lane::Large),
+            format!(
+                "-a {common} --partial-dir=.rsync-partial -e ssh -p 2222 -o BatchMode=yes -o ConnectTimeout=10 -s ./ u@h:/x y/"
+            )
+        );
+        ssh.options.params.push("-ze".into());
+        ssh.options.params.push("ssh -i /key".into());
+        assert!(!line(&ssh, &flat, Deletion::ByName, Lane::Small).contains("BatchMode"));
+        let mut daemon = target(Destination::Daemon { host: "u@h".into(), module: "m".into() }, &["-a", "--partial"]);
+        daemon.options.port = Some(874);
+        daemon.options.password_file = Some("/etc/p".into());
+        daemon.options.timeout = Some(Duration::from_secs(100));
+        assert_eq!(
+            line(&daemon, &flat, Deletion::ByName, Lane::Large),
+            format!(
+                "-a --partial {common} --timeout=100 --sockopts=TCP_NODELAY --contimeout=30 --port=874 \
+                 --password-file=/etc/p ./ u@h::m/"
+            )
+        );
+    }
+
+    #[test]
+    fn deletion_reaches_no_further_than_asked() {
+        let user = target(Destination::Local("/b".into()), &["-a", "--delete", "--delete-excluded"]);
+        for (kind, deletion, delete, missing, force) in [
+            (RunKind::Flat, Deletion::ByName, false, true, true),
+            (RunKind::Flat, Deletion::ByLevel, false, false, true),
+            (RunKind::RootOnly, Deletion::ByName, false, true, true),
+            (RunKind::Level, Deletion::ByName, true, true, true),
+            (RunKind::Level, Deletion::ByLevel, true, false, true),
+            (RunKind::Tree, Deletion::ByName, true, true, true),
+            (RunKind::Tree, Deletion::Refused, false, false, true),
+            (RunKind::Tree, Deletion::Off, false, false, false),
+        ] {
+            let text = line(&user, &run(kind, Origin::Scan, &[b"a"]), deletion, Lane::Small) + " ";
+            assert_eq!(text.contains(" --delete "), delete, "{text}");
+            assert_eq!(text.contains(" --delete-excluded "), delete, "{text}");
+            assert_eq!(text.contains(" --delete-missing-args "), missing, "{text}");
+            assert_eq!(text.contains(" --force "), force, "{text}");
+            assert_eq!(text.contains("--filter=- *~"), matches!(kind, RunKind::Level | RunKind::Tree), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_a_reconcile_knows_its_excludes_and_the_filters_rules_come_last() {
+        let mut target = target(Destination::Local("/b".into()), &["-a"]);
+        target.options.reconcile_excludes = vec!["*.php".into()];
+        let reconcile = line(&target, &run(RunKind::Tree, Origin::Reconcile, &[b""]), Deletion::ByName, Lane::Large);
+        assert!(reconcile.contains("--exclude=*.php --filter=- *~ ./"), "{reconcile}");
+        assert!(
+            !line(&target, &run(RunKind::Tree, Origin::Scan, &[b""]), Deletion::ByName, Lane::Large).contains("php")
+        );
+    }
+
+    #[test]
+    fn lists_are_nul_separated_and_say_where_to_look() {
+        for (kind, expected) in [
+            (RunKind::Flat, &b"./#a\0./b c\0"[..]),
+            (RunKind::Level, b"./\0./#a/\0./b c/\0"),
+            (RunKind::Tree, b"./\0./#a/\0./b c/\0"),
+        ] {
+            assert_eq!(list(&run(kind, Origin::Scan, &[b"", b"#a", b"b c"])), expected);
+        }
+        assert_eq!(list(&run(RunKind::RootOnly, Origin::Scan, &[b""])), b"./\0");
+    }
+
+    #[test]
+    fn the_pasteable_line_survives_a_shell() {
+        let names: Vec<&[u8]> = vec![b"a b", b"it's $(x) `y`", b"n\nl", b"\xff'\\", b"plain"];
+        let flat = run(RunKind::Flat, Origin::Scan, &names);
+        let text = pasteable(Path::new("/tmp"), &["-a".into(), "-e".into(), "ssh -p 1".into()], &flat);
+        assert!(text.starts_with("cd /tmp && printf '%s\\0' './a b' ") && text.ends_with("| rsync -a -e 'ssh -p 1'"));
+        let (printf, _) = text.split_once(" | rsync").unwrap();
+        let output = std::process::Command::new("bash").arg("-c").arg(printf).output().unwrap();
+        assert_eq!(output.stdout, list(&flat));
+        let many: Vec<Vec<u8>> = (0..30).map(|n| format!("f{n:02}").into_bytes()).collect();
+        let many: Vec<&[u8]> = many.iter().map(Vec::as_slice).collect();
+        let text = pasteable(Path::new("/"), &[], &run(RunKind::Flat, Origin::Scan, &many));
+        assert!(text.contains("./f19") && !text.contains("./f20") && text.ends_with(" # and 10 more paths"), "{text}");
+    }
 }

@@ -1,5 +1,6 @@
 //! What the executor knows of one target between batches: where, how, and what the other side turned out to lack.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::outcome::Prefixes;
 use super::plan::{Deletion, Limits};
+use super::run::RSYNC;
 use super::trouble::{Fallback, trouble};
 use crate::filter::Filter;
 use crate::model::{Target, TargetTrouble, TroubleClass};
@@ -92,12 +94,23 @@ pub struct TargetContext {
     pub limits: Limits,
     pub capabilities: Capabilities,
     pub(super) prefixes: Prefixes,
+    /// rsync, except in tests.
+    pub(super) program: OsString,
 }
 
 impl TargetContext {
     pub fn new(root: PathBuf, identity: RootIdentity, target: Target, filter: Arc<Filter>, limits: Limits) -> Self {
         let resolved = root.canonicalize().unwrap_or_else(|_| root.clone());
         let prefixes = Prefixes::new(&[&root, &resolved], &target.destination);
-        Self { root, identity, target, filter, limits, capabilities: Capabilities::default(), prefixes }
+        Self {
+            root,
+            identity,
+            target,
+            filter,
+            limits,
+            capabilities: Capabilities::default(),
+            prefixes,
+            program: RSYNC.into(),
+        }
     }
 }

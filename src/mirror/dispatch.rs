@@ -16,7 +16,8 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use log::{debug, error, info, warn};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use super::execute::{BatchReport, TargetContext, execute};
+use super::context::TargetContext;
+use super::execute::{BatchReport, execute};
 use super::lanes::Lanes;
 use super::stop::StopSignal;
 use crate::clock::{Clock, monotonic};
@@ -94,11 +95,7 @@ impl Executor {
             let shared = Arc::clone(&shared);
             move || Dispatcher::new(shared, pool, settings).run(&stopped)
         })?;
-        Ok(Self {
-            shared,
-            stop_dispatch: Mutex::new(Some(stop_dispatch)),
-            dispatcher: Mutex::new(Some(dispatcher)),
-        })
+        Ok(Self { shared, stop_dispatch: Mutex::new(Some(stop_dispatch)), dispatcher: Mutex::new(Some(dispatcher)) })
     }
 
     /// The path that was sent to a target last.
@@ -254,7 +251,7 @@ fn work(shared: &Shared, batch: &Batch) -> bool {
     log_failures(&name, &report);
     let busy = report.trouble.as_ref().is_some_and(|trouble| trouble.class == TroubleClass::Busy);
     let reached = report.trouble.is_none() && report.runs > 0 && !shared.stop.is_raised();
-    let result = BatchResult { verdicts: report.verdicts, found: report.found, trouble: report.trouble, reached };
+    let result = BatchResult { verdicts: report.verdicts, found: Vec::new(), trouble: report.trouble, reached };
     match shared.queue.finish(batch, result) {
         Some(TargetEvent::Trouble { trouble, probe_at }) => {
             let retry = shown_wait(probe_at, shared.clock.now());
@@ -283,14 +280,14 @@ fn log_failures(name: &str, report: &BatchReport) {
         Verdict::Failed(error) => Some((path, error)),
         _ => None,
     });
-    let all: Vec<_> = failed.chain(report.found.iter().map(|(path, error)| (path, error))).collect();
+    let all: Vec<_> = failed.collect();
     for (path, error) in all.iter().take(FAILURES_LOGGED_MAX) {
         warn!("{name}: cannot mirror {path}: {error}; it is tried again");
     }
     if all.len() > FAILURES_LOGGED_MAX {
         warn!("{name}: {} more paths failed; see `syncq list`", all.len() - FAILURES_LOGGED_MAX);
     }
-    for command in &report.failed_commands {
-        warn!("{name}: command: {command}");
+    for failed in &report.commands_failed {
+        warn!("{name}: {}; command: {}", failed.message, failed.command);
     }
 }

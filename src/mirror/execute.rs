@@ -86,7 +86,7 @@ pub fn probe(ctx: &TargetContext, stop: &StopSignal) -> Result<(), TargetTrouble
     };
     let args = probe_arguments(&ctx.target, mode);
     let nothing = Run { kind: RunKind::Flat, origin: crate::model::Origin::Scan, entries: Vec::new() };
-    let ended = run(&ctx.root, &args, b"", 0, stop).map_err(|error| cannot_start(&error))?;
+    let ended = run(&ctx.program, &ctx.root, &args, b"", 0, stop).map_err(|error| cannot_start(&error))?;
     match classify(&ended, &nothing, &ctx.prefixes) {
         Outcome::Target(found) | Outcome::Split(found) | Outcome::NoRoom { trouble: found, .. } => {
             Err(TargetTrouble { command: Some(pasteable(&ctx.root, &args, &nothing)), ..found })
@@ -320,7 +320,7 @@ impl Batch<'_> {
         let args = arguments(&self.ctx.target, planned, mode);
         let stdout_bytes_max = if dry { DRY_OUTPUT_BYTES_MAX } else { 0 };
         self.report.runs += 1;
-        match run(&self.ctx.root, &args, &list(planned), stdout_bytes_max, self.stop) {
+        match run(&self.ctx.program, &self.ctx.root, &args, &list(planned), stdout_bytes_max, self.stop) {
             Ok(ended) => Some((ended, pasteable(&self.ctx.root, &args, planned))),
             Err(error) => {
                 // A root that went away in this moment looks like a missing program.

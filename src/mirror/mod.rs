@@ -10,8 +10,10 @@
 mod capture;
 mod command;
 mod context;
+mod dispatch;
 mod execute;
 mod expand;
+mod lanes;
 mod look;
 mod outcome;
 mod plan;
@@ -21,6 +23,7 @@ mod stop;
 mod trouble;
 
 pub use context::{Capabilities, RootIdentity, TargetContext};
+pub use dispatch::{DispatchSettings, Executor};
 pub use execute::{BatchReport, FailedCommand, execute, probe};
 pub use plan::Limits;
 pub use stop::StopSignal;

@@ -267,3 +267,6 @@ fn explained(line: &Line<'_>) -> String {
     };
     format!("{meaning}: {said}")
 }
+
+#[cfg(test)]
+mod tests;

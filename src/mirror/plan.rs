@@ -218,3 +218,122 @@ pub fn deletion_refused() -> JobError {
         "the rsync server refuses deletions; allow them there (refuse options) or set <delete start=\"false\"/>",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Generation;
+
+    const FILE: Presence = Presence::File { size: 10 };
+
+    /// A tree as a function: `d` and what starts with it are directories, `f` files, `l` links; the rest is missing.
+    fn look(path: &RelPath) -> Presence {
+        let mut presence = Presence::Directory;
+        for name in path.components() {
+            presence = match (presence, name.first()) {
+                (Presence::Directory, Some(b'd')) => Presence::Directory,
+                (Presence::Directory, Some(b'f')) => FILE,
+                (Presence::Directory, Some(b'F')) => Presence::File { size: 1000 },
+                (Presence::Directory, Some(b'l')) => Presence::Other,
+                _ => Presence::Missing,
+            };
+        }
+        presence
+    }
+
+    fn planned(jobs: &[(&str, Scope, Origin)], deletion: Deletion) -> Plan {
+        let jobs: Vec<ClaimedJob> = jobs
+            .iter()
+            .map(|&(path, scope, origin)| ClaimedJob {
+                path: RelPath::new(path.as_bytes()).unwrap(),
+                scope,
+                origin,
+                generation: Generation::FIRST,
+            })
+            .collect();
+        let indices: Vec<usize> = (0..jobs.len()).collect();
+        let limits = Limits { large_file_bytes: 100, bytes_max: 25 };
+        plan(&jobs, &indices, Lane::Small, limits, deletion, &mut |path| look(path))
+    }
+
+    /// Kind, path and jobs of each entry of each run.
+    fn shown(plan: &Plan) -> Vec<(RunKind, Origin, String, Vec<usize>)> {
+        let all = plan.runs.iter().flat_map(|run| run.entries.iter().map(move |entry| (run, entry)));
+        all.map(|(run, entry)| (run.kind, run.origin, entry.path.to_string(), entry.jobs.clone())).collect()
+    }
+
+    #[test]
+    fn one_job_each() {
+        use Deletion::{ByLevel, ByName};
+        use Origin::{Reconcile, Scan, Write};
+        use RunKind::{Flat, Level, RootOnly, Tree};
+        use Scope::{Children, Entry, Subtree};
+        for ((path, scope, origin), deletion, (kind, run_origin, listed)) in [
+            (("d1/f", Entry, Write), ByName, (Flat, Write, "d1/f")),
+            (("d1", Entry, Scan), ByName, (Flat, Scan, "d1")),
+            (("d1", Children, Scan), ByName, (Level, Scan, "d1")),
+            (("d1", Subtree, Reconcile), ByName, (Tree, Reconcile, "d1")),
+            (("", Entry, Write), ByName, (RootOnly, Write, ".")),
+            (("", Children, Reconcile), ByName, (Level, Scan, ".")),
+            (("", Subtree, Reconcile), ByName, (Tree, Reconcile, ".")),
+            // On what is no directory every scope is the entry itself.
+            (("f", Children, Scan), ByName, (Flat, Scan, "f")),
+            (("l", Subtree, Reconcile), ByName, (Flat, Scan, "l")),
+            (("x", Subtree, Write), ByName, (Flat, Write, "x")),
+            // The topmost ancestor that is missing, a file or a link stands for all below.
+            (("d1/x/y/z", Subtree, Scan), ByName, (Flat, Scan, "d1/x")),
+            (("d1/f/y", Entry, Scan), ByName, (Flat, Scan, "d1/f")),
+            (("l/f", Children, Scan), ByName, (Flat, Scan, "l")),
+            // Deleted through the parent's level.
+            (("d1/x/y", Entry, Scan), ByLevel, (Level, Scan, "d1")),
+            (("x", Entry, Write), ByLevel, (Level, Write, ".")),
+            (("l/f", Entry, Scan), ByLevel, (Flat, Scan, "l")),
+        ] {
+            let plan = planned(&[(path, scope, origin)], deletion);
+            assert_eq!(shown(&plan), [(kind, run_origin, listed.to_owned(), vec![0])], "{path} {scope}");
+            assert!(plan.settled.is_empty());
+        }
+    }
+
+    #[test]
+    fn several_jobs_share_entries_and_runs() {
+        let plan = planned(
+            &[
+                ("x/2", Scope::Entry, Origin::Scan),
+                ("d", Scope::Subtree, Origin::Scan),
+                ("f", Scope::Entry, Origin::Scan),
+                ("x/1", Scope::Subtree, Origin::Scan),
+                ("", Scope::Entry, Origin::Write),
+                ("f2", Scope::Entry, Origin::Write),
+            ],
+            Deletion::ByName,
+        );
+        let expected = [
+            (RunKind::Flat, Origin::Scan, ".", vec![4]),
+            (RunKind::Flat, Origin::Scan, "f", vec![2]),
+            (RunKind::Flat, Origin::Scan, "x", vec![0, 3]),
+            (RunKind::Flat, Origin::Write, "f2", vec![5]),
+            (RunKind::Tree, Origin::Scan, "d", vec![1]),
+        ];
+        assert_eq!(shown(&plan), expected.map(|(kind, origin, path, jobs)| (kind, origin, path.to_owned(), jobs)));
+        assert_eq!(plan.runs.len(), 3);
+    }
+
+    #[test]
+    fn what_needs_no_run() {
+        let entry = |path| (path, Scope::Entry, Origin::Scan);
+        let jobs = [entry("F"), entry("f1"), entry("f2"), entry("f3"), entry("x")];
+        let plan = planned(&jobs, Deletion::Off);
+        assert_eq!(plan.settled, [(0, Verdict::Large), (3, Verdict::Released), (4, Verdict::Done)]);
+        assert_eq!(shown(&plan).len(), 2);
+        assert_eq!(planned(&jobs[4..], Deletion::Refused).settled, [(0, Verdict::Failed(deletion_refused()))]);
+    }
+
+    #[test]
+    fn half_a_flat_list_never_is_the_root_alone_as_an_entry() {
+        let jobs = [("", Scope::Entry, Origin::Scan), ("f", Scope::Entry, Origin::Scan)];
+        let plan = planned(&jobs, Deletion::ByName);
+        let (first, second) = plan.runs.into_iter().next().unwrap().halves();
+        assert_eq!((first.kind, second.kind), (RunKind::RootOnly, RunKind::Flat));
+    }
+}

@@ -56,18 +56,8 @@ pub struct Ended {
     pub stdout: Capture,
 }
 
-/// Starts `rsync args` in `root`, feeds it `list` and waits for its end. `stdout_bytes_max` of its output are kept.
+/// Starts `program args` in `root`, feeds it `list` and waits for its end. `stdout_bytes_max` of its output are kept.
 pub fn run(
-    root: &Path,
-    args: &[OsString],
-    list: &[u8],
-    stdout_bytes_max: usize,
-    stop: &StopSignal,
-) -> io::Result<Ended> {
-    run_program(OsStr::new(RSYNC), root, args, list, stdout_bytes_max, stop)
-}
-
-fn run_program(
     program: &OsStr,
     root: &Path,
     args: &[OsString],
@@ -285,7 +275,7 @@ mod tests {
 
     fn shell(script: &str, list: &[u8], stop: &StopSignal) -> Ended {
         let args = [OsString::from("-c"), OsString::from(script)];
-        run_program(OsStr::new("sh"), Path::new("/"), &args, list, 1 << 20, stop).unwrap()
+        run(OsStr::new("sh"), Path::new("/"), &args, list, 1 << 20, stop).unwrap()
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod batch;
 mod change;
 mod job;
 mod path;
+mod settings;
 mod target;
 mod time;
 
@@ -15,5 +16,6 @@ pub use batch::{ClaimedJob, Lane, TargetTrouble, TroubleClass, Verdict};
 pub use change::{Change, Settle};
 pub use job::{Generation, Job, JobError, JobId, JobState, Origin, Scope};
 pub use path::{PathError, RelPath, below_range};
+pub use settings::Settings;
 pub use target::{Destination, EventSwitches, Root, Schedule, Target, TargetId, TransferOptions};
 pub use time::Timestamp;

@@ -23,9 +23,8 @@ use std::time::Duration;
 use super::breaker::Breaker;
 use super::sent_log::SentLog;
 use crate::model::{
-    Backoff,
-    Change, ClaimedJob, Generation, Job, JobError, JobId, JobState, Lane, Origin, RelPath, Scope, Settle, TargetId,
-    Timestamp, Verdict, below_range,
+    Backoff, Change, ClaimedJob, Generation, Job, JobError, JobId, JobState, Lane, Origin, RelPath, Scope, Settle,
+    TargetId, Timestamp, Verdict, below_range,
 };
 use crate::store::Op;
 
@@ -455,14 +454,7 @@ impl TargetQueue {
     }
 
     /// Settles what became of one claimed job. `took` is how long its batch ran.
-    pub fn finish(
-        &mut self,
-        path: &RelPath,
-        verdict: Verdict,
-        took: Duration,
-        now: Timestamp,
-        chance: f64,
-    ) {
+    pub fn finish(&mut self, path: &RelPath, verdict: Verdict, took: Duration, now: Timestamp, chance: f64) {
         if let Some(scope) = self.in_flight.remove(path)
             && scope == Scope::Subtree
         {
@@ -479,7 +471,8 @@ impl TargetQueue {
                 slot.looks = 0;
                 let had_error = slot.last_error.take().is_some();
                 let is_write = slot.origin == Origin::Write && slot.scope == Scope::Entry;
-                let hot_until = if is_write { self.sent.note(path, self.policy.hot_interval.max(took), now) } else { None };
+                let hot_until =
+                    if is_write { self.sent.note(path, self.policy.hot_interval.max(took), now) } else { None };
                 if let Some(newer) = newer {
                     slot.queued_at = newer.since;
                     slot.seq = 0;
@@ -517,14 +510,7 @@ impl TargetQueue {
         }
     }
 
-    fn fail(
-        &mut self,
-        path: &RelPath,
-        error: JobError,
-        newer: Option<Newer>,
-        now: Timestamp,
-        chance: f64,
-    ) {
+    fn fail(&mut self, path: &RelPath, error: JobError, newer: Option<Newer>, now: Timestamp, chance: f64) {
         let policy = self.policy;
         let Some(slot) = self.jobs.get_mut(path) else { return };
         slot.attempts = slot.attempts.saturating_add(1);

@@ -28,7 +28,8 @@ pub struct TargetRecord {
 /// One change of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
-    /// Stores a job under its target and path, replacing what is there. `Running` is stored as `Ready`.
+    /// Stores a job under its target and path, replacing what is there. `Running` is stored as `Ready`. The target has
+    /// to be known before, or by the same commit: a job of an unknown target counts as damaged at the next start.
     PutJob(Job),
     /// Removes the job of that target and path, if there is one.
     DeleteJob { target: TargetId, path: RelPath },

@@ -4,12 +4,14 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::inotify::ReadFlags;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
 use super::{Driver, path};
+use crate::filter::Filter;
 use crate::model::{Change, RelPath, Scope, Settle};
 use crate::watch::Notice;
 use crate::watch::event::RawEvent;
@@ -41,9 +43,7 @@ fn an_overflow_watches_everything_again_and_then_reports_everything() {
     let mut driver = Driver::new(|root| fs::create_dir_all(root.join("a/gone")).unwrap());
     fs::remove_dir(driver.root.join("a/gone")).unwrap();
     fs::create_dir_all(driver.root.join("a/new/deep")).unwrap();
-    // The kernel forgets what it had to tell.
-    let _ = driver.tracker.kernel().read(&mut driver.buffer).unwrap();
-    driver.inject(RawEvent { wd: Wd(-1), mask: ReadFlags::QUEUE_OVERFLOW, cookie: 0, name: b"" });
+    driver.overflow();
     assert_eq!(driver.report(), [Change::scan(RelPath::root(), Scope::Subtree)]);
     assert_eq!(*driver.collector.notices.lock().unwrap(), [Notice::Overflow]);
     driver.check_table();
@@ -274,4 +274,61 @@ fn events_of_forgotten_watches_are_nothing() {
     }
     assert_eq!(driver.report(), []);
     driver.check_table();
+}
+
+#[test]
+fn a_directory_out_of_reach_is_told_of_and_watched_as_soon_as_it_can_be() {
+    let mut driver = Driver::new(|_| {});
+    let name = "n".repeat(200);
+    // Deeper than any path can say.
+    let mut at = rustix::fs::open(&driver.root, OFlags::DIRECTORY, Mode::empty()).unwrap();
+    for _ in 0..22 {
+        rustix::fs::mkdirat(&at, &name, Mode::RWXU).unwrap();
+        at = rustix::fs::openat(&at, &name, OFlags::DIRECTORY, Mode::empty()).unwrap();
+    }
+    driver.settle();
+    assert_eq!(driver.tracker.table().unwatched(), 1);
+    let notices = std::mem::take(&mut *driver.collector.notices.lock().unwrap());
+    assert!(matches!(&notices[..], [Notice::Unwatched { so_far: 1, .. }]), "{notices:?}");
+
+    fs::rename(driver.root.join(&name), driver.root.join("n")).unwrap();
+    rustix::fs::renameat(CWD, driver.root.join("n").join(&name), CWD, driver.root.join("n/m")).unwrap();
+    rustix::fs::renameat(CWD, driver.root.join("n/m").join(&name), CWD, driver.root.join("n/m/o")).unwrap();
+    let reported = driver.report();
+    assert!(reported.contains(&subtree("n")), "{reported:?}");
+    driver.check_table();
+    assert_eq!((driver.tracker.table().watched(), driver.tracker.table().unwatched()), (23, 0));
+}
+
+fn excluding(expression: &str, prepare: impl FnOnce(&std::path::Path)) -> Driver {
+    let filter = Arc::new(Filter::new(&[expression.to_owned()], false).unwrap());
+    let mut driver = Driver::with(|s| s.filter = filter, prepare);
+    driver.settle();
+    driver
+}
+
+#[test]
+fn excluded_directories_are_neither_watched_nor_reported() {
+    let mut driver = excluding("^cache.*", |root| fs::create_dir_all(root.join("cache1/sub")).unwrap());
+    assert_eq!(driver.tracker.table().watched(), 1);
+    fs::write(driver.root.join("cache1/sub/f"), "1").unwrap();
+    fs::create_dir_all(driver.root.join("cache2/sub")).unwrap();
+    assert_eq!(driver.report(), [root()]);
+    assert_eq!(driver.tracker.table().watched(), 1);
+    fs::rename(driver.root.join("cache1"), driver.root.join("kept")).unwrap();
+    assert_eq!(driver.report(), [root(), subtree("kept")], "the old name was never mirrored");
+    assert_eq!(driver.tracker.table().watched(), 3);
+    fs::rename(driver.root.join("kept"), driver.root.join("cache3")).unwrap();
+    assert_eq!(driver.report(), [root(), entry("kept")]);
+    assert_eq!(driver.tracker.table().watched(), 1);
+}
+
+#[test]
+fn temporaries_are_not_reported_but_a_file_named_like_the_probe_of_vim_is() {
+    let mut driver = Driver::new(|_| {});
+    fs::write(driver.root.join("4913"), "").unwrap();
+    fs::write(driver.root.join(".f.swp"), "1").unwrap();
+    assert_eq!(driver.report(), [root()]);
+    fs::write(driver.root.join("4913"), "a name of mine").unwrap();
+    assert_eq!(driver.report(), [write("4913")]);
 }

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustix::fs::inotify::ReadFlags;
 use tempfile::TempDir;
 
 use super::event::{RawEvent, parse};
@@ -125,6 +126,12 @@ impl Driver {
     fn report(&mut self) -> Vec<Change> {
         self.settle();
         self.collector.take()
+    }
+
+    /// The kernel forgets what it had to tell, and says so.
+    fn overflow(&mut self) {
+        while !self.tracker.kernel().read(&mut self.buffer).unwrap().is_empty() {}
+        self.inject(RawEvent { wd: Wd(-1), mask: ReadFlags::QUEUE_OVERFLOW, cookie: 0, name: b"" });
     }
 
     fn inject(&mut self, event: RawEvent<'_>) {

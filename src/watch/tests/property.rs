@@ -72,7 +72,9 @@ fn a_mirror_told_only_the_reported_paths_equals_the_source() {
             for serial in 0..60 {
                 operate(&mut rng, &driver.root, &driver.outside, 1000 * round + serial);
                 // The watcher does a little at times: some events, some listings, some giving up.
-                if rng.u32(0..4) == 0 {
+                if rng.u32(0..100) == 0 {
+                    driver.overflow();
+                } else if rng.u32(0..4) == 0 {
                     let ahead = Duration::from_millis(rng.u64(0..40));
                     driver.turn(ahead, rng.usize(300..3000), rng.usize(0..4));
                 }
@@ -104,5 +106,25 @@ fn the_same_with_the_tree_changing_while_the_watcher_looks() {
             });
             check(&mut driver, &before, seed);
         }
+    }
+}
+
+#[test]
+fn the_table_is_the_tree_after_a_first_walk_through_a_changing_tree() {
+    for seed in 0..30 {
+        println!("seed {seed}");
+        let mut rng = Rng::with_seed(seed);
+        let mut driver = Driver::with(|_| {}, |_| {});
+        for serial in 0..40 {
+            operate(&mut rng, &driver.root, &driver.outside, serial);
+        }
+        for serial in 40..140 {
+            operate(&mut rng, &driver.root, &driver.outside, serial);
+            if rng.bool() {
+                driver.turn(Duration::ZERO, rng.usize(300..3000), rng.usize(0..3));
+            }
+        }
+        driver.settle();
+        driver.check_table();
     }
 }

@@ -1,0 +1,178 @@
+//! Kill, stop and restart under load: what was pending is done after the next start. (L19: sersync keeps nothing.)
+
+use std::fs;
+
+use rustix::process::Signal;
+
+use crate::churn::{Report, seeds};
+use crate::harness::churn::Churn;
+use crate::harness::processes::signal;
+use crate::harness::world::soon;
+use crate::harness::{World, make_dir, patterned, secs, wait_until, write};
+
+fn load(world: &World, round: u64) {
+    for n in 0..400 {
+        write(world.src.join(format!("r{round}f{n}")), patterned(n, 3_000));
+    }
+    let tree = world.src.join(format!("tree{round}"));
+    make_dir(tree.join("a/b"));
+    write(tree.join("a/b/c"), "deep");
+    if round > 0 {
+        fs::remove_dir_all(world.src.join(format!("tree{}", round - 1))).expect("cannot remove a tree");
+        for n in 0..100 {
+            fs::remove_file(world.src.join(format!("r{}f{n}", round - 1))).expect("cannot remove a file");
+        }
+    }
+}
+
+#[test]
+fn l19_kill_9_under_load_loses_nothing() {
+    let mut world = World::new();
+    world.conf.params = "-art --bwlimit=3000".to_owned();
+    world.start();
+    for round in 0..3 {
+        load(&world, round);
+        world.daemon().kill9();
+        // Changes that no daemon sees.
+        write(world.src.join(format!("while down {round}")), "unseen");
+        world.daemon().restart();
+    }
+    world.converges(secs(120));
+}
+
+#[test]
+fn l19_term_under_load_loses_nothing_and_counts_no_attempt() {
+    let mut world = World::new();
+    world.conf.params = "-art --bwlimit=2000".to_owned();
+    world.start();
+    for round in 0..2 {
+        load(&world, round);
+        write(world.src.join(format!("large{round}")), patterned(round, 12 << 20));
+        wait_until(soon(), "a running transfer", || world.cli.status().targets.iter().any(|t| t.running > 0));
+        world.stop();
+        let jobs = world.cli.list();
+        assert!(!jobs.is_empty(), "the stop came too late to interrupt anything");
+        let counted: Vec<_> = jobs.iter().filter(|job| job["attempts"] != 0).collect();
+        assert!(counted.is_empty(), "a stop has been counted as an attempt: {counted:?}");
+        world.daemon().restart();
+    }
+    world.converges(secs(120));
+}
+
+#[test]
+fn l10_changes_while_stopped_arrive_after_the_start() {
+    let mut world = World::new();
+    for n in 0..50 {
+        make_dir(world.src.join(format!("d{}", n % 5)));
+        write(world.src.join(format!("d{}/f{n}", n % 5)), patterned(n, 1_000));
+    }
+    world.start();
+    world.converges(soon());
+    world.stop();
+    write(world.src.join("d0/new"), "new");
+    write(world.src.join("d1/f1"), "changed");
+    fs::remove_file(world.src.join("d2/f2")).expect("cannot remove a file");
+    fs::remove_dir_all(world.src.join("d3")).expect("cannot remove a directory");
+    fs::rename(world.src.join("d4"), world.src.join("d0/moved")).expect("cannot rename a directory");
+    make_dir(world.src.join("fresh/deep"));
+    write(world.src.join("fresh/deep/file"), "deep");
+    world.daemon().restart();
+    world.converges(soon());
+}
+
+#[test]
+fn l10_changes_during_the_first_run_arrive() {
+    let mut world = World::new();
+    for n in 0..2_000 {
+        let dir = world.src.join(format!("d{}", n % 40));
+        make_dir(&dir);
+        write(dir.join(format!("{n}")), patterned(n, 500));
+    }
+    world.rsyncd.start();
+    let conf = world.conf.save();
+    let args = ["run", "-r", "-o"].iter().map(Into::into).chain([
+        conf.into_os_string(),
+        "--state-dir".into(),
+        world.cli.state.clone().into_os_string(),
+    ]);
+    // Not waited for: the changes meet the start at every stage.
+    world.daemon = Some(crate::harness::Daemon::spawn(&world.cli, args.collect::<Vec<std::ffi::OsString>>()));
+    for n in 0..300 {
+        write(world.src.join(format!("d{}/late{n}", n % 40)), "late");
+        let _ = fs::remove_file(world.src.join(format!("d{}/{n}", n % 40)));
+        make_dir(world.src.join(format!("new{n}/sub")));
+        write(world.src.join(format!("new{n}/sub/file")), "late");
+    }
+    world.daemon().wait_ready();
+    world.converges(secs(90));
+}
+
+/// rsync and rsyncd die in the middle of transfers; the daemon lives.
+#[test]
+fn killed_rsyncs_and_a_restarted_rsyncd_lose_nothing() {
+    let mut world = World::new();
+    world.conf.params = "-art --bwlimit=4000".to_owned();
+    world.start();
+    for round in 0..3 {
+        load(&world, round);
+        wait_until(soon(), "a running transfer", || world.cli.status().targets.iter().any(|t| t.running > 0));
+        world.rsyncd.stop();
+        world.rsyncd.start();
+    }
+    world.converges(secs(120));
+}
+
+#[test]
+fn l19_random_changes_with_kill_9_end_equal() {
+    for seed in seeds(3) {
+        let mut world = World::new();
+        world.conf.attrib = true;
+        let outside = world.side("outside");
+        world.start();
+        let mut report = Report(Churn::new(3_000 + seed, &world.src, &outside), seed);
+        let mut rng = fastrand::Rng::with_seed(seed);
+        for _ in 0..4 {
+            for _ in 0..rng.usize(20..120) {
+                report.0.step();
+                report.0.pause();
+            }
+            world.daemon().kill9();
+            for _ in 0..rng.usize(0..40) {
+                report.0.step();
+            }
+            world.daemon().restart();
+        }
+        write(world.src.join("last"), "one");
+        world.converges(secs(90));
+    }
+}
+
+/// A daemon that was stopped hard leaves its lock, socket and pid file; the next start must not stumble over them.
+#[test]
+fn l19_a_start_after_kill_9_takes_over_what_is_left() {
+    let mut world = World::new();
+    world.start();
+    for n in 0..3 {
+        world.daemon().kill9();
+        world.daemon().restart();
+        write(world.src.join("file"), format!("after start {n}"));
+        world.converges(soon());
+    }
+    world.stop();
+}
+
+/// Ctrl-C in a terminal ends like SIGTERM.
+#[test]
+fn sigint_stops_cleanly_too() {
+    let mut world = World::new();
+    world.start();
+    world.converges(soon());
+    let pid = world.daemon().pid();
+    signal(pid, Signal::INT);
+    let daemon = world.daemon();
+    crate::harness::wait_for(secs(30), "the end after SIGINT", || match daemon.exited() {
+        Some(status) if status.code() == Some(0) => Ok(()),
+        Some(status) => panic!("SIGINT ended the daemon with {status}"),
+        None => Err("still running".to_owned()),
+    });
+}

@@ -1,0 +1,225 @@
+//! Seeded random operations on a tree. The same seed makes the same operations.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use fastrand::Rng;
+
+/// Entries above which a tree only shrinks.
+const ENTRIES_MAX: usize = 400;
+const DEPTH_MAX: usize = 6;
+const FILE_BYTES_MAX: usize = 40_000;
+/// Few, so that the same name is created, deleted and turned into something else again and again.
+const NAMES: [&[u8]; 16] = [
+    b"a",
+    b"b",
+    b"c",
+    b"d",
+    b"dir",
+    b"e f",
+    b"g",
+    b".h",
+    b"[x]",
+    b"*",
+    b"-n",
+    b"#k",
+    b"l'm",
+    b"\xff\xfe",
+    b"n\nl",
+    b"log",
+];
+
+#[derive(Debug)]
+pub struct Churn {
+    rng: Rng,
+    root: PathBuf,
+    /// A directory beside the tree, on the same file system, to move things out to and in from.
+    outside: PathBuf,
+    /// What was done, for the report of a failure.
+    pub history: Vec<String>,
+}
+
+impl Churn {
+    pub fn new(seed: u64, root: &Path, outside: &Path) -> Self {
+        Self { rng: Rng::with_seed(seed), root: root.to_owned(), outside: outside.to_owned(), history: Vec::new() }
+    }
+
+    /// Performs one operation. One that the state of the tree does not allow does nothing.
+    pub fn step(&mut self) {
+        let shrink = super::tree::count(&self.root) > ENTRIES_MAX;
+        let path = self.path();
+        let what = if shrink { 9 + self.rng.u32(0..2) } else { self.rng.u32(0..20) };
+        let (name, result) = match what {
+            0..=3 => ("write", self.write(&path)),
+            4 => ("append", self.append(&path)),
+            5 => ("overwrite", self.overwrite(&path)),
+            6 => ("truncate", self.truncate(&path)),
+            7 | 8 => ("rename", self.rename(&path)),
+            9 => ("remove", remove_file(&path)),
+            10 => ("remove tree", self.remove_tree(&path)),
+            11 | 12 => ("mkdir", fs::create_dir_all(&path)),
+            13 => ("move directory", self.move_directory(&path)),
+            14 => ("symlink", self.symlink(&path)),
+            15 => ("hard link", self.hard_link(&path)),
+            16 => ("chmod", self.chmod(&path)),
+            17 => ("swap kind", self.swap(&path)),
+            18 => ("move out or in", self.through_the_door(&path)),
+            _ => ("save as editors do", self.save(&path)),
+        };
+        let outcome = result.map_or_else(|e| e.to_string(), |()| "ok".to_owned());
+        self.history.push(format!("{name} {}: {outcome}", path.display()));
+    }
+
+    /// Lets time pass, so that transfers meet the tree in many states. Nothing relies on it.
+    pub fn pause(&mut self) {
+        if self.rng.u32(0..4) == 0 {
+            std::thread::sleep(std::time::Duration::from_millis(self.rng.u64(0..20)));
+        }
+    }
+
+    fn name(&mut self) -> OsString {
+        OsStr::from_bytes(NAMES[self.rng.usize(0..NAMES.len())]).to_owned()
+    }
+
+    /// A path whose parent exists.
+    fn path(&mut self) -> PathBuf {
+        let mut path = self.root.clone();
+        for _ in 0..self.rng.usize(0..DEPTH_MAX) {
+            let below = path.join(self.name());
+            if !below.is_dir() || below.is_symlink() {
+                break;
+            }
+            path = below;
+        }
+        let name = self.name();
+        path.join(name)
+    }
+
+    fn bytes(&mut self) -> Vec<u8> {
+        let mut bytes = vec![0; self.rng.usize(0..FILE_BYTES_MAX)];
+        self.rng.fill(&mut bytes);
+        bytes
+    }
+
+    fn write(&mut self, path: &Path) -> io::Result<()> {
+        if path.symlink_metadata().is_ok() {
+            regular(path)?;
+        }
+        fs::write(path, self.bytes())
+    }
+
+    fn append(&mut self, path: &Path) -> io::Result<()> {
+        regular(path)?;
+        let bytes = self.bytes();
+        OpenOptions::new().append(true).open(path)?.write_all(&bytes)
+    }
+
+    /// Changes some bytes in the middle and keeps the length; sometimes the time as well.
+    fn overwrite(&mut self, path: &Path) -> io::Result<()> {
+        regular(path)?;
+        let meta = fs::metadata(path)?;
+        let mut file = OpenOptions::new().write(true).open(path)?;
+        if meta.len() > 0 {
+            file.seek(SeekFrom::Start(self.rng.u64(0..meta.len())))?;
+            file.write_all(&[self.rng.u8(..)])?;
+        }
+        if self.rng.bool() { file.set_modified(meta.modified()?) } else { Ok(()) }
+    }
+
+    fn truncate(&mut self, path: &Path) -> io::Result<()> {
+        regular(path)?;
+        OpenOptions::new().write(true).open(path)?.set_len(self.rng.u64(0..1_000))
+    }
+
+    fn rename(&mut self, path: &Path) -> io::Result<()> {
+        let to = self.path();
+        fs::rename(path, to)
+    }
+
+    fn move_directory(&mut self, path: &Path) -> io::Result<()> {
+        let from = self.path();
+        if from.is_dir() && !from.is_symlink() { fs::rename(from, path) } else { Ok(()) }
+    }
+
+    fn remove_tree(&mut self, path: &Path) -> io::Result<()> {
+        if path.is_dir() && !path.is_symlink() { fs::remove_dir_all(path) } else { remove_file(path) }
+    }
+
+    fn symlink(&mut self, path: &Path) -> io::Result<()> {
+        let target = [&b"a"[..], b"../b", b"/nowhere/at all", b"dir", b"."][self.rng.usize(0..5)];
+        symlink(OsStr::from_bytes(target), path)
+    }
+
+    fn hard_link(&mut self, path: &Path) -> io::Result<()> {
+        let from = self.path();
+        if !from.symlink_metadata()?.is_file() {
+            return Ok(());
+        }
+        fs::hard_link(from, path)
+    }
+
+    fn chmod(&mut self, path: &Path) -> io::Result<()> {
+        if !path.is_dir() || path.is_symlink() {
+            regular(path)?;
+        }
+        let mode = [0o755, 0o750, 0o700][self.rng.usize(0..3)];
+        let mode = if path.is_dir() { mode } else { mode & 0o666 };
+        fs::set_permissions(path, Permissions::from_mode(mode))
+    }
+
+    /// Replaces what is there by something of another kind.
+    fn swap(&mut self, path: &Path) -> io::Result<()> {
+        let was_dir = path.is_dir() && !path.is_symlink();
+        let was_link = path.is_symlink();
+        self.remove_tree(path)?;
+        match (was_dir, was_link) {
+            (true, _) if self.rng.bool() => fs::write(path, self.bytes()),
+            (_, true) => fs::write(path, self.bytes()),
+            (true, _) => self.symlink(path),
+            _ => {
+                fs::create_dir(path)?;
+                let inner = path.join(self.name());
+                self.write(&inner)
+            }
+        }
+    }
+
+    /// Moves something out of the tree, or back in under another name, with its old times.
+    fn through_the_door(&mut self, path: &Path) -> io::Result<()> {
+        let name = self.name();
+        let door = self.outside.join(name);
+        if path.symlink_metadata().is_ok() {
+            if door.is_dir() && !door.is_symlink() {
+                fs::remove_dir_all(&door)?;
+            }
+            fs::rename(path, door)
+        } else {
+            fs::rename(door, path)
+        }
+    }
+
+    fn save(&mut self, path: &Path) -> io::Result<()> {
+        let parent = path.parent().expect("a path of the tree has a parent");
+        let temporary = parent.join(format!("save-{}", self.rng.u32(..)));
+        fs::write(&temporary, self.bytes())?;
+        let result = fs::rename(&temporary, path);
+        if result.is_err() {
+            fs::remove_file(&temporary)?;
+        }
+        result
+    }
+}
+
+/// Refuses what must not be changed in place: the kernel reports a write to a file of several names for one name only.
+fn regular(path: &Path) -> io::Result<()> {
+    let meta = path.symlink_metadata()?;
+    if meta.is_file() && meta.nlink() == 1 { Ok(()) } else { Err(io::Error::other("no regular file of one name")) }
+}
+
+fn remove_file(path: &Path) -> io::Result<()> {
+    if path.is_dir() && !path.is_symlink() { fs::remove_dir(path) } else { fs::remove_file(path) }
+}

@@ -1,0 +1,51 @@
+//! Small file operations whose failure names the path.
+
+use std::fs::{self, File, FileTimes, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+use std::time::SystemTime;
+
+/// Writes a file as programs do: open, write, close.
+#[track_caller]
+pub fn write(path: impl AsRef<Path>, content: impl AsRef<[u8]>) {
+    let path = path.as_ref();
+    fs::write(path, content).unwrap_or_else(|e| panic!("cannot write {}: {e}", path.display()));
+}
+
+#[track_caller]
+pub fn append(path: impl AsRef<Path>, content: impl AsRef<[u8]>) {
+    let path = path.as_ref();
+    let mut file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(path)
+        .unwrap_or_else(|e| panic!("cannot append to {}: {e}", path.display()));
+    file.write_all(content.as_ref()).unwrap_or_else(|e| panic!("cannot append to {}: {e}", path.display()));
+}
+
+#[track_caller]
+pub fn touch(path: impl AsRef<Path>) {
+    append(path, b"");
+}
+
+#[track_caller]
+pub fn make_dir(path: impl AsRef<Path>) {
+    let path = path.as_ref();
+    fs::create_dir_all(path).unwrap_or_else(|e| panic!("cannot create {}: {e}", path.display()));
+}
+
+/// Sets access and modification time, leaving the change time to the kernel.
+#[track_caller]
+pub fn set_mtime(path: impl AsRef<Path>, time: SystemTime) {
+    let path = path.as_ref();
+    File::open(path)
+        .and_then(|file| file.set_times(FileTimes::new().set_accessed(time).set_modified(time)))
+        .unwrap_or_else(|e| panic!("cannot set the times of {}: {e}", path.display()));
+}
+
+/// Content that differs for each file and does not compress to nothing.
+pub fn patterned(seed: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    fastrand::Rng::with_seed(seed).fill(&mut bytes);
+    bytes
+}

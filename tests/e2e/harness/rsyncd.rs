@@ -1,0 +1,222 @@
+//! A real rsync daemon on loopback with its own configuration, modules and port.
+
+use std::fmt::Write as _;
+use std::fs::{self, File, Permissions};
+use std::io::{BufRead, BufReader};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use super::is_root;
+use super::processes::{Family, reap};
+use super::wait::{secs, try_for};
+
+#[derive(Debug)]
+struct Module {
+    name: String,
+    path: PathBuf,
+    options: Vec<(String, String)>,
+}
+
+/// rsyncd reads its configuration anew for each connection, so modules, options and secrets may be changed while it
+/// runs: call [`Rsyncd::write_conf`].
+#[derive(Debug)]
+pub struct Rsyncd {
+    dir: PathBuf,
+    pub address: String,
+    pub port: u16,
+    /// Runs the server as `nobody`.
+    pub as_nobody: bool,
+    globals: Vec<(String, String)>,
+    modules: Vec<Module>,
+    secrets: Vec<(String, String)>,
+    child: Option<Child>,
+    family: Family,
+}
+
+impl Rsyncd {
+    /// A server that keeps its files in `dir`, on a free port of 127.0.0.1. Not started.
+    pub fn new(dir: &Path) -> Self {
+        Self::at(dir, "127.0.0.1", free_port())
+    }
+
+    /// A server on a given loopback address: several on one port look like several hosts.
+    pub fn at(dir: &Path, address: &str, port: u16) -> Self {
+        fs::create_dir_all(dir).unwrap_or_else(|e| panic!("cannot create {}: {e}", dir.display()));
+        Self {
+            dir: dir.to_owned(),
+            address: address.to_owned(),
+            port,
+            as_nobody: false,
+            globals: Vec::new(),
+            modules: Vec::new(),
+            secrets: Vec::new(),
+            child: None,
+            family: Family::new(),
+        }
+    }
+
+    pub fn global(&mut self, key: &str, value: &str) -> &mut Self {
+        self.globals.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Adds a writable module.
+    pub fn module(&mut self, name: &str, path: &Path) -> &mut Self {
+        self.modules.push(Module { name: name.to_owned(), path: path.to_owned(), options: Vec::new() });
+        self
+    }
+
+    pub fn module_option(&mut self, module: &str, key: &str, value: &str) -> &mut Self {
+        let found = self.modules.iter_mut().find(|known| known.name == module);
+        found.unwrap_or_else(|| panic!("no module {module}")).options.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Replaces the users and passwords.
+    pub fn secret(&mut self, user: &str, password: &str) -> &mut Self {
+        self.secrets = vec![(user.to_owned(), password.to_owned())];
+        self
+    }
+
+    pub fn write_conf(&self) {
+        let mut conf = String::new();
+        let mut line = |text: String| writeln!(conf, "{text}").expect("writing to a string");
+        line(format!("pid file = {}", self.dir.join("rsyncd.pid").display()));
+        line(format!("lock file = {}", self.dir.join("rsyncd.lock").display()));
+        line(format!("log file = {}", self.log().display()));
+        line("read only = no".to_owned());
+        line("socket options = TCP_NODELAY".to_owned());
+        if is_root() && !self.as_nobody {
+            // The only form in which all symlinks are stored as they are.
+            line("uid = root\ngid = root\nuse chroot = yes".to_owned());
+        } else {
+            line("use chroot = no\nmunge symlinks = no".to_owned());
+        }
+        if !self.secrets.is_empty() {
+            line(format!("secrets file = {}", self.secrets_file().display()));
+        }
+        for (key, value) in &self.globals {
+            line(format!("{key} = {value}"));
+        }
+        for Module { name, path, options } in &self.modules {
+            line(format!("[{name}]\npath = {}", path.display()));
+            for (key, value) in options {
+                line(format!("{key} = {value}"));
+            }
+        }
+        // A connection made meanwhile must not read half a file.
+        let fresh = self.dir.join("rsyncd.conf.new");
+        fs::write(&fresh, conf).expect("cannot write rsyncd.conf");
+        fs::rename(&fresh, self.dir.join("rsyncd.conf")).expect("cannot replace rsyncd.conf");
+        if !self.secrets.is_empty() {
+            let text: String = self.secrets.iter().map(|(user, password)| format!("{user}:{password}\n")).collect();
+            fs::write(self.secrets_file(), text).expect("cannot write the secrets file");
+            fs::set_permissions(self.secrets_file(), Permissions::from_mode(0o600)).expect("cannot chmod the secrets");
+        }
+    }
+
+    fn secrets_file(&self) -> PathBuf {
+        self.dir.join("rsyncd.secrets")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.join("rsyncd.log")
+    }
+
+    /// Starts the server and waits until it greets. Starting it again after [`Rsyncd::stop`] takes the same port.
+    pub fn start(&mut self) {
+        assert!(self.child.is_none(), "rsyncd runs already");
+        self.write_conf();
+        let mut command = if self.as_nobody && is_root() {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--", "rsync"]);
+            command
+        } else {
+            Command::new("rsync")
+        };
+        let output = File::create(self.dir.join("rsyncd.out")).expect("cannot create rsyncd.out");
+        command
+            .args(["--daemon", "--no-detach"])
+            .arg(format!("--config={}", self.dir.join("rsyncd.conf").display()))
+            .arg(format!("--port={}", self.port))
+            .arg(format!("--address={}", self.address))
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("LC_ALL", "C")
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().expect("cannot clone a file"))
+            .stderr(output)
+            .process_group(0);
+        self.family.mark(&mut command);
+        // Our own pid file of a killed server would make the next one refuse to start.
+        let _ = fs::remove_file(self.dir.join("rsyncd.pid"));
+        self.child = Some(command.spawn().expect("cannot start rsync --daemon"));
+        self.family.lead(self.child.as_ref());
+        if let Err(reason) = try_for(secs(20), || self.greeting()) {
+            panic!("rsyncd on {}:{} does not answer: {reason}\n{}", self.address, self.port, self.output());
+        }
+    }
+
+    fn greeting(&self) -> Result<(), String> {
+        let stream = TcpStream::connect((self.address.as_str(), self.port)).map_err(|e| e.to_string())?;
+        stream.set_read_timeout(Some(Duration::from_secs(5))).map_err(|e| e.to_string())?;
+        let mut greeting = String::new();
+        BufReader::new(stream).read_line(&mut greeting).map_err(|e| e.to_string())?;
+        if greeting.starts_with("@RSYNCD:") { Ok(()) } else { Err(format!("greeted with {greeting:?}")) }
+    }
+
+    fn output(&self) -> String {
+        [self.dir.join("rsyncd.out"), self.log()]
+            .iter()
+            .map(|path| fs::read_to_string(path).unwrap_or_default())
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+
+    /// Kills the server and all connections in the middle of what they do.
+    pub fn stop(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        self.family.end();
+        reap(&mut child, secs(10), "the end of rsyncd");
+        self.family.lead(None);
+    }
+
+    /// What a client names as host and module.
+    pub fn remote(&self, module: &str) -> String {
+        format!("{}::{module}", self.address)
+    }
+}
+
+impl Drop for Rsyncd {
+    fn drop(&mut self) {
+        self.stop();
+        if std::thread::panicking() {
+            let output = self.output();
+            let tail: Vec<_> = output.lines().rev().take(15).collect();
+            eprintln!("--- last lines of rsyncd's log ---");
+            tail.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
+    }
+}
+
+/// A port free on 127.0.0.1 and 127.0.0.2, below those that the kernel gives to clients, so that a server that stops
+/// finds it free again.
+pub fn free_port() -> u16 {
+    const FIRST: u16 = 20_000;
+    const COUNT: u16 = 12_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    for _ in 0..COUNT {
+        let start = u16::try_from(std::process::id() * 61 % u32::from(COUNT)).expect("below COUNT");
+        let offset = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add(start) % COUNT;
+        let port = FIRST + offset;
+        if ["127.0.0.1", "127.0.0.2"].iter().all(|&address| TcpListener::bind((address, port)).is_ok()) {
+            return port;
+        }
+    }
+    panic!("no free port on loopback")
+}

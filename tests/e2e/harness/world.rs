@@ -1,0 +1,229 @@
+//! One test's world: a source, two modules of an rsyncd as targets, a configuration and a daemon.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::config::Conf;
+use super::daemon::{Cli, Daemon};
+use super::rsyncd::Rsyncd;
+use super::tree::{Compare, differences};
+use super::wait::{secs, try_for};
+
+/// Made by [`World::new`], changed to taste, then started. Fields are dropped in order: daemon, rsyncd, directory.
+#[derive(Debug)]
+pub struct World {
+    pub daemon: Option<Daemon>,
+    pub rsyncd: Rsyncd,
+    pub conf: Conf,
+    pub cli: Cli,
+    pub src: PathBuf,
+    /// The paths of the modules `m1` and `m2`.
+    pub dsts: Vec<PathBuf>,
+    pub compare: Compare,
+    dir: Option<TempDir>,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("syncq-e2e-").tempdir().expect("cannot create a temporary directory");
+        let base = dir.path().to_owned();
+        let make = |name: &str| {
+            let path = base.join(name);
+            fs::create_dir(&path).unwrap_or_else(|e| panic!("cannot create {}: {e}", path.display()));
+            path
+        };
+        let (src, dsts, home) = (make("src"), vec![make("m1"), make("m2")], make("home"));
+        let mut rsyncd = Rsyncd::new(&base.join("rsyncd"));
+        rsyncd.module("m1", &dsts[0]).module("m2", &dsts[1]);
+        let mut conf = Conf::new(&base, "confxml.xml", rsyncd.port);
+        conf.root(&src, &[("127.0.0.1", "m1"), ("127.0.0.1", "m2")]);
+        let cli = Cli::new(&home, &base.join("state"));
+        Self { daemon: None, rsyncd, conf, cli, src, dsts, compare: Compare::default(), dir: Some(dir) }
+    }
+
+    /// The directory that holds everything.
+    pub fn base(&self) -> &Path {
+        self.dir.as_ref().expect("the world has its directory until it is dropped").path()
+    }
+
+    /// Makes a further directory in the world, outside of source and targets.
+    pub fn side(&self, name: &str) -> PathBuf {
+        let path = self.base().join(name);
+        fs::create_dir_all(&path).unwrap_or_else(|e| panic!("cannot create {}: {e}", path.display()));
+        path
+    }
+
+    /// Starts rsyncd, writes the configuration and starts `syncq run` with it.
+    pub fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    /// As [`World::start`], with further arguments.
+    pub fn start_with(&mut self, more: &[&str]) {
+        self.rsyncd.start();
+        self.start_daemon(more);
+    }
+
+    /// Starts the daemon alone.
+    pub fn start_daemon(&mut self, more: &[&str]) {
+        let conf = self.conf.save();
+        let mut args = vec!["run".into(), "-o".into(), conf.into_os_string(), "--state-dir".into()];
+        args.push(self.cli.state.clone().into_os_string());
+        args.extend(more.iter().map(Into::into));
+        self.daemon = Some(Daemon::start(&self.cli, args));
+    }
+
+    /// Starts rsyncd and `syncq mirror SRC m1 m2`, with further arguments.
+    pub fn start_mirror(&mut self, more: &[&str]) {
+        self.rsyncd.start();
+        let mut args = vec!["mirror".into(), self.src.clone().into_os_string()];
+        args.extend(["m1", "m2"].map(|module| self.rsyncd.remote(module).into()));
+        args.extend(["--port".into(), self.rsyncd.port.to_string().into(), "--state-dir".into()]);
+        args.push(self.cli.state.clone().into_os_string());
+        args.extend(more.iter().map(Into::into));
+        self.daemon = Some(Daemon::start(&self.cli, args));
+    }
+
+    #[track_caller]
+    pub fn daemon(&mut self) -> &mut Daemon {
+        self.daemon.as_mut().expect("the daemon has been started")
+    }
+
+    /// Waits until nothing is left to do and both targets equal the source; nothing may have failed.
+    #[track_caller]
+    pub fn converges(&self, deadline: Duration) {
+        let dsts: Vec<&Path> = self.dsts.iter().map(PathBuf::as_path).collect();
+        self.equal_within(&self.src, &dsts, deadline);
+    }
+
+    #[track_caller]
+    pub fn equal_within(&self, src: &Path, dsts: &[&Path], deadline: Duration) {
+        let end = try_for(deadline, || {
+            let status = self.cli.try_status()?;
+            if !status.is_idle() {
+                return Err("work is left".to_owned());
+            }
+            for dst in dsts {
+                let found = differences(src, dst, self.compare);
+                if !found.is_empty() {
+                    return Err(format!("{} differs:\n  {}", dst.display(), found.join("\n  ")));
+                }
+            }
+            Ok(status)
+        });
+        match end {
+            Ok(status) => {
+                let failed: u64 = status.targets.iter().map(|target| target.failed).sum();
+                assert_eq!(failed, 0, "equal, but jobs have failed:\n{:#?}", status.targets);
+            }
+            Err(reason) => panic!("not equal after {} s: {reason}\n{}", deadline.as_secs(), self.picture(dsts)),
+        }
+    }
+
+    /// Status, jobs and differences, for a failing test.
+    fn picture(&self, dsts: &[&Path]) -> String {
+        let status = match self.cli.try_status() {
+            Ok(status) => format!("{:#}", status.json),
+            Err(reason) => return reason,
+        };
+        let jobs: Vec<_> = self.cli.list().into_iter().take(10).map(|job| job.to_string()).collect();
+        let differing: Vec<_> = dsts
+            .iter()
+            .map(|dst| format!("{}:\n  {}", dst.display(), differences(&self.src, dst, self.compare).join("\n  ")))
+            .collect();
+        format!("{status}\nfirst jobs:\n{}\ndifferences now:\n{}", jobs.join("\n"), differing.join("\n"))
+    }
+
+    /// Whether one path is the same in the source and in the target numbered `n`.
+    pub fn arrived(&self, n: usize, path: impl AsRef<Path>) -> bool {
+        let path = path.as_ref();
+        match (fs::read(self.src.join(path)), fs::read(self.dsts[n].join(path))) {
+            (Ok(ours), Ok(theirs)) => ours == theirs,
+            _ => false,
+        }
+    }
+
+    /// Puts a wrapper named rsync first in the daemon's `PATH` that counts starts. Before the start of the daemon.
+    pub fn count_rsyncs(&mut self) -> RsyncCount {
+        let bin = self.side("bin");
+        let count = RsyncCount { file: self.base().join("rsync.count") };
+        fs::write(&count.file, "").expect("cannot create the count");
+        let real = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+            .map(|dir| dir.join("rsync"))
+            .find(|path| path.is_file())
+            .expect("rsync is in PATH");
+        let script =
+            format!("#!/bin/sh\necho \"$*\" >> '{}'\nexec '{}' \"$@\"\n", count.file.display(), real.display());
+        let wrapper = bin.join("rsync");
+        fs::write(&wrapper, script).expect("cannot write the wrapper");
+        fs::set_permissions(&wrapper, Permissions::from_mode(0o755)).expect("cannot chmod the wrapper");
+        self.cli.bin = Some(bin);
+        count
+    }
+
+    /// Gives everything to `nobody` and lets daemon and rsyncd run as it, if the tests run as root.
+    pub fn become_nobody(&mut self) {
+        self.cli.as_nobody = true;
+        self.rsyncd.as_nobody = true;
+        if super::is_root() {
+            // The build directory need not be reachable for nobody.
+            let binary = self.base().join("syncq");
+            fs::copy(&self.cli.binary, &binary).expect("cannot copy the binary");
+            self.cli.binary = binary;
+            give_to_nobody(self.base());
+        }
+    }
+
+    /// Stops the daemon; it must end with 0.
+    pub fn stop(&mut self) {
+        self.daemon().stop();
+    }
+}
+
+/// Changes the owner of a tree.
+pub fn give_to_nobody(path: &Path) {
+    chown(path, Some(65534), Some(65534)).unwrap_or_else(|e| panic!("cannot chown {}: {e}", path.display()));
+    if path.is_dir() && !path.is_symlink() {
+        for entry in fs::read_dir(path).expect("cannot list a directory") {
+            give_to_nobody(&entry.expect("cannot list a directory").path());
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        drop(self.daemon.take());
+        self.cli.end_all();
+        self.rsyncd.stop();
+        let keep = std::env::var_os("SYNCQ_E2E_KEEP").is_some();
+        if let Some(dir) = self.dir.take() {
+            if std::thread::panicking() && keep {
+                eprintln!("kept: {}", dir.keep().display());
+            } else if let Err(error) = dir.close() {
+                eprintln!("cannot remove the world: {error}");
+            }
+        }
+    }
+}
+
+/// Starts of rsync by the daemon.
+#[derive(Debug)]
+pub struct RsyncCount {
+    file: PathBuf,
+}
+
+impl RsyncCount {
+    /// The command lines so far that name `target`, transfers and probes alike.
+    pub fn naming(&self, target: &str) -> usize {
+        fs::read_to_string(&self.file).unwrap_or_default().lines().filter(|line| line.contains(target)).count()
+    }
+}
+
+/// A deadline for what normally takes a second or two.
+pub fn soon() -> Duration {
+    secs(60)
+}

@@ -1,0 +1,37 @@
+//! End to end: the real syncq, a real rsyncd, real trees. One binary, one file per theme.
+//!
+//! Every test has its own world: a temporary directory with a source, two rsyncd modules as targets, a state directory
+//! and a home. Nothing outside of it is touched, all traffic stays on loopback, and whatever a test started it ends by
+//! process id. Tests wait for conditions with a deadline and never for time.
+//!
+//! `SYNCQ_SEED=n` replays one churn run, `SYNCQ_SEEDS=n` sets how many are made, `SYNCQ_E2E_KEEP=1` keeps the
+//! directories of failed tests, `SYNCQ_E2E_SLOW=n` multiplies all deadlines. Tests that the machine cannot run (no
+//! root, no tmpfs) pass and print why they did nothing.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::disallowed_methods
+)]
+
+mod harness;
+
+mod bursts;
+mod churn;
+mod config_forms;
+mod crash;
+mod events;
+mod filters;
+mod harness_check;
+mod input;
+mod metadata;
+mod names;
+mod ordinary_user;
+mod rsync_runs;
+mod swaps;
+mod trouble;
+mod trouble_paths;
+mod watcher;

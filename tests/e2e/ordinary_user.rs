@@ -1,0 +1,118 @@
+//! Without root: files that may not be read are failures of their own, seen by name, and everything else goes on.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::harness::world::soon;
+use crate::harness::{World, is_root, make_dir, skipped, wait_for, wait_until, write};
+
+const HEAL: Duration = Duration::from_secs(150);
+
+/// A world of `nobody`, or of the user if the tests do not run as root.
+fn ordinary() -> Option<World> {
+    if is_root() && !Command::new("setpriv").arg("--version").output().is_ok_and(|output| output.status.success()) {
+        skipped("no setpriv to become an ordinary user with");
+        return None;
+    }
+    Some(World::new())
+}
+
+/// Writes as the ordinary user would.
+fn put(path: &Path, content: &str) {
+    write(path, content);
+    own(path);
+}
+
+fn own(path: &Path) {
+    if is_root() {
+        chown(path, Some(65534), Some(65534)).expect("cannot chown");
+    }
+}
+
+fn chmod(path: &Path, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).expect("cannot chmod");
+}
+
+#[test]
+fn an_ordinary_user_mirrors_a_tree() {
+    let Some(mut world) = ordinary() else { return };
+    make_dir(world.src.join("dir/sub"));
+    write(world.src.join("dir/sub/file"), "content");
+    world.become_nobody();
+    world.start();
+    put(&world.src.join("dir/new"), "new");
+    put(&world.src.join("dir/sub/file"), "changed");
+    world.converges(soon());
+    fs::remove_file(world.src.join("dir/new")).expect("cannot remove a file");
+    world.converges(soon());
+    world.stop();
+}
+
+#[test]
+fn l6_an_unreadable_source_file_fails_alone_and_by_name() {
+    let Some(mut world) = ordinary() else { return };
+    write(world.src.join("secret"), "not for everyone");
+    write(world.src.join("plain"), "for everyone");
+    chmod(&world.src.join("secret"), 0o000);
+    world.become_nobody();
+    world.start();
+    put(&world.src.join("later"), "later");
+    for file in ["plain", "later"] {
+        wait_until(soon(), file, || world.arrived(0, file) && world.arrived(1, file));
+    }
+    wait_for(soon(), "the unreadable file in the list", || {
+        let jobs = world.cli.list();
+        let guilty: Vec<_> = jobs.iter().filter(|job| job["attempts"].as_u64() > Some(0)).collect();
+        let named = guilty.iter().any(|job| {
+            job["path"] == "secret" && job["error"].to_string().to_lowercase().contains("permission denied")
+        });
+        if named { Ok(()) } else { Err(format!("{jobs:#?}")) }
+    });
+    let others = world.cli.list().into_iter().filter(|job| job["path"] != "secret" && job["attempts"] != 0);
+    assert_eq!(others.count(), 0, "other paths are blamed too");
+    chmod(&world.src.join("secret"), 0o644);
+    world.converges(HEAL);
+}
+
+#[test]
+fn l13_an_unreadable_directory_is_shown_and_covered_once_it_opens() {
+    let Some(mut world) = ordinary() else { return };
+    make_dir(world.src.join("closed/below"));
+    write(world.src.join("closed/below/file"), "inside");
+    make_dir(world.src.join("open"));
+    world.become_nobody();
+    chmod(&world.src.join("closed"), 0o000);
+    world.start();
+    put(&world.src.join("open/file"), "outside");
+    wait_until(soon(), "the open part", || world.arrived(0, "open/file") && world.arrived(1, "open/file"));
+    wait_for(soon(), "the closed directory to be named", || {
+        let status = world.cli.try_status()?.json.to_string();
+        let jobs = world.cli.list();
+        let listed = jobs.iter().any(|job| job["path"].as_str().unwrap_or_default().starts_with("closed"));
+        if listed || status.contains("closed") { Ok(()) } else { Err(format!("{status}\n{jobs:#?}")) }
+    });
+    chmod(&world.src.join("closed"), 0o755);
+    world.converges(HEAL);
+    put(&world.src.join("closed/below/file"), "watched from now on");
+    world.converges(HEAL);
+}
+
+#[test]
+fn the_default_state_directory_of_an_ordinary_user_is_his_own() {
+    let Some(mut world) = ordinary() else { return };
+    let states = world.side("xdg");
+    write(world.src.join("file"), "content");
+    let conf = world.conf.save();
+    world.become_nobody();
+    world.rsyncd.start();
+    // Where the daemon is expected to keep it: named after the configuration.
+    world.cli.env.push(("XDG_STATE_HOME".to_owned(), states.clone().into_os_string()));
+    world.cli.state = states.join("syncq/confxml");
+    world.daemon = Some(crate::harness::Daemon::start(&world.cli, ["run".into(), "-o".into(), conf.into_os_string()]));
+    world.converges(soon());
+    let mode = fs::metadata(&world.cli.state).expect("the state directory").permissions().mode();
+    assert_eq!(mode & 0o077, 0, "others may look into the state directory: {mode:o}");
+}

@@ -1,0 +1,96 @@
+//! How often rsync is started: changes gather into batches, and idleness costs nothing.
+
+use std::time::Duration;
+
+use crate::harness::world::soon;
+use crate::harness::{World, append, patterned, secs, wait_until, write};
+
+/// Appends for about three seconds; a second between transfers of a hot file leaves ample room below the bound.
+#[test]
+fn a_file_appended_to_three_thousand_times_costs_few_runs() {
+    const RUNS_MAX: usize = 20;
+    let mut world = World::new();
+    let count = world.count_rsyncs();
+    world.start();
+    world.converges(soon());
+    let before = [count.naming("::m1"), count.naming("::m2")];
+    for line in 0..3_000 {
+        append(world.src.join("log"), format!("line {line}\n"));
+        std::thread::sleep(Duration::from_micros(900));
+    }
+    world.converges(soon());
+    for (n, module) in ["::m1", "::m2"].iter().enumerate() {
+        let runs = count.naming(module) - before[n];
+        assert!(runs <= RUNS_MAX, "{runs} rsync runs for one hot file on {module}");
+    }
+}
+
+/// sersync starts one rsync per file and target.
+#[test]
+fn l29_a_burst_of_small_files_costs_few_runs() {
+    const RUNS_MAX: usize = 150;
+    let mut world = World::new();
+    let count = world.count_rsyncs();
+    world.start();
+    world.converges(soon());
+    let before = count.naming("::m1");
+    for n in 0..3_000 {
+        write(world.src.join(format!("{n}")), "small");
+    }
+    world.converges(secs(90));
+    let runs = count.naming("::m1") - before;
+    assert!(runs <= RUNS_MAX, "{runs} rsync runs for 3000 files");
+}
+
+/// A rename of a file is a delete and a create; neither the target nor its neighbours pay with a run each.
+#[test]
+fn l29_saving_like_sed_does_costs_few_runs() {
+    const RUNS_MAX: usize = 60;
+    let mut world = World::new();
+    let count = world.count_rsyncs();
+    write(world.src.join("page"), "0");
+    world.start();
+    world.converges(soon());
+    let before = count.naming("::m1");
+    for n in 0..500 {
+        write(world.src.join("sedAbc12D"), format!("{n}"));
+        std::fs::rename(world.src.join("sedAbc12D"), world.src.join("page")).expect("cannot rename");
+    }
+    world.converges(soon());
+    let runs = count.naming("::m1") - before;
+    assert!(runs <= RUNS_MAX, "{runs} rsync runs for 500 saves of one file");
+}
+
+#[test]
+fn l5_each_file_of_a_burst_is_transferred_about_once() {
+    let mut world = World::new();
+    let count = world.count_rsyncs();
+    world.rsyncd.module_option("m1", "transfer logging", "yes");
+    world.rsyncd.module_option("m1", "log format", "SENT %o %f");
+    world.start();
+    world.converges(soon());
+    for n in 0..1_000 {
+        write(world.src.join(format!("file{n}")), patterned(n, 500));
+    }
+    world.converges(secs(90));
+    let log = std::fs::read_to_string(world.base().join("rsyncd/rsyncd.log")).expect("cannot read rsyncd's log");
+    let transfers = log.lines().filter(|line| line.contains("SENT recv") && line.contains("file")).count();
+    assert!(transfers >= 1_000, "{transfers} transfers for 1000 files");
+    assert!(transfers <= 1_200, "{transfers} transfers for 1000 files");
+    assert!(count.naming("::m1") < 200, "{} runs", count.naming("::m1"));
+}
+
+/// Nothing to do means no rsync, apart from a standby that is renewed now and then.
+#[test]
+fn an_idle_daemon_starts_no_rsync() {
+    let mut world = World::new();
+    let count = world.count_rsyncs();
+    write(world.src.join("file"), "content");
+    world.start();
+    world.converges(soon());
+    let before = count.naming("::m");
+    let began = std::time::Instant::now();
+    wait_until(secs(10), "three idle seconds", || began.elapsed() >= Duration::from_secs(3));
+    let started = count.naming("::m") - before;
+    assert!(started <= 4, "{started} rsync starts while idle");
+}

@@ -1,0 +1,192 @@
+//! The same path becomes another thing: the last state wins, whatever was in flight.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use crate::harness::world::soon;
+use crate::harness::{World, make_dir, patterned, set_mtime, wait_until, write};
+
+fn remove(path: &Path) {
+    match path.symlink_metadata() {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path).expect("cannot remove a directory"),
+        Ok(_) => fs::remove_file(path).expect("cannot remove a file"),
+        Err(_) => {}
+    }
+}
+
+fn become_file(path: &Path) {
+    remove(path);
+    write(path, "now a file");
+}
+
+fn become_dir(path: &Path) {
+    remove(path);
+    make_dir(path.join("inner"));
+    write(path.join("inner/file"), "now a directory");
+}
+
+fn become_link(path: &Path) {
+    remove(path);
+    symlink("somewhere/else", path).expect("cannot create a symlink");
+}
+
+#[test]
+fn l23_every_kind_becomes_every_other() {
+    let kinds: [fn(&Path); 3] = [become_file, become_dir, become_link];
+    let mut world = World::new();
+    world.start();
+    for (a, before) in kinds.iter().enumerate() {
+        for (b, after) in kinds.iter().enumerate() {
+            let path = world.src.join(format!("{a}to{b}"));
+            before(&path);
+            world.converges(soon());
+            after(&path);
+            world.converges(soon());
+        }
+    }
+}
+
+#[test]
+fn l23_swaps_in_quick_succession_end_equal() {
+    let kinds: [fn(&Path); 3] = [become_file, become_dir, become_link];
+    let mut world = World::new();
+    write(world.src.join("stays"), "here");
+    world.start();
+    let mut rng = fastrand::Rng::with_seed(23);
+    for _ in 0..40 {
+        for name in ["a", "b", "dir/c"] {
+            let path = world.src.join(name);
+            make_dir(path.parent().expect("a parent"));
+            kinds[rng.usize(0..3)](&path);
+        }
+        std::thread::sleep(Duration::from_millis(rng.u64(0..25)));
+    }
+    world.converges(soon());
+}
+
+/// A large file is on its way while it is rewritten, deleted and made again.
+#[test]
+fn l24_the_last_state_of_a_file_in_flight_wins() {
+    let mut world = World::new();
+    world.conf.params = "-art --bwlimit=4000".to_owned();
+    world.start();
+    let path = world.src.join("file");
+    for round in 0..4 {
+        write(&path, patterned(round, 4 << 20));
+        std::thread::sleep(Duration::from_millis(150));
+        fs::remove_file(&path).expect("cannot remove the file");
+        write(&path, format!("short, round {round}"));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    world.converges(soon());
+}
+
+#[test]
+fn l24_delete_and_create_again_ends_with_the_file() {
+    let mut world = World::new();
+    write(world.src.join("dir/../stays"), "here");
+    make_dir(world.src.join("dir"));
+    world.start();
+    for round in 0..60 {
+        for n in 0..5 {
+            let path = world.src.join(format!("dir/{n}"));
+            remove(&path);
+            write(&path, format!("round {round}"));
+        }
+        if round % 10 == 0 {
+            fs::remove_dir_all(world.src.join("dir")).expect("cannot remove the directory");
+            make_dir(world.src.join("dir"));
+        }
+    }
+    world.converges(soon());
+}
+
+#[test]
+fn same_size_and_same_time_with_other_content_arrives() {
+    let mut world = World::new();
+    let path = world.src.join("file");
+    write(&path, "content one");
+    world.start();
+    world.converges(soon());
+    let before = fs::metadata(&path).expect("a file").modified().expect("a time");
+    for content in ["content two", "content 333"] {
+        // The time is set before the close, so that the event of the write comes last.
+        let mut file = OpenOptions::new().write(true).open(&path).expect("cannot open the file");
+        file.write_all(content.as_bytes()).expect("cannot write the file");
+        file.set_modified(before).expect("cannot set the time");
+        drop(file);
+        world.converges(soon());
+    }
+}
+
+#[test]
+fn same_size_and_same_time_restored_after_the_close_arrives() {
+    let mut world = World::new();
+    world.conf.attrib = true;
+    let path = world.src.join("file");
+    write(&path, "content one");
+    world.start();
+    world.converges(soon());
+    let before = fs::metadata(&path).expect("a file").modified().expect("a time");
+    write(&path, "content two");
+    set_mtime(&path, before);
+    world.converges(soon());
+}
+
+fn old_time() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000)
+}
+
+/// With `-u` rsync skips a file that is newer on the target, and says nothing.
+#[test]
+fn l22_an_older_file_replaces_a_newer_one_in_spite_of_u() {
+    let mut world = World::new();
+    world.conf.params = "-artuz".to_owned();
+    write(world.src.join("renamed over"), "the newer one");
+    write(world.src.join("written over"), "the newer one");
+    let backup = world.side("backup");
+    world.start();
+    world.converges(soon());
+    // mv of an old file over the new one.
+    write(backup.join("old"), "the older one");
+    set_mtime(backup.join("old"), old_time());
+    fs::rename(backup.join("old"), world.src.join("renamed over")).expect("cannot rename");
+    // cp -p: written in place, time set before the close.
+    let mut file = File::create(world.src.join("written over")).expect("cannot open the file");
+    file.write_all(b"the older one, restored").expect("cannot write the file");
+    file.set_modified(old_time()).expect("cannot set the time");
+    drop(file);
+    world.converges(soon());
+}
+
+#[test]
+fn an_editor_saving_again_and_again_never_leaves_the_file_missing() {
+    let mut world = World::new();
+    write(world.src.join("page.html"), "version 0");
+    world.start();
+    world.converges(soon());
+    for version in 1..=100 {
+        write(world.src.join("sedXa81bC"), format!("version {version}"));
+        fs::rename(world.src.join("sedXa81bC"), world.src.join("page.html")).expect("cannot rename");
+        let there = world.dsts.iter().all(|dst| dst.join("page.html").exists());
+        assert!(there, "the mirror was without the file while it was saved (version {version})");
+    }
+    world.converges(soon());
+}
+
+#[test]
+fn a_name_that_comes_and_goes_ends_gone() {
+    let mut world = World::new();
+    write(world.src.join("stays"), "here");
+    world.start();
+    for n in 0..300 {
+        let path = world.src.join(format!("temporary{}", n % 3));
+        write(&path, "short-lived");
+        fs::remove_file(&path).expect("cannot remove the file");
+    }
+    world.converges(soon());
+    wait_until(soon(), "an idle queue", || world.cli.status().is_idle());
+}

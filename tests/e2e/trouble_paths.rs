@@ -1,0 +1,157 @@
+//! A part of a target refuses: the rest arrives, the guilty paths are listed with their reason, and they heal (L6).
+
+use std::fs;
+use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::harness::world::{give_to_nobody, soon};
+use crate::harness::{World, is_root, make_dir, secs, skipped, wait_for, wait_until, write};
+
+const HEAL: Duration = Duration::from_secs(150);
+
+/// A directory that nobody may change, not even root, until it is dropped.
+struct Immutable(PathBuf);
+
+impl Immutable {
+    fn make(path: &Path) -> Option<Self> {
+        let done = Command::new("chattr").arg("+i").arg(path).output();
+        done.is_ok_and(|output| output.status.success()).then(|| Self(path.to_owned()))
+    }
+}
+
+impl Drop for Immutable {
+    fn drop(&mut self) {
+        let _ = Command::new("chattr").arg("-i").arg(&self.0).status();
+    }
+}
+
+/// Waits until the job of `path` for module `m2` is listed as waiting, with an attempt and an error.
+fn listed_as_waiting(world: &World, path: &str) -> Value {
+    wait_for(secs(60), &format!("{path} to be listed with its error"), || {
+        let jobs = world.cli.list();
+        let job = jobs.iter().find(|job| {
+            let target = job["target"].as_str().unwrap_or_default();
+            target.contains("m2") && job["path"].as_str().unwrap_or_default().starts_with(path)
+        });
+        match job {
+            Some(job)
+                if job["state"] == "waiting" && job["attempts"].as_u64() >= Some(1) && !job["error"].is_null() =>
+            {
+                Ok(job.clone())
+            }
+            _ => Err(format!("{jobs:#?}")),
+        }
+    })
+}
+
+/// Everything but `locked` arrives on both targets, at once and later on.
+fn the_rest_arrives(world: &World) {
+    for n in 0..20 {
+        write(world.src.join(format!("open/f{n}")), format!("{n}"));
+        write(world.src.join(format!("locked/f{n}")), format!("{n}"));
+    }
+    let all = |n: usize, dir: &str| (0..20).all(|file| world.arrived(n, format!("{dir}/f{file}")));
+    wait_until(soon(), "all on the healthy target", || all(0, "open") && all(0, "locked"));
+    wait_until(soon(), "the writable part on the other", || all(1, "open"));
+    let job = listed_as_waiting(world, "locked");
+    let error = job["error"].to_string().to_lowercase();
+    let named = ["permitted", "permission denied", "(1)", "(13)"].iter().any(|word| error.contains(word));
+    assert!(named, "the error does not name its cause: {error}");
+    write(world.src.join("open/later"), "later");
+    wait_until(soon(), "a later change", || world.arrived(0, "open/later") && world.arrived(1, "open/later"));
+    let guilty: Vec<_> = world.cli.list().into_iter().filter(|job| job["attempts"].as_u64() > Some(0)).collect();
+    for job in &guilty {
+        let path = job["path"].as_str().unwrap_or_default();
+        assert!(path.starts_with("locked"), "{path} is blamed for what is wrong in locked: {job}");
+    }
+}
+
+fn with_both_parts() -> World {
+    let world = World::new();
+    for dir in ["open", "locked"] {
+        make_dir(world.src.join(dir));
+        write(world.src.join(dir).join("before"), "before");
+    }
+    world
+}
+
+#[test]
+fn l6_an_immutable_directory_on_the_target_holds_up_only_itself() {
+    if !is_root() {
+        return skipped("only root may set the immutable flag");
+    }
+    let mut world = with_both_parts();
+    world.start();
+    world.converges(soon());
+    let Some(lock) = Immutable::make(&world.dsts[1].join("locked")) else {
+        return skipped("the file system has no immutable flag");
+    };
+    the_rest_arrives(&world);
+    drop(lock);
+    world.converges(HEAL);
+}
+
+#[test]
+fn l6_a_directory_that_the_receiver_may_not_write_holds_up_only_itself() {
+    if !is_root() {
+        return skipped("needs a receiver of another user");
+    }
+    let mut world = with_both_parts();
+    world.rsyncd.module_option("m2", "uid", "nobody").module_option("m2", "gid", "nogroup");
+    give_to_nobody(&world.dsts[1]);
+    world.start();
+    world.converges(soon());
+    chown(world.dsts[1].join("locked"), Some(0), Some(0)).expect("cannot chown");
+    the_rest_arrives(&world);
+    give_to_nobody(&world.dsts[1].join("locked"));
+    world.converges(HEAL);
+}
+
+/// A deletion that the target refuses is a job like any other.
+#[test]
+fn l6_a_refused_deletion_is_listed_and_heals() {
+    if !is_root() {
+        return skipped("only root may set the immutable flag");
+    }
+    let mut world = with_both_parts();
+    world.start();
+    world.converges(soon());
+    let Some(lock) = Immutable::make(&world.dsts[1].join("locked")) else {
+        return skipped("the file system has no immutable flag");
+    };
+    fs::remove_file(world.src.join("locked/before")).expect("cannot remove a file");
+    fs::remove_file(world.src.join("open/before")).expect("cannot remove a file");
+    wait_until(soon(), "the deletions that are possible", || {
+        !world.dsts[0].join("locked/before").exists() && world.dsts.iter().all(|dst| !dst.join("open/before").exists())
+    });
+    listed_as_waiting(&world, "locked");
+    drop(lock);
+    world.converges(HEAL);
+}
+
+/// An operator need not wait for the backoff.
+#[test]
+fn retry_runs_a_waiting_job_at_once() {
+    if !is_root() {
+        return skipped("only root may set the immutable flag");
+    }
+    let mut world = with_both_parts();
+    world.start();
+    world.converges(soon());
+    let Some(lock) = Immutable::make(&world.dsts[1].join("locked")) else {
+        return skipped("the file system has no immutable flag");
+    };
+    write(world.src.join("locked/f"), "refused");
+    listed_as_waiting(&world, "locked");
+    drop(lock);
+    wait_for(soon(), "the retried job", || {
+        let state = world.cli.state.as_os_str();
+        let retried = world.cli.run(["retry".as_ref(), "--state-dir".as_ref(), state]);
+        if world.arrived(1, "locked/f") { Ok(()) } else { Err(retried.text()) }
+    });
+    world.converges(soon());
+}

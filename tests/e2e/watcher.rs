@@ -1,0 +1,268 @@
+//! Directories that move, appear, vanish and overflow the kernel's queue; roots that are not what they were.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::time::{Duration, SystemTime};
+
+use rustix::process::Signal;
+
+use crate::harness::world::soon;
+use crate::harness::{Compare, World, make_dir, secs, set_mtime, skipped, wait_for, wait_until, write};
+
+/// The names are shorter than the root's path, which is what kills sersync.
+#[test]
+fn l1_events_of_a_directory_renamed_while_nobody_read_them() {
+    for (old, new) in [("d1", "d3"), ("a", "much-longer-than-the-other-name")] {
+        let mut world = World::new();
+        make_dir(world.src.join(old).join("sub"));
+        write(world.src.join(old).join("before"), "before");
+        world.start();
+        world.converges(soon());
+        world.daemon().signal(Signal::STOP);
+        fs::rename(world.src.join(old), world.src.join(new)).expect("cannot rename");
+        write(world.src.join(new).join("f"), "1");
+        write(world.src.join(new).join("sub/g"), "2");
+        world.daemon().signal(Signal::CONT);
+        world.converges(soon());
+        write(world.src.join(new).join("sub/later"), "3");
+        world.converges(soon());
+    }
+}
+
+#[test]
+fn l9_an_overflow_of_the_kernel_queue_is_made_up_for() {
+    let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap_or_default();
+    let Ok(limit @ ..=40_000) = limit.trim().parse::<usize>() else {
+        return skipped("max_queued_events is too large to be overflowed by a test");
+    };
+    let mut world = World::new();
+    for n in 0..50 {
+        write(world.src.join(format!("old{n}")), "old");
+    }
+    make_dir(world.src.join("gone/sub"));
+    world.start();
+    world.converges(soon());
+    world.daemon().signal(Signal::STOP);
+    // Each file makes at least two events.
+    for n in 0..limit / 2 + 1_000 {
+        write(world.src.join(format!("f{}", n % 4_000)), format!("{n}"));
+    }
+    fs::remove_dir_all(world.src.join("gone")).expect("cannot remove a directory");
+    fs::remove_file(world.src.join("old7")).expect("cannot remove a file");
+    make_dir(world.src.join("born/sub"));
+    write(world.src.join("born/sub/file"), "late");
+    world.daemon().signal(Signal::CONT);
+    world.converges(secs(90));
+    write(world.src.join("born/sub/file"), "watched");
+    world.converges(soon());
+}
+
+#[test]
+fn directories_moved_in_with_old_times_arrive_and_are_watched() {
+    let mut world = World::new();
+    world.start();
+    world.converges(soon());
+    let outside = world.side("outside");
+    let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    for n in 0..20 {
+        let dir = outside.join(format!("moved{n}/sub/deep"));
+        make_dir(&dir);
+        for path in [format!("moved{n}/f"), format!("moved{n}/sub/deep/g")] {
+            write(outside.join(&path), "old content");
+            set_mtime(outside.join(&path), old);
+        }
+        for path in [format!("moved{n}/sub/deep"), format!("moved{n}/sub"), format!("moved{n}")] {
+            set_mtime(outside.join(path), old);
+        }
+        let name = format!("moved{n}");
+        fs::rename(outside.join(&name), world.src.join(&name)).expect("cannot move in");
+    }
+    world.converges(soon());
+    write(world.src.join("moved3/sub/deep/new"), "watched");
+    fs::remove_file(world.src.join("moved4/sub/deep/g")).expect("cannot remove a file");
+    world.converges(soon());
+}
+
+#[test]
+fn directories_moved_in_while_stopped_arrive_though_their_files_look_old() {
+    let mut world = World::new();
+    write(world.src.join("stays"), "here");
+    let outside = world.side("outside");
+    let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    make_dir(outside.join("moved/sub"));
+    write(outside.join("moved/sub/f"), "old content");
+    for path in ["moved/sub/f", "moved/sub", "moved"] {
+        set_mtime(outside.join(path), old);
+    }
+    world.start();
+    world.converges(soon());
+    world.stop();
+    fs::rename(outside.join("moved"), world.src.join("moved")).expect("cannot move in");
+    world.daemon().restart();
+    world.converges(soon());
+}
+
+#[test]
+fn what_is_moved_out_goes_and_is_no_longer_followed() {
+    let mut world = World::new();
+    let outside = world.side("outside");
+    write(world.src.join("stays"), "here");
+    for n in 0..10 {
+        make_dir(world.src.join(format!("d{n}/sub")));
+        write(world.src.join(format!("d{n}/sub/f")), "content");
+    }
+    write(world.src.join("file"), "content");
+    world.start();
+    world.converges(soon());
+    for name in ["file", "d0", "d1", "d2/sub"] {
+        fs::rename(world.src.join(name), outside.join(name.replace('/', "-"))).expect("cannot move out");
+    }
+    // Written where they are now: not ours any more.
+    write(outside.join("d0/sub/f"), "elsewhere");
+    make_dir(outside.join("d0/sub/new"));
+    world.converges(soon());
+    fs::rename(outside.join("d0"), world.src.join("d3/back")).expect("cannot move back");
+    write(world.src.join("d3/back/sub/new/file"), "followed again");
+    world.converges(soon());
+}
+
+#[test]
+fn l14_symlink_loops_are_not_walked() {
+    let mut world = World::new();
+    for n in 0..5 {
+        make_dir(world.src.join(format!("d{n}/e")));
+        for (name, target) in [("up", ".."), ("self", "."), ("root", "/"), ("src", "../../src")] {
+            symlink(target, world.src.join(format!("d{n}/e/{name}"))).expect("cannot create a symlink");
+        }
+    }
+    world.start();
+    write(world.src.join("d0/e/file"), "content");
+    world.converges(soon());
+}
+
+#[test]
+fn l16_without_create_folder_new_trees_are_watched_all_the_same() {
+    let mut world = World::new();
+    world.conf.create_folder = false;
+    world.compare = Compare::content();
+    world.start();
+    world.converges(soon());
+    make_dir(world.src.join("new/sub"));
+    // After the directory has been there for a while.
+    write(world.src.join("marker"), "1");
+    wait_until(soon(), "the marker", || world.arrived(0, "marker"));
+    write(world.src.join("new/sub/file"), "content");
+    wait_until(soon(), "the file", || world.arrived(0, "new/sub/file") && world.arrived(1, "new/sub/file"));
+}
+
+#[test]
+fn l16_without_move_from_changes_below_a_renamed_directory_arrive_under_its_new_name() {
+    let mut world = World::new();
+    world.conf.move_from = false;
+    make_dir(world.src.join("old/sub"));
+    write(world.src.join("old/sub/before"), "before");
+    world.start();
+    world.converges(soon());
+    fs::rename(world.src.join("old"), world.src.join("new")).expect("cannot rename");
+    write(world.src.join("new/sub/after"), "after");
+    for file in ["new/sub/before", "new/sub/after"] {
+        wait_until(soon(), file, || world.arrived(0, file) && world.arrived(1, file));
+    }
+    let status = world.cli.wait_idle(soon());
+    assert!(status.targets.iter().all(|target| target.failed == 0), "{:#?}", status.targets);
+}
+
+#[test]
+fn without_delete_nothing_is_deleted() {
+    let mut world = World::new();
+    world.conf.delete = false;
+    make_dir(world.src.join("dir"));
+    for name in ["file", "dir/inside", "stays"] {
+        write(world.src.join(name), name);
+    }
+    world.start();
+    world.converges(soon());
+    fs::remove_file(world.src.join("file")).expect("cannot remove a file");
+    fs::remove_dir_all(world.src.join("dir")).expect("cannot remove a directory");
+    write(world.src.join("stays"), "changed");
+    wait_until(soon(), "the change", || world.arrived(0, "stays") && world.arrived(1, "stays"));
+    world.cli.wait_idle(soon());
+    world.stop();
+    world.daemon().restart();
+    world.cli.wait_idle(soon());
+    for dst in &world.dsts {
+        assert!(dst.join("file").exists() && dst.join("dir/inside").exists(), "delete=false has deleted");
+    }
+}
+
+fn roots_say(world: &World, words: &[&str]) {
+    wait_for(soon(), &format!("one of {words:?} among the roots"), || {
+        let roots = world.cli.try_status()?.json["roots"].to_string().to_lowercase();
+        if words.iter().any(|word| roots.contains(word)) { Ok(()) } else { Err(roots) }
+    });
+}
+
+const NOT_USABLE: &[&str] = &["suspend", "missing", "gone", "replaced", "empty"];
+
+fn filled() -> World {
+    let mut world = World::new();
+    for n in 0..30 {
+        make_dir(world.src.join(format!("d{}", n % 3)));
+        write(world.src.join(format!("d{}/f{n}", n % 3)), "content");
+    }
+    world.start();
+    world.converges(soon());
+    world
+}
+
+fn nothing_was_deleted(world: &World) {
+    for dst in &world.dsts {
+        let left = crate::harness::tree::count(dst);
+        assert_eq!(left, 33, "the mirror has lost entries while its source was away");
+    }
+}
+
+#[test]
+fn l15_a_root_renamed_away_deletes_nothing_and_resumes() {
+    let world = filled();
+    let away = world.base().join("away");
+    fs::rename(&world.src, &away).expect("cannot rename the root");
+    roots_say(&world, NOT_USABLE);
+    nothing_was_deleted(&world);
+    fs::rename(&away, &world.src).expect("cannot rename the root back");
+    write(world.src.join("d0/after"), "back again");
+    world.converges(secs(120));
+}
+
+#[test]
+fn l26_a_root_that_is_empty_at_the_start_wipes_nothing() {
+    let mut world = filled();
+    world.stop();
+    let away = world.base().join("away");
+    fs::rename(&world.src, &away).expect("cannot rename the root");
+    make_dir(&world.src);
+    world.start_daemon(&["-r"]);
+    roots_say(&world, NOT_USABLE);
+    nothing_was_deleted(&world);
+    fs::remove_dir(&world.src).expect("cannot remove the stand-in");
+    fs::rename(&away, &world.src).expect("cannot rename the root back");
+    write(world.src.join("d1/after"), "back again");
+    world.converges(secs(120));
+}
+
+#[test]
+fn l15_a_root_missing_at_the_start_is_named_and_picked_up_when_it_comes() {
+    let mut world = World::new();
+    fs::remove_dir(&world.src).expect("cannot remove the root");
+    for dst in &world.dsts {
+        write(dst.join("theirs"), "must survive a missing root");
+    }
+    world.start();
+    let name = world.src.to_str().expect("a UTF-8 path").to_lowercase();
+    roots_say(&world, &[&name]);
+    roots_say(&world, NOT_USABLE);
+    assert!(world.dsts[0].join("theirs").exists() && world.dsts[1].join("theirs").exists());
+    make_dir(&world.src);
+    write(world.src.join("file"), "now there");
+    wait_until(secs(120), "the file", || world.arrived(0, "file") && world.arrived(1, "file"));
+}
