@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use crate::model::Timestamp;
 
 /// Tells the time.
-pub trait Clock: Send + Sync {
+pub trait Clock: Send + Sync + std::fmt::Debug {
     fn now(&self) -> Timestamp;
 }
 

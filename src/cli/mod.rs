@@ -1,4 +1,107 @@
-//! (under construction)
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+//! What people type: reads the command line, does or asks for it, and turns the result into text and an exit code.
+//!
+//! One file per subcommand. Texts for people are made here and nowhere below: the rest of syncq returns values.
+//!
+//! Invariant: this module knows no queue and no rsync. It starts the daemon through `crate::daemon` and asks it
+//! through `crate::control`.
+
+mod destination;
+mod exit;
+mod list;
+mod mirror;
+mod output;
+mod progress;
+mod run;
+mod sersync_args;
+mod source;
+mod state_dir;
+mod status;
+mod wiring;
+
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+use exit::EXIT_CODES;
+
+/// Mirror directory trees to many rsync targets in real time
+#[derive(Debug, Parser)]
+#[command(name = "syncq", version, arg_required_else_help = true, after_help = top_help(), max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::RunArgs),
+    Mirror(mirror::MirrorArgs),
+    Status(status::StatusArgs),
+    List(list::ListArgs),
+}
+
+/// Runs the command line and returns its exit code.
+pub fn main() -> ExitCode {
+    let has_default_config = Path::new(sersync_args::DEFAULT_CONFIG).is_file();
+    let args = sersync_args::translate(std::env::args_os().collect(), has_default_config);
+    let cli = match Cli::try_parse_from(&args) {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
+    exit::report(match cli.command {
+        Command::Run(run) => run::run(run, &arguments(&args)),
+        Command::Mirror(mirror) => mirror::run(mirror),
+        Command::Status(status) => status::run(&status),
+        Command::List(list) => list::run(&list),
+    })
+}
+
+/// The command line without the program's name.
+fn arguments(args: &[OsString]) -> Vec<OsString> {
+    args.iter().skip(1).cloned().collect()
+}
+
+/// Prints help where it was asked for, and otherwise what is wrong in the form of all our errors.
+fn refuse(error: &clap::Error) -> ExitCode {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let text = error.render().to_string();
+    let text = text.strip_prefix("error: ").map_or_else(|| text.clone(), |rest| format!("syncq: {rest}"));
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+    exit::Exit::Usage.into()
+}
+
+/// Help behind the list of subcommands.
+fn top_help() -> String {
+    let sersync = "sersync's own command line works too: syncq -d -r -o FILE means syncq run -d -r -o FILE.";
+    format!("{sersync}\n\n{EXIT_CODES}")
+}
+
+/// Help behind a subcommand's options: an example, then the exit codes.
+fn help_tail(example: &str) -> String {
+    format!("Example:\n  {example}\n\n{EXIT_CODES}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent_and_every_help_has_an_example() {
+        let mut command = Cli::command();
+        command.build();
+        command.clone().debug_assert();
+        for sub in command.get_subcommands_mut().filter(|sub| sub.get_name() != "help") {
+            let help = sub.render_long_help().to_string();
+            assert!(help.contains("Example:\n  syncq ") && help.contains("78  bad configuration"), "{help}");
+        }
+        assert!(command.render_long_help().to_string().contains("78  bad configuration"));
+    }
 }

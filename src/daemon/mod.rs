@@ -1,1 +1,261 @@
-//! (under construction)
+//! Wires the parts and starts and stops them in the right order.
+//!
+//! Start: lock and open the store, load the queue, start the executor (pending jobs of the last run go out at once),
+//! answer the control socket, set the watches, then have every target compared. Stop: watchers first, so that no new
+//! work comes; then the executor, which gives running rsyncs a moment; then the queue, which writes down what is left;
+//! the control socket last. Nothing is marked failed by a stop.
+//!
+//! This module holds no logic of mirroring: it only connects. It and the CLI are the only ones that know everybody.
+
+pub mod detach;
+pub mod logging;
+pub mod offline;
+mod options;
+mod root;
+mod signals;
+mod sysctl;
+mod view;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use log::{error, info, warn};
+
+pub use options::{OnReady, Options, RootOptions};
+
+use root::RootRuntime;
+use signals::{SignalThread, Stop};
+use view::{NamedTarget, Phase, View};
+
+use crate::clock::{Clock, SystemClock};
+use crate::control::{ControlServer, DaemonState, Inspect};
+use crate::filter::Filter;
+use crate::mirror::{DispatchSettings, Executor, Limits, RootIdentity, TargetContext};
+use crate::model::TargetId;
+use crate::queue::Queue;
+use crate::schedule::Scheduler;
+use crate::store::sled::{FreshReason, Opened, SledStore};
+
+/// How often roots and schedules are looked at.
+const TICK: Duration = Duration::from_secs(1);
+/// How long a stop waits for the store.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Runs the daemon until a signal stops it.
+pub fn run(options: Options) -> Result<()> {
+    let (stop, stopped) = bounded(2);
+    let mut daemon = Daemon::start(&options)?;
+    let signals = {
+        let executor = Arc::clone(&daemon.executor);
+        let view = Arc::clone(&daemon.view);
+        let on_stop = move |urgency| {
+            if urgency == Stop::Forced {
+                executor.hurry_stop();
+            }
+            // Full means that a stop is under way.
+            let _ = stop.try_send(());
+        };
+        SignalThread::start(on_stop, move || log_status(view.as_ref())).context("cannot handle signals")?
+    };
+    let result = daemon.serve(options.on_ready, &stopped);
+    daemon.stop();
+    drop(signals);
+    result
+}
+
+struct Daemon {
+    clock: Arc<dyn Clock>,
+    queue: Arc<Queue>,
+    executor: Arc<Executor>,
+    roots: Vec<Arc<RootRuntime>>,
+    view: Arc<View>,
+    control: ControlServer,
+    scheduler: Scheduler,
+}
+
+impl Daemon {
+    fn start(options: &Options) -> Result<Self> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let (store, opened) = SledStore::open(&options.state_dir, clock.now())?;
+        log_opened(&opened);
+        let (queue, damaged) = Queue::open(Box::new(store), Arc::clone(&clock))?;
+        if damaged > 0 {
+            warn!("{damaged} records of the store were damaged and are dropped; every target is compared in full");
+        }
+        let queue = Arc::new(queue);
+
+        if let Err(failure) = sysctl::InotifySysctl::default().ensure(0) {
+            warn!("cannot read the inotify limits: {failure}");
+        }
+        let mut scheduler = Scheduler::default();
+        let mut roots = Vec::new();
+        let mut named = Vec::new();
+        let mut contexts = BTreeMap::new();
+        for (index, root_options) in options.roots.iter().enumerate() {
+            let RootOptions { root, settings } = root_options;
+            let filter = Arc::new(Filter::new(&root.excludes, root.legacy_hidden)?);
+            let identity = RootIdentity::of(&root.path)
+                .with_context(|| format!("cannot use the watched directory {}", root.path.display()))?;
+            let limits = Limits { large_file_bytes: settings.large_file_bytes, ..Limits::default() };
+            let mut ids: Vec<TargetId> = Vec::new();
+            for target in &root.targets {
+                let (id, _) = queue.register(&root.path, &target.destination, root_options.policy());
+                ids.push(id);
+                named.push(NamedTarget { id, name: target.name(), root: root.path.clone() });
+                let context =
+                    TargetContext::new(root.path.clone(), identity, target.clone(), Arc::clone(&filter), limits);
+                contexts.insert(id, context);
+            }
+            if let Some(schedule) = &root.schedule {
+                scheduler.add(index, schedule, clock.now(), clock.now())?;
+            }
+            let settle = (settings.quiet_period, settings.hot_interval);
+            roots.push(Arc::new(RootRuntime::new(root.clone(), ids, filter, identity, settle, Arc::clone(&queue))));
+        }
+        log_forgotten_targets(&queue, &named);
+
+        let connections_max = options.roots.iter().map(|root| root.settings.connections_max).max().unwrap_or(1);
+        let dispatch = DispatchSettings { threads: options.threads, connections_max: connections_max as usize };
+        let executor = Executor::start(Arc::clone(&queue), Arc::clone(&clock), contexts, dispatch)
+            .context("cannot start the executor")?;
+        let executor = Arc::new(executor);
+        let view = Arc::new(View {
+            queue: Arc::clone(&queue),
+            executor: Arc::clone(&executor),
+            clock: Arc::clone(&clock),
+            roots: roots.clone(),
+            targets: named,
+            configs: options.sources.iter().map(|path| path.display().to_string()).collect(),
+            started_at: clock.now(),
+            phase: Phase::default(),
+        });
+        view.phase.set(DaemonState::Starting);
+        let control = ControlServer::start(&options.state_dir, Arc::<View>::clone(&view))?;
+        Ok(Self { clock, queue, executor, roots, view, control, scheduler })
+    }
+
+    /// Sets the watches, then looks after roots and schedules until told to stop.
+    fn serve(&mut self, on_ready: Option<OnReady>, stopped: &Receiver<()>) -> Result<()> {
+        let watching = self.watch_roots()?;
+        let mut on_ready = on_ready;
+        let mut left = self.roots.len();
+        loop {
+            // A stop may come while a large tree is still being walked.
+            let tick = crossbeam_channel::after(TICK);
+            crossbeam_channel::select! {
+                recv(stopped) -> _ => return Ok(()),
+                recv(watching) -> result => {
+                    match result {
+                        Ok(result) => result?,
+                        Err(_) => left = 0,
+                    }
+                    left = left.saturating_sub(1);
+                }
+                recv(tick) -> _ => {}
+            }
+            if left == 0 {
+                break;
+            }
+        }
+        self.view.phase.set(DaemonState::Running);
+        info!("ready: {} roots, {} targets", self.roots.len(), self.view.targets.len());
+        if let Some(on_ready) = on_ready.take() {
+            on_ready(Arc::<View>::clone(&self.view));
+        }
+        while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+            for root in &self.roots {
+                root.check();
+            }
+            for index in self.scheduler.due(self.clock.now()) {
+                if let Some(root) = self.roots.get(index) {
+                    info!("{}: scheduled comparison of the whole tree", root.path().display());
+                    root.reconcile();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Walks all roots at once, each on a thread of its own.
+    fn watch_roots(&self) -> Result<Receiver<Result<()>>> {
+        let (done, watching): (Sender<Result<()>>, _) = bounded(self.roots.len());
+        for root in &self.roots {
+            let (root, done) = (Arc::clone(root), done.clone());
+            std::thread::Builder::new()
+                .name("walk".into())
+                .spawn(move || {
+                    let result = root.watch().map_err(anyhow::Error::from);
+                    // Nobody listens any more after a stop.
+                    let _ = done.send(result);
+                })
+                .context("cannot start a thread")?;
+        }
+        Ok(watching)
+    }
+
+    fn stop(&self) {
+        self.view.phase.set(DaemonState::Stopping);
+        for root in &self.roots {
+            root.stop();
+        }
+        self.executor.stop();
+        self.queue.close(CLOSE_DEADLINE);
+        let health = self.queue.store_health();
+        if health.uncommitted > 0 {
+            error!(
+                "{} changes could not be written to the store ({}); the next start compares every target in full",
+                health.uncommitted,
+                health.error.unwrap_or_else(|| "it took too long".to_owned())
+            );
+        }
+        self.control.stop();
+        info!("stopped");
+    }
+}
+
+fn log_opened(opened: &Opened) {
+    match &opened.fresh {
+        Some(FreshReason::SetAside { path, reason }) => warn!(
+            "the store was damaged ({reason}) and is kept as {}; a new one is started, and every target is compared \
+             in full",
+            path.display()
+        ),
+        Some(FreshReason::Emptied) => warn!("the store's files were gone; every target is compared in full"),
+        Some(FreshReason::New) => {}
+        None if !opened.clean => info!("syncq was not stopped in order last time; pending jobs are taken up again"),
+        None => {}
+    }
+}
+
+/// Jobs of targets that are no longer configured are kept, since the configuration may come back, and shown.
+fn log_forgotten_targets(queue: &Queue, named: &[NamedTarget]) {
+    for record in queue.known_targets() {
+        if named.iter().any(|target| target.id == record.id) {
+            continue;
+        }
+        let jobs = queue.stats(record.id).map_or(0, |stats| stats.counts.total());
+        if jobs > 0 {
+            warn!("{} is no longer configured; its {jobs} jobs are kept", record.destination);
+        }
+    }
+}
+
+fn log_status(view: &View) {
+    let status = view.status();
+    for target in &status.targets {
+        info!(
+            "{}: {:?}, {} pending, {} running, {} waiting, {} failed, lag {} s{}",
+            target.name,
+            target.state,
+            target.pending,
+            target.running,
+            target.waiting,
+            target.failed,
+            target.lag_s,
+            target.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default()
+        );
+    }
+}

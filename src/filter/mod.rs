@@ -1,5 +1,22 @@
-//! (under construction)
+//! Decides which paths are mirrored: the user's expressions, and a short list of temporaries.
+//!
+//! Paths and expressions are bytes. An expression has to match the whole of one of the forms in which sersync shows it
+//! a path, and what it excludes takes everything below along, so that a live event, a new directory and a whole-tree
+//! run come to the same verdict.
+//!
+//! Pure: never looks at the file system. Look-around and back-references are absent on purpose: they backtrack, and
+//! this runs once per event.
+
+mod expression;
+mod temporary;
+
+use std::ffi::OsString;
+
 use crate::model::RelPath;
+
+pub use expression::{FilterError, check};
+
+use expression::Expressions;
 
 /// What kind of thing a path names, as far as the filter's rules need it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,27 +30,48 @@ pub enum Kind {
     GoneFile,
 }
 
+/// The verdict on paths of one root.
 #[derive(Debug)]
-pub struct Filter {}
-
-#[derive(Debug, thiserror::Error)]
-#[error("bad expression")]
-pub struct FilterError {}
+pub struct Filter {
+    expressions: Option<Expressions>,
+    legacy_hidden: bool,
+}
 
 impl Filter {
-    pub fn new(_excludes: &[String], _legacy_hidden: bool) -> Result<Self, FilterError> {
-        Ok(Self {})
+    /// Compiles the expressions; each of them has passed [`check`].
+    pub fn new(excludes: &[String], legacy_hidden: bool) -> Result<Self, FilterError> {
+        let expressions = if excludes.is_empty() { None } else { Some(Expressions::new(excludes)?) };
+        Ok(Self { expressions, legacy_hidden })
     }
-    /// Whether the path, or an ancestor of it, is not mirrored.
-    pub fn excludes(&self, _path: &RelPath, _kind: Kind) -> bool {
-        false
+
+    /// Whether the path, or an ancestor of it, is not mirrored. The root always is.
+    pub fn excludes(&self, path: &RelPath, kind: Kind) -> bool {
+        if path.is_root() {
+            return false;
+        }
+        // Only the last name counts here: every ancestor is a directory, and directories are no temporaries.
+        if temporary::is_temporary(path.name(), kind)
+            || (self.legacy_hidden && temporary::is_legacy_hidden(path.name(), kind))
+        {
+            return true;
+        }
+        self.expressions.as_ref().is_some_and(|expressions| expressions.exclude(path, kind == Kind::Directory))
     }
+
     /// Whether the user gave expressions (which rsync's own rules cannot express).
     pub fn has_expressions(&self) -> bool {
-        false
+        self.expressions.is_some()
     }
-    /// The temporaries (and, with legacy_hidden, dot-files) as rsync --filter rules, for runs with -r or --delete.
-    pub fn rsync_rules(&self) -> Vec<std::ffi::OsString> {
-        Vec::new()
+
+    /// The names that are skipped, apart from the user's expressions, as values for rsync's `--filter=`: for runs
+    /// with `-r` or `--delete`.
+    ///
+    /// They belong behind all other filter rules of a command line, since rsync stops at the first that matches and
+    /// some of these include. The empty `4913` is left out: rsync's rules know no sizes.
+    pub fn rsync_rules(&self) -> Vec<OsString> {
+        temporary::rsync_rules(self.legacy_hidden)
     }
 }
+
+#[cfg(test)]
+mod tests;

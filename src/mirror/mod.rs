@@ -1,1 +1,32 @@
-//! (under construction)
+//! Turns jobs into the fewest rsync runs, and what rsync says into verdicts.
+//!
+//! The way of a batch: `look` sees what stands at its paths, `plan` makes runs of it, `command` writes their
+//! argument lists, `run` starts rsync, `outcome` reads what became of it, and [`execute`] carries the batch
+//! through, falling back, verifying and halving where rsync's answer is not enough.
+//!
+//! Invariant: only this module starts rsync, and it knows nothing of the queue or the store: jobs come in as values,
+//! verdicts go out as values.
+
+mod capture;
+mod command;
+mod context;
+mod dispatch;
+mod execute;
+mod expand;
+mod lanes;
+mod look;
+mod outcome;
+mod plan;
+mod run;
+mod says;
+mod stop;
+mod trouble;
+
+pub use context::{Capabilities, RootIdentity, TargetContext};
+pub use dispatch::{DispatchSettings, Executor};
+pub use execute::{BatchReport, FailedCommand, execute, probe};
+pub use plan::Limits;
+pub use stop::StopSignal;
+
+#[cfg(test)]
+mod tests;

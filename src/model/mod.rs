@@ -2,16 +2,20 @@
 //!
 //! Invariant: nothing here performs I/O, reads a clock, or knows another module of syncq.
 
+mod backoff;
 mod batch;
 mod change;
 mod job;
 mod path;
+mod settings;
 mod target;
 mod time;
 
+pub use backoff::Backoff;
 pub use batch::{ClaimedJob, Lane, TargetTrouble, TroubleClass, Verdict};
 pub use change::{Change, Settle};
 pub use job::{Generation, Job, JobError, JobId, JobState, Origin, Scope};
 pub use path::{PathError, RelPath, below_range};
+pub use settings::Settings;
 pub use target::{Destination, EventSwitches, Root, Schedule, Target, TargetId, TransferOptions};
 pub use time::Timestamp;

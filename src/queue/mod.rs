@@ -1,1 +1,436 @@
-//! (under construction)
+//! The durable job queue: one job per target and path, added by changes, removed only by a confirmed run.
+//!
+//! Theory of operation. All jobs are in memory, in one [`TargetQueue`] per target; the store holds a copy of each that
+//! survives the process. [`Queue::enqueue`] and [`Queue::finish`] change memory and note what became dirty; one
+//! committer thread turns what has gathered into a single atomic, durable batch, and so on without a pause, so that a
+//! commit costs the more jobs the less each of them. Claiming does not wait for the disk: running a job early is
+//! harmless. If the store fails, mirroring goes on from memory, the failure is shown, and the commit is tried again.
+//!
+//! Callers give changes and verdicts and take batches; each call is short and never waits for disk or network.
+//! Invariant: the queue knows nothing of rsync, inotify or files.
+
+mod breaker;
+mod committer;
+mod sent_log;
+mod target_queue;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+pub use breaker::Gate;
+pub use target_queue::{BatchId, Counts, Policy};
+
+use committer::Committer;
+use target_queue::TargetQueue;
+
+use crate::clock::Clock;
+use crate::model::{
+    Change, ClaimedJob, Destination, Job, JobError, JobId, JobState, Lane, RelPath, TargetId, TargetTrouble, Timestamp,
+    Verdict,
+};
+use crate::store::{Contents, Op, Store, StoreError, StoreStats, TargetRecord};
+use std::os::unix::ffi::OsStrExt;
+
+/// Jobs in one batch at the most: rsync's cost per file is down to its floor well before.
+const BATCH_JOBS_MAX: usize = 1_000;
+
+/// A batch of jobs handed to the executor, which gives it back through [`Queue::finish`].
+#[derive(Debug, Clone)]
+pub struct Batch {
+    pub id: BatchId,
+    pub target: TargetId,
+    pub lane: Lane,
+    pub jobs: Vec<ClaimedJob>,
+    /// Finds out whether a target in trouble is back.
+    pub probe: bool,
+    started_at: Timestamp,
+}
+
+/// What came of a batch.
+#[derive(Debug, Clone, Default)]
+pub struct BatchResult {
+    /// One for each of the batch's jobs; a job without one is released.
+    pub verdicts: Vec<(RelPath, Verdict)>,
+    /// Failures at paths that no job of the batch named: below a subtree.
+    pub found: Vec<(RelPath, JobError)>,
+    /// Why the target could not be used, if so.
+    pub trouble: Option<TargetTrouble>,
+    /// The target answered and took work, so it is not in trouble.
+    pub reached: bool,
+}
+
+/// What [`Queue::finish`] has to say to an operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TargetEvent {
+    /// The target is in trouble, or in another one than before. It is tried again at that time.
+    Trouble { trouble: TargetTrouble, probe_at: Timestamp },
+    /// The target is back after this long.
+    Recovered { after: Duration },
+}
+
+/// A target's figures.
+#[derive(Debug, Clone)]
+pub struct TargetStats {
+    pub counts: Counts,
+    /// When the oldest change that the target lacks was seen.
+    pub oldest: Option<Timestamp>,
+    pub trouble: Option<TargetTrouble>,
+    /// When a target in trouble is tried again.
+    pub probe_at: Option<Timestamp>,
+    /// A failing path and its error, if any.
+    pub failing: Option<(RelPath, JobError)>,
+}
+
+/// The store as an operator sees it.
+#[derive(Debug, Clone, Default)]
+pub struct StoreHealth {
+    pub stats: StoreStats,
+    /// Why the last commit failed, if it did. Until it is repaired, new jobs are held in memory only.
+    pub error: Option<String>,
+    /// Records that wait to be written.
+    pub uncommitted: usize,
+}
+
+struct State {
+    targets: BTreeMap<TargetId, TargetQueue>,
+    records: Vec<TargetRecord>,
+    new_records: Vec<TargetRecord>,
+    next_job_id: u64,
+    stored_job_id: u64,
+    next_batch_id: u64,
+    batches: HashMap<BatchId, Vec<RelPath>>,
+    store_error: Option<String>,
+    store_stats: StoreStats,
+    commit_under_way: bool,
+    random: fastrand::Rng,
+}
+
+/// What the callers' side and the committer share.
+struct Shared {
+    state: Mutex<State>,
+    /// Something became dirty, or the committer should end.
+    dirty: Condvar,
+    /// A commit ended.
+    committed: Condvar,
+    closing: AtomicBool,
+    clock: Arc<dyn Clock>,
+    wake: Sender<()>,
+}
+
+/// See the module's documentation.
+pub struct Queue {
+    shared: Arc<Shared>,
+    work: Receiver<()>,
+    committer: Mutex<Option<Committer>>,
+}
+
+impl std::fmt::Debug for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Queue").finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// A panic elsewhere while the lock was held leaves state that is still sound: each change is completed before
+    /// anything that could panic. Better to go on mirroring than to stop.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn announce_work(&self) {
+        // Full means that a wake-up is already under way.
+        let _ = self.wake.try_send(());
+    }
+}
+
+impl State {
+    fn dirty_len(&self) -> usize {
+        self.new_records.len() + self.targets.values().map(TargetQueue::dirty_len).sum::<usize>()
+    }
+
+    fn take_dirty(&mut self, ops_max: usize) -> Vec<Op> {
+        let mut ops: Vec<Op> = Vec::new();
+        if self.next_job_id != self.stored_job_id {
+            ops.push(Op::PutNextJobId(self.next_job_id));
+        }
+        ops.extend(self.new_records.drain(..).map(Op::PutTarget));
+        for queue in self.targets.values_mut() {
+            queue.take_dirty(ops_max, &mut ops);
+        }
+        ops
+    }
+
+    fn restore_dirty(&mut self, ops: Vec<Op>) {
+        for op in ops {
+            match op {
+                Op::PutJob(Job { target, path, .. }) | Op::DeleteJob { target, path } => {
+                    if let Some(queue) = self.targets.get_mut(&target) {
+                        queue.restore_dirty(path);
+                    }
+                }
+                Op::PutTarget(record) => self.new_records.push(record),
+                Op::PutNextJobId(_) => {}
+            }
+        }
+    }
+}
+
+impl Queue {
+    /// Takes over what the store holds and starts the committer. Returns also how many records were damaged: if any,
+    /// the trees have to be compared in full.
+    pub fn open(mut store: Box<dyn Store>, clock: Arc<dyn Clock>) -> Result<(Self, u64), StoreError> {
+        let Contents { targets: records, jobs, next_job_id, damaged_records } = store.load()?;
+        let mut targets: BTreeMap<TargetId, TargetQueue> =
+            records.iter().map(|record| (record.id, TargetQueue::new(record.id))).collect();
+        let next_job_id = jobs.iter().map(|job| job.id.0 + 1).max().unwrap_or(1).max(next_job_id);
+        for job in jobs {
+            targets.entry(job.target).or_insert_with(|| TargetQueue::new(job.target)).load(job);
+        }
+        let (wake, work) = bounded(1);
+        let state = State {
+            targets,
+            records,
+            new_records: Vec::new(),
+            next_job_id,
+            stored_job_id: next_job_id,
+            next_batch_id: 1,
+            batches: HashMap::new(),
+            store_error: None,
+            store_stats: store.stats(),
+            commit_under_way: false,
+            random: fastrand::Rng::new(),
+        };
+        let shared = Arc::new(Shared {
+            state: Mutex::new(state),
+            dirty: Condvar::new(),
+            committed: Condvar::new(),
+            closing: AtomicBool::new(false),
+            clock,
+            wake,
+        });
+        let committer = Committer::start(Arc::clone(&shared), store);
+        Ok((Self { shared, work, committer: Mutex::new(Some(committer)) }, damaged_records))
+    }
+
+    /// The number of the target that mirrors `root` to `destination`, and whether the store had not known it. From now
+    /// on its jobs follow `policy`.
+    pub fn register(&self, root: &Path, destination: &Destination, policy: Policy) -> (TargetId, bool) {
+        let mut state = self.shared.lock();
+        let state = &mut *state;
+        let (root, destination) = (root.as_os_str().as_bytes(), destination.to_string());
+        if let Some(known) = state.records.iter().find(|r| r.root == root && r.destination == destination) {
+            let queue = state.targets.entry(known.id).or_insert_with(|| TargetQueue::new(known.id));
+            queue.policy = policy;
+            return (known.id, false);
+        }
+        let id = TargetId(state.records.iter().map(|record| record.id.0 + 1).max().unwrap_or(1));
+        let record = TargetRecord { id, root: root.to_vec(), destination };
+        state.records.push(record.clone());
+        state.new_records.push(record);
+        state.targets.entry(id).or_insert_with(|| TargetQueue::new(id)).policy = policy;
+        self.shared.dirty.notify_all();
+        (id, true)
+    }
+
+    /// All targets that the store knows, configured or not.
+    pub fn known_targets(&self) -> Vec<TargetRecord> {
+        self.shared.lock().records.clone()
+    }
+
+    /// Notes for each of `targets` that each of `changes` may differ there.
+    pub fn enqueue(&self, targets: &[TargetId], changes: &[Change]) {
+        if targets.is_empty() || changes.is_empty() {
+            return;
+        }
+        let now = self.shared.clock.now();
+        let mut state = self.shared.lock();
+        let state = &mut *state;
+        for target in targets {
+            let Some(queue) = state.targets.get_mut(target) else { continue };
+            for change in changes {
+                queue.enqueue(change, now, || {
+                    let id = JobId(state.next_job_id);
+                    state.next_job_id += 1;
+                    id
+                });
+            }
+        }
+        self.shared.dirty.notify_all();
+        self.shared.announce_work();
+    }
+
+    /// What a target's breaker allows now.
+    pub fn gate(&self, target: TargetId) -> Gate {
+        let now = self.shared.clock.now();
+        self.shared.lock().targets.get(&target).map_or(Gate::Open(None), |queue| queue.breaker.gate(now))
+    }
+
+    /// Hands out the oldest jobs that may run now in one batch, or nothing.
+    pub fn claim(&self, target: TargetId, lane: Lane) -> Option<Batch> {
+        let now = self.shared.clock.now();
+        let mut state = self.shared.lock();
+        let state = &mut *state;
+        let queue = state.targets.get_mut(&target)?;
+        let gate = queue.breaker.gate(now);
+        let jobs_max = match gate {
+            Gate::Closed => BATCH_JOBS_MAX,
+            Gate::Probe => 1,
+            Gate::Open(_) => return None,
+        };
+        let jobs = queue.claim(lane, jobs_max, now);
+        if jobs.is_empty() {
+            return None;
+        }
+        let probe = gate == Gate::Probe;
+        if probe {
+            queue.breaker.probe_started();
+        }
+        let id = BatchId(state.next_batch_id);
+        state.next_batch_id += 1;
+        state.batches.insert(id, jobs.iter().map(|job| job.path.clone()).collect());
+        Some(Batch { id, target, lane, jobs, probe, started_at: now })
+    }
+
+    /// Takes a batch back. Jobs of it that have no verdict are released.
+    pub fn finish(&self, batch: &Batch, result: BatchResult) -> Option<TargetEvent> {
+        let now = self.shared.clock.now();
+        let mut state = self.shared.lock();
+        let state = &mut *state;
+        let mut unsettled = state.batches.remove(&batch.id)?;
+        let queue = state.targets.get_mut(&batch.target)?;
+        let took = now.since(batch.started_at);
+        let mut verdicts: HashMap<RelPath, Verdict> = result.verdicts.into_iter().collect();
+        // In the order of the claim, so that released jobs keep theirs.
+        for path in unsettled.drain(..) {
+            let verdict = verdicts.remove(&path).unwrap_or(Verdict::Released);
+            queue.finish(&path, verdict, took, now, state.random.f64());
+        }
+        for (path, error) in result.found {
+            let chance = state.random.f64();
+            queue.add_failure(&path, error, now, chance, || {
+                let id = JobId(state.next_job_id);
+                state.next_job_id += 1;
+                id
+            });
+        }
+        let event = if let Some(trouble) = result.trouble {
+            let chance = state.random.f64();
+            let news = queue.breaker.trip(trouble.clone(), batch.probe, now, chance);
+            queue.breaker.probe_at().filter(|_| news).map(|probe_at| TargetEvent::Trouble { trouble, probe_at })
+        } else if result.reached {
+            queue.breaker.close(now).map(|after| TargetEvent::Recovered { after })
+        } else {
+            if batch.probe {
+                queue.breaker.probe_void();
+            }
+            None
+        };
+        self.shared.dirty.notify_all();
+        self.shared.announce_work();
+        event
+    }
+
+    /// Lets targets in trouble be tried now: their reason may have gone (the source is back).
+    pub fn hurry(&self, targets: &[TargetId]) {
+        let now = self.shared.clock.now();
+        let mut state = self.shared.lock();
+        for target in targets {
+            if let Some(queue) = state.targets.get_mut(target) {
+                queue.breaker.hurry(now);
+            }
+        }
+        self.shared.announce_work();
+    }
+
+    /// Receives a token whenever there may be new work. One token may stand for many changes.
+    pub fn work(&self) -> &Receiver<()> {
+        &self.work
+    }
+
+    /// Makes ready what has waited long enough, and tells when one of `targets` next has something to do that no token
+    /// announces: a wait ends, or a probe is due. To be asked before claiming, so that nothing is missed in between.
+    pub fn next_due(&self, targets: &[TargetId]) -> Option<Timestamp> {
+        let now = self.shared.clock.now();
+        let mut state = self.shared.lock();
+        let mut next = None;
+        for target in targets {
+            let Some(queue) = state.targets.get_mut(target) else { continue };
+            queue.promote(now);
+            let due = match queue.breaker.gate(now) {
+                Gate::Closed | Gate::Probe => queue.next_due(),
+                Gate::Open(at) => at,
+            };
+            next = [next, due].into_iter().flatten().min();
+        }
+        next
+    }
+
+    /// A target's figures. Looks at each of its jobs.
+    pub fn stats(&self, target: TargetId) -> Option<TargetStats> {
+        let mut state = self.shared.lock();
+        let queue = state.targets.get_mut(&target)?;
+        queue.promote(self.shared.clock.now());
+        Some(TargetStats {
+            counts: queue.counts(),
+            oldest: queue.oldest(),
+            trouble: queue.breaker.trouble().cloned(),
+            probe_at: queue.breaker.probe_at(),
+            failing: queue.an_error(),
+        })
+    }
+
+    /// Up to `limit` jobs of a target in path order, after the path `after`.
+    pub fn page(
+        &self,
+        target: TargetId,
+        after: Option<&RelPath>,
+        limit: usize,
+        wanted: impl Fn(JobState) -> bool,
+    ) -> Vec<Job> {
+        let state = self.shared.lock();
+        state.targets.get(&target).map(|queue| queue.page(after, limit, wanted)).unwrap_or_default()
+    }
+
+    pub fn store_health(&self) -> StoreHealth {
+        let state = self.shared.lock();
+        StoreHealth { stats: state.store_stats, error: state.store_error.clone(), uncommitted: state.dirty_len() }
+    }
+
+    /// Waits until everything noted before is on disk, at most `timeout`. Returns whether it is.
+    pub fn flush(&self, timeout: Duration) -> bool {
+        let state = self.shared.lock();
+        let (state, _) = self
+            .shared
+            .committed
+            .wait_timeout_while(state, timeout, |state| {
+                (state.dirty_len() > 0 || state.commit_under_way) && !self.shared.closing.load(Ordering::SeqCst)
+            })
+            .unwrap_or_else(PoisonError::into_inner);
+        state.dirty_len() == 0
+    }
+
+    /// Commits what is dirty, ends the committer and gives up the store. May be called twice.
+    pub fn close(&self, timeout: Duration) {
+        let committer = self.committer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(committer) = committer else { return };
+        self.flush(timeout);
+        self.shared.closing.store(true, Ordering::SeqCst);
+        self.shared.dirty.notify_all();
+        self.shared.committed.notify_all();
+        committer.join();
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.close(Duration::from_secs(5));
+    }
+}
+
+#[cfg(test)]
+mod tests;

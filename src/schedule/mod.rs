@@ -1,1 +1,140 @@
-//! (under construction)
+//! When whole-tree runs are due: every so often, or at the times of a cron expression.
+//!
+//! Pure: the time is a parameter, and whoever asks runs the thing. That no two runs of one root overlap is the
+//! caller's duty. A time that was missed (the daemon was down) is made up for once, not as often as it was missed.
+
+mod cron;
+
+use std::time::Duration;
+
+use chrono::{Local, TimeZone};
+
+use crate::model::{Schedule, Timestamp};
+
+pub use self::cron::CronError;
+
+/// Why a schedule cannot be followed.
+#[derive(Debug, thiserror::Error)]
+pub enum ScheduleError {
+    #[error("the interval is zero")]
+    ZeroInterval,
+    #[error(transparent)]
+    Cron(#[from] CronError),
+}
+
+/// Whether a schedule can be followed. Used when the configuration is read.
+pub fn check(schedule: &Schedule) -> Result<(), ScheduleError> {
+    Plan::new(schedule).map(drop)
+}
+
+/// When the run after `last_run` is due, at the earliest now: see [`Plan::next_after`].
+pub fn next_after(schedule: &Schedule, last_run: Timestamp, now: Timestamp) -> Result<Timestamp, ScheduleError> {
+    Ok(Plan::new(schedule)?.next_after(last_run, now))
+}
+
+/// A schedule that has been checked and compiled.
+#[derive(Debug, Clone)]
+pub struct Plan(Kind);
+
+#[derive(Debug, Clone)]
+enum Kind {
+    Every(Duration),
+    Cron(Box<cron::Expression>),
+}
+
+impl Plan {
+    pub fn new(schedule: &Schedule) -> Result<Self, ScheduleError> {
+        Ok(Self(match schedule {
+            Schedule::Every(Duration::ZERO) => return Err(ScheduleError::ZeroInterval),
+            Schedule::Every(interval) => Kind::Every(*interval),
+            Schedule::Cron(text) => Kind::Cron(Box::new(cron::Expression::parse(text)?)),
+        }))
+    }
+
+    /// When the run after `last_run` is due; `now` if that time has passed. Cron fields are read in the time zone of
+    /// this machine (`TZ=UTC` in the environment makes it UTC).
+    pub fn next_after(&self, last_run: Timestamp, now: Timestamp) -> Timestamp {
+        self.next_in(&Local, last_run, now)
+    }
+
+    /// The same with the time zone as a parameter.
+    pub fn next_in<Z: TimeZone>(&self, zone: &Z, last_run: Timestamp, now: Timestamp) -> Timestamp {
+        // A run in the future means that the clock was set back: waiting for it to come round again could take years.
+        let last_run = last_run.min(now);
+        match &self.0 {
+            Kind::Every(interval) => last_run.after(*interval).max(now),
+            // Past its last time an expression is never due again.
+            Kind::Cron(expression) => {
+                expression.next_after(zone, last_run).map_or(Timestamp(u64::MAX), |due| due.max(now))
+            }
+        }
+    }
+}
+
+/// The plans of several roots, each with its last run. Has no thread: the owner sleeps until [`Scheduler::next_due`],
+/// asks [`Scheduler::due`], and runs what it is told.
+#[derive(Debug, Default)]
+pub struct Scheduler(Vec<Entry>);
+
+#[derive(Debug)]
+struct Entry {
+    key: usize,
+    plan: Plan,
+    last_run: Timestamp,
+    due: Timestamp,
+}
+
+impl Scheduler {
+    /// Takes up a schedule under a number of the caller's choice. `last_run` is when it last ran; for one that never
+    /// did, the present: it is then due after the first interval, not at once.
+    pub fn add(
+        &mut self,
+        key: usize,
+        schedule: &Schedule,
+        last_run: Timestamp,
+        now: Timestamp,
+    ) -> Result<(), ScheduleError> {
+        let plan = Plan::new(schedule)?;
+        let due = plan.next_after(last_run, now);
+        self.0.push(Entry { key, plan, last_run, due });
+        Ok(())
+    }
+
+    /// The numbers of all that is due, in the order in which they were added. Each counts as run now.
+    pub fn due(&mut self, now: Timestamp) -> Vec<usize> {
+        let mut keys = Vec::new();
+        for entry in &mut self.0 {
+            if now < entry.last_run {
+                // The clock was set back: measure from here.
+                entry.ran(now);
+            } else if entry.due <= now {
+                entry.ran(now);
+                keys.push(entry.key);
+            }
+        }
+        keys
+    }
+
+    /// Notes a run that somebody else asked for, so that the interval begins anew.
+    pub fn ran(&mut self, key: usize, now: Timestamp) {
+        for entry in self.0.iter_mut().filter(|entry| entry.key == key) {
+            entry.ran(now);
+        }
+    }
+
+    /// When [`Scheduler::due`] next has something to say; `None` if never. While the clock runs evenly there is no
+    /// need to ask earlier, but a caller that sleeps should look once a minute all the same: clocks are set.
+    pub fn next_due(&self) -> Option<Timestamp> {
+        self.0.iter().map(|entry| entry.due).min().filter(|&due| due < Timestamp(u64::MAX))
+    }
+}
+
+impl Entry {
+    fn ran(&mut self, now: Timestamp) {
+        self.last_run = now;
+        self.due = self.plan.next_after(now, now);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -28,7 +28,8 @@ pub struct TargetRecord {
 /// One change of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
-    /// Stores a job under its target and path, replacing what is there. `Running` is stored as `Ready`.
+    /// Stores a job under its target and path, replacing what is there. `Running` is stored as `Ready`. The target has
+    /// to be known before, or by the same commit: a job of an unknown target counts as damaged at the next start.
     PutJob(Job),
     /// Removes the job of that target and path, if there is one.
     DeleteJob { target: TargetId, path: RelPath },
@@ -38,15 +39,17 @@ pub enum Op {
     PutNextJobId(u64),
 }
 
-/// All that a store holds, as handed over at the start.
+/// All that a store holds, as handed over at the start. Targets come ordered by id, jobs by target and path, and each
+/// job's target is among the targets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Contents {
     pub targets: Vec<TargetRecord>,
     pub jobs: Vec<Job>,
     /// Job ids from here on have never been used.
     pub next_job_id: u64,
-    /// Records that could not be read (bad checksum, unknown form) and were dropped. If any, the trees have to be
-    /// compared in full.
+    /// Records that could not be read (bad checksum, unknown form, a job whose target is gone) and were dropped. If
+    /// any, the trees have to be compared in full. The store removes them together with the first commit, so let that
+    /// commit hold the jobs that compare: after a crash in between the damage is reported again.
     pub damaged_records: u64,
 }
 
@@ -62,7 +65,10 @@ pub trait Store: Send {
     /// Reads everything. Called once, before the first commit.
     fn load(&mut self) -> Result<Contents, StoreError>;
 
-    /// Applies `ops`, at most [`COMMIT_OPS_MAX`] of them, atomically and durably.
+    /// Applies `ops`, at most [`COMMIT_OPS_MAX`] of them, atomically and durably, in their order.
+    ///
+    /// After an error the same operations may be committed again, then or later: the store gets itself usable again
+    /// if it can. Nothing else is needed, and commits of other operations in between do no harm.
     fn commit(&mut self, ops: &[Op]) -> Result<(), StoreError>;
 
     fn stats(&self) -> StoreStats;
@@ -71,8 +77,9 @@ pub trait Store: Send {
 /// What can go wrong with a store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("another syncq uses the state directory {}", .dir.display())]
-    Locked { dir: PathBuf },
+    /// `pid` is what the holder of the lock wrote into the lock file, if that could be read.
+    #[error("another syncq{} uses the state directory {}", shown_pid(.pid), .dir.display())]
+    Locked { dir: PathBuf, pid: Option<u32> },
     #[error("the store in {} has schema {found}, written by syncq {writer}; this is syncq {ours} (schema {supported})", .dir.display())]
     NewerSchema { dir: PathBuf, found: u32, supported: u32, writer: String, ours: &'static str },
     #[error("cannot use the state directory {}", .dir.display())]
@@ -83,4 +90,60 @@ pub enum StoreError {
     Write { source: std::io::Error },
     #[error("cannot read the store")]
     Read { source: std::io::Error },
+    #[error("a commit has {given} operations, allowed {max}")]
+    TooManyOps { given: usize, max: usize },
+    /// A root and a destination whose names are too long together; nothing else can grow that far.
+    #[error("a record of {bytes} bytes is too large for the store, allowed {max}")]
+    RecordTooLarge { bytes: usize, max: usize },
+    #[error("cannot bring the store in {} from schema {from} to {to}", .dir.display())]
+    Migration { dir: PathBuf, from: u32, to: u32, source: std::io::Error },
+}
+
+fn shown_pid(pid: &Option<u32>) -> String {
+    pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Generation, JobId, JobState, Origin, Scope, Timestamp};
+
+    /// A plain job for tests of the stores.
+    pub(super) fn job(id: u64, target: u32, path: &[u8]) -> Job {
+        Job {
+            id: JobId(id),
+            target: TargetId(target),
+            path: RelPath::new(path).expect("a valid path"),
+            scope: Scope::Entry,
+            origin: Origin::Write,
+            state: JobState::Ready,
+            generation: Generation::FIRST,
+            queued_at: Timestamp(1_000),
+            changed_at: Timestamp(2_000),
+            attempts: 0,
+            due_at: Timestamp(0),
+            last_error: None,
+        }
+    }
+
+    #[test]
+    fn a_held_lock_names_its_holder() {
+        let locked = |pid| StoreError::Locked { dir: "/s".into(), pid }.to_string();
+        assert_eq!(locked(Some(7)), "another syncq (pid 7) uses the state directory /s");
+        assert_eq!(locked(None), "another syncq uses the state directory /s");
+    }
+}
+
+impl StoreError {
+    /// The error and what caused it, on one line.
+    pub fn with_causes(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
 }

@@ -1,1 +1,116 @@
-//! (under construction)
+//! Watches a directory tree and reports each path that may have changed, as soon as the kernel says so.
+//!
+//! inotify watches single directories and forgets much: this module makes it recursive and complete. One thread per
+//! root reads the kernel's [`event`]s, keeps the [`table`] of what is watched where, and lets the [`tracker`] turn
+//! each read into one set of [`Change`]s for the [`Sink`]. A new directory is watched first and listed then, so
+//! nothing that happens in between is missed; a renamed one keeps its watches; after an overflow the whole tree is
+//! looked over. What happened while no watch was set (before the start, or past the kernel's watch limit) is not
+//! this module's business: a scan of the tree finds it.
+//!
+//! Invariant: never waits for a disk commit, a target or the [`Sink`], and knows neither jobs nor targets.
+
+mod event;
+mod gather;
+mod kernel;
+mod notice;
+mod policy;
+mod table;
+#[cfg(test)]
+mod tests;
+mod thread;
+mod tracker;
+mod walk;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use crate::filter::Filter;
+use crate::model::{Change, EventSwitches};
+
+pub use notice::{GoneReason, Notice};
+pub use thread::Watcher;
+
+/// What to watch, and what to report of it.
+#[derive(Debug, Clone)]
+pub struct WatchSettings {
+    /// The directory to watch, with all below it.
+    pub root: PathBuf,
+    pub events: EventSwitches,
+    pub filter: Arc<Filter>,
+    /// A file that is written to and not closed is reported as complete once it has been quiet for this long.
+    pub quiet_period: Duration,
+    /// With the `modify` switch, a file that is being written to is sent at most this often.
+    pub hot_interval: Duration,
+}
+
+/// Takes what the watcher finds. Must not block: the kernel's queue fills meanwhile.
+pub trait Sink: Send + Sync {
+    /// Paths that may have changed, each at most once in a call.
+    fn changes(&self, changes: Vec<Change>);
+    fn notice(&self, notice: Notice);
+}
+
+/// Why a tree cannot be watched at all.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchError {
+    #[error("cannot use inotify")]
+    Inotify(#[source] Errno),
+    #[error("cannot watch {}", .root.display())]
+    Root {
+        root: PathBuf,
+        #[source]
+        errno: Errno,
+    },
+    #[error("{} went away while its directories were being watched", .root.display())]
+    RootGone { root: PathBuf },
+    #[error("cannot start the watching thread")]
+    Thread(#[source] std::io::Error),
+}
+
+impl WatchError {
+    /// What an operator can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Inotify(Errno::MFILE) => Some("sysctl -w fs.inotify.max_user_instances=1024"),
+            Self::Root { errno, .. } => notice::hint(*errno),
+            _ => None,
+        }
+    }
+}
+
+/// What a watcher is doing, in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct WatchStats {
+    /// Directories that are watched.
+    pub watches: u64,
+    /// Directories that should be watched and cannot be. Changes in them go unseen until a scan.
+    pub unwatched: u64,
+    /// How often the kernel's queue overflowed.
+    pub overflows: u64,
+    /// Events read.
+    pub events: u64,
+}
+
+/// [`WatchStats`] as the thread writes and others read them.
+#[derive(Debug, Default)]
+struct Counters {
+    watches: AtomicU64,
+    unwatched: AtomicU64,
+    overflows: AtomicU64,
+    events: AtomicU64,
+}
+
+impl Counters {
+    fn read(&self) -> WatchStats {
+        WatchStats {
+            watches: self.watches.load(Ordering::Relaxed),
+            unwatched: self.unwatched.load(Ordering::Relaxed),
+            overflows: self.overflows.load(Ordering::Relaxed),
+            events: self.events.load(Ordering::Relaxed),
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! How a command ends: the exit codes, and the one place where an error becomes words.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use crate::control::ClientError;
+use crate::store::StoreError;
+
+/// The exit codes, as every `--help` lists them.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+   0  done
+   1  failed
+   2  wrong usage
+   3  daemon not reachable
+  78  bad configuration";
+
+/// Why a command did not succeed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Failed = 1,
+    Usage = 2,
+    NoDaemon = 3,
+    Config = 78,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// An error on its way to the operator: what happened, how the command exits, and what can be done about it.
+#[derive(Debug)]
+pub struct CliError {
+    pub exit: Exit,
+    pub error: anyhow::Error,
+    pub hint: Option<String>,
+}
+
+impl CliError {
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Usage, error: anyhow::Error::msg(message.into()), hint: None }
+    }
+
+    pub fn config(error: impl Into<anyhow::Error>) -> Self {
+        Self { exit: Exit::Config, error: error.into(), hint: None }
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// Chooses exit code and hint by what the error is underneath.
+impl From<anyhow::Error> for CliError {
+    fn from(error: anyhow::Error) -> Self {
+        let (exit, hint) = match error.downcast_ref::<StoreError>() {
+            Some(StoreError::Locked { dir, .. }) => (
+                Exit::Failed,
+                Some(format!(
+                    "one daemon per state directory; see what that one does: syncq status --state-dir {}",
+                    quoted(dir)
+                )),
+            ),
+            Some(StoreError::NewerSchema { writer, .. }) => {
+                (Exit::Failed, Some(format!("run syncq {writer} or newer, or another --state-dir")))
+            }
+            Some(StoreError::Directory { .. }) => {
+                (Exit::Failed, Some("choose a directory that you may write: --state-dir DIR".to_owned()))
+            }
+            _ => (Exit::Failed, None),
+        };
+        Self { exit, error, hint }
+    }
+}
+
+impl From<ClientError> for CliError {
+    fn from(error: ClientError) -> Self {
+        let (exit, hint) = match &error {
+            ClientError::NoDaemon { .. } => (
+                Exit::NoDaemon,
+                Some("start one with syncq run or syncq mirror, or name its directory: --state-dir DIR"),
+            ),
+            ClientError::Denied { .. } => (Exit::NoDaemon, Some("ask as that user, or with sudo")),
+            ClientError::Connect { .. } | ClientError::Silent => (Exit::NoDaemon, None),
+            _ => (Exit::Failed, None),
+        };
+        Self { exit, error: error.into(), hint: hint.map(str::to_owned) }
+    }
+}
+
+impl From<io::Error> for CliError {
+    fn from(error: io::Error) -> Self {
+        anyhow::Error::new(error).into()
+    }
+}
+
+/// The error as it is printed: one line per level, no control characters.
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut before = String::new();
+        for (level, cause) in self.error.chain().enumerate() {
+            let text = one_line(&cause.to_string());
+            // Some errors repeat their source in their own text.
+            if level > 0 && before.ends_with(&text) {
+                continue;
+            }
+            writeln!(f, "{} {text}", if level == 0 { "syncq:" } else { "caused by:" })?;
+            before = text;
+        }
+        match &self.hint {
+            Some(hint) => writeln!(f, "hint: {}", one_line(hint)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Ends a command: silent if it succeeded or if nobody reads its output any more, in words otherwise.
+pub fn report(result: Result<ExitCode, CliError>) -> ExitCode {
+    let error = match result {
+        Ok(code) => return code,
+        Err(error) => error,
+    };
+    if error.error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+        return ExitCode::SUCCESS;
+    }
+    // With no stderr there is nobody left to tell; the exit code remains.
+    let _ = io::stderr().lock().write_all(error.to_string().as_bytes());
+    error.exit.into()
+}
+
+fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.trim_end().chars() {
+        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+    }
+    line
+}
+
+/// A path to be pasted into a shell.
+pub fn quoted(path: &std::path::Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+:@%,".contains(c);
+    if !text.is_empty() && text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context as _;
+
+    #[test]
+    fn an_error_is_one_line_per_level_and_ends_in_a_hint() {
+        let error = Err::<(), _>(io::Error::from_raw_os_error(28)).context("cannot watch /srv/a\nb").unwrap_err();
+        let error = CliError::from(error).hint("free some space");
+        assert_eq!(
+            error.to_string(),
+            "syncq: cannot watch /srv/a\\nb\ncaused by: No space left on device (os error 28)\nhint: free some space\n"
+        );
+        assert_eq!(error.exit, Exit::Failed);
+    }
+
+    #[test]
+    fn a_missing_daemon_is_exit_3_and_a_closed_pipe_is_none() {
+        let error = CliError::from(ClientError::NoDaemon { state_dir: "/x".into() });
+        assert_eq!(error.exit, Exit::NoDaemon);
+        let pipe = CliError::from(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert_eq!(report(Err(pipe)), ExitCode::SUCCESS);
+    }
+
+    #[test]
+    fn a_locked_store_says_who_holds_it_even_below_other_causes() {
+        let locked = StoreError::Locked { dir: "/var/lib/syncq/my conf".into() };
+        let error = CliError::from(anyhow::Error::new(locked).context("cannot start"));
+        assert!(error.to_string().ends_with("--state-dir '/var/lib/syncq/my conf'\n"), "{error}");
+    }
+}

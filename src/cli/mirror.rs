@@ -1,0 +1,194 @@
+//! `syncq mirror`: one source, its destinations, no configuration file.
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context as _;
+use clap::{ArgAction, Args};
+
+use super::exit::{CliError, quoted};
+use super::progress::Progress;
+use super::state_dir::real_path;
+use super::{destination, run, state_dir};
+use crate::daemon::{Options, RootOptions, logging};
+use crate::filter::Filter;
+use crate::model::{Destination, EventSwitches, Root, Settings, Target, TransferOptions};
+
+/// Mirror a directory to one or more destinations, until stopped
+#[derive(Debug, Args)]
+#[command(after_help = super::help_tail("syncq mirror /srv/www /backup/www web2:/srv/www backup::www"))]
+pub struct MirrorArgs {
+    /// Directory to mirror
+    #[arg(value_name = "SRC")]
+    source: PathBuf,
+    /// Local directory, [user@]host:/path (ssh), [user@]host::module[/path] or rsync://host[:port]/module
+    #[arg(value_name = "DEST", required = true)]
+    destinations: Vec<OsString>,
+    /// File with the password for rsync daemons
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+    /// Port of the rsync daemons, or of sshd
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
+    /// Further argument for rsync; may be given several times
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    rsync_arg: Vec<OsString>,
+    /// Leave out paths that match as a whole; may be given several times
+    #[arg(long, value_name = "REGEX")]
+    exclude: Vec<String>,
+    /// Delete on the destinations what is gone from SRC
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, default_value_t = true, num_args = 0..=1,
+          require_equals = true, default_missing_value = "true")]
+    delete: bool,
+    /// Follow changes of mode, owner and times
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, default_value_t = true, num_args = 0..=1,
+          require_equals = true, default_missing_value = "true")]
+    attrib: bool,
+    /// At most this many rsyncs at a time [default: 10]
+    #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true)]
+    threads: Option<i64>,
+    /// Where jobs are kept [default: one per SRC]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// What to log: error, warn, info, debug or trace [default: info]
+    #[arg(long, value_name = "LEVEL", env = "SYNCQ_LOG")]
+    log_level: Option<String>,
+}
+
+pub fn run(args: MirrorArgs) -> Result<ExitCode, CliError> {
+    let source = checked_source(&args.source)?;
+    let here = std::env::current_dir().context("cannot find the working directory")?;
+    let root = root(&args, &source, &here)?;
+    let state_dir = match &args.state_dir {
+        Some(dir) => dir.clone(),
+        None => state_dir::for_source(&source)?,
+    };
+    let roots = vec![root];
+    state_dir::check_outside(&state_dir, roots.iter().map(Root::path))?;
+    state_dir::create(&state_dir)?;
+    run::start_logging(args.log_level.as_deref(), logging::DEFAULT_LEVEL, logging::Output::Stderr)?;
+    let mut notices = Vec::new();
+    let threads = run::threads(args.threads, &mut notices);
+    for notice in &notices {
+        log::warn!("{notice}");
+    }
+
+    // The view begins when the daemon is ready and ends with it.
+    let progress: Arc<Mutex<Option<Progress>>> = Arc::default();
+    let begun = Arc::clone(&progress);
+    let ran = crate::daemon::run(Options {
+        roots: roots.into_iter().map(|root| RootOptions { root, settings: Settings::default() }).collect(),
+        threads,
+        // A destination may have changed while nobody watched.
+        reconcile_at_start: true,
+        state_dir,
+        sources: Vec::new(),
+        on_ready: Some(Box::new(move |inspect| {
+            if io::stderr().is_terminal() {
+                *begun.lock().unwrap_or_else(PoisonError::into_inner) = Progress::start(inspect);
+            }
+        })),
+    });
+    drop(progress.lock().unwrap_or_else(PoisonError::into_inner).take());
+    ran?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn checked_source(given: &Path) -> Result<PathBuf, CliError> {
+    let refuse = |error: anyhow::Error| CliError::config(error).hint("SRC has to be a directory of this machine");
+    let shown = given.display();
+    let source = given.canonicalize().with_context(|| format!("cannot mirror {shown}")).map_err(refuse)?;
+    if !source.is_dir() {
+        return Err(refuse(anyhow::anyhow!("cannot mirror {shown}: it is no directory")));
+    }
+    std::fs::read_dir(&source).with_context(|| format!("cannot read {shown}")).map_err(CliError::config)?;
+    Ok(source)
+}
+
+fn root(args: &MirrorArgs, source: &Path, here: &Path) -> Result<Root, CliError> {
+    Filter::new(&args.exclude, false)
+        .context("cannot use --exclude")
+        .map_err(|error| CliError::config(error).hint("it takes a regular expression, like '(.*)\\.tmp'"))?;
+    let password_file = args.password_file.as_deref().map(|file| checked_password_file(file, here)).transpose()?;
+    let mut targets: Vec<Target> = Vec::new();
+    for given in &args.destinations {
+        let parsed = destination::parse(given, here).map_err(|error| {
+            CliError::usage(format!("cannot use the destination '{}': {error}", given.display()))
+                .hint("write /path, [user@]host:/path, [user@]host::module or rsync://host/module")
+        })?;
+        if let Destination::Local(path) = &parsed.destination {
+            check_apart(source, path)?;
+        }
+        if targets.iter().any(|target| target.destination == parsed.destination) {
+            return Err(CliError::usage(format!("the destination {} is given twice", parsed.destination)));
+        }
+        targets.push(target(args, parsed, password_file.as_ref()));
+    }
+    if password_file.is_some() && !targets.iter().any(|target| target.destination.is_daemon()) {
+        return Err(CliError::usage("--password-file is of no use here: no destination is an rsync daemon")
+            .hint("ssh takes keys: ssh-copy-id HOST"));
+    }
+    Ok(Root {
+        path: source.to_owned(),
+        targets,
+        events: EventSwitches { delete: args.delete, attrib: args.attrib, ..EventSwitches::default() },
+        excludes: args.exclude.clone(),
+        legacy_hidden: false,
+        schedule: None,
+    })
+}
+
+fn target(args: &MirrorArgs, parsed: destination::Parsed, password_file: Option<&PathBuf>) -> Target {
+    let mut options = TransferOptions { delete: args.delete, ..TransferOptions::default() };
+    options.params.extend(args.rsync_arg.iter().cloned());
+    options.port = match &parsed.destination {
+        Destination::Local(_) => None,
+        _ => parsed.port.or(args.port),
+    };
+    // rsync refuses the option for anything but its daemon.
+    options.password_file = password_file.filter(|_| parsed.destination.is_daemon()).cloned();
+    Target { destination: parsed.destination, options }
+}
+
+/// Refuses a destination that would mirror into itself, through symbolic links too.
+fn check_apart(source: &Path, destination: &Path) -> Result<(), CliError> {
+    let (from, to) = (real_path(source), real_path(destination));
+    let reason = if from == to {
+        "they are the same directory"
+    } else if to.starts_with(&from) {
+        "the destination lies inside the source, so every copy would be a change to copy"
+    } else if from.starts_with(&to) {
+        "the source lies inside the destination and would be deleted by its own mirror"
+    } else {
+        return Ok(());
+    };
+    let message = format!("cannot mirror {} to {}: {reason}", source.display(), destination.display());
+    Err(CliError::config(anyhow::Error::msg(message)).hint("choose a destination beside the source"))
+}
+
+fn checked_password_file(file: &Path, here: &Path) -> Result<PathBuf, CliError> {
+    let path = destination::absolute(file.as_os_str(), here);
+    let found = std::fs::metadata(&path)
+        .with_context(|| format!("cannot use the password file {}", path.display()))
+        .map_err(CliError::config)?;
+    if !found.is_file() {
+        return Err(CliError::config(anyhow::anyhow!("the password file {} is no file", path.display())));
+    }
+    // rsync's own rule: nothing for others.
+    if found.permissions().mode() & 0o006 != 0 {
+        return Err(CliError::config(anyhow::anyhow!(
+            "rsync refuses the password file {}: others may use it",
+            path.display()
+        ))
+        .hint(format!("chmod 600 {}", quoted(&path))));
+    }
+    Ok(path)
+}
+
+#[cfg(test)]
+#[path = "mirror_tests.rs"]
+mod tests;

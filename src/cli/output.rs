@@ -1,0 +1,159 @@
+//! Shapes of output: a table on a terminal, tab-separated lines for a pipe, JSON on request.
+//!
+//! Everything is written with its errors checked, so that a reader who has seen enough (`| head`) ends the command
+//! quietly; see `exit::report`.
+
+use std::io::{self, BufWriter, IsTerminal as _, StdoutLock};
+
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
+
+/// Rows of one table. A longer list becomes several, since the widths of all rows are only known with all in memory.
+const TABLE_ROWS_MAX: usize = 1_000;
+
+/// How rows are to look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    Table,
+    Tabs,
+}
+
+impl Form {
+    pub fn of_stdout() -> Self {
+        if io::stdout().is_terminal() { Self::Table } else { Self::Tabs }
+    }
+}
+
+/// Rows of text on their way to stdout.
+pub struct Rows<W: io::Write> {
+    out: W,
+    form: Form,
+    header: Vec<&'static str>,
+    gathered: Vec<Vec<String>>,
+    any: bool,
+}
+
+/// Standard output, buffered.
+pub fn stdout() -> BufWriter<StdoutLock<'static>> {
+    BufWriter::new(io::stdout().lock())
+}
+
+impl<W: io::Write> Rows<W> {
+    pub fn new(out: W, form: Form, header: &[&'static str]) -> Self {
+        Self { out, form, header: header.to_vec(), gathered: Vec::new(), any: false }
+    }
+
+    pub fn push(&mut self, row: Vec<String>) -> io::Result<()> {
+        match self.form {
+            Form::Tabs => {
+                self.any = true;
+                writeln!(self.out, "{}", row.join("\t"))
+            }
+            Form::Table => {
+                self.gathered.push(row);
+                if self.gathered.len() >= TABLE_ROWS_MAX { self.flush_table() } else { Ok(()) }
+            }
+        }
+    }
+
+    /// Writes what is left, and returns whether there were any rows.
+    pub fn end(mut self) -> io::Result<bool> {
+        self.flush_table()?;
+        self.out.flush()?;
+        Ok(self.any)
+    }
+
+    fn flush_table(&mut self) -> io::Result<()> {
+        if self.gathered.is_empty() {
+            return Ok(());
+        }
+        self.any = true;
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+        table.set_header(self.header.clone()).add_rows(self.gathered.drain(..));
+        for line in table.lines() {
+            writeln!(self.out, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+/// One JSON value on a line of its own.
+pub fn json_line(out: &mut impl io::Write, value: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, value)?;
+    writeln!(out)
+}
+
+/// Text from elsewhere for a line of ours: nothing in it can break the line or steer the terminal.
+pub fn plain(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+}
+
+/// An age in seconds as a person says it: the two greatest units.
+pub fn age(seconds: f64) -> String {
+    if seconds < 1.0 {
+        return if seconds > 0.0 { "<1s".to_owned() } else { "-".to_owned() };
+    }
+    let whole = seconds as u64;
+    let (days, hours, minutes) = (whole / 86_400, whole / 3_600 % 24, whole / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{whole}s"),
+        (0, 0, _) => format!("{minutes}m{}s", whole % 60),
+        (0, _, _) => format!("{hours}h{minutes}m"),
+        _ => format!("{days}d{hours}h"),
+    }
+}
+
+/// A number of bytes as a person says it.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut value = bytes as f64;
+    let mut shown = format!("{bytes} B");
+    for unit in UNITS {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        shown = format!("{value:.1} {unit}");
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(form: Form) -> String {
+        let mut out = Vec::new();
+        let mut rows = Rows::new(&mut out, form, &["A", "B"]);
+        rows.push(vec!["1".into(), "long".into()]).expect("a row");
+        rows.push(vec!["22".into(), String::new()]).expect("a row");
+        assert!(rows.end().expect("an end"));
+        String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn a_pipe_gets_tabs_and_a_terminal_a_table() {
+        assert_eq!(written(Form::Tabs), "1\tlong\n22\t\n");
+        let table = written(Form::Table);
+        let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines, [vec!["A", "B"], vec!["1", "long"], vec!["22"]]);
+    }
+
+    #[test]
+    fn ages_and_sizes_read_well() {
+        for (seconds, text) in
+            [(0.0, "-"), (0.4, "<1s"), (59.9, "59s"), (61.0, "1m1s"), (3_700.0, "1h1m"), (90_000.0, "1d1h")]
+        {
+            assert_eq!(age(seconds), text);
+        }
+        for (bytes, text) in [(0, "0 B"), (1_023, "1023 B"), (1_536, "1.5 KiB"), (u64::MAX, "16384.0 PiB")] {
+            assert_eq!(size(bytes), text);
+        }
+    }
+
+    #[test]
+    fn foreign_text_stays_on_its_line() {
+        assert_eq!(plain("a\tb\x1b[2Jé"), "a\\tb\\u{1b}[2Jé");
+    }
+}

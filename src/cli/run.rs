@@ -1,0 +1,199 @@
+//! `syncq run`: the daemon of one or more configuration files. sersync's own command line arrives here as well.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Args;
+
+use super::exit::{CliError, Exit};
+use super::sersync_args::DEFAULT_CONFIG;
+use super::{state_dir, wiring};
+use crate::daemon::{Options, detach, logging};
+
+/// Mirror what configuration files describe, until stopped
+#[derive(Debug, Args)]
+#[command(after_help = super::help_tail("syncq run -d -r -o /etc/syncq/confxml.xml"))]
+pub struct RunArgs {
+    /// Configuration file; may be given several times [default: confxml.xml]
+    #[arg(short = 'o', long = "config", value_name = "CONF")]
+    config: Vec<PathBuf>,
+    /// Compare every target in full at the start
+    #[arg(short = 'r', long)]
+    reconcile: bool,
+    /// Run in the background; returns when the daemon is ready
+    #[arg(short = 'd', long)]
+    daemon: bool,
+    /// At most this many rsyncs at a time [default: 10]
+    #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true)]
+    threads: Option<i64>,
+    /// Only run this plugin for every change, and no rsync
+    #[arg(short = 'm', long, value_name = "PLUGIN")]
+    plugin: Option<String>,
+    /// Where jobs are kept [default: one per configuration file]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// What to log: error, warn, info, debug or trace [default: info]
+    #[arg(long, value_name = "LEVEL", env = "SYNCQ_LOG")]
+    log_level: Option<String>,
+    /// This is the child of `-d`
+    #[arg(long = detach::CHILD_FLAG, hide = true)]
+    detached: bool,
+    /// sersync ignores what follows its flags
+    #[arg(hide = true)]
+    ignored: Vec<OsString>,
+}
+
+pub fn run(args: RunArgs, command_line: &[OsString]) -> Result<ExitCode, CliError> {
+    if args.detached {
+        detach::begin().context("cannot leave the terminal")?;
+    }
+    let mut notices = Vec::new();
+    let configs = configs(&args, &mut notices)?;
+    let state_dir = match (&args.state_dir, configs.first()) {
+        (Some(dir), _) => dir.clone(),
+        (None, Some(first)) => state_dir::for_config(first)?,
+        (None, None) => return Err(CliError::usage("there is no configuration file").hint("name one: -o FILE")),
+    };
+    if args.daemon && !args.detached {
+        let code = detach::launch(&child_arguments(command_line)).context("cannot start the daemon")?;
+        return Ok(ExitCode::from(code));
+    }
+
+    let loaded = wiring::load_configs(&configs)?;
+    if let Some(plugin) = &args.plugin {
+        return Err(CliError {
+            exit: Exit::Failed,
+            error: anyhow::anyhow!("cannot run the plugin {plugin}: this version has no plugins"),
+            hint: Some("without -m the tree is mirrored".to_owned()),
+        });
+    }
+    state_dir::check_outside(&state_dir, loaded.roots.iter().map(|root| root.root.path()))?;
+    state_dir::create(&state_dir)?;
+
+    let default_level = if loaded.debug { "debug" } else { logging::DEFAULT_LEVEL };
+    let output = match args.detached {
+        true => logging::Output::File(state_dir.join("syncq.log")),
+        false => logging::Output::Stderr,
+    };
+    start_logging(args.log_level.as_deref(), default_level, output)?;
+    let threads = threads(args.threads, &mut notices);
+    for notice in notices.iter().chain(&loaded.notices) {
+        log::warn!("{notice}");
+    }
+    let detached = args.detached;
+    crate::daemon::run(Options {
+        roots: loaded.roots,
+        threads,
+        reconcile_at_start: args.reconcile,
+        state_dir,
+        sources: configs,
+        on_ready: Some(Box::new(move |_| {
+            if detached {
+                detach::ready();
+            }
+        })),
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Starts logging; a level that makes no sense is wrong usage, an empty one (a variable set to nothing) is none.
+pub fn start_logging(given: Option<&str>, default: &str, output: logging::Output) -> Result<(), CliError> {
+    let level = given.filter(|level| !level.trim().is_empty()).unwrap_or(default);
+    logging::init(level, output).map_err(|error| match error {
+        logging::LoggingError::Level { .. } => {
+            CliError::usage(error.to_string()).hint("use error, warn, info, debug or trace")
+        }
+        _ => anyhow::Error::new(error).into(),
+    })
+}
+
+const THREADS_DEFAULT: usize = 10;
+/// More rsyncs than that at a time help no machine.
+const THREADS_MAX: usize = 1_024;
+
+/// How many rsyncs `-n` allows. Zero means the default, as in sersync, which for a negative number would hang.
+pub fn threads(given: Option<i64>, notices: &mut Vec<String>) -> usize {
+    let Some(given) = given else { return THREADS_DEFAULT };
+    match usize::try_from(given) {
+        Ok(threads @ 1..=THREADS_MAX) => threads,
+        Ok(1..) => {
+            notices.push(format!("-n {given} is too much, using {THREADS_MAX}"));
+            THREADS_MAX
+        }
+        _ => {
+            notices.push(format!("-n {given} makes no sense, using {THREADS_DEFAULT}"));
+            THREADS_DEFAULT
+        }
+    }
+}
+
+/// The configuration files, absolute. Extra arguments are only tolerated behind an `-o`, where sersync users have
+/// them; otherwise they are more likely a forgotten `-o`.
+fn configs(args: &RunArgs, notices: &mut Vec<String>) -> Result<Vec<PathBuf>, CliError> {
+    if let (true, Some(extra)) = (args.config.is_empty(), args.ignored.first()) {
+        let extra = extra.display();
+        return Err(CliError::usage(format!("unexpected argument {extra}")).hint(format!("did you mean -o {extra}?")));
+    }
+    for extra in &args.ignored {
+        notices.push(format!("the argument {} is ignored; each configuration file needs an -o", extra.display()));
+    }
+    let given = if args.config.is_empty() { vec![PathBuf::from(DEFAULT_CONFIG)] } else { args.config.clone() };
+    let absolute = given.iter().map(std::path::absolute).collect::<Result<Vec<_>, _>>();
+    absolute.map_err(|error| CliError::usage(format!("the name of a configuration file is empty: {error}")))
+}
+
+/// The same command line with the mark of the child behind `run`.
+fn child_arguments(command_line: &[OsString]) -> Vec<OsString> {
+    let mut arguments = command_line.to_vec();
+    arguments.insert(1.min(arguments.len()), format!("--{}", detach::CHILD_FLAG).into());
+    arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Alone {
+        #[command(flatten)]
+        run: RunArgs,
+    }
+
+    fn parse(line: &str) -> RunArgs {
+        Alone::try_parse_from(line.split(' ')).expect("a command line").run
+    }
+
+    #[test]
+    fn sersyncs_flags_in_all_their_forms() {
+        for line in ["run -d -r -o a.xml -n 4", "run -dro a.xml -n4", "run -rd -n 4 -o a.xml b.xml"] {
+            let args = parse(line);
+            assert!(args.daemon && args.reconcile && args.threads == Some(4), "{line}");
+            let mut notices = Vec::new();
+            let configs = configs(&args, &mut notices).expect("files");
+            assert!(configs.len() == 1 && configs.iter().all(|file| file.is_absolute() && file.ends_with("a.xml")));
+            assert_eq!(notices.len(), usize::from(line.ends_with("b.xml")));
+        }
+        assert_eq!(parse("run -o a.xml -o b.xml").config.len(), 2);
+        assert!(configs(&parse("run a.xml"), &mut Vec::new()).is_err());
+    }
+
+    #[test]
+    fn an_odd_number_of_threads_is_mended_and_reported() {
+        for (given, threads_expected, reported) in
+            [(None, 10, 0), (Some(1), 1, 0), (Some(0), 10, 1), (Some(-5), 10, 1), (Some(5_000), 1_024, 1)]
+        {
+            let mut notices = Vec::new();
+            assert_eq!((threads(given, &mut notices), notices.len()), (threads_expected, reported));
+        }
+        assert_eq!(parse("run -n -5").threads, Some(-5));
+    }
+
+    #[test]
+    fn the_child_is_marked_behind_its_subcommand() {
+        let line: Vec<OsString> = ["run", "-dro", "a.xml"].map(OsString::from).to_vec();
+        assert_eq!(child_arguments(&line), ["run", "--detached", "-dro", "a.xml"].map(OsString::from));
+    }
+}

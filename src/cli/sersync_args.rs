@@ -1,0 +1,66 @@
+//! Takes sersync's command line for `syncq run`, so that existing scripts, crontabs and units go on working. Pure.
+//!
+//! sersync knows short flags only, also run together (`-dro FILE`), ignores what follows them, and with no flags at
+//! all reads `./confxml.xml`. A program name that starts with `sersync` (a symbolic link) always means `run`.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+/// The configuration that sersync reads when none is named.
+pub const DEFAULT_CONFIG: &str = "confxml.xml";
+
+/// Puts `run` in front of a command line in sersync's form and leaves any other as it is. `has_default_config` tells
+/// whether `./confxml.xml` exists.
+pub fn translate(mut args: Vec<OsString>, has_default_config: bool) -> Vec<OsString> {
+    let name = args.first().map(|program| Path::new(program).file_name().unwrap_or_default());
+    let as_sersync = name.is_some_and(|name| name.as_bytes().starts_with(b"sersync"));
+    let is_run = match args.get(1) {
+        _ if as_sersync => args.get(1).is_none_or(|first| first != "run"),
+        None => has_default_config,
+        Some(first) => is_short_flags(first),
+    };
+    if is_run && !args.is_empty() {
+        args.insert(1, "run".into());
+    }
+    args
+}
+
+/// `-h` and `-V` alone stay questions to syncq itself.
+fn is_short_flags(arg: &OsStr) -> bool {
+    match arg.as_bytes() {
+        b"-h" | b"-V" => false,
+        [b'-', flag, ..] => *flag != b'-',
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sersyncs_forms_mean_run() {
+        for (given, with_config, expected) in [
+            ("syncq -r -d -o a.xml", false, "syncq run -r -d -o a.xml"),
+            ("syncq -dro a.xml b.xml", false, "syncq run -dro a.xml b.xml"),
+            ("syncq -n 10", false, "syncq run -n 10"),
+            ("syncq -m command", false, "syncq run -m command"),
+            ("/usr/bin/sersync2", false, "/usr/bin/sersync2 run"),
+            ("sersync2 -h", false, "sersync2 run -h"),
+            ("sersync a.xml", false, "sersync run a.xml"),
+            ("sersync2 run -d", false, "sersync2 run -d"),
+            ("syncq", true, "syncq run"),
+            ("syncq", false, "syncq"),
+            ("syncq -h", true, "syncq -h"),
+            ("syncq -V", true, "syncq -V"),
+            ("syncq --help", true, "syncq --help"),
+            ("syncq -", true, "syncq -"),
+            ("syncq status", true, "syncq status"),
+        ] {
+            let args = given.split(' ').map(OsString::from).collect();
+            let translated = translate(args, with_config);
+            assert_eq!(translated.join(OsStr::new(" ")), OsStr::new(expected), "{given}");
+        }
+    }
+}

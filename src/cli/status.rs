@@ -1,0 +1,186 @@
+//! `syncq status`: how the daemon, its roots and its targets are.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::exit::CliError;
+use super::output::{Form, Rows, age, json_line, plain, size, stdout};
+use super::source::Source;
+use super::state_dir::WhichDaemon;
+use crate::control::{RootState, Status, StoreState, TargetStatus, word};
+
+/// Show what is pending, since when, and why
+#[derive(Debug, Args)]
+#[command(after_help = super::help_tail("syncq status -o /etc/syncq/confxml.xml --json"))]
+pub struct StatusArgs {
+    #[command(flatten)]
+    which: WhichDaemon,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &StatusArgs) -> Result<ExitCode, CliError> {
+    let status = Source::open(&args.which.find()?)?.status()?;
+    let mut out = stdout();
+    if args.json {
+        json_line(&mut out, &status)?;
+    } else if Form::of_stdout() == Form::Table {
+        write_page(&mut out, &status)?;
+    } else {
+        write_targets(&mut out, Form::Tabs, &status)?;
+    }
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+const HEADER: [&str; 9] = ["TARGET", "ROOT", "STATE", "PENDING", "RUNNING", "WAITING", "FAILED", "LAG", "LAST"];
+
+fn write_targets(out: &mut impl Write, form: Form, status: &Status) -> io::Result<()> {
+    let mut rows = Rows::new(out, form, &HEADER);
+    for target in &status.targets {
+        // A person wants an age, a script a number.
+        let lag = if form == Form::Table { age(target.lag_s) } else { target.lag_s.to_string() };
+        rows.push(vec![
+            plain(&target.name),
+            plain(&target.root),
+            word(target.state),
+            target.pending.to_string(),
+            target.running.to_string(),
+            target.waiting.to_string(),
+            target.failed.to_string(),
+            lag,
+            target.last_path.as_deref().map(plain).unwrap_or_default(),
+        ])?;
+    }
+    rows.end().map(|_| ())
+}
+
+fn write_page(out: &mut impl Write, status: &Status) -> io::Result<()> {
+    write!(out, "syncq {} is {}, pid {}", plain(&status.version), word(status.state), status.pid)?;
+    if let Some(started_at) = status.started_at {
+        write!(out, ", since {started_at}")?;
+    }
+    writeln!(out)?;
+    let watches = &status.watches;
+    write!(out, "watches: {} of {}", watches.used, watches.limit)?;
+    if watches.unwatched > 0 {
+        write!(out, ", {} directories polled instead", watches.unwatched)?;
+    }
+    if watches.overflows > 0 {
+        write!(out, ", event queue overflowed {} times", watches.overflows)?;
+    }
+    writeln!(out)?;
+    write!(out, "store: {}, {}", word(status.store.state), size(status.store.bytes))?;
+    if status.store.state != StoreState::Ok {
+        write!(out, ": {}", status.store.error.as_deref().map(plain).unwrap_or_default())?;
+    }
+    writeln!(out, "\n")?;
+    for root in status.roots.iter().filter(|root| root.state == RootState::Suspended) {
+        let reason = root.reason.as_deref().map(plain).unwrap_or_default();
+        writeln!(out, "{} is suspended: {reason}\n", plain(&root.path))?;
+    }
+    write_targets(out, Form::Table, status)?;
+    for target in &status.targets {
+        write_trouble(out, target)?;
+    }
+    Ok(())
+}
+
+fn write_trouble(out: &mut impl Write, target: &TargetStatus) -> io::Result<()> {
+    let Some(reason) = &target.reason else { return Ok(()) };
+    writeln!(out, "\n{}: {}", plain(&target.name), plain(reason))?;
+    if let Some(hint) = &target.hint {
+        writeln!(out, "  hint: {}", plain(hint))?;
+    }
+    if let Some(command) = &target.command {
+        writeln!(out, "  command: {}", plain(command))?;
+    }
+    if let Some(retry_at) = target.retry_at {
+        writeln!(out, "  next try: {retry_at}")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::control::{DaemonState, RootStatus, StoreStatus, TargetState, WatchStatus};
+    use crate::model::Timestamp;
+
+    /// One idle target, and one whose password is wrong.
+    pub fn sample() -> Status {
+        let target = TargetStatus {
+            name: "/backup/www".to_owned(),
+            root: "/srv/www".to_owned(),
+            state: TargetState::Idle,
+            pending: 0,
+            running: 0,
+            waiting: 0,
+            failed: 0,
+            lag_s: 0.0,
+            last_path: Some("a\nb".to_owned()),
+            reason: None,
+            hint: None,
+            command: None,
+            retry_at: None,
+        };
+        let bad = TargetStatus {
+            name: "b::www".to_owned(),
+            state: TargetState::Misconfigured,
+            pending: 12,
+            lag_s: 75.5,
+            last_path: None,
+            reason: Some("auth failed on module www".to_owned()),
+            hint: Some("check user and password".to_owned()),
+            command: Some("rsync -artz ./ b::www/".to_owned()),
+            retry_at: Some(Timestamp(60_000)),
+            ..target.clone()
+        };
+        Status {
+            version: "0.1.0".to_owned(),
+            state: DaemonState::Running,
+            pid: 42,
+            started_at: Some(Timestamp(1_000)),
+            configs: Vec::new(),
+            roots: vec![RootStatus {
+                path: "/srv/www".to_owned(),
+                state: RootState::Watching,
+                reason: None,
+                targets: vec![target.name.clone(), bad.name.clone()],
+            }],
+            targets: vec![target, bad],
+            store: StoreStatus { state: StoreState::Ok, bytes: 2_048, error: None },
+            watches: WatchStatus { used: 3, unwatched: 0, limit: 8_192, overflows: 0 },
+        }
+    }
+
+    #[test]
+    fn a_person_sees_trouble_with_its_remedy() {
+        let mut out = Vec::new();
+        write_page(&mut out, &sample()).expect("a page");
+        let page = String::from_utf8(out).expect("text");
+        assert!(
+            page.starts_with("syncq 0.1.0 is running, pid 42, since 1970-01-01T00:00:01.000Z\nwatches: 3 of 8192\n")
+        );
+        assert!(page.contains("store: ok, 2.0 KiB\n"), "{page}");
+        assert!(page.contains("1m15s") && page.contains("a\\nb"), "{page}");
+        assert!(page.ends_with(
+            "\nb::www: auth failed on module www\n  hint: check user and password\n  command: rsync -artz ./ b::www/\n  \
+             next try: 1970-01-01T00:01:00.000Z\n"
+        ));
+    }
+
+    #[test]
+    fn a_script_gets_one_line_per_target() {
+        let mut out = Vec::new();
+        write_targets(&mut out, Form::Tabs, &sample()).expect("lines");
+        let text = String::from_utf8(out).expect("text");
+        assert_eq!(
+            text,
+            "/backup/www\t/srv/www\tidle\t0\t0\t0\t0\t0\ta\\nb\nb::www\t/srv/www\tmisconfigured\t12\t0\t0\t0\t75.5\t\n"
+        );
+    }
+}

@@ -1,0 +1,307 @@
+//! The answers as they go over the wire. The names of the JSON keys are a promise to scripts: keys may be added, and
+//! none is ever renamed, dropped or given another meaning.
+//!
+//! Times are RFC 3339 in UTC, durations are seconds and end in `_s`. Paths are text here: one that is not UTF-8 is
+//! escaped, and a job's comes along in base64 as well.
+
+use std::path::Path;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Job, JobState, RelPath, Scope, TargetId, Timestamp};
+
+/// Everything `syncq status` shows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Of the syncq that answers.
+    pub version: String,
+    pub state: DaemonState,
+    pub pid: u32,
+    #[serde(with = "rfc3339_option")]
+    pub started_at: Option<Timestamp>,
+    /// The configuration files in use; none with `syncq mirror`.
+    pub configs: Vec<String>,
+    pub roots: Vec<RootStatus>,
+    pub targets: Vec<TargetStatus>,
+    pub store: StoreStatus,
+    pub watches: WatchStatus,
+}
+
+/// What the daemon as a whole is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DaemonState {
+    /// Setting watches and looking for what changed meanwhile.
+    Starting,
+    Running,
+    Stopping,
+    /// No daemon: the answer comes from its store.
+    Offline,
+    /// A state that this client does not know yet.
+    #[serde(other)]
+    Unknown,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RootStatus {
+    pub path: String,
+    pub state: RootState,
+    /// Why it is not being watched.
+    pub reason: Option<String>,
+    /// The names of its targets.
+    pub targets: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RootState {
+    /// Its tree is being walked.
+    Scanning,
+    /// Every change is seen.
+    Watching,
+    /// Missing, replaced or emptied: nothing is sent or deleted until it is back.
+    Suspended,
+    /// No daemon.
+    Offline,
+    #[serde(other)]
+    Unknown,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TargetStatus {
+    pub name: String,
+    pub root: String,
+    pub state: TargetState,
+    /// Jobs that may run now.
+    pub pending: u64,
+    pub running: u64,
+    /// Jobs that back off, or whose file has to settle first.
+    pub waiting: u64,
+    /// Jobs given up until their path changes, the next full comparison, or an operator's word.
+    pub failed: u64,
+    /// Age of the oldest change that the target does not have yet; 0 if it has them all.
+    pub lag_s: f64,
+    /// The path sent or tried last.
+    pub last_path: Option<String>,
+    /// Why nothing can be sent.
+    pub reason: Option<String>,
+    /// What an operator can do about it.
+    pub hint: Option<String>,
+    /// The command line of the failing run, quoted for a shell.
+    pub command: Option<String>,
+    /// When the target is tried again.
+    #[serde(with = "rfc3339_option")]
+    pub retry_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TargetState {
+    /// Nothing to send.
+    Idle,
+    Syncing,
+    /// Out of reach; tried again by itself.
+    BackingOff,
+    /// A person has to act: wrong password, unknown module and the like.
+    Misconfigured,
+    /// Out of connections; tried again soon.
+    Busy,
+    /// The source directory is not what it was.
+    SourceGone,
+    /// No daemon.
+    Offline,
+    #[serde(other)]
+    Unknown,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreStatus {
+    pub state: StoreState,
+    /// On disk.
+    pub bytes: u64,
+    pub error: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoreState {
+    Ok,
+    /// Cannot be written: mirroring goes on from memory, and a restart has to compare the trees.
+    Degraded,
+    #[serde(other)]
+    Unknown,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchStatus {
+    pub used: u64,
+    /// Directories that could not be watched and are polled.
+    pub unwatched: u64,
+    /// `fs.inotify.max_user_watches`.
+    pub limit: u64,
+    /// How often the kernel's event queue was full since the start.
+    pub overflows: u64,
+}
+
+/// One job as `list` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRow {
+    pub id: u64,
+    pub root: String,
+    pub target: String,
+    /// The path as it is if that is UTF-8, otherwise escaped for people.
+    pub path: String,
+    /// The path's bytes, only if they are not UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_b64: Option<String>,
+    pub scope: Scope,
+    pub state: JobState,
+    pub attempts: u32,
+    #[serde(with = "rfc3339")]
+    pub queued_at: Timestamp,
+    /// Since when, or from when on, the job may run.
+    #[serde(with = "rfc3339")]
+    pub due_at: Timestamp,
+    pub error: Option<String>,
+    /// Where the next page starts; never leaves the daemon.
+    #[serde(skip)]
+    pub place: Option<(TargetId, RelPath)>,
+}
+
+impl JobRow {
+    pub fn new(job: &Job, root: &Path, target: &str) -> Self {
+        let (path, path_b64) = match std::str::from_utf8(job.path.as_bytes()) {
+            Ok(text) => (text.to_owned(), None),
+            Err(_) => (job.path.to_string(), Some(STANDARD.encode(job.path.as_bytes()))),
+        };
+        Self {
+            id: job.id.0,
+            root: root.display().to_string(),
+            target: target.to_owned(),
+            path,
+            path_b64,
+            scope: job.scope,
+            state: job.state,
+            attempts: job.attempts,
+            queued_at: job.queued_at,
+            due_at: job.due_at.max(job.queued_at),
+            error: job.last_error.as_ref().map(ToString::to_string),
+            place: Some((job.target, job.path.clone())),
+        }
+    }
+
+    /// The path for people: nothing in it can break a line or steer a terminal.
+    pub fn shown_path(&self) -> String {
+        if self.path_b64.is_some() {
+            return self.path.clone();
+        }
+        match RelPath::new(self.path.as_bytes()) {
+            Ok(path) => path.to_string(),
+            Err(_) => self.path.escape_default().to_string(),
+        }
+    }
+}
+
+/// A duration as the answers have it: seconds, to the millisecond.
+pub fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+/// The name of a state as JSON has it.
+pub fn word(state: impl Serialize) -> String {
+    serde_json::to_value(state).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+mod rfc3339 {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use crate::model::Timestamp;
+
+    pub fn serialize<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(time)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+        parse(&String::deserialize(deserializer)?)
+    }
+
+    pub fn parse<E: Error>(text: &str) -> Result<Timestamp, E> {
+        humantime::parse_rfc3339(text).map(Timestamp::from_system).map_err(E::custom)
+    }
+}
+
+mod rfc3339_option {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::model::Timestamp;
+
+    pub fn serialize<S: Serializer>(time: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+        match time {
+            Some(time) => serializer.collect_str(time),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+        match Option::<String>::deserialize(deserializer)? {
+            Some(text) => super::rfc3339::parse(&text).map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Generation, JobError, JobId, Origin};
+
+    fn row(path: &[u8]) -> JobRow {
+        let job = Job {
+            id: JobId(7),
+            target: TargetId(1),
+            path: RelPath::new(path).expect("a valid path"),
+            scope: Scope::Entry,
+            origin: Origin::Write,
+            state: JobState::Waiting,
+            generation: Generation::FIRST,
+            queued_at: Timestamp(1_000),
+            changed_at: Timestamp(1_000),
+            attempts: 2,
+            due_at: Timestamp(5_500),
+            last_error: Some(JobError::new(Some(23), "permission denied")),
+        };
+        JobRow::new(&job, Path::new("/srv/www"), "b::www")
+    }
+
+    #[test]
+    fn a_row_has_the_promised_keys() {
+        let json = serde_json::to_string(&row(b"a/b\n.txt")).expect("json");
+        assert_eq!(
+            json,
+            r#"{"id":7,"root":"/srv/www","target":"b::www","path":"a/b\n.txt","scope":"entry","state":"waiting","#
+                .to_owned()
+                + r#""attempts":2,"queued_at":"1970-01-01T00:00:01.000Z","due_at":"1970-01-01T00:00:05.500Z","#
+                + r#""error":"permission denied (rsync exit 23)"}"#
+        );
+        let back: JobRow = serde_json::from_str(&json).expect("a row");
+        assert_eq!(back, JobRow { place: None, ..row(b"a/b\n.txt") });
+        assert_eq!(back.shown_path(), "a/b\\n.txt");
+    }
+
+    #[test]
+    fn a_path_that_is_no_text_comes_along_in_base64() {
+        let row = row(b"caf\xe9");
+        assert_eq!(row.path, "caf\\xe9");
+        assert_eq!(row.path_b64.as_deref(), Some("Y2Fm6Q=="));
+        assert_eq!(row.shown_path(), "caf\\xe9");
+    }
+
+    #[test]
+    fn a_newer_daemons_state_is_no_error() {
+        assert_eq!(serde_json::from_str::<TargetState>("\"paused\"").expect("known or not"), TargetState::Unknown);
+        assert_eq!(serde_json::to_string(&TargetState::BackingOff).expect("json"), "\"backing_off\"");
+    }
+}

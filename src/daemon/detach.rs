@@ -1,0 +1,179 @@
+//! `-d`: leaves the terminal, but only once the daemon is up.
+//!
+//! The program starts itself again with a hidden flag. The child opens a session of its own, logs to a file, and
+//! reports on its stdout when it is ready; until then its stderr is relayed. So the parent can return 0 for a daemon
+//! that runs and the child's own exit code for one that could not start.
+//!
+//! The working directory stays what it was: sersync did the same, and plugin commands may be relative to it.
+
+use std::ffi::OsString;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use super::logging;
+
+/// The hidden flag by which the child knows what it is.
+pub const CHILD_FLAG: &str = "detached";
+
+const READY: &str = "ready";
+
+/// How long the last start-up lines may take to arrive after the daemon is ready.
+const RELAY_REST: Duration = Duration::from_secs(1);
+
+/// Starts `args` (without the program's name) as a daemon and waits until it is ready or has failed. Returns its exit
+/// code; a failed daemon has already said why.
+pub fn launch(args: &[OsString]) -> io::Result<u8> {
+    let mut child = without_inherited(&own_program()?)?
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let relayed = relay(&mut child);
+    let mut line = String::new();
+    if let Some(stdout) = child.stdout.take() {
+        // A child that dies closes it: an empty line.
+        BufReader::new(stdout).take(64).read_line(&mut line)?;
+    }
+    if line.trim_end() == READY {
+        let _ = relayed.recv_timeout(RELAY_REST);
+        return Ok(0);
+    }
+    let status = child.wait()?;
+    let _ = relayed.recv_timeout(RELAY_REST);
+    if let Some(signal) = status.signal() {
+        return Err(io::Error::other(format!("the daemon was killed by signal {signal} while starting")));
+    }
+    // Ended well before it was ready is no success either.
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).filter(|&code| code != 0).unwrap_or(1))
+}
+
+/// A command for `program` without the descriptors that our caller left open: a lock taken by `flock 9` would
+/// otherwise be held for as long as the daemon lives. Rust closes a descriptor by its number only in unsafe code, a
+/// shell does it in a word. The script holds nothing but numbers; `program` and what is added to the command are its
+/// arguments and pass through untouched.
+fn without_inherited(program: &Path) -> io::Result<Command> {
+    // A plain sh knows no descriptors above 9 in a redirection.
+    let bash = Path::new("/bin/bash");
+    let (shell, highest) = if bash.exists() { (bash, u32::MAX) } else { (Path::new("/bin/sh"), 9) };
+    let mut script = String::from(r#"exec "$0" "$@""#);
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let number = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
+        // Our own are among them; they do not survive exec anyway, and closing them twice is no error.
+        if let Some(number) = number.filter(|number| (3..=highest).contains(number)) {
+            script.push_str(&format!(" {number}>&-"));
+        }
+    }
+    let mut command = Command::new(shell);
+    command.arg("-c").arg(script).arg(program);
+    Ok(command)
+}
+
+/// Copies the child's stderr to ours. The receiver wakes up at its end.
+fn relay(child: &mut Child) -> mpsc::Receiver<()> {
+    let (done, relayed) = mpsc::channel::<()>();
+    if let Some(mut stderr) = child.stderr.take() {
+        std::thread::spawn(move || {
+            let _ = io::copy(&mut stderr, &mut io::stderr());
+            drop(done);
+        });
+    }
+    relayed
+}
+
+/// Makes the child a session of its own, with a sane umask. To be called before anything is opened or started.
+pub fn begin() -> io::Result<()> {
+    rustix::process::setsid()?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    Ok(())
+}
+
+/// Tells the waiting parent that the daemon is up, and lets go of its terminal.
+pub fn ready() {
+    // A parent that was interrupted does not matter any more.
+    let _ = writeln!(io::stdout(), "{READY}");
+    let _ = io::stdout().flush();
+    logging::leave_terminal();
+}
+
+/// The file to execute. The name by which syncq was called is kept if it leads here: people look for `sersync2` in
+/// the process list.
+fn own_program() -> io::Result<PathBuf> {
+    let exe = std::env::current_exe()?;
+    let Some(name) = std::env::args_os().next() else { return Ok(exe) };
+    let candidates: Vec<PathBuf> = if name.as_bytes().contains(&b'/') {
+        vec![PathBuf::from(name)]
+    } else {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path).map(|dir| dir.join(&name)).collect()
+    };
+    Ok(candidates.into_iter().find(|candidate| same_file(candidate, &exe)).unwrap_or(exe))
+}
+
+fn same_file(a: &Path, b: &Path) -> bool {
+    match (std::fs::metadata(a), std::fs::metadata(b)) {
+        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
+        _ => false,
+    }
+}
+
+/// The process id of the daemon of `state_dir`, for scripts. Whoever writes it holds the lock of the directory, so
+/// what an earlier daemon left is simply replaced. Removed on drop.
+#[derive(Debug)]
+pub struct PidFile {
+    path: PathBuf,
+}
+
+impl PidFile {
+    pub fn create(state_dir: &Path) -> io::Result<Self> {
+        let path = state_dir.join("syncq.pid");
+        std::fs::write(&path, format!("{}\n", std::process::id()))?;
+        Ok(Self { path })
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_pass_untouched_and_inherited_descriptors_do_not() {
+        let dir = tempfile::tempdir().expect("a directory");
+        // What a careless caller would leave open: a descriptor without close-on-exec.
+        let open = std::fs::File::create(dir.path().join("lock")).expect("a file");
+        rustix::io::fcntl_setfd(&open, rustix::io::FdFlags::empty()).expect("an open descriptor");
+        let odd = "a b;$(touch x)`\"'\\";
+        let list = "for fd in /proc/self/fd/*; do readlink \"$fd\"; done; printf %s \"$1\"";
+        let output = without_inherited(Path::new("/bin/sh"))
+            .expect("a command")
+            .args(["-c", list, "sh", odd])
+            .current_dir(dir.path())
+            .output()
+            .expect("a shell");
+        let text = String::from_utf8(output.stdout).expect("text");
+        assert!(text.ends_with(odd) && !text.contains("/lock"), "{text}");
+        assert!(!dir.path().join("x").exists());
+    }
+
+    #[test]
+    fn the_pid_file_goes_with_its_owner() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let pid_file = PidFile::create(dir.path()).expect("a pid file");
+        let text = std::fs::read_to_string(dir.path().join("syncq.pid")).expect("the pid");
+        assert_eq!(text, format!("{}\n", std::process::id()));
+        drop(pid_file);
+        assert!(!dir.path().join("syncq.pid").exists());
+    }
+}

@@ -1,0 +1,318 @@
+//! Where log records go and what they look like.
+//!
+//! One record is one line: control characters in it are escaped, so no file name can forge a record. On a terminal or
+//! in a file a line is `time level area: message key=value`; under systemd the journal knows the time, and `<N>` in
+//! front tells it the level. Everything that syncq writes to stderr while it runs goes through here, which is how a
+//! live view can stay below the log lines.
+//!
+//! Invariant: a log that cannot be written never stops the mirror; such records are lost.
+
+use std::fmt::{self, Write as _};
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal as _, Write};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use log::kv::{self, VisitSource};
+use log::{Level, Record};
+
+use crate::clock::{Clock as _, SystemClock};
+
+/// What is logged unless told otherwise.
+pub const DEFAULT_LEVEL: &str = "info";
+
+/// Where records go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    Stderr,
+    /// The file, and stderr too until [`leave_terminal`].
+    File(PathBuf),
+}
+
+/// Why logging could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum LoggingError {
+    #[error("cannot write the log file {}", .path.display())]
+    File { path: PathBuf, source: io::Error },
+    #[error("the log level {given:?} makes no sense")]
+    Level { given: String },
+    #[error("logging is set up already")]
+    Twice,
+}
+
+static CONSOLE: Mutex<Console> =
+    Mutex::new(Console { file: None, to_stderr: true, std_to_file: false, live: String::new(), live_lines: 0 });
+
+struct Console {
+    file: Option<(PathBuf, File)>,
+    to_stderr: bool,
+    /// stdout and stderr are the log file.
+    std_to_file: bool,
+    /// What stands below the last log line, and its height.
+    live: String,
+    live_lines: usize,
+}
+
+/// Starts logging at `level`: a word (`debug`) or env_logger's form (`warn,syncq::watch=trace`).
+pub fn init(level: &str, output: Output) -> Result<(), LoggingError> {
+    let mut builder = env_logger::Builder::new();
+    // sled tells of every segment at info.
+    builder.filter_module("sled", log::LevelFilter::Warn);
+    let parsed = env_filter(level).ok_or_else(|| LoggingError::Level { given: level.to_owned() })?;
+    builder.parse_filters(parsed);
+    let style = match &output {
+        Output::Stderr => Style::of_stderr(),
+        Output::File(_) => Style::Plain,
+    };
+    if let Output::File(path) = output {
+        let file = open(&path).map_err(|source| LoggingError::File { path: path.clone(), source })?;
+        console().file = Some((path, file));
+    }
+    builder.format(move |buffer, record| {
+        let mut line = String::with_capacity(160);
+        // Writing to a String cannot fail.
+        let _ = write_record(&mut line, style, &SystemClock.now().to_string(), record);
+        buffer.write_all(line.as_bytes())
+    });
+    builder.target(env_logger::Target::Pipe(Box::new(Sink)));
+    builder.try_init().map_err(|_| LoggingError::Twice)
+}
+
+/// Opens the log file anew, after it was rotated away. Does nothing when there is none.
+pub fn reopen() {
+    let mut console = console();
+    let Some((path, _)) = console.file.take() else { return };
+    match open(&path) {
+        Ok(file) => {
+            console.file = Some((path, file));
+            if console.std_to_file {
+                console.redirect_std();
+            }
+        }
+        Err(error) => {
+            drop(console);
+            log::error!(path:% = path.display(), error:%; "cannot reopen the log file");
+        }
+    }
+}
+
+/// Ends the copy on stderr and puts stdout and stderr into the log file, for a daemon that has left its terminal.
+pub fn leave_terminal() {
+    let mut console = console();
+    if console.file.is_some() {
+        console.to_stderr = false;
+        console.std_to_file = true;
+        console.redirect_std();
+    }
+}
+
+/// Shows `lines` below the log lines on the terminal in place of those shown before; none takes the view away.
+pub fn show_live(lines: &[String]) {
+    let mut console = console();
+    let mut text = console.wipe();
+    console.live.clear();
+    for line in lines {
+        // Without wrapping a long line is cut at the edge, whatever the width of its characters.
+        let _ = writeln!(console.live, "\x1b[?7l{line}\x1b[?7h");
+    }
+    console.live_lines = lines.len();
+    text.push_str(&console.live);
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+fn console() -> MutexGuard<'static, Console> {
+    CONSOLE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn open(path: &std::path::Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+}
+
+fn env_filter(level: &str) -> Option<&str> {
+    let level = level.trim();
+    // env_logger takes any word for the name of a module and then logs nothing else.
+    let plausible = level
+        .split(',')
+        .all(|part| part.rsplit('=').next().is_some_and(|level| level.trim().parse::<log::LevelFilter>().is_ok()));
+    plausible.then_some(level)
+}
+
+impl Console {
+    fn write(&mut self, line: &[u8]) {
+        if let Some((_, file)) = &mut self.file {
+            let _ = file.write_all(line);
+        }
+        if self.to_stderr {
+            let mut text = self.wipe().into_bytes();
+            text.extend_from_slice(line);
+            text.extend_from_slice(self.live.as_bytes());
+            // In one piece, so that nothing flickers.
+            let _ = io::stderr().lock().write_all(&text);
+        }
+    }
+
+    /// The control sequence that takes the live view away and leaves the cursor where it began.
+    fn wipe(&self) -> String {
+        if self.live_lines == 0 { String::new() } else { format!("\r\x1b[{}A\x1b[J", self.live_lines) }
+    }
+
+    fn redirect_std(&mut self) {
+        if let Some((_, file)) = &self.file {
+            let _ = rustix::stdio::dup2_stdout(file);
+            let _ = rustix::stdio::dup2_stderr(file);
+        }
+    }
+}
+
+struct Sink;
+
+impl Write for Sink {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        console().write(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Style {
+    Coloured,
+    Plain,
+    Journal,
+}
+
+impl Style {
+    fn of_stderr() -> Self {
+        if is_journal() {
+            Self::Journal
+        } else if io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) {
+            Self::Coloured
+        } else {
+            Self::Plain
+        }
+    }
+}
+
+/// Whether stderr is the stream that systemd announced. The variable alone is not enough: it is inherited by
+/// processes whose output goes elsewhere.
+fn is_journal() -> bool {
+    let Some(announced) = std::env::var("JOURNAL_STREAM").ok() else { return false };
+    let Ok(stderr) = std::fs::metadata("/proc/self/fd/2") else { return false };
+    announced == format!("{}:{}", stderr.dev(), stderr.ino())
+}
+
+fn write_record(out: &mut String, style: Style, time: &str, record: &Record<'_>) -> fmt::Result {
+    let level = record.level();
+    match style {
+        Style::Journal => write!(out, "<{}>", priority(level))?,
+        Style::Plain => write!(out, "{time} {level:<5} ")?,
+        Style::Coloured => write!(out, "\x1b[2m{time}\x1b[0m {}{level:<5}\x1b[0m ", colour(level))?,
+    }
+    write!(out, "{}: ", area(record.target()))?;
+    escape(out, &record.args().to_string())?;
+    record.key_values().visit(&mut Fields { out: &mut *out }).map_err(|_| fmt::Error)?;
+    out.push('\n');
+    Ok(())
+}
+
+/// The part of the house that speaks: `syncq::watch::scan` is `watch`.
+fn area(target: &str) -> &str {
+    let inside = target.strip_prefix("syncq::").unwrap_or(target);
+    inside.split("::").next().unwrap_or(inside)
+}
+
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    }
+}
+
+fn colour(level: Level) -> &'static str {
+    match level {
+        Level::Error => "\x1b[31m",
+        Level::Warn => "\x1b[33m",
+        Level::Info => "\x1b[32m",
+        Level::Debug | Level::Trace => "\x1b[36m",
+    }
+}
+
+fn escape(out: &mut String, text: &str) -> fmt::Result {
+    for c in text.chars() {
+        if c.is_control() { write!(out, "{}", c.escape_default())? } else { out.push(c) }
+    }
+    Ok(())
+}
+
+struct Fields<'a> {
+    out: &'a mut String,
+}
+
+impl<'kvs> VisitSource<'kvs> for Fields<'_> {
+    fn visit_pair(&mut self, key: kv::Key<'kvs>, value: kv::Value<'kvs>) -> Result<(), kv::Error> {
+        let value = value.to_string();
+        let bare = !value.is_empty() && !value.contains(|c: char| c.is_whitespace() || c == '"' || c == '=');
+        let result = if bare {
+            write!(self.out, " {key}=").and_then(|()| escape(self.out, &value))
+        } else {
+            write!(self.out, " {key}=\"")
+                .and_then(|()| escape(self.out, &value.replace('"', "'")))
+                .and_then(|()| self.out.write_char('"'))
+        };
+        result.map_err(kv::Error::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(style: Style, message: &str, field: &str) -> String {
+        let mut out = String::new();
+        let fields = [("path", field)];
+        let args = format_args!("{message}").to_string();
+        let written = write_record(
+            &mut out,
+            style,
+            "T",
+            &Record::builder()
+                .level(Level::Warn)
+                .target("syncq::watch::scan")
+                .key_values(&fields)
+                .args(format_args!("{args}"))
+                .build(),
+        );
+        assert!(written.is_ok());
+        out
+    }
+
+    #[test]
+    fn a_record_is_one_line_whatever_is_in_it() {
+        assert_eq!(line(Style::Plain, "gone", "a/b"), "T WARN  watch: gone path=a/b\n");
+        assert_eq!(
+            line(Style::Plain, "a\nT ERROR forged\x1b[2J", "x\ny \"z\""),
+            "T WARN  watch: a\\nT ERROR forged\\u{1b}[2J path=\"x\\ny 'z'\"\n"
+        );
+    }
+
+    #[test]
+    fn the_journal_gets_a_priority_and_no_time() {
+        assert_eq!(line(Style::Journal, "gone", ""), "<4>watch: gone path=\"\"\n");
+    }
+
+    #[test]
+    fn a_level_is_a_word_or_a_list() {
+        for good in ["info", "DEBUG", "off", "warn,syncq::watch=trace", " info "] {
+            assert!(env_filter(good).is_some(), "{good}");
+        }
+        for bad in ["", "loud", "info,quiet", "syncq=loud"] {
+            assert!(env_filter(bad).is_none(), "{bad}");
+        }
+    }
+}

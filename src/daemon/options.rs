@@ -1,0 +1,57 @@
+//! What a daemon is started with. Plain values: whoever starts it has read and checked the configuration.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::control::Inspect;
+use crate::model::{Root, Settings};
+use crate::queue::Policy;
+
+/// Called once, when watches are set, live changes flow and the control socket answers. The start-up scan may still
+/// be running.
+pub type OnReady = Box<dyn FnOnce(Arc<dyn Inspect>) + Send>;
+
+/// A root and how it is treated.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RootOptions {
+    pub root: Root,
+    pub settings: Settings,
+}
+
+impl RootOptions {
+    /// What the queue needs to know of the settings.
+    pub fn policy(&self) -> Policy {
+        Policy {
+            backoff: self.settings.backoff,
+            attempts_max: self.settings.max_attempts,
+            hot_interval: self.settings.hot_interval,
+        }
+    }
+}
+
+/// Everything that `daemon::run` needs to know.
+pub struct Options {
+    pub roots: Vec<RootOptions>,
+    /// At most this many rsyncs at a time, over all targets.
+    pub threads: usize,
+    /// Compare every target in full at the start (`-r`).
+    pub reconcile_at_start: bool,
+    /// Created if it is missing, and locked.
+    pub state_dir: PathBuf,
+    /// The configuration files that `roots` come from, for `status`. Empty with `syncq mirror`.
+    pub sources: Vec<PathBuf>,
+    pub on_ready: Option<OnReady>,
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("roots", &self.roots)
+            .field("threads", &self.threads)
+            .field("reconcile_at_start", &self.reconcile_at_start)
+            .field("state_dir", &self.state_dir)
+            .field("sources", &self.sources)
+            .finish_non_exhaustive()
+    }
+}

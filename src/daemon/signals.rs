@@ -1,0 +1,105 @@
+//! Turns signals into calls, on a thread of their own.
+//!
+//! TERM and INT stop the daemon, a second one at once; HUP opens the log file anew; USR1 asks for the status in the
+//! log. What a stop means, and where a status comes from, is not decided here.
+
+use std::io;
+use std::thread::JoinHandle;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::{Handle, Signals};
+
+use super::logging;
+use crate::control::{Status, word};
+
+/// How urgently to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// Let what is under way come to an end.
+    Graceful,
+    /// Asked for a second time: now.
+    Forced,
+}
+
+/// The thread that waits for signals. Dropping it gives the signals up.
+#[derive(Debug)]
+pub struct SignalThread {
+    handle: Handle,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl SignalThread {
+    /// Calls `stop` at each TERM or INT and `dump` at each USR1, one at a time. Neither may block for long.
+    pub fn start(
+        mut stop: impl FnMut(Stop) + Send + 'static,
+        mut dump: impl FnMut() + Send + 'static,
+    ) -> io::Result<Self> {
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
+        let handle = signals.handle();
+        let thread = std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            let mut urgency = Stop::Graceful;
+            for signal in signals.forever() {
+                match signal {
+                    SIGTERM | SIGINT => {
+                        log::info!("{}", if urgency == Stop::Forced { "stopping at once" } else { "stopping" });
+                        stop(urgency);
+                        urgency = Stop::Forced;
+                    }
+                    SIGHUP => {
+                        logging::reopen();
+                        log::info!("log file reopened");
+                    }
+                    _ => dump(),
+                }
+            }
+        })?;
+        Ok(Self { handle, thread: Some(thread) })
+    }
+}
+
+/// Writes a status to the log, a line per target: the answer to USR1.
+pub fn log_status(status: &Status) {
+    let (roots, watches) = (status.roots.len(), status.watches.used);
+    log::info!(state = word(status.state), roots, watches, store_bytes = status.store.bytes; "status");
+    for target in &status.targets {
+        let pending = target.pending + target.running + target.waiting;
+        let (failed, lag_s, reason) = (target.failed, target.lag_s, target.reason.as_deref().unwrap_or_default());
+        log::info!(target = target.name, state = word(target.state), pending, failed, lag_s, reason; "target");
+    }
+}
+
+impl Drop for SignalThread {
+    fn drop(&mut self) {
+        self.handle.close();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    #[test]
+    fn the_second_stop_is_forced() {
+        let (seen, calls) = mpsc::channel();
+        let dumped = seen.clone();
+        let thread = SignalThread::start(
+            move |stop| seen.send(Some(stop)).expect("a listener"),
+            move || dumped.send(None).expect("a listener"),
+        )
+        .expect("a thread");
+        let next = || calls.recv_timeout(Duration::from_secs(5)).expect("a call");
+        let raise = |signal| signal_hook::low_level::raise(signal).expect("a signal");
+        raise(SIGUSR1);
+        assert_eq!(next(), None);
+        raise(SIGTERM);
+        assert_eq!(next(), Some(Stop::Graceful));
+        raise(SIGINT);
+        assert_eq!(next(), Some(Stop::Forced));
+        drop(thread);
+    }
+}

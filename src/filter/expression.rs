@@ -1,0 +1,116 @@
+//! The user's expressions, matched the way sersync matches them: against the whole of a subject, byte by byte.
+//!
+//! sersync shows one path in three forms: a directory found at start as `sub/dir/`, an entry of the root as `name`,
+//! and anything deeper as `/sub/name`. Here all forms of a path are tried, and those of its ancestors.
+
+use std::fmt::Write;
+
+use regex::bytes::{RegexBuilder, RegexSet, RegexSetBuilder};
+
+use crate::model::RelPath;
+
+/// Compiled size of one expression, and of all of them together. An expression above it is refused.
+const EXPRESSION_BYTES_MAX: usize = 4 << 20;
+const EXPRESSIONS_BYTES_MAX: usize = 64 << 20;
+/// Memory of the lazily built automaton, per thread that matches. At the limit it starts anew, only slower.
+const CACHE_BYTES_MAX: usize = 4 << 20;
+
+/// Why an expression cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FilterError {
+    #[error("{}", Reason(source))]
+    Syntax {
+        #[source]
+        source: regex::Error,
+    },
+    #[error("the expressions compile to more than {} MiB together", .limit_bytes >> 20)]
+    TooLarge { limit_bytes: usize },
+}
+
+/// The regex crate draws a picture of several lines; people want its last one.
+struct Reason<'a>(&'a regex::Error);
+
+impl std::fmt::Display for Reason<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            regex::Error::CompiledTooBig(limit) => write!(f, "it compiles to more than {} MiB", limit >> 20),
+            other => {
+                let text = other.to_string();
+                let last = text.lines().next_back().unwrap_or_default().trim();
+                f.write_str(last.strip_prefix("error: ").unwrap_or(last))
+            }
+        }
+    }
+}
+
+/// Whether the expression can be used in a [`super::Filter`].
+pub fn check(expression: &str) -> Result<(), FilterError> {
+    // First alone: `a)|(?:b` is balanced only inside the group that anchors it.
+    for expression in [bytewise(expression), anchored(expression)] {
+        RegexBuilder::new(&expression)
+            .unicode(false)
+            .dot_matches_new_line(true)
+            .size_limit(EXPRESSION_BYTES_MAX)
+            .build()
+            .map_err(|source| FilterError::Syntax { source })?;
+    }
+    Ok(())
+}
+
+/// An expression that has to match the whole subject. Not `^` and `$`, which can be told to match at lines.
+fn anchored(expression: &str) -> String {
+    format!(r"\A(?:{})\z", bytewise(expression))
+}
+
+/// The expression in ASCII: with Unicode off the regex crate refuses other characters in classes, while sersync takes
+/// them as the bytes that they are.
+fn bytewise(expression: &str) -> String {
+    let mut ascii = String::with_capacity(expression.len());
+    for byte in expression.bytes() {
+        if byte.is_ascii() {
+            ascii.push(char::from(byte));
+        } else {
+            let _ = write!(ascii, r"\x{byte:02x}");
+        }
+    }
+    ascii
+}
+
+#[derive(Debug)]
+pub(super) struct Expressions(RegexSet);
+
+impl Expressions {
+    pub(super) fn new(expressions: &[String]) -> Result<Self, FilterError> {
+        RegexSetBuilder::new(expressions.iter().map(|expression| anchored(expression)))
+            .unicode(false)
+            .dot_matches_new_line(true)
+            .size_limit(EXPRESSIONS_BYTES_MAX)
+            .dfa_size_limit(CACHE_BYTES_MAX)
+            .build()
+            .map(Self)
+            .map_err(|source| match source {
+                regex::Error::CompiledTooBig(limit_bytes) => FilterError::TooLarge { limit_bytes },
+                source => FilterError::Syntax { source },
+            })
+    }
+
+    /// Whether any form of the path or of an ancestor matches.
+    pub(super) fn exclude(&self, path: &RelPath, is_directory: bool) -> bool {
+        // In `/a/b/` every form of `a/b` and of its ancestors is a slice.
+        let mut subject = Vec::with_capacity(path.as_bytes().len() + 2);
+        subject.push(b'/');
+        subject.extend_from_slice(path.as_bytes());
+        subject.push(b'/');
+        let last = subject.len() - 1;
+        let mut below_root = false;
+        for (slash, _) in subject.iter().enumerate().skip(1).filter(|&(_, &byte)| byte == b'/') {
+            let event_form = subject.get(usize::from(!below_root)..slash).unwrap_or_default();
+            let start_form = subject.get(1..=slash).unwrap_or_default();
+            if self.0.is_match(event_form) || ((slash < last || is_directory) && self.0.is_match(start_form)) {
+                return true;
+            }
+            below_root = true;
+        }
+        false
+    }
+}

@@ -1,0 +1,356 @@
+//! Writes the rsync command line of a run, its list, and the line that a person can paste. Pure.
+//!
+//! No shell ever sees a name: rsync gets argv, and the paths go NUL-separated to its standard input. The pasteable
+//! line is for reading and repeating by hand only; nothing in syncq executes it.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+use std::time::Duration;
+
+use super::plan::{Deletion, Entry, Run, RunKind};
+use crate::model::{Destination, Lane, Origin, Target};
+
+/// A daemon that does not answer within this time is down. rsync itself would wait for the kernel, two minutes.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A pasted line names at most so many paths; the rest of a batch is only counted.
+const PASTE_PATHS_MAX: usize = 20;
+
+/// The directory, on the target, that keeps the received part of an interrupted large file for the next attempt.
+const PARTIAL_DIR: &str = ".rsync-partial";
+
+/// What a command line depends on besides target and run.
+#[derive(Debug, Clone, Copy)]
+pub struct Mode<'a> {
+    pub lane: Lane,
+    pub deletion: Deletion,
+    /// Create missing parents of the destination.
+    pub mkpath: bool,
+    /// The filter's rules in rsync's syntax, for runs in which rsync itself lists directories.
+    pub rules: &'a [OsString],
+    /// Show what differs instead of repairing it.
+    pub dry: bool,
+}
+
+/// The arguments of one run, without `rsync` itself. The list goes to standard input.
+pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
+    let params = &target.options.params;
+    let listing = matches!(run.kind, RunKind::Level | RunKind::Tree);
+    let deletes = !matches!(mode.deletion, Deletion::Off | Deletion::Refused);
+    // Theirs come first: the last one wins, and what makes a batch a batch is not theirs to change.
+    let mut args: Vec<OsString> =
+        params.iter().filter(|param| (listing && deletes) || !asks_for_deletion(param)).cloned().collect();
+    let mut add = |arg: &str| args.push(OsString::from(arg));
+    match run.kind {
+        RunKind::Tree => add("-r"),
+        RunKind::Flat | RunKind::RootOnly | RunKind::Level => {
+            add("--no-r");
+            add("--dirs");
+        }
+    }
+    for arg in ["-R", "--files-from=-", "--from0", "--modify-window=-1"] {
+        add(arg);
+    }
+    match mode.deletion {
+        Deletion::ByName => add("--delete-missing-args"),
+        Deletion::Off | Deletion::ByLevel | Deletion::Refused => add("--ignore-missing-args"),
+    }
+    if mode.deletion != Deletion::Off {
+        add("--force");
+    }
+    if listing && deletes {
+        add("--delete");
+        // A transfer that runs beside this one may be keeping its data there.
+        add(&format!("--filter=P {PARTIAL_DIR}/"));
+    }
+    if run.kind == RunKind::RootOnly {
+        add("--exclude=/*");
+    }
+    // A dry run with --ignore-times would list everything; contents are then compared instead.
+    match (run.origin, mode.dry) {
+        (Origin::Write, false) => add("--ignore-times"),
+        (Origin::Write, true) => add("--checksum"),
+        (Origin::Scan | Origin::Reconcile, _) => {}
+    }
+    if mode.mkpath {
+        add("--mkpath");
+    }
+    let resumes = ["--partial", "--partial-dir", "--inplace", "--append", "--append-verify", "--delay-updates", "-P"];
+    if mode.lane == Lane::Large && !params.iter().any(|param| resumes.iter().any(|option| is_option(param, option))) {
+        add(&format!("--partial-dir={PARTIAL_DIR}"));
+    }
+    if mode.dry {
+        add("-n");
+        add("--out-format=%i %n");
+    }
+    if run.origin == Origin::Reconcile {
+        args.extend(target.options.reconcile_excludes.iter().map(|pattern| joined("--exclude=", pattern)));
+    }
+    if listing {
+        // Last, since the first rule that matches decides and some of these include.
+        args.extend(mode.rules.iter().map(|rule| joined("--filter=", rule)));
+    }
+    connection(target, &mut args);
+    args.push("./".into());
+    args.push(target.destination.to_arg());
+    args
+}
+
+/// The arguments of a run that connects and transfers nothing.
+pub fn probe_arguments(target: &Target, mode: Mode<'_>) -> Vec<OsString> {
+    arguments(target, &Run { kind: RunKind::Flat, origin: Origin::Scan, entries: Vec::new() }, mode)
+}
+
+fn connection(target: &Target, args: &mut Vec<OsString>) {
+    let options = &target.options;
+    if let Some(timeout) = options.timeout {
+        args.push(format!("--timeout={}", timeout.as_secs().max(1)).into());
+    }
+    match &target.destination {
+        Destination::Local(_) => {}
+        Destination::Ssh { path, .. } => {
+            let own_shell = |param: &OsString| is_option(param, "--rsh") || has_short(param, b'e');
+            if !options.params.iter().any(own_shell) {
+                let port = options.port.map(|port| format!(" -p {port}")).unwrap_or_default();
+                args.push("-e".into());
+                args.push(format!("ssh{port} -o BatchMode=yes -o ConnectTimeout=10").into());
+            }
+            if !path.as_os_str().as_bytes().iter().all(|&b| is_plain(b)) {
+                args.push("-s".into());
+            }
+        }
+        Destination::Daemon { .. } => {
+            args.push("--sockopts=TCP_NODELAY".into());
+            if !options.params.iter().any(|param| is_option(param, "--contimeout")) {
+                let limit = options.timeout.map_or(CONNECT_TIMEOUT, |timeout| timeout.min(CONNECT_TIMEOUT));
+                args.push(format!("--contimeout={}", limit.as_secs().max(1)).into());
+            }
+            if let Some(port) = options.port {
+                args.push(format!("--port={port}").into());
+            }
+            if let Some(file) = &options.password_file {
+                args.push(joined("--password-file=", file.as_os_str()));
+            }
+        }
+    }
+}
+
+/// The list of a run as rsync reads it: `./path`, NUL after each, a slash at the end of what it shall look into.
+pub fn list(run: &Run) -> Vec<u8> {
+    let mut list = Vec::new();
+    for entry in &run.entries {
+        if let Some(line) = list_entry(run.kind, entry) {
+            list.extend_from_slice(&line);
+            list.push(0);
+        }
+    }
+    list
+}
+
+/// One list entry, or `None` for the root of a flat list: rsync sends its attributes as everybody's parent.
+fn list_entry(kind: RunKind, entry: &Entry) -> Option<Vec<u8>> {
+    let mut line = b"./".to_vec();
+    line.extend_from_slice(entry.path.as_bytes());
+    match kind {
+        RunKind::Flat if entry.path.is_root() => return None,
+        RunKind::Flat | RunKind::RootOnly => {}
+        RunKind::Level | RunKind::Tree if entry.path.is_root() => {}
+        RunKind::Level | RunKind::Tree => line.push(b'/'),
+    }
+    Some(line)
+}
+
+/// The run as one shell line that does the same when pasted.
+pub fn pasteable(root: &Path, args: &[OsString], run: &Run) -> String {
+    let lines: Vec<Vec<u8>> = run.entries.iter().filter_map(|entry| list_entry(run.kind, entry)).collect();
+    let mut text = format!("cd {} && printf '%s\\0'", quoted(root.as_os_str().as_bytes()));
+    for line in lines.iter().take(PASTE_PATHS_MAX) {
+        text.push(' ');
+        text.push_str(&quoted(line));
+    }
+    text.push_str(" | rsync");
+    for arg in args {
+        text.push(' ');
+        text.push_str(&quoted(arg.as_bytes()));
+    }
+    if let Some(more) = lines.len().checked_sub(PASTE_PATHS_MAX + 1) {
+        text.push_str(&format!(" # and {} more paths", more + 1));
+    }
+    text
+}
+
+/// Quotes for a POSIX shell, or with `$'…'` (bash, zsh, ksh) where a byte could not be shown as it is.
+fn quoted(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.is_empty() && bytes.iter().all(|&b| is_plain(b)) => text.to_owned(),
+        Ok(text) if !text.chars().any(char::is_control) => format!("'{}'", text.replace('\'', r"'\''")),
+        _ => {
+            let mut text = String::from("$'");
+            for &b in bytes {
+                match b {
+                    b'\'' | b'\\' => text.extend(['\\', char::from(b)]),
+                    b' '..=b'~' => text.push(char::from(b)),
+                    _ => text.push_str(&format!("\\{b:03o}")),
+                }
+            }
+            text.push('\'');
+            text
+        }
+    }
+}
+
+/// Bytes without a meaning to any shell.
+fn is_plain(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b"-_./,:=@+%".contains(&b)
+}
+
+fn joined(option: &str, value: &OsStr) -> OsString {
+    let mut bytes = option.as_bytes().to_vec();
+    bytes.extend_from_slice(value.as_bytes());
+    OsString::from_vec(bytes)
+}
+
+/// Whether a user's parameter is the option `name`, with or without `=value`.
+fn is_option(param: &OsStr, name: &str) -> bool {
+    param.as_bytes().strip_prefix(name.as_bytes()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"="))
+}
+
+/// Whether a user's parameter sets the short option `letter`, alone or in a cluster (`-avze`).
+fn has_short(param: &OsStr, letter: u8) -> bool {
+    let Some(cluster) = param.as_bytes().strip_prefix(b"-").filter(|rest| !rest.starts_with(b"-")) else {
+        return false;
+    };
+    // What follows a letter that takes a value is its value.
+    let end = cluster.iter().position(|b| b"efTBM@".contains(b)).map_or(cluster.len(), |at| at + 1);
+    cluster.iter().take(end).any(|&b| b == letter)
+}
+
+/// Options that delete whatever is not in the list. In a flat run they would reach beyond the listed paths.
+fn asks_for_deletion(param: &OsStr) -> bool {
+    const WIDENING: [&str; 7] = [
+        "--del",
+        "--delete",
+        "--delete-before",
+        "--delete-during",
+        "--delete-delay",
+        "--delete-after",
+        "--delete-excluded",
+    ];
+    WIDENING.iter().any(|option| param.as_bytes() == option.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mirror::look::Presence;
+    use crate::model::{RelPath, TransferOptions};
+
+    fn target(destination: Destination, params: &[&str]) -> Target {
+        let params = params.iter().map(OsString::from).collect();
+        Target { destination, options: TransferOptions { params, ..TransferOptions::default() } }
+    }
+
+    fn run(kind: RunKind, origin: Origin, names: &[&[u8]]) -> Run {
+        let entry =
+            |name: &&[u8]| Entry { path: RelPath::new(name).unwrap(), presence: Presence::Directory, jobs: Vec::new() };
+        Run { kind, origin, entries: names.iter().map(entry).collect() }
+    }
+
+    fn line(target: &Target, run: &Run, deletion: Deletion, lane: Lane) -> String {
+        let rules = [OsString::from("- *~")];
+        let args = arguments(target, run, Mode { lane, deletion, mkpath: false, rules: &rules, dry: false });
+        args.join(OsStr::new(" ")).into_string().unwrap()
+    }
+
+    #[test]
+    fn a_flat_run_to_each_kind_of_destination() {
+        let flat = run(RunKind::Flat, Origin::Write, &[b"a"]);
+        let common =
+            "--no-r --dirs -R --files-from=- --from0 --modify-window=-1 --delete-missing-args --force --ignore-times";
+        let local = target(Destination::Local("/mnt/b".into()), &["-artz"]);
+        assert_eq!(line(&local, &flat, Deletion::ByName, Lane::Small), format!("-artz {common} ./ /mnt/b/"));
+        let mut ssh = target(Destination::Ssh { host: "u@h".into(), path: "/x y".into() }, &["-a"]);
+        ssh.options.port = Some(2222);
+        assert_eq!(
+            line(&ssh, &flat, Deletion::ByName, Lane::Large),
+            format!(
+                "-a {common} --partial-dir=.rsync-partial -e ssh -p 2222 -o BatchMode=yes -o ConnectTimeout=10 -s ./ u@h:/x y/"
+            )
+        );
+        ssh.options.params.push("-ze".into());
+        ssh.options.params.push("ssh -i /key".into());
+        assert!(!line(&ssh, &flat, Deletion::ByName, Lane::Small).contains("BatchMode"));
+        let mut daemon = target(Destination::Daemon { host: "u@h".into(), module: "m".into() }, &["-a", "--partial"]);
+        daemon.options.port = Some(874);
+        daemon.options.password_file = Some("/etc/p".into());
+        daemon.options.timeout = Some(Duration::from_secs(100));
+        assert_eq!(
+            line(&daemon, &flat, Deletion::ByName, Lane::Large),
+            format!(
+                "-a --partial {common} --timeout=100 --sockopts=TCP_NODELAY --contimeout=30 --port=874 \
+                 --password-file=/etc/p ./ u@h::m/"
+            )
+        );
+    }
+
+    #[test]
+    fn deletion_reaches_no_further_than_asked() {
+        let user = target(Destination::Local("/b".into()), &["-a", "--delete", "--delete-excluded"]);
+        for (kind, deletion, delete, missing, force) in [
+            (RunKind::Flat, Deletion::ByName, false, true, true),
+            (RunKind::Flat, Deletion::ByLevel, false, false, true),
+            (RunKind::RootOnly, Deletion::ByName, false, true, true),
+            (RunKind::Level, Deletion::ByName, true, true, true),
+            (RunKind::Level, Deletion::ByLevel, true, false, true),
+            (RunKind::Tree, Deletion::ByName, true, true, true),
+            (RunKind::Tree, Deletion::Refused, false, false, true),
+            (RunKind::Tree, Deletion::Off, false, false, false),
+        ] {
+            let text = line(&user, &run(kind, Origin::Scan, &[b"a"]), deletion, Lane::Small) + " ";
+            assert_eq!(text.contains(" --delete "), delete, "{text}");
+            assert_eq!(text.contains(" --delete-excluded "), delete, "{text}");
+            assert_eq!(text.contains(" --delete-missing-args "), missing, "{text}");
+            assert_eq!(text.contains(" --force "), force, "{text}");
+            assert_eq!(text.contains("--filter=- *~"), matches!(kind, RunKind::Level | RunKind::Tree), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_a_reconcile_knows_its_excludes_and_the_filters_rules_come_last() {
+        let mut target = target(Destination::Local("/b".into()), &["-a"]);
+        target.options.reconcile_excludes = vec!["*.php".into()];
+        let reconcile = line(&target, &run(RunKind::Tree, Origin::Reconcile, &[b""]), Deletion::ByName, Lane::Large);
+        assert!(reconcile.contains("--exclude=*.php --filter=- *~ ./"), "{reconcile}");
+        assert!(
+            !line(&target, &run(RunKind::Tree, Origin::Scan, &[b""]), Deletion::ByName, Lane::Large).contains("php")
+        );
+    }
+
+    #[test]
+    fn lists_are_nul_separated_and_say_where_to_look() {
+        for (kind, expected) in [
+            (RunKind::Flat, &b"./#a\0./b c\0"[..]),
+            (RunKind::Level, b"./\0./#a/\0./b c/\0"),
+            (RunKind::Tree, b"./\0./#a/\0./b c/\0"),
+        ] {
+            assert_eq!(list(&run(kind, Origin::Scan, &[b"", b"#a", b"b c"])), expected);
+        }
+        assert_eq!(list(&run(RunKind::RootOnly, Origin::Scan, &[b""])), b"./\0");
+    }
+
+    #[test]
+    fn the_pasteable_line_survives_a_shell() {
+        let names: Vec<&[u8]> = vec![b"a b", b"it's $(x) `y`", b"n\nl", b"\xff'\\", b"plain"];
+        let flat = run(RunKind::Flat, Origin::Scan, &names);
+        let text = pasteable(Path::new("/tmp"), &["-a".into(), "-e".into(), "ssh -p 1".into()], &flat);
+        assert!(text.starts_with("cd /tmp && printf '%s\\0' './a b' ") && text.ends_with("| rsync -a -e 'ssh -p 1'"));
+        let (printf, _) = text.split_once(" | rsync").unwrap();
+        let output = std::process::Command::new("bash").arg("-c").arg(printf).output().unwrap();
+        assert_eq!(output.stdout, list(&flat));
+        let many: Vec<Vec<u8>> = (0..30).map(|n| format!("f{n:02}").into_bytes()).collect();
+        let many: Vec<&[u8]> = many.iter().map(Vec::as_slice).collect();
+        let text = pasteable(Path::new("/"), &[], &run(RunKind::Flat, Origin::Scan, &many));
+        assert!(text.contains("./f19") && !text.contains("./f20") && text.ends_with(" # and 10 more paths"), "{text}");
+    }
+}

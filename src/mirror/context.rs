@@ -1,0 +1,116 @@
+//! What the executor knows of one target between batches: where, how, and what the other side turned out to lack.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::outcome::Prefixes;
+use super::plan::{Deletion, Limits};
+use super::run::RSYNC;
+use super::trouble::{Fallback, trouble};
+use crate::filter::Filter;
+use crate::model::{Target, TargetTrouble, TroubleClass};
+
+/// Which directory a root is, whatever its name: its device and inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RootIdentity {
+    pub device: u64,
+    pub inode: u64,
+}
+
+impl RootIdentity {
+    /// Looks at the directory at `root`, following links: the name is the operator's.
+    pub fn of(root: &Path) -> io::Result<Self> {
+        let found = std::fs::metadata(root)?;
+        if !found.is_dir() {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        Ok(Self { device: found.dev(), inode: found.ino() })
+    }
+
+    /// Whether `root` still is this directory. An unmounted or replaced source would otherwise read as one in which
+    /// everything was deleted.
+    pub fn check(&self, root: &Path) -> Result<(), TargetTrouble> {
+        let meaning = match Self::of(root) {
+            Ok(now) if now == *self => return Ok(()),
+            Ok(_) => "the source directory was replaced by another one",
+            Err(_) => "the source directory is missing",
+        };
+        let hint = "mount or restore it; restart syncq to accept another directory in its place";
+        Err(trouble(TroubleClass::Source, None, meaning, &root.display().to_string(), hint))
+    }
+}
+
+/// What a target's side was found to lack. Remembered, so that each is found out once.
+#[derive(Debug, Default)]
+pub struct Capabilities {
+    delete_by_level: AtomicBool,
+    delete_nothing: AtomicBool,
+    make_path: AtomicBool,
+}
+
+impl Capabilities {
+    /// Forgets it all, since servers are upgraded and reconfigured.
+    pub fn forget(&self) {
+        for flag in [&self.delete_by_level, &self.delete_nothing, &self.make_path] {
+            flag.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes note; false if it was known already, so that falling back again would change nothing.
+    pub(super) fn learn(&self, fallback: Fallback) -> bool {
+        let flag = match fallback {
+            Fallback::DeleteByLevel => &self.delete_by_level,
+            Fallback::DeleteNothing => &self.delete_nothing,
+            Fallback::MakePath => &self.make_path,
+        };
+        !flag.swap(true, Ordering::Relaxed)
+    }
+
+    pub(super) fn makes_path(&self) -> bool {
+        self.make_path.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn deletion(&self, wanted: bool) -> Deletion {
+        match (wanted, self.delete_nothing.load(Ordering::Relaxed), self.delete_by_level.load(Ordering::Relaxed)) {
+            (false, _, _) => Deletion::Off,
+            (true, true, _) => Deletion::Refused,
+            (true, false, true) => Deletion::ByLevel,
+            (true, false, false) => Deletion::ByName,
+        }
+    }
+}
+
+/// One target of one root, for as long as the daemon runs.
+#[derive(Debug)]
+pub struct TargetContext {
+    pub root: PathBuf,
+    pub identity: RootIdentity,
+    pub target: Target,
+    pub filter: Arc<Filter>,
+    pub limits: Limits,
+    pub capabilities: Capabilities,
+    pub(super) prefixes: Prefixes,
+    /// rsync, except in tests.
+    pub(super) program: OsString,
+}
+
+impl TargetContext {
+    pub fn new(root: PathBuf, identity: RootIdentity, target: Target, filter: Arc<Filter>, limits: Limits) -> Self {
+        let resolved = root.canonicalize().unwrap_or_else(|_| root.clone());
+        let prefixes = Prefixes::new(&[&root, &resolved], &target.destination);
+        Self {
+            root,
+            identity,
+            target,
+            filter,
+            limits,
+            capabilities: Capabilities::default(),
+            prefixes,
+            program: RSYNC.into(),
+        }
+    }
+}

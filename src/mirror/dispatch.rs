@@ -1,0 +1,293 @@
+//! Hands the queue's batches to a pool of workers, each of which runs rsync, and brings back what came of them.
+//!
+//! One thread decides; it sleeps until there is work, a run ends, a wait is over, or it is told to stop. It starts a
+//! batch only when a worker is free, so claimed jobs never sit in a line: the durable queue is the only queue. A
+//! target's runs are limited by its [`Lanes`], and no target gets a second worker while another one that has none
+//! could then not get any: a hung target holds up nobody.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use log::{debug, error, info, warn};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use super::context::TargetContext;
+use super::execute::{BatchReport, execute};
+use super::lanes::Lanes;
+use super::stop::StopSignal;
+use crate::clock::{Clock, monotonic};
+use crate::model::{JobError, Lane, RelPath, TargetId, Timestamp, TroubleClass, Verdict};
+use crate::queue::{Batch, BatchResult, Queue, TargetEvent};
+
+/// How long running rsyncs may take to end by themselves at a stop, before they are ended.
+const STOP_GRACE: Duration = Duration::from_secs(3);
+/// How long ended rsyncs may take to be gone: above the time after which `run` kills them.
+const STOP_DEADLINE: Duration = Duration::from_secs(10);
+/// Failing paths named in the log for one batch; the others are counted. All are in `syncq list`.
+const FAILURES_LOGGED_MAX: usize = 5;
+/// The longest sleep of the dispatcher.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// How much may run at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DispatchSettings {
+    /// rsync runs at once, over all targets.
+    pub threads: usize,
+    /// rsync runs at once to one target.
+    pub connections_max: usize,
+}
+
+/// The executor: a dispatcher and its workers.
+#[derive(Debug)]
+pub struct Executor {
+    shared: Arc<Shared>,
+    stop_dispatch: Mutex<Option<Sender<()>>>,
+    dispatcher: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    queue: Arc<Queue>,
+    clock: Arc<dyn Clock>,
+    contexts: BTreeMap<TargetId, TargetContext>,
+    last_paths: Mutex<BTreeMap<TargetId, RelPath>>,
+    stop: StopSignal,
+    in_flight: AtomicUsize,
+}
+
+/// A worker is done with a batch.
+struct Ended {
+    target: TargetId,
+    lane: Lane,
+    busy: bool,
+}
+
+impl Executor {
+    /// Starts to drain the queue's jobs of the targets given.
+    pub fn start(
+        queue: Arc<Queue>,
+        clock: Arc<dyn Clock>,
+        contexts: BTreeMap<TargetId, TargetContext>,
+        settings: DispatchSettings,
+    ) -> std::io::Result<Self> {
+        let pool = ThreadPoolBuilder::new()
+            .num_threads(settings.threads.max(1))
+            .thread_name(|n| format!("rsync-{n}"))
+            // `work` catches panics itself; this keeps one that slips through from ending the process.
+            .panic_handler(|_| error!("a worker panicked"))
+            .build()
+            .map_err(std::io::Error::other)?;
+        let shared = Arc::new(Shared {
+            queue,
+            clock,
+            contexts,
+            last_paths: Mutex::new(BTreeMap::new()),
+            stop: StopSignal::new()?,
+            in_flight: AtomicUsize::new(0),
+        });
+        let (stop_dispatch, stopped) = bounded(1);
+        let dispatcher = std::thread::Builder::new().name("dispatch".into()).spawn({
+            let shared = Arc::clone(&shared);
+            move || Dispatcher::new(shared, pool, settings).run(&stopped)
+        })?;
+        Ok(Self { shared, stop_dispatch: Mutex::new(Some(stop_dispatch)), dispatcher: Mutex::new(Some(dispatcher)) })
+    }
+
+    /// The path that was sent to a target last.
+    pub fn last_path(&self, target: TargetId) -> Option<RelPath> {
+        self.shared.last_paths.lock().unwrap_or_else(PoisonError::into_inner).get(&target).cloned()
+    }
+
+    /// Ends running rsyncs now instead of after a grace time. For a second signal.
+    pub fn hurry_stop(&self) {
+        self.shared.stop.raise();
+    }
+
+    /// Starts no more runs, waits for those in flight, and ends them after a grace time. Their jobs are released, none
+    /// is marked failed. May be called twice.
+    pub fn stop(&self) {
+        drop(self.stop_dispatch.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let dispatcher = self.dispatcher.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(dispatcher) = dispatcher else { return };
+        if dispatcher.join().is_err() {
+            error!("the dispatcher ended in a panic");
+        }
+    }
+}
+
+impl Drop for Executor {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+struct Dispatcher {
+    shared: Arc<Shared>,
+    pool: ThreadPool,
+    threads: usize,
+    lanes: BTreeMap<TargetId, Lanes>,
+    targets: Vec<TargetId>,
+    /// Where the next round begins, so that no target is always first.
+    turn: usize,
+    ended: (Sender<Ended>, Receiver<Ended>),
+}
+
+impl Dispatcher {
+    fn new(shared: Arc<Shared>, pool: ThreadPool, settings: DispatchSettings) -> Self {
+        let targets: Vec<TargetId> = shared.contexts.keys().copied().collect();
+        let lanes = targets.iter().map(|&target| (target, Lanes::new(settings.connections_max))).collect();
+        Self { shared, pool, threads: settings.threads.max(1), lanes, targets, turn: 0, ended: unbounded() }
+    }
+
+    fn run(mut self, stopped: &Receiver<()>) {
+        let work = self.shared.queue.work().clone();
+        let ended = self.ended.1.clone();
+        loop {
+            let due = self.shared.queue.next_due(&self.targets);
+            self.start_batches();
+            let wait = due.map_or(IDLE, |due| due.since(self.shared.clock.now()).max(Duration::from_millis(1)));
+            crossbeam_channel::select! {
+                recv(stopped) -> _ => break,
+                recv(ended) -> ended => if let Ok(ended) = ended { self.note_end(&ended) },
+                recv(work) -> _ => {}
+                default(wait.min(IDLE)) => {}
+            }
+        }
+        self.drain();
+    }
+
+    fn in_flight(&self) -> usize {
+        self.lanes.values().map(Lanes::in_flight).sum()
+    }
+
+    fn note_end(&mut self, ended: &Ended) {
+        let now = self.shared.clock.now();
+        if let Some(lanes) = self.lanes.get_mut(&ended.target) {
+            lanes.ended(ended.lane, ended.busy, now);
+        }
+    }
+
+    fn start_batches(&mut self) {
+        self.turn = self.turn.wrapping_add(1);
+        let count = self.targets.len();
+        for lane in [Lane::Small, Lane::Large] {
+            for n in 0..count {
+                let Some(&target) = self.targets.get((self.turn + n) % count.max(1)) else { continue };
+                while self.may_start(target, lane) {
+                    let Some(batch) = self.shared.queue.claim(target, lane) else { break };
+                    self.start(batch);
+                }
+            }
+        }
+    }
+
+    /// A free worker, a free connection, and one worker left for each target that has none.
+    fn may_start(&self, target: TargetId, lane: Lane) -> bool {
+        let Some(lanes) = self.lanes.get(&target) else { return false };
+        let free = self.threads.saturating_sub(self.in_flight());
+        let without = self.lanes.values().filter(|lanes| lanes.in_flight() == 0).count();
+        lanes.may_start(lane) && free > 0 && (lanes.in_flight() == 0 || free > without)
+    }
+
+    fn start(&mut self, batch: Batch) {
+        if let Some(lanes) = self.lanes.get_mut(&batch.target) {
+            lanes.started(batch.lane);
+        }
+        self.shared.in_flight.fetch_add(1, Ordering::SeqCst);
+        let shared = Arc::clone(&self.shared);
+        let ended = self.ended.0.clone();
+        self.pool.spawn(move || {
+            let (target, lane) = (batch.target, batch.lane);
+            let busy = work(&shared, &batch);
+            shared.in_flight.fetch_sub(1, Ordering::SeqCst);
+            // Nobody listens any more only when the dispatcher is gone.
+            let _ = ended.send(Ended { target, lane, busy });
+        });
+    }
+
+    /// Waits for what is in flight, and ends it when the grace time is over.
+    fn drain(&mut self) {
+        let started = monotonic();
+        let ended = self.ended.1.clone();
+        while self.in_flight() > 0 && started.elapsed() < STOP_GRACE + STOP_DEADLINE {
+            if started.elapsed() >= STOP_GRACE {
+                self.shared.stop.raise();
+            }
+            if let Ok(ended) = ended.recv_timeout(Duration::from_millis(100)) {
+                self.note_end(&ended);
+            }
+        }
+        self.shared.stop.raise();
+        if self.in_flight() > 0 {
+            warn!("{} rsync runs have not ended; their jobs stay in the queue", self.in_flight());
+        }
+    }
+}
+
+/// Runs a batch and gives it back to the queue. Returns whether the target was out of connections.
+fn work(shared: &Shared, batch: &Batch) -> bool {
+    let Some(context) = shared.contexts.get(&batch.target) else { return false };
+    let name = context.target.name();
+    let started = monotonic();
+    let report = catch_unwind(AssertUnwindSafe(|| execute(context, batch.lane, &batch.jobs, &shared.stop)));
+    let report = report.unwrap_or_else(|_| {
+        let broken = JobError::new(None, "syncq itself failed on this batch; please report it with the log");
+        let verdicts = batch.jobs.iter().map(|job| (job.path.clone(), Verdict::Failed(broken.clone()))).collect();
+        BatchReport { verdicts, ..BatchReport::default() }
+    });
+    debug!(
+        target: "syncq::batch",
+        "{name}: {} jobs in {} runs, {} ms", batch.jobs.len(), report.runs, started.elapsed().as_millis()
+    );
+    if let Some(path) = &report.last_path {
+        let mut last_paths = shared.last_paths.lock().unwrap_or_else(PoisonError::into_inner);
+        last_paths.insert(batch.target, path.clone());
+    }
+    log_failures(&name, &report);
+    let busy = report.trouble.as_ref().is_some_and(|trouble| trouble.class == TroubleClass::Busy);
+    let reached = report.trouble.is_none() && report.runs > 0 && !shared.stop.is_raised();
+    let result = BatchResult { verdicts: report.verdicts, found: Vec::new(), trouble: report.trouble, reached };
+    match shared.queue.finish(batch, result) {
+        Some(TargetEvent::Trouble { trouble, probe_at }) => {
+            let retry = shown_wait(probe_at, shared.clock.now());
+            warn!("{name}: {}; its jobs are kept, next try in {retry}", trouble.message);
+            if let Some(hint) = trouble.hint {
+                warn!("{name}: hint: {hint}");
+            }
+            if let Some(command) = trouble.command {
+                warn!("{name}: command: {command}");
+            }
+        }
+        Some(TargetEvent::Recovered { after }) => {
+            info!("{name}: back after {}", humantime::format_duration(Duration::from_secs(after.as_secs())));
+        }
+        None => {}
+    }
+    busy
+}
+
+fn shown_wait(until: Timestamp, now: Timestamp) -> String {
+    humantime::format_duration(Duration::from_millis(until.since(now).as_millis() as u64 / 100 * 100)).to_string()
+}
+
+fn log_failures(name: &str, report: &BatchReport) {
+    let failed = report.verdicts.iter().filter_map(|(path, verdict)| match verdict {
+        Verdict::Failed(error) => Some((path, error)),
+        _ => None,
+    });
+    let all: Vec<_> = failed.collect();
+    for (path, error) in all.iter().take(FAILURES_LOGGED_MAX) {
+        warn!("{name}: cannot mirror {path}: {error}; it is tried again");
+    }
+    if all.len() > FAILURES_LOGGED_MAX {
+        warn!("{name}: {} more paths failed; see `syncq list`", all.len() - FAILURES_LOGGED_MAX);
+    }
+    for failed in &report.commands_failed {
+        warn!("{name}: {}; command: {}", failed.message, failed.command);
+    }
+}

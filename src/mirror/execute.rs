@@ -1,0 +1,432 @@
+//! Carries a batch of jobs through: plan, run, read the outcome, and where that is not enough fall back, verify or
+//! halve until every job has exactly one verdict.
+//!
+//! Deliberately absent: when and on which thread a batch runs (`dispatch`), and what a verdict does to a job (the
+//! queue).
+
+use std::collections::BTreeSet;
+use std::io;
+
+use super::command::{Mode, arguments, list, pasteable, probe_arguments};
+use super::context::TargetContext;
+use super::expand;
+use super::look::{Presence, Source};
+use super::outcome::{Outcome, Paths, classify};
+use super::plan::{Deletion, Plan, Run, RunKind, deletion_refused, plan};
+use super::run::{End, Ended, RSYNC, run};
+use super::says::difference;
+use super::stop::StopSignal;
+use super::trouble::{Fallback, trouble};
+use crate::model::{ClaimedJob, JobError, Lane, RelPath, Scope, TargetTrouble, TroubleClass, Verdict};
+
+/// A batch starts at most so many rsyncs; what is undecided then is released. Halving a batch of 1,000 down to one
+/// guilty path takes about 20.
+const RUNS_MAX: u32 = 64;
+
+/// How often a batch is planned anew because the other side lacks an option. There are three such options.
+const ROUNDS_MAX: u32 = 4;
+
+/// Of a dry run so much output is kept. What does not fit counts as differing.
+pub(super) const DRY_OUTPUT_BYTES_MAX: usize = 32 << 20;
+
+/// A file larger than this may fail for lack of room while the target still takes others.
+const SMALL_BYTES_MAX: u64 = 64 << 10;
+
+/// Of the command lines that failed so many are reported.
+const COMMANDS_FAILED_MAX: usize = 4;
+
+/// What became of a batch.
+#[derive(Debug, Default)]
+pub struct BatchReport {
+    /// Exactly one for each job, in the order in which the jobs were given.
+    pub verdicts: Vec<(RelPath, Verdict)>,
+    /// Why the target (or the source) lets nothing through at present.
+    pub trouble: Option<TargetTrouble>,
+    /// How many rsyncs were started.
+    pub runs: u32,
+    /// A path that this batch made equal.
+    pub last_path: Option<RelPath>,
+    /// Command lines of runs that failed, for the log; at most [`COMMANDS_FAILED_MAX`].
+    pub commands_failed: Vec<FailedCommand>,
+}
+
+/// A run that did not end well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedCommand {
+    /// The line to paste into a shell.
+    pub command: String,
+    /// What went wrong, in one line.
+    pub message: String,
+}
+
+/// Makes the target equal to the source at the paths of `jobs`.
+pub fn execute(ctx: &TargetContext, lane: Lane, jobs: &[ClaimedJob], stop: &StopSignal) -> BatchReport {
+    let mut batch = Batch {
+        ctx,
+        lane,
+        jobs,
+        stop,
+        rules: ctx.filter.rsync_rules(),
+        verdicts: vec![None; jobs.len()],
+        report: BatchReport::default(),
+    };
+    batch.work();
+    batch.into_report()
+}
+
+/// Asks whether the target can be reached and lets us in, by a run that transfers nothing.
+pub fn probe(ctx: &TargetContext, stop: &StopSignal) -> Result<(), TargetTrouble> {
+    ctx.identity.check(&ctx.root)?;
+    let mode = Mode {
+        lane: Lane::Small,
+        deletion: ctx.capabilities.deletion(ctx.target.options.delete),
+        mkpath: ctx.capabilities.makes_path(),
+        rules: &[],
+        dry: false,
+    };
+    let args = probe_arguments(&ctx.target, mode);
+    let nothing = Run { kind: RunKind::Flat, origin: crate::model::Origin::Scan, entries: Vec::new() };
+    let ended = run(&ctx.program, &ctx.root, &args, b"", 0, stop).map_err(|error| cannot_start(&error))?;
+    match classify(&ended, &nothing, &ctx.prefixes) {
+        Outcome::Target(found) | Outcome::Split(found) | Outcome::NoRoom { trouble: found, .. } => {
+            Err(TargetTrouble { command: Some(pasteable(&ctx.root, &args, &nothing)), ..found })
+        }
+        // It answers; what it lacks or fails at is for a batch to find out.
+        Outcome::Done | Outcome::Paths(_) | Outcome::Fallback(_) | Outcome::Void => Ok(()),
+    }
+}
+
+/// Whether a batch goes on after a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flow {
+    Continue,
+    /// The plan was made for a target that can do more.
+    Replan,
+    /// Nothing more can be done for this batch.
+    Halt,
+}
+
+/// A batch at work.
+pub(super) struct Batch<'a> {
+    pub(super) ctx: &'a TargetContext,
+    lane: Lane,
+    pub(super) jobs: &'a [ClaimedJob],
+    stop: &'a StopSignal,
+    rules: Vec<std::ffi::OsString>,
+    verdicts: Vec<Option<Verdict>>,
+    report: BatchReport,
+}
+
+impl Batch<'_> {
+    fn work(&mut self) {
+        for _ in 0..ROUNDS_MAX {
+            let undecided: Vec<usize> =
+                self.verdicts.iter().enumerate().filter(|(_, v)| v.is_none()).map(|(at, _)| at).collect();
+            if undecided.is_empty() || !self.may_run() {
+                return;
+            }
+            let mut source = Source::new(&self.ctx.root);
+            let Plan { runs, settled } =
+                plan(self.jobs, &undecided, self.lane, self.ctx.limits, self.deletion(), &mut |path| source.look(path));
+            for (job, verdict) in settled {
+                self.settle(job, verdict);
+            }
+            let mut flow = Flow::Continue;
+            for run in runs {
+                flow = self.drive(run);
+                if flow != Flow::Continue {
+                    break;
+                }
+            }
+            if flow != Flow::Replan {
+                return;
+            }
+        }
+    }
+
+    fn drive(&mut self, run: Run) -> Flow {
+        if self.empties_the_target(&run) {
+            return Flow::Halt;
+        }
+        let lists = matches!(run.kind, RunKind::Level | RunKind::Tree);
+        if lists && self.ctx.filter.has_expressions() { expand::drive(self, &run) } else { self.attempt(run) }
+    }
+
+    /// Runs rsync for `run` and settles its jobs, halving where one path sinks all.
+    pub(super) fn attempt(&mut self, run: Run) -> Flow {
+        let mut halves = vec![run];
+        while let Some(run) = halves.pop() {
+            if run.entries.is_empty() {
+                continue;
+            }
+            let Some((ended, command)) = self.start(&run, false) else { return Flow::Halt };
+            let outcome = classify(&ended, &run, &self.ctx.prefixes);
+            let flow = match outcome {
+                Outcome::Done => {
+                    self.settle_rest(&run, &Paths::default());
+                    Flow::Continue
+                }
+                Outcome::Paths(paths) => self.partial(run, paths, command, &mut halves),
+                Outcome::Target(found) if self.is_void(&ended) => {
+                    drop(found);
+                    Flow::Halt
+                }
+                Outcome::Target(found) => self.halt(found, command),
+                Outcome::Split(found) => self.split(run, found, command, &mut halves),
+                Outcome::NoRoom { entry, trouble } => self.no_room(&run, entry, trouble, command),
+                Outcome::Fallback(fallback) => self.fall_back(fallback, command, &ended),
+                Outcome::Void => Flow::Halt,
+            };
+            if flow != Flow::Continue {
+                return flow;
+            }
+        }
+        Flow::Continue
+    }
+
+    /// Some paths failed; the rest is done, if rsync said enough to know.
+    fn partial(&mut self, run: Run, mut paths: Paths, command: String, halves: &mut Vec<Run>) -> Flow {
+        let message = paths.failed.values().next().or(paths.unattributed.as_ref()).map(|error| error.message.clone());
+        if let Some(message) = message {
+            self.note(command, message);
+        }
+        if let Some(error) = paths.unattributed.take() {
+            if run.entries.len() == 1 {
+                paths.failed.entry(0).or_insert(error);
+            } else {
+                match self.verify(&run) {
+                    Ok(differing) => {
+                        for at in differing {
+                            paths.failed.entry(at).or_insert_with(|| error.clone());
+                        }
+                    }
+                    Err(Flow::Continue) => {
+                        let (first, second) = run.halves();
+                        halves.extend([second, first]);
+                        return Flow::Continue;
+                    }
+                    Err(flow) => return flow,
+                }
+            }
+        }
+        self.settle_rest(&run, &paths);
+        Flow::Continue
+    }
+
+    /// Gives every job of the run its verdict: done, unless `paths` says otherwise.
+    fn settle_rest(&mut self, run: &Run, paths: &Paths) {
+        let deletes = matches!(run.kind, RunKind::Level | RunKind::Tree);
+        for (at, entry) in run.entries.iter().enumerate() {
+            for &job in &entry.jobs {
+                let scope = self.jobs.get(job).map_or(Scope::Entry, |job| job.scope);
+                let verdict = if let Some(error) = paths.failed.get(&at) {
+                    Verdict::Failed(error.clone())
+                } else if paths.vanished.contains(&at) || (deletes && paths.deletions_skipped) {
+                    Verdict::LookAgain(scope)
+                } else if deletes && self.deletion() == Deletion::Refused {
+                    Verdict::Failed(deletion_refused())
+                } else {
+                    Verdict::Done
+                };
+                if verdict == Verdict::Done {
+                    self.report.last_path = Some(entry.path.clone());
+                }
+                self.settle(job, verdict);
+            }
+        }
+    }
+
+    /// Asks rsync which entries still differ. `Err(Continue)`: it cannot tell.
+    fn verify(&mut self, run: &Run) -> Result<BTreeSet<usize>, Flow> {
+        let Some((ended, _)) = self.start(run, true) else { return Err(Flow::Halt) };
+        if ended.end == End::Stopped {
+            return Err(Flow::Halt);
+        }
+        if ended.stdout.is_cut() || !matches!(ended.end, End::Exit(0 | 23 | 24)) {
+            return Err(Flow::Continue);
+        }
+        let output = ended.stdout.bytes();
+        let names = output.split(|&b| b == b'\n').filter_map(difference);
+        let paths: BTreeSet<RelPath> = names.filter_map(|(name, _)| expand::to_path(&name)).collect();
+        let differs =
+            |at: &usize| run.entries.get(*at).is_some_and(|entry| paths.iter().any(|path| run.reaches(entry, path)));
+        Ok((0..run.entries.len()).filter(differs).collect())
+    }
+
+    /// The batch died. If the target is well, one path is to blame: alone it fails, among others it is searched for.
+    fn split(&mut self, run: Run, found: TargetTrouble, command: String, halves: &mut Vec<Run>) -> Flow {
+        if self.stop.is_raised() {
+            return Flow::Halt;
+        }
+        self.report.runs += 1;
+        if let Err(trouble) = probe(self.ctx, self.stop) {
+            return self.halt(trouble, command);
+        }
+        self.note(command, found.message.clone());
+        if let [only] = run.entries.as_slice() {
+            for &job in &only.jobs {
+                self.settle(job, Verdict::Failed(JobError::new(found.code, found.message.clone())));
+            }
+            return Flow::Continue;
+        }
+        let (first, second) = run.halves();
+        halves.extend([second, first]);
+        Flow::Continue
+    }
+
+    /// A large file may be too large for a target that has room for others; when a small one does not fit, nothing
+    /// does.
+    fn no_room(&mut self, run: &Run, entry: Option<usize>, trouble: TargetTrouble, command: String) -> Flow {
+        let guilty = match (entry, run.entries.as_slice()) {
+            (None, [only]) => Some(only),
+            (Some(at), entries) => entries.get(at),
+            (None, _) => None,
+        };
+        let Some(guilty) =
+            guilty.filter(|entry| matches!(entry.presence, Presence::File { size } if size > SMALL_BYTES_MAX))
+        else {
+            return self.halt(trouble, command);
+        };
+        for &job in &guilty.jobs {
+            self.settle(job, Verdict::Failed(JobError::new(trouble.code, trouble.message.clone())));
+        }
+        self.note(command, trouble.message);
+        Flow::Halt
+    }
+
+    fn fall_back(&mut self, fallback: Fallback, command: String, ended: &Ended) -> Flow {
+        if self.ctx.capabilities.learn(fallback) {
+            return Flow::Replan;
+        }
+        let said = super::trouble::first_words(&ended.stderr.bytes());
+        let hint = "check the rsync versions on both sides and `refuse options` in rsyncd.conf";
+        self.halt(trouble(TroubleClass::Misconfigured, None, "the target lacks a needed option", &said, hint), command)
+    }
+
+    /// Starts one rsync, if the root still is what it was. `None`: nothing was started and the batch is over.
+    pub(super) fn start(&mut self, planned: &Run, dry: bool) -> Option<(Ended, String)> {
+        if !self.may_run() || self.report.runs >= RUNS_MAX {
+            return None;
+        }
+        let mode = Mode {
+            lane: self.lane,
+            deletion: self.deletion(),
+            mkpath: self.ctx.capabilities.makes_path(),
+            // With expressions rsync lists nothing by itself, except to find what it would delete: unfiltered, since
+            // the expressions decide.
+            rules: if dry && self.ctx.filter.has_expressions() { &[] } else { &self.rules },
+            dry,
+        };
+        let args = arguments(&self.ctx.target, planned, mode);
+        let stdout_bytes_max = if dry { DRY_OUTPUT_BYTES_MAX } else { 0 };
+        self.report.runs += 1;
+        match run(&self.ctx.program, &self.ctx.root, &args, &list(planned), stdout_bytes_max, self.stop) {
+            Ok(ended) => Some((ended, pasteable(&self.ctx.root, &args, planned))),
+            Err(error) => {
+                // A root that went away in this moment looks like a missing program.
+                self.report.trouble =
+                    Some(self.ctx.identity.check(&self.ctx.root).err().unwrap_or_else(|| cannot_start(&error)));
+                None
+            }
+        }
+    }
+
+    fn may_run(&mut self) -> bool {
+        if self.stop.is_raised() {
+            return false;
+        }
+        match self.ctx.identity.check(&self.ctx.root) {
+            Ok(()) => true,
+            Err(trouble) => {
+                self.report.trouble = Some(trouble);
+                false
+            }
+        }
+    }
+
+    /// Refuses a level or tree run on an empty root: a source that lost its mount point's content in place (the
+    /// identity is the same) would empty the mirror.
+    fn empties_the_target(&mut self, run: &Run) -> bool {
+        let whole = matches!(run.kind, RunKind::Level | RunKind::Tree)
+            && self.ctx.target.options.delete
+            && run.entries.iter().any(|entry| entry.path.is_root());
+        let empty = || std::fs::read_dir(&self.ctx.root).is_ok_and(|mut entries| entries.next().is_none());
+        if !whole || !empty() {
+            return false;
+        }
+        let hint = "mount the source, or delete the target's content by hand if it is meant to be empty";
+        let shown = self.ctx.root.display().to_string();
+        let meaning = "the source directory is empty, the target was not emptied";
+        self.report.trouble = Some(trouble(TroubleClass::Source, None, meaning, &shown, hint));
+        true
+    }
+
+    /// Whether a run that looks as if somebody ended it was ended by our own stop, sent to the whole service.
+    fn is_void(&self, ended: &Ended) -> bool {
+        self.stop.is_raised() && matches!(ended.end, End::Signal(_) | End::Exit(19 | 20))
+    }
+
+    pub(super) fn halt(&mut self, trouble: TargetTrouble, command: String) -> Flow {
+        self.note(command.clone(), trouble.message.clone());
+        self.report.trouble = Some(TargetTrouble { command: Some(command), ..trouble });
+        Flow::Halt
+    }
+
+    pub(super) fn note(&mut self, command: String, message: String) {
+        if self.report.commands_failed.len() < COMMANDS_FAILED_MAX {
+            self.report.commands_failed.push(FailedCommand { command, message });
+        }
+    }
+
+    pub(super) fn deletion(&self) -> Deletion {
+        self.ctx.capabilities.deletion(self.ctx.target.options.delete)
+    }
+
+    /// Keeps the worse of two verdicts: a job may stand behind several list entries.
+    pub(super) fn settle(&mut self, job: usize, verdict: Verdict) {
+        let rank = |verdict: &Verdict| match verdict {
+            Verdict::Done => 0,
+            Verdict::LookAgain(_) => 1,
+            Verdict::Large | Verdict::Released => 2,
+            Verdict::Failed(_) => 3,
+        };
+        if let Some(kept) = self.verdicts.get_mut(job)
+            && kept.as_ref().is_none_or(|kept| rank(kept) < rank(&verdict))
+        {
+            *kept = Some(verdict);
+        }
+    }
+
+    /// Takes a job's verdict back, since more has to be done for it.
+    pub(super) fn reopen(&mut self, job: usize) {
+        if let Some(verdict) = self.verdicts.get_mut(job) {
+            verdict.take_if(|verdict| *verdict == Verdict::Done);
+        }
+    }
+
+    fn into_report(self) -> BatchReport {
+        let Self { jobs, verdicts, mut report, .. } = self;
+        let decided = jobs.iter().zip(verdicts);
+        report.verdicts =
+            decided.map(|(job, verdict)| (job.path.clone(), verdict.unwrap_or(Verdict::Released))).collect();
+        report
+    }
+}
+
+fn cannot_start(error: &io::Error) -> TargetTrouble {
+    let (meaning, hint) = match error.kind() {
+        io::ErrorKind::NotFound => ("rsync is not installed", "install rsync, or put it into PATH"),
+        io::ErrorKind::PermissionDenied => ("rsync may not be started", "check the rsync in PATH"),
+        _ => {
+            let meaning = "rsync cannot be started";
+            return trouble(
+                TroubleClass::Unavailable,
+                None,
+                meaning,
+                &error.to_string(),
+                "check process and memory limits",
+            );
+        }
+    };
+    trouble(TroubleClass::Misconfigured, None, meaning, &format!("{RSYNC}: {error}"), hint)
+}

@@ -1,0 +1,94 @@
+//! Looks at the source: what stands at a path now. The only part of planning that performs I/O.
+//!
+//! Each path and each of its ancestors is looked at once per batch and never through a symbolic link: below the root
+//! a link is an entry of its own, whatever it points to.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::model::RelPath;
+
+/// What stands at a path of the source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    Missing,
+    Directory,
+    File {
+        size: u64,
+    },
+    /// A symbolic link, fifo, socket or device; also what could not be looked at, so that rsync meets the same
+    /// obstacle and names it.
+    Other,
+}
+
+/// Remembers what it has seen, so that a batch is planned on one picture of the tree.
+#[derive(Debug)]
+pub struct Source {
+    root: PathBuf,
+    seen: HashMap<RelPath, Presence>,
+}
+
+impl Source {
+    pub fn new(root: &Path) -> Self {
+        Self { root: root.to_path_buf(), seen: HashMap::new() }
+    }
+
+    /// Tells what stands at `path`. Below anything that is not a directory nothing stands.
+    pub fn look(&mut self, path: &RelPath) -> Presence {
+        if let Some(presence) = self.seen.get(path) {
+            return *presence;
+        }
+        let presence = match path.parent() {
+            // The root is the operator's to choose, a link included; its identity is checked elsewhere.
+            None => Presence::Directory,
+            Some(parent) => match self.look(&parent) {
+                Presence::Directory => present(&path.under(&self.root)),
+                Presence::Missing | Presence::File { .. } | Presence::Other => Presence::Missing,
+            },
+        };
+        self.seen.insert(path.clone(), presence);
+        presence
+    }
+}
+
+fn present(path: &Path) -> Presence {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => Presence::Directory,
+        Ok(found) if found.is_file() => Presence::File { size: found.len() },
+        Ok(_) => Presence::Other,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Presence::Missing
+        }
+        Err(_) => Presence::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> RelPath {
+        RelPath::new(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn nothing_stands_behind_a_symlink() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("real/sub")).unwrap();
+        std::fs::write(dir.path().join("real/f"), b"12345").unwrap();
+        std::os::unix::fs::symlink("real", dir.path().join("link")).unwrap();
+        let mut source = Source::new(dir.path());
+        for (name, expected) in [
+            ("", Presence::Directory),
+            ("real", Presence::Directory),
+            ("real/f", Presence::File { size: 5 }),
+            ("real/f/x", Presence::Missing),
+            ("link", Presence::Other),
+            ("link/f", Presence::Missing),
+            ("gone/deep/er", Presence::Missing),
+        ] {
+            assert_eq!(source.look(&path(name)), expected, "{name}");
+        }
+    }
+}

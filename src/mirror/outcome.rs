@@ -1,0 +1,272 @@
+//! Decides what an ended run means, from its exit code and its words together. Pure.
+//!
+//! Success is only what nothing contradicts: standard error is read at exit code 0 too. A failure that names its
+//! paths fails those alone; one that names none is reported as such, and the executor finds the guilty.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::plan::Run;
+use super::run::{End, Ended};
+use super::says::{About, Line, lines};
+use super::trouble::{Fallback, Remedy, first_words, printable, remedy, trouble, unknown};
+use crate::model::{Destination, JobError, RelPath, TargetTrouble, TroubleClass};
+
+/// What a run came to. Entries are indices into the run's list.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Done,
+    Paths(Paths),
+    /// The target's fault: nothing is known of any path.
+    Target(TargetTrouble),
+    /// The whole batch died, perhaps of one path. If the target itself is well, halves tell which.
+    Split(TargetTrouble),
+    /// There was no room for this entry (for some entry, if none is named).
+    NoRoom {
+        entry: Option<usize>,
+        trouble: TargetTrouble,
+    },
+    Fallback(Fallback),
+    /// We ended it ourselves.
+    Void,
+}
+
+/// A run that ended with work undone. What is not mentioned is done, unless `unattributed` says that a failure could
+/// not be assigned.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Paths {
+    pub failed: BTreeMap<usize, JobError>,
+    pub vanished: BTreeSet<usize>,
+    pub unattributed: Option<JobError>,
+    /// rsync gave up deleting: what was to be deleted by level or tree is still there.
+    pub deletions_skipped: bool,
+}
+
+/// The prefixes under which rsync names what the list calls `./path`.
+#[derive(Debug, Clone, Default)]
+pub struct Prefixes(Vec<Vec<u8>>);
+
+impl Prefixes {
+    /// `root` under all the names that it has (symbolic links resolved or not), and the destination.
+    pub fn new(roots: &[&Path], destination: &Destination) -> Self {
+        let mut prefixes: Vec<Vec<u8>> = roots.iter().map(|root| root.as_os_str().as_bytes().to_vec()).collect();
+        match destination {
+            Destination::Local(path) | Destination::Ssh { path, .. } => {
+                prefixes.push(path.as_os_str().as_bytes().to_vec());
+            }
+            Destination::Daemon { module, .. } => {
+                let inside = module.as_bytes().splitn(2, |&b| b == b'/').nth(1).unwrap_or_default();
+                prefixes.push([b"/", inside].concat());
+            }
+        }
+        for prefix in &mut prefixes {
+            while prefix.last() == Some(&b'/') {
+                prefix.pop();
+            }
+        }
+        prefixes.retain(|prefix| !prefix.is_empty());
+        Self(prefixes)
+    }
+
+    /// What `name` may be relative to the root, likeliest first.
+    fn relative(&self, name: &[u8]) -> Vec<RelPath> {
+        let inside = self.0.iter().filter_map(|prefix| name.strip_prefix(&prefix[..]));
+        let inside = inside.filter(|rest| rest.is_empty() || rest.starts_with(b"/"));
+        inside.chain([name]).filter_map(to_path).collect()
+    }
+}
+
+fn to_path(name: &[u8]) -> Option<RelPath> {
+    let mut name = name;
+    while let Some(rest) = name.strip_prefix(b"/").or_else(|| name.strip_prefix(b"./")) {
+        name = rest;
+    }
+    let name = name.strip_suffix(b"/.").unwrap_or(name);
+    let name = if name == b"." { b"" } else { name };
+    RelPath::new(name.strip_suffix(b"/").unwrap_or(name)).ok()
+}
+
+/// Reads what became of `run`.
+pub fn classify(ended: &Ended, run: &Run, prefixes: &Prefixes) -> Outcome {
+    let stderr = ended.stderr.bytes();
+    let code = match ended.end {
+        End::Stopped => return Outcome::Void,
+        End::Signal(_) | End::Stalled => return Outcome::Target(unknown(ended.end, &stderr)),
+        End::Exit(code) => code,
+    };
+    if let Some(trouble) = target_wide(code, &stderr) {
+        return Outcome::Target(trouble);
+    }
+    match code {
+        0 | 23 | 24 | 25 => {
+            let paths = paths(code, &stderr, ended.stderr.is_cut(), run, prefixes);
+            if paths == Paths::default() { Outcome::Done } else { Outcome::Paths(paths) }
+        }
+        _ => whole(code, &stderr, run, prefixes),
+    }
+}
+
+/// Failures of single paths that are the target's: nothing else would fare better there.
+fn target_wide(code: i32, stderr: &[u8]) -> Option<TargetTrouble> {
+    for line in lines(stderr).filter(|line| line.about == About::Failure && !line.is_senders()) {
+        let (meaning, hint) = match line.errno {
+            // A write (11) may have been one too large for what is left; a new name is never too large.
+            Some(28) if code != 11 => ("the target is full", "make room on the target (check `df -i` too)"),
+            Some(122) if code != 11 => ("the target's quota is used up", "make room on the target or raise the quota"),
+            Some(30) => ("the target's file system is read-only", "remount it writable, and look for disk errors"),
+            _ => continue,
+        };
+        return Some(trouble(TroubleClass::Unavailable, Some(code), meaning, &printable(&line.text()), hint));
+    }
+    None
+}
+
+/// A run that failed as a whole.
+fn whole(code: i32, stderr: &[u8], run: &Run, prefixes: &Prefixes) -> Outcome {
+    if code == 11
+        && let Some(line) = lines(stderr).find(|line| matches!(line.errno, Some(28 | 122)))
+    {
+        let entry = find(&line, run, prefixes).and_then(|hits| hits.first().copied());
+        let hint = "make room on the target";
+        let said = printable(&line.text());
+        let trouble = trouble(TroubleClass::Unavailable, Some(code), "the target is full", &said, hint);
+        return Outcome::NoRoom { entry, trouble };
+    }
+    match remedy(code, stderr) {
+        Some((Remedy::Fallback(fallback), _)) => Outcome::Fallback(fallback),
+        // A stream may break since one path broke the other side.
+        Some((Remedy::Trouble(TroubleClass::Unavailable), Some(trouble))) if matches!(code, 12 | 22) => {
+            Outcome::Split(trouble)
+        }
+        Some((Remedy::Trouble(_), Some(trouble))) => Outcome::Target(trouble),
+        _ if matches!(code, 11 | 12 | 22) => Outcome::Split(unknown(End::Exit(code), stderr)),
+        _ => Outcome::Target(unknown(End::Exit(code), stderr)),
+    }
+}
+
+/// A run that went through: who failed, who vanished.
+fn paths(code: i32, stderr: &[u8], cut: bool, run: &Run, prefixes: &Prefixes) -> Paths {
+    let mut paths = Paths::default();
+    for line in lines(stderr) {
+        let error = || JobError::new(Some(code), explained(&line));
+        match line.about {
+            About::Noise => {}
+            About::DeletionsSkipped => paths.deletions_skipped = true,
+            About::DeletionsLimited => {
+                let message = format!("--max-delete in the params stopped the deletion: {}", printable(&line.text()));
+                paths.unattributed = Some(JobError::new(Some(code), message));
+            }
+            About::Vanished => match find(&line, run, prefixes) {
+                Some(hits) => paths.vanished.extend(hits),
+                None => paths.unattributed = Some(error()),
+            },
+            About::Failure | About::Attributes => match find(&line, run, prefixes) {
+                Some(hits) => {
+                    for hit in hits {
+                        paths.failed.entry(hit).or_insert_with(error);
+                    }
+                }
+                // With 0 rsync counts nothing as failed, and a line that names no path of ours is a warning.
+                None if code != 0 => paths.unattributed = Some(error()),
+                None => {}
+            },
+        }
+    }
+    let explained = lines(stderr).any(|line| line.about != About::Noise);
+    if cut || (code == 23 && !explained) || (code == 25 && paths.unattributed.is_none()) {
+        paths.unattributed.get_or_insert_with(|| JobError::new(Some(code), first_words(stderr)));
+    }
+    if code == 24 && paths.vanished.is_empty() && paths.unattributed.is_none() {
+        // Something vanished and its name was lost: everything is looked at again.
+        paths.vanished.extend(0..run.entries.len());
+    }
+    paths
+}
+
+/// The entries that a message is about. `None`: it names nothing of ours. Empty: an unlisted parent directory.
+fn find(line: &Line<'_>, run: &Run, prefixes: &Prefixes) -> Option<Vec<usize>> {
+    let names = line.names();
+    let known: Vec<RelPath> = names.iter().flat_map(|name| prefixes.relative(name)).collect();
+    let direct = known.iter().map(|path| reached(run, path)).find(|hits| !hits.is_empty());
+    if let Some(hits) = direct.or_else(|| known.iter().find_map(|path| unmasked(run, path))) {
+        return Some(hits);
+    }
+    // A parent that could not be made or entered takes down what is below it; its times do not.
+    for path in &known {
+        let below = run.entries.iter().enumerate().filter(|(_, entry)| path.is_ancestor_of(&entry.path));
+        let below: Vec<usize> = below.map(|(at, _)| at).collect();
+        if !below.is_empty() {
+            return Some(if line.about == About::Attributes { Vec::new() } else { below });
+        }
+    }
+    // An absolute name below an unknown directory (ssh to a home directory, a chroot): the end of it decides.
+    known.iter().find_map(|path| by_suffix(run, path))
+}
+
+fn reached(run: &Run, path: &RelPath) -> Vec<usize> {
+    let hits = run.entries.iter().enumerate().filter(|(_, entry)| run.reaches(entry, path));
+    hits.map(|(at, _)| at).collect()
+}
+
+/// Takes `path` for a temporary file (`.name.XXXXXX`) and looks for what it was to become.
+fn unmasked(run: &Run, path: &RelPath) -> Option<Vec<usize>> {
+    let name = path.name();
+    let dot = name.iter().rposition(|&b| b == b'.').filter(|&dot| dot > 0)?;
+    let (stem, suffix) = (name.get(..dot)?, name.get(dot + 1..)?);
+    if !(4..=8).contains(&suffix.len()) || !suffix.iter().all(u8::is_ascii_alphanumeric) {
+        return None;
+    }
+    let parent = path.parent()?;
+    for stem in [stem.strip_prefix(b"."), Some(stem)].into_iter().flatten().filter(|stem| !stem.is_empty()) {
+        let hits = reached(run, &parent.join(stem));
+        if !hits.is_empty() {
+            return Some(hits);
+        }
+        // rsync shortens the name of a temporary file that would be too long.
+        const LONG_BYTES_MIN: usize = 240;
+        let shortened = |entry: &RelPath| {
+            entry.parent().as_ref() == Some(&parent)
+                && entry.name().len() >= LONG_BYTES_MIN
+                && entry.name().starts_with(stem)
+        };
+        let long = run.entries.iter().enumerate().filter(|(_, entry)| shortened(&entry.path));
+        let hits: Vec<usize> = long.map(|(at, _)| at).collect();
+        if hits.len() == 1 {
+            return Some(hits);
+        }
+    }
+    None
+}
+
+fn by_suffix(run: &Run, path: &RelPath) -> Option<Vec<usize>> {
+    let components: Vec<&[u8]> = path.components().collect();
+    (1..components.len()).find_map(|start| {
+        let suffix = RelPath::new(&components.get(start..)?.join(&b'/')).ok()?;
+        let hits = reached(run, &suffix);
+        if hits.is_empty() { unmasked(run, &suffix) } else { Some(hits) }
+    })
+}
+
+/// A path's failure in plain words, followed by rsync's own.
+fn explained(line: &Line<'_>) -> String {
+    let said = printable(&line.text());
+    let ours = line.is_senders();
+    let meaning = match line.errno {
+        Some(1 | 13) if ours => "syncq may not read it at the source",
+        Some(1 | 13) => "it may not be written on the target",
+        Some(5) if ours => "the source's disk cannot read it",
+        Some(5) => "the target's disk fails",
+        Some(36) => "the name is too long for the target",
+        Some(22 | 84 | 92) => "the target's file system cannot hold such a name or attribute",
+        Some(27) => "the file is too large for the target's file system",
+        _ if said.starts_with("could not make way") || said.starts_with("cannot delete non-empty") => {
+            "something else stands in its place on the target"
+        }
+        _ => return said,
+    };
+    format!("{meaning}: {said}")
+}
+
+#[cfg(test)]
+mod tests;

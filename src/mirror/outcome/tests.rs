@@ -1,0 +1,280 @@
+//! Tables of (exit code, standard error) as rsync 3.5.0 wrote them.
+
+use super::*;
+use crate::mirror::capture::Capture;
+use crate::mirror::look::Presence;
+use crate::mirror::plan::{Entry, RunKind};
+use crate::model::Origin;
+use TroubleClass::{Busy, Misconfigured, Source, Unavailable};
+
+fn flat(names: &[&str]) -> Run {
+    run(RunKind::Flat, names)
+}
+
+fn run(kind: RunKind, names: &[&str]) -> Run {
+    let entry = |name: &&str| Entry {
+        path: RelPath::new(name.as_bytes()).unwrap(),
+        presence: Presence::File { size: 1 },
+        jobs: Vec::new(),
+    };
+    Run { kind, origin: Origin::Scan, entries: names.iter().map(entry).collect() }
+}
+
+fn read(code: i32, stderr: &str, run: &Run) -> Outcome {
+    let mut kept = Capture::of_errors();
+    kept.push(stderr.as_bytes());
+    let module = Destination::Daemon { host: "h".into(), module: "m/sub".into() };
+    let prefixes = Prefixes::new(&[Path::new("/data/www")], &module);
+    classify(&Ended { end: End::Exit(code), stderr: kept, stdout: Capture::default() }, run, &prefixes)
+}
+
+#[test]
+fn the_targets_own_troubles() {
+    let run = flat(&["a", "b"]);
+    for (code, stderr, class, meaning) in [
+        (
+            1,
+            "ERROR: module is read only\nrsync error: syntax or usage error (code 1) at main.c(1185) [Receiver=3.5.0]\nrsync: [sender] read error: Connection reset by peer (104)",
+            Misconfigured,
+            "the module is read only",
+        ),
+        (
+            1,
+            "rsync: [sender] could not open password file x: No such file or directory (2)",
+            Misconfigured,
+            "the password file cannot",
+        ),
+        (1, "ERROR: password file must not be other-accessible", Misconfigured, "the password file is readable"),
+        (1, "rsync: --frobnicate: unknown option", Misconfigured, "rsync does not know"),
+        (1, "rsync: --mkpath: unknown option", Misconfigured, "the destination's parent"),
+        (2, "protocol version mismatch -- is your shell clean?", Misconfigured, "the remote shell prints"),
+        (
+            3,
+            "rsync: [sender] change_dir \"/data/www\" failed: No such file or directory (2)",
+            Source,
+            "the source directory",
+        ),
+        (
+            3,
+            "rsync: [Receiver] change_dir#3 \"/b\" failed: Permission denied (13)",
+            Unavailable,
+            "the target's directory",
+        ),
+        (
+            4,
+            "rsync: The server is configured to refuse --compress",
+            Misconfigured,
+            "the rsync server refuses an option",
+        ),
+        (4, "pre-xfer exec returned failure (256)", Unavailable, "the server's `pre-xfer exec`"),
+        (5, "@ERROR: max connections (1) reached -- try again later", Busy, "the rsync server has no connection"),
+        (5, "@ERROR: auth failed on module auth", Misconfigured, "the rsync server refuses user"),
+        (5, "@ERROR: Unknown module 'nope'", Misconfigured, "the rsync server has no module"),
+        (
+            5,
+            "@ERROR: access denied to deny from localhost (127.0.0.1)",
+            Misconfigured,
+            "the rsync server does not admit",
+        ),
+        (5, "@ERROR: chdir failed", Unavailable, "the module's directory"),
+        (5, "@ERROR: early exec failed", Unavailable, "the server's `early exec`"),
+        (
+            10,
+            "rsync: [sender] failed to connect to h (127.0.0.1): Connection refused (111)",
+            Unavailable,
+            "nothing listens",
+        ),
+        (
+            10,
+            "rsync: [sender] failed to connect to h (10.0.0.9): No route to host (113)",
+            Unavailable,
+            "the host cannot be reached",
+        ),
+        (10, "rsync: getaddrinfo: nohost 873: Name or service not known", Unavailable, "the host name is unknown"),
+        (
+            12,
+            "Host key verification failed.\nrsync: connection unexpectedly closed (0 bytes received so far) [sender]",
+            Misconfigured,
+            "ssh does not know",
+        ),
+        (
+            12,
+            "bash: line 1: rsync: command not found\nrsync: connection unexpectedly closed",
+            Misconfigured,
+            "there is no rsync",
+        ),
+        (
+            12,
+            "rsync: [sender] Failed to exec nossh: No such file or directory (2)",
+            Misconfigured,
+            "the remote shell program",
+        ),
+        (255, "u@h: Permission denied (publickey,password).", Misconfigured, "ssh is not let in"),
+        (255, "ssh: connect to host h port 22: Connection refused", Unavailable, "nothing listens"),
+        (255, "", Unavailable, "ssh failed"),
+        (20, "rsync error: received SIGINT, SIGTERM, or SIGHUP (code 20)", Unavailable, "somebody ended rsync"),
+        (30, "rsync error: timeout in data send/receive (code 30) at io.c(201)", Unavailable, "the line was silent"),
+        (35, "rsync error: timeout waiting for daemon connection (code 35)", Unavailable, "the host does not answer"),
+        (
+            23,
+            "rsync: [receiver] mkstemp \"/sub/.a.kHgAv8\" (in m) failed: No space left on device (28)",
+            Unavailable,
+            "the target is full",
+        ),
+        (
+            23,
+            "rsync: [receiver] mkstemp \"/sub/.a.kHgAv8\" (in m) failed: Read-only file system (30)",
+            Unavailable,
+            "the target's file system is read-only",
+        ),
+    ] {
+        match read(code, stderr, &run) {
+            Outcome::Target(trouble) => {
+                assert_eq!(trouble.class, class, "{stderr}");
+                assert!(trouble.message.starts_with(meaning), "{}", trouble.message);
+                assert!(!trouble.message.contains('\n') && trouble.code == Some(code));
+            }
+            other => panic!("{stderr}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_is_tried_another_way() {
+    let run = flat(&["a", "zz"]);
+    assert_eq!(
+        read(2, "invalid file mode 00 for zz [Receiver]\nrsync error: protocol incompatibility (code 2)", &run),
+        Outcome::Fallback(Fallback::DeleteByLevel)
+    );
+    assert_eq!(
+        read(4, "rsync: The server is configured to refuse --delete", &run),
+        Outcome::Fallback(Fallback::DeleteNothing)
+    );
+    assert_eq!(
+        read(11, "rsync: [Receiver] mkdir \"x/y\" (in m) failed: No such file or directory (2)", &run),
+        Outcome::Fallback(Fallback::MakePath)
+    );
+    assert!(matches!(
+        read(12, "rsync: connection unexpectedly closed (0 bytes received so far) [sender]", &run),
+        Outcome::Split(_)
+    ));
+    assert!(matches!(read(22, "rsync error: error allocating core memory buffers (code 22)", &run), Outcome::Split(_)));
+    let full = "rsync: [receiver] write failed on \"/sub/zz\" (in m): No space left on device (28)";
+    assert!(matches!(read(11, full, &run), Outcome::NoRoom { entry: Some(1), .. }));
+}
+
+#[test]
+fn failures_that_name_their_paths() {
+    let run = flat(&["d/f", "d/q\"x", "e", "g", &"n".repeat(255)]);
+    let long =
+        format!("rsync: [receiver] mkstemp \"/sub/.{}.abcDEF\" (in m) failed: Permission denied (13)", "n".repeat(247));
+    for (stderr, entry, words) in [
+        (
+            "rsync: [sender] send_files failed to open \"/data/www/d/f\": Permission denied (13)",
+            0,
+            "may not read it at the source",
+        ),
+        (
+            "rsync: [receiver] mkstemp \"/sub/d/.f.kHgAv8\" (in m) failed: Permission denied (13)",
+            0,
+            "may not be written on the target",
+        ),
+        (
+            "rsync: [receiver] mkstemp \"/home/u/sub/d/.f.kHgAv8\" failed: Permission denied (13)",
+            0,
+            "may not be written",
+        ),
+        (
+            "rsync: [receiver] mkstemp \"/sub/d/.q\"x.kHgAv8\" (in m) failed: Permission denied (13)",
+            1,
+            "may not be written",
+        ),
+        (
+            "rsync: [receiver] rename \"/sub/.e.10107\" -> \"\"/sub/e\"\" failed: Operation not permitted (1)",
+            2,
+            "may not be written",
+        ),
+        ("rsync: [generator] delete_file: unlink(g) failed: Permission denied (13)", 3, "may not be written"),
+        (
+            "could not make way for new regular file: e\ncannot delete non-empty directory: e",
+            2,
+            "something else stands in its place",
+        ),
+        (
+            "rsync: [generator] failed to set times on \"/sub/g\" (in m): Operation not permitted (1)",
+            3,
+            "may not be written",
+        ),
+        ("ERROR: g failed verification -- update discarded.", 3, "failed verification"),
+        (&long, 4, "may not be written"),
+    ] {
+        let Outcome::Paths(paths) = read(23, stderr, &run) else { panic!("{stderr}") };
+        assert_eq!(paths.failed.keys().collect::<Vec<_>>(), [&entry], "{stderr}");
+        assert!(paths.failed[&entry].message.contains(words), "{}", paths.failed[&entry]);
+        assert_eq!(paths.unattributed, None, "{stderr}");
+    }
+}
+
+#[test]
+fn parents_take_down_what_is_below_unless_only_their_times_failed() {
+    let run = flat(&["d/f", "d/g", "e"]);
+    let Outcome::Paths(paths) = read(
+        23,
+        "rsync: [generator] recv_generator: mkdir \"/sub/d\" (in m) failed: Permission denied (13)\n\
+         *** Skipping any contents from this failed directory ***",
+        &run,
+    ) else {
+        panic!()
+    };
+    assert_eq!(paths.failed.keys().collect::<Vec<_>>(), [&0, &1]);
+    let times = "rsync: [generator] failed to set times on \"/sub/.\" (in m): Operation not permitted (1)";
+    assert_eq!(read(23, times, &run), Outcome::Done);
+    let Outcome::Paths(paths) = read(23, times, &self::run(RunKind::RootOnly, &[""])) else { panic!() };
+    assert_eq!(paths.failed.len(), 1);
+}
+
+#[test]
+fn success_that_is_none() {
+    let run = flat(&["mx", "b"]);
+    let Outcome::Paths(paths) = read(0, "cannot delete non-empty directory: mx", &run) else { panic!() };
+    assert_eq!(paths.failed.keys().collect::<Vec<_>>(), [&0]);
+    let Outcome::Paths(paths) = read(0, "Deletions stopped due to --max-delete limit (2 skipped)", &run) else {
+        panic!()
+    };
+    assert!(paths.unattributed.is_some() && paths.failed.is_empty());
+    assert_eq!(read(0, "Warning: Permanently added 'h' (ED25519) to the list of known hosts.", &run), Outcome::Done);
+    assert_eq!(read(0, "", &run), Outcome::Done);
+}
+
+#[test]
+fn what_cannot_be_assigned_is_said() {
+    let run = flat(&["a", "b"]);
+    for (code, stderr) in [
+        (23, "rsync error: some files/attrs were not transferred (see previous errors) (code 23)"),
+        (23, "rsync: [receiver] mkstemp \"/elsewhere/.x.aaaaaa\" failed: Permission denied (13)"),
+        (25, "rsync error: the --max-delete limit stopped deletions (code 25)"),
+    ] {
+        let Outcome::Paths(paths) = read(code, stderr, &run) else { panic!("{stderr}") };
+        assert!(paths.unattributed.is_some(), "{stderr}");
+    }
+}
+
+#[test]
+fn what_vanished_is_looked_at_again() {
+    let run = flat(&["a", "no/such", "d\nx"]);
+    let Outcome::Paths(paths) = read(
+        24,
+        "file has vanished: \"/data/www/no\"\nWARNING: parent dir is absent in the file list: no\n\
+         file has vanished: \"/data/www/d\\#012x\"",
+        &run,
+    ) else {
+        panic!()
+    };
+    assert_eq!(paths.vanished.iter().collect::<Vec<_>>(), [&1, &2]);
+    assert!(paths.failed.is_empty() && paths.unattributed.is_none());
+    let tree = self::run(RunKind::Tree, &["t", "u"]);
+    let stderr = "rsync: [sender] opendir \"/data/www/t/x\" failed: Permission denied (13)\n\
+                  IO error encountered -- skipping file deletion";
+    let Outcome::Paths(paths) = read(23, stderr, &tree) else { panic!() };
+    assert!(paths.deletions_skipped && paths.failed.keys().eq([&0]) && paths.vanished.is_empty());
+}

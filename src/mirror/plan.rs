@@ -1,0 +1,339 @@
+//! Turns claimed jobs and what stands at their paths into the fewest rsync runs. Pure.
+//!
+//! Every list entry remembers the jobs it stands for, so that what rsync says about a name finds its way back.
+//! Deliberately absent: argv (`command`), the file system (`look` answers through a closure), and the user's filter
+//! expressions (`expand` rewrites the runs that they touch).
+
+use std::collections::BTreeMap;
+
+use super::look::Presence;
+use crate::model::{ClaimedJob, JobError, Lane, Origin, RelPath, Scope, Verdict};
+
+/// Bounds of one batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Files above this size belong into the large lane.
+    pub large_file_bytes: u64,
+    /// A batch takes files up to this sum; what is left over is released. The first file always goes.
+    pub bytes_max: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { large_file_bytes: 8 << 20, bytes_max: 64 << 20 }
+    }
+}
+
+/// How a run treats the directories in its list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RunKind {
+    /// Exactly the entries listed.
+    Flat,
+    /// The root directory's own attributes and nothing in it.
+    RootOnly,
+    /// Each listed directory with the one level in it.
+    Level,
+    /// Each listed directory with everything below.
+    Tree,
+}
+
+/// One line of a run's list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub path: RelPath,
+    pub presence: Presence,
+    /// Indices into the claimed jobs.
+    pub jobs: Vec<usize>,
+}
+
+/// One rsync to be run. Entries are sorted by path and distinct.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    pub kind: RunKind,
+    /// The least trusting origin allows (`Reconcile`, `Scan`) or forbids (`Write`) the quick check.
+    pub origin: Origin,
+    pub entries: Vec<Entry>,
+}
+
+impl Run {
+    /// Whether what happens at `path` concerns the entry at `entry`.
+    pub fn reaches(&self, entry: &Entry, path: &RelPath) -> bool {
+        match self.kind {
+            RunKind::Level | RunKind::Tree => entry.path.covers(path),
+            RunKind::RootOnly => path.is_root(),
+            // What a listed path replaces or deletes may be a directory on the target.
+            RunKind::Flat => {
+                entry.path == *path || (entry.presence != Presence::Directory && entry.path.is_ancestor_of(path))
+            }
+        }
+    }
+
+    /// Cuts the run into two of about the same length.
+    pub fn halves(mut self) -> (Self, Self) {
+        let tail = self.entries.split_off(self.entries.len() / 2);
+        let rest = Self { kind: self.kind, origin: self.origin, entries: tail };
+        // A flat list carries the root only as the parent of its other entries.
+        if self.kind == RunKind::Flat && self.entries.iter().all(|entry| entry.path.is_root()) {
+            self.kind = RunKind::RootOnly;
+        }
+        (self, rest)
+    }
+}
+
+/// What the target can do, as far as a plan depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deletion {
+    /// Deletions are not wanted.
+    Off,
+    /// Missing paths in the list delete.
+    ByName,
+    /// The server refuses that; making the parent's level equal deletes as well.
+    ByLevel,
+    /// The server refuses every deletion.
+    Refused,
+}
+
+/// The runs of a batch, and the verdicts that need no run (by job index).
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    pub runs: Vec<Run>,
+    pub settled: Vec<(usize, Verdict)>,
+}
+
+/// What a job comes to, given the present source.
+enum Step {
+    List(RunKind, RelPath, Presence),
+    Settle(Verdict),
+}
+
+/// Plans the jobs at `indices`, in their order as far as the size limit goes.
+pub fn plan(
+    jobs: &[ClaimedJob],
+    indices: &[usize],
+    lane: Lane,
+    limits: Limits,
+    deletion: Deletion,
+    look: &mut dyn FnMut(&RelPath) -> Presence,
+) -> Plan {
+    let mut settled = Vec::new();
+    let mut runs: BTreeMap<(RunKind, Origin), BTreeMap<RelPath, Entry>> = BTreeMap::new();
+    let mut bytes: u64 = 0;
+    let mut full = false;
+    for &index in indices {
+        let Some(job) = jobs.get(index) else { continue };
+        let (kind, path, presence) = match step(job, deletion, look) {
+            Step::List(kind, path, presence) => (kind, path, presence),
+            Step::Settle(verdict) => {
+                settled.push((index, verdict));
+                continue;
+            }
+        };
+        if let Presence::File { size } = presence {
+            if lane == Lane::Small && size > limits.large_file_bytes {
+                settled.push((index, Verdict::Large));
+                continue;
+            }
+            if full || (bytes > 0 && bytes.saturating_add(size) > limits.bytes_max) {
+                full = true;
+                settled.push((index, Verdict::Released));
+                continue;
+            }
+            bytes = bytes.saturating_add(size);
+        }
+        // Only a write asks for --ignore-times, and only a whole-tree run knows the reconcile's own excludes.
+        let origin = match (job.origin, kind) {
+            (Origin::Reconcile, RunKind::Flat | RunKind::RootOnly | RunKind::Level) => Origin::Scan,
+            (origin, _) => origin,
+        };
+        let entry = runs.entry((kind, origin)).or_default().entry(path.clone());
+        entry.or_insert_with(|| Entry { path, presence, jobs: Vec::new() }).jobs.push(index);
+    }
+    let runs = runs
+        .into_iter()
+        .map(|((kind, origin), entries)| Run { kind, origin, entries: entries.into_values().collect() })
+        .collect();
+    Plan { runs: fold_root_only(runs), settled }
+}
+
+fn step(job: &ClaimedJob, deletion: Deletion, look: &mut dyn FnMut(&RelPath) -> Presence) -> Step {
+    let (path, presence) = topmost(&job.path, look);
+    if presence == Presence::Missing {
+        return match deletion {
+            Deletion::Off => Step::Settle(Verdict::Done),
+            Deletion::ByName => Step::List(RunKind::Flat, path, presence),
+            Deletion::ByLevel => {
+                // The parent is a directory: otherwise it would have been the topmost missing path itself.
+                let parent = path.parent().unwrap_or_else(RelPath::root);
+                Step::List(RunKind::Level, parent, Presence::Directory)
+            }
+            Deletion::Refused => Step::Settle(Verdict::Failed(deletion_refused())),
+        };
+    }
+    if presence != Presence::Directory || path != job.path {
+        return Step::List(RunKind::Flat, path, presence);
+    }
+    let kind = match job.scope {
+        Scope::Entry if path.is_root() => RunKind::RootOnly,
+        Scope::Entry => RunKind::Flat,
+        Scope::Children => RunKind::Level,
+        Scope::Subtree => RunKind::Tree,
+    };
+    Step::List(kind, path, presence)
+}
+
+/// The path itself, or the first ancestor from the root down that is no directory: a missing one takes everything
+/// below with it, and through any other (a file, a link) nothing may be sent.
+fn topmost(path: &RelPath, look: &mut dyn FnMut(&RelPath) -> Presence) -> (RelPath, Presence) {
+    let mut ancestors: Vec<RelPath> = path.ancestors().collect();
+    while let Some(ancestor) = ancestors.pop() {
+        let presence = look(&ancestor);
+        if presence != Presence::Directory {
+            return (ancestor, presence);
+        }
+    }
+    (path.clone(), look(path))
+}
+
+/// Every rsync with a list sends the root's attributes too, so that a run for them alone is needed only if there is
+/// no flat one. (In a level or tree run the root would be an entry with all that such an entry means.)
+fn fold_root_only(runs: Vec<Run>) -> Vec<Run> {
+    let (roots, mut others): (Vec<Run>, Vec<Run>) = runs.into_iter().partition(|run| run.kind == RunKind::RootOnly);
+    // At most one for each origin; the root has no content that an origin could distrust.
+    let mut roots = roots.into_iter();
+    let Some(mut root) = roots.next() else { return others };
+    for (kept, more) in root.entries.iter_mut().zip(roots.flat_map(|run| run.entries)) {
+        kept.jobs.extend(more.jobs);
+    }
+    match others.iter_mut().find(|run| run.kind == RunKind::Flat) {
+        Some(flat) => drop(flat.entries.splice(0..0, root.entries)),
+        None => others.insert(0, root),
+    }
+    others
+}
+
+/// What a deletion job is told when the server forbids all deletions.
+pub fn deletion_refused() -> JobError {
+    JobError::new(
+        Some(4),
+        "the rsync server refuses deletions; allow them there (refuse options) or set <delete start=\"false\"/>",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Generation;
+
+    const FILE: Presence = Presence::File { size: 10 };
+
+    /// A tree as a function: `d` and what starts with it are directories, `f` files, `l` links; the rest is missing.
+    fn look(path: &RelPath) -> Presence {
+        let mut presence = Presence::Directory;
+        for name in path.components() {
+            presence = match (presence, name.first()) {
+                (Presence::Directory, Some(b'd')) => Presence::Directory,
+                (Presence::Directory, Some(b'f')) => FILE,
+                (Presence::Directory, Some(b'F')) => Presence::File { size: 1000 },
+                (Presence::Directory, Some(b'l')) => Presence::Other,
+                _ => Presence::Missing,
+            };
+        }
+        presence
+    }
+
+    fn planned(jobs: &[(&str, Scope, Origin)], deletion: Deletion) -> Plan {
+        let jobs: Vec<ClaimedJob> = jobs
+            .iter()
+            .map(|&(path, scope, origin)| ClaimedJob {
+                path: RelPath::new(path.as_bytes()).unwrap(),
+                scope,
+                origin,
+                generation: Generation::FIRST,
+            })
+            .collect();
+        let indices: Vec<usize> = (0..jobs.len()).collect();
+        let limits = Limits { large_file_bytes: 100, bytes_max: 25 };
+        plan(&jobs, &indices, Lane::Small, limits, deletion, &mut |path| look(path))
+    }
+
+    /// Kind, path and jobs of each entry of each run.
+    fn shown(plan: &Plan) -> Vec<(RunKind, Origin, String, Vec<usize>)> {
+        let all = plan.runs.iter().flat_map(|run| run.entries.iter().map(move |entry| (run, entry)));
+        all.map(|(run, entry)| (run.kind, run.origin, entry.path.to_string(), entry.jobs.clone())).collect()
+    }
+
+    #[test]
+    fn one_job_each() {
+        use Deletion::{ByLevel, ByName};
+        use Origin::{Reconcile, Scan, Write};
+        use RunKind::{Flat, Level, RootOnly, Tree};
+        use Scope::{Children, Entry, Subtree};
+        for ((path, scope, origin), deletion, (kind, run_origin, listed)) in [
+            (("d1/f", Entry, Write), ByName, (Flat, Write, "d1/f")),
+            (("d1", Entry, Scan), ByName, (Flat, Scan, "d1")),
+            (("d1", Children, Scan), ByName, (Level, Scan, "d1")),
+            (("d1", Subtree, Reconcile), ByName, (Tree, Reconcile, "d1")),
+            (("", Entry, Write), ByName, (RootOnly, Write, ".")),
+            (("", Children, Reconcile), ByName, (Level, Scan, ".")),
+            (("", Subtree, Reconcile), ByName, (Tree, Reconcile, ".")),
+            // On what is no directory every scope is the entry itself.
+            (("f", Children, Scan), ByName, (Flat, Scan, "f")),
+            (("l", Subtree, Reconcile), ByName, (Flat, Scan, "l")),
+            (("x", Subtree, Write), ByName, (Flat, Write, "x")),
+            // The topmost ancestor that is missing, a file or a link stands for all below.
+            (("d1/x/y/z", Subtree, Scan), ByName, (Flat, Scan, "d1/x")),
+            (("d1/f/y", Entry, Scan), ByName, (Flat, Scan, "d1/f")),
+            (("l/f", Children, Scan), ByName, (Flat, Scan, "l")),
+            // Deleted through the parent's level.
+            (("d1/x/y", Entry, Scan), ByLevel, (Level, Scan, "d1")),
+            (("x", Entry, Write), ByLevel, (Level, Write, ".")),
+            (("l/f", Entry, Scan), ByLevel, (Flat, Scan, "l")),
+        ] {
+            let plan = planned(&[(path, scope, origin)], deletion);
+            assert_eq!(shown(&plan), [(kind, run_origin, listed.to_owned(), vec![0])], "{path} {scope}");
+            assert!(plan.settled.is_empty());
+        }
+    }
+
+    #[test]
+    fn several_jobs_share_entries_and_runs() {
+        let plan = planned(
+            &[
+                ("x/2", Scope::Entry, Origin::Scan),
+                ("d", Scope::Subtree, Origin::Scan),
+                ("f", Scope::Entry, Origin::Scan),
+                ("x/1", Scope::Subtree, Origin::Scan),
+                ("", Scope::Entry, Origin::Write),
+                ("f2", Scope::Entry, Origin::Write),
+            ],
+            Deletion::ByName,
+        );
+        let expected = [
+            (RunKind::Flat, Origin::Scan, ".", vec![4]),
+            (RunKind::Flat, Origin::Scan, "f", vec![2]),
+            (RunKind::Flat, Origin::Scan, "x", vec![0, 3]),
+            (RunKind::Flat, Origin::Write, "f2", vec![5]),
+            (RunKind::Tree, Origin::Scan, "d", vec![1]),
+        ];
+        assert_eq!(shown(&plan), expected.map(|(kind, origin, path, jobs)| (kind, origin, path.to_owned(), jobs)));
+        assert_eq!(plan.runs.len(), 3);
+    }
+
+    #[test]
+    fn what_needs_no_run() {
+        let entry = |path| (path, Scope::Entry, Origin::Scan);
+        let jobs = [entry("F"), entry("f1"), entry("f2"), entry("f3"), entry("x")];
+        let plan = planned(&jobs, Deletion::Off);
+        assert_eq!(plan.settled, [(0, Verdict::Large), (3, Verdict::Released), (4, Verdict::Done)]);
+        assert_eq!(shown(&plan).len(), 2);
+        assert_eq!(planned(&jobs[4..], Deletion::Refused).settled, [(0, Verdict::Failed(deletion_refused()))]);
+    }
+
+    #[test]
+    fn half_a_flat_list_never_is_the_root_alone_as_an_entry() {
+        let jobs = [("", Scope::Entry, Origin::Scan), ("f", Scope::Entry, Origin::Scan)];
+        let plan = planned(&jobs, Deletion::ByName);
+        let (first, second) = plan.runs.into_iter().next().unwrap().halves();
+        assert_eq!((first.kind, second.kind), (RunKind::RootOnly, RunKind::Flat));
+    }
+}

@@ -1,0 +1,315 @@
+//! Runs one rsync: feeds its list, keeps what it says, and ends it when told to or when it hangs.
+//!
+//! One thread waits for everything at once (the process, its pipes, the stop signal), so that neither a full pipe nor
+//! a silent peer can block it. Deliberately absent: what the words and the exit code mean (`outcome`).
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+
+use super::capture::Capture;
+use super::stop::StopSignal;
+use crate::clock::monotonic;
+
+/// The program, found through PATH.
+pub const RSYNC: &str = "rsync";
+
+/// A process that has read and written nothing for so long hangs. Long, since a peer may be busy for many minutes
+/// without a word: deleting a huge tree, or reading a huge file to compare it. rsync's own `--timeout` is the finer tool.
+const STALL_LIMIT: Duration = Duration::from_secs(20 * 60);
+
+/// How often progress is looked at.
+const PROGRESS_TICK: Duration = Duration::from_secs(20);
+
+/// How often a process is asked whether it has ended, on kernels without pidfd (before Linux 5.3).
+const REAP_TICK: Duration = Duration::from_millis(10);
+
+/// Between asking a process to end and ending it. rsync removes its temporary files in that time.
+const TERM_GRACE: Duration = Duration::from_secs(3);
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    Exit(i32),
+    /// Ended by a signal that we did not send.
+    Signal(i32),
+    /// We ended it, as the stop signal asked.
+    Stopped,
+    /// We ended it, since nothing moved for [`STALL_LIMIT`].
+    Stalled,
+}
+
+/// What is left of a run.
+#[derive(Debug)]
+pub struct Ended {
+    pub end: End,
+    pub stderr: Capture,
+    /// Empty unless asked for.
+    pub stdout: Capture,
+}
+
+/// Starts `program args` in `root`, feeds it `list` and waits for its end. `stdout_bytes_max` of its output are kept.
+pub fn run(
+    program: &OsStr,
+    root: &Path,
+    args: &[OsString],
+    list: &[u8],
+    stdout_bytes_max: usize,
+    stop: &StopSignal,
+) -> io::Result<Ended> {
+    let mut command = Command::new(program);
+    command.args(args).current_dir(root).process_group(0);
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"RSYNC_") {
+            command.env_remove(name);
+        }
+    }
+    command.env("LC_ALL", "C");
+    // Without a password from anywhere rsync would prompt on the terminal, or take the list for the password.
+    command.env("RSYNC_PASSWORD", "");
+    let stdout = if stdout_bytes_max == 0 { Stdio::null() } else { Stdio::piped() };
+    let mut child = command.stdin(Stdio::piped()).stdout(stdout).stderr(Stdio::piped()).spawn()?;
+    let ended = Watch::new(&mut child, list, stdout_bytes_max).and_then(|mut watch| watch.wait(&mut child, stop));
+    if ended.is_err() {
+        end_group(&mut child)?;
+    }
+    ended
+}
+
+/// One process under observation.
+struct Watch<'a> {
+    pid: Pid,
+    pidfd: Option<OwnedFd>,
+    stdin: Option<std::process::ChildStdin>,
+    list: &'a [u8],
+    stderr: Pipe<std::process::ChildStderr>,
+    stdout: Pipe<std::process::ChildStdout>,
+    moved: Instant,
+    counters: Option<u64>,
+}
+
+/// A pipe from the process, until it closes.
+struct Pipe<R> {
+    reader: Option<R>,
+    kept: Capture,
+}
+
+impl<R: Read + AsFd> Pipe<R> {
+    fn new(reader: Option<R>, kept: Capture) -> io::Result<Self> {
+        if let Some(reader) = &reader {
+            unblock(reader)?;
+        }
+        Ok(Self { reader, kept })
+    }
+
+    /// Reads what is there without waiting.
+    fn drain(&mut self) -> io::Result<()> {
+        let mut chunk = [0; 16 * 1024];
+        while let Some(reader) = &mut self.reader {
+            match reader.read(&mut chunk) {
+                Ok(0) => self.reader = None,
+                Ok(read) => self.kept.push(chunk.get(..read).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Watch<'a> {
+    fn new(child: &mut Child, list: &'a [u8], stdout_bytes_max: usize) -> io::Result<Self> {
+        let pid = Pid::from_child(child);
+        let stdin = child.stdin.take();
+        if let Some(stdin) = &stdin {
+            unblock(stdin)?;
+        }
+        Ok(Self {
+            pid,
+            pidfd: pidfd_open(pid, PidfdFlags::empty()).ok(),
+            stdin,
+            list,
+            stderr: Pipe::new(child.stderr.take(), Capture::of_errors())?,
+            stdout: Pipe::new(child.stdout.take(), Capture::new(stdout_bytes_max, 0))?,
+            moved: monotonic(),
+            counters: None,
+        })
+    }
+
+    fn wait(&mut self, child: &mut Child, stop: &StopSignal) -> io::Result<Ended> {
+        loop {
+            self.feed()?;
+            self.stderr.drain()?;
+            self.stdout.drain()?;
+            if let Some(status) = child.try_wait()? {
+                // What it wrote last may have come after the look above. A grandchild (an ssh master) may hold the
+                // pipes open, so that their end is not waited for.
+                self.stderr.drain()?;
+                self.stdout.drain()?;
+                return Ok(self.ended(of_status(status)));
+            }
+            let end = if stop.is_raised() {
+                End::Stopped
+            } else if self.stalled() {
+                End::Stalled
+            } else {
+                self.sleep(stop)?;
+                continue;
+            };
+            end_group(child)?;
+            self.stderr.drain()?;
+            return Ok(self.ended(end));
+        }
+    }
+
+    fn ended(&mut self, end: End) -> Ended {
+        Ended { end, stderr: std::mem::take(&mut self.stderr.kept), stdout: std::mem::take(&mut self.stdout.kept) }
+    }
+
+    /// Hands over as much of the list as the pipe takes, and closes it at the end.
+    fn feed(&mut self) -> io::Result<()> {
+        while let Some(stdin) = &mut self.stdin {
+            if self.list.is_empty() {
+                self.stdin = None;
+                break;
+            }
+            match stdin.write(self.list) {
+                Ok(written) => self.list = self.list.get(written..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // It wants no more; its exit code tells why.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.stdin = None,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until something can be done.
+    fn sleep(&self, stop: &StopSignal) -> io::Result<()> {
+        let tick = if self.pidfd.is_some() { PROGRESS_TICK } else { REAP_TICK };
+        let mut fds = vec![PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN)];
+        if let Some(pidfd) = &self.pidfd {
+            fds.push(PollFd::new(pidfd, PollFlags::IN));
+        }
+        if let Some(stdin) = &self.stdin {
+            fds.push(PollFd::new(stdin, PollFlags::OUT));
+        }
+        if let Some(stderr) = &self.stderr.reader {
+            fds.push(PollFd::new(stderr, PollFlags::IN));
+        }
+        if let Some(stdout) = &self.stdout.reader {
+            fds.push(PollFd::new(stdout, PollFlags::IN));
+        }
+        let timeout = Timespec::try_from(tick).map_err(|_| io::ErrorKind::InvalidInput)?;
+        match poll(&mut fds, Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether the process has moved no byte for too long. Unknown counters count as movement.
+    fn stalled(&mut self) -> bool {
+        let now = monotonic();
+        if now.duration_since(self.moved) < PROGRESS_TICK {
+            return false;
+        }
+        let counters = bytes_moved(self.pid);
+        if counters.is_none() || counters != self.counters {
+            self.counters = counters;
+            self.moved = now;
+        }
+        now.duration_since(self.moved) >= STALL_LIMIT
+    }
+}
+
+/// The bytes that a process has read and written since it began, on files and sockets alike.
+fn bytes_moved(pid: Pid) -> Option<u64> {
+    let counters = std::fs::read_to_string(format!("/proc/{}/io", pid.as_raw_nonzero())).ok()?;
+    let field = |name: &str| counters.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+    Some(field("rchar:")?.wrapping_add(field("wchar:")?))
+}
+
+/// Ends a process with all that it started (ssh, the local receiver), politely first.
+fn end_group(child: &mut Child) -> io::Result<()> {
+    let group = Pid::from_child(child);
+    let asked = monotonic();
+    // The group outlives its leader until it is reaped, so that neither signal can meet a stranger.
+    let _ = kill_process_group(group, Signal::TERM);
+    while child.try_wait()?.is_none() {
+        if monotonic().duration_since(asked) >= TERM_GRACE {
+            let _ = kill_process_group(group, Signal::KILL);
+            child.wait()?;
+            break;
+        }
+        std::thread::sleep(REAP_TICK);
+    }
+    Ok(())
+}
+
+fn of_status(status: ExitStatus) -> End {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => End::Exit(code),
+        (None, signal) => End::Signal(signal.unwrap_or_default()),
+    }
+}
+
+fn unblock(fd: &impl AsFd) -> io::Result<()> {
+    let flags = fcntl_getfl(fd)?;
+    fcntl_setfl(fd, flags | OFlags::NONBLOCK)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str, list: &[u8], stop: &StopSignal) -> Ended {
+        let args = [OsString::from("-c"), OsString::from(script)];
+        run(OsStr::new("sh"), Path::new("/"), &args, list, 1 << 20, stop).unwrap()
+    }
+
+    #[test]
+    fn a_long_list_and_long_output_do_not_block_each_other() {
+        let stop = StopSignal::new().unwrap();
+        let list = vec![b'x'; 900_000];
+        let ended = shell("cat; cat /dev/zero | head -c 200000 >&2; exit 7", &list, &stop);
+        assert_eq!(ended.end, End::Exit(7));
+        assert_eq!(ended.stdout.bytes().len(), list.len());
+        assert_eq!(ended.stderr.bytes().len(), 200_000);
+    }
+
+    #[test]
+    fn an_unread_list_is_no_error() {
+        let stop = StopSignal::new().unwrap();
+        assert_eq!(shell("exit 5", &[b'x'; 300_000], &stop).end, End::Exit(5));
+        assert_eq!(shell("kill -9 $$", b"", &stop).end, End::Signal(9));
+    }
+
+    #[test]
+    fn the_stop_signal_ends_the_whole_group() {
+        let stop = StopSignal::new().unwrap();
+        let raise = stop.clone();
+        let raiser = std::thread::spawn(move || raise.raise());
+        let begun = monotonic();
+        assert_eq!(shell("sleep 60 & sleep 60; wait", b"", &stop).end, End::Stopped);
+        assert!(monotonic().duration_since(begun) < Duration::from_secs(30));
+        raiser.join().unwrap();
+    }
+
+    #[test]
+    fn the_environment_is_scrubbed() {
+        let stop = StopSignal::new().unwrap();
+        let ended = shell("printf %s \"[${RSYNC_PASSWORD-unset}] $LC_ALL\"", b"", &stop);
+        assert_eq!(ended.stdout.bytes(), b"[] C");
+    }
+}

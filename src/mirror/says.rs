@@ -1,0 +1,232 @@
+//! Reads rsync's messages line by line: which path, who says it, which system error. Pure.
+//!
+//! rsync escapes what is not printable as `\#ooo`, so that a line is a message, but it does not escape quotes; a name
+//! is therefore a guess until it is held against the paths that were listed ([`Line::names`] gives all guesses,
+//! longest first).
+
+/// Decodes `\#ooo` back to bytes.
+pub fn unescape(name: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(name.len());
+    let mut rest = name;
+    while let Some((&first, after)) = rest.split_first() {
+        if let Some([a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', tail @ ..]) = rest.strip_prefix(b"\\#") {
+            bytes.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+            rest = tail;
+        } else {
+            bytes.push(first);
+            rest = after;
+        }
+    }
+    bytes
+}
+
+/// What a message is about, as far as it decides what happens next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum About {
+    /// A path failed.
+    Failure,
+    /// Only the attributes of a path failed; what lies below it did not.
+    Attributes,
+    /// A path was gone when rsync came to it.
+    Vanished,
+    /// rsync deletes nothing any more in this run.
+    DeletionsSkipped,
+    /// `--max-delete` was reached.
+    DeletionsLimited,
+    /// Nothing of its own: a summary, a banner, a consequence of another line.
+    Noise,
+}
+
+/// One line of rsync's standard error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line<'a> {
+    bytes: &'a [u8],
+    pub about: About,
+    /// The system error, from the parentheses at the end.
+    pub errno: Option<i32>,
+}
+
+/// Marks in front of a name without quotes, which then reaches to the end of the line.
+const BARE: [&str; 5] = [
+    "cannot delete non-empty directory: ",
+    "WARNING: parent dir is absent in the file list: ",
+    "could not make way for new ",
+    "ERROR: ",
+    "WARNING: ",
+];
+
+/// Marks of messages about attributes.
+const ATTRIBUTES: [&str; 4] = ["failed to set times on", "failed to set permissions on", " chown \"", " chgrp \""];
+
+impl<'a> Line<'a> {
+    pub fn read(bytes: &'a [u8]) -> Self {
+        let text = String::from_utf8_lossy(bytes);
+        let errno = trailing_errno(&text);
+        let from_rsync = text.starts_with("rsync: ");
+        let about = if text.starts_with("file has vanished: ")
+            || text.starts_with("directory has vanished: ")
+            || text.starts_with("WARNING: parent dir is absent")
+        {
+            About::Vanished
+        } else if text.contains("skipping file deletion") {
+            About::DeletionsSkipped
+        } else if text.starts_with("Deletions stopped due to --max-delete") {
+            About::DeletionsLimited
+        } else if from_rsync && ATTRIBUTES.iter().any(|mark| text.contains(mark)) {
+            About::Attributes
+        } else if (from_rsync && errno.is_some() && !text.contains("read error: Connection"))
+            || text.starts_with("could not make way for new ")
+            || text.starts_with("cannot delete non-empty directory: ")
+            || text.contains(" failed verification -- update discarded") && text.starts_with("ERROR: ")
+            || text.starts_with("rsync: [") && text.contains("cannot send file with empty name")
+            || text.starts_with("skipping non-regular file ")
+        {
+            About::Failure
+        } else {
+            About::Noise
+        };
+        Self { bytes, about, errno }
+    }
+
+    /// The message without the speaker's name.
+    pub fn text(&self) -> String {
+        let text = String::from_utf8_lossy(self.bytes);
+        let text = text.strip_prefix("rsync: ").unwrap_or(&text);
+        match text.strip_prefix('[').and_then(|rest| rest.split_once("] ")) {
+            Some((_, message)) => message.to_owned(),
+            None => text.to_owned(),
+        }
+    }
+
+    /// Whether our side says it. The sender reads the source, everybody else the target.
+    pub fn is_senders(&self) -> bool {
+        self.bytes.starts_with(b"rsync: [sender]") || self.bytes.starts_with(b"file has vanished")
+    }
+
+    /// Everything in the line that may be the name it is about, likeliest first, decoded.
+    pub fn names(&self) -> Vec<Vec<u8>> {
+        let mut names = Vec::new();
+        if let Some(open) = find(self.bytes, b"\"") {
+            let inner = self.bytes.get(open + 1..).unwrap_or_default();
+            // A quote may be part of the name: try every closing one from the last.
+            let ends = inner.iter().enumerate().filter(|&(_, &b)| b == b'"').map(|(at, _)| at);
+            names.extend(ends.rev().filter_map(|end| inner.get(..end)));
+            // `rename "temporary" -> "name"`: each side is a name of its own.
+            if let Some(arrow) = find(inner, b"\" -> \"") {
+                let second = inner.get(arrow + 6..).unwrap_or_default();
+                let second = second.strip_prefix(b"\"").unwrap_or(second);
+                let end = second.iter().position(|&b| b == b'"').unwrap_or(second.len());
+                names.extend([second.get(..end), inner.get(..arrow)].into_iter().flatten());
+            }
+        }
+        // `delete_file: unlink(name) failed: …`
+        for call in [&b"unlink("[..], b"rmdir("] {
+            if let Some(at) = find(self.bytes, call) {
+                let inner = self.bytes.get(at + call.len()..).unwrap_or_default();
+                names.extend(rfind(inner, b") failed").and_then(|end| inner.get(..end)));
+            }
+        }
+        for mark in BARE {
+            if let Some(rest) = self.bytes.strip_prefix(mark.as_bytes()) {
+                let rest = match mark {
+                    // `could not make way for new regular file: name`
+                    "could not make way for new " => find(rest, b": ").and_then(|at| rest.get(at + 2..)),
+                    "ERROR: " | "WARNING: " => rfind(rest, b" failed verification").and_then(|end| rest.get(..end)),
+                    _ => Some(rest),
+                };
+                names.extend(rest);
+            }
+        }
+        names.into_iter().map(unescape).collect()
+    }
+}
+
+/// The lines of a captured standard error, without blank ones.
+pub fn lines(stderr: &[u8]) -> impl Iterator<Item = Line<'_>> {
+    stderr.split(|&b| b == b'\n').map(<[u8]>::trim_ascii_end).filter(|line| !line.is_empty()).map(Line::read)
+}
+
+/// The path of a `--out-format='%i %n'` line, and whether it is to be deleted.
+pub fn difference(line: &[u8]) -> Option<(Vec<u8>, bool)> {
+    let deletes = line.starts_with(b"*deleting");
+    // `<f..T...... name`, `*deleting   name`: eleven columns and a blank.
+    let name = line.get(12..).filter(|name| !name.is_empty())?;
+    Some((unescape(name), deletes))
+}
+
+fn trailing_errno(text: &str) -> Option<i32> {
+    text.strip_suffix(')')?.rsplit_once('(')?.1.parse().ok()
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).position(|window| window == needle)
+}
+
+fn rfind(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).rposition(|window| window == needle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_are_undone_and_only_those() {
+        for (escaped, plain) in [
+            (&b"a\\#012b"[..], &b"a\nb"[..]),
+            (b"\\#377\\#134#012", b"\xff\\#012"),
+            (b"\\#99x\\", b"\\#99x\\"),
+            (b"\\#4", b"\\#4"),
+        ] {
+            assert_eq!(unescape(escaped), plain);
+        }
+    }
+
+    #[test]
+    fn names_of_every_form() {
+        for (line, name) in [
+            (r#"rsync: [sender] send_files failed to open "/src/a": Permission denied (13)"#, "/src/a"),
+            (r#"rsync: [receiver] mkstemp "/sub/.x.3XRano" (in m) failed: Permission denied (13)"#, "/sub/.x.3XRano"),
+            (r#"rsync: [receiver] mkstemp "a"b"c" failed: Permission denied (13)"#, r#"a"b"c"#),
+            (r#"rsync: [generator] delete_file: unlink(ro/g) failed) failed: Permission denied (13)"#, "ro/g) failed"),
+            (r#"rsync: [generator] rename "/d/.z.10107" -> ""/d/z"" failed: Operation not permitted (1)"#, "/d/z"),
+            (r#"rsync: [generator] symlink "/d/l" -> "t" failed: Permission denied (13)"#, "/d/l"),
+            ("could not make way for new regular file: a", "a"),
+            ("could not make way for new directory: z: y", "z: y"),
+            ("cannot delete non-empty directory: mx", "mx"),
+            ("file has vanished: \"/src/no\"", "/src/no"),
+            ("ERROR: d/f failed verification -- update discarded.", "d/f"),
+            ("WARNING: parent dir is absent in the file list: no", "no"),
+        ] {
+            let names = Line::read(line.as_bytes()).names();
+            assert!(names.contains(&name.as_bytes().to_vec()), "{line}: {names:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_line_is_about() {
+        for (line, about) in [
+            ("rsync: [sender] read error: Connection reset by peer (104)", About::Noise),
+            (
+                "rsync error: some files/attrs were not transferred (see previous errors) (code 23) at main.c(1394) [sender=3.5.0]",
+                About::Noise,
+            ),
+            ("*** Skipping any contents from this failed directory ***", About::Noise),
+            ("rsync: [generator] failed to set times on \".\" (in m): Operation not permitted (1)", About::Attributes),
+            ("rsync: [generator] chown \"/d/f\" failed: Operation not permitted (1)", About::Attributes),
+            ("IO error encountered -- skipping file deletion", About::DeletionsSkipped),
+            ("Deletions stopped due to --max-delete limit (2 skipped)", About::DeletionsLimited),
+            ("Warning: Permanently added '10.0.0.1' to the list of known hosts.", About::Noise),
+            ("rsync: [sender] opendir \"/s/d\" failed: Permission denied (13)", About::Failure),
+        ] {
+            assert_eq!(Line::read(line.as_bytes()).about, about, "{line}");
+        }
+    }
+
+    #[test]
+    fn lines_of_a_dry_run() {
+        assert_eq!(difference(b"*deleting   d/x y"), Some((b"d/x y".to_vec(), true)));
+        assert_eq!(difference(b"<f+++++++++ ro/x"), Some((b"ro/x".to_vec(), false)));
+        assert_eq!(difference(b"short"), None);
+    }
+}

@@ -1,0 +1,109 @@
+//! A script in rsync's place, for what a real one does only by accident.
+
+use super::*;
+use crate::model::TroubleClass::{Misconfigured, Unavailable};
+use std::os::unix::fs::PermissionsExt;
+
+/// A context whose rsync is a shell script. It finds the list, one path a line, in `$list`, and `$dry` set in a dry
+/// run.
+fn scripted(stage: &Stage, script: &str) -> TargetContext {
+    let program = stage.dir.path().join("rsync");
+    let head = "#!/bin/sh\nlist=$(tr '\\0' '\\n')\nfor arg; do [ \"$arg\" = -n ] && dry=1; done\n";
+    write(&program, &format!("{head}{script}\n"));
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut ctx = stage.local();
+    ctx.program = program.into();
+    ctx
+}
+
+fn sixteen(stage: &Stage) -> Vec<ClaimedJob> {
+    let names: Vec<String> = (0..16).map(|n| format!("f{n:02}")).collect();
+    for name in &names {
+        stage.write(name, &"x".repeat(100_000));
+    }
+    entries(&names.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+fn failed(report: &BatchReport) -> Vec<String> {
+    let failed = report.verdicts.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Failed(_)));
+    failed.map(|(path, _)| path.to_string()).collect()
+}
+
+#[test]
+fn halving_finds_the_paths_that_sink_a_batch() {
+    let stage = Stage::new();
+    let jobs = sixteen(&stage);
+    let ctx = scripted(
+        &stage,
+        "case $list in *f03*|*f11*) echo 'rsync: connection unexpectedly closed (7 bytes)' >&2; exit 12;; esac",
+    );
+    let report = go(&ctx, &jobs);
+    assert_eq!(failed(&report), ["f03", "f11"]);
+    let done = report.verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::Done).count();
+    assert!(done == 14 && report.trouble.is_none() && report.runs < 40, "{report:#?}");
+    assert!(!report.commands_failed.is_empty() && report.commands_failed.len() <= 4);
+}
+
+#[test]
+fn a_dead_line_is_not_halved() {
+    let stage = Stage::new();
+    let jobs = sixteen(&stage);
+    let ctx = scripted(&stage, "echo 'rsync: connection unexpectedly closed (7 bytes)' >&2; exit 12");
+    let report = go(&ctx, &jobs);
+    assert_eq!(report.trouble.as_ref().unwrap().class, Unavailable);
+    assert_eq!(report.runs, 2, "the batch and one probe");
+    assert!(report.verdicts.iter().all(|(_, verdict)| *verdict == Verdict::Released));
+}
+
+#[test]
+fn a_dry_run_tells_who_failed_where_rsync_did_not() {
+    let stage = Stage::new();
+    let jobs = sixteen(&stage);
+    let ctx = scripted(&stage, "[ \"$dry\" ] && { echo '.d..t...... ./'; echo '<f+++++++++ f07'; exit 0; }; exit 23");
+    let report = go(&ctx, &jobs);
+    assert_eq!((failed(&report), report.runs), (vec!["f07".to_owned()], 2));
+}
+
+#[test]
+fn no_room_fails_a_large_file_and_stops_at_a_small_one() {
+    let stage = Stage::new();
+    let mut jobs = sixteen(&stage);
+    stage.write("small", "x");
+    jobs.extend(entries(&["small"]));
+    let full = |name: &str| {
+        format!("echo 'rsync: [receiver] write failed on \"{name}\" (in m): No space left on device (28)' >&2; exit 11")
+    };
+    let report = go(&scripted(&stage, &full("f05")), &jobs);
+    assert_eq!((failed(&report), report.trouble.is_none()), (vec!["f05".to_owned()], true));
+    let report = go(&scripted(&stage, &full("small")), &jobs);
+    assert_eq!(report.trouble.as_ref().unwrap().class, Unavailable);
+    assert!(failed(&report).is_empty());
+}
+
+#[test]
+fn what_vanished_is_looked_at_again_and_the_rest_is_done() {
+    let stage = Stage::new();
+    let jobs = sixteen(&stage);
+    let name = stage.src("f02").display().to_string();
+    let report = go(&scripted(&stage, &format!("echo 'file has vanished: \"{name}\"' >&2; exit 24")), &jobs);
+    assert_eq!(*verdict(&report, "f02"), Verdict::LookAgain(Scope::Entry));
+    assert_eq!(report.verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::Done).count(), 15);
+}
+
+#[test]
+fn no_option_is_given_up_twice() {
+    let stage = Stage::new();
+    let jobs = sixteen(&stage);
+    let report = go(&scripted(&stage, "echo 'invalid file mode 00 for f01 [Receiver]' >&2; exit 2"), &jobs);
+    assert_eq!((report.runs, report.trouble.unwrap().class), (2, Misconfigured));
+}
+
+#[test]
+fn a_missing_rsync_is_said() {
+    let stage = Stage::new();
+    let mut ctx = stage.local();
+    ctx.program = "/nonexistent/rsync".into();
+    let trouble = go(&ctx, &sixteen(&stage)).trouble.unwrap();
+    assert!(trouble.class == Misconfigured && trouble.message.contains("rsync is not installed"), "{trouble:?}");
+    assert!(trouble.hint.is_some());
+}

@@ -1,0 +1,172 @@
+//! Batches against a real rsync: a directory of this machine, and a daemon that each test starts for itself.
+
+mod daemon;
+mod fake;
+mod trees;
+
+use std::io::Write;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::filter::Filter;
+use crate::model::{
+    ClaimedJob, Destination, Generation, Lane, Origin, RelPath, Scope, Target, TransferOptions, Verdict,
+};
+
+/// A source, a target directory, and a daemon that serves it if asked to.
+struct Stage {
+    dir: tempfile::TempDir,
+    daemon: Option<Rsyncd>,
+}
+
+struct Rsyncd {
+    child: Child,
+    port: u16,
+}
+
+impl Drop for Rsyncd {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Stage {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("src")).unwrap();
+        std::fs::create_dir(dir.path().join("dst")).unwrap();
+        Self { dir, daemon: None }
+    }
+
+    /// Starts a daemon with the module `m` (the target directory), which gets `settings`, and further `modules`.
+    fn with_daemon(settings: &str, modules: &str) -> Self {
+        let mut stage = Self::new();
+        let at = stage.dir.path().display().to_string();
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        let root = rustix::process::geteuid().is_root();
+        let user = if root { "uid = root\ngid = root\n" } else { "" };
+        let text = format!(
+            "address = 127.0.0.1\nport = {port}\nuse chroot = no\nmunge symlinks = no\nlog file = {at}/log\n\
+             lock file = {at}/lock\n{user}[m]\npath = {at}/dst\nread only = no\n{settings}\n{modules}\n"
+        );
+        std::fs::write(stage.dir.path().join("conf"), text.replace("@DIR@", &at)).unwrap();
+        let child = Command::new("rsync")
+            .args(["--daemon", "--no-detach"])
+            .arg(format!("--config={at}/conf"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        stage.daemon = Some(Rsyncd { child, port });
+        for _ in 0..500 {
+            if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
+                return stage;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("rsyncd did not start");
+    }
+
+    fn src(&self, name: &str) -> PathBuf {
+        self.dir.path().join("src").join(name)
+    }
+
+    fn dst(&self, name: &str) -> PathBuf {
+        self.dir.path().join("dst").join(name)
+    }
+
+    /// Writes a file, with its directories, into the source.
+    fn write(&self, name: &str, content: &str) {
+        write(&self.src(name), content);
+    }
+
+    fn local(&self) -> TargetContext {
+        self.context(Destination::Local(self.dst("")), TransferOptions::default())
+    }
+
+    fn module(&self, module: &str) -> TargetContext {
+        self.module_with(module, |_| {})
+    }
+
+    fn module_with(&self, module: &str, change: impl FnOnce(&mut TransferOptions)) -> TargetContext {
+        let port = self.daemon.as_ref().map(|daemon| daemon.port);
+        let (host, module) = match module.split_once('@') {
+            Some((user, module)) => (format!("{user}@127.0.0.1"), module),
+            None => ("127.0.0.1".to_owned(), module),
+        };
+        let mut options = TransferOptions { port, ..TransferOptions::default() };
+        change(&mut options);
+        self.context(Destination::Daemon { host, module: module.into() }, options)
+    }
+
+    fn context(&self, destination: Destination, options: TransferOptions) -> TargetContext {
+        self.context_filtered(destination, options, &[])
+    }
+
+    fn context_filtered(&self, destination: Destination, options: TransferOptions, excludes: &[&str]) -> TargetContext {
+        let root = self.src("");
+        let identity = RootIdentity::of(&root).unwrap();
+        let excludes: Vec<String> = excludes.iter().map(|&text| text.to_owned()).collect();
+        let filter = Arc::new(Filter::new(&excludes, false).unwrap());
+        TargetContext::new(root, identity, Target { destination, options }, filter, Limits::default())
+    }
+
+    /// Both trees, as `find` shows them: kind, mode, size, time (directories included), name and link value.
+    #[must_use]
+    fn difference(&self) -> Option<(String, String)> {
+        let (source, target) = (listing(&self.src("")), listing(&self.dst("")));
+        (source != target).then_some((source, target))
+    }
+}
+
+fn listing(root: &Path) -> String {
+    let output = Command::new("find").args([".", "-printf", "%y %m %T@ %P %l\\0"]).current_dir(root).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut lines: Vec<&str> = text.split('\0').collect();
+    lines.sort_unstable();
+    lines.join("\n")
+}
+
+fn write(path: &Path, content: &str) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::File::create(path).unwrap().write_all(content.as_bytes()).unwrap();
+}
+
+fn path(name: impl AsRef<std::ffi::OsStr>) -> RelPath {
+    RelPath::new(name.as_ref().as_bytes()).unwrap()
+}
+
+fn job(name: &str, scope: Scope, origin: Origin) -> ClaimedJob {
+    ClaimedJob { path: path(name), scope, origin, generation: Generation::FIRST }
+}
+
+fn entries(names: &[&str]) -> Vec<ClaimedJob> {
+    names.iter().map(|name| job(name, Scope::Entry, Origin::Write)).collect()
+}
+
+fn go(ctx: &TargetContext, jobs: &[ClaimedJob]) -> BatchReport {
+    let report = execute(ctx, Lane::Small, jobs, &StopSignal::new().unwrap());
+    let answered: Vec<&RelPath> = report.verdicts.iter().map(|(path, _)| path).collect();
+    assert_eq!(answered, jobs.iter().map(|job| &job.path).collect::<Vec<_>>(), "one verdict for each job");
+    report
+}
+
+#[track_caller]
+fn all_done(report: &BatchReport) {
+    for (path, verdict) in &report.verdicts {
+        assert_eq!(*verdict, Verdict::Done, "{path}: {report:#?}");
+    }
+    assert_eq!(report.trouble, None);
+}
+
+#[track_caller]
+fn verdict<'a>(report: &'a BatchReport, name: &str) -> &'a Verdict {
+    &report.verdicts.iter().find(|(found, _)| *found == path(name)).unwrap().1
+}

@@ -1,0 +1,251 @@
+//! Trees into a directory of this machine and into a daemon's module.
+
+use super::*;
+use crate::model::TroubleClass;
+
+#[test]
+fn odd_names_arrive_and_go_byte_for_byte() {
+    use std::ffi::OsStr;
+    let stage = Stage::with_daemon("", "");
+    let names: Vec<&[u8]> = vec![
+        b"a`touch PWNED`.txt",
+        b"b\";touch PWNED;\".txt",
+        b"$(touch PWNED)",
+        b"tail\\",
+        b"new\nline",
+        b"-rf",
+        b"#x",
+        b";x",
+        b"*",
+        b"?",
+        b"[a].txt",
+        b"a\\*b",
+        b"d[1]/f",
+        b"\xff\xfe",
+        b"--exclude=zzz",
+        b" ",
+        b"it's",
+        b"\\#012",
+        b"a\tb",
+        "博客".as_bytes(),
+        b"x:y",
+        b"a b;c/d e",
+    ];
+    let jobs: Vec<ClaimedJob> = names
+        .iter()
+        .map(|name| ClaimedJob {
+            path: RelPath::new(name).unwrap(),
+            scope: Scope::Entry,
+            origin: Origin::Write,
+            generation: Generation::FIRST,
+        })
+        .chain([job("", Scope::Entry, Origin::Scan)])
+        .collect();
+    for name in &names {
+        write(&stage.dir.path().join("src").join(OsStr::from_bytes(name)), "odd");
+    }
+    for ctx in [stage.local(), stage.module("m")] {
+        all_done(&go(&ctx, &jobs));
+        assert_eq!(stage.difference(), None);
+        std::fs::remove_dir_all(stage.dst("")).unwrap();
+        std::fs::create_dir(stage.dst("")).unwrap();
+    }
+    let ctx = stage.module("m");
+    all_done(&go(&ctx, &jobs));
+    for name in &names {
+        std::fs::remove_file(stage.dir.path().join("src").join(OsStr::from_bytes(name))).unwrap();
+    }
+    stage.write("left", "so that the root is not empty");
+    all_done(&go(&ctx, &[jobs, entries(&["left"])].concat()));
+    assert_eq!(stage.difference(), None);
+}
+
+#[test]
+fn a_tree_goes_with_its_topmost_directory_and_times_stay_right() {
+    let stage = Stage::with_daemon("", "");
+    for name in ["a/b/c/f", "a/b/g", "keep/f", "keep/g"] {
+        stage.write(name, name);
+    }
+    let ctx = stage.module("m");
+    all_done(&go(&ctx, &[job("", Scope::Subtree, Origin::Scan)]));
+    assert_eq!(stage.difference(), None);
+    std::fs::remove_dir_all(stage.src("a")).unwrap();
+    std::fs::remove_file(stage.src("keep/g")).unwrap();
+    let report = go(&ctx, &entries(&["a/b/c/f", "a/b/c", "a/b/g", "a/b", "a", "keep/g", "keep"]));
+    all_done(&report);
+    assert_eq!(report.runs, 1);
+    assert_eq!(stage.difference(), None);
+}
+
+#[test]
+fn files_directories_and_links_take_each_others_place() {
+    let stage = Stage::with_daemon("", "");
+    for name in ["dir/in/f", "file", "other/f"] {
+        stage.write(name, name);
+    }
+    std::os::unix::fs::symlink("other", stage.src("link")).unwrap();
+    let ctx = stage.module("m");
+    all_done(&go(&ctx, &[job("", Scope::Subtree, Origin::Reconcile)]));
+    std::fs::remove_dir_all(stage.src("dir")).unwrap();
+    stage.write("dir", "now a file");
+    std::fs::remove_file(stage.src("file")).unwrap();
+    stage.write("file/in/f", "now a directory");
+    std::fs::remove_file(stage.src("link")).unwrap();
+    stage.write("link/f", "now a directory");
+    std::fs::remove_dir_all(stage.src("other")).unwrap();
+    std::os::unix::fs::symlink("link", stage.src("other")).unwrap();
+    // `other/f` would be reached through the new link: the link itself is sent.
+    all_done(&go(
+        &ctx,
+        &entries(&["dir", "dir/in/f", "file", "file/in", "file/in/f", "link", "link/f", "other/f", ""]),
+    ));
+    assert_eq!(stage.difference(), None);
+}
+
+#[test]
+fn a_write_of_equal_size_and_time_arrives() {
+    let stage = Stage::new();
+    let ctx = stage.local();
+    stage.write("f", "old");
+    all_done(&go(&ctx, &entries(&["f"])));
+    let time = std::fs::metadata(stage.src("f")).unwrap().modified().unwrap();
+    stage.write("f", "new");
+    std::fs::File::options().write(true).open(stage.src("f")).unwrap().set_modified(time).unwrap();
+    all_done(&go(&ctx, &[job("f", Scope::Entry, Origin::Scan)]));
+    assert_eq!(std::fs::read(stage.dst("f")).unwrap(), b"old", "the quick check cannot see it");
+    all_done(&go(&ctx, &entries(&["f"])));
+    assert_eq!(std::fs::read(stage.dst("f")).unwrap(), b"new");
+}
+
+#[test]
+fn levels_and_trees_delete_only_where_they_look() {
+    let stage = Stage::with_daemon("", "");
+    for name in ["t/a", "t/deep/b", "u/c", "l/d", "l/deep/e", "f/deep/g"] {
+        stage.write(name, name);
+        write(&stage.dst(name).with_file_name("extra"), "extra");
+    }
+    let jobs = [
+        job("t", Scope::Subtree, Origin::Scan),
+        job("u", Scope::Subtree, Origin::Scan),
+        job("l", Scope::Children, Origin::Scan),
+        job("f", Scope::Entry, Origin::Scan),
+        job("gone", Scope::Subtree, Origin::Scan),
+    ];
+    let ctx = stage.module_with("m", |options| options.params.push("--delete".into()));
+    let report = go(&ctx, &jobs);
+    all_done(&report);
+    assert_eq!(report.runs, 3, "one flat, one level and one tree run");
+    for (extra, stays) in [
+        ("t/extra", false),
+        ("t/deep/extra", false),
+        ("u/extra", false),
+        ("l/extra", false),
+        ("l/deep/extra", true),
+        ("f/deep/extra", true),
+    ] {
+        assert_eq!(stage.dst(extra).exists(), stays, "{extra}");
+    }
+    assert!(stage.dst("t/deep/b").exists() && stage.dst("l/d").exists() && !stage.dst("l/deep/e").exists());
+}
+
+#[test]
+fn without_delete_nothing_is_deleted() {
+    let stage = Stage::new();
+    let ctx = stage.context(
+        Destination::Local(stage.dst("")),
+        TransferOptions { delete: false, params: vec!["-a".into(), "--delete".into()], ..TransferOptions::default() },
+    );
+    stage.write("d/f", "f");
+    write(&stage.dst("d/extra"), "extra");
+    write(&stage.dst("gone"), "gone");
+    let jobs = [
+        job("d", Scope::Children, Origin::Scan),
+        job("gone", Scope::Entry, Origin::Scan),
+        job("", Scope::Subtree, Origin::Scan),
+    ];
+    all_done(&go(&ctx, &jobs));
+    assert!(stage.dst("d/extra").exists() && stage.dst("gone").exists() && stage.dst("d/f").exists());
+}
+
+#[test]
+fn large_files_change_the_lane_and_a_batch_has_a_size() {
+    let stage = Stage::new();
+    let mut ctx = stage.local();
+    ctx.limits = Limits { large_file_bytes: 100, bytes_max: 120 };
+    for (name, size) in [("a", 90), ("b", 90), ("big", 101), ("c", 10)] {
+        stage.write(name, &"x".repeat(size));
+    }
+    let jobs = entries(&["a", "b", "big", "c"]);
+    let report = go(&ctx, &jobs);
+    let verdicts: Vec<&Verdict> = report.verdicts.iter().map(|(_, verdict)| verdict).collect();
+    assert_eq!(verdicts, [&Verdict::Done, &Verdict::Released, &Verdict::Large, &Verdict::Released]);
+    let large = execute(&ctx, Lane::Large, &jobs[2..3], &StopSignal::new().unwrap());
+    all_done(&large);
+    assert!(stage.dst("big").exists());
+}
+
+#[test]
+fn a_lost_or_emptied_root_deletes_nothing() {
+    let stage = Stage::new();
+    let ctx = stage.local();
+    stage.write("a/f", "f");
+    all_done(&go(&ctx, &[job("", Scope::Subtree, Origin::Scan)]));
+    let whole = [job("", Scope::Subtree, Origin::Reconcile)];
+    std::fs::rename(stage.src("a"), stage.dir.path().join("aside")).unwrap();
+    for (jobs, words) in [(&whole[..], "empty"), (&[job("", Scope::Children, Origin::Scan)][..], "empty")] {
+        let report = go(&ctx, jobs);
+        let trouble = report.trouble.unwrap();
+        assert!(trouble.class == TroubleClass::Source && trouble.message.contains(words), "{trouble:?}");
+        assert_eq!(report.verdicts[0].1, Verdict::Released);
+    }
+    std::fs::rename(stage.src(""), stage.dir.path().join("old")).unwrap();
+    assert_eq!(go(&ctx, &entries(&["a/f"])).trouble.unwrap().class, TroubleClass::Source);
+    std::fs::create_dir(stage.src("")).unwrap();
+    let report = go(&ctx, &entries(&["a/f"]));
+    assert_eq!((report.runs, report.trouble.unwrap().class), (0, TroubleClass::Source));
+    assert!(stage.dst("a/f").exists());
+}
+
+#[test]
+fn hard_links_survive_a_batch() {
+    use std::os::unix::fs::MetadataExt;
+    let stage = Stage::with_daemon("", "");
+    stage.write("one", "1");
+    std::fs::hard_link(stage.src("one"), stage.src("two")).unwrap();
+    let ctx = stage.module_with("m", |options| options.params = vec!["-aH".into()]);
+    all_done(&go(&ctx, &entries(&["one", "two"])));
+    let inode = |name| std::fs::metadata(stage.dst(name)).unwrap().ino();
+    assert_eq!(inode("one"), inode("two"));
+}
+
+#[test]
+fn a_missing_destination_is_made() {
+    let stage = Stage::with_daemon("", "");
+    stage.write("f", "f");
+    all_done(&go(&stage.module("m/not/yet"), &entries(&["f"])));
+    assert!(stage.dst("not/yet/f").exists());
+    let local = stage.context(Destination::Local(stage.dst("p/q/r")), TransferOptions::default());
+    all_done(&go(&local, &entries(&["f"])));
+    assert!(stage.dst("p/q/r/f").exists());
+}
+
+#[test]
+fn a_stopped_run_releases_its_jobs() {
+    let stage = Stage::with_daemon("", "");
+    stage.write("f", &"x".repeat(3 << 20));
+    let ctx = stage.module_with("m", |options| options.params = vec!["-a".into(), "--bwlimit=100".into()]);
+    let stop = StopSignal::new().unwrap();
+    let report = std::thread::scope(|scope| {
+        let running = scope.spawn(|| execute(&ctx, Lane::Small, &entries(&["f"]), &stop));
+        let begun = crate::clock::monotonic();
+        let temporary = || std::fs::read_dir(stage.dst("")).unwrap().count() > 0;
+        while !temporary() && begun.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        stop.raise();
+        running.join().unwrap()
+    });
+    assert_eq!(report.verdicts[0].1, Verdict::Released);
+    assert_eq!(report.trouble, None);
+    assert!(!stage.dst("f").exists());
+}

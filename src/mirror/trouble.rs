@@ -1,0 +1,286 @@
+//! What rsync's known messages mean for a target, in plain words, and what an operator can do. Pure tables.
+//!
+//! The exit code alone mixes what a person must repair with what passes by itself, so the text decides first.
+
+use super::run::End;
+use super::says::Line;
+use crate::model::{TargetTrouble, TroubleClass};
+
+/// A capability that the other side lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fallback {
+    /// Deletions by name are refused: make the parent's level equal instead.
+    DeleteByLevel,
+    /// Every deletion is refused.
+    DeleteNothing,
+    /// The destination's parent directory does not exist yet.
+    MakePath,
+}
+
+/// What to do about a run that ended as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remedy {
+    Trouble(TroubleClass),
+    Fallback(Fallback),
+}
+
+struct Known {
+    text: &'static str,
+    remedy: Remedy,
+    meaning: &'static str,
+    hint: &'static str,
+}
+
+const fn known(text: &'static str, class: TroubleClass, meaning: &'static str, hint: &'static str) -> Known {
+    Known { text, remedy: Remedy::Trouble(class), meaning, hint }
+}
+
+const fn lacking(text: &'static str, fallback: Fallback) -> Known {
+    Known { text, remedy: Remedy::Fallback(fallback), meaning: "the other side lacks an option", hint: "" }
+}
+
+use TroubleClass::{Busy, Misconfigured, Source, Unavailable};
+
+/// In order: the first text found decides. Searched only in runs that failed as a whole.
+const KNOWN: &[Known] = &[
+    known(
+        "@ERROR: max connections",
+        Busy,
+        "the rsync server has no connection left",
+        "raise `max connections` of the module in rsyncd.conf",
+    ),
+    known(
+        "@ERROR: auth failed",
+        Misconfigured,
+        "the rsync server refuses user or password",
+        "check the user name, the password file (one line, mode 600) and on the server `auth users` and its secrets file (user:password, mode 600)",
+    ),
+    known(
+        "@ERROR: Unknown module",
+        Misconfigured,
+        "the rsync server has no module of that name",
+        "compare the module name with `rsync HOST::` and rsyncd.conf",
+    ),
+    known(
+        "@ERROR: access denied",
+        Misconfigured,
+        "the rsync server does not admit this host",
+        "add this machine to `hosts allow` of the module",
+    ),
+    known(
+        "@ERROR: chdir failed",
+        Unavailable,
+        "the module's directory is missing on the server",
+        "mount or create the module's `path` on the server",
+    ),
+    known(
+        "@ERROR: early exec failed",
+        Unavailable,
+        "the server's `early exec` script refused the run",
+        "look at that script and the server's log",
+    ),
+    known(
+        "pre-xfer exec returned failure",
+        Unavailable,
+        "the server's `pre-xfer exec` script refused the run",
+        "look at that script and the server's log",
+    ),
+    known(
+        "module is read only",
+        Misconfigured,
+        "the module is read only",
+        "set `read only = no` for the module in rsyncd.conf",
+    ),
+    known(
+        "module is write only",
+        Misconfigured,
+        "the module does not let itself be compared",
+        "check `write only` in rsyncd.conf",
+    ),
+    known(
+        "could not open password file",
+        Misconfigured,
+        "the password file cannot be read",
+        "check the path and the owner of the password file",
+    ),
+    known(
+        "password file must not be other-accessible",
+        Misconfigured,
+        "the password file is readable by others",
+        "chmod 600 the password file",
+    ),
+    known(
+        "password file must be owned by root",
+        Misconfigured,
+        "the password file belongs to another user",
+        "chown the password file to root",
+    ),
+    known(
+        "is your shell clean",
+        Misconfigured,
+        "the remote shell prints something of its own",
+        "`ssh HOST true` must print nothing: silence the login scripts there",
+    ),
+    lacking("configured to refuse --delete", Fallback::DeleteNothing),
+    known(
+        "configured to refuse",
+        Misconfigured,
+        "the rsync server refuses an option",
+        "remove it from the params or from `refuse options` in rsyncd.conf",
+    ),
+    known(
+        "--mkpath: unknown option",
+        Misconfigured,
+        "the destination's parent directory does not exist",
+        "create the destination's directory",
+    ),
+    known(
+        "unknown option",
+        Misconfigured,
+        "rsync does not know an option",
+        "check the params, and the rsync versions on both sides (3.1.3 or later)",
+    ),
+    known(
+        "Host key verification failed",
+        Misconfigured,
+        "ssh does not know the host's key",
+        "connect once by hand as the same user: ssh HOST",
+    ),
+    known(
+        "REMOTE HOST IDENTIFICATION HAS CHANGED",
+        Misconfigured,
+        "the host's ssh key has changed",
+        "if that is right, remove the old one: ssh-keygen -R HOST",
+    ),
+    known(
+        "Permission denied (publickey",
+        Misconfigured,
+        "ssh is not let in",
+        "install this user's public key on the host: ssh-copy-id HOST",
+    ),
+    known(
+        "Permission denied, please try again",
+        Misconfigured,
+        "ssh is not let in",
+        "install this user's public key on the host: ssh-copy-id HOST",
+    ),
+    known(
+        "Too many authentication failures",
+        Misconfigured,
+        "ssh is not let in",
+        "name the key in ~/.ssh/config (IdentityFile, IdentitiesOnly)",
+    ),
+    known(
+        "Failed to exec",
+        Misconfigured,
+        "the remote shell program cannot be started",
+        "install ssh, or check `-e` in the params",
+    ),
+    known("remote command not found", Misconfigured, "there is no rsync on the host", "install rsync there"),
+    known("remote command could not be run", Misconfigured, "rsync cannot be run on the host", "check the rsync there"),
+    known("command not found", Misconfigured, "there is no rsync on the host", "install rsync there"),
+    known("Could not resolve hostname", Unavailable, "the host name is unknown", "check the name and the name service"),
+    known("getaddrinfo", Unavailable, "the host name is unknown", "check the name and the name service"),
+    known(
+        "Connection refused",
+        Unavailable,
+        "nothing listens on that port",
+        "start rsyncd (or sshd) on the host, and check the port",
+    ),
+    known("No route to host", Unavailable, "the host cannot be reached", "check network and firewall"),
+    known("Network is unreachable", Unavailable, "the network cannot be reached", "check the network"),
+    known(
+        "timeout waiting for daemon connection",
+        Unavailable,
+        "the host does not answer",
+        "check host, network and firewall",
+    ),
+    known("Connection timed out", Unavailable, "the host does not answer", "check host, network and firewall"),
+    known(
+        "timeout in data send/receive",
+        Unavailable,
+        "the line was silent for too long",
+        "raise `timeout` if the host is only slow",
+    ),
+    known("change_dir", Source, "the source directory is gone", "mount or create it"),
+    known("getcwd()", Source, "the source directory is gone", "mount or create it"),
+    known("Connection reset", Unavailable, "the connection broke", "look at the server's log"),
+    known("connection unexpectedly closed", Unavailable, "the connection broke", "look at the server's log"),
+];
+
+/// What the words of a run that failed as a whole ask for.
+pub fn remedy(code: i32, stderr: &[u8]) -> Option<(Remedy, Option<TargetTrouble>)> {
+    let text = String::from_utf8_lossy(stderr);
+    if code == 2 && text.contains("invalid file mode 00") {
+        return Some((Remedy::Fallback(Fallback::DeleteByLevel), None));
+    }
+    if code == 11 && text.contains("mkdir \"") && text.contains("No such file or directory (2)") {
+        return Some((Remedy::Fallback(Fallback::MakePath), None));
+    }
+    let known = KNOWN.iter().find(|known| text.contains(known.text))?;
+    if known.remedy == Remedy::Trouble(Source) && line_of(&text, known.text).contains("[Receiver]") {
+        let meaning = "the target's directory cannot be entered";
+        let trouble = trouble(Unavailable, Some(code), meaning, &line_with(&text, known.text), "mount or create it");
+        return Some((Remedy::Trouble(Unavailable), Some(trouble)));
+    }
+    let trouble = match known.remedy {
+        Remedy::Trouble(class) => {
+            Some(trouble(class, Some(code), known.meaning, &line_with(&text, known.text), known.hint))
+        }
+        Remedy::Fallback(_) => None,
+    };
+    Some((known.remedy, trouble))
+}
+
+/// A trouble in one line of ours and one of rsync's.
+pub fn trouble(class: TroubleClass, code: Option<i32>, meaning: &str, said: &str, hint: &str) -> TargetTrouble {
+    let message = match (meaning.is_empty(), said.is_empty()) {
+        (false, false) => format!("{meaning}: {said}"),
+        (false, true) => meaning.to_owned(),
+        (true, _) => said.to_owned(),
+    };
+    let hint = (!hint.is_empty()).then(|| hint.to_owned());
+    TargetTrouble { class, code, message, hint, command: None }
+}
+
+/// A run whose words say nothing known.
+pub fn unknown(end: End, stderr: &[u8]) -> TargetTrouble {
+    let said = first_words(stderr);
+    let (class, code, meaning) = match end {
+        End::Exit(code @ (1 | 4)) => (Misconfigured, Some(code), "rsync refuses its arguments"),
+        End::Exit(code @ (2 | 14)) => (Misconfigured, Some(code), "the two rsyncs do not understand each other"),
+        End::Exit(code @ (126 | 127)) => (Misconfigured, Some(code), "the remote command cannot be run"),
+        End::Exit(code @ 3) => (Source, Some(code), "rsync cannot read its source or its target directory"),
+        End::Exit(code @ 5) => (Unavailable, Some(code), "the rsync server refuses to start"),
+        End::Exit(code @ (19 | 20)) => (Unavailable, Some(code), "somebody ended rsync"),
+        End::Exit(code @ 35) => (Unavailable, Some(code), "the host does not answer"),
+        End::Exit(code @ 255) => (Unavailable, Some(code), "ssh failed"),
+        End::Exit(code) => (Unavailable, Some(code), "rsync failed"),
+        End::Signal(_) | End::Stopped => (Unavailable, None, "rsync was killed"),
+        End::Stalled => (Unavailable, None, "rsync moved no data for 20 minutes and was ended"),
+    };
+    let hint = if end == End::Stalled { "set a `timeout` for this target" } else { "" };
+    trouble(class, code, meaning, &said, hint)
+}
+
+/// The first line that is more than a summary.
+pub fn first_words(stderr: &[u8]) -> String {
+    let text = String::from_utf8_lossy(stderr);
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.clone().find(|line| !line.starts_with("rsync error:")).or_else(|| lines.next());
+    first.map(|line| printable(&Line::read(line.as_bytes()).text())).unwrap_or_default()
+}
+
+fn line_of<'a>(text: &'a str, needle: &str) -> &'a str {
+    text.lines().find(|line| line.contains(needle)).unwrap_or_default()
+}
+
+fn line_with(text: &str, needle: &str) -> String {
+    printable(&Line::read(line_of(text, needle).trim().as_bytes()).text())
+}
+
+/// One line of the other side's words, without what a terminal could take for orders, and of bounded length.
+pub fn printable(text: &str) -> String {
+    const CHARS_MAX: usize = 400;
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).take(CHARS_MAX).collect()
+}

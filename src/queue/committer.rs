@@ -1,0 +1,86 @@
+//! The one thread that writes the store: takes what has become dirty, commits it as one batch, and begins again.
+//!
+//! Group commit needs no timer: while one batch is being flushed, the next gathers. A failed commit takes nothing away:
+//! its operations are dirty again and are tried after a pause, from the state that memory has by then.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use log::{error, info};
+
+use super::Shared;
+use crate::store::{COMMIT_OPS_MAX, Op, Store};
+
+/// The pause after a failed commit.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+pub(super) struct Committer {
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Committer {
+    pub fn start(shared: Arc<Shared>, store: Box<dyn Store>) -> Self {
+        let thread = std::thread::Builder::new().name("commit".into()).spawn(move || run(&shared, store));
+        let thread =
+            thread.inspect_err(|e| error!("cannot start the committer: {e}; jobs are held in memory only")).ok();
+        Self { thread }
+    }
+
+    pub fn join(self) {
+        if let Some(thread) = self.thread
+            && thread.join().is_err()
+        {
+            error!("the committer ended in a panic");
+        }
+    }
+}
+
+fn run(shared: &Shared, mut store: Box<dyn Store>) {
+    loop {
+        let ops = {
+            let mut state = shared
+                .dirty
+                .wait_while(shared.lock(), |state| state.dirty_len() == 0 && !shared.closing.load(Ordering::SeqCst))
+                .unwrap_or_else(PoisonError::into_inner);
+            if shared.closing.load(Ordering::SeqCst) {
+                return;
+            }
+            state.commit_under_way = true;
+            state.take_dirty(COMMIT_OPS_MAX)
+        };
+        let result = store.commit(&ops);
+        let stats = store.stats();
+        let mut state = shared.lock();
+        state.commit_under_way = false;
+        state.store_stats = stats;
+        match result {
+            Ok(()) => {
+                if let Some(Op::PutNextJobId(id)) = ops.first() {
+                    state.stored_job_id = *id;
+                }
+                if state.store_error.take().is_some() {
+                    info!("the store can be written again");
+                }
+                shared.committed.notify_all();
+            }
+            Err(failure) => {
+                state.restore_dirty(ops);
+                let failure = failure.with_causes();
+                if state.store_error.is_none() {
+                    error!("{failure}; mirroring goes on, new jobs are held in memory until the store can be written");
+                }
+                state.store_error = Some(failure);
+                shared.committed.notify_all();
+                let closing = || shared.closing.load(Ordering::SeqCst);
+                drop(
+                    shared
+                        .dirty
+                        .wait_timeout_while(state, RETRY_AFTER, |_| !closing())
+                        .unwrap_or_else(PoisonError::into_inner),
+                );
+            }
+        }
+    }
+}

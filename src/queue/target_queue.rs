@@ -1,0 +1,709 @@
+//! All jobs of one target: which are ready in which order, which wait, which run, and which exclude each other.
+//!
+//! Pure: time, chance and job ids are parameters, and what has to be written to the store is noted in a set of dirty
+//! paths that the committer empties. One record a path, so a thousand writes to a file are one job.
+//!
+//! What may run together is decided here, when a job is claimed:
+//! 1. never two jobs of one path;
+//! 2. never an `Entry` or `Children` job while something below its path is in flight: the run may delete its path;
+//! 3. nothing below a `Children` job in flight: that run deletes what it did not see at its level;
+//! 4. below a `Subtree` job in flight everything may run, since such a run can take hours, but what ends meanwhile is
+//!    run once more after it ([`Slot::echo`]): the subtree's rsync may have listed the tree before the change and
+//!    may undo it;
+//! 5. never a `Subtree` job inside another one in flight.
+//!
+//! A directory that comes into being (`Change::fresh`) while work for its name, or for anything below, is pending or
+//! running becomes a `Subtree` job: an older run may still delete what the new one has sent, and the subtree job, which
+//! has to wait for the older run by rule 1 or 2, repairs that.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ops::Bound;
+use std::time::Duration;
+
+use super::breaker::Breaker;
+use super::sent_log::SentLog;
+use crate::model::{
+    Backoff, Change, ClaimedJob, Generation, Job, JobError, JobId, JobState, Lane, Origin, RelPath, Scope, Settle,
+    TargetId, Timestamp, Verdict, below_range,
+};
+use crate::store::Op;
+
+/// How jobs are retried and held back.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Policy {
+    pub backoff: Backoff,
+    /// Failures after which a job is a dead letter; 0 for never.
+    pub attempts_max: u32,
+    /// A path that changes again and again is sent at most this often.
+    pub hot_interval: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { backoff: Backoff::default(), attempts_max: 0, hot_interval: Duration::from_secs(1) }
+    }
+}
+
+/// A source that changes under each of so many runs in a row has its job backed off like a failure.
+const LOOKS_MAX: u32 = 20;
+/// The pause before a path that vanished under a run is looked at again, times the number of looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Names one batch in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BatchId(pub u64);
+
+/// Why a job waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    /// Its file is still being written. A finished change ends the wait.
+    Settling,
+    /// It was sent a moment ago, again. Nothing but time ends the wait.
+    Hot,
+    /// It failed. A newer change shortens the wait to the base of the backoff.
+    Backoff,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Ready,
+    Running { claimed: Generation },
+    Waiting { due: Timestamp, why: Wait },
+    Failed,
+}
+
+/// A change that arrived while its path was in flight.
+#[derive(Debug, Clone, Copy)]
+struct Newer {
+    since: Timestamp,
+    /// Wait until then for more; `None` to run at once.
+    due: Option<Timestamp>,
+}
+
+/// One job in memory.
+#[derive(Debug)]
+struct Slot {
+    id: JobId,
+    scope: Scope,
+    origin: Origin,
+    state: State,
+    lane: Lane,
+    /// Place in the ready order; kept when a job is released, so that it comes first again.
+    seq: u64,
+    generation: Generation,
+    queued_at: Timestamp,
+    changed_at: Timestamp,
+    attempts: u32,
+    looks: u32,
+    last_error: Option<Box<JobError>>,
+    newer: Option<Newer>,
+    /// Done while a subtree above was in flight: runs once more, but not before that subtree has ended.
+    echo: bool,
+    /// The store holds a record of this path, or is being handed one.
+    stored: bool,
+}
+
+/// Jobs by state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub ready: usize,
+    pub running: usize,
+    pub waiting: usize,
+    pub failed: usize,
+}
+
+impl Counts {
+    pub fn total(&self) -> usize {
+        self.ready + self.running + self.waiting + self.failed
+    }
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct TargetQueue {
+    target: TargetId,
+    pub(super) policy: Policy,
+    pub(super) breaker: Breaker,
+    jobs: BTreeMap<RelPath, Slot>,
+    ready: [BTreeMap<u64, RelPath>; 2],
+    waiting: BTreeSet<(Timestamp, RelPath)>,
+    in_flight: BTreeMap<RelPath, Scope>,
+    in_flight_subtrees: usize,
+    failed: usize,
+    sent: SentLog,
+    dirty: HashSet<RelPath>,
+    next_seq: u64,
+}
+
+fn lane_index(lane: Lane) -> usize {
+    match lane {
+        Lane::Small => 0,
+        Lane::Large => 1,
+    }
+}
+
+/// Jobs of one class may share an rsync run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    IgnoreTimes,
+    QuickCheck,
+    Recursive,
+}
+
+impl Slot {
+    fn class(&self) -> Class {
+        match (self.scope, self.origin) {
+            (Scope::Subtree, _) => Class::Recursive,
+            (_, Origin::Write) => Class::IgnoreTimes,
+            _ => Class::QuickCheck,
+        }
+    }
+
+    fn is_running(&self) -> bool {
+        matches!(self.state, State::Running { .. })
+    }
+
+    fn to_job(&self, target: TargetId, path: &RelPath) -> Job {
+        let (state, due_at) = match self.state {
+            State::Ready => (JobState::Ready, Timestamp::ZERO),
+            State::Running { .. } => (JobState::Running, Timestamp::ZERO),
+            State::Waiting { due, .. } => (JobState::Waiting, due),
+            State::Failed => (JobState::Failed, Timestamp::ZERO),
+        };
+        Job {
+            id: self.id,
+            target,
+            path: path.clone(),
+            scope: self.scope,
+            origin: self.origin,
+            state,
+            generation: self.generation,
+            queued_at: self.queued_at,
+            changed_at: self.changed_at,
+            attempts: self.attempts,
+            due_at,
+            last_error: self.last_error.as_deref().cloned(),
+        }
+    }
+}
+
+impl TargetQueue {
+    pub fn new(target: TargetId) -> Self {
+        Self {
+            target,
+            policy: Policy::default(),
+            breaker: Breaker::default(),
+            jobs: BTreeMap::new(),
+            ready: [BTreeMap::new(), BTreeMap::new()],
+            waiting: BTreeSet::new(),
+            in_flight: BTreeMap::new(),
+            in_flight_subtrees: 0,
+            failed: 0,
+            sent: SentLog::default(),
+            dirty: HashSet::new(),
+            next_seq: 0,
+        }
+    }
+
+    /// Takes over a job from the store. What was settling when the daemon ended is ready: no event will come for it.
+    pub fn load(&mut self, job: Job) {
+        let state = match job.state {
+            JobState::Ready | JobState::Running => State::Ready,
+            JobState::Waiting if job.attempts == 0 => State::Ready,
+            JobState::Waiting => State::Waiting { due: job.due_at, why: Wait::Backoff },
+            JobState::Failed => State::Failed,
+        };
+        let slot = Slot {
+            id: job.id,
+            scope: job.scope,
+            origin: job.origin,
+            state: State::Ready,
+            lane: Lane::Small,
+            seq: 0,
+            generation: job.generation,
+            queued_at: job.queued_at,
+            changed_at: job.changed_at,
+            attempts: job.attempts,
+            looks: 0,
+            last_error: job.last_error.map(Box::new),
+            newer: None,
+            echo: false,
+            stored: true,
+        };
+        self.jobs.insert(job.path.clone(), slot);
+        self.place(&job.path, state);
+    }
+
+    /// Notes that a path may differ. `next_id` is called if a job comes into being.
+    pub fn enqueue(&mut self, change: &Change, now: Timestamp, next_id: impl FnOnce() -> JobId) {
+        let path = &change.path;
+        let mut scope = change.scope;
+        if change.fresh && scope < Scope::Subtree && (self.jobs.contains_key(path) || self.any_job_below(path)) {
+            scope = Scope::Subtree;
+        }
+        if self.jobs.contains_key(path) {
+            self.merge(path, scope, change, now);
+        } else if change.origin != Origin::Write && self.pending_subtree_covers(path, change.origin) {
+            return;
+        } else {
+            self.create(path, scope, change, now, next_id());
+        }
+        if scope == Scope::Subtree {
+            self.absorb_below(path, now);
+        }
+    }
+
+    fn create(&mut self, path: &RelPath, scope: Scope, change: &Change, now: Timestamp, id: JobId) {
+        let slot = Slot {
+            id,
+            scope,
+            origin: change.origin,
+            state: State::Ready,
+            // A file's size is known only when it is looked at: the executor moves it to the large lane.
+            lane: Lane::Small,
+            seq: 0,
+            generation: Generation::FIRST,
+            queued_at: now,
+            changed_at: now,
+            attempts: 0,
+            looks: 0,
+            last_error: None,
+            newer: None,
+            echo: false,
+            // A record of the path's last job may still await its deletion from the store.
+            stored: self.dirty.contains(path),
+        };
+        self.jobs.insert(path.clone(), slot);
+        let state = match (change.settle, self.sent.hot_until(path, now)) {
+            (_, Some(due)) => State::Waiting { due, why: Wait::Hot },
+            (Settle::Now, None) => State::Ready,
+            (Settle::Quiet(wait) | Settle::Within(wait), None) => {
+                State::Waiting { due: now.after(wait), why: Wait::Settling }
+            }
+        };
+        self.place(path, state);
+        self.dirty.insert(path.clone());
+    }
+
+    fn merge(&mut self, path: &RelPath, scope: Scope, change: &Change, now: Timestamp) {
+        let policy = self.policy;
+        let Some(slot) = self.jobs.get_mut(path) else { return };
+        let record_changes = scope > slot.scope || change.origin > slot.origin;
+        slot.scope = slot.scope.max(scope);
+        slot.origin = slot.origin.max(change.origin);
+        slot.changed_at = now;
+        slot.echo = false;
+        let settles_at = match change.settle {
+            Settle::Now => None,
+            Settle::Quiet(wait) | Settle::Within(wait) => Some(now.after(wait)),
+        };
+        let quiet = matches!(change.settle, Settle::Quiet(_));
+        let next = match slot.state {
+            State::Running { .. } => {
+                slot.generation = slot.generation.next();
+                let due = match slot.newer {
+                    Some(Newer { due: None, .. }) => None,
+                    Some(Newer { due: Some(due), .. }) if !quiet => settles_at.map(|at| at.min(due)),
+                    _ => settles_at,
+                };
+                let since = slot.newer.map_or(now, |newer| newer.since);
+                slot.newer = Some(Newer { since, due });
+                None
+            }
+            // Placed anew, since a wider scope may ask for the other lane.
+            State::Ready if record_changes => Some(State::Ready),
+            State::Ready => None,
+            State::Waiting { due, why: Wait::Settling } => Some(match settles_at {
+                None => State::Ready,
+                Some(at) => State::Waiting { due: if quiet { at } else { at.min(due) }, why: Wait::Settling },
+            }),
+            State::Waiting { why: Wait::Hot, .. } => None,
+            State::Waiting { due, why: Wait::Backoff } => {
+                let soon = now.after(policy.backoff.base);
+                Some(State::Waiting { due: due.min(soon), why: Wait::Backoff })
+            }
+            State::Failed => {
+                slot.attempts = 0;
+                Some(State::Ready)
+            }
+        };
+        let revived = slot.state == State::Failed;
+        if !slot.is_running() {
+            slot.generation = slot.generation.next();
+        }
+        if let Some(state) = next {
+            self.unplace(path);
+            self.place(path, state);
+        }
+        if record_changes || revived {
+            self.dirty.insert(path.clone());
+        }
+    }
+
+    /// Whether a subtree job above that has not started will do the work anyway. A reconcile does not count for
+    /// others: it may leave out what `crontabfilter` names.
+    fn pending_subtree_covers(&self, path: &RelPath, origin: Origin) -> bool {
+        path.ancestors().any(|ancestor| {
+            self.jobs.get(&ancestor).is_some_and(|slot| {
+                slot.scope == Scope::Subtree
+                    && slot.origin >= origin
+                    && matches!(slot.state, State::Ready | State::Waiting { .. })
+            })
+        })
+    }
+
+    /// A subtree job that has not started does the work of all that waits below it, but for writes: those need
+    /// `--ignore-times`, which would make a whole tree expensive. They are at least tried again.
+    fn absorb_below(&mut self, path: &RelPath, now: Timestamp) {
+        let Some(slot) = self.jobs.get(path) else { return };
+        let origin = slot.origin;
+        let can_absorb = !slot.is_running();
+        let below: Vec<RelPath> =
+            self.range_below(path).filter(|(_, slot)| !slot.is_running()).map(|(path, _)| path.clone()).collect();
+        for path in below {
+            let Some(slot) = self.jobs.get_mut(&path) else { continue };
+            if can_absorb && slot.origin <= origin && slot.origin != Origin::Write && !slot.echo {
+                self.remove(&path);
+            } else if slot.state == State::Failed {
+                slot.attempts = 0;
+                slot.changed_at = now;
+                self.unplace(&path);
+                self.place(&path, State::Ready);
+                self.dirty.insert(path);
+            }
+        }
+    }
+
+    fn any_job_below(&self, path: &RelPath) -> bool {
+        self.range_below(path).next().is_some()
+    }
+
+    fn range_below<'a>(&'a self, path: &RelPath) -> Box<dyn Iterator<Item = (&'a RelPath, &'a Slot)> + 'a> {
+        if path.is_root() {
+            return Box::new(self.jobs.iter().filter(|(path, _)| !path.is_root()));
+        }
+        let (start, end) = below_range(path);
+        Box::new(self.jobs.range::<[u8], _>((Bound::Included(start.as_slice()), Bound::Excluded(end.as_slice()))))
+    }
+
+    /// Takes up to `jobs_max` jobs that may run together in one batch, oldest first, and marks them running.
+    pub fn claim(&mut self, lane: Lane, jobs_max: usize, now: Timestamp) -> Vec<ClaimedJob> {
+        self.promote(now);
+        let mut class = None;
+        let mut chosen: Vec<(u64, RelPath)> = Vec::new();
+        let Some(ready) = self.ready.get(lane_index(lane)) else { return Vec::new() };
+        let mut limit = jobs_max;
+        for (&seq, path) in ready {
+            if chosen.len() >= limit {
+                break;
+            }
+            let Some(slot) = self.jobs.get(path) else { continue };
+            if class.is_some_and(|class| class != slot.class()) || self.is_blocked(path, slot) {
+                continue;
+            }
+            if class.is_none() {
+                class = Some(slot.class());
+                // Large files go out one a run, beside each other; subtrees share a run.
+                if lane == Lane::Large && slot.class() != Class::Recursive {
+                    limit = 1;
+                }
+            }
+            chosen.push((seq, path.clone()));
+        }
+        chosen.into_iter().filter_map(|(seq, path)| self.start(lane, seq, path)).collect()
+    }
+
+    fn start(&mut self, lane: Lane, seq: u64, path: RelPath) -> Option<ClaimedJob> {
+        self.ready.get_mut(lane_index(lane))?.remove(&seq);
+        let slot = self.jobs.get_mut(&path)?;
+        slot.state = State::Running { claimed: slot.generation };
+        slot.echo = false;
+        let job =
+            ClaimedJob { path: path.clone(), scope: slot.scope, origin: slot.origin, generation: slot.generation };
+        if slot.scope == Scope::Subtree {
+            self.in_flight_subtrees += 1;
+        }
+        self.in_flight.insert(path, job.scope);
+        Some(job)
+    }
+
+    /// The rules of the module's documentation.
+    fn is_blocked(&self, path: &RelPath, slot: &Slot) -> bool {
+        if self.in_flight.is_empty() {
+            return false;
+        }
+        if self.in_flight.contains_key(path) {
+            return true;
+        }
+        let below_in_flight = || {
+            if path.is_root() {
+                return true;
+            }
+            let (start, end) = below_range(path);
+            let bounds = (Bound::Included(start.as_slice()), Bound::Excluded(end.as_slice()));
+            self.in_flight.range::<[u8], _>(bounds).next().is_some()
+        };
+        if slot.scope != Scope::Subtree && below_in_flight() {
+            return true;
+        }
+        path.ancestors().any(|ancestor| match self.in_flight.get(&ancestor) {
+            None | Some(Scope::Entry) => false,
+            Some(Scope::Children) => true,
+            Some(Scope::Subtree) => slot.scope == Scope::Subtree || slot.echo,
+        })
+    }
+
+    /// Settles what became of one claimed job. `took` is how long its batch ran.
+    pub fn finish(&mut self, path: &RelPath, verdict: Verdict, took: Duration, now: Timestamp, chance: f64) {
+        if let Some(scope) = self.in_flight.remove(path)
+            && scope == Scope::Subtree
+        {
+            self.in_flight_subtrees = self.in_flight_subtrees.saturating_sub(1);
+        }
+        let under_subtree = self.in_flight_subtrees > 0
+            && path.ancestors().any(|above| self.in_flight.get(&above) == Some(&Scope::Subtree));
+        let Some(slot) = self.jobs.get_mut(path) else { return };
+        let State::Running { claimed } = slot.state else { return };
+        let newer = slot.newer.take().filter(|_| slot.generation > claimed);
+        match verdict {
+            Verdict::Done => {
+                slot.attempts = 0;
+                slot.looks = 0;
+                let had_error = slot.last_error.take().is_some();
+                let is_write = slot.origin == Origin::Write && slot.scope == Scope::Entry;
+                let hot_until =
+                    if is_write { self.sent.note(path, self.policy.hot_interval.max(took), now) } else { None };
+                if let Some(newer) = newer {
+                    slot.queued_at = newer.since;
+                    slot.seq = 0;
+                    let due = newer.due.max(hot_until);
+                    let why = if due == newer.due { Wait::Settling } else { Wait::Hot };
+                    self.place(path, due.map_or(State::Ready, |due| State::Waiting { due, why }));
+                    if had_error {
+                        self.dirty.insert(path.clone());
+                    }
+                } else if under_subtree {
+                    slot.echo = true;
+                    slot.seq = 0;
+                    self.place(path, State::Ready);
+                } else {
+                    self.remove(path);
+                }
+            }
+            Verdict::Failed(error) => self.fail(path, error, newer, now, chance),
+            Verdict::Released => self.place(path, State::Ready),
+            Verdict::Large => {
+                slot.lane = Lane::Large;
+                self.place(path, State::Ready);
+            }
+            Verdict::LookAgain(scope) => {
+                slot.scope = slot.scope.max(scope);
+                slot.looks += 1;
+                if slot.looks > LOOKS_MAX {
+                    let error = JobError::new(Some(24), "the source keeps changing while it is read");
+                    self.fail(path, error, newer, now, chance);
+                } else {
+                    let due = now.after(LOOK_AGAIN * slot.looks);
+                    self.place(path, State::Waiting { due, why: Wait::Hot });
+                }
+            }
+        }
+    }
+
+    fn fail(&mut self, path: &RelPath, error: JobError, newer: Option<Newer>, now: Timestamp, chance: f64) {
+        let policy = self.policy;
+        let Some(slot) = self.jobs.get_mut(path) else { return };
+        slot.attempts = slot.attempts.saturating_add(1);
+        slot.last_error = Some(Box::new(error));
+        let dead = policy.attempts_max > 0 && slot.attempts >= policy.attempts_max && newer.is_none();
+        let state = if dead {
+            State::Failed
+        } else {
+            let wait = policy.backoff.delay(slot.attempts, chance);
+            let wait = if newer.is_some() { wait.min(policy.backoff.base) } else { wait };
+            State::Waiting { due: now.after(wait), why: Wait::Backoff }
+        };
+        self.place(path, state);
+        self.dirty.insert(path.clone());
+    }
+
+    /// Adds a failure that a run found at a path which no job of its own had named (below a subtree).
+    pub fn add_failure(
+        &mut self,
+        path: &RelPath,
+        error: JobError,
+        now: Timestamp,
+        chance: f64,
+        next_id: impl FnOnce() -> JobId,
+    ) {
+        if self.jobs.get(path).is_some_and(Slot::is_running) {
+            return;
+        }
+        if self.jobs.contains_key(path) {
+            self.unplace(path);
+        } else {
+            let change = Change::scan(path.clone(), Scope::Entry);
+            self.create(path, Scope::Entry, &change, now, next_id());
+            self.unplace(path);
+        }
+        self.fail(path, error, None, now, chance);
+    }
+
+    /// Moves what has waited long enough to ready.
+    pub fn promote(&mut self, now: Timestamp) {
+        while let Some((due, path)) = self.waiting.first()
+            && *due <= now
+        {
+            let path = path.clone();
+            self.unplace(&path);
+            self.place(&path, State::Ready);
+        }
+    }
+
+    /// When the next waiting job becomes ready.
+    pub fn next_due(&self) -> Option<Timestamp> {
+        self.waiting.first().map(|(due, _)| *due)
+    }
+
+    /// Gives the job, which must stand in no order, its state and its place in that state's order.
+    fn place(&mut self, path: &RelPath, state: State) {
+        let Some(slot) = self.jobs.get_mut(path) else { return };
+        slot.state = state;
+        if slot.scope == Scope::Subtree {
+            slot.lane = Lane::Large;
+        }
+        match state {
+            State::Ready => {
+                if slot.seq == 0 {
+                    self.next_seq += 1;
+                    slot.seq = self.next_seq;
+                }
+                if let Some(ready) = self.ready.get_mut(lane_index(slot.lane)) {
+                    ready.insert(slot.seq, path.clone());
+                }
+            }
+            State::Waiting { due, .. } => {
+                slot.seq = 0;
+                self.waiting.insert((due, path.clone()));
+            }
+            State::Failed => {
+                slot.seq = 0;
+                self.failed += 1;
+            }
+            State::Running { .. } => {}
+        }
+    }
+
+    /// Takes the job out of its state's order, before it gets another state or goes.
+    fn unplace(&mut self, path: &RelPath) {
+        let Some(slot) = self.jobs.get(path) else { return };
+        match slot.state {
+            State::Ready => {
+                if let Some(ready) = self.ready.get_mut(lane_index(slot.lane)) {
+                    ready.remove(&slot.seq);
+                }
+            }
+            State::Waiting { due, .. } => {
+                self.waiting.remove(&(due, path.clone()));
+            }
+            State::Failed => self.failed = self.failed.saturating_sub(1),
+            State::Running { .. } => {}
+        }
+    }
+
+    fn remove(&mut self, path: &RelPath) {
+        self.unplace(path);
+        if let Some(slot) = self.jobs.remove(path) {
+            if slot.stored {
+                self.dirty.insert(path.clone());
+            } else {
+                self.dirty.remove(path);
+            }
+        }
+    }
+
+    /// Hands over what the store has to be told, at most `ops_max` operations, and forgets it.
+    pub fn take_dirty(&mut self, ops_max: usize, ops: &mut Vec<Op>) {
+        let room = ops_max.saturating_sub(ops.len());
+        let paths: Vec<RelPath> = self.dirty.iter().take(room).cloned().collect();
+        for path in paths {
+            self.dirty.remove(&path);
+            ops.push(match self.jobs.get_mut(&path) {
+                Some(slot) => {
+                    slot.stored = true;
+                    Op::PutJob(slot.to_job(self.target, &path))
+                }
+                None => Op::DeleteJob { target: self.target, path },
+            });
+        }
+    }
+
+    /// Takes back operations that could not be stored.
+    pub fn restore_dirty(&mut self, path: RelPath) {
+        self.dirty.insert(path);
+    }
+
+    pub fn dirty_len(&self) -> usize {
+        self.dirty.len()
+    }
+
+    pub fn counts(&self) -> Counts {
+        Counts {
+            ready: self.ready.iter().map(BTreeMap::len).sum(),
+            running: self.in_flight.len(),
+            waiting: self.waiting.len(),
+            failed: self.failed,
+        }
+    }
+
+    /// When the oldest change that is not on the target yet was made. Looks at every job.
+    pub fn oldest(&self) -> Option<Timestamp> {
+        self.jobs.values().map(|slot| slot.queued_at).min()
+    }
+
+    /// The error that struck the most recently changed failing job, for a status line.
+    pub fn an_error(&self) -> Option<(RelPath, JobError)> {
+        let path = self
+            .waiting
+            .iter()
+            .map(|(_, path)| path)
+            .find(|path| self.jobs.get(*path).is_some_and(|slot| slot.last_error.is_some()))?;
+        let error = self.jobs.get(path)?.last_error.as_deref().cloned()?;
+        Some((path.clone(), error))
+    }
+
+    /// Up to `limit` jobs in path order, from the first after `after`.
+    pub fn page(&self, after: Option<&RelPath>, limit: usize, wanted: impl Fn(JobState) -> bool) -> Vec<Job> {
+        let start = after.map_or(Bound::Unbounded, |path| Bound::Excluded(path.as_bytes()));
+        self.jobs
+            .range::<[u8], _>((start, Bound::Unbounded))
+            .map(|(path, slot)| slot.to_job(self.target, path))
+            .filter(|job| wanted(job.state))
+            .take(limit)
+            .collect()
+    }
+
+    /// Whether every job stands in exactly the order that its state asks for. For tests.
+    #[cfg(test)]
+    pub fn check_invariants(&self) {
+        for (path, slot) in &self.jobs {
+            let in_ready = self.ready.iter().flat_map(|ready| ready.values()).filter(|p| *p == path).count();
+            let in_waiting = self.waiting.iter().filter(|(_, p)| p == path).count();
+            let expected = match slot.state {
+                State::Ready => (1, 0, false),
+                State::Waiting { .. } => (0, 1, false),
+                State::Failed => (0, 0, false),
+                State::Running { .. } => (0, 0, true),
+            };
+            assert_eq!(
+                (in_ready, in_waiting, self.in_flight.contains_key(path)),
+                expected,
+                "{path} is {:?}",
+                slot.state
+            );
+            assert!(slot.stored || self.dirty.contains(path), "{path} is in no store");
+        }
+        let counts = self.counts();
+        assert_eq!(counts.ready + counts.running + counts.waiting + counts.failed, self.jobs.len());
+    }
+}

@@ -1,0 +1,584 @@
+//! The queue's promises, without a store that can fail and without threads where none are needed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::target_queue::TargetQueue;
+use super::*;
+use crate::clock::SimulatedClock;
+use crate::model::{Origin, Scope, Settle, TroubleClass};
+
+const SOON: Duration = Duration::from_secs(5);
+
+fn path(text: &str) -> RelPath {
+    RelPath::new(text.as_bytes()).unwrap()
+}
+
+fn fresh_dir(text: &str) -> Change {
+    Change { path: path(text), scope: Scope::Children, origin: Origin::Write, settle: Settle::Now, fresh: true }
+}
+
+/// One target's queue with a clock and ids of its own.
+struct Bench {
+    queue: TargetQueue,
+    now: Timestamp,
+    ids: u64,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let now = Timestamp(1_000_000);
+        Self { queue: TargetQueue::new(TargetId(1)), now, ids: 0 }
+    }
+
+    fn add(&mut self, change: Change) {
+        let ids = &mut self.ids;
+        self.queue.enqueue(&change, self.now, || {
+            *ids += 1;
+            JobId(*ids)
+        });
+        self.queue.check_invariants();
+    }
+
+    fn write(&mut self, text: &str) {
+        self.add(Change::write(path(text)));
+    }
+
+    fn scan(&mut self, text: &str, scope: Scope) {
+        let path = if text.is_empty() { RelPath::root() } else { path(text) };
+        self.add(Change::scan(path, scope));
+    }
+
+    fn claim(&mut self, lane: Lane) -> Vec<String> {
+        let jobs = self.queue.claim(lane, 100, self.now);
+        self.queue.check_invariants();
+        jobs.iter().map(|job| job.path.to_string()).collect()
+    }
+
+    fn small(&mut self) -> Vec<String> {
+        self.claim(Lane::Small)
+    }
+
+    fn finish(&mut self, text: &str, verdict: Verdict) {
+        let path = if text.is_empty() { RelPath::root() } else { path(text) };
+        self.queue.finish(&path, verdict, Duration::from_millis(30), self.now, 0.5);
+        self.queue.check_invariants();
+    }
+
+    fn done(&mut self, text: &str) {
+        self.finish(text, Verdict::Done);
+    }
+
+    fn failed(&mut self, text: &str) {
+        self.finish(text, Verdict::Failed(JobError::new(Some(23), "permission denied")));
+    }
+
+    fn wait(&mut self, ms: u64) {
+        self.now = self.now.after(Duration::from_millis(ms));
+    }
+
+    fn len(&self) -> usize {
+        self.queue.page(None, usize::MAX, |_| true).len()
+    }
+
+    fn job(&self, text: &str) -> Job {
+        let all = self.queue.page(None, usize::MAX, |_| true);
+        all.into_iter().find(|job| job.path == path(text)).unwrap_or_else(|| panic!("no job at {text}"))
+    }
+}
+
+#[test]
+fn a_thousand_writes_to_one_file_are_one_job() {
+    let mut bench = Bench::new();
+    for _ in 0..1_000 {
+        bench.write("a");
+    }
+    assert_eq!(bench.len(), 1);
+    assert_eq!(bench.small(), ["a"]);
+    bench.done("a");
+    assert_eq!(bench.len(), 0);
+}
+
+#[test]
+fn a_change_during_the_run_is_not_lost() {
+    let mut bench = Bench::new();
+    bench.write("a");
+    assert_eq!(bench.small(), ["a"]);
+    bench.write("a");
+    assert!(bench.small().is_empty(), "never two runs of one path");
+    bench.done("a");
+    assert_eq!(bench.small(), ["a"], "the newer change runs");
+    bench.done("a");
+    assert_eq!(bench.len(), 0);
+}
+
+#[test]
+fn jobs_are_claimed_in_the_order_of_their_changes() {
+    let mut bench = Bench::new();
+    for name in ["c", "a", "b"] {
+        bench.write(name);
+    }
+    assert_eq!(bench.small(), ["c", "a", "b"]);
+}
+
+#[test]
+fn released_jobs_keep_their_place_and_count_no_attempt() {
+    let mut bench = Bench::new();
+    bench.write("a");
+    assert_eq!(bench.small(), ["a"]);
+    bench.write("b");
+    bench.finish("a", Verdict::Released);
+    assert_eq!(bench.job("a").attempts, 0);
+    assert_eq!(bench.small(), ["a", "b"]);
+}
+
+#[test]
+fn writes_and_scans_do_not_share_a_run() {
+    let mut bench = Bench::new();
+    bench.write("a");
+    bench.scan("b", Scope::Entry);
+    bench.write("c");
+    assert_eq!(bench.small(), ["a", "c"]);
+    assert_eq!(bench.small(), ["b"]);
+}
+
+#[test]
+fn a_directory_is_not_touched_while_something_below_is_in_flight() {
+    let mut bench = Bench::new();
+    bench.write("d/f");
+    assert_eq!(bench.small(), ["d/f"]);
+    bench.write("d");
+    bench.scan("", Scope::Entry);
+    assert!(bench.small().is_empty());
+    bench.done("d/f");
+    assert_eq!(bench.small(), ["d"]);
+}
+
+#[test]
+fn a_directory_and_its_entries_share_a_batch() {
+    let mut bench = Bench::new();
+    bench.add(fresh_dir("d"));
+    bench.write("d/f");
+    assert_eq!(bench.small(), ["d", "d/f"]);
+}
+
+#[test]
+fn nothing_runs_below_a_level_in_flight() {
+    let mut bench = Bench::new();
+    bench.add(fresh_dir("d"));
+    assert_eq!(bench.small(), ["d"]);
+    bench.write("d/e/f");
+    bench.write("other");
+    assert_eq!(bench.small(), ["other"]);
+    bench.done("d");
+    assert_eq!(bench.small(), ["d/e/f"]);
+}
+
+#[test]
+fn what_ends_below_a_running_subtree_runs_once_more_after_it() {
+    let mut bench = Bench::new();
+    bench.scan("d", Scope::Subtree);
+    assert_eq!(bench.claim(Lane::Large), ["d"]);
+    bench.write("d/f");
+    assert_eq!(bench.small(), ["d/f"], "a long run above delays nothing");
+    bench.done("d/f");
+    assert!(bench.small().is_empty(), "but its work may be undone by that run");
+    bench.done("d");
+    assert_eq!(bench.small(), ["d/f"]);
+    bench.done("d/f");
+    assert_eq!(bench.len(), 0);
+}
+
+#[test]
+fn what_was_in_flight_when_a_subtree_started_runs_once_more_too() {
+    let mut bench = Bench::new();
+    bench.write("d/f");
+    assert_eq!(bench.small(), ["d/f"]);
+    bench.scan("", Scope::Subtree);
+    assert_eq!(bench.claim(Lane::Large), ["."], "a stream of changes does not starve a reconcile");
+    bench.done("d/f");
+    bench.done("");
+    assert_eq!(bench.small(), ["d/f"]);
+}
+
+#[test]
+fn a_directory_that_comes_back_is_compared_in_full() {
+    let mut bench = Bench::new();
+    bench.scan("d", Scope::Entry);
+    assert_eq!(bench.small(), ["d"], "its deletion is under way");
+    bench.add(fresh_dir("d"));
+    bench.done("d");
+    assert_eq!(bench.job("d").scope, Scope::Subtree);
+    assert_eq!(bench.claim(Lane::Large), ["d"]);
+}
+
+#[test]
+fn a_directory_that_comes_back_over_pending_remains_is_compared_in_full() {
+    let mut bench = Bench::new();
+    bench.write("d/old");
+    assert_eq!(bench.small(), ["d/old"]);
+    bench.add(fresh_dir("d"));
+    assert_eq!(bench.job("d").scope, Scope::Subtree);
+    bench.done("d/old");
+}
+
+#[test]
+fn a_subtree_absorbs_what_waits_below_but_not_writes() {
+    let mut bench = Bench::new();
+    bench.scan("d/a", Scope::Entry);
+    bench.scan("d/b/c", Scope::Children);
+    bench.write("d/w");
+    bench.scan("da", Scope::Entry);
+    bench.scan("d", Scope::Subtree);
+    assert_eq!(bench.len(), 3);
+    bench.scan("d/a", Scope::Entry);
+    assert_eq!(bench.len(), 3, "covered by the pending subtree");
+    assert_eq!(bench.claim(Lane::Large), ["d"]);
+    bench.scan("d/a", Scope::Entry);
+    assert_eq!(bench.len(), 4, "a subtree that runs may have passed the path already");
+}
+
+#[test]
+fn a_reconcile_does_not_swallow_changes_that_its_own_filter_may_leave_out() {
+    let mut bench = Bench::new();
+    bench.scan("a.php", Scope::Entry);
+    let reconcile = Change { origin: Origin::Reconcile, ..Change::scan(RelPath::root(), Scope::Subtree) };
+    bench.add(reconcile);
+    assert_eq!(bench.len(), 2);
+    bench.scan("b.php", Scope::Entry);
+    assert_eq!(bench.len(), 3);
+}
+
+#[test]
+fn failures_back_off_and_a_newer_change_shortens_the_wait() {
+    let mut bench = Bench::new();
+    bench.write("a");
+    for attempt in 1..=5 {
+        bench.wait(3_600_000);
+        assert_eq!(bench.small(), ["a"]);
+        bench.failed("a");
+        assert_eq!(bench.job("a").attempts, attempt);
+        assert!(bench.small().is_empty());
+    }
+    assert_eq!(bench.job("a").due_at, bench.now.after(Duration::from_secs(16)));
+    bench.write("a");
+    assert_eq!(bench.job("a").due_at, bench.now.after(Duration::from_secs(1)));
+    bench.wait(1_000);
+    assert_eq!(bench.small(), ["a"]);
+}
+
+#[test]
+fn after_the_last_attempt_a_job_is_dead_until_its_path_changes() {
+    let mut bench = Bench::new();
+    bench.queue.policy.attempts_max = 2;
+    bench.write("a");
+    for _ in 0..2 {
+        bench.wait(3_600_000);
+        assert_eq!(bench.small(), ["a"]);
+        bench.failed("a");
+    }
+    assert_eq!(bench.job("a").state, JobState::Failed);
+    bench.wait(86_400_000);
+    assert!(bench.small().is_empty());
+    bench.write("a");
+    assert_eq!(bench.small(), ["a"]);
+}
+
+#[test]
+fn a_reconcile_revives_dead_letters() {
+    let mut bench = Bench::new();
+    bench.queue.policy.attempts_max = 1;
+    bench.write("d/a");
+    bench.small();
+    bench.failed("d/a");
+    bench.scan("", Scope::Subtree);
+    assert_eq!(bench.small(), ["d/a"]);
+}
+
+#[test]
+fn an_open_file_waits_for_its_close_or_for_quiet() {
+    let mut bench = Bench::new();
+    let modified = Change { settle: Settle::Quiet(SOON), ..Change::write(path("log")) };
+    bench.add(modified.clone());
+    bench.wait(4_000);
+    assert!(bench.small().is_empty());
+    bench.add(modified.clone());
+    bench.wait(4_000);
+    assert!(bench.small().is_empty(), "each write begins the wait anew");
+    bench.write("log");
+    assert_eq!(bench.small(), ["log"], "the close ends it");
+    bench.add(modified);
+    bench.done("log");
+    assert!(bench.small().is_empty());
+    bench.wait(5_000);
+    assert_eq!(bench.small(), ["log"]);
+}
+
+#[test]
+fn a_followed_file_is_not_postponed_by_further_writes() {
+    let mut bench = Bench::new();
+    for _ in 0..11 {
+        bench.add(Change { settle: Settle::Within(Duration::from_secs(1)), ..Change::write(path("log")) });
+        bench.wait(100);
+    }
+    assert_eq!(bench.small(), ["log"]);
+}
+
+#[test]
+fn a_path_that_changes_all_the_time_is_sent_once_an_interval() {
+    let mut bench = Bench::new();
+    let mut runs = 0;
+    for _ in 0..3_000 {
+        bench.write("log");
+        if !bench.small().is_empty() {
+            runs += 1;
+            bench.write("log");
+            bench.done("log");
+        }
+        bench.wait(1);
+    }
+    assert!((5..=8).contains(&runs), "{runs} runs in 3 s");
+    bench.wait(2_000);
+    assert_eq!(bench.small(), ["log"], "the newest state goes out at last");
+}
+
+#[test]
+fn large_files_go_out_one_a_run_beside_small_ones() {
+    let mut bench = Bench::new();
+    for name in ["big1", "big2", "small"] {
+        bench.write(name);
+    }
+    assert_eq!(bench.small().len(), 3);
+    bench.finish("big1", Verdict::Large);
+    bench.finish("big2", Verdict::Large);
+    bench.done("small");
+    assert_eq!(bench.claim(Lane::Large), ["big1"]);
+    assert_eq!(bench.claim(Lane::Large), ["big2"]);
+}
+
+#[test]
+fn a_source_that_keeps_vanishing_backs_off_at_last() {
+    let mut bench = Bench::new();
+    bench.write("a");
+    let mut looks = 0;
+    while bench.job("a").attempts == 0 {
+        bench.wait(10_000);
+        assert_eq!(bench.small(), ["a"]);
+        bench.finish("a", Verdict::LookAgain(Scope::Entry));
+        looks += 1;
+        assert!(looks < 100);
+    }
+}
+
+/// A finished job that was never written costs the store nothing; one that was is deleted from it.
+#[test]
+fn only_what_the_store_holds_is_deleted_from_it() {
+    let mut bench = Bench::new();
+    bench.write("a");
+    bench.small();
+    bench.done("a");
+    assert_eq!(bench.queue.dirty_len(), 0);
+    bench.write("a");
+    let mut ops = Vec::new();
+    bench.queue.take_dirty(10, &mut ops);
+    assert!(matches!(ops.as_slice(), [Op::PutJob(_)]));
+    bench.small();
+    bench.done("a");
+    bench.write("a");
+    bench.small();
+    bench.done("a");
+    ops.clear();
+    bench.queue.take_dirty(10, &mut ops);
+    assert!(matches!(ops.as_slice(), [Op::DeleteJob { .. }]));
+}
+
+/// A mirror in miniature: the source and the target map paths to versions, a run copies what it saw when it began.
+/// Whatever the order of changes, claims, verdicts and waits, the target equals the source once the queue is empty.
+#[derive(Debug, Clone)]
+enum Step {
+    Write(u8),
+    Modify(u8),
+    Subtree(u8),
+    Claim(bool),
+    Finish(u8, u8),
+    Wait(u16),
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0u8..12).prop_map(Step::Write),
+        2 => (0u8..12).prop_map(Step::Modify),
+        1 => (0u8..12).prop_map(Step::Subtree),
+        4 => any::<bool>().prop_map(Step::Claim),
+        4 => (any::<u8>(), 0u8..8).prop_map(|(which, how)| Step::Finish(which, how)),
+        2 => (0u16..3_000).prop_map(Step::Wait),
+        1 => Just(Step::Restart),
+    ]
+}
+
+const PATHS: [&str; 12] = ["a", "a/b", "a/b/c", "a/b/d", "a/e", "f", "f/g", "f/g/h", "i", "j/k", "j", "a/b/c/l"];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn an_empty_queue_means_equal_trees(steps in proptest::collection::vec(step(), 1..120)) {
+        let mut bench = Bench::new();
+        let mut source: BTreeMap<String, u64> = BTreeMap::new();
+        let mut mirror: BTreeMap<String, u64> = BTreeMap::new();
+        // What each run in flight saw when it began.
+        let mut in_flight: Vec<(String, Vec<(String, u64)>)> = Vec::new();
+        let mut version = 0;
+        let begin = |bench: &mut Bench, lane, source: &BTreeMap<String, u64>, in_flight: &mut Vec<_>| {
+            for job in bench.queue.claim(lane, 3, bench.now) {
+                let covered: Vec<(String, u64)> = source
+                    .iter()
+                    .filter(|(p, _)| path(p) == job.path || job.scope == Scope::Subtree && job.path.covers(&path(p)))
+                    .map(|(p, v)| (p.clone(), *v))
+                    .collect();
+                in_flight.push((job.path.to_string(), covered));
+            }
+        };
+        let mut all = steps;
+        all.extend((0..40).flat_map(|_| [Step::Wait(u16::MAX), Step::Claim(true), Step::Claim(false), Step::Finish(0, 0), Step::Finish(0, 0), Step::Finish(0, 0)]));
+        for step in all {
+            match step {
+                Step::Write(n) => {
+                    version += 1;
+                    source.insert(PATHS[n as usize].into(), version);
+                    bench.write(PATHS[n as usize]);
+                }
+                Step::Modify(n) => {
+                    version += 1;
+                    source.insert(PATHS[n as usize].into(), version);
+                    bench.add(Change { settle: Settle::Quiet(SOON), ..Change::write(path(PATHS[n as usize])) });
+                }
+                Step::Subtree(n) => bench.scan(PATHS[n as usize], Scope::Subtree),
+                Step::Claim(small) => {
+                    begin(&mut bench, if small { Lane::Small } else { Lane::Large }, &source, &mut in_flight);
+                }
+                Step::Finish(which, how) if !in_flight.is_empty() => {
+                    let (at, saw) = in_flight.remove(which as usize % in_flight.len());
+                    let verdict = match how {
+                        0..=3 => {
+                            mirror.extend(saw);
+                            Verdict::Done
+                        }
+                        4 => Verdict::Released,
+                        5 => Verdict::Failed(JobError::new(None, "no")),
+                        6 => Verdict::Large,
+                        _ => Verdict::LookAgain(Scope::Entry),
+                    };
+                    bench.finish(&at, verdict);
+                }
+                Step::Finish(..) => {}
+                Step::Wait(ms) => bench.wait(u64::from(ms)),
+                Step::Restart => {
+                    // What was in flight may or may not have done its work.
+                    in_flight.clear();
+                    let jobs = bench.queue.page(None, usize::MAX, |_| true);
+                    bench.queue = TargetQueue::new(TargetId(1));
+                    for job in jobs {
+                        bench.queue.load(job);
+                    }
+                }
+            }
+            bench.queue.check_invariants();
+            // At any time, what differs has a job, or is in flight and will have one.
+            let pending: BTreeSet<String> =
+                bench.queue.page(None, usize::MAX, |_| true).iter().map(|job| job.path.to_string()).collect();
+            for (p, v) in &source {
+                prop_assert!(mirror.get(p) == Some(v) || pending.contains(p), "{p} differs and has no job");
+            }
+        }
+        prop_assert_eq!(bench.len(), 0, "the queue drains");
+        prop_assert_eq!(source, mirror);
+    }
+}
+
+mod threads {
+    use super::*;
+    use crate::store::memory::MemoryStore;
+
+    fn open(store: &MemoryStore, clock: &Arc<SimulatedClock>) -> Queue {
+        let clock: Arc<dyn Clock> = Arc::<SimulatedClock>::clone(clock);
+        Queue::open(Box::new(store.clone()), clock).expect("opens").0
+    }
+
+    fn destination() -> Destination {
+        Destination::Local("/mirror".into())
+    }
+
+    #[test]
+    fn what_was_enqueued_is_there_after_a_crash() {
+        let (store, clock) = (MemoryStore::default(), Arc::new(SimulatedClock::new(Timestamp(1_000))));
+        let queue = open(&store, &clock);
+        let (target, new) = queue.register(Path::new("/src"), &destination(), Policy::default());
+        assert!(new);
+        let changes: Vec<Change> = (0..2_500).map(|n| Change::write(path(&format!("f{n}")))).collect();
+        queue.enqueue(&[target], &changes);
+        assert!(queue.flush(SOON));
+        queue.claim(target, Lane::Small).expect("a batch is running at the crash");
+        std::mem::forget(queue);
+
+        let queue = open(&store, &clock);
+        let (same, new) = queue.register(Path::new("/src"), &destination(), Policy::default());
+        assert_eq!((same, new), (target, false));
+        assert_eq!(queue.stats(target).unwrap().counts, Counts { ready: 2_500, ..Counts::default() });
+        let ids: BTreeSet<u64> = queue.page(target, None, 10_000, |_| true).iter().map(|job| job.id.0).collect();
+        assert_eq!(ids.len(), 2_500, "ids are unique");
+        queue.enqueue(&[target], &[Change::write(path("one more"))]);
+        let one_more = queue.page(target, None, 10_000, |_| true).iter().map(|job| job.id.0).max();
+        assert_eq!(one_more, ids.iter().max().map(|max| max + 1), "and are never used twice");
+    }
+
+    #[test]
+    fn a_failing_store_stops_nothing_and_catches_up() {
+        let (store, clock) = (MemoryStore::default(), Arc::new(SimulatedClock::new(Timestamp(1_000))));
+        let queue = open(&store, &clock);
+        let (target, _) = queue.register(Path::new("/src"), &destination(), Policy::default());
+        assert!(queue.flush(SOON));
+        store.fail_after(0);
+        queue.enqueue(&[target], &[Change::write(path("a"))]);
+        assert!(!queue.flush(Duration::from_millis(50)));
+        assert!(queue.claim(target, Lane::Small).is_some(), "mirroring goes on from memory");
+        store.heal();
+        assert!(queue.flush(SOON), "and the job is stored once the store is back");
+        assert_eq!(queue.store_health().error, None);
+    }
+
+    #[test]
+    fn a_target_in_trouble_burns_no_attempts_and_is_probed_by_one_job() {
+        let (store, clock) = (MemoryStore::default(), Arc::new(SimulatedClock::new(Timestamp(1_000))));
+        let queue = open(&store, &clock);
+        let (target, _) = queue.register(Path::new("/src"), &destination(), Policy::default());
+        let changes: Vec<Change> = (0..50).map(|n| Change::write(path(&format!("f{n}")))).collect();
+        queue.enqueue(&[target], &changes);
+        let trouble = TargetTrouble {
+            class: TroubleClass::Unavailable,
+            code: Some(10),
+            message: "connection refused".into(),
+            hint: None,
+            command: None,
+        };
+        let down = || BatchResult { trouble: Some(trouble.clone()), ..BatchResult::default() };
+        let batch = queue.claim(target, Lane::Small).unwrap();
+        assert_eq!(batch.jobs.len(), 50);
+        assert!(matches!(queue.finish(&batch, down()), Some(TargetEvent::Trouble { .. })));
+        assert!(queue.claim(target, Lane::Small).is_none());
+        let due = queue.next_due(&[target]).expect("a probe is due");
+        clock.advance(due.since(clock.now()));
+        let probe = queue.claim(target, Lane::Small).unwrap();
+        assert_eq!((probe.jobs.len(), probe.probe), (1, true));
+        assert!(queue.claim(target, Lane::Small).is_none(), "one probe at a time");
+        let verdicts = vec![(probe.jobs[0].path.clone(), Verdict::Done)];
+        let up = BatchResult { verdicts, reached: true, ..BatchResult::default() };
+        assert!(matches!(queue.finish(&probe, up), Some(TargetEvent::Recovered { .. })));
+        let batch = queue.claim(target, Lane::Small).unwrap();
+        assert_eq!(batch.jobs.len(), 49);
+        assert!(queue.page(target, None, 100, |_| true).iter().all(|job| job.attempts == 0));
+    }
+}

@@ -1,0 +1,68 @@
+//! The lock on a state directory: one syncq at a time. Held by `flock`, so a killed process leaves none behind.
+//!
+//! The file stays when the lock goes: removing it would let two processes lock two files of one name.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::store::StoreError;
+
+/// Holds the lock until dropped.
+#[derive(Debug)]
+pub struct Lock {
+    file: File,
+}
+
+impl Lock {
+    /// Takes the lock at `path` in the state directory `dir`, and writes this process's id into it.
+    pub fn take(dir: &Path, path: &Path) -> Result<Self, StoreError> {
+        let in_dir = |source| StoreError::Directory { dir: dir.to_owned(), source };
+        // The standard library opens with O_CLOEXEC: a child that outlives us must not hold the lock.
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(in_dir)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(StoreError::Locked { dir: dir.to_owned(), pid: holder(&mut file) });
+            }
+            Err(errno) => return Err(in_dir(errno.into())),
+        }
+        // The number is for people only: with a full disk it may be missing.
+        if let Err(error) = write_pid(&mut file) {
+            log::debug!("cannot write the lock file: {error}");
+        }
+        Ok(Self { file })
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // The number would be wrong from here on. The descriptor's end releases the lock itself.
+        if let Err(error) = self.file.set_len(0) {
+            log::debug!("cannot clear the lock file: {error}");
+        }
+    }
+}
+
+fn write_pid(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", std::process::id())
+}
+
+fn holder(file: &mut File) -> Option<u32> {
+    const PID_BYTES_MAX: u64 = 16;
+    let mut text = String::new();
+    file.take(PID_BYTES_MAX).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}

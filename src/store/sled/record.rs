@@ -1,0 +1,366 @@
+//! How records become bytes and back. Pure; the structs here are the stored form, apart from the model's.
+//!
+//! A value is `crc32 (4 bytes, big-endian) | version (1 byte) | MessagePack map with named fields`. The checksum
+//! covers the key as well: a record that turns up under another key is damaged. What the key says (target, path) is not
+//! repeated. A new field gets `#[serde(default)]`; enum variants are stored by name, so renaming one is a migration.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Generation, Job, JobError, JobId, JobState, Origin, RelPath, Scope, TargetId, Timestamp};
+use crate::store::TargetRecord;
+
+/// Longest value. Pages of more than 128 KiB, some 16 records, go to files that sled never syncs.
+pub const VALUE_BYTES_MAX: usize = 2_048;
+
+const VERSION: u8 = 1;
+
+/// Why bytes are not a record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    #[error("the record is cut short")]
+    Short,
+    #[error("the checksum does not match")]
+    Checksum,
+    #[error("the record has version {0}")]
+    Version(u8),
+    #[error("the record has an unknown form")]
+    Form,
+    #[error("{0} bytes follow the record")]
+    Trailing(usize),
+    #[error("the record has {0} bytes")]
+    TooLarge(usize),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredJob {
+    id: u64,
+    scope: Scope,
+    origin: Origin,
+    state: StoredState,
+    generation: u64,
+    queued_at: u64,
+    changed_at: u64,
+    #[serde(default)]
+    attempts: u32,
+    #[serde(default)]
+    due_at: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last_error: Option<StoredError>,
+}
+
+/// Without `running`: a crash makes that `ready`, so it is stored as such.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum StoredState {
+    Ready,
+    Waiting,
+    Failed,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredError {
+    #[serde(default)]
+    code: Option<i32>,
+    message: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredTarget {
+    #[serde(with = "serde_bytes")]
+    root: Vec<u8>,
+    destination: String,
+}
+
+/// A number of the store itself, such as the next job's id.
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredNumber {
+    number: u64,
+}
+
+/// Encodes a job for storing under `key`. Its error is shortened, in the end dropped, before it gets too large.
+pub fn encode_job(key: &[u8], job: &Job) -> Result<Vec<u8>, RecordError> {
+    let mut stored = StoredJob {
+        id: job.id.0,
+        scope: job.scope,
+        origin: job.origin,
+        state: match job.state {
+            JobState::Ready | JobState::Running => StoredState::Ready,
+            JobState::Waiting => StoredState::Waiting,
+            JobState::Failed => StoredState::Failed,
+        },
+        generation: job.generation.0,
+        queued_at: job.queued_at.0,
+        changed_at: job.changed_at.0,
+        attempts: job.attempts,
+        due_at: job.due_at.0,
+        last_error: job.last_error.as_ref().map(|error| {
+            // The fields are open to all, so the limit may not have been kept.
+            let JobError { code, message } = JobError::new(error.code, error.message.as_str());
+            StoredError { code, message }
+        }),
+    };
+    match encode(key, &stored) {
+        Err(RecordError::TooLarge(_)) if stored.last_error.take().is_some() => encode(key, &stored),
+        other => other,
+    }
+}
+
+pub fn decode_job(key: &[u8], target: TargetId, path: RelPath, value: &[u8]) -> Result<Job, RecordError> {
+    let stored: StoredJob = decode(key, value)?;
+    Ok(Job {
+        id: JobId(stored.id),
+        target,
+        path,
+        scope: stored.scope,
+        origin: stored.origin,
+        state: match stored.state {
+            StoredState::Ready => JobState::Ready,
+            StoredState::Waiting => JobState::Waiting,
+            StoredState::Failed => JobState::Failed,
+        },
+        generation: Generation(stored.generation),
+        queued_at: Timestamp(stored.queued_at),
+        changed_at: Timestamp(stored.changed_at),
+        attempts: stored.attempts,
+        due_at: Timestamp(stored.due_at),
+        last_error: stored.last_error.map(|error| JobError::new(error.code, error.message)),
+    })
+}
+
+pub fn encode_target(key: &[u8], target: &TargetRecord) -> Result<Vec<u8>, RecordError> {
+    encode(key, &StoredTarget { root: target.root.clone(), destination: target.destination.clone() })
+}
+
+pub fn decode_target(key: &[u8], id: TargetId, value: &[u8]) -> Result<TargetRecord, RecordError> {
+    let StoredTarget { root, destination } = decode(key, value)?;
+    Ok(TargetRecord { id, root, destination })
+}
+
+pub fn encode_number(key: &[u8], number: u64) -> Result<Vec<u8>, RecordError> {
+    encode(key, &StoredNumber { number })
+}
+
+pub fn decode_number(key: &[u8], value: &[u8]) -> Result<u64, RecordError> {
+    decode(key, value).map(|stored: StoredNumber| stored.number)
+}
+
+fn encode<T: Serialize>(key: &[u8], record: &T) -> Result<Vec<u8>, RecordError> {
+    let mut body = vec![VERSION];
+    rmp_serde::encode::write_named(&mut body, record).map_err(|_| RecordError::Form)?;
+    let mut value = checksum(key, &body).to_be_bytes().to_vec();
+    value.append(&mut body);
+    if value.len() > VALUE_BYTES_MAX { Err(RecordError::TooLarge(value.len())) } else { Ok(value) }
+}
+
+fn decode<T: DeserializeOwned>(key: &[u8], value: &[u8]) -> Result<T, RecordError> {
+    let (sum, body) = value.split_first_chunk::<4>().ok_or(RecordError::Short)?;
+    if checksum(key, body) != u32::from_be_bytes(*sum) {
+        return Err(RecordError::Checksum);
+    }
+    let (&version, mut rest) = body.split_first().ok_or(RecordError::Short)?;
+    if version != VERSION {
+        return Err(RecordError::Version(version));
+    }
+    // `from_slice` would let bytes behind the record pass.
+    let record = rmp_serde::from_read(&mut rest).map_err(|_| RecordError::Form)?;
+    if rest.is_empty() { Ok(record) } else { Err(RecordError::Trailing(rest.len())) }
+}
+
+fn checksum(key: &[u8], body: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(key);
+    hasher.update(body);
+    hasher.finalize()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::store::sled::key;
+
+    fn round_trip(job: &Job) -> Result<Job, RecordError> {
+        let key = key::job(job.target, &job.path);
+        decode_job(&key, job.target, job.path.clone(), &encode_job(&key, job)?)
+    }
+
+    fn golden_job() -> Job {
+        Job {
+            id: JobId(300),
+            target: TargetId(2),
+            path: RelPath::new(b"a/b").expect("a valid path"),
+            scope: Scope::Subtree,
+            origin: Origin::Scan,
+            state: JobState::Waiting,
+            generation: Generation(4),
+            queued_at: Timestamp(1_700_000_000_000),
+            changed_at: Timestamp(1_700_000_000_001),
+            attempts: 5,
+            due_at: Timestamp(1_700_000_000_002),
+            last_error: Some(JobError::new(Some(23), "denied")),
+        }
+    }
+
+    const GOLDEN_JOB: &[u8] = b"(\xb4\xbb\xcc\x01\x8a\xa2id\xcd\x01,\xa5scope\xa7subtree\xa6origin\xa4scan\
+        \xa5state\xa7waiting\xaageneration\x04\xa9queued_at\xcf\0\0\x01\x8b\xcf\xe5h\0\xaachanged_at\xcf\0\0\x01\x8b\xcf\
+        \xe5h\x01\xa8attempts\x05\xa6due_at\xcf\0\0\x01\x8b\xcf\xe5h\x02\xaalast_error\x82\xa4code\x17\xa7message\
+        \xa6denied";
+
+    #[test]
+    fn a_job_has_these_bytes() {
+        let job = golden_job();
+        let key = key::job(job.target, &job.path);
+        assert_eq!(
+            encode_job(&key, &job).expect("fits").escape_ascii().to_string(),
+            GOLDEN_JOB.escape_ascii().to_string()
+        );
+        assert_eq!(decode_job(&key, job.target, job.path.clone(), GOLDEN_JOB), Ok(job));
+    }
+
+    #[test]
+    fn a_target_has_these_bytes() {
+        let target = TargetRecord { id: TargetId(2), root: b"/srv/\xff".to_vec(), destination: "host::www".into() };
+        let key = key::target(target.id);
+        let golden = &b"\x100\x8a\x1c\x01\x82\xa4root\xc4\x06/srv/\xff\xabdestination\xa9host::www"[..];
+        assert_eq!(
+            encode_target(&key, &target).expect("fits").escape_ascii().to_string(),
+            golden.escape_ascii().to_string()
+        );
+        assert_eq!(decode_target(&key, target.id, golden), Ok(target));
+    }
+
+    #[test]
+    fn a_record_of_another_program_with_more_fields_and_fewer_is_read() {
+        #[derive(Serialize)]
+        struct Other {
+            id: u64,
+            scope: &'static str,
+            origin: &'static str,
+            state: &'static str,
+            generation: u64,
+            queued_at: u64,
+            changed_at: u64,
+            moved_from: &'static str,
+        }
+        let other = Other {
+            id: 1,
+            scope: "children",
+            origin: "reconcile",
+            state: "failed",
+            generation: 1,
+            queued_at: 1,
+            changed_at: 2,
+            moved_from: "x",
+        };
+        let value = encode(b"k", &other).expect("fits");
+        let job = decode_job(b"k", TargetId(1), RelPath::root(), &value).expect("readable");
+        assert_eq!((job.scope, job.state, job.attempts), (Scope::Children, JobState::Failed, 0));
+    }
+
+    #[test]
+    fn running_is_stored_as_ready() {
+        let job = Job { state: JobState::Running, ..golden_job() };
+        assert_eq!(round_trip(&job).expect("readable").state, JobState::Ready);
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_is_noticed() {
+        let job = golden_job();
+        let key = key::job(job.target, &job.path);
+        let value = encode_job(&key, &job).expect("fits");
+        let decode = |value: &[u8]| decode_job(&key, job.target, job.path.clone(), value);
+        for bit in 0..value.len() * 8 {
+            let mut flipped = value.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(decode(&flipped), Err(RecordError::Checksum), "bit {bit}");
+        }
+        for end in 0..value.len() {
+            assert!(decode(&value[..end]).is_err(), "cut to {end}");
+        }
+    }
+
+    #[test]
+    fn a_record_under_another_key_is_damaged() {
+        let job = golden_job();
+        let value = encode_job(&key::job(job.target, &job.path), &job).expect("fits");
+        let other = RelPath::new(b"a/c").expect("a valid path");
+        assert_eq!(decode_job(&key::job(job.target, &other), job.target, other, &value), Err(RecordError::Checksum));
+    }
+
+    #[test]
+    fn trailing_bytes_and_other_versions_are_refused_even_with_a_good_checksum() {
+        let sealed = |body: &[u8]| [&checksum(b"k", body).to_be_bytes()[..], body].concat();
+        let body = encode_number(b"k", 7).expect("fits")[4..].to_vec();
+        assert_eq!(decode_number(b"k", &sealed(&body)), Ok(7));
+        assert_eq!(decode_number(b"k", &sealed(&[&body[..], b"xy"].concat())), Err(RecordError::Trailing(2)));
+        assert_eq!(decode_number(b"k", &sealed(&[&[9], &body[1..]].concat())), Err(RecordError::Version(9)));
+        assert_eq!(decode_number(b"k", &sealed(b"\x01\xc1")), Err(RecordError::Form));
+    }
+
+    #[test]
+    fn an_error_that_is_too_long_is_shortened_and_a_target_refused() {
+        let error = JobError { code: None, message: "x".repeat(10_000) };
+        let job = Job { last_error: Some(error), ..golden_job() };
+        let key = key::job(job.target, &job.path);
+        assert!(encode_job(&key, &job).expect("fits").len() < VALUE_BYTES_MAX);
+        let target = TargetRecord { id: TargetId(1), root: vec![b'x'; 3_000], destination: String::new() };
+        assert!(matches!(encode_target(b"k", &target), Err(RecordError::TooLarge(_))));
+    }
+
+    prop_compose! {
+        fn any_path()(names in prop::collection::vec(prop::collection::vec(1_u8.., 1..20), 0..5)) -> RelPath {
+            names.iter().fold(RelPath::root(), |path, name| {
+                let name: Vec<u8> = name.iter().map(|&b| if b == b'/' || b == b'.' { b'_' } else { b }).collect();
+                path.join(&name)
+            })
+        }
+    }
+
+    prop_compose! {
+        fn any_job()(
+            path in any_path(),
+            numbers in any::<[u64; 5]>(),
+            target in any::<u32>(),
+            attempts in any::<u32>(),
+            scope in prop::sample::select(&[Scope::Entry, Scope::Children, Scope::Subtree][..]),
+            origin in prop::sample::select(&[Origin::Reconcile, Origin::Scan, Origin::Write][..]),
+            state in prop::sample::select(&[JobState::Ready, JobState::Waiting, JobState::Failed][..]),
+            error in prop::option::of((any::<Option<i32>>(), ".{0,700}")),
+        ) -> Job {
+            let [id, generation, queued_at, changed_at, due_at] = numbers;
+            Job {
+                id: JobId(id),
+                target: TargetId(target),
+                path,
+                scope,
+                origin,
+                state,
+                generation: Generation(generation),
+                queued_at: Timestamp(queued_at),
+                changed_at: Timestamp(changed_at),
+                attempts,
+                due_at: Timestamp(due_at),
+                last_error: error.map(|(code, message)| JobError::new(code, message)),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_job_survives_the_store(job in any_job()) {
+            let key = key::job(job.target, &job.path);
+            prop_assert_eq!(key::parse(&key), Some(key::Key::Job(job.target, job.path.clone())));
+            prop_assert!(encode_job(&key, &job).expect("fits").len() <= VALUE_BYTES_MAX);
+            prop_assert_eq!(round_trip(&job), Ok(job));
+        }
+
+        #[test]
+        fn no_bytes_make_the_decoder_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
+            let sealed = [&checksum(b"k", &body).to_be_bytes()[..], &body].concat();
+            let _ = decode_job(b"k", TargetId(1), RelPath::root(), &sealed);
+            let _ = decode_target(b"k", TargetId(1), &sealed);
+        }
+    }
+}

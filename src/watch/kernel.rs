@@ -1,0 +1,108 @@
+//! What the watcher asks of the kernel: watches, listings, and what a path names. Nothing is decided here.
+
+use std::fs::Metadata;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::io::Errno;
+
+use super::table::Wd;
+use crate::model::RelPath;
+
+/// One name in a directory.
+#[derive(Debug)]
+pub struct Listed {
+    pub name: Vec<u8>,
+    pub is_dir: bool,
+}
+
+/// An inotify instance that watches below one root.
+#[derive(Debug)]
+pub struct Kernel {
+    inotify: OwnedFd,
+    root: PathBuf,
+    flags: WatchFlags,
+}
+
+impl Kernel {
+    pub fn new(root: PathBuf, attributes: bool) -> Result<Self, Errno> {
+        let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+        // EXCL_UNLINK: what is still written to an unlinked file has no name here any more.
+        let mut flags = WatchFlags::CREATE
+            | WatchFlags::DELETE
+            | WatchFlags::MOVED_FROM
+            | WatchFlags::MOVED_TO
+            | WatchFlags::CLOSE_WRITE
+            | WatchFlags::MODIFY
+            | WatchFlags::DELETE_SELF
+            | WatchFlags::MOVE_SELF
+            | WatchFlags::ONLYDIR
+            | WatchFlags::EXCL_UNLINK;
+        flags.set(WatchFlags::ATTRIB, attributes);
+        Ok(Self { inotify, root, flags })
+    }
+
+    /// Watches a directory, or says under which descriptor it is watched already, whatever it was called then.
+    pub fn watch(&self, path: &RelPath) -> Result<Wd, Errno> {
+        // The root may be named through a symbolic link; below it none is followed.
+        let follow = if path.is_root() { WatchFlags::empty() } else { WatchFlags::DONT_FOLLOW };
+        inotify::add_watch(&self.inotify, path.under(&self.root), self.flags | follow).map(Wd)
+    }
+
+    /// Removes watches. One that ended by itself meanwhile is no error.
+    pub fn unwatch(&self, wds: &[Wd]) {
+        for wd in wds {
+            let _ = inotify::remove_watch(&self.inotify, wd.0);
+        }
+    }
+
+    /// Reads as many events as fit into `buffer`, and returns their bytes; none if there are none.
+    pub fn read<'a>(&self, buffer: &'a mut [u8]) -> Result<&'a [u8], Errno> {
+        match rustix::io::read(&self.inotify, &mut *buffer) {
+            Ok(length) => Ok(buffer.get(..length).unwrap_or_default()),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(&[]),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// The names in a directory. A name that vanishes meanwhile is left out.
+    pub fn list(&self, path: &RelPath) -> io::Result<Vec<Listed>> {
+        let mut listed = Vec::new();
+        for entry in std::fs::read_dir(path.under(&self.root))? {
+            let entry = entry?;
+            if let Ok(kind) = entry.file_type() {
+                listed.push(Listed { name: entry.file_name().into_vec(), is_dir: kind.is_dir() });
+            }
+        }
+        Ok(listed)
+    }
+
+    /// What the path names, itself and not what a symbolic link leads to.
+    pub fn look(&self, path: &RelPath) -> io::Result<Look> {
+        std::fs::symlink_metadata(path.under(&self.root)).map(|metadata| Look::from(&metadata))
+    }
+}
+
+impl AsFd for Kernel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inotify.as_fd()
+    }
+}
+
+/// What the watcher wants to know of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    pub size: u64,
+    /// A regular file with one name. Others are complete once they have a name: nobody will close them after writing.
+    pub is_plain: bool,
+}
+
+impl From<&Metadata> for Look {
+    fn from(metadata: &Metadata) -> Self {
+        Self { size: metadata.size(), is_plain: metadata.is_file() && metadata.nlink() == 1 }
+    }
+}

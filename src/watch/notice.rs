@@ -1,0 +1,79 @@
+//! What an operator, or whoever guards the root, should know about the watching. Pure values.
+
+use std::fmt;
+
+use rustix::io::Errno;
+
+use crate::model::RelPath;
+
+/// Something about the watching itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// The kernel's queue overflowed and events were lost. The whole tree is watched again and has been reported.
+    Overflow,
+    /// A directory cannot be watched: what changes in it goes unseen. Told of the first few and then ever more rarely;
+    /// `so_far` counts all of them since the start.
+    Unwatched { dir: RelPath, errno: Errno, so_far: u64 },
+    /// Directories that could not be watched are watched now, and have been reported.
+    WatchedAgain { directories: u64 },
+    /// A file system below the root was unmounted. Nothing has been reported of it.
+    Unmounted { dir: RelPath },
+    /// The root itself is gone, and nothing is watched any more.
+    RootGone { reason: GoneReason },
+}
+
+/// What became of a root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GoneReason {
+    Deleted,
+    Renamed,
+    Unmounted,
+    /// The kernel ended the watch, or reading its events failed.
+    Lost,
+}
+
+impl Notice {
+    /// What an operator can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Unwatched { errno, .. } => hint(*errno),
+            Self::Overflow => Some("sysctl -w fs.inotify.max_queued_events=1048576"),
+            _ => None,
+        }
+    }
+}
+
+pub fn hint(errno: Errno) -> Option<&'static str> {
+    match errno {
+        Errno::NOSPC => Some("all inotify watches are in use: sysctl -w fs.inotify.max_user_watches=1048576"),
+        Errno::ACCESS => Some("the directory has to be readable for the user that syncq runs as"),
+        _ => None,
+    }
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Overflow => f.write_str("the kernel's event queue overflowed, so the whole tree is compared"),
+            Self::Unwatched { dir, errno, so_far } => {
+                write!(f, "cannot watch {dir}: {errno} ({so_far} directories so far)")
+            }
+            Self::WatchedAgain { directories } => {
+                write!(f, "{directories} directories that could not be watched are watched now")
+            }
+            Self::Unmounted { dir } => write!(f, "the file system at {dir} was unmounted"),
+            Self::RootGone { reason } => write!(f, "the watched directory {reason}"),
+        }
+    }
+}
+
+impl fmt::Display for GoneReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Deleted => "was deleted",
+            Self::Renamed => "was renamed or moved",
+            Self::Unmounted => "was unmounted",
+            Self::Lost => "is no longer watched by the kernel",
+        })
+    }
+}

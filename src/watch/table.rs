@@ -1,0 +1,322 @@
+//! Which directory each watch descriptor stands for, and under which path it is at present.
+//!
+//! A tree of nodes keyed by watch descriptor; each knows its parent's descriptor and its own name, so renaming a
+//! directory moves one node however much lies below it, and a path is put together only when an event asks for it.
+//! That is about 100 bytes a directory beyond its name. Pure: never talks to the kernel or the file system.
+//!
+//! The kernel does not use a descriptor twice within one inotify instance, so a [`Wd`] that was noted earlier either
+//! still means the same directory or means nothing. A directory that could not be watched has a made-up negative one.
+
+use std::collections::HashMap;
+
+use crate::model::RelPath;
+
+/// Directories between a root and its deepest one. Linux paths end at 4,096 bytes; the limit ends a walk upwards even
+/// if the table were damaged.
+const DEPTH_MAX: usize = 4_096;
+
+/// A watch descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Wd(pub i32);
+
+impl Wd {
+    /// Whether the kernel knows it.
+    pub fn is_watched(self) -> bool {
+        self.0 >= 0
+    }
+}
+
+#[derive(Debug)]
+struct Node {
+    /// `None` for the root, and for a directory that was moved away and has not turned up elsewhere yet.
+    parent: Option<Wd>,
+    name: Box<[u8]>,
+    /// Sorted by name.
+    children: Vec<Wd>,
+    /// Nothing has been reported of it, since new directories are not.
+    silent: bool,
+}
+
+/// The watched directories of one root.
+#[derive(Debug)]
+pub struct Table {
+    nodes: HashMap<Wd, Node>,
+    root: Wd,
+    unwatched: usize,
+    next_made_up: i32,
+}
+
+impl Table {
+    pub fn new(root: Wd) -> Self {
+        let node = Node { parent: None, name: Box::default(), children: Vec::new(), silent: false };
+        Self { nodes: HashMap::from([(root, node)]), root, unwatched: 0, next_made_up: -2 }
+    }
+
+    pub fn root(&self) -> Wd {
+        self.root
+    }
+
+    pub fn contains(&self, wd: Wd) -> bool {
+        self.nodes.contains_key(&wd)
+    }
+
+    /// Directories that have a watch.
+    pub fn watched(&self) -> usize {
+        self.nodes.len() - self.unwatched
+    }
+
+    /// Directories that should have a watch and have none.
+    pub fn unwatched(&self) -> usize {
+        self.unwatched
+    }
+
+    /// The directories without a watch.
+    pub fn unwatched_wds(&self) -> Vec<Wd> {
+        self.nodes.keys().copied().filter(|wd| !wd.is_watched()).collect()
+    }
+
+    /// The directory's present path; `None` if it is not known or has been moved away.
+    pub fn path(&self, wd: Wd) -> Option<RelPath> {
+        let mut names: Vec<&[u8]> = Vec::new();
+        let mut at = wd;
+        while at != self.root {
+            let node = self.nodes.get(&at)?;
+            names.push(&node.name);
+            at = node.parent?;
+            if names.len() > DEPTH_MAX {
+                return None;
+            }
+        }
+        names.reverse();
+        RelPath::new(&names.join(&b'/')).ok()
+    }
+
+    /// The directory that holds `wd`, with the name it has there.
+    pub fn place(&self, wd: Wd) -> Option<(Wd, &[u8])> {
+        let node = self.nodes.get(&wd)?;
+        Some((node.parent?, &node.name))
+    }
+
+    pub fn child(&self, parent: Wd, name: &[u8]) -> Option<Wd> {
+        let children = &self.nodes.get(&parent)?.children;
+        children.get(self.position(children, name).ok()?).copied()
+    }
+
+    /// The directories known in `parent`, by name.
+    pub fn children(&self, parent: Wd) -> Vec<(Wd, &[u8])> {
+        let children = self.nodes.get(&parent).map(|n| n.children.as_slice()).unwrap_or_default();
+        children.iter().map(|&wd| (wd, self.name(wd))).collect()
+    }
+
+    /// Whether `upper` is `lower` or lies above it.
+    pub fn is_at_or_above(&self, upper: Wd, lower: Wd) -> bool {
+        let mut at = Some(lower);
+        for _ in 0..=DEPTH_MAX {
+            match at {
+                Some(wd) if wd == upper => return true,
+                Some(wd) => at = self.nodes.get(&wd).and_then(|n| n.parent),
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// Adds a directory under a free name. Without a watch descriptor it gets a made-up one, which is returned.
+    pub fn insert(&mut self, parent: Wd, name: &[u8], wd: Option<Wd>) -> Wd {
+        let wd = wd.unwrap_or_else(|| {
+            self.next_made_up -= 1;
+            self.unwatched += 1;
+            Wd(self.next_made_up)
+        });
+        let node = Node { parent: None, name: Box::default(), children: Vec::new(), silent: false };
+        self.nodes.insert(wd, node);
+        self.attach(wd, parent, name);
+        wd
+    }
+
+    /// Puts a detached directory, with all below it, under a free name of `parent`.
+    pub fn attach(&mut self, wd: Wd, parent: Wd, name: &[u8]) {
+        let Some(node) = self.nodes.get_mut(&wd) else { return };
+        node.parent = Some(parent);
+        node.name = name.into();
+        let Some(holder) = self.nodes.get(&parent) else { return };
+        if let Err(place) = self.position(&holder.children, name)
+            && let Some(holder) = self.nodes.get_mut(&parent)
+        {
+            holder.children.insert(place, wd);
+        }
+    }
+
+    /// Takes a directory, with all below it, out of its parent. It stays known, but has no path.
+    pub fn detach(&mut self, wd: Wd) {
+        let Some(parent) = self.nodes.get_mut(&wd).and_then(|n| n.parent.take()) else { return };
+        let Some(holder) = self.nodes.get(&parent) else { return };
+        if let Ok(place) = self.position(&holder.children, self.name(wd))
+            && let Some(holder) = self.nodes.get_mut(&parent)
+        {
+            holder.children.remove(place);
+        }
+    }
+
+    pub fn is_detached(&self, wd: Wd) -> bool {
+        wd != self.root && self.nodes.get(&wd).is_some_and(|n| n.parent.is_none())
+    }
+
+    /// Forgets a directory and all below it, and returns the descriptors whose watches are to be removed.
+    pub fn remove(&mut self, wd: Wd) -> Vec<Wd> {
+        self.detach(wd);
+        let mut watched = Vec::new();
+        let mut open = vec![wd];
+        while let Some(wd) = open.pop() {
+            let Some(node) = self.nodes.remove(&wd) else { continue };
+            open.extend(node.children);
+            if wd.is_watched() {
+                watched.push(wd);
+            } else {
+                self.unwatched -= 1;
+            }
+        }
+        watched
+    }
+
+    /// A directory that could not be watched now is: it keeps its place and what is below it.
+    pub fn rekey(&mut self, old: Wd, new: Wd) {
+        let Some((parent, name)) = self.place(old).map(|(p, n)| (p, Box::<[u8]>::from(n))) else { return };
+        self.detach(old);
+        let Some(node) = self.nodes.remove(&old) else { return };
+        for child in &node.children {
+            if let Some(child) = self.nodes.get_mut(child) {
+                child.parent = Some(new);
+            }
+        }
+        self.unwatched -= usize::from(!old.is_watched());
+        self.nodes.insert(new, node);
+        self.attach(new, parent, &name);
+    }
+
+    pub fn set_silent(&mut self, wd: Wd) {
+        if let Some(node) = self.nodes.get_mut(&wd) {
+            node.silent = true;
+        }
+    }
+
+    pub fn is_silent(&self, wd: Wd) -> bool {
+        self.nodes.get(&wd).is_some_and(|n| n.silent)
+    }
+
+    /// Returns the silent directories from `wd` upwards, the topmost first, and makes them silent no more.
+    pub fn break_silence(&mut self, wd: Wd) -> Vec<Wd> {
+        let mut broken = Vec::new();
+        let mut at = Some(wd);
+        while let Some(node) = at.and_then(|wd| self.nodes.get_mut(&wd)) {
+            if !std::mem::take(&mut node.silent) {
+                break;
+            }
+            broken.extend(at);
+            at = node.parent;
+        }
+        broken.reverse();
+        broken
+    }
+
+    fn name(&self, wd: Wd) -> &[u8] {
+        self.nodes.get(&wd).map(|n| &*n.name).unwrap_or_default()
+    }
+
+    fn position(&self, children: &[Wd], name: &[u8]) -> Result<usize, usize> {
+        children.binary_search_by(|&wd| self.name(wd).cmp(name))
+    }
+
+    #[cfg(test)]
+    pub fn snapshot(&self) -> std::collections::BTreeMap<RelPath, Wd> {
+        let snapshot: std::collections::BTreeMap<_, _> =
+            self.nodes.keys().filter_map(|&wd| Some((self.path(wd)?, wd))).collect();
+        assert_eq!(snapshot.len(), self.nodes.len(), "each known directory has a path of its own");
+        snapshot
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROOT: Wd = Wd(1);
+
+    /// `a` (2), `a/b` (3), `a/b/c` (4), `z` (5).
+    fn table() -> Table {
+        let mut table = Table::new(ROOT);
+        table.insert(ROOT, b"z", Some(Wd(5)));
+        table.insert(ROOT, b"a", Some(Wd(2)));
+        table.insert(Wd(2), b"b", Some(Wd(3)));
+        table.insert(Wd(3), b"c", Some(Wd(4)));
+        table
+    }
+
+    fn path(table: &Table, wd: Wd) -> Option<String> {
+        table.path(wd).map(|p| p.to_string())
+    }
+
+    #[test]
+    fn a_renamed_directory_takes_all_below_it_along() {
+        let mut table = table();
+        assert_eq!(path(&table, Wd(4)).as_deref(), Some("a/b/c"));
+        table.detach(Wd(3));
+        assert!(table.is_detached(Wd(3)) && !table.is_detached(Wd(4)));
+        assert_eq!(path(&table, Wd(4)), None, "moved away: no path until it turns up");
+        table.attach(Wd(3), Wd(5), b"new");
+        assert_eq!(path(&table, Wd(4)).as_deref(), Some("z/new/c"));
+        assert_eq!((table.child(Wd(2), b"b"), table.child(Wd(5), b"new")), (None, Some(Wd(3))));
+    }
+
+    #[test]
+    fn removing_forgets_all_below_and_names_the_watches() {
+        let mut table = table();
+        let unwatched = table.insert(Wd(3), b"locked", None);
+        assert_eq!((table.watched(), table.unwatched()), (5, 1));
+        let mut removed = table.remove(Wd(2));
+        removed.sort();
+        assert_eq!(removed, [Wd(2), Wd(3), Wd(4)]);
+        assert_eq!((table.watched(), table.unwatched()), (2, 0));
+        assert!(!table.contains(unwatched) && table.child(ROOT, b"a").is_none());
+        assert!(table.remove(Wd(99)).is_empty());
+    }
+
+    #[test]
+    fn a_directory_watched_at_last_keeps_its_children() {
+        let mut table = table();
+        let made_up = table.insert(ROOT, b"m", None);
+        table.insert(made_up, b"n", Some(Wd(7)));
+        table.rekey(made_up, Wd(8));
+        assert_eq!(path(&table, Wd(7)).as_deref(), Some("m/n"));
+        assert_eq!((table.child(ROOT, b"m"), table.unwatched()), (Some(Wd(8)), 0));
+    }
+
+    #[test]
+    fn children_are_found_by_name_in_any_order_of_arrival() {
+        let mut table = Table::new(ROOT);
+        for i in 0..100 {
+            table.insert(ROOT, format!("{}", i * 37 % 100).as_bytes(), Some(Wd(i + 2)));
+        }
+        for i in 0..100 {
+            assert_eq!(table.child(ROOT, format!("{}", i * 37 % 100).as_bytes()), Some(Wd(i + 2)));
+        }
+        assert_eq!(table.child(ROOT, b"100"), None);
+    }
+
+    #[test]
+    fn above_and_below() {
+        let table = table();
+        assert!(table.is_at_or_above(Wd(2), Wd(4)) && table.is_at_or_above(Wd(4), Wd(4)));
+        assert!(!table.is_at_or_above(Wd(4), Wd(2)) && !table.is_at_or_above(Wd(5), Wd(4)));
+    }
+
+    #[test]
+    fn silence_is_broken_once_from_the_top() {
+        let mut table = table();
+        for wd in [2, 3] {
+            table.set_silent(Wd(wd));
+        }
+        assert_eq!(table.break_silence(Wd(3)), [Wd(2), Wd(3)]);
+        assert!(table.break_silence(Wd(3)).is_empty());
+    }
+}

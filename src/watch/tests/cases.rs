@@ -1,0 +1,334 @@
+//! One test for each way in which a tree can change.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::inotify::ReadFlags;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+
+use super::{Driver, path};
+use crate::filter::Filter;
+use crate::model::{Change, RelPath, Scope, Settle};
+use crate::watch::Notice;
+use crate::watch::event::RawEvent;
+use crate::watch::policy::UNWRITTEN_QUIET;
+use crate::watch::table::Wd;
+
+fn entry(at: &str) -> Change {
+    Change::scan(path(at), Scope::Entry)
+}
+
+fn write(at: &str) -> Change {
+    Change::write(path(at))
+}
+
+fn subtree(at: &str) -> Change {
+    Change { fresh: true, ..Change::scan(path(at), Scope::Subtree) }
+}
+
+fn fresh(at: &str) -> Change {
+    Change { scope: Scope::Children, fresh: true, ..Change::write(path(at)) }
+}
+
+fn root() -> Change {
+    Change::scan(RelPath::root(), Scope::Entry)
+}
+
+#[test]
+fn an_overflow_watches_everything_again_and_then_reports_everything() {
+    let mut driver = Driver::new(|root| fs::create_dir_all(root.join("a/gone")).unwrap());
+    fs::remove_dir(driver.root.join("a/gone")).unwrap();
+    fs::create_dir_all(driver.root.join("a/new/deep")).unwrap();
+    driver.overflow();
+    assert_eq!(driver.report(), [Change::scan(RelPath::root(), Scope::Subtree)]);
+    assert_eq!(*driver.collector.notices.lock().unwrap(), [Notice::Overflow]);
+    driver.check_table();
+}
+
+#[test]
+fn a_written_file_is_reported_once_with_its_directory() {
+    let mut driver = Driver::new(|root| fs::create_dir(root.join("d")).unwrap());
+    fs::write(driver.root.join("d/f"), "1").unwrap();
+    assert_eq!(driver.report(), [entry("d"), write("d/f")]);
+    fs::write(driver.root.join("d/f"), "2").unwrap();
+    assert_eq!(driver.report(), [write("d/f")], "the listing of the directory did not change");
+    fs::remove_file(driver.root.join("d/f")).unwrap();
+    assert_eq!(driver.report(), [entry("d"), entry("d/f")]);
+}
+
+#[test]
+fn a_file_that_is_still_open_waits_until_it_is_quiet() {
+    let mut driver = Driver::new(|_| {});
+    let mut file = fs::File::create(driver.root.join("f")).unwrap();
+    let quiet = |wait| Change { settle: Settle::Quiet(wait), ..write("f") };
+    assert_eq!(driver.report(), [root(), quiet(UNWRITTEN_QUIET)]);
+    file.write_all(b"1").unwrap();
+    assert_eq!(driver.report(), [quiet(Duration::from_secs(5))]);
+    // Like truncate(2) by path, which opens nothing and so closes nothing.
+    file.set_len(0).unwrap();
+    assert_eq!(driver.report(), [quiet(Duration::from_secs(5))]);
+    drop(file);
+    assert_eq!(driver.report(), [write("f")]);
+}
+
+#[test]
+fn names_that_nobody_closes_after_writing_are_complete_at_once() {
+    let mut driver = Driver::new(|root| fs::write(root.join("f"), "1").unwrap());
+    symlink("f", driver.root.join("link")).unwrap();
+    symlink(".", driver.root.join("loop")).unwrap();
+    fs::hard_link(driver.root.join("f"), driver.root.join("hard")).unwrap();
+    rustix::fs::mknodat(CWD, driver.root.join("fifo"), rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
+    assert_eq!(driver.report(), [root(), write("link"), write("loop"), write("hard"), write("fifo")]);
+    driver.check_table();
+}
+
+#[test]
+fn a_file_published_without_ever_being_closed_under_its_name_is_reported() {
+    let mut driver = Driver::new(|_| {});
+    let unnamed = rustix::fs::open(&driver.root, OFlags::TMPFILE | OFlags::WRONLY, Mode::RUSR).unwrap();
+    rustix::io::write(&unnamed, b"1").unwrap();
+    let from = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&unnamed));
+    rustix::fs::linkat(CWD, from, CWD, driver.root.join("f"), AtFlags::SYMLINK_FOLLOW).unwrap();
+    drop(unnamed);
+    let reported = driver.report();
+    assert_eq!(reported.first(), Some(&root()));
+    assert!(reported.iter().any(|change| change.path == path("f")), "{reported:?}");
+}
+
+#[test]
+fn names_may_be_any_bytes() {
+    let mut driver = Driver::new(|_| {});
+    let odd = std::ffi::OsStr::from_bytes(b"\xff\n$(x)");
+    fs::create_dir(driver.root.join(odd)).unwrap();
+    driver.settle();
+    fs::write(driver.root.join(odd).join(odd), "1").unwrap();
+    let reported = driver.report();
+    assert!(reported.contains(&Change::write(path(b"\xff\n$(x)/\xff\n$(x)"))), "{reported:?}");
+    driver.check_table();
+}
+
+#[test]
+fn a_renamed_file_is_sent_before_its_old_name_is_deleted() {
+    let mut driver = Driver::new(|root| fs::write(root.join("old"), "1").unwrap());
+    fs::rename(driver.root.join("old"), driver.root.join("new")).unwrap();
+    assert_eq!(driver.report(), [root(), write("new"), entry("old")]);
+}
+
+#[test]
+fn a_renamed_directory_keeps_its_watches_and_is_reported_whole() {
+    let mut driver = Driver::new(|root| fs::create_dir_all(root.join("d1/sub")).unwrap());
+    let before = driver.tracker.table().snapshot();
+    fs::rename(driver.root.join("d1"), driver.root.join("d3")).unwrap();
+    fs::write(driver.root.join("d3/sub/f"), "1").unwrap();
+    assert_eq!(driver.report(), [root(), entry("d3/sub"), write("d3/sub/f"), subtree("d3"), entry("d1")]);
+    let after = driver.tracker.table().snapshot();
+    assert_eq!(after[&path("d3/sub")], before[&path("d1/sub")]);
+    driver.check_table();
+}
+
+#[test]
+fn a_directory_that_moves_on_before_the_watcher_looks_keeps_its_watches() {
+    let mut driver = Driver::new(|root| fs::create_dir_all(root.join("a/sub")).unwrap());
+    let before = driver.tracker.table().snapshot();
+    fs::rename(driver.root.join("a"), driver.root.join("b")).unwrap();
+    fs::rename(driver.root.join("b"), driver.root.join("c")).unwrap();
+    assert!(driver.report().contains(&subtree("c")));
+    assert_eq!(driver.tracker.table().snapshot()[&path("c/sub")], before[&path("a/sub")]);
+    driver.check_table();
+}
+
+#[test]
+fn a_directory_that_leaves_the_tree_is_forgotten_and_one_that_enters_is_met() {
+    let mut driver = Driver::new(|root| fs::create_dir_all(root.join("d/sub")).unwrap());
+    fs::rename(driver.root.join("d"), driver.outside.join("d")).unwrap();
+    fs::write(driver.outside.join("d/f"), "1").unwrap();
+    assert_eq!(driver.report(), [root(), entry("d")]);
+    driver.check_table();
+    fs::write(driver.outside.join("d/sub/f"), "1").unwrap();
+    fs::rename(driver.outside.join("d"), driver.root.join("e")).unwrap();
+    assert_eq!(driver.report(), [root(), subtree("e")]);
+    driver.check_table();
+}
+
+#[test]
+fn a_directory_that_leaves_and_comes_back_in_one_read_keeps_its_watches() {
+    let mut driver = Driver::new(|root| fs::create_dir_all(root.join("d/sub")).unwrap());
+    let before = driver.tracker.table().snapshot();
+    fs::rename(driver.root.join("d"), driver.outside.join("d")).unwrap();
+    fs::rename(driver.outside.join("d"), driver.root.join("d")).unwrap();
+    assert_eq!(driver.report(), [root(), subtree("d")]);
+    assert_eq!(driver.tracker.table().snapshot(), before);
+}
+
+#[test]
+fn a_move_whose_second_half_comes_in_a_later_read_is_still_one() {
+    let mut driver = Driver::new(|root| fs::create_dir_all(root.join("a/sub")).unwrap());
+    let before = driver.tracker.table().snapshot();
+    fs::rename(driver.root.join("a"), driver.root.join("b")).unwrap();
+    // Room for one event with a short name.
+    assert!(driver.turn(Duration::ZERO, 40, 0) && driver.tracker.awaits_name());
+    assert!(driver.report().contains(&subtree("b")));
+    assert_eq!(driver.tracker.table().snapshot()[&path("b/sub")], before[&path("a/sub")]);
+}
+
+#[test]
+fn a_directory_deleted_and_made_again_is_fresh() {
+    let mut driver = Driver::new(|root| fs::create_dir_all(root.join("d/sub")).unwrap());
+    fs::remove_dir_all(driver.root.join("d")).unwrap();
+    fs::create_dir(driver.root.join("d")).unwrap();
+    let reported = driver.report();
+    assert!(reported.contains(&fresh("d")), "{reported:?}");
+    driver.check_table();
+    fs::write(driver.root.join("d/f"), "1").unwrap();
+    assert_eq!(driver.report(), [entry("d"), write("d/f")]);
+}
+
+#[test]
+fn a_directory_replaced_by_a_file_and_back() {
+    let mut driver = Driver::new(|root| fs::create_dir_all(root.join("d/sub")).unwrap());
+    fs::remove_dir_all(driver.root.join("d")).unwrap();
+    fs::write(driver.root.join("d"), "1").unwrap();
+    assert!(driver.report().contains(&write("d")));
+    driver.check_table();
+    fs::remove_file(driver.root.join("d")).unwrap();
+    fs::create_dir(driver.root.join("d")).unwrap();
+    assert!(driver.report().contains(&fresh("d")));
+    driver.check_table();
+}
+
+#[test]
+fn a_deleted_tree_is_one_change() {
+    let mut driver = Driver::new(|root| {
+        fs::create_dir_all(root.join("d/sub/deep")).unwrap();
+        fs::write(root.join("d/sub/f"), "1").unwrap();
+    });
+    fs::remove_dir_all(driver.root.join("d")).unwrap();
+    let reported = driver.report();
+    assert_eq!(reported.len(), 2, "{reported:?}");
+    assert!(reported.contains(&root()) && reported.contains(&entry("d")));
+}
+
+#[test]
+fn attributes_of_a_directory_are_reported_and_end_no_watch() {
+    let mut driver = Driver::with(|s| s.events.attrib = true, |root| fs::create_dir_all(root.join("d1")).unwrap());
+    driver.settle();
+    fs::write(driver.root.join("d1/f"), "1").unwrap();
+    let _ = driver.report();
+    fs::set_permissions(driver.root.join("d1"), fs::Permissions::from_mode(0o700)).unwrap();
+    fs::set_permissions(driver.root.join("d1/f"), fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(driver.report(), [entry("d1"), entry("d1/f")]);
+    fs::write(driver.root.join("d1/new"), "1").unwrap();
+    assert!(driver.report().contains(&write("d1/new")));
+    driver.check_table();
+}
+
+#[test]
+fn new_directories_that_are_not_to_be_reported_are_once_something_is_in_them() {
+    let mut driver = Driver::with(|s| s.events.create_folder = false, |_| {});
+    driver.settle();
+    fs::create_dir_all(driver.root.join("a/b")).unwrap();
+    assert_eq!(driver.report(), []);
+    driver.check_table();
+    fs::write(driver.root.join("a/b/f"), "1").unwrap();
+    assert_eq!(driver.report(), [fresh("a"), fresh("a/b"), write("a/b/f")]);
+    fs::create_dir(driver.root.join("c")).unwrap();
+    fs::write(driver.root.join("c/at-once"), "1").unwrap();
+    assert_eq!(driver.report(), [fresh("c")], "the file may be older than the watch");
+}
+
+#[test]
+fn moves_that_are_not_to_be_reported_are_followed_all_the_same() {
+    for (move_from, move_to) in [(false, true), (true, false), (false, false)] {
+        let set = |s: &mut crate::watch::WatchSettings| (s.events.move_from, s.events.move_to) = (move_from, move_to);
+        let mut driver = Driver::with(set, |root| fs::create_dir_all(root.join("old/sub")).unwrap());
+        driver.settle();
+        fs::rename(driver.root.join("old"), driver.root.join("new")).unwrap();
+        let reported = driver.report();
+        assert_eq!(reported.contains(&entry("old")), move_from);
+        assert_eq!(reported.contains(&subtree("new")), move_to);
+        fs::write(driver.root.join("new/sub/f"), "1").unwrap();
+        assert!(driver.report().contains(&write("new/sub/f")));
+        driver.check_table();
+    }
+}
+
+#[test]
+fn deletions_that_are_not_to_be_reported_are_not() {
+    let mut driver = Driver::with(|s| s.events.delete = false, |root| fs::create_dir(root.join("d")).unwrap());
+    driver.settle();
+    fs::remove_dir(driver.root.join("d")).unwrap();
+    assert_eq!(driver.report(), [root()]);
+    driver.check_table();
+}
+
+#[test]
+fn events_of_forgotten_watches_are_nothing() {
+    let mut driver = Driver::new(|_| {});
+    for mask in [ReadFlags::CREATE | ReadFlags::ISDIR, ReadFlags::DELETE, ReadFlags::CLOSE_WRITE, ReadFlags::IGNORED] {
+        driver.inject(RawEvent { wd: Wd(4711), mask, cookie: 0, name: b"f" });
+        driver.inject(RawEvent { wd: Wd(4711), mask, cookie: 0, name: b"" });
+    }
+    assert_eq!(driver.report(), []);
+    driver.check_table();
+}
+
+#[test]
+fn a_directory_out_of_reach_is_told_of_and_watched_as_soon_as_it_can_be() {
+    let mut driver = Driver::new(|_| {});
+    let name = "n".repeat(200);
+    // Deeper than any path can say.
+    let mut at = rustix::fs::open(&driver.root, OFlags::DIRECTORY, Mode::empty()).unwrap();
+    for _ in 0..22 {
+        rustix::fs::mkdirat(&at, &name, Mode::RWXU).unwrap();
+        at = rustix::fs::openat(&at, &name, OFlags::DIRECTORY, Mode::empty()).unwrap();
+    }
+    driver.settle();
+    assert_eq!(driver.tracker.table().unwatched(), 1);
+    let notices = std::mem::take(&mut *driver.collector.notices.lock().unwrap());
+    assert!(matches!(&notices[..], [Notice::Unwatched { so_far: 1, .. }]), "{notices:?}");
+
+    fs::rename(driver.root.join(&name), driver.root.join("n")).unwrap();
+    rustix::fs::renameat(CWD, driver.root.join("n").join(&name), CWD, driver.root.join("n/m")).unwrap();
+    rustix::fs::renameat(CWD, driver.root.join("n/m").join(&name), CWD, driver.root.join("n/m/o")).unwrap();
+    let reported = driver.report();
+    assert!(reported.contains(&subtree("n")), "{reported:?}");
+    driver.check_table();
+    assert_eq!((driver.tracker.table().watched(), driver.tracker.table().unwatched()), (23, 0));
+}
+
+fn excluding(expression: &str, prepare: impl FnOnce(&std::path::Path)) -> Driver {
+    let filter = Arc::new(Filter::new(&[expression.to_owned()], false).unwrap());
+    let mut driver = Driver::with(|s| s.filter = filter, prepare);
+    driver.settle();
+    driver
+}
+
+#[test]
+fn excluded_directories_are_neither_watched_nor_reported() {
+    let mut driver = excluding("^cache.*", |root| fs::create_dir_all(root.join("cache1/sub")).unwrap());
+    assert_eq!(driver.tracker.table().watched(), 1);
+    fs::write(driver.root.join("cache1/sub/f"), "1").unwrap();
+    fs::create_dir_all(driver.root.join("cache2/sub")).unwrap();
+    assert_eq!(driver.report(), [root()]);
+    assert_eq!(driver.tracker.table().watched(), 1);
+    fs::rename(driver.root.join("cache1"), driver.root.join("kept")).unwrap();
+    assert_eq!(driver.report(), [root(), subtree("kept")], "the old name was never mirrored");
+    assert_eq!(driver.tracker.table().watched(), 3);
+    fs::rename(driver.root.join("kept"), driver.root.join("cache3")).unwrap();
+    assert_eq!(driver.report(), [root(), entry("kept")]);
+    assert_eq!(driver.tracker.table().watched(), 1);
+}
+
+#[test]
+fn temporaries_are_not_reported_but_a_file_named_like_the_probe_of_vim_is() {
+    let mut driver = Driver::new(|_| {});
+    fs::write(driver.root.join("4913"), "").unwrap();
+    fs::write(driver.root.join(".f.swp"), "1").unwrap();
+    assert_eq!(driver.report(), [root()]);
+    fs::write(driver.root.join("4913"), "a name of mine").unwrap();
+    assert_eq!(driver.report(), [write("4913")]);
+}

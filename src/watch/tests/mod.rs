@@ -1,0 +1,153 @@
+//! The watcher against the real kernel, on temporary directories.
+//!
+//! Most tests drive a [`Tracker`] by hand, one turn at a time: what the watcher has seen when something happens is then
+//! decided by the test, and its table can be looked at.
+
+mod cases;
+mod model;
+mod property;
+mod threaded;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustix::fs::inotify::ReadFlags;
+use tempfile::TempDir;
+
+use super::event::{RawEvent, parse};
+use super::kernel::Kernel;
+use super::table::Wd;
+use super::tracker::Tracker;
+use super::{Counters, Notice, Sink, WatchSettings};
+use crate::clock;
+use crate::filter::Filter;
+use crate::model::{Change, EventSwitches, RelPath};
+
+pub(super) fn settings(root: &Path) -> WatchSettings {
+    WatchSettings {
+        root: root.to_path_buf(),
+        events: EventSwitches::default(),
+        filter: Arc::new(Filter::new(&[], false).unwrap()),
+        quiet_period: Duration::from_secs(5),
+        hot_interval: Duration::from_secs(1),
+    }
+}
+
+fn path(bytes: impl AsRef<[u8]>) -> RelPath {
+    RelPath::new(bytes.as_ref()).unwrap()
+}
+
+/// Keeps what it gets.
+#[derive(Default)]
+struct Collector {
+    changes: Mutex<Vec<Change>>,
+    notices: Mutex<Vec<Notice>>,
+}
+
+impl Collector {
+    #[must_use]
+    fn take(&self) -> Vec<Change> {
+        std::mem::take(&mut self.changes.lock().unwrap())
+    }
+}
+
+impl Sink for Collector {
+    fn changes(&self, changes: Vec<Change>) {
+        self.changes.lock().unwrap().extend(changes);
+    }
+
+    fn notice(&self, notice: Notice) {
+        self.notices.lock().unwrap().push(notice);
+    }
+}
+
+/// A tracker that is turned by hand. `root` is watched; `outside` is on the same file system and not.
+struct Driver {
+    _dir: TempDir,
+    root: PathBuf,
+    outside: PathBuf,
+    tracker: Tracker,
+    collector: Arc<Collector>,
+    buffer: Vec<u8>,
+}
+
+impl Driver {
+    /// Watches what `prepare` makes, all of it.
+    fn new(prepare: impl FnOnce(&Path)) -> Self {
+        let mut driver = Self::with(|_| {}, prepare);
+        driver.settle();
+        driver
+    }
+
+    /// With settings of its own, and before the first walk.
+    fn with(change: impl FnOnce(&mut WatchSettings), prepare: impl FnOnce(&Path)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, outside) = (dir.path().join("root"), dir.path().join("outside"));
+        std::fs::create_dir(&root).unwrap();
+        std::fs::create_dir(&outside).unwrap();
+        prepare(&root);
+        let mut settings = settings(&root);
+        change(&mut settings);
+        let kernel = Kernel::new(root.clone(), settings.events.attrib).unwrap();
+        let collector = Arc::new(Collector::default());
+        let (send_started, _) = crossbeam_channel::bounded(1);
+        let sink = Arc::clone(&collector) as Arc<dyn Sink>;
+        let now = clock::monotonic();
+        let tracker = Tracker::new(kernel, settings, sink, Arc::new(Counters::default()), send_started, now).unwrap();
+        Self { _dir: dir, root, outside, tracker, collector, buffer: vec![0; 64 * 1024] }
+    }
+
+    /// One turn of the loop at a time that far in the future, with at most `bytes` of events read and `steps` of work
+    /// done. Returns whether there was anything to read.
+    fn turn(&mut self, ahead: Duration, bytes: usize, steps: usize) -> bool {
+        self.tracker.begin(clock::monotonic() + ahead);
+        let read = match self.tracker.kernel().read(&mut self.buffer[..bytes]) {
+            Ok(read) => read,
+            Err(error) => panic!("{error}"),
+        };
+        let any = !read.is_empty();
+        parse(read).for_each(|event| self.tracker.handle(event));
+        self.tracker.expire();
+        self.tracker.work(steps);
+        self.tracker.flush();
+        any
+    }
+
+    /// Turns until there is nothing more to do.
+    fn settle(&mut self) {
+        let hour = Duration::from_secs(3600);
+        while self.turn(hour, 64 * 1024, 64) || self.tracker.has_work() || self.tracker.awaits_name() {}
+    }
+
+    /// Settles and returns what was reported since the last time.
+    #[must_use]
+    fn report(&mut self) -> Vec<Change> {
+        self.settle();
+        self.collector.take()
+    }
+
+    /// The kernel forgets what it had to tell, and says so.
+    fn overflow(&mut self) {
+        while !self.tracker.kernel().read(&mut self.buffer).unwrap().is_empty() {}
+        self.inject(RawEvent { wd: Wd(-1), mask: ReadFlags::QUEUE_OVERFLOW, cookie: 0, name: b"" });
+    }
+
+    fn inject(&mut self, event: RawEvent<'_>) {
+        self.tracker.handle(event);
+    }
+
+    /// The table says what the tree is, and the kernel says what the table says.
+    fn check_table(&self) {
+        let known = self.tracker.table().snapshot();
+        let there: BTreeMap<RelPath, Wd> = model::directories(&self.root)
+            .into_iter()
+            .map(|path| {
+                let wd = self.tracker.kernel().watch(&path).unwrap();
+                (path, wd)
+            })
+            .collect();
+        assert_eq!(known, there);
+    }
+}

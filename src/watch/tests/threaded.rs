@@ -1,0 +1,124 @@
+//! The watcher as others use it: with its thread, started, stopped and left alone.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Collector, Sink, path, settings};
+use crate::clock;
+use crate::model::{RelPath, Scope};
+use crate::watch::{GoneReason, Notice, WatchError, Watcher};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = clock::monotonic() + PATIENCE;
+    while !condition() {
+        assert!(clock::monotonic() < deadline, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn start(root: &Path) -> (Watcher, Arc<Collector>) {
+    let collector = Arc::new(Collector::default());
+    let watcher = Watcher::start(settings(root), Arc::clone(&collector) as Arc<dyn Sink>).unwrap();
+    (watcher, collector)
+}
+
+#[test]
+fn chains_of_directories_made_at_once_are_reported_and_watched() {
+    let dir = tempfile::tempdir().unwrap();
+    let (watcher, collector) = start(dir.path());
+    let mut missing: HashSet<RelPath> = HashSet::new();
+    for chain in 0..200 {
+        let deepest = dir.path().join(format!("{chain}/a/b/c/d/e"));
+        fs::create_dir_all(&deepest).unwrap();
+        fs::write(deepest.join("at-once"), "1").unwrap();
+        let mut name = path(format!("{chain}"));
+        missing.insert(name.clone());
+        for below in ["a", "b", "c", "d", "e"] {
+            name = name.join(below.as_bytes());
+            missing.insert(name.clone());
+        }
+    }
+    let directories = missing.clone();
+    wait_until("each directory is reported with what is in it", || {
+        for change in collector.take() {
+            if change.scope >= Scope::Children {
+                missing.remove(&change.path);
+            }
+        }
+        missing.is_empty()
+    });
+    assert_eq!(watcher.stats().watches, 1 + 200 * 6);
+
+    let mut missing: HashSet<RelPath> = directories.iter().map(|dir| dir.join(b"later")).collect();
+    for file in &missing {
+        fs::write(file.under(dir.path()), "2").unwrap();
+    }
+    wait_until("a file in each directory is reported", || {
+        for change in collector.take() {
+            missing.remove(&change.path);
+        }
+        missing.is_empty()
+    });
+    assert!(collector.notices.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_tree_that_is_there_is_watched_when_start_returns() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["a/b", "c"] {
+        fs::create_dir_all(dir.path().join(name)).unwrap();
+    }
+    let (watcher, collector) = start(dir.path());
+    assert_eq!((watcher.stats().watches, watcher.stats().unwatched), (4, 0));
+    assert!(collector.take().is_empty(), "what was there before is for a scan to report");
+    fs::write(dir.path().join("a/b/f"), "1").unwrap();
+    wait_until("the file is reported", || collector.take().iter().any(|c| c.path == path("a/b/f")));
+    assert!(watcher.stats().events > 0);
+    watcher.stop();
+    watcher.stop();
+}
+
+#[test]
+fn a_root_that_goes_away_is_told_once_and_the_thread_still_stops() {
+    for (reason, go) in [
+        (GoneReason::Deleted, (|root| fs::remove_dir(root).unwrap()) as fn(&Path)),
+        (GoneReason::Renamed, |root| fs::rename(root, root.with_file_name("elsewhere")).unwrap()),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        fs::create_dir(&root).unwrap();
+        let (watcher, collector) = start(&root);
+        go(&root);
+        wait_until("the notice", || !collector.notices.lock().unwrap().is_empty());
+        assert_eq!(*collector.notices.lock().unwrap(), [Notice::RootGone { reason }]);
+        assert_eq!(watcher.stats().watches, 0);
+        watcher.stop();
+    }
+}
+
+#[test]
+fn a_root_that_cannot_be_watched_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    for root in [dir.path().join("missing"), file] {
+        let refused = Watcher::start(settings(&root), Arc::new(Collector::default()));
+        assert!(matches!(refused, Err(WatchError::Root { root: named, .. }) if named == root));
+    }
+}
+
+#[test]
+fn a_root_may_be_named_through_a_symbolic_link() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(dir.path().join("real/d")).unwrap();
+    std::os::unix::fs::symlink("real", dir.path().join("link")).unwrap();
+    let (watcher, collector) = start(&dir.path().join("link"));
+    assert_eq!(watcher.stats().watches, 2);
+    fs::write(dir.path().join("real/d/f"), "").unwrap();
+    wait_until("the file is reported", || collector.take().iter().any(|c| c.path == path("d/f")));
+}

@@ -1,0 +1,439 @@
+//! Follows a tree from event to event: keeps the table true and says which paths changed.
+//!
+//! Events lag behind the file system, so a path that an event names may by now be something else. Three rules keep
+//! this harmless. A directory is known by its watch descriptor, which the kernel derives from the inode: whenever one
+//! is met under a name, the table is corrected to what is there (see `walk`). Whatever is found wrong on the way is
+//! simply forgotten, since the event that explains it is still to come and looks again. And what was not watched for
+//! a moment is reported as a whole afterwards, never before.
+//!
+//! Never reads a clock: each turn of the loop is told the time.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+use rustix::io::Errno;
+
+use super::event::{Event, Itself, RawEvent, What};
+use super::gather::{Gather, Presence};
+use super::kernel::Kernel;
+use super::table::{Table, Wd};
+use super::walk::Placed;
+use super::{Counters, GoneReason, Notice, Sink, WatchSettings, policy};
+use crate::filter::Kind;
+use crate::model::{Change, Origin, RelPath, Scope, Settle};
+
+/// How long a directory that left a name may take to turn up under another. The kernel queues both events at once, but
+/// not as one.
+const LIMBO: Duration = Duration::from_millis(20);
+
+/// Changes gathered before they are handed on although the read is not through.
+const GATHERED_MAX: usize = 4_096;
+
+/// The only name whose verdict depends on the file's size: vim's probe, while empty.
+const SIZE_MATTERS: &[u8] = b"4913";
+
+/// A directory that left its name and has not turned up elsewhere.
+#[derive(Debug)]
+struct Limbo {
+    cookie: u32,
+    wd: Wd,
+    deadline: Instant,
+    turn: u64,
+}
+
+/// Work that is done between reads.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Task {
+    /// List a directory, watch what is found and look into it in turn; with `deep` also into what is known already.
+    /// With `report` new directories are reported one by one.
+    List { wd: Wd, deep: bool, report: bool },
+    /// Report the whole tree at a directory. Lies below the listing of that tree on the stack, so it is done after it.
+    Report { wd: Wd, fresh: bool },
+    /// The whole tree is watched for the first time.
+    Started,
+}
+
+/// One name in a watched directory, with the paths of both.
+struct Entry<'a> {
+    dir: Wd,
+    parent: RelPath,
+    name: &'a [u8],
+    path: RelPath,
+}
+
+/// The state of one watched root.
+pub(super) struct Tracker {
+    pub(super) kernel: Kernel,
+    pub(super) settings: WatchSettings,
+    pub(super) table: Table,
+    /// Last in, first out. At most about one entry for each directory.
+    pub(super) tasks: Vec<Task>,
+    pub(super) started: Option<Sender<()>>,
+    /// Directories so far that could not be watched.
+    pub(super) failures: u64,
+    gather: Gather,
+    limbo: Vec<Limbo>,
+    sink: Arc<dyn Sink>,
+    counters: Arc<Counters>,
+    now: Instant,
+    turn: u64,
+    gone: bool,
+}
+
+impl Tracker {
+    /// Watches the root itself and leaves all below it to [`Tracker::work`], which sends to `started` when done.
+    pub fn new(
+        kernel: Kernel,
+        settings: WatchSettings,
+        sink: Arc<dyn Sink>,
+        counters: Arc<Counters>,
+        started: Sender<()>,
+        now: Instant,
+    ) -> Result<Self, Errno> {
+        let root = kernel.watch(&RelPath::root())?;
+        Ok(Self {
+            kernel,
+            settings,
+            table: Table::new(root),
+            tasks: vec![Task::Started, Task::List { wd: root, deep: false, report: false }],
+            started: Some(started),
+            failures: 0,
+            gather: Gather::default(),
+            limbo: Vec::new(),
+            sink,
+            counters,
+            now,
+            turn: 0,
+            gone: false,
+        })
+    }
+
+    #[cfg(test)]
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    pub fn kernel(&self) -> &Kernel {
+        &self.kernel
+    }
+
+    /// Begins a turn of the loop.
+    pub fn begin(&mut self, now: Instant) {
+        self.now = now;
+        self.turn += 1;
+    }
+
+    /// Whether the root is gone, and with it all work.
+    pub fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    /// Whether there are directories whose next name may still come.
+    pub fn awaits_name(&self) -> bool {
+        !self.limbo.is_empty()
+    }
+
+    pub fn handle(&mut self, raw: RawEvent<'_>) {
+        self.counters.events.fetch_add(1, Ordering::Relaxed);
+        match raw.decode() {
+            Event::Overflow => self.overflow(),
+            Event::Itself { wd, what } => self.itself(wd, what),
+            Event::Entry { dir, name, is_dir, what } => {
+                // Not known: forgotten already. Without a path: moved away, and reported whole if it turns up.
+                let Some(parent) = self.table.path(dir) else { return };
+                let entry = Entry { dir, path: parent.join(name), parent, name };
+                if is_dir { self.directory(&entry, what) } else { self.file(&entry, what) }
+            }
+            Event::Nothing => {}
+        }
+        if self.gather.len() >= GATHERED_MAX {
+            self.flush();
+        }
+    }
+
+    /// Gives up directories that were moved out of the tree. Those that left in this turn may still turn up.
+    pub fn expire(&mut self) {
+        let (now, turn) = (self.now, self.turn);
+        let (late, waiting) =
+            std::mem::take(&mut self.limbo).into_iter().partition(|l| l.turn < turn && l.deadline <= now);
+        self.limbo = waiting;
+        for Limbo { wd, .. } in late {
+            self.forget_if_detached(wd);
+        }
+    }
+
+    /// Hands on what has been gathered, and brings the numbers up to date.
+    pub fn flush(&mut self) {
+        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        let (watches, unwatched) = if self.gone { (0, 0) } else { (self.table.watched(), self.table.unwatched()) };
+        self.counters.watches.store(count(watches), Ordering::Relaxed);
+        self.counters.unwatched.store(count(unwatched), Ordering::Relaxed);
+        if self.gather.len() > 0 {
+            self.sink.changes(self.gather.take());
+        }
+    }
+
+    /// Ends all watching, since the root is not there or not the root any more.
+    pub fn give_up(&mut self, reason: GoneReason) {
+        if !std::mem::replace(&mut self.gone, true) {
+            self.tasks.clear();
+            self.limbo.clear();
+            // Whoever waits for the start learns that it will not come.
+            self.started = None;
+            let root = self.table.root();
+            self.forget(root);
+            self.flush();
+            self.sink.notice(Notice::RootGone { reason });
+        }
+    }
+
+    pub(super) fn notice(&self, notice: Notice) {
+        self.sink.notice(notice);
+    }
+
+    /// Forgets a directory and all below it, watches included.
+    pub(super) fn forget(&mut self, wd: Wd) {
+        let watched = self.table.remove(wd);
+        self.kernel.unwatch(&watched);
+    }
+
+    pub(super) fn excludes_dir(&self, path: &RelPath) -> bool {
+        self.settings.filter.excludes(path, Kind::Directory)
+    }
+
+    pub(super) fn excludes_file(&self, path: &RelPath, name: &[u8]) -> bool {
+        let size = match name {
+            SIZE_MATTERS => self.kernel.look(path).map_or(0, |look| look.size),
+            _ => 1,
+        };
+        self.settings.filter.excludes(path, Kind::File { size })
+    }
+
+    /// Reports a directory that is new under its name, or keeps it quiet until something is in it.
+    pub(super) fn announce(&mut self, wd: Wd, path: RelPath) {
+        self.gather.appeared(&path);
+        if self.settings.events.create_folder {
+            self.gather.add(fresh_directory(path), Presence::There);
+        } else {
+            self.table.set_silent(wd);
+        }
+    }
+
+    /// Reports a directory that a walk found before its event came.
+    fn announce_again(&mut self, wd: Wd, path: &RelPath) {
+        if self.settings.events.create_folder {
+            self.announce(wd, path.clone());
+        }
+    }
+
+    /// Something in `dir` is reported: if `dir` itself has not been yet, now is the time.
+    pub(super) fn speak(&mut self, dir: Wd) {
+        if self.settings.events.create_folder {
+            return;
+        }
+        for wd in self.table.break_silence(dir) {
+            if let Some(path) = self.table.path(wd) {
+                self.gather.add(fresh_directory(path), Presence::There);
+            }
+        }
+    }
+
+    /// Reports the tree at `wd` under its present name.
+    pub(super) fn report_tree(&mut self, wd: Wd, fresh: bool) {
+        // Without a path it is gone or on the move; then its next name is reported.
+        let Some(path) = self.table.path(wd) else { return };
+        if let Some((dir, _)) = self.table.place(wd) {
+            self.speak(dir);
+        }
+        self.table.break_silence(wd);
+        self.gather.add(Change { fresh, ..Change::scan(path, Scope::Subtree) }, Presence::There);
+    }
+
+    fn overflow(&mut self) {
+        log::warn!(root:% = self.settings.root.display(); "the kernel's event queue overflowed");
+        self.counters.overflows.fetch_add(1, Ordering::Relaxed);
+        self.notice(Notice::Overflow);
+        // Looking over everything does what was still to be done, except telling that the start is over.
+        self.tasks.retain(|task| matches!(task, Task::Started));
+        let wd = self.table.root();
+        self.tasks.push(Task::Report { wd, fresh: false });
+        self.tasks.push(Task::List { wd, deep: true, report: false });
+    }
+
+    fn itself(&mut self, wd: Wd, what: Itself) {
+        if !self.table.contains(wd) {
+            return;
+        }
+        let is_root = wd == self.table.root();
+        match what {
+            Itself::Attributes => self.attributes(wd),
+            Itself::Deleted if is_root => self.give_up(GoneReason::Deleted),
+            Itself::Moved if is_root => self.give_up(GoneReason::Renamed),
+            Itself::Unmounted if is_root => self.give_up(GoneReason::Unmounted),
+            Itself::Unwatched if is_root => self.give_up(GoneReason::Lost),
+            // The directory above tells of it.
+            Itself::Deleted | Itself::Moved => {}
+            Itself::Unmounted => {
+                // Not reported: what is out of reach has not been deleted. The directory underneath is watched instead.
+                let above = self.table.place(wd).map(|(above, _)| above);
+                self.forget(wd);
+                self.tasks.extend(above.map(|wd| Task::List { wd, deep: false, report: false }));
+            }
+            Itself::Unwatched => self.forget(wd),
+        }
+    }
+
+    fn attributes(&mut self, wd: Wd) {
+        if let Some(path) = self.table.path(wd)
+            && !self.table.is_silent(wd)
+        {
+            self.gather.add(Change::scan(path, Scope::Entry), Presence::There);
+        }
+    }
+
+    fn file(&mut self, entry: &Entry<'_>, what: What) {
+        let events = self.settings.events;
+        match what {
+            What::Created => {
+                self.touch(entry);
+                let look = match self.kernel.look(&entry.path) {
+                    // Gone again: the event that says so follows.
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+                    Err(_) => None,
+                    Ok(look) => Some(look),
+                };
+                let size = look.map_or(1, |l| l.size);
+                if !self.settings.filter.excludes(&entry.path, Kind::File { size })
+                    && let Some(settle) = look.map_or(Some(Settle::Now), |look| policy::created(&self.settings, look))
+                {
+                    self.written(entry, settle);
+                }
+            }
+            What::Written => self.written_unless_excluded(entry, events.close_write.then_some(Settle::Now)),
+            What::Modified => self.written_unless_excluded(entry, policy::modified(&self.settings)),
+            What::MovedTo(_) => {
+                self.touch(entry);
+                self.written_unless_excluded(entry, events.move_to.then_some(Settle::Now));
+            }
+            What::MovedFrom(_) => self.file_gone(entry, events.move_from),
+            What::Deleted => self.file_gone(entry, events.delete),
+            What::Attributes => {
+                if !self.excludes_file(&entry.path, entry.name) {
+                    self.speak(entry.dir);
+                    self.gather.add(Change::scan(entry.path.clone(), Scope::Entry), Presence::There);
+                }
+            }
+        }
+    }
+
+    fn written_unless_excluded(&mut self, entry: &Entry<'_>, settle: Option<Settle>) {
+        if let Some(settle) = settle
+            && !self.excludes_file(&entry.path, entry.name)
+        {
+            self.written(entry, settle);
+        }
+    }
+
+    fn written(&mut self, entry: &Entry<'_>, settle: Settle) {
+        self.speak(entry.dir);
+        self.gather.add(Change { settle, ..Change::write(entry.path.clone()) }, Presence::There);
+    }
+
+    fn file_gone(&mut self, entry: &Entry<'_>, reported: bool) {
+        self.touch(entry);
+        if reported && !self.settings.filter.excludes(&entry.path, Kind::GoneFile) {
+            self.gather.add(Change::scan(entry.path.clone(), Scope::Entry), Presence::Gone);
+        }
+    }
+
+    /// The listing of the directory that holds the entry changed, and with it that directory's time.
+    fn touch(&mut self, entry: &Entry<'_>) {
+        if !self.table.is_silent(entry.dir) {
+            self.gather.add(Change::scan(entry.parent.clone(), Scope::Entry), Presence::There);
+        }
+    }
+
+    fn directory(&mut self, entry: &Entry<'_>, what: What) {
+        let events = self.settings.events;
+        match what {
+            What::Created => self.directory_created(entry),
+            What::MovedTo(cookie) => self.directory_arrived(entry, cookie),
+            What::Deleted => {
+                if let Some(wd) = self.table.child(entry.dir, entry.name) {
+                    self.forget(wd);
+                }
+                self.directory_gone(entry, events.delete);
+            }
+            What::MovedFrom(cookie) => {
+                if let Some(wd) = self.table.child(entry.dir, entry.name) {
+                    self.table.detach(wd);
+                    self.limbo.push(Limbo { cookie, wd, deadline: self.now + LIMBO, turn: self.turn });
+                }
+                self.directory_gone(entry, events.move_from);
+            }
+            What::Attributes => {
+                // One that is not known is excluded, or not met yet and then reported as a whole.
+                if let Some(wd) = self.table.child(entry.dir, entry.name) {
+                    self.attributes(wd);
+                }
+            }
+            What::Written | What::Modified => {}
+        }
+    }
+
+    fn directory_created(&mut self, entry: &Entry<'_>) {
+        if self.settings.events.create_folder {
+            self.touch(entry);
+        }
+        if !self.excludes_dir(&entry.path) {
+            // The first walk tells nobody what it finds, so what is new since then is looked for once more.
+            let deep = self.started.is_some();
+            if let Placed::Known(wd) = self.meet(entry.dir, entry.name, &entry.path, deep, true) {
+                self.announce_again(wd, &entry.path);
+            }
+        }
+    }
+
+    fn directory_arrived(&mut self, entry: &Entry<'_>, cookie: u32) {
+        self.touch(entry);
+        self.gather.appeared(&entry.path);
+        let left = self.limbo.iter().position(|l| l.cookie == cookie).map(|at| self.limbo.swap_remove(at).wd);
+        if !self.excludes_dir(&entry.path) {
+            match self.place_at(entry.dir, entry.name, &entry.path).wd() {
+                Some(wd) => self.look_over(wd),
+                // It has moved on: keep it, watches and all, until the event that says where to.
+                None => {
+                    if let Some(left) = left.filter(|&wd| self.table.is_detached(wd)) {
+                        if let Some(stale) = self.table.child(entry.dir, entry.name) {
+                            self.forget(stale);
+                        }
+                        self.table.attach(left, entry.dir, entry.name);
+                    }
+                }
+            }
+        }
+        if let Some(left) = left {
+            self.forget_if_detached(left);
+        }
+    }
+
+    fn directory_gone(&mut self, entry: &Entry<'_>, reported: bool) {
+        self.touch(entry);
+        if reported && !self.excludes_dir(&entry.path) {
+            self.gather.add(Change::scan(entry.path.clone(), Scope::Entry), Presence::GoneDirectory);
+        }
+    }
+
+    fn forget_if_detached(&mut self, wd: Wd) {
+        if self.table.is_detached(wd) {
+            self.forget(wd);
+        }
+    }
+}
+
+/// A directory that has just come into being: with the one level in it, whose files may be older than its watch.
+fn fresh_directory(path: RelPath) -> Change {
+    Change { path, scope: Scope::Children, origin: Origin::Write, settle: Settle::Now, fresh: true }
+}

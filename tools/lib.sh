@@ -1,0 +1,49 @@
+# shellcheck shell=bash
+# Sourced by the scripts beside it: goes to the top of the source tree and knows how to get Debian packages.
+
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# Cargo's usual place, for shells whose profile has not put it on the path.
+PATH=$PATH:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin
+
+say() {
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
+}
+
+fail() {
+    say "$@"
+    exit 1
+}
+
+# need PROGRAM PACKAGE...: installs the packages unless the program is there.
+need() {
+    local program=$1
+    shift
+    if command -v "$program" >/dev/null; then
+        return 0
+    fi
+    local manual="install it by hand (Debian and Ubuntu: apt-get install $*) and run this again"
+    command -v apt-get >/dev/null || { say "$program is missing and there is no apt-get: $manual"; return 1; }
+    local as_root=()
+    if [ "$(id -u)" -ne 0 ]; then
+        sudo -n true 2>/dev/null </dev/null || { say "$program is missing and installing it needs root: $manual"; return 1; }
+        as_root=(sudo -n)
+    fi
+    say "$program is missing: installing $* with apt-get"
+    local get=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y)
+    # The package lists of a fresh machine may be old or absent; only then they are fetched.
+    "${get[@]}" install --no-install-recommends "$@" </dev/null >&2 2>/dev/null ||
+        { "${get[@]}" update </dev/null >&2 && "${get[@]}" install --no-install-recommends "$@" </dev/null >&2; } ||
+        { say "apt-get could not install $*: $manual"; return 1; }
+}
+
+# built NAME CARGO-ARGUMENT...: builds with cargo and prints where the executable NAME is, wherever the user's
+# configuration puts it.
+built() {
+    local name=$1 path
+    shift
+    path=$(cargo "$@" --locked --message-format=json-render-diagnostics </dev/null |
+        sed -n "s|.*\"executable\":\"\([^\"]*/${name}[^\"/]*\)\".*|\1|p" | tail -n 1)
+    [ -n "$path" ] || fail "cargo built no $name"
+    printf '%s\n' "$path"
+}

@@ -1,0 +1,265 @@
+//! One measurement: a fresh source, a fresh rsyncd, one peer, one workload, and a bounded wait until all is equal.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::peers::{Peer, Running};
+use crate::process::Cpu;
+use crate::rsyncd::{Rsyncd, Traffic};
+use crate::track::Tracker;
+use crate::tree::{self, Entry, Tree};
+use crate::workload::{Headline, Sizes, Workload};
+
+/// Set by SIGINT and SIGTERM: every wait ends, and with it every process that was started.
+pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// How long a peer may take to show that it is at work.
+const READY_WAIT: Duration = Duration::from_secs(30);
+/// A probe that has not arrived by then is followed by another one.
+const PROBE_WAIT: Duration = Duration::from_secs(3);
+
+pub struct Settings {
+    pub syncq: PathBuf,
+    pub dir: PathBuf,
+    pub sizes: Sizes,
+    /// Bounds the wait for equal trees.
+    pub timeout: Duration,
+    /// Rest before and after the measured time: what ends late is not charged to the next measurement.
+    pub rest: Duration,
+}
+
+/// What a workload's act works on.
+pub struct Scene<'a> {
+    pub source: &'a Path,
+    pub sizes: &'a Sizes,
+    targets: &'a [PathBuf],
+    running: &'a mut Running,
+    tracker: Tracker,
+    latencies_s: Vec<f64>,
+    timeout: Duration,
+}
+
+impl Scene<'_> {
+    /// Writes one file and waits until both targets have it.
+    pub fn write_and_wait(&mut self, path: &Path, content: &[u8]) -> Result<()> {
+        const POLL: Duration = Duration::from_micros(200);
+        let file = self.source.join(path);
+        fs::write(&file, content)?;
+        let written = Instant::now();
+        let expected = Entry::at(&file);
+        self.running.push()?;
+        for target in self.targets {
+            while Entry::at(&target.join(path)) != expected {
+                if written.elapsed() > self.timeout {
+                    bail!("{} did not arrive in {:?}", path.display(), self.timeout);
+                }
+                check_interrupted()?;
+                std::thread::sleep(POLL);
+            }
+        }
+        self.latencies_s.push(written.elapsed().as_secs_f64());
+        self.running.settle()
+    }
+
+    /// Writes one file and goes on; its latency is taken on the side.
+    pub fn write_and_track(&mut self, path: &Path, content: &[u8]) -> Result<()> {
+        fs::write(self.source.join(path), content)?;
+        self.tracker.written(path);
+        Ok(())
+    }
+}
+
+/// What one run gave. Times are seconds.
+#[derive(Debug, Clone, Default)]
+pub struct Sample {
+    /// Why it does not count; empty if the trees ended equal.
+    pub failure: Option<String>,
+    pub write_s: f64,
+    pub total_s: f64,
+    pub lag_s: f64,
+    pub latencies_s: Vec<f64>,
+    pub cpu: Cpu,
+    pub receiver_cpu_s: f64,
+    pub traffic: Traffic,
+}
+
+/// Runs `workload` once with `peer`. A peer that fails gives a sample that says so; an error means that the
+/// benchmark itself cannot go on.
+pub fn measure(workload: &Workload, peer: Peer, settings: &Settings) -> Result<Sample> {
+    let dir = tempfile::Builder::new().prefix("syncq-bench-").tempdir_in(&settings.dir)?;
+    let source = dir.path().join("src");
+    fs::create_dir(&source)?;
+    (workload.prepare)(&source, &settings.sizes)?;
+    let rsyncd = Rsyncd::start(dir.path(), workload.max_connections)?;
+    seed(&source, &rsyncd)?;
+    let mut running = Running::start(peer, &settings.syncq, dir.path(), &source, &rsyncd)?;
+    match run(workload, peer, settings, &source, &rsyncd, &mut running) {
+        Err(error) if !INTERRUPTED.load(Ordering::Relaxed) => {
+            let words = running.last_lines();
+            let said = if words.is_empty() { String::new() } else { format!(" (it said: {words})") };
+            Ok(Sample { failure: Some(format!("{error:#}{said}")), ..Sample::default() })
+        }
+        result => result,
+    }
+}
+
+fn run(
+    workload: &Workload,
+    peer: Peer,
+    settings: &Settings,
+    source: &Path,
+    rsyncd: &Rsyncd,
+    running: &mut Running,
+) -> Result<Sample> {
+    if peer != Peer::Bare {
+        wait_ready(source, &rsyncd.targets, running)?;
+    }
+    std::thread::sleep(settings.rest);
+    let before = tree::read(source)?;
+    let (cpu, receiver, traffic) = (running.cpu(), Cpu::of(rsyncd.pid()), rsyncd.traffic()?);
+
+    let began = Instant::now();
+    let mut scene = Scene {
+        source,
+        sizes: &settings.sizes,
+        targets: &rsyncd.targets,
+        running,
+        tracker: Tracker::new(source, &rsyncd.targets),
+        latencies_s: Vec::new(),
+        timeout: settings.timeout,
+    };
+    (workload.act)(&mut scene)?;
+    let written = Instant::now();
+    let Scene { running, tracker, mut latencies_s, .. } = scene;
+    // Where every file was waited for, nothing is left to send.
+    if workload.headline != Headline::Latency {
+        running.push()?;
+    }
+    let outcome = wait_equal(source, &before, &rsyncd.targets, settings.timeout, running)?;
+    running.settle()?;
+    latencies_s.extend(tracker.finish());
+    std::thread::sleep(settings.rest);
+
+    let (failure, equal) = match outcome {
+        Ok(equal) => (None, equal),
+        Err(difference) => {
+            (Some(format!("not equal after {} s: {difference}", settings.timeout.as_secs())), Instant::now())
+        }
+    };
+    let receiver = Cpu::of(rsyncd.pid()).since(receiver);
+    Ok(Sample {
+        failure,
+        write_s: (written - began).as_secs_f64(),
+        total_s: (equal - began).as_secs_f64(),
+        lag_s: equal.saturating_duration_since(written).as_secs_f64(),
+        latencies_s,
+        cpu: running.cpu().since(cpu),
+        receiver_cpu_s: receiver.own_s + receiver.children_s,
+        traffic: rsyncd.traffic()?.since(traffic),
+    })
+}
+
+/// Copies what `prepare` made to the targets, so that no peer begins with a full copy.
+fn seed(source: &Path, rsyncd: &Rsyncd) -> Result<()> {
+    for target in &rsyncd.targets {
+        let status = Command::new("rsync").arg("-a").arg(source.join("")).arg(target).status();
+        if !status.context("cannot run rsync")?.success() {
+            bail!("rsync could not fill {}", target.display());
+        }
+    }
+    Ok(())
+}
+
+/// Waits until a file arrives that was written after an earlier one had arrived: the first may have come with the
+/// peer's initial copy, the second shows that it watches. Then waits until the trees are equal.
+fn wait_ready(source: &Path, targets: &[PathBuf], running: &mut Running) -> Result<()> {
+    const NEEDED: u32 = 2;
+    let deadline = Instant::now() + READY_WAIT;
+    let mut arrived = 0;
+    for n in 0.. {
+        let name = format!("ready-{n}");
+        fs::write(source.join(&name), &name)?;
+        let expected = Entry::at(&source.join(&name));
+        let patience = Instant::now() + PROBE_WAIT;
+        while Instant::now() < patience {
+            running.check()?;
+            check_interrupted()?;
+            if targets.iter().all(|target| Entry::at(&target.join(&name)) == expected) {
+                arrived += 1;
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        if arrived == NEEDED {
+            break;
+        }
+        if Instant::now() > deadline {
+            bail!("mirrors nothing {} s after its start", READY_WAIT.as_secs());
+        }
+    }
+    match wait_equal(source, &Tree::new(), targets, READY_WAIT, running)? {
+        Ok(_) => Ok(()),
+        Err(difference) => bail!("not equal {} s after its start: {difference}", READY_WAIT.as_secs()),
+    }
+}
+
+/// Waits until each target has what the source has now, and gives the instant, or the difference that stayed.
+///
+/// Walking 10,000 files again and again would take the CPU from those that are measured. So a list of what is still
+/// to come is worked off from its front, one look at a time; only when it is empty the trees are compared in full.
+fn wait_equal(
+    source: &Path,
+    before: &Tree,
+    targets: &[PathBuf],
+    timeout: Duration,
+    running: &mut Running,
+) -> Result<Result<Instant, String>> {
+    const POLL: Duration = Duration::from_millis(2);
+    const FULL_POLL: Duration = Duration::from_millis(50);
+    let deadline = Instant::now() + timeout;
+    let expected = tree::read(source)?;
+    let gone = before.keys().filter(|path| !expected.contains_key(*path)).map(|path| (path, None));
+    let coming = expected.iter().map(|(path, entry)| (path, Some(entry)));
+    for (path, entry) in coming.chain(gone) {
+        for target in targets {
+            let copy = target.join(path);
+            while Entry::at(&copy).as_ref() != entry {
+                if Instant::now() > deadline {
+                    return Ok(Err(format!("{} is not as it should be", copy.display())));
+                }
+                running.check()?;
+                check_interrupted()?;
+                std::thread::sleep(POLL);
+            }
+        }
+    }
+    let mut equal = Instant::now();
+    loop {
+        let mut different = None;
+        for target in targets {
+            different = different.or(tree::difference(source, &expected, target)?);
+        }
+        match different {
+            None => return Ok(Ok(equal)),
+            Some(words) if Instant::now() > deadline => return Ok(Err(words)),
+            Some(_) => {
+                running.check()?;
+                check_interrupted()?;
+                std::thread::sleep(FULL_POLL);
+                equal = Instant::now();
+            }
+        }
+    }
+}
+
+fn check_interrupted() -> Result<()> {
+    if INTERRUPTED.load(Ordering::Relaxed) {
+        bail!("interrupted");
+    }
+    Ok(())
+}

@@ -1,0 +1,278 @@
+//! Medians of samples, and their tables: Markdown for people, JSON for programs.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::process::Command;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::measure::Sample;
+use crate::peers::Peer;
+use crate::workload::{Headline, Workload};
+
+pub struct Conditions {
+    pub runs: u32,
+    pub quick: bool,
+}
+
+/// The results of one workload.
+pub struct Row {
+    pub workload: &'static Workload,
+    samples: BTreeMap<Peer, Vec<Sample>>,
+    pub results: BTreeMap<Peer, Summary>,
+}
+
+/// The medians over a peer's good runs. Times are seconds.
+#[derive(Debug, Default)]
+pub struct Summary {
+    pub failed: usize,
+    failure: Option<String>,
+    /// The time that the workload's headline names; `None` if no run was good.
+    headline_s: Option<f64>,
+    total_s: f64,
+    lag_s: f64,
+    write_s: f64,
+    p50_s: Option<f64>,
+    p95_s: Option<f64>,
+    cpu_own_s: f64,
+    cpu_children_s: f64,
+    cpu_receiver_s: f64,
+    connections: f64,
+    refused: f64,
+    bytes: f64,
+}
+
+impl Row {
+    pub fn new(workload: &'static Workload) -> Self {
+        Self { workload, samples: BTreeMap::new(), results: BTreeMap::new() }
+    }
+
+    pub fn add(&mut self, peer: Peer, sample: Sample) {
+        self.samples.entry(peer).or_default().push(sample);
+    }
+
+    pub fn finish(&mut self) {
+        let workload = self.workload;
+        self.results = self.samples.iter().map(|(peer, samples)| (*peer, summary(workload, samples))).collect();
+    }
+
+    fn headline_s(&self, peer: Peer) -> Option<f64> {
+        self.results.get(&peer)?.headline_s
+    }
+}
+
+fn summary(workload: &Workload, samples: &[Sample]) -> Summary {
+    let good: Vec<&Sample> = samples.iter().filter(|sample| sample.failure.is_none()).collect();
+    let middle = |value: &dyn Fn(&Sample) -> f64| quantile(good.iter().map(|s| value(s)).collect(), 0.5);
+    // Latencies of all runs are one population: a median of medians would hide the bad ones.
+    let latencies: Vec<f64> = good.iter().flat_map(|s| s.latencies_s.iter().copied()).collect();
+    let (p50_s, p95_s) = (quantile(latencies.clone(), 0.5), quantile(latencies, 0.95));
+    let or_zero = |value: Option<f64>| value.unwrap_or(0.0);
+    let count = |value: u64| value as f64;
+    Summary {
+        failed: samples.len() - good.len(),
+        failure: samples.iter().find_map(|sample| sample.failure.clone()),
+        headline_s: match workload.headline {
+            Headline::Latency => p50_s,
+            Headline::Total => middle(&|s| s.total_s),
+            Headline::Lag => middle(&|s| s.lag_s),
+        },
+        total_s: or_zero(middle(&|s| s.total_s)),
+        lag_s: or_zero(middle(&|s| s.lag_s)),
+        write_s: or_zero(middle(&|s| s.write_s)),
+        p50_s,
+        p95_s,
+        cpu_own_s: or_zero(middle(&|s| s.cpu.own_s)),
+        cpu_children_s: or_zero(middle(&|s| s.cpu.children_s)),
+        cpu_receiver_s: or_zero(middle(&|s| s.receiver_cpu_s)),
+        connections: or_zero(middle(&|s| count(s.traffic.connections))),
+        refused: or_zero(middle(&|s| count(s.traffic.refused))),
+        bytes: or_zero(middle(&|s| count(s.traffic.bytes_received))),
+    }
+}
+
+/// The value below which a part `q` of the values lies, by the nearest rank; the upper one of two middles.
+fn quantile(mut values: Vec<f64>, q: f64) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    let index = (values.len() as f64 * q).floor() as usize;
+    values.get(index.min(values.len().saturating_sub(1))).copied()
+}
+
+/// One sample for the progress line.
+pub fn one_line(workload: &Workload, sample: &Sample) -> String {
+    let cpu = sample.cpu.own_s + sample.cpu.children_s;
+    let time = match workload.headline {
+        Headline::Latency => quantile(sample.latencies_s.clone(), 0.5).unwrap_or(0.0),
+        Headline::Total => sample.total_s,
+        Headline::Lag => sample.lag_s,
+    };
+    format!("{}, cpu {cpu:.2} s, {} connections", seconds(time), sample.traffic.connections)
+}
+
+/// Which measurements did not end equal, and why.
+pub fn failures(rows: &[Row]) -> String {
+    let mut text = String::new();
+    for row in rows {
+        for (peer, result) in &row.results {
+            if let Some(failure) = &result.failure {
+                let _ =
+                    writeln!(text, "\n{}, {}: {} failed; {failure}", row.workload.name, peer.title(), result.failed);
+            }
+        }
+    }
+    text
+}
+
+/// Two tables: times with ratios, and costs; then what failed.
+pub fn markdown(rows: &[Row], peers: &[Peer], conditions: &Conditions) -> String {
+    let mut text = String::new();
+    let machine = machine();
+    let _ = writeln!(
+        text,
+        "Median of {}; {} CPUs, Linux {}, {}, {}; two targets, one rsyncd on 127.0.0.1. Bare rsync runs once per target, both \
+         at the same time, after everything is written.\n",
+        conditions.runs,
+        machine.cpus,
+        machine.kernel,
+        machine.rsync.as_deref().unwrap_or("no rsync"),
+        machine.lsyncd.as_deref().unwrap_or("no lsyncd"),
+    );
+    let titles: Vec<&str> = peers.iter().map(|peer| peer.title()).collect();
+    let _ = writeln!(text, "| workload | time | {} | syncq / bare | lsyncd / syncq |", titles.join(" | "));
+    let _ = writeln!(text, "|---|---|{}---:|---:|", "---:|".repeat(peers.len()));
+    for row in rows {
+        let cells: Vec<String> =
+            peers.iter().map(|peer| row.results.get(peer).map_or("".into(), |r| time_cell(row, r))).collect();
+        let syncq = row.headline_s(Peer::Syncq);
+        let ratio = |over: Option<f64>, under: Option<f64>| match (over, under) {
+            (Some(over), Some(under)) if under > 0.0 => format!("{:.1}", over / under),
+            _ => String::new(),
+        };
+        let lsyncd = row.headline_s(Peer::LsyncdNoDelay).or(row.headline_s(Peer::LsyncdOneSecond));
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} |",
+            row.workload.about,
+            row.workload.headline.words(),
+            cells.join(" | "),
+            ratio(syncq, row.headline_s(Peer::Bare)),
+            ratio(lsyncd, syncq),
+        );
+    }
+    let _ =
+        writeln!(text, "\nCPU of the daemon + of its rsyncs, connections to both targets, bytes received by them:\n");
+    let _ = writeln!(text, "| workload | {} |", titles.join(" | "));
+    let _ = writeln!(text, "|---|{}", "---:|".repeat(peers.len()));
+    for row in rows {
+        let cells: Vec<String> = peers.iter().map(|peer| row.results.get(peer).map_or("".into(), cost_cell)).collect();
+        let _ = writeln!(text, "| {} | {} |", row.workload.about, cells.join(" | "));
+    }
+    text += &failures(rows);
+    text
+}
+
+fn time_cell(row: &Row, result: &Summary) -> String {
+    let Some(headline_s) = result.headline_s else { return "failed".into() };
+    let mut cell = seconds(headline_s);
+    match (row.workload.headline, result.p95_s) {
+        (Headline::Latency, Some(p95_s)) => cell += &format!(" (p95 {})", seconds(p95_s)),
+        (_, Some(p95_s)) => cell += &format!(" (small: p95 {})", seconds(p95_s)),
+        (_, None) => {}
+    }
+    if result.failed > 0 {
+        cell += &format!(" ({} failed)", result.failed);
+    }
+    cell
+}
+
+fn cost_cell(result: &Summary) -> String {
+    if result.headline_s.is_none() {
+        return "failed".into();
+    }
+    let mut cell = format!("{:.2} + {:.2} s, {:.0}", result.cpu_own_s, result.cpu_children_s, result.connections);
+    if result.refused > 0.0 {
+        cell += &format!(" ({:.0} refused)", result.refused);
+    }
+    cell + &format!(", {:.1} MB", result.bytes / 1e6)
+}
+
+/// Three significant digits are more than these measurements bear.
+fn seconds(value: f64) -> String {
+    match value {
+        v if v < 0.1 => format!("{:.1} ms", v * 1e3),
+        v if v < 1.0 => format!("{:.0} ms", v * 1e3),
+        v => format!("{v:.2} s"),
+    }
+}
+
+pub fn json(rows: &[Row], conditions: &Conditions) -> Value {
+    let workloads: Vec<Value> = rows
+        .iter()
+        .map(|row| {
+            let peers: serde_json::Map<String, Value> = row
+                .results
+                .iter()
+                .map(|(peer, result)| (peer.name().to_owned(), peer_json(row, *peer, result)))
+                .collect();
+            json!({
+                "name": row.workload.name,
+                "about": row.workload.about,
+                "headline": row.workload.headline.words(),
+                "max_connections": row.workload.max_connections,
+                "peers": peers,
+            })
+        })
+        .collect();
+    json!({ "machine": machine(), "runs": conditions.runs, "quick": conditions.quick, "workloads": workloads })
+}
+
+fn peer_json(row: &Row, peer: Peer, result: &Summary) -> Value {
+    let samples = row.samples.get(&peer).map(Vec::as_slice).unwrap_or_default();
+    let totals: Vec<f64> = samples.iter().filter(|s| s.failure.is_none()).map(|s| s.total_s).collect();
+    let lags: Vec<f64> = samples.iter().filter(|s| s.failure.is_none()).map(|s| s.lag_s).collect();
+    json!({
+        "headline_s": result.headline_s,
+        "total_s": result.total_s,
+        "lag_s": result.lag_s,
+        "write_s": result.write_s,
+        "latency_p50_s": result.p50_s,
+        "latency_p95_s": result.p95_s,
+        "cpu_own_s": result.cpu_own_s,
+        "cpu_children_s": result.cpu_children_s,
+        "cpu_receiver_s": result.cpu_receiver_s,
+        "connections": result.connections,
+        "connections_refused": result.refused,
+        "bytes_received": result.bytes,
+        "failed": result.failed,
+        "failure": result.failure,
+        "runs_total_s": totals,
+        "runs_lag_s": lags,
+    })
+}
+
+/// Where it was measured.
+#[derive(Serialize)]
+struct Machine {
+    cpus: usize,
+    kernel: String,
+    rsync: Option<String>,
+    lsyncd: Option<String>,
+}
+
+fn machine() -> Machine {
+    // "rsync  version 3.4.1  protocol version 32" and "Version: 2.2.3".
+    let version = |program: &str| {
+        let output = Command::new(program).arg("--version").output().ok()?;
+        let line = String::from_utf8_lossy(&output.stdout).lines().next()?.to_owned();
+        let number = line.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
+        Some(format!("{program} {number}"))
+    };
+    Machine {
+        cpus: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
+        rsync: version("rsync"),
+        lsyncd: version("lsyncd"),
+    }
+}
