@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_locked_store_says_who_holds_it_even_below_other_causes() {
-        let locked = StoreError::Locked { dir: "/var/lib/syncq/my conf".into() };
+        let locked = StoreError::Locked { dir: "/var/lib/syncq/my conf".into(), pid: None };
         let error = CliError::from(anyhow::Error::new(locked).context("cannot start"));
         assert!(error.to_string().ends_with("--state-dir '/var/lib/syncq/my conf'\n"), "{error}");
     }

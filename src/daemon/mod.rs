@@ -58,7 +58,7 @@ pub fn run(options: Options) -> Result<()> {
             // Full means that a stop is under way.
             let _ = stop.try_send(());
         };
-        SignalThread::start(on_stop, move || log_status(view.as_ref())).context("cannot handle signals")?
+        SignalThread::start(on_stop, move || signals::log_status(&view.status())).context("cannot handle signals")?
     };
     let result = daemon.serve(options.on_ready, &stopped);
     daemon.stop();
@@ -240,22 +240,5 @@ fn log_forgotten_targets(queue: &Queue, named: &[NamedTarget]) {
         if jobs > 0 {
             warn!("{} is no longer configured; its {jobs} jobs are kept", record.destination);
         }
-    }
-}
-
-fn log_status(view: &View) {
-    let status = view.status();
-    for target in &status.targets {
-        info!(
-            "{}: {:?}, {} pending, {} running, {} waiting, {} failed, lag {} s{}",
-            target.name,
-            target.state,
-            target.pending,
-            target.running,
-            target.waiting,
-            target.failed,
-            target.lag_s,
-            target.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default()
-        );
     }
 }

@@ -137,7 +137,7 @@ fn what_was_missed_is_due_now_and_once() {
     let mut scheduler = Scheduler::default();
     scheduler.add(7, &Schedule::Every(Duration::from_secs(3600)), last, now).expect("valid");
     assert_eq!(scheduler.due(now), [7]);
-    assert_eq!(scheduler.due(now), []);
+    assert!(scheduler.due(now).is_empty());
     assert_eq!(scheduler.next_due(), Some(now.after(Duration::from_secs(3600))));
 }
 
@@ -149,7 +149,7 @@ fn a_clock_set_back_delays_a_run_by_one_interval_at_most() {
 
     let mut scheduler = Scheduler::default();
     scheduler.add(0, &Schedule::Every(hour), future, future).expect("valid");
-    assert_eq!(scheduler.due(now), []);
+    assert!(scheduler.due(now).is_empty());
     assert_eq!(scheduler.next_due(), Some(now.after(hour)));
 }
 
@@ -161,6 +161,6 @@ fn a_run_on_request_begins_the_interval_anew() {
     scheduler.add(0, &Schedule::Every(minute), now, now).expect("valid");
     scheduler.add(1, &Schedule::Every(minute * 2), now, now).expect("valid");
     scheduler.ran(0, now.after(minute / 2));
-    assert_eq!(scheduler.due(now.after(minute)), []);
+    assert!(scheduler.due(now.after(minute)).is_empty());
     assert_eq!(scheduler.due(now.after(minute * 2)), [0, 1]);
 }
