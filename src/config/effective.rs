@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::filter::Filter;
-use crate::model::{Destination, EventSwitches, Root, Schedule};
+use crate::model::{Destination, EventSwitches, Root, Schedule, Settings};
 use crate::schedule;
 
 use super::diagnostic::Notes;
 use super::error::{Fault, Problem};
 use super::remote::{self, Access};
 use super::xml::Element;
-use super::{Config, Settings, extension, plugin, schema, value};
+use super::{Config, extension, plugin, schema, value};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const SCHEDULE_MINUTES: u32 = 600;

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use crate::model::{Backoff, Settings};
+
 use super::diagnostic::Notes;
 use super::error::{Fault, Problem};
 use super::value::{self, Value};
 use super::xml::Element;
-use super::{BackoffSettings, Settings};
 
 const CONNECTIONS_MAX: u32 = 1000;
 /// More would overflow nothing, but means "never" and should say so.
@@ -43,7 +44,7 @@ pub(super) fn read(head: &Element, mut settings: Settings, notes: &mut Notes<'_>
 }
 
 fn read_backoff(element: &Element, settings: &mut Settings, notes: &mut Notes<'_>) -> Result<(), Problem> {
-    let BackoffSettings { base, factor, cap } = &mut settings.backoff;
+    let Backoff { base, factor, cap } = &mut settings.backoff;
     if let Some(value) = value::attribute(element, "cap", notes) {
         *cap = duration("cap", value, notes)?;
         if cap.is_zero() {

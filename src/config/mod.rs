@@ -22,9 +22,8 @@ mod xml;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use crate::model;
+use crate::model::{self, Settings};
 
 pub use diagnostic::Diagnostic;
 pub use error::{ConfigError, Fault};
@@ -54,49 +53,6 @@ impl Config {
     /// The section of a plugin, if the file has a complete one.
     pub fn plugin_section(&self, kind: PluginKind) -> Option<&Plugin> {
         self.plugins.iter().find(|plugin| plugin.kind() == kind)
-    }
-}
-
-/// How hard and how often things are tried.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Settings {
-    pub backoff: BackoffSettings,
-    /// Failed runs of a job until it becomes a dead letter; 0 never gives up.
-    pub max_attempts: u32,
-    /// Files above this size do not delay smaller ones.
-    pub large_file_bytes: u64,
-    /// rsync runs at a time to one target.
-    pub connections_max: u32,
-    /// A path that changes again and again is sent at most this often.
-    pub hot_interval: Duration,
-    /// A file that is written without being closed is sent once it has been quiet for this long.
-    pub quiet_period: Duration,
-}
-
-/// How long a failing job waits: `base` first, `factor` times as long after each failure, at most `cap`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct BackoffSettings {
-    pub base: Duration,
-    pub factor: f64,
-    pub cap: Duration,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            backoff: BackoffSettings::default(),
-            max_attempts: 0,
-            large_file_bytes: 8 << 20,
-            connections_max: 4,
-            hot_interval: Duration::from_secs(1),
-            quiet_period: Duration::from_secs(5),
-        }
-    }
-}
-
-impl Default for BackoffSettings {
-    fn default() -> Self {
-        Self { base: Duration::from_secs(1), factor: 2.0, cap: Duration::from_secs(60 * 60) }
     }
 }
 

@@ -1,10 +1,11 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Destination, Schedule};
+use crate::model::{Backoff, Destination, Schedule};
 
 const STOCK: &str = include_str!("../../tests/fixtures/configs/stock.xml");
 

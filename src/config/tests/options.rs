@@ -257,7 +257,7 @@ fn the_extension_sets_everything() {
     assert_eq!(
         config.settings,
         Settings {
-            backoff: BackoffSettings { base: Duration::from_millis(500), factor: 1.5, cap: Duration::from_secs(5400) },
+            backoff: Backoff { base: Duration::from_millis(500), factor: 1.5, cap: Duration::from_secs(5400) },
             max_attempts: 7,
             large_file_bytes: 500_000,
             connections_max: 8,
