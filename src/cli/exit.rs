@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::control::ClientError;
+use crate::mirror::NoRsync;
 use crate::store::StoreError;
 
 /// The exit codes, as every `--help` lists them.
@@ -68,10 +69,14 @@ impl From<anyhow::Error> for CliError {
             Some(StoreError::NewerSchema { writer, .. }) => {
                 (Exit::Failed, Some(format!("run syncq {writer} or newer, or another --state-dir")))
             }
+            Some(StoreError::Directory { source, .. }) if source.kind() == io::ErrorKind::NotFound => (
+                Exit::NoDaemon,
+                Some("no daemon runs there and none ever did: name its directory with --state-dir DIR".to_owned()),
+            ),
             Some(StoreError::Directory { .. }) => {
                 (Exit::Failed, Some("choose a directory that you may write: --state-dir DIR".to_owned()))
             }
-            _ => (Exit::Failed, None),
+            _ => (Exit::Failed, error.downcast_ref::<NoRsync>().map(|missing| missing.hint().to_owned())),
         };
         Self { exit, error, hint }
     }

@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal as _};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,13 +9,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Context as _;
 use clap::{ArgAction, Args};
 
-use super::exit::{CliError, quoted};
+use super::exit::CliError;
 use super::progress::Progress;
 use super::state_dir::real_path;
-use super::{destination, run, state_dir};
+use super::{destination, password_file, run, state_dir};
 use crate::daemon::{Options, RootOptions, logging};
 use crate::filter::Filter;
 use crate::model::{Destination, EventSwitches, Root, Settings, Target, TransferOptions};
+
+const DEST_HELP: &str =
+    "Local directory, [user@]host:/path (ssh), [user@]host::module[/path] or rsync://host[:port]/module";
 
 /// Mirror a directory to one or more destinations, until stopped
 #[derive(Debug, Args)]
@@ -25,8 +27,7 @@ pub struct MirrorArgs {
     /// Directory to mirror
     #[arg(value_name = "SRC")]
     source: PathBuf,
-    /// Local directory, [user@]host:/path (ssh), [user@]host::module[/path] or rsync://host[:port]/module
-    #[arg(value_name = "DEST", required = true)]
+    #[arg(value_name = "DEST", required = true, help = DEST_HELP)]
     destinations: Vec<OsString>,
     /// File with the password for rsync daemons
     #[arg(long, value_name = "FILE")]
@@ -172,20 +173,7 @@ fn check_apart(source: &Path, destination: &Path) -> Result<(), CliError> {
 
 fn checked_password_file(file: &Path, here: &Path) -> Result<PathBuf, CliError> {
     let path = destination::absolute(file.as_os_str(), here);
-    let found = std::fs::metadata(&path)
-        .with_context(|| format!("cannot use the password file {}", path.display()))
-        .map_err(CliError::config)?;
-    if !found.is_file() {
-        return Err(CliError::config(anyhow::anyhow!("the password file {} is no file", path.display())));
-    }
-    // rsync's own rule: nothing for others.
-    if found.permissions().mode() & 0o006 != 0 {
-        return Err(CliError::config(anyhow::anyhow!(
-            "rsync refuses the password file {}: others may use it",
-            path.display()
-        ))
-        .hint(format!("chmod 600 {}", quoted(&path))));
-    }
+    password_file::check(&path)?;
     Ok(path)
 }
 

@@ -2,6 +2,8 @@
 
 use clap::Parser;
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use super::*;
 use crate::cli::exit::Exit;
 

@@ -5,18 +5,19 @@
 //! Invariant: this module knows no queue and no rsync. It starts the daemon through `crate::daemon` and asks it
 //! through `crate::control`.
 
+mod configs;
 mod destination;
 mod exit;
 mod list;
 mod mirror;
 mod output;
+mod password_file;
 mod progress;
 mod run;
 mod sersync_args;
 mod source;
 mod state_dir;
 mod status;
-mod wiring;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};

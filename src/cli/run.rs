@@ -1,5 +1,6 @@
 //! `syncq run`: the daemon of one or more configuration files. sersync's own command line arrives here as well.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,8 +10,8 @@ use clap::Args;
 
 use super::exit::{CliError, Exit};
 use super::sersync_args::DEFAULT_CONFIG;
-use super::{state_dir, wiring};
-use crate::daemon::{Options, detach, logging};
+use super::{configs, state_dir};
+use crate::daemon::{Options, RootOptions, detach, logging};
 
 /// Mirror what configuration files describe, until stopped
 #[derive(Debug, Args)]
@@ -50,8 +51,8 @@ pub fn run(args: RunArgs, command_line: &[OsString]) -> Result<ExitCode, CliErro
         detach::begin().context("cannot leave the terminal")?;
     }
     let mut notices = Vec::new();
-    let configs = configs(&args, &mut notices)?;
-    let state_dir = match (&args.state_dir, configs.first()) {
+    let files = config_files(&args, &mut notices)?;
+    let state_dir = match (&args.state_dir, files.first()) {
         (Some(dir), _) => dir.clone(),
         (None, Some(first)) => state_dir::for_config(first)?,
         (None, None) => return Err(CliError::usage("there is no configuration file").hint("name one: -o FILE")),
@@ -61,7 +62,7 @@ pub fn run(args: RunArgs, command_line: &[OsString]) -> Result<ExitCode, CliErro
         return Ok(ExitCode::from(code));
     }
 
-    let loaded = wiring::load_configs(&configs)?;
+    let loaded = configs::load(&files)?;
     if let Some(plugin) = &args.plugin {
         return Err(CliError {
             exit: Exit::Failed,
@@ -69,6 +70,7 @@ pub fn run(args: RunArgs, command_line: &[OsString]) -> Result<ExitCode, CliErro
             hint: Some("without -m the tree is mirrored".to_owned()),
         });
     }
+    check_once(&loaded.roots)?;
     state_dir::check_outside(&state_dir, loaded.roots.iter().map(|root| root.root.path()))?;
     state_dir::create(&state_dir)?;
 
@@ -88,7 +90,7 @@ pub fn run(args: RunArgs, command_line: &[OsString]) -> Result<ExitCode, CliErro
         threads,
         reconcile_at_start: args.reconcile,
         state_dir,
-        sources: configs,
+        sources: files,
         on_ready: Some(Box::new(move |_| {
             if detached {
                 detach::ready();
@@ -131,7 +133,7 @@ pub fn threads(given: Option<i64>, notices: &mut Vec<String>) -> usize {
 
 /// The configuration files, absolute. Extra arguments are only tolerated behind an `-o`, where sersync users have
 /// them; otherwise they are more likely a forgotten `-o`.
-fn configs(args: &RunArgs, notices: &mut Vec<String>) -> Result<Vec<PathBuf>, CliError> {
+fn config_files(args: &RunArgs, notices: &mut Vec<String>) -> Result<Vec<PathBuf>, CliError> {
     if let (true, Some(extra)) = (args.config.is_empty(), args.ignored.first()) {
         let extra = extra.display();
         return Err(CliError::usage(format!("unexpected argument {extra}")).hint(format!("did you mean -o {extra}?")));
@@ -144,6 +146,24 @@ fn configs(args: &RunArgs, notices: &mut Vec<String>) -> Result<Vec<PathBuf>, Cl
     absolute.map_err(|error| CliError::usage(format!("the name of a configuration file is empty: {error}")))
 }
 
+/// Refuses several files that mirror one directory to one destination: the store knows a target by just that, and
+/// whose options should hold?
+fn check_once(roots: &[RootOptions]) -> Result<(), CliError> {
+    let mut seen = HashSet::new();
+    for RootOptions { root, .. } in roots {
+        for target in &root.targets {
+            if !seen.insert((&root.path, &target.destination)) {
+                let (path, name) = (root.path.display(), target.name());
+                return Err(CliError::config(anyhow::anyhow!(
+                    "{path} is mirrored to {name} by two configuration files"
+                ))
+                .hint("leave one of them out, or run them as two daemons with a --state-dir each"));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The same command line with the mark of the child behind `run`.
 fn child_arguments(command_line: &[OsString]) -> Vec<OsString> {
     let mut arguments = command_line.to_vec();
@@ -154,6 +174,7 @@ fn child_arguments(command_line: &[OsString]) -> Vec<OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Destination, EventSwitches, Target, TransferOptions};
     use clap::Parser;
 
     #[derive(Debug, Parser)]
@@ -172,12 +193,12 @@ mod tests {
             let args = parse(line);
             assert!(args.daemon && args.reconcile && args.threads == Some(4), "{line}");
             let mut notices = Vec::new();
-            let configs = configs(&args, &mut notices).expect("files");
+            let configs = config_files(&args, &mut notices).expect("files");
             assert!(configs.len() == 1 && configs.iter().all(|file| file.is_absolute() && file.ends_with("a.xml")));
             assert_eq!(notices.len(), usize::from(line.ends_with("b.xml")));
         }
         assert_eq!(parse("run -o a.xml -o b.xml").config.len(), 2);
-        assert!(configs(&parse("run a.xml"), &mut Vec::new()).is_err());
+        assert!(config_files(&parse("run a.xml"), &mut Vec::new()).is_err());
     }
 
     #[test]
@@ -189,6 +210,26 @@ mod tests {
             assert_eq!((threads(given, &mut notices), notices.len()), (threads_expected, reported));
         }
         assert_eq!(parse("run -n -5").threads, Some(-5));
+    }
+
+    #[test]
+    fn two_files_may_share_a_source_but_not_a_target() {
+        let root = |destination: &str| RootOptions {
+            settings: crate::model::Settings::default(),
+            root: crate::model::Root {
+                path: "/srv/www".into(),
+                targets: vec![Target {
+                    destination: Destination::Local(destination.into()),
+                    options: TransferOptions::default(),
+                }],
+                events: EventSwitches::default(),
+                excludes: Vec::new(),
+                legacy_hidden: false,
+                schedule: None,
+            },
+        };
+        assert!(check_once(&[root("/a"), root("/b")]).is_ok());
+        assert_eq!(check_once(&[root("/a"), root("/a")]).expect_err("refused").exit, Exit::Config);
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub fn translate(mut args: Vec<OsString>, has_default_config: bool) -> Vec<OsStr
     let name = args.first().map(|program| Path::new(program).file_name().unwrap_or_default());
     let as_sersync = name.is_some_and(|name| name.as_bytes().starts_with(b"sersync"));
     let is_run = match args.get(1) {
-        _ if as_sersync => args.get(1).is_none_or(|first| first != "run"),
+        _ if as_sersync => args.get(1).is_none_or(|first| first != "run" && first != "-V" && first != "--version"),
         None => has_default_config,
         Some(first) => is_short_flags(first),
     };
@@ -50,6 +50,7 @@ mod tests {
             ("sersync2 -h", false, "sersync2 run -h"),
             ("sersync a.xml", false, "sersync run a.xml"),
             ("sersync2 run -d", false, "sersync2 run -d"),
+            ("sersync2 -V", false, "sersync2 -V"),
             ("syncq", true, "syncq run"),
             ("syncq", false, "syncq"),
             ("syncq -h", true, "syncq -h"),

@@ -1,1 +1,82 @@
-//! (under construction)
+//! Reads sersync's `confxml.xml`, as people have really written it, into a validated [`Config`].
+//!
+//! `xml` turns bytes into a small tree, `schema` knows the names, `effective` gives every element its meaning or its
+//! default. What sersync would have ignored or crashed on becomes a [`Diagnostic`]; only what leaves nothing sensible
+//! to do is a [`ConfigError`]. Both name file, line and column.
+//!
+//! Paths stay the bytes that they are in the file, whatever its encoding is or claims to be. Nothing here looks at
+//! the file system, except [`load`], which reads the one file.
+
+mod diagnostic;
+mod effective;
+mod error;
+mod extension;
+mod params;
+mod plugin;
+mod remote;
+mod schema;
+mod value;
+mod words;
+mod xml;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::model::{self, Settings};
+
+pub use diagnostic::Diagnostic;
+pub use error::{ConfigError, Fault};
+pub use plugin::{CommandPlugin, HttpPlugin, Plugin, PluginKind, RefreshCdnPlugin, Secret, SocketPlugin};
+pub use words::{SplitError, split_words};
+
+/// Larger files are refused: no configuration comes near, and a wrong path may name anything.
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
+
+/// Everything that a configuration file says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    pub file: PathBuf,
+    /// At least one, each with at least one target.
+    pub roots: Vec<model::Root>,
+    pub debug: bool,
+    pub settings: Settings,
+    /// Where the readable list of what is failing goes.
+    pub fail_log: Option<PathBuf>,
+    /// The plugin to run after each change.
+    pub plugin: Option<Plugin>,
+    /// All plugin sections that are complete, in use or not: `-m` can pick any.
+    pub plugins: Vec<Plugin>,
+}
+
+impl Config {
+    /// The section of a plugin, if the file has a complete one.
+    pub fn plugin_section(&self, kind: PluginKind) -> Option<&Plugin> {
+        self.plugins.iter().find(|plugin| plugin.kind() == kind)
+    }
+}
+
+/// Reads and checks a configuration file. The diagnostics are warnings, in the order of the file.
+pub fn load(file: &Path) -> Result<(Config, Vec<Diagnostic>), ConfigError> {
+    let unreadable = |source| ConfigError::Read { file: file.to_path_buf(), source };
+    let mut bytes = Vec::new();
+    File::open(file).map_err(unreadable)?.take(CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    parse(file, &bytes)
+}
+
+/// Checks the bytes of a configuration file. `file` is for messages only.
+pub fn parse(file: &Path, bytes: &[u8]) -> Result<(Config, Vec<Diagnostic>), ConfigError> {
+    if bytes.len() as u64 > CONFIG_BYTES_MAX {
+        return Err(ConfigError::TooLarge { file: file.to_path_buf(), limit_bytes: CONFIG_BYTES_MAX });
+    }
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let mut notes = diagnostic::Notes::new(bytes);
+    let read = xml::parse(bytes, &mut notes).and_then(|head| effective::config(file, &head, &mut notes));
+    match read {
+        Ok(config) => Ok((config, notes.into_diagnostics(file))),
+        Err(problem) => Err(notes.error(file, problem)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

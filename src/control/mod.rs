@@ -1,7 +1,8 @@
 //! What operators ask a running daemon: HTTP with JSON over a Unix socket in the state directory.
 //!
-//! [`types`] is the one set of types that server, client and every printer share. The daemon implements [`Inspect`];
-//! [`ControlServer`] serves it, [`Client`] asks it. Reading only: nothing here changes the queue.
+//! [`Status`] and [`JobRow`] are the one set of types that server, client and every printer share. The daemon
+//! implements [`Inspect`]; [`ControlServer`] serves it, [`Client`] asks it. Reading only: nothing here changes the
+//! queue.
 //!
 //! Invariant: this module knows the model and nothing else of syncq. It never sees the queue or its store.
 

@@ -36,14 +36,16 @@ impl Inspect for Fake {
 
     fn list(&self, page: &ListPage) -> Vec<JobRow> {
         assert!(page.limit <= ListPage::ROWS, "a page stays small");
-        let after = page.after.as_ref().map(|(_, path)| path.as_bytes().to_vec()).unwrap_or_default();
-        (0..self.jobs)
-            .map(|n| (n, format!("f{n:06}")))
-            .filter(|(_, name)| name.as_bytes() > after.as_slice())
+        let name = |n: u64| format!("f{n:06}");
+        let next = match &page.after {
+            Some((_, path)) => path.to_string().trim_start_matches('f').parse::<u64>().expect("a place of ours") + 1,
+            None => 0,
+        };
+        (next..self.jobs)
             .filter(|_| page.filter.state.is_none_or(|state| state == JobState::Ready))
             .filter(|_| page.filter.target.as_deref().is_none_or(|name| name == "u@h::m/a b"))
             .take(page.limit)
-            .map(|(n, name)| JobRow::new(&job(n, &name), Path::new("/srv"), "u@h::m/a b"))
+            .map(|n| JobRow::new(&job(n, &name(n)), Path::new("/srv"), "u@h::m/a b"))
             .collect()
     }
 }

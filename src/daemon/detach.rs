@@ -147,6 +147,7 @@ impl Drop for PidFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsRawFd as _;
 
     #[test]
     fn arguments_pass_untouched_and_inherited_descriptors_do_not() {
@@ -163,7 +164,10 @@ mod tests {
             .output()
             .expect("a shell");
         let text = String::from_utf8(output.stdout).expect("text");
-        assert!(text.ends_with(odd) && !text.contains("/lock"), "{text}");
+        assert!(text.ends_with(odd), "{text}");
+        // Without bash only those with one digit can be closed.
+        let closable = Path::new("/bin/bash").exists() || open.as_raw_fd() <= 9;
+        assert!(!closable || !text.contains("/lock"), "{text}");
         assert!(!dir.path().join("x").exists());
     }
 

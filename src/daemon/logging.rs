@@ -307,6 +307,15 @@ mod tests {
     }
 
     #[test]
+    fn the_live_view_is_wiped_by_its_height() {
+        let mut console =
+            Console { file: None, to_stderr: false, std_to_file: false, live: String::new(), live_lines: 0 };
+        assert_eq!(console.wipe(), "");
+        console.live_lines = 3;
+        assert_eq!(console.wipe(), "\r\x1b[3A\x1b[J");
+    }
+
+    #[test]
     fn a_level_is_a_word_or_a_list() {
         for good in ["info", "DEBUG", "off", "warn,syncq::watch=trace", " info "] {
             assert!(env_filter(good).is_some(), "{good}");

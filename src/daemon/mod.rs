@@ -26,6 +26,7 @@ use log::{error, info, warn};
 
 pub use options::{OnReady, Options, RootOptions};
 
+use detach::PidFile;
 use root::RootRuntime;
 use signals::{SignalThread, Stop};
 use view::{NamedTarget, Phase, View};
@@ -33,7 +34,7 @@ use view::{NamedTarget, Phase, View};
 use crate::clock::{Clock, SystemClock};
 use crate::control::{ControlServer, DaemonState, Inspect};
 use crate::filter::Filter;
-use crate::mirror::{DispatchSettings, Executor, Limits, RootIdentity, TargetContext};
+use crate::mirror::{self, DispatchSettings, Executor, Limits, RootIdentity, TargetContext};
 use crate::model::TargetId;
 use crate::queue::Queue;
 use crate::schedule::Scheduler;
@@ -74,13 +75,16 @@ struct Daemon {
     view: Arc<View>,
     control: ControlServer,
     scheduler: Scheduler,
+    _pid_file: PidFile,
 }
 
 impl Daemon {
     fn start(options: &Options) -> Result<Self> {
+        mirror::find_rsync()?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let (store, opened) = SledStore::open(&options.state_dir, clock.now())?;
         log_opened(&opened);
+        let pid_file = PidFile::create(&options.state_dir).context("cannot write the pid file")?;
         let (queue, damaged) = Queue::open(Box::new(store), Arc::clone(&clock))?;
         if damaged > 0 {
             warn!("{damaged} records of the store were damaged and are dropped; every target is compared in full");
@@ -134,7 +138,7 @@ impl Daemon {
         });
         view.phase.set(DaemonState::Starting);
         let control = ControlServer::start(&options.state_dir, Arc::<View>::clone(&view))?;
-        Ok(Self { clock, queue, executor, roots, view, control, scheduler })
+        Ok(Self { clock, queue, executor, roots, view, control, scheduler, _pid_file: pid_file })
     }
 
     /// Sets the watches, then looks after roots and schedules until told to stop.

@@ -18,19 +18,16 @@ const CACHE_BYTES_MAX: usize = 4 << 20;
 /// Why an expression cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FilterError {
-    #[error("{}", Reason(source))]
-    Syntax {
-        #[source]
-        source: regex::Error,
-    },
+    #[error("{}", LastLine(reason))]
+    Syntax { reason: regex::Error },
     #[error("the expressions compile to more than {} MiB together", .limit_bytes >> 20)]
     TooLarge { limit_bytes: usize },
 }
 
 /// The regex crate draws a picture of several lines; people want its last one.
-struct Reason<'a>(&'a regex::Error);
+struct LastLine<'a>(&'a regex::Error);
 
-impl std::fmt::Display for Reason<'_> {
+impl std::fmt::Display for LastLine<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
             regex::Error::CompiledTooBig(limit) => write!(f, "it compiles to more than {} MiB", limit >> 20),
@@ -52,7 +49,7 @@ pub fn check(expression: &str) -> Result<(), FilterError> {
             .dot_matches_new_line(true)
             .size_limit(EXPRESSION_BYTES_MAX)
             .build()
-            .map_err(|source| FilterError::Syntax { source })?;
+            .map_err(|reason| FilterError::Syntax { reason })?;
     }
     Ok(())
 }
@@ -88,9 +85,9 @@ impl Expressions {
             .dfa_size_limit(CACHE_BYTES_MAX)
             .build()
             .map(Self)
-            .map_err(|source| match source {
+            .map_err(|reason| match reason {
                 regex::Error::CompiledTooBig(limit_bytes) => FilterError::TooLarge { limit_bytes },
-                source => FilterError::Syntax { source },
+                reason => FilterError::Syntax { reason },
             })
     }
 

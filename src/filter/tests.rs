@@ -162,6 +162,33 @@ fn legacy_hidden_skips_what_sersync_skipped() {
     assert!(!legacy.excludes(&path(".git/HEAD"), FILE));
 }
 
+/// Names near the edges of the patterns.
+fn look_alikes() -> BTreeSet<String> {
+    const PIECES: &[&str] = &[
+        ".",
+        ".",
+        "a",
+        "Z",
+        "9",
+        "_",
+        "~",
+        "#",
+        ".swp",
+        ".nfs",
+        "0123456789abcdef",
+        "ABCDEF",
+        "aB1cde",
+        "abcdef",
+        ".goutputstream-",
+        "4913",
+    ];
+    let mut random = fastrand::Rng::with_seed(4913);
+    (0..80)
+        .map(|_| (0..random.usize(1..5)).map(|_| PIECES[random.usize(..PIECES.len())]).collect::<String>())
+        .filter(|name| name != "." && name != "..")
+        .collect()
+}
+
 /// The paths below `dir`, directories with a slash.
 fn tree(dir: &Path) -> BTreeSet<Vec<u8>> {
     walkdir::WalkDir::new(dir)
@@ -186,20 +213,20 @@ fn rsync_comes_to_the_same_verdict_on_both_sides() {
         let place = tempfile::tempdir().expect("a temporary directory");
         let (source, target) = (place.path().join("source"), place.path().join("target"));
         let mut expected = BTreeSet::new();
-        for name in TEMPORARIES.iter().chain(REAL) {
+        for name in TEMPORARIES.iter().chain(REAL).map(|&name| name.to_owned()).chain(look_alikes()) {
             fs::create_dir_all(source.join("files")).expect("created");
-            fs::write(source.join("files").join(name), b"new").expect("written");
-            fs::create_dir_all(source.join("dirs").join(name)).expect("created");
-            fs::write(source.join("dirs").join(name).join("inside"), b"new").expect("written");
+            fs::write(source.join("files").join(&name), b"new").expect("written");
+            fs::create_dir_all(source.join("dirs").join(&name)).expect("created");
+            fs::write(source.join("dirs").join(&name).join("inside"), b"new").expect("written");
             fs::create_dir_all(target.join("files")).expect("created");
             fs::write(target.join("files").join(format!("{name}.extra")), b"old").expect("written");
             // Only on the target: a temporary there is not ours to delete, anything else is.
             fs::create_dir_all(target.join("stale")).expect("created");
             fs::create_dir_all(source.join("stale")).expect("created");
-            fs::write(target.join("stale").join(name), b"old").expect("written");
+            fs::write(target.join("stale").join(&name), b"old").expect("written");
             // A directory that is gone from the source goes with all that it holds.
             fs::create_dir_all(target.join("gone")).expect("created");
-            fs::write(target.join("gone").join(name), b"old").expect("written");
+            fs::write(target.join("gone").join(&name), b"old").expect("written");
 
             expected.extend([format!("dirs/{name}/").into_bytes(), format!("dirs/{name}/inside").into_bytes()]);
             let excluded = filter.excludes(&path(&format!("files/{name}")), FILE);

@@ -252,8 +252,12 @@ mod tests {
     }
 
     fn run(kind: RunKind, origin: Origin, names: &[&[u8]]) -> Run {
-        let entry =
-            |name: &&[u8]| Entry { path: RelPath::new(name).unwrap(), presence: Presence::Directory, jobs: Vec::new() };
+        let entry = |name: &&[u8]| Entry {
+            path: RelPath::new(name).unwrap(),
+            presence: Presence::Directory,
+            orphan: false,
+            jobs: Vec::new(),
+        };
         Run { kind, origin, entries: names.iter().map(entry).collect() }
     }
 

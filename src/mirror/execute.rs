@@ -214,14 +214,14 @@ impl Batch<'_> {
     }
 
     /// Gives every job of the run its verdict: done, unless `paths` says otherwise.
-    fn settle_rest(&mut self, run: &Run, paths: &Paths) {
+    pub(super) fn settle_rest(&mut self, run: &Run, paths: &Paths) {
         let deletes = matches!(run.kind, RunKind::Level | RunKind::Tree);
         for (at, entry) in run.entries.iter().enumerate() {
             for &job in &entry.jobs {
                 let scope = self.jobs.get(job).map_or(Scope::Entry, |job| job.scope);
                 let verdict = if let Some(error) = paths.failed.get(&at) {
                     Verdict::Failed(error.clone())
-                } else if paths.vanished.contains(&at) || (deletes && paths.deletions_skipped) {
+                } else if (paths.vanished.contains(&at) && !entry.orphan) || (deletes && paths.deletions_skipped) {
                     Verdict::LookAgain(scope)
                 } else if deletes && self.deletion() == Deletion::Refused {
                     Verdict::Failed(deletion_refused())
@@ -294,7 +294,7 @@ impl Batch<'_> {
         Flow::Halt
     }
 
-    fn fall_back(&mut self, fallback: Fallback, command: String, ended: &Ended) -> Flow {
+    pub(super) fn fall_back(&mut self, fallback: Fallback, command: String, ended: &Ended) -> Flow {
         if self.ctx.capabilities.learn(fallback) {
             return Flow::Replan;
         }
@@ -346,7 +346,7 @@ impl Batch<'_> {
 
     /// Refuses a level or tree run on an empty root: a source that lost its mount point's content in place (the
     /// identity is the same) would empty the mirror.
-    fn empties_the_target(&mut self, run: &Run) -> bool {
+    pub(super) fn empties_the_target(&mut self, run: &Run) -> bool {
         let whole = matches!(run.kind, RunKind::Level | RunKind::Tree)
             && self.ctx.target.options.delete
             && run.entries.iter().any(|entry| entry.path.is_root());

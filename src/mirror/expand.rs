@@ -1,163 +1,142 @@
 //! Runs that list directories, under a filter that rsync's own rules cannot express.
 //!
-//! What is there is listed by us and sent by name; what is gone is found by a dry run and, where the filter lets it,
-//! deleted by name. A name that exists again by then is copied instead, so that a stale dry run deletes nothing.
+//! A dry run finds what differs, the filter decides what of it is mirrored, and that is sent and deleted by name. A
+//! name that exists again by then is copied instead of deleted, so that a stale survey does no harm.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::execute::{Batch, Flow};
-use super::look::Presence;
+use super::look::{Presence, Source};
+use super::outcome::{Outcome, Paths, classify};
 use super::plan::{Deletion, Entry, Run, RunKind, deletion_refused};
-use super::run::End;
 use super::says::difference;
 use crate::filter::{Filter, Kind};
-use crate::model::{JobError, Origin, RelPath, Verdict};
+use crate::model::{RelPath, Scope, Verdict};
 
-/// So many paths go into one list. A larger tree is sent in several runs.
+/// So many paths go into one list. What differs in more is sent in several runs.
 const LIST_PATHS_MAX: usize = 10_000;
 
 /// Makes the levels or trees of `run` equal as far as the filter lets them.
 pub(super) fn drive(batch: &mut Batch<'_>, run: &Run) -> Flow {
-    let flow = present(batch, run);
-    let flow = if flow == Flow::Continue { gone(batch, run) } else { flow };
+    let flow = survey_and_send(batch, run);
     if flow != Flow::Continue {
-        // Chunks that went through are no more than a part of their jobs.
-        for &job in run.entries.iter().flat_map(|entry| &entry.jobs) {
+        // What went through is no more than a part of these jobs.
+        for job in jobs_of(run) {
             batch.reopen(job);
         }
     }
     flow
 }
 
-/// Sends what the source holds, in chunks.
-fn present(batch: &mut Batch<'_>, run: &Run) -> Flow {
-    // A path may lie in several trees of the run: one entry stands for all of their jobs.
-    let mut entries: BTreeMap<RelPath, Entry> = BTreeMap::new();
-    for tree in &run.entries {
-        let depth = if run.kind == RunKind::Level { 1 } else { usize::MAX };
-        let root = tree.path.under(&batch.ctx.root);
-        let filter = batch.ctx.filter.clone();
-        let included = |found: &walkdir::DirEntry| {
-            found.depth() == 0 || inside(&tree.path, found, &root).is_some_and(|path| includes(&filter, &path, found))
-        };
-        for found in walkdir::WalkDir::new(&root).max_depth(depth).into_iter().filter_entry(included) {
-            match found {
-                Ok(found) => {
-                    let Some(path) = inside(&tree.path, &found, &root) else { continue };
-                    let presence = presence(&found);
-                    let entry = Entry { path: path.clone(), presence, jobs: Vec::new() };
-                    entries.entry(path).or_insert(entry).jobs.extend(&tree.jobs);
-                }
-                // Gone meanwhile: the second pass deletes it.
-                Err(error) if error.io_error().is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound) => {}
-                Err(error) => {
-                    let message = format!("syncq cannot read the source: {error}");
-                    for &job in &tree.jobs {
-                        batch.settle(job, Verdict::Failed(JobError::new(None, message.clone())));
-                    }
-                }
-            }
-            if entries.len() >= LIST_PATHS_MAX {
-                let flow = send(batch, run.origin, std::mem::take(&mut entries));
-                if flow != Flow::Continue {
-                    return flow;
-                }
-            }
+fn survey_and_send(batch: &mut Batch<'_>, run: &Run) -> Flow {
+    let Some((ended, command)) = batch.start(run, true) else { return Flow::Halt };
+    let mut paths = match classify(&ended, run, &batch.ctx.prefixes) {
+        Outcome::Done => Paths::default(),
+        Outcome::Paths(paths) => paths,
+        Outcome::Fallback(fallback) => return batch.fall_back(fallback, command, &ended),
+        Outcome::Target(found) | Outcome::Split(found) | Outcome::NoRoom { trouble: found, .. } => {
+            return batch.halt(found, command);
+        }
+        Outcome::Void => return Flow::Halt,
+    };
+    if let Some(error) = paths.unattributed.take() {
+        batch.note(command, error.message.clone());
+        for at in 0..run.entries.len() {
+            paths.failed.entry(at).or_insert_with(|| error.clone());
         }
     }
-    send(batch, run.origin, entries)
-}
-
-fn send(batch: &mut Batch<'_>, origin: Origin, entries: BTreeMap<RelPath, Entry>) -> Flow {
-    let entries: Vec<Entry> = entries.into_values().collect();
-    let root_alone = entries.iter().all(|entry| entry.path.is_root());
-    let kind = if root_alone { RunKind::RootOnly } else { RunKind::Flat };
-    batch.attempt(Run { kind, origin, entries })
-}
-
-/// Deletes what the source no longer holds.
-fn gone(batch: &mut Batch<'_>, run: &Run) -> Flow {
-    let jobs = || run.entries.iter().flat_map(|entry| entry.jobs.iter().copied());
-    match batch.deletion() {
-        Deletion::Off => return Flow::Continue,
-        Deletion::ByName => {}
-        Deletion::ByLevel | Deletion::Refused => {
-            for job in jobs() {
-                batch.settle(job, Verdict::Failed(deletion_refused()));
-            }
-            return Flow::Continue;
+    batch.settle_rest(run, &paths);
+    let mut output = ended.stdout.bytes();
+    if ended.stdout.is_cut() {
+        // The last line may be half a name. What was cut off is for the next time.
+        output.truncate(output.iter().rposition(|&b| b == b'\n').unwrap_or(0));
+        for &job in run.entries.iter().flat_map(|entry| &entry.jobs) {
+            let scope = batch.jobs.get(job).map_or(Scope::Entry, |job| job.scope);
+            batch.settle(job, Verdict::LookAgain(scope));
         }
     }
-    // The quick check is enough to find what is extraneous.
-    let question = Run { origin: Origin::Scan.min(run.origin), ..run.clone() };
-    let Some((ended, command)) = batch.start(&question, true) else { return Flow::Halt };
-    if ended.end == End::Stopped {
+    let (present, extraneous) = sorted(&output, &batch.ctx.filter, &mut Source::new(&batch.ctx.root));
+    let going = deletable(&batch.ctx.filter, &extraneous);
+    if batch.deletion() == Deletion::ByLevel && !going.is_empty() {
+        // By level rsync would delete what is excluded as well.
+        for job in jobs_of(run) {
+            batch.settle(job, Verdict::Failed(deletion_refused()));
+        }
+    } else if !going.is_empty() && batch.empties_the_target(run) {
+        // It was not empty before the survey.
         return Flow::Halt;
     }
-    let stderr = ended.stderr.bytes();
-    if !matches!(ended.end, End::Exit(0 | 23 | 24)) || ended.stdout.is_cut() {
-        let message = format!("cannot find what is to be deleted: {}", super::trouble::first_words(&stderr));
-        batch.note(command, message.clone());
-        for job in jobs() {
-            batch.settle(job, Verdict::Failed(JobError::new(None, message.clone())));
-        }
-        return Flow::Continue;
-    }
-    let output = ended.stdout.bytes();
-    let extraneous = output.split(|&b| b == b'\n').filter_map(difference).filter(|&(_, deletes)| deletes);
-    let extraneous: Vec<(RelPath, bool)> =
-        extraneous.filter_map(|(name, _)| Some((to_path(&name)?, name.ends_with(b"/")))).collect();
-    let entries: Vec<Entry> = deletable(&batch.ctx.filter, &extraneous)
+    let by_name = batch.deletion() == Deletion::ByName;
+    let mut entries = present;
+    entries.extend(going.into_iter().filter(|_| by_name).map(|path| (path, Presence::Missing)));
+    send(batch, run, entries)
+}
+
+/// Sends and deletes by name, in as many runs as it takes.
+fn send(batch: &mut Batch<'_>, run: &Run, entries: BTreeMap<RelPath, Presence>) -> Flow {
+    let mut source = Source::new(&batch.ctx.root);
+    let entries: Vec<Entry> = entries
         .into_iter()
-        .map(|path| {
+        .map(|(path, presence)| {
             let over = run.entries.iter().filter(|entry| run.reaches(entry, &path));
             let jobs = over.flat_map(|entry| entry.jobs.iter().copied()).collect();
-            Entry { path, presence: Presence::Missing, jobs }
+            let orphan = path.parent().is_some_and(|parent| source.look(&parent) != Presence::Directory);
+            Entry { path, presence, orphan, jobs }
         })
         .collect();
-    batch.attempt(Run { kind: RunKind::Flat, origin: Origin::Scan, entries })
+    for chunk in entries.chunks(LIST_PATHS_MAX) {
+        let root_alone = chunk.iter().all(|entry| entry.path.is_root());
+        let kind = if root_alone { RunKind::RootOnly } else { RunKind::Flat };
+        let flow = batch.attempt(Run { kind, origin: run.origin, entries: chunk.to_vec() });
+        if flow != Flow::Continue {
+            return flow;
+        }
+    }
+    Flow::Continue
+}
+
+/// What the source holds and the target lacks, as far as it is mirrored; and what only the target holds, with
+/// whether it is a directory.
+fn sorted(output: &[u8], filter: &Filter, source: &mut Source) -> (BTreeMap<RelPath, Presence>, Vec<(RelPath, bool)>) {
+    let mut present = BTreeMap::new();
+    let mut extraneous = Vec::new();
+    for (name, deletes) in output.split(|&b| b == b'\n').filter_map(difference) {
+        let Some(path) = to_path(&name) else { continue };
+        if deletes {
+            extraneous.push((path, name.ends_with(b"/")));
+            continue;
+        }
+        let presence = source.look(&path);
+        let kind = match presence {
+            Presence::Directory => Kind::Directory,
+            Presence::File { size } => Kind::File { size },
+            Presence::Other => Kind::File { size: 0 },
+            // Gone since: its own event tells the watcher.
+            Presence::Missing => continue,
+        };
+        if !filter.excludes(&path, kind) {
+            present.insert(path, presence);
+        }
+    }
+    (present, extraneous)
 }
 
 /// Of what the target has in excess, what may go: the topmost directories without anything excluded in them, and
 /// single entries beside what is excluded.
-fn deletable(filter: &Filter, extraneous: &[(RelPath, bool)]) -> Vec<RelPath> {
+fn deletable(filter: &Filter, extraneous: &[(RelPath, bool)]) -> BTreeSet<RelPath> {
     let kind = |directory: bool| if directory { Kind::Directory } else { Kind::GoneFile };
     let (kept, going): (Vec<_>, Vec<_>) =
         extraneous.iter().partition(|(path, directory)| filter.excludes(path, kind(*directory)));
     // A directory stays if anything in it stays.
-    let staying: std::collections::BTreeSet<RelPath> = kept.iter().flat_map(|(path, _)| path.ancestors()).collect();
-    let mut going: Vec<RelPath> =
+    let staying: BTreeSet<RelPath> = kept.iter().flat_map(|(path, _)| path.ancestors()).collect();
+    let going: BTreeSet<RelPath> =
         going.into_iter().map(|(path, _)| path.clone()).filter(|path| !staying.contains(path)).collect();
-    going.sort();
-    let all: std::collections::BTreeSet<RelPath> = going.iter().cloned().collect();
-    going.retain(|path| !path.ancestors().any(|ancestor| all.contains(&ancestor)));
-    going
+    let topmost = |path: &&RelPath| !path.ancestors().any(|ancestor| going.contains(&ancestor));
+    going.iter().filter(topmost).cloned().collect()
 }
 
-fn includes(filter: &Filter, path: &RelPath, found: &walkdir::DirEntry) -> bool {
-    let kind = match presence(found) {
-        Presence::Directory => Kind::Directory,
-        Presence::File { size } => Kind::File { size },
-        Presence::Other | Presence::Missing => Kind::File { size: 0 },
-    };
-    !filter.excludes(path, kind)
-}
-
-fn presence(found: &walkdir::DirEntry) -> Presence {
-    let kind = found.file_type();
-    if kind.is_dir() {
-        return Presence::Directory;
-    }
-    match found.metadata() {
-        Ok(metadata) if kind.is_file() => Presence::File { size: metadata.len() },
-        Ok(_) | Err(_) => Presence::Other,
-    }
-}
-
-fn inside(tree: &RelPath, found: &walkdir::DirEntry, root: &std::path::Path) -> Option<RelPath> {
-    use std::os::unix::ffi::OsStrExt;
-    let below = found.path().strip_prefix(root).ok()?;
-    Some(below.components().fold(tree.clone(), |path, name| path.join(name.as_os_str().as_bytes())))
+fn jobs_of(run: &Run) -> Vec<usize> {
+    run.entries.iter().flat_map(|entry| entry.jobs.iter().copied()).collect()
 }
 
 /// A name of rsync's output as a path: without `./` and the slash of directories.

@@ -17,6 +17,7 @@ mod lanes;
 mod look;
 mod outcome;
 mod plan;
+mod program;
 mod run;
 mod says;
 mod stop;
@@ -26,6 +27,7 @@ pub use context::{Capabilities, RootIdentity, TargetContext};
 pub use dispatch::{DispatchSettings, Executor};
 pub use execute::{BatchReport, FailedCommand, execute, probe};
 pub use plan::Limits;
+pub use program::{NoRsync, find_rsync};
 pub use stop::StopSignal;
 
 #[cfg(test)]

@@ -42,6 +42,8 @@ pub enum RunKind {
 pub struct Entry {
     pub path: RelPath,
     pub presence: Presence,
+    /// Its parent is not in the source either: rsync deletes it, but reports it as vanished.
+    pub orphan: bool,
     /// Indices into the claimed jobs.
     pub jobs: Vec<usize>,
 }
@@ -146,7 +148,7 @@ pub fn plan(
             (origin, _) => origin,
         };
         let entry = runs.entry((kind, origin)).or_default().entry(path.clone());
-        entry.or_insert_with(|| Entry { path, presence, jobs: Vec::new() }).jobs.push(index);
+        entry.or_insert_with(|| Entry { path, presence, orphan: false, jobs: Vec::new() }).jobs.push(index);
     }
     let runs = runs
         .into_iter()

@@ -80,6 +80,14 @@ fn the_next_times_of_cron_expressions() {
 }
 
 #[test]
+fn parts_of_a_second_neither_skip_nor_repeat_a_time() {
+    let plan = cron("*/5 * * * *");
+    for after in ["2026-11-22T13:35:00Z", "2026-11-22T13:35:00.001Z", "2026-11-22T13:39:59.999Z"] {
+        assert_eq!(plan.next_in(&Utc, at(after), at(after)), at("2026-11-22T13:40:00Z"), "{after}");
+    }
+}
+
+#[test]
 fn bad_expressions_are_refused() {
     let given = |text: &str| text.to_owned();
     for (expression, error) in [

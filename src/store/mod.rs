@@ -103,6 +103,20 @@ fn shown_pid(pid: &Option<u32>) -> String {
     pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
 }
 
+impl StoreError {
+    /// The error and what caused it, on one line.
+    pub fn with_causes(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,19 +145,5 @@ mod tests {
         let locked = |pid| StoreError::Locked { dir: "/s".into(), pid }.to_string();
         assert_eq!(locked(Some(7)), "another syncq (pid 7) uses the state directory /s");
         assert_eq!(locked(None), "another syncq uses the state directory /s");
-    }
-}
-
-impl StoreError {
-    /// The error and what caused it, on one line.
-    pub fn with_causes(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
-        text
     }
 }

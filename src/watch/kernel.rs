@@ -69,6 +69,11 @@ impl Kernel {
         }
     }
 
+    /// How many bytes of events can be read now.
+    pub fn queued_bytes(&self) -> Result<usize, Errno> {
+        rustix::io::ioctl_fionread(&self.inotify).map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
+    }
+
     /// The names in a directory. A name that vanishes meanwhile is left out.
     pub fn list(&self, path: &RelPath) -> io::Result<Vec<Listed>> {
         let mut listed = Vec::new();

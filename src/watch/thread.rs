@@ -1,13 +1,12 @@
-//! The thread that watches one root: reads the kernel's queue, walks in between, and stops when told to.
+//! The thread that watches one root: reads the kernel's queue, walks in between, answers barriers, and stops when told to.
 
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crossbeam_channel::{Receiver, Sender};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 
@@ -29,10 +28,26 @@ const LIMBO_POLL: Duration = Duration::from_millis(20);
 /// How often directories without a watch are tried again.
 const RETRY: Duration = Duration::from_secs(30);
 
+/// What the thread is asked for.
+enum Request {
+    Stop,
+    /// Answer once all that had happened at the time of asking is with the sink.
+    Barrier(Sender<()>),
+}
+
+/// A barrier that has not been reached yet.
+struct Barrier {
+    /// Bytes of events that were queued when it was asked for and have not been read since.
+    unread: usize,
+    reply: Sender<()>,
+}
+
 /// Watches one root until stopped.
 pub struct Watcher {
     counters: Arc<Counters>,
-    stop: Arc<OwnedFd>,
+    requests: Sender<Request>,
+    /// Tells the thread, which sleeps in a poll, that there are requests.
+    wake: Arc<OwnedFd>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -41,20 +56,21 @@ impl Watcher {
     /// thread of the watcher's own; what was there before is not reported.
     pub fn start(settings: WatchSettings, sink: Arc<dyn Sink>) -> Result<Self, WatchError> {
         let counters = Arc::new(Counters::default());
-        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(WatchError::Inotify)?);
+        let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(WatchError::Inotify)?);
         let kernel = Kernel::new(settings.root.clone(), settings.events.attrib).map_err(WatchError::Inotify)?;
         let root = settings.root.clone();
+        let (requests, asked) = crossbeam_channel::unbounded();
         let (send_started, started) = crossbeam_channel::bounded(1);
         let tracker = Tracker::new(kernel, settings, sink, Arc::clone(&counters), send_started, clock::monotonic())
             .map_err(|errno| WatchError::Root { root: root.clone(), errno })?;
         let thread = std::thread::Builder::new()
             .name("watch".into())
             .spawn({
-                let stop = Arc::clone(&stop);
-                move || run(tracker, &stop)
+                let wake = Arc::clone(&wake);
+                move || Loop { tracker, wake, asked, barriers: Vec::new() }.run()
             })
             .map_err(WatchError::Thread)?;
-        let watcher = Self { counters, stop, thread: Mutex::new(Some(thread)) };
+        let watcher = Self { counters, requests, wake, thread: Mutex::new(Some(thread)) };
         started.recv().map_err(|_| WatchError::RootGone { root })?;
         Ok(watcher)
     }
@@ -63,15 +79,30 @@ impl Watcher {
         self.counters.read()
     }
 
+    /// Answers once everything that has happened in the tree before this call is with the sink. Disconnected without an
+    /// answer if the watching ends or has ended.
+    pub fn barrier(&self) -> Receiver<()> {
+        let (reply, reached) = crossbeam_channel::bounded(1);
+        self.ask(Request::Barrier(reply));
+        reached
+    }
+
     /// Ends the watching and waits until the thread has. May be called more than once, but not by the sink.
     pub fn stop(&self) {
-        // Fails only if the counter is full, and then it is readable all the same.
-        let _ = rustix::io::write(&*self.stop, &1u64.to_ne_bytes());
+        self.ask(Request::Stop);
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread
             && thread.join().is_err()
         {
             log::error!("the watching thread ended by a panic");
+        }
+    }
+
+    fn ask(&self, request: Request) {
+        // Refused if the thread has ended: then the request is answered by its end.
+        if self.requests.send(request).is_ok() {
+            // Fails only if the counter is full, and then it is readable all the same.
+            let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
         }
     }
 }
@@ -88,59 +119,102 @@ impl fmt::Debug for Watcher {
     }
 }
 
-fn run(mut tracker: Tracker, stop: &OwnedFd) {
-    let mut buffer = vec![0; BUFFER_BYTES];
-    let mut retried = clock::monotonic();
-    while !tracker.is_gone() {
-        let timeout = if tracker.has_work() {
+/// What the thread holds.
+struct Loop {
+    tracker: Tracker,
+    wake: Arc<OwnedFd>,
+    asked: Receiver<Request>,
+    barriers: Vec<Barrier>,
+}
+
+impl Loop {
+    fn run(mut self) {
+        match self.watch() {
+            Ok(true) => return,
+            Ok(false) => {}
+            Err(errno) => {
+                // No file system can cause it. Treated like a root that is gone, since nothing is seen any more.
+                log::error!(errno:%; "reading inotify events failed");
+                self.tracker.give_up(GoneReason::Lost);
+            }
+        }
+        let Self { tracker, asked, barriers, .. } = self;
+        // Gives the inotify instance back, and ends the barriers that will not be reached.
+        drop((tracker, barriers));
+        while let Ok(Request::Barrier(_)) = asked.recv() {}
+    }
+
+    /// Watches until told to stop (true) or until the root is gone (false).
+    fn watch(&mut self) -> Result<bool, Errno> {
+        let mut buffer = vec![0; BUFFER_BYTES];
+        let mut retried = clock::monotonic();
+        while !self.tracker.is_gone() {
+            let [_, asked] = wait([self.tracker.kernel(), &*self.wake], self.rest())?;
+            if asked && self.is_told_to_stop()? {
+                return Ok(true);
+            }
+            self.tracker.begin(clock::monotonic());
+            let bytes = self.tracker.kernel().read(&mut buffer)?;
+            parse(bytes).for_each(|event| self.tracker.handle(event));
+            for barrier in &mut self.barriers {
+                barrier.unread = barrier.unread.saturating_sub(bytes.len());
+            }
+            self.tracker.expire();
+            if self.tracker.lacks_watches() && clock::monotonic().duration_since(retried) >= RETRY {
+                retried = clock::monotonic();
+                self.tracker.retry_unwatched();
+            }
+            self.tracker.work(WALK_STEPS);
+            self.tracker.flush();
+            self.answer();
+        }
+        Ok(false)
+    }
+
+    /// How long to wait for events at most.
+    fn rest(&self) -> Option<Duration> {
+        if self.tracker.has_work() {
             Some(Duration::ZERO)
-        } else if tracker.awaits_name() {
+        } else if self.tracker.awaits_name() {
             Some(LIMBO_POLL)
         } else {
-            tracker.lacks_watches().then_some(RETRY)
-        };
-        match wait(&[tracker.kernel(), stop], timeout) {
-            Ok(ready) if ready.get(1) == Some(&true) => return,
-            Ok(_) => {}
-            Err(errno) => return lose(tracker, errno, stop),
+            self.tracker.lacks_watches().then_some(RETRY)
         }
-        tracker.begin(clock::monotonic());
-        match tracker.kernel().read(&mut buffer) {
-            Ok(bytes) => parse(bytes).for_each(|event| tracker.handle(event)),
-            Err(errno) => return lose(tracker, errno, stop),
-        }
-        tracker.expire();
-        if tracker.lacks_watches() && clock::monotonic().duration_since(retried) >= RETRY {
-            retried = clock::monotonic();
-            tracker.retry_unwatched();
-        }
-        tracker.work(WALK_STEPS);
-        tracker.flush();
     }
-    idle(tracker, stop);
-}
 
-/// Events can no longer be read, which no file system can cause: treated like a root that is gone.
-fn lose(mut tracker: Tracker, errno: Errno, stop: &OwnedFd) {
-    log::error!(errno:%; "reading inotify events failed");
-    tracker.give_up(GoneReason::Lost);
-    idle(tracker, stop);
-}
+    fn is_told_to_stop(&mut self) -> Result<bool, Errno> {
+        // Reset before the requests are taken: one that comes in between wakes again.
+        let _ = rustix::io::read(&*self.wake, &mut [0; 8]);
+        while let Ok(request) = self.asked.try_recv() {
+            match request {
+                Request::Stop => return Ok(true),
+                Request::Barrier(reply) => {
+                    let unread = self.tracker.kernel().queued_bytes()?;
+                    self.barriers.push(Barrier { unread, reply });
+                }
+            }
+        }
+        Ok(false)
+    }
 
-/// Gives the inotify instance back and waits for the stop.
-fn idle(tracker: Tracker, stop: &OwnedFd) {
-    drop(tracker);
-    while wait(&[stop], None) == Ok(vec![false]) {}
+    /// Answers the barriers behind which nothing is left: neither events, nor a walk, nor half a rename.
+    fn answer(&mut self) {
+        if !self.tracker.has_work() && !self.tracker.awaits_name() {
+            for barrier in self.barriers.extract_if(.., |barrier| barrier.unread == 0) {
+                // Whoever asked may have lost interest.
+                let _ = barrier.reply.send(());
+            }
+        }
+    }
 }
 
 /// Waits until one of the descriptors is readable, and says which are.
-fn wait(descriptors: &[&dyn AsFd], timeout: Option<Duration>) -> Result<Vec<bool>, Errno> {
-    let mut polled: Vec<PollFd<'_>> =
-        descriptors.iter().map(|d| PollFd::from_borrowed_fd(d.as_fd(), PollFlags::IN)).collect();
+fn wait<const N: usize>(descriptors: [&dyn AsFd; N], timeout: Option<Duration>) -> Result<[bool; N], Errno> {
+    let mut polled = descriptors.map(|d| PollFd::from_borrowed_fd(d.as_fd(), PollFlags::IN));
     let timeout = timeout.and_then(|t| Timespec::try_from(t).ok());
     match poll(&mut polled, timeout.as_ref()) {
-        Ok(_) => Ok(polled.iter().map(|p| !p.revents().is_empty()).collect()),
-        Err(Errno::INTR) => Ok(vec![false; polled.len()]),
+        Ok(_) => Ok(polled.map(|p| !p.revents().is_empty())),
+        Err(Errno::INTR) => Ok([false; N]),
         Err(errno) => Err(errno),
     }
 }

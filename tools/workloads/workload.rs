@@ -148,7 +148,7 @@ pub const ALL: [Workload; 10] = [
         about: "a directory of 5,000 files renamed",
         headline: Headline::Total,
         max_connections: 0,
-        prepare: |source, sizes| small_files(&source.join("old"), sizes.renamed_files, &[b'r'; 4096]),
+        prepare: |source, sizes| noisy_files(&source.join("old"), sizes.renamed_files),
         act: |scene| Ok(fs::rename(scene.source.join("old"), scene.source.join("renamed"))?),
     },
     Workload {
@@ -185,6 +185,18 @@ fn small_files(dir: &Path, count: usize, content: &[u8]) -> Result<()> {
     fs::create_dir_all(dir)?;
     for n in 1..=count {
         fs::write(dir.join(format!("{n}.txt")), content)?;
+    }
+    Ok(())
+}
+
+/// Files of 4 KiB that do not compress: what is sent twice shows in the bytes.
+fn noisy_files(dir: &Path, count: usize) -> Result<()> {
+    let mut noise = fastrand::Rng::with_seed(3);
+    let mut content = [0; 4096];
+    fs::create_dir_all(dir)?;
+    for n in 1..=count {
+        noise.fill(&mut content);
+        fs::write(dir.join(format!("{n}.bin")), content)?;
     }
     Ok(())
 }
@@ -255,16 +267,15 @@ fn copy(scene: &mut Scene<'_>) -> Result<()> {
 
 /// The small files are written while the large ones are on their way.
 fn mixed(scene: &mut Scene<'_>) -> Result<()> {
+    // Noise, so that compression does not shrink it to nothing.
+    let mut noise = fastrand::Rng::with_seed(2);
     let mut block = vec![0; 1 << 20];
-    fastrand::Rng::with_seed(2).fill(&mut block);
     let large = scene.source.join("large");
     fs::create_dir_all(&large)?;
     for n in 0..scene.sizes.large_files {
         let mut file = File::create(large.join(format!("{n}.bin")))?;
-        for part in 0..scene.sizes.large_bytes / block.len() {
-            // Else every block were the same one and compression would shrink it to nothing.
-            block.rotate_left(4099);
-            block.iter_mut().step_by(64).for_each(|byte| *byte = byte.wrapping_add(part.to_le_bytes()[0] | 1));
+        for _ in 0..scene.sizes.large_bytes / block.len() {
+            noise.fill(&mut block);
             file.write_all(&block)?;
         }
     }

@@ -15,6 +15,7 @@ fn run(kind: RunKind, names: &[&str]) -> Run {
     let entry = |name: &&str| Entry {
         path: RelPath::new(name.as_bytes()).unwrap(),
         presence: Presence::File { size: 1 },
+        orphan: false,
         jobs: Vec::new(),
     };
     Run { kind, origin: Origin::Scan, entries: names.iter().map(entry).collect() }

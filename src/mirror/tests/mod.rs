@@ -2,6 +2,7 @@
 
 mod daemon;
 mod fake;
+mod filtered;
 mod trees;
 
 use std::io::Write;

@@ -97,8 +97,28 @@ fn a_root_that_goes_away_is_told_once_and_the_thread_still_stops() {
         wait_until("the notice", || !collector.notices.lock().unwrap().is_empty());
         assert_eq!(*collector.notices.lock().unwrap(), [Notice::RootGone { reason }]);
         assert_eq!(watcher.stats().watches, 0);
+        assert!(watcher.barrier().recv().is_err());
         watcher.stop();
     }
+}
+
+#[test]
+fn behind_a_barrier_all_that_happened_before_is_reported() {
+    let dir = tempfile::tempdir().unwrap();
+    let (watcher, collector) = start(dir.path());
+    for round in 0..50 {
+        let file = format!("{round}/a/b/f");
+        fs::create_dir_all(dir.path().join(&file).parent().unwrap()).unwrap();
+        fs::write(dir.path().join(&file), "1").unwrap();
+        watcher.barrier().recv_timeout(PATIENCE).unwrap();
+        let last = path(file);
+        let reported = collector.take();
+        let covers =
+            |at: &RelPath, scope| *at == last || scope >= Scope::Children && last.parent().as_ref() == Some(at);
+        assert!(reported.iter().any(|c| covers(&c.path, c.scope)), "{last}: {reported:?}");
+    }
+    watcher.stop();
+    assert!(watcher.barrier().recv().is_err(), "nobody is there to answer");
 }
 
 #[test]

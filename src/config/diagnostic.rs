@@ -1,0 +1,170 @@
+//! Warnings while they are collected, and how places in the file become lines and columns.
+//!
+//! The rest of the module speaks in byte offsets. Lines and columns are counted once at the end, in one pass, so that a
+//! file of one long line costs no more than any other.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use encoding_rs::{Encoding, GBK, UTF_8, WINDOWS_1252};
+
+use super::error::{ConfigError, Problem};
+
+/// Warnings kept; what comes after is only counted.
+const NOTES_MAX: usize = 200;
+/// Bytes of a value or name that a message shows.
+const SHOWN_BYTES_MAX: usize = 200;
+/// sersync looks for the encoding label this far into the file.
+const LABEL_BYTES_MAX: usize = 200;
+
+/// A warning: something is not as it should be, and this is what syncq makes of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostic {
+    pub file: PathBuf,
+    /// Counted from 1.
+    pub line: u32,
+    /// Counted from 1, in characters of the file's encoding.
+    pub column: u32,
+    pub message: String,
+    /// What to write instead.
+    pub hint: Option<String>,
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}: {}", self.file.display(), self.line, self.column, self.message)
+    }
+}
+
+struct Note {
+    offset: usize,
+    message: String,
+    hint: Option<String>,
+}
+
+/// The warnings on one file.
+pub(super) struct Notes<'a> {
+    bytes: &'a [u8],
+    encoding: &'static Encoding,
+    notes: Vec<Note>,
+    left_out: usize,
+}
+
+impl<'a> Notes<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, encoding: guess_encoding(bytes), notes: Vec::new(), left_out: 0 }
+    }
+
+    pub(super) fn warn(&mut self, offset: usize, message: impl Into<String>) {
+        self.add(offset, message.into(), None);
+    }
+
+    pub(super) fn warn_with(&mut self, offset: usize, message: impl Into<String>, hint: impl Into<String>) {
+        self.add(offset, message.into(), Some(hint.into()));
+    }
+
+    fn add(&mut self, offset: usize, message: String, hint: Option<String>) {
+        if self.notes.len() < NOTES_MAX {
+            self.notes.push(Note { offset, message, hint });
+        } else {
+            self.left_out += 1;
+        }
+    }
+
+    /// A piece of the file for a message: one line, at most so long, readable in the file's encoding.
+    pub(super) fn show(&self, bytes: &[u8]) -> String {
+        let (text, _) = self.encoding.decode_without_bom_handling(bytes.get(..SHOWN_BYTES_MAX).unwrap_or(bytes));
+        let mut shown = String::with_capacity(text.len());
+        for c in text.chars() {
+            if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+        }
+        if bytes.len() > SHOWN_BYTES_MAX {
+            shown.push('…');
+        }
+        shown
+    }
+
+    /// The line of a place, for messages that point to a second one.
+    pub(super) fn line(&self, offset: usize) -> u32 {
+        Cursor::new(self).advance(offset).0
+    }
+
+    pub(super) fn error(&self, file: &Path, problem: Problem) -> ConfigError {
+        let (line, column) = Cursor::new(self).advance(problem.offset);
+        ConfigError::At { file: file.to_path_buf(), line, column, fault: problem.fault }
+    }
+
+    pub(super) fn into_diagnostics(mut self, file: &Path) -> Vec<Diagnostic> {
+        if self.left_out > 0 {
+            let message = format!("{} more warnings are not shown", self.left_out);
+            self.notes.push(Note { offset: self.bytes.len(), message, hint: None });
+        }
+        let mut notes = std::mem::take(&mut self.notes);
+        notes.sort_by_key(|note| note.offset);
+        let mut cursor = Cursor::new(&self);
+        notes
+            .into_iter()
+            .map(|Note { offset, message, hint }| {
+                let (line, column) = cursor.advance(offset);
+                Diagnostic { file: file.to_path_buf(), line, column, message, hint }
+            })
+            .collect()
+    }
+}
+
+/// Walks through the file, counting lines and characters.
+struct Cursor<'a> {
+    bytes: &'a [u8],
+    encoding: &'static Encoding,
+    offset: usize,
+    line: u32,
+    column: u32,
+}
+
+impl<'a> Cursor<'a> {
+    fn new(notes: &Notes<'a>) -> Self {
+        Self { bytes: notes.bytes, encoding: notes.encoding, offset: 0, line: 1, column: 1 }
+    }
+
+    /// Line and column of an offset that is no less than the one before.
+    fn advance(&mut self, offset: usize) -> (u32, u32) {
+        let mut passed = self.bytes.get(self.offset..offset.min(self.bytes.len())).unwrap_or_default();
+        if let Some(newline) = passed.iter().rposition(|&b| b == b'\n') {
+            let lines = passed.iter().filter(|&&b| b == b'\n').count();
+            self.line = self.line.saturating_add(u32::try_from(lines).unwrap_or(u32::MAX));
+            self.column = 1;
+            passed = passed.get(newline + 1..).unwrap_or_default();
+        }
+        let characters = if passed.is_ascii() {
+            passed.len()
+        } else {
+            self.encoding.decode_without_bom_handling(passed).0.chars().count()
+        };
+        self.column = self.column.saturating_add(u32::try_from(characters).unwrap_or(u32::MAX));
+        self.offset = self.offset.max(offset);
+        (self.line, self.column)
+    }
+}
+
+/// The encoding in which messages show the file. The label comes second, since editors save UTF-8 under the stock
+/// file's ISO-8859-1; and a wrong label over Chinese text is all but always GBK.
+fn guess_encoding(bytes: &[u8]) -> &'static Encoding {
+    let fits = |encoding: &'static Encoding| {
+        encoding.decode_without_bom_handling_and_without_replacement(bytes).is_some().then_some(encoding)
+    };
+    fits(UTF_8)
+        .or_else(|| label(bytes).filter(|encoding| !encoding.is_single_byte()).and_then(fits))
+        .or_else(|| fits(GBK))
+        .unwrap_or(WINDOWS_1252)
+}
+
+fn label(bytes: &[u8]) -> Option<&'static Encoding> {
+    let start = bytes.get(..LABEL_BYTES_MAX).unwrap_or(bytes);
+    let key = b"encoding=";
+    let at = start.windows(key.len()).position(|window| window.eq_ignore_ascii_case(key))?;
+    let value = start.get(at + key.len()..)?;
+    let value = value.strip_prefix(b"\"").or_else(|| value.strip_prefix(b"'")).unwrap_or(value);
+    let end = value.iter().position(|&b| !(b.is_ascii_alphanumeric() || b"-_.:".contains(&b))).unwrap_or(value.len());
+    // Only encodings in which markup is ASCII: a label of UTF-16 on a file that we can read is wrong.
+    Encoding::for_label(value.get(..end)?).filter(|encoding| encoding.is_ascii_compatible())
+}

@@ -1,0 +1,187 @@
+//! The tree becomes the configuration: every element gets its meaning, every missing one its default.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::filter::Filter;
+use crate::model::{Destination, EventSwitches, Root, Schedule, Settings};
+use crate::schedule;
+
+use super::diagnostic::Notes;
+use super::error::{Fault, Problem};
+use super::remote::{self, Access};
+use super::xml::Element;
+use super::{Config, extension, plugin, schema, value};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const SCHEDULE_MINUTES: u32 = 600;
+const FAIL_LOG_MINUTES: u32 = 60;
+/// What sersync makes of an empty `timeToExecute`.
+const FAIL_LOG_MINUTES_EMPTY: u32 = 120;
+
+pub(super) fn config(file: &Path, head: &Element, notes: &mut Notes<'_>) -> Result<Config, Problem> {
+    schema::check(head, notes);
+    let debug = value::switch(head, "debug", false, notes);
+    let excludes = excludes(head, notes)?;
+    let events = events(head, notes);
+    let Some(sersync) = head.child("sersync") else { return Err(Fault::NoLocalPath.at(head.offset)) };
+
+    let mut access = remote::access(sersync, events.delete, notes)?;
+    let (fail_log, backoff_cap) = fail_log(sersync, notes);
+    let (schedule, reconcile_excludes) = crontab(sersync, notes)?;
+    access.options.reconcile_excludes = reconcile_excludes;
+    let mut settings = Settings::default();
+    settings.backoff.cap = backoff_cap;
+    let (settings, legacy_hidden) = extension::read(head, settings, notes)?;
+
+    let template = Root { path: "/".into(), targets: Vec::new(), events, excludes, legacy_hidden, schedule };
+    let roots = roots(sersync, &access, &template, notes)?;
+    let (plugin, plugins) = plugin::read(head, sersync, notes)?;
+    if let Some(watch) = plugin.as_ref().and_then(plugin::Plugin::watch)
+        && !roots.iter().any(|root| root.path == *watch)
+    {
+        notes.warn_with(
+            head.child("plugin").map_or(head.offset, |section| section.offset),
+            format!("the plugin's watch {} does not replace the mirrored directory, as in sersync", watch.display()),
+            "the plugin follows what is mirrored; add a <localpath> to <sersync> for another directory",
+        );
+    }
+    Ok(Config { file: file.to_path_buf(), roots, debug, settings, fail_log, plugin, plugins })
+}
+
+fn excludes(head: &Element, notes: &mut Notes<'_>) -> Result<Vec<String>, Problem> {
+    match value::section(head, "filter", "nothing is excluded", notes) {
+        Some(filter) if value::start(filter, false, notes) => {
+            let excludes = value::regexes(filter, "exclude", notes);
+            // Each is fine by itself; together they may still be too large.
+            Filter::new(&excludes, false).map_err(|reason| Fault::Filter { reason }.at(filter.offset))?;
+            Ok(excludes)
+        }
+        _ => Ok(Vec::new()),
+    }
+}
+
+fn events(head: &Element, notes: &mut Notes<'_>) -> EventSwitches {
+    let default = EventSwitches::default();
+    let state = "delete, createFolder, closeWrite, moveFrom and moveTo are on";
+    let Some(inotify) = value::section(head, "inotify", state, notes) else { return default };
+    let mut switch = |name, default| value::switch(inotify, name, default, notes);
+    EventSwitches {
+        delete: switch("delete", default.delete),
+        create_folder: switch("createFolder", default.create_folder),
+        create_file: switch("createFile", default.create_file),
+        close_write: switch("closeWrite", default.close_write),
+        move_from: switch("moveFrom", default.move_from),
+        move_to: switch("moveTo", default.move_to),
+        attrib: switch("attrib", default.attrib),
+        modify: switch("modify", default.modify),
+    }
+}
+
+/// The list of failures and the longest wait of a failing job.
+fn fail_log(sersync: &Element, notes: &mut Notes<'_>) -> (Option<PathBuf>, Duration) {
+    let default = "no list of failures is written, failing jobs are tried at least every 60 minutes";
+    let Some(element) = value::section(sersync, "failLog", default, notes) else {
+        return (None, MINUTE * FAIL_LOG_MINUTES);
+    };
+    let path = value::expected(element, "path", "no list of failures is written", notes);
+    let path = path.filter(|path| !path.is_empty()).map(value::Value::to_path);
+    let default = format!("{FAIL_LOG_MINUTES} minutes");
+    let minutes = match value::expected(element, "timeToExecute", &default, notes) {
+        None => FAIL_LOG_MINUTES,
+        Some(given) => {
+            let shown = notes.show(given.bytes);
+            let (minutes, warning) = match given.number::<u32>() {
+                Some(0) => (1, Some("sersync ran its list every idle minute")),
+                Some(minutes) => (minutes, None),
+                None if given.is_empty() => (FAIL_LOG_MINUTES_EMPTY, Some("as in sersync")),
+                None => (FAIL_LOG_MINUTES, Some("this is no whole number of minutes")),
+            };
+            if let Some(reason) = warning {
+                let message = format!("timeToExecute \"{shown}\" is taken as {minutes} minutes: {reason}");
+                notes.warn_with(given.offset, message, "write the longest wait between two tries, in minutes");
+            }
+            minutes
+        }
+    };
+    (path, MINUTE * minutes)
+}
+
+fn crontab(sersync: &Element, notes: &mut Notes<'_>) -> Result<(Option<Schedule>, Vec<OsString>), Problem> {
+    let Some(element) = value::section(sersync, "crontab", "no whole-tree runs by schedule", notes) else {
+        return Ok((None, Vec::new()));
+    };
+    if !value::start(element, false, notes) {
+        return Ok((None, Vec::new()));
+    }
+    let schedule = schedule(element, notes)?;
+    let default = "whole-tree runs exclude nothing more";
+    let excludes = match value::section(element, "crontabfilter", default, notes) {
+        Some(filter) if value::start(filter, false, notes) => value::expressions(filter, "exclude", notes)
+            .into_iter()
+            .map(|pattern| OsString::from_vec(pattern.bytes.to_vec()))
+            .collect(),
+        _ => Vec::new(),
+    };
+    Ok((Some(schedule), excludes))
+}
+
+/// Minutes, as in sersync, or a cron expression.
+fn schedule(crontab: &Element, notes: &mut Notes<'_>) -> Result<Schedule, Problem> {
+    let every = |minutes: u32| Schedule::Every(MINUTE * minutes);
+    let default = format!("every {SCHEDULE_MINUTES} minutes");
+    let Some(value) = value::expected(crontab, "schedule", &default, notes) else {
+        return Ok(every(SCHEDULE_MINUTES));
+    };
+    let given = notes.show(value.bytes);
+    if given.starts_with('@') || given.contains(char::is_whitespace) {
+        let schedule = Schedule::Cron(given);
+        return match schedule::check(&schedule) {
+            Ok(()) => Ok(schedule),
+            Err(reason) => Err(Fault::Schedule { reason }.at(value.offset)),
+        };
+    }
+    if let Some(minutes) = value.number::<u32>().filter(|&minutes| minutes > 0) {
+        return Ok(every(minutes));
+    }
+    // sersync reads the digits at the front, and takes nothing, or less, as 600.
+    let digits = given.find(|c: char| !c.is_ascii_digit()).unwrap_or(given.len());
+    let minutes = given.get(..digits).and_then(|digits| digits.parse().ok()).filter(|&minutes| minutes > 0);
+    let minutes = minutes.unwrap_or(SCHEDULE_MINUTES);
+    notes.warn_with(
+        value.offset,
+        format!("schedule \"{given}\" is taken as {minutes} minutes"),
+        "write minutes (600), five cron fields (0 3 * * *), or @daily",
+    );
+    Ok(every(minutes))
+}
+
+/// All `<localpath>`s. Two of the same directory become one root.
+fn roots(sersync: &Element, access: &Access, template: &Root, notes: &mut Notes<'_>) -> Result<Vec<Root>, Problem> {
+    let mut roots: Vec<Root> = Vec::new();
+    let mut known: HashMap<PathBuf, (usize, HashSet<Destination>)> = HashMap::new();
+    for localpath in sersync.children("localpath") {
+        let watch = value::attribute(localpath, "watch", notes).filter(|watch| !watch.is_empty());
+        let watch = watch.ok_or_else(|| Fault::NoWatch.at(localpath.offset))?;
+        if !watch.bytes.starts_with(b"/") {
+            return Err(Fault::RelativeWatch { given: notes.show(watch.bytes) }.at(watch.offset));
+        }
+        // Drops doubled slashes, single dots, and a slash at the end.
+        let path: PathBuf = watch.to_path().components().collect();
+        let (index, seen) = known.entry(path.clone()).or_insert_with(|| (roots.len(), HashSet::new()));
+        let targets = remote::targets(localpath, access, seen, notes)?;
+        if let Some(root) = roots.get_mut(*index) {
+            notes.warn(localpath.offset, format!("{} is given twice; its remotes are joined", path.display()));
+            root.targets.extend(targets);
+            continue;
+        }
+        if roots.len() == 1 {
+            notes.warn(localpath.offset, "sersync watched the first <localpath> only; syncq mirrors all of them");
+        }
+        roots.push(Root { path, targets, ..template.clone() });
+    }
+    if roots.is_empty() { Err(Fault::NoLocalPath.at(sersync.offset)) } else { Ok(roots) }
+}

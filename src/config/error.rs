@@ -1,0 +1,207 @@
+//! What makes a configuration unusable, where, and what to write instead.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::filter::FilterError;
+use crate::schedule::ScheduleError;
+
+/// Why there is no configuration. The command line ends with exit code 78.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read {}", .file.display())]
+    Read {
+        file: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{} is larger than {limit_bytes} bytes", .file.display())]
+    TooLarge { file: PathBuf, limit_bytes: u64 },
+    /// Line and column count from 1, columns in characters of the file's encoding.
+    #[error("{}:{line}:{column}: {fault}", .file.display())]
+    At { file: PathBuf, line: u32, column: u32, fault: Fault },
+}
+
+impl ConfigError {
+    /// Whether the file is no XML, even as leniently as sersync reads it.
+    pub fn is_syntax(&self) -> bool {
+        matches!(self, Self::At { fault, .. } if fault.is_syntax())
+    }
+
+    /// What to do about it, in one line.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Read { .. } => Some("name the configuration with -o FILE".into()),
+            Self::TooLarge { .. } => Some("is this the right file?".into()),
+            Self::At { fault, .. } => fault.hint(),
+        }
+    }
+}
+
+/// A fault at an offset of the file.
+#[derive(Debug)]
+pub(super) struct Problem {
+    pub(super) offset: usize,
+    pub(super) fault: Fault,
+}
+
+impl Fault {
+    pub(super) fn at(self, offset: usize) -> Problem {
+        Problem { offset, fault: self }
+    }
+}
+
+/// What is wrong at one place of the file. Names and values are as the file has them, made printable.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    // Not well-formed.
+    #[error("the file is empty")]
+    Empty,
+    #[error("the file is UTF-16")]
+    Utf16,
+    #[error("a NUL byte")]
+    Nul,
+    #[error("text before <head>: {text}")]
+    TextBeforeHead { text: String },
+    #[error("no <head>")]
+    NoHead,
+    #[error("<{name}> is not closed")]
+    NotClosed { name: String },
+    #[error("</{found}> where </{expected}> is expected, for the <{expected}> of line {opened_line}")]
+    EndTag { expected: String, found: String, opened_line: u32 },
+    #[error("</{found}> closes nothing")]
+    StrayEndTag { found: String },
+    #[error("the tag <{name}> has no >")]
+    TagNotClosed { name: String },
+    #[error("a comment inside the tag <{name}>")]
+    CommentInTag { name: String },
+    #[error("a < that begins no tag")]
+    StrayLess,
+    #[error("an attribute of <{element}> cannot be made out at {text}")]
+    Attribute { element: String, text: String },
+    #[error("a comment without -->")]
+    CommentNotClosed,
+    #[error("{reason}")]
+    Markup { reason: Box<quick_xml::Error> },
+    #[error("elements nest deeper than {limit}")]
+    TooDeep { limit: usize },
+    #[error("<{element}> has more than {limit} attributes")]
+    TooManyAttributes { element: String, limit: usize },
+
+    // Well-formed, but of no use.
+    #[error("nothing to watch: no <localpath>")]
+    NoLocalPath,
+    #[error("<localpath> has no watch directory")]
+    NoWatch,
+    #[error("watch {given} is not an absolute path")]
+    RelativeWatch { given: String },
+    #[error("<localpath> has no <remote>")]
+    NoRemote,
+    #[error("<remote> has no {attribute}")]
+    RemoteIncomplete { attribute: &'static str },
+    #[error("{given} is no host name")]
+    Host { given: String },
+    #[error("{given} is no module of an rsync daemon")]
+    Module { given: String },
+    #[error("{attribute}: {quote} is not closed")]
+    Unbalanced { attribute: &'static str, quote: &'static str },
+    #[error("params: {given} is not an option")]
+    NotAnOption { given: String },
+    #[error("params: {option} cannot be used, {reason}")]
+    UnusableOption { option: String, reason: &'static str },
+    #[error("schedule: {reason}")]
+    Schedule { reason: ScheduleError },
+    #[error("filter: {reason}")]
+    Filter { reason: FilterError },
+    #[error("{attribute}: {given} has no unit")]
+    NoUnit { attribute: &'static str, given: String, example: &'static str },
+    #[error("{attribute}: {given} is no {expected}")]
+    Value { attribute: &'static str, given: String, expected: &'static str },
+    #[error("{given} is no plugin")]
+    UnknownPlugin { given: String },
+    #[error("no complete <plugin name=\"{name}\">, which <sersync> asks for")]
+    NoPluginSection { name: &'static str },
+    #[error("plugin {plugin}: <{element}> has no usable {attribute}")]
+    PluginIncomplete { plugin: &'static str, element: &'static str, attribute: &'static str },
+}
+
+impl Fault {
+    fn is_syntax(&self) -> bool {
+        match self {
+            Self::Empty
+            | Self::Utf16
+            | Self::Nul
+            | Self::TextBeforeHead { .. }
+            | Self::NoHead
+            | Self::NotClosed { .. }
+            | Self::EndTag { .. }
+            | Self::StrayEndTag { .. }
+            | Self::TagNotClosed { .. }
+            | Self::CommentInTag { .. }
+            | Self::StrayLess
+            | Self::Attribute { .. }
+            | Self::CommentNotClosed
+            | Self::Markup { .. }
+            | Self::TooDeep { .. }
+            | Self::TooManyAttributes { .. } => true,
+            Self::NoLocalPath
+            | Self::NoWatch
+            | Self::RelativeWatch { .. }
+            | Self::NoRemote
+            | Self::RemoteIncomplete { .. }
+            | Self::Host { .. }
+            | Self::Module { .. }
+            | Self::Unbalanced { .. }
+            | Self::NotAnOption { .. }
+            | Self::UnusableOption { .. }
+            | Self::Schedule { .. }
+            | Self::Filter { .. }
+            | Self::NoUnit { .. }
+            | Self::Value { .. }
+            | Self::UnknownPlugin { .. }
+            | Self::NoPluginSection { .. }
+            | Self::PluginIncomplete { .. } => false,
+        }
+    }
+
+    /// What to write instead, in one line.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Empty | Self::NoHead => "the file starts with <head version=\"2.5\"> and ends with </head>".into(),
+            Self::Utf16 | Self::Nul => "save the file as UTF-8".into(),
+            Self::TextBeforeHead { .. } => "delete it, or make it a comment: <!-- ... -->".into(),
+            Self::NotClosed { name } => format!("add </{name}>, or end the tag with />"),
+            Self::EndTag { expected, .. } => format!("write </{expected}> here, or before this line"),
+            Self::StrayEndTag { .. } => "delete it".into(),
+            Self::TagNotClosed { .. } => "end the tag with > or />; a quote may be missing too".into(),
+            Self::CommentInTag { .. } => "put the comment before or behind the tag".into(),
+            Self::StrayLess => "write &lt; in text".into(),
+            Self::Attribute { .. } => "write name=\"value\"; a quote may be missing".into(),
+            Self::CommentNotClosed => "end the comment with -->".into(),
+            Self::Markup { .. } | Self::TooDeep { .. } | Self::TooManyAttributes { .. } => return None,
+            Self::NoLocalPath | Self::NoWatch => "<sersync><localpath watch=\"/data/www\">...</localpath>".into(),
+            Self::RelativeWatch { given } => format!("begin with a slash: /{given}"),
+            Self::NoRemote | Self::RemoteIncomplete { .. } => {
+                "<remote ip=\"192.0.2.7\" name=\"www\"/>, where www is a module of the rsync daemon there".into()
+            }
+            Self::Host { .. } => "ip is a name or address, with user@ before it if need be".into(),
+            Self::Module { .. } => {
+                "name a module of rsyncd.conf; for a path use <ssh start=\"true\"/> with keys instead of a password"
+                    .into()
+            }
+            Self::Unbalanced { quote, .. } => format!("add another {quote}, or write \\{quote} for the character"),
+            Self::NotAnOption { given } if given.starts_with(['–', '—']) => {
+                format!("options begin with plain hyphens: --{}", given.trim_start_matches(['–', '—', '-']))
+            }
+            Self::NotAnOption { .. } => "join a value to its option: --exclude='*.log'; no redirections".into(),
+            Self::UnusableOption { .. } => "leave it out".into(),
+            Self::Schedule { .. } => "write minutes (600), five cron fields (0 3 * * *), or @daily".into(),
+            Self::Filter { .. } => "exclude whole directories instead of many single names".into(),
+            Self::NoUnit { example, given, .. } => format!("add one, such as {given}{example}"),
+            Self::Value { .. } => return None,
+            Self::UnknownPlugin { .. } => "one of command, socket, refreshCDN, http".into(),
+            Self::NoPluginSection { name } => format!("add <plugin name=\"{name}\"> to <head>"),
+            Self::PluginIncomplete { element, attribute, .. } => format!("<{element} {attribute}=\"...\"/>"),
+        })
+    }
+}

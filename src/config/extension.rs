@@ -1,0 +1,116 @@
+//! syncq's own element, `<syncq>`. sersync knows nothing of it, so it is read strictly.
+
+use std::time::Duration;
+
+use crate::model::{Backoff, Settings};
+
+use super::diagnostic::Notes;
+use super::error::{Fault, Problem};
+use super::value::{self, Value};
+use super::xml::Element;
+
+const CONNECTIONS_MAX: u32 = 1000;
+/// More would overflow nothing, but means "never" and should say so.
+const WAIT_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
+/// What `<syncq>` says, on top of `settings`.
+pub(super) fn read(head: &Element, mut settings: Settings, notes: &mut Notes<'_>) -> Result<(Settings, bool), Problem> {
+    let Some(syncq) = head.child("syncq") else { return Ok((settings, false)) };
+    let mut legacy_hidden = false;
+    if let Some(backoff) = syncq.child("backoff") {
+        read_backoff(backoff, &mut settings, notes)?;
+    }
+    if let Some(transfer) = syncq.child("transfer") {
+        if let Some(value) = value::attribute(transfer, "connections", notes) {
+            settings.connections_max = value
+                .number()
+                .filter(|count| (1..=CONNECTIONS_MAX).contains(count))
+                .ok_or_else(|| wrong("connections", value, "number from 1 to 1000", notes))?;
+        }
+        if let Some(value) = value::attribute(transfer, "largeFile", notes) {
+            settings.large_file_bytes = size("largeFile", value, notes)?;
+        }
+        if let Some(value) = value::attribute(transfer, "hotInterval", notes) {
+            settings.hot_interval = duration("hotInterval", value, notes)?;
+        }
+        if let Some(value) = value::attribute(transfer, "quietPeriod", notes) {
+            settings.quiet_period = duration("quietPeriod", value, notes)?;
+        }
+    }
+    if let Some(hidden) = syncq.child("legacyHidden") {
+        legacy_hidden = value::start(hidden, false, notes);
+    }
+    Ok((settings, legacy_hidden))
+}
+
+fn read_backoff(element: &Element, settings: &mut Settings, notes: &mut Notes<'_>) -> Result<(), Problem> {
+    let Backoff { base, factor, cap } = &mut settings.backoff;
+    if let Some(value) = value::attribute(element, "cap", notes) {
+        *cap = duration("cap", value, notes)?;
+        if cap.is_zero() {
+            return Err(wrong("cap", value, "duration above zero", notes));
+        }
+    }
+    match value::attribute(element, "base", notes) {
+        Some(value) => {
+            *base = duration("base", value, notes)?;
+            if base.is_zero() || *base > *cap {
+                return Err(wrong("base", value, "duration above zero and at most cap", notes));
+            }
+        }
+        None => *base = (*base).min(*cap),
+    }
+    if let Some(value) = value::attribute(element, "factor", notes) {
+        *factor = value
+            .number()
+            .filter(|factor: &f64| (1.0..=1000.0).contains(factor))
+            .ok_or_else(|| wrong("factor", value, "number from 1 to 1000", notes))?;
+    }
+    if let Some(value) = value::attribute(element, "maxAttempts", notes) {
+        settings.max_attempts =
+            value.number().ok_or_else(|| wrong("maxAttempts", value, "whole number (0 never gives up)", notes))?;
+    }
+    Ok(())
+}
+
+fn wrong(attribute: &'static str, value: Value<'_>, expected: &'static str, notes: &Notes<'_>) -> Problem {
+    Fault::Value { attribute, given: notes.show(value.bytes), expected }.at(value.offset)
+}
+
+/// `90s`, `5m`, `1h 30m`. A bare number is refused: sersync counts some in minutes and some in seconds.
+fn duration(attribute: &'static str, value: Value<'_>, notes: &Notes<'_>) -> Result<Duration, Problem> {
+    let given = notes.show(value.bytes);
+    if given.parse::<f64>().is_ok() {
+        return Err(Fault::NoUnit { attribute, given, example: "s" }.at(value.offset));
+    }
+    humantime::parse_duration(&given)
+        .ok()
+        .filter(|duration| *duration <= WAIT_MAX)
+        .ok_or_else(|| wrong(attribute, value, "duration, such as 90s, 5m or 1h 30m", notes))
+}
+
+/// `8MiB`, `500 kB`, as rsync and systemd have them: `K` and `KiB` are 1024, `kB` and `KB` 1000.
+fn size(attribute: &'static str, value: Value<'_>, notes: &Notes<'_>) -> Result<u64, Problem> {
+    let given = notes.show(value.bytes);
+    let digits = given.find(|c: char| !c.is_ascii_digit()).unwrap_or(given.len());
+    let (number, unit) = given.split_at_checked(digits).unwrap_or_default();
+    if unit.is_empty() && !number.is_empty() {
+        return Err(Fault::NoUnit { attribute, given, example: "MiB" }.at(value.offset));
+    }
+    let factor: Option<u64> = match unit.trim_ascii().to_ascii_lowercase().as_str() {
+        "b" => Some(1),
+        "k" | "kib" => Some(1 << 10),
+        "m" | "mib" => Some(1 << 20),
+        "g" | "gib" => Some(1 << 30),
+        "t" | "tib" => Some(1 << 40),
+        "kb" => Some(1_000),
+        "mb" => Some(1_000_000),
+        "gb" => Some(1_000_000_000),
+        "tb" => Some(1_000_000_000_000),
+        _ => None,
+    };
+    factor
+        .zip(number.parse::<u64>().ok())
+        .and_then(|(factor, number)| number.checked_mul(factor))
+        .ok_or_else(|| wrong(attribute, value, "size, such as 8MiB or 500kB", notes))
+}

@@ -1,0 +1,282 @@
+//! The plugin sections as data. Running plugins is not done here.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use super::diagnostic::Notes;
+use super::error::{Fault, Problem};
+use super::value::{self, Value};
+use super::words;
+use super::xml::Element;
+
+/// The plugins that sersync names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PluginKind {
+    Command,
+    Socket,
+    RefreshCdn,
+    Http,
+}
+
+impl PluginKind {
+    const ALL: [Self; 4] = [Self::Command, Self::Socket, Self::RefreshCdn, Self::Http];
+
+    /// The name in the configuration and behind `-m`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Command => "command",
+            Self::Socket => "socket",
+            Self::RefreshCdn => "refreshCDN",
+            Self::Http => "http",
+        }
+    }
+
+    /// The plugin of that name, in any case.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str().eq_ignore_ascii_case(name))
+    }
+}
+
+/// What a `<plugin>` section says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Plugin {
+    Command(CommandPlugin),
+    Socket(SocketPlugin),
+    RefreshCdn(RefreshCdnPlugin),
+    Http(HttpPlugin),
+}
+
+impl Plugin {
+    pub fn kind(&self) -> PluginKind {
+        match self {
+            Self::Command(_) => PluginKind::Command,
+            Self::Socket(_) => PluginKind::Socket,
+            Self::RefreshCdn(_) => PluginKind::RefreshCdn,
+            Self::Http(_) => PluginKind::Http,
+        }
+    }
+
+    /// The directory that the section names. In sersync it replaced the mirrored one; in syncq it does not.
+    pub fn watch(&self) -> Option<&PathBuf> {
+        match self {
+            Self::Command(_) => None,
+            Self::Socket(plugin) => plugin.watch.as_ref(),
+            Self::RefreshCdn(plugin) => plugin.watch.as_ref(),
+            Self::Http(plugin) => plugin.watch.as_ref(),
+        }
+    }
+}
+
+/// Runs `prefix PATH suffix`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CommandPlugin {
+    pub prefix: Vec<OsString>,
+    pub suffix: Vec<OsString>,
+    /// Its output is thrown away.
+    pub ignore_error: bool,
+    /// With the filter on: regular expressions of which one has to match the whole absolute path. An empty list
+    /// matches nothing.
+    pub includes: Option<Vec<String>>,
+}
+
+/// Sends the path to an address, one connection each.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SocketPlugin {
+    pub watch: Option<PathBuf>,
+    pub host: String,
+    pub port: u16,
+}
+
+/// Tells ChinaCache which URL is out of date.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RefreshCdnPlugin {
+    pub watch: Option<PathBuf>,
+    pub host: String,
+    pub port: u16,
+    pub user: String,
+    pub password: Secret,
+    /// What a URL begins with.
+    pub base: String,
+    /// Searched in the absolute path; the URL goes on with group 1 and what follows the match. Without it, with the
+    /// path below the watched directory.
+    pub path_match: Option<String>,
+}
+
+/// Posts the path to a URL.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HttpPlugin {
+    pub watch: Option<PathBuf>,
+    pub url: String,
+}
+
+/// A password that no message shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// The plugin in use, and all complete sections.
+pub(super) fn read(
+    head: &Element,
+    sersync: &Element,
+    notes: &mut Notes<'_>,
+) -> Result<(Option<Plugin>, Vec<Plugin>), Problem> {
+    let in_use = in_use(sersync, notes)?;
+    let mut plugins: Vec<Plugin> = Vec::new();
+    for section in head.children("plugin") {
+        let Some(name) = value::expected(section, "name", "it is ignored", notes) else { continue };
+        let name = notes.show(name.bytes);
+        let Some(kind) = PluginKind::from_name(&name) else {
+            notes.warn_with(
+                section.offset,
+                format!("plugin {name} is ignored: there is none of that name"),
+                "one of command, socket, refreshCDN, http",
+            );
+            continue;
+        };
+        if plugins.iter().any(|plugin| plugin.kind() == kind) {
+            notes.warn(section.offset, format!("plugin {name} is given twice; the first counts"));
+            continue;
+        }
+        match read_section(section, kind, notes) {
+            Ok(plugin) => plugins.push(plugin),
+            Err(problem) if in_use.is_some_and(|(used, _)| used == kind) => return Err(problem),
+            Err(problem) => notes.warn(problem.offset, format!("{}; the section is ignored", problem.fault)),
+        }
+    }
+    let Some((kind, offset)) = in_use else { return Ok((None, plugins)) };
+    let plugin = plugins.iter().find(|plugin| plugin.kind() == kind).cloned();
+    let missing = || Fault::NoPluginSection { name: kind.as_str() }.at(offset);
+    Ok((Some(plugin.ok_or_else(missing)?), plugins))
+}
+
+/// The plugin that `<sersync>` switches on, and where it says so.
+fn in_use(sersync: &Element, notes: &mut Notes<'_>) -> Result<Option<(PluginKind, usize)>, Problem> {
+    let Some(element) = value::section(sersync, "plugin", "none runs", notes) else { return Ok(None) };
+    if !value::start(element, false, notes) {
+        return Ok(None);
+    }
+    let Some(name) = value::expected(element, "name", "command", notes) else {
+        return Ok(Some((PluginKind::Command, element.offset)));
+    };
+    let shown = notes.show(name.bytes);
+    match PluginKind::from_name(&shown) {
+        Some(kind) => Ok(Some((kind, element.offset))),
+        None => Err(Fault::UnknownPlugin { given: shown }.at(name.offset)),
+    }
+}
+
+fn read_section(section: &Element, kind: PluginKind, notes: &mut Notes<'_>) -> Result<Plugin, Problem> {
+    let mut reader = Reader { plugin: kind.as_str(), section, notes };
+    Ok(match kind {
+        PluginKind::Command => Plugin::Command(reader.command()?),
+        PluginKind::Socket => Plugin::Socket(SocketPlugin {
+            watch: reader.watch(),
+            host: reader.text("deshost", "ip")?,
+            port: reader.port("deshost")?,
+        }),
+        PluginKind::RefreshCdn => Plugin::RefreshCdn(RefreshCdnPlugin {
+            watch: reader.watch(),
+            host: reader.text("cdninfo", "domainname")?,
+            port: reader.port("cdninfo")?,
+            user: reader.text("cdninfo", "username")?,
+            password: Secret(reader.text("cdninfo", "passwd")?),
+            base: reader.text("sendurl", "base")?,
+            path_match: reader.path_match()?,
+        }),
+        PluginKind::Http => Plugin::Http(HttpPlugin { watch: reader.watch(), url: reader.text("deshost", "url")? }),
+    })
+}
+
+struct Reader<'r, 'n> {
+    plugin: &'static str,
+    section: &'r Element,
+    notes: &'r mut Notes<'n>,
+}
+
+impl<'r> Reader<'r, '_> {
+    /// An element of the section's `<localpath>`.
+    fn element(&self, name: &str) -> Option<&'r Element> {
+        self.section.child("localpath")?.child(name)
+    }
+
+    fn watch(&mut self) -> Option<PathBuf> {
+        let value = value::attribute(self.section.child("localpath")?, "watch", self.notes)?;
+        (!value.is_empty()).then(|| value.to_path())
+    }
+
+    fn value(&mut self, element: &'static str, attribute: &'static str) -> Result<Value<'r>, Problem> {
+        let found = self.element(element);
+        found
+            .and_then(|found| value::attribute(found, attribute, self.notes))
+            .filter(|value| !value.is_empty())
+            .ok_or_else(|| self.incomplete(element, attribute, found.map(|found| found.offset)))
+    }
+
+    fn incomplete(&self, element: &'static str, attribute: &'static str, offset: Option<usize>) -> Problem {
+        let plugin = self.plugin;
+        Fault::PluginIncomplete { plugin, element, attribute }.at(offset.unwrap_or(self.section.offset))
+    }
+
+    fn text(&mut self, element: &'static str, attribute: &'static str) -> Result<String, Problem> {
+        let value = self.value(element, attribute)?;
+        String::from_utf8(value.bytes.to_vec()).map_err(|_| self.incomplete(element, attribute, Some(value.offset)))
+    }
+
+    fn port(&mut self, element: &'static str) -> Result<u16, Problem> {
+        let value = self.value(element, "port")?;
+        let port = value.number().filter(|&port: &u16| port > 0);
+        port.ok_or_else(|| self.incomplete(element, "port", Some(value.offset)))
+    }
+
+    fn path_match(&mut self) -> Result<Option<String>, Problem> {
+        let regex = self.element("regexurl").and_then(|element| value::attribute(element, "regex", self.notes));
+        if !regex.is_some_and(|regex| value::boolean(regex, "regex", self.notes)) {
+            return Ok(None);
+        }
+        let text = self.text("regexurl", "match")?;
+        match crate::filter::check(&text) {
+            Ok(()) => Ok(Some(text)),
+            Err(_) => Err(self.incomplete("regexurl", "match", self.element("regexurl").map(|found| found.offset))),
+        }
+    }
+
+    fn command(&mut self) -> Result<CommandPlugin, Problem> {
+        let param = self.section.child("param");
+        let offset = param.map(|param| param.offset);
+        let prefix = param.and_then(|param| value::attribute(param, "prefix", self.notes));
+        let prefix = prefix.filter(|prefix| !prefix.is_empty());
+        let prefix = words(prefix.ok_or_else(|| self.incomplete("param", "prefix", offset))?, "prefix")?;
+        let suffix = match param.and_then(|param| value::attribute(param, "suffix", self.notes)) {
+            Some(suffix) => words(suffix, "suffix")?,
+            None => Vec::new(),
+        };
+        let ignore_error = param
+            .and_then(|param| value::attribute(param, "ignoreError", self.notes))
+            .is_some_and(|ignore_error| value::boolean(ignore_error, "ignoreError", self.notes));
+        let filter = self.section.child("filter");
+        let includes = match filter.filter(|filter| value::start(filter, false, self.notes)) {
+            Some(filter) => Some(value::regexes(filter, "include", self.notes)),
+            None => None,
+        };
+        Ok(CommandPlugin { prefix, suffix, ignore_error, includes })
+    }
+}
+
+fn words(value: Value<'_>, attribute: &'static str) -> Result<Vec<OsString>, Problem> {
+    let words = words::split(value.bytes)
+        .map_err(|open| Fault::Unbalanced { attribute, quote: open.quote }.at(value.offset_of(open.offset)))?;
+    Ok(words.into_iter().map(|word| OsString::from_vec(word.text)).collect())
+}

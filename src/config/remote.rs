@@ -1,0 +1,235 @@
+//! The `<rsync>` section and the `<remote>` elements: where a root goes, and how rsync is told to get there.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::net::Ipv6Addr;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::model::{Destination, Target, TransferOptions};
+
+use super::diagnostic::Notes;
+use super::error::{Fault, Problem};
+use super::params::{self, Params};
+use super::value::{self, Value};
+use super::xml::Element;
+
+const TIMEOUT_SECONDS: u64 = 100;
+const RSYNCD_PORT: u16 = 874;
+
+/// How all targets of a configuration are reached.
+#[derive(Debug, Default)]
+pub(super) struct Access {
+    pub(super) options: TransferOptions,
+    ssh: bool,
+    user: Option<String>,
+}
+
+/// Reads `<rsync>`.
+pub(super) fn access(sersync: &Element, delete: bool, notes: &mut Notes<'_>) -> Result<Access, Problem> {
+    let mut access = Access::default();
+    access.options.delete = delete;
+    let default = "params are -artz, no password, no port, no timeout, no ssh";
+    let Some(rsync) = value::section(sersync, "rsync", default, notes) else { return Ok(access) };
+
+    let params = common_params(rsync, notes)?;
+    if params.deletes && !delete {
+        notes.warn(rsync.offset, "params ask for deletions, while <delete start=\"false\"/> forbids them");
+    }
+    access.options.params = params.words;
+    access.ssh = value::switch(rsync, "ssh", false, notes);
+    auth(rsync, params.password_file, &mut access, notes)?;
+    access.options.port = port(rsync, access.ssh, notes);
+    access.options.timeout = timeout(rsync, notes);
+    Ok(access)
+}
+
+fn common_params(rsync: &Element, notes: &mut Notes<'_>) -> Result<Params, Problem> {
+    let defaults = || Params { words: TransferOptions::default().params, ..Params::default() };
+    let default = "params are -artz";
+    let Some(element) = value::section(rsync, "commonParams", default, notes) else { return Ok(defaults()) };
+    let keep_newer = value::attribute(element, "keepNewer", notes)
+        .is_some_and(|keep_newer| value::boolean(keep_newer, "keepNewer", notes));
+    match value::expected(element, "params", default, notes) {
+        Some(value) => params::read(value, keep_newer, notes),
+        None => Ok(defaults()),
+    }
+}
+
+fn auth(
+    rsync: &Element,
+    params_file: Option<PathBuf>,
+    access: &mut Access,
+    notes: &mut Notes<'_>,
+) -> Result<(), Problem> {
+    let section = value::section(rsync, "auth", "no user and no password", notes);
+    let mut password_file = None;
+    if let Some(auth) = section.filter(|auth| value::start(auth, false, notes)) {
+        let users = value::expected(auth, "users", "no user", notes).filter(|value| !value.is_empty());
+        let file = value::expected(auth, "passwordfile", "no password", notes);
+        password_file = file.filter(|value| !value.is_empty()).map(Value::to_path);
+        if file.is_some_and(|value| value.is_empty()) && !access.ssh {
+            notes.warn_with(
+                auth.offset,
+                "<auth> is on without a password: rsync daemons that ask for one will refuse",
+                "passwordfile names a file of mode 600 that holds the password only",
+            );
+        }
+        if access.ssh && password_file.is_some() {
+            notes.warn_with(
+                auth.offset,
+                "users and passwordfile are ignored: rsync takes them for its daemons only, not with ssh",
+                "switch <auth> off and write the user into the remote: ip=\"user@host\"",
+            );
+        } else if let Some(users) = users {
+            access.user = Some(user(users, notes)?);
+        }
+    }
+    match (password_file, params_file) {
+        (file, _) if access.ssh && file.is_some() => {}
+        (None, Some(_)) if access.ssh => {
+            notes.warn_with(rsync.offset, "params: --password-file is ignored with ssh", "leave it out");
+        }
+        (Some(file), Some(_)) => {
+            notes.warn(rsync.offset, "params: --password-file is ignored in favour of passwordfile");
+            access.options.password_file = Some(file);
+        }
+        (file, params_file) => access.options.password_file = file.or(params_file),
+    }
+    Ok(())
+}
+
+fn user(value: Value<'_>, notes: &Notes<'_>) -> Result<String, Problem> {
+    match str::from_utf8(value.bytes) {
+        Ok(user) if is_plain(user) && !user.contains(':') => Ok(user.to_owned()),
+        _ => {
+            Err(Fault::Value { attribute: "users", given: notes.show(value.bytes), expected: "user name" }
+                .at(value.offset))
+        }
+    }
+}
+
+fn port(rsync: &Element, ssh: bool, notes: &mut Notes<'_>) -> Option<u16> {
+    let element = value::section(rsync, "userDefinedPort", "the usual port", notes)?;
+    if !value::start(element, false, notes) {
+        return None;
+    }
+    let default = format!("port {RSYNCD_PORT}");
+    let port = match value::expected(element, "port", &default, notes) {
+        None => RSYNCD_PORT,
+        Some(value) => value.number().filter(|&port| port > 0).unwrap_or_else(|| {
+            let shown = notes.show(value.bytes);
+            notes.warn(value.offset, format!("port {shown} is no port from 1 to 65535; {RSYNCD_PORT} is used"));
+            RSYNCD_PORT
+        }),
+    };
+    if ssh {
+        notes.warn_with(
+            element.offset,
+            format!("port {port} is used for ssh; sersync ignored it there"),
+            "if ssh listens on 22, write <userDefinedPort start=\"false\"/>",
+        );
+    }
+    Some(port)
+}
+
+fn timeout(rsync: &Element, notes: &mut Notes<'_>) -> Option<Duration> {
+    let element = value::section(rsync, "timeout", "no timeout", notes)?;
+    if !value::start(element, false, notes) {
+        return None;
+    }
+    let default = format!("{TIMEOUT_SECONDS} seconds");
+    let seconds = match value::expected(element, "time", &default, notes) {
+        None => TIMEOUT_SECONDS,
+        Some(value) => value.number().unwrap_or_else(|| {
+            let shown = notes.show(value.bytes);
+            notes.warn(value.offset, format!("time {shown} is no number of seconds; {TIMEOUT_SECONDS} is used"));
+            TIMEOUT_SECONDS
+        }),
+    };
+    // To rsync too, 0 means none.
+    (seconds > 0).then(|| Duration::from_secs(seconds))
+}
+
+/// The targets of one `<localpath>` that the root does not have yet.
+pub(super) fn targets(
+    localpath: &Element,
+    access: &Access,
+    seen: &mut HashSet<Destination>,
+    notes: &mut Notes<'_>,
+) -> Result<Vec<Target>, Problem> {
+    let mut targets = Vec::new();
+    for remote in localpath.children("remote") {
+        let destination = destination(remote, access, notes)?;
+        if seen.insert(destination.clone()) {
+            targets.push(Target { destination, options: access.options.clone() });
+        } else {
+            notes.warn(remote.offset, format!("{destination} is given twice; once is enough"));
+        }
+    }
+    if localpath.child("remote").is_none() { Err(Fault::NoRemote.at(localpath.offset)) } else { Ok(targets) }
+}
+
+fn destination(remote: &Element, access: &Access, notes: &mut Notes<'_>) -> Result<Destination, Problem> {
+    let ip = required(remote, "ip", notes)?;
+    let name = required(remote, "name", notes)?;
+    let host = host(ip, access.user.as_deref(), notes)?;
+    let mut path = name.bytes;
+    while let [rest @ .., b'/'] = path
+        && !rest.is_empty()
+    {
+        path = rest;
+    }
+    let path_or_module = OsString::from_vec(path.to_vec());
+    // `host::/x` and `host:::x` are nothing that rsync knows.
+    let slash = !access.ssh && path.starts_with(b"/");
+    if slash || path.starts_with(b":") {
+        return Err(Fault::Module { given: notes.show(name.bytes) }.at(name.offset));
+    }
+    Ok(if access.ssh {
+        Destination::Ssh { host, path: path_or_module.into() }
+    } else {
+        Destination::Daemon { host, module: path_or_module }
+    })
+}
+
+fn required<'e>(remote: &'e Element, attribute: &'static str, notes: &mut Notes<'_>) -> Result<Value<'e>, Problem> {
+    value::attribute(remote, attribute, notes)
+        .filter(|value| !value.is_empty())
+        .ok_or_else(|| Fault::RemoteIncomplete { attribute }.at(remote.offset))
+}
+
+/// `[user@]host`, fit to stand before `:` or `::` in an argument of rsync, and of ssh behind it.
+fn host(value: Value<'_>, user: Option<&str>, notes: &mut Notes<'_>) -> Result<String, Problem> {
+    let wrong = |notes: &Notes<'_>| Fault::Host { given: notes.show(value.bytes) }.at(value.offset);
+    let given = str::from_utf8(value.bytes).map_err(|_| wrong(notes))?;
+    let (own_user, host) = match given.rsplit_once('@') {
+        Some((user, host)) => (Some(user), host),
+        None => (None, given),
+    };
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let host = match address.parse::<Ipv6Addr>() {
+        Ok(address) => format!("[{address}]"),
+        Err(_) if is_plain(host) && !host.contains(':') => host.to_owned(),
+        Err(_) => return Err(wrong(notes)),
+    };
+    match (own_user, user) {
+        (Some(own), _) if !is_plain(own) || own.contains(':') => Err(wrong(notes)),
+        (Some(own), user) => {
+            if let Some(user) = user.filter(|&user| user != own) {
+                notes.warn(value.offset, format!("{given} has a user of its own; users=\"{user}\" is ignored here"));
+            }
+            Ok(format!("{own}@{host}"))
+        }
+        (None, Some(user)) => Ok(format!("{user}@{host}")),
+        (None, None) => Ok(host),
+    }
+}
+
+/// Whether rsync and ssh take it for a name: not for an option, a path, or several arguments.
+fn is_plain(name: &str) -> bool {
+    !name.is_empty()
+        && !name.starts_with('-')
+        && !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '/')
+}

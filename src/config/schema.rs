@@ -1,0 +1,159 @@
+//! The names of the format, to find those that are not: sersync ignores a misspelled element and then misses the one
+//! that was meant.
+
+use super::diagnostic::Notes;
+use super::xml::Element;
+
+/// A misspelling is at least this similar (0 to 1) to what was meant.
+const SIMILARITY_MIN: f64 = 0.75;
+
+/// An element: what it may hold, and whether it may stand more than once.
+struct Spec {
+    name: &'static str,
+    many: bool,
+    attributes: &'static [&'static str],
+    children: &'static [Spec],
+}
+
+const fn one(name: &'static str, attributes: &'static [&'static str], children: &'static [Spec]) -> Spec {
+    Spec { name, many: false, attributes, children }
+}
+
+const fn many(name: &'static str, attributes: &'static [&'static str], children: &'static [Spec]) -> Spec {
+    Spec { name, many: true, attributes, children }
+}
+
+const START: &[&str] = &["start"];
+const EXCLUDES: &[Spec] = &[many("exclude", &["expression"], &[])];
+
+const HEAD: Spec = one(
+    "head",
+    &["version"],
+    &[
+        one("host", &["hostip", "port"], &[]),
+        one("debug", START, &[]),
+        one("fileSystem", &["xfs"], &[]),
+        one("filter", START, EXCLUDES),
+        one(
+            "inotify",
+            &[],
+            &[
+                one("delete", START, &[]),
+                one("createFolder", START, &[]),
+                one("createFile", START, &[]),
+                one("closeWrite", START, &[]),
+                one("moveFrom", START, &[]),
+                one("moveTo", START, &[]),
+                one("attrib", START, &[]),
+                one("modify", START, &[]),
+            ],
+        ),
+        one(
+            "sersync",
+            &[],
+            &[
+                many("localpath", &["watch"], &[many("remote", &["ip", "name"], &[])]),
+                one(
+                    "rsync",
+                    &[],
+                    &[
+                        one("commonParams", &["params", "keepNewer"], &[]),
+                        one("auth", &["start", "users", "passwordfile"], &[]),
+                        one("userDefinedPort", &["start", "port"], &[]),
+                        one("timeout", &["start", "time"], &[]),
+                        one("ssh", START, &[]),
+                    ],
+                ),
+                one("failLog", &["path", "timeToExecute"], &[]),
+                one("crontab", &["start", "schedule"], &[one("crontabfilter", START, EXCLUDES)]),
+                one("plugin", &["start", "name"], &[]),
+            ],
+        ),
+        many(
+            "plugin",
+            &["name"],
+            &[
+                one("param", &["prefix", "suffix", "ignoreError"], &[]),
+                one("filter", START, &[many("include", &["expression"], &[])]),
+                one(
+                    "localpath",
+                    &["watch"],
+                    &[
+                        one("deshost", &["ip", "port", "url"], &[]),
+                        one("cdninfo", &["domainname", "port", "username", "passwd"], &[]),
+                        one("sendurl", &["base"], &[]),
+                        one("regexurl", &["regex", "match"], &[]),
+                    ],
+                ),
+            ],
+        ),
+        one(
+            "syncq",
+            &[],
+            &[
+                one("backoff", &["base", "factor", "cap", "maxAttempts"], &[]),
+                one("transfer", &["connections", "largeFile", "hotInterval", "quietPeriod"], &[]),
+                one("legacyHidden", START, &[]),
+            ],
+        ),
+    ],
+);
+
+/// Warns of elements and attributes that have no meaning where they stand, and of second ones where one counts.
+pub(super) fn check(head: &Element, notes: &mut Notes<'_>) {
+    check_element(head, &HEAD, notes);
+}
+
+/// Recurses as deep as the specification, not as the file.
+fn check_element(element: &Element, spec: &Spec, notes: &mut Notes<'_>) {
+    for attribute in &element.attributes {
+        if !spec.attributes.iter().any(|known| is(&attribute.name, known)) {
+            let message = format!("<{}> has no attribute {}, ignored", spec.name, notes.show(&attribute.name));
+            report(attribute.offset, message, &attribute.name, spec.attributes.iter().copied(), notes);
+        }
+    }
+    let mut seen = vec![false; spec.children.len()];
+    for child in &element.children {
+        let known = spec.children.iter().zip(&mut seen).find(|(known, _)| is(&child.name, known.name));
+        match known {
+            Some((known, seen)) => {
+                if std::mem::replace(seen, true) && !known.many {
+                    notes.warn(child.offset, format!("<{}> is given twice; the first counts", known.name));
+                } else {
+                    check_element(child, known, notes);
+                }
+            }
+            None => {
+                let message = format!("<{}> holds no <{}>, ignored", spec.name, notes.show(&child.name));
+                report(child.offset, message, &child.name, spec.children.iter().map(|known| known.name), notes);
+            }
+        }
+    }
+}
+
+fn is(name: &[u8], known: &str) -> bool {
+    name.eq_ignore_ascii_case(known.as_bytes())
+}
+
+fn report<'s>(
+    offset: usize,
+    message: String,
+    name: &[u8],
+    known: impl Iterator<Item = &'s str>,
+    notes: &mut Notes<'_>,
+) {
+    match closest(&notes.show(name), known) {
+        Some(meant) => notes.warn_with(offset, message, format!("did you mean {meant}?")),
+        None => notes.warn(offset, message),
+    }
+}
+
+/// The known name that was most likely meant.
+pub(super) fn closest<'s>(given: &str, known: impl Iterator<Item = &'s str>) -> Option<&'s str> {
+    let given = given.to_ascii_lowercase();
+    known
+        .map(|name| (strsim::jaro_winkler(&given, &name.to_ascii_lowercase()), name))
+        .filter(|(similarity, _)| *similarity >= SIMILARITY_MIN)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, name)| name)
+}

@@ -1,0 +1,154 @@
+//! Reads values: the blanks around them, the many ways to say yes, numbers, and defaults for what is missing.
+
+use std::path::PathBuf;
+use std::{ffi::OsString, os::unix::ffi::OsStringExt};
+
+use super::diagnostic::Notes;
+use super::xml::Element;
+
+/// The value of an attribute, without blanks around it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Value<'e> {
+    pub(super) bytes: &'e [u8],
+    /// Where it begins in the file.
+    pub(super) offset: usize,
+    verbatim: bool,
+}
+
+impl Value<'_> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// The place of a byte of the value in the file; the value's own if entities make it uncertain.
+    pub(super) fn offset_of(&self, byte: usize) -> usize {
+        if self.verbatim { self.offset + byte } else { self.offset }
+    }
+
+    pub(super) fn to_path(self) -> PathBuf {
+        OsString::from_vec(self.bytes.to_vec()).into()
+    }
+
+    /// The value as a number, if it is one.
+    pub(super) fn number<T: std::str::FromStr>(&self) -> Option<T> {
+        str::from_utf8(self.bytes).ok()?.parse().ok()
+    }
+}
+
+/// The value of an attribute, if it is there. Blanks around it are taken off with a warning.
+pub(super) fn attribute<'e>(element: &'e Element, name: &str, notes: &mut Notes<'_>) -> Option<Value<'e>> {
+    let attribute = element.attribute(name)?;
+    let bytes = attribute.value.trim_ascii();
+    let before = attribute.value.len() - attribute.value.trim_ascii_start().len();
+    if bytes.len() < attribute.value.len() {
+        let shown = notes.show(bytes);
+        notes.warn_with(
+            attribute.value_offset,
+            format!("blanks around the value of {name} are ignored"),
+            format!("write {name}=\"{shown}\""),
+        );
+    }
+    let offset = attribute.value_offset + if attribute.verbatim { before } else { 0 };
+    Some(Value { bytes, offset, verbatim: attribute.verbatim })
+}
+
+/// The same for an attribute whose absence is worth a warning; `default` says what goes on without it.
+pub(super) fn expected<'e>(
+    element: &'e Element,
+    name: &str,
+    default: &str,
+    notes: &mut Notes<'_>,
+) -> Option<Value<'e>> {
+    let value = attribute(element, name, notes);
+    if value.is_none() {
+        let element_name = notes.show(&element.name);
+        notes.warn_with(
+            element.offset,
+            format!("<{element_name}> has no {name}: {default}"),
+            format!("<{element_name} {name}=\"...\">"),
+        );
+    }
+    value
+}
+
+/// A child whose absence is worth a warning.
+pub(super) fn section<'e>(
+    parent: &'e Element,
+    name: &str,
+    default: &str,
+    notes: &mut Notes<'_>,
+) -> Option<&'e Element> {
+    let child = parent.child(name);
+    if child.is_none() {
+        let parent_name = notes.show(&parent.name);
+        notes.warn(parent.offset, format!("<{parent_name}> has no <{name}>: {default}"));
+    }
+    child
+}
+
+/// A child's switch, `<name start="true"/>`.
+pub(super) fn switch(parent: &Element, name: &str, default: bool, notes: &mut Notes<'_>) -> bool {
+    let state = if default { "it is on" } else { "it is off" };
+    section(parent, name, state, notes).map_or(default, |child| start(child, default, notes))
+}
+
+/// The `start` of an element.
+pub(super) fn start(element: &Element, default: bool, notes: &mut Notes<'_>) -> bool {
+    let state = if default { "it is on" } else { "it is off" };
+    expected(element, "start", state, notes).map_or(default, |value| boolean(value, "start", notes))
+}
+
+/// sersync takes exactly `true` for true and anything else for false.
+pub(super) fn boolean(value: Value<'_>, name: &str, notes: &mut Notes<'_>) -> bool {
+    let lower = value.bytes.to_ascii_lowercase();
+    let (meaning, certain) = match lower.as_slice() {
+        b"true" => (true, value.bytes == b"true"),
+        b"1" | b"yes" | b"on" => (true, false),
+        b"false" => (false, value.bytes == b"false"),
+        _ => (false, false),
+    };
+    if !certain {
+        let shown = notes.show(value.bytes);
+        notes.warn_with(
+            value.offset,
+            format!("{name}: \"{shown}\" is taken as {meaning}"),
+            format!("write {name}=\"true\" or {name}=\"false\""),
+        );
+    }
+    meaning
+}
+
+/// The `expression` of each child of that name.
+pub(super) fn expressions<'e>(element: &'e Element, name: &str, notes: &mut Notes<'_>) -> Vec<Value<'e>> {
+    let mut values = Vec::new();
+    for child in element.children(name) {
+        let value = expected(child, "expression", "it is ignored", notes);
+        values.extend(value.filter(|value| !value.is_empty()));
+    }
+    values
+}
+
+/// Regular expressions that can be used. What is not UTF-8 is written as escapes, which mean the same bytes.
+pub(super) fn regexes(element: &Element, name: &str, notes: &mut Notes<'_>) -> Vec<String> {
+    let mut regexes = Vec::new();
+    for value in expressions(element, name, notes) {
+        let mut regex = String::new();
+        for chunk in value.bytes.utf8_chunks() {
+            regex.push_str(chunk.valid());
+            regex.extend(chunk.invalid().iter().map(|byte| format!(r"\x{byte:02x}")));
+        }
+        match crate::filter::check(&regex) {
+            Ok(()) => regexes.push(regex),
+            Err(error) => {
+                let shown = notes.show(value.bytes);
+                let hint = if value.bytes.starts_with(b"*") {
+                    "this is a regular expression, not a shell pattern: any text is .* and a dot is \\."
+                } else {
+                    "write it without look-around and back-references"
+                };
+                notes.warn_with(value.offset, format!("{name} {shown} is ignored: {error}"), hint);
+            }
+        }
+    }
+    regexes
+}

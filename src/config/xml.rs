@@ -1,0 +1,190 @@
+//! Bytes to a small tree in which every element and attribute knows its place, by sersync's lenient grammar.
+//!
+//! quick-xml finds the markup and this module reads the tags, which sersync takes in forms that are not XML (no
+//! quotes, `<` and a bare `&` in values, any case). quick-xml wants UTF-8 while values are bytes of any encoding: it
+//! therefore gets a copy in which every byte above ASCII is a plain letter. In all encodings in use markup is ASCII and
+//! no byte of a longer character looks like it, so offsets in the copy are offsets in the file.
+//!
+//! Text between tags is of no meaning to sersync and not kept. What follows `</head>` is not read at all.
+
+mod tag;
+
+use quick_xml::Reader;
+use quick_xml::errors::{Error, SyntaxError};
+use quick_xml::events::Event;
+
+use super::diagnostic::Notes;
+use super::error::{Fault, Problem};
+
+/// sersync's format has 5 levels. Deeper trees are refused, since dropping them recurses.
+const DEPTH_MAX: usize = 32;
+
+/// An element from its start tag on.
+#[derive(Debug)]
+pub(super) struct Element {
+    /// As written; compare by [`Element::is`].
+    pub(super) name: Vec<u8>,
+    /// Where its `<` stands.
+    pub(super) offset: usize,
+    pub(super) attributes: Vec<Attribute>,
+    pub(super) children: Vec<Element>,
+}
+
+#[derive(Debug)]
+pub(super) struct Attribute {
+    pub(super) name: Vec<u8>,
+    pub(super) offset: usize,
+    /// Entities are resolved, blanks are kept.
+    pub(super) value: Vec<u8>,
+    pub(super) value_offset: usize,
+    /// Whether every byte of the value is one byte of the file.
+    pub(super) verbatim: bool,
+}
+
+impl Element {
+    pub(super) fn is(&self, name: &str) -> bool {
+        self.name.eq_ignore_ascii_case(name.as_bytes())
+    }
+
+    /// The first child of that name: sersync ignores any other.
+    pub(super) fn child(&self, name: &str) -> Option<&Self> {
+        self.children(name).next()
+    }
+
+    pub(super) fn children(&self, name: &str) -> impl Iterator<Item = &Self> {
+        self.children.iter().filter(move |child| child.is(name))
+    }
+
+    pub(super) fn attribute(&self, name: &str) -> Option<&Attribute> {
+        self.attributes.iter().find(|attribute| attribute.name.eq_ignore_ascii_case(name.as_bytes()))
+    }
+}
+
+/// Reads the first `head` element, wherever it stands. `bytes` has no byte order mark of UTF-8.
+pub(super) fn parse(bytes: &[u8], notes: &mut Notes<'_>) -> Result<Element, Problem> {
+    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+        return Err(Fault::Utf16.at(0));
+    }
+    if let Some(offset) = bytes.iter().position(|&b| b == 0) {
+        return Err(if offset < 2 { Fault::Utf16.at(0) } else { Fault::Nul.at(offset) });
+    }
+    if bytes.trim_ascii().is_empty() {
+        return Err(Fault::Empty.at(0));
+    }
+    let ascii: String = bytes.iter().map(|&b| if b.is_ascii() { char::from(b) } else { 'x' }).collect();
+    let mut reader = Reader::from_str(&ascii);
+    let config = reader.config_mut();
+    config.check_end_names = false;
+    config.allow_unmatched_ends = true;
+    config.allow_dangling_amp = true;
+
+    let mut tree = Tree { bytes, notes, open: Vec::new() };
+    loop {
+        let start = offset(reader.buffer_position());
+        let event = reader.read_event().map_err(|error| tree.markup(start, offset(reader.error_position()), error))?;
+        let raw = bytes.get(start..offset(reader.buffer_position())).unwrap_or_default();
+        let head = match event {
+            Event::Start(_) => tree.start(raw, start, false)?,
+            Event::Empty(_) => tree.start(raw, start, true)?,
+            Event::End(_) => tree.end(raw, start)?,
+            Event::Text(_) | Event::CData(_) | Event::GeneralRef(_) => tree.text(raw, start)?,
+            Event::Comment(_) | Event::Decl(_) | Event::PI(_) | Event::DocType(_) => None,
+            Event::Eof => return Err(tree.end_of_file()),
+        };
+        if let Some(head) = head {
+            return Ok(head);
+        }
+    }
+}
+
+/// The file is at most a megabyte.
+fn offset(position: u64) -> usize {
+    usize::try_from(position).unwrap_or(usize::MAX)
+}
+
+struct Tree<'t, 'n> {
+    bytes: &'t [u8],
+    notes: &'t mut Notes<'n>,
+    /// From `head` down to the innermost element that is open; empty before `head`.
+    open: Vec<Element>,
+}
+
+impl Tree<'_, '_> {
+    fn start(&mut self, raw: &[u8], offset: usize, empty: bool) -> Result<Option<Element>, Problem> {
+        let content = raw.strip_prefix(b"<").and_then(|raw| raw.strip_suffix(if empty { &b"/>"[..] } else { b">" }));
+        let tag = tag::read(content.unwrap_or_default(), offset + 1, self.notes)?;
+        let element = Element { name: tag.name, offset, attributes: tag.attributes, children: Vec::new() };
+        if self.open.is_empty() && !element.is("head") {
+            // Elements around or before head are none of ours.
+            return Ok(None);
+        }
+        if self.open.len() >= DEPTH_MAX {
+            return Err(Fault::TooDeep { limit: DEPTH_MAX }.at(offset));
+        }
+        self.open.push(element);
+        Ok(if empty || tag.closed { self.close() } else { None })
+    }
+
+    fn end(&mut self, raw: &[u8], offset: usize) -> Result<Option<Element>, Problem> {
+        let found = raw.strip_prefix(b"</").and_then(|raw| raw.strip_suffix(b">")).unwrap_or_default().trim_ascii();
+        match self.open.last() {
+            Some(element) if element.name.eq_ignore_ascii_case(found) => Ok(self.close()),
+            Some(element) => {
+                let opened_line = self.notes.line(element.offset);
+                let (expected, found) = (self.notes.show(&element.name), self.notes.show(found));
+                Err(Fault::EndTag { expected, found, opened_line }.at(offset))
+            }
+            None => Err(Fault::StrayEndTag { found: self.notes.show(found) }.at(offset)),
+        }
+    }
+
+    /// Takes the innermost element off; it is the result if it is `head`.
+    fn close(&mut self) -> Option<Element> {
+        let element = self.open.pop()?;
+        match self.open.last_mut() {
+            Some(parent) => {
+                parent.children.push(element);
+                None
+            }
+            None => Some(element),
+        }
+    }
+
+    fn text(&self, raw: &[u8], offset: usize) -> Result<Option<Element>, Problem> {
+        let blanks = raw.iter().take_while(|b| b.is_ascii_whitespace()).count();
+        let text = raw.trim_ascii();
+        if text.is_empty() || !self.open.is_empty() {
+            return Ok(None);
+        }
+        let first_line = text.split(|&b| b == b'\n').next().unwrap_or_default().trim_ascii();
+        Err(Fault::TextBeforeHead { text: self.notes.show(first_line) }.at(offset + blanks))
+    }
+
+    fn end_of_file(&self) -> Problem {
+        match self.open.last() {
+            Some(element) => Fault::NotClosed { name: self.notes.show(&element.name) }.at(element.offset),
+            None => Fault::NoHead.at(0),
+        }
+    }
+
+    /// quick-xml gave up: a construct that begins at `start` has no end.
+    fn markup(&mut self, start: usize, error: usize, reason: Error) -> Problem {
+        match reason {
+            Error::Syntax(SyntaxError::UnclosedComment) => Fault::CommentNotClosed.at(start),
+            Error::Syntax(
+                SyntaxError::UnclosedTag
+                | SyntaxError::UnclosedSingleQuotedAttributeValue
+                | SyntaxError::UnclosedDoubleQuotedAttributeValue,
+            ) => {
+                let tag = self.bytes.get(start + 1..).unwrap_or_default();
+                let end = tag.iter().position(|&b| b == b'>').unwrap_or(tag.len());
+                // If a quote is to blame, reading the tag finds which.
+                match tag::read(tag.get(..end).unwrap_or_default(), start + 1, self.notes) {
+                    Ok(tag) => Fault::TagNotClosed { name: self.notes.show(&tag.name) }.at(start),
+                    Err(problem) => problem,
+                }
+            }
+            reason => Fault::Markup { reason: Box::new(reason) }.at(error.max(start)),
+        }
+    }
+}
