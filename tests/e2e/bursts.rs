@@ -171,9 +171,11 @@ fn a_single_change_on_an_idle_system_arrives() {
     world.converges(soon());
     for round in 0..5 {
         let began = std::time::Instant::now();
-        write(world.src.join("file"), format!("round {round}"));
+        // Another file each time: one that changes again and again is held back for a moment.
+        let name = format!("file{round}");
+        write(world.src.join(&name), "a small change");
         wait_for(soon(), "the change on both targets", || {
-            if world.arrived(0, "file") && world.arrived(1, "file") { Ok(()) } else { Err(String::new()) }
+            if world.arrived(0, &name) && world.arrived(1, &name) { Ok(()) } else { Err(String::new()) }
         });
         eprintln!("latency of one small change, polled every 5 ms: {} ms", began.elapsed().as_millis());
         world.converges(soon());

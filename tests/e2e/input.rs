@@ -111,12 +111,13 @@ fn s6_a_second_daemon_on_one_state_directory_is_refused() {
 }
 
 #[test]
-fn commands_without_a_daemon_say_so() {
+fn commands_without_a_daemon_or_its_store_say_so() {
     let world = World::new();
     let state = world.cli.state.to_str().expect("a UTF-8 path");
+    refused(&world.cli.run(["status", "--state-dir", state]), &[3], &[state, "hint"]);
+    refused(&world.cli.run(["list", "--state-dir", state]), &[3], &[state, "hint"]);
     fs::create_dir(&world.cli.state).expect("cannot create the state directory");
-    refused(&world.cli.run(["pause", "--state-dir", state]), &[3], &["hint"]);
-    refused(&world.cli.run(["wait", "--state-dir", state]), &[3], &["hint"]);
+    refused(&world.cli.run(["status", "--state-dir", state]), &[3], &[state, "hint"]);
 }
 
 /// Whether the mistake ends the daemon or only the target is the program's choice; it must be seen either way.

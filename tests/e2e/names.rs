@@ -48,7 +48,7 @@ const ODD: &[&[u8]] = &[
     b"\\\\",
     b"{a,b}",
     b"!",
-    b"~",
+    b"~x",
     b"%s%n",
     b"host:path",
     b"host::module",

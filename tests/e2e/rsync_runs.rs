@@ -11,6 +11,7 @@ fn a_file_appended_to_three_thousand_times_costs_few_runs() {
     const RUNS_MAX: usize = 20;
     let mut world = World::new();
     let count = world.count_rsyncs();
+    write(world.src.join("stays"), "here");
     world.start();
     world.converges(soon());
     let before = [count.naming("::m1"), count.naming("::m2")];
@@ -31,6 +32,7 @@ fn l29_a_burst_of_small_files_costs_few_runs() {
     const RUNS_MAX: usize = 150;
     let mut world = World::new();
     let count = world.count_rsyncs();
+    write(world.src.join("stays"), "here");
     world.start();
     world.converges(soon());
     let before = count.naming("::m1");
@@ -67,6 +69,7 @@ fn l5_each_file_of_a_burst_is_transferred_about_once() {
     let count = world.count_rsyncs();
     world.rsyncd.module_option("m1", "transfer logging", "yes");
     world.rsyncd.module_option("m1", "log format", "SENT %o %f");
+    write(world.src.join("stays"), "here");
     world.start();
     world.converges(soon());
     for n in 0..1_000 {

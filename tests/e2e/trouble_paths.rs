@@ -132,26 +132,3 @@ fn l6_a_refused_deletion_is_listed_and_heals() {
     drop(lock);
     world.converges(HEAL);
 }
-
-/// An operator need not wait for the backoff.
-#[test]
-fn retry_runs_a_waiting_job_at_once() {
-    if !is_root() {
-        return skipped("only root may set the immutable flag");
-    }
-    let mut world = with_both_parts();
-    world.start();
-    world.converges(soon());
-    let Some(lock) = Immutable::make(&world.dsts[1].join("locked")) else {
-        return skipped("the file system has no immutable flag");
-    };
-    write(world.src.join("locked/f"), "refused");
-    listed_as_waiting(&world, "locked");
-    drop(lock);
-    wait_for(soon(), "the retried job", || {
-        let state = world.cli.state.as_os_str();
-        let retried = world.cli.run(["retry".as_ref(), "--state-dir".as_ref(), state]);
-        if world.arrived(1, "locked/f") { Ok(()) } else { Err(retried.text()) }
-    });
-    world.converges(soon());
-}

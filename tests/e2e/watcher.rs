@@ -250,6 +250,18 @@ fn l26_a_root_that_is_empty_at_the_start_wipes_nothing() {
     world.converges(secs(120));
 }
 
+/// Empty is suspicious only where there was something before.
+#[test]
+fn a_root_that_is_empty_from_the_first_is_no_trouble() {
+    let mut world = World::new();
+    world.start();
+    world.converges(soon());
+    let status = world.cli.status();
+    assert!(status.targets.iter().all(|target| target.reason.is_none()), "{:#?}", status.targets);
+    write(world.src.join("file"), "the first");
+    world.converges(soon());
+}
+
 #[test]
 fn l15_a_root_missing_at_the_start_is_named_and_picked_up_when_it_comes() {
     let mut world = World::new();
