@@ -144,7 +144,7 @@ fn root(args: &MirrorArgs, source: &Path, here: &Path) -> Result<Root, CliError>
 }
 
 fn target(args: &MirrorArgs, parsed: destination::Parsed, password_file: Option<&PathBuf>) -> Target {
-    let mut options = TransferOptions { delete: args.delete, ..TransferOptions::default() };
+    let mut options = TransferOptions { params: vec!["-a".into()], delete: args.delete, ..TransferOptions::default() };
     options.params.extend(args.rsync_arg.iter().cloned());
     options.port = match &parsed.destination {
         Destination::Local(_) => None,

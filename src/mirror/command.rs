@@ -39,8 +39,9 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
     let listing = matches!(run.kind, RunKind::Level | RunKind::Tree);
     let deletes = !matches!(mode.deletion, Deletion::Off | Deletion::Refused);
     // Theirs come first: the last one wins, and what makes a batch a batch is not theirs to change.
+    let kept = params.iter().filter(|param| (listing && deletes) || !asks_for_deletion(param));
     let mut args: Vec<OsString> =
-        params.iter().filter(|param| (listing && deletes) || !asks_for_deletion(param)).cloned().collect();
+        if mode.dry { kept.filter_map(|param| audible(param)).collect() } else { kept.cloned().collect() };
     let mut add = |arg: &str| args.push(OsString::from(arg));
     match run.kind {
         RunKind::Tree => add("-r"),
@@ -221,9 +222,27 @@ fn has_short(param: &OsStr, letter: u8) -> bool {
     let Some(cluster) = param.as_bytes().strip_prefix(b"-").filter(|rest| !rest.starts_with(b"-")) else {
         return false;
     };
-    // What follows a letter that takes a value is its value.
-    let end = cluster.iter().position(|b| b"efTBM@".contains(b)).map_or(cluster.len(), |at| at + 1);
-    cluster.iter().take(end).any(|&b| b == letter)
+    cluster.iter().take(letters(cluster)).any(|&b| b == letter)
+}
+
+/// How much of a cluster is letters: what follows one that takes a value is its value.
+fn letters(cluster: &[u8]) -> usize {
+    cluster.iter().position(|b| b"efTBM@".contains(b)).map_or(cluster.len(), |at| at + 1)
+}
+
+/// A user's parameter without `-q`: the answer of a dry run is what it prints.
+fn audible(param: &OsStr) -> Option<OsString> {
+    if param == "--quiet" {
+        return None;
+    }
+    if !has_short(param, b'q') {
+        return Some(param.to_owned());
+    }
+    let (letters, value) = param.as_bytes().split_at(1 + letters(param.as_bytes().get(1..)?));
+    let mut bytes = letters.to_vec();
+    bytes.retain(|&b| b != b'q');
+    bytes.extend_from_slice(value);
+    (bytes != b"-").then(|| OsString::from_vec(bytes))
 }
 
 /// Options that delete whatever is not in the list. In a flat run they would reach beyond the listed paths.
@@ -318,6 +337,19 @@ mod tests {
             assert_eq!(text.contains(" --force "), force, "{text}");
             assert_eq!(text.contains("--filter=- *~"), matches!(kind, RunKind::Level | RunKind::Tree), "{text}");
         }
+    }
+
+    #[test]
+    fn a_dry_run_is_never_quiet() {
+        let target = target(Destination::Local("/b".into()), &["-aqz", "--quiet", "-q", "-qeq", "-a"]);
+        let mode = Mode { lane: Lane::Small, deletion: Deletion::ByName, mkpath: false, rules: &[], dry: true };
+        let args = arguments(&target, &run(RunKind::Flat, Origin::Write, &[]), mode);
+        assert_eq!(args[..3], ["-az", "-eq", "-a"]);
+        assert!(
+            args.contains(&"--checksum".into())
+                && args.contains(&"-n".into())
+                && !args.contains(&"--ignore-times".into())
+        );
     }
 
     #[test]

@@ -248,11 +248,17 @@ fn work(shared: &Shared, batch: &Batch) -> bool {
         let mut last_paths = shared.last_paths.lock().unwrap_or_else(PoisonError::into_inner);
         last_paths.insert(batch.target, path.clone());
     }
-    log_failures(&name, &report);
+    if report.trouble.is_none() {
+        log_failures(&name, &report);
+    }
     let busy = report.trouble.as_ref().is_some_and(|trouble| trouble.class == TroubleClass::Busy);
     let reached = report.trouble.is_none() && report.runs > 0 && !shared.stop.is_raised();
     let result = BatchResult { verdicts: report.verdicts, found: Vec::new(), trouble: report.trouble, reached };
     match shared.queue.finish(batch, result) {
+        // Passes by itself within moments, and may come with every burst.
+        Some(TargetEvent::Trouble { trouble, .. }) if trouble.class == TroubleClass::Busy => {
+            debug!("{name}: {}; fewer runs at a time from here on", trouble.message);
+        }
         Some(TargetEvent::Trouble { trouble, probe_at }) => {
             let retry = shown_wait(probe_at, shared.clock.now());
             warn!("{name}: {}; its jobs are kept, next try in {retry}", trouble.message);
@@ -263,7 +269,8 @@ fn work(shared: &Shared, batch: &Batch) -> bool {
                 warn!("{name}: command: {command}");
             }
         }
-        Some(TargetEvent::Recovered { after }) => {
+        Some(TargetEvent::Recovered { class: TroubleClass::Busy, .. }) => {}
+        Some(TargetEvent::Recovered { after, .. }) => {
             info!("{name}: back after {}", humantime::format_duration(Duration::from_secs(after.as_secs())));
         }
         None => {}

@@ -167,10 +167,8 @@ impl Batch<'_> {
                     Flow::Continue
                 }
                 Outcome::Paths(paths) => self.partial(run, paths, command, &mut halves),
-                Outcome::Target(found) if self.is_void(&ended) => {
-                    drop(found);
-                    Flow::Halt
-                }
+                // A stop of the whole service may have reached rsync, or its ssh, before it reached us.
+                Outcome::Target(_) | Outcome::Split(_) if self.stop.is_raised() => Flow::Halt,
                 Outcome::Target(found) => self.halt(found, command),
                 Outcome::Split(found) => self.split(run, found, command, &mut halves),
                 Outcome::NoRoom { entry, trouble } => self.no_room(&run, entry, trouble, command),
@@ -255,9 +253,6 @@ impl Batch<'_> {
 
     /// The batch died. If the target is well, one path is to blame: alone it fails, among others it is searched for.
     fn split(&mut self, run: Run, found: TargetTrouble, command: String, halves: &mut Vec<Run>) -> Flow {
-        if self.stop.is_raised() {
-            return Flow::Halt;
-        }
         self.report.runs += 1;
         if let Err(trouble) = probe(self.ctx, self.stop) {
             return self.halt(trouble, command);
@@ -359,11 +354,6 @@ impl Batch<'_> {
         let meaning = "the source directory is empty, the target was not emptied";
         self.report.trouble = Some(trouble(TroubleClass::Source, None, meaning, &shown, hint));
         true
-    }
-
-    /// Whether a run that looks as if somebody ended it was ended by our own stop, sent to the whole service.
-    fn is_void(&self, ended: &Ended) -> bool {
-        self.stop.is_raised() && matches!(ended.end, End::Signal(_) | End::Exit(19 | 20))
     }
 
     pub(super) fn halt(&mut self, trouble: TargetTrouble, command: String) -> Flow {

@@ -146,12 +146,20 @@ pub fn lines(stderr: &[u8]) -> impl Iterator<Item = Line<'_>> {
     stderr.split(|&b| b == b'\n').map(<[u8]>::trim_ascii_end).filter(|line| !line.is_empty()).map(Line::read)
 }
 
-/// The path of a `--out-format='%i %n'` line, and whether it is to be deleted.
+/// The path of a `--out-format='%i %n'` line that tells of a difference, and whether the path is to be deleted.
+/// `None` for what the user's own `-v` or `--stats` adds, and for paths shown as equal (`-vv`).
 pub fn difference(line: &[u8]) -> Option<(Vec<u8>, bool)> {
-    let deletes = line.starts_with(b"*deleting");
     // `<f..T...... name`, `*deleting   name`: eleven columns and a blank.
-    let name = line.get(12..).filter(|name| !name.is_empty())?;
-    Some((unescape(name), deletes))
+    let (columns, name) = line.split_at_checked(12).filter(|(_, name)| !name.is_empty())?;
+    if columns == b"*deleting   " {
+        return Some((unescape(name), true));
+    }
+    let [what @ (b'<' | b'>' | b'c' | b'h' | b'.'), b'f' | b'd' | b'L' | b'D' | b'S', attributes @ .., b' '] = columns
+    else {
+        return None;
+    };
+    let equal = *what == b'.' && attributes.iter().all(|&b| b == b' ');
+    (!equal).then(|| (unescape(name), false))
 }
 
 fn trailing_errno(text: &str) -> Option<i32> {
@@ -227,6 +235,10 @@ mod tests {
     fn lines_of_a_dry_run() {
         assert_eq!(difference(b"*deleting   d/x y"), Some((b"d/x y".to_vec(), true)));
         assert_eq!(difference(b"<f+++++++++ ro/x"), Some((b"ro/x".to_vec(), false)));
-        assert_eq!(difference(b"short"), None);
+        assert_eq!(difference(b"hf          h"), Some((b"h".to_vec(), false)));
+        for noise in ["short", ".f          equal", "sending incremental file list", "sent 95 bytes  received 25 bytes"]
+        {
+            assert_eq!(difference(noise.as_bytes()), None, "{noise}");
+        }
     }
 }

@@ -95,9 +95,9 @@ impl Breaker {
         }
     }
 
-    /// Closes the breaker: the target answered. Returns for how long it had been open.
-    pub fn close(&mut self, now: Timestamp) -> Option<Duration> {
-        self.open.take().map(|open| now.since(open.since))
+    /// Closes the breaker: the target answered. Returns what it was open for, and for how long.
+    pub fn close(&mut self, now: Timestamp) -> Option<(TroubleClass, Duration)> {
+        self.open.take().map(|open| (open.trouble.class, now.since(open.since)))
     }
 
     /// Lets the next probe start now.
@@ -136,7 +136,7 @@ mod tests {
         assert_eq!(breaker.gate(Timestamp(5_000)), Gate::Open(None), "one probe at a time");
         assert!(!breaker.trip(trouble(TroubleClass::Unavailable, "refused"), true, Timestamp(1_000), 0.5));
         assert_eq!(breaker.gate(Timestamp(1_001)), Gate::Open(Some(Timestamp(3_000))), "waits double");
-        assert_eq!(breaker.close(Timestamp(4_000)), Some(Duration::from_secs(4)));
+        assert_eq!(breaker.close(Timestamp(4_000)), Some((TroubleClass::Unavailable, Duration::from_secs(4))));
         assert_eq!(breaker.gate(Timestamp(4_000)), Gate::Closed);
     }
 

@@ -31,7 +31,7 @@ use target_queue::TargetQueue;
 use crate::clock::Clock;
 use crate::model::{
     Change, ClaimedJob, Destination, Job, JobError, JobId, JobState, Lane, RelPath, TargetId, TargetTrouble, Timestamp,
-    Verdict,
+    TroubleClass, Verdict,
 };
 use crate::store::{Contents, Op, Store, StoreError, StoreStats, TargetRecord};
 use std::os::unix::ffi::OsStrExt;
@@ -70,7 +70,7 @@ pub enum TargetEvent {
     /// The target is in trouble, or in another one than before. It is tried again at that time.
     Trouble { trouble: TargetTrouble, probe_at: Timestamp },
     /// The target is back after this long.
-    Recovered { after: Duration },
+    Recovered { class: TroubleClass, after: Duration },
 }
 
 /// A target's figures.
@@ -323,7 +323,7 @@ impl Queue {
             let news = queue.breaker.trip(trouble.clone(), batch.probe, now, chance);
             queue.breaker.probe_at().filter(|_| news).map(|probe_at| TargetEvent::Trouble { trouble, probe_at })
         } else if result.reached {
-            queue.breaker.close(now).map(|after| TargetEvent::Recovered { after })
+            queue.breaker.close(now).map(|(class, after)| TargetEvent::Recovered { class, after })
         } else {
             if batch.probe {
                 queue.breaker.probe_void();

@@ -1,13 +1,17 @@
 //! Watches a directory tree and reports each path that may have changed, as soon as the kernel says so.
 //!
 //! inotify watches single directories and forgets much: this module makes it recursive and complete. One thread per
-//! root reads the kernel's [`event`]s, keeps the [`table`] of what is watched where, and lets the [`tracker`] turn
+//! root reads the kernel's events, keeps a table of what is watched where, and lets a tracker turn
 //! each read into one set of [`Change`]s for the [`Sink`]. A new directory is watched first and listed then, so
 //! nothing that happens in between is missed; a renamed one keeps its watches; after an overflow the whole tree is
 //! looked over. What happened while no watch was set (before the start, or past the kernel's watch limit) is not
 //! this module's business: a scan of the tree finds it.
 //!
-//! Invariant: never waits for a disk commit, a target or the [`Sink`], and knows neither jobs nor targets.
+//! inotify has blind spots that only a comparison of the whole tree closes: writes through `mmap` until the mapping
+//! ends, a file written under another of its hard-linked names, other machines' writes to a network file system, and a
+//! renamed or unmounted directory above the root.
+//!
+//! Invariant: never waits for a disk commit or a target, and knows neither jobs nor targets.
 
 mod event;
 mod gather;

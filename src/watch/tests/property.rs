@@ -59,7 +59,7 @@ fn check(driver: &mut Driver, before: &model::Tree, seed: u64) {
 
 #[test]
 fn a_mirror_told_only_the_reported_paths_equals_the_source() {
-    for seed in 0..50 {
+    for seed in 0..25 {
         let mut rng = Rng::with_seed(seed);
         println!("seed {seed}");
         let mut driver = Driver::new(|root| {
@@ -86,7 +86,7 @@ fn a_mirror_told_only_the_reported_paths_equals_the_source() {
 
 #[test]
 fn the_same_with_the_tree_changing_while_the_watcher_looks() {
-    for seed in 0..8 {
+    for seed in 0..5 {
         println!("seed {seed}");
         let mut driver = Driver::new(|_| {});
         for round in 0..5 {
@@ -111,7 +111,7 @@ fn the_same_with_the_tree_changing_while_the_watcher_looks() {
 
 #[test]
 fn the_table_is_the_tree_after_a_first_walk_through_a_changing_tree() {
-    for seed in 0..30 {
+    for seed in 0..20 {
         println!("seed {seed}");
         let mut rng = Rng::with_seed(seed);
         let mut driver = Driver::with(|_| {}, |_| {});
