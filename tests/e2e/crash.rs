@@ -224,6 +224,7 @@ fn l19_a_start_after_kill_9_takes_over_what_is_left() {
 #[test]
 fn sigint_stops_cleanly_too() {
     let mut world = World::new();
+    write(world.src.join("file"), "content");
     world.start();
     world.converges(soon());
     let pid = world.daemon().pid();

@@ -37,7 +37,7 @@ fn broken_xml_is_named_by_file_line_and_column() {
     let world = World::new();
     for (broken, line) in [
         (world.conf.xml().replace("</localpath>", ""), None),
-        (world.conf.xml().replace("</filter>", "</filtre>"), Some(6)),
+        (world.conf.xml().replace("</filter>", "</filtre>"), Some(7)),
         ("<?xml version=\"1.0\"?>\n<head>\n  <sersync>\n".to_owned(), None),
         (String::new(), None),
     ] {
@@ -104,6 +104,7 @@ fn a_state_directory_with_a_file_in_its_way_is_refused() {
 #[test]
 fn s6_a_second_daemon_on_one_state_directory_is_refused() {
     let mut world = World::new();
+    write(world.src.join("file"), "content");
     world.start();
     let state = world.cli.state.to_str().expect("a UTF-8 path").to_owned();
     refused(&run_with(&world, &[]), &[1], &[&state, "hint"]);

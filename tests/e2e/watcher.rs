@@ -60,6 +60,7 @@ fn l9_an_overflow_of_the_kernel_queue_is_made_up_for() {
 #[test]
 fn directories_moved_in_with_old_times_arrive_and_are_watched() {
     let mut world = World::new();
+    write(world.src.join("stays"), "here");
     world.start();
     world.converges(soon());
     let outside = world.side("outside");
@@ -144,6 +145,7 @@ fn l14_symlink_loops_are_not_walked() {
 fn l16_without_create_folder_new_trees_are_watched_all_the_same() {
     let mut world = World::new();
     world.conf.create_folder = false;
+    write(world.src.join("stays"), "here");
     world.compare = Compare::content();
     world.start();
     world.converges(soon());
@@ -195,14 +197,17 @@ fn without_delete_nothing_is_deleted() {
     }
 }
 
-fn roots_say(world: &World, words: &[&str]) {
-    wait_for(soon(), &format!("one of {words:?} among the roots"), || {
-        let roots = world.cli.try_status()?.json["roots"].to_string().to_lowercase();
-        if words.iter().any(|word| roots.contains(word)) { Ok(()) } else { Err(roots) }
+/// The trouble may be shown at the root or at each of its targets.
+fn status_says(world: &World, words: &[&str]) {
+    wait_for(soon(), &format!("one of {words:?} in the status"), || {
+        let json = world.cli.try_status()?.json;
+        let reasons = |part: &str| json[part].as_array().into_iter().flatten().map(|entry| entry["reason"].to_string());
+        let said = reasons("roots").chain(reasons("targets")).collect::<String>().to_lowercase();
+        if words.iter().any(|word| said.contains(word)) { Ok(()) } else { Err(json.to_string()) }
     });
 }
 
-const NOT_USABLE: &[&str] = &["suspend", "missing", "gone", "replaced", "empty"];
+const NOT_USABLE: &[&str] = &["suspend", "missing", "gone", "replaced", "empty", "not there", "another"];
 
 fn filled() -> World {
     let mut world = World::new();
@@ -227,7 +232,7 @@ fn l15_a_root_renamed_away_deletes_nothing_and_resumes() {
     let world = filled();
     let away = world.base().join("away");
     fs::rename(&world.src, &away).expect("cannot rename the root");
-    roots_say(&world, NOT_USABLE);
+    status_says(&world, NOT_USABLE);
     nothing_was_deleted(&world);
     fs::rename(&away, &world.src).expect("cannot rename the root back");
     write(world.src.join("d0/after"), "back again");
@@ -242,9 +247,27 @@ fn l26_a_root_that_is_empty_at_the_start_wipes_nothing() {
     fs::rename(&world.src, &away).expect("cannot rename the root");
     make_dir(&world.src);
     world.start_daemon(&["-r"]);
-    roots_say(&world, NOT_USABLE);
+    status_says(&world, NOT_USABLE);
     nothing_was_deleted(&world);
     fs::remove_dir(&world.src).expect("cannot remove the stand-in");
+    fs::rename(&away, &world.src).expect("cannot rename the root back");
+    write(world.src.join("d1/after"), "back again");
+    world.converges(secs(120));
+}
+
+/// A disk that is not mounted, on a mount point in which something lies.
+#[test]
+fn l26_a_root_that_is_another_one_at_the_start_wipes_nothing() {
+    let mut world = filled();
+    world.stop();
+    let away = world.base().join("away");
+    fs::rename(&world.src, &away).expect("cannot rename the root");
+    make_dir(&world.src);
+    write(world.src.join("stray"), "in the mount point");
+    world.start_daemon(&["-r"]);
+    status_says(&world, NOT_USABLE);
+    nothing_was_deleted(&world);
+    fs::remove_dir_all(&world.src).expect("cannot remove the stand-in");
     fs::rename(&away, &world.src).expect("cannot rename the root back");
     write(world.src.join("d1/after"), "back again");
     world.converges(secs(120));
@@ -271,8 +294,8 @@ fn l15_a_root_missing_at_the_start_is_named_and_picked_up_when_it_comes() {
     }
     world.start();
     let name = world.src.to_str().expect("a UTF-8 path").to_lowercase();
-    roots_say(&world, &[&name]);
-    roots_say(&world, NOT_USABLE);
+    status_says(&world, &[&name]);
+    status_says(&world, NOT_USABLE);
     assert!(world.dsts[0].join("theirs").exists() && world.dsts[1].join("theirs").exists());
     make_dir(&world.src);
     write(world.src.join("file"), "now there");

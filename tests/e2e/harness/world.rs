@@ -123,12 +123,12 @@ impl World {
                 let failed: u64 = status.targets.iter().map(|target| target.failed).sum();
                 assert_eq!(failed, 0, "equal, but jobs have failed:\n{:#?}", status.targets);
             }
-            Err(reason) => panic!("not equal after {} s: {reason}\n{}", deadline.as_secs(), self.picture(dsts)),
+            Err(reason) => panic!("not equal after {} s: {reason}\n{}", deadline.as_secs(), self.picture(src, dsts)),
         }
     }
 
     /// Status, jobs and differences, for a failing test.
-    fn picture(&self, dsts: &[&Path]) -> String {
+    fn picture(&self, src: &Path, dsts: &[&Path]) -> String {
         let status = match self.cli.try_status() {
             Ok(status) => format!("{:#}", status.json),
             Err(reason) => return reason,
@@ -136,7 +136,7 @@ impl World {
         let jobs: Vec<_> = self.cli.list().into_iter().take(10).map(|job| job.to_string()).collect();
         let differing: Vec<_> = dsts
             .iter()
-            .map(|dst| format!("{}:\n  {}", dst.display(), differences(&self.src, dst, self.compare).join("\n  ")))
+            .map(|dst| format!("{}:\n  {}", dst.display(), differences(src, dst, self.compare).join("\n  ")))
             .collect();
         format!("{status}\nfirst jobs:\n{}\ndifferences now:\n{}", jobs.join("\n"), differing.join("\n"))
     }
