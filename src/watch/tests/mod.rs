@@ -39,6 +39,11 @@ fn path(bytes: impl AsRef<[u8]>) -> RelPath {
     RelPath::new(bytes.as_ref()).unwrap()
 }
 
+/// A directory in memory where there is such a place: the tests make and delete very many files.
+fn scratch() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 /// Keeps what it gets.
 #[derive(Default)]
 struct Collector {
@@ -83,7 +88,7 @@ impl Driver {
 
     /// With settings of its own, and before the first walk.
     fn with(change: impl FnOnce(&mut WatchSettings), prepare: impl FnOnce(&Path)) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         let (root, outside) = (dir.path().join("root"), dir.path().join("outside"));
         std::fs::create_dir(&root).unwrap();
         std::fs::create_dir(&outside).unwrap();

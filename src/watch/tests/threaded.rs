@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Collector, Sink, path, settings};
+use super::{Collector, Sink, path, scratch, settings};
 use crate::clock;
 use crate::model::{RelPath, Scope};
 use crate::watch::{GoneReason, Notice, WatchError, Watcher};
@@ -29,7 +29,7 @@ fn start(root: &Path) -> (Watcher, Arc<Collector>) {
 
 #[test]
 fn chains_of_directories_made_at_once_are_reported_and_watched() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let (watcher, collector) = start(dir.path());
     let mut missing: HashSet<RelPath> = HashSet::new();
     for chain in 0..200 {
@@ -69,7 +69,7 @@ fn chains_of_directories_made_at_once_are_reported_and_watched() {
 
 #[test]
 fn a_tree_that_is_there_is_watched_when_start_returns() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     for name in ["a/b", "c"] {
         fs::create_dir_all(dir.path().join(name)).unwrap();
     }
@@ -89,7 +89,7 @@ fn a_root_that_goes_away_is_told_once_and_the_thread_still_stops() {
         (GoneReason::Deleted, (|root| fs::remove_dir(root).unwrap()) as fn(&Path)),
         (GoneReason::Renamed, |root| fs::rename(root, root.with_file_name("elsewhere")).unwrap()),
     ] {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         let root = dir.path().join("root");
         fs::create_dir(&root).unwrap();
         let (watcher, collector) = start(&root);
@@ -104,7 +104,7 @@ fn a_root_that_goes_away_is_told_once_and_the_thread_still_stops() {
 
 #[test]
 fn behind_a_barrier_all_that_happened_before_is_reported() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let (watcher, collector) = start(dir.path());
     for round in 0..50 {
         let file = format!("{round}/a/b/f");
@@ -123,7 +123,7 @@ fn behind_a_barrier_all_that_happened_before_is_reported() {
 
 #[test]
 fn a_root_that_cannot_be_watched_is_an_error() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
     for root in [dir.path().join("missing"), file] {
@@ -134,7 +134,7 @@ fn a_root_that_cannot_be_watched_is_an_error() {
 
 #[test]
 fn a_root_may_be_named_through_a_symbolic_link() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     fs::create_dir_all(dir.path().join("real/d")).unwrap();
     std::os::unix::fs::symlink("real", dir.path().join("link")).unwrap();
     let (watcher, collector) = start(&dir.path().join("link"));

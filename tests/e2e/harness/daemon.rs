@@ -2,6 +2,8 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -202,6 +204,14 @@ impl Cli {
         self.try_status().unwrap_or_else(|e| panic!("{e}"))
     }
 
+    /// Whether a daemon holds a socket in the state directory.
+    fn is_listening(&self) -> bool {
+        let Ok(entries) = fs::read_dir(&self.state) else { return false };
+        entries.filter_map(Result::ok).any(|entry| {
+            entry.file_type().is_ok_and(|kind| kind.is_socket()) && UnixStream::connect(entry.path()).is_ok()
+        })
+    }
+
     /// The jobs in the queue.
     #[track_caller]
     pub fn list(&self) -> Vec<Value> {
@@ -267,7 +277,12 @@ impl Daemon {
             if let Some(status) = self.exited() {
                 panic!("the daemon ended with {status} instead of starting:\n{}", self.log_text());
             }
-            self.cli.try_status().map(drop)
+            // Not by `status`: without a daemon that reads the store, and here the daemon shall have it.
+            if !self.cli.is_listening() {
+                return Err("nothing listens on a socket in the state directory".to_owned());
+            }
+            let state = self.cli.try_status()?.json["state"].clone();
+            if state == "offline" { Err("status answers from the store".to_owned()) } else { Ok(()) }
         });
     }
 

@@ -23,6 +23,8 @@ pub struct Compare {
     /// Which names share an inode.
     pub hard_links: bool,
     pub xattrs: bool,
+    /// What an rsync that was killed left on the target: its temporary and partial files.
+    pub leftovers: bool,
 }
 
 impl Default for Compare {
@@ -35,6 +37,7 @@ impl Default for Compare {
             owners: false,
             hard_links: false,
             xattrs: false,
+            leftovers: true,
         }
     }
 }
@@ -107,11 +110,14 @@ pub fn count(root: &Path) -> usize {
 
 /// The first differences between source and mirror; empty if they are equal.
 pub fn differences(source: &Path, mirror: &Path, compare: Compare) -> Vec<String> {
-    let (ours, theirs) = match (entries(source), entries(mirror)) {
+    let (ours, mut theirs) = match (entries(source), entries(mirror)) {
         (Ok(ours), Ok(theirs)) => (ours, theirs),
         (Err(e), _) => return vec![format!("{} cannot be read: {e}", source.display())],
         (_, Err(e)) => return vec![format!("{} cannot be read: {e}", mirror.display())],
     };
+    if !compare.leftovers {
+        theirs.retain(|path, _| ours.contains_key(path) || !is_leftover(path));
+    }
     let mut found = Vec::new();
     let missing = ours.keys().filter(|path| !theirs.contains_key(*path)).count();
     let extra = theirs.keys().filter(|path| !ours.contains_key(*path)).count();
@@ -142,6 +148,17 @@ pub fn differences(source: &Path, mirror: &Path, compare: Compare) -> Vec<String
         found.push(format!("hard links: {:?} became {:?}", links(&ours), links(&theirs)));
     }
     found
+}
+
+/// `.NAME.XXXXXX`, or anything in `.rsync-partial`.
+pub fn is_leftover(path: &[u8]) -> bool {
+    let mut components = path.split(|&b| b == b'/');
+    if components.any(|component| component == b".rsync-partial") {
+        return true;
+    }
+    let name = path.rsplit(|&b| b == b'/').next().unwrap_or_default();
+    let dot = name.len().saturating_sub(7);
+    name.starts_with(b".") && dot > 0 && name[dot] == b'.' && name[dot + 1..].iter().all(u8::is_ascii_alphanumeric)
 }
 
 fn compare_entries(

@@ -104,6 +104,9 @@ impl World {
     pub fn equal_within(&self, src: &Path, dsts: &[&Path], deadline: Duration) {
         let end = try_for(deadline, || {
             let status = self.cli.try_status()?;
+            if status.json["state"] == "offline" {
+                return Err("the daemon has gone".to_owned());
+            }
             if !status.is_idle() {
                 return Err("work is left".to_owned());
             }
