@@ -1,17 +1,24 @@
 //! What the watcher asks of the kernel: watches, listings, and what a path names. Nothing is decided here.
+//!
+//! Since events lag behind, a directory on the way to a path may have become a symbolic link meanwhile. Following it
+//! would watch one directory in the name of another, so directories are looked up without following any.
 
 use std::fs::Metadata;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::table::Wd;
 use crate::model::RelPath;
+
+/// Where a process finds its open files by number.
+const DESCRIPTORS: &str = "/proc/self/fd";
 
 /// One name in a directory.
 #[derive(Debug)]
@@ -25,7 +32,24 @@ pub struct Listed {
 pub struct Kernel {
     inotify: OwnedFd,
     root: PathBuf,
+    /// Whether the kernel can look up a path without following links (Linux 5.6), and name what it found.
+    strict: bool,
     flags: WatchFlags,
+}
+
+/// A path that leads to a directory for as long as this lives.
+struct Resolved {
+    path: PathBuf,
+    /// What `path` names, then through `/proc`; else `path` is the plain path.
+    held: Option<OwnedFd>,
+}
+
+/// Opens a directory to be named, not read. The root is opened anew each time: the kernel does not tell of the end of a
+/// directory that somebody holds open.
+fn open_below(root: &Path, path: &[u8]) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(root, flags, Mode::empty())?;
+    rustix::fs::openat2(root, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)
 }
 
 impl Kernel {
@@ -43,14 +67,27 @@ impl Kernel {
             | WatchFlags::ONLYDIR
             | WatchFlags::EXCL_UNLINK;
         flags.set(WatchFlags::ATTRIB, attributes);
-        Ok(Self { inotify, root, flags })
+        let strict = Path::new(DESCRIPTORS).is_dir() && open_below(&root, b".").is_ok();
+        Ok(Self { inotify, root, strict, flags })
+    }
+
+    /// Looks a directory up.
+    fn resolve(&self, path: &RelPath) -> Result<Resolved, Errno> {
+        if self.strict && !path.is_root() {
+            let held = open_below(&self.root, path.as_bytes())?;
+            let path = Path::new(DESCRIPTORS).join(held.as_raw_fd().to_string());
+            return Ok(Resolved { path, held: Some(held) });
+        }
+        Ok(Resolved { path: path.under(&self.root), held: None })
     }
 
     /// Watches a directory, or says under which descriptor it is watched already, whatever it was called then.
     pub fn watch(&self, path: &RelPath) -> Result<Wd, Errno> {
-        // The root may be named through a symbolic link; below it none is followed.
-        let follow = if path.is_root() { WatchFlags::empty() } else { WatchFlags::DONT_FOLLOW };
-        inotify::add_watch(&self.inotify, path.under(&self.root), self.flags | follow).map(Wd)
+        let resolved = self.resolve(path)?;
+        // The root may be named through a symbolic link, and a name in `/proc` is one.
+        let follow = path.is_root() || resolved.held.is_some();
+        let link = if follow { WatchFlags::empty() } else { WatchFlags::DONT_FOLLOW };
+        inotify::add_watch(&self.inotify, &resolved.path, self.flags | link).map(Wd)
     }
 
     /// Removes watches. One that ended by itself meanwhile is no error.
@@ -77,7 +114,8 @@ impl Kernel {
     /// The names in a directory. A name that vanishes meanwhile is left out.
     pub fn list(&self, path: &RelPath) -> io::Result<Vec<Listed>> {
         let mut listed = Vec::new();
-        for entry in std::fs::read_dir(path.under(&self.root))? {
+        let resolved = self.resolve(path)?;
+        for entry in std::fs::read_dir(&resolved.path)? {
             let entry = entry?;
             if let Ok(kind) = entry.file_type() {
                 listed.push(Listed { name: entry.file_name().into_vec(), is_dir: kind.is_dir() });

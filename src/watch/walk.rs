@@ -5,7 +5,6 @@
 //! million directories does not keep the queue waiting.
 
 use std::collections::HashSet;
-use std::io::ErrorKind;
 
 use rustix::io::Errno;
 
@@ -151,7 +150,7 @@ impl Tracker {
                     self.tasks.push(Task::List { wd: new, deep: true, report: false });
                     directories += 1;
                 }
-                Err(Errno::NOENT | Errno::NOTDIR) => self.forget(wd),
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => self.forget(wd),
                 Err(Errno::NOSPC) => break,
                 Err(_) => {}
             }
@@ -165,12 +164,13 @@ impl Tracker {
         let Some(path) = self.table.path(dir) else { return };
         let listed = match self.kernel.list(&path) {
             Ok(listed) => listed,
-            // The event that explains it is still to come.
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return,
             Err(error) => {
-                // One that may not even be listed has been told of when it could not be watched.
-                if dir.is_watched() {
-                    self.tell_unwatched(&path, Errno::from_io_error(&error).unwrap_or(Errno::IO));
+                match Errno::from_io_error(&error).unwrap_or(Errno::IO) {
+                    // The event that explains it is still to come.
+                    Errno::NOENT | Errno::NOTDIR | Errno::LOOP => {}
+                    // One that could not be watched either has been told of.
+                    errno if dir.is_watched() => self.tell_unwatched(&path, errno),
+                    _ => {}
                 }
                 return;
             }

@@ -332,3 +332,19 @@ fn temporaries_are_not_reported_but_a_file_named_like_the_probe_of_vim_is() {
     fs::write(driver.root.join("4913"), "a name of mine").unwrap();
     assert_eq!(driver.report(), [write("4913")]);
 }
+
+#[test]
+fn a_directory_that_became_a_symbolic_link_does_not_lead_to_another() {
+    let mut driver = Driver::new(|root| {
+        for name in ["a/sub", "c/sub"] {
+            fs::create_dir_all(root.join(name)).unwrap();
+        }
+    });
+    // The watcher hears of c/sub/new and of its end only after c is a link through which a/sub/new is seen.
+    fs::create_dir(driver.root.join("c/sub/new")).unwrap();
+    fs::create_dir(driver.root.join("a/sub/new")).unwrap();
+    fs::remove_dir_all(driver.root.join("c")).unwrap();
+    symlink("a", driver.root.join("c")).unwrap();
+    driver.settle();
+    driver.check_table();
+}
