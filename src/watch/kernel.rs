@@ -3,6 +3,7 @@
 //! Since events lag behind, a directory on the way to a path may have become a symbolic link meanwhile. Following it
 //! would watch one directory in the name of another, so directories are looked up without following any.
 
+use std::collections::HashMap;
 use std::fs::Metadata;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -10,10 +11,11 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use inotify::{Inotify, WatchDescriptor, WatchMask, Watches};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use super::event::RawEvent;
 use super::table::Wd;
 use crate::model::RelPath;
 
@@ -30,11 +32,14 @@ pub struct Listed {
 /// An inotify instance that watches below one root.
 #[derive(Debug)]
 pub struct Kernel {
-    inotify: OwnedFd,
+    inotify: Inotify,
+    watches: Watches,
+    /// What removing a watch asks for.
+    descriptors: HashMap<Wd, WatchDescriptor>,
     root: PathBuf,
     /// Whether the kernel can look up a path without following links (Linux 5.6), and name what it found.
     strict: bool,
-    flags: WatchFlags,
+    mask: WatchMask,
 }
 
 /// A path that leads to a directory for as long as this lives.
@@ -54,21 +59,21 @@ fn open_below(root: &Path, path: &[u8]) -> Result<OwnedFd, Errno> {
 
 impl Kernel {
     pub fn new(root: PathBuf, attributes: bool) -> Result<Self, Errno> {
-        let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+        let inotify = Inotify::init().map_err(errno)?;
         // EXCL_UNLINK: what is still written to an unlinked file has no name here any more.
-        let mut flags = WatchFlags::CREATE
-            | WatchFlags::DELETE
-            | WatchFlags::MOVED_FROM
-            | WatchFlags::MOVED_TO
-            | WatchFlags::CLOSE_WRITE
-            | WatchFlags::MODIFY
-            | WatchFlags::DELETE_SELF
-            | WatchFlags::MOVE_SELF
-            | WatchFlags::ONLYDIR
-            | WatchFlags::EXCL_UNLINK;
-        flags.set(WatchFlags::ATTRIB, attributes);
+        let mut mask = WatchMask::CREATE
+            | WatchMask::DELETE
+            | WatchMask::MOVED_FROM
+            | WatchMask::MOVED_TO
+            | WatchMask::CLOSE_WRITE
+            | WatchMask::MODIFY
+            | WatchMask::DELETE_SELF
+            | WatchMask::MOVE_SELF
+            | WatchMask::ONLYDIR
+            | WatchMask::EXCL_UNLINK;
+        mask.set(WatchMask::ATTRIB, attributes);
         let strict = Path::new(DESCRIPTORS).is_dir() && open_below(&root, b".").is_ok();
-        Ok(Self { inotify, root, strict, flags })
+        Ok(Self { watches: inotify.watches(), inotify, descriptors: HashMap::new(), root, strict, mask })
     }
 
     /// Looks a directory up.
@@ -82,28 +87,32 @@ impl Kernel {
     }
 
     /// Watches a directory, or says under which descriptor it is watched already, whatever it was called then.
-    pub fn watch(&self, path: &RelPath) -> Result<Wd, Errno> {
+    pub fn watch(&mut self, path: &RelPath) -> Result<Wd, Errno> {
         let resolved = self.resolve(path)?;
         // The root may be named through a symbolic link, and a name in `/proc` is one.
         let follow = path.is_root() || resolved.held.is_some();
-        let link = if follow { WatchFlags::empty() } else { WatchFlags::DONT_FOLLOW };
-        inotify::add_watch(&self.inotify, &resolved.path, self.flags | link).map(Wd)
+        let link = if follow { WatchMask::empty() } else { WatchMask::DONT_FOLLOW };
+        let descriptor = self.watches.add(&resolved.path, self.mask | link).map_err(errno)?;
+        let wd = Wd(descriptor.get_watch_descriptor_id());
+        self.descriptors.insert(wd, descriptor);
+        Ok(wd)
     }
 
     /// Removes watches. One that ended by itself meanwhile is no error.
-    pub fn unwatch(&self, wds: &[Wd]) {
-        for wd in wds {
-            let _ = inotify::remove_watch(&self.inotify, wd.0);
+    pub fn unwatch(&mut self, wds: &[Wd]) {
+        for descriptor in wds.iter().filter_map(|wd| self.descriptors.remove(wd)) {
+            let _ = self.watches.remove(descriptor);
         }
     }
 
-    /// Reads as many events as fit into `buffer`, and returns their bytes; none if there are none.
-    pub fn read<'a>(&self, buffer: &'a mut [u8]) -> Result<&'a [u8], Errno> {
-        match rustix::io::read(&self.inotify, &mut *buffer) {
-            Ok(length) => Ok(buffer.get(..length).unwrap_or_default()),
-            Err(Errno::AGAIN | Errno::INTR) => Ok(&[]),
-            Err(errno) => Err(errno),
-        }
+    /// Reads as many events as fit into `buffer`; none if there are none.
+    pub fn read<'a>(&mut self, buffer: &'a mut [u8]) -> Result<impl Iterator<Item = RawEvent<'a>> + use<'a>, Errno> {
+        let events = match self.inotify.read_events(buffer) {
+            Ok(events) => Some(events),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => None,
+            Err(error) => return Err(errno(error)),
+        };
+        Ok(events.into_iter().flatten().map(RawEvent::from))
     }
 
     /// How many bytes of events can be read now.
@@ -128,6 +137,11 @@ impl Kernel {
     pub fn look(&self, path: &RelPath) -> io::Result<Look> {
         std::fs::symlink_metadata(path.under(&self.root)).map(|metadata| Look::from(&metadata))
     }
+}
+
+/// The system error in what the inotify crate returns.
+fn errno(error: io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
 }
 
 impl AsFd for Kernel {

@@ -10,7 +10,6 @@ use crossbeam_channel::{Receiver, Sender};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 
-use super::event::parse;
 use super::kernel::Kernel;
 use super::tracker::Tracker;
 use super::{Counters, GoneReason, Sink, WatchError, WatchSettings, WatchStats};
@@ -154,10 +153,13 @@ impl Loop {
                 return Ok(true);
             }
             self.tracker.begin(clock::monotonic());
-            let bytes = self.tracker.kernel().read(&mut buffer)?;
-            parse(bytes).for_each(|event| self.tracker.handle(event));
+            let mut bytes = 0;
+            for event in self.tracker.kernel_mut().read(&mut buffer)? {
+                bytes += event.queued_bytes();
+                self.tracker.handle(event);
+            }
             for barrier in &mut self.barriers {
-                barrier.unread = barrier.unread.saturating_sub(bytes.len());
+                barrier.unread = barrier.unread.saturating_sub(bytes);
             }
             self.tracker.expire();
             if self.tracker.lacks_watches() && clock::monotonic().duration_since(retried) >= RETRY {

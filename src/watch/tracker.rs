@@ -85,7 +85,7 @@ pub(super) struct Tracker {
 impl Tracker {
     /// Watches the root itself and leaves all below it to [`Tracker::work`], which sends to `started` when done.
     pub fn new(
-        kernel: Kernel,
+        mut kernel: Kernel,
         settings: WatchSettings,
         sink: Arc<dyn Sink>,
         counters: Arc<Counters>,
@@ -117,6 +117,10 @@ impl Tracker {
 
     pub fn kernel(&self) -> &Kernel {
         &self.kernel
+    }
+
+    pub fn kernel_mut(&mut self) -> &mut Kernel {
+        &mut self.kernel
     }
 
     /// Begins a turn of the loop.

@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::inotify::ReadFlags;
+use inotify::EventMask;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
 use super::{Driver, path};
@@ -268,7 +268,7 @@ fn deletions_that_are_not_to_be_reported_are_not() {
 #[test]
 fn events_of_forgotten_watches_are_nothing() {
     let mut driver = Driver::new(|_| {});
-    for mask in [ReadFlags::CREATE | ReadFlags::ISDIR, ReadFlags::DELETE, ReadFlags::CLOSE_WRITE, ReadFlags::IGNORED] {
+    for mask in [EventMask::CREATE | EventMask::ISDIR, EventMask::DELETE, EventMask::CLOSE_WRITE, EventMask::IGNORED] {
         driver.inject(RawEvent { wd: Wd(4711), mask, cookie: 0, name: b"f" });
         driver.inject(RawEvent { wd: Wd(4711), mask, cookie: 0, name: b"" });
     }

@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rustix::fs::inotify::ReadFlags;
+use inotify::EventMask;
 use tempfile::TempDir;
 
-use super::event::{RawEvent, parse};
+use super::event::RawEvent;
 use super::kernel::Kernel;
 use super::table::Wd;
 use super::tracker::Tracker;
@@ -108,12 +108,11 @@ impl Driver {
     /// done. Returns whether there was anything to read.
     fn turn(&mut self, ahead: Duration, bytes: usize, steps: usize) -> bool {
         self.tracker.begin(clock::monotonic() + ahead);
-        let read = match self.tracker.kernel().read(&mut self.buffer[..bytes]) {
-            Ok(read) => read,
-            Err(error) => panic!("{error}"),
-        };
-        let any = !read.is_empty();
-        parse(read).for_each(|event| self.tracker.handle(event));
+        let mut any = false;
+        for event in self.tracker.kernel_mut().read(&mut self.buffer[..bytes]).unwrap() {
+            any = true;
+            self.tracker.handle(event);
+        }
         self.tracker.expire();
         self.tracker.work(steps);
         self.tracker.flush();
@@ -135,8 +134,8 @@ impl Driver {
 
     /// The kernel forgets what it had to tell, and says so.
     fn overflow(&mut self) {
-        while !self.tracker.kernel().read(&mut self.buffer).unwrap().is_empty() {}
-        self.inject(RawEvent { wd: Wd(-1), mask: ReadFlags::QUEUE_OVERFLOW, cookie: 0, name: b"" });
+        while self.tracker.kernel_mut().read(&mut self.buffer).unwrap().next().is_some() {}
+        self.inject(RawEvent { wd: Wd(-1), mask: EventMask::Q_OVERFLOW, cookie: 0, name: b"" });
     }
 
     fn inject(&mut self, event: RawEvent<'_>) {
@@ -144,12 +143,12 @@ impl Driver {
     }
 
     /// The table says what the tree is, and the kernel says what the table says.
-    fn check_table(&self) {
+    fn check_table(&mut self) {
         let known = self.tracker.table().snapshot();
         let there: BTreeMap<RelPath, Wd> = model::directories(&self.root)
             .into_iter()
             .map(|path| {
-                let wd = self.tracker.kernel().watch(&path).unwrap();
+                let wd = self.tracker.kernel_mut().watch(&path).unwrap();
                 (path, wd)
             })
             .collect();
