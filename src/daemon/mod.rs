@@ -85,6 +85,12 @@ impl Daemon {
         let (store, opened) = SledStore::open(&options.state_dir, clock.now())?;
         log_opened(&opened);
         let pid_file = PidFile::create(&options.state_dir).context("cannot write the pid file")?;
+        // Absolute, so that a daemon started from elsewhere knows it again.
+        let owner = options.state_dir.canonicalize().context("cannot find the state directory")?;
+        match mirror::end_leftovers(&owner) {
+            0 => {}
+            count => info!("ended {count} processes that the last syncq left running"),
+        }
         let (queue, damaged) = Queue::open(Box::new(store), Arc::clone(&clock))?;
         if damaged > 0 {
             warn!("{damaged} records of the store were damaged and are dropped; every target is compared in full");
@@ -109,8 +115,14 @@ impl Daemon {
                 let (id, _) = queue.register(&root.path, &target.destination, root_options.policy());
                 ids.push(id);
                 named.push(NamedTarget { id, name: target.name(), root: root.path.clone() });
-                let context =
-                    TargetContext::new(root.path.clone(), identity, target.clone(), Arc::clone(&filter), limits);
+                let context = TargetContext::new(
+                    root.path.clone(),
+                    identity,
+                    target.clone(),
+                    Arc::clone(&filter),
+                    limits,
+                    &owner,
+                );
                 contexts.insert(id, context);
             }
             if let Some(schedule) = &root.schedule {

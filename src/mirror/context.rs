@@ -1,6 +1,5 @@
 //! What the executor knows of one target between batches: where, how, and what the other side turned out to lack.
 
-use std::ffi::OsString;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -9,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::outcome::Prefixes;
 use super::plan::{Deletion, Limits};
+use super::program::Program;
 use super::run::RSYNC;
 use super::trouble::{Fallback, trouble};
 use crate::filter::Filter;
@@ -95,11 +95,19 @@ pub struct TargetContext {
     pub capabilities: Capabilities,
     pub(super) prefixes: Prefixes,
     /// rsync, except in tests.
-    pub(super) program: OsString,
+    pub(super) program: Program,
 }
 
 impl TargetContext {
-    pub fn new(root: PathBuf, identity: RootIdentity, target: Target, filter: Arc<Filter>, limits: Limits) -> Self {
+    /// `owner` marks the runs for this target, so that [`end_leftovers`](super::end_leftovers) finds them.
+    pub fn new(
+        root: PathBuf,
+        identity: RootIdentity,
+        target: Target,
+        filter: Arc<Filter>,
+        limits: Limits,
+        owner: &Path,
+    ) -> Self {
         let resolved = root.canonicalize().unwrap_or_else(|_| root.clone());
         let prefixes = Prefixes::new(&[&root, &resolved], &target.destination);
         Self {
@@ -110,7 +118,7 @@ impl TargetContext {
             limits,
             capabilities: Capabilities::default(),
             prefixes,
-            program: RSYNC.into(),
+            program: Program { path: RSYNC.into(), owner: owner.as_os_str().to_owned() },
         }
     }
 }

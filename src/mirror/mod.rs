@@ -27,7 +27,7 @@ pub use context::{Capabilities, RootIdentity, TargetContext};
 pub use dispatch::{DispatchSettings, Executor};
 pub use execute::{BatchReport, FailedCommand, execute, probe};
 pub use plan::Limits;
-pub use program::{NoRsync, find_rsync};
+pub use program::{NoRsync, end_leftovers, find_rsync};
 pub use stop::StopSignal;
 
 #[cfg(test)]

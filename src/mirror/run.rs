@@ -3,7 +3,7 @@
 //! One thread waits for everything at once (the process, its pipes, the stop signal), so that neither a full pipe nor
 //! a silent peer can block it. Deliberately absent: what the words and the exit code mean (`outcome`).
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -16,6 +16,7 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use super::capture::Capture;
+use super::program::{OWNER, Program};
 use super::stop::StopSignal;
 use crate::clock::monotonic;
 
@@ -58,21 +59,21 @@ pub struct Ended {
 
 /// Starts `program args` in `root`, feeds it `list` and waits for its end. `stdout_bytes_max` of its output are kept.
 pub fn run(
-    program: &OsStr,
+    program: &Program,
     root: &Path,
     args: &[OsString],
     list: &[u8],
     stdout_bytes_max: usize,
     stop: &StopSignal,
 ) -> io::Result<Ended> {
-    let mut command = Command::new(program);
+    let mut command = Command::new(&program.path);
     command.args(args).current_dir(root).process_group(0);
     for (name, _) in std::env::vars_os() {
         if name.as_encoded_bytes().starts_with(b"RSYNC_") {
             command.env_remove(name);
         }
     }
-    command.env("LC_ALL", "C");
+    command.env("LC_ALL", "C").env(OWNER, &program.owner);
     // Without a password from anywhere rsync would prompt on the terminal, or take the list for the password.
     command.env("RSYNC_PASSWORD", "");
     let stdout = if stdout_bytes_max == 0 { Stdio::null() } else { Stdio::piped() };
@@ -275,7 +276,7 @@ mod tests {
 
     fn shell(script: &str, list: &[u8], stop: &StopSignal) -> Ended {
         let args = [OsString::from("-c"), OsString::from(script)];
-        run(OsStr::new("sh"), Path::new("/"), &args, list, 1 << 20, stop).unwrap()
+        run(&Program { path: "sh".into(), owner: "/state".into() }, Path::new("/"), &args, list, 1 << 20, stop).unwrap()
     }
 
     #[test]
@@ -309,7 +310,7 @@ mod tests {
     #[test]
     fn the_environment_is_scrubbed() {
         let stop = StopSignal::new().unwrap();
-        let ended = shell("printf %s \"[${RSYNC_PASSWORD-unset}] $LC_ALL\"", b"", &stop);
-        assert_eq!(ended.stdout.bytes(), b"[] C");
+        let ended = shell("printf %s \"[${RSYNC_PASSWORD-unset}] $LC_ALL $SYNCQ_STATE_DIR\"", b"", &stop);
+        assert_eq!(ended.stdout.bytes(), b"[] C /state");
     }
 }

@@ -12,7 +12,7 @@ fn scripted(stage: &Stage, script: &str) -> TargetContext {
     write(&program, &format!("{head}{script}\n"));
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
     let mut ctx = stage.local();
-    ctx.program = program.into();
+    ctx.program.path = program.into();
     ctx
 }
 
@@ -102,7 +102,7 @@ fn no_option_is_given_up_twice() {
 fn a_missing_rsync_is_said() {
     let stage = Stage::new();
     let mut ctx = stage.local();
-    ctx.program = "/nonexistent/rsync".into();
+    ctx.program.path = "/nonexistent/rsync".into();
     let trouble = go(&ctx, &sixteen(&stage)).trouble.unwrap();
     assert!(trouble.class == Misconfigured && trouble.message.contains("rsync is not installed"), "{trouble:?}");
     assert!(trouble.hint.is_some());

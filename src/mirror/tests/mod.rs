@@ -116,7 +116,14 @@ impl Stage {
         let identity = RootIdentity::of(&root).unwrap();
         let excludes: Vec<String> = excludes.iter().map(|&text| text.to_owned()).collect();
         let filter = Arc::new(Filter::new(&excludes, false).unwrap());
-        TargetContext::new(root, identity, Target { destination, options }, filter, Limits::default())
+        TargetContext::new(
+            root,
+            identity,
+            Target { destination, options },
+            filter,
+            Limits::default(),
+            Path::new("/state"),
+        )
     }
 
     /// Both trees, as `find` shows them: kind, mode, size, time (directories included), name and link value.
