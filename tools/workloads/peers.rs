@@ -138,6 +138,8 @@ fn syncq_mirror(syncq: &Path, dir: &Path, source: &Path, rsyncd: &Rsyncd) -> Com
     let mut command = Command::new(syncq);
     command.arg("mirror").arg(source).args(MODULES.map(|module| format!("127.0.0.1::{module}")));
     command.arg("--port").arg(rsyncd.port.to_string()).arg("--state-dir").arg(dir.join("state"));
+    // All peers compress, or none.
+    command.arg("--rsync-arg=-z");
     command
 }
 
