@@ -27,7 +27,7 @@ fn arguments_become_a_root() {
     let root = root_of(&args).expect("a root");
     let ports: Vec<_> = root.targets.iter().map(|target| target.options.port).collect();
     assert_eq!(ports, [None, Some(22), Some(99), Some(22)]);
-    assert!(root.targets.iter().all(|target| target.options.params == ["-artz", "-H"] && target.options.delete));
+    assert!(root.targets.iter().all(|target| target.options.params == ["-a", "-H"] && target.options.delete));
     assert!(root.events.attrib && root.events.delete);
 
     let root = root_of(&["/srv/www", "a", "--delete=false", "--attrib=false", "--rsync-arg", "--bwlimit=9"]);
@@ -35,7 +35,7 @@ fn arguments_become_a_root() {
     assert!(!root.events.attrib && !root.events.delete);
     let target = root.targets.first().expect("a target");
     assert_eq!(target.destination, Destination::Local("/here/a".into()));
-    assert!(!target.options.delete && target.options.params == ["-artz", "--bwlimit=9"]);
+    assert!(!target.options.delete && target.options.params == ["-a", "--bwlimit=9"]);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::plan::{Deletion, Entry, Run, RunKind};
-use crate::model::{Destination, Lane, Origin, Target};
+use crate::model::{Destination, Lane, Origin, RelPath, Target};
 
 /// A daemon that does not answer within this time is down. rsync itself would wait for the kernel, two minutes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -89,6 +89,7 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
         args.extend(target.options.reconcile_excludes.iter().map(|pattern| joined("--exclude=", pattern)));
     }
     if listing {
+        args.extend(run.skip.iter().map(|path| joined("--exclude=", &literal_pattern(path))));
         // Last, since the first rule that matches decides and some of these include.
         args.extend(mode.rules.iter().map(|rule| joined("--filter=", rule)));
     }
@@ -98,9 +99,24 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
     args
 }
 
+/// A pattern that matches this path and nothing else. In a pattern without a wildcard rsync takes backslashes as they
+/// are.
+fn literal_pattern(path: &RelPath) -> OsString {
+    let bytes = path.as_bytes();
+    let wild = bytes.iter().any(|b| b"*?[".contains(b));
+    let mut pattern = vec![b'/'];
+    for &byte in bytes {
+        if wild && b"*?[\\".contains(&byte) {
+            pattern.push(b'\\');
+        }
+        pattern.push(byte);
+    }
+    OsString::from_vec(pattern)
+}
+
 /// The arguments of a run that connects and transfers nothing.
 pub fn probe_arguments(target: &Target, mode: Mode<'_>) -> Vec<OsString> {
-    arguments(target, &Run { kind: RunKind::Flat, origin: Origin::Scan, entries: Vec::new() }, mode)
+    arguments(target, &Run { kind: RunKind::Flat, origin: Origin::Scan, entries: Vec::new(), skip: Vec::new() }, mode)
 }
 
 fn connection(target: &Target, args: &mut Vec<OsString>) {
@@ -277,7 +293,7 @@ mod tests {
             orphan: false,
             jobs: Vec::new(),
         };
-        Run { kind, origin, entries: names.iter().map(entry).collect() }
+        Run { kind, origin, entries: names.iter().map(entry).collect(), skip: Vec::new() }
     }
 
     fn line(target: &Target, run: &Run, deletion: Deletion, lane: Lane) -> String {

@@ -21,7 +21,7 @@ use super::execute::{BatchReport, execute};
 use super::lanes::Lanes;
 use super::stop::StopSignal;
 use crate::clock::{Clock, monotonic};
-use crate::model::{JobError, Lane, RelPath, TargetId, Timestamp, TroubleClass, Verdict};
+use crate::model::{JobError, Lane, RelPath, TargetId, TargetTrouble, Timestamp, TroubleClass, Verdict};
 use crate::queue::{Batch, BatchResult, Queue, TargetEvent};
 
 /// How long running rsyncs may take to end by themselves at a stop, before they are ended.
@@ -235,11 +235,22 @@ fn work(shared: &Shared, batch: &Batch) -> bool {
     let name = context.target.name();
     let started = monotonic();
     let report = catch_unwind(AssertUnwindSafe(|| execute(context, batch.lane, &batch.jobs, &shared.stop)));
-    let report = report.unwrap_or_else(|_| {
+    let mut report = report.unwrap_or_else(|_| {
         let broken = JobError::new(None, "syncq itself failed on this batch; please report it with the log");
         let verdicts = batch.jobs.iter().map(|job| (job.path.clone(), Verdict::Failed(broken.clone()))).collect();
         BatchReport { verdicts, ..BatchReport::default() }
     });
+    // Without this, a batch that comes back as it went would be claimed again at once, for ever.
+    let idle = report.verdicts.iter().all(|(_, verdict)| *verdict == Verdict::Released);
+    if idle && report.trouble.is_none() && !shared.stop.is_raised() {
+        report.trouble = Some(TargetTrouble {
+            class: TroubleClass::Unavailable,
+            code: None,
+            message: "a batch made no progress".to_owned(),
+            hint: None,
+            command: None,
+        });
+    }
     debug!(
         target: "syncq::batch",
         "{name}: {} jobs in {} runs, {} ms", batch.jobs.len(), report.runs, started.elapsed().as_millis()
@@ -253,7 +264,7 @@ fn work(shared: &Shared, batch: &Batch) -> bool {
     }
     let busy = report.trouble.as_ref().is_some_and(|trouble| trouble.class == TroubleClass::Busy);
     let reached = report.trouble.is_none() && report.runs > 0 && !shared.stop.is_raised();
-    let result = BatchResult { verdicts: report.verdicts, found: Vec::new(), trouble: report.trouble, reached };
+    let result = BatchResult { verdicts: report.verdicts, found: report.found, trouble: report.trouble, reached };
     match shared.queue.finish(batch, result) {
         // Passes by itself within moments, and may come with every burst.
         Some(TargetEvent::Trouble { trouble, .. }) if trouble.class == TroubleClass::Busy => {
@@ -271,6 +282,8 @@ fn work(shared: &Shared, batch: &Batch) -> bool {
         }
         Some(TargetEvent::Recovered { class: TroubleClass::Busy, .. }) => {}
         Some(TargetEvent::Recovered { after, .. }) => {
+            // It may have been upgraded or reconfigured meanwhile.
+            context.capabilities.forget();
             info!("{name}: back after {}", humantime::format_duration(Duration::from_secs(after.as_secs())));
         }
         None => {}
@@ -287,7 +300,7 @@ fn log_failures(name: &str, report: &BatchReport) {
         Verdict::Failed(error) => Some((path, error)),
         _ => None,
     });
-    let all: Vec<_> = failed.collect();
+    let all: Vec<_> = failed.chain(report.found.iter().map(|(path, error)| (path, error))).collect();
     for (path, error) in all.iter().take(FAILURES_LOGGED_MAX) {
         warn!("{name}: cannot mirror {path}: {error}; it is tried again");
     }

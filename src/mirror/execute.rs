@@ -32,6 +32,9 @@ pub(super) const DRY_OUTPUT_BYTES_MAX: usize = 32 << 20;
 /// A file larger than this may fail for lack of room while the target still takes others.
 const SMALL_BYTES_MAX: u64 = 64 << 10;
 
+/// So many unreadable paths are left out of a tree; with more, nothing is deleted there.
+const SKIPPED_MAX: usize = 1_000;
+
 /// Of the command lines that failed so many are reported.
 const COMMANDS_FAILED_MAX: usize = 4;
 
@@ -46,6 +49,8 @@ pub struct BatchReport {
     pub runs: u32,
     /// A path that this batch made equal.
     pub last_path: Option<RelPath>,
+    /// Failures at paths that no job named: below a level or a subtree.
+    pub found: Vec<(RelPath, JobError)>,
     /// Command lines of runs that failed, for the log; at most [`COMMANDS_FAILED_MAX`].
     pub commands_failed: Vec<FailedCommand>,
 }
@@ -85,7 +90,8 @@ pub fn probe(ctx: &TargetContext, stop: &StopSignal) -> Result<(), TargetTrouble
         dry: false,
     };
     let args = probe_arguments(&ctx.target, mode);
-    let nothing = Run { kind: RunKind::Flat, origin: crate::model::Origin::Scan, entries: Vec::new() };
+    let nothing =
+        Run { kind: RunKind::Flat, origin: crate::model::Origin::Scan, entries: Vec::new(), skip: Vec::new() };
     let ended = run(&ctx.program, &ctx.root, &args, b"", 0, stop).map_err(|error| cannot_start(&error))?;
     match classify(&ended, &nothing, &ctx.prefixes) {
         Outcome::Target(found) | Outcome::Split(found) | Outcome::NoRoom { trouble: found, .. } => {
@@ -184,7 +190,8 @@ impl Batch<'_> {
 
     /// Some paths failed; the rest is done, if rsync said enough to know.
     fn partial(&mut self, run: Run, mut paths: Paths, command: String, halves: &mut Vec<Run>) -> Flow {
-        let message = paths.failed.values().next().or(paths.unattributed.as_ref()).map(|error| error.message.clone());
+        let failures = paths.failed.values().chain(paths.found.values()).chain(paths.unattributed.as_ref());
+        let message = failures.map(|error| error.message.clone()).next();
         if let Some(message) = message {
             self.note(command, message);
         }
@@ -207,7 +214,15 @@ impl Batch<'_> {
                 }
             }
         }
+        if paths.deletions_skipped && run.skip.is_empty() && !paths.unreadable.is_empty() {
+            // Without what it cannot read, rsync deletes the rest.
+            let skip: Vec<RelPath> = paths.unreadable.iter().take(SKIPPED_MAX).cloned().collect();
+            self.report.found.extend(paths.found);
+            halves.push(Run { skip, ..run });
+            return Flow::Continue;
+        }
         self.settle_rest(&run, &paths);
+        self.report.found.extend(paths.found);
         Flow::Continue
     }
 
@@ -219,7 +234,12 @@ impl Batch<'_> {
                 let scope = self.jobs.get(job).map_or(Scope::Entry, |job| job.scope);
                 let verdict = if let Some(error) = paths.failed.get(&at) {
                     Verdict::Failed(error.clone())
-                } else if (paths.vanished.contains(&at) && !entry.orphan) || (deletes && paths.deletions_skipped) {
+                } else if deletes && paths.deletions_skipped {
+                    Verdict::Failed(JobError::new(
+                        Some(23),
+                        "rsync deletes nothing while part of the source is unreadable",
+                    ))
+                } else if paths.vanished.contains(&at) && !entry.orphan {
                     Verdict::LookAgain(scope)
                 } else if deletes && self.deletion() == Deletion::Refused {
                     Verdict::Failed(deletion_refused())
@@ -348,6 +368,25 @@ impl Batch<'_> {
         let empty = || std::fs::read_dir(&self.ctx.root).is_ok_and(|mut entries| entries.next().is_none());
         if !whole || !empty() {
             return false;
+        }
+        // Harmless where the target is empty as well, as at the very beginning.
+        let Some((ended, command)) = self.start(run, true) else { return true };
+        let outcome = classify(&ended, run, &self.ctx.prefixes);
+        match outcome {
+            Outcome::Done if !ended.stdout.is_cut() => {
+                let output = ended.stdout.bytes();
+                if !output.split(|&b| b == b'\n').filter_map(difference).any(|(_, deletes)| deletes) {
+                    return false;
+                }
+            }
+            Outcome::Target(found) => {
+                self.halt(found, command);
+                return true;
+            }
+            // The run itself meets the same refusal, and before it deletes anything.
+            Outcome::Fallback(_) => return false,
+            Outcome::Void => return true,
+            _ => {}
         }
         let hint = "mount the source, or delete the target's content by hand if it is meant to be empty";
         let shown = self.ctx.root.display().to_string();

@@ -87,7 +87,7 @@ fn send(batch: &mut Batch<'_>, run: &Run, entries: BTreeMap<RelPath, Presence>) 
     for chunk in entries.chunks(LIST_PATHS_MAX) {
         let root_alone = chunk.iter().all(|entry| entry.path.is_root());
         let kind = if root_alone { RunKind::RootOnly } else { RunKind::Flat };
-        let flow = batch.attempt(Run { kind, origin: run.origin, entries: chunk.to_vec() });
+        let flow = batch.attempt(Run { kind, origin: run.origin, entries: chunk.to_vec(), skip: Vec::new() });
         if flow != Flow::Continue {
             return flow;
         }

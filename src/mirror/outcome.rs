@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::plan::Run;
+use super::plan::{Run, RunKind};
 use super::run::{End, Ended};
 use super::says::{About, Line, lines};
 use super::trouble::{Fallback, Remedy, first_words, printable, remedy, trouble, unknown};
@@ -41,6 +41,10 @@ pub struct Paths {
     pub unattributed: Option<JobError>,
     /// rsync gave up deleting: what was to be deleted by level or tree is still there.
     pub deletions_skipped: bool,
+    /// Failures below an entry of a level or tree run, at paths of their own.
+    pub found: BTreeMap<RelPath, JobError>,
+    /// Those of them that could not be read at the source: what keeps rsync from deleting.
+    pub unreadable: BTreeSet<RelPath>,
 }
 
 /// The prefixes under which rsync names what the list calls `./path`.
@@ -148,6 +152,7 @@ fn whole(code: i32, stderr: &[u8], run: &Run, prefixes: &Prefixes) -> Outcome {
 /// A run that went through: who failed, who vanished.
 fn paths(code: i32, stderr: &[u8], cut: bool, run: &Run, prefixes: &Prefixes) -> Paths {
     let mut paths = Paths::default();
+    let mut vanished_below = false;
     for line in lines(stderr) {
         let error = || JobError::new(Some(code), explained(&line));
         match line.about {
@@ -157,7 +162,22 @@ fn paths(code: i32, stderr: &[u8], cut: bool, run: &Run, prefixes: &Prefixes) ->
                 let message = format!("--max-delete in the params stopped the deletion: {}", printable(&line.text()));
                 paths.unattributed = Some(JobError::new(Some(code), message));
             }
+            // Whoever removed it has caused an event of its own.
+            About::Vanished if listed_below(&line, run, prefixes).is_some() => vanished_below = true,
             About::Vanished => match find(&line, run, prefixes) {
+                Some(hits) => paths.vanished.extend(hits),
+                None => paths.unattributed = Some(error()),
+            },
+            About::Failure | About::Attributes if listed_below(&line, run, prefixes).is_some() => {
+                let Some(path) = listed_below(&line, run, prefixes) else { continue };
+                if line.is_senders() {
+                    paths.unreadable.insert(path.clone());
+                }
+                // One run may undo what another has just begun there; its own job finds out.
+                paths.found.entry(path).or_insert_with(error);
+            }
+            // Gone on the target while it was worked on: another run deleted it, and this one just comes again.
+            About::Failure if line.errno == Some(2) && !line.is_senders() => match find(&line, run, prefixes) {
                 Some(hits) => paths.vanished.extend(hits),
                 None => paths.unattributed = Some(error()),
             },
@@ -177,7 +197,7 @@ fn paths(code: i32, stderr: &[u8], cut: bool, run: &Run, prefixes: &Prefixes) ->
     if cut || (code == 23 && !explained) || (code == 25 && paths.unattributed.is_none()) {
         paths.unattributed.get_or_insert_with(|| JobError::new(Some(code), first_words(stderr)));
     }
-    if code == 24 && paths.vanished.is_empty() && paths.unattributed.is_none() {
+    if code == 24 && !vanished_below && paths.vanished.is_empty() && paths.unattributed.is_none() {
         // Something vanished and its name was lost: everything is looked at again.
         paths.vanished.extend(0..run.entries.len());
     }
@@ -202,6 +222,26 @@ fn find(line: &Line<'_>, run: &Run, prefixes: &Prefixes) -> Option<Vec<usize>> {
     }
     // An absolute name below an unknown directory (ssh to a home directory, a chroot): the end of it decides.
     known.iter().find_map(|path| by_suffix(run, path))
+}
+
+/// The path strictly below an entry of a level or tree run that a message is about, if it names one without doubt.
+fn listed_below(line: &Line<'_>, run: &Run, prefixes: &Prefixes) -> Option<RelPath> {
+    if !matches!(run.kind, RunKind::Level | RunKind::Tree) {
+        return None;
+    }
+    let names = line.names();
+    let mut known = names.iter().flat_map(|name| prefixes.relative(name));
+    let path = known.find(|path| run.entries.iter().any(|entry| entry.path.is_ancestor_of(path)))?;
+    Some(if line.is_senders() { path } else { final_name(&path).unwrap_or(path) })
+}
+
+/// What the temporary file `.name.XXXXXX` was to become.
+fn final_name(path: &RelPath) -> Option<RelPath> {
+    let name = path.name().strip_prefix(b".")?;
+    let (stem, suffix) = name.split_at_checked(name.len().checked_sub(7)?)?;
+    let temporary =
+        !stem.is_empty() && suffix.first() == Some(&b'.') && suffix.iter().skip(1).all(u8::is_ascii_alphanumeric);
+    temporary.then(|| path.parent().map(|parent| parent.join(stem))).flatten()
 }
 
 fn reached(run: &Run, path: &RelPath) -> Vec<usize> {

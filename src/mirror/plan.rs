@@ -55,6 +55,8 @@ pub struct Run {
     /// The least trusting origin allows (`Reconcile`, `Scan`) or forbids (`Write`) the quick check.
     pub origin: Origin,
     pub entries: Vec<Entry>,
+    /// What rsync must neither read nor delete below the entries of a level or tree run.
+    pub skip: Vec<RelPath>,
 }
 
 impl Run {
@@ -73,7 +75,7 @@ impl Run {
     /// Cuts the run into two of about the same length.
     pub fn halves(mut self) -> (Self, Self) {
         let tail = self.entries.split_off(self.entries.len() / 2);
-        let rest = Self { kind: self.kind, origin: self.origin, entries: tail };
+        let rest = Self { kind: self.kind, origin: self.origin, entries: tail, skip: self.skip.clone() };
         // A flat list carries the root only as the parent of its other entries.
         if self.kind == RunKind::Flat && self.entries.iter().all(|entry| entry.path.is_root()) {
             self.kind = RunKind::RootOnly;
@@ -118,7 +120,7 @@ pub fn plan(
     look: &mut dyn FnMut(&RelPath) -> Presence,
 ) -> Plan {
     let mut settled = Vec::new();
-    let mut runs: BTreeMap<(RunKind, Origin), BTreeMap<RelPath, Entry>> = BTreeMap::new();
+    let mut runs = Runs::new();
     let mut bytes: u64 = 0;
     let mut full = false;
     for &index in indices {
@@ -150,9 +152,14 @@ pub fn plan(
         let entry = runs.entry((kind, origin)).or_default().entry(path.clone());
         entry.or_insert_with(|| Entry { path, presence, orphan: false, jobs: Vec::new() }).jobs.push(index);
     }
-    let runs = runs
+    let runs = fold_into_levels(runs)
         .into_iter()
-        .map(|((kind, origin), entries)| Run { kind, origin, entries: entries.into_values().collect() })
+        .map(|((kind, origin), entries)| Run {
+            kind,
+            origin,
+            entries: entries.into_values().collect(),
+            skip: Vec::new(),
+        })
         .collect();
     Plan { runs: fold_root_only(runs), settled }
 }
@@ -194,6 +201,31 @@ fn topmost(path: &RelPath, look: &mut dyn FnMut(&RelPath) -> Presence) -> (RelPa
         }
     }
     (path.clone(), look(path))
+}
+
+/// By kind and origin, the entries of each path.
+type Runs = BTreeMap<(RunKind, Origin), BTreeMap<RelPath, Entry>>;
+
+/// A level run sends the files of its directories anyway: entries that it covers need no run beside it.
+fn fold_into_levels(mut runs: Runs) -> Runs {
+    for origin in [Origin::Scan, Origin::Write] {
+        let Some(mut flat) = runs.remove(&(RunKind::Flat, origin)) else { continue };
+        if let Some(levels) = runs.get_mut(&(RunKind::Level, origin)) {
+            flat.retain(|path, entry| {
+                let level = match levels.get_mut(path) {
+                    Some(level) => Some(level),
+                    // Neither a subdirectory's attributes nor its content are the level's.
+                    None if entry.presence == Presence::Directory => None,
+                    None => path.parent().and_then(|parent| levels.get_mut(&parent)),
+                };
+                level.map(|level| level.jobs.append(&mut entry.jobs)).is_none()
+            });
+        }
+        if !flat.is_empty() {
+            runs.insert((RunKind::Flat, origin), flat);
+        }
+    }
+    runs
 }
 
 /// Every rsync with a list sends the root's attributes too, so that a run for them alone is needed only if there is

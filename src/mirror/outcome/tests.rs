@@ -18,7 +18,7 @@ fn run(kind: RunKind, names: &[&str]) -> Run {
         orphan: false,
         jobs: Vec::new(),
     };
-    Run { kind, origin: Origin::Scan, entries: names.iter().map(entry).collect() }
+    Run { kind, origin: Origin::Scan, entries: names.iter().map(entry).collect(), skip: Vec::new() }
 }
 
 fn read(code: i32, stderr: &str, run: &Run) -> Outcome {
@@ -277,5 +277,30 @@ fn what_vanished_is_looked_at_again() {
     let stderr = "rsync: [sender] opendir \"/data/www/t/x\" failed: Permission denied (13)\n\
                   IO error encountered -- skipping file deletion";
     let Outcome::Paths(paths) = read(23, stderr, &tree) else { panic!() };
-    assert!(paths.deletions_skipped && paths.failed.keys().eq([&0]) && paths.vanished.is_empty());
+    assert!(paths.deletions_skipped && paths.vanished.is_empty());
+    assert!(paths.unreadable.iter().eq([&path("t/x")]));
+}
+
+/// One unreadable file in a tree of a million made the whole tree fail, and be compared again, for ever.
+#[test]
+fn below_a_tree_only_the_paths_that_fail_are_blamed() {
+    let tree = self::run(RunKind::Tree, &["t"]);
+    let stderr = "rsync: [sender] send_files failed to open \"/data/www/t/d/f\": Permission denied (13)\n\
+                  rsync: [receiver] mkstemp \"/sub/t/.g.aB3dEf\" (in m) failed: Operation not permitted (1)\n\
+                  file has vanished: \"/data/www/t/gone\"";
+    let Outcome::Paths(paths) = read(23, stderr, &tree) else { panic!() };
+    assert!(paths.found.keys().eq([&path("t/d/f"), &path("t/g")]), "{:?}", paths.found);
+    assert!(paths.failed.is_empty() && paths.vanished.is_empty() && paths.unattributed.is_none());
+}
+
+/// A tree run with deletions may remove the temporary file of a transfer beside it.
+#[test]
+fn a_temporary_file_that_another_run_deleted_costs_no_attempt() {
+    let stderr = "rsync: [receiver] stat \".a.e5tzr8\" (in m) failed: No such file or directory (2)";
+    let Outcome::Paths(paths) = read(23, stderr, &flat(&["a", "b"])) else { panic!() };
+    assert!(paths.vanished.iter().eq([&0]) && paths.failed.is_empty());
+}
+
+fn path(text: &str) -> RelPath {
+    RelPath::new(text.as_bytes()).unwrap()
 }
