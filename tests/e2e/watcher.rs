@@ -265,6 +265,11 @@ fn l26_a_root_that_is_another_one_at_the_start_wipes_nothing() {
     make_dir(&world.src);
     write(world.src.join("stray"), "in the mount point");
     world.start_daemon(&["-r"]);
+    wait_until(soon(), "the first run to end or to be refused", || {
+        let status = world.cli.status();
+        status.is_idle() || status.targets.iter().all(|target| target.reason.is_some())
+    });
+    nothing_was_deleted(&world);
     status_says(&world, NOT_USABLE);
     nothing_was_deleted(&world);
     fs::remove_dir_all(&world.src).expect("cannot remove the stand-in");

@@ -3,6 +3,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -175,7 +176,9 @@ impl World {
         if super::is_root() {
             // The build directory need not be reachable for nobody.
             let binary = self.base().join("syncq");
-            fs::copy(&self.cli.binary, &binary).expect("cannot copy the binary");
+            // By cp: a descriptor of ours, inherited by a child of another test, would make the copy busy.
+            let copied = Command::new("cp").arg(&self.cli.binary).arg(&binary).status().expect("cannot start cp");
+            assert!(copied.success(), "cannot copy the binary: {copied}");
             self.cli.binary = binary;
             give_to_nobody(self.base());
         }
