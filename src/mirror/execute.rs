@@ -51,7 +51,7 @@ pub struct BatchReport {
     pub last_path: Option<RelPath>,
     /// Failures at paths that no job named: below a level or a subtree.
     pub found: Vec<(RelPath, JobError)>,
-    /// Command lines of runs that failed, for the log; at most [`COMMANDS_FAILED_MAX`].
+    /// Command lines of runs that failed, for the log; at most `COMMANDS_FAILED_MAX`.
     pub commands_failed: Vec<FailedCommand>,
 }
 

@@ -152,7 +152,7 @@ pub fn plan(
         let entry = runs.entry((kind, origin)).or_default().entry(path.clone());
         entry.or_insert_with(|| Entry { path, presence, orphan: false, jobs: Vec::new() }).jobs.push(index);
     }
-    let runs = fold_into_levels(runs)
+    let runs = fold(runs)
         .into_iter()
         .map(|((kind, origin), entries)| Run {
             kind,
@@ -206,8 +206,26 @@ fn topmost(path: &RelPath, look: &mut dyn FnMut(&RelPath) -> Presence) -> (RelPa
 /// By kind and origin, the entries of each path.
 type Runs = BTreeMap<(RunKind, Origin), BTreeMap<RelPath, Entry>>;
 
-/// A level run sends the files of its directories anyway: entries that it covers need no run beside it.
-fn fold_into_levels(mut runs: Runs) -> Runs {
+/// Puts entries that need no run of their own into one that is there anyway. A level run sends the files of its
+/// directories without being told.
+fn fold(mut runs: Runs) -> Runs {
+    // Directories by themselves and deletions have no content that the quick check could miss.
+    if runs.contains_key(&(RunKind::Flat, Origin::Write))
+        && let Some(mut scans) = runs.remove(&(RunKind::Flat, Origin::Scan))
+    {
+        let writes = runs.entry((RunKind::Flat, Origin::Write)).or_default();
+        scans.retain(|path, entry| {
+            let has_content = matches!(entry.presence, Presence::File { .. } | Presence::Other);
+            if !has_content {
+                let known = writes.entry(path.clone());
+                known.or_insert_with(|| Entry { jobs: Vec::new(), ..entry.clone() }).jobs.append(&mut entry.jobs);
+            }
+            has_content
+        });
+        if !scans.is_empty() {
+            runs.insert((RunKind::Flat, Origin::Scan), scans);
+        }
+    }
     for origin in [Origin::Scan, Origin::Write] {
         let Some(mut flat) = runs.remove(&(RunKind::Flat, origin)) else { continue };
         if let Some(levels) = runs.get_mut(&(RunKind::Level, origin)) {
@@ -345,8 +363,9 @@ mod tests {
         let expected = [
             (RunKind::Flat, Origin::Scan, ".", vec![4]),
             (RunKind::Flat, Origin::Scan, "f", vec![2]),
-            (RunKind::Flat, Origin::Scan, "x", vec![0, 3]),
             (RunKind::Flat, Origin::Write, "f2", vec![5]),
+            // A deletion does not care for the quick check.
+            (RunKind::Flat, Origin::Write, "x", vec![0, 3]),
             (RunKind::Tree, Origin::Scan, "d", vec![1]),
         ];
         assert_eq!(shown(&plan), expected.map(|(kind, origin, path, jobs)| (kind, origin, path.to_owned(), jobs)));

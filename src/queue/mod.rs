@@ -1,6 +1,6 @@
 //! The durable job queue: one job per target and path, added by changes, removed only by a confirmed run.
 //!
-//! Theory of operation. All jobs are in memory, in one [`TargetQueue`] per target; the store holds a copy of each that
+//! Theory of operation. All jobs are in memory, in one `TargetQueue` per target; the store holds a copy of each that
 //! survives the process. [`Queue::enqueue`] and [`Queue::finish`] change memory and note what became dirty; one
 //! committer thread turns what has gathered into a single atomic, durable batch, and so on without a pause, so that a
 //! commit costs the more jobs the less each of them. Claiming does not wait for the disk: running a job early is

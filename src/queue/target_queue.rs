@@ -75,6 +75,8 @@ enum State {
 /// A change that arrived while its path was in flight.
 #[derive(Debug, Clone, Copy)]
 struct Newer {
+    scope: Scope,
+    origin: Origin,
     since: Timestamp,
     /// Wait until then for more; `None` to run at once.
     due: Option<Timestamp>,
@@ -142,21 +144,11 @@ fn lane_index(lane: Lane) -> usize {
     }
 }
 
-/// Jobs of one class may share an rsync run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Class {
-    IgnoreTimes,
-    QuickCheck,
-    Recursive,
-}
-
 impl Slot {
-    fn class(&self) -> Class {
-        match (self.scope, self.origin) {
-            (Scope::Subtree, _) => Class::Recursive,
-            (_, Origin::Write) => Class::IgnoreTimes,
-            _ => Class::QuickCheck,
-        }
+    /// What is to be done in all, the run under way included: what the store has to keep.
+    fn all_of_it(&self) -> (Scope, Origin) {
+        let newer = self.newer.filter(|_| self.is_running());
+        newer.map_or((self.scope, self.origin), |newer| (self.scope.max(newer.scope), self.origin.max(newer.origin)))
     }
 
     fn is_running(&self) -> bool {
@@ -170,12 +162,13 @@ impl Slot {
             State::Waiting { due, .. } => (JobState::Waiting, due),
             State::Failed => (JobState::Failed, Timestamp::ZERO),
         };
+        let (scope, origin) = self.all_of_it();
         Job {
             id: self.id,
             target,
             path: path.clone(),
-            scope: self.scope,
-            origin: self.origin,
+            scope,
+            origin,
             state,
             generation: self.generation,
             queued_at: self.queued_at,
@@ -288,9 +281,12 @@ impl TargetQueue {
     fn merge(&mut self, path: &RelPath, scope: Scope, change: &Change, now: Timestamp) {
         let policy = self.policy;
         let Some(slot) = self.jobs.get_mut(path) else { return };
-        let record_changes = scope > slot.scope || change.origin > slot.origin;
-        slot.scope = slot.scope.max(scope);
-        slot.origin = slot.origin.max(change.origin);
+        let before = slot.all_of_it();
+        let record_changes = scope > before.0 || change.origin > before.1;
+        if !slot.is_running() {
+            slot.scope = slot.scope.max(scope);
+            slot.origin = slot.origin.max(change.origin);
+        }
         slot.changed_at = now;
         slot.echo = false;
         let settles_at = match change.settle {
@@ -306,8 +302,10 @@ impl TargetQueue {
                     Some(Newer { due: Some(due), .. }) if !quiet => settles_at.map(|at| at.min(due)),
                     _ => settles_at,
                 };
-                let since = slot.newer.map_or(now, |newer| newer.since);
-                slot.newer = Some(Newer { since, due });
+                let (scope, origin, since) = slot.newer.map_or((scope, change.origin, now), |newer| {
+                    (newer.scope.max(scope), newer.origin.max(change.origin), newer.since)
+                });
+                slot.newer = Some(Newer { scope, origin, since, due });
                 None
             }
             // Placed anew, since a wider scope may ask for the other lane.
@@ -389,32 +387,46 @@ impl TargetQueue {
     /// Takes up to `jobs_max` jobs that may run together in one batch, oldest first, and marks them running.
     pub fn claim(&mut self, lane: Lane, jobs_max: usize, now: Timestamp) -> Vec<ClaimedJob> {
         self.promote(now);
-        let mut class = None;
-        let mut chosen: Vec<(u64, RelPath)> = Vec::new();
+        let mut recursive = None;
+        let mut chosen: Vec<RelPath> = Vec::new();
         let Some(ready) = self.ready.get(lane_index(lane)) else { return Vec::new() };
         let mut limit = jobs_max;
-        for (&seq, path) in ready {
+        for path in ready.values() {
             if chosen.len() >= limit {
                 break;
             }
             let Some(slot) = self.jobs.get(path) else { continue };
-            if class.is_some_and(|class| class != slot.class()) || self.is_blocked(path, slot) {
+            let is_subtree = slot.scope == Scope::Subtree;
+            if recursive.is_some_and(|recursive| recursive != is_subtree) || self.is_blocked(path, slot) {
                 continue;
             }
-            if class.is_none() {
-                class = Some(slot.class());
-                // Large files go out one a run, beside each other; subtrees share a run.
-                if lane == Lane::Large && slot.class() != Class::Recursive {
-                    limit = 1;
-                }
+            // Large files go out one a run, beside each other; subtrees share a run.
+            if recursive.replace(is_subtree).is_none() && lane == Lane::Large && !is_subtree {
+                limit = 1;
             }
-            chosen.push((seq, path.clone()));
+            chosen.push(path.clone());
         }
-        chosen.into_iter().filter_map(|(seq, path)| self.start(lane, seq, path)).collect()
+        if lane == Lane::Small {
+            self.add_parents(&mut chosen);
+        }
+        chosen.into_iter().filter_map(|path| self.start(path)).collect()
     }
 
-    fn start(&mut self, lane: Lane, seq: u64, path: RelPath) -> Option<ClaimedJob> {
-        self.ready.get_mut(lane_index(lane))?.remove(&seq);
+    /// Takes along the directories whose times wait to go with what changed in them.
+    fn add_parents(&self, chosen: &mut Vec<RelPath>) {
+        let waits = |path: &RelPath| {
+            self.jobs.get(path).is_some_and(|slot| {
+                slot.scope == Scope::Entry
+                    && matches!(slot.state, State::Waiting { why: Wait::Settling, .. })
+                    && !self.is_blocked(path, slot)
+            })
+        };
+        let parents: BTreeSet<RelPath> = chosen.iter().filter_map(RelPath::parent).filter(waits).collect();
+        chosen.extend(parents);
+    }
+
+    fn start(&mut self, path: RelPath) -> Option<ClaimedJob> {
+        self.unplace(&path);
         let slot = self.jobs.get_mut(&path)?;
         slot.state = State::Running { claimed: slot.generation };
         slot.echo = false;
@@ -465,15 +477,24 @@ impl TargetQueue {
         let Some(slot) = self.jobs.get_mut(path) else { return };
         let State::Running { claimed } = slot.state else { return };
         let newer = slot.newer.take().filter(|_| slot.generation > claimed);
+        let is_write = slot.origin == Origin::Write && slot.scope == Scope::Entry;
+        if let Some(newer) = newer
+            && verdict != Verdict::Done
+        {
+            slot.scope = slot.scope.max(newer.scope);
+            slot.origin = slot.origin.max(newer.origin);
+        }
         match verdict {
             Verdict::Done => {
+                slot.lane = Lane::Small;
                 slot.attempts = 0;
                 slot.looks = 0;
                 let had_error = slot.last_error.take().is_some();
-                let is_write = slot.origin == Origin::Write && slot.scope == Scope::Entry;
                 let hot_until =
                     if is_write { self.sent.note(path, self.policy.hot_interval.max(took), now) } else { None };
                 if let Some(newer) = newer {
+                    slot.scope = newer.scope;
+                    slot.origin = newer.origin;
                     slot.queued_at = newer.since;
                     slot.seq = 0;
                     let due = newer.due.max(hot_until);

@@ -134,14 +134,36 @@ fn released_jobs_keep_their_place_and_count_no_attempt() {
     assert_eq!(bench.small(), ["a", "b"]);
 }
 
+/// A new file cost two runs: one for its directory's times as soon as it was created, one for the file.
 #[test]
-fn writes_and_scans_do_not_share_a_run() {
+fn a_directorys_times_go_out_with_what_changed_in_it() {
     let mut bench = Bench::new();
-    bench.write("a");
-    bench.scan("b", Scope::Entry);
-    bench.write("c");
-    assert_eq!(bench.small(), ["a", "c"]);
-    assert_eq!(bench.small(), ["b"]);
+    let times = Change { settle: Settle::Within(SOON), ..Change::scan(path("d"), Scope::Entry) };
+    bench.add(times.clone());
+    assert!(bench.small().is_empty());
+    bench.write("d/f");
+    assert_eq!(bench.small(), ["d/f", "d"]);
+    bench.done("d/f");
+    bench.done("d");
+    bench.add(times);
+    bench.wait(5_000);
+    assert_eq!(bench.small(), ["d"], "or alone, if nothing comes");
+}
+
+/// A directory that was being filled was listed as a whole again by every batch.
+#[test]
+fn what_a_run_has_done_is_not_done_again_for_a_smaller_change() {
+    let mut bench = Bench::new();
+    bench.add(fresh_dir("d"));
+    assert_eq!(bench.small(), ["d"]);
+    bench.scan("d", Scope::Entry);
+    assert_eq!(bench.job("d").scope, Scope::Children, "a crash now still needs all of it");
+    bench.done("d");
+    assert_eq!((bench.job("d").scope, bench.job("d").origin), (Scope::Entry, Origin::Scan));
+    assert_eq!(bench.small(), ["d"]);
+    bench.write("d");
+    bench.failed("d");
+    assert_eq!(bench.job("d").origin, Origin::Write, "what failed is still to be done");
 }
 
 #[test]
@@ -153,7 +175,7 @@ fn a_directory_is_not_touched_while_something_below_is_in_flight() {
     bench.scan("", Scope::Entry);
     assert!(bench.small().is_empty());
     bench.done("d/f");
-    assert_eq!(bench.small(), ["d"]);
+    assert_eq!(bench.small(), ["d", "."]);
 }
 
 #[test]

@@ -13,6 +13,10 @@ use crate::model::Settle;
 /// `IN_CLOSE_WRITE` or `IN_MODIFY` before or soon after.
 pub const UNWRITTEN_QUIET: Duration = Duration::from_millis(100);
 
+/// How long the new times of a directory whose listing changed may wait for the run that sends the entry concerned: the
+/// two go out together then.
+pub const TIMES_WAIT: Duration = Duration::from_millis(100);
+
 /// When a name that has just come into being is complete; `None` if that is not reported.
 pub fn created(settings: &WatchSettings, look: Look) -> Option<Settle> {
     if !look.is_plain || settings.events.create_file {

@@ -355,7 +355,11 @@ impl Tracker {
     /// The listing of the directory that holds the entry changed, and with it that directory's time.
     fn touch(&mut self, entry: &Entry<'_>) {
         if !self.table.is_silent(entry.dir) {
-            self.gather.add(Change::scan(entry.parent.clone(), Scope::Entry), Presence::There);
+            let times = Change {
+                settle: Settle::Within(policy::TIMES_WAIT),
+                ..Change::scan(entry.parent.clone(), Scope::Entry)
+            };
+            self.gather.add(times, Presence::There);
         }
     }
 

@@ -15,6 +15,7 @@ use crate::filter::Filter;
 use crate::model::{Change, RelPath, Scope, Settle};
 use crate::watch::Notice;
 use crate::watch::event::RawEvent;
+use crate::watch::policy::TIMES_WAIT;
 use crate::watch::policy::UNWRITTEN_QUIET;
 use crate::watch::table::Wd;
 
@@ -34,8 +35,13 @@ fn fresh(at: &str) -> Change {
     Change { scope: Scope::Children, fresh: true, ..Change::write(path(at)) }
 }
 
+/// A directory whose listing changed, and with it its times.
+fn times(at: &str) -> Change {
+    Change { settle: Settle::Within(TIMES_WAIT), ..entry(at) }
+}
+
 fn root() -> Change {
-    Change::scan(RelPath::root(), Scope::Entry)
+    times("")
 }
 
 #[test]
@@ -53,11 +59,11 @@ fn an_overflow_watches_everything_again_and_then_reports_everything() {
 fn a_written_file_is_reported_once_with_its_directory() {
     let mut driver = Driver::new(|root| fs::create_dir(root.join("d")).unwrap());
     fs::write(driver.root.join("d/f"), "1").unwrap();
-    assert_eq!(driver.report(), [entry("d"), write("d/f")]);
+    assert_eq!(driver.report(), [times("d"), write("d/f")]);
     fs::write(driver.root.join("d/f"), "2").unwrap();
     assert_eq!(driver.report(), [write("d/f")], "the listing of the directory did not change");
     fs::remove_file(driver.root.join("d/f")).unwrap();
-    assert_eq!(driver.report(), [entry("d"), entry("d/f")]);
+    assert_eq!(driver.report(), [times("d"), entry("d/f")]);
 }
 
 #[test]
@@ -124,7 +130,7 @@ fn a_renamed_directory_keeps_its_watches_and_is_reported_whole() {
     let before = driver.tracker.table().snapshot();
     fs::rename(driver.root.join("d1"), driver.root.join("d3")).unwrap();
     fs::write(driver.root.join("d3/sub/f"), "1").unwrap();
-    assert_eq!(driver.report(), [root(), entry("d3/sub"), write("d3/sub/f"), subtree("d3"), entry("d1")]);
+    assert_eq!(driver.report(), [root(), times("d3/sub"), write("d3/sub/f"), subtree("d3"), entry("d1")]);
     let after = driver.tracker.table().snapshot();
     assert_eq!(after[&path("d3/sub")], before[&path("d1/sub")]);
     driver.check_table();
@@ -184,7 +190,7 @@ fn a_directory_deleted_and_made_again_is_fresh() {
     assert!(reported.contains(&fresh("d")), "{reported:?}");
     driver.check_table();
     fs::write(driver.root.join("d/f"), "1").unwrap();
-    assert_eq!(driver.report(), [entry("d"), write("d/f")]);
+    assert_eq!(driver.report(), [times("d"), write("d/f")]);
 }
 
 #[test]
