@@ -17,6 +17,7 @@ mod sysctl;
 mod view;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,17 +32,21 @@ use root::RootRuntime;
 use signals::{SignalThread, Stop};
 use view::{NamedTarget, Phase, View};
 
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SystemClock, monotonic};
 use crate::control::{ControlServer, DaemonState, Inspect};
 use crate::filter::Filter;
 use crate::mirror::{self, DispatchSettings, Executor, Limits, RootIdentity, TargetContext};
 use crate::model::TargetId;
 use crate::queue::Queue;
 use crate::schedule::Scheduler;
+use crate::store::StoreError;
 use crate::store::sled::{FreshReason, Opened, SledStore};
 
 /// How often roots and schedules are looked at.
 const TICK: Duration = Duration::from_secs(1);
+/// How long a start waits for the store's lock, and how often it looks.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_POLL: Duration = Duration::from_millis(20);
 /// How long a stop waits for the store.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -82,7 +87,7 @@ impl Daemon {
     fn start(options: &Options) -> Result<Self> {
         mirror::find_rsync()?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let (store, opened) = SledStore::open(&options.state_dir, clock.now())?;
+        let (store, opened) = open_store(&options.state_dir, clock.as_ref())?;
         log_opened(&opened);
         let pid_file = PidFile::create(&options.state_dir).context("cannot write the pid file")?;
         // Absolute, so that a daemon started from elsewhere knows it again.
@@ -229,6 +234,17 @@ impl Daemon {
         }
         self.control.stop();
         info!("stopped");
+    }
+}
+
+/// Opens the store. A `syncq status` or `list` that looks into it at this moment lets go of it soon.
+fn open_store(state_dir: &Path, clock: &dyn Clock) -> Result<(SledStore, Opened), StoreError> {
+    let begun = monotonic();
+    loop {
+        match SledStore::open(state_dir, clock.now()) {
+            Err(StoreError::Locked { .. }) if begun.elapsed() < LOCK_PATIENCE => std::thread::sleep(LOCK_POLL),
+            result => return result,
+        }
     }
 }
 

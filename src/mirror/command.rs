@@ -62,8 +62,6 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
     }
     if listing && deletes {
         add("--delete");
-        // A transfer that runs beside this one may be keeping its data there.
-        add(&format!("--filter=P {PARTIAL_DIR}/"));
     }
     if run.kind == RunKind::RootOnly {
         add("--exclude=/*");
@@ -78,7 +76,10 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
         add("--mkpath");
     }
     let resumes = ["--partial", "--partial-dir", "--inplace", "--append", "--append-verify", "--delay-updates", "-P"];
-    if mode.lane == Lane::Large && !params.iter().any(|param| resumes.iter().any(|option| is_option(param, option))) {
+    if mode.lane == Lane::Large
+        && !listing
+        && !params.iter().any(|param| resumes.iter().any(|option| is_option(param, option)))
+    {
         add(&format!("--partial-dir={PARTIAL_DIR}"));
     }
     if mode.dry {

@@ -68,6 +68,12 @@ const KNOWN: &[Known] = &[
         "add this machine to `hosts allow` of the module",
     ),
     known(
+        "@ERROR: chroot failed",
+        Unavailable,
+        "the module's directory is missing on the server",
+        "mount or create the module's `path` on the server",
+    ),
+    known(
         "@ERROR: chdir failed",
         Unavailable,
         "the module's directory is missing on the server",

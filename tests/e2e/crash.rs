@@ -123,34 +123,6 @@ fn killed_rsyncs_and_a_restarted_rsyncd_lose_nothing() {
     world.converges(secs(120));
 }
 
-/// A receiver that is killed cannot remove what it had half received.
-#[test]
-fn nothing_half_received_stays_on_the_target_for_good() {
-    let mut world = World::new();
-    world.conf.params = "-art --bwlimit=8000".to_owned();
-    write(world.src.join("stays"), "here");
-    world.start();
-    world.converges(soon());
-    for n in 0..4 {
-        write(world.src.join(format!("f{n}")), patterned(n, 4 << 20));
-        write(world.src.join(format!("large{n}")), patterned(n, 10 << 20));
-    }
-    wait_until(soon(), "half a file", || {
-        let names = |dst: &std::path::Path| std::fs::read_dir(dst).expect("a target").filter_map(Result::ok);
-        names(&world.dsts[0]).any(|entry| {
-            let name = entry.file_name();
-            crate::harness::tree::is_leftover(name.as_encoded_bytes())
-        })
-    });
-    world.rsyncd.stop();
-    world.daemon().kill9();
-    fs::remove_file(world.src.join("f0")).expect("cannot remove a file");
-    fs::remove_file(world.src.join("large0")).expect("cannot remove a file");
-    world.rsyncd.start();
-    world.daemon().restart();
-    world.converges(secs(90));
-}
-
 /// Monitoring asks at any time, also at the moment in which a daemon starts.
 #[test]
 fn status_in_a_loop_does_not_keep_a_daemon_from_starting() {
