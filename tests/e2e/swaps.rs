@@ -53,6 +53,8 @@ fn l23_every_kind_becomes_every_other() {
 fn l23_swaps_in_quick_succession_end_equal() {
     let kinds: [fn(&Path); 3] = [become_file, become_dir, become_link];
     let mut world = World::new();
+    // A test of their own.
+    world.compare.leftovers = false;
     write(world.src.join("stays"), "here");
     world.start();
     let mut rng = fastrand::Rng::with_seed(23);
@@ -64,6 +66,21 @@ fn l23_swaps_in_quick_succession_end_equal() {
         }
         std::thread::sleep(Duration::from_millis(rng.u64(0..25)));
     }
+    world.converges(soon());
+}
+
+/// The sender opens a directory where it listed a file, and the receiver keeps what it got as a partial file.
+#[test]
+fn a_file_that_becomes_a_directory_under_a_run_leaves_nothing_behind() {
+    let mut world = World::new();
+    world.conf.params = "-art --bwlimit=4000".to_owned();
+    write(world.src.join("a"), patterned(1, 6 << 20));
+    write(world.src.join("f"), patterned(2, 40_000));
+    world.start();
+    wait_until(soon(), "the first file to be on its way", || {
+        fs::read_dir(&world.dsts[0]).is_ok_and(|mut entries| entries.next().is_some())
+    });
+    become_dir(&world.src.join("f"));
     world.converges(soon());
 }
 
