@@ -176,11 +176,14 @@ fn paths(code: i32, stderr: &[u8], cut: bool, run: &Run, prefixes: &Prefixes) ->
                 // One run may undo what another has just begun there; its own job finds out.
                 paths.found.entry(path).or_insert_with(error);
             }
-            // Gone on the target while it was worked on: another run deleted it, and this one just comes again.
-            About::Failure if line.errno == Some(2) && !line.is_senders() => match find(&line, run, prefixes) {
-                Some(hits) => paths.vanished.extend(hits),
-                None => paths.unattributed = Some(error()),
-            },
+            // Gone, or there already, on the target while it was worked on: another run did that, and this one just comes
+            // again.
+            About::Failure if matches!(line.errno, Some(2 | 17)) && !line.is_senders() => {
+                match find(&line, run, prefixes) {
+                    Some(hits) => paths.vanished.extend(hits),
+                    None => paths.unattributed = Some(error()),
+                }
+            }
             About::Failure | About::Attributes => match find(&line, run, prefixes) {
                 Some(hits) => {
                     for hit in hits {

@@ -106,6 +106,19 @@ impl<'a> Line<'a> {
     /// Everything in the line that may be the name it is about, likeliest first, decoded.
     pub fn names(&self) -> Vec<Vec<u8>> {
         let mut names = Vec::new();
+        // What follows the arrow of a symbolic link is its target, and no path of ours.
+        let link = find(self.bytes, b"symlink \"").map(|at| self.bytes.get(at + 9..).unwrap_or_default());
+        if let Some(inner) = link {
+            let ends = [find(inner, b"\" (in "), find(inner, b"\" -> \"")];
+            return ends
+                .into_iter()
+                .flatten()
+                .min()
+                .and_then(|end| inner.get(..end))
+                .map(unescape)
+                .into_iter()
+                .collect();
+        }
         if let Some(open) = find(self.bytes, b"\"") {
             let inner = self.bytes.get(open + 1..).unwrap_or_default();
             // A quote may be part of the name: try every closing one from the last.
@@ -199,6 +212,7 @@ mod tests {
             (r#"rsync: [generator] delete_file: unlink(ro/g) failed) failed: Permission denied (13)"#, "ro/g) failed"),
             (r#"rsync: [generator] rename "/d/.z.10107" -> ""/d/z"" failed: Operation not permitted (1)"#, "/d/z"),
             (r#"rsync: [generator] symlink "/d/l" -> "t" failed: Permission denied (13)"#, "/d/l"),
+            (r#"rsync: [generator] symlink "/l5" (in m) -> "a"b" failed: File exists (17)"#, "/l5"),
             ("could not make way for new regular file: a", "a"),
             ("could not make way for new directory: z: y", "z: y"),
             ("cannot delete non-empty directory: mx", "mx"),
