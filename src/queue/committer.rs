@@ -1,7 +1,10 @@
 //! The one thread that writes the store: takes what has become dirty, commits it as one batch, and begins again.
 //!
-//! Group commit needs no timer: while one batch is being flushed, the next gathers. A failed commit takes nothing away:
-//! its operations are dirty again and are tried after a pause, from the state that memory has by then.
+//! While one batch is being flushed the next gathers, and then for twice as long as that took: a disk that is slow, or
+//! busy with the files that are being mirrored, is not kept busier by many small commits, and a job that is done by
+//! then never touches it. Whoever waits for the disk ([`Queue::flush`](super::Queue::flush)) ends the pause. A failed
+//! commit takes nothing away: its operations are dirty again and are tried after a pause, from the state that memory
+//! has by then.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -10,9 +13,13 @@ use std::time::Duration;
 
 use log::{error, info};
 
-use super::Shared;
+use super::{Shared, State};
+use crate::clock::monotonic;
 use crate::store::{COMMIT_OPS_MAX, Op, Store};
 
+/// The shortest and the longest pause after a commit.
+const GATHER_MIN: Duration = Duration::from_millis(5);
+const GATHER_MAX: Duration = Duration::from_millis(100);
 /// The pause after a failed commit.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -50,7 +57,9 @@ fn run(shared: &Shared, mut store: Box<dyn Store>) {
             state.commit_under_way = true;
             state.take_dirty(COMMIT_OPS_MAX)
         };
+        let begun = monotonic();
         let result = store.commit(&ops);
+        let gather = (begun.elapsed() * 2).clamp(GATHER_MIN, GATHER_MAX);
         let stats = store.stats();
         let mut state = shared.lock();
         state.commit_under_way = false;
@@ -64,6 +73,13 @@ fn run(shared: &Shared, mut store: Box<dyn Store>) {
                     info!("the store can be written again");
                 }
                 shared.committed.notify_all();
+                let hurried = |state: &mut State| state.flushing > 0 || shared.closing.load(Ordering::SeqCst);
+                drop(
+                    shared
+                        .dirty
+                        .wait_timeout_while(state, gather, |state| !hurried(state))
+                        .unwrap_or_else(PoisonError::into_inner),
+                );
             }
             Err(failure) => {
                 state.restore_dirty(ops);

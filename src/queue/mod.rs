@@ -107,6 +107,8 @@ struct State {
     store_error: Option<String>,
     store_stats: StoreStats,
     commit_under_way: bool,
+    /// How many callers wait for the disk.
+    flushing: usize,
     random: fastrand::Rng,
 }
 
@@ -203,6 +205,7 @@ impl Queue {
             store_error: None,
             store_stats: store.stats(),
             commit_under_way: false,
+            flushing: 0,
             random: fastrand::Rng::new(),
         };
         let shared = Arc::new(Shared {
@@ -403,14 +406,17 @@ impl Queue {
 
     /// Waits until everything noted before is on disk, at most `timeout`. Returns whether it is.
     pub fn flush(&self, timeout: Duration) -> bool {
-        let state = self.shared.lock();
-        let (state, _) = self
+        let mut state = self.shared.lock();
+        state.flushing += 1;
+        self.shared.dirty.notify_all();
+        let (mut state, _) = self
             .shared
             .committed
             .wait_timeout_while(state, timeout, |state| {
                 (state.dirty_len() > 0 || state.commit_under_way) && !self.shared.closing.load(Ordering::SeqCst)
             })
             .unwrap_or_else(PoisonError::into_inner);
+        state.flushing = state.flushing.saturating_sub(1);
         state.dirty_len() == 0
     }
 
