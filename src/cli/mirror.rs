@@ -52,6 +52,9 @@ pub struct MirrorArgs {
     /// At most this many rsyncs at a time [default: 10]
     #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true)]
     threads: Option<i64>,
+    /// Mirror SRC even if it is another directory than the last time
+    #[arg(long)]
+    accept_root: bool,
     /// Where jobs are kept [default: one per SRC]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
@@ -84,8 +87,7 @@ pub fn run(args: MirrorArgs) -> Result<ExitCode, CliError> {
     let ran = crate::daemon::run(Options {
         roots: roots.into_iter().map(|root| RootOptions { root, settings: Settings::default() }).collect(),
         threads,
-        // A destination may have changed while nobody watched.
-        reconcile_at_start: true,
+        accept_root: args.accept_root,
         state_dir,
         sources: Vec::new(),
         on_ready: Some(Box::new(move |inspect| {

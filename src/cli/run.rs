@@ -20,7 +20,7 @@ pub struct RunArgs {
     /// Configuration file; may be given several times [default: confxml.xml]
     #[arg(short = 'o', long = "config", value_name = "CONF")]
     config: Vec<PathBuf>,
-    /// Compare every target in full at the start
+    /// As in sersync; every start compares all targets in full
     #[arg(short = 'r', long)]
     reconcile: bool,
     /// Run in the background; returns when the daemon is ready
@@ -32,6 +32,9 @@ pub struct RunArgs {
     /// Only run this plugin for every change, and no rsync
     #[arg(short = 'm', long, value_name = "PLUGIN")]
     plugin: Option<String>,
+    /// Mirror a watched directory that is another one than the last time
+    #[arg(long)]
+    accept_root: bool,
     /// Where jobs are kept [default: one per configuration file]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
@@ -88,7 +91,7 @@ pub fn run(args: RunArgs, command_line: &[OsString]) -> Result<ExitCode, CliErro
     crate::daemon::run(Options {
         roots: loaded.roots,
         threads,
-        reconcile_at_start: args.reconcile,
+        accept_root: args.accept_root,
         state_dir,
         sources: files,
         on_ready: Some(Box::new(move |_| {

@@ -108,12 +108,21 @@ impl Daemon {
         let mut scheduler = Scheduler::default();
         let mut roots = Vec::new();
         let mut named = Vec::new();
+        let mut accepted = Vec::new();
         let mut contexts = BTreeMap::new();
         for (index, root_options) in options.roots.iter().enumerate() {
             let RootOptions { root, settings } = root_options;
             let filter = Arc::new(Filter::new(&root.excludes, root.legacy_hidden)?);
-            let identity = RootIdentity::of(&root.path)
+            let seen = RootIdentity::of(&root.path)
                 .with_context(|| format!("cannot use the watched directory {}", root.path.display()))?;
+            let identity = match queue.root_mark(&root.path) {
+                // Another directory in its place is most likely a mount point whose disk is missing: better to wait.
+                Some(mark) if mark != seen.mark() && !options.accept_root => RootIdentity::remembered(mark),
+                _ => seen,
+            };
+            if options.accept_root {
+                accepted.push((&root.path, seen.mark()));
+            }
             let limits = Limits { large_file_bytes: settings.large_file_bytes, ..Limits::default() };
             let mut ids: Vec<TargetId> = Vec::new();
             for target in &root.targets {
@@ -135,6 +144,9 @@ impl Daemon {
             }
             let settle = (settings.quiet_period, settings.hot_interval);
             roots.push(Arc::new(RootRuntime::new(root.clone(), ids, filter, identity, settle, Arc::clone(&queue))));
+        }
+        for (path, mark) in accepted {
+            queue.set_root_mark(path, mark);
         }
         log_forgotten_targets(&queue, &named);
 

@@ -35,8 +35,8 @@ pub struct Options {
     pub roots: Vec<RootOptions>,
     /// At most this many rsyncs at a time, over all targets.
     pub threads: usize,
-    /// Compare every target in full at the start (`-r`).
-    pub reconcile_at_start: bool,
+    /// Take a root as it is, even if it is another directory than the last time.
+    pub accept_root: bool,
     /// Created if it is missing, and locked.
     pub state_dir: PathBuf,
     /// The configuration files that `roots` come from, for `status`. Empty with `syncq mirror`.
@@ -49,7 +49,7 @@ impl fmt::Debug for Options {
         f.debug_struct("Options")
             .field("roots", &self.roots)
             .field("threads", &self.threads)
-            .field("reconcile_at_start", &self.reconcile_at_start)
+            .field("accept_root", &self.accept_root)
             .field("state_dir", &self.state_dir)
             .field("sources", &self.sources)
             .finish_non_exhaustive()

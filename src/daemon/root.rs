@@ -45,6 +45,8 @@ struct State {
     watching: Watching,
     /// Why nothing is sent, if so.
     suspended: Option<String>,
+    /// The store knows which directory this is.
+    remembered: bool,
 }
 
 impl RootRuntime {
@@ -82,7 +84,11 @@ impl RootRuntime {
         match Watcher::start(settings, sink) {
             Ok(watcher) => {
                 info!("watch path is: {} ({} directories)", self.path().display(), watcher.stats().watches);
-                self.lock().watching = Watching::On(watcher);
+                let remembered = self.remember();
+                let mut state = self.lock();
+                state.watching = Watching::On(watcher);
+                state.remembered |= remembered;
+                drop(state);
                 self.reconcile();
                 Ok(())
             }
@@ -124,8 +130,19 @@ impl RootRuntime {
                 }
                 self.queue.hurry(&self.targets);
             }
+            (None, Ok(())) if !state.remembered => state.remembered = self.remember(),
             _ => {}
         }
+    }
+
+    /// Notes in the store which directory this is, and returns whether it did. An empty one may be a mount point: what
+    /// counts is the one with something in it.
+    fn remember(&self) -> bool {
+        let counts = self.identity.check(self.path()).is_ok() && !is_empty(self.path());
+        if counts {
+            self.queue.set_root_mark(self.path(), self.identity.mark());
+        }
+        counts
     }
 
     /// Why nothing is sent, if so.
@@ -149,11 +166,16 @@ impl RootRuntime {
     }
 
     pub fn stop(&self) {
+        self.remember();
         let watching = std::mem::take(&mut self.lock().watching);
         if let Watching::On(watcher) = watching {
             watcher.stop();
         }
     }
+}
+
+fn is_empty(dir: &Path) -> bool {
+    std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 /// Passes on what the watcher finds. Its own type, so that the root is no part of the watcher's surface.

@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::UNIX_EPOCH;
 
 use super::outcome::Prefixes;
 use super::plan::{Deletion, Limits};
@@ -12,13 +13,13 @@ use super::program::Program;
 use super::run::RSYNC;
 use super::trouble::{Fallback, trouble};
 use crate::filter::Filter;
-use crate::model::{Target, TargetTrouble, TroubleClass};
+use crate::model::{RootMark, Target, TargetTrouble, TroubleClass};
 
-/// Which directory a root is, whatever its name: its device and inode.
+/// Which directory a root is, whatever its name: its mark and, once it has been seen, its device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RootIdentity {
-    pub device: u64,
-    pub inode: u64,
+    device: Option<u64>,
+    mark: RootMark,
 }
 
 impl RootIdentity {
@@ -28,18 +29,29 @@ impl RootIdentity {
         if !found.is_dir() {
             return Err(io::ErrorKind::NotADirectory.into());
         }
-        Ok(Self { device: found.dev(), inode: found.ino() })
+        let born = found.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok());
+        let born_ns = born.and_then(|born| u64::try_from(born.as_nanos()).ok());
+        Ok(Self { device: Some(found.dev()), mark: RootMark { inode: found.ino(), born_ns } })
+    }
+
+    /// The directory that had this mark in an earlier run, on whatever device it is today.
+    pub fn remembered(mark: RootMark) -> Self {
+        Self { device: None, mark }
+    }
+
+    pub fn mark(&self) -> RootMark {
+        self.mark
     }
 
     /// Whether `root` still is this directory. An unmounted or replaced source would otherwise read as one in which
     /// everything was deleted.
     pub fn check(&self, root: &Path) -> Result<(), TargetTrouble> {
         let meaning = match Self::of(root) {
-            Ok(now) if now == *self => return Ok(()),
-            Ok(_) => "the source directory was replaced by another one",
+            Ok(now) if now.mark == self.mark && (self.device.is_none() || now.device == self.device) => return Ok(()),
+            Ok(_) => "another directory has taken the place of the source",
             Err(_) => "the source directory is missing",
         };
-        let hint = "mount or restore it; restart syncq to accept another directory in its place";
+        let hint = "mount or restore it, or accept the other directory: restart syncq with --accept-root";
         Err(trouble(TroubleClass::Source, None, meaning, &root.display().to_string(), hint))
     }
 }

@@ -17,5 +17,5 @@ pub use change::{Change, Settle};
 pub use job::{Generation, Job, JobError, JobId, JobState, Origin, Scope};
 pub use path::{PathError, RelPath, below_range};
 pub use settings::Settings;
-pub use target::{Destination, EventSwitches, Root, Schedule, Target, TargetId, TransferOptions};
+pub use target::{Destination, EventSwitches, Root, RootMark, Schedule, Target, TargetId, TransferOptions};
 pub use time::Timestamp;

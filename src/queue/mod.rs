@@ -30,8 +30,8 @@ use target_queue::TargetQueue;
 
 use crate::clock::Clock;
 use crate::model::{
-    Change, ClaimedJob, Destination, Job, JobError, JobId, JobState, Lane, RelPath, TargetId, TargetTrouble, Timestamp,
-    TroubleClass, Verdict,
+    Change, ClaimedJob, Destination, Job, JobError, JobId, JobState, Lane, RelPath, RootMark, TargetId, TargetTrouble,
+    Timestamp, TroubleClass, Verdict,
 };
 use crate::store::{Contents, Op, Store, StoreError, StoreStats, TargetRecord};
 use std::os::unix::ffi::OsStrExt;
@@ -232,12 +232,30 @@ impl Queue {
             return (known.id, false);
         }
         let id = TargetId(state.records.iter().map(|record| record.id.0 + 1).max().unwrap_or(1));
-        let record = TargetRecord { id, root: root.to_vec(), destination };
+        let record = TargetRecord { id, root: root.to_vec(), destination, root_mark: None };
         state.records.push(record.clone());
         state.new_records.push(record);
         state.targets.entry(id).or_insert_with(|| TargetQueue::new(id)).policy = policy;
         self.shared.dirty.notify_all();
         (id, true)
+    }
+
+    /// Which directory `root` was when it was last mirrored, if it ever was.
+    pub fn root_mark(&self, root: &Path) -> Option<RootMark> {
+        let state = self.shared.lock();
+        state.records.iter().filter(|record| record.root == root.as_os_str().as_bytes()).find_map(|r| r.root_mark)
+    }
+
+    /// Remembers which directory `root` is.
+    pub fn set_root_mark(&self, root: &Path, mark: RootMark) {
+        let mut state = self.shared.lock();
+        let State { records, new_records, .. } = &mut *state;
+        for record in records.iter_mut().filter(|record| record.root == root.as_os_str().as_bytes()) {
+            if record.root_mark.replace(mark) != Some(mark) {
+                new_records.push(record.clone());
+            }
+        }
+        self.shared.dirty.notify_all();
     }
 
     /// All targets that the store knows, configured or not.

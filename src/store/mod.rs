@@ -10,7 +10,7 @@ pub mod sled;
 
 use std::path::PathBuf;
 
-use crate::model::{Job, RelPath, TargetId};
+use crate::model::{Job, RelPath, RootMark, TargetId};
 
 /// At most this many operations in one commit: above it sled's memory grows without bound.
 pub const COMMIT_OPS_MAX: usize = 1_000;
@@ -23,6 +23,9 @@ pub struct TargetRecord {
     pub root: Vec<u8>,
     /// The destination as `Destination`'s `Display` writes it.
     pub destination: String,
+    /// Which directory the root was when it was last mirrored, to notice at a start that another one has taken its
+    /// place (a disk that is not mounted).
+    pub root_mark: Option<RootMark>,
 }
 
 /// One change of the store.

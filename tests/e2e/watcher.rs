@@ -249,12 +249,52 @@ fn l26_a_root_that_is_empty_at_the_start_wipes_nothing() {
     world.start_daemon(&["-r"]);
     status_says(&world, NOT_USABLE);
     nothing_was_deleted(&world);
-    world.stop();
     fs::remove_dir(&world.src).expect("cannot remove the stand-in");
     fs::rename(&away, &world.src).expect("cannot rename the root back");
     write(world.src.join("d1/after"), "back again");
-    world.start_daemon(&[]);
     world.converges(secs(120));
+}
+
+/// A disk that is not mounted, on a mount point in which something lies.
+#[test]
+fn l26_a_root_that_is_another_one_at_the_start_wipes_nothing() {
+    let mut world = filled();
+    world.stop();
+    let away = world.base().join("away");
+    fs::rename(&world.src, &away).expect("cannot rename the root");
+    make_dir(&world.src);
+    write(world.src.join("stray"), "in the mount point");
+    world.start_daemon(&["-r"]);
+    wait_until(soon(), "the first run to end or to be refused", || {
+        let status = world.cli.status();
+        status.is_idle() || status.targets.iter().all(|target| target.reason.is_some())
+    });
+    nothing_was_deleted(&world);
+    status_says(&world, NOT_USABLE);
+    nothing_was_deleted(&world);
+    fs::remove_dir_all(&world.src).expect("cannot remove the stand-in");
+    fs::rename(&away, &world.src).expect("cannot rename the root back");
+    write(world.src.join("d1/after"), "back again");
+    world.converges(secs(120));
+}
+
+/// A source that was restored into a new directory is mirrored once its operator says so.
+#[test]
+fn another_root_is_mirrored_once_it_is_accepted() {
+    let mut world = filled();
+    world.stop();
+    fs::remove_dir_all(&world.src).expect("cannot remove the root");
+    make_dir(&world.src);
+    write(world.src.join("restored"), "content");
+    world.start_daemon(&[]);
+    status_says(&world, NOT_USABLE);
+    nothing_was_deleted(&world);
+    world.stop();
+    world.start_daemon(&["--accept-root"]);
+    world.converges(soon());
+    world.stop();
+    world.start_daemon(&[]);
+    world.converges(soon());
 }
 
 /// Empty is suspicious only where there was something before.

@@ -7,7 +7,7 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Generation, Job, JobError, JobId, JobState, Origin, RelPath, Scope, TargetId, Timestamp};
+use crate::model::{Generation, Job, JobError, JobId, JobState, Origin, RelPath, RootMark, Scope, TargetId, Timestamp};
 use crate::store::TargetRecord;
 
 /// Longest value. Pages of more than 128 KiB, some 16 records, go to files that sled never syncs.
@@ -70,6 +70,8 @@ struct StoredTarget {
     #[serde(with = "serde_bytes")]
     root: Vec<u8>,
     destination: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    root_mark: Option<RootMark>,
 }
 
 /// A number of the store itself, such as the next job's id.
@@ -129,12 +131,19 @@ pub fn decode_job(key: &[u8], target: TargetId, path: RelPath, value: &[u8]) -> 
 }
 
 pub fn encode_target(key: &[u8], target: &TargetRecord) -> Result<Vec<u8>, RecordError> {
-    encode(key, &StoredTarget { root: target.root.clone(), destination: target.destination.clone() })
+    encode(
+        key,
+        &StoredTarget {
+            root: target.root.clone(),
+            destination: target.destination.clone(),
+            root_mark: target.root_mark,
+        },
+    )
 }
 
 pub fn decode_target(key: &[u8], id: TargetId, value: &[u8]) -> Result<TargetRecord, RecordError> {
-    let StoredTarget { root, destination } = decode(key, value)?;
-    Ok(TargetRecord { id, root, destination })
+    let StoredTarget { root, destination, root_mark } = decode(key, value)?;
+    Ok(TargetRecord { id, root, destination, root_mark })
 }
 
 pub fn encode_number(key: &[u8], number: u64) -> Result<Vec<u8>, RecordError> {
@@ -221,7 +230,12 @@ mod tests {
 
     #[test]
     fn a_target_has_these_bytes() {
-        let target = TargetRecord { id: TargetId(2), root: b"/srv/\xff".to_vec(), destination: "host::www".into() };
+        let target = TargetRecord {
+            id: TargetId(2),
+            root: b"/srv/\xff".to_vec(),
+            destination: "host::www".into(),
+            root_mark: None,
+        };
         let key = key::target(target.id);
         let golden = &b"\x100\x8a\x1c\x01\x82\xa4root\xc4\x06/srv/\xff\xabdestination\xa9host::www"[..];
         assert_eq!(
@@ -305,7 +319,8 @@ mod tests {
         let job = Job { last_error: Some(error), ..golden_job() };
         let key = key::job(job.target, &job.path);
         assert!(encode_job(&key, &job).expect("fits").len() < VALUE_BYTES_MAX);
-        let target = TargetRecord { id: TargetId(1), root: vec![b'x'; 3_000], destination: String::new() };
+        let target =
+            TargetRecord { id: TargetId(1), root: vec![b'x'; 3_000], destination: String::new(), root_mark: None };
         assert!(matches!(encode_target(b"k", &target), Err(RecordError::TooLarge(_))));
     }
 

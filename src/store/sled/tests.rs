@@ -16,7 +16,12 @@ use crate::store::tests::job;
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
 
 fn target(id: u32) -> TargetRecord {
-    TargetRecord { id: TargetId(id), root: b"/srv/www".to_vec(), destination: format!("mirror{id}::www") }
+    TargetRecord {
+        id: TargetId(id),
+        root: b"/srv/www".to_vec(),
+        destination: format!("mirror{id}::www"),
+        root_mark: None,
+    }
 }
 
 fn open(dir: &Path) -> (SledStore, Opened) {
