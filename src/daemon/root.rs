@@ -9,12 +9,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use log::{error, info, warn};
+use rustix::io::Errno;
 
 use crate::filter::Filter;
 use crate::mirror::RootIdentity;
 use crate::model::{Change, Origin, RelPath, Root, Scope, TargetId};
 use crate::queue::Queue;
 use crate::watch::{Notice, Sink, WatchError, WatchSettings, WatchStats, Watcher};
+
+use super::sysctl;
 
 /// How the watcher of a root stands.
 #[derive(Debug, Default)]
@@ -194,8 +197,11 @@ impl Sink for RootSink {
             Some(hint) => warn!("{root}: {notice}; hint: {hint}"),
             None => warn!("{root}: {notice}"),
         }
-        if matches!(notice, Notice::RootGone { .. }) {
-            self.root.lock().suspended = Some(notice.to_string());
+        match notice {
+            Notice::RootGone { .. } => self.root.lock().suspended = Some(notice.to_string()),
+            // The watcher tries again by itself and then reports what it has missed.
+            Notice::Unwatched { errno: Errno::NOSPC, .. } => sysctl::make_room(),
+            _ => {}
         }
     }
 }

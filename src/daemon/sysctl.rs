@@ -75,6 +75,14 @@ impl InotifySysctl {
     }
 }
 
+/// Raises the limit of watches, all of which are in use.
+pub fn make_room() {
+    let sysctl = InotifySysctl::default();
+    if let Err(failure) = sysctl.read().and_then(|limits| sysctl.ensure(limits.watches.saturating_add(1))) {
+        log::warn!("cannot read the inotify limits: {failure}");
+    }
+}
+
 fn read_number(path: &Path) -> io::Result<u64> {
     let text = std::fs::read_to_string(path)?;
     text.trim()
