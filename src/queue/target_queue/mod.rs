@@ -16,15 +16,19 @@
 //! running becomes a `Subtree` job: an older run may still delete what the new one has sent, and the subtree job, which
 //! has to wait for the older run by rule 1 or 2, repairs that.
 
+mod claim;
+mod slot;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Bound;
 use std::time::Duration;
 
+use self::slot::{Newer, Slot, State, Wait};
 use super::breaker::Breaker;
 use super::sent_log::SentLog;
 use crate::model::{
-    Backoff, Change, ClaimedJob, Generation, Job, JobError, JobId, JobState, Lane, Origin, RelPath, Scope, Settle,
-    TargetId, Timestamp, Verdict, below_range,
+    Backoff, Change, Generation, Job, JobError, JobId, JobState, Lane, Origin, RelPath, Scope, Settle, TargetId,
+    Timestamp, Verdict, below_range,
 };
 use crate::store::Op;
 
@@ -52,58 +56,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Names one batch in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BatchId(pub u64);
-
-/// Why a job waits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wait {
-    /// Its file is still being written. A finished change ends the wait.
-    Settling,
-    /// It was sent a moment ago, again. Nothing but time ends the wait.
-    Hot,
-    /// It failed. A newer change shortens the wait to the base of the backoff.
-    Backoff,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Ready,
-    Running { claimed: Generation },
-    Waiting { due: Timestamp, why: Wait },
-    Failed,
-}
-
-/// A change that arrived while its path was in flight.
-#[derive(Debug, Clone, Copy)]
-struct Newer {
-    scope: Scope,
-    origin: Origin,
-    since: Timestamp,
-    /// Wait until then for more; `None` to run at once.
-    due: Option<Timestamp>,
-}
-
-/// One job in memory.
-#[derive(Debug)]
-struct Slot {
-    id: JobId,
-    scope: Scope,
-    origin: Origin,
-    state: State,
-    lane: Lane,
-    /// Place in the ready order; kept when a job is released, so that it comes first again.
-    seq: u64,
-    generation: Generation,
-    queued_at: Timestamp,
-    changed_at: Timestamp,
-    attempts: u32,
-    looks: u32,
-    last_error: Option<Box<JobError>>,
-    newer: Option<Newer>,
-    /// Done while a subtree above was in flight: runs once more, but not before that subtree has ended.
-    echo: bool,
-    /// The store holds a record of this path, or is being handed one.
-    stored: bool,
-}
 
 /// Jobs by state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -141,42 +93,6 @@ fn lane_index(lane: Lane) -> usize {
     match lane {
         Lane::Small => 0,
         Lane::Large => 1,
-    }
-}
-
-impl Slot {
-    /// What is to be done in all, the run under way included: what the store has to keep.
-    fn all_of_it(&self) -> (Scope, Origin) {
-        let newer = self.newer.filter(|_| self.is_running());
-        newer.map_or((self.scope, self.origin), |newer| (self.scope.max(newer.scope), self.origin.max(newer.origin)))
-    }
-
-    fn is_running(&self) -> bool {
-        matches!(self.state, State::Running { .. })
-    }
-
-    fn to_job(&self, target: TargetId, path: &RelPath) -> Job {
-        let (state, due_at) = match self.state {
-            State::Ready => (JobState::Ready, Timestamp::ZERO),
-            State::Running { .. } => (JobState::Running, Timestamp::ZERO),
-            State::Waiting { due, .. } => (JobState::Waiting, due),
-            State::Failed => (JobState::Failed, Timestamp::ZERO),
-        };
-        let (scope, origin) = self.all_of_it();
-        Job {
-            id: self.id,
-            target,
-            path: path.clone(),
-            scope,
-            origin,
-            state,
-            generation: self.generation,
-            queued_at: self.queued_at,
-            changed_at: self.changed_at,
-            attempts: self.attempts,
-            due_at,
-            last_error: self.last_error.as_deref().cloned(),
-        }
     }
 }
 
@@ -382,87 +298,6 @@ impl TargetQueue {
         }
         let (start, end) = below_range(path);
         Box::new(self.jobs.range::<[u8], _>((Bound::Included(start.as_slice()), Bound::Excluded(end.as_slice()))))
-    }
-
-    /// Takes up to `jobs_max` jobs that may run together in one batch, oldest first, and marks them running.
-    pub fn claim(&mut self, lane: Lane, jobs_max: usize, now: Timestamp) -> Vec<ClaimedJob> {
-        self.promote(now);
-        let mut recursive = None;
-        let mut chosen: Vec<RelPath> = Vec::new();
-        let Some(ready) = self.ready.get(lane_index(lane)) else { return Vec::new() };
-        let mut limit = jobs_max;
-        for path in ready.values() {
-            if chosen.len() >= limit {
-                break;
-            }
-            let Some(slot) = self.jobs.get(path) else { continue };
-            let is_subtree = slot.scope == Scope::Subtree;
-            if recursive.is_some_and(|recursive| recursive != is_subtree) || self.is_blocked(path, slot) {
-                continue;
-            }
-            // Large files go out one a run, beside each other; subtrees share a run.
-            if recursive.replace(is_subtree).is_none() && lane == Lane::Large && !is_subtree {
-                limit = 1;
-            }
-            chosen.push(path.clone());
-        }
-        if lane == Lane::Small {
-            self.add_parents(&mut chosen);
-        }
-        chosen.into_iter().filter_map(|path| self.start(path)).collect()
-    }
-
-    /// Takes along the directories whose times wait to go with what changed in them.
-    fn add_parents(&self, chosen: &mut Vec<RelPath>) {
-        let waits = |path: &RelPath| {
-            self.jobs.get(path).is_some_and(|slot| {
-                slot.scope == Scope::Entry
-                    && matches!(slot.state, State::Waiting { why: Wait::Settling, .. })
-                    && !self.is_blocked(path, slot)
-            })
-        };
-        let parents: BTreeSet<RelPath> = chosen.iter().filter_map(RelPath::parent).filter(waits).collect();
-        chosen.extend(parents);
-    }
-
-    fn start(&mut self, path: RelPath) -> Option<ClaimedJob> {
-        self.unplace(&path);
-        let slot = self.jobs.get_mut(&path)?;
-        slot.state = State::Running { claimed: slot.generation };
-        slot.echo = false;
-        let job =
-            ClaimedJob { path: path.clone(), scope: slot.scope, origin: slot.origin, generation: slot.generation };
-        if slot.scope == Scope::Subtree {
-            self.in_flight_subtrees += 1;
-        }
-        self.in_flight.insert(path, job.scope);
-        Some(job)
-    }
-
-    /// The rules of the module's documentation.
-    fn is_blocked(&self, path: &RelPath, slot: &Slot) -> bool {
-        if self.in_flight.is_empty() {
-            return false;
-        }
-        if self.in_flight.contains_key(path) {
-            return true;
-        }
-        let below_in_flight = || {
-            if path.is_root() {
-                return true;
-            }
-            let (start, end) = below_range(path);
-            let bounds = (Bound::Included(start.as_slice()), Bound::Excluded(end.as_slice()));
-            self.in_flight.range::<[u8], _>(bounds).next().is_some()
-        };
-        if slot.scope != Scope::Subtree && below_in_flight() {
-            return true;
-        }
-        path.ancestors().any(|ancestor| match self.in_flight.get(&ancestor) {
-            None | Some(Scope::Entry) => false,
-            Some(Scope::Children) => true,
-            Some(Scope::Subtree) => slot.scope == Scope::Subtree || slot.echo,
-        })
     }
 
     /// Settles what became of one claimed job. `took` is how long its batch ran.

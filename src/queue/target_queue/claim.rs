@@ -1,0 +1,91 @@
+//! Which jobs may run now, and which of them together: the rules of the parent's documentation.
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+
+use super::slot::{Slot, State, Wait};
+use super::{TargetQueue, lane_index};
+use crate::model::{ClaimedJob, Lane, RelPath, Scope, Timestamp, below_range};
+
+impl TargetQueue {
+    /// Takes up to `jobs_max` jobs that may run together in one batch, oldest first, and marks them running.
+    pub fn claim(&mut self, lane: Lane, jobs_max: usize, now: Timestamp) -> Vec<ClaimedJob> {
+        self.promote(now);
+        let mut recursive = None;
+        let mut chosen: Vec<RelPath> = Vec::new();
+        let Some(ready) = self.ready.get(lane_index(lane)) else { return Vec::new() };
+        let mut limit = jobs_max;
+        for path in ready.values() {
+            if chosen.len() >= limit {
+                break;
+            }
+            let Some(slot) = self.jobs.get(path) else { continue };
+            let is_subtree = slot.scope == Scope::Subtree;
+            if recursive.is_some_and(|recursive| recursive != is_subtree) || self.is_blocked(path, slot) {
+                continue;
+            }
+            // Large files go out one a run, beside each other; subtrees share a run.
+            if recursive.replace(is_subtree).is_none() && lane == Lane::Large && !is_subtree {
+                limit = 1;
+            }
+            chosen.push(path.clone());
+        }
+        if lane == Lane::Small {
+            self.add_parents(&mut chosen);
+        }
+        chosen.into_iter().filter_map(|path| self.start(path)).collect()
+    }
+
+    /// Takes along the directories whose times wait to go with what changed in them.
+    fn add_parents(&self, chosen: &mut Vec<RelPath>) {
+        let waits = |path: &RelPath| {
+            self.jobs.get(path).is_some_and(|slot| {
+                slot.scope == Scope::Entry
+                    && matches!(slot.state, State::Waiting { why: Wait::Settling, .. })
+                    && !self.is_blocked(path, slot)
+            })
+        };
+        let parents: BTreeSet<RelPath> = chosen.iter().filter_map(RelPath::parent).filter(waits).collect();
+        chosen.extend(parents);
+    }
+
+    fn start(&mut self, path: RelPath) -> Option<ClaimedJob> {
+        self.unplace(&path);
+        let slot = self.jobs.get_mut(&path)?;
+        slot.state = State::Running { claimed: slot.generation };
+        slot.echo = false;
+        let job =
+            ClaimedJob { path: path.clone(), scope: slot.scope, origin: slot.origin, generation: slot.generation };
+        if slot.scope == Scope::Subtree {
+            self.in_flight_subtrees += 1;
+        }
+        self.in_flight.insert(path, job.scope);
+        Some(job)
+    }
+
+    /// The rules of the module's documentation.
+    fn is_blocked(&self, path: &RelPath, slot: &Slot) -> bool {
+        if self.in_flight.is_empty() {
+            return false;
+        }
+        if self.in_flight.contains_key(path) {
+            return true;
+        }
+        let below_in_flight = || {
+            if path.is_root() {
+                return true;
+            }
+            let (start, end) = below_range(path);
+            let bounds = (Bound::Included(start.as_slice()), Bound::Excluded(end.as_slice()));
+            self.in_flight.range::<[u8], _>(bounds).next().is_some()
+        };
+        if slot.scope != Scope::Subtree && below_in_flight() {
+            return true;
+        }
+        path.ancestors().any(|ancestor| match self.in_flight.get(&ancestor) {
+            None | Some(Scope::Entry) => false,
+            Some(Scope::Children) => true,
+            Some(Scope::Subtree) => slot.scope == Scope::Subtree || slot.echo,
+        })
+    }
+}
