@@ -22,9 +22,9 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-pub use breaker::Gate;
 pub use target_queue::{BatchId, Counts, Policy};
 
+use breaker::Gate;
 use committer::Committer;
 use target_queue::TargetQueue;
 
@@ -283,12 +283,6 @@ impl Queue {
         }
         self.shared.dirty.notify_all();
         self.shared.announce_work();
-    }
-
-    /// What a target's breaker allows now.
-    pub fn gate(&self, target: TargetId) -> Gate {
-        let now = self.shared.clock.now();
-        self.shared.lock().targets.get(&target).map_or(Gate::Open(None), |queue| queue.breaker.gate(now))
     }
 
     /// Hands out the oldest jobs that may run now in one batch, or nothing.

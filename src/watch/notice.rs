@@ -16,8 +16,6 @@ pub enum Notice {
     Unwatched { dir: RelPath, errno: Errno, so_far: u64 },
     /// Directories that could not be watched are watched now, and have been reported.
     WatchedAgain { directories: u64 },
-    /// A file system below the root was unmounted. Nothing has been reported of it.
-    Unmounted { dir: RelPath },
     /// The root itself is gone, and nothing is watched any more.
     RootGone { reason: GoneReason },
 }
@@ -61,7 +59,6 @@ impl fmt::Display for Notice {
             Self::WatchedAgain { directories } => {
                 write!(f, "{directories} directories that could not be watched are watched now")
             }
-            Self::Unmounted { dir } => write!(f, "the file system at {dir} was unmounted"),
             Self::RootGone { reason } => write!(f, "the watched directory {reason}"),
         }
     }
