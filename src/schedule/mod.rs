@@ -27,11 +27,6 @@ pub fn check(schedule: &Schedule) -> Result<(), ScheduleError> {
     Plan::new(schedule).map(drop)
 }
 
-/// When the run after `last_run` is due, at the earliest now: see [`Plan::next_after`].
-pub fn next_after(schedule: &Schedule, last_run: Timestamp, now: Timestamp) -> Result<Timestamp, ScheduleError> {
-    Ok(Plan::new(schedule)?.next_after(last_run, now))
-}
-
 /// A schedule that has been checked and compiled.
 #[derive(Debug, Clone)]
 pub struct Plan(Kind);
@@ -71,8 +66,8 @@ impl Plan {
     }
 }
 
-/// The plans of several roots, each with its last run. Has no thread: the owner sleeps until [`Scheduler::next_due`],
-/// asks [`Scheduler::due`], and runs what it is told.
+/// The plans of several roots, each with its last run. Has no thread: the owner asks [`Scheduler::due`] now and then, and
+/// runs what it is told.
 #[derive(Debug, Default)]
 pub struct Scheduler(Vec<Entry>);
 
@@ -113,19 +108,6 @@ impl Scheduler {
             }
         }
         keys
-    }
-
-    /// Notes a run that somebody else asked for, so that the interval begins anew.
-    pub fn ran(&mut self, key: usize, now: Timestamp) {
-        for entry in self.0.iter_mut().filter(|entry| entry.key == key) {
-            entry.ran(now);
-        }
-    }
-
-    /// When [`Scheduler::due`] next has something to say; `None` if never. While the clock runs evenly there is no
-    /// need to ask earlier, but a caller that sleeps should look once a minute all the same: clocks are set.
-    pub fn next_due(&self) -> Option<Timestamp> {
-        self.0.iter().map(|entry| entry.due).min().filter(|&due| due < Timestamp(u64::MAX))
     }
 }
 

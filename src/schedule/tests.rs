@@ -140,35 +140,37 @@ fn every_second_of_an_hour_that_comes_twice_still_has_a_next_run() {
 fn what_was_missed_is_due_now_and_once() {
     let (last, now) = (at("2026-11-20T00:00:00Z"), at("2026-11-22T13:00:00Z"));
     assert_eq!(cron("0 3 * * *").next_in(&Utc, last, now), now);
-    assert_eq!(next_after(&Schedule::Every(Duration::from_secs(3600)), last, now).expect("valid"), now);
+    assert_eq!(every(Duration::from_secs(3600)).next_after(last, now), now);
 
     let mut scheduler = Scheduler::default();
     scheduler.add(7, &Schedule::Every(Duration::from_secs(3600)), last, now).expect("valid");
     assert_eq!(scheduler.due(now), [7]);
     assert!(scheduler.due(now).is_empty());
-    assert_eq!(scheduler.next_due(), Some(now.after(Duration::from_secs(3600))));
+    assert_eq!(scheduler.due(now.after(Duration::from_secs(3600))), [7]);
 }
 
 #[test]
 fn a_clock_set_back_delays_a_run_by_one_interval_at_most() {
     let hour = Duration::from_secs(3600);
     let (future, now) = (at("2030-01-01T00:00:00Z"), at("2026-11-22T13:00:00Z"));
-    assert_eq!(next_after(&Schedule::Every(hour), future, now).expect("valid"), now.after(hour));
+    assert_eq!(every(hour).next_after(future, now), now.after(hour));
 
     let mut scheduler = Scheduler::default();
     scheduler.add(0, &Schedule::Every(hour), future, future).expect("valid");
     assert!(scheduler.due(now).is_empty());
-    assert_eq!(scheduler.next_due(), Some(now.after(hour)));
+    assert_eq!(scheduler.due(now.after(hour)), [0]);
 }
 
 #[test]
-fn a_run_on_request_begins_the_interval_anew() {
+fn each_plan_is_due_in_its_own_time() {
     let (minute, now) = (Duration::from_secs(60), at("2026-11-22T13:00:00Z"));
     let mut scheduler = Scheduler::default();
-    assert_eq!(scheduler.next_due(), None);
     scheduler.add(0, &Schedule::Every(minute), now, now).expect("valid");
     scheduler.add(1, &Schedule::Every(minute * 2), now, now).expect("valid");
-    scheduler.ran(0, now.after(minute / 2));
-    assert!(scheduler.due(now.after(minute)).is_empty());
+    assert_eq!(scheduler.due(now.after(minute)), [0]);
     assert_eq!(scheduler.due(now.after(minute * 2)), [0, 1]);
+}
+
+fn every(interval: Duration) -> Plan {
+    Plan::new(&Schedule::Every(interval)).expect("valid")
 }
