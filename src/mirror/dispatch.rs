@@ -175,7 +175,10 @@ impl Dispatcher {
     fn start_batches(&mut self) {
         self.turn = self.turn.wrapping_add(1);
         let count = self.targets.len();
-        for lane in [Lane::Small, Lane::Large] {
+        // By turns, so that a subtree that waits for a pause of the small lane gets one, and a target that bears one
+        // connection serves both.
+        let lanes = if self.turn.is_multiple_of(2) { [Lane::Small, Lane::Large] } else { [Lane::Large, Lane::Small] };
+        for lane in lanes {
             for n in 0..count {
                 let Some(&target) = self.targets.get((self.turn + n) % count.max(1)) else { continue };
                 while self.may_start(target, lane) {

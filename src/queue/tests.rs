@@ -246,6 +246,41 @@ fn a_directory_that_comes_back_over_pending_remains_is_compared_in_full() {
     bench.done("d/old");
 }
 
+/// A run that began when `d` was gone may list `d` for deletion on behalf of `d/old`. A subtree job that repairs this has
+/// to come after it, and neither a job for the whole tree nor one above may stand in for it.
+#[test]
+fn a_directory_that_comes_back_is_compared_after_the_run_that_may_delete_it() {
+    let mut bench = Bench::new();
+    bench.write("d/old");
+    assert_eq!(bench.small(), ["d/old"]);
+    bench.add(Change { fresh: true, ..Change::scan(path("d"), Scope::Subtree) });
+    assert!(bench.claim(Lane::Large).is_empty());
+    bench.scan("", Scope::Subtree);
+    assert_eq!(bench.claim(Lane::Large), ["."]);
+    bench.done("d/old");
+    bench.done("");
+    assert!(bench.claim(Lane::Large).contains(&"d".to_owned()));
+}
+
+/// A change that came during a run made the repeat after the subtree smaller than what that subtree may have undone.
+#[test]
+fn what_ends_below_a_running_subtree_is_repeated_in_full() {
+    let mut bench = Bench::new();
+    bench.scan("", Scope::Subtree);
+    assert_eq!(bench.claim(Lane::Large), ["."]);
+    bench.add(fresh_dir("d"));
+    assert_eq!(bench.small(), ["d"]);
+    bench.scan("d", Scope::Entry);
+    bench.done("d");
+    assert_eq!(bench.job("d").scope, Scope::Children);
+    assert_eq!(bench.small(), ["d"]);
+    bench.done("d");
+    bench.done("");
+    assert_eq!(bench.small(), ["d"]);
+    bench.done("d");
+    assert_eq!(bench.len(), 0);
+}
+
 #[test]
 fn a_subtree_absorbs_what_waits_below_but_not_writes() {
     let mut bench = Bench::new();

@@ -63,6 +63,15 @@ impl TargetQueue {
         Some(job)
     }
 
+    pub(super) fn any_in_flight_below(&self, path: &RelPath) -> bool {
+        if path.is_root() {
+            return self.in_flight.keys().any(|path| !path.is_root());
+        }
+        let (start, end) = below_range(path);
+        let bounds = (Bound::Included(start.as_slice()), Bound::Excluded(end.as_slice()));
+        self.in_flight.range::<[u8], _>(bounds).next().is_some()
+    }
+
     /// The rules of the module's documentation.
     fn is_blocked(&self, path: &RelPath, slot: &Slot) -> bool {
         if self.in_flight.is_empty() {
@@ -71,15 +80,8 @@ impl TargetQueue {
         if self.in_flight.contains_key(path) {
             return true;
         }
-        let below_in_flight = || {
-            if path.is_root() {
-                return true;
-            }
-            let (start, end) = below_range(path);
-            let bounds = (Bound::Included(start.as_slice()), Bound::Excluded(end.as_slice()));
-            self.in_flight.range::<[u8], _>(bounds).next().is_some()
-        };
-        if slot.scope != Scope::Subtree && below_in_flight() {
+        let whole_tree = path.is_root() && slot.scope == Scope::Subtree;
+        if !whole_tree && self.any_in_flight_below(path) {
             return true;
         }
         path.ancestors().any(|ancestor| match self.in_flight.get(&ancestor) {

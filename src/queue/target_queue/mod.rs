@@ -5,7 +5,8 @@
 //!
 //! What may run together is decided here, when a job is claimed:
 //! 1. never two jobs of one path;
-//! 2. never an `Entry` or `Children` job while something below its path is in flight: the run may delete its path;
+//! 2. no job while something below its path is in flight: either run may delete what the other sends. Excepted is the
+//!    whole tree, which would never find a moment; nothing deletes the root, and rule 4 repairs the rest;
 //! 3. nothing below a `Children` job in flight: that run deletes what it did not see at its level;
 //! 4. below a `Subtree` job in flight everything may run, since such a run can take hours, but what ends meanwhile is
 //!    run once more after it ([`Slot::echo`]): the subtree's rsync may have listed the tree before the change and
@@ -14,7 +15,7 @@
 //!
 //! A directory that comes into being (`Change::fresh`) while work for its name, or for anything below, is pending or
 //! running becomes a `Subtree` job: an older run may still delete what the new one has sent, and the subtree job, which
-//! has to wait for the older run by rule 1 or 2, repairs that.
+//! has to wait for the older run by rule 1 or 2, repairs that. So it is not left to a subtree job above, either.
 
 mod claim;
 mod slot;
@@ -152,7 +153,7 @@ impl TargetQueue {
         }
         if self.jobs.contains_key(path) {
             self.merge(path, scope, change, now);
-        } else if change.origin != Origin::Write && self.pending_subtree_covers(path, change.origin) {
+        } else if change.origin != Origin::Write && !change.fresh && self.pending_subtree_covers(path, change.origin) {
             return;
         } else {
             self.create(path, scope, change, now, next_id());
@@ -275,8 +276,10 @@ impl TargetQueue {
         let below: Vec<RelPath> =
             self.range_below(path).filter(|(_, slot)| !slot.is_running()).map(|(path, _)| path.clone()).collect();
         for path in below {
+            // What waits for a run at or below its path is there to repair what that run may do.
+            let repairs = self.in_flight.contains_key(&path) || self.any_in_flight_below(&path);
             let Some(slot) = self.jobs.get_mut(&path) else { continue };
-            if can_absorb && slot.origin <= origin && slot.origin != Origin::Write && !slot.echo {
+            if can_absorb && slot.origin <= origin && slot.origin != Origin::Write && !slot.echo && !repairs {
                 self.remove(&path);
             } else if slot.state == State::Failed {
                 slot.attempts = 0;
@@ -328,8 +331,9 @@ impl TargetQueue {
                 let hot_until =
                     if is_write { self.sent.note(path, self.policy.hot_interval.max(took), now) } else { None };
                 if let Some(newer) = newer {
-                    slot.scope = newer.scope;
-                    slot.origin = newer.origin;
+                    // Under a subtree all of it has to run once more, not only what is new.
+                    slot.scope = if under_subtree { slot.scope.max(newer.scope) } else { newer.scope };
+                    slot.origin = if under_subtree { slot.origin.max(newer.origin) } else { newer.origin };
                     slot.queued_at = newer.since;
                     slot.seq = 0;
                     let due = newer.due.max(hot_until);
