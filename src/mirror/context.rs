@@ -13,13 +13,13 @@ use super::program::Program;
 use super::run::RSYNC;
 use super::trouble::{Fallback, trouble};
 use crate::filter::Filter;
-use crate::model::{RootMark, Target, TargetTrouble, TroubleClass};
+use crate::model::{DirectoryId, Target, TargetTrouble, TroubleClass};
 
 /// Which directory a root is, whatever its name: its mark and, once it has been seen, its device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RootIdentity {
     device: Option<u64>,
-    mark: RootMark,
+    mark: DirectoryId,
 }
 
 impl RootIdentity {
@@ -31,15 +31,15 @@ impl RootIdentity {
         }
         let born = found.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok());
         let born_ns = born.and_then(|born| u64::try_from(born.as_nanos()).ok());
-        Ok(Self { device: Some(found.dev()), mark: RootMark { inode: found.ino(), born_ns } })
+        Ok(Self { device: Some(found.dev()), mark: DirectoryId { inode: found.ino(), born_ns } })
     }
 
     /// The directory that had this mark in an earlier run, on whatever device it is today.
-    pub fn remembered(mark: RootMark) -> Self {
+    pub fn remembered(mark: DirectoryId) -> Self {
         Self { device: None, mark }
     }
 
-    pub fn mark(&self) -> RootMark {
+    pub fn mark(&self) -> DirectoryId {
         self.mark
     }
 

@@ -5,6 +5,7 @@
 mod backoff;
 mod batch;
 mod change;
+mod directory;
 mod job;
 mod path;
 mod settings;
@@ -14,8 +15,9 @@ mod time;
 pub use backoff::Backoff;
 pub use batch::{ClaimedJob, Lane, TargetTrouble, TroubleClass, Verdict};
 pub use change::{Change, Settle};
+pub use directory::{BootId, DirectoryId, Moment};
 pub use job::{Generation, Job, JobError, JobId, JobState, Origin, Scope};
 pub use path::{PathError, RelPath, below_range};
 pub use settings::Settings;
-pub use target::{Destination, EventSwitches, Root, RootMark, Schedule, Target, TargetId, TransferOptions};
+pub use target::{Destination, EventSwitches, Root, Schedule, Target, TargetId, TransferOptions};
 pub use time::Timestamp;

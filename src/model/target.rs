@@ -12,16 +12,6 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TargetId(pub u32);
 
-/// Which directory a root is, as far as that outlives a reboot: its inode and, where the file system tells, its birth.
-/// Device numbers may change and are left out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct RootMark {
-    pub inode: u64,
-    /// Nanoseconds since the Unix epoch.
-    #[serde(default)]
-    pub born_ns: Option<u64>,
-}
-
 /// Where a mirror lives, as rsync distinguishes it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Destination {

@@ -30,8 +30,8 @@ use target_queue::TargetQueue;
 
 use crate::clock::Clock;
 use crate::model::{
-    Change, ClaimedJob, Destination, Job, JobError, JobId, JobState, Lane, RelPath, RootMark, TargetId, TargetTrouble,
-    Timestamp, TroubleClass, Verdict,
+    Change, ClaimedJob, Destination, DirectoryId, Job, JobError, JobId, JobState, Lane, RelPath, TargetId,
+    TargetTrouble, Timestamp, TroubleClass, Verdict,
 };
 use crate::store::{Contents, Op, Store, StoreError, StoreStats, TargetRecord};
 use std::os::unix::ffi::OsStrExt;
@@ -241,13 +241,13 @@ impl Queue {
     }
 
     /// Which directory `root` was when it was last mirrored, if it ever was.
-    pub fn root_mark(&self, root: &Path) -> Option<RootMark> {
+    pub fn root_mark(&self, root: &Path) -> Option<DirectoryId> {
         let state = self.shared.lock();
         state.records.iter().filter(|record| record.root == root.as_os_str().as_bytes()).find_map(|r| r.root_mark)
     }
 
     /// Remembers which directory `root` is.
-    pub fn set_root_mark(&self, root: &Path, mark: RootMark) {
+    pub fn set_root_mark(&self, root: &Path, mark: DirectoryId) {
         let mut state = self.shared.lock();
         let State { records, new_records, .. } = &mut *state;
         for record in records.iter_mut().filter(|record| record.root == root.as_os_str().as_bytes()) {

@@ -11,7 +11,7 @@ pub mod sled;
 
 use std::path::PathBuf;
 
-use crate::model::{Job, RelPath, RootMark, TargetId};
+use crate::model::{DirectoryId, Job, RelPath, TargetId};
 
 /// At most this many operations in one commit: above it sled's memory grows without bound.
 pub const COMMIT_OPS_MAX: usize = 1_000;
@@ -26,7 +26,7 @@ pub struct TargetRecord {
     pub destination: String,
     /// Which directory the root was when it was last mirrored, to notice at a start that another one has taken its
     /// place (a disk that is not mounted).
-    pub root_mark: Option<RootMark>,
+    pub root_mark: Option<DirectoryId>,
 }
 
 /// One change of the store.

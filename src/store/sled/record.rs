@@ -7,7 +7,9 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Generation, Job, JobError, JobId, JobState, Origin, RelPath, RootMark, Scope, TargetId, Timestamp};
+use crate::model::{
+    DirectoryId, Generation, Job, JobError, JobId, JobState, Origin, RelPath, Scope, TargetId, Timestamp,
+};
 use crate::store::TargetRecord;
 
 /// Longest value. Pages of more than 128 KiB, some 16 records, go to files that sled never syncs.
@@ -71,7 +73,7 @@ struct StoredTarget {
     root: Vec<u8>,
     destination: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    root_mark: Option<RootMark>,
+    root_mark: Option<DirectoryId>,
 }
 
 /// A number of the store itself, such as the next job's id.

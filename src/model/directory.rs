@@ -1,0 +1,59 @@
+//! Which directory one is, whatever it is called, and up to when a tree is known. Pure values.
+
+use serde::{Deserialize, Serialize};
+
+use super::Timestamp;
+
+/// Which directory one is, as far as that outlives a rename and a reboot: its inode and, where the file system tells,
+/// its birth. Device numbers may change with a reboot and are left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct DirectoryId {
+    pub inode: u64,
+    /// Nanoseconds since the Unix epoch.
+    #[serde(default)]
+    pub born_ns: Option<u64>,
+}
+
+/// One run of the kernel: its `boot_id`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct BootId(#[serde(with = "serde_bytes")] pub [u8; 16]);
+
+/// A point in time by two clocks: the one from which files get their times, which people and daemons set, and the one that
+/// counts from the boot, which nobody can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Moment {
+    pub wall: Timestamp,
+    pub boot: BootId,
+    /// Milliseconds since the boot, sleep included.
+    pub uptime_ms: u64,
+}
+
+impl Moment {
+    /// By how many milliseconds the wall clock was set back between `earlier` and this moment; zero if it was set
+    /// forward or not at all. `None` if the machine was booted in between: nobody knows what its clock said then.
+    pub fn set_back_since(self, earlier: Self) -> Option<u64> {
+        let offset = |moment: Self| i128::from(moment.wall.0) - i128::from(moment.uptime_ms);
+        let back = u64::try_from(offset(earlier) - offset(self)).unwrap_or(0);
+        (self.boot == earlier.boot).then_some(back)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_set_back_shows_against_the_uptime() {
+        let moment = |boot, wall, uptime_ms| Moment { wall: Timestamp(wall), boot: BootId([boot; 16]), uptime_ms };
+        let earlier = moment(1, 10_000, 500);
+        for (now, back) in [
+            (moment(1, 11_000, 1_500), Some(0)),
+            (moment(1, 12_000, 1_500), Some(0)),
+            (moment(1, 11_000, 4_500), Some(3_000)),
+            (moment(1, 3_000, 600), Some(7_100)),
+            (moment(2, 11_000, 1_500), None),
+        ] {
+            assert_eq!(now.set_back_since(earlier), back, "{now:?}");
+        }
+    }
+}
