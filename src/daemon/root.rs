@@ -15,7 +15,7 @@ use crate::filter::Filter;
 use crate::mirror::RootIdentity;
 use crate::model::{Change, Origin, RelPath, Root, Scope, TargetId};
 use crate::queue::Queue;
-use crate::watch::{Notice, Sink, WatchError, WatchSettings, WatchStats, Watcher};
+use crate::watch::{CTIME_MARGIN, Notice, Sink, WatchError, WatchSettings, WatchStats, Watcher};
 
 use super::sysctl;
 
@@ -82,6 +82,8 @@ impl RootRuntime {
             filter: Arc::clone(&self.filter),
             quiet_period: self.quiet_period,
             hot_interval: self.hot_interval,
+            ctime_margin: CTIME_MARGIN,
+            catch_up: None,
         };
         let sink = Arc::new(RootSink { root: Arc::clone(self) });
         match Watcher::start(settings, sink) {

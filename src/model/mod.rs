@@ -15,7 +15,7 @@ mod time;
 pub use backoff::Backoff;
 pub use batch::{ClaimedJob, Lane, TargetTrouble, TroubleClass, Verdict};
 pub use change::{Change, Settle};
-pub use directory::{BootId, DirectoryId, Moment};
+pub use directory::{BootId, DirectoryChange, DirectoryId, Moment, changed_since};
 pub use job::{Generation, Job, JobError, JobId, JobState, Origin, Scope};
 pub use path::{PathError, RelPath, below_range};
 pub use settings::Settings;
