@@ -19,5 +19,5 @@ pub use directory::{BootId, DirectoryChange, DirectoryId, Moment, changed_since}
 pub use job::{Generation, Job, JobError, JobId, JobState, Origin, Scope};
 pub use path::{PathError, RelPath, below_range};
 pub use settings::Settings;
-pub use target::{Destination, EventSwitches, Root, Schedule, Target, TargetId, TransferOptions};
+pub use target::{Destination, EventSwitches, Root, RootId, Schedule, Target, TargetId, TransferOptions};
 pub use time::Timestamp;

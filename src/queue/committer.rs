@@ -46,7 +46,7 @@ impl Committer {
 
 fn run(shared: &Shared, mut store: Box<dyn Store>) {
     loop {
-        let ops = {
+        let forgetting = {
             let mut state = shared
                 .dirty
                 .wait_while(shared.lock(), |state| state.dirty_len() == 0 && !shared.closing.load(Ordering::SeqCst))
@@ -55,10 +55,24 @@ fn run(shared: &Shared, mut store: Box<dyn Store>) {
                 return;
             }
             state.commit_under_way = true;
-            state.take_dirty(COMMIT_OPS_MAX)
+            state.ledger.forgetting()
         };
         let begun = monotonic();
-        let result = store.commit(&ops);
+        // Which directories have to be deleted is known to the store alone.
+        let found = forgetting.map(|root| store.directories(root, COMMIT_OPS_MAX).map(|found| (root, found)));
+        let (ops, result) = match found.transpose() {
+            Ok(found) => {
+                let mut state = shared.lock();
+                if let Some((root, directories)) = found {
+                    state.ledger.forget(root, directories);
+                }
+                let ops = state.take_dirty(COMMIT_OPS_MAX);
+                drop(state);
+                let result = store.commit(&ops);
+                (ops, result)
+            }
+            Err(failure) => (Vec::new(), Err(failure)),
+        };
         let gather = (begun.elapsed() * 2).clamp(GATHER_MIN, GATHER_MAX);
         let stats = store.stats();
         let mut state = shared.lock();
@@ -66,6 +80,7 @@ fn run(shared: &Shared, mut store: Box<dyn Store>) {
         state.store_stats = stats;
         match result {
             Ok(()) => {
+                state.ledger.committed();
                 if let Some(Op::PutNextJobId(id)) = ops.first() {
                     state.stored_job_id = *id;
                 }

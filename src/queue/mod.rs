@@ -10,6 +10,7 @@
 //! Invariant: the queue knows nothing of rsync, inotify or files.
 
 mod breaker;
+mod checkpoint;
 mod committer;
 mod sent_log;
 mod target_queue;
@@ -22,18 +23,20 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+pub use checkpoint::DirectoryChange;
 pub use target_queue::{BatchId, Counts, Policy};
 
 use breaker::Gate;
+use checkpoint::Ledger;
 use committer::Committer;
 use target_queue::TargetQueue;
 
 use crate::clock::Clock;
 use crate::model::{
-    Change, ClaimedJob, Destination, DirectoryId, Job, JobError, JobId, JobState, Lane, RelPath, TargetId,
+    Change, ClaimedJob, Destination, DirectoryId, Job, JobError, JobId, JobState, Lane, Moment, RelPath, TargetId,
     TargetTrouble, Timestamp, TroubleClass, Verdict,
 };
-use crate::store::{Contents, Op, Store, StoreError, StoreStats, TargetRecord};
+use crate::store::{Contents, DirectoryRecord, Op, RootRecord, Store, StoreError, StoreStats, TargetRecord};
 use std::os::unix::ffi::OsStrExt;
 
 /// Jobs in one batch at the most: rsync's cost per file is down to its floor well before.
@@ -98,8 +101,7 @@ pub struct StoreHealth {
 
 struct State {
     targets: BTreeMap<TargetId, TargetQueue>,
-    records: Vec<TargetRecord>,
-    new_records: Vec<TargetRecord>,
+    ledger: Ledger,
     next_job_id: u64,
     stored_job_id: u64,
     next_batch_id: u64,
@@ -152,7 +154,7 @@ impl Shared {
 
 impl State {
     fn dirty_len(&self) -> usize {
-        self.new_records.len() + self.targets.values().map(TargetQueue::dirty_len).sum::<usize>()
+        self.ledger.dirty_len() + self.targets.values().map(TargetQueue::dirty_len).sum::<usize>()
     }
 
     fn take_dirty(&mut self, ops_max: usize) -> Vec<Op> {
@@ -160,14 +162,17 @@ impl State {
         if self.next_job_id != self.stored_job_id {
             ops.push(Op::PutNextJobId(self.next_job_id));
         }
-        ops.extend(self.new_records.drain(..).map(Op::PutTarget));
+        self.ledger.take_records(ops_max, &mut ops);
         for queue in self.targets.values_mut() {
             queue.take_dirty(ops_max, &mut ops);
         }
+        // Jobs first: they are what must not be lost.
+        self.ledger.take_steps(ops_max, &mut ops);
         ops
     }
 
     fn restore_dirty(&mut self, ops: Vec<Op>) {
+        self.ledger.restore_steps();
         for op in ops {
             match op {
                 Op::PutJob(Job { target, path, .. }) | Op::DeleteJob { target, path } => {
@@ -175,8 +180,9 @@ impl State {
                         queue.restore_dirty(path);
                     }
                 }
-                Op::PutTarget(record) => self.new_records.push(record),
-                Op::PutNextJobId(_) => {}
+                Op::PutRoot(record) => self.ledger.restore_root(record.id),
+                Op::PutTarget(record) => self.ledger.restore_target(record.id),
+                Op::PutDirectory(_) | Op::DeleteDirectory { .. } | Op::PutNextJobId(_) => {}
             }
         }
     }
@@ -186,7 +192,7 @@ impl Queue {
     /// Takes over what the store holds and starts the committer. Returns also how many records were damaged: if any,
     /// the trees have to be compared in full.
     pub fn open(mut store: Box<dyn Store>, clock: Arc<dyn Clock>) -> Result<(Self, u64), StoreError> {
-        let Contents { targets: records, jobs, next_job_id, damaged_records } = store.load()?;
+        let Contents { roots, targets: records, directories, jobs, next_job_id, damaged_records } = store.load()?;
         let mut targets: BTreeMap<TargetId, TargetQueue> =
             records.iter().map(|record| (record.id, TargetQueue::new(record.id))).collect();
         let next_job_id = jobs.iter().map(|job| job.id.0 + 1).max().unwrap_or(1).max(next_job_id);
@@ -196,8 +202,7 @@ impl Queue {
         let (wake, work) = bounded(1);
         let state = State {
             targets,
-            records,
-            new_records: Vec::new(),
+            ledger: Ledger::new(roots, records, directories),
             next_job_id,
             stored_job_id: next_job_id,
             next_batch_id: 1,
@@ -225,42 +230,74 @@ impl Queue {
     pub fn register(&self, root: &Path, destination: &Destination, policy: Policy) -> (TargetId, bool) {
         let mut state = self.shared.lock();
         let state = &mut *state;
-        let (root, destination) = (root.as_os_str().as_bytes(), destination.to_string());
-        if let Some(known) = state.records.iter().find(|r| r.root == root && r.destination == destination) {
-            let queue = state.targets.entry(known.id).or_insert_with(|| TargetQueue::new(known.id));
-            queue.policy = policy;
-            return (known.id, false);
-        }
-        let id = TargetId(state.records.iter().map(|record| record.id.0 + 1).max().unwrap_or(1));
-        let record = TargetRecord { id, root: root.to_vec(), destination, root_mark: None };
-        state.records.push(record.clone());
-        state.new_records.push(record);
+        let (id, new) = state.ledger.register(root.as_os_str().as_bytes(), destination.to_string());
         state.targets.entry(id).or_insert_with(|| TargetQueue::new(id)).policy = policy;
         self.shared.dirty.notify_all();
-        (id, true)
+        (id, new)
     }
 
     /// Which directory `root` was when it was last mirrored, if it ever was.
     pub fn root_mark(&self, root: &Path) -> Option<DirectoryId> {
-        let state = self.shared.lock();
-        state.records.iter().filter(|record| record.root == root.as_os_str().as_bytes()).find_map(|r| r.root_mark)
+        self.root_record(root)?.mark
     }
 
     /// Remembers which directory `root` is.
     pub fn set_root_mark(&self, root: &Path, mark: DirectoryId) {
-        let mut state = self.shared.lock();
-        let State { records, new_records, .. } = &mut *state;
-        for record in records.iter_mut().filter(|record| record.root == root.as_os_str().as_bytes()) {
-            if record.root_mark.replace(mark) != Some(mark) {
-                new_records.push(record.clone());
-            }
-        }
+        self.change_ledger(|ledger| ledger.set_mark(root.as_os_str().as_bytes(), mark));
+    }
+
+    /// The root as the store knows it: a watermark that is still being written is not there yet.
+    pub fn root_record(&self, root: &Path) -> Option<RootRecord> {
+        self.shared.lock().ledger.root(root.as_os_str().as_bytes()).cloned()
+    }
+
+    /// The target as the store knows it.
+    pub fn target_record(&self, id: TargetId) -> Option<TargetRecord> {
+        self.shared.lock().ledger.target(id).cloned()
+    }
+
+    /// The directories below `root` that the store held at the start, as of the root's watermark. They are handed out
+    /// once, and no longer take memory then.
+    pub fn take_directories(&self, root: &Path) -> Vec<DirectoryRecord> {
+        self.shared.lock().ledger.take_directories(root.as_os_str().as_bytes())
+    }
+
+    /// Notes that every change below `root` before `watermark` is mirrored or has a job, what became of directories
+    /// since the last checkpoint, and which targets are complete, under which settings. The caller has made sure by
+    /// [`flush`](Self::flush) that the jobs are on disk; the watermark gets there after the directories, not before.
+    pub fn checkpoint(
+        &self,
+        root: &Path,
+        watermark: Moment,
+        directories: Vec<DirectoryChange>,
+        complete: &[(TargetId, u64)],
+    ) {
+        self.change_ledger(|ledger| ledger.checkpoint(root.as_os_str().as_bytes(), watermark, directories, complete));
+    }
+
+    /// Notes that nothing is known of the tree at `root` any more: all its targets have to be compared in full.
+    pub fn forget_watermark(&self, root: &Path) {
+        self.change_ledger(|ledger| ledger.forget_watermark(root.as_os_str().as_bytes()));
+    }
+
+    /// Remembers when the tree at `root` was last compared by schedule.
+    pub fn set_scheduled_run(&self, root: &Path, at: Timestamp) {
+        self.change_ledger(|ledger| ledger.set_scheduled_run(root.as_os_str().as_bytes(), at));
+    }
+
+    fn change_ledger(&self, change: impl FnOnce(&mut Ledger)) {
+        change(&mut self.shared.lock().ledger);
         self.shared.dirty.notify_all();
+    }
+
+    /// All roots that the store knows, configured or not.
+    pub fn known_roots(&self) -> Vec<RootRecord> {
+        self.shared.lock().ledger.roots().to_vec()
     }
 
     /// All targets that the store knows, configured or not.
     pub fn known_targets(&self) -> Vec<TargetRecord> {
-        self.shared.lock().records.clone()
+        self.shared.lock().ledger.targets().to_vec()
     }
 
     /// Notes for each of `targets` that each of `changes` may differ there.
