@@ -15,6 +15,7 @@ mod sent_log;
 mod target_queue;
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -106,7 +107,12 @@ struct State {
     batches: HashMap<BatchId, Vec<RelPath>>,
     store_error: Option<String>,
     store_stats: StoreStats,
-    commit_under_way: bool,
+    /// Counts what was noted besides jobs; how much of it the commit under way holds, and how much is durable.
+    notes: u64,
+    notes_taken: u64,
+    notes_durable: u64,
+    /// The target at which the last batch was full. The next one begins behind it.
+    cut_at: Option<TargetId>,
     /// How many callers wait for the disk.
     flushing: usize,
     random: fastrand::Rng,
@@ -155,31 +161,61 @@ impl State {
         self.new_records.len() + self.targets.values().map(TargetQueue::dirty_len).sum::<usize>()
     }
 
+    /// The operations of the next commit. What concerns no job is few and always part of it. The targets take turns, so
+    /// that none waits for another one's backlog to be written.
     fn take_dirty(&mut self, ops_max: usize) -> Vec<Op> {
+        self.notes_taken = self.notes;
         let mut ops: Vec<Op> = Vec::new();
         if self.next_job_id != self.stored_job_id {
             ops.push(Op::PutNextJobId(self.next_job_id));
         }
         ops.extend(self.new_records.drain(..).map(Op::PutTarget));
-        for queue in self.targets.values_mut() {
+        let behind = self.cut_at.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let order: Vec<TargetId> = self.targets.range((behind, Bound::Unbounded)).map(|(id, _)| *id).collect();
+        let others: Vec<TargetId> = self.targets.keys().filter(|id| !order.contains(id)).copied().collect();
+        for id in order.into_iter().chain(others) {
+            let Some(queue) = self.targets.get_mut(&id) else { continue };
             queue.take_dirty(ops_max, &mut ops);
+            if ops.len() >= ops_max {
+                self.cut_at = Some(id);
+                break;
+            }
         }
         ops
     }
 
-    fn restore_dirty(&mut self, ops: Vec<Op>) {
+    /// Notes what came of a commit. After a failure everything in it is dirty again.
+    fn settle_commit(&mut self, ops: Vec<Op>, durable: bool) {
+        for queue in self.targets.values_mut() {
+            queue.settle_dirty(durable);
+        }
+        if durable {
+            self.notes_durable = self.notes_taken;
+        }
         for op in ops {
             match op {
-                Op::PutJob(Job { target, path, .. }) | Op::DeleteJob { target, path } => {
-                    if let Some(queue) = self.targets.get_mut(&target) {
-                        queue.restore_dirty(path);
-                    }
-                }
-                Op::PutTarget(record) => self.new_records.push(record),
-                Op::PutNextJobId(_) => {}
+                Op::PutNextJobId(id) if durable => self.stored_job_id = id,
+                Op::PutTarget(record) if !durable => self.new_records.push(record),
+                Op::PutNextJobId(_) | Op::PutTarget(_) | Op::PutJob(_) | Op::DeleteJob { .. } => {}
             }
         }
     }
+
+    /// Stands for all that was noted up to now.
+    fn mark(&self) -> Mark {
+        Mark { notes: self.notes, jobs: self.targets.iter().map(|(id, queue)| (*id, queue.dirty_mark())).collect() }
+    }
+
+    fn is_durable(&self, mark: &Mark) -> bool {
+        let jobs = |(id, mark): &(TargetId, u64)| self.targets.get(id).is_none_or(|queue| queue.is_durable(*mark));
+        self.notes_durable >= mark.notes && mark.jobs.iter().all(jobs)
+    }
+}
+
+/// A moment in the order in which things are to become durable.
+struct Mark {
+    notes: u64,
+    jobs: Vec<(TargetId, u64)>,
 }
 
 impl Queue {
@@ -204,7 +240,10 @@ impl Queue {
             batches: HashMap::new(),
             store_error: None,
             store_stats: store.stats(),
-            commit_under_way: false,
+            notes: 0,
+            notes_taken: 0,
+            notes_durable: 0,
+            cut_at: None,
             flushing: 0,
             random: fastrand::Rng::new(),
         };
@@ -235,6 +274,7 @@ impl Queue {
         let record = TargetRecord { id, root: root.to_vec(), destination, root_mark: None };
         state.records.push(record.clone());
         state.new_records.push(record);
+        state.notes += 1;
         state.targets.entry(id).or_insert_with(|| TargetQueue::new(id)).policy = policy;
         self.shared.dirty.notify_all();
         (id, true)
@@ -249,10 +289,11 @@ impl Queue {
     /// Remembers which directory `root` is.
     pub fn set_root_mark(&self, root: &Path, mark: DirectoryId) {
         let mut state = self.shared.lock();
-        let State { records, new_records, .. } = &mut *state;
+        let State { records, new_records, notes, .. } = &mut *state;
         for record in records.iter_mut().filter(|record| record.root == root.as_os_str().as_bytes()) {
             if record.root_mark.replace(mark) != Some(mark) {
                 new_records.push(record.clone());
+                *notes += 1;
             }
         }
         self.shared.dirty.notify_all();
@@ -416,20 +457,22 @@ impl Queue {
         StoreHealth { stats: state.store_stats, error: state.store_error.clone(), uncommitted: state.dirty_len() }
     }
 
-    /// Waits until everything noted before is on disk, at most `timeout`. Returns whether it is.
+    /// Waits until everything noted before the call is on disk, at most `timeout`. Returns whether it is. What is noted
+    /// meanwhile is not waited for.
     pub fn flush(&self, timeout: Duration) -> bool {
         let mut state = self.shared.lock();
+        let mark = state.mark();
         state.flushing += 1;
         self.shared.dirty.notify_all();
         let (mut state, _) = self
             .shared
             .committed
             .wait_timeout_while(state, timeout, |state| {
-                (state.dirty_len() > 0 || state.commit_under_way) && !self.shared.closing.load(Ordering::SeqCst)
+                !state.is_durable(&mark) && !self.shared.closing.load(Ordering::SeqCst)
             })
             .unwrap_or_else(PoisonError::into_inner);
         state.flushing = state.flushing.saturating_sub(1);
-        state.dirty_len() == 0
+        state.is_durable(&mark)
     }
 
     /// Commits what is dirty, ends the committer and gives up the store. May be called twice.
