@@ -10,17 +10,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::model::{DirectoryId, Moment, RootId, TargetId, Timestamp};
+use crate::model::{DirectoryChange, DirectoryId, Moment, RootId, TargetId, Timestamp};
 use crate::store::{DirectoryRecord, Op, RootRecord, TargetRecord};
-
-/// What became of a directory since the last checkpoint.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DirectoryChange {
-    /// It is at this place now.
-    Put { id: DirectoryId, parent: DirectoryId, name: Vec<u8> },
-    /// It is no longer below the root.
-    Gone(DirectoryId),
-}
 
 /// One step of what has to be written in order. Each but `Forget` is one operation.
 #[derive(Debug)]
@@ -141,7 +132,9 @@ impl Ledger {
         }
         self.steps.retain(|step| !matches!(step, Step::Watermark(of, _) if *of == root));
         self.steps.extend(directories.into_iter().map(|change| match change {
-            DirectoryChange::Put { id, parent, name } => Step::Directory(DirectoryRecord { root, id, parent, name }),
+            DirectoryChange::Put { id, parent, name } => {
+                Step::Directory(DirectoryRecord { root, id, parent, name: name.into_vec() })
+            }
             DirectoryChange::Gone(id) => Step::Gone(root, id),
         }));
         self.steps.push_back(Step::Watermark(root, watermark));

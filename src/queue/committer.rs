@@ -3,8 +3,8 @@
 //! While one batch is being flushed the next gathers, and then for twice as long as that took: a disk that is slow, or
 //! busy with the files that are being mirrored, is not kept busier by many small commits, and a job that is done by
 //! then never touches it. Whoever waits for the disk ([`Queue::flush`](super::Queue::flush)) ends the pause. A failed
-//! commit takes nothing away: its operations are dirty again and are tried after a pause, from the state that memory
-//! has by then.
+//! commit takes nothing away: its paths are dirty again at their old place and are tried after a pause, from the state
+//! that memory has by then.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -15,7 +15,7 @@ use log::{error, info};
 
 use super::{Shared, State};
 use crate::clock::monotonic;
-use crate::store::{COMMIT_OPS_MAX, Op, Store};
+use crate::store::{COMMIT_OPS_MAX, Store};
 
 /// The shortest and the longest pause after a commit.
 const GATHER_MIN: Duration = Duration::from_millis(5);
@@ -47,14 +47,13 @@ impl Committer {
 fn run(shared: &Shared, mut store: Box<dyn Store>) {
     loop {
         let forgetting = {
-            let mut state = shared
+            let state = shared
                 .dirty
                 .wait_while(shared.lock(), |state| state.dirty_len() == 0 && !shared.closing.load(Ordering::SeqCst))
                 .unwrap_or_else(PoisonError::into_inner);
             if shared.closing.load(Ordering::SeqCst) {
                 return;
             }
-            state.commit_under_way = true;
             state.ledger.forgetting()
         };
         let begun = monotonic();
@@ -76,14 +75,10 @@ fn run(shared: &Shared, mut store: Box<dyn Store>) {
         let gather = (begun.elapsed() * 2).clamp(GATHER_MIN, GATHER_MAX);
         let stats = store.stats();
         let mut state = shared.lock();
-        state.commit_under_way = false;
         state.store_stats = stats;
+        state.settle_commit(ops, result.is_ok());
         match result {
             Ok(()) => {
-                state.ledger.committed();
-                if let Some(Op::PutNextJobId(id)) = ops.first() {
-                    state.stored_job_id = *id;
-                }
                 if state.store_error.take().is_some() {
                     info!("the store can be written again");
                 }
@@ -97,7 +92,6 @@ fn run(shared: &Shared, mut store: Box<dyn Store>) {
                 );
             }
             Err(failure) => {
-                state.restore_dirty(ops);
                 let failure = failure.with_causes();
                 if state.store_error.is_none() {
                     error!("{failure}; mirroring goes on, new jobs are held in memory until the store can be written");

@@ -16,6 +16,7 @@ mod sent_log;
 mod target_queue;
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -23,7 +24,6 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-pub use checkpoint::DirectoryChange;
 pub use target_queue::{BatchId, Counts, Policy};
 
 use breaker::Gate;
@@ -33,8 +33,8 @@ use target_queue::TargetQueue;
 
 use crate::clock::Clock;
 use crate::model::{
-    Change, ClaimedJob, Destination, DirectoryId, Job, JobError, JobId, JobState, Lane, Moment, RelPath, TargetId,
-    TargetTrouble, Timestamp, TroubleClass, Verdict,
+    Change, ClaimedJob, Destination, DirectoryChange, DirectoryId, Job, JobError, JobId, JobState, Lane, Moment,
+    RelPath, TargetId, TargetTrouble, Timestamp, TroubleClass, Verdict,
 };
 use crate::store::{Contents, DirectoryRecord, Op, RootRecord, Store, StoreError, StoreStats, TargetRecord};
 use std::os::unix::ffi::OsStrExt;
@@ -108,7 +108,12 @@ struct State {
     batches: HashMap<BatchId, Vec<RelPath>>,
     store_error: Option<String>,
     store_stats: StoreStats,
-    commit_under_way: bool,
+    /// Counts what was noted besides jobs; how much of it the commit under way holds, and how much is durable.
+    notes: u64,
+    notes_taken: u64,
+    notes_durable: u64,
+    /// The target at which the last batch was full. The next one begins behind it.
+    cut_at: Option<TargetId>,
     /// How many callers wait for the disk.
     flushing: usize,
     random: fastrand::Rng,
@@ -157,35 +162,70 @@ impl State {
         self.ledger.dirty_len() + self.targets.values().map(TargetQueue::dirty_len).sum::<usize>()
     }
 
+    /// The operations of the next commit. What concerns no job is few and always part of it. The targets take turns, so
+    /// that none waits for another one's backlog to be written.
     fn take_dirty(&mut self, ops_max: usize) -> Vec<Op> {
         let mut ops: Vec<Op> = Vec::new();
         if self.next_job_id != self.stored_job_id {
             ops.push(Op::PutNextJobId(self.next_job_id));
         }
         self.ledger.take_records(ops_max, &mut ops);
-        for queue in self.targets.values_mut() {
+        let behind = self.cut_at.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let order: Vec<TargetId> = self.targets.range((behind, Bound::Unbounded)).map(|(id, _)| *id).collect();
+        let others: Vec<TargetId> = self.targets.keys().filter(|id| !order.contains(id)).copied().collect();
+        for id in order.into_iter().chain(others) {
+            let Some(queue) = self.targets.get_mut(&id) else { continue };
             queue.take_dirty(ops_max, &mut ops);
+            if ops.len() >= ops_max {
+                self.cut_at = Some(id);
+                break;
+            }
         }
         // Jobs first: they are what must not be lost.
         self.ledger.take_steps(ops_max, &mut ops);
+        if self.ledger.dirty_len() == 0 {
+            self.notes_taken = self.notes;
+        }
         ops
     }
 
-    fn restore_dirty(&mut self, ops: Vec<Op>) {
-        self.ledger.restore_steps();
+    /// Notes what came of a commit. After a failure everything in it is dirty again.
+    fn settle_commit(&mut self, ops: Vec<Op>, durable: bool) {
+        for queue in self.targets.values_mut() {
+            queue.settle_dirty(durable);
+        }
+        if durable {
+            self.notes_durable = self.notes_taken;
+            self.ledger.committed();
+        } else {
+            self.ledger.restore_steps();
+        }
         for op in ops {
             match op {
-                Op::PutJob(Job { target, path, .. }) | Op::DeleteJob { target, path } => {
-                    if let Some(queue) = self.targets.get_mut(&target) {
-                        queue.restore_dirty(path);
-                    }
-                }
-                Op::PutRoot(record) => self.ledger.restore_root(record.id),
-                Op::PutTarget(record) => self.ledger.restore_target(record.id),
-                Op::PutDirectory(_) | Op::DeleteDirectory { .. } | Op::PutNextJobId(_) => {}
+                Op::PutNextJobId(id) if durable => self.stored_job_id = id,
+                Op::PutRoot(record) if !durable => self.ledger.restore_root(record.id),
+                Op::PutTarget(record) if !durable => self.ledger.restore_target(record.id),
+                // Jobs, and steps of checkpoints, have been seen to above.
+                _ => {}
             }
         }
     }
+
+    /// Stands for all that was noted up to now.
+    fn mark(&self) -> Mark {
+        Mark { notes: self.notes, jobs: self.targets.iter().map(|(id, queue)| (*id, queue.dirty_mark())).collect() }
+    }
+
+    fn is_durable(&self, mark: &Mark) -> bool {
+        let jobs = |(id, mark): &(TargetId, u64)| self.targets.get(id).is_none_or(|queue| queue.is_durable(*mark));
+        self.notes_durable >= mark.notes && mark.jobs.iter().all(jobs)
+    }
+}
+
+/// A moment in the order in which things are to become durable.
+struct Mark {
+    notes: u64,
+    jobs: Vec<(TargetId, u64)>,
 }
 
 impl Queue {
@@ -209,7 +249,10 @@ impl Queue {
             batches: HashMap::new(),
             store_error: None,
             store_stats: store.stats(),
-            commit_under_way: false,
+            notes: 0,
+            notes_taken: 0,
+            notes_durable: 0,
+            cut_at: None,
             flushing: 0,
             random: fastrand::Rng::new(),
         };
@@ -231,6 +274,7 @@ impl Queue {
         let mut state = self.shared.lock();
         let state = &mut *state;
         let (id, new) = state.ledger.register(root.as_os_str().as_bytes(), destination.to_string());
+        state.notes += u64::from(new);
         state.targets.entry(id).or_insert_with(|| TargetQueue::new(id)).policy = policy;
         self.shared.dirty.notify_all();
         (id, new)
@@ -286,7 +330,10 @@ impl Queue {
     }
 
     fn change_ledger(&self, change: impl FnOnce(&mut Ledger)) {
-        change(&mut self.shared.lock().ledger);
+        let mut state = self.shared.lock();
+        change(&mut state.ledger);
+        // What the store has already is not written again.
+        state.notes += u64::from(state.ledger.dirty_len() > 0);
         self.shared.dirty.notify_all();
     }
 
@@ -453,20 +500,22 @@ impl Queue {
         StoreHealth { stats: state.store_stats, error: state.store_error.clone(), uncommitted: state.dirty_len() }
     }
 
-    /// Waits until everything noted before is on disk, at most `timeout`. Returns whether it is.
+    /// Waits until everything noted before the call is on disk, at most `timeout`. Returns whether it is. What is noted
+    /// meanwhile is not waited for.
     pub fn flush(&self, timeout: Duration) -> bool {
         let mut state = self.shared.lock();
+        let mark = state.mark();
         state.flushing += 1;
         self.shared.dirty.notify_all();
         let (mut state, _) = self
             .shared
             .committed
             .wait_timeout_while(state, timeout, |state| {
-                (state.dirty_len() > 0 || state.commit_under_way) && !self.shared.closing.load(Ordering::SeqCst)
+                !state.is_durable(&mark) && !self.shared.closing.load(Ordering::SeqCst)
             })
             .unwrap_or_else(PoisonError::into_inner);
         state.flushing = state.flushing.saturating_sub(1);
-        state.dirty_len() == 0
+        state.is_durable(&mark)
     }
 
     /// Commits what is dirty, ends the committer and gives up the store. May be called twice.

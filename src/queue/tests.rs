@@ -558,6 +558,7 @@ proptest! {
 
 mod threads {
     use super::*;
+    use crate::store::COMMIT_OPS_MAX;
     use crate::store::memory::MemoryStore;
 
     fn open(store: &MemoryStore, clock: &Arc<SimulatedClock>) -> Queue {
@@ -605,6 +606,42 @@ mod threads {
         store.heal();
         assert!(queue.flush(SOON), "and the job is stored once the store is back");
         assert_eq!(queue.store_health().error, None);
+    }
+
+    /// It waited until nothing at all was dirty, which under load never was.
+    #[test]
+    fn a_flush_waits_for_what_came_before_it_only() {
+        let (store, clock) = (MemoryStore::default(), Arc::new(SimulatedClock::new(Timestamp(1_000))));
+        let queue = open(&store, &clock);
+        let (target, _) = queue.register(Path::new("/src"), &destination(), Policy::default());
+        let (other, _) = queue.register(Path::new("/other"), &destination(), Policy::default());
+        let stop = AtomicBool::new(false);
+        let (begun, has_begun) = bounded(1);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for round in 0.. {
+                    let changes: Vec<Change> =
+                        (0..COMMIT_OPS_MAX * 3).map(|n| Change::write(path(&format!("{round}/{n}")))).collect();
+                    queue.enqueue(&[target], &changes);
+                    let _ = begun.try_send(());
+                    if stop.load(Ordering::SeqCst) {
+                        return;
+                    }
+                }
+            });
+            has_begun.recv().unwrap();
+            for marked in [target, other] {
+                let marker = path(&format!("marker of {}", marked.0));
+                queue.enqueue(&[marked], &[Change::write(marker.clone())]);
+                let flushed = queue.flush(SOON);
+                let stored = store.contents().jobs.iter().any(|job| job.target == marked && job.path == marker);
+                stop.store(!flushed || marked == other, Ordering::SeqCst);
+                assert!(flushed, "returns");
+                assert!(stored, "but not too early");
+            }
+        });
+        assert!(queue.flush(SOON));
+        assert_eq!(store.contents().jobs.len(), queue.stats(target).unwrap().counts.total() + 1);
     }
 
     #[test]
@@ -716,7 +753,7 @@ mod threads {
         }
 
         fn put(inode: u64) -> DirectoryChange {
-            DirectoryChange::Put { id: id(inode), parent: id(1), name: format!("d{inode}").into_bytes() }
+            DirectoryChange::Put { id: id(inode), parent: id(1), name: format!("d{inode}").into_bytes().into() }
         }
 
         #[test]
@@ -724,7 +761,7 @@ mod threads {
             let world = World::new();
             world.checkpoint(10, (2..5).map(put).collect(), &[99]);
             assert_eq!(world.durable(), (Some(10), Some(99)));
-            let moved = DirectoryChange::Put { id: id(2), parent: id(3), name: b"moved".to_vec() };
+            let moved = DirectoryChange::Put { id: id(2), parent: id(3), name: (*b"moved").into() };
             world.checkpoint(20, vec![moved, DirectoryChange::Gone(id(4))], &[]);
             assert_eq!(world.durable(), (Some(20), Some(99)), "a target stays complete");
             let world = world.crash();
