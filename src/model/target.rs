@@ -115,7 +115,7 @@ impl Target {
 }
 
 /// Which kinds of events make jobs: the switches of sersync's `<inotify>` section.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EventSwitches {
     pub delete: bool,
     pub create_folder: bool,
