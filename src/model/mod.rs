@@ -18,6 +18,6 @@ pub use change::{Change, Settle};
 pub use directory::{BootId, DirectoryId, Moment};
 pub use job::{Generation, Job, JobError, JobId, JobState, Origin, Scope};
 pub use path::{PathError, RelPath, below_range};
-pub use settings::Settings;
+pub use settings::{MaxDelete, Settings};
 pub use target::{Destination, EventSwitches, Root, Schedule, Target, TargetId, TransferOptions};
 pub use time::Timestamp;
