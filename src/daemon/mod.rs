@@ -35,7 +35,7 @@ use view::{NamedTarget, Phase, View};
 use crate::clock::{Clock, SystemClock, monotonic};
 use crate::control::{ControlServer, DaemonState, Inspect};
 use crate::filter::Filter;
-use crate::mirror::{self, DispatchSettings, Executor, Limits, RootIdentity, TargetContext};
+use crate::mirror::{self, DispatchSettings, Executor, Guard, Limits, RootIdentity, TargetContext};
 use crate::model::TargetId;
 use crate::queue::Queue;
 use crate::schedule::Scheduler;
@@ -135,6 +135,7 @@ impl Daemon {
                     target.clone(),
                     Arc::clone(&filter),
                     limits,
+                    Guard::new(settings.max_delete, options.accept_deletions),
                     &owner,
                 );
                 contexts.insert(id, context);
