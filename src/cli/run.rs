@@ -94,6 +94,7 @@ pub fn run(args: RunArgs, command_line: &[OsString]) -> Result<ExitCode, CliErro
     crate::daemon::run(Options {
         roots: loaded.roots,
         threads,
+        reconcile: args.reconcile,
         accept_root: args.accept_root,
         accept_deletions: args.accept_deletions,
         state_dir,

@@ -32,6 +32,8 @@ const UNCOUNTED: u64 = 10;
 pub struct Guard {
     limit: Limit,
     accepted: AtomicBool,
+    /// The source may be empty; the limit holds all the same.
+    empty_accepted: AtomicBool,
 }
 
 /// The lower of the two that a user can set.
@@ -43,9 +45,14 @@ pub(super) struct Limit {
 }
 
 impl Guard {
-    /// `accepted` lets everything through until the first run over the whole tree is done.
-    pub fn new(configured: MaxDelete, accepted: bool) -> Self {
-        Self { limit: Limit { configured, params: None }, accepted: AtomicBool::new(accepted) }
+    /// `accepted` lets everything through until the first run over the whole tree is done, `empty_accepted` what an empty
+    /// source directory deletes, up to the limit.
+    pub fn new(configured: MaxDelete, accepted: bool, empty_accepted: bool) -> Self {
+        Self {
+            limit: Limit { configured, params: None },
+            accepted: AtomicBool::new(accepted),
+            empty_accepted: AtomicBool::new(empty_accepted),
+        }
     }
 
     pub(super) fn with_params(mut self, params: &[OsString]) -> Self {
@@ -61,6 +68,7 @@ impl Guard {
     /// The whole tree is equal: what had been accepted has happened.
     pub(super) fn whole_tree_done(&self) {
         self.accepted.store(false, Ordering::Relaxed);
+        self.empty_accepted.store(false, Ordering::Relaxed);
     }
 }
 
@@ -139,6 +147,7 @@ impl Batch<'_> {
     /// Whether a run over the whole tree would find nothing at the source.
     fn is_emptied(&self, run: &Run) -> bool {
         run.entries.iter().any(|entry| entry.path.is_root())
+            && !self.ctx.guard.empty_accepted.load(Ordering::Relaxed)
             && std::fs::read_dir(&self.ctx.root).is_ok_and(|mut entries| entries.next().is_none())
     }
 
@@ -219,7 +228,7 @@ mod tests {
 
     fn limit(configured: MaxDelete, params: &[&str]) -> Limit {
         let params: Vec<OsString> = params.iter().map(OsString::from).collect();
-        Guard::new(configured, false).with_params(&params).limit
+        Guard::new(configured, false, false).with_params(&params).limit
     }
 
     #[test]
@@ -234,12 +243,12 @@ mod tests {
             let limit = limit(configured, params);
             assert_eq!((limit.unseen(), limit.of(10_000), limit.to_string().as_str()), (unseen, of_10_000, shown));
         }
-        assert!(Guard::new(MaxDelete::Unlimited, false).limit().is_none());
+        assert!(Guard::new(MaxDelete::Unlimited, false, false).limit().is_none());
     }
 
     #[test]
     fn what_is_accepted_is_accepted_once() {
-        let guard = Guard::new(MaxDelete::default(), true);
+        let guard = Guard::new(MaxDelete::default(), true, false);
         assert!(guard.limit().is_none());
         guard.whole_tree_done();
         assert!(guard.limit().is_some());

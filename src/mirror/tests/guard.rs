@@ -90,7 +90,7 @@ fn what_is_accepted_is_deleted_once() {
     let stage = Stage::with_daemon("", "");
     let accepting = |stage: &Stage| {
         let mut ctx = stage.module("m");
-        ctx.guard = Guard::new(MaxDelete::default(), true);
+        ctx.guard = Guard::new(MaxDelete::default(), true, false);
         ctx
     };
     foreign(&stage, "", 1_500);
@@ -114,7 +114,7 @@ fn limits_of_the_configuration_and_of_the_params() {
     foreign(&stage, "", 20);
     let ctx = |configured, params: &[&str]| {
         let mut ctx = stage.module_with("m", |options| options.params.extend(params.iter().map(Into::into)));
-        ctx.guard = Guard::new(configured, false).with_params(&ctx.target.options.params);
+        ctx.guard = Guard::new(configured, false, false).with_params(&ctx.target.options.params);
         ctx
     };
     let report = go(&ctx(MaxDelete::Entries(20), &[]), &WHOLE());
@@ -144,7 +144,7 @@ fn under_expressions_too() {
     let report = go(&filtered(), &["b", "x0", "x1"].map(|name| job(name, Scope::Subtree, Origin::Scan)));
     all_done(&report);
     let mut ctx = filtered();
-    ctx.guard = Guard::new(MaxDelete::default(), true);
+    ctx.guard = Guard::new(MaxDelete::default(), true, false);
     all_done(&go(&ctx, &WHOLE()));
     assert_eq!(left(&stage), 3);
     for name in ["a", "b"] {

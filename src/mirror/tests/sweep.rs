@@ -89,11 +89,11 @@ fn too_many_are_asked_about() {
         aged(&stage.dst(&format!(".f{n}.Ab12Cd")), DAY * 2);
     }
     let mut ctx = stage.local();
-    ctx.guard = Guard::new(MaxDelete::Entries(29), false);
+    ctx.guard = Guard::new(MaxDelete::Entries(29), false, false);
     let report = go(&ctx, &[job("", Scope::Subtree, Origin::Reconcile)]);
     let Verdict::Failed(error) = verdict(&report, "") else { panic!("{report:#?}") };
     assert!(error.message.starts_with("30 files named like") && stage.dst(".f0.Ab12Cd").exists(), "{error:?}");
-    ctx.guard = Guard::new(MaxDelete::Entries(29), true);
+    ctx.guard = Guard::new(MaxDelete::Entries(29), true, false);
     all_done(&go(&ctx, &[job("", Scope::Subtree, Origin::Reconcile)]));
     assert!(!stage.dst(".f0.Ab12Cd").exists());
 }
