@@ -86,10 +86,10 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
         add("--exclude=/*");
     }
     // A dry run with --ignore-times would list everything; contents are then compared instead.
-    match (run.origin, dry) {
-        (Origin::Write, false) => add("--ignore-times"),
-        (Origin::Write, true) => add("--checksum"),
-        (Origin::Scan | Origin::Reconcile, _) => {}
+    match (run.origin, mode.pass) {
+        (Origin::Write, Pass::Real) => add("--ignore-times"),
+        (Origin::Write, Pass::Show) => add("--checksum"),
+        (Origin::Write, Pass::Count) | (Origin::Scan | Origin::Reconcile, _) => {}
     }
     if mode.mkpath {
         add("--mkpath");

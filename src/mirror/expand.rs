@@ -70,8 +70,12 @@ fn survey_and_send(batch: &mut Batch<'_>, run: &Run) -> Flow {
         let deleted = extraneous.iter().filter(|(path, _)| covered(path)).count() as u64;
         let mut survey = Survey { deleted, held: 0 };
         if !limit.allows(survey) {
-            survey.held = match batch.count(run) {
-                Ok(counted) => counted.map_or(0, |counted| counted.held),
+            let counted = batch.count(run).and_then(|counted| {
+                survey.held = counted.map_or(0, |counted| counted.held);
+                batch.in_depth(run, survey, limit)
+            });
+            survey = match counted {
+                Ok(survey) => survey,
                 Err(flow) => return flow,
             };
         }

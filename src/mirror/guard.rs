@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::command::{Pass, max_delete};
 use super::execute::{Batch, Flow};
 use super::outcome::{Outcome, classify};
-use super::plan::{Deletion, Run};
+use super::plan::{Deletion, Run, RunKind};
 use super::run::{End, Ended};
 use super::says::{About, Survey, held_back, lines};
 use crate::model::{JobError, MaxDelete, Scope, Verdict};
@@ -175,11 +175,14 @@ impl Batch<'_> {
             return Some(Flow::Continue);
         }
         let survey = match self.count(run) {
+            // Without figures it is what was held back, of nobody knows how many.
+            Ok(survey) => survey.unwrap_or(Survey { deleted: held_back.unwrap_or(0), held: 0 }),
+            Err(flow) => return Some(flow),
+        };
+        let survey = match self.in_depth(run, survey, limit) {
             Ok(survey) => survey,
             Err(flow) => return Some(flow),
         };
-        // Without figures it is what was held back, of nobody knows how many.
-        let survey = survey.unwrap_or(Survey { deleted: held_back.unwrap_or(0), held: 0 });
         if survey.deleted == 0 && held_back.is_none() {
             return None;
         }
@@ -198,6 +201,16 @@ impl Batch<'_> {
             }
         }
         Some(Flow::Continue)
+    }
+
+    /// A level run that deletes a directory deletes all that is in it, but has counted of the others only their names: if
+    /// that decides, everything below is counted.
+    pub(super) fn in_depth(&mut self, run: &Run, survey: Survey, limit: Limit) -> Result<Survey, Flow> {
+        if run.kind != RunKind::Level || limit.allows(survey) {
+            return Ok(survey);
+        }
+        let tree = self.count(&Run { kind: RunKind::Tree, ..run.clone() })?;
+        Ok(Survey { held: tree.map_or(survey.held, |tree| tree.held), ..survey })
     }
 
     /// Has rsync count what a run would delete, and what there is. `Ok(None)`: its figures cannot be read.

@@ -198,3 +198,34 @@ fn a_full_target_is_given_room() {
         assert_eq!(trouble.contains("the target is full"), deleted == "0", "{trouble}");
     }
 }
+
+/// One of many directories went while nobody watched: of what the target holds below it is little.
+#[test]
+fn a_level_is_measured_by_all_that_is_below() {
+    for excludes in [&[][..], &[r"(.*)\.log"]] {
+        let stage = Stage::with_daemon("", "");
+        for n in 0..6 {
+            foreign(&stage, &format!("d{n}"), 1_100);
+        }
+        let status = Command::new("cp").arg("-a").arg(stage.dst(".")).arg(stage.src("")).status().unwrap();
+        assert!(status.success());
+        let ctx = || {
+            let port = stage.daemon.as_ref().unwrap().port;
+            let options = TransferOptions { port: Some(port), ..TransferOptions::default() };
+            stage.context_filtered(
+                Destination::Daemon { host: "127.0.0.1".into(), module: "m".into() },
+                options,
+                excludes,
+            )
+        };
+        let level = [job("", Scope::Children, Origin::Scan)];
+        std::fs::remove_dir_all(stage.src("d0")).unwrap();
+        all_done(&go(&ctx(), &level));
+        assert_eq!(left(&stage), 5_500);
+        for n in 1..5 {
+            std::fs::remove_dir_all(stage.src(&format!("d{n}"))).unwrap();
+        }
+        refused(&go(&ctx(), &level), "", "4448 of the 5560 entries");
+        assert_eq!(left(&stage), 5_500);
+    }
+}
