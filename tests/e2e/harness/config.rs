@@ -31,6 +31,10 @@ pub struct Conf {
     pub attrib: bool,
     pub modify: bool,
     pub fail_log: PathBuf,
+    /// When the whole tree is compared; `None` for never.
+    pub schedule: Option<String>,
+    /// What a comparison may delete; `None` for the default.
+    pub max_delete: Option<String>,
     /// Upper bound on how long a failing job waits, in minutes.
     pub fail_log_minutes: u32,
 }
@@ -55,6 +59,8 @@ impl Conf {
             attrib: false,
             modify: false,
             fail_log: dir.join("rsync_fail_log.sh"),
+            schedule: None,
+            max_delete: None,
             fail_log_minutes: 60,
         }
     }
@@ -116,9 +122,15 @@ impl Conf {
         line("      <ssh start=\"false\"/>\n    </rsync>".to_owned());
         let fail_log = escaped(&self.fail_log.display().to_string());
         line(format!("    <failLog path=\"{fail_log}\" timeToExecute=\"{}\"/>", self.fail_log_minutes));
-        line("    <crontab start=\"false\" schedule=\"600\">\n      <crontabfilter start=\"false\">".to_owned());
+        let (start, schedule) = (self.schedule.is_some(), self.schedule.as_deref().unwrap_or("600"));
+        line(format!("    <crontab start=\"{start}\" schedule=\"{schedule}\">"));
+        line("      <crontabfilter start=\"false\">".to_owned());
         line("        <exclude expression=\"*.php\"></exclude>\n      </crontabfilter>\n    </crontab>".to_owned());
-        line("    <plugin start=\"false\" name=\"command\"/>\n  </sersync>\n</head>".to_owned());
+        line("    <plugin start=\"false\" name=\"command\"/>\n  </sersync>".to_owned());
+        if let Some(limit) = &self.max_delete {
+            line(format!("  <syncq><guard maxDelete=\"{limit}\"/></syncq>"));
+        }
+        line("</head>".to_owned());
         xml
     }
 }
