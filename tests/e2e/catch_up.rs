@@ -163,7 +163,7 @@ fn l15_a_root_that_is_missing_at_the_start_is_waited_for() {
 
 /// It was emptied, or its disk is not mounted: nobody saw it happen.
 #[test]
-fn l26_a_root_that_was_emptied_while_no_daemon_ran_wipes_nothing() {
+fn l26_a_root_that_was_emptied_while_no_daemon_ran_wipes_nothing_until_it_is_accepted() {
     let mut world = aged_world();
     for name in ["same", "touched", "emptied"] {
         fs::rename(world.src.join(name), world.base().join(name)).expect("cannot move a directory out");
@@ -179,4 +179,6 @@ fn l26_a_root_that_was_emptied_while_no_daemon_ran_wipes_nothing() {
         assert!(left.into_iter().all(|left| left > 15), "the mirror was emptied");
         world.stop();
     }
+    world.start_daemon(&["--accept-root"]);
+    world.converges(soon());
 }
