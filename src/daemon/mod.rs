@@ -118,6 +118,7 @@ impl Daemon {
             reconcile: options.reconcile || options.accept_deletions,
             // Here it is about an empty one only.
             accept_root: options.accept_root || options.accept_deletions,
+            keeps_watermark: true,
             store_is_whole: !opened.may_lack_jobs() && damaged == 0,
         };
         let mut scheduler = Scheduler::default();
@@ -166,6 +167,8 @@ impl Daemon {
             }
             let settle = (settings.quiet_period, settings.hot_interval);
             let queue = Arc::clone(&queue);
+            let sharing = options.roots.iter().filter(|other| other.root.path == root.path).count();
+            let start = StartOptions { keeps_watermark: sharing == 1, ..start };
             roots.push(Arc::new(RootRuntime::new(root.clone(), ids, filter, identity, start, settle, queue)));
         }
         for (path, mark) in accepted {

@@ -104,7 +104,8 @@ fn edit_root(world: &World, edit: impl FnOnce(&mut RootRecord)) {
 /// A file that is written while the clock is an hour slow carries a time from before the watermark.
 #[test]
 fn a_clock_that_was_set_back_or_another_boot_have_the_targets_compared_in_full() {
-    let edits: [(&str, fn(&mut RootRecord)); 2] = [
+    type Edit = fn(&mut RootRecord);
+    let edits: [(&str, Edit); 2] = [
         ("an hour back", |root| {
             let watermark = root.watermark.as_mut().expect("a watermark");
             watermark.wall = Timestamp(watermark.wall.0 + 3_600_000);
