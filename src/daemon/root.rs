@@ -22,11 +22,12 @@ use log::{error, info, warn};
 use rustix::io::Errno;
 
 use crate::clock::{moment, monotonic};
+use crate::ctime;
 use crate::filter::Filter;
 use crate::mirror::RootIdentity;
 use crate::model::{Change, DirectoryChange, Moment, Origin, RelPath, Root, Scope, Target, TargetId, changed_since};
 use crate::queue::Queue;
-use crate::watch::{CTIME_MARGIN, CatchUp, Notice, Sink, WatchError, WatchSettings, WatchStats, Watcher};
+use crate::watch::{CatchUp, Notice, Sink, WatchError, WatchSettings, WatchStats, Watcher};
 
 use super::sysctl;
 
@@ -150,7 +151,7 @@ impl RootRuntime {
             filter: Arc::clone(&self.filter),
             quiet_period: self.quiet_period,
             hot_interval: self.hot_interval,
-            ctime_margin: CTIME_MARGIN,
+            ctime_margin: ctime::MARGIN,
             catch_up,
         };
         let sink = Arc::new(RootSink { root: Arc::clone(self) });
@@ -181,7 +182,7 @@ impl RootRuntime {
             return None;
         }
         let record = self.queue.root_record(path)?;
-        let since = changed_since(record.watermark?, moment(), CTIME_MARGIN)?;
+        let since = changed_since(record.watermark?, moment(), ctime::MARGIN)?;
         if record.mark != Some(self.identity.mark()) {
             return None;
         }
