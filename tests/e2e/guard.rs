@@ -49,7 +49,7 @@ fn a_wrong_module_is_not_wiped_until_its_operator_agrees() {
     write(world.src.join("dir/goes"), "ours");
     let count_of = world.count_rsyncs();
     world.start();
-    says(&world, &["m1"], &["1503 of the 150", "none was", "--accept-deletions"]);
+    says(&world, &["m1"], &["1503 of the 1506 entries", "none was", "--accept-deletions"]);
     wait_until(soon(), "the other target", || world.arrived(1, "ours"));
     assert!(world.arrived(0, "ours"), "what is new is sent all the same");
     // Live changes go on, deletions too.
@@ -83,7 +83,7 @@ fn a_mirror_without_a_configuration_asks_as_well() {
     fill(&world.dsts[0], 1_500);
     write(world.src.join("ours"), "ours");
     world.start_mirror(&[]);
-    says(&world, &["m1"], &["1503 of the 150", "--accept-deletions"]);
+    says(&world, &["m1"], &["1503 of the 1504 entries", "--accept-deletions"]);
     assert_eq!(count(&world.dsts[0]), 1_504);
     world.stop();
     world.rsyncd.stop();
@@ -98,7 +98,7 @@ fn a_limit_in_the_configuration_is_the_other_way_to_agree() {
     write(world.src.join("ours"), "ours");
     world.conf.max_delete = Some("29".to_owned());
     world.start();
-    says(&world, &["m1"], &["31 of the 3", "more than maxDelete 29 allows"]);
+    says(&world, &["m1"], &["31 of the 32 entries", "more than maxDelete 29 allows"]);
     world.stop();
     world.conf.max_delete = Some("31".to_owned());
     world.start_daemon(&[]);
