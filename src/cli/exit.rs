@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use crate::control::ClientError;
+use crate::control::{ClientError, Refusal};
 use crate::daemon::UnknownRoot;
 use crate::mirror::NoRsync;
 use crate::store::StoreError;
@@ -94,10 +94,20 @@ impl From<ClientError> for CliError {
                 Some("start one with syncq run or syncq mirror, or name its directory: --state-dir DIR"),
             ),
             ClientError::Denied { .. } => (Exit::NoDaemon, Some("ask as that user, or with sudo")),
+            ClientError::Ended => (Exit::NoDaemon, Some("see its log; ask again when it runs")),
+            ClientError::Refused { hint, .. } => (Exit::Failed, hint.as_deref()),
             ClientError::Connect { .. } | ClientError::Silent => (Exit::NoDaemon, None),
             _ => (Exit::Failed, None),
         };
-        Self { exit, error: error.into(), hint: hint.map(str::to_owned) }
+        let hint = hint.map(str::to_owned);
+        Self { exit, error: error.into(), hint }
+    }
+}
+
+impl From<Refusal> for CliError {
+    fn from(refusal: Refusal) -> Self {
+        let hint = refusal.hint.clone();
+        Self { exit: Exit::Failed, error: refusal.into(), hint }
     }
 }
 

@@ -5,14 +5,19 @@
 //! Invariant: this module knows no queue and no rsync. It starts the daemon through `crate::daemon` and asks it
 //! through `crate::control`.
 
+mod change_args;
 mod configs;
 mod destination;
 mod exit;
+mod filter_args;
 mod list;
 mod mirror;
 mod output;
 mod password_file;
+mod pause;
 mod progress;
+mod purge;
+mod retry;
 mod run;
 mod sersync_args;
 mod source;
@@ -43,6 +48,10 @@ enum Command {
     Mirror(mirror::MirrorArgs),
     Status(status::StatusArgs),
     List(list::ListArgs),
+    Retry(retry::RetryArgs),
+    Purge(purge::PurgeArgs),
+    Pause(pause::PauseArgs),
+    Resume(pause::ResumeArgs),
 }
 
 /// Runs the command line and returns its exit code.
@@ -58,6 +67,10 @@ pub fn main() -> ExitCode {
         Command::Mirror(mirror) => mirror::run(mirror),
         Command::Status(status) => status::run(&status),
         Command::List(list) => list::run(&list),
+        Command::Retry(retry) => retry::run(&retry),
+        Command::Purge(purge) => purge::run(&purge),
+        Command::Pause(pause) => pause::pause(&pause),
+        Command::Resume(resume) => pause::resume(&resume),
     })
 }
 

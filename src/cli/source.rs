@@ -1,22 +1,27 @@
-//! Where `status` and `list` get their answers: from the daemon, or without one from its store.
+//! Whom commands ask and tell: the daemon, or without one its store.
 
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::exit::CliError;
-use crate::control::{Client, ClientError, Inspect, JobFilter, JobRow, Status, each_job};
+use crate::clock::{Clock, SystemClock};
+use crate::control::{
+    Client, ClientError, JobFilter, JobRow, JobsRequest, ListPage, Matcher, Operate, PauseRequest, Paused, Status,
+    each_job,
+};
 use crate::daemon::offline;
+use crate::model::JobAction;
 
 pub enum Source {
     Daemon(Client),
-    Store(Box<dyn Inspect>),
+    Store(Box<dyn Operate>),
 }
 
 impl Source {
     pub fn open(state_dir: &Path) -> Result<Self, CliError> {
         match Client::connect(state_dir) {
             Ok(client) => Ok(Self::Daemon(client)),
-            Err(ClientError::NoDaemon { .. }) => Ok(Self::Store(offline::inspect(state_dir)?)),
+            Err(ClientError::NoDaemon { .. }) => Ok(Self::Store(offline::open(state_dir)?)),
             Err(error) => Err(error.into()),
         }
     }
@@ -28,38 +33,46 @@ impl Source {
         }
     }
 
-    /// Hands every matching job to `each`, at most `limit` of them, until it fails.
-    pub fn jobs(
+    /// Hands every matching job to `each`, until it fails.
+    pub fn jobs(&self, filter: &JobFilter, each: impl FnMut(JobRow) -> Result<(), CliError>) -> Result<(), CliError> {
+        let request = JobsRequest { filter: filter.clone(), ..JobsRequest::default() };
+        self.change(JobAction::List, &request, each)
+    }
+
+    /// Does `action` to all jobs of the request, and hands each of them to `each` as it was, until that fails.
+    pub fn change(
         &self,
-        filter: &JobFilter,
-        limit: Option<u64>,
+        action: JobAction,
+        request: &JobsRequest,
         mut each: impl FnMut(JobRow) -> Result<(), CliError>,
     ) -> Result<(), CliError> {
-        let mut left = limit.unwrap_or(u64::MAX);
         let mut failed = None;
-        let mut step = |row| {
-            if left == 0 {
-                return ControlFlow::Break(());
-            }
-            left -= 1;
-            match each(row) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(error) => {
-                    failed = Some(error);
-                    ControlFlow::Break(())
-                }
+        let mut step = |row| match each(row) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                failed = Some(error);
+                ControlFlow::Break(())
             }
         };
-        let listed = match self {
-            Self::Daemon(client) => client.jobs(filter, limit, &mut step),
+        match self {
+            Self::Daemon(client) => client.change(action, request, &mut step)?,
             Self::Store(store) => {
-                each_job(store.as_ref(), filter, &mut step);
-                Ok(())
+                let matcher = Matcher::new(&request.filter, SystemClock.now()).map_err(anyhow::Error::from)?;
+                let page = ListPage { dry_run: request.dry_run, ..ListPage::first(matcher) };
+                let ask = |page: &ListPage| match action {
+                    JobAction::List => store.list(page),
+                    _ => store.change(action, page),
+                };
+                each_job(page, ask, &mut step)?;
             }
-        };
-        match failed {
-            Some(error) => Err(error),
-            None => Ok(listed?),
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    pub fn pause(&self, request: &PauseRequest) -> Result<Paused, CliError> {
+        match self {
+            Self::Daemon(client) => Ok(client.pause(request)?),
+            Self::Store(store) => Ok(store.pause(request)?),
         }
     }
 }

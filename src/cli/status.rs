@@ -125,6 +125,7 @@ pub(super) mod tests {
             failed: 0,
             lag_s: 0.0,
             last_path: Some("a\nb".to_owned()),
+            paused_since: None,
             reason: None,
             hint: None,
             command: None,

@@ -1,18 +1,24 @@
-//! Asks a daemon over its control socket. A blocking face on hyper: every question has a connection of its own and a
-//! time limit, and lists are handed on row by row.
+//! Asks and tells a daemon over its control socket. A blocking face on hyper: every question has a connection of its own
+//! and a time limit, and lists are handed on row by row.
 
 use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::HOST;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
-use super::{JobFilter, JobRow, Status, socket_path};
+use super::{
+    Explanation, JobFilter, JobRow, JobsRequest, PathArg, PauseRequest, Paused, ReconcileRequest, Reconciled, Status,
+    WaitRequest, Waiting, socket_path,
+};
+use crate::model::JobAction;
 
 /// How long a daemon may take for the head of an answer, or for the next piece of it.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
@@ -34,8 +40,10 @@ pub enum ClientError {
     Silent,
     #[error("the connection to the daemon broke")]
     Broken { source: hyper::Error },
-    #[error("the daemon refused: {message} (HTTP {code})")]
-    Refused { code: u16, message: String },
+    #[error("{message}")]
+    Refused { message: String, hint: Option<String> },
+    #[error("the daemon has stopped before it was done")]
+    Ended,
     #[error("the daemon's answer makes no sense")]
     Answer { source: Box<dyn std::error::Error + Send + Sync> },
     #[error("cannot prepare the connection")]
@@ -58,27 +66,86 @@ impl Client {
             .build()
             .map_err(|source| ClientError::Runtime { source })?;
         let client = Self { socket: socket_path(state_dir), state_dir: state_dir.to_owned(), runtime };
-        std::os::unix::net::UnixStream::connect(&client.socket).map_err(|error| client.explain(error))?;
+        std::os::unix::net::UnixStream::connect(&client.socket).map_err(|error| client.explain_io(error))?;
         Ok(client)
     }
 
     pub fn status(&self) -> Result<Status, ClientError> {
+        self.question(Method::GET, "/v1/status", None)
+    }
+
+    /// Hands every matching job to `each`, until it breaks off.
+    pub fn jobs(
+        &self,
+        filter: &JobFilter,
+        each: &mut dyn FnMut(JobRow) -> ControlFlow<()>,
+    ) -> Result<(), ClientError> {
+        self.lines(Method::GET, &jobs_query(filter), None, each)
+    }
+
+    /// Does `action` to all jobs of the request, and hands each to `each` as it was.
+    pub fn change(
+        &self,
+        action: JobAction,
+        request: &JobsRequest,
+        each: &mut dyn FnMut(JobRow) -> ControlFlow<()>,
+    ) -> Result<(), ClientError> {
+        let path = match action {
+            JobAction::List => return self.jobs(&request.filter, each),
+            JobAction::Retry => "/v1/jobs/retry",
+            JobAction::Purge => "/v1/jobs/purge",
+        };
+        self.lines(Method::POST, path, Some(json(request)), each)
+    }
+
+    pub fn pause(&self, request: &PauseRequest) -> Result<Paused, ClientError> {
+        self.question(Method::POST, "/v1/pause", Some(json(request)))
+    }
+
+    pub fn reconcile(&self, request: &ReconcileRequest) -> Result<Reconciled, ClientError> {
+        self.question(Method::POST, "/v1/reconcile", Some(json(request)))
+    }
+
+    /// Waits until everything is mirrored or the time that the request allows is over; returns the daemon's last word.
+    pub fn wait(&self, request: &WaitRequest) -> Result<Waiting, ClientError> {
+        let mut last = Waiting::default();
+        self.lines(Method::POST, "/v1/wait", Some(json(request)), &mut |word: Waiting| {
+            last = word;
+            ControlFlow::Continue(())
+        })?;
+        if last.done || last.timed_out { Ok(last) } else { Err(ClientError::Ended) }
+    }
+
+    pub fn explain(&self, path: &PathArg) -> Result<Explanation, ClientError> {
+        let mut query = Query::new("/v1/explain");
+        query.add("path", &path.path);
+        path.path_b64.iter().for_each(|bytes| query.add("path_b64", bytes));
+        path.cwd.iter().filter_map(|cwd| cwd.to_str()).for_each(|cwd| query.add("cwd", cwd));
+        self.question(Method::GET, &query.text, None)
+    }
+
+    fn question<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<T, ClientError> {
         self.runtime.block_on(async {
-            let answer = self.ask("/v1/status").await?;
-            let body = limited("status", Limited::new(answer.into_body(), STATUS_BYTES_MAX).collect()).await?;
+            let answer = self.ask(method, path, body).await?;
+            let body = limited("answer", Limited::new(answer.into_body(), STATUS_BYTES_MAX).collect()).await?;
             serde_json::from_slice(&body.to_bytes()).map_err(|error| ClientError::Answer { source: error.into() })
         })
     }
 
-    /// Hands every matching job to `each`, at most `limit` of them, until it breaks off.
-    pub fn jobs(
+    fn lines<T: DeserializeOwned>(
         &self,
-        filter: &JobFilter,
-        limit: Option<u64>,
-        each: &mut dyn FnMut(JobRow) -> ControlFlow<()>,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+        each: &mut dyn FnMut(T) -> ControlFlow<()>,
     ) -> Result<(), ClientError> {
         self.runtime.block_on(async {
-            let mut body = self.ask(&jobs_query(filter, limit)).await?.into_body();
+            let mut body = self.ask(method, path, body).await?.into_body();
             let mut lines = Lines::default();
             while let Some(frame) = in_time(body.frame()).await? {
                 let frame = frame.map_err(|source| ClientError::Broken { source })?;
@@ -91,16 +158,18 @@ impl Client {
         })
     }
 
-    async fn ask(&self, path: &str) -> Result<Response<Incoming>, ClientError> {
-        let stream = tokio::net::UnixStream::connect(&self.socket).await.map_err(|error| self.explain(error))?;
+    async fn ask(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Response<Incoming>, ClientError> {
+        let stream = tokio::net::UnixStream::connect(&self.socket).await.map_err(|error| self.explain_io(error))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|source| ClientError::Broken { source })?;
         // Ends with the answer; what goes wrong in it is reported to the one who reads that.
         tokio::spawn(connection);
-        let request = Request::get(path)
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
             .header(HOST, "syncq")
-            .body(Empty::<Bytes>::new())
+            .body(Full::<Bytes>::from(body.unwrap_or_default()))
             .map_err(|error| ClientError::Answer { source: error.into() })?;
         let answer = in_time(sender.send_request(request)).await?.map_err(|source| ClientError::Broken { source })?;
         if answer.status() == StatusCode::OK {
@@ -108,12 +177,14 @@ impl Client {
         }
         let code = answer.status().as_u16();
         let body = limited("refusal", Limited::new(answer.into_body(), ROW_BYTES_MAX).collect()).await?;
-        let said: Option<serde_json::Value> = serde_json::from_slice(&body.to_bytes()).ok();
-        let message = said.as_ref().and_then(|said| said.get("error")?.as_str()).unwrap_or("no reason given");
-        Err(ClientError::Refused { code, message: message.to_owned() })
+        let problem = serde_json::from_slice(&body.to_bytes()).unwrap_or_else(|_| Problem {
+            error: format!("no reason given (HTTP {code})"),
+            hint: None,
+        });
+        Err(problem.into())
     }
 
-    fn explain(&self, error: io::Error) -> ClientError {
+    fn explain_io(&self, error: io::Error) -> ClientError {
         match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
                 ClientError::NoDaemon { state_dir: self.state_dir.clone() }
@@ -140,40 +211,78 @@ async fn limited<T>(
     })
 }
 
-fn jobs_query(filter: &JobFilter, limit: Option<u64>) -> String {
-    let mut query = String::from("/v1/jobs?");
-    if let Some(state) = filter.state {
-        query.push_str(&format!("state={state}&"));
-    }
-    if let Some(target) = &filter.target {
-        query.push_str("target=");
-        for byte in target.bytes() {
-            if byte.is_ascii_alphanumeric() {
-                query.push(char::from(byte))
-            } else {
-                query.push_str(&format!("%{byte:02X}"))
-            }
-        }
-        query.push('&');
-    }
-    if let Some(limit) = limit {
-        query.push_str(&format!("limit={limit}&"));
-    }
-    query.pop();
-    query
+fn json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
 }
 
-/// Cuts a stream of bytes into rows.
+/// A path with its query, as it is being put together.
+struct Query {
+    text: String,
+}
+
+impl Query {
+    fn new(path: &str) -> Self {
+        Self { text: path.to_owned() }
+    }
+
+    fn add(&mut self, key: &str, value: &str) {
+        self.text.push(if self.text.contains('?') { '&' } else { '?' });
+        self.text.push_str(key);
+        self.text.push('=');
+        for byte in value.bytes() {
+            if byte.is_ascii_alphanumeric() {
+                self.text.push(char::from(byte))
+            } else {
+                self.text.push_str(&format!("%{byte:02X}"))
+            }
+        }
+    }
+}
+
+fn jobs_query(filter: &JobFilter) -> String {
+    let JobFilter { ids: _, state, target, root, path, older_than_s, error, scope, limit } = filter;
+    let mut query = Query::new("/v1/jobs");
+    let given = [
+        ("state", state.map(|state| state.to_string())),
+        ("target", target.clone()),
+        ("root", root.clone()),
+        ("path", path.clone()),
+        ("older_than_s", older_than_s.map(|age| age.to_string())),
+        ("error", error.clone()),
+        ("scope", scope.map(|scope| scope.to_string())),
+        ("limit", limit.map(|limit| limit.to_string())),
+    ];
+    for (key, value) in given {
+        value.iter().for_each(|value| query.add(key, value));
+    }
+    query.text
+}
+
+/// What the daemon says instead of an answer, or at the end of a list that breaks off.
+#[derive(Debug, Deserialize)]
+struct Problem {
+    error: String,
+    #[serde(default)]
+    hint: Option<String>,
+}
+
+impl From<Problem> for ClientError {
+    fn from(Problem { error, hint }: Problem) -> Self {
+        Self::Refused { message: error, hint }
+    }
+}
+
+/// Cuts a stream of bytes into values, one a line.
 #[derive(Default)]
 struct Lines {
     rest: Vec<u8>,
 }
 
 impl Lines {
-    fn take(
+    fn take<T: DeserializeOwned>(
         &mut self,
         data: &[u8],
-        each: &mut dyn FnMut(JobRow) -> ControlFlow<()>,
+        each: &mut dyn FnMut(T) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, ClientError> {
         for piece in data.split_inclusive(|&byte| byte == b'\n') {
             self.rest.extend_from_slice(piece);
@@ -183,10 +292,15 @@ impl Lines {
             if self.rest.last() != Some(&b'\n') {
                 continue;
             }
-            let row =
-                serde_json::from_slice(&self.rest).map_err(|error| ClientError::Answer { source: error.into() })?;
+            let value = match serde_json::from_slice(&self.rest) {
+                Ok(value) => value,
+                Err(error) => {
+                    let problem: Option<Problem> = serde_json::from_slice(&self.rest).ok();
+                    return Err(problem.map_or(ClientError::Answer { source: error.into() }, ClientError::from));
+                }
+            };
             self.rest.clear();
-            if each(row).is_break() {
+            if each(value).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }
@@ -205,9 +319,10 @@ mod tests {
 
     #[test]
     fn a_targets_name_survives_the_query() {
-        let filter = JobFilter { state: Some(JobState::Failed), target: Some("u@h::a b&c=%".to_owned()) };
-        assert_eq!(jobs_query(&filter, Some(5)), "/v1/jobs?state=failed&target=u%40h%3A%3Aa%20b%26c%3D%25&limit=5");
-        assert_eq!(jobs_query(&JobFilter::default(), None), "/v1/jobs");
+        let target = Some("u@h::a b&c=%".to_owned());
+        let filter = JobFilter { state: Some(JobState::Failed), target, limit: Some(5), ..JobFilter::default() };
+        assert_eq!(jobs_query(&filter), "/v1/jobs?state=failed&target=u%40h%3A%3Aa%20b%26c%3D%25&limit=5");
+        assert_eq!(jobs_query(&JobFilter::default()), "/v1/jobs");
     }
 
     #[test]

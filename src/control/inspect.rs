@@ -1,68 +1,140 @@
-//! What the daemon lets others see of itself.
+//! What the daemon lets others see of itself, and what it does when it is told to.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
-use crate::model::{JobState, RelPath, TargetId};
+use crate::model::{JobAction, RelPath, TargetId};
 
-use super::{JobRow, Status};
+use super::{Explanation, ExplainQuery, JobRow, Matcher, PauseRequest, Paused, ReconcileRequest, Reconciled, Status};
+use super::{WaitRequest, Waiting};
 
 /// Answers questions about a daemon, or about a store without one. Called from the control thread's helpers while
 /// mirroring goes on, so an implementation reads a snapshot or holds its lock for one page at most.
 pub trait Inspect: Send + Sync {
     fn status(&self) -> Status;
 
-    /// Returns the next jobs in the order of (target, path), at most `page.limit` of them. Fewer than that means that
-    /// there are no more.
-    fn list(&self, page: &ListPage) -> Vec<JobRow>;
+    /// Returns the next jobs in the order of (target, path), at most `page.limit` of them.
+    fn list(&self, page: &ListPage) -> Result<Listed, Refusal>;
 }
 
-/// Which jobs are wanted.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct JobFilter {
-    pub state: Option<JobState>,
-    /// The name of the target, as `status` shows it.
-    pub target: Option<String>,
+/// Does what operators want. What it returns is on disk by then.
+pub trait Operate: Inspect {
+    /// Does `action` to the next jobs that it means something for, and returns them as they were.
+    fn change(&self, action: JobAction, page: &ListPage) -> Result<Listed, Refusal>;
+
+    /// Pauses targets, or has them go on.
+    fn pause(&self, request: &PauseRequest) -> Result<Paused, Refusal>;
+
+    /// Has trees compared in full.
+    fn reconcile(&self, _request: &ReconcileRequest) -> Result<Reconciled, Refusal> {
+        Err(Refusal::needs_daemon())
+    }
+
+    /// Begins to wait until everything changed before now is mirrored.
+    fn wait(&self, _request: &WaitRequest) -> Result<Box<dyn Wait>, Refusal> {
+        Err(Refusal::needs_daemon())
+    }
+
+    /// Tells all there is to know about a path.
+    fn explain(&self, _query: &ExplainQuery) -> Result<Explanation, Refusal> {
+        Err(Refusal::needs_daemon())
+    }
+}
+
+/// One client's wait.
+pub trait Wait: Send {
+    /// Looks how far it has come, without waiting.
+    fn look(&mut self) -> Waiting;
+}
+
+/// Why something is not done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    pub kind: RefusalKind,
+    pub message: String,
+    /// What an operator can do about it.
+    pub hint: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// It makes no sense as it is asked.
+    Wrong,
+    /// There is no such target, root or path.
+    Unknown,
+    /// Not now.
+    Unavailable,
+}
+
+impl Refusal {
+    pub fn new(kind: RefusalKind, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), hint: Some(hint.into()) }
+    }
+
+    fn needs_daemon() -> Self {
+        Self::new(RefusalKind::Unavailable, "this needs a running daemon", "start it: syncq run -o FILE")
+    }
 }
 
 /// One step through the list. Half a million jobs are listed in pages, so that neither side ever holds them all.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ListPage {
-    /// Only jobs behind this place. It is [`JobRow::place`] of the last row seen, and stays good if that job is gone.
-    pub after: Option<(TargetId, RelPath)>,
+    /// Only jobs behind this place, which stays good if the job there is gone.
+    pub after: Option<Place>,
     pub limit: usize,
-    pub filter: JobFilter,
+    pub wanted: Arc<Matcher>,
+    /// Only shows what would be changed.
+    pub dry_run: bool,
+}
+
+/// Where a job stands in the list.
+pub type Place = (TargetId, RelPath);
+
+/// The answer to a page.
+#[derive(Debug, Default)]
+pub struct Listed {
+    pub rows: Vec<JobRow>,
+    /// Where the next page starts; `None` at the end.
+    pub next: Option<Place>,
 }
 
 impl ListPage {
     /// Rows in one page: long enough to make the lock cheap, short enough to give it back soon.
     pub const ROWS: usize = 500;
 
-    pub fn first(filter: JobFilter) -> Self {
-        Self { after: None, limit: Self::ROWS, filter }
+    pub fn first(wanted: Matcher) -> Self {
+        Self { after: None, limit: Self::ROWS, wanted: Arc::new(wanted), dry_run: false }
     }
 
-    /// Moves behind `rows`, the answer to this page; `false` if that was the last one.
-    pub fn advance(&mut self, rows: &[JobRow]) -> bool {
-        let place = rows.last().and_then(|row| row.place.clone());
-        let more = rows.len() >= self.limit && place.is_some();
-        self.after = place;
-        more
+    /// Moves behind `listed`, the answer to this page; `false` if that was the last one.
+    pub fn advance(&mut self, listed: &Listed) -> bool {
+        self.after = listed.next.clone();
+        self.after.is_some()
     }
 }
 
-/// Hands every matching job to `each`, page by page, until it breaks off.
-pub fn each_job(inspect: &dyn Inspect, filter: &JobFilter, each: &mut dyn FnMut(JobRow) -> ControlFlow<()>) {
-    let mut page = ListPage::first(filter.clone());
-    loop {
-        let rows = inspect.list(&page);
-        let more = page.advance(&rows);
-        for row in rows {
+/// Hands every job of every page to `each` until it breaks off, at most as many as the filter's limit. `ask` answers a
+/// page.
+pub fn each_job<E>(
+    mut page: ListPage,
+    mut ask: impl FnMut(&ListPage) -> Result<Listed, E>,
+    each: &mut dyn FnMut(JobRow) -> ControlFlow<()>,
+) -> Result<(), E> {
+    let mut left = page.wanted.filter.limit.unwrap_or(u64::MAX);
+    while left > 0 {
+        page.limit = usize::try_from(left).unwrap_or(usize::MAX).min(ListPage::ROWS);
+        let listed = ask(&page)?;
+        let more = page.advance(&listed);
+        left = left.saturating_sub(listed.rows.len() as u64);
+        for row in listed.rows {
             if each(row).is_break() {
-                return;
+                return Ok(());
             }
         }
         if !more {
-            return;
+            break;
         }
     }
+    Ok(())
 }

@@ -1,18 +1,38 @@
-//! What operators ask a running daemon: HTTP with JSON over a Unix socket in the state directory.
+//! What operators ask and tell a running daemon: HTTP with JSON over a Unix socket in the state directory.
 //!
-//! [`Status`] and [`JobRow`] are the one set of types that server, client and every printer share. The daemon
-//! implements [`Inspect`]; [`ControlServer`] serves it, [`Client`] asks it. Reading only: nothing here changes the
-//! queue.
+//! | request | answer |
+//! |---|---|
+//! | `GET /v1/status` | [`Status`] |
+//! | `GET /v1/jobs?…` ([`JobFilter`]) | one [`JobRow`] a line |
+//! | `POST /v1/jobs/retry`, `/v1/jobs/purge` ([`JobsRequest`]) | one [`JobRow`] a line, as the job was; on disk when it is shown |
+//! | `POST /v1/pause` ([`PauseRequest`]) | [`Paused`] |
+//! | `POST /v1/reconcile` ([`ReconcileRequest`]) | [`Reconciled`] |
+//! | `POST /v1/wait` ([`WaitRequest`]) | one [`Waiting`] a line; the last one tells how it ended |
+//! | `GET /v1/explain?path=…` ([`PathArg`]) | [`Explanation`] |
+//!
+//! What is refused is answered by a status above 399 and `{"error": …, "hint": …}`; a list that breaks off ends in such a
+//! line.
+//!
+//! These types are the one set that server, client and every printer share. The daemon implements [`Operate`];
+//! [`ControlServer`] serves it, [`Client`] asks it.
 //!
 //! Invariant: this module knows the model and nothing else of syncq. It never sees the queue or its store.
 
 mod client;
+mod filter;
 mod inspect;
+mod requests;
 mod server;
+mod stall;
 mod types;
 
 pub use client::{Client, ClientError};
-pub use inspect::{Inspect, JobFilter, ListPage, each_job};
+pub use filter::{GlobError, JobFilter, Matcher};
+pub use inspect::{Inspect, ListPage, Listed, Operate, Place, Refusal, RefusalKind, Wait, each_job};
+pub use requests::{
+    Explanation, ExplainQuery, JobsRequest, Missing, PathArg, PauseRequest, Paused, PausedTarget, ReconcileJob,
+    ReconcileRequest, Reconciled, TargetExplanation, WaitRequest, Waiting,
+};
 pub use server::{ControlError, ControlServer};
 pub use types::{
     DaemonState, JobRow, RootState, RootStatus, Status, StoreState, StoreStatus, TargetState, TargetStatus,

@@ -1,8 +1,9 @@
-//! Serves [`Inspect`] on a Unix socket, from one thread with its own small runtime.
+//! Serves [`Operate`] on a Unix socket, from one thread with its own small runtime.
 //!
-//! Bounds: so many connections, so long for a request's header, so much body, one request a connection, one page of a
-//! list in memory. Questions to the daemon run on a helper thread, so a busy lock delays answers and never the
-//! runtime. Only root and the daemon's own user are answered. Mirroring never waits for anything here.
+//! Bounds: so many connections, so long for a request's header and for its body, so much body, one request a connection,
+//! one page of a list in memory, so long without a byte taken of an answer. Questions to the daemon run on a helper thread,
+//! so a busy lock delays answers and never the runtime. Only root and the daemon's own user are answered. Mirroring never
+//! waits for anything here.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -15,26 +16,38 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use hyper::body::Frame;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::{Inspect, JobFilter, ListPage, SOCKET_PATH_BYTES_MAX, socket_path};
-use crate::model::JobState;
+use super::stall::Unstalled;
+use super::{
+    ExplainQuery, JobFilter, JobsRequest, ListPage, Listed, Matcher, Operate, PauseRequest, ReconcileRequest, Refusal,
+    RefusalKind, SOCKET_PATH_BYTES_MAX, Wait, WaitRequest, Waiting, socket_path,
+};
+use crate::clock::{Clock, SystemClock, monotonic};
+use crate::model::JobAction;
 
 /// Further ones wait in the socket's backlog.
 const CONNECTIONS_MAX: u32 = 64;
-/// A connection that has not sent its whole request head by then is closed.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Larger bodies get 413. Nothing here needs one.
+/// Larger bodies get 413. A thousand ids fit.
 const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Clients that wait for the mirror hold their place for long; the others are for all else.
+const WAITS_MAX: usize = 32;
+/// How often a wait looks how far it is, at the least and at the most: so many times what a look takes.
+const LOOK_MIN: Duration = Duration::from_millis(10);
+const LOOK_MAX: Duration = Duration::from_secs(1);
+const LOOK_SHARE: u32 = 20;
+/// How often a client that waits is told what is missing. Also finds out that it has gone.
+const WORD: Duration = Duration::from_secs(5);
 /// What may still be answered after a stop; the rest is cut off.
 const STOP_DEADLINE: Duration = Duration::from_secs(2);
 /// Threads for questions to the daemon. More would only wait for the same locks.
@@ -50,6 +63,20 @@ pub enum ControlError {
     #[error("cannot start the control thread")]
     Start { source: io::Error },
 }
+
+/// How patient the server is.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    /// A connection that has not sent its whole request head by then is closed.
+    header: Duration,
+    /// A body that is not complete by then gets 408.
+    body: Duration,
+    /// A client that takes nothing of its answer for so long is given up.
+    stall: Duration,
+}
+
+const PATIENCE: Patience =
+    Patience { header: Duration::from_secs(5), body: Duration::from_secs(5), stall: Duration::from_secs(30) };
 
 /// The running server. Dropping it stops it.
 #[derive(Debug)]
@@ -68,11 +95,11 @@ struct Running {
 impl ControlServer {
     /// Listens on the control socket of `state_dir`. A socket file that is already there is taken for a dead daemon's
     /// and replaced, so the caller must hold the lock of the state directory.
-    pub fn start(state_dir: &Path, inspect: Arc<dyn Inspect>) -> Result<Self, ControlError> {
-        Self::start_with(state_dir, inspect, HEADER_TIMEOUT)
+    pub fn start(state_dir: &Path, operate: Arc<dyn Operate>) -> Result<Self, ControlError> {
+        Self::start_with(state_dir, operate, PATIENCE)
     }
 
-    fn start_with(state_dir: &Path, inspect: Arc<dyn Inspect>, header_timeout: Duration) -> Result<Self, ControlError> {
+    fn start_with(state_dir: &Path, operate: Arc<dyn Operate>, patience: Patience) -> Result<Self, ControlError> {
         let socket = socket_path(state_dir);
         let listener = listen(&socket)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -87,7 +114,7 @@ impl ControlServer {
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("control".to_owned())
-            .spawn(move || serve(runtime, listener, router(inspect), header_timeout, stopped))
+            .spawn(move || serve(runtime, listener, router(operate, patience), patience, stopped))
             .map_err(|source| ControlError::Start { source })?;
         Ok(Self { socket, running: Mutex::new(Some(Running { stop, thread })) })
     }
@@ -136,12 +163,12 @@ fn serve(
     runtime: tokio::runtime::Runtime,
     listener: UnixListener,
     router: Router,
-    header_timeout: Duration,
+    patience: Patience,
     stopped: oneshot::Receiver<()>,
 ) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
     runtime.block_on(async {
-        let accepting = tokio::spawn(accept(listener, router, header_timeout, Arc::clone(&places)));
+        let accepting = tokio::spawn(accept(listener, router, patience, Arc::clone(&places)));
         // The sender never sends: it is dropped.
         let _ = stopped.await;
         accepting.abort();
@@ -155,7 +182,7 @@ fn serve(
     runtime.shutdown_timeout(Duration::from_millis(100));
 }
 
-async fn accept(listener: UnixListener, router: Router, header_timeout: Duration, places: Arc<Semaphore>) {
+async fn accept(listener: UnixListener, router: Router, patience: Patience, places: Arc<Semaphore>) {
     let own_uid = rustix::process::geteuid().as_raw();
     // Closed never: the semaphore lives as long as this task.
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
@@ -174,7 +201,7 @@ async fn accept(listener: UnixListener, router: Router, header_timeout: Duration
         }
         let router = router.clone();
         tokio::spawn(async move {
-            answer(stream, router, header_timeout).await;
+            answer(stream, router, patience).await;
             drop(place);
         });
     }
@@ -185,98 +212,270 @@ fn may_ask(peer_uid: u32, own_uid: u32) -> bool {
     peer_uid == 0 || peer_uid == own_uid
 }
 
-async fn answer(stream: UnixStream, router: Router, header_timeout: Duration) {
+async fn answer(stream: UnixStream, router: Router, patience: Patience) {
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(header_timeout)
+        .header_read_timeout(patience.header)
         // One request each: an idle connection would hold its place for nothing.
         .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .serve_connection(TokioIo::new(Unstalled::new(stream, patience.stall)), TowerToHyperService::new(router))
         .await;
     if let Err(error) = served {
         log::debug!(error:%; "a control connection ended early");
     }
 }
 
-fn router(inspect: Arc<dyn Inspect>) -> Router {
+fn router(operate: Arc<dyn Operate>, patience: Patience) -> Router {
+    let served = Served { operate, patience, waits: Arc::new(Semaphore::new(WAITS_MAX)) };
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/jobs", get(jobs))
+        .route("/v1/jobs/retry", post(async |State(served), request| change(served, request, JobAction::Retry).await))
+        .route("/v1/jobs/purge", post(async |State(served), request| change(served, request, JobAction::Purge).await))
+        .route("/v1/pause", post(pause))
+        .route("/v1/reconcile", post(reconcile))
+        .route("/v1/wait", post(wait))
+        .route("/v1/explain", get(explain))
         .fallback(async || problem(StatusCode::NOT_FOUND, "no such thing here; see /v1/status and /v1/jobs"))
-        .method_not_allowed_fallback(async || problem(StatusCode::METHOD_NOT_ALLOWED, "only GET is possible"))
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .with_state(inspect)
+        .method_not_allowed_fallback(async || {
+            problem(StatusCode::METHOD_NOT_ALLOWED, "what asks is GET, what changes something is POST")
+        })
+        .with_state(served)
+}
+
+/// What every handler gets.
+#[derive(Clone)]
+struct Served {
+    operate: Arc<dyn Operate>,
+    patience: Patience,
+    waits: Arc<Semaphore>,
+}
+
+impl Served {
+    /// Asks the daemon on a helper thread.
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&dyn Operate) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let operate = Arc::clone(&self.operate);
+        match tokio::task::spawn_blocking(move || question(operate.as_ref())).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Refusal {
+                kind: RefusalKind::Unavailable,
+                message: "the daemon could not answer".to_owned(),
+                hint: Some("please report it with the daemon's log".to_owned()),
+            }),
+        }
+    }
+
+    /// Reads a request's body as JSON. An empty one stands for `{}`.
+    async fn read<T: DeserializeOwned>(&self, request: Request) -> Result<T, Response> {
+        let body = axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX);
+        let Ok(body) = tokio::time::timeout(self.patience.body, body).await else {
+            return Err(problem(StatusCode::REQUEST_TIMEOUT, "the body of the request did not come"));
+        };
+        let Ok(body) = body else {
+            return Err(problem(StatusCode::PAYLOAD_TOO_LARGE, "the body of the request is too large or broken"));
+        };
+        let body: &[u8] = if body.is_empty() { b"{}" } else { &body };
+        serde_json::from_slice(body).map_err(|error| problem(StatusCode::BAD_REQUEST, &error.to_string()))
+    }
+
+    /// Reads a request, asks, and answers with JSON.
+    async fn answer<Q, A>(&self, request: Request, question: fn(&dyn Operate, &Q) -> Result<A, Refusal>) -> Response
+    where
+        Q: DeserializeOwned + Send + 'static,
+        A: serde::Serialize + Send + 'static,
+    {
+        let query: Q = match self.read(request).await {
+            Ok(query) => query,
+            Err(response) => return response,
+        };
+        match self.ask(move |operate| question(operate, &query)).await {
+            Ok(answer) => axum::Json(answer).into_response(),
+            Err(refusal) => refused(&refusal),
+        }
+    }
 }
 
 fn problem(code: StatusCode, message: &str) -> Response {
     (code, axum::Json(serde_json::json!({ "error": message }))).into_response()
 }
 
-async fn status(State(inspect): State<Arc<dyn Inspect>>) -> Response {
-    match tokio::task::spawn_blocking(move || inspect.status()).await {
+fn refused(refusal: &Refusal) -> Response {
+    let code = match refusal.kind {
+        RefusalKind::Wrong => StatusCode::BAD_REQUEST,
+        RefusalKind::Unknown => StatusCode::NOT_FOUND,
+        RefusalKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    (code, axum::Json(refusal_json(refusal))).into_response()
+}
+
+fn refusal_json(refusal: &Refusal) -> serde_json::Value {
+    serde_json::json!({ "error": refusal.message, "hint": refusal.hint })
+}
+
+async fn status(State(served): State<Served>) -> Response {
+    match served.ask(|operate| Ok(operate.status())).await {
         Ok(status) => axum::Json(status).into_response(),
-        Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the daemon could not tell its status"),
+        Err(refusal) => refused(&refusal),
     }
 }
 
-/// The query of `/v1/jobs`.
-#[derive(Debug, Deserialize)]
-struct JobsQuery {
-    state: Option<JobState>,
-    target: Option<String>,
-    limit: Option<u64>,
+async fn jobs(State(served): State<Served>, query: Result<Query<JobFilter>, QueryRejection>) -> Response {
+    match query {
+        Ok(Query(filter)) => stream(served, &filter, false, |operate, page| operate.list(page)),
+        Err(rejection) => problem(StatusCode::BAD_REQUEST, &rejection.body_text()),
+    }
 }
 
-async fn jobs(
-    State(inspect): State<Arc<dyn Inspect>>,
-    query: Result<Query<JobsQuery>, axum::extract::rejection::QueryRejection>,
-) -> Response {
-    let Query(query) = match query {
-        Ok(query) => query,
+async fn change(served: Served, request: Request, action: JobAction) -> Response {
+    let JobsRequest { filter, all, dry_run } = match served.read(request).await {
+        Ok(request) => request,
+        Err(response) => return response,
+    };
+    if action == JobAction::Purge && !all && filter == JobFilter::default() {
+        return problem(StatusCode::BAD_REQUEST, "say which jobs to purge, or \"all\": true");
+    }
+    stream(served, &filter, dry_run, move |operate, page| operate.change(action, page))
+}
+
+async fn pause(State(served): State<Served>, request: Request) -> Response {
+    served.answer(request, |operate, request: &PauseRequest| operate.pause(request)).await
+}
+
+async fn reconcile(State(served): State<Served>, request: Request) -> Response {
+    served.answer(request, |operate, request: &ReconcileRequest| operate.reconcile(request)).await
+}
+
+async fn explain(State(served): State<Served>, query: Result<Query<ExplainQuery>, QueryRejection>) -> Response {
+    let query = match query {
+        Ok(Query(query)) => query,
         Err(rejection) => return problem(StatusCode::BAD_REQUEST, &rejection.body_text()),
     };
-    let filter = JobFilter { state: query.state, target: query.target };
-    // Room for one: a page is made while the one before it is being sent, and no further.
-    let (pages, body) = mpsc::channel(1);
-    tokio::spawn(send_pages(inspect, filter, query.limit.unwrap_or(u64::MAX), pages));
+    match served.ask(move |operate| operate.explain(&query)).await {
+        Ok(answer) => axum::Json(answer).into_response(),
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+/// Answers with lines that are made while they are being sent.
+fn lines(body: mpsc::Receiver<Result<Bytes, io::Error>>) -> Response {
     ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::new(Pages(body))).into_response()
 }
 
+fn line(value: &impl serde::Serialize) -> Bytes {
+    let mut line = serde_json::to_vec(value).unwrap_or_default();
+    line.push(b'\n');
+    line.into()
+}
+
+/// Asks for page after page and sends their rows.
+fn stream(
+    served: Served,
+    filter: &JobFilter,
+    dry_run: bool,
+    ask: impl Fn(&dyn Operate, &ListPage) -> Result<Listed, Refusal> + Copy + Send + 'static,
+) -> Response {
+    let matcher = match Matcher::new(filter, SystemClock.now()) {
+        Ok(matcher) => matcher,
+        Err(error) => return problem(StatusCode::BAD_REQUEST, &error.to_string()),
+    };
+    let page = ListPage { dry_run, ..ListPage::first(matcher) };
+    // Room for one: a page is made while the one before it is being sent, and no further.
+    let (pages, body) = mpsc::channel(1);
+    tokio::spawn(send_pages(served, page, ask, pages));
+    lines(body)
+}
+
 async fn send_pages(
-    inspect: Arc<dyn Inspect>,
-    filter: JobFilter,
-    limit: u64,
+    served: Served,
+    mut page: ListPage,
+    ask: impl Fn(&dyn Operate, &ListPage) -> Result<Listed, Refusal> + Copy + Send + 'static,
     pages: mpsc::Sender<Result<Bytes, io::Error>>,
 ) {
-    let mut page = ListPage::first(filter);
-    let mut left = limit;
+    let mut left = page.wanted.filter.limit.unwrap_or(u64::MAX);
     while left > 0 {
         page.limit = usize::try_from(left).unwrap_or(usize::MAX).min(ListPage::ROWS);
-        let inspect = Arc::clone(&inspect);
-        let made = tokio::task::spawn_blocking(move || {
-            let rows = inspect.list(&page);
-            let more = page.advance(&rows);
-            let mut lines = Vec::with_capacity(rows.len() * 256);
-            for row in &rows {
-                serde_json::to_writer(&mut lines, row)?;
-                lines.push(b'\n');
+        let asked = page.clone();
+        let made = served.ask(move |operate| {
+            let listed = ask(operate, &asked)?;
+            let mut lines = Vec::with_capacity(listed.rows.len() * 256);
+            for row in &listed.rows {
+                lines.extend_from_slice(&line(row));
             }
-            io::Result::Ok((page, rows.len() as u64, more, lines))
-        })
-        .await;
-        let (next, count, more, lines) = match made.map_err(io::Error::other).and_then(|made| made) {
+            Ok((listed.rows.len() as u64, listed, lines))
+        });
+        let (count, listed, lines) = match made.await {
             Ok(made) => made,
-            Err(error) => {
-                // Without its end the answer is recognisably incomplete.
-                let _ = pages.send(Err(error)).await;
+            Err(refusal) => {
+                let _ = pages.send(Ok(line(&refusal_json(&refusal)))).await;
                 return;
             }
         };
-        page = next;
         left = left.saturating_sub(count);
-        if (!lines.is_empty() && pages.send(Ok(lines.into())).await.is_err()) || !more {
+        let more = page.advance(&listed);
+        if (!lines.is_empty() && pages.send(Ok(lines.into())).await.is_err()) || pages.is_closed() || !more {
             return;
         }
+    }
+}
+
+async fn wait(State(served): State<Served>, request: Request) -> Response {
+    let request: WaitRequest = match served.read(request).await {
+        Ok(request) => request,
+        Err(response) => return response,
+    };
+    let Ok(place) = Arc::clone(&served.waits).try_acquire_owned() else {
+        return problem(StatusCode::SERVICE_UNAVAILABLE, "too many clients are waiting already");
+    };
+    let timeout = request.timeout_s.map(|timeout| Duration::try_from_secs_f64(timeout).unwrap_or(Duration::MAX));
+    let wait = match served.ask(move |operate| operate.wait(&request)).await {
+        Ok(wait) => wait,
+        Err(refusal) => return refused(&refusal),
+    };
+    let (words, body) = mpsc::channel(1);
+    tokio::spawn(async move {
+        send_words(served, wait, timeout, words).await;
+        drop(place);
+    });
+    lines(body)
+}
+
+/// Looks at a wait until it is over, and sends a line now and then.
+async fn send_words(
+    served: Served,
+    mut wait: Box<dyn Wait>,
+    timeout: Option<Duration>,
+    words: mpsc::Sender<Result<Bytes, io::Error>>,
+) {
+    let begun = monotonic();
+    let mut told = begun;
+    loop {
+        let looked_at = monotonic();
+        let looked = served.ask(move |_| {
+            let waiting = wait.look();
+            Ok((wait, waiting))
+        });
+        let waiting;
+        (wait, waiting) = match looked.await {
+            Ok(looked) => looked,
+            Err(refusal) => {
+                let _ = words.send(Ok(line(&refusal_json(&refusal)))).await;
+                return;
+            }
+        };
+        let timed_out = !waiting.done && timeout.is_some_and(|timeout| begun.elapsed() >= timeout);
+        let is_last = waiting.done || timed_out;
+        if is_last || told.elapsed() >= WORD {
+            told = monotonic();
+            if words.send(Ok(line(&Waiting { timed_out, ..waiting }))).await.is_err() || is_last {
+                return;
+            }
+        }
+        let rest = (looked_at.elapsed() * LOOK_SHARE).clamp(LOOK_MIN, LOOK_MAX);
+        let left = timeout.map_or(rest, |timeout| timeout.saturating_sub(begun.elapsed()));
+        tokio::time::sleep(rest.min(left.max(Duration::from_millis(1)))).await;
     }
 }
 

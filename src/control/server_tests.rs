@@ -4,19 +4,31 @@ use std::io::{Read as _, Write as _};
 use std::ops::ControlFlow;
 use std::os::unix::net::UnixStream as StdStream;
 
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Full};
 use hyper::Request;
 use hyper::service::Service as _;
 
 use super::*;
 use crate::control::{
-    Client, ClientError, DaemonState, JobRow, Status, StoreState, StoreStatus, WatchStatus, each_job,
+    Client, ClientError, DaemonState, Inspect, JobRow, Paused, Status, StoreState, StoreStatus, WatchStatus, each_job,
 };
-use crate::model::{Generation, Job, JobId, Origin, RelPath, Scope, TargetId, Timestamp};
+use crate::model::{Generation, Job, JobId, JobState, Origin, RelPath, Scope, TargetId, Timestamp};
 
-/// Holds `jobs` ready jobs of one target.
+/// Holds `jobs` ready jobs of one target; what is purged is gone.
+#[derive(Default)]
 struct Fake {
     jobs: u64,
+    purged: Mutex<std::collections::BTreeSet<u64>>,
+    /// The store fails after so many changes.
+    breaks_after: Option<usize>,
+}
+
+const TARGET: &str = "u@h::m/a b";
+
+impl Fake {
+    fn with(jobs: u64) -> Self {
+        Self { jobs, ..Self::default() }
+    }
 }
 
 impl Inspect for Fake {
@@ -34,19 +46,57 @@ impl Inspect for Fake {
         }
     }
 
-    fn list(&self, page: &ListPage) -> Vec<JobRow> {
+    fn list(&self, page: &ListPage) -> Result<Listed, Refusal> {
         assert!(page.limit <= ListPage::ROWS, "a page stays small");
-        let name = |n: u64| format!("f{n:06}");
+        if !page.wanted.wants_target(TARGET, Path::new("/srv")) {
+            return Err(Refusal::new(RefusalKind::Unknown, "no such target", "look"));
+        }
         let next = match &page.after {
             Some((_, path)) => path.to_string().trim_start_matches('f').parse::<u64>().expect("a place of ours") + 1,
             None => 0,
         };
-        (next..self.jobs)
-            .filter(|_| page.filter.state.is_none_or(|state| state == JobState::Ready))
-            .filter(|_| page.filter.target.as_deref().is_none_or(|name| name == "u@h::m/a b"))
+        let purged = self.purged.lock().expect("no panic");
+        let jobs: Vec<Job> = (next..self.jobs)
+            .filter(|n| !purged.contains(n))
+            .map(|n| job(n, &format!("f{n:06}")))
+            .filter(|job| page.wanted.wants(job))
             .take(page.limit)
-            .map(|n| JobRow::new(&job(n, &name(n)), Path::new("/srv"), "u@h::m/a b"))
-            .collect()
+            .collect();
+        let next = jobs.last().filter(|_| jobs.len() == page.limit).map(|job| (job.target, job.path.clone()));
+        Ok(Listed { rows: jobs.iter().map(|job| JobRow::new(job, Path::new("/srv"), TARGET)).collect(), next })
+    }
+}
+
+impl Operate for Fake {
+    fn change(&self, action: JobAction, page: &ListPage) -> Result<Listed, Refusal> {
+        let listed = self.list(page)?;
+        let mut purged = self.purged.lock().expect("no panic");
+        if action == JobAction::Purge && !page.dry_run {
+            if self.breaks_after.is_some_and(|most| purged.len() >= most) {
+                return Err(Refusal::new(RefusalKind::Unavailable, "the store is full", "make room"));
+            }
+            purged.extend(listed.rows.iter().map(|row| row.id));
+        }
+        Ok(listed)
+    }
+
+    fn pause(&self, request: &PauseRequest) -> Result<Paused, Refusal> {
+        match request.target.as_deref() {
+            Some(TARGET) => Ok(Paused { targets: Vec::new() }),
+            _ => Err(Refusal::new(RefusalKind::Unknown, "no such target", "look")),
+        }
+    }
+
+    fn wait(&self, request: &WaitRequest) -> Result<Box<dyn Wait>, Refusal> {
+        /// Done after so many looks.
+        struct Looks(u32);
+        impl Wait for Looks {
+            fn look(&mut self) -> Waiting {
+                self.0 = self.0.saturating_sub(1);
+                Waiting { done: self.0 == 0, ..Waiting::default() }
+            }
+        }
+        Ok(Box::new(Looks(request.targets.unwrap_or(u32::MAX))))
     }
 }
 
@@ -67,11 +117,12 @@ fn job(id: u64, path: &str) -> Job {
     }
 }
 
-fn in_memory(jobs: u64, method: &str, path: &str) -> (StatusCode, String) {
+fn in_memory(jobs: u64, method: &str, path: &str, body: &str) -> (StatusCode, String) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let service = TowerToHyperService::new(router(Arc::new(Fake { jobs })));
-        let request = Request::builder().method(method).uri(path).body(Empty::<Bytes>::new()).expect("a request");
+        let service = TowerToHyperService::new(router(Arc::new(Fake::with(jobs)), PATIENCE));
+        let body = Full::<Bytes>::from(body.to_owned());
+        let request = Request::builder().method(method).uri(path).body(body).expect("a request");
         let answer = service.call(request).await.expect("an answer");
         let code = answer.status();
         let body = answer.into_body().collect().await.expect("a body").to_bytes();
@@ -79,42 +130,122 @@ fn in_memory(jobs: u64, method: &str, path: &str) -> (StatusCode, String) {
     })
 }
 
-fn count(client: &Client, filter: &JobFilter, limit: Option<u64>) -> usize {
-    let mut rows = 0;
+fn count(client: &Client, filter: &JobFilter) -> u64 {
+    let mut count = 0;
     let mut each = |_| {
-        rows += 1;
+        count += 1;
         ControlFlow::Continue(())
     };
-    client.jobs(filter, limit, &mut each).expect("a list");
-    rows
+    client.jobs(filter, &mut each).expect("a list");
+    count
 }
 
 #[test]
-fn the_router_answers_and_refuses() {
-    let (code, body) = in_memory(0, "GET", "/v1/status");
+fn answers_what_it_knows_and_refuses_the_rest_in_json() {
+    let (code, body) = in_memory(0, "GET", "/v1/status", "");
     assert_eq!(code, StatusCode::OK);
-    assert!(body.contains(r#""state":"running""#) && body.contains(r#""store":{"state":"ok""#), "{body}");
-    let (code, body) = in_memory(3, "GET", "/v1/jobs?limit=2");
+    assert!(body.contains(r#""store":{"state":"ok""#), "{body}");
+    let (code, body) = in_memory(3, "GET", "/v1/jobs?limit=2", "");
     assert_eq!((code, body.lines().count()), (StatusCode::OK, 2));
-    assert_eq!(in_memory(3, "GET", "/v1/jobs?limit=0"), (StatusCode::OK, String::new()));
-    assert_eq!(in_memory(3, "GET", "/v1/jobs?state=failed"), (StatusCode::OK, String::new()));
-    assert_eq!(in_memory(0, "GET", "/v1/jobs?state=lost").0, StatusCode::BAD_REQUEST);
-    assert_eq!(in_memory(0, "GET", "/").0, StatusCode::NOT_FOUND);
-    assert_eq!(in_memory(0, "POST", "/v1/status").0, StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(in_memory(3, "GET", "/v1/jobs?limit=0", ""), (StatusCode::OK, String::new()));
+    assert_eq!(in_memory(3, "GET", "/v1/jobs?state=failed", ""), (StatusCode::OK, String::new()));
+    assert_eq!(in_memory(3, "GET", "/v1/jobs?path=*1", "").1.lines().count(), 1);
+    for (method, path, body, code) in [
+        ("GET", "/v1/jobs?state=lost", "", StatusCode::BAD_REQUEST),
+        ("GET", "/v1/jobs?stat=failed", "", StatusCode::BAD_REQUEST),
+        ("GET", "/v1/jobs?path=%5B", "", StatusCode::BAD_REQUEST),
+        ("GET", "/", "", StatusCode::NOT_FOUND),
+        ("POST", "/v1/status", "", StatusCode::METHOD_NOT_ALLOWED),
+        ("GET", "/v1/jobs/purge", "", StatusCode::METHOD_NOT_ALLOWED),
+        ("POST", "/v1/jobs/purge", "", StatusCode::BAD_REQUEST),
+        ("POST", "/v1/jobs/purge", r#"{"filter":{"stat":"failed"}}"#, StatusCode::BAD_REQUEST),
+        ("POST", "/v1/jobs/purge", "purge all", StatusCode::BAD_REQUEST),
+        ("POST", "/v1/pause", r#"{"target":"x","paused":true}"#, StatusCode::NOT_FOUND),
+        ("POST", "/v1/reconcile", "{}", StatusCode::SERVICE_UNAVAILABLE),
+        ("GET", "/v1/explain?path=a", "", StatusCode::SERVICE_UNAVAILABLE),
+        ("GET", "/v1/explain", "", StatusCode::BAD_REQUEST),
+    ] {
+        let (given, answer) = in_memory(3, method, path, body);
+        let json: serde_json::Value = serde_json::from_str(&answer).unwrap_or_else(|e| panic!("{path}: {e}: {answer}"));
+        assert!(given == code && json["error"].is_string(), "{method} {path} {body}: {given} {answer}");
+    }
+    let huge = format!(r#"{{"filter":{{"error":"{}"}}}}"#, "x".repeat(BODY_BYTES_MAX));
+    assert_eq!(in_memory(3, "POST", "/v1/jobs/purge", &huge).0, StatusCode::PAYLOAD_TOO_LARGE);
 }
 
 #[test]
 fn a_list_of_many_pages_streams_in_order_and_complete() {
     let jobs = ListPage::ROWS as u64 * 2 + 100;
-    let (_, body) = in_memory(jobs, "GET", "/v1/jobs");
+    let (_, body) = in_memory(jobs, "GET", "/v1/jobs", "");
     let ids: Vec<u64> = body.lines().map(|line| serde_json::from_str::<JobRow>(line).expect("a row").id).collect();
     assert_eq!(ids, (0..jobs).collect::<Vec<_>>());
     let mut seen = 0;
-    each_job(&Fake { jobs }, &JobFilter::default(), &mut |_| {
+    let fake = Fake::with(jobs);
+    let page = ListPage::first(Matcher::new(&JobFilter::default(), Timestamp(0)).expect("a filter"));
+    let listed = each_job(page, |page| fake.list(page), &mut |_| {
         seen += 1;
         ControlFlow::Continue(())
     });
-    assert_eq!(seen, jobs);
+    assert_eq!((listed, seen), (Ok(()), jobs));
+}
+
+#[test]
+fn what_is_purged_is_told_row_by_row_and_a_dry_run_purges_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let fake = Arc::new(Fake { jobs: 1_200, breaks_after: Some(1_000), ..Fake::default() });
+    let _server = ControlServer::start(dir.path(), Arc::<Fake>::clone(&fake)).expect("a server");
+    let client = Client::connect(dir.path()).expect("a client");
+    let purge = |request: JobsRequest| {
+        let mut rows = 0;
+        let result = client.change(JobAction::Purge, &request, &mut |_| {
+            rows += 1;
+            ControlFlow::Continue(())
+        });
+        (rows, result.map_err(|error| error.to_string()))
+    };
+    let all = JobsRequest { all: true, ..JobsRequest::default() };
+    assert_eq!(purge(JobsRequest { dry_run: true, ..all.clone() }), (1_200, Ok(())));
+    assert_eq!(count(&client, &JobFilter::default()), 1_200);
+    let three = JobFilter { ids: vec![3, 5, 9_999], ..JobFilter::default() };
+    assert_eq!(purge(JobsRequest { filter: three, ..JobsRequest::default() }), (2, Ok(())));
+    // What was done before the store broke is told, and that it broke.
+    assert_eq!(purge(all), (1_000, Err("the store is full".to_owned())));
+    assert_eq!(count(&client, &JobFilter::default()), 198);
+}
+
+#[test]
+fn a_wait_ends_by_itself_or_with_its_time() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let _server = ControlServer::start(dir.path(), Arc::new(Fake::default())).expect("a server");
+    let client = Client::connect(dir.path()).expect("a client");
+    let ends = client.wait(&WaitRequest { targets: Some(5), ..WaitRequest::default() }).expect("a word");
+    assert!(ends.done && !ends.timed_out);
+    let late = client.wait(&WaitRequest { timeout_s: Some(0.1), ..WaitRequest::default() }).expect("a word");
+    assert!(!late.done && late.timed_out);
+}
+
+/// Waiting clients take only some of the places.
+#[test]
+fn two_hundred_clients_that_wait_leave_room_for_others() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = ControlServer::start(dir.path(), Arc::new(Fake::default())).expect("a server");
+    let mut waiting: Vec<StdStream> = Vec::new();
+    for _ in 0..200 {
+        // The backlog is full for a moment now and then.
+        let mut stream = StdStream::connect(socket_path(dir.path())).expect("a connection");
+        stream.write_all(b"POST /v1/wait HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}").expect("a request");
+        waiting.push(stream);
+    }
+    let client = Client::connect(dir.path()).expect("a client");
+    assert_eq!(client.status().expect("a status").pid, 1);
+    let mut refused = 0;
+    for stream in &mut waiting {
+        stream.set_read_timeout(Some(Duration::from_millis(50))).expect("a timeout");
+        let mut head = [0; 12];
+        refused += usize::from(stream.read_exact(&mut head).is_ok() && head.ends_with(b"503"));
+    }
+    assert_eq!(refused, 200 - WAITS_MAX);
+    server.stop();
 }
 
 #[test]
@@ -122,20 +253,22 @@ fn serves_its_own_user_over_the_socket_and_leaves_nothing_behind() {
     let dir = tempfile::tempdir().expect("a directory");
     // A dead daemon's socket is in the way.
     drop(std::os::unix::net::UnixListener::bind(socket_path(dir.path())).expect("a socket"));
-    let server = ControlServer::start(dir.path(), Arc::new(Fake { jobs: 600 })).expect("a server");
+    let server = ControlServer::start(dir.path(), Arc::new(Fake::with(600))).expect("a server");
     let mode = std::fs::metadata(socket_path(dir.path())).expect("the socket").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 
     let client = Client::connect(dir.path()).expect("a client");
     assert_eq!(client.status().expect("a status").state, DaemonState::Running);
-    assert_eq!(count(&client, &JobFilter::default(), None), 600);
-    assert_eq!(count(&client, &JobFilter::default(), Some(7)), 7);
-    let named = JobFilter { state: Some(JobState::Ready), target: Some("u@h::m/a b".to_owned()) };
-    assert_eq!(count(&client, &named, None), 600);
-    let other = JobFilter { state: None, target: Some("u@h::m".to_owned()) };
-    assert_eq!(count(&client, &other, None), 0);
+    assert_eq!(count(&client, &JobFilter::default()), 600);
+    assert_eq!(count(&client, &JobFilter { limit: Some(7), ..JobFilter::default() }), 7);
+    let target = Some(TARGET.to_owned());
+    let named = JobFilter { state: Some(JobState::Ready), target, ..JobFilter::default() };
+    assert_eq!(count(&client, &named), 600);
+    let other = JobFilter { target: Some("u@h::m".to_owned()), ..JobFilter::default() };
+    let refused = client.jobs(&other, &mut |_| ControlFlow::Continue(()));
+    assert!(matches!(&refused, Err(ClientError::Refused { hint: Some(hint), .. }) if hint == "look"), "{refused:?}");
     let mut seen = 0;
-    let stopping = client.jobs(&JobFilter::default(), None, &mut |_| {
+    let stopping = client.jobs(&JobFilter::default(), &mut |_| {
         seen += 1;
         ControlFlow::Break(())
     });
@@ -147,11 +280,36 @@ fn serves_its_own_user_over_the_socket_and_leaves_nothing_behind() {
     assert!(matches!(client.status(), Err(ClientError::NoDaemon { .. })));
 }
 
+/// Opens a connection for a list that fills every buffer, and reads nothing.
+#[test]
+fn clients_that_do_not_read_or_do_not_send_lose_their_place() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let short = Duration::from_millis(300);
+    let patience = Patience { header: short, body: short, stall: short };
+    let server = ControlServer::start_with(dir.path(), Arc::new(Fake::with(50_000)), patience).expect("a server");
+    let client = Client::connect(dir.path()).expect("a client");
+    for request in [
+        &b"GET /v1/jobs HTTP/1.1\r\nHost: x\r\n\r\n"[..],
+        b"POST /v1/pause HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{",
+    ] {
+        let idle: Vec<StdStream> = (0..CONNECTIONS_MAX)
+            .map(|_| {
+                let mut stream = StdStream::connect(socket_path(dir.path())).expect("a connection");
+                stream.write_all(request).expect("a request");
+                stream
+            })
+            .collect();
+        assert_eq!(client.status().expect("a status").pid, 1);
+        drop(idle);
+    }
+    server.stop();
+}
+
 #[test]
 fn garbage_and_half_requests_hold_up_nobody() {
     let dir = tempfile::tempdir().expect("a directory");
-    let inspect = Arc::new(Fake { jobs: 1 });
-    let server = ControlServer::start_with(dir.path(), inspect, Duration::from_millis(300)).expect("a server");
+    let patience = Patience { header: Duration::from_millis(300), ..PATIENCE };
+    let server = ControlServer::start_with(dir.path(), Arc::new(Fake::with(1)), patience).expect("a server");
     let connect = || StdStream::connect(socket_path(dir.path())).expect("a connection");
 
     // As many as there are places: the next client gets in when the header timeout has thrown them out.
@@ -193,7 +351,7 @@ fn a_path_too_long_for_a_socket_is_a_clear_error() {
     let dir = tempfile::tempdir().expect("a directory");
     let deep = dir.path().join("d".repeat(110));
     std::fs::create_dir(&deep).expect("a directory");
-    let error = ControlServer::start(&deep, Arc::new(Fake { jobs: 0 })).expect_err("too long");
+    let error = ControlServer::start(&deep, Arc::new(Fake::default())).expect_err("too long");
     assert!(matches!(error, ControlError::PathTooLong { .. }), "{error}");
     assert!(matches!(Client::connect(&deep), Err(ClientError::NoDaemon { .. })));
 }

@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Job, JobState, RelPath, Scope, TargetId, Timestamp};
+use crate::model::{Job, JobState, RelPath, Scope, Timestamp};
 
 /// Everything `syncq status` shows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -86,6 +86,9 @@ pub struct TargetStatus {
     pub lag_s: f64,
     /// The path sent or tried last.
     pub last_path: Option<String>,
+    /// Since when it is paused, if it is.
+    #[serde(default, with = "rfc3339_option")]
+    pub paused_since: Option<Timestamp>,
     /// Why nothing can be sent.
     pub reason: Option<String>,
     /// What an operator can do about it.
@@ -103,6 +106,8 @@ pub enum TargetState {
     /// Nothing to send.
     Idle,
     Syncing,
+    /// An operator has said so; changes are noted and wait.
+    Paused,
     /// Out of reach; tried again by itself.
     BackingOff,
     /// A person has to act: wrong password, unknown module and the like.
@@ -168,9 +173,6 @@ pub struct JobRow {
     #[serde(with = "rfc3339")]
     pub due_at: Timestamp,
     pub error: Option<String>,
-    /// Where the next page starts; never leaves the daemon.
-    #[serde(skip)]
-    pub place: Option<(TargetId, RelPath)>,
 }
 
 impl JobRow {
@@ -191,7 +193,6 @@ impl JobRow {
             queued_at: job.queued_at,
             due_at: job.due_at.max(job.queued_at),
             error: job.last_error.as_ref().map(ToString::to_string),
-            place: Some((job.target, job.path.clone())),
         }
     }
 
@@ -235,7 +236,7 @@ mod rfc3339 {
     }
 }
 
-mod rfc3339_option {
+pub(super) mod rfc3339_option {
     use serde::{Deserialize, Deserializer, Serializer};
 
     use crate::model::Timestamp;
@@ -258,7 +259,7 @@ mod rfc3339_option {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Generation, JobError, JobId, Origin};
+    use crate::model::{Generation, JobError, JobId, Origin, TargetId};
 
     fn row(path: &[u8]) -> JobRow {
         let job = Job {
@@ -289,7 +290,7 @@ mod tests {
                 + r#""error":"permission denied (rsync exit 23)"}"#
         );
         let back: JobRow = serde_json::from_str(&json).expect("a row");
-        assert_eq!(back, JobRow { place: None, ..row(b"a/b\n.txt") });
+        assert_eq!(back, row(b"a/b\n.txt"));
         assert_eq!(back.shown_path(), "a/b\\n.txt");
     }
 
@@ -303,7 +304,7 @@ mod tests {
 
     #[test]
     fn a_newer_daemons_state_is_no_error() {
-        assert_eq!(serde_json::from_str::<TargetState>("\"paused\"").expect("known or not"), TargetState::Unknown);
+        assert_eq!(serde_json::from_str::<TargetState>("\"dreaming\"").expect("known or not"), TargetState::Unknown);
         assert_eq!(serde_json::to_string(&TargetState::BackingOff).expect("json"), "\"backing_off\"");
     }
 }

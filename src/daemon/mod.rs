@@ -10,6 +10,7 @@
 pub mod detach;
 pub mod logging;
 pub mod offline;
+mod operate;
 mod options;
 mod root;
 mod signals;

@@ -1,5 +1,5 @@
-//! What a stopped daemon's store tells. Opens the store, takes its lock for as long as the answer lives, and starts
-//! nothing.
+//! What a stopped daemon's store tells, and what can be done to its jobs. Opens the store, takes its lock for as long as
+//! the answer lives, and starts nothing.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -10,22 +10,24 @@ use anyhow::Context;
 
 use crate::clock::{Clock, SystemClock};
 use crate::control::{
-    DaemonState, Inspect, JobRow, ListPage, RootState, RootStatus, Status, TargetState, TargetStatus, WatchStatus,
-    seconds,
+    DaemonState, Inspect, ListPage, Listed, Operate, PauseRequest, Paused, Refusal, RootState, RootStatus, Status,
+    TargetState, TargetStatus, WatchStatus, seconds,
 };
+use crate::model::JobAction;
 use crate::queue::Queue;
 use crate::store::TargetRecord;
 use crate::store::sled::SledStore;
 
-use super::view::{NamedTarget, list, store_status};
+use super::operate;
+use super::view::{NamedTarget, store_status};
 
 struct Offline {
     queue: Queue,
     targets: Vec<NamedTarget>,
 }
 
-/// Opens the store in `state_dir` for looking at it.
-pub fn inspect(state_dir: &Path) -> anyhow::Result<Box<dyn Inspect>> {
+/// Opens the store in `state_dir` for looking at it, and for what can be done to it without a daemon.
+pub fn open(state_dir: &Path) -> anyhow::Result<Box<dyn Operate>> {
     let store = SledStore::open_existing(state_dir)?;
     let (queue, _) = Queue::open(Box::new(store), Arc::new(SystemClock))
         .with_context(|| format!("cannot read the store in {}", state_dir.display()))?;
@@ -62,13 +64,14 @@ impl Inspect for Offline {
             targets.push(TargetStatus {
                 name: target.name.clone(),
                 root,
-                state: TargetState::Offline,
+                state: if stats.paused_since.is_some() { TargetState::Paused } else { TargetState::Offline },
                 pending: stats.counts.ready as u64,
                 running: 0,
                 waiting: stats.counts.waiting as u64,
                 failed: stats.counts.failed as u64,
                 lag_s: stats.oldest.map_or(0.0, |oldest| seconds(now.since(oldest))),
                 last_path: None,
+                paused_since: stats.paused_since,
                 reason: None,
                 hint: None,
                 command: None,
@@ -88,7 +91,17 @@ impl Inspect for Offline {
         }
     }
 
-    fn list(&self, page: &ListPage) -> Vec<JobRow> {
-        list(&self.queue, &self.targets, page)
+    fn list(&self, page: &ListPage) -> Result<Listed, Refusal> {
+        operate::jobs(&self.queue, &self.targets, JobAction::List, page)
+    }
+}
+
+impl Operate for Offline {
+    fn change(&self, action: JobAction, page: &ListPage) -> Result<Listed, Refusal> {
+        operate::jobs(&self.queue, &self.targets, action, page)
+    }
+
+    fn pause(&self, request: &PauseRequest) -> Result<Paused, Refusal> {
+        operate::pause(&self.queue, &self.targets, request)
     }
 }

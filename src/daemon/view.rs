@@ -1,19 +1,19 @@
-//! Answers what operators ask: puts together what queue, executor and watchers know. Reads only.
+//! Answers what operators ask: puts together what queue, executor and watchers know.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::clock::Clock;
 use crate::control::{
-    DaemonState, Inspect, JobRow, ListPage, RootState, RootStatus, Status, StoreState, StoreStatus, TargetState,
-    TargetStatus, WatchStatus, seconds,
+    DaemonState, Inspect, ListPage, Listed, Operate, PauseRequest, Paused, Refusal, RootState, RootStatus, Status,
+    StoreState, StoreStatus, TargetState, TargetStatus, WatchStatus, seconds,
 };
 use crate::mirror::Executor;
-use crate::model::{TargetId, TargetTrouble, Timestamp, TroubleClass};
+use crate::model::{JobAction, TargetId, TargetTrouble, Timestamp, TroubleClass};
 use crate::queue::{Queue, StoreHealth, TargetStats};
 
 use super::root::RootRuntime;
-use super::sysctl;
+use super::{operate, sysctl};
 
 /// A target with its names, for whatever is shown.
 #[derive(Debug, Clone)]
@@ -108,8 +108,18 @@ impl Inspect for View {
         }
     }
 
-    fn list(&self, page: &ListPage) -> Vec<JobRow> {
-        list(&self.queue, &self.targets, page)
+    fn list(&self, page: &ListPage) -> Result<Listed, Refusal> {
+        operate::jobs(&self.queue, &self.targets, JobAction::List, page)
+    }
+}
+
+impl Operate for View {
+    fn change(&self, action: JobAction, page: &ListPage) -> Result<Listed, Refusal> {
+        operate::jobs(&self.queue, &self.targets, action, page)
+    }
+
+    fn pause(&self, request: &PauseRequest) -> Result<Paused, Refusal> {
+        operate::pause(&self.queue, &self.targets, request)
     }
 }
 
@@ -122,6 +132,7 @@ pub(super) fn store_status(health: StoreHealth) -> StoreStatus {
 fn target_status(target: &NamedTarget, stats: &TargetStats, last_path: Option<String>, now: Timestamp) -> TargetStatus {
     let counts = stats.counts;
     let state = match &stats.trouble {
+        _ if stats.paused_since.is_some() => TargetState::Paused,
         Some(TargetTrouble { class: TroubleClass::Unavailable, .. }) => TargetState::BackingOff,
         Some(TargetTrouble { class: TroubleClass::Busy, .. }) => TargetState::Busy,
         Some(TargetTrouble { class: TroubleClass::Misconfigured, .. }) => TargetState::Misconfigured,
@@ -151,34 +162,10 @@ fn target_status(target: &NamedTarget, stats: &TargetStats, last_path: Option<St
         failed: counts.failed as u64,
         lag_s: stats.oldest.map_or(0.0, |oldest| seconds(now.since(oldest))),
         last_path,
+        paused_since: stats.paused_since,
         reason,
         hint,
         command: stats.trouble.as_ref().and_then(|trouble| trouble.command.clone()),
-        retry_at: stats.probe_at,
+        retry_at: stats.probe_at.filter(|_| stats.paused_since.is_none()),
     }
-}
-
-/// One page of jobs over all targets, in the order of (target, path).
-pub(super) fn list(queue: &Queue, targets: &[NamedTarget], page: &ListPage) -> Vec<JobRow> {
-    let mut rows = Vec::new();
-    let mut in_order: Vec<&NamedTarget> = targets.iter().collect();
-    in_order.sort_by_key(|target| target.id);
-    for target in in_order {
-        if page.filter.target.as_ref().is_some_and(|name| *name != target.name) {
-            continue;
-        }
-        let after = match &page.after {
-            Some((id, _)) if target.id < *id => continue,
-            Some((id, path)) if target.id == *id => Some(path),
-            _ => None,
-        };
-        let room = page.limit.saturating_sub(rows.len());
-        let wanted = |state| page.filter.state.is_none_or(|only| only == state);
-        let jobs = queue.page(target.id, after, room, wanted);
-        rows.extend(jobs.iter().map(|job| JobRow::new(job, &target.root, &target.name)));
-        if rows.len() >= page.limit {
-            break;
-        }
-    }
-    rows
 }

@@ -78,6 +78,17 @@ pub enum JobState {
     Failed,
 }
 
+/// What an operator does with jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobAction {
+    /// Looks at them.
+    List,
+    /// Has those that failed tried again now: `failed` ones with a clean record, waiting ones without the wait.
+    Retry,
+    /// Forgets them; not those that are being sent.
+    Purge,
+}
+
 impl JobState {
     pub fn as_str(self) -> &'static str {
         match self {

@@ -16,7 +16,7 @@ pub use backoff::Backoff;
 pub use batch::{ClaimedJob, Lane, TargetTrouble, TroubleClass, Verdict};
 pub use change::{Change, Settle};
 pub use directory::{BootId, DirectoryChange, DirectoryId, Moment, changed_since};
-pub use job::{Generation, Job, JobError, JobId, JobState, Origin, Scope};
+pub use job::{Generation, Job, JobAction, JobError, JobId, JobState, Origin, Scope};
 pub use path::{PathError, RelPath, below_range};
 pub use settings::{MaxDelete, Settings};
 pub use target::{Destination, EventSwitches, Root, RootId, Schedule, Target, TargetId, TransferOptions};

@@ -78,7 +78,7 @@ impl Ledger {
             return (known.id, false);
         }
         let id = TargetId(self.targets.iter().map(|target| target.id.0 + 1).max().unwrap_or(1));
-        self.targets.push(TargetRecord { id, root, destination, complete_under: None });
+        self.targets.push(TargetRecord { id, root, destination, complete_under: None, paused_since: None });
         self.dirty_targets.insert(id);
         (id, true)
     }
@@ -100,6 +100,14 @@ impl Ledger {
 
     pub fn set_scheduled_run(&mut self, path: &[u8], at: Timestamp) {
         self.change_root(path, |root| root.scheduled_run = Some(at));
+    }
+
+    /// Notes since when the target is paused, or that it is not.
+    pub fn set_paused(&mut self, id: TargetId, since: Option<Timestamp>) {
+        if let Some(target) = self.targets.iter_mut().find(|target| target.id == id && target.paused_since != since) {
+            target.paused_since = since;
+            self.dirty_targets.insert(id);
+        }
     }
 
     fn change_root(&mut self, path: &[u8], change: impl FnOnce(&mut RootRecord)) {

@@ -12,6 +12,7 @@
 mod breaker;
 mod checkpoint;
 mod committer;
+mod operator;
 mod sent_log;
 mod target_queue;
 
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+pub use operator::Selected;
 pub use target_queue::{BatchId, Counts, Policy};
 
 use breaker::Gate;
@@ -33,7 +35,7 @@ use target_queue::TargetQueue;
 
 use crate::clock::Clock;
 use crate::model::{
-    Change, ClaimedJob, Destination, DirectoryChange, DirectoryId, Job, JobError, JobId, JobState, Lane, Moment,
+    Change, ClaimedJob, Destination, DirectoryChange, DirectoryId, JobError, JobId, Lane, Moment,
     RelPath, TargetId, TargetTrouble, Timestamp, TroubleClass, Verdict,
 };
 use crate::store::{Contents, DirectoryRecord, Op, RootRecord, Store, StoreError, StoreStats, TargetRecord};
@@ -85,6 +87,8 @@ pub struct TargetStats {
     pub trouble: Option<TargetTrouble>,
     /// When a target in trouble is tried again.
     pub probe_at: Option<Timestamp>,
+    /// Since when an operator has it paused.
+    pub paused_since: Option<Timestamp>,
     /// A failing path and its error, if any.
     pub failing: Option<(RelPath, JobError)>,
 }
@@ -234,7 +238,7 @@ impl Queue {
     pub fn open(mut store: Box<dyn Store>, clock: Arc<dyn Clock>) -> Result<(Self, u64), StoreError> {
         let Contents { roots, targets: records, directories, jobs, next_job_id, damaged_records } = store.load()?;
         let mut targets: BTreeMap<TargetId, TargetQueue> =
-            records.iter().map(|record| (record.id, TargetQueue::new(record.id))).collect();
+            records.iter().map(|record| (record.id, TargetQueue::known(record))).collect();
         let next_job_id = jobs.iter().map(|job| job.id.0 + 1).max().unwrap_or(1).max(next_job_id);
         for job in jobs {
             targets.entry(job.target).or_insert_with(|| TargetQueue::new(job.target)).load(job);
@@ -374,7 +378,7 @@ impl Queue {
         let now = self.shared.clock.now();
         let mut state = self.shared.lock();
         let state = &mut *state;
-        let queue = state.targets.get_mut(&target)?;
+        let queue = state.targets.get_mut(&target).filter(|queue| !queue.paused)?;
         let gate = queue.breaker.gate(now);
         let jobs_max = match gate {
             Gate::Closed => BATCH_JOBS_MAX,
@@ -460,6 +464,9 @@ impl Queue {
         for target in targets {
             let Some(queue) = state.targets.get_mut(target) else { continue };
             queue.promote(now);
+            if queue.paused {
+                continue;
+            }
             let due = match queue.breaker.gate(now) {
                 Gate::Closed | Gate::Probe => queue.next_due(),
                 Gate::Open(at) => at,
@@ -472,9 +479,11 @@ impl Queue {
     /// A target's figures. Looks at each of its jobs.
     pub fn stats(&self, target: TargetId) -> Option<TargetStats> {
         let mut state = self.shared.lock();
+        let paused_since = state.ledger.target(target).and_then(|record| record.paused_since);
         let queue = state.targets.get_mut(&target)?;
         queue.promote(self.shared.clock.now());
         Some(TargetStats {
+            paused_since,
             counts: queue.counts(),
             oldest: queue.oldest(),
             trouble: queue.breaker.trouble().cloned(),
@@ -484,13 +493,14 @@ impl Queue {
     }
 
     /// Up to `limit` jobs of a target in path order, after the path `after`.
+    #[cfg(test)]
     pub fn page(
         &self,
         target: TargetId,
         after: Option<&RelPath>,
         limit: usize,
-        wanted: impl Fn(JobState) -> bool,
-    ) -> Vec<Job> {
+        wanted: impl Fn(crate::model::JobState) -> bool,
+    ) -> Vec<crate::model::Job> {
         let state = self.shared.lock();
         state.targets.get(&target).map(|queue| queue.page(after, limit, wanted)).unwrap_or_default()
     }

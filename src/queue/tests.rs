@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::target_queue::TargetQueue;
 use super::*;
 use crate::clock::SimulatedClock;
-use crate::model::{Origin, Scope, Settle, TroubleClass};
+use crate::model::{Job, JobState, Origin, Scope, Settle, TroubleClass};
 
 const SOON: Duration = Duration::from_secs(5);
 

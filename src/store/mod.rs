@@ -42,6 +42,8 @@ pub struct TargetRecord {
     /// Fingerprint of the settings under which the target was last known to be complete up to the root's watermark.
     /// `None`: it still has to be compared in full.
     pub complete_under: Option<u64>,
+    /// Since when an operator has it paused.
+    pub paused_since: Option<Timestamp>,
 }
 
 /// A directory below a root, as it was at the root's watermark. The root directory itself has no record. Names its

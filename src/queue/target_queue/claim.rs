@@ -73,7 +73,7 @@ impl TargetQueue {
     }
 
     /// The rules of the module's documentation.
-    fn is_blocked(&self, path: &RelPath, slot: &Slot) -> bool {
+    pub(super) fn is_blocked(&self, path: &RelPath, slot: &Slot) -> bool {
         if self.in_flight.is_empty() {
             return false;
         }

@@ -19,6 +19,7 @@
 
 mod claim;
 mod dirty;
+mod operator;
 mod slot;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,7 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use self::dirty::DirtyPaths;
+pub use self::operator::Selected;
 use self::slot::{Newer, Slot, State, Wait};
 use super::breaker::Breaker;
 use super::sent_log::SentLog;
@@ -90,6 +92,10 @@ pub struct TargetQueue {
     sent: SentLog,
     dirty: DirtyPaths,
     next_seq: u64,
+    /// Changes are numbered, so that one can wait for all that came before a moment.
+    changes: u64,
+    /// Nothing is handed out.
+    pub(super) paused: bool,
 }
 
 fn lane_index(lane: Lane) -> usize {
@@ -114,6 +120,8 @@ impl TargetQueue {
             sent: SentLog::default(),
             dirty: DirtyPaths::default(),
             next_seq: 0,
+            changes: 0,
+            paused: false,
         }
     }
 
@@ -133,6 +141,7 @@ impl TargetQueue {
             lane: Lane::Small,
             seq: 0,
             generation: job.generation,
+            oldest: 0,
             queued_at: job.queued_at,
             changed_at: job.changed_at,
             attempts: job.attempts,
@@ -149,6 +158,7 @@ impl TargetQueue {
     /// Notes that a path may differ. `next_id` is called if a job comes into being.
     pub fn enqueue(&mut self, change: &Change, now: Timestamp, next_id: impl FnOnce() -> JobId) {
         let path = &change.path;
+        self.changes += 1;
         let mut scope = change.scope;
         if change.fresh && scope < Scope::Subtree && (self.jobs.contains_key(path) || self.any_job_below(path)) {
             scope = Scope::Subtree;
@@ -175,6 +185,7 @@ impl TargetQueue {
             lane: Lane::Small,
             seq: 0,
             generation: Generation::FIRST,
+            oldest: self.changes,
             queued_at: now,
             changed_at: now,
             attempts: 0,
@@ -199,6 +210,7 @@ impl TargetQueue {
 
     fn merge(&mut self, path: &RelPath, scope: Scope, change: &Change, now: Timestamp) {
         let policy = self.policy;
+        let number = self.changes;
         let Some(slot) = self.jobs.get_mut(path) else { return };
         let before = slot.all_of_it();
         let record_changes = scope > before.0 || change.origin > before.1;
@@ -221,10 +233,13 @@ impl TargetQueue {
                     Some(Newer { due: Some(due), .. }) if !quiet => settles_at.map(|at| at.min(due)),
                     _ => settles_at,
                 };
-                let (scope, origin, since) = slot.newer.map_or((scope, change.origin, now), |newer| {
-                    (newer.scope.max(scope), newer.origin.max(change.origin), newer.since)
-                });
-                slot.newer = Some(Newer { scope, origin, since, due });
+                let first = Newer { scope, origin: change.origin, since: now, oldest: number, due };
+                slot.newer = Some(slot.newer.map_or(first, |newer| Newer {
+                    scope: newer.scope.max(scope),
+                    origin: newer.origin.max(change.origin),
+                    due,
+                    ..newer
+                }));
                 None
             }
             // Placed anew, since a wider scope may ask for the other lane.
@@ -277,12 +292,17 @@ impl TargetQueue {
         let can_absorb = !slot.is_running();
         let below: Vec<RelPath> =
             self.range_below(path).filter(|(_, slot)| !slot.is_running()).map(|(path, _)| path.clone()).collect();
+        let absorber = path;
         for path in below {
             // What waits for a run at or below its path is there to repair what that run may do.
             let repairs = self.in_flight.contains_key(&path) || self.any_in_flight_below(&path);
             let Some(slot) = self.jobs.get_mut(&path) else { continue };
             if can_absorb && slot.origin <= origin && slot.origin != Origin::Write && !slot.echo && !repairs {
+                let oldest = slot.oldest;
                 self.remove(&path);
+                if let Some(absorber) = self.jobs.get_mut(absorber) {
+                    absorber.oldest = absorber.oldest.min(oldest);
+                }
             } else if slot.state == State::Failed {
                 slot.attempts = 0;
                 slot.changed_at = now;
@@ -336,6 +356,7 @@ impl TargetQueue {
                     // Under a subtree all of it has to run once more, not only what is new.
                     slot.scope = if under_subtree { slot.scope.max(newer.scope) } else { newer.scope };
                     slot.origin = if under_subtree { slot.origin.max(newer.origin) } else { newer.origin };
+                    slot.oldest = if under_subtree { slot.oldest } else { newer.oldest };
                     slot.queued_at = newer.since;
                     slot.seq = 0;
                     let due = newer.due.max(hot_until);
@@ -398,7 +419,8 @@ impl TargetQueue {
         chance: f64,
         next_id: impl FnOnce() -> JobId,
     ) {
-        if self.jobs.get(path).is_some_and(Slot::is_running) {
+        if let Some(slot) = self.jobs.get_mut(path).filter(|slot| slot.is_running()) {
+            slot.oldest = 0;
             return;
         }
         if self.jobs.contains_key(path) {
@@ -407,6 +429,10 @@ impl TargetQueue {
             let change = Change::scan(path.clone(), Scope::Entry);
             self.create(path, Scope::Entry, &change, now, next_id());
             self.unplace(path);
+        }
+        // Which change it was that the run above had for this path, nobody knows.
+        if let Some(slot) = self.jobs.get_mut(path) {
+            slot.oldest = 0;
         }
         self.fail(path, error, None, now, chance);
     }
@@ -545,6 +571,7 @@ impl TargetQueue {
     }
 
     /// Up to `limit` jobs in path order, from the first after `after`.
+    #[cfg(test)]
     pub fn page(&self, after: Option<&RelPath>, limit: usize, wanted: impl Fn(JobState) -> bool) -> Vec<Job> {
         let start = after.map_or(Bound::Unbounded, |path| Bound::Excluded(path.as_bytes()));
         self.jobs

@@ -27,6 +27,8 @@ pub(super) struct Newer {
     pub(super) scope: Scope,
     pub(super) origin: Origin,
     pub(super) since: Timestamp,
+    /// The number of the first of these changes.
+    pub(super) oldest: u64,
     /// Wait until then for more; `None` to run at once.
     pub(super) due: Option<Timestamp>,
 }
@@ -42,6 +44,8 @@ pub(super) struct Slot {
     /// Place in the ready order; kept when a job is released, so that it comes first again.
     pub(super) seq: u64,
     pub(super) generation: Generation,
+    /// The number of the oldest change that the target does not surely have; 0 is older than any.
+    pub(super) oldest: u64,
     pub(super) queued_at: Timestamp,
     pub(super) changed_at: Timestamp,
     pub(super) attempts: u32,

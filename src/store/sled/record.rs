@@ -87,6 +87,8 @@ struct StoredTarget {
     destination: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     complete_under: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    paused_since: Option<Timestamp>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -153,13 +155,13 @@ pub fn decode_job(key: &[u8], target: TargetId, path: RelPath, value: &[u8]) -> 
 }
 
 pub fn encode_target(key: &[u8], target: &TargetRecord) -> Result<Vec<u8>, RecordError> {
-    let TargetRecord { id: _, root: root_id, destination, complete_under } = target.clone();
-    encode(key, &StoredTarget { root_id, destination, complete_under })
+    let TargetRecord { id: _, root: root_id, destination, complete_under, paused_since } = target.clone();
+    encode(key, &StoredTarget { root_id, destination, complete_under, paused_since })
 }
 
 pub fn decode_target(key: &[u8], id: TargetId, value: &[u8]) -> Result<TargetRecord, RecordError> {
-    let StoredTarget { root_id: root, destination, complete_under } = decode(key, value)?;
-    Ok(TargetRecord { id, root, destination, complete_under })
+    let StoredTarget { root_id: root, destination, complete_under, paused_since } = decode(key, value)?;
+    Ok(TargetRecord { id, root, destination, complete_under, paused_since })
 }
 
 pub fn encode_root(key: &[u8], root: &RootRecord) -> Result<Vec<u8>, RecordError> {
@@ -276,6 +278,7 @@ mod tests {
             root: RootId(1),
             destination: "host::www".into(),
             complete_under: Some(300),
+            paused_since: None,
         };
         let key = key::target(target.id);
         let golden =
@@ -284,7 +287,9 @@ mod tests {
             encode_target(&key, &target).expect("fits").escape_ascii().to_string(),
             golden.escape_ascii().to_string()
         );
-        assert_eq!(decode_target(&key, target.id, golden), Ok(target));
+        assert_eq!(decode_target(&key, target.id, golden), Ok(target.clone()));
+        let paused = TargetRecord { paused_since: Some(Timestamp(6)), ..target };
+        assert_eq!(decode_target(&key, paused.id, &encode_target(&key, &paused).expect("fits")), Ok(paused));
     }
 
     #[test]
@@ -398,7 +403,13 @@ mod tests {
         let key = key::job(job.target, &job.path);
         assert!(encode_job(&key, &job).expect("fits").len() < VALUE_BYTES_MAX);
         let target =
-            TargetRecord { id: TargetId(1), root: RootId(1), destination: "x".repeat(3_000), complete_under: None };
+            TargetRecord {
+                id: TargetId(1),
+                root: RootId(1),
+                destination: "x".repeat(3_000),
+                complete_under: None,
+                paused_since: None,
+            };
         assert!(matches!(encode_target(b"k", &target), Err(RecordError::TooLarge(_))));
     }
 

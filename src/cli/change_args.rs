@@ -1,0 +1,69 @@
+//! What `retry` and `purge` have in common: which jobs they mean, and doing it.
+
+use std::collections::BTreeSet;
+
+use clap::Args;
+
+use super::exit::{CliError, Exit};
+use super::filter_args::FilterArgs;
+use super::list::Jobs;
+use super::source::Source;
+use super::state_dir::WhichDaemon;
+use crate::control::{JobFilter, JobsRequest};
+use crate::model::JobAction;
+
+#[derive(Debug, Args)]
+pub struct ChangeArgs {
+    /// Numbers of jobs, as list shows them
+    #[arg(value_name = "ID")]
+    ids: Vec<u64>,
+    #[command(flatten)]
+    which: WhichDaemon,
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// Only print which jobs it would be
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+    /// Print the jobs as they were, one JSON object per line
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl ChangeArgs {
+    pub fn source(&self) -> Result<Source, CliError> {
+        Source::open(&self.which.find()?)
+    }
+
+    pub fn filter(&self) -> JobFilter {
+        JobFilter { ids: self.ids.clone(), ..self.filter.filter() }
+    }
+}
+
+/// Does `action` to the jobs of the request, prints them, and returns how many they were. Numbers that name no such job
+/// are an error once the others are done.
+pub fn apply(source: &Source, action: JobAction, request: &JobsRequest, json: bool) -> Result<u64, CliError> {
+    let mut missing: BTreeSet<u64> = request.filter.ids.iter().copied().collect();
+    let mut count = 0;
+    let mut out = Jobs::new(json);
+    let result = source.change(action, request, |row| {
+        missing.remove(&row.id);
+        count += 1;
+        out.push(&row)
+    });
+    // What is done is shown, whatever came after it.
+    out.end()?;
+    result?;
+    if missing.is_empty() {
+        return Ok(count);
+    }
+    let ids: Vec<String> = missing.iter().map(u64::to_string).collect();
+    let open = match action {
+        JobAction::Retry => "failed or backing off",
+        _ => "pending and not being sent",
+    };
+    Err(CliError {
+        exit: Exit::Failed,
+        error: anyhow::anyhow!("no job of these numbers is {open}: {}", ids.join(", ")),
+        hint: Some("see syncq list; a job that is done is in it no more".to_owned()),
+    })
+}

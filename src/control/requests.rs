@@ -1,0 +1,213 @@
+//! What is asked for in a request's body, and what is answered, besides status and jobs. The same promise holds for the
+//! names as in the answers; a key that is not known is refused, since a misspelt one would mean everything.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+
+use super::types::rfc3339_option;
+use super::{JobFilter, JobRow, TargetState};
+use crate::model::Timestamp;
+
+/// `POST /v1/jobs/retry` and `POST /v1/jobs/purge`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobsRequest {
+    #[serde(default)]
+    pub filter: JobFilter,
+    /// Said on purpose if a purge has no filter.
+    #[serde(default)]
+    pub all: bool,
+    /// Only list what would be changed.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// `POST /v1/pause`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PauseRequest {
+    /// The name of a target, as `status` shows it.
+    #[serde(default)]
+    pub target: Option<String>,
+    /// All targets of this directory.
+    #[serde(default)]
+    pub root: Option<String>,
+    /// All targets.
+    #[serde(default)]
+    pub all: bool,
+    /// `false` has them go on.
+    pub paused: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paused {
+    pub targets: Vec<PausedTarget>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PausedTarget {
+    pub name: String,
+    pub root: String,
+    pub paused: bool,
+    /// It was not before.
+    pub changed: bool,
+}
+
+/// A path as an operator names it: absolute, or from where he stands, or as `list` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PathArg {
+    pub path: String,
+    /// The path's bytes, if they are not UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_b64: Option<String>,
+    /// Where he stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<PathBuf>,
+}
+
+impl PathArg {
+    pub fn new(path: &Path, cwd: Option<PathBuf>) -> Self {
+        let path_b64 = path.to_str().is_none().then(|| STANDARD.encode(path.as_os_str().as_bytes()));
+        Self { path: path.display().to_string(), path_b64, cwd: cwd.filter(|cwd| cwd.to_str().is_some()) }
+    }
+
+    /// The path as it was given; `None` if the base64 is none.
+    pub fn given(&self) -> Option<PathBuf> {
+        match &self.path_b64 {
+            None => Some(PathBuf::from(&self.path)),
+            Some(text) => Some(PathBuf::from(OsString::from_vec(STANDARD.decode(text).ok()?))),
+        }
+    }
+}
+
+/// `POST /v1/reconcile`. Without anything: every tree with every target.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReconcileRequest {
+    #[serde(default)]
+    pub target: Option<String>,
+    /// Only this and what is below it.
+    #[serde(default)]
+    pub path: Option<PathArg>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reconciled {
+    /// The jobs that compare, one a target.
+    pub jobs: Vec<ReconcileJob>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReconcileJob {
+    pub target: String,
+    pub root: String,
+    /// Below the root; empty for all of it.
+    pub path: String,
+}
+
+/// `POST /v1/wait`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WaitRequest {
+    /// Only changes of this and of what is below it.
+    #[serde(default)]
+    pub path: Option<PathArg>,
+    /// Only this target.
+    #[serde(default)]
+    pub target: Option<String>,
+    /// On so many targets of each root; `None` for all of them.
+    #[serde(default)]
+    pub targets: Option<u32>,
+    /// Give up after so many seconds.
+    #[serde(default)]
+    pub timeout_s: Option<f64>,
+}
+
+/// A line of the answer to a wait; the last one says how it ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// Everything has arrived.
+    pub done: bool,
+    /// The time that was allowed is over.
+    #[serde(default)]
+    pub timed_out: bool,
+    /// What is missing, and where.
+    pub missing: Vec<Missing>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    pub root: String,
+    /// `None`: the root itself is not in order.
+    pub target: Option<String>,
+    /// Why it takes long, if that is known.
+    pub reason: Option<String>,
+    /// Some of the jobs.
+    pub jobs: Vec<JobRow>,
+}
+
+/// The query of `GET /v1/explain`.
+pub type ExplainQuery = PathArg;
+
+/// Everything known of a path.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Explanation {
+    pub root: String,
+    /// Below the root.
+    pub path: String,
+    /// What stands there now: `directory`, `file`, `other` (a link, say) or `nothing`.
+    pub source: String,
+    /// Whether it is mirrored.
+    pub mirrored: bool,
+    /// The rule that keeps it from being mirrored.
+    pub rule: Option<String>,
+    pub targets: Vec<TargetExplanation>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TargetExplanation {
+    pub name: String,
+    pub state: TargetState,
+    /// The path's job, or that of a directory above which stands for it. Without one the target has it, as far as is
+    /// known.
+    pub job: Option<JobRow>,
+    /// What the job waits for.
+    pub waits_for: Option<String>,
+    /// When it is tried next, if that is known.
+    #[serde(with = "rfc3339_option")]
+    pub next_try: Option<Timestamp>,
+    /// The command line that sends the path, quoted for a shell.
+    pub command: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_is_no_text_survives() {
+        for bytes in [&b"a b/c"[..], b"caf\xe9"] {
+            let path = PathBuf::from(OsString::from_vec(bytes.to_vec()));
+            let arg = PathArg::new(&path, Some(PathBuf::from("/srv")));
+            let json = serde_json::to_string(&arg).expect("json");
+            let back: PathArg = serde_json::from_str(&json).expect("a path");
+            assert_eq!((back.given(), back.cwd), (Some(path), Some(PathBuf::from("/srv"))));
+        }
+        let broken = PathArg { path: "a".to_owned(), path_b64: Some("?".to_owned()), cwd: None };
+        assert_eq!(broken.given(), None);
+    }
+
+    #[test]
+    fn requests_are_as_short_as_they_can_be_and_unknown_keys_are_refused() {
+        assert_eq!(serde_json::from_str::<JobsRequest>("{}").expect("a request"), JobsRequest::default());
+        assert_eq!(serde_json::from_str::<WaitRequest>("{}").expect("a request"), WaitRequest::default());
+        assert!(serde_json::from_str::<JobsRequest>(r#"{"dryrun":true}"#).is_err());
+        assert!(serde_json::from_str::<PauseRequest>("{}").is_err(), "pause or resume?");
+    }
+}

@@ -1,0 +1,138 @@
+//! What operators do to the queue, be it a daemon's or only its store's.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::control::{JobRow, ListPage, Listed, PauseRequest, Paused, PausedTarget, Refusal, RefusalKind};
+use crate::model::JobAction;
+use crate::queue::Queue;
+
+use super::view::NamedTarget;
+
+/// How long an operator waits for the disk.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Does `action` to one page of jobs over all targets, in the order of (target, path). What it changed is on disk.
+pub(super) fn jobs(
+    queue: &Queue,
+    targets: &[NamedTarget],
+    action: JobAction,
+    page: &ListPage,
+) -> Result<Listed, Refusal> {
+    let filter = &page.wanted.filter;
+    let mut wanted: Vec<&NamedTarget> =
+        targets.iter().filter(|target| page.wanted.wants_target(&target.name, &target.root)).collect();
+    check_names(targets, filter.target.as_deref(), filter.root.as_deref(), !wanted.is_empty())?;
+    wanted.sort_by_key(|target| target.id);
+    if action == JobAction::Retry && !page.dry_run && page.after.is_none() && filter.is_of_whole_targets() {
+        queue.hurry(&wanted.iter().map(|target| target.id).collect::<Vec<_>>());
+    }
+    let mut listed = Listed::default();
+    for (n, target) in wanted.iter().enumerate() {
+        let after = match &page.after {
+            Some((id, _)) if target.id < *id => continue,
+            Some((id, path)) if target.id == *id => Some(path),
+            _ => None,
+        };
+        let room = page.limit.saturating_sub(listed.rows.len());
+        let pick = |job: &_| page.wanted.wants(job);
+        let selected = match page.dry_run {
+            true => queue.preview(target.id, after, room, action, &pick),
+            false => queue.operate(target.id, after, room, action, &pick),
+        };
+        listed.rows.extend(selected.jobs.iter().map(|job| JobRow::new(job, &target.root, &target.name)));
+        if let Some(path) = selected.next {
+            listed.next = Some((target.id, path));
+            break;
+        }
+        // A page that is full to the brim goes on at the beginning of the next target.
+        if listed.rows.len() >= page.limit
+            && let (Some(job), true) = (selected.jobs.last(), n + 1 < wanted.len())
+        {
+            listed.next = Some((target.id, job.path.clone()));
+            break;
+        }
+    }
+    if action != JobAction::List && !page.dry_run && !listed.rows.is_empty() {
+        make_durable(queue)?;
+    }
+    Ok(listed)
+}
+
+/// Pauses targets, or has them go on.
+pub(super) fn pause(queue: &Queue, targets: &[NamedTarget], request: &PauseRequest) -> Result<Paused, Refusal> {
+    let PauseRequest { target, root, all, paused } = request;
+    if [target.is_some(), root.is_some(), *all].iter().filter(|given| **given).count() != 1 {
+        let message = "name one target, or a root, or say all";
+        return Err(Refusal::new(RefusalKind::Wrong, message, "targets are named in syncq status"));
+    }
+    let wanted = |named: &&NamedTarget| {
+        target.as_ref().is_none_or(|name| *name == named.name)
+            && root.as_ref().is_none_or(|root| Path::new(root) == named.root)
+    };
+    let wanted: Vec<&NamedTarget> = targets.iter().filter(wanted).collect();
+    check_names(targets, target.as_deref(), root.as_deref(), !wanted.is_empty())?;
+    let change = |target: &&NamedTarget| PausedTarget {
+        name: target.name.clone(),
+        root: target.root.display().to_string(),
+        paused: *paused,
+        changed: queue.pause(target.id, *paused),
+    };
+    let done = Paused { targets: wanted.iter().map(change).collect() };
+    if done.targets.iter().any(|target| target.changed) {
+        make_durable(queue)?;
+    }
+    Ok(done)
+}
+
+/// Refuses names that nothing has: a misspelt one must not look like an empty list.
+pub(super) fn check_names(
+    targets: &[NamedTarget],
+    target: Option<&str>,
+    root: Option<&str>,
+    any: bool,
+) -> Result<(), Refusal> {
+    let unknown = |message: String, mut known: Vec<String>| {
+        known.sort();
+        known.dedup();
+        let more = known.len().saturating_sub(NAMES_SHOWN_MAX);
+        known.truncate(NAMES_SHOWN_MAX);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        Err(Refusal::new(RefusalKind::Unknown, message, format!("there are: {}{more}", known.join(", "))))
+    };
+    if let Some(name) = target
+        && !targets.iter().any(|target| target.name == name)
+    {
+        let names = targets.iter().map(|target| target.name.clone()).collect();
+        return unknown(format!("there is no target {name}"), names);
+    }
+    if let Some(root) = root
+        && !targets.iter().any(|target| target.root == Path::new(root))
+    {
+        let names = targets.iter().map(|target| target.root.display().to_string()).collect();
+        return unknown(format!("{root} is not being mirrored"), names);
+    }
+    match (target, root, any) {
+        (Some(target), Some(root), false) => {
+            let names = targets.iter().filter(|named| named.root == Path::new(root));
+            unknown(format!("{root} is not mirrored to {target}"), names.map(|named| named.name.clone()).collect())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Names in a hint.
+const NAMES_SHOWN_MAX: usize = 10;
+
+/// Waits until what was done is on disk.
+pub(super) fn make_durable(queue: &Queue) -> Result<(), Refusal> {
+    if queue.flush(FLUSH_PATIENCE) {
+        return Ok(());
+    }
+    let reason = queue.store_health().error.unwrap_or_else(|| "it takes too long".to_owned());
+    Err(Refusal::new(
+        RefusalKind::Unavailable,
+        format!("the store cannot be written: {reason}"),
+        "it is done, but a restart may forget it; see syncq status",
+    ))
+}

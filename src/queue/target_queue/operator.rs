@@ -1,0 +1,315 @@
+//! What operators see of a target's jobs and do to them.
+
+use std::ops::Bound;
+
+use super::TargetQueue;
+use super::slot::{Slot, State, Wait};
+use crate::model::{Job, JobAction, RelPath, Scope};
+use crate::store::TargetRecord;
+
+/// So many jobs are looked at in one call: the caller holds a lock that enqueuing waits for.
+const LOOKS_MAX: usize = 20_000;
+
+/// Jobs that were selected, in the order of their paths.
+#[derive(Debug, Default)]
+pub struct Selected {
+    /// As they were before anything was done to them.
+    pub jobs: Vec<Job>,
+    /// Behind which path to go on, unless this was the end.
+    pub next: Option<RelPath>,
+}
+
+impl TargetQueue {
+    /// A queue without jobs of a target that the store knows.
+    pub fn known(record: &TargetRecord) -> Self {
+        Self { paused: record.paused_since.is_some(), ..Self::new(record.id) }
+    }
+
+    /// Selects up to `limit` jobs behind the path `after` for which `action` means something.
+    pub fn select(
+        &self,
+        after: Option<&RelPath>,
+        limit: usize,
+        action: JobAction,
+        wanted: &dyn Fn(&Job) -> bool,
+    ) -> Selected {
+        let start = after.map_or(Bound::Unbounded, |path| Bound::Excluded(path.as_bytes()));
+        let mut selected = Selected::default();
+        let mut last: Option<&RelPath> = None;
+        for (looks, (path, slot)) in self.jobs.range::<[u8], _>((start, Bound::Unbounded)).enumerate() {
+            if selected.jobs.len() >= limit || looks >= LOOKS_MAX {
+                selected.next = last.cloned();
+                break;
+            }
+            last = Some(path);
+            if is_open_to(slot, action) {
+                selected.jobs.extend(Some(slot.to_job(self.target, path)).filter(wanted));
+            }
+        }
+        selected
+    }
+
+    /// Does to the job at `path` what an operator wants.
+    pub fn act(&mut self, path: &RelPath, action: JobAction) {
+        let Some(slot) = self.jobs.get_mut(path).filter(|slot| is_open_to(slot, action)) else { return };
+        match action {
+            JobAction::List => {}
+            JobAction::Retry => {
+                if slot.state == State::Failed {
+                    slot.attempts = 0;
+                }
+                self.unplace(path);
+                self.place(path, State::Ready);
+                self.dirty.note(path);
+            }
+            JobAction::Purge => self.remove(path),
+        }
+    }
+
+    /// The number of the newest change.
+    pub fn newest_change(&self) -> u64 {
+        self.changes
+    }
+
+    /// Jobs that stand for the change of that number or an older one, at most `limit` of them. With a path only those
+    /// that can be about it: its own, those below it, and those of the directories above.
+    pub fn lacking(&self, number: u64, path: Option<&RelPath>, limit: usize) -> Vec<Job> {
+        let all: Box<dyn Iterator<Item = (&RelPath, &Slot)>> = match path.filter(|path| !path.is_root()) {
+            None => Box::new(self.jobs.iter()),
+            Some(path) => {
+                let own = self.jobs.get_key_value(path).into_iter();
+                let above = path.ancestors().filter_map(|above| self.jobs.get_key_value(&above));
+                Box::new(own.chain(above).chain(self.range_below(path)))
+            }
+        };
+        let old = all.filter(|(_, slot)| slot.oldest <= number);
+        old.take(limit).map(|(path, slot)| slot.to_job(self.target, path)).collect()
+    }
+
+    /// The job at `path`, or else the pending one above that does its work.
+    pub fn job_for(&self, path: &RelPath) -> Option<Job> {
+        let subtree = |path: &RelPath| self.jobs.get_key_value(path).filter(|(_, slot)| slot.scope == Scope::Subtree);
+        let found = self.jobs.get_key_value(path).or_else(|| path.ancestors().find_map(|above| subtree(&above)));
+        found.map(|(path, slot)| slot.to_job(self.target, path))
+    }
+
+    /// The path whose run in flight keeps the ready job at `path` from being run.
+    pub fn blocker(&self, path: &RelPath) -> Option<RelPath> {
+        self.jobs.get(path).filter(|slot| slot.state == State::Ready && self.is_blocked(path, slot))?;
+        let above = path.ancestors().find(|above| self.in_flight.contains_key(above));
+        let below = || self.in_flight.keys().find(|flying| path.is_ancestor_of(flying)).cloned();
+        let own = Some(path).filter(|path| self.in_flight.contains_key(*path)).cloned();
+        // Below first: a subtree above may be in flight without being in the way.
+        own.or_else(below).or(above)
+    }
+}
+
+fn is_open_to(slot: &Slot, action: JobAction) -> bool {
+    match action {
+        JobAction::List => true,
+        JobAction::Retry => matches!(slot.state, State::Failed | State::Waiting { why: Wait::Backoff, .. }),
+        JobAction::Purge => !slot.is_running(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::{Backoff, Change, JobError, JobId, JobState, Lane, Origin, TargetId, Timestamp, Verdict};
+
+    fn path(text: &str) -> RelPath {
+        RelPath::new(text.as_bytes()).unwrap()
+    }
+
+    struct Bench {
+        queue: TargetQueue,
+        ids: u64,
+        now: Timestamp,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let mut queue = TargetQueue::new(TargetId(1));
+            queue.policy.attempts_max = 2;
+            queue.policy.backoff = Backoff { base: Duration::from_secs(1), factor: 2.0, cap: Duration::from_secs(60) };
+            Self { queue, ids: 0, now: Timestamp(1_000_000) }
+        }
+
+        fn add(&mut self, change: Change) -> u64 {
+            self.ids += 1;
+            let id = JobId(self.ids);
+            self.queue.enqueue(&change, self.now, || id);
+            self.queue.check_invariants();
+            self.queue.newest_change()
+        }
+
+        fn scan(&mut self, text: &str, scope: Scope) -> u64 {
+            self.add(Change::scan(path(text), scope))
+        }
+
+        fn claim(&mut self, lane: Lane) -> Vec<String> {
+            self.queue.claim(lane, 100, self.now).iter().map(|job| job.path.to_string()).collect()
+        }
+
+        fn finish(&mut self, text: &str, verdict: Verdict) {
+            self.queue.finish(&path(text), verdict, Duration::ZERO, self.now, 0.5);
+            self.queue.check_invariants();
+        }
+
+        fn fail(&mut self, text: &str) {
+            self.now = self.now.after(Duration::from_secs(100));
+            assert!(self.claim(Lane::Small).contains(&text.to_owned()), "{text} is ready");
+            self.finish(text, Verdict::Failed(JobError::new(Some(23), "denied")));
+        }
+
+        fn state(&self, text: &str) -> Option<(JobState, u32)> {
+            let jobs = self.queue.select(None, 100, JobAction::List, &|job| job.path == path(text)).jobs;
+            jobs.first().map(|job| (job.state, job.attempts))
+        }
+
+        fn lacks(&self, number: u64) -> bool {
+            !self.queue.lacking(number, None, 1).is_empty()
+        }
+    }
+
+    #[test]
+    fn a_retry_makes_ready_what_has_failed_and_nothing_else() {
+        let mut bench = Bench::new();
+        bench.scan("dead", Scope::Entry);
+        bench.fail("dead");
+        bench.fail("dead");
+        bench.scan("backs-off", Scope::Entry);
+        bench.fail("backs-off");
+        bench.add(Change { settle: crate::model::Settle::Quiet(Duration::from_secs(5)), ..Change::write(path("open")) });
+        assert_eq!(bench.state("dead"), Some((JobState::Failed, 2)));
+        assert_eq!(bench.state("backs-off"), Some((JobState::Waiting, 1)));
+        let selected = bench.queue.select(None, 100, JobAction::Retry, &|_| true);
+        assert_eq!(selected.jobs.iter().map(|job| job.path.to_string()).collect::<Vec<_>>(), ["backs-off", "dead"]);
+        for text in ["dead", "backs-off", "open"] {
+            bench.queue.act(&path(text), JobAction::Retry);
+            bench.queue.check_invariants();
+        }
+        assert_eq!(bench.state("dead"), Some((JobState::Ready, 0)), "begins anew");
+        assert_eq!(bench.state("backs-off"), Some((JobState::Ready, 1)));
+        assert_eq!(bench.state("open"), Some((JobState::Waiting, 0)), "is still being written");
+    }
+
+    #[test]
+    fn a_purge_leaves_alone_what_is_being_sent() {
+        let mut bench = Bench::new();
+        bench.scan("a", Scope::Entry);
+        assert_eq!(bench.claim(Lane::Small), ["a"]);
+        bench.scan("b", Scope::Entry);
+        assert_eq!(bench.queue.select(None, 100, JobAction::Purge, &|_| true).jobs.len(), 1);
+        for text in ["a", "b"] {
+            bench.queue.act(&path(text), JobAction::Purge);
+            bench.queue.check_invariants();
+        }
+        assert_eq!((bench.state("a"), bench.state("b")), (Some((JobState::Running, 0)), None));
+    }
+
+    #[test]
+    fn a_page_says_where_the_next_one_starts() {
+        let mut bench = Bench::new();
+        for n in 0..LOOKS_MAX + 10 {
+            bench.ids += 1;
+            let id = JobId(bench.ids);
+            bench.queue.enqueue(&Change::scan(path(&format!("f{n:06}")), Scope::Entry), bench.now, || id);
+        }
+        let page = bench.queue.select(None, 10, JobAction::List, &|_| true);
+        assert_eq!((page.jobs.len(), page.next), (10, Some(path("f000009"))));
+        // A rare one is not searched for with the lock held.
+        let rare = |job: &Job| job.path == path(&format!("f{:06}", LOOKS_MAX + 5));
+        let page = bench.queue.select(None, 10, JobAction::List, &rare);
+        assert_eq!(page.jobs.len(), 0);
+        let page = bench.queue.select(page.next.as_ref(), 10, JobAction::List, &rare);
+        assert_eq!((page.jobs.len(), page.next), (1, None));
+    }
+
+    #[test]
+    fn what_changes_while_it_is_sent_is_lacking_until_it_was_sent_again() {
+        let mut bench = Bench::new();
+        let first = bench.scan("a", Scope::Entry);
+        bench.claim(Lane::Small);
+        let second = bench.scan("a", Scope::Entry);
+        assert!(bench.lacks(first) && bench.lacks(second));
+        bench.finish("a", Verdict::Done);
+        assert!(!bench.lacks(first) && bench.lacks(second));
+        bench.claim(Lane::Small);
+        let third = bench.scan("a", Scope::Entry);
+        bench.finish("a", Verdict::Released);
+        assert!(bench.lacks(second), "nothing was sent");
+        bench.claim(Lane::Small);
+        bench.finish("a", Verdict::Done);
+        assert!(!bench.lacks(third));
+    }
+
+    /// Lost with the job that a subtree took over: the change was missing and a wait was over.
+    #[test]
+    fn a_subtree_lacks_what_the_jobs_lacked_that_it_took_over() {
+        let mut bench = Bench::new();
+        let number = bench.scan("d/a", Scope::Entry);
+        bench.scan("d", Scope::Subtree);
+        assert_eq!(bench.state("d/a"), None);
+        assert!(bench.lacks(number));
+        bench.claim(Lane::Large);
+        bench.finish("d", Verdict::Done);
+        assert!(!bench.lacks(number));
+    }
+
+    /// The subtree's run may have listed the directory before the change.
+    #[test]
+    fn what_was_sent_below_a_subtree_in_flight_is_lacking_until_its_echo_is_done() {
+        let mut bench = Bench::new();
+        bench.scan("d", Scope::Subtree);
+        assert_eq!(bench.claim(Lane::Large), ["d"]);
+        let number = bench.add(Change::write(path("d/a")));
+        assert_eq!(bench.claim(Lane::Small), ["d/a"]);
+        bench.finish("d/a", Verdict::Done);
+        assert!(bench.lacks(number));
+        bench.finish("d", Verdict::Done);
+        assert!(bench.lacks(number));
+        bench.claim(Lane::Small);
+        bench.finish("d/a", Verdict::Done);
+        assert!(!bench.lacks(number));
+    }
+
+    /// The subtree is done, but for the path that it stumbled over.
+    #[test]
+    fn a_path_that_failed_below_a_subtree_is_lacking_since_ever() {
+        let mut bench = Bench::new();
+        let number = bench.scan("d", Scope::Subtree);
+        bench.claim(Lane::Large);
+        bench.finish("d", Verdict::Done);
+        bench.queue.add_failure(&path("d/a"), JobError::new(Some(23), "denied"), bench.now, 0.5, || JobId(99));
+        assert!(bench.lacks(number) && bench.lacks(0));
+    }
+
+    #[test]
+    fn about_a_path_are_its_own_job_those_below_and_those_above() {
+        let mut bench = Bench::new();
+        let number = bench.add(Change { origin: Origin::Write, ..Change::scan(path("d/e/f"), Scope::Entry) });
+        for (about, expected) in
+            [("d/e/f", true), ("d/e/f/g", true), ("d/e", true), ("d", true), ("d/e/other", false), ("x", false)]
+        {
+            let lacking = !bench.queue.lacking(number, Some(&path(about)), 1).is_empty();
+            assert_eq!(lacking, expected, "{about}");
+        }
+        assert!(!bench.queue.lacking(number, Some(&RelPath::root()), 1).is_empty());
+    }
+
+    #[test]
+    fn the_run_in_the_way_is_named() {
+        let mut bench = Bench::new();
+        bench.scan("d", Scope::Children);
+        bench.claim(Lane::Small);
+        bench.scan("d/a", Scope::Entry);
+        bench.scan("x", Scope::Entry);
+        assert_eq!(bench.queue.blocker(&path("d/a")), Some(path("d")));
+        assert_eq!(bench.queue.blocker(&path("x")), None);
+        assert_eq!(bench.queue.job_for(&path("d/a")).map(|job| job.path), Some(path("d/a")));
+        assert_eq!(bench.queue.job_for(&path("d/b")).map(|job| job.path), None);
+    }
+}
