@@ -17,12 +17,14 @@ mod password_file;
 mod pause;
 mod progress;
 mod purge;
+mod reconcile;
 mod retry;
 mod run;
 mod sersync_args;
 mod source;
 mod state_dir;
 mod status;
+mod wait;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
@@ -52,6 +54,8 @@ enum Command {
     Purge(purge::PurgeArgs),
     Pause(pause::PauseArgs),
     Resume(pause::ResumeArgs),
+    Reconcile(reconcile::ReconcileArgs),
+    Wait(wait::WaitArgs),
 }
 
 /// Runs the command line and returns its exit code.
@@ -71,6 +75,8 @@ pub fn main() -> ExitCode {
         Command::Purge(purge) => purge::run(&purge),
         Command::Pause(pause) => pause::pause(&pause),
         Command::Resume(resume) => pause::resume(&resume),
+        Command::Reconcile(reconcile) => reconcile::run(&reconcile),
+        Command::Wait(wait) => wait::run(&wait),
     })
 }
 

@@ -75,11 +75,7 @@ impl Client {
     }
 
     /// Hands every matching job to `each`, until it breaks off.
-    pub fn jobs(
-        &self,
-        filter: &JobFilter,
-        each: &mut dyn FnMut(JobRow) -> ControlFlow<()>,
-    ) -> Result<(), ClientError> {
+    pub fn jobs(&self, filter: &JobFilter, each: &mut dyn FnMut(JobRow) -> ControlFlow<()>) -> Result<(), ClientError> {
         self.lines(Method::GET, &jobs_query(filter), None, each)
     }
 
@@ -177,10 +173,8 @@ impl Client {
         }
         let code = answer.status().as_u16();
         let body = limited("refusal", Limited::new(answer.into_body(), ROW_BYTES_MAX).collect()).await?;
-        let problem = serde_json::from_slice(&body.to_bytes()).unwrap_or_else(|_| Problem {
-            error: format!("no reason given (HTTP {code})"),
-            hint: None,
-        });
+        let problem = serde_json::from_slice(&body.to_bytes())
+            .unwrap_or_else(|_| Problem { error: format!("no reason given (HTTP {code})"), hint: None });
         Err(problem.into())
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::model::{JobAction, RelPath, TargetId};
 
-use super::{Explanation, ExplainQuery, JobRow, Matcher, PauseRequest, Paused, ReconcileRequest, Reconciled, Status};
+use super::{ExplainQuery, Explanation, JobRow, Matcher, PauseRequest, Paused, ReconcileRequest, Reconciled, Status};
 use super::{WaitRequest, Waiting};
 
 /// Answers questions about a daemon, or about a store without one. Called from the control thread's helpers while

@@ -30,7 +30,7 @@ pub use client::{Client, ClientError};
 pub use filter::{GlobError, JobFilter, Matcher};
 pub use inspect::{Inspect, ListPage, Listed, Operate, Place, Refusal, RefusalKind, Wait, each_job};
 pub use requests::{
-    Explanation, ExplainQuery, JobsRequest, Missing, PathArg, PauseRequest, Paused, PausedTarget, ReconcileJob,
+    ExplainQuery, Explanation, JobsRequest, Missing, PathArg, PauseRequest, Paused, PausedTarget, ReconcileJob,
     ReconcileRequest, Reconciled, TargetExplanation, WaitRequest, Waiting,
 };
 pub use server::{ControlError, ControlServer};

@@ -12,10 +12,12 @@ pub mod logging;
 pub mod offline;
 mod operate;
 mod options;
+mod paths;
 mod root;
 mod signals;
 mod sysctl;
 mod view;
+mod wait;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -217,8 +217,13 @@ impl RootRuntime {
 
     /// Has the whole tree compared with every target.
     pub fn reconcile(&self) {
-        let change = Change { origin: Origin::Reconcile, ..Change::scan(RelPath::root(), Scope::Subtree) };
-        self.queue.enqueue(&self.targets, &[change]);
+        self.compare_below(&RelPath::root(), &self.targets);
+    }
+
+    /// Has a path and all below it compared with some of the targets.
+    pub fn compare_below(&self, path: &RelPath, targets: &[TargetId]) {
+        let change = Change { origin: Origin::Reconcile, ..Change::scan(path.clone(), Scope::Subtree) };
+        self.queue.enqueue(targets, &[change]);
     }
 
     /// Does what is due: looks whether the source is what it was, and moves the watermark.
@@ -329,6 +334,24 @@ impl RootRuntime {
             self.queue.set_root_mark(self.path(), self.identity.mark());
         }
         counts
+    }
+
+    /// Asks the watcher to answer once everything that happened in the tree before this call has jobs. The error says why
+    /// that cannot be known.
+    pub fn barrier(&self) -> Result<Receiver<()>, String> {
+        self.look()?;
+        if let Some(reason) = self.suspended() {
+            return Err(reason);
+        }
+        let state = self.lock();
+        match &state.watching {
+            Watching::On(watcher) => match watcher.stats().unwatched {
+                0 => Ok(watcher.barrier()),
+                count => Err(format!("{count} directories cannot be watched, and what changes in them is found late")),
+            },
+            Watching::Starting => Err("its directories are still being walked".to_owned()),
+            Watching::Off(reason) => Err(reason.clone()),
+        }
     }
 
     /// Why nothing is sent, if so.

@@ -1,18 +1,22 @@
 //! Answers what operators ask: puts together what queue, executor and watchers know.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::clock::Clock;
 use crate::control::{
-    DaemonState, Inspect, ListPage, Listed, Operate, PauseRequest, Paused, Refusal, RootState, RootStatus, Status,
-    StoreState, StoreStatus, TargetState, TargetStatus, WatchStatus, seconds,
+    DaemonState, Inspect, ListPage, Listed, Operate, PathArg, PauseRequest, Paused, ReconcileJob, ReconcileRequest,
+    Reconciled, Refusal, RefusalKind, RootState, RootStatus, Status, StoreState, StoreStatus, TargetState,
+    TargetStatus, Wait, WaitRequest, WatchStatus, seconds,
 };
 use crate::mirror::Executor;
-use crate::model::{JobAction, TargetId, TargetTrouble, Timestamp, TroubleClass};
+use crate::model::{JobAction, RelPath, TargetId, TargetTrouble, Timestamp, TroubleClass};
 use crate::queue::{Queue, StoreHealth, TargetStats};
 
+use super::paths::resolve;
 use super::root::RootRuntime;
+use super::wait::{Mirrored, RootWait, Stage};
 use super::{operate, sysctl};
 
 /// A target with its names, for whatever is shown.
@@ -121,6 +125,69 @@ impl Operate for View {
     fn pause(&self, request: &PauseRequest) -> Result<Paused, Refusal> {
         operate::pause(&self.queue, &self.targets, request)
     }
+
+    fn reconcile(&self, request: &ReconcileRequest) -> Result<Reconciled, Refusal> {
+        let mut jobs = Vec::new();
+        for (root, path, targets) in self.selected(request.path.as_ref(), request.target.as_deref())? {
+            let path = path.unwrap_or_else(RelPath::root);
+            root.compare_below(&path, &targets.iter().map(|target| target.id).collect::<Vec<_>>());
+            jobs.extend(targets.iter().map(|target| ReconcileJob {
+                target: target.name.clone(),
+                root: target.root.display().to_string(),
+                path: path_text(&path),
+            }));
+        }
+        operate::make_durable(&self.queue)?;
+        Ok(Reconciled { jobs })
+    }
+
+    fn wait(&self, request: &WaitRequest) -> Result<Box<dyn Wait>, Refusal> {
+        let mut roots = Vec::new();
+        let needed = request.targets.map(|count| count as usize);
+        for (root, path, targets) in self.selected(request.path.as_ref(), request.target.as_deref())? {
+            if needed.is_some_and(|needed| needed == 0 || needed > targets.len()) {
+                let message = format!("{} has {} targets", root.path().display(), targets.len());
+                return Err(Refusal::new(RefusalKind::Wrong, message, "wait for 1 to that many, or for all"));
+            }
+            roots.push(RootWait { root, path, targets, stage: Stage::default() });
+        }
+        Ok(Box::new(Mirrored { queue: Arc::clone(&self.queue), roots, needed }))
+    }
+}
+
+/// A root with a path in it, if one is given, and with some of its targets.
+type Selected = (Arc<RootRuntime>, Option<RelPath>, Vec<NamedTarget>);
+
+impl View {
+    /// What a path and the name of a target select; without both, everything.
+    fn selected(&self, path: Option<&PathArg>, target: Option<&str>) -> Result<Vec<Selected>, Refusal> {
+        let mut paths: Vec<&Path> = self.roots.iter().map(|root| root.path()).collect();
+        paths.sort();
+        paths.dedup();
+        let place = path.map(|path| resolve(path, &paths)).transpose()?;
+        let mut selected = Vec::new();
+        for root in &self.roots {
+            let path = match &place {
+                Some((at, _)) if at != root.path() => continue,
+                Some((_, path)) => Some(path.clone()),
+                None => None,
+            };
+            let wanted = |named: &&NamedTarget| {
+                root.targets.contains(&named.id) && target.is_none_or(|target| target == named.name)
+            };
+            let targets: Vec<NamedTarget> = self.targets.iter().filter(wanted).cloned().collect();
+            if !targets.is_empty() {
+                selected.push((Arc::clone(root), path, targets));
+            }
+        }
+        let root = place.map(|(root, _)| root.display().to_string());
+        operate::check_names(&self.targets, target, root.as_deref(), !selected.is_empty())?;
+        Ok(selected)
+    }
+}
+
+fn path_text(path: &RelPath) -> String {
+    if path.is_root() { String::new() } else { path.to_string() }
 }
 
 pub(super) fn store_status(health: StoreHealth) -> StoreStatus {

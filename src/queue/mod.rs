@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-pub use operator::Selected;
+pub use operator::{Selected, Standing};
 pub use target_queue::{BatchId, Counts, Policy};
 
 use breaker::Gate;
@@ -35,8 +35,8 @@ use target_queue::TargetQueue;
 
 use crate::clock::Clock;
 use crate::model::{
-    Change, ClaimedJob, Destination, DirectoryChange, DirectoryId, JobError, JobId, Lane, Moment,
-    RelPath, TargetId, TargetTrouble, Timestamp, TroubleClass, Verdict,
+    Change, ClaimedJob, Destination, DirectoryChange, DirectoryId, JobError, JobId, Lane, Moment, RelPath, TargetId,
+    TargetTrouble, Timestamp, TroubleClass, Verdict,
 };
 use crate::store::{Contents, DirectoryRecord, Op, RootRecord, Store, StoreError, StoreStats, TargetRecord};
 use std::os::unix::ffi::OsStrExt;

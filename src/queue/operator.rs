@@ -2,11 +2,31 @@
 //! whether all that had changed before a moment has arrived.
 
 use super::Queue;
-use crate::model::{Job, JobAction, RelPath, TargetId};
+use crate::model::{Job, JobAction, RelPath, TargetId, TargetTrouble, Timestamp};
 
 pub use super::target_queue::Selected;
 
+/// What keeps all of a target's jobs waiting.
+#[derive(Debug, Clone, Default)]
+pub struct Standing {
+    pub paused_since: Option<Timestamp>,
+    pub trouble: Option<TargetTrouble>,
+    pub probe_at: Option<Timestamp>,
+}
+
 impl Queue {
+    /// What keeps all of a target's jobs waiting, if anything does.
+    pub fn standing(&self, target: TargetId) -> Standing {
+        let state = self.shared.lock();
+        let paused_since = state.ledger.target(target).and_then(|record| record.paused_since);
+        let breaker = state.targets.get(&target).map(|queue| &queue.breaker);
+        Standing {
+            paused_since,
+            trouble: breaker.and_then(|breaker| breaker.trouble().cloned()),
+            probe_at: breaker.and_then(super::breaker::Breaker::probe_at),
+        }
+    }
+
     /// Does to up to `limit` jobs of a target what an operator wants, in the order of their paths, and returns them as
     /// they were. May return fewer although there are more: [`Selected::next`] tells. Not durable yet.
     pub fn operate(

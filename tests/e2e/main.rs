@@ -31,6 +31,7 @@ mod harness_check;
 mod input;
 mod metadata;
 mod names;
+mod operators;
 mod ordinary_user;
 mod rsync_runs;
 mod swaps;

@@ -182,7 +182,8 @@ mod tests {
         bench.fail("dead");
         bench.scan("backs-off", Scope::Entry);
         bench.fail("backs-off");
-        bench.add(Change { settle: crate::model::Settle::Quiet(Duration::from_secs(5)), ..Change::write(path("open")) });
+        bench
+            .add(Change { settle: crate::model::Settle::Quiet(Duration::from_secs(5)), ..Change::write(path("open")) });
         assert_eq!(bench.state("dead"), Some((JobState::Failed, 2)));
         assert_eq!(bench.state("backs-off"), Some((JobState::Waiting, 1)));
         let selected = bench.queue.select(None, 100, JobAction::Retry, &|_| true);

@@ -402,14 +402,13 @@ mod tests {
         let job = Job { last_error: Some(error), ..golden_job() };
         let key = key::job(job.target, &job.path);
         assert!(encode_job(&key, &job).expect("fits").len() < VALUE_BYTES_MAX);
-        let target =
-            TargetRecord {
-                id: TargetId(1),
-                root: RootId(1),
-                destination: "x".repeat(3_000),
-                complete_under: None,
-                paused_since: None,
-            };
+        let target = TargetRecord {
+            id: TargetId(1),
+            root: RootId(1),
+            destination: "x".repeat(3_000),
+            complete_under: None,
+            paused_since: None,
+        };
         assert!(matches!(encode_target(b"k", &target), Err(RecordError::TooLarge(_))));
     }
 

@@ -20,7 +20,13 @@ fn root() -> RootRecord {
 }
 
 fn target(id: u32) -> TargetRecord {
-    TargetRecord { id: TargetId(id), root: RootId(1), destination: format!("mirror{id}::www"), complete_under: None, paused_since: None }
+    TargetRecord {
+        id: TargetId(id),
+        root: RootId(1),
+        destination: format!("mirror{id}::www"),
+        complete_under: None,
+        paused_since: None,
+    }
 }
 
 fn directory(inode: u64, parent: u64, name: &[u8]) -> DirectoryRecord {

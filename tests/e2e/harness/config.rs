@@ -35,6 +35,8 @@ pub struct Conf {
     pub schedule: Option<String>,
     /// What a comparison may delete; `None` for the default.
     pub max_delete: Option<String>,
+    /// After how many failures a job is given up; `None` for the default.
+    pub max_attempts: Option<u32>,
     /// Upper bound on how long a failing job waits, in minutes.
     pub fail_log_minutes: u32,
 }
@@ -61,6 +63,7 @@ impl Conf {
             fail_log: dir.join("rsync_fail_log.sh"),
             schedule: None,
             max_delete: None,
+            max_attempts: None,
             fail_log_minutes: 60,
         }
     }
@@ -127,8 +130,11 @@ impl Conf {
         line("      <crontabfilter start=\"false\">".to_owned());
         line("        <exclude expression=\"*.php\"></exclude>\n      </crontabfilter>\n    </crontab>".to_owned());
         line("    <plugin start=\"false\" name=\"command\"/>\n  </sersync>".to_owned());
-        if let Some(limit) = &self.max_delete {
-            line(format!("  <syncq><guard maxDelete=\"{limit}\"/></syncq>"));
+        let guard = self.max_delete.iter().map(|limit| format!("<guard maxDelete=\"{limit}\"/>"));
+        let backoff = self.max_attempts.iter().map(|count| format!("<backoff maxAttempts=\"{count}\"/>"));
+        let own: String = guard.chain(backoff).collect();
+        if !own.is_empty() {
+            line(format!("  <syncq>{own}</syncq>"));
         }
         line("</head>".to_owned());
         xml

@@ -1,0 +1,127 @@
+//! `syncq wait`: returns when everything that changed before it was called is on the targets.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::exit::{CliError, Exit};
+use super::output::{json_line, plain, stdout};
+use super::state_dir::WhichDaemon;
+use crate::control::{Client, JobRow, Missing, PathArg, WaitRequest, Waiting};
+
+/// Wait until everything changed so far is on the targets
+///
+/// What changes later is not waited for. Exits with 1 if the time is over before, and says what is missing.
+#[derive(Debug, Args)]
+#[command(after_help = super::help_tail("syncq wait --path /srv/www/release --timeout 5m && ./announce"))]
+pub struct WaitArgs {
+    #[command(flatten)]
+    which: WhichDaemon,
+    /// Give up after this long, like 30s or 5m [default: never]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    timeout: Option<Duration>,
+    /// Only changes of this file, or of this directory with all below it
+    #[arg(long, value_name = "PATH")]
+    path: Option<PathBuf>,
+    /// On so many targets of each mirrored directory, or on all of them
+    #[arg(long, value_name = "N", default_value = "all", value_parser = count)]
+    targets: Count,
+    /// Only this target, named as in status
+    #[arg(long, value_name = "TARGET", conflicts_with = "targets")]
+    target: Option<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Count {
+    All,
+    Of(u32),
+}
+
+fn count(text: &str) -> Result<Count, String> {
+    match text {
+        "all" => Ok(Count::All),
+        number => number.parse().map(Count::Of).map_err(|_| "give a number, or all".to_owned()),
+    }
+}
+
+pub fn run(args: &WaitArgs) -> Result<ExitCode, CliError> {
+    let request = WaitRequest {
+        path: args.path.as_ref().map(|path| path_arg(path)),
+        target: args.target.clone(),
+        targets: match args.targets {
+            Count::All => None,
+            Count::Of(count) => Some(count),
+        },
+        timeout_s: args.timeout.map(|timeout| timeout.as_secs_f64()),
+    };
+    wait(&Client::connect(&args.which.find()?)?, &request, args.json)
+}
+
+/// A path from the command line for the daemon, which stands elsewhere.
+pub fn path_arg(path: &std::path::Path) -> PathArg {
+    PathArg::new(path, std::env::current_dir().ok())
+}
+
+/// Waits and tells how it ended.
+pub fn wait(client: &Client, request: &WaitRequest, json: bool) -> Result<ExitCode, CliError> {
+    let waiting = client.wait(request)?;
+    if json {
+        let mut out = stdout();
+        json_line(&mut out, &waiting)?;
+        out.flush()?;
+    }
+    if waiting.done {
+        return Ok(ExitCode::SUCCESS);
+    }
+    Err(CliError {
+        exit: Exit::Failed,
+        error: anyhow::anyhow!("the time is over: {}", missing(&waiting)),
+        hint: Some("see syncq status and syncq list; ask about one path: syncq explain PATH".to_owned()),
+    })
+}
+
+fn missing(waiting: &Waiting) -> String {
+    let one = |missing: &Missing| {
+        let what = plain(missing.target.as_deref().unwrap_or(&missing.root));
+        let reason = missing.reason.as_deref().map(|reason| format!(" ({})", plain(reason))).unwrap_or_default();
+        let job = |row: &JobRow| match &row.error {
+            Some(error) => format!("{} ({})", row.shown_path(), plain(error)),
+            None => row.shown_path(),
+        };
+        let jobs: Vec<String> = missing.jobs.iter().map(job).collect();
+        let jobs = if jobs.is_empty() { String::new() } else { format!(" lacks {}", jobs.join(", ")) };
+        format!("{what}{jobs}{reason}")
+    };
+    waiting.missing.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_said_in_one_line() {
+        let root = Missing {
+            root: "/srv".to_owned(),
+            target: None,
+            reason: Some("/srv is missing\n".to_owned()),
+            jobs: Vec::new(),
+        };
+        let target = Missing { target: Some("b::www".to_owned()), reason: None, ..root.clone() };
+        let waiting = Waiting { done: false, timed_out: true, missing: vec![root, target] };
+        assert_eq!(missing(&waiting), "/srv (/srv is missing\\n); b::www");
+    }
+
+    #[test]
+    fn a_count_is_a_number_or_all() {
+        assert!(
+            matches!(count("all"), Ok(Count::All)) && matches!(count("2"), Ok(Count::Of(2))) && count("x").is_err()
+        );
+    }
+}

@@ -1,0 +1,116 @@
+//! Waiting until everything that changed before a moment is on the targets.
+//!
+//! First the watcher of each root passes on all that has happened up to the moment of asking (its barrier). Then the newest
+//! change of each target has a number, and the wait is over when no job stands for that number or an older one. What
+//! comes later is not waited for, so that a tree that never rests does not keep a wait from ending. A root whose
+//! changes are not all seen (suspended, still being walked, too few watches) keeps it from ending: better late than wrong.
+//!
+//! A job that an operator purges is no longer waited for.
+
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, TryRecvError};
+
+use crate::control::{JobRow, Missing, Wait, Waiting};
+use crate::model::RelPath;
+use crate::queue::Queue;
+
+use super::root::RootRuntime;
+use super::view::NamedTarget;
+
+/// Jobs that are named of each target.
+const JOBS_SHOWN: usize = 3;
+
+/// What one client waits for.
+pub(super) struct Mirrored {
+    pub queue: Arc<Queue>,
+    pub roots: Vec<RootWait>,
+    /// On so many targets of each root; `None` for all.
+    pub needed: Option<usize>,
+}
+
+/// One root that is waited for.
+pub(super) struct RootWait {
+    pub root: Arc<RootRuntime>,
+    /// Only this and what is below it.
+    pub path: Option<RelPath>,
+    pub targets: Vec<NamedTarget>,
+    pub stage: Stage,
+}
+
+#[derive(Default)]
+pub(super) enum Stage {
+    #[default]
+    Begun,
+    /// The watcher has been asked.
+    Asked(Receiver<()>),
+    /// It has answered; the newest change of each target by then.
+    Reached(Vec<u64>),
+}
+
+impl Wait for Mirrored {
+    fn look(&mut self) -> Waiting {
+        let mut missing = Vec::new();
+        for root in &mut self.roots {
+            root.look(&self.queue, self.needed, &mut missing);
+        }
+        Waiting { done: missing.is_empty(), timed_out: false, missing }
+    }
+}
+
+impl RootWait {
+    fn look(&mut self, queue: &Queue, needed: Option<usize>, missing: &mut Vec<Missing>) {
+        if let Err(reason) = self.step(queue) {
+            let root = self.root.path().display().to_string();
+            missing.push(Missing { root, target: None, reason: Some(reason), jobs: Vec::new() });
+            return;
+        }
+        let Stage::Reached(numbers) = &self.stage else { return };
+        let lacking: Vec<Missing> = self
+            .targets
+            .iter()
+            .zip(numbers)
+            .filter_map(|(target, number)| {
+                let jobs = queue.lacking(target.id, *number, self.path.as_ref(), JOBS_SHOWN);
+                let row = |job: &_| JobRow::new(job, &target.root, &target.name);
+                (!jobs.is_empty()).then(|| Missing {
+                    root: target.root.display().to_string(),
+                    target: Some(target.name.clone()),
+                    reason: held_up(queue, target),
+                    jobs: jobs.iter().map(row).collect(),
+                })
+            })
+            .collect();
+        if self.targets.len() - lacking.len() < needed.unwrap_or(self.targets.len()) {
+            missing.extend(lacking);
+        }
+    }
+
+    /// Goes on to the next stage if that is possible. The error says what is waited for before any target is.
+    fn step(&mut self, queue: &Queue) -> Result<(), String> {
+        if let Stage::Begun = self.stage {
+            self.stage = Stage::Asked(self.root.barrier()?);
+        }
+        if let Stage::Asked(answer) = &self.stage {
+            match answer.try_recv() {
+                Ok(()) => {
+                    let newest = |target: &NamedTarget| queue.newest_change(target.id);
+                    self.stage = Stage::Reached(self.targets.iter().map(newest).collect());
+                }
+                Err(TryRecvError::Empty) => return Err("what has changed is still being looked through".to_owned()),
+                Err(TryRecvError::Disconnected) => {
+                    self.stage = Stage::Begun;
+                    return Err("it is no longer being watched".to_owned());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why none of a target's jobs can run.
+pub(super) fn held_up(queue: &Queue, target: &NamedTarget) -> Option<String> {
+    let standing = queue.standing(target.id);
+    let paused = standing.paused_since.map(|since| format!("paused since {since}; to go on: syncq resume"));
+    paused.or_else(|| standing.trouble.map(|trouble| trouble.message))
+}

@@ -1,0 +1,374 @@
+//! What operators do with a running daemon and with the store of a stopped one: select, retry and purge jobs, pause
+//! targets, compare, wait, ask why.
+
+use std::fs;
+use std::os::unix::fs::chown;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::harness::tree::differences;
+use crate::harness::world::{give_to_nobody, soon};
+use crate::harness::{Ended, World, is_root, make_dir, patterned, secs, skipped, wait_for, wait_until, write};
+
+/// Runs a command on the world's state directory.
+fn syncq(world: &World, args: &[&str]) -> Ended {
+    let state = world.cli.state.display().to_string();
+    world.cli.run(args.iter().copied().chain(["--state-dir", state.as_str()]))
+}
+
+/// As [`syncq`], and it has to succeed.
+#[track_caller]
+fn done(world: &World, args: &[&str]) {
+    drop(syncq(world, args).ok());
+}
+
+/// The lines of JSON that a command printed.
+fn json_lines(ended: &Ended) -> Vec<Value> {
+    let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|e| panic!("no JSON: {e}\n{line}"));
+    ended.stdout.lines().map(parse).collect()
+}
+
+fn paths(jobs: &[Value]) -> Vec<&str> {
+    jobs.iter().map(|job| job["path"].as_str().expect("a path")).collect()
+}
+
+/// The name of the target whose module is `module`.
+fn target(world: &World, module: &str) -> String {
+    world.cli.status().target(module).name.clone()
+}
+
+fn mirrored() -> World {
+    let mut world = World::new();
+    make_dir(world.src.join("d"));
+    write(world.src.join("d/before"), "before");
+    world.start();
+    world.converges(soon());
+    world
+}
+
+/// A fails-safe pause: changes made meanwhile are listed, survive a restart and arrive after the end of it.
+#[test]
+fn a_paused_target_gets_nothing_across_a_restart_and_catches_up_when_resumed() {
+    let mut world = mirrored();
+    let m1 = target(&world, "m1");
+    let json = syncq(&world, &["pause", &m1, "--json"]).ok();
+    let paused: Value = serde_json::from_str(&json.stdout).expect("JSON");
+    assert_eq!(paused["targets"][0]["changed"], true);
+    for n in 0..3 {
+        write(world.src.join(format!("d/f{n}")), patterned(n, 1_000));
+    }
+    wait_until(soon(), "the other target", || (0..3).all(|n| world.arrived(1, format!("d/f{n}"))));
+    let status = world.cli.status();
+    assert_eq!((status.target("m1").state.as_str(), status.target("m2").state == "paused"), ("paused", false));
+    assert!(status.target("m1").pending >= 3 && !world.dsts[0].join("d/f0").exists());
+
+    world.stop();
+    let offline = syncq(&world, &["status", "--json"]).ok();
+    assert!(offline.stdout.contains(r#""state":"paused""#), "{}", offline.stdout);
+    world.daemon().restart();
+    write(world.src.join("d/after"), "after");
+    wait_until(soon(), "the other target", || world.arrived(1, "d/after"));
+    assert!(!world.dsts[0].join("d/f0").exists() && !world.dsts[0].join("d/after").exists());
+    assert_eq!(world.cli.status().target("m1").state, "paused");
+
+    done(&world, &["resume", "--all"]);
+    world.converges(soon());
+}
+
+/// A store can be paused, and its daemon starts that way.
+#[test]
+fn a_stopped_daemon_can_be_paused_and_purged_through_its_store() {
+    let mut world = mirrored();
+    done(&world, &["pause", "--all"]);
+    for n in 0..5 {
+        write(world.src.join(format!("d/f{n}")), "new");
+    }
+    wait_until(soon(), "the jobs", || world.cli.status().targets.iter().all(|target| target.pending >= 5));
+    world.stop();
+    let retried = syncq(&world, &["retry"]).ok();
+    assert_eq!(retried.stderr, "0 jobs are tried again now\n");
+    let dry = syncq(&world, &["purge", "--path", "d/f[0-2]", "--dry-run", "--json"]).ok();
+    assert_eq!(json_lines(&dry).len(), 6);
+    let m1 = dry.stdout.lines().next().expect("a job").to_owned();
+    let m1: Value = serde_json::from_str(&m1).expect("JSON");
+    let purged = syncq(&world, &["purge", "--path", "d/f[0-2]", "--yes", "--json"]).ok();
+    assert_eq!(json_lines(&purged), json_lines(&dry));
+    let gone = syncq(&world, &["purge", &m1["id"].to_string(), "--yes"]);
+    assert!(gone.code == Some(1) && gone.stderr.contains("hint: "), "{}", gone.text());
+    done(&world, &["resume", "--all"]);
+    assert!(world.cli.list().iter().all(|job| !job["path"].as_str().expect("a path").ends_with("f1")));
+    let left = world.cli.list();
+    assert!(paths(&left).contains(&"d/f3"), "{left:?}");
+    world.daemon().restart();
+    world.cli.wait_idle(soon());
+    assert!(world.arrived(0, "d/f3") && world.arrived(1, "d/f4"));
+}
+
+#[test]
+fn jobs_are_listed_by_every_filter_and_in_every_order() {
+    let world = mirrored();
+    let (m1, m2) = (target(&world, "m1"), target(&world, "m2"));
+    done(&world, &["pause", "--root", &world.src.display().to_string()]);
+    for name in ["d/one.jpg", "d/two.txt", "three.jpg"] {
+        write(world.src.join(name), "new");
+    }
+    let listed = |args: &[&str]| {
+        let ended = syncq(&world, &[&["list", "--json"], args].concat()).ok();
+        json_lines(&ended)
+    };
+    wait_until(soon(), "the jobs of both targets", || listed(&["--path", "*.*"]).len() == 6);
+    assert_eq!(paths(&listed(&["--path", "*.jpg", "--target", &m1])), ["d/one.jpg", "three.jpg"]);
+    let below = listed(&["--path", "/d", "--target", &m2, "--state", "ready", "--scope", "entry"]);
+    assert!(paths(&below).contains(&"d/two.txt") && !paths(&below).contains(&"three.jpg"), "{below:?}");
+    assert_eq!(paths(&listed(&["--path", "d/*", "--limit", "1"])), ["d/one.jpg"]);
+    assert!(listed(&["--older-than", "1h"]).is_empty() && listed(&["--error", "denied"]).is_empty());
+    assert!(listed(&["--scope", "subtree"]).is_empty() && listed(&["--state", "failed"]).is_empty());
+    let by_age = listed(&["--path", "*.*", "--sort", "age"]);
+    let times: Vec<_> = by_age.iter().map(|job| job["queued_at"].as_str().expect("a time").to_owned()).collect();
+    assert!(times.len() == 6 && times.is_sorted(), "{times:?}");
+    assert_eq!(listed(&["--path", "*.*", "--sort", "attempts", "--limit", "4"]).len(), 4);
+    for args in [&["list", "--target", "nobody::x"][..], &["list", "--root", "/nowhere"], &["list", "--path", "["]] {
+        let refused = syncq(&world, args);
+        assert!(refused.code == Some(1) && refused.stderr.starts_with("syncq: "), "{}", refused.text());
+    }
+    let unknown = syncq(&world, &["pause", "nobody::x"]);
+    assert!(unknown.code == Some(1) && unknown.stderr.contains("hint: there are: "), "{}", unknown.text());
+}
+
+#[test]
+fn a_purge_says_what_it_means_and_asks() {
+    let world = mirrored();
+    done(&world, &["pause", "--all"]);
+    write(world.src.join("d/purged"), "new");
+    wait_until(soon(), "the jobs", || world.cli.list().iter().filter(|job| job["path"] == "d/purged").count() == 2);
+    for args in [&["purge"][..], &["purge", "--path", "d/purged"]] {
+        let refused = syncq(&world, args);
+        assert!(refused.code == Some(2) && refused.stderr.contains("hint: "), "{}", refused.text());
+    }
+    let dry = syncq(&world, &["purge", "--path", "d/purged", "--dry-run"]).ok();
+    assert!(dry.stderr.contains("2 jobs would be purged; their paths may stay different"), "{}", dry.stderr);
+    assert_eq!(world.cli.list().iter().filter(|job| job["path"] == "d/purged").count(), 2);
+    let purged = syncq(&world, &["purge", "--path", "d/purged", "-y"]).ok();
+    assert!(purged.stderr.contains("2 jobs purged; their paths may stay different"), "{}", purged.stderr);
+    done(&world, &["resume", "--all"]);
+    world.cli.wait_idle(soon());
+    assert!(!world.dsts[0].join("d/purged").exists());
+    // And the next change of the path, or a comparison, makes it equal.
+    write(world.src.join("d/purged"), "newer");
+    world.converges(soon());
+}
+
+/// Given up after two failures; healed on the target, which nobody notices but an operator.
+#[test]
+fn a_dead_letter_is_retried_by_its_error() {
+    if !is_root() {
+        return skipped("needs a receiver of another user");
+    }
+    let mut world = World::new();
+    world.conf.max_attempts = Some(2);
+    world.rsyncd.module_option("m2", "uid", "nobody").module_option("m2", "gid", "nogroup");
+    make_dir(world.src.join("locked"));
+    write(world.src.join("locked/before"), "before");
+    give_to_nobody(&world.dsts[1]);
+    world.start();
+    world.converges(soon());
+    chown(world.dsts[1].join("locked"), Some(0), Some(0)).expect("cannot chown");
+    write(world.src.join("locked/f"), "new");
+    wait_until(soon(), "the job to be given up", || world.cli.status().target("m2").failed > 0);
+    give_to_nobody(&world.dsts[1].join("locked"));
+    let id = world.cli.list().iter().find(|job| job["path"] == "locked/f").expect("the job")["id"].to_string();
+    let shown = syncq(&world, &["list", "--state", "failed", "--error", "PERMISSION", "--json"]).ok();
+    assert!(paths(&json_lines(&shown)).contains(&"locked/f"));
+    let retried = syncq(&world, &["retry", &id, "999999"]);
+    assert!(retried.code == Some(1) && retried.stderr.contains("999999"), "{}", retried.text());
+    wait_until(soon(), "the retried file", || world.arrived(1, "locked/f"));
+    done(&world, &["retry"]);
+    world.converges(soon());
+}
+
+/// The probe of a target that is down for long comes seldom; whoever repaired it need not wait.
+#[test]
+fn a_retry_of_a_whole_target_hurries_its_probe() {
+    let mut world = World::new();
+    write(world.src.join("before"), "before");
+    world.start();
+    world.converges(soon());
+    world.rsyncd.stop();
+    write(world.src.join("during"), "during");
+    let next_probe = || {
+        let json = world.cli.try_status()?.json;
+        let at = json["targets"][0]["retry_at"].as_str().map(str::to_owned).ok_or_else(|| json.to_string())?;
+        let at = humantime::parse_rfc3339(&at).map_err(|e| e.to_string())?;
+        let at = at.duration_since(std::time::SystemTime::now()).map_or(0.0, |left| left.as_secs_f64());
+        if at > 12.0 { Ok(()) } else { Err(format!("{at} s")) }
+    };
+    wait_for(secs(90), "a probe that is far away", next_probe);
+    world.rsyncd.start();
+    let begun = Instant::now();
+    let targets: Vec<String> = world.cli.status().targets.iter().map(|target| target.name.clone()).collect();
+    for name in &targets {
+        done(&world, &["retry", "--target", name]);
+    }
+    wait_until(secs(10), "the file", || world.arrived(0, "during") && world.arrived(1, "during"));
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    world.converges(soon());
+}
+
+#[test]
+fn without_a_daemon_or_a_store_commands_exit_with_3() {
+    let world = World::new();
+    for args in [&["list"][..], &["retry"], &["pause", "--all"], &["purge", "--all", "--yes"]] {
+        let ended = syncq(&world, args);
+        assert!(ended.code == Some(3) && ended.stderr.contains("hint: "), "{args:?}: {}", ended.text());
+    }
+}
+
+/// Writes a file whose directory may not be there yet.
+fn put(path: PathBuf, content: impl AsRef<[u8]>) {
+    make_dir(path.parent().expect("a directory"));
+    write(path, content);
+}
+
+/// Compares two trees right after a wait, without any patience.
+#[track_caller]
+fn equal_now(world: &World, round: u64) {
+    for dst in &world.dsts {
+        let found = differences(&world.src, dst, world.compare);
+        assert!(found.is_empty(), "round {round}: the wait was over too early\n  {}", found.join("\n  "));
+    }
+}
+
+/// `SYNCQ_WAITS=1000` makes so many rounds.
+#[test]
+fn a_wait_never_ends_too_early() {
+    let world = mirrored();
+    let rounds = std::env::var("SYNCQ_WAITS").ok().and_then(|count| count.parse().ok()).unwrap_or(300);
+    for round in 0..rounds {
+        let dir = world.src.join(format!("r{}", round % 7));
+        match round % 6 {
+            0 => put(dir.join("deep/er/f"), patterned(round, 5_000)),
+            1 => (0..20).for_each(|n| put(dir.join(format!("f{n}")), patterned(round + n, 300))),
+            2 => put(world.src.join("d/hot"), format!("{round}")),
+            3 => drop(fs::remove_dir_all(&dir)),
+            4 => {
+                let _ = fs::remove_dir_all(world.src.join("moved"));
+                make_dir(dir.join("sub"));
+                put(dir.join("sub/f"), patterned(round, 70_000));
+                fs::rename(&dir, world.src.join("moved")).expect("cannot rename");
+            }
+            _ => {
+                put(dir.join("a"), "a");
+                let _ = fs::remove_file(dir.join("a"));
+                put(dir.join("a"), format!("b{round}"));
+            }
+        }
+        done(&world, &["wait", "--timeout", "60s"]);
+        equal_now(&world, round);
+    }
+}
+
+/// A subtree is under way all the time, and what is written meanwhile is waited for as well.
+#[test]
+fn a_wait_during_comparisons_and_writes_waits_for_what_was_there() {
+    let world = mirrored();
+    for round in 0..20 {
+        for n in 0..50 {
+            put(world.src.join(format!("big{}/f{n}", round % 3)), patterned(round * n, 2_000));
+        }
+        done(&world, &["reconcile"]);
+        put(world.src.join("d/marked"), format!("{round}"));
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut n = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    n += 1;
+                    put(world.src.join("d/restless"), format!("{n}"));
+                }
+            });
+            let ended = syncq(&world, &["wait", "--timeout", "60s"]);
+            stop.store(true, Ordering::Relaxed);
+            drop(ended.ok());
+        });
+        for (n, dst) in world.dsts.iter().enumerate() {
+            assert!(world.arrived(n, "d/marked"), "round {round}: {}", dst.display());
+            assert!((0..50).all(|f| world.arrived(n, format!("big{}/f{f}", round % 3))), "round {round}");
+        }
+    }
+}
+
+#[test]
+fn a_wait_says_what_is_missing_and_can_do_with_fewer_targets() {
+    let world = mirrored();
+    let m2 = target(&world, "m2");
+    done(&world, &["pause", &m2]);
+    put(world.src.join("d/waited"), "new");
+    let late = syncq(&world, &["wait", "--timeout", "1s", "--json"]);
+    let said = format!("{m2} lacks ");
+    assert!(late.code == Some(1) && late.stderr.contains(&said) && late.stderr.contains("paused"), "{}", late.text());
+    assert!(late.stderr.contains("d/waited") && late.stderr.contains("hint: "), "{}", late.text());
+    let word: Value = serde_json::from_str(&late.stdout).expect("JSON");
+    assert!(word["timed_out"] == true && word["missing"][0]["target"] == m2.as_str(), "{word}");
+    done(&world, &["wait", "--targets", "1", "--timeout", "60s"]);
+    assert!(world.arrived(0, "d/waited"));
+    // Nothing changed there.
+    put(world.src.join("other/f"), "new");
+    done(&world, &["wait", "--targets", "1"]);
+    let elsewhere = world.src.join("d/before").display().to_string();
+    done(&world, &["wait", "--path", &elsewhere, "--timeout", "5s", "--target", &target(&world, "m1")]);
+    for args in [&["wait", "--targets", "3"][..], &["wait", "--path", "/nowhere"]] {
+        let refused = syncq(&world, args);
+        assert!(refused.code == Some(1) && refused.stderr.contains("hint: "), "{}", refused.text());
+    }
+    done(&world, &["resume", &m2]);
+    done(&world, &["wait", "--timeout", "60s"]);
+    equal_now(&world, 0);
+}
+
+#[test]
+fn a_wait_ends_with_its_daemon() {
+    let mut world = mirrored();
+    done(&world, &["pause", "--all"]);
+    put(world.src.join("d/f"), "new");
+    let state = world.cli.state.display().to_string();
+    let mut waiting = world.cli.command().args(["wait", "--state-dir", &state]).spawn().expect("cannot start syncq");
+    wait_until(soon(), "the job", || !world.cli.list().is_empty());
+    world.stop();
+    let ended = wait_for(secs(20), "the wait to end", || {
+        waiting.try_wait().map_err(|e| e.to_string())?.ok_or_else(|| "still waiting".to_owned())
+    });
+    assert!(matches!(ended.code(), Some(1 | 3)), "{ended}");
+    assert_eq!(syncq(&world, &["wait"]).code, Some(3));
+    assert_eq!(syncq(&world, &["reconcile"]).code, Some(3));
+}
+
+/// What was damaged on a target, and what was purged, is found by a comparison of that path.
+#[test]
+fn a_reconcile_repairs_a_path_or_a_target_or_everything() {
+    let world = mirrored();
+    put(world.src.join("e/kept"), "kept");
+    done(&world, &["wait"]);
+    let damage = || {
+        for dst in &world.dsts {
+            put(dst.join("d/before"), "damaged on the target");
+            put(dst.join("d/excess"), "on the target alone");
+            put(dst.join("e/kept"), "damaged on the target");
+        }
+    };
+    damage();
+    let below = world.src.join("d").display().to_string();
+    let queued = syncq(&world, &["reconcile", "--path", &below, "--wait", "--json"]).ok();
+    let queued: Value = serde_json::from_str(&queued.stdout).expect("JSON");
+    assert_eq!((queued["jobs"][1]["path"].as_str(), queued["jobs"].as_array().map(Vec::len)), (Some("d"), Some(2)));
+    for (n, dst) in world.dsts.iter().enumerate() {
+        assert!(world.arrived(n, "d/before") && !dst.join("d/excess").exists() && !world.arrived(n, "e/kept"));
+    }
+    damage();
+    done(&world, &["reconcile", &target(&world, "m1"), "--wait"]);
+    assert!(world.arrived(0, "e/kept") && !world.arrived(1, "e/kept"));
+    done(&world, &["reconcile", "--wait"]);
+    equal_now(&world, 0);
+}
