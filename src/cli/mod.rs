@@ -9,6 +9,7 @@ mod change_args;
 mod configs;
 mod destination;
 mod exit;
+mod explain;
 mod filter_args;
 mod list;
 mod mirror;
@@ -56,6 +57,7 @@ enum Command {
     Resume(pause::ResumeArgs),
     Reconcile(reconcile::ReconcileArgs),
     Wait(wait::WaitArgs),
+    Explain(explain::ExplainArgs),
 }
 
 /// Runs the command line and returns its exit code.
@@ -77,6 +79,7 @@ pub fn main() -> ExitCode {
         Command::Resume(resume) => pause::resume(&resume),
         Command::Reconcile(reconcile) => reconcile::run(&reconcile),
         Command::Wait(wait) => wait::run(&wait),
+        Command::Explain(explain) => explain::run(&explain),
     })
 }
 

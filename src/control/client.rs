@@ -105,10 +105,14 @@ impl Client {
     /// Waits until everything is mirrored or the time that the request allows is over; returns the daemon's last word.
     pub fn wait(&self, request: &WaitRequest) -> Result<Waiting, ClientError> {
         let mut last = Waiting::default();
-        self.lines(Method::POST, "/v1/wait", Some(json(request)), &mut |word: Waiting| {
+        let each = &mut |word: Waiting| {
             last = word;
             ControlFlow::Continue(())
-        })?;
+        };
+        match self.lines(Method::POST, "/v1/wait", Some(json(request)), each) {
+            Ok(()) | Err(ClientError::Broken { .. }) => {}
+            Err(error) => return Err(error),
+        }
         if last.done || last.timed_out { Ok(last) } else { Err(ClientError::Ended) }
     }
 

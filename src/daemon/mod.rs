@@ -8,6 +8,7 @@
 //! This module holds no logic of mirroring: it only connects. It and the CLI are the only ones that know everybody.
 
 pub mod detach;
+mod explain;
 pub mod logging;
 pub mod offline;
 mod operate;

@@ -6,14 +6,15 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::clock::Clock;
 use crate::control::{
-    DaemonState, Inspect, ListPage, Listed, Operate, PathArg, PauseRequest, Paused, ReconcileJob, ReconcileRequest,
-    Reconciled, Refusal, RefusalKind, RootState, RootStatus, Status, StoreState, StoreStatus, TargetState,
-    TargetStatus, Wait, WaitRequest, WatchStatus, seconds,
+    DaemonState, ExplainQuery, Explanation, Inspect, ListPage, Listed, Operate, PathArg, PauseRequest, Paused,
+    ReconcileJob, ReconcileRequest, Reconciled, Refusal, RefusalKind, RootState, RootStatus, Status, StoreState,
+    StoreStatus, TargetState, TargetStatus, Wait, WaitRequest, WatchStatus, seconds,
 };
 use crate::mirror::Executor;
 use crate::model::{JobAction, RelPath, TargetId, TargetTrouble, Timestamp, TroubleClass};
 use crate::queue::{Queue, StoreHealth, TargetStats};
 
+use super::explain::{explain, on_target};
 use super::paths::resolve;
 use super::root::RootRuntime;
 use super::wait::{Mirrored, RootWait, Stage};
@@ -152,6 +153,19 @@ impl Operate for View {
             roots.push(RootWait { root, path, targets, stage: Stage::default() });
         }
         Ok(Box::new(Mirrored { queue: Arc::clone(&self.queue), roots, needed }))
+    }
+
+    fn explain(&self, query: &ExplainQuery) -> Result<Explanation, Refusal> {
+        let selected = self.selected(Some(query), None)?;
+        let Some((first, Some(path), _)) = selected.first() else {
+            return Err(Refusal::new(RefusalKind::Unknown, "no target mirrors it", "see syncq status"));
+        };
+        let targets = selected.iter().flat_map(|(root, _, targets)| targets.iter().map(move |target| (root, target)));
+        let targets = targets.map(|(root, target)| {
+            let state = self.target_status(target).map_or(TargetState::Unknown, |status| status.state);
+            on_target(&self.queue, &self.executor, root, target, state, path)
+        });
+        Ok(explain(first, path, targets))
     }
 }
 

@@ -93,6 +93,15 @@ impl Expressions {
 
     /// Whether any form of the path or of an ancestor matches.
     pub(super) fn exclude(&self, path: &RelPath, is_directory: bool) -> bool {
+        Self::any_form(path, is_directory, |form| self.0.is_match(form).then_some(())).is_some()
+    }
+
+    /// The number of an expression that matches a form of the path, or of the topmost ancestor that any matches.
+    pub(super) fn first_match(&self, path: &RelPath, is_directory: bool) -> Option<usize> {
+        Self::any_form(path, is_directory, |form| self.0.matches(form).iter().next())
+    }
+
+    fn any_form<T>(path: &RelPath, is_directory: bool, matches: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
         // In `/a/b/` every form of `a/b` and of its ancestors is a slice.
         let mut subject = Vec::with_capacity(path.as_bytes().len() + 2);
         subject.push(b'/');
@@ -103,11 +112,13 @@ impl Expressions {
         for (slash, _) in subject.iter().enumerate().skip(1).filter(|&(_, &byte)| byte == b'/') {
             let event_form = subject.get(usize::from(!below_root)..slash).unwrap_or_default();
             let start_form = subject.get(1..=slash).unwrap_or_default();
-            if self.0.is_match(event_form) || ((slash < last || is_directory) && self.0.is_match(start_form)) {
-                return true;
+            let found =
+                matches(event_form).or_else(|| if slash < last || is_directory { matches(start_form) } else { None });
+            if found.is_some() {
+                return found;
             }
             below_root = true;
         }
-        false
+        None
     }
 }

@@ -30,6 +30,17 @@ pub enum Kind {
     GoneFile,
 }
 
+/// Why a path is not mirrored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exclusion {
+    /// By its name it is one of the temporaries.
+    Temporary,
+    /// By sersync's old rule.
+    Hidden,
+    /// By the user's expression of this number.
+    Expression(usize),
+}
+
 /// The verdict on paths of one root.
 #[derive(Debug)]
 pub struct Filter {
@@ -56,6 +67,20 @@ impl Filter {
             return true;
         }
         self.expressions.as_ref().is_some_and(|expressions| expressions.exclude(path, kind == Kind::Directory))
+    }
+
+    /// What makes [`excludes`](Self::excludes) say yes.
+    pub fn exclusion(&self, path: &RelPath, kind: Kind) -> Option<Exclusion> {
+        if path.is_root() {
+            None
+        } else if temporary::is_temporary(path.name(), kind) {
+            Some(Exclusion::Temporary)
+        } else if self.legacy_hidden && temporary::is_legacy_hidden(path.name(), kind) {
+            Some(Exclusion::Hidden)
+        } else {
+            let number = self.expressions.as_ref()?.first_match(path, kind == Kind::Directory)?;
+            Some(Exclusion::Expression(number))
+        }
     }
 
     /// Whether the user gave expressions (which rsync's own rules cannot express).

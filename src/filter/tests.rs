@@ -153,6 +153,20 @@ fn temporaries_are_skipped_and_their_look_alikes_are_not() {
 }
 
 #[test]
+fn the_rule_that_excludes_is_named() {
+    let filter = Filter::new(&["a/(.*)".to_owned(), r"(.*)\.log".to_owned()], true).unwrap();
+    for (name, expected) in [
+        ("x", None),
+        ("x.log", Some(Exclusion::Expression(1))),
+        ("a/x.log", Some(Exclusion::Expression(0))),
+        ("x~", Some(Exclusion::Temporary)),
+        (".x", Some(Exclusion::Hidden)),
+    ] {
+        assert_eq!(filter.exclusion(&path(name), FILE), expected, "{name}");
+    }
+}
+
+#[test]
 fn legacy_hidden_skips_what_sersync_skipped() {
     let legacy = Filter::new(&[], true).expect("no expressions");
     for name in [".htaccess", "a/.env", "4913"] {
@@ -275,7 +289,7 @@ proptest! {
         if let Ok(path) = RelPath::new(&name) {
             let filter = Filter::new(&[r"(.*)\.(gz|svn)".to_owned()], true).expect("valid");
             for kind in [Kind::Directory, FILE, EMPTY, Kind::GoneFile] {
-                let _ = filter.excludes(&path, kind);
+                prop_assert_eq!(filter.excludes(&path, kind), filter.exclusion(&path, kind).is_some());
             }
         }
     }

@@ -19,9 +19,10 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use super::context::TargetContext;
 use super::execute::{BatchReport, execute};
 use super::lanes::Lanes;
+use super::preview::preview;
 use super::stop::StopSignal;
 use crate::clock::{Clock, monotonic};
-use crate::model::{JobError, Lane, RelPath, TargetId, TargetTrouble, Timestamp, TroubleClass, Verdict};
+use crate::model::{Job, JobError, Lane, RelPath, TargetId, TargetTrouble, Timestamp, TroubleClass, Verdict};
 use crate::queue::{Batch, BatchResult, Queue, TargetEvent};
 
 /// How long running rsyncs may take to end by themselves at a stop, before they are ended.
@@ -101,6 +102,11 @@ impl Executor {
     /// The path that was sent to a target last.
     pub fn last_path(&self, target: TargetId) -> Option<RelPath> {
         self.shared.last_paths.lock().unwrap_or_else(PoisonError::into_inner).get(&target).cloned()
+    }
+
+    /// The command line that does what a job stands for.
+    pub fn preview(&self, target: TargetId, job: &Job) -> Option<String> {
+        preview(self.shared.contexts.get(&target)?, job)
     }
 
     /// Ends running rsyncs now instead of after a grace time. For a second signal.

@@ -372,3 +372,60 @@ fn a_reconcile_repairs_a_path_or_a_target_or_everything() {
     done(&world, &["reconcile", "--wait"]);
     equal_now(&world, 0);
 }
+
+#[test]
+fn a_path_is_explained_from_the_rule_to_the_command_line() {
+    let mut world = World::new();
+    world.conf.excludes = vec![r"(.*)\.log".to_owned(), "cache/(.*)".to_owned()];
+    for name in ["d/f", "d/x.log", "cache/deep/f"] {
+        put(world.src.join(name), "content");
+    }
+    world.start();
+    done(&world, &["wait", "--timeout", "60s"]);
+    let (cli, src, state) = (world.cli.clone(), world.src.clone(), world.cli.state.display().to_string());
+    let explained = |path: &str| -> Value {
+        let ended = cli.run(["explain", path, "--json", "--state-dir", &state]).ok();
+        serde_json::from_str(&ended.stdout).expect("JSON")
+    };
+    let whole = |name: &str| src.join(name).display().to_string();
+    let about = explained(&whole("d/x.log"));
+    assert!(about["mirrored"] == false && about["rule"].as_str().expect("a rule").contains(r"(.*)\\.log"), "{about}");
+    let about = explained(&whole("cache/deep/f"));
+    assert!(about["rule"].as_str().expect("a rule").contains("cache/"), "{about}");
+    assert!(explained(&whole("d/.f.swp"))["rule"].as_str().expect("a rule").contains("temporary"));
+
+    let about = explained("d/f");
+    assert!(about["mirrored"] == true && about["source"] == "file" && about["path"] == "d/f", "{about}");
+    assert_eq!(about["targets"].as_array().map(Vec::len), Some(2));
+    assert!(about["targets"][0]["job"].is_null() && about["targets"][0]["waits_for"].is_null(), "{about}");
+    // The line does what it says.
+    let command = about["targets"][0]["command"].as_str().expect("a command").to_owned();
+    for dst in &world.dsts {
+        write(dst.join("d/f"), "damaged");
+    }
+    let ran = std::process::Command::new("bash").args(["-c", &command]).status().expect("cannot start bash");
+    assert!(ran.success() && world.arrived(0, "d/f") && !world.arrived(1, "d/f"), "{command}");
+
+    done(&world, &["pause", &target(&world, "m1")]);
+    write(world.src.join("d/f"), "changed");
+    wait_until(soon(), "the other target", || world.arrived(1, "d/f"));
+    let about = explained(&whole("d/f"));
+    let m1 = &about["targets"][0];
+    assert!(m1["state"] == "paused" && m1["job"]["path"] == "d/f", "{about}");
+    assert!(m1["waits_for"].as_str().expect("a reason").contains("syncq resume"), "{about}");
+    let page = syncq(&world, &["explain", &whole("d/f")]).ok().stdout;
+    assert!(page.contains("\n  waits for: an operator: the target is paused since "), "{page}");
+
+    done(&world, &["resume", "--all"]);
+    done(&world, &["wait", "--timeout", "60s"]);
+    world.rsyncd.stop();
+    fs::remove_file(world.src.join("d/f")).expect("cannot remove a file");
+    wait_for(soon(), "the trouble to be explained", || {
+        let about = explained(&whole("d/f"));
+        let reason = about["targets"][1]["waits_for"].as_str().unwrap_or_default().to_owned();
+        let knows = about["source"] == "nothing" && reason.starts_with("the target: ");
+        if knows && about["targets"][1]["next_try"].is_string() { Ok(()) } else { Err(about.to_string()) }
+    });
+    let nowhere = syncq(&world, &["explain", "/nowhere"]);
+    assert!(nowhere.code == Some(1) && nowhere.stderr.contains("hint: "), "{}", nowhere.text());
+}

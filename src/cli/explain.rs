@@ -1,0 +1,133 @@
+//! `syncq explain`: why a path is, or is not, on its targets.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::exit::CliError;
+use super::output::{json_line, plain, stdout};
+use super::state_dir::WhichDaemon;
+use super::wait::path_arg;
+use crate::control::{Client, Explanation, TargetExplanation, word};
+
+/// Tell all there is to know about a path
+///
+/// Whether it is mirrored, and for each target its job, what that waits for, the last error and the command line.
+#[derive(Debug, Args)]
+#[command(after_help = super::help_tail("syncq explain /srv/www/photos/a.jpg"))]
+pub struct ExplainArgs {
+    /// A file or directory, there or gone
+    #[arg(value_name = "PATH")]
+    path: PathBuf,
+    #[command(flatten)]
+    which: WhichDaemon,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &ExplainArgs) -> Result<ExitCode, CliError> {
+    let explanation = Client::connect(&args.which.find()?)?.explain(&path_arg(&args.path))?;
+    let mut out = stdout();
+    if args.json {
+        json_line(&mut out, &explanation)?
+    } else {
+        write_page(&mut out, &explanation)?
+    }
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn write_page(out: &mut impl Write, about: &Explanation) -> io::Result<()> {
+    let path = if about.path.is_empty() { "." } else { &about.path };
+    writeln!(out, "{} in {}", plain(path), plain(&about.root))?;
+    writeln!(out, "  source: {}", about.source)?;
+    match &about.rule {
+        Some(rule) => writeln!(out, "  not mirrored: {}", plain(rule))?,
+        None => writeln!(out, "  mirrored")?,
+    }
+    about.targets.iter().try_for_each(|target| write_target(out, target))
+}
+
+fn write_target(out: &mut impl Write, target: &TargetExplanation) -> io::Result<()> {
+    writeln!(out, "\n{}: {}", plain(&target.name), word(target.state))?;
+    match &target.job {
+        None => writeln!(out, "  job: none; the target has it, as far as is known")?,
+        Some(job) => {
+            let path = if job.path.is_empty() { ".".to_owned() } else { job.shown_path() };
+            writeln!(out, "  job: {} {} of {path}, {} since {}", job.id, job.scope, job.state, job.queued_at)?;
+            if let Some(error) = &job.error {
+                writeln!(out, "  last error: {} (failed {} times)", plain(error), job.attempts)?;
+            }
+        }
+    }
+    if let Some(waits_for) = &target.waits_for {
+        writeln!(out, "  waits for: {}", plain(waits_for))?;
+    }
+    if let Some(next_try) = target.next_try {
+        writeln!(out, "  next try: {next_try}")?;
+    }
+    if let Some(command) = &target.command {
+        writeln!(out, "  command: {}", plain(command))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::{JobRow, TargetState};
+    use crate::model::{JobState, Scope, Timestamp};
+
+    #[test]
+    fn a_person_reads_what_is_in_the_way() {
+        let job = JobRow {
+            id: 7,
+            root: "/srv".to_owned(),
+            target: "b::www".to_owned(),
+            path: "a\nb".to_owned(),
+            path_b64: None,
+            scope: Scope::Entry,
+            state: JobState::Waiting,
+            attempts: 2,
+            queued_at: Timestamp(0),
+            due_at: Timestamp(1_000),
+            error: Some("denied (rsync exit 23)".to_owned()),
+        };
+        let busy = TargetExplanation {
+            name: "b::www".to_owned(),
+            state: TargetState::Syncing,
+            job: Some(job),
+            waits_for: Some("its next attempt, after 2 failures".to_owned()),
+            next_try: Some(Timestamp(1_000)),
+            command: Some("rsync x".to_owned()),
+        };
+        let idle = TargetExplanation {
+            name: "/dst".to_owned(),
+            job: None,
+            waits_for: None,
+            next_try: None,
+            command: None,
+            state: TargetState::Idle,
+        };
+        let about = Explanation {
+            root: "/srv".to_owned(),
+            path: "a\\nb".to_owned(),
+            source: "file".to_owned(),
+            mirrored: true,
+            rule: None,
+            targets: vec![busy, idle],
+        };
+        let mut out = Vec::new();
+        write_page(&mut out, &about).expect("a page");
+        assert_eq!(
+            String::from_utf8(out).expect("text"),
+            "a\\nb in /srv\n  source: file\n  mirrored\n\nb::www: syncing\n  job: 7 entry of a\\nb, waiting since \
+             1970-01-01T00:00:00.000Z\n  last error: denied (rsync exit 23) (failed 2 times)\n  waits for: its next \
+             attempt, after 2 failures\n  next try: 1970-01-01T00:00:01.000Z\n  command: rsync x\n\n/dst: idle\n  job: \
+             none; the target has it, as far as is known\n"
+        );
+    }
+}

@@ -1,0 +1,162 @@
+//! Everything known of one path: whether it is mirrored, and for each target what its job waits for.
+
+use crate::control::{Explanation, JobRow, TargetExplanation, TargetState};
+use crate::filter::{Exclusion, Kind};
+use crate::mirror::{Executor, Presence, Source};
+use crate::model::{Generation, Job, JobId, JobState, Origin, RelPath, Scope, TargetId, Timestamp};
+use crate::queue::{Queue, Standing};
+
+use super::root::RootRuntime;
+use super::view::NamedTarget;
+
+/// Why a path is not mirrored, if so, and what stands there.
+pub(super) fn explain(
+    root: &RootRuntime,
+    path: &RelPath,
+    targets: impl Iterator<Item = TargetExplanation>,
+) -> Explanation {
+    let presence = Source::new(root.path()).look(path);
+    let (source, kind) = match presence {
+        Presence::Missing => ("nothing", Kind::GoneFile),
+        Presence::Directory => ("directory", Kind::Directory),
+        Presence::File { size } => ("file", Kind::File { size }),
+        // Only an empty one is treated differently, and a link is not empty.
+        Presence::Other => ("other", Kind::File { size: 1 }),
+    };
+    let excluded = root.filter.exclusion(path, kind).map(|exclusion| match exclusion {
+        Exclusion::Temporary => "its name is that of a temporary file".to_owned(),
+        Exclusion::Hidden => "dot files and backup copies are left out, as sersync does".to_owned(),
+        Exclusion::Expression(n) => {
+            let expression = root.config.excludes.get(n).map_or("", String::as_str);
+            format!("excluded by the expression {expression:?}")
+        }
+    });
+    let kept = (presence == Presence::Missing && !root.config.events.delete)
+        .then(|| "it is gone, and deletions are not mirrored (delete is off)".to_owned());
+    let rule = excluded.or(kept);
+    Explanation {
+        root: root.path().display().to_string(),
+        path: if path.is_root() { String::new() } else { path.to_string() },
+        source: source.to_owned(),
+        mirrored: rule.is_none(),
+        rule,
+        targets: targets.collect(),
+    }
+}
+
+/// How one target stands to the path.
+pub(super) fn on_target(
+    queue: &Queue,
+    executor: &Executor,
+    root: &RootRuntime,
+    target: &NamedTarget,
+    state: TargetState,
+    path: &RelPath,
+) -> TargetExplanation {
+    let found = queue.job_for(target.id, path);
+    let standing = queue.standing(target.id);
+    let command = match &found {
+        Some((job, _)) => executor.preview(target.id, job),
+        None => executor.preview(target.id, &imagined(target.id, path)),
+    };
+    let waits_for = found
+        .as_ref()
+        .map(|(job, blocker)| root.suspended().unwrap_or_else(|| reason(job, path, blocker.as_ref(), &standing)));
+    TargetExplanation {
+        name: target.name.clone(),
+        state,
+        next_try: found.as_ref().and_then(|(job, _)| next_try(job, &standing)),
+        job: found.map(|(job, _)| JobRow::new(&job, &target.root, &target.name)),
+        waits_for,
+        command,
+    }
+}
+
+/// The job that a change of the path would make.
+fn imagined(target: TargetId, path: &RelPath) -> Job {
+    Job {
+        id: JobId(0),
+        target,
+        path: path.clone(),
+        scope: Scope::Entry,
+        origin: Origin::Write,
+        state: JobState::Ready,
+        generation: Generation::FIRST,
+        queued_at: Timestamp::ZERO,
+        changed_at: Timestamp::ZERO,
+        attempts: 0,
+        due_at: Timestamp::ZERO,
+        last_error: None,
+    }
+}
+
+fn next_try(job: &Job, standing: &Standing) -> Option<Timestamp> {
+    let due = (job.state == JobState::Waiting).then_some(job.due_at);
+    due.max(standing.probe_at).filter(|_| standing.paused_since.is_none() && job.state != JobState::Failed)
+}
+
+/// What the job waits for: what holds up the target first, then what holds up the job.
+fn reason(job: &Job, path: &RelPath, blocker: Option<&RelPath>, standing: &Standing) -> String {
+    if job.state == JobState::Running {
+        return if job.path == *path {
+            "its run, which is under way".to_owned()
+        } else {
+            format!("the run over {}, which is under way", job.path)
+        };
+    }
+    if let Some(since) = standing.paused_since {
+        return format!("an operator: the target is paused since {since} (syncq resume)");
+    }
+    if job.state == JobState::Failed {
+        return format!("a change of it, a comparison or an operator: given up after {} failures", job.attempts)
+            + &format!(" (syncq retry {})", job.id.0);
+    }
+    if let Some(trouble) = &standing.trouble {
+        return format!("the target: {}", trouble.message);
+    }
+    match (job.state, blocker, job.attempts) {
+        (JobState::Waiting, _, 0) => "a pause: it is still being written, or was sent a moment ago".to_owned(),
+        (JobState::Waiting, _, attempts) => format!("its next attempt, after {attempts} failures"),
+        (_, Some(blocker), _) => format!("the end of the run over {blocker}, which must not overlap with its own"),
+        _ => "its turn".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{TargetTrouble, TroubleClass};
+
+    #[test]
+    fn the_first_thing_in_the_way_is_named() {
+        let path = RelPath::new(b"d/a").expect("a path");
+        let above = RelPath::new(b"d").expect("a path");
+        let job = |state, attempts| Job { state, attempts, ..imagined(TargetId(1), &path) };
+        let well = Standing::default();
+        let paused = Standing { paused_since: Some(Timestamp(1)), ..Standing::default() };
+        let trouble = TargetTrouble {
+            class: TroubleClass::Unavailable,
+            code: Some(10),
+            message: "refused".into(),
+            hint: None,
+            command: None,
+        };
+        let away = Standing { trouble: Some(trouble), probe_at: Some(Timestamp(9)), ..Standing::default() };
+        for (job, blocker, standing, words) in [
+            (job(JobState::Running, 0), None, &paused, "its run"),
+            (job(JobState::Ready, 0), Some(&above), &paused, "paused since"),
+            (job(JobState::Failed, 7), None, &well, "given up after 7 failures (syncq retry 0)"),
+            (job(JobState::Ready, 0), None, &away, "the target: refused"),
+            (job(JobState::Waiting, 0), None, &well, "a pause"),
+            (job(JobState::Waiting, 3), None, &well, "after 3 failures"),
+            (job(JobState::Ready, 0), Some(&above), &well, "the run over d,"),
+            (job(JobState::Ready, 0), None, &well, "its turn"),
+        ] {
+            let said = reason(&job, &path, blocker, standing);
+            assert!(said.contains(words), "{said}");
+        }
+        assert_eq!(next_try(&Job { due_at: Timestamp(5), ..job(JobState::Waiting, 1) }, &well), Some(Timestamp(5)));
+        assert_eq!(next_try(&job(JobState::Ready, 0), &away), Some(Timestamp(9)));
+        assert_eq!(next_try(&job(JobState::Ready, 0), &paused), None);
+    }
+}
