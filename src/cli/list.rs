@@ -119,10 +119,11 @@ impl Jobs {
     }
 
     pub fn push(&mut self, row: &JobRow) -> Result<(), CliError> {
-        Ok(match self {
+        match self {
             Self::Json(out) => json_line(out, row)?,
             Self::Rows(rows) => rows.push(cells(row))?,
-        })
+        }
+        Ok(())
     }
 
     pub fn end(self) -> Result<(), CliError> {

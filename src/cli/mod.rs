@@ -5,6 +5,7 @@
 //! Invariant: this module knows no queue and no rsync. It starts the daemon through `crate::daemon` and asks it
 //! through `crate::control`.
 
+mod accept_deletions;
 mod change_args;
 mod configs;
 mod destination;
@@ -58,6 +59,7 @@ enum Command {
     Reconcile(reconcile::ReconcileArgs),
     Wait(wait::WaitArgs),
     Explain(explain::ExplainArgs),
+    AcceptDeletions(accept_deletions::AcceptArgs),
 }
 
 /// Runs the command line and returns its exit code.
@@ -80,6 +82,7 @@ pub fn main() -> ExitCode {
         Command::Reconcile(reconcile) => reconcile::run(&reconcile),
         Command::Wait(wait) => wait::run(&wait),
         Command::Explain(explain) => explain::run(&explain),
+        Command::AcceptDeletions(accept) => accept_deletions::run(&accept),
     })
 }
 

@@ -124,6 +124,8 @@ pub(super) mod tests {
             waiting: 0,
             failed: 0,
             lag_s: 0.0,
+            jobs_per_s: 0.0,
+            eta_s: None,
             last_path: Some("a\nb".to_owned()),
             paused_since: None,
             reason: None,

@@ -15,8 +15,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Explanation, JobFilter, JobRow, JobsRequest, PathArg, PauseRequest, Paused, ReconcileRequest, Reconciled, Status,
-    WaitRequest, Waiting, socket_path,
+    AcceptRequest, Accepted, Explanation, JobFilter, JobRow, JobsRequest, PathArg, PauseRequest, Paused,
+    ReconcileRequest, Reconciled, Status, WaitRequest, Waiting, socket_path,
 };
 use crate::model::JobAction;
 
@@ -96,6 +96,10 @@ impl Client {
 
     pub fn pause(&self, request: &PauseRequest) -> Result<Paused, ClientError> {
         self.question(Method::POST, "/v1/pause", Some(json(request)))
+    }
+
+    pub fn accept_deletions(&self, request: &AcceptRequest) -> Result<Accepted, ClientError> {
+        self.question(Method::POST, "/v1/accept-deletions", Some(json(request)))
     }
 
     pub fn reconcile(&self, request: &ReconcileRequest) -> Result<Reconciled, ClientError> {

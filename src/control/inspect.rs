@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use crate::model::{JobAction, RelPath, TargetId};
 
-use super::{ExplainQuery, Explanation, JobRow, Matcher, PauseRequest, Paused, ReconcileRequest, Reconciled, Status};
-use super::{WaitRequest, Waiting};
+use super::{
+    AcceptRequest, Accepted, ExplainQuery, Explanation, JobRow, Matcher, PauseRequest, Paused, ReconcileRequest,
+    Reconciled, Status, WaitRequest, Waiting,
+};
 
 /// Answers questions about a daemon, or about a store without one. Called from the control thread's helpers while
 /// mirroring goes on, so an implementation reads a snapshot or holds its lock for one page at most.
@@ -24,6 +26,11 @@ pub trait Operate: Inspect {
 
     /// Pauses targets, or has them go on.
     fn pause(&self, request: &PauseRequest) -> Result<Paused, Refusal>;
+
+    /// Lets the next comparison of targets delete as much as it likes, and has it begin.
+    fn accept_deletions(&self, _request: &AcceptRequest) -> Result<Accepted, Refusal> {
+        Err(Refusal::needs_daemon())
+    }
 
     /// Has trees compared in full.
     fn reconcile(&self, _request: &ReconcileRequest) -> Result<Reconciled, Refusal> {

@@ -6,6 +6,7 @@
 //! | `GET /v1/jobs?…` ([`JobFilter`]) | one [`JobRow`] a line |
 //! | `POST /v1/jobs/retry`, `/v1/jobs/purge` ([`JobsRequest`]) | one [`JobRow`] a line, as the job was; on disk when it is shown |
 //! | `POST /v1/pause` ([`PauseRequest`]) | [`Paused`] |
+//! | `POST /v1/accept-deletions` ([`AcceptRequest`]) | [`Accepted`] |
 //! | `POST /v1/reconcile` ([`ReconcileRequest`]) | [`Reconciled`] |
 //! | `POST /v1/wait` ([`WaitRequest`]) | one [`Waiting`] a line; the last one tells how it ended |
 //! | `GET /v1/explain?path=…` ([`PathArg`]) | [`Explanation`] |
@@ -30,8 +31,8 @@ pub use client::{Client, ClientError};
 pub use filter::{GlobError, JobFilter, Matcher};
 pub use inspect::{Inspect, ListPage, Listed, Operate, Place, Refusal, RefusalKind, Wait, each_job};
 pub use requests::{
-    ExplainQuery, Explanation, JobsRequest, Missing, PathArg, PauseRequest, Paused, PausedTarget, ReconcileJob,
-    ReconcileRequest, Reconciled, TargetExplanation, WaitRequest, Waiting,
+    AcceptRequest, Accepted, ExplainQuery, Explanation, JobsRequest, Missing, PathArg, PauseRequest, Paused,
+    PausedTarget, ReconcileJob, ReconcileRequest, Reconciled, TargetExplanation, WaitRequest, Waiting,
 };
 pub use server::{ControlError, ControlServer};
 pub use types::{

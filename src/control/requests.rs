@@ -58,6 +58,24 @@ pub struct PausedTarget {
     pub changed: bool,
 }
 
+/// `POST /v1/accept-deletions`. What is named as for a pause.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AcceptRequest {
+    #[serde(default)]
+    pub target: Option<String>,
+    #[serde(default)]
+    pub root: Option<String>,
+    #[serde(default)]
+    pub all: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// The names of the targets whose next comparison deletes whatever the source lacks.
+    pub targets: Vec<String>,
+}
+
 /// A path as an operator names it: absolute, or from where he stands, or as `list` shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

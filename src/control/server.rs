@@ -30,8 +30,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::stall::Unstalled;
 use super::{
-    ExplainQuery, JobFilter, JobsRequest, ListPage, Listed, Matcher, Operate, PauseRequest, ReconcileRequest, Refusal,
-    RefusalKind, SOCKET_PATH_BYTES_MAX, Wait, WaitRequest, Waiting, socket_path,
+    AcceptRequest, ExplainQuery, JobFilter, JobsRequest, ListPage, Listed, Matcher, Operate, PauseRequest,
+    ReconcileRequest, Refusal, RefusalKind, SOCKET_PATH_BYTES_MAX, Wait, WaitRequest, Waiting, socket_path,
 };
 use crate::clock::{Clock, SystemClock, monotonic};
 use crate::model::JobAction;
@@ -233,6 +233,7 @@ fn router(operate: Arc<dyn Operate>, patience: Patience) -> Router {
         .route("/v1/jobs/retry", post(async |State(served), request| change(served, request, JobAction::Retry).await))
         .route("/v1/jobs/purge", post(async |State(served), request| change(served, request, JobAction::Purge).await))
         .route("/v1/pause", post(pause))
+        .route("/v1/accept-deletions", post(accept_deletions))
         .route("/v1/reconcile", post(reconcile))
         .route("/v1/wait", post(wait))
         .route("/v1/explain", get(explain))
@@ -342,6 +343,10 @@ async fn change(served: Served, request: Request, action: JobAction) -> Response
 
 async fn pause(State(served): State<Served>, request: Request) -> Response {
     served.answer(request, |operate, request: &PauseRequest| operate.pause(request)).await
+}
+
+async fn accept_deletions(State(served): State<Served>, request: Request) -> Response {
+    served.answer(request, |operate, request: &AcceptRequest| operate.accept_deletions(request)).await
 }
 
 async fn reconcile(State(served): State<Served>, request: Request) -> Response {

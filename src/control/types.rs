@@ -84,6 +84,12 @@ pub struct TargetStatus {
     pub failed: u64,
     /// Age of the oldest change that the target does not have yet; 0 if it has them all.
     pub lag_s: f64,
+    /// Jobs done per second, over the last minute.
+    #[serde(default)]
+    pub jobs_per_s: f64,
+    /// In how many seconds all jobs are done at that pace, if any is done at all. A job may be a whole tree.
+    #[serde(default)]
+    pub eta_s: Option<f64>,
     /// The path sent or tried last.
     pub last_path: Option<String>,
     /// Since when it is paused, if it is.
@@ -116,6 +122,8 @@ pub enum TargetState {
     Busy,
     /// The source directory is not what it was.
     SourceGone,
+    /// A comparison would delete more than maxDelete allows; an operator has to agree. All else is sent.
+    NeedsApproval,
     /// No daemon.
     Offline,
     #[serde(other)]

@@ -70,6 +70,8 @@ impl Inspect for Offline {
                 waiting: stats.counts.waiting as u64,
                 failed: stats.counts.failed as u64,
                 lag_s: stats.oldest.map_or(0.0, |oldest| seconds(now.since(oldest))),
+                jobs_per_s: 0.0,
+                eta_s: None,
                 last_path: None,
                 paused_since: stats.paused_since,
                 reason: None,

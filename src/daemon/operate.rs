@@ -62,16 +62,7 @@ pub(super) fn jobs(
 /// Pauses targets, or has them go on.
 pub(super) fn pause(queue: &Queue, targets: &[NamedTarget], request: &PauseRequest) -> Result<Paused, Refusal> {
     let PauseRequest { target, root, all, paused } = request;
-    if [target.is_some(), root.is_some(), *all].iter().filter(|given| **given).count() != 1 {
-        let message = "name one target, or a root, or say all";
-        return Err(Refusal::new(RefusalKind::Wrong, message, "targets are named in syncq status"));
-    }
-    let wanted = |named: &&NamedTarget| {
-        target.as_ref().is_none_or(|name| *name == named.name)
-            && root.as_ref().is_none_or(|root| Path::new(root) == named.root)
-    };
-    let wanted: Vec<&NamedTarget> = targets.iter().filter(wanted).collect();
-    check_names(targets, target.as_deref(), root.as_deref(), !wanted.is_empty())?;
+    let wanted = named(targets, target.as_deref(), root.as_deref(), *all)?;
     let change = |target: &&NamedTarget| PausedTarget {
         name: target.name.clone(),
         root: target.root.display().to_string(),
@@ -83,6 +74,24 @@ pub(super) fn pause(queue: &Queue, targets: &[NamedTarget], request: &PauseReque
         make_durable(queue)?;
     }
     Ok(done)
+}
+
+/// The targets that are named in one of three ways.
+pub(super) fn named<'a>(
+    targets: &'a [NamedTarget],
+    target: Option<&str>,
+    root: Option<&str>,
+    all: bool,
+) -> Result<Vec<&'a NamedTarget>, Refusal> {
+    if [target.is_some(), root.is_some(), all].iter().filter(|given| **given).count() != 1 {
+        let message = "name one target, or a root, or say all";
+        return Err(Refusal::new(RefusalKind::Wrong, message, "targets are named in syncq status"));
+    }
+    check_names(targets, target, root, true)?;
+    let wanted = |named: &&NamedTarget| {
+        target.is_none_or(|name| name == named.name) && root.is_none_or(|root| Path::new(root) == named.root)
+    };
+    Ok(targets.iter().filter(wanted).collect())
 }
 
 /// Refuses names that nothing has: a misspelt one must not look like an empty list.

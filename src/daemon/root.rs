@@ -86,6 +86,8 @@ struct State {
     remembered: bool,
     /// The tree has been watched since the start.
     was_watched: bool,
+    /// An operator has agreed to its being empty.
+    accepts_empty: bool,
     checkpoint: Checkpoint,
 }
 
@@ -237,7 +239,7 @@ impl RootRuntime {
     fn look(&self) -> Result<(), String> {
         self.identity.check(self.path()).map_err(|trouble| trouble.message)?;
         let state = self.lock();
-        let guarded = !state.was_watched && !self.options.accept_root;
+        let guarded = !state.was_watched && !self.options.accept_root && !state.accepts_empty;
         if guarded && is_empty(self.path()) && self.queue.root_mark(self.path()).is_some() {
             return Err(format!(
                 "{} is empty, and was not when it was last mirrored; if that is right, restart syncq with --accept-root",
@@ -334,6 +336,11 @@ impl RootRuntime {
             self.queue.set_root_mark(self.path(), self.identity.mark());
         }
         counts
+    }
+
+    /// Takes the directory as it is although it is empty. The next [`tend`](Self::tend) goes on with it.
+    pub fn accept_empty(&self) {
+        self.lock().accepts_empty = true;
     }
 
     /// Asks the watcher to answer once everything that happened in the tree before this call has jobs. The error says why

@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::clock::Clock;
 use crate::control::{
-    DaemonState, ExplainQuery, Explanation, Inspect, ListPage, Listed, Operate, PathArg, PauseRequest, Paused,
-    ReconcileJob, ReconcileRequest, Reconciled, Refusal, RefusalKind, RootState, RootStatus, Status, StoreState,
-    StoreStatus, TargetState, TargetStatus, Wait, WaitRequest, WatchStatus, seconds,
+    AcceptRequest, Accepted, DaemonState, ExplainQuery, Explanation, Inspect, ListPage, Listed, Operate, PathArg,
+    PauseRequest, Paused, ReconcileJob, ReconcileRequest, Reconciled, Refusal, RefusalKind, RootState, RootStatus,
+    Status, StoreState, StoreStatus, TargetState, TargetStatus, Wait, WaitRequest, WatchStatus, seconds,
 };
 use crate::mirror::Executor;
-use crate::model::{JobAction, RelPath, TargetId, TargetTrouble, Timestamp, TroubleClass};
+use crate::model::{Job, JobAction, JobError, RelPath, TargetId, TargetTrouble, Timestamp, TroubleClass};
 use crate::queue::{Queue, StoreHealth, TargetStats};
 
 use super::explain::{explain, on_target};
@@ -127,6 +127,31 @@ impl Operate for View {
         operate::pause(&self.queue, &self.targets, request)
     }
 
+    fn accept_deletions(&self, request: &AcceptRequest) -> Result<Accepted, Refusal> {
+        let AcceptRequest { target, root, all } = request;
+        let wanted = operate::named(&self.targets, target.as_deref(), root.as_deref(), *all)?;
+        let refused = |job: &Job| job.last_error.as_ref().is_some_and(JobError::asks_for_approval);
+        for target in &wanted {
+            log::warn!("{}: an operator has agreed to its deletions", target.name);
+            self.executor.accept_deletions(target.id);
+            for root in self.roots.iter().filter(|root| root.targets.contains(&target.id)) {
+                root.accept_empty();
+                // What is accepted happens now, and not at some later comparison.
+                root.compare_below(&RelPath::root(), &[target.id]);
+            }
+            let mut after = None;
+            loop {
+                let step = self.queue.operate(target.id, after.as_ref(), ListPage::ROWS, JobAction::Retry, &refused);
+                after = step.next;
+                if after.is_none() {
+                    break;
+                }
+            }
+        }
+        operate::make_durable(&self.queue)?;
+        Ok(Accepted { targets: wanted.iter().map(|target| target.name.clone()).collect() })
+    }
+
     fn reconcile(&self, request: &ReconcileRequest) -> Result<Reconciled, Refusal> {
         let mut jobs = Vec::new();
         for (root, path, targets) in self.selected(request.path.as_ref(), request.target.as_deref())? {
@@ -218,21 +243,24 @@ fn target_status(target: &NamedTarget, stats: &TargetStats, last_path: Option<St
         Some(TargetTrouble { class: TroubleClass::Busy, .. }) => TargetState::Busy,
         Some(TargetTrouble { class: TroubleClass::Misconfigured, .. }) => TargetState::Misconfigured,
         Some(TargetTrouble { class: TroubleClass::Source, .. }) => TargetState::SourceGone,
+        None if stats.refused.is_some() => TargetState::NeedsApproval,
         None if counts.ready + counts.running > 0 => TargetState::Syncing,
         None => TargetState::Idle,
     };
     // Without trouble of its own a target may still have jobs that fail; one of them is shown.
-    let failing = stats.failing.as_ref();
+    let failing = stats.refused.as_ref().or(stats.failing.as_ref());
+    let advice = || match &stats.refused {
+        Some(_) => format!("if that is right: syncq accept-deletions {}", target.name),
+        None => "all failing paths: syncq list --state waiting".to_owned(),
+    };
     let reason = stats
         .trouble
         .as_ref()
         .map(|trouble| trouble.message.clone())
         .or_else(|| failing.map(|(path, error)| format!("{path}: {error}")));
-    let hint = stats
-        .trouble
-        .as_ref()
-        .and_then(|trouble| trouble.hint.clone())
-        .or_else(|| failing.map(|_| "all failing paths: syncq list --state waiting".to_owned()));
+    let hint = stats.trouble.as_ref().and_then(|trouble| trouble.hint.clone()).or_else(|| failing.map(|_| advice()));
+    let open = counts.ready + counts.running + counts.waiting;
+    let eta_s = (stats.jobs_per_s > 0.0 && open > 0).then(|| (open as f64 / stats.jobs_per_s).round());
     TargetStatus {
         name: target.name.clone(),
         root: target.root.display().to_string(),
@@ -242,6 +270,8 @@ fn target_status(target: &NamedTarget, stats: &TargetStats, last_path: Option<St
         waiting: counts.waiting as u64,
         failed: counts.failed as u64,
         lag_s: stats.oldest.map_or(0.0, |oldest| seconds(now.since(oldest))),
+        jobs_per_s: (stats.jobs_per_s * 10.0).round() / 10.0,
+        eta_s,
         last_path,
         paused_since: stats.paused_since,
         reason,

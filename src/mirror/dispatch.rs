@@ -104,6 +104,13 @@ impl Executor {
         self.shared.last_paths.lock().unwrap_or_else(PoisonError::into_inner).get(&target).cloned()
     }
 
+    /// Lets the next run over the whole tree delete on the target as much as it likes.
+    pub fn accept_deletions(&self, target: TargetId) {
+        if let Some(context) = self.shared.contexts.get(&target) {
+            context.guard.accept();
+        }
+    }
+
     /// The command line that does what a job stands for.
     pub fn preview(&self, target: TargetId, job: &Job) -> Option<String> {
         preview(self.shared.contexts.get(&target)?, job)

@@ -61,6 +61,12 @@ impl Guard {
         }
     }
 
+    /// Lets everything through, also what an empty source directory deletes, until the next run over the whole tree is done.
+    pub fn accept(&self) {
+        self.accepted.store(true, Ordering::Relaxed);
+        self.empty_accepted.store(true, Ordering::Relaxed);
+    }
+
     pub(super) fn with_params(mut self, params: &[OsString]) -> Self {
         self.limit.params = max_delete(params);
         self
@@ -112,7 +118,7 @@ impl fmt::Display for Limit {
 fn refusal(survey: Survey, limit: Limit) -> JobError {
     let Survey { deleted, held } = survey;
     JobError::new(
-        Some(25),
+        Some(JobError::DELETES_TOO_MUCH),
         format!(
             "{deleted} of the {held} entries on the target would be deleted, more than {limit} allows; none was: \
              check source and target; if it is right, restart with --accept-deletions or raise maxDelete"
@@ -123,7 +129,7 @@ fn refusal(survey: Survey, limit: Limit) -> JobError {
 /// What a job is told that would empty its target.
 fn emptied(survey: Survey) -> JobError {
     JobError::new(
-        Some(25),
+        Some(JobError::DELETES_TOO_MUCH),
         format!(
             "the source directory is empty, and {} entries on the target would be deleted; none was: mount or restore \
              the source; if it is meant to be empty, restart with --accept-deletions",

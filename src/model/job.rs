@@ -135,6 +135,14 @@ impl JobError {
     /// file that it never syncs.
     pub const MESSAGE_BYTES_MAX: usize = 512;
 
+    /// rsync's exit code for deletions that were held back, and the code of a job that is refused for the same reason.
+    pub const DELETES_TOO_MUCH: i32 = 25;
+
+    /// Whether an operator has to agree to what the job would delete.
+    pub fn asks_for_approval(&self) -> bool {
+        self.code == Some(Self::DELETES_TOO_MUCH)
+    }
+
     /// Keeps the tail of a message that is too long: rsync names the cause in its last words.
     pub fn new(code: Option<i32>, message: impl Into<String>) -> Self {
         let mut message = message.into();

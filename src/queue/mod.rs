@@ -13,6 +13,7 @@ mod breaker;
 mod checkpoint;
 mod committer;
 mod operator;
+mod pace;
 mod sent_log;
 mod target_queue;
 
@@ -89,6 +90,10 @@ pub struct TargetStats {
     pub probe_at: Option<Timestamp>,
     /// Since when an operator has it paused.
     pub paused_since: Option<Timestamp>,
+    /// A job that waits for an operator's approval of its deletions, with what it says.
+    pub refused: Option<(RelPath, JobError)>,
+    /// Jobs done per second, over the last minute.
+    pub jobs_per_s: f64,
     /// A failing path and its error, if any.
     pub failing: Option<(RelPath, JobError)>,
 }
@@ -481,8 +486,11 @@ impl Queue {
         let mut state = self.shared.lock();
         let paused_since = state.ledger.target(target).and_then(|record| record.paused_since);
         let queue = state.targets.get_mut(&target)?;
-        queue.promote(self.shared.clock.now());
+        let now = self.shared.clock.now();
+        queue.promote(now);
         Some(TargetStats {
+            refused: queue.asks_for_approval(),
+            jobs_per_s: queue.pace.per_second(now),
             paused_since,
             counts: queue.counts(),
             oldest: queue.oldest(),

@@ -30,6 +30,7 @@ use self::dirty::DirtyPaths;
 pub use self::operator::Selected;
 use self::slot::{Newer, Slot, State, Wait};
 use super::breaker::Breaker;
+use super::pace::Pace;
 use super::sent_log::SentLog;
 use crate::model::{
     Backoff, Change, Generation, Job, JobError, JobId, JobState, Lane, Origin, RelPath, Scope, Settle, TargetId,
@@ -94,6 +95,7 @@ pub struct TargetQueue {
     next_seq: u64,
     /// Changes are numbered, so that one can wait for all that came before a moment.
     changes: u64,
+    pub(super) pace: Pace,
     /// Nothing is handed out.
     pub(super) paused: bool,
 }
@@ -121,6 +123,7 @@ impl TargetQueue {
             dirty: DirtyPaths::default(),
             next_seq: 0,
             changes: 0,
+            pace: Pace::default(),
             paused: false,
         }
     }
@@ -346,6 +349,7 @@ impl TargetQueue {
         }
         match verdict {
             Verdict::Done => {
+                self.pace.note(now);
                 slot.lane = Lane::Small;
                 slot.attempts = 0;
                 slot.looks = 0;

@@ -4,7 +4,7 @@ use std::ops::Bound;
 
 use super::TargetQueue;
 use super::slot::{Slot, State, Wait};
-use crate::model::{Job, JobAction, RelPath, Scope};
+use crate::model::{Job, JobAction, JobError, RelPath, Scope};
 use crate::store::TargetRecord;
 
 /// So many jobs are looked at in one call: the caller holds a lock that enqueuing waits for.
@@ -86,6 +86,14 @@ impl TargetQueue {
         old.take(limit).map(|(path, slot)| slot.to_job(self.target, path)).collect()
     }
 
+    /// A job that waits for an operator to agree to what it would delete.
+    pub fn asks_for_approval(&self) -> Option<(RelPath, JobError)> {
+        self.jobs.iter().find_map(|(path, slot)| {
+            let error = slot.last_error.as_deref().filter(|error| error.asks_for_approval())?;
+            Some((path.clone(), error.clone()))
+        })
+    }
+
     /// The job at `path`, or else the pending one above that does its work.
     pub fn job_for(&self, path: &RelPath) -> Option<Job> {
         let subtree = |path: &RelPath| self.jobs.get_key_value(path).filter(|(_, slot)| slot.scope == Scope::Subtree);
@@ -117,7 +125,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::{Backoff, Change, JobError, JobId, JobState, Lane, Origin, TargetId, Timestamp, Verdict};
+    use crate::model::{Backoff, Change, JobId, JobState, Lane, Origin, TargetId, Timestamp, Verdict};
 
     fn path(text: &str) -> RelPath {
         RelPath::new(text.as_bytes()).unwrap()
