@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -20,20 +21,52 @@ pub struct StatusArgs {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    /// Show it again and again, until interrupted: every so often, like 500ms or 5s
+    #[arg(long, value_name = "EVERY", value_parser = humantime::parse_duration, num_args = 0..=1,
+        default_missing_value = "2s", require_equals = true)]
+    watch: Option<Duration>,
 }
 
+/// Each look costs the daemon a walk over its jobs.
+const WATCH_MIN: Duration = Duration::from_millis(100);
+/// To the first column of the first line, and clear from there on.
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
 pub fn run(args: &StatusArgs) -> Result<ExitCode, CliError> {
-    let status = Source::open(&args.which.find()?)?.status()?;
+    let state_dir = args.which.find()?;
+    let Some(every) = args.watch else {
+        show(args, &Source::open(&state_dir)?.status()?)?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let mut seen = false;
+    loop {
+        // Opened anew each time: a store held open would keep a daemon from starting, and a daemon may be restarted.
+        match Source::open(&state_dir).and_then(|source| source.status()) {
+            Ok(status) => {
+                if !args.json && Form::of_stdout() == Form::Table {
+                    io::stdout().write_all(CLEAR.as_bytes())?;
+                }
+                show(args, &status)?;
+                seen = true;
+            }
+            // A daemon that is just starting has the store already and does not answer yet.
+            Err(error) if seen => io::stderr().write_all(error.to_string().as_bytes())?,
+            Err(error) => return Err(error),
+        }
+        std::thread::sleep(every.max(WATCH_MIN));
+    }
+}
+
+fn show(args: &StatusArgs, status: &Status) -> Result<(), CliError> {
     let mut out = stdout();
     if args.json {
-        json_line(&mut out, &status)?;
+        json_line(&mut out, status)?;
     } else if Form::of_stdout() == Form::Table {
-        write_page(&mut out, &status)?;
+        write_page(&mut out, status)?;
     } else {
-        write_targets(&mut out, Form::Tabs, &status)?;
+        write_targets(&mut out, Form::Tabs, status)?;
     }
-    out.flush()?;
-    Ok(ExitCode::SUCCESS)
+    Ok(out.flush()?)
 }
 
 const HEADER: [&str; 9] = ["TARGET", "ROOT", "STATE", "PENDING", "RUNNING", "WAITING", "FAILED", "LAG", "LAST"];
@@ -86,6 +119,16 @@ fn write_page(out: &mut impl Write, status: &Status) -> io::Result<()> {
         writeln!(out, "{} is suspended: {reason}\n", plain(&root.path))?;
     }
     write_targets(out, Form::Table, status)?;
+    for target in status.targets.iter().filter(|target| target.jobs_per_s > 0.0) {
+        let left = target.eta_s.map(|eta| format!(", done in about {} at that pace", age(eta.max(1.0))));
+        let name = plain(&target.name);
+        writeln!(out, "\n{name}: {:.1} jobs a second{}", target.jobs_per_s, left.unwrap_or_default())?;
+    }
+    for target in &status.targets {
+        if let Some(since) = target.paused_since {
+            writeln!(out, "\n{}: paused since {since}\n  to go on: syncq resume", plain(&target.name))?;
+        }
+    }
     for target in &status.targets {
         write_trouble(out, target)?;
     }
@@ -177,6 +220,25 @@ pub(super) mod tests {
             "\nb::www: auth failed on module www\n  hint: check user and password\n  command: rsync -artz ./ b::www/\n  \
              next try: 1970-01-01T00:01:00.000Z\n"
         ));
+    }
+
+    #[test]
+    fn a_person_sees_pauses_and_the_pace() {
+        let mut status = sample();
+        status.targets[0] = TargetStatus {
+            jobs_per_s: 12.5,
+            eta_s: Some(90.0),
+            paused_since: Some(Timestamp(0)),
+            ..status.targets[0].clone()
+        };
+        let mut out = Vec::new();
+        write_page(&mut out, &status).expect("a page");
+        let page = String::from_utf8(out).expect("text");
+        assert!(page.contains("\n/backup/www: 12.5 jobs a second, done in about 1m30s at that pace\n"), "{page}");
+        assert!(
+            page.contains("\n/backup/www: paused since 1970-01-01T00:00:00.000Z\n  to go on: syncq resume\n"),
+            "{page}"
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use syncq::control::{Client, WaitRequest};
 
 use crate::harness::tree::differences;
 use crate::harness::world::{give_to_nobody, soon};
@@ -241,10 +242,13 @@ fn equal_now(world: &World, round: u64) {
     }
 }
 
-/// `SYNCQ_WAITS=1000` makes so many rounds.
+/// `SYNCQ_WAITS=1000` makes so many rounds. The wait is asked for over the socket: until a command has started, the watcher
+/// has seen everything in any case.
 #[test]
 fn a_wait_never_ends_too_early() {
     let world = mirrored();
+    let client = Client::connect(&world.cli.state).expect("a daemon");
+    let request = WaitRequest { timeout_s: Some(60.0), ..WaitRequest::default() };
     let rounds = std::env::var("SYNCQ_WAITS").ok().and_then(|count| count.parse().ok()).unwrap_or(300);
     for round in 0..rounds {
         let dir = world.src.join(format!("r{}", round % 7));
@@ -265,7 +269,8 @@ fn a_wait_never_ends_too_early() {
                 put(dir.join("a"), format!("b{round}"));
             }
         }
-        done(&world, &["wait", "--timeout", "60s"]);
+        let waiting = client.wait(&request).expect("an answer");
+        assert!(waiting.done, "round {round}: {waiting:?}");
         equal_now(&world, round);
     }
 }
@@ -470,4 +475,27 @@ fn a_source_found_empty_is_accepted_without_a_restart() {
     done(&world, &["accept-deletions", "--all"]);
     done(&world, &["wait", "--timeout", "60s"]);
     equal_now(&world, 0);
+}
+
+/// Through a stop and a start of the daemon.
+#[test]
+fn a_watched_status_follows_the_daemon() {
+    let mut world = mirrored();
+    let shown = world.base().join("watched");
+    let mut command = world.cli.command();
+    command.args(["status", "--watch=100ms", "--json", "--state-dir"]).arg(&world.cli.state);
+    let mut watching =
+        command.stdout(fs::File::create(&shown).expect("a file")).spawn().expect("cannot start syncq status");
+    let last_is = |state: &str| {
+        let text = fs::read_to_string(&shown).expect("the output");
+        let last = text.lines().last().unwrap_or_default().to_owned();
+        if last.contains(&format!(r#""state":"{state}""#)) { Ok(()) } else { Err(last) }
+    };
+    wait_for(soon(), "a running daemon", || last_is("running"));
+    world.stop();
+    wait_for(soon(), "a stopped daemon", || last_is("offline"));
+    world.daemon().restart();
+    wait_for(soon(), "the daemon again", || last_is("running"));
+    watching.kill().expect("cannot end syncq status");
+    watching.wait().expect("cannot wait for syncq status");
 }
