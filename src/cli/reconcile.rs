@@ -1,5 +1,7 @@
 //! `syncq reconcile`: trees are compared in full, now.
 
+use std::io::{self, Write as _};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,7 +11,7 @@ use super::exit::CliError;
 use super::output::{Form, Rows, json_line, plain, stdout};
 use super::state_dir::WhichDaemon;
 use super::wait::{path_arg, wait};
-use crate::control::{Client, ReconcileRequest, WaitRequest};
+use crate::control::{Client, DifferenceRow, ReconcileRequest, WaitRequest, word};
 
 /// Compare source and targets in full, and make them equal
 ///
@@ -24,12 +26,15 @@ pub struct ReconcileArgs {
     /// Only this file, or this directory with all below it
     #[arg(long, value_name = "PATH")]
     path: Option<PathBuf>,
+    /// Only print what would be sent and what deleted; maxDelete is not looked at
+    #[arg(short = 'n', long)]
+    dry_run: bool,
     /// Return when it is done
-    #[arg(long)]
+    #[arg(long, conflicts_with = "dry_run")]
     wait: bool,
     #[command(flatten)]
     which: WhichDaemon,
-    /// Print one JSON object
+    /// Print one JSON object, or with --dry-run one a line
     #[arg(long)]
     json: bool,
 }
@@ -37,11 +42,14 @@ pub struct ReconcileArgs {
 pub fn run(args: &ReconcileArgs) -> Result<ExitCode, CliError> {
     let client = Client::connect(&args.which.find()?)?;
     let path = args.path.as_ref().map(|path| path_arg(path));
+    if args.dry_run {
+        return survey(&client, &ReconcileRequest { target: args.target.clone(), path }, args.json);
+    }
     let queued = client.reconcile(&ReconcileRequest { target: args.target.clone(), path: path.clone() })?;
     let mut out = stdout();
     if args.json {
         json_line(&mut out, &queued)?;
-        std::io::Write::flush(&mut out)?;
+        out.flush()?;
     } else {
         let mut rows = Rows::new(out, Form::of_stdout(), &["TARGET", "ROOT", "PATH"]);
         for job in &queued.jobs {
@@ -54,4 +62,24 @@ pub fn run(args: &ReconcileArgs) -> Result<ExitCode, CliError> {
         return Ok(ExitCode::SUCCESS);
     }
     wait(&client, &WaitRequest { path, target: args.target.clone(), targets: None, timeout_s: None }, false)
+}
+
+/// Prints what the comparison would change, as it comes.
+fn survey(client: &Client, request: &ReconcileRequest, json: bool) -> Result<ExitCode, CliError> {
+    let mut out = stdout();
+    let mut result = Ok(());
+    let mut print = |row: &DifferenceRow| -> io::Result<()> {
+        if json {
+            return json_line(&mut out, row);
+        }
+        let path = if row.path.is_empty() { "." } else { &row.path };
+        writeln!(out, "{}\t{}\t{}", plain(&row.target), word(row.change), plain(path))
+    };
+    client.survey(request, &mut |row| {
+        result = print(&row);
+        if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    result?;
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
 }

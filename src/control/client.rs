@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AcceptRequest, Accepted, Explanation, JobFilter, JobRow, JobsRequest, PathArg, PauseRequest, Paused,
+    AcceptRequest, Accepted, DifferenceRow, Explanation, JobFilter, JobRow, JobsRequest, PathArg, PauseRequest, Paused,
     ReconcileRequest, Reconciled, Status, WaitRequest, Waiting, socket_path,
 };
 use crate::model::JobAction;
@@ -104,6 +104,15 @@ impl Client {
 
     pub fn reconcile(&self, request: &ReconcileRequest) -> Result<Reconciled, ClientError> {
         self.question(Method::POST, "/v1/reconcile", Some(json(request)))
+    }
+
+    /// Hands `each` what the reconcile would change.
+    pub fn survey(
+        &self,
+        request: &ReconcileRequest,
+        each: &mut dyn FnMut(DifferenceRow) -> ControlFlow<()>,
+    ) -> Result<(), ClientError> {
+        self.lines(Method::POST, "/v1/survey", Some(json(request)), each)
     }
 
     /// Waits until everything is mirrored or the time that the request allows is over; returns the daemon's last word.
@@ -292,6 +301,11 @@ impl Lines {
                 return Err(ClientError::Answer { source: "a row without an end".into() });
             }
             if self.rest.last() != Some(&b'\n') {
+                continue;
+            }
+            // A sign of life.
+            if self.rest == b"\n" {
+                self.rest.clear();
                 continue;
             }
             let value = match serde_json::from_slice(&self.rest) {

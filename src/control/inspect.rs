@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::model::{JobAction, RelPath, TargetId};
 
 use super::{
-    AcceptRequest, Accepted, ExplainQuery, Explanation, JobRow, Matcher, PauseRequest, Paused, ReconcileRequest,
-    Reconciled, Status, WaitRequest, Waiting,
+    AcceptRequest, Accepted, DifferenceRow, ExplainQuery, Explanation, JobRow, Matcher, PauseRequest, Paused,
+    ReconcileRequest, Reconciled, Status, WaitRequest, Waiting,
 };
 
 /// Answers questions about a daemon, or about a store without one. Called from the control thread's helpers while
@@ -34,6 +34,15 @@ pub trait Operate: Inspect {
 
     /// Has trees compared in full.
     fn reconcile(&self, _request: &ReconcileRequest) -> Result<Reconciled, Refusal> {
+        Err(Refusal::needs_daemon())
+    }
+
+    /// Hands `each` what [`reconcile`](Self::reconcile) would change, until it says stop. Takes as long as the comparison.
+    fn survey(
+        &self,
+        _request: &ReconcileRequest,
+        _each: &mut dyn FnMut(DifferenceRow) -> ControlFlow<()>,
+    ) -> Result<(), Refusal> {
         Err(Refusal::needs_daemon())
     }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::types::rfc3339_option;
 use super::{JobFilter, JobRow, TargetState};
-use crate::model::Timestamp;
+use crate::model::{RelPath, Timestamp};
 
 /// `POST /v1/jobs/retry` and `POST /v1/jobs/purge`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -113,6 +113,38 @@ pub struct ReconcileRequest {
     /// Only this and what is below it.
     #[serde(default)]
     pub path: Option<PathArg>,
+}
+
+/// A line of the answer to `POST /v1/survey` (a [`ReconcileRequest`]).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DifferenceRow {
+    pub target: String,
+    pub root: String,
+    /// Below the root.
+    pub path: String,
+    /// The path's bytes, only if they are not UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_b64: Option<String>,
+    pub change: DifferenceKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DifferenceKind {
+    /// It would be sent, or its attributes would be.
+    Send,
+    /// It would be deleted from the target.
+    Delete,
+}
+
+impl DifferenceRow {
+    pub fn new(path: &RelPath, change: DifferenceKind, root: &Path, target: &str) -> Self {
+        let (path, path_b64) = match std::str::from_utf8(path.as_bytes()) {
+            Ok(text) => (text.to_owned(), None),
+            Err(_) => (path.to_string(), Some(STANDARD.encode(path.as_bytes()))),
+        };
+        Self { target: target.to_owned(), root: root.display().to_string(), path, path_b64, change }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -219,6 +251,63 @@ mod tests {
         }
         let broken = PathArg { path: "a".to_owned(), path_b64: Some("?".to_owned()), cwd: None };
         assert_eq!(broken.given(), None);
+    }
+
+    /// Scripts read these.
+    #[test]
+    fn answers_have_the_promised_keys() {
+        let (root, target) = ("/srv".to_owned(), "b::www".to_owned());
+        let path = RelPath::new(b"caf\xe9").expect("a path");
+        let difference = DifferenceRow::new(&path, DifferenceKind::Delete, Path::new("/srv"), "b::www");
+        let paused = PausedTarget { name: target.clone(), root: root.clone(), paused: true, changed: false };
+        let job = ReconcileJob { target: target.clone(), root: root.clone(), path: "d".to_owned() };
+        let missing = Missing { root: root.clone(), target: None, reason: None, jobs: Vec::new() };
+        let on_target = TargetExplanation {
+            name: target.clone(),
+            state: TargetState::NeedsApproval,
+            job: None,
+            waits_for: None,
+            next_try: Some(Timestamp(0)),
+            command: None,
+        };
+        let explanation = Explanation {
+            root,
+            path: "d".to_owned(),
+            source: "file".to_owned(),
+            mirrored: true,
+            rule: None,
+            targets: vec![on_target],
+        };
+        let json = |value: serde_json::Result<String>| value.expect("json");
+        for (json, expected) in [
+            (
+                json(serde_json::to_string(&difference)),
+                r#"{"target":"b::www","root":"/srv","path":"caf\\xe9","path_b64":"Y2Fm6Q==","change":"delete"}"#,
+            ),
+            (
+                json(serde_json::to_string(&Paused { targets: vec![paused] })),
+                r#"{"targets":[{"name":"b::www","root":"/srv","paused":true,"changed":false}]}"#,
+            ),
+            (json(serde_json::to_string(&Accepted { targets: vec![target] })), r#"{"targets":["b::www"]}"#),
+            (
+                json(serde_json::to_string(&Reconciled { jobs: vec![job] })),
+                r#"{"jobs":[{"target":"b::www","root":"/srv","path":"d"}]}"#,
+            ),
+            (
+                json(serde_json::to_string(&Waiting { done: false, timed_out: true, missing: vec![missing] })),
+                r#"{"done":false,"timed_out":true,"missing":[{"root":"/srv","target":null,"reason":null,"jobs":[]}]}"#,
+            ),
+            (
+                json(serde_json::to_string(&explanation)),
+                concat!(
+                    r#"{"root":"/srv","path":"d","source":"file","mirrored":true,"rule":null,"targets":[{"name":"b::www","#,
+                    r#""state":"needs_approval","job":null,"waits_for":null,"next_try":"1970-01-01T00:00:00.000Z","#,
+                    r#""command":null}]}"#
+                ),
+            ),
+        ] {
+            assert_eq!(json, expected);
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! waits for anything here.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -46,6 +47,8 @@ const WAITS_MAX: usize = 32;
 const LOOK_MIN: Duration = Duration::from_millis(10);
 const LOOK_MAX: Duration = Duration::from_secs(1);
 const LOOK_SHARE: u32 = 20;
+/// Rows of a survey that wait for a slow client.
+const SURVEY_ROWS_AHEAD: usize = 64;
 /// How often a client that waits is told what is missing. Also finds out that it has gone.
 const WORD: Duration = Duration::from_secs(5);
 /// What may still be answered after a stop; the rest is cut off.
@@ -226,7 +229,8 @@ async fn answer(stream: UnixStream, router: Router, patience: Patience) {
 }
 
 fn router(operate: Arc<dyn Operate>, patience: Patience) -> Router {
-    let served = Served { operate, patience, waits: Arc::new(Semaphore::new(WAITS_MAX)) };
+    let (waits, surveys) = (Arc::new(Semaphore::new(WAITS_MAX)), Arc::new(Semaphore::new(1)));
+    let served = Served { operate, patience, waits, surveys };
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/jobs", get(jobs))
@@ -235,6 +239,7 @@ fn router(operate: Arc<dyn Operate>, patience: Patience) -> Router {
         .route("/v1/pause", post(pause))
         .route("/v1/accept-deletions", post(accept_deletions))
         .route("/v1/reconcile", post(reconcile))
+        .route("/v1/survey", post(survey))
         .route("/v1/wait", post(wait))
         .route("/v1/explain", get(explain))
         .fallback(async || problem(StatusCode::NOT_FOUND, "no such thing here; see /v1/status and /v1/jobs"))
@@ -250,6 +255,7 @@ struct Served {
     operate: Arc<dyn Operate>,
     patience: Patience,
     waits: Arc<Semaphore>,
+    surveys: Arc<Semaphore>,
 }
 
 impl Served {
@@ -424,6 +430,46 @@ async fn send_pages(
             return;
         }
     }
+}
+
+/// Compares on a thread of its own, one comparison at a time: it may take hours, and the helpers are for short questions.
+async fn survey(State(served): State<Served>, request: Request) -> Response {
+    let request: ReconcileRequest = match served.read(request).await {
+        Ok(request) => request,
+        Err(response) => return response,
+    };
+    let Ok(place) = Arc::clone(&served.surveys).try_acquire_owned() else {
+        return problem(StatusCode::SERVICE_UNAVAILABLE, "another comparison for looking only is under way");
+    };
+    let (rows, body) = mpsc::channel(SURVEY_ROWS_AHEAD);
+    let operate = Arc::clone(&served.operate);
+    let alive = rows.clone();
+    let compare = move || {
+        let send = &mut |row| match rows.blocking_send(Ok(line(&row))) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        };
+        if let Err(refusal) = operate.survey(&request, send) {
+            let _ = rows.blocking_send(Ok(line(&refusal_json(&refusal))));
+        }
+        drop(place);
+    };
+    if let Err(error) = std::thread::Builder::new().name("survey".to_owned()).spawn(compare) {
+        return problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string());
+    }
+    tokio::spawn(async move {
+        // Signs of life for as long as the comparison has the other sender.
+        while alive.strong_count() > 1 {
+            let _ = alive.try_send(Ok(Bytes::from_static(b"\n")));
+            for _ in 0..(WORD.as_millis() / LOOK_MAX.as_millis() * 10) {
+                tokio::time::sleep(LOOK_MAX / 10).await;
+                if alive.strong_count() <= 1 {
+                    return;
+                }
+            }
+        }
+    });
+    lines(body)
 }
 
 async fn wait(State(served): State<Served>, request: Request) -> Response {

@@ -1,7 +1,6 @@
 //! The router called in memory, and the server over its real socket.
 
 use std::io::{Read as _, Write as _};
-use std::ops::ControlFlow;
 use std::os::unix::net::UnixStream as StdStream;
 
 use http_body_util::{BodyExt as _, Full};

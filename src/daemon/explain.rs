@@ -90,6 +90,11 @@ fn imagined(target: TargetId, path: &RelPath) -> Job {
     }
 }
 
+/// The job that a reconcile of the path would make.
+pub(super) fn comparison(target: TargetId, path: &RelPath) -> Job {
+    Job { scope: Scope::Subtree, origin: Origin::Reconcile, ..imagined(target, path) }
+}
+
 fn next_try(job: &Job, standing: &Standing) -> Option<Timestamp> {
     let due = (job.state == JobState::Waiting).then_some(job.due_at);
     due.max(standing.probe_at).filter(|_| standing.paused_since.is_none() && job.state != JobState::Failed)

@@ -180,6 +180,11 @@ impl Daemon {
             queue.set_root_mark(path, mark);
         }
         log_forgotten_targets(&queue, &named);
+        for target in &named {
+            if let Some(since) = queue.standing(target.id).paused_since {
+                warn!("{}: paused since {since}, nothing is sent; to go on: syncq resume", target.name);
+            }
+        }
 
         let connections_max = options.roots.iter().map(|root| root.settings.connections_max).max().unwrap_or(1);
         let dispatch = DispatchSettings { threads: options.threads, connections_max: connections_max as usize };

@@ -1,20 +1,22 @@
 //! Answers what operators ask: puts together what queue, executor and watchers know.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::clock::Clock;
 use crate::control::{
-    AcceptRequest, Accepted, DaemonState, ExplainQuery, Explanation, Inspect, ListPage, Listed, Operate, PathArg,
-    PauseRequest, Paused, ReconcileJob, ReconcileRequest, Reconciled, Refusal, RefusalKind, RootState, RootStatus,
-    Status, StoreState, StoreStatus, TargetState, TargetStatus, Wait, WaitRequest, WatchStatus, seconds,
+    AcceptRequest, Accepted, DaemonState, DifferenceKind, DifferenceRow, ExplainQuery, Explanation, Inspect, ListPage,
+    Listed, Operate, PathArg, PauseRequest, Paused, ReconcileJob, ReconcileRequest, Reconciled, Refusal, RefusalKind,
+    RootState, RootStatus, Status, StoreState, StoreStatus, TargetState, TargetStatus, Wait, WaitRequest, WatchStatus,
+    seconds,
 };
-use crate::mirror::Executor;
+use crate::mirror::{Difference, Executor};
 use crate::model::{Job, JobAction, JobError, RelPath, TargetId, TargetTrouble, Timestamp, TroubleClass};
 use crate::queue::{Queue, StoreHealth, TargetStats};
 
-use super::explain::{explain, on_target};
+use super::explain::{comparison, explain, on_target};
 use super::paths::resolve;
 use super::root::RootRuntime;
 use super::wait::{Mirrored, RootWait, Stage};
@@ -165,6 +167,40 @@ impl Operate for View {
         }
         operate::make_durable(&self.queue)?;
         Ok(Reconciled { jobs })
+    }
+
+    fn survey(
+        &self,
+        request: &ReconcileRequest,
+        each: &mut dyn FnMut(DifferenceRow) -> ControlFlow<()>,
+    ) -> Result<(), Refusal> {
+        for (_, path, targets) in self.selected(request.path.as_ref(), request.target.as_deref())? {
+            let path = path.unwrap_or_else(RelPath::root);
+            for target in &targets {
+                let mut on = ControlFlow::Continue(());
+                let job = comparison(target.id, &path);
+                let told = self.executor.survey(target.id, &job, &mut |Difference { path, excess }| {
+                    let change = if excess { DifferenceKind::Delete } else { DifferenceKind::Send };
+                    if on.is_continue() {
+                        on = each(DifferenceRow::new(&path, change, &target.root, &target.name));
+                    }
+                });
+                match told {
+                    _ if on.is_break() => return Ok(()),
+                    Ok(true) => {}
+                    Ok(false) => {
+                        let message = format!("{}: there are more differences than can be shown", target.name);
+                        return Err(Refusal::new(RefusalKind::Unavailable, message, "look at a part: --path PATH"));
+                    }
+                    Err(TargetTrouble { message, hint, .. }) => {
+                        let hint = hint.unwrap_or_else(|| "see syncq status".to_owned());
+                        let message = format!("{}: {message}", target.name);
+                        return Err(Refusal::new(RefusalKind::Unavailable, message, hint));
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     fn wait(&self, request: &WaitRequest) -> Result<Box<dyn Wait>, Refusal> {

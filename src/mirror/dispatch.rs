@@ -21,6 +21,7 @@ use super::execute::{BatchReport, execute};
 use super::lanes::Lanes;
 use super::preview::preview;
 use super::stop::StopSignal;
+use super::survey::{Difference, survey};
 use crate::clock::{Clock, monotonic};
 use crate::model::{Job, JobError, Lane, RelPath, TargetId, TargetTrouble, Timestamp, TroubleClass, Verdict};
 use crate::queue::{Batch, BatchResult, Queue, TargetEvent};
@@ -114,6 +115,14 @@ impl Executor {
     /// The command line that does what a job stands for.
     pub fn preview(&self, target: TargetId, job: &Job) -> Option<String> {
         preview(self.shared.contexts.get(&target)?, job)
+    }
+
+    /// Tells what a run for `job` would change; see [`survey`]. Takes as long as that run would need to compare.
+    pub fn survey(&self, target: TargetId, job: &Job, each: &mut dyn FnMut(Difference)) -> Result<bool, TargetTrouble> {
+        match self.shared.contexts.get(&target) {
+            Some(context) => survey(context, job, &self.shared.stop, each),
+            None => Ok(true),
+        }
     }
 
     /// Ends running rsyncs now instead of after a grace time. For a second signal.

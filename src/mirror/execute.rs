@@ -74,15 +74,7 @@ pub struct FailedCommand {
 
 /// Makes the target equal to the source at the paths of `jobs`.
 pub fn execute(ctx: &TargetContext, lane: Lane, jobs: &[ClaimedJob], now: Timestamp, stop: &StopSignal) -> BatchReport {
-    let mut batch = Batch {
-        ctx,
-        lane,
-        jobs,
-        stop,
-        rules: ctx.filter.rsync_rules(),
-        verdicts: vec![None; jobs.len()],
-        report: BatchReport::default(),
-    };
+    let mut batch = Batch::new(ctx, lane, jobs, stop);
     batch.work();
     if let Some(job) = batch.whole_tree_done() {
         sweep::drive(&mut batch, job, now);
@@ -134,6 +126,18 @@ pub(super) struct Batch<'a> {
     rules: Vec<OsString>,
     verdicts: Vec<Option<Verdict>>,
     report: BatchReport,
+}
+
+impl<'a> Batch<'a> {
+    pub(super) fn new(ctx: &'a TargetContext, lane: Lane, jobs: &'a [ClaimedJob], stop: &'a StopSignal) -> Self {
+        let (rules, verdicts) = (ctx.filter.rsync_rules(), vec![None; jobs.len()]);
+        Self { ctx, lane, jobs, stop, rules, verdicts, report: BatchReport::default() }
+    }
+
+    /// Why the target could not be used, if so.
+    pub(super) fn trouble(&self) -> Option<TargetTrouble> {
+        self.report.trouble.clone()
+    }
 }
 
 impl Batch<'_> {

@@ -24,6 +24,7 @@ mod program;
 mod run;
 mod says;
 mod stop;
+mod survey;
 mod sweep;
 mod trouble;
 
@@ -35,6 +36,7 @@ pub use look::{Presence, Source};
 pub use plan::Limits;
 pub use program::{NoRsync, end_leftovers, find_rsync};
 pub use stop::StopSignal;
+pub use survey::Difference;
 
 #[cfg(test)]
 mod tests;

@@ -489,6 +489,8 @@ proptest! {
         // What each run in flight saw when it began.
         let mut in_flight: Vec<(String, Vec<(String, u64)>)> = Vec::new();
         let mut version = 0;
+        // Path, version and number of each write.
+        let mut writes: Vec<(&str, u64, u64)> = Vec::new();
         let begin = |bench: &mut Bench, lane, source: &BTreeMap<String, u64>, in_flight: &mut Vec<_>| {
             for job in bench.queue.claim(lane, 3, bench.now) {
                 let covered: Vec<(String, u64)> = source
@@ -507,11 +509,13 @@ proptest! {
                     version += 1;
                     source.insert(PATHS[n as usize].into(), version);
                     bench.write(PATHS[n as usize]);
+                    writes.push((PATHS[n as usize], version, bench.queue.newest_change()));
                 }
                 Step::Modify(n) => {
                     version += 1;
                     source.insert(PATHS[n as usize].into(), version);
                     bench.add(Change { settle: Settle::Quiet(SOON), ..Change::write(path(PATHS[n as usize])) });
+                    writes.push((PATHS[n as usize], version, bench.queue.newest_change()));
                 }
                 Step::Subtree(n) => bench.scan(PATHS[n as usize], Scope::Subtree),
                 Step::Claim(small) => {
@@ -541,6 +545,7 @@ proptest! {
                     for job in jobs {
                         bench.queue.load(job);
                     }
+                    writes.iter_mut().for_each(|(.., number)| *number = 0);
                 }
             }
             bench.queue.check_invariants();
@@ -549,6 +554,12 @@ proptest! {
                 bench.queue.page(None, usize::MAX, |_| true).iter().map(|job| job.path.to_string()).collect();
             for (p, v) in &source {
                 prop_assert!(mirror.get(p) == Some(v) || pending.contains(p), "{p} differs and has no job");
+            }
+            // Whoever waits for a change waits until the target has it.
+            for (p, version, number) in &writes {
+                let arrived = mirror.get(*p).is_some_and(|there| there >= version);
+                let waits = || !bench.queue.lacking(*number, Some(&path(p)), 1).is_empty();
+                prop_assert!(arrived || waits(), "{p} in version {version} is waited for no more and has not arrived");
             }
         }
         prop_assert_eq!(bench.len(), 0, "the queue drains");

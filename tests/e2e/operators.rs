@@ -499,3 +499,43 @@ fn a_watched_status_follows_the_daemon() {
     watching.kill().expect("cannot end syncq status");
     watching.wait().expect("cannot wait for syncq status");
 }
+
+/// With and without expressions, which rsync cannot say.
+#[test]
+fn a_dry_run_tells_what_a_comparison_would_change_and_changes_nothing() {
+    for excludes in [vec![], vec![r"(.*)\.log".to_owned()]] {
+        let mut world = World::new();
+        let filtered = !excludes.is_empty();
+        world.conf.excludes = excludes;
+        for name in ["d/same", "d/damaged", "e/elsewhere"] {
+            put(world.src.join(name), name);
+        }
+        world.start();
+        done(&world, &["wait", "--timeout", "60s"]);
+        write(world.dsts[0].join("d/damaged"), "damaged on the target");
+        put(world.dsts[0].join("d/excess"), "on the target alone");
+        put(world.dsts[0].join("d/x.log"), "on the target alone");
+        write(world.dsts[0].join("e/elsewhere"), "damaged on the target");
+        let below = world.src.join("d").display().to_string();
+        let shown = syncq(&world, &["reconcile", "--path", &below, "--dry-run", "--json"]).ok();
+        let mut found: Vec<(String, String)> = json_lines(&shown)
+            .iter()
+            .map(|row| {
+                assert!(row["target"].as_str().expect("a name").contains("m1"), "{row}");
+                (row["path"].as_str().expect("a path").to_owned(), row["change"].as_str().expect("a word").to_owned())
+            })
+            .filter(|(path, _)| path != "d")
+            .collect();
+        found.sort();
+        let pair = |path: &str, change: &str| (path.to_owned(), change.to_owned());
+        let mut expected = vec![pair("d/damaged", "send"), pair("d/excess", "delete")];
+        if !filtered {
+            expected.push(pair("d/x.log", "delete"));
+        }
+        assert_eq!(found, expected);
+        assert!(!world.arrived(0, "d/damaged") && world.dsts[0].join("d/excess").exists());
+        world.rsyncd.stop();
+        let away = syncq(&world, &["reconcile", "--dry-run"]);
+        assert!(away.code == Some(1) && away.stderr.contains("hint: "), "{}", away.text());
+    }
+}
