@@ -16,7 +16,7 @@ use std::time::Duration;
 use super::*;
 use crate::filter::Filter;
 use crate::model::{
-    ClaimedJob, Destination, Generation, Lane, Origin, RelPath, Scope, Target, TransferOptions, Verdict,
+    ClaimedJob, Destination, Generation, Lane, Origin, RelPath, Scope, Target, Timestamp, TransferOptions, Verdict,
 };
 
 /// A source, a target directory, and a daemon that serves it if asked to.
@@ -152,7 +152,7 @@ fn path(name: impl AsRef<std::ffi::OsStr>) -> RelPath {
 }
 
 fn job(name: &str, scope: Scope, origin: Origin) -> ClaimedJob {
-    ClaimedJob { path: path(name), scope, origin, generation: Generation::FIRST }
+    ClaimedJob { path: path(name), scope, origin, generation: Generation::FIRST, since: Timestamp::ZERO }
 }
 
 fn entries(names: &[&str]) -> Vec<ClaimedJob> {
