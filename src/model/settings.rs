@@ -19,6 +19,9 @@ pub struct Settings {
     pub hot_interval: Duration,
     /// A file that is written without being closed is sent once it has been quiet for this long.
     pub quiet_period: Duration,
+    /// Jobs held one by one, over all targets; above that those of the target with the most become fewer that stand for
+    /// whole directories. 100,000 are about 45 MB of memory and 110 MB of store.
+    pub pending_max: u32,
 }
 
 impl Default for Settings {
@@ -30,6 +33,7 @@ impl Default for Settings {
             connections_max: 4,
             hot_interval: Duration::from_secs(1),
             quiet_period: Duration::from_secs(5),
+            pending_max: 100_000,
         }
     }
 }

@@ -249,7 +249,7 @@ fn the_extension_sets_everything() {
     let (config, warnings) = with(
         "</head>",
         r#"<syncq> <backoff base="500ms" factor="1.5" cap="1h 30m" maxAttempts="7"/>
-           <transfer connections="8" largeFile="500kB" hotInterval="2s" quietPeriod="1m"/>
+           <transfer connections="8" largeFile="500kB" hotInterval="2s" quietPeriod="1m" maxPending="5000"/>
            <legacyHidden start="true"/> </syncq></head>"#,
     );
     assert_eq!(warnings, [""; 0]);
@@ -263,6 +263,7 @@ fn the_extension_sets_everything() {
             connections_max: 8,
             hot_interval: Duration::from_secs(2),
             quiet_period: Duration::from_secs(60),
+            pending_max: 5_000,
         }
     );
 }

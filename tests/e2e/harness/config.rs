@@ -33,6 +33,8 @@ pub struct Conf {
     pub fail_log: PathBuf,
     /// Upper bound on how long a failing job waits, in minutes.
     pub fail_log_minutes: u32,
+    /// syncq's own `maxPending`.
+    pub pending_max: Option<u64>,
 }
 
 impl Conf {
@@ -56,6 +58,7 @@ impl Conf {
             modify: false,
             fail_log: dir.join("rsync_fail_log.sh"),
             fail_log_minutes: 60,
+            pending_max: None,
         }
     }
 
@@ -118,7 +121,11 @@ impl Conf {
         line(format!("    <failLog path=\"{fail_log}\" timeToExecute=\"{}\"/>", self.fail_log_minutes));
         line("    <crontab start=\"false\" schedule=\"600\">\n      <crontabfilter start=\"false\">".to_owned());
         line("        <exclude expression=\"*.php\"></exclude>\n      </crontabfilter>\n    </crontab>".to_owned());
-        line("    <plugin start=\"false\" name=\"command\"/>\n  </sersync>\n</head>".to_owned());
+        line("    <plugin start=\"false\" name=\"command\"/>\n  </sersync>".to_owned());
+        if let Some(jobs) = self.pending_max {
+            line(format!("  <syncq><transfer maxPending=\"{jobs}\"/></syncq>"));
+        }
+        line("</head>".to_owned());
         xml
     }
 }
