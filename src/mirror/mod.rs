@@ -20,6 +20,7 @@ mod look;
 mod outcome;
 mod plan;
 mod program;
+mod recent;
 mod run;
 mod says;
 mod stop;
