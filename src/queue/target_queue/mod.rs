@@ -498,6 +498,11 @@ impl TargetQueue {
         }
     }
 
+    /// Has all jobs written again.
+    pub fn all_dirty(&mut self) {
+        self.dirty.extend(self.jobs.keys().cloned());
+    }
+
     /// Takes back operations that could not be stored.
     pub fn restore_dirty(&mut self, path: RelPath) {
         self.dirty.insert(path);

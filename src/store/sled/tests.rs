@@ -13,6 +13,9 @@ use crate::model::{BootId, Job, JobError, JobId, JobState, Moment, Origin, RelPa
 use crate::store::tests::job;
 use crate::store::{DirectoryRecord, RootRecord, TargetRecord};
 
+mod compaction;
+mod lost;
+
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
 
 fn root() -> RootRecord {
@@ -533,22 +536,6 @@ fn a_directory_that_cannot_be_used_is_an_error_with_its_name() {
     assert!(temp.path().join("state/store").is_file());
 }
 
-/// Jobs were acknowledged into a file that had been removed by mistake, and were gone at the next start.
-#[test]
-fn a_store_that_was_removed_while_in_use_acknowledges_nothing() {
-    let temp = tempfile::tempdir().expect("a directory");
-    let (mut store, _) = open(temp.path());
-    store.commit(&known(1)).expect("commits");
-    fs::remove_dir_all(temp.path().join("store")).expect("removes");
-    assert!(matches!(store.commit(&[Op::PutJob(job(1, 1, b"a"))]), Err(StoreError::Write { .. })));
-    for _ in 0..2 {
-        assert!(matches!(store.commit(&[Op::PutJob(job(1, 1, b"a"))]), Err(StoreError::Damaged { .. })));
-    }
-    drop(store);
-    let opened = open(temp.path()).1;
-    assert!(opened.fresh.is_some_and(|reason| reason != FreshReason::New));
-}
-
 /// After a full disk sled refuses everything for ever, also with space back: the store has to open it again.
 #[test]
 fn a_full_disk_fails_commits_until_there_is_room() {
@@ -632,6 +619,7 @@ impl Drop for Tmpfs {
 }
 
 const CHILD_DIR: &str = "SYNCQ_TEST_STORE_CHILD";
+const CHILD_COMPACTS: &str = "SYNCQ_TEST_STORE_CHILD_COMPACTS";
 
 /// Not a test: the process that `kill_9_loses_nothing_acknowledged` starts and kills. Commits for ever, adding and
 /// removing, and prints the number of each commit once it is acknowledged.
@@ -656,6 +644,9 @@ fn child_that_commits_until_killed() {
         }
         store.commit(&ops).expect("commits");
         say(format!("acknowledged {n}\n"));
+        if n % 8 == 0 && std::env::var_os(CHILD_COMPACTS).is_some() {
+            store.compact().expect("compacts");
+        }
     }
 }
 
@@ -663,16 +654,28 @@ fn child_that_commits_until_killed() {
 /// not, and no commit is there by halves.
 #[test]
 fn kill_9_loses_nothing_acknowledged() {
-    const ROUNDS: u64 = 12;
+    kill_9(12, false);
+}
+
+/// The same while the store is being compacted most of the time.
+#[test]
+fn kill_9_during_compactions_loses_nothing_acknowledged() {
+    kill_9(16, true);
+}
+
+fn kill_9(rounds: u64, compacts: bool) {
     let temp = tempfile::tempdir().expect("a directory");
     let mut random = fastrand::Rng::with_seed(9);
-    for round in 0..ROUNDS {
-        let mut child = Command::new(std::env::current_exe().expect("a test binary"))
+    for round in 0..rounds {
+        let mut command = Command::new(std::env::current_exe().expect("a test binary"));
+        command
             .args(["--exact", "store::sled::tests::child_that_commits_until_killed", "--nocapture"])
             .env(CHILD_DIR, temp.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the child starts");
+            .stdout(Stdio::piped());
+        if compacts {
+            command.env(CHILD_COMPACTS, "yes");
+        }
+        let mut child = command.spawn().expect("the child starts");
         let reader = BufReader::new(child.stdout.take().expect("piped"));
         let patience = random.u64(1..150);
         // Every other round the kill falls among commits for certain, else anywhere from the start of the process on.
