@@ -15,6 +15,7 @@ use crate::store::{DirectoryRecord, RootRecord, TargetRecord};
 
 mod compaction;
 mod lost;
+mod power_cut;
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
 
@@ -625,29 +626,54 @@ const CHILD_COMPACTS: &str = "SYNCQ_TEST_STORE_CHILD_COMPACTS";
 /// removing, and prints the number of each commit once it is acknowledged.
 #[test]
 fn child_that_commits_until_killed() {
-    use std::io::Write;
     let Some(dir) = std::env::var_os(CHILD_DIR) else { return };
-    let (mut store, opened) = open(Path::new(&dir));
+    let (mut store, _) = open(Path::new(&dir));
     let start = store.load().expect("loads").next_job_id;
-    // Straight to the descriptor: the test runner holds back what is printed.
-    let mut out = fs::OpenOptions::new().append(true).open("/proc/self/fd/1").expect("an output");
-    // One write a line: of several, the kill may come between.
-    let mut say = |line: String| out.write_all(line.as_bytes()).expect("the parent reads");
-    say(format!("opened {opened:?}\n"));
+    let mut acknowledge = acknowledgements();
     for n in start.. {
-        let mut ops = vec![Op::PutRoot(root()), Op::PutTarget(target(1)), Op::PutNextJobId(n + 1)];
-        ops.push(Op::PutJob(job(n, 1, format!("kept {n}").as_bytes())));
-        ops.extend((0..20).map(|i| Op::PutJob(Job { id: JobId(n), ..job(n, 1, format!("torn {i}").as_bytes()) })));
-        if n % 2 == 1 {
-            let path = RelPath::new(format!("kept {}", n - 1).as_bytes()).expect("a valid path");
-            ops.push(Op::DeleteJob { target: TargetId(1), path });
-        }
-        store.commit(&ops).expect("commits");
-        say(format!("acknowledged {n}\n"));
+        store.commit(&numbered(n)).expect("commits");
+        acknowledge(n);
         if n % 8 == 0 && std::env::var_os(CHILD_COMPACTS).is_some() {
             store.compact().expect("compacts");
         }
     }
+}
+
+/// Prints numbers of commits straight to the descriptor: the test runner holds back what is printed.
+fn acknowledgements() -> impl FnMut(u64) {
+    use std::io::Write;
+    let mut out = fs::OpenOptions::new().append(true).open("/proc/self/fd/1").expect("an output");
+    // One write a line: of several, the kill may come between.
+    move |n| out.write_all(format!("acknowledged {n}\n").as_bytes()).expect("the parent reads")
+}
+
+/// The commit of that number: adds and removes jobs so that [`holds_numbered`] knows which commits a store holds.
+fn numbered(n: u64) -> Vec<Op> {
+    let mut ops = vec![Op::PutRoot(root()), Op::PutTarget(target(1)), Op::PutNextJobId(n + 1)];
+    ops.push(Op::PutJob(job(n, 1, format!("kept {n}").as_bytes())));
+    ops.extend((0..20).map(|i| Op::PutJob(Job { id: JobId(n), ..job(n, 1, format!("torn {i}").as_bytes()) })));
+    if n % 2 == 1 {
+        let path = RelPath::new(format!("kept {}", n - 1).as_bytes()).expect("a valid path");
+        ops.push(Op::DeleteJob { target: TargetId(1), path });
+    }
+    ops
+}
+
+/// Fails unless a store holds all commits from 0 to `acknowledged`, or one more, which may have been made without being
+/// acknowledged, and none by halves.
+fn holds_numbered(loaded: &Contents, acknowledged: Option<u64>, case: &str) {
+    let made = loaded.next_job_id.checked_sub(1);
+    let next = acknowledged.map_or(0, |last| last + 1);
+    assert!(made == acknowledged || made == Some(next), "{case}: {acknowledged:?} acknowledged, {made:?} there");
+    let Some(made) = made else { return };
+    let (mut kept, mut whole) = (Vec::new(), Vec::new());
+    for job in &loaded.jobs {
+        if job.path.as_bytes().starts_with(b"kept ") { kept.push(job.id.0) } else { whole.push(job.id.0) }
+    }
+    kept.sort_unstable();
+    let expected: Vec<u64> = (0..=made).filter(|n| n % 2 == 1 || *n == made).collect();
+    assert_eq!(kept, expected, "{case}");
+    assert_eq!(whole, [made; 20], "{case}: a commit is torn");
 }
 
 /// The promise of the store: a job that was acknowledged is there after a kill at any moment, one that was removed is
@@ -707,17 +733,7 @@ fn kill_9(rounds: u64, compacts: bool) {
         let Some(last) = last else { continue };
         assert_eq!(opened.fresh, None, "round {round}");
         assert!(!opened.clean && !opened.may_lack_jobs(), "round {round}: {opened:?}");
-        // The commit after the last acknowledged one may have been made or not.
-        let made = loaded.next_job_id - 1;
-        assert!(made == last || made == last + 1, "round {round}: {last} acknowledged, {made} there");
-        let (mut kept, mut whole) = (Vec::new(), Vec::new());
-        for job in &loaded.jobs {
-            if job.path.as_bytes().starts_with(b"kept ") { kept.push(job.id.0) } else { whole.push(job.id.0) }
-        }
-        kept.sort_unstable();
-        let expected: Vec<u64> = (0..=made).filter(|n| n % 2 == 1 || *n == made).collect();
-        assert_eq!(kept, expected, "round {round}");
-        assert_eq!(whole, [made; 20], "round {round}: a commit is torn");
+        holds_numbered(&loaded, Some(last), &format!("round {round}"));
     }
 }
 
