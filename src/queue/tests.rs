@@ -10,6 +10,8 @@ use super::*;
 use crate::clock::SimulatedClock;
 use crate::model::{Origin, Scope, Settle, TroubleClass};
 
+mod full_disk;
+
 const SOON: Duration = Duration::from_secs(5);
 
 fn path(text: &str) -> RelPath {

@@ -592,11 +592,11 @@ fn a_full_disk_at_the_start_leaves_the_store_alone() {
 }
 
 /// A small file system of its own, unmounted when dropped. `None`, with the reason printed, where that is not allowed.
-struct Tmpfs(PathBuf);
+pub(crate) struct Tmpfs(PathBuf);
 
 impl Tmpfs {
     #[expect(clippy::print_stderr, reason = "a test that did nothing has to say so")]
-    fn mount(dir: &Path, size: &str) -> Option<Self> {
+    pub(crate) fn mount(dir: &Path, size: &str) -> Option<Self> {
         let mount =
             Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(dir).output();
         match mount {
