@@ -153,6 +153,19 @@ fn shown_pid(pid: &Option<u32>) -> String {
 }
 
 impl StoreError {
+    /// Whether the disk, or what one may use of it, is full.
+    pub fn is_full_disk(&self) -> bool {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        let (Self::Directory { source, .. }
+        | Self::Write { source }
+        | Self::Read { source }
+        | Self::Migration { source, .. }) = self
+        else {
+            return false;
+        };
+        matches!(source.kind(), StorageFull | QuotaExceeded)
+    }
+
     /// The error and what caused it, on one line.
     pub fn with_causes(&self) -> String {
         let mut text = self.to_string();

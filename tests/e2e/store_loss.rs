@@ -1,11 +1,13 @@
 //! The store, or the whole state directory, goes away under a running daemon: mirroring goes on, the loss shows, and a
-//! new store holds what was pending.
+//! new store holds what was pending. And the disk below it fills up.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 
 use crate::harness::world::soon;
-use crate::harness::{World, patterned, wait_for, wait_until, write};
+use crate::harness::{World, is_root, make_dir, patterned, skipped, wait_for, wait_until, write};
+use crate::trouble::SmallDisk;
 
 const FILES: u64 = 300;
 
@@ -95,4 +97,50 @@ fn changes_are_mirrored_while_the_store_is_removed_again_and_again() {
     write(world.src.join("while down"), "unseen");
     world.daemon().restart();
     world.converges(soon());
+}
+
+/// Fills the disk to the last byte with a file.
+fn fill(path: &Path) {
+    let mut file = fs::File::create(path).expect("cannot create a file");
+    for bytes in [1 << 20, 4_096, 1] {
+        while file.write_all(&vec![1; bytes]).is_ok() {}
+    }
+}
+
+#[test]
+fn a_daemon_starts_and_mirrors_with_the_disk_of_its_state_full() {
+    if !is_root() {
+        return skipped("only root may mount");
+    }
+    let mut world = World::new();
+    let state = world.cli.state.clone();
+    make_dir(&state);
+    let Some(_disk) = SmallDisk::mount(&state, "160m") else { return skipped("cannot mount a tmpfs") };
+    world.start();
+    wait_until(soon(), "the ballast", || state.join("ballast").exists());
+    world.stop();
+    fill(&state.join("filler"));
+    world.daemon().restart();
+    for n in 0..50 {
+        write(world.src.join(format!("f{n}")), patterned(n, 2_000));
+    }
+    world.converges(soon());
+    // Full again, and this time under the running daemon.
+    fill(&state.join("more"));
+    for n in 0..3_000 {
+        write(world.src.join(format!("while full {n}")), "small");
+    }
+    world.converges(soon());
+    for file in ["filler", "more"] {
+        fs::remove_file(state.join(file)).expect("cannot make room");
+    }
+    wait_for(soon(), "the store to heal", || {
+        let (state, error) = store_state(&world)?;
+        if state == "ok" { Ok(()) } else { Err(error) }
+    });
+    world.daemon().kill9();
+    write(world.src.join("while down"), "unseen");
+    world.daemon().restart();
+    world.converges(soon());
+    world.stop();
 }

@@ -5,6 +5,7 @@
 //! <state dir>/lock            held by the syncq that uses the directory; holds its process id
 //! <state dir>/identity        which store belongs here, its schema, whether it was closed in order
 //! <state dir>/progress        how many commits were acknowledged
+//! <state dir>/ballast         16 MiB to be given up when a start finds the disk full
 //! <state dir>/store/          sled's files
 //! <state dir>/store.compact   the copy that a compaction makes
 //! <state dir>/store.old       the store that it replaces, for the moment of the swap
@@ -22,6 +23,7 @@
 //! Deliberately not here: order, due times and states beyond keeping them; and any retry by itself: a failed commit is
 //! retried by committing again.
 
+mod ballast;
 mod compact;
 mod contents;
 mod disk;
@@ -81,6 +83,8 @@ pub struct SledStore {
     marks_clean: bool,
     /// Whether a store that is lost is made anew.
     starts_anew: bool,
+    /// Ballast cannot be made here, and it is of no use to try again.
+    no_ballast: bool,
     /// Operations since the last look at the store's size.
     ops_since_look: usize,
     // Last: dropped after the tree.
@@ -138,6 +142,16 @@ impl SledStore {
     }
 
     fn open_with_steps(dir: &Path, now: Timestamp, steps: &[Step]) -> Result<(Self, Opened), StoreError> {
+        match Self::try_open(dir, now, steps) {
+            Err(error) if error.is_full_disk() && ballast::give_up(&Layout::of(dir).ballast) => {
+                log::warn!("{}; the ballast is given up", error.with_causes());
+                Self::try_open(dir, now, steps)
+            }
+            result => result,
+        }
+    }
+
+    fn try_open(dir: &Path, now: Timestamp, steps: &[Step]) -> Result<(Self, Opened), StoreError> {
         let layout = Layout::of(dir);
         disk::create_private_dir(dir).map_err(|source| StoreError::Directory { dir: dir.to_owned(), source })?;
         let lock = Lock::take(dir, &layout.lock)?;
@@ -172,6 +186,7 @@ impl SledStore {
             identity,
             marks_clean,
             starts_anew,
+            no_ballast: false,
             ops_since_look: OPS_BETWEEN_LOOKS,
             lock,
         };
@@ -353,7 +368,16 @@ impl Store for SledStore {
     fn tend(&mut self) -> Result<(), StoreError> {
         self.stay_in_place()?;
         // A command that only looks does not change what it looks at.
-        if self.starts_anew { self.compact_if_worthwhile() } else { Ok(()) }
+        if !self.starts_anew {
+            return Ok(());
+        }
+        if !self.no_ballast
+            && let Err(error) = ballast::make(&self.layout.ballast)
+        {
+            log::debug!("there will be no ballast: {error}");
+            self.no_ballast = true;
+        }
+        self.compact_if_worthwhile()
     }
 
     fn stats(&self) -> StoreStats {

@@ -30,6 +30,7 @@ pub struct Layout {
     pub compact: PathBuf,
     pub old: PathBuf,
     pub identity: PathBuf,
+    pub ballast: PathBuf,
     pub progress: PathBuf,
     pub lock: PathBuf,
 }
@@ -37,8 +38,9 @@ pub struct Layout {
 impl Layout {
     pub fn of(dir: &Path) -> Self {
         let [store, compact, old] = ["store", "store.compact", "store.old"].map(|name| dir.join(name));
-        let [identity, progress, lock] = ["identity", "progress", "lock"].map(|name| dir.join(name));
-        Self { dir: dir.into(), store, compact, old, identity, progress, lock }
+        let [identity, ballast, progress, lock] =
+            ["identity", "ballast", "progress", "lock"].map(|name| dir.join(name));
+        Self { dir: dir.into(), store, compact, old, identity, ballast, progress, lock }
     }
 
     /// Whether there is a store, be it one that a compaction was about to replace.

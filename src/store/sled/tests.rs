@@ -577,18 +577,54 @@ fn a_full_disk_at_the_start_leaves_the_store_alone() {
     let Some(_mounted) = Tmpfs::mount(temp.path(), "6m") else { return };
     let dir = temp.path().join("state");
     filled_and_killed(&dir, 500);
-    let ballast = temp.path().join("ballast");
-    // Fill it to the last page; the error at the end is the point.
-    let _ = fs::write(&ballast, vec![1; 6 << 20]);
-    let result = SledStore::open(&dir, NOW).map(|(_, opened)| opened);
-    match &result {
-        Ok(opened) => assert_eq!(opened.fresh, None),
-        Err(error) => assert!(matches!(error, StoreError::Directory { .. } | StoreError::Write { .. }), "{error:?}"),
-    }
+    let ballast = temp.path().join("filler");
+    fill(&ballast);
+    let error = SledStore::open(&dir, NOW).map(drop).expect_err("there is no room");
+    assert!(error.is_full_disk(), "{error:?}");
     fs::remove_file(&ballast).expect("removes");
     let (mut store, opened) = open(&dir);
     assert_eq!(opened.fresh, None);
     assert_eq!(store.load().expect("loads").jobs.len(), 501);
+}
+
+/// Fills the disk to the last page with a file.
+fn fill(path: &Path) {
+    use std::io::Write;
+    let mut file = fs::File::create(path).expect("creates");
+    for bytes in [1 << 20, 4_096, 1] {
+        while file.write_all(&vec![1; bytes]).is_ok() {}
+    }
+}
+
+/// A restart on a full disk ended the mirroring of everything until somebody had cleaned up.
+#[test]
+fn with_ballast_a_start_on_a_full_disk_succeeds_and_it_is_made_again_when_there_is_room() {
+    let temp = tempfile::tempdir().expect("a directory");
+    let Some(_mounted) = Tmpfs::mount(temp.path(), "200m") else { return };
+    let (dir, filler) = (temp.path().join("state"), temp.path().join("filler"));
+    let ballast = || fs::metadata(dir.join("ballast")).map_or(0, |ballast| disk_bytes(&ballast));
+    filled(&dir, 500);
+    assert_eq!(ballast(), 0);
+    let (mut store, _) = open(&dir);
+    store.tend().expect("tends");
+    assert_eq!(ballast(), 16 << 20);
+    drop(store);
+    fill(&filler);
+    let looked = SledStore::open_existing(&dir).map(drop);
+    assert!(looked.is_err() && ballast() > 0, "a command gives up nothing: {looked:?}");
+    let (mut store, opened) = open(&dir);
+    assert_eq!((opened.fresh, ballast()), (None, 0));
+    assert_eq!(store.load().expect("loads").jobs.len(), 500);
+    store.commit(&[Op::PutJob(job(501, 1, b"on a full disk"))]).expect("commits");
+    store.tend().expect("tends");
+    assert_eq!(ballast(), 0, "it is not what fills the disk again");
+    fs::remove_file(&filler).expect("removes");
+    store.tend().expect("tends");
+    assert_eq!(ballast(), 16 << 20);
+}
+
+fn disk_bytes(file: &fs::Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::blocks(file) * 512
 }
 
 /// A small file system of its own, unmounted when dropped. `None`, with the reason printed, where that is not allowed.
