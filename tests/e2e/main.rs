@@ -34,6 +34,7 @@ mod metadata;
 mod names;
 mod ordinary_user;
 mod rsync_runs;
+mod store_loss;
 mod swaps;
 mod trouble;
 mod trouble_paths;

@@ -567,6 +567,11 @@ impl TargetQueue {
         }
     }
 
+    /// Has all jobs written again.
+    pub fn all_dirty(&mut self) {
+        self.jobs.keys().for_each(|path| self.dirty.note(path));
+    }
+
     /// What was taken is durable, or has to be taken again.
     pub fn settle_dirty(&mut self, durable: bool) {
         if durable { self.dirty.committed() } else { self.dirty.restore() }
