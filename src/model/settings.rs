@@ -20,7 +20,7 @@ pub struct Settings {
     /// A file that is written without being closed is sent once it has been quiet for this long.
     pub quiet_period: Duration,
     /// Jobs held one by one, over all targets; above that those of the target with the most become fewer that stand for
-    /// whole directories. 100,000 are about 45 MB of memory and 110 MB of store.
+    /// whole directories. 100,000 are about 35 MB of memory and 110 MB of store.
     pub pending_max: u32,
 }
 
