@@ -33,6 +33,11 @@ pub struct Conf {
     pub fail_log: PathBuf,
     /// Upper bound on how long a failing job waits, in minutes.
     pub fail_log_minutes: u32,
+    pub xfs: bool,
+    /// When the whole tree is compared: minutes, or a cron expression.
+    pub schedule: Option<String>,
+    /// Elements of syncq's own, inside `<syncq>`.
+    pub syncq: String,
 }
 
 impl Conf {
@@ -56,6 +61,9 @@ impl Conf {
             modify: false,
             fail_log: dir.join("rsync_fail_log.sh"),
             fail_log_minutes: 60,
+            xfs: false,
+            schedule: None,
+            syncq: String::new(),
         }
     }
 
@@ -78,7 +86,7 @@ impl Conf {
         let mut line = |text: String| writeln!(xml, "{text}").expect("writing to a string");
         line("<?xml version=\"1.0\" encoding=\"ISO-8859-1\"?>\n<head version=\"2.5\">".to_owned());
         line("  <host hostip=\"localhost\" port=\"8008\"></host>\n  <debug start=\"false\"/>".to_owned());
-        line("  <fileSystem xfs=\"false\"/>".to_owned());
+        line(format!("  <fileSystem xfs=\"{}\"/>", self.xfs));
         line(format!("  <filter start=\"{}\">", !self.excludes.is_empty()));
         for expression in &self.excludes {
             line(format!("    <exclude expression=\"{}\"></exclude>", escaped(expression)));
@@ -116,9 +124,15 @@ impl Conf {
         line("      <ssh start=\"false\"/>\n    </rsync>".to_owned());
         let fail_log = escaped(&self.fail_log.display().to_string());
         line(format!("    <failLog path=\"{fail_log}\" timeToExecute=\"{}\"/>", self.fail_log_minutes));
-        line("    <crontab start=\"false\" schedule=\"600\">\n      <crontabfilter start=\"false\">".to_owned());
+        let schedule = self.schedule.as_deref();
+        line(format!("    <crontab start=\"{}\" schedule=\"{}\">", schedule.is_some(), schedule.unwrap_or("600")));
+        line("      <crontabfilter start=\"false\">".to_owned());
         line("        <exclude expression=\"*.php\"></exclude>\n      </crontabfilter>\n    </crontab>".to_owned());
-        line("    <plugin start=\"false\" name=\"command\"/>\n  </sersync>\n</head>".to_owned());
+        line("    <plugin start=\"false\" name=\"command\"/>\n  </sersync>".to_owned());
+        if !self.syncq.is_empty() {
+            line(format!("  <syncq>{}</syncq>", self.syncq));
+        }
+        line("</head>".to_owned());
         xml
     }
 }
