@@ -116,7 +116,14 @@ fn killed_rsyncs_and_a_restarted_rsyncd_lose_nothing() {
     world.start();
     for round in 0..3 {
         load(&world, round);
-        wait_until(soon(), "a running transfer", || world.cli.status().targets.iter().any(|t| t.running > 0));
+        let running = |world: &World| {
+            world.cli.status().targets.iter().any(|target| target.running > 0 && target.reason.is_none())
+        };
+        wait_until(soon(), "a running transfer", || running(&world));
+        for pid in world.daemon().rsyncs() {
+            signal(pid, Signal::KILL);
+        }
+        wait_until(soon(), "another transfer", || running(&world));
         world.rsyncd.stop();
         world.rsyncd.start();
     }

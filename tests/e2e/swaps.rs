@@ -207,3 +207,50 @@ fn a_name_that_comes_and_goes_ends_gone() {
     world.converges(soon());
     wait_until(soon(), "an idle queue", || world.cli.status().is_idle());
 }
+
+/// Two trees that differ in nothing but the bytes of their files, as two unpacked releases do.
+#[test]
+fn a_directory_replaced_by_one_of_the_same_sizes_and_times_arrives() {
+    let mut world = World::new();
+    world.conf.attrib = true;
+    write(world.src.join("stays"), "here");
+    let aside = world.side("aside");
+    world.start();
+    world.converges(soon());
+    let mut rng = fastrand::Rng::with_seed(24);
+    for round in 1_000..1_060 {
+        let made = aside.join(format!("made{round}"));
+        make_dir(made.join("sub/deep"));
+        for path in ["a", "sub/b", "sub/deep/c"] {
+            write(made.join(path), format!("{round} {path}"));
+        }
+        for path in ["a", "sub/b", "sub/deep/c", "sub/deep", "sub", ""] {
+            set_mtime(made.join(path), old_time());
+        }
+        let path = world.src.join("release");
+        let away = match round % 3 {
+            0 => world.src.join(format!("was{}", round % 7)),
+            1 => aside.join(format!("was{round}")),
+            _ => aside.join("gone"),
+        };
+        if path.exists() {
+            remove(&away);
+            fs::rename(&path, &away).expect("cannot move away");
+        }
+        std::thread::sleep(Duration::from_millis(rng.u64(0..40)));
+        fs::rename(&made, &path).expect("cannot move in");
+        if rng.bool() {
+            write(path.join("sub/more"), "more");
+        }
+        if rng.bool() {
+            std::thread::sleep(Duration::from_millis(rng.u64(0..60)));
+            fs::rename(&path, aside.join("door")).expect("cannot move out");
+            std::thread::sleep(Duration::from_millis(rng.u64(0..15)));
+            fs::rename(aside.join("door"), &path).expect("cannot move back");
+        }
+        if round % 4 == 0 {
+            world.converges(soon());
+        }
+    }
+    world.converges(soon());
+}

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::harness::inotify::{self, SmallEventQueue};
+use crate::harness::inotify::{self, EventQueueLimit};
 use crate::harness::wait::try_for;
 use crate::harness::{Rsyncd, World, make_dir, secs, write};
 use crate::journal::Journal;
@@ -138,8 +138,8 @@ impl Stage {
     }
 
     /// While this is held, a daemon that starts gets a small queue.
-    fn small_queue(&self) -> Option<SmallEventQueue> {
-        SmallEventQueue::lower(&self.sysctl, self.setting.queue?)
+    fn small_queue(&self) -> Option<EventQueueLimit> {
+        EventQueueLimit::set(&self.sysctl, self.setting.queue?)
     }
 
     pub fn note(&self, text: impl AsRef<str>) {

@@ -1,7 +1,7 @@
-//! The kernel's inotify limits, made small for one daemon.
+//! The kernel's inotify limits, changed for one daemon.
 //!
 //! `max_queued_events` exists once per machine and counts for the descriptors that are opened while it holds, so it is
-//! lowered for the moment of a start only. `max_inotify_watches` exists once per user namespace: a daemon in one of its
+//! changed for the moment of a start only. `max_inotify_watches` exists once per user namespace: a daemon in one of its
 //! own has its own limit.
 
 use std::ffi::OsString;
@@ -15,38 +15,38 @@ use rustix::fs::{FlockOperation, flock};
 /// Where the limits are.
 pub const SYSCTL: &str = "/proc/sys/fs/inotify";
 
-/// What to write where, to undo what is lowered at present.
-static LOWERED: Mutex<Option<(PathBuf, String)>> = Mutex::new(None);
+/// What to write where, to undo what is changed at present.
+static CHANGED: Mutex<Option<(PathBuf, String)>> = Mutex::new(None);
 
-/// Holds `max_queued_events` low until dropped. One at a time on the whole machine.
+/// Holds `max_queued_events` at another value until dropped. One at a time on the whole machine.
 #[derive(Debug)]
-pub struct SmallEventQueue {
+pub struct EventQueueLimit {
     _alone: File,
 }
 
-impl SmallEventQueue {
+impl EventQueueLimit {
     /// `sysctl` is the directory of the limits, or another mount of it. `None` if it may not be written.
-    pub fn lower(sysctl: &Path, events: u32) -> Option<Self> {
+    pub fn set(sysctl: &Path, events: u32) -> Option<Self> {
         let alone = File::create(std::env::temp_dir().join("syncq-e2e-inotify.lock")).ok()?;
         flock(&alone, FlockOperation::LockExclusive).ok()?;
         let file = sysctl.join("max_queued_events");
         let before = fs::read_to_string(&file).ok()?;
-        *LOWERED.lock().unwrap_or_else(PoisonError::into_inner) = Some((file.clone(), before));
+        *CHANGED.lock().unwrap_or_else(PoisonError::into_inner) = Some((file.clone(), before));
         let limit = Self { _alone: alone };
         fs::write(&file, events.to_string()).is_ok().then_some(limit)
     }
 }
 
-impl Drop for SmallEventQueue {
+impl Drop for EventQueueLimit {
     fn drop(&mut self) {
         put_back();
     }
 }
 
-/// Undoes what is lowered, if anything is. For handlers of signals.
+/// Undoes what is changed, if anything is. For handlers of signals.
 pub fn put_back() {
-    let lowered = LOWERED.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some((file, before)) = lowered
+    let changed = CHANGED.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some((file, before)) = changed
         && let Err(error) = fs::write(&file, &before)
     {
         eprintln!("cannot write {} back to {}: {error}", before.trim(), file.display());
