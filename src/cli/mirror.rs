@@ -87,6 +87,8 @@ pub fn run(args: MirrorArgs) -> Result<ExitCode, CliError> {
     let ran = crate::daemon::run(Options {
         roots: roots.into_iter().map(|root| RootOptions { root, settings: Settings::default() }).collect(),
         threads,
+        // Whoever types it expects equal trees now, whatever somebody did to the other one.
+        reconcile: true,
         accept_root: args.accept_root,
         state_dir,
         sources: Vec::new(),

@@ -91,6 +91,7 @@ pub fn run(args: RunArgs, command_line: &[OsString]) -> Result<ExitCode, CliErro
     crate::daemon::run(Options {
         roots: loaded.roots,
         threads,
+        reconcile: args.reconcile,
         accept_root: args.accept_root,
         state_dir,
         sources: files,

@@ -1,7 +1,7 @@
 //! Wires the parts and starts and stops them in the right order.
 //!
 //! Start: lock and open the store, load the queue, start the executor (pending jobs of the last run go out at once),
-//! answer the control socket, set the watches, then have every target compared. Stop: watchers first, so that no new
+//! answer the control socket, set the watches and look for what changed meanwhile. Stop: watchers first, so that no new
 //! work comes; then the executor, which gives running rsyncs a moment; then the queue, which writes down what is left;
 //! the control socket last. Nothing is marked failed by a stop.
 //!
@@ -28,7 +28,7 @@ use log::{error, info, warn};
 pub use options::{OnReady, Options, RootOptions};
 
 use detach::PidFile;
-use root::RootRuntime;
+use root::{RootRuntime, StartOptions};
 use signals::{SignalThread, Stop};
 use view::{NamedTarget, Phase, View};
 
@@ -105,6 +105,11 @@ impl Daemon {
         if let Err(failure) = sysctl::InotifySysctl::default().ensure(0) {
             warn!("cannot read the inotify limits: {failure}");
         }
+        let start = StartOptions {
+            reconcile: options.reconcile,
+            accept_root: options.accept_root,
+            store_is_whole: !opened.may_lack_jobs() && damaged == 0,
+        };
         let mut scheduler = Scheduler::default();
         let mut roots = Vec::new();
         let mut named = Vec::new();
@@ -113,16 +118,20 @@ impl Daemon {
         for (index, root_options) in options.roots.iter().enumerate() {
             let RootOptions { root, settings } = root_options;
             let filter = Arc::new(Filter::new(&root.excludes, root.legacy_hidden)?);
-            let seen = RootIdentity::of(&root.path)
-                .with_context(|| format!("cannot use the watched directory {}", root.path.display()))?;
-            let identity = match queue.root_mark(&root.path) {
-                // Another directory in its place is most likely a mount point whose disk is missing: better to wait.
-                Some(mark) if mark != seen.mark() && !options.accept_root => RootIdentity::remembered(mark),
-                _ => seen,
+            let identity = match (RootIdentity::of(&root.path), queue.root_mark(&root.path)) {
+                (Ok(seen), Some(mark)) if mark == seen.mark() => seen,
+                (Ok(seen), None) => seen,
+                (Ok(seen), Some(_)) if options.accept_root => {
+                    accepted.push((&root.path, seen.mark()));
+                    seen
+                }
+                // Missing, or another one in its place: most likely a disk that is not mounted. Better to wait.
+                (_, Some(mark)) => RootIdentity::remembered(mark),
+                (Err(failure), None) => {
+                    return Err(failure)
+                        .with_context(|| format!("cannot use the watched directory {}", root.path.display()));
+                }
             };
-            if options.accept_root {
-                accepted.push((&root.path, seen.mark()));
-            }
             let limits = Limits { large_file_bytes: settings.large_file_bytes, ..Limits::default() };
             let mut ids: Vec<TargetId> = Vec::new();
             for target in &root.targets {
@@ -140,12 +149,19 @@ impl Daemon {
                 contexts.insert(id, context);
             }
             if let Some(schedule) = &root.schedule {
-                scheduler.add(index, schedule, clock.now(), clock.now())?;
+                // A run that was missed while no daemon ran is made up for.
+                let last = queue.root_record(&root.path).and_then(|record| record.scheduled_run);
+                if last.is_none() {
+                    queue.set_scheduled_run(&root.path, clock.now());
+                }
+                scheduler.add(index, schedule, last.unwrap_or(clock.now()), clock.now())?;
             }
             let settle = (settings.quiet_period, settings.hot_interval);
-            roots.push(Arc::new(RootRuntime::new(root.clone(), ids, filter, identity, settle, Arc::clone(&queue))));
+            let queue = Arc::clone(&queue);
+            roots.push(Arc::new(RootRuntime::new(root.clone(), ids, filter, identity, start, settle, queue)));
         }
         for (path, mark) in accepted {
+            queue.forget_watermark(path);
             queue.set_root_mark(path, mark);
         }
         log_forgotten_targets(&queue, &named);
@@ -200,12 +216,13 @@ impl Daemon {
         }
         while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
             for root in &self.roots {
-                root.check();
+                root.tend();
             }
             for index in self.scheduler.due(self.clock.now()) {
                 if let Some(root) = self.roots.get(index) {
                     info!("{}: scheduled comparison of the whole tree", root.path().display());
                     root.reconcile();
+                    self.queue.set_scheduled_run(root.path(), self.clock.now());
                 }
             }
         }
@@ -220,7 +237,7 @@ impl Daemon {
             std::thread::Builder::new()
                 .name("walk".into())
                 .spawn(move || {
-                    let result = root.watch().map_err(anyhow::Error::from);
+                    let result = root.start().map_err(anyhow::Error::from);
                     // Nobody listens any more after a stop.
                     let _ = done.send(result);
                 })

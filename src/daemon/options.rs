@@ -35,7 +35,9 @@ pub struct Options {
     pub roots: Vec<RootOptions>,
     /// At most this many rsyncs at a time, over all targets.
     pub threads: usize,
-    /// Take a root as it is, even if it is another directory than the last time.
+    /// Have every target compared in full, whatever is known of it.
+    pub reconcile: bool,
+    /// Take a root as it is, even if it is another directory than the last time, or empty now.
     pub accept_root: bool,
     /// Created if it is missing, and locked.
     pub state_dir: PathBuf,
@@ -49,6 +51,7 @@ impl fmt::Debug for Options {
         f.debug_struct("Options")
             .field("roots", &self.roots)
             .field("threads", &self.threads)
+            .field("reconcile", &self.reconcile)
             .field("accept_root", &self.accept_root)
             .field("state_dir", &self.state_dir)
             .field("sources", &self.sources)
