@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use crate::control::ClientError;
 use crate::mirror::NoRsync;
 use crate::store::StoreError;
+use crate::watch::WatchError;
 
 /// The exit codes, as every `--help` lists them.
 pub const EXIT_CODES: &str = "\
@@ -76,7 +77,11 @@ impl From<anyhow::Error> for CliError {
             Some(StoreError::Directory { .. }) => {
                 (Exit::Failed, Some("choose a directory that you may write: --state-dir DIR".to_owned()))
             }
-            _ => (Exit::Failed, error.downcast_ref::<NoRsync>().map(|missing| missing.hint().to_owned())),
+            _ => {
+                let unwatched = error.downcast_ref::<WatchError>().and_then(WatchError::hint);
+                let hint = error.downcast_ref::<NoRsync>().map(NoRsync::hint).or(unwatched);
+                (Exit::Failed, hint.map(str::to_owned))
+            }
         };
         Self { exit, error, hint }
     }

@@ -24,9 +24,7 @@ use rustix::io::Errno;
 use crate::clock::{moment, monotonic};
 use crate::filter::Filter;
 use crate::mirror::RootIdentity;
-use crate::model::{
-    Change, DirectoryChange, Moment, Origin, RelPath, Root, Scope, Target, TargetId, changed_since,
-};
+use crate::model::{Change, DirectoryChange, Moment, Origin, RelPath, Root, Scope, Target, TargetId, changed_since};
 use crate::queue::Queue;
 use crate::watch::{CTIME_MARGIN, CatchUp, Notice, Sink, WatchError, WatchSettings, WatchStats, Watcher};
 

@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with};
 use rustix::process::Signal;
 
 use crate::harness::world::soon;
@@ -173,7 +173,7 @@ fn l25_a_target_behind_a_black_hole_delays_nobody() {
     let src = world.src.clone();
     world.conf.root(&src, &[("127.0.0.1", "m1"), ("127.0.0.2", "m2")]);
     let address = SocketAddrV4::new([127, 0, 0, 2].into(), port);
-    let hole = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+    let hole = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).expect("a socket");
     rustix::net::sockopt::set_socket_reuseaddr(&hole, true).expect("an address to use again");
     bind(&hole, &address).expect("cannot bind");
     listen(&hole, 0).expect("cannot listen");
