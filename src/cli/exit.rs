@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::control::ClientError;
+use crate::daemon::UnknownRoot;
 use crate::mirror::NoRsync;
 use crate::store::StoreError;
 use crate::watch::WatchError;
@@ -76,6 +77,9 @@ impl From<anyhow::Error> for CliError {
             ),
             Some(StoreError::Directory { .. }) => {
                 (Exit::Failed, Some("choose a directory that you may write: --state-dir DIR".to_owned()))
+            }
+            _ if error.is::<UnknownRoot>() => {
+                (Exit::Config, Some("create it, or correct <localpath watch=\"…\"> in the configuration".to_owned()))
             }
             _ => {
                 let unwatched = error.downcast_ref::<WatchError>().and_then(WatchError::hint);

@@ -17,7 +17,7 @@ mod sysctl;
 mod view;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,6 +49,14 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_POLL: Duration = Duration::from_millis(20);
 /// How long a stop waits for the store.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A directory to watch that is not there and never was as far as the store knows: rather misspelt than not mounted.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot watch {}", .path.display())]
+pub struct UnknownRoot {
+    pub path: PathBuf,
+    pub source: std::io::Error,
+}
 
 /// Runs the daemon until a signal stops it.
 pub fn run(options: Options) -> Result<()> {
@@ -127,10 +135,7 @@ impl Daemon {
                 }
                 // Missing, or another one in its place: most likely a disk that is not mounted. Better to wait.
                 (_, Some(mark)) => RootIdentity::remembered(mark),
-                (Err(failure), None) => {
-                    return Err(failure)
-                        .with_context(|| format!("cannot use the watched directory {}", root.path.display()));
-                }
+                (Err(source), None) => return Err(UnknownRoot { path: root.path.clone(), source }.into()),
             };
             let limits = Limits { large_file_bytes: settings.large_file_bytes, ..Limits::default() };
             let mut ids: Vec<TargetId> = Vec::new();

@@ -20,6 +20,7 @@
 mod harness;
 
 mod bursts;
+mod catch_up;
 mod churn;
 mod config_forms;
 mod crash;
