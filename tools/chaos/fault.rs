@@ -189,6 +189,10 @@ fn overflow(stage: &mut Stage) -> bool {
 /// The load goes on in the tree itself. Half of the time something lies in the mount point.
 fn unmount(stage: &mut Stage, rng: &mut Rng) -> bool {
     let (src, tree) = (stage.world.src.clone(), stage.tree.clone());
+    // What comes back is compared in full, by size and time.
+    stage.load_off();
+    let twins = stage.load().set_twins(false);
+    stage.load_on();
     stage.unmount(&src);
     if rng.bool() {
         crate::harness::write(src.join("stray"), "in the mount point");
@@ -198,6 +202,10 @@ fn unmount(stage: &mut Stage, rng: &mut Rng) -> bool {
     // The daemon looks once a second; what is over before that has not been noticed.
     let felt = stage.says(|status| status["roots"][0]["state"] == "suspended");
     rest(rng, 1_500);
+    stage.load_off();
     stage.mount(&["--bind".as_ref(), &tree, &src]);
+    stage.watching_again();
+    stage.load().set_twins(twins);
+    stage.load_on();
     felt
 }

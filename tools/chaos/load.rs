@@ -29,7 +29,7 @@ pub struct Load {
     /// Beside the root, on the same file system.
     outside: PathBuf,
     held: Vec<(PathBuf, File)>,
-    /// Whether files are rewritten so that size and time stay what they were.
+    /// Whether files and trees are replaced by others of the same sizes and times.
     twins: bool,
     made: u64,
     journal: Journal,
@@ -101,6 +101,12 @@ impl Load {
         }
     }
 
+    /// Whether twins are made from now on. Returns whether they were.
+    pub fn set_twins(&mut self, twins: bool) -> bool {
+        self.churn.twins = twins;
+        std::mem::replace(&mut self.twins, twins)
+    }
+
     /// Closes what is held open.
     pub fn close_all(&mut self) {
         for (path, _) in self.held.drain(..) {
@@ -136,8 +142,11 @@ impl Load {
         }
         let made = self.next_aside("tree");
         fs::create_dir_all(made.join("sub/deep"))?;
+        // Without twins no two trees have files of the same size.
+        let more = if self.twins { 0 } else { self.made };
         for name in ["a", "sub/b", "sub/deep/c"] {
-            fs::write(made.join(name), format!("{} {}", self.made, self.rng.u64(..)))?;
+            let content = format!("{:08} {:020}", self.made, self.rng.u64(..));
+            fs::write(made.join(name), content + &"x".repeat(usize::try_from(more).expect("a number of trees")))?;
         }
         symlink("sub/b", made.join("link"))?;
         for name in ["a", "sub/b", "sub/deep/c", "sub/deep", "sub", ""] {

@@ -82,7 +82,7 @@ struct Args {
     /// Not these kinds of fault
     #[arg(long, value_name = "KIND,…", value_delimiter = ',')]
     without: Vec<Kind>,
-    /// Leave out rewrites that keep size and time
+    /// Leave out replacements that keep size and time
     #[arg(long)]
     no_twins: bool,
     /// Print the journal as it is written

@@ -95,7 +95,7 @@ pub fn random(settings: &Settings, journal: &Journal, until: Until) {
         stage.equal();
     }
     said("random faults", rounds, began);
-    println!("faults: {}", stage.counted());
+    println!("faults: {}; {}", stage.counted(), stage.starts());
 }
 
 /// Kill -9 and a start without -r. Changes come before, in between, or until after the start; there is nothing else
@@ -156,9 +156,14 @@ pub fn kills(settings: &Settings, journal: &Journal, count: u32) {
         }
     }
     said("kill -9", count, began);
+    println!("faults: {}", stage.starts());
 }
 
-/// What waits for a dead target outlives a kill, though nothing changes afterwards that could bring it to mind.
+/// Longer than what a start looks through again of what is known.
+const OLD: Duration = Duration::from_secs(18);
+
+/// What waits for a dead target outlives a kill, though nothing changes afterwards that could bring it to mind; every
+/// third time it is so old that a start no longer looks at it by itself.
 pub fn pending(settings: &Settings, journal: &Journal, count: u32) {
     let began = Instant::now();
     let mut rng = Rng::with_seed(settings.seed ^ 0x0b0b);
@@ -172,6 +177,15 @@ pub fn pending(settings: &Settings, journal: &Journal, count: u32) {
         stage.load().steps(steps);
         stage.load().close_all();
         stage.has_pending(["m1", "m2"][away]);
+        if round % 3 == 0 {
+            stage.note("what waits grows old");
+            let end = Instant::now() + OLD;
+            while Instant::now() < end {
+                // Without changes no later moment would be noted.
+                crate::harness::write(stage.tree.join("clock"), format!("{:?}", end - Instant::now()));
+                rest(&mut rng, 800);
+            }
+        }
         for _ in 0..rng.u32(1..3) {
             stage.kill9();
             stage.restart();
@@ -185,6 +199,7 @@ pub fn pending(settings: &Settings, journal: &Journal, count: u32) {
         }
     }
     said("jobs for a dead target", count, began);
+    println!("faults: {}", stage.starts());
 }
 
 /// As many files as one process can create, into a queue that cannot hold them; the time beside bare rsync's.

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::harness::inotify::{self, EventQueueLimit};
 use crate::harness::wait::try_for;
-use crate::harness::{Rsyncd, World, make_dir, secs, write};
+use crate::harness::{Rsyncd, World, make_dir, secs, wait_until, write};
 use crate::journal::Journal;
 use crate::load::{Load, Running};
 use crate::proxy::{Mode, Proxy};
@@ -18,6 +18,8 @@ use crate::proxy::{Mode, Proxy};
 const TARGETS: [(&str, &str); 2] = [("127.0.0.1", "m1"), ("127.0.0.2", "m2")];
 /// Longest wait for equal trees, once all is well: a minute above the longest pause between two tries.
 const HEAL: Duration = Duration::from_secs(150);
+/// After that a daemon has noted up to when it knows the tree.
+const NOTED_WITHIN: Duration = Duration::from_millis(2_500);
 /// What a small tmpfs for the state has room for.
 const STATE_DISK: &str = "size=24m";
 
@@ -103,7 +105,22 @@ impl Stage {
         stage.world.start_daemon(&[]);
         drop(small);
         stage.equal();
+        stage.live();
         stage
+    }
+
+    /// Lets the daemon live long enough to note up to when it knows the tree. A start without any such note compares
+    /// everything, which would hide what catching up overlooks; [`Stage::starts`] tells how it was.
+    pub fn live(&self) {
+        std::thread::sleep(NOTED_WITHIN);
+    }
+
+    /// How often a daemon looked for what had changed since the last one, and how often it compared everything.
+    pub fn starts(&mut self) -> String {
+        let log = self.world.daemon().log_text();
+        let count = |text: &str| log.lines().filter(|line| line.contains(text)).count();
+        let (caught_up, full) = (count("only what has changed"), count("compared in full"));
+        format!("{caught_up} times only what had changed was looked for, {full} times everything compared")
     }
 
     fn mount_all(&mut self, tree: &Path, src: &Path) {
@@ -211,6 +228,14 @@ impl Stage {
         looked.is_ok()
     }
 
+    /// Waits until the root is watched.
+    pub fn watching_again(&self) {
+        let watching = |status: &Value| status["roots"][0]["state"] == "watching";
+        wait_until(secs(60), "the root to be watched again", || {
+            self.world.cli.try_status().is_ok_and(|status| watching(&status.json))
+        });
+    }
+
     /// Puts every target's connection right.
     pub fn heal(&mut self) {
         self.proxies.iter().for_each(|proxy| proxy.set(Mode::Pass));
@@ -225,7 +250,7 @@ impl Stage {
 
     /// Waits until one target has work that it cannot do.
     pub fn has_pending(&self, module: &str) {
-        crate::harness::wait_until(secs(60), "jobs that wait", || {
+        wait_until(secs(60), "jobs that wait", || {
             self.world.cli.try_status().is_ok_and(|status| !status.target(module).is_idle())
         });
     }
