@@ -55,6 +55,9 @@ pub struct MirrorArgs {
     /// Mirror SRC even if it is another directory than the last time
     #[arg(long)]
     accept_root: bool,
+    /// Let the first comparison delete more than maxDelete allows
+    #[arg(long)]
+    accept_deletions: bool,
     /// Where jobs are kept [default: one per SRC]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
@@ -91,6 +94,7 @@ pub fn run(args: MirrorArgs) -> Result<ExitCode, CliError> {
         // Whoever types it expects equal trees now, whatever somebody did to the other one.
         reconcile: true,
         accept_root: args.accept_root,
+        accept_deletions: args.accept_deletions,
         state_dir,
         sources: Vec::new(),
         on_ready: Some(Box::new(move |inspect| {

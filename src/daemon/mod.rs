@@ -35,7 +35,7 @@ use view::{NamedTarget, Phase, View};
 use crate::clock::{Clock, SystemClock, monotonic};
 use crate::control::{ControlServer, DaemonState, Inspect};
 use crate::filter::Filter;
-use crate::mirror::{self, DispatchSettings, Executor, Limits, RootIdentity, TargetContext};
+use crate::mirror::{self, DispatchSettings, Executor, Guard, Limits, RootIdentity, TargetContext};
 use crate::model::TargetId;
 use crate::queue::Queue;
 use crate::schedule::Scheduler;
@@ -114,8 +114,11 @@ impl Daemon {
             warn!("cannot read the inotify limits: {failure}");
         }
         let start = StartOptions {
-            reconcile: options.reconcile,
-            accept_root: options.accept_root,
+            // What is accepted happens now, and not at some later comparison.
+            reconcile: options.reconcile || options.accept_deletions,
+            // Here it is about an empty one only.
+            accept_root: options.accept_root || options.accept_deletions,
+            keeps_watermark: true,
             store_is_whole: !opened.may_lack_jobs() && damaged == 0,
         };
         let mut scheduler = Scheduler::default();
@@ -149,6 +152,7 @@ impl Daemon {
                     target.clone(),
                     Arc::clone(&filter),
                     limits,
+                    Guard::new(settings.max_delete, options.accept_deletions, options.accept_root),
                     &owner,
                 );
                 contexts.insert(id, context);
@@ -163,6 +167,8 @@ impl Daemon {
             }
             let settle = (settings.quiet_period, settings.hot_interval);
             let queue = Arc::clone(&queue);
+            let sharing = options.roots.iter().filter(|other| other.root.path == root.path).count();
+            let start = StartOptions { keeps_watermark: sharing == 1, ..start };
             roots.push(Arc::new(RootRuntime::new(root.clone(), ids, filter, identity, start, settle, queue)));
         }
         for (path, mark) in accepted {

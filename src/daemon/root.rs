@@ -72,6 +72,8 @@ pub struct StartOptions {
     pub accept_root: bool,
     /// The store holds all that was ever written to it.
     pub store_is_whole: bool,
+    /// No other configuration watches the same directory: the store keeps one watermark for each.
+    pub keeps_watermark: bool,
 }
 
 #[derive(Debug, Default)]
@@ -175,7 +177,7 @@ impl RootRuntime {
     fn catch_up(&self) -> Option<CatchUp> {
         let path = self.path();
         // A tree that was out of reach may have been changed elsewhere, by another clock.
-        if self.lock().was_watched || !self.options.store_is_whole {
+        if self.lock().was_watched || !(self.options.store_is_whole && self.options.keeps_watermark) {
             return None;
         }
         let record = self.queue.root_record(path)?;
@@ -276,6 +278,9 @@ impl RootRuntime {
     /// Goes on with the next move of the watermark; see the module's documentation. Nothing has to move while nothing
     /// happens.
     fn advance(&self) {
+        if !self.options.keeps_watermark || self.queue.store_health().error.is_some() {
+            return;
+        }
         let mut state = self.lock();
         let State { watching: Watching::On(watcher), suspended: None, checkpoint, .. } = &mut *state else { return };
         if checkpoint.asked.is_none() && checkpoint.reached.is_none() {
@@ -360,6 +365,7 @@ impl RootRuntime {
         let answers: Option<Vec<_>> = last.map(|reply| reply.recv_deadline(deadline).ok()).collect();
         watcher.stop();
         if let Some(answers) = answers
+            && self.options.keeps_watermark
             && self.lock().suspended.is_none()
         {
             let mut state = self.lock();

@@ -18,6 +18,6 @@ pub use change::{Change, Settle};
 pub use directory::{BootId, DirectoryChange, DirectoryId, Moment, changed_since};
 pub use job::{Generation, Job, JobError, JobId, JobState, Origin, Scope};
 pub use path::{PathError, RelPath, below_range};
-pub use settings::Settings;
+pub use settings::{MaxDelete, Settings};
 pub use target::{Destination, EventSwitches, Root, RootId, Schedule, Target, TargetId, TransferOptions};
 pub use time::Timestamp;

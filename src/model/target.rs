@@ -171,6 +171,11 @@ impl Root {
 pub enum Schedule {
     /// Every so often since the start or the last run.
     Every(Duration),
-    /// A cron expression of 5 or 6 fields, or `@daily` and the like; checked when the configuration is read.
-    Cron(String),
+    /// At the times of a cron expression.
+    Cron {
+        /// 5 or 6 fields, or `@daily` and the like; checked when the configuration is read.
+        expression: String,
+        /// The time zone in which its fields are read, by its name in the IANA data base; `None` is this machine's.
+        timezone: Option<String>,
+    },
 }

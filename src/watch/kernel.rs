@@ -40,6 +40,8 @@ pub struct Listed {
     pub is_dir: bool,
     /// Its `ctime`, if that was asked for and can be told. No program can set it back.
     pub changed: Option<Timestamp>,
+    /// The last change was one of its content, as far as its times tell: what is as large and has the same `mtime` is equal.
+    pub written_last: bool,
 }
 
 /// An inotify instance that watches below one root.
@@ -165,16 +167,19 @@ impl Kernel {
             let entry = entry?;
             let Ok(kind) = entry.file_type() else { continue };
             let (name, is_dir) = (entry.file_name().into_vec(), kind.is_dir());
-            let changed = if changed.is_some() && !is_dir {
-                match resolved.stat(&name, StatxFlags::CTIME) {
-                    Ok(stat) => Some(timestamp(stat.stx_ctime)),
+            let mut listed = Listed { name, is_dir, changed: None, written_last: false };
+            if changed.is_some() && !is_dir {
+                match resolved.stat(&listed.name, StatxFlags::CTIME | StatxFlags::MTIME) {
+                    Ok(stat) => {
+                        let (changed, written) = (stat.stx_ctime, stat.stx_mtime);
+                        listed.changed = Some(timestamp(changed));
+                        listed.written_last = (changed.tv_sec, changed.tv_nsec) == (written.tv_sec, written.tv_nsec);
+                    }
                     Err(Errno::NOENT) => continue,
-                    Err(_) => None,
+                    Err(_) => {}
                 }
-            } else {
-                None
-            };
-            entries.push(Listed { name, is_dir, changed });
+            }
+            entries.push(listed);
         }
         Ok(Listing { changed, entries })
     }

@@ -33,7 +33,7 @@ const GATHERED_MAX: usize = 4_096;
 
 /// How long the kernel must have had no need to drop events until what it dropped is looked for, and how long that is
 /// waited for at most.
-const CALM: Duration = Duration::from_millis(200);
+const CALM: Duration = Duration::from_millis(500);
 const CALM_AWAITED: Duration = Duration::from_secs(5);
 
 /// The only name whose verdict depends on the file's size: vim's probe, while empty.
@@ -287,9 +287,10 @@ impl Tracker {
         }
     }
 
-    /// Reports a file whose content may have changed.
-    pub(super) fn report_file(&mut self, path: RelPath) {
-        self.gather.add(Change::write(path), Presence::There);
+    /// Reports a file whose content may have changed; with `quick` so that the quick check can see it.
+    pub(super) fn report_file(&mut self, path: RelPath, quick: bool) {
+        let change = if quick { Change::scan(path, Scope::Entry) } else { Change::write(path) };
+        self.gather.add(change, Presence::There);
         if self.gather.len() >= GATHERED_MAX {
             self.flush();
         }
@@ -494,7 +495,7 @@ impl Tracker {
         }
         if !self.excludes_dir(&entry.path) {
             // The first walk tells nobody what it finds, so what is new since then is looked for once more.
-            let walk = Walk { deep: self.started.is_some(), report: true, since: None };
+            let walk = Walk { deep: self.started.is_some(), report: true, ..Walk::default() };
             if let Placed::Known(wd) = self.meet(entry.dir, entry.name, &entry.path, walk) {
                 self.announce_again(wd, &entry.path);
             }

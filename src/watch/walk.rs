@@ -26,10 +26,12 @@ pub(super) struct Walk {
     pub report: bool,
     /// Report what changed from then on by its `ctime`, and all of each directory that was not known.
     pub since: Option<Timestamp>,
+    /// Leave it to rsync's quick check to find out which of these files are on the targets already.
+    pub quick: bool,
 }
 
 impl Walk {
-    pub const DEEP: Self = Self { deep: true, report: false, since: None };
+    pub const DEEP: Self = Self { deep: true, report: false, since: None, quick: false };
 }
 
 /// What the kernel and the table together say of a directory under a name.
@@ -133,7 +135,10 @@ impl Tracker {
         if since.is_none() {
             self.tasks.push(Task::Report { wd, fresh: false });
         }
-        self.tasks.push(Task::List { wd, walk: Walk { since, ..Walk::DEEP } });
+        // Most of what is found has been reported already, by the events that were not lost. A file that was written twice
+        // within one tick of the kernel's clock, and sent in between, looks like one that was written once; but no rsync
+        // starts between two events of which the queue is full.
+        self.tasks.push(Task::List { wd, walk: Walk { since, quick: true, ..Walk::DEEP } });
     }
 
     /// Watches the directory at `path` and makes the table say that it is there.
@@ -254,7 +259,7 @@ impl Tracker {
             if (is_new || self.table.is_silent(dir)) && !self.excludes_file(&below, &entry.name) {
                 self.speak(dir);
                 if is_new {
-                    self.report_file(below);
+                    self.report_file(below, walk.quick && entry.written_last);
                 }
             }
         }

@@ -104,7 +104,8 @@ fn edit_root(world: &World, edit: impl FnOnce(&mut RootRecord)) {
 /// A file that is written while the clock is an hour slow carries a time from before the watermark.
 #[test]
 fn a_clock_that_was_set_back_or_another_boot_have_the_targets_compared_in_full() {
-    let edits: [(&str, fn(&mut RootRecord)); 2] = [
+    type Edit = fn(&mut RootRecord);
+    let edits: [(&str, Edit); 2] = [
         ("an hour back", |root| {
             let watermark = root.watermark.as_mut().expect("a watermark");
             watermark.wall = Timestamp(watermark.wall.0 + 3_600_000);
@@ -163,7 +164,7 @@ fn l15_a_root_that_is_missing_at_the_start_is_waited_for() {
 
 /// It was emptied, or its disk is not mounted: nobody saw it happen.
 #[test]
-fn l26_a_root_that_was_emptied_while_no_daemon_ran_wipes_nothing() {
+fn l26_a_root_that_was_emptied_while_no_daemon_ran_wipes_nothing_until_it_is_accepted() {
     let mut world = aged_world();
     for name in ["same", "touched", "emptied"] {
         fs::rename(world.src.join(name), world.base().join(name)).expect("cannot move a directory out");
@@ -179,4 +180,6 @@ fn l26_a_root_that_was_emptied_while_no_daemon_ran_wipes_nothing() {
         assert!(left.into_iter().all(|left| left > 15), "the mirror was emptied");
         world.stop();
     }
+    world.start_daemon(&["--accept-root"]);
+    world.converges(soon());
 }

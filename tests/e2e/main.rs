@@ -26,6 +26,7 @@ mod config_forms;
 mod crash;
 mod events;
 mod filters;
+mod guard;
 mod harness_check;
 mod input;
 mod limits;

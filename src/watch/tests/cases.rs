@@ -57,9 +57,19 @@ fn after_an_overflow_only_what_changed_since_is_reported_and_everything_is_watch
     fs::remove_dir(driver.root.join("a/gone")).unwrap();
     fs::create_dir_all(driver.root.join("a/new/deep")).unwrap();
     fs::write(driver.root.join("a/written"), "1").unwrap();
+    fs::write(driver.root.join("a/older"), "1").unwrap();
+    fs::File::options()
+        .write(true)
+        .open(driver.root.join("a/older"))
+        .unwrap()
+        .set_modified(std::time::UNIX_EPOCH)
+        .unwrap();
     driver.overflow();
     driver.overflow();
-    assert_eq!(driver.report(), [Change::scan(path("a"), Scope::Children), write("a/written"), subtree("a/new")]);
+    let mut changes = driver.report();
+    changes.sort_by(|a, b| a.path.cmp(&b.path));
+    let level = Change::scan(path("a"), Scope::Children);
+    assert_eq!(changes, [level, subtree("a/new"), write("a/older"), entry("a/written")]);
     assert_eq!(*driver.collector.notices.lock().unwrap(), [Notice::Overflow]);
     driver.check_table();
 }

@@ -34,7 +34,7 @@ pub struct Conf {
     /// Upper bound on how long a failing job waits, in minutes.
     pub fail_log_minutes: u32,
     pub xfs: bool,
-    /// When the whole tree is compared: minutes, or a cron expression.
+    /// When the whole tree is compared: minutes, or a cron expression; `None` for never.
     pub schedule: Option<String>,
     /// Elements of syncq's own, inside `<syncq>`.
     pub syncq: String,
