@@ -57,7 +57,7 @@ fn directories_moved_in_with_old_times_arrive_and_are_watched() {
 }
 
 #[test]
-fn directories_moved_in_while_stopped_arrive_though_their_files_look_old() {
+fn l10_directories_moved_in_while_stopped_arrive_though_their_files_look_old() {
     let mut world = World::new();
     write(world.src.join("stays"), "here");
     let outside = world.side("outside");
