@@ -176,6 +176,8 @@ impl Daemon {
             queue.set_root_mark(path, mark);
         }
         log_forgotten_targets(&queue, &named);
+        let pending_max = options.roots.iter().map(|root| root.settings.pending_max).min().unwrap_or(u32::MAX);
+        queue.set_pending_max(pending_max as usize);
 
         let connections_max = options.roots.iter().map(|root| root.settings.connections_max).max().unwrap_or(1);
         let dispatch = DispatchSettings { threads: options.threads, connections_max: connections_max as usize };

@@ -23,6 +23,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use log::info;
 
 pub use target_queue::{BatchId, Counts, Policy};
 
@@ -114,6 +115,9 @@ struct State {
     notes_durable: u64,
     /// The target at which the last batch was full. The next one begins behind it.
     cut_at: Option<TargetId>,
+    pending_max: usize,
+    /// Above so many jobs some collapse: `pending_max`, except after a collapse that could not get below it.
+    collapse_above: usize,
     /// How many callers wait for the disk.
     flushing: usize,
     random: fastrand::Rng,
@@ -211,6 +215,36 @@ impl State {
         }
     }
 
+    /// Keeps the number of jobs within bounds, at the cost of the target that has most of them.
+    fn bound_backlog(&mut self, now: Timestamp) {
+        let total = |targets: &BTreeMap<TargetId, TargetQueue>| targets.values().map(TargetQueue::len).sum::<usize>();
+        if total(&self.targets) <= self.collapse_above {
+            return;
+        }
+        // What runs cannot be collapsed.
+        let mut stuck: Vec<TargetId> = Vec::new();
+        while total(&self.targets) > self.pending_max
+            && let Some((id, queue)) =
+                self.targets.iter_mut().filter(|(id, _)| !stuck.contains(id)).max_by_key(|(_, queue)| queue.len())
+        {
+            let before = queue.len();
+            queue.collapse(now, || {
+                let id = JobId(self.next_job_id);
+                self.next_job_id += 1;
+                id
+            });
+            let after = queue.len();
+            if after >= before {
+                stuck.push(*id);
+                continue;
+            }
+            let name = self.ledger.target(*id).map_or("a target", |target| target.destination.as_str());
+            info!("{name}: {before} pending jobs became {after} that stand for directories (maxPending)");
+        }
+        let left = total(&self.targets);
+        self.collapse_above = if left <= self.pending_max { self.pending_max } else { left + left / 2 };
+    }
+
     /// Stands for all that was noted up to now.
     fn mark(&self) -> Mark {
         Mark { notes: self.notes, jobs: self.targets.iter().map(|(id, queue)| (*id, queue.dirty_mark())).collect() }
@@ -249,6 +283,8 @@ impl Queue {
             batches: HashMap::new(),
             store_error: None,
             store_stats: store.stats(),
+            collapse_above: usize::MAX,
+            pending_max: usize::MAX,
             notes: 0,
             notes_taken: 0,
             notes_durable: 0,
@@ -342,6 +378,16 @@ impl Queue {
         self.shared.lock().ledger.roots().to_vec()
     }
 
+    /// From now on no more than `jobs` are held one by one, over all targets, but for those in flight. Above that, those
+    /// of the target with the most become fewer that stand for whole directories.
+    pub fn set_pending_max(&self, jobs: usize) {
+        let mut state = self.shared.lock();
+        state.pending_max = jobs;
+        state.collapse_above = jobs;
+        state.bound_backlog(self.shared.clock.now());
+        self.shared.dirty.notify_all();
+    }
+
     /// All targets that the store knows, configured or not.
     pub fn known_targets(&self) -> Vec<TargetRecord> {
         self.shared.lock().ledger.targets().to_vec()
@@ -365,6 +411,7 @@ impl Queue {
                 });
             }
         }
+        state.bound_backlog(now);
         self.shared.dirty.notify_all();
         self.shared.announce_work();
     }
@@ -429,6 +476,7 @@ impl Queue {
             }
             None
         };
+        state.bound_backlog(now);
         self.shared.dirty.notify_all();
         self.shared.announce_work();
         event

@@ -19,6 +19,7 @@
 
 mod harness;
 
+mod backlog;
 mod bursts;
 mod catch_up;
 mod churn;
