@@ -102,3 +102,42 @@ fn l15_a_root_that_is_away_costs_no_processor_time() {
     write(world.src.join("d0/after"), "back again");
     world.converges(secs(120));
 }
+
+/// Shorter than the daemon looks, and its events come all the same: they tell of directories that cannot be found.
+#[test]
+fn l15_what_happens_while_the_root_is_away_for_a_moment_arrives() {
+    let mut world = World::new();
+    filled(&mut world);
+    let away = world.base().join("away");
+    for round in 0..20 {
+        fs::rename(&world.src, &away).expect("cannot rename the root");
+        let tree = away.join(format!("new{round}/sub/deep"));
+        make_dir(&tree);
+        write(tree.join("file"), "made while the root was away");
+        std::thread::sleep(std::time::Duration::from_millis(round * 10));
+        fs::rename(&away, &world.src).expect("cannot rename the root back");
+    }
+    world.converges(secs(120));
+}
+
+#[test]
+fn l15_what_happens_while_the_root_is_unmounted_for_a_moment_arrives() {
+    if !is_root() {
+        return skipped("only root may mount");
+    }
+    let mut world = World::new();
+    let disk = world.side("disk");
+    let Some(mut mount) = Bound::mount(&disk, &world.src) else { return skipped("cannot mount") };
+    filled(&mut world);
+    for round in 0..20 {
+        drop(mount);
+        let tree = disk.join(format!("new{round}/sub/deep"));
+        make_dir(&tree);
+        write(tree.join("file"), "made while the root was away");
+        std::thread::sleep(std::time::Duration::from_millis(round * 10));
+        mount = Bound::mount(&disk, &world.src).expect("cannot mount again");
+    }
+    world.converges(secs(120));
+    world.daemon().stop();
+    drop(mount);
+}
