@@ -88,7 +88,8 @@ struct Daemon {
     view: Arc<View>,
     control: ControlServer,
     scheduler: Scheduler,
-    _pid_file: PidFile,
+    state_dir: PathBuf,
+    pid_file: PidFile,
 }
 
 impl Daemon {
@@ -196,7 +197,8 @@ impl Daemon {
         });
         view.phase.set(DaemonState::Starting);
         let control = ControlServer::start(&options.state_dir, Arc::<View>::clone(&view))?;
-        Ok(Self { clock, queue, executor, roots, view, control, scheduler, _pid_file: pid_file })
+        let state_dir = options.state_dir.clone();
+        Ok(Self { clock, queue, executor, roots, view, control, scheduler, state_dir, pid_file })
     }
 
     /// Sets the watches, then looks after roots and schedules until told to stop.
@@ -228,6 +230,7 @@ impl Daemon {
             on_ready(Arc::<View>::clone(&self.view));
         }
         while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+            self.stay_reachable();
             for root in &self.roots {
                 root.tend();
             }
@@ -257,6 +260,24 @@ impl Daemon {
                 .context("cannot start a thread")?;
         }
         Ok(watching)
+    }
+
+    /// Comes back to a state directory that was removed, once the store has made it anew.
+    fn stay_reachable(&mut self) {
+        if self.control.is_reachable() || !self.state_dir.is_dir() {
+            return;
+        }
+        match ControlServer::start(&self.state_dir, Arc::<View>::clone(&self.view)) {
+            Ok(control) => {
+                warn!("the control socket was removed and is made anew");
+                // The old one takes the name with it when it ends.
+                std::mem::replace(&mut self.control, control).abandon();
+            }
+            Err(failure) => warn!("the control socket was removed: {failure}"),
+        }
+        if let Err(failure) = self.pid_file.write() {
+            warn!("cannot write the pid file: {failure}");
+        }
     }
 
     fn stop(&self) {

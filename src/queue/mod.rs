@@ -193,6 +193,14 @@ impl State {
         ops
     }
 
+    /// The store has lost everything and gets all of it again.
+    fn store_lost(&mut self) {
+        self.ledger.lost();
+        self.targets.values_mut().for_each(TargetQueue::all_dirty);
+        // Below every number that was ever given out.
+        self.stored_job_id = 0;
+    }
+
     /// Notes what came of a commit. After a failure everything in it is dirty again.
     fn settle_commit(&mut self, ops: Vec<Op>, durable: bool) {
         for queue in self.targets.values_mut() {
@@ -344,7 +352,8 @@ impl Queue {
 
     /// Notes that every change below `root` before `watermark` is mirrored or has a job, what became of directories
     /// since the last checkpoint, and which targets are complete, under which settings. The caller has made sure by
-    /// [`flush`](Self::flush) that the jobs are on disk; the watermark gets there after the directories, not before.
+    /// [`flush`](Self::flush) that the jobs are on disk; the watermark gets there after the directories, not before. A
+    /// root that has no watermark after that flush, at first or because the store was lost, needs all its directories.
     pub fn checkpoint(
         &self,
         root: &Path,

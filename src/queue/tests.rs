@@ -10,6 +10,8 @@ use super::*;
 use crate::clock::SimulatedClock;
 use crate::model::{Origin, Scope, Settle, TroubleClass};
 
+mod full_disk;
+
 const SOON: Duration = Duration::from_secs(5);
 
 fn path(text: &str) -> RelPath {
@@ -956,6 +958,45 @@ mod threads {
             world.checkpoint(20, vec![put(8_000)], &[]);
             assert_eq!(world.durable(), (Some(20), None));
             assert_eq!(world.crash().remembered(), [8_000]);
+        }
+
+        /// Everything below has to be compared in full then, and the store has to get all that memory holds.
+        #[test]
+        fn a_store_that_was_lost_gets_everything_again_but_watermarks() {
+            let world = World::new();
+            world.queue.set_root_mark(Path::new(SRC), id(1));
+            world.queue.enqueue(&[world.target], &[Change::write(path("a")), Change::write(path("b"))]);
+            world.checkpoint(10, vec![put(2), put(3)], &[5]);
+            let before = world.flushed();
+            world.store.fail_after(0);
+            // As much as is under way at that moment: a job that comes, one that ends, a checkpoint, one to be forgotten.
+            let batch = world.queue.claim(world.target, Lane::Small).expect("jobs are ready");
+            let verdicts = vec![(path("a"), Verdict::Done)];
+            world.queue.finish(&batch, BatchResult { verdicts, reached: true, ..BatchResult::default() });
+            world.queue.enqueue(&[world.target], &[Change::write(path("c"))]);
+            world.checkpoint(20, vec![put(4)], &[]);
+            world.store.lose();
+            let lost = || world.queue.store_health().error.is_some_and(|error| error.contains("lost"));
+            let begun = crate::clock::monotonic();
+            while !lost() {
+                assert!(begun.elapsed() < SOON, "the loss does not show");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let after = world.flushed();
+            assert_eq!(after.roots, [RootRecord { watermark: None, ..before.roots[0].clone() }]);
+            assert_eq!(after.targets, [TargetRecord { complete_under: None, ..before.targets[0].clone() }]);
+            assert!(after.directories.is_empty());
+            let paths: Vec<_> = after.jobs.iter().map(|job| job.path.to_string()).collect();
+            assert_eq!(paths, ["b", "c"]);
+            assert!(after.next_job_id >= before.next_job_id);
+            assert_eq!(
+                world.queue.root_record(Path::new(SRC)).unwrap().watermark,
+                None,
+                "so all of it has to be named"
+            );
+            world.checkpoint(30, vec![put(2), put(3)], &[6]);
+            assert_eq!(world.durable(), (Some(30), Some(6)));
+            assert_eq!(world.crash().remembered(), [2, 3]);
         }
 
         #[test]

@@ -37,6 +37,7 @@ mod names;
 mod ordinary_user;
 mod roots;
 mod rsync_runs;
+mod store_loss;
 mod swaps;
 mod trouble;
 mod trouble_paths;
