@@ -87,9 +87,9 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
     }
     // A dry run with --ignore-times would list everything; contents are then compared instead.
     match (run.origin, mode.pass) {
-        (Origin::Write, Pass::Real) => add("--ignore-times"),
-        (Origin::Write, Pass::Show) => add("--checksum"),
-        (Origin::Write, Pass::Count) | (Origin::Scan | Origin::Reconcile, _) => {}
+        (Origin::Write | Origin::Replaced, Pass::Real) => add("--ignore-times"),
+        (Origin::Write | Origin::Replaced, Pass::Show) => add("--checksum"),
+        (Origin::Write | Origin::Replaced, Pass::Count) | (Origin::Scan | Origin::Reconcile, _) => {}
     }
     if mode.mkpath {
         add("--mkpath");
