@@ -31,6 +31,8 @@ pub struct Mode<'a> {
     pub rules: &'a [OsString],
     /// Show what differs instead of repairing it.
     pub dry: bool,
+    /// Print what is changed.
+    pub itemize: bool,
 }
 
 /// The arguments of one run, without `rsync` itself. The list goes to standard input.
@@ -40,8 +42,11 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
     let deletes = !matches!(mode.deletion, Deletion::Off | Deletion::Refused);
     // Theirs come first: the last one wins, and what makes a batch a batch is not theirs to change.
     let kept = params.iter().filter(|param| (listing && deletes) || !asks_for_deletion(param));
-    let mut args: Vec<OsString> =
-        if mode.dry { kept.filter_map(|param| audible(param)).collect() } else { kept.cloned().collect() };
+    let mut args: Vec<OsString> = if mode.dry || mode.itemize {
+        kept.filter_map(|param| audible(param)).collect()
+    } else {
+        kept.cloned().collect()
+    };
     let mut add = |arg: &str| args.push(OsString::from(arg));
     match run.kind {
         RunKind::Tree => add("-r"),
@@ -84,6 +89,8 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
     }
     if mode.dry {
         add("-n");
+    }
+    if mode.dry || mode.itemize {
         add("--out-format=%i %n");
     }
     if run.origin == Origin::Reconcile {
@@ -299,7 +306,8 @@ mod tests {
 
     fn line(target: &Target, run: &Run, deletion: Deletion, lane: Lane) -> String {
         let rules = [OsString::from("- *~")];
-        let args = arguments(target, run, Mode { lane, deletion, mkpath: false, rules: &rules, dry: false });
+        let args =
+            arguments(target, run, Mode { lane, deletion, mkpath: false, rules: &rules, dry: false, itemize: false });
         args.join(OsStr::new(" ")).into_string().unwrap()
     }
 
@@ -359,7 +367,14 @@ mod tests {
     #[test]
     fn a_dry_run_is_never_quiet() {
         let target = target(Destination::Local("/b".into()), &["-aqz", "--quiet", "-q", "-qeq", "-a"]);
-        let mode = Mode { lane: Lane::Small, deletion: Deletion::ByName, mkpath: false, rules: &[], dry: true };
+        let mode = Mode {
+            lane: Lane::Small,
+            deletion: Deletion::ByName,
+            mkpath: false,
+            rules: &[],
+            dry: true,
+            itemize: false,
+        };
         let args = arguments(&target, &run(RunKind::Flat, Origin::Write, &[]), mode);
         assert_eq!(args[..3], ["-az", "-eq", "-a"]);
         assert!(

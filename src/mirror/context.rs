@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::UNIX_EPOCH;
 
+use super::changed::Observer;
 use super::outcome::Prefixes;
 use super::plan::{Deletion, Limits};
 use super::program::Program;
@@ -106,6 +107,8 @@ pub struct TargetContext {
     pub limits: Limits,
     pub capabilities: Capabilities,
     pub(super) prefixes: Prefixes,
+    /// Is told what the runs change on the target, if anybody wants to know.
+    pub observer: Option<Arc<dyn Observer>>,
     /// rsync, except in tests.
     pub(super) program: Program,
 }
@@ -130,6 +133,7 @@ impl TargetContext {
             limits,
             capabilities: Capabilities::default(),
             prefixes,
+            observer: None,
             program: Program { path: RSYNC.into(), owner: owner.as_os_str().to_owned() },
         }
     }

@@ -7,17 +7,18 @@
 use std::collections::BTreeSet;
 use std::io;
 
+use super::changed::{CHANGED_BYTES_MAX, Changed, changes};
 use super::command::{Mode, arguments, list, pasteable, probe_arguments};
 use super::context::TargetContext;
 use super::expand;
 use super::look::{Presence, Source};
 use super::outcome::{Outcome, Paths, classify};
-use super::plan::{Deletion, Plan, Run, RunKind, deletion_refused, plan};
+use super::plan::{Deletion, Entry, Plan, Run, RunKind, deletion_refused, plan};
 use super::run::{End, Ended, RSYNC, run};
 use super::says::difference;
 use super::stop::StopSignal;
 use super::trouble::{Fallback, trouble};
-use crate::model::{ClaimedJob, JobError, Lane, RelPath, Scope, TargetTrouble, TroubleClass, Verdict};
+use crate::model::{ClaimedJob, JobError, Lane, Origin, RelPath, Scope, TargetTrouble, TroubleClass, Verdict};
 
 /// A batch starts at most so many rsyncs; what is undecided then is released. Halving a batch of 1,000 down to one
 /// guilty path takes about 20.
@@ -53,6 +54,10 @@ pub struct BatchReport {
     pub found: Vec<(RelPath, JobError)>,
     /// Command lines of runs that failed, for the log; at most `COMMANDS_FAILED_MAX`.
     pub commands_failed: Vec<FailedCommand>,
+    /// What the runs have changed on the target, if there is an observer.
+    pub changed: Vec<Changed>,
+    /// More was changed than could be kept.
+    pub changed_cut: bool,
 }
 
 /// A run that did not end well.
@@ -88,10 +93,10 @@ pub fn probe(ctx: &TargetContext, stop: &StopSignal) -> Result<(), TargetTrouble
         mkpath: ctx.capabilities.makes_path(),
         rules: &[],
         dry: false,
+        itemize: false,
     };
     let args = probe_arguments(&ctx.target, mode);
-    let nothing =
-        Run { kind: RunKind::Flat, origin: crate::model::Origin::Scan, entries: Vec::new(), skip: Vec::new() };
+    let nothing = Run { kind: RunKind::Flat, origin: Origin::Scan, entries: Vec::new(), skip: Vec::new() };
     let ended = run(&ctx.program, &ctx.root, &args, b"", 0, stop).map_err(|error| cannot_start(&error))?;
     match classify(&ended, &nothing, &ctx.prefixes) {
         Outcome::Target(found) | Outcome::Split(found) | Outcome::NoRoom { trouble: found, .. } => {
@@ -100,6 +105,32 @@ pub fn probe(ctx: &TargetContext, stop: &StopSignal) -> Result<(), TargetTrouble
         // It answers; what it lacks or fails at is for a batch to find out.
         Outcome::Done | Outcome::Paths(_) | Outcome::Fallback(_) | Outcome::Void => Ok(()),
     }
+}
+
+/// The command line that makes one path equal, to be pasted into a shell. `None` if the user's filter is one that rsync
+/// cannot be told.
+pub fn command_line(ctx: &TargetContext, path: &RelPath, scope: Scope) -> Option<String> {
+    let (kind, origin) = match scope {
+        Scope::Entry if path.is_root() => (RunKind::RootOnly, Origin::Scan),
+        Scope::Entry => (RunKind::Flat, Origin::Write),
+        Scope::Children => (RunKind::Level, Origin::Scan),
+        Scope::Subtree => (RunKind::Tree, Origin::Scan),
+    };
+    if scope > Scope::Entry && ctx.filter.has_expressions() {
+        return None;
+    }
+    let entry = Entry { path: path.clone(), presence: Presence::Other, orphan: false, jobs: Vec::new() };
+    let run = Run { kind, origin, entries: vec![entry], skip: Vec::new() };
+    let rules = ctx.filter.rsync_rules();
+    let mode = Mode {
+        lane: Lane::Small,
+        deletion: ctx.capabilities.deletion(ctx.target.options.delete),
+        mkpath: ctx.capabilities.makes_path(),
+        rules: &rules,
+        dry: false,
+        itemize: false,
+    };
+    Some(pasteable(&ctx.root, &arguments(&ctx.target, &run, mode), &run))
 }
 
 /// Whether a batch goes on after a run.
@@ -167,6 +198,7 @@ impl Batch<'_> {
             }
             let Some((ended, command)) = self.start(&run, false) else { return Flow::Halt };
             let outcome = classify(&ended, &run, &self.ctx.prefixes);
+            self.note_changed(&run, &ended, &outcome);
             let flow = match outcome {
                 Outcome::Done => {
                     self.settle_rest(&run, &Paths::default());
@@ -331,9 +363,14 @@ impl Batch<'_> {
             // the expressions decide.
             rules: if dry && self.ctx.filter.has_expressions() { &[] } else { &self.rules },
             dry,
+            itemize: self.ctx.observer.is_some(),
         };
         let args = arguments(&self.ctx.target, planned, mode);
-        let stdout_bytes_max = if dry { DRY_OUTPUT_BYTES_MAX } else { 0 };
+        let stdout_bytes_max = match (dry, &self.ctx.observer) {
+            (true, _) => DRY_OUTPUT_BYTES_MAX,
+            (false, Some(_)) => CHANGED_BYTES_MAX,
+            (false, None) => 0,
+        };
         self.report.runs += 1;
         match run(&self.ctx.program, &self.ctx.root, &args, &list(planned), stdout_bytes_max, self.stop) {
             Ok(ended) => Some((ended, pasteable(&self.ctx.root, &args, planned))),
@@ -344,6 +381,24 @@ impl Batch<'_> {
                 None
             }
         }
+    }
+
+    /// Keeps what a run says it changed, but for what failed. Of a run that broke off all is kept: what has arrived is
+    /// not sent again, and would never be told of.
+    fn note_changed(&mut self, run: &Run, ended: &Ended, outcome: &Outcome) {
+        if self.ctx.observer.is_none() {
+            return;
+        }
+        let failed = |path: &RelPath| match outcome {
+            Outcome::Paths(paths) => {
+                paths.found.contains_key(path)
+                    || paths.failed.keys().any(|&at| run.entries.get(at).is_some_and(|entry| entry.path == *path))
+            }
+            _ => false,
+        };
+        let output = ended.stdout.bytes();
+        self.report.changed.extend(changes(&output, run.origin).filter(|changed| !failed(&changed.path)));
+        self.report.changed_cut |= ended.stdout.is_cut();
     }
 
     fn may_run(&mut self) -> bool {
