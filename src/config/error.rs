@@ -123,6 +123,11 @@ pub enum Fault {
     NoPluginSection { name: &'static str },
     #[error("plugin {plugin}: <{element}> has no usable {attribute}")]
     PluginIncomplete { plugin: &'static str, element: &'static str, attribute: &'static str },
+    #[error("plugin refreshCDN: match cannot be used: {reason}")]
+    PluginMatch { reason: FilterError },
+    // Without the URL, which may hold a password.
+    #[error("plugin http: url is no http:// address")]
+    PluginUrl,
 }
 
 impl Fault {
@@ -160,7 +165,9 @@ impl Fault {
             | Self::Value { .. }
             | Self::UnknownPlugin { .. }
             | Self::NoPluginSection { .. }
-            | Self::PluginIncomplete { .. } => false,
+            | Self::PluginIncomplete { .. }
+            | Self::PluginMatch { .. }
+            | Self::PluginUrl => false,
         }
     }
 
@@ -201,6 +208,8 @@ impl Fault {
             Self::Value { .. } => return None,
             Self::UnknownPlugin { .. } => "one of command, socket, refreshCDN, http".into(),
             Self::NoPluginSection { name } => format!("add <plugin name=\"{name}\"> to <head>"),
+            Self::PluginMatch { .. } => "write it without look-around and back-references".into(),
+            Self::PluginUrl => "write http://host:port/path; https is not supported".into(),
             Self::PluginIncomplete { element, attribute, .. } => format!("<{element} {attribute}=\"...\"/>"),
         })
     }
