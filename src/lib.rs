@@ -23,6 +23,7 @@ pub mod daemon;
 pub mod filter;
 pub mod mirror;
 pub mod model;
+pub mod plugin;
 pub mod queue;
 pub mod schedule;
 pub mod store;

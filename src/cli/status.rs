@@ -9,7 +9,7 @@ use super::exit::CliError;
 use super::output::{Form, Rows, age, json_line, plain, size, stdout};
 use super::source::Source;
 use super::state_dir::WhichDaemon;
-use crate::control::{RootState, Status, StoreState, TargetStatus, word};
+use crate::control::{PluginStatus, RootState, Status, StoreState, TargetStatus, word};
 
 /// Show what is pending, since when, and why
 #[derive(Debug, Args)]
@@ -86,6 +86,14 @@ fn write_page(out: &mut impl Write, status: &Status) -> io::Result<()> {
     for target in &status.targets {
         write_trouble(out, target)?;
     }
+    for plugin in &status.plugins {
+        let PluginStatus { name, waiting, delivered, failed, dropped, reason } = plugin;
+        write!(out, "\nplugin {}: {delivered} delivered, {waiting} waiting, {failed} failed, ", plain(name))?;
+        writeln!(out, "{dropped} dropped")?;
+        if let Some(reason) = reason {
+            writeln!(out, "  {}", plain(reason))?;
+        }
+    }
     Ok(())
 }
 
@@ -154,6 +162,7 @@ pub(super) mod tests {
             targets: vec![target, bad],
             store: StoreStatus { state: StoreState::Ok, bytes: 2_048, error: None },
             watches: WatchStatus { used: 3, unwatched: 0, limit: 8_192, overflows: 0 },
+            plugins: Vec::new(),
         }
     }
 

@@ -15,8 +15,8 @@ pub use client::{Client, ClientError};
 pub use inspect::{Inspect, JobFilter, ListPage, each_job};
 pub use server::{ControlError, ControlServer};
 pub use types::{
-    DaemonState, JobRow, RootState, RootStatus, Status, StoreState, StoreStatus, TargetState, TargetStatus,
-    WatchStatus, seconds, word,
+    DaemonState, JobRow, PluginStatus, RootState, RootStatus, Status, StoreState, StoreStatus, TargetState,
+    TargetStatus, WatchStatus, seconds, word,
 };
 
 use std::path::{Path, PathBuf};

@@ -31,6 +31,7 @@ impl Inspect for Fake {
             targets: Vec::new(),
             store: StoreStatus { state: StoreState::Ok, bytes: 0, error: None },
             watches: WatchStatus::default(),
+            plugins: Vec::new(),
         }
     }
 

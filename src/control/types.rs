@@ -28,6 +28,9 @@ pub struct Status {
     pub targets: Vec<TargetStatus>,
     pub store: StoreStatus,
     pub watches: WatchStatus,
+    /// Those that are switched on.
+    #[serde(default)]
+    pub plugins: Vec<PluginStatus>,
 }
 
 /// What the daemon as a whole is doing.
@@ -144,6 +147,21 @@ pub struct WatchStatus {
     pub limit: u64,
     /// How often the kernel's event queue was full since the start.
     pub overflows: u64,
+}
+
+/// What a plugin was told, in numbers since the start.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluginStatus {
+    pub name: String,
+    /// Notices that are not delivered yet.
+    pub waiting: u64,
+    pub delivered: u64,
+    /// Refused, or given up.
+    pub failed: u64,
+    /// Not even tried: too many were waiting.
+    pub dropped: u64,
+    /// Why nothing can be delivered at present.
+    pub reason: Option<String>,
 }
 
 /// One job as `list` shows it.

@@ -83,6 +83,7 @@ impl Inspect for Offline {
             targets,
             store: store_status(self.queue.store_health()),
             watches: WatchStatus::default(),
+            plugins: Vec::new(),
         }
     }
 

@@ -5,7 +5,7 @@
 //! watched anew and compared in full. What happened meanwhile to the watcher itself is told by its notices.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use log::{error, info, warn};
@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use crate::filter::Filter;
 use crate::mirror::RootIdentity;
 use crate::model::{Change, Origin, RelPath, Root, Scope, TargetId};
+use crate::plugin::Follower;
 use crate::queue::Queue;
 use crate::watch::{Notice, Sink, WatchError, WatchSettings, WatchStats, Watcher};
 
@@ -40,6 +41,8 @@ pub struct RootRuntime {
     quiet_period: Duration,
     hot_interval: Duration,
     queue: Arc<Queue>,
+    /// Told of every change, with `-m`.
+    follower: OnceLock<Arc<Follower>>,
     state: Mutex<State>,
 }
 
@@ -62,11 +65,26 @@ impl RootRuntime {
         queue: Arc<Queue>,
     ) -> Self {
         let (quiet_period, hot_interval) = settle;
-        Self { config, targets, filter, identity, quiet_period, hot_interval, queue, state: Mutex::default() }
+        Self {
+            config,
+            targets,
+            filter,
+            identity,
+            quiet_period,
+            hot_interval,
+            queue,
+            follower: OnceLock::new(),
+            state: Mutex::default(),
+        }
     }
 
     pub fn path(&self) -> &Path {
         &self.config.path
+    }
+
+    /// Has every change told to plugins from now on.
+    pub fn follow(&self, follower: Arc<Follower>) {
+        let _ = self.follower.set(follower);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -188,6 +206,9 @@ struct RootSink {
 
 impl Sink for RootSink {
     fn changes(&self, changes: Vec<Change>) {
+        if let Some(follower) = self.root.follower.get() {
+            follower.changes(self.root.path(), &changes);
+        }
         self.root.queue.enqueue(&self.root.targets, &changes);
     }
 

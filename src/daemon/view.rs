@@ -12,6 +12,7 @@ use crate::mirror::Executor;
 use crate::model::{TargetId, TargetTrouble, Timestamp, TroubleClass};
 use crate::queue::{Queue, StoreHealth, TargetStats};
 
+use super::plugins::Plugins;
 use super::root::RootRuntime;
 use super::sysctl;
 
@@ -32,6 +33,7 @@ pub struct View {
     pub targets: Vec<NamedTarget>,
     pub configs: Vec<String>,
     pub started_at: Timestamp,
+    pub plugins: Arc<Plugins>,
     pub phase: Phase,
 }
 
@@ -99,6 +101,7 @@ impl Inspect for View {
             targets: self.targets.iter().filter_map(|target| self.target_status(target)).collect(),
             store: store_status(self.queue.store_health()),
             watches: self.watches(),
+            plugins: self.plugins.status(),
         }
     }
 

@@ -30,6 +30,7 @@ mod input;
 mod metadata;
 mod names;
 mod ordinary_user;
+mod plugins;
 mod rsync_runs;
 mod swaps;
 mod trouble;

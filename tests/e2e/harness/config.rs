@@ -33,6 +33,12 @@ pub struct Conf {
     pub fail_log: PathBuf,
     /// Upper bound on how long a failing job waits, in minutes.
     pub fail_log_minutes: u32,
+    pub debug: bool,
+    pub xfs: bool,
+    /// The plugin in use, if any.
+    pub plugin: Option<String>,
+    /// The plugins' sections, as they stand in the file.
+    pub plugin_sections: String,
 }
 
 impl Conf {
@@ -56,6 +62,10 @@ impl Conf {
             modify: false,
             fail_log: dir.join("rsync_fail_log.sh"),
             fail_log_minutes: 60,
+            debug: false,
+            xfs: false,
+            plugin: None,
+            plugin_sections: String::new(),
         }
     }
 
@@ -77,8 +87,8 @@ impl Conf {
         let mut xml = String::new();
         let mut line = |text: String| writeln!(xml, "{text}").expect("writing to a string");
         line("<?xml version=\"1.0\" encoding=\"ISO-8859-1\"?>\n<head version=\"2.5\">".to_owned());
-        line("  <host hostip=\"localhost\" port=\"8008\"></host>\n  <debug start=\"false\"/>".to_owned());
-        line("  <fileSystem xfs=\"false\"/>".to_owned());
+        line(format!("  <host hostip=\"localhost\" port=\"8008\"></host>\n  <debug start=\"{}\"/>", self.debug));
+        line(format!("  <fileSystem xfs=\"{}\"/>", self.xfs));
         line(format!("  <filter start=\"{}\">", !self.excludes.is_empty()));
         for expression in &self.excludes {
             line(format!("    <exclude expression=\"{}\"></exclude>", escaped(expression)));
@@ -118,7 +128,9 @@ impl Conf {
         line(format!("    <failLog path=\"{fail_log}\" timeToExecute=\"{}\"/>", self.fail_log_minutes));
         line("    <crontab start=\"false\" schedule=\"600\">\n      <crontabfilter start=\"false\">".to_owned());
         line("        <exclude expression=\"*.php\"></exclude>\n      </crontabfilter>\n    </crontab>".to_owned());
-        line("    <plugin start=\"false\" name=\"command\"/>\n  </sersync>\n</head>".to_owned());
+        let (start, name) = (self.plugin.is_some(), self.plugin.as_deref().unwrap_or("command"));
+        line(format!("    <plugin start=\"{start}\" name=\"{name}\"/>\n  </sersync>"));
+        line(format!("{}\n</head>", self.plugin_sections));
         xml
     }
 }
