@@ -223,6 +223,31 @@ impl JobRow {
     }
 }
 
+/// A job that is to be queued: a path that may differ on a target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewJob {
+    /// The directory, as `status` shows it.
+    pub root: String,
+    /// The target's name, as `status` shows it.
+    pub target: String,
+    pub path_b64: String,
+    /// All below the path, whatever it is.
+    #[serde(default)]
+    pub subtree: bool,
+}
+
+impl NewJob {
+    pub fn new(root: &Path, target: &str, path: &RelPath, subtree: bool) -> Self {
+        let (root, target) = (root.display().to_string(), target.to_owned());
+        Self { root, target, path_b64: STANDARD.encode(path.as_bytes()), subtree }
+    }
+
+    /// The path, if it is one.
+    pub fn path(&self) -> Option<RelPath> {
+        RelPath::new(&STANDARD.decode(&self.path_b64).ok()?).ok()
+    }
+}
+
 /// A duration as the answers have it: seconds, to the millisecond.
 pub fn seconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1000.0).round() / 1000.0

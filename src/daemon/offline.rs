@@ -10,13 +10,13 @@ use anyhow::Context;
 
 use crate::clock::{Clock, SystemClock};
 use crate::control::{
-    DaemonState, Inspect, JobRow, ListPage, RootState, RootStatus, Status, TargetState, TargetStatus, WatchStatus,
-    seconds,
+    AddError, DaemonState, Inspect, JobRow, ListPage, NewJob, RootState, RootStatus, Status, TargetState, TargetStatus,
+    WatchStatus, seconds,
 };
 use crate::queue::Queue;
 use crate::store::sled::SledStore;
 
-use super::view::{NamedTarget, list, store_status};
+use super::view::{NamedTarget, add, list, store_status};
 
 struct Offline {
     queue: Queue,
@@ -89,5 +89,9 @@ impl Inspect for Offline {
 
     fn list(&self, page: &ListPage) -> Vec<JobRow> {
         list(&self.queue, &self.targets, page)
+    }
+
+    fn add(&self, jobs: &[NewJob]) -> Result<Vec<Option<String>>, AddError> {
+        add(&self.queue, &self.targets, jobs)
     }
 }

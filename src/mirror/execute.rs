@@ -372,6 +372,7 @@ impl Batch<'_> {
             (false, None) => 0,
         };
         self.report.runs += 1;
+        log::debug!(target: "syncq::rsync", "execute command: {}", pasteable(&self.ctx.root, &args, planned));
         match run(&self.ctx.program, &self.ctx.root, &args, &list(planned), stdout_bytes_max, self.stop) {
             Ok(ended) => Some((ended, pasteable(&self.ctx.root, &args, planned))),
             Err(error) => {

@@ -24,6 +24,7 @@ mod churn;
 mod config_forms;
 mod crash;
 mod events;
+mod fail_log;
 mod filters;
 mod harness_check;
 mod input;
