@@ -16,6 +16,7 @@ use super::remote::{self, Access};
 use super::xml::Element;
 use super::{Config, extension, plugin, schema, value};
 
+const LOCAL_PATH: &str = "localpath";
 const MINUTE: Duration = Duration::from_secs(60);
 const SCHEDULE_MINUTES: u32 = 600;
 const FAIL_LOG_MINUTES: u32 = 60;
@@ -186,7 +187,7 @@ fn roots(
     let mut roots: Vec<Root> = Vec::new();
     let mut spelled = Vec::new();
     let mut known: HashMap<PathBuf, (usize, HashSet<Destination>)> = HashMap::new();
-    for localpath in sersync.children("localpath") {
+    for localpath in sersync.children(LOCAL_PATH) {
         let watch = value::attribute(localpath, "watch", notes).filter(|watch| !watch.is_empty());
         let watch = watch.ok_or_else(|| Fault::NoWatch.at(localpath.offset))?;
         if !watch.bytes.starts_with(b"/") {
@@ -207,5 +208,12 @@ fn roots(
         roots.push(Root { path, targets, ..template.clone() });
         spelled.push(watch.to_path());
     }
-    if roots.is_empty() { Err(Fault::NoLocalPath.at(sersync.offset)) } else { Ok((roots, spelled)) }
+    if roots.is_empty() {
+        let meant = |child: &&Element| schema::closest(&notes.show(&child.name), [LOCAL_PATH].into_iter()).is_some();
+        return Err(match sersync.children.iter().find(meant) {
+            Some(child) => Fault::NotLocalPath { given: notes.show(&child.name) }.at(child.offset),
+            None => Fault::NoLocalPath.at(sersync.offset),
+        });
+    }
+    Ok((roots, spelled))
 }

@@ -91,6 +91,8 @@ pub enum Fault {
     // Well-formed, but of no use.
     #[error("nothing to watch: no <localpath>")]
     NoLocalPath,
+    #[error("nothing to watch: <{given}> is no <localpath>")]
+    NotLocalPath { given: String },
     #[error("<localpath> has no watch directory")]
     NoWatch,
     #[error("watch {given} is not an absolute path")]
@@ -150,6 +152,7 @@ impl Fault {
             | Self::TooDeep { .. }
             | Self::TooManyAttributes { .. } => true,
             Self::NoLocalPath
+            | Self::NotLocalPath { .. }
             | Self::NoWatch
             | Self::RelativeWatch { .. }
             | Self::NoRemote
@@ -186,6 +189,7 @@ impl Fault {
             Self::Attribute { .. } => "write name=\"value\"; a quote may be missing".into(),
             Self::CommentNotClosed => "end the comment with -->".into(),
             Self::Markup { .. } | Self::TooDeep { .. } | Self::TooManyAttributes { .. } => return None,
+            Self::NotLocalPath { .. } => "did you mean localpath?".into(),
             Self::NoLocalPath | Self::NoWatch => "<sersync><localpath watch=\"/data/www\">...</localpath>".into(),
             Self::RelativeWatch { given } => format!("begin with a slash: /{given}"),
             Self::NoRemote | Self::RemoteIncomplete { .. } => {

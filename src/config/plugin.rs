@@ -324,3 +324,38 @@ fn words(value: Value<'_>, attribute: &'static str) -> Result<Vec<OsString>, Pro
         .map_err(|open| Fault::Unbalanced { attribute, quote: open.quote }.at(value.offset_of(open.offset)))?;
     Ok(words.into_iter().map(|word| OsString::from_vec(word.text)).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_taken_apart() {
+        let secret = |text: &str| Secret(text.to_owned());
+        for (text, host, port, credentials, target) in [
+            ("http://h", "h", 80, None, "/"),
+            ("HTTP://h:8080/a/b?c=d#e", "h", 8080, None, "/a/b?c=d"),
+            ("http://u:p%40w@h/", "h", 80, Some("u:p@w"), "/"),
+            ("http://u@[::1]:81/x", "::1", 81, Some("u"), "/x"),
+            ("http://[::1]?q", "::1", 80, None, "/?q"),
+        ] {
+            let expected =
+                HttpUrl { host: host.to_owned(), port, credentials: credentials.map(secret), target: secret(target) };
+            assert_eq!(HttpUrl::parse(text), Some(expected), "{text}");
+        }
+        for text in [
+            "",
+            "h",
+            "https://h/",
+            "http://",
+            "http:///x",
+            "http://h:0/",
+            "http://h:x/",
+            "http://h/a b",
+            "http://h/\r\nX: y",
+            "http://é/",
+        ] {
+            assert_eq!(HttpUrl::parse(text), None, "{text}");
+        }
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! Theory of operation. An [`Announcer`] decides when a path is told of: as soon as every target has it that can have
 //! it. Without targets (`-m`) a [`Follower`] does, from the watcher's changes. Both hand a [`Notice`] to an [`Engine`],
-//! one per configuration file, which keeps it in a bounded line, lets some threads deliver it through a [`Speaker`], and
+//! one per configuration file, which keeps it in a bounded line, lets some threads deliver it through a `Speaker`, and
 //! tries again when the other side cannot be reached.
 //!
 //! Notices are kept in memory. While syncq runs each is delivered at least once; a notice of a path whose last one has

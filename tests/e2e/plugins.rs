@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use crate::harness::world::soon;
-use crate::harness::{Daemon, Rsyncd, World, is_root, make_dir, secs, skipped, wait_for, wait_until, write};
+use crate::harness::{Conf, Daemon, Rsyncd, World, is_root, make_dir, secs, skipped, wait_for, wait_until, write};
 
 /// A command plugin that appends what it is told to a file, NUL-separated: operation, kind, path, told path.
 struct Recorder {
@@ -80,8 +80,19 @@ fn plugin_status(world: &World) -> serde_json::Value {
 
 #[test]
 fn a_command_is_told_of_each_file_that_changed_and_of_nothing_else() {
+    told_of_each_file(&[]);
+}
+
+/// With expressions, whole directories go another way to rsync.
+#[test]
+fn with_a_filter_a_command_is_told_of_what_is_mirrored() {
+    told_of_each_file(&["(.*)\\.left-out"]);
+}
+
+fn told_of_each_file(excludes: &[&str]) {
     let mut world = World::new();
     let recorder = Recorder::install(&mut world, "");
+    world.conf.excludes = excludes.iter().map(|&exclude| exclude.to_owned()).collect();
     for name in ["old/f", "old/deep/g", "kept", "quiet/h"] {
         put(world.src.join(name), "before");
     }
@@ -109,7 +120,7 @@ fn a_command_is_told_of_each_file_that_changed_and_of_nothing_else() {
     recorder.wait_told(&expected);
     // Neither quiet nor the root: only their times changed.
     assert_eq!(recorder.lines(), expected.into_iter().map(str::to_owned).collect());
-    // Each of both targets was waited for; the same path was not told of for each.
+    // Both targets were waited for; the same path was not told of for each.
     let kept = recorder.told().iter().filter(|told| told[2] == b"kept").count();
     assert_eq!(kept, 1, "{:?}", recorder.lines());
     recorder.forget();
@@ -117,8 +128,13 @@ fn a_command_is_told_of_each_file_that_changed_and_of_nothing_else() {
     let outside = world.side("outside");
     put(outside.join("in/a"), "a");
     put(outside.join("in/b/c"), "c");
+    if !excludes.is_empty() {
+        put(outside.join("in/b/x.left-out"), "x");
+    }
     fs::rename(outside.join("in"), world.src.join("in")).expect("cannot rename");
-    recorder.wait_told(&["update directory in", "update file in/a", "update directory in/b", "update file in/b/c"]);
+    let expected = ["update directory in", "update file in/a", "update directory in/b", "update file in/b/c"];
+    recorder.wait_told(&expected);
+    assert_eq!(recorder.lines(), expected.into_iter().map(str::to_owned).collect());
     assert_eq!(plugin_status(&world)["dropped"], 0);
     world.stop();
 }
@@ -288,6 +304,45 @@ fn a_plugins_watch_says_what_it_is_told_of_and_takes_nothing_over() {
         log.contains("plugin socket is told of nothing: its watch /opt/tongbu lies in no mirrored directory"),
         "{log}"
     );
+}
+
+/// Two configurations in one process: each has its own plugin, which is told of its own directory only, and both share
+/// the list of failures that both name.
+#[test]
+fn two_configurations_in_one_process_have_a_plugin_each() {
+    let mut world = World::new();
+    let (second, target) = (world.side("second"), world.side("m3"));
+    world.rsyncd.module("m3", &target);
+    let ((port, got), (other_port, other_got)) = (listener(Duration::ZERO), listener(Duration::ZERO));
+    let src = world.src.clone();
+    use_socket(&mut world, &src, port);
+    let mut other = Conf::new(world.base(), "other.xml", world.rsyncd.port);
+    other.root(&second, &[("127.0.0.1", "m3")]);
+    other.fail_log.clone_from(&world.conf.fail_log);
+    other.plugin = Some("socket".to_owned());
+    other.plugin_sections = format!(
+        "<plugin name=\"socket\"><localpath><deshost ip=\"127.0.0.1\" port=\"{other_port}\"/></localpath></plugin>"
+    );
+    let other = other.save();
+    world.start_daemon(&["-o", other.to_str().expect("a UTF-8 path")]);
+    let list = world.conf.fail_log.clone();
+    wait_for(soon(), "the list", || {
+        let text = fs::read_to_string(&list).map_err(|e| e.to_string())?;
+        let all =
+            ["::m1: nothing can be sent", "::m2: nothing", "::m3: nothing"].iter().all(|part| text.contains(part));
+        if all { Ok(()) } else { Err(text) }
+    });
+    world.rsyncd.start();
+    world.converges(soon());
+    world.equal_within(&second, &[&target], soon());
+    write(src.join("a"), "content");
+    write(second.join("b"), "content");
+    assert_eq!(got.recv_timeout(secs(60)).expect("a notice"), src.join("a").as_os_str().as_bytes());
+    assert_eq!(other_got.recv_timeout(secs(60)).expect("a notice"), second.join("b").as_os_str().as_bytes());
+    world.converges(soon());
+    world.equal_within(&second, &[&target], soon());
+    assert!(got.try_recv().is_err() && other_got.try_recv().is_err());
+    world.stop();
 }
 
 /// A listener that is down loses nothing, and the log says so once.
