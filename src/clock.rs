@@ -1,10 +1,11 @@
 //! The only place that reads a clock. Everything else takes time as a parameter or asks a [`Clock`], so that tests
 //! decide what time it is.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use crate::model::Timestamp;
+use crate::model::{BootId, Moment, Timestamp};
 
 /// Tells the time.
 pub trait Clock: Send + Sync + std::fmt::Debug {
@@ -46,4 +47,22 @@ impl Clock for SimulatedClock {
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the monotonic clock")]
 pub fn monotonic() -> std::time::Instant {
     std::time::Instant::now()
+}
+
+/// The present by both clocks. The boot's name is unknown where `/proc` is missing: then each moment is of a boot of its own.
+pub fn moment() -> Moment {
+    let uptime = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let seconds = u64::try_from(uptime.tv_sec).unwrap_or(0);
+    let uptime_ms = seconds * 1_000 + u64::try_from(uptime.tv_nsec).unwrap_or(0) / 1_000_000;
+    Moment { wall: SystemClock.now(), boot: *boot(), uptime_ms }
+}
+
+/// This run of the kernel.
+fn boot() -> &'static BootId {
+    static BOOT: OnceLock<BootId> = OnceLock::new();
+    BOOT.get_or_init(|| {
+        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+        BootId(u128::from_str_radix(&digits, 16).unwrap_or_else(|_| fastrand::u128(..)).to_be_bytes())
+    })
 }

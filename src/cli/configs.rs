@@ -116,7 +116,11 @@ fn check_watch(file: &Path, watch: &Path) -> Result<(), CliError> {
         CliError::config(error).hint(format!("create it, or correct <localpath watch=\"…\"> in {}", file.display()))
     };
     let shown = watch.display();
-    let found = std::fs::metadata(watch).with_context(|| format!("cannot watch {shown}")).map_err(refuse)?;
+    let found = match std::fs::metadata(watch) {
+        // Whether it was ever there, only the daemon's store knows.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        found => found.with_context(|| format!("cannot watch {shown}")).map_err(refuse)?,
+    };
     if !found.is_dir() {
         return Err(refuse(anyhow::anyhow!("cannot watch {shown}: it is no directory")));
     }

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::control::ClientError;
+use crate::daemon::UnknownRoot;
 use crate::mirror::NoRsync;
 use crate::store::StoreError;
 
@@ -75,6 +76,9 @@ impl From<anyhow::Error> for CliError {
             ),
             Some(StoreError::Directory { .. }) => {
                 (Exit::Failed, Some("choose a directory that you may write: --state-dir DIR".to_owned()))
+            }
+            _ if error.is::<UnknownRoot>() => {
+                (Exit::Config, Some("create it, or correct <localpath watch=\"…\"> in the configuration".to_owned()))
             }
             _ => (Exit::Failed, error.downcast_ref::<NoRsync>().map(|missing| missing.hint().to_owned())),
         };

@@ -55,6 +55,9 @@ pub struct MirrorArgs {
     /// Mirror SRC even if it is another directory than the last time
     #[arg(long)]
     accept_root: bool,
+    /// Let the first comparison delete more than maxDelete allows
+    #[arg(long)]
+    accept_deletions: bool,
     /// Where jobs are kept [default: one per SRC]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
@@ -87,7 +90,10 @@ pub fn run(args: MirrorArgs) -> Result<ExitCode, CliError> {
     let ran = crate::daemon::run(Options {
         roots: roots.into_iter().map(|root| RootOptions { root, settings: Settings::default() }).collect(),
         threads,
+        // Whoever types it expects equal trees now, whatever somebody did to the other one.
+        reconcile: true,
         accept_root: args.accept_root,
+        accept_deletions: args.accept_deletions,
         state_dir,
         sources: Vec::new(),
         plugins: Vec::new(),

@@ -36,6 +36,9 @@ pub struct RunArgs {
     /// Mirror a watched directory that is another one than the last time
     #[arg(long)]
     accept_root: bool,
+    /// Let the first comparison delete more than maxDelete allows
+    #[arg(long)]
+    accept_deletions: bool,
     /// Where jobs are kept [default: one per configuration file]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
@@ -89,7 +92,9 @@ pub fn run(args: RunArgs, command_line: &[OsString]) -> Result<ExitCode, CliErro
     crate::daemon::run(Options {
         roots: loaded.roots,
         threads,
+        reconcile: args.reconcile,
         accept_root: args.accept_root,
+        accept_deletions: args.accept_deletions,
         state_dir,
         sources: files,
         plugins: loaded.plugins,

@@ -73,6 +73,9 @@ fn write_page(out: &mut impl Write, status: &Status) -> io::Result<()> {
         write!(out, ", event queue overflowed {} times", watches.overflows)?;
     }
     writeln!(out)?;
+    if let Some(hint) = &watches.hint {
+        writeln!(out, "hint: {}", plain(hint))?;
+    }
     write!(out, "store: {}, {}", word(status.store.state), size(status.store.bytes))?;
     if status.store.state != StoreState::Ok {
         write!(out, ": {}", status.store.error.as_deref().map(plain).unwrap_or_default())?;
@@ -161,7 +164,7 @@ pub(super) mod tests {
             }],
             targets: vec![target, bad],
             store: StoreStatus { state: StoreState::Ok, bytes: 2_048, error: None },
-            watches: WatchStatus { used: 3, unwatched: 0, limit: 8_192, overflows: 0 },
+            watches: WatchStatus { used: 3, limit: 8_192, ..WatchStatus::default() },
             plugins: Vec::new(),
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::filter::Filter;
 use crate::model::{Destination, EventSwitches, Root, Schedule, Settings};
-use crate::schedule;
+use crate::schedule::{self, ScheduleError};
 
 use super::diagnostic::Notes;
 use super::error::{Fault, Problem};
@@ -155,12 +155,19 @@ fn schedule(crontab: &Element, notes: &mut Notes<'_>) -> Result<Schedule, Proble
         return Ok(every(SCHEDULE_MINUTES));
     };
     let given = notes.show(value.bytes);
+    let timezone = value::attribute(crontab, "timezone", notes).filter(|zone| !zone.is_empty());
     if given.starts_with('@') || given.contains(char::is_whitespace) {
-        let schedule = Schedule::Cron(given);
+        let schedule = Schedule::Cron { expression: given, timezone: timezone.map(|zone| notes.show(zone.bytes)) };
         return match schedule::check(&schedule) {
             Ok(()) => Ok(schedule),
+            Err(reason @ ScheduleError::Timezone { .. }) => {
+                Err(Fault::Schedule { reason }.at(timezone.map_or(value.offset, |zone| zone.offset)))
+            }
             Err(reason) => Err(Fault::Schedule { reason }.at(value.offset)),
         };
+    }
+    if let Some(zone) = timezone {
+        notes.warn(zone.offset, "timezone has no meaning for a schedule in minutes, ignored");
     }
     if let Some(minutes) = value.number::<u32>().filter(|&minutes| minutes > 0) {
         return Ok(every(minutes));

@@ -206,6 +206,7 @@ impl Fault {
             }
             Self::NotAnOption { .. } => "join a value to its option: --exclude='*.log'; no redirections".into(),
             Self::UnusableOption { .. } => "leave it out".into(),
+            Self::Schedule { reason: ScheduleError::Timezone { .. } } => "write Europe/Berlin, or leave it out".into(),
             Self::Schedule { .. } => "write minutes (600), five cron fields (0 3 * * *), or @daily".into(),
             Self::Filter { .. } => "exclude whole directories instead of many single names".into(),
             Self::NoUnit { example, given, .. } => format!("add one, such as {given}{example}"),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::{Backoff, Settings};
+use crate::model::{Backoff, MaxDelete, Settings};
 
 use super::diagnostic::Notes;
 use super::error::{Fault, Problem};
@@ -36,6 +36,9 @@ pub(super) fn read(head: &Element, mut settings: Settings, notes: &mut Notes<'_>
         if let Some(value) = value::attribute(transfer, "quietPeriod", notes) {
             settings.quiet_period = duration("quietPeriod", value, notes)?;
         }
+    }
+    if let Some(value) = syncq.child("guard").and_then(|guard| value::attribute(guard, "maxDelete", notes)) {
+        settings.max_delete = max_delete(value, notes)?;
     }
     if let Some(hidden) = syncq.child("legacyHidden") {
         legacy_hidden = value::start(hidden, false, notes);
@@ -87,6 +90,18 @@ fn duration(attribute: &'static str, value: Value<'_>, notes: &Notes<'_>) -> Res
         .ok()
         .filter(|duration| *duration <= WAIT_MAX)
         .ok_or_else(|| wrong(attribute, value, "duration, such as 90s, 5m or 1h 30m", notes))
+}
+
+/// `50%`, a number of entries, or `off`.
+fn max_delete(value: Value<'_>, notes: &Notes<'_>) -> Result<MaxDelete, Problem> {
+    let given = notes.show(value.bytes);
+    let given = given.trim();
+    let limit = match given.strip_suffix('%') {
+        _ if given.eq_ignore_ascii_case("off") => Some(MaxDelete::Unlimited),
+        Some(percent) => percent.trim_end().parse().ok().filter(|percent| *percent <= 100).map(MaxDelete::Percent),
+        None => given.parse().ok().map(MaxDelete::Entries),
+    };
+    limit.ok_or_else(|| wrong("maxDelete", value, "share (50%), number of entries (20000), or off", notes))
 }
 
 /// `8MiB`, `500 kB`, as rsync and systemd have them: `K` and `KiB` are 1024, `kB` and `KB` 1000.

@@ -65,7 +65,7 @@ const HEAD: Spec = one(
                     ],
                 ),
                 one("failLog", &["path", "timeToExecute"], &[]),
-                one("crontab", &["start", "schedule"], &[one("crontabfilter", START, EXCLUDES)]),
+                one("crontab", &["start", "schedule", "timezone"], &[one("crontabfilter", START, EXCLUDES)]),
                 one("plugin", &["start", "name"], &[]),
             ],
         ),
@@ -93,6 +93,7 @@ const HEAD: Spec = one(
             &[
                 one("backoff", &["base", "factor", "cap", "maxAttempts"], &[]),
                 one("transfer", &["connections", "largeFile", "hotInterval", "quietPeriod"], &[]),
+                one("guard", &["maxDelete"], &[]),
                 one("legacyHidden", START, &[]),
             ],
         ),

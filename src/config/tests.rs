@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Backoff, Destination, Schedule};
+use crate::model::{Backoff, Destination, MaxDelete, Schedule};
 
 const STOCK: &str = include_str!("../../tests/fixtures/configs/stock.xml");
 

@@ -143,6 +143,8 @@ pub struct WatchStatus {
     pub used: u64,
     /// Directories that could not be watched and are polled.
     pub unwatched: u64,
+    /// What to do about directories without a watch.
+    pub hint: Option<String>,
     /// `fs.inotify.max_user_watches`.
     pub limit: u64,
     /// How often the kernel's event queue was full since the start.

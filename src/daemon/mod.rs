@@ -1,8 +1,9 @@
 //! Wires the parts and starts and stops them in the right order.
 //!
 //! Start: lock and open the store, load the queue, start the executor (pending jobs of the last run go out at once),
-//! answer the control socket, set the watches, then have every target compared. Stop: watchers first, so that no new
-//! work comes; then the executor, which gives running rsyncs a moment; then the plugins, likewise; then the queue, which writes down what is left;
+//! answer the control socket, set the watches and look for what changed meanwhile. Stop: watchers first, so that no new
+//! work comes; then the executor, which gives running rsyncs a moment; then the plugins, likewise; then the queue, which
+//! writes down what is left;
 //! the control socket last. Nothing is marked failed by a stop.
 //!
 //! This module holds no logic of mirroring: it only connects. It and the CLI are the only ones that know everybody.
@@ -19,7 +20,7 @@ mod sysctl;
 mod view;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,14 +35,14 @@ pub use plugins::{PluginOptions, PluginRoot};
 use detach::PidFile;
 use fail_log::FailLog;
 use plugins::Plugins;
-use root::RootRuntime;
+use root::{RootRuntime, StartOptions};
 use signals::{SignalThread, Stop};
 use view::{NamedTarget, Phase, View};
 
 use crate::clock::{Clock, SystemClock, monotonic};
 use crate::control::{ControlServer, DaemonState, Inspect};
 use crate::filter::Filter;
-use crate::mirror::{self, DispatchSettings, Executor, Limits, RootIdentity, TargetContext};
+use crate::mirror::{self, DispatchSettings, Executor, Guard, Limits, RootIdentity, TargetContext};
 use crate::model::{RelPath, Scope, TargetId};
 use crate::queue::Queue;
 use crate::schedule::Scheduler;
@@ -55,6 +56,14 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_POLL: Duration = Duration::from_millis(20);
 /// How long a stop waits for the store.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A directory to watch that is not there and never was as far as the store knows: rather misspelt than not mounted.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot watch {}", .path.display())]
+pub struct UnknownRoot {
+    pub path: PathBuf,
+    pub source: std::io::Error,
+}
 
 /// Runs the daemon until a signal stops it.
 pub fn run(options: Options) -> Result<()> {
@@ -115,6 +124,14 @@ impl Daemon {
         if let Err(failure) = sysctl::InotifySysctl::default().ensure(0) {
             warn!("cannot read the inotify limits: {failure}");
         }
+        let start = StartOptions {
+            // What is accepted happens now, and not at some later comparison.
+            reconcile: options.reconcile || options.accept_deletions,
+            // Here it is about an empty one only.
+            accept_root: options.accept_root || options.accept_deletions,
+            keeps_watermark: true,
+            store_is_whole: !opened.may_lack_jobs() && damaged == 0,
+        };
         let mut scheduler = Scheduler::default();
         let mut roots = Vec::new();
         let mut named = Vec::new();
@@ -123,16 +140,17 @@ impl Daemon {
         for (index, root_options) in options.roots.iter().enumerate() {
             let RootOptions { root, settings } = root_options;
             let filter = Arc::new(Filter::new(&root.excludes, root.legacy_hidden)?);
-            let seen = RootIdentity::of(&root.path)
-                .with_context(|| format!("cannot use the watched directory {}", root.path.display()))?;
-            let identity = match queue.root_mark(&root.path) {
-                // Another directory in its place is most likely a mount point whose disk is missing: better to wait.
-                Some(mark) if mark != seen.mark() && !options.accept_root => RootIdentity::remembered(mark),
-                _ => seen,
+            let identity = match (RootIdentity::of(&root.path), queue.root_mark(&root.path)) {
+                (Ok(seen), Some(mark)) if mark == seen.mark() => seen,
+                (Ok(seen), None) => seen,
+                (Ok(seen), Some(_)) if options.accept_root => {
+                    accepted.push((&root.path, seen.mark()));
+                    seen
+                }
+                // Missing, or another one in its place: most likely a disk that is not mounted. Better to wait.
+                (_, Some(mark)) => RootIdentity::remembered(mark),
+                (Err(source), None) => return Err(UnknownRoot { path: root.path.clone(), source }.into()),
             };
-            if options.accept_root {
-                accepted.push((&root.path, seen.mark()));
-            }
             let limits = Limits { large_file_bytes: settings.large_file_bytes, ..Limits::default() };
             let mut ids: Vec<TargetId> = Vec::new();
             for target in &root.targets {
@@ -145,17 +163,27 @@ impl Daemon {
                     target.clone(),
                     Arc::clone(&filter),
                     limits,
+                    Guard::new(settings.max_delete, options.accept_deletions, options.accept_root),
                     &owner,
                 );
                 contexts.insert(id, context);
             }
             if let Some(schedule) = &root.schedule {
-                scheduler.add(index, schedule, clock.now(), clock.now())?;
+                // A run that was missed while no daemon ran is made up for.
+                let last = queue.root_record(&root.path).and_then(|record| record.scheduled_run);
+                if last.is_none() {
+                    queue.set_scheduled_run(&root.path, clock.now());
+                }
+                scheduler.add(index, schedule, last.unwrap_or(clock.now()), clock.now())?;
             }
             let settle = (settings.quiet_period, settings.hot_interval);
-            roots.push(Arc::new(RootRuntime::new(root.clone(), ids, filter, identity, settle, Arc::clone(&queue))));
+            let queue = Arc::clone(&queue);
+            let sharing = options.roots.iter().filter(|other| other.root.path == root.path).count();
+            let start = StartOptions { keeps_watermark: sharing == 1, ..start };
+            roots.push(Arc::new(RootRuntime::new(root.clone(), ids, filter, identity, start, settle, queue)));
         }
         for (path, mark) in accepted {
+            queue.forget_watermark(path);
             queue.set_root_mark(path, mark);
         }
         log_forgotten_targets(&queue, &named);
@@ -219,13 +247,14 @@ impl Daemon {
         }
         while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
             for root in &self.roots {
-                root.check();
+                root.tend();
             }
             self.plugins.tick();
             for index in self.scheduler.due(self.clock.now()) {
                 if let Some(root) = self.roots.get(index) {
                     info!("{}: scheduled comparison of the whole tree", root.path().display());
                     root.reconcile();
+                    self.queue.set_scheduled_run(root.path(), self.clock.now());
                 }
             }
         }
@@ -240,7 +269,7 @@ impl Daemon {
             std::thread::Builder::new()
                 .name("walk".into())
                 .spawn(move || {
-                    let result = root.watch().map_err(anyhow::Error::from);
+                    let result = root.start().map_err(anyhow::Error::from);
                     // Nobody listens any more after a stop.
                     let _ = done.send(result);
                 })

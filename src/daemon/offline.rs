@@ -14,6 +14,7 @@ use crate::control::{
     WatchStatus, seconds,
 };
 use crate::queue::Queue;
+use crate::store::TargetRecord;
 use crate::store::sled::SledStore;
 
 use super::view::{NamedTarget, add, list, store_status};
@@ -28,15 +29,16 @@ pub fn inspect(state_dir: &Path) -> anyhow::Result<Box<dyn Inspect>> {
     let store = SledStore::open_existing(state_dir)?;
     let (queue, _) = Queue::open(Box::new(store), Arc::new(SystemClock))
         .with_context(|| format!("cannot read the store in {}", state_dir.display()))?;
-    let targets = queue
-        .known_targets()
-        .into_iter()
-        .map(|record| NamedTarget {
+    let roots = queue.known_roots();
+    let named = |record: TargetRecord| {
+        let root = roots.iter().find(|root| root.id == record.root)?;
+        Some(NamedTarget {
             id: record.id,
             name: record.destination,
-            root: PathBuf::from(OsStr::from_bytes(&record.root)),
+            root: PathBuf::from(OsStr::from_bytes(&root.path)),
         })
-        .collect();
+    };
+    let targets = queue.known_targets().into_iter().filter_map(named).collect();
     Ok(Box::new(Offline { queue, targets }))
 }
 

@@ -37,8 +37,12 @@ pub struct Options {
     pub roots: Vec<RootOptions>,
     /// At most this many rsyncs at a time, over all targets.
     pub threads: usize,
-    /// Take a root as it is, even if it is another directory than the last time.
+    /// Have every target compared in full, whatever is known of it.
+    pub reconcile: bool,
+    /// Take a root as it is, even if it is another directory than the last time, or empty now.
     pub accept_root: bool,
+    /// Let the first comparison of each target delete as much as it likes.
+    pub accept_deletions: bool,
     /// Created if it is missing, and locked.
     pub state_dir: PathBuf,
     /// The configuration files that `roots` come from, for `status`. Empty with `syncq mirror`.
@@ -55,7 +59,9 @@ impl fmt::Debug for Options {
         f.debug_struct("Options")
             .field("roots", &self.roots)
             .field("threads", &self.threads)
+            .field("reconcile", &self.reconcile)
             .field("accept_root", &self.accept_root)
+            .field("accept_deletions", &self.accept_deletions)
             .field("state_dir", &self.state_dir)
             .field("sources", &self.sources)
             .field("plugins", &self.plugins)

@@ -1,24 +1,42 @@
-//! One watched root at run time: its watcher, its targets, and whether the source is what it was.
+//! One watched root at run time: its watcher, its targets, up to when the tree is known, and whether the source is what it
+//! was.
 //!
-//! A root is suspended while its directory is missing or another one than at the start: nothing is sent or deleted
-//! then. [`RootRuntime::check`], called once a second, notices both that and the return; on the return the tree is
-//! watched anew and compared in full. What happened meanwhile to the watcher itself is told by its notices.
+//! A root is suspended while its directory is missing, another one than before, or at the start empty while it was not:
+//! nothing is sent or deleted then. [`RootRuntime::tend`], called once a second, notices both that and the return; on the
+//! return the tree is watched anew and compared in full. What happened meanwhile to the watcher itself is told by its
+//! notices.
+//!
+//! The watermark is the time up to which every change has a job in the store or is mirrored. It moves in three steps, so
+//! that nothing it stands for can be lost after it: the watcher passes on everything up to a barrier, the queue writes down
+//! all jobs, and then the watermark with the directories that are known. With it the next start looks only for what has
+//! changed since; without it (a first start, a boot, a clock set back, a store that lost something) every target is
+//! compared in full.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, TryRecvError};
 use log::{error, info, warn};
 use rustix::io::Errno;
 
+use crate::clock::{moment, monotonic};
+use crate::ctime;
 use crate::filter::Filter;
 use crate::mirror::RootIdentity;
-use crate::model::{Change, Origin, RelPath, Root, Scope, TargetId};
+use crate::model::{Change, DirectoryChange, Moment, Origin, RelPath, Root, Scope, Target, TargetId, changed_since};
 use crate::plugin::Follower;
 use crate::queue::Queue;
-use crate::watch::{Notice, Sink, WatchError, WatchSettings, WatchStats, Watcher};
+use crate::watch::{CatchUp, Notice, Sink, WatchError, WatchSettings, WatchStats, Watcher};
 
 use super::sysctl;
+
+/// The least time between two moves of the watermark: as much is looked through again after a crash.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
+/// How long a checkpoint waits for the disk before it tries again later, and how long the last one waits.
+const FLUSH_PATIENCE: Duration = Duration::from_millis(500);
+const LAST_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How the watcher of a root stands.
 #[derive(Debug, Default)]
@@ -37,13 +55,29 @@ pub struct RootRuntime {
     pub config: Root,
     pub targets: Vec<TargetId>,
     pub filter: Arc<Filter>,
+    /// What each target's completeness depends on.
+    fingerprints: Vec<(TargetId, u64)>,
     identity: RootIdentity,
+    options: StartOptions,
     quiet_period: Duration,
     hot_interval: Duration,
     queue: Arc<Queue>,
     /// Told of every change, with `-m`.
     follower: OnceLock<Arc<Follower>>,
     state: Mutex<State>,
+}
+
+/// What the start of the daemon asks of a root.
+#[derive(Debug, Clone, Copy)]
+pub struct StartOptions {
+    /// Compare every target in full, whatever is known.
+    pub reconcile: bool,
+    /// Take the directory as it is, even if it is another one or empty.
+    pub accept_root: bool,
+    /// The store holds all that was ever written to it.
+    pub store_is_whole: bool,
+    /// No other configuration watches the same directory: the store keeps one watermark for each.
+    pub keeps_watermark: bool,
 }
 
 #[derive(Debug, Default)]
@@ -53,6 +87,23 @@ struct State {
     suspended: Option<String>,
     /// The store knows which directory this is.
     remembered: bool,
+    /// The tree has been watched since the start.
+    was_watched: bool,
+    checkpoint: Checkpoint,
+}
+
+/// How far the next move of the watermark has come.
+#[derive(Debug, Default)]
+struct Checkpoint {
+    /// The watcher has been asked to pass on everything up to this moment.
+    asked: Option<(Moment, Receiver<Vec<DirectoryChange>>)>,
+    /// It has; the jobs have to be durable yet.
+    reached: Option<Moment>,
+    /// Came with it.
+    directories: Vec<DirectoryChange>,
+    /// When the watermark last moved, and how many events had been read when that was begun.
+    last: Option<Instant>,
+    events: Option<u64>,
 }
 
 impl RootRuntime {
@@ -61,20 +112,26 @@ impl RootRuntime {
         targets: Vec<TargetId>,
         filter: Arc<Filter>,
         identity: RootIdentity,
+        options: StartOptions,
         settle: (Duration, Duration),
         queue: Arc<Queue>,
     ) -> Self {
         let (quiet_period, hot_interval) = settle;
+        let prints = config.targets.iter().map(|target| fingerprint(&config, target));
+        let fingerprints = targets.iter().copied().zip(prints).collect();
+        let (follower, state) = (OnceLock::new(), Mutex::default());
         Self {
             config,
             targets,
             filter,
+            fingerprints,
             identity,
+            options,
             quiet_period,
             hot_interval,
             queue,
-            follower: OnceLock::new(),
-            state: Mutex::default(),
+            follower,
+            state,
         }
     }
 
@@ -91,26 +148,43 @@ impl RootRuntime {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets the watches, which takes as long as a walk of the tree, and then has every target compared in full: what
-    /// changed before has left no event. Live changes flow from the first watch on.
-    pub fn watch(self: &Arc<Self>) -> Result<(), WatchError> {
+    /// Begins to watch; a source that is missing or not what it was is waited for.
+    pub fn start(self: &Arc<Self>) -> Result<(), WatchError> {
+        if let Err(reason) = self.look() {
+            self.suspend(reason);
+            return Ok(());
+        }
+        self.watch()
+    }
+
+    /// Sets the watches, which takes as long as a walk of the tree, and sees to it that what changed while nobody watched is
+    /// found. Live changes flow from the first watch on.
+    fn watch(self: &Arc<Self>) -> Result<(), WatchError> {
+        let catch_up = self.catch_up();
+        if catch_up.is_none() {
+            self.queue.forget_watermark(self.path());
+        }
+        let caught_up = catch_up.is_some();
         let settings = WatchSettings {
             root: self.config.path.clone(),
             events: self.config.events,
             filter: Arc::clone(&self.filter),
             quiet_period: self.quiet_period,
             hot_interval: self.hot_interval,
+            ctime_margin: ctime::MARGIN,
+            catch_up,
         };
         let sink = Arc::new(RootSink { root: Arc::clone(self) });
         match Watcher::start(settings, sink) {
             Ok(watcher) => {
                 info!("watch path is: {} ({} directories)", self.path().display(), watcher.stats().watches);
+                self.compare(caught_up);
                 let remembered = self.remember();
                 let mut state = self.lock();
                 state.watching = Watching::On(watcher);
                 state.remembered |= remembered;
-                drop(state);
-                self.reconcile();
+                state.was_watched = true;
+                state.checkpoint = Checkpoint::default();
                 Ok(())
             }
             Err(failure) => {
@@ -120,20 +194,86 @@ impl RootRuntime {
         }
     }
 
+    /// From when on and beside which directories to look for what changed while nobody watched, if that is known.
+    fn catch_up(&self) -> Option<CatchUp> {
+        let path = self.path();
+        // A tree that was out of reach may have been changed elsewhere, by another clock.
+        if self.lock().was_watched || !(self.options.store_is_whole && self.options.keeps_watermark) {
+            return None;
+        }
+        let record = self.queue.root_record(path)?;
+        let since = changed_since(record.watermark?, moment(), ctime::MARGIN)?;
+        if record.mark != Some(self.identity.mark()) {
+            return None;
+        }
+        let records = self.queue.take_directories(path).into_iter();
+        let known = records.map(|known| (known.id, (known.parent, known.name.into_boxed_slice()))).collect();
+        Some(CatchUp { since, known })
+    }
+
+    /// Has those targets compared in full of which too little is known: all, unless the tree was `caught_up` with, and else
+    /// those that have never been or were under other settings.
+    fn compare(&self, caught_up: bool) {
+        let whole = |origin| Change { origin, ..Change::scan(RelPath::root(), Scope::Subtree) };
+        let mut unknown = 0;
+        for &(target, fingerprint) in &self.fingerprints {
+            let complete = self.queue.target_record(target).and_then(|record| record.complete_under);
+            if !caught_up || complete != Some(fingerprint) {
+                // What crontabfilter names is left out of the comparison only where it was never mirrored.
+                let origin = if complete.is_some() { Origin::Scan } else { Origin::Reconcile };
+                self.queue.enqueue(&[target], &[whole(origin)]);
+                unknown += 1;
+            }
+        }
+        match (unknown, caught_up) {
+            (0, _) => info!("{}: only what has changed since the last run is sent", self.path().display()),
+            (_, true) => info!("{}: {unknown} targets are compared in full", self.path().display()),
+            (_, false) => info!("{}: every target is compared in full", self.path().display()),
+        }
+        if self.options.reconcile {
+            self.reconcile();
+        }
+    }
+
     /// Has the whole tree compared with every target.
     pub fn reconcile(&self) {
         let change = Change { origin: Origin::Reconcile, ..Change::scan(RelPath::root(), Scope::Subtree) };
         self.queue.enqueue(&self.targets, &[change]);
     }
 
-    /// Looks whether the source is what it was.
-    pub fn check(self: &Arc<Self>) {
-        let now = self.identity.check(self.path()).map_err(|trouble| trouble.message);
+    /// Does what is due: looks whether the source is what it was, and moves the watermark.
+    pub fn tend(self: &Arc<Self>) {
+        self.check();
+        self.advance();
+    }
+
+    /// Whether the source is there and what it was. An empty one that was not when it was last mirrored is most likely
+    /// waiting for its content; once it is watched, events tell how it became empty.
+    fn look(&self) -> Result<(), String> {
+        self.identity.check(self.path()).map_err(|trouble| trouble.message)?;
+        let state = self.lock();
+        let guarded = !state.was_watched && !self.options.accept_root;
+        if guarded && is_empty(self.path()) && self.queue.root_mark(self.path()).is_some() {
+            return Err(format!(
+                "{} is empty, and was not when it was last mirrored; if that is right, restart syncq with --accept-root",
+                self.path().display()
+            ));
+        }
+        Ok(())
+    }
+
+    fn suspend(&self, reason: String) {
+        error!("{}: {reason}; nothing is sent or deleted until it is back", self.path().display());
+        self.lock().suspended = Some(reason);
+    }
+
+    fn check(self: &Arc<Self>) {
+        let now = self.look();
         let mut state = self.lock();
         match (&state.suspended, now) {
             (None, Err(reason)) => {
-                error!("{}: {reason}; nothing is sent or deleted until it is back", self.path().display());
-                state.suspended = Some(reason);
+                drop(state);
+                self.suspend(reason);
             }
             (Some(before), Err(reason)) if *before != reason => state.suspended = Some(reason),
             (Some(_), Ok(())) => {
@@ -154,6 +294,51 @@ impl RootRuntime {
             (None, Ok(())) if !state.remembered => state.remembered = self.remember(),
             _ => {}
         }
+    }
+
+    /// Goes on with the next move of the watermark; see the module's documentation. Nothing has to move while nothing
+    /// happens.
+    fn advance(&self) {
+        if !self.options.keeps_watermark || self.queue.store_health().error.is_some() {
+            return;
+        }
+        let mut state = self.lock();
+        let State { watching: Watching::On(watcher), suspended: None, checkpoint, .. } = &mut *state else { return };
+        if checkpoint.asked.is_none() && checkpoint.reached.is_none() {
+            let events = watcher.stats().events;
+            let waited = checkpoint.last.is_none_or(|last| last.elapsed() >= CHECKPOINT_INTERVAL);
+            if waited && checkpoint.events.replace(events) != Some(events) {
+                checkpoint.asked = Some((moment(), watcher.checkpoint()));
+            }
+            return;
+        }
+        if let Some((asked_at, reply)) = &checkpoint.asked {
+            match reply.try_recv() {
+                Ok(directories) => {
+                    checkpoint.reached = Some(*asked_at);
+                    checkpoint.directories.extend(directories);
+                }
+                Err(TryRecvError::Empty) => return,
+                // The watching has ended.
+                Err(TryRecvError::Disconnected) => {}
+            }
+            checkpoint.asked = None;
+        }
+        drop(state);
+        self.settle(FLUSH_PATIENCE);
+    }
+
+    /// Moves the watermark to the barrier that was reached, once all jobs up to there are on disk.
+    fn settle(&self, patience: Duration) {
+        if self.lock().checkpoint.reached.is_none() || !self.queue.flush(patience) {
+            return;
+        }
+        let mut state = self.lock();
+        let Some(reached) = state.checkpoint.reached.take() else { return };
+        let directories = std::mem::take(&mut state.checkpoint.directories);
+        state.checkpoint.last = Some(monotonic());
+        drop(state);
+        self.queue.checkpoint(self.path(), reached, directories, &self.fingerprints);
     }
 
     /// Notes in the store which directory this is, and returns whether it did. An empty one may be a mount point: what
@@ -186,13 +371,39 @@ impl RootRuntime {
         }
     }
 
+    /// Ends the watching, with the watermark as far as it can be.
     pub fn stop(&self) {
         self.remember();
-        let watching = std::mem::take(&mut self.lock().watching);
-        if let Watching::On(watcher) = watching {
-            watcher.stop();
+        let mut state = self.lock();
+        let watching = std::mem::take(&mut state.watching);
+        let asked = state.checkpoint.asked.take();
+        drop(state);
+        let Watching::On(watcher) = watching else { return };
+        let asked_at = moment();
+        // The last answer may not have been taken yet, and what it holds is not told twice.
+        let last = asked.map(|(_, reply)| reply).into_iter().chain([watcher.checkpoint()]);
+        let deadline = monotonic() + LAST_PATIENCE;
+        let answers: Option<Vec<_>> = last.map(|reply| reply.recv_deadline(deadline).ok()).collect();
+        watcher.stop();
+        if let Some(answers) = answers
+            && self.options.keeps_watermark
+            && self.lock().suspended.is_none()
+        {
+            let mut state = self.lock();
+            state.checkpoint.reached = Some(asked_at);
+            state.checkpoint.directories.extend(answers.into_iter().flatten());
+            drop(state);
+            self.settle(LAST_PATIENCE);
         }
     }
+}
+
+/// What a target's content depends on beside the source: changed, the target has to be compared in full.
+fn fingerprint(root: &Root, target: &Target) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (&root.excludes, root.legacy_hidden, root.events).hash(&mut hasher);
+    (&target.options.params, target.options.delete).hash(&mut hasher);
+    hasher.finish()
 }
 
 fn is_empty(dir: &Path) -> bool {

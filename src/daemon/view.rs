@@ -87,6 +87,12 @@ impl View {
             watches.unwatched += stats.unwatched;
             watches.overflows += stats.overflows;
         }
+        if watches.unwatched > 0 {
+            let enough = (watches.used + watches.unwatched).saturating_mul(2).max(limit);
+            watches.hint = Some(format!(
+                "sysctl -w fs.inotify.max_user_watches={enough}; directories that cannot be read are named in the log"
+            ));
+        }
         watches
     }
 }

@@ -71,6 +71,18 @@ impl Filter {
     pub fn rsync_rules(&self) -> Vec<OsString> {
         temporary::rsync_rules(self.legacy_hidden)
     }
+
+    /// Whether a file of the target is named like what a killed receiver leaves there (`.NAME.XXXXXX`). What the user
+    /// excludes is none.
+    pub fn is_leftover(&self, path: &RelPath) -> bool {
+        temporary::is_leftover(path.name())
+            && !self.expressions.as_ref().is_some_and(|expressions| expressions.exclude(path, false))
+    }
+
+    /// Values for rsync's `--filter=` that leave of a tree only its directories and what may be a leftover.
+    pub fn leftover_rules() -> Vec<OsString> {
+        temporary::leftover_rules()
+    }
 }
 
 #[cfg(test)]

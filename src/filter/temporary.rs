@@ -11,6 +11,8 @@ const VIM_SWAP_ENDINGS: [&[u8]; 5] = [b".swp", b".swo", b".swn", b".swx", b".swp
 /// `mkstemp` replaces as many characters.
 const RANDOM_BYTES: usize = 6;
 const NFS_DIGITS_MIN: usize = 16;
+const UPPER: &str = "[A-Z]";
+const ANY: &str = "[A-Za-z0-9]";
 
 /// Whether a file of this name is a temporary.
 pub(super) fn is_temporary(name: &[u8], kind: Kind) -> bool {
@@ -72,17 +74,41 @@ pub(super) fn rsync_rules(legacy_hidden: bool) -> Vec<OsString> {
     }
     rules.skip(&format!(".goutputstream-{}", "?".repeat(RANDOM_BYTES)));
 
-    let (any, upper) = ("[A-Za-z0-9]", "[A-Z]");
-    rules.keep(&format!(".?*.{}", upper.repeat(RANDOM_BYTES)));
-    for position in 1..RANDOM_BYTES {
-        let random: String = (0..RANDOM_BYTES).map(|at| if at == position { upper } else { any }).collect();
-        rules.skip(&format!(".?*.{random}"));
+    rules.keep(&real_names());
+    for pattern in rsync_partials() {
+        rules.skip(&pattern);
     }
 
     let digits = "[0-9A-Fa-f]".repeat(NFS_DIGITS_MIN);
     rules.keep(".nfs*[!0-9A-Fa-f]*");
     rules.skip(&format!(".nfs{digits}*"));
     rules.0
+}
+
+/// Whether a killed receiver leaves files of this name.
+pub(super) fn is_leftover(name: &[u8]) -> bool {
+    matches!(name, [b'.', rest @ ..] if is_rsync_partial(rest))
+}
+
+/// In rsync's language: all directories, what [`is_leftover`] names, and nothing else.
+pub(super) fn leftover_rules() -> Vec<OsString> {
+    let mut rules = vec!["+ */".to_owned(), format!("- {}", real_names())];
+    rules.extend(rsync_partials().map(|pattern| format!("+ {pattern}")));
+    rules.push("- *".to_owned());
+    rules.into_iter().map(OsString::from).collect()
+}
+
+/// Names that [`rsync_partials`] would cover and that mkstemp hardly ever makes up.
+fn real_names() -> String {
+    format!(".?*.{}", UPPER.repeat(RANDOM_BYTES))
+}
+
+/// The patterns of `.NAME.XXXXXX`, behind [`real_names`].
+fn rsync_partials() -> impl Iterator<Item = String> {
+    (1..RANDOM_BYTES).map(|position| {
+        let random: String = (0..RANDOM_BYTES).map(|at| if at == position { UPPER } else { ANY }).collect();
+        format!(".?*.{random}")
+    })
 }
 
 struct Rules(Vec<OsString>);

@@ -29,24 +29,37 @@ pub struct Mode<'a> {
     pub mkpath: bool,
     /// The filter's rules in rsync's syntax, for runs in which rsync itself lists directories.
     pub rules: &'a [OsString],
-    /// Show what differs instead of repairing it.
-    pub dry: bool,
-    /// Print what is changed.
-    pub itemize: bool,
+    pub pass: Pass,
+}
+
+/// What a run is started for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pass {
+    /// To make the target equal.
+    Real,
+    /// The same, and to name what is changed.
+    Itemized,
+    /// To name what differs. Changes nothing.
+    Show,
+    /// To count what is there and what would be deleted. Changes nothing.
+    Count,
 }
 
 /// The arguments of one run, without `rsync` itself. The list goes to standard input.
 pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
     let params = &target.options.params;
-    let listing = matches!(run.kind, RunKind::Level | RunKind::Tree);
+    let listing = run.lists();
     let deletes = !matches!(mode.deletion, Deletion::Off | Deletion::Refused);
+    let dry = !matches!(mode.pass, Pass::Real | Pass::Itemized);
     // Theirs come first: the last one wins, and what makes a batch a batch is not theirs to change.
-    let kept = params.iter().filter(|param| (listing && deletes) || !asks_for_deletion(param));
-    let mut args: Vec<OsString> = if mode.dry || mode.itemize {
-        kept.filter_map(|param| audible(param)).collect()
-    } else {
-        kept.cloned().collect()
+    let mut args: Vec<OsString> = match listing && deletes {
+        // Their --max-delete has become the limit of the guard.
+        true => without_max_delete(params).cloned().collect(),
+        false => params.iter().filter(|param| !asks_for_deletion(param)).cloned().collect(),
     };
+    if mode.pass != Pass::Real {
+        args = args.iter().filter_map(|param| audible(param)).collect();
+    }
     let mut add = |arg: &str| args.push(OsString::from(arg));
     match run.kind {
         RunKind::Tree => add("-r"),
@@ -67,15 +80,18 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
     }
     if listing && deletes {
         add("--delete");
+        if let (Some(limit), false) = (run.max_delete, dry) {
+            add(&format!("--max-delete={limit}"));
+        }
     }
     if run.kind == RunKind::RootOnly {
         add("--exclude=/*");
     }
     // A dry run with --ignore-times would list everything; contents are then compared instead.
-    match (run.origin, mode.dry) {
-        (Origin::Write, false) => add("--ignore-times"),
-        (Origin::Write, true) => add("--checksum"),
-        (Origin::Scan | Origin::Reconcile, _) => {}
+    match (run.origin, mode.pass) {
+        (Origin::Write, Pass::Real | Pass::Itemized) => add("--ignore-times"),
+        (Origin::Write, Pass::Show) => add("--checksum"),
+        (Origin::Write, Pass::Count) | (Origin::Scan | Origin::Reconcile, _) => {}
     }
     if mode.mkpath {
         add("--mkpath");
@@ -87,11 +103,18 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
     {
         add(&format!("--partial-dir={PARTIAL_DIR}"));
     }
-    if mode.dry {
-        add("-n");
-    }
-    if mode.dry || mode.itemize {
-        add("--out-format=%i %n");
+    match mode.pass {
+        Pass::Real => {}
+        Pass::Itemized => add("--out-format=%i %n"),
+        Pass::Show => {
+            add("-n");
+            add("--out-format=%i %n");
+        }
+        Pass::Count => {
+            add("-n");
+            add("--no-h");
+            add("--info=stats2");
+        }
     }
     if run.origin == Origin::Reconcile {
         args.extend(target.options.reconcile_excludes.iter().map(|pattern| joined("--exclude=", pattern)));
@@ -124,8 +147,77 @@ fn literal_pattern(path: &RelPath) -> OsString {
 
 /// The arguments of a run that connects and transfers nothing.
 pub fn probe_arguments(target: &Target, mode: Mode<'_>) -> Vec<OsString> {
-    arguments(target, &Run { kind: RunKind::Flat, origin: Origin::Scan, entries: Vec::new(), skip: Vec::new() }, mode)
+    arguments(target, &Run::new(RunKind::Flat, Origin::Scan, Vec::new()), mode)
 }
+
+/// The arguments of a run that lists the target as far as `rules` let it, and changes nothing. Of the user's parameters
+/// only those go along that say how to reach it, and what they exclude.
+pub fn list_arguments(target: &Target, rules: &[OsString]) -> Vec<OsString> {
+    const LONG_WITH_VALUE: [&str; 10] = [
+        "--rsh",
+        "--rsync-path",
+        "--sockopts",
+        "--address",
+        "--contimeout",
+        "--exclude",
+        "--include",
+        "--filter",
+        "--exclude-from",
+        "--include-from",
+    ];
+    let mut args: Vec<OsString> = Vec::new();
+    let mut params = target.options.params.iter();
+    while let Some(param) = params.next() {
+        let bytes = param.as_bytes();
+        if let Some(name) = LONG_WITH_VALUE.iter().find(|name| is_option(param, name)) {
+            args.push(param.clone());
+            if param == *name {
+                args.extend(params.next().cloned());
+            }
+        } else if let Some(cluster) = bytes.strip_prefix(b"-").filter(|rest| !rest.starts_with(b"-")) {
+            let (letters, value) = cluster.split_at(letters(cluster));
+            args.extend(letters.iter().filter(|b| b"CF".contains(b)).map(|&b| format!("-{}", char::from(b)).into()));
+            if let Some(&letter @ (b'e' | b'f')) = letters.last() {
+                args.push(OsString::from_vec([&[b'-', letter], value].concat()));
+                if value.is_empty() {
+                    args.extend(params.next().cloned());
+                }
+            }
+        } else if param == "--cvs-exclude" {
+            args.push(param.clone());
+        }
+    }
+    args.extend(["-r", "--list-only", "--no-h", "--prune-empty-dirs"].map(OsString::from));
+    args.extend(target.options.reconcile_excludes.iter().map(|pattern| joined("--exclude=", pattern)));
+    args.extend(rules.iter().map(|rule| joined("--filter=", rule)));
+    connection(target, &mut args);
+    args.push(target.destination.to_arg());
+    args
+}
+
+/// The limit that the user's own parameters set.
+pub fn max_delete(params: &[OsString]) -> Option<u64> {
+    let values = params.iter().zip(params.iter().skip(1).map(Some).chain([None])).filter_map(|(param, next)| {
+        let value = match param.as_bytes().strip_prefix(MAX_DELETE.as_bytes())? {
+            [] => next?.as_bytes(),
+            [b'=', value @ ..] => value,
+            _ => return None,
+        };
+        // Below zero means zero, as for rsync.
+        str::from_utf8(value).ok()?.parse::<i64>().ok().map(|limit| u64::try_from(limit).unwrap_or(0))
+    });
+    values.last()
+}
+
+fn without_max_delete(params: &[OsString]) -> impl Iterator<Item = &OsString> {
+    let mut is_value = false;
+    params.iter().filter(move |param| {
+        let was_value = std::mem::replace(&mut is_value, *param == MAX_DELETE);
+        !was_value && !is_option(param, MAX_DELETE)
+    })
+}
+
+const MAX_DELETE: &str = "--max-delete";
 
 fn connection(target: &Target, args: &mut Vec<OsString>) {
     let options = &target.options;
@@ -231,9 +323,7 @@ fn is_plain(b: u8) -> bool {
 }
 
 fn joined(option: &str, value: &OsStr) -> OsString {
-    let mut bytes = option.as_bytes().to_vec();
-    bytes.extend_from_slice(value.as_bytes());
-    OsString::from_vec(bytes)
+    OsString::from_vec([option.as_bytes(), value.as_bytes()].concat())
 }
 
 /// Whether a user's parameter is the option `name`, with or without `=value`.
@@ -301,13 +391,12 @@ mod tests {
             orphan: false,
             jobs: Vec::new(),
         };
-        Run { kind, origin, entries: names.iter().map(entry).collect(), skip: Vec::new() }
+        Run::new(kind, origin, names.iter().map(entry).collect())
     }
 
     fn line(target: &Target, run: &Run, deletion: Deletion, lane: Lane) -> String {
         let rules = [OsString::from("- *~")];
-        let args =
-            arguments(target, run, Mode { lane, deletion, mkpath: false, rules: &rules, dry: false, itemize: false });
+        let args = arguments(target, run, Mode { lane, deletion, mkpath: false, rules: &rules, pass: Pass::Real });
         args.join(OsStr::new(" ")).into_string().unwrap()
     }
 
@@ -367,14 +456,7 @@ mod tests {
     #[test]
     fn a_dry_run_is_never_quiet() {
         let target = target(Destination::Local("/b".into()), &["-aqz", "--quiet", "-q", "-qeq", "-a"]);
-        let mode = Mode {
-            lane: Lane::Small,
-            deletion: Deletion::ByName,
-            mkpath: false,
-            rules: &[],
-            dry: true,
-            itemize: false,
-        };
+        let mode = Mode { lane: Lane::Small, deletion: Deletion::ByName, mkpath: false, rules: &[], pass: Pass::Show };
         let args = arguments(&target, &run(RunKind::Flat, Origin::Write, &[]), mode);
         assert_eq!(args[..3], ["-az", "-eq", "-a"]);
         assert!(

@@ -3,18 +3,19 @@
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::UNIX_EPOCH;
 
 use super::changed::Observer;
+use super::guard::Guard;
 use super::outcome::Prefixes;
 use super::plan::{Deletion, Limits};
 use super::program::Program;
 use super::run::RSYNC;
 use super::trouble::{Fallback, trouble};
 use crate::filter::Filter;
-use crate::model::{DirectoryId, Target, TargetTrouble, TroubleClass};
+use crate::model::{DirectoryId, Target, TargetTrouble, Timestamp, TroubleClass};
 
 /// Which directory a root is, whatever its name: its mark and, once it has been seen, its device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -105,10 +106,13 @@ pub struct TargetContext {
     pub target: Target,
     pub filter: Arc<Filter>,
     pub limits: Limits,
+    pub guard: Guard,
     pub capabilities: Capabilities,
     pub(super) prefixes: Prefixes,
     /// Is told what the runs change on the target, if anybody wants to know.
     pub observer: Option<Arc<dyn Observer>>,
+    /// When the leftovers of killed receivers were last removed.
+    swept_at: Mutex<Option<Timestamp>>,
     /// rsync, except in tests.
     pub(super) program: Program,
 }
@@ -121,6 +125,7 @@ impl TargetContext {
         target: Target,
         filter: Arc<Filter>,
         limits: Limits,
+        guard: Guard,
         owner: &Path,
     ) -> Self {
         let resolved = root.canonicalize().unwrap_or_else(|_| root.clone());
@@ -128,13 +133,23 @@ impl TargetContext {
         Self {
             root,
             identity,
-            target,
             filter,
             limits,
+            guard: guard.with_params(&target.options.params),
+            target,
             capabilities: Capabilities::default(),
             prefixes,
             observer: None,
+            swept_at: Mutex::default(),
             program: Program { path: RSYNC.into(), owner: owner.as_os_str().to_owned() },
         }
+    }
+
+    pub(super) fn swept_at(&self) -> Option<Timestamp> {
+        *self.swept_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_swept_at(&self, now: Timestamp) {
+        *self.swept_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
     }
 }

@@ -243,7 +243,8 @@ fn work(shared: &Shared, batch: &Batch) -> bool {
     let Some(context) = shared.contexts.get(&batch.target) else { return false };
     let name = context.target.name();
     let started = monotonic();
-    let report = catch_unwind(AssertUnwindSafe(|| execute(context, batch.lane, &batch.jobs, &shared.stop)));
+    let report =
+        catch_unwind(AssertUnwindSafe(|| execute(context, batch.lane, &batch.jobs, shared.clock.now(), &shared.stop)));
     let mut report = report.unwrap_or_else(|_| {
         let broken = JobError::new(None, "syncq itself failed on this batch; please report it with the log");
         let verdicts = batch.jobs.iter().map(|job| (job.path.clone(), Verdict::Failed(broken.clone()))).collect();

@@ -5,10 +5,12 @@
 //! queue).
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io;
 
+use super::capture::Capture;
 use super::changed::{CHANGED_BYTES_MAX, Changed, changes};
-use super::command::{Mode, arguments, list, pasteable, probe_arguments};
+use super::command::{Mode, Pass, arguments, list, pasteable, probe_arguments};
 use super::context::TargetContext;
 use super::expand;
 use super::look::{Presence, Source};
@@ -17,8 +19,11 @@ use super::plan::{Deletion, Entry, Plan, Run, RunKind, deletion_refused, plan};
 use super::run::{End, Ended, RSYNC, run};
 use super::says::difference;
 use super::stop::StopSignal;
+use super::sweep;
 use super::trouble::{Fallback, trouble};
-use crate::model::{ClaimedJob, JobError, Lane, Origin, RelPath, Scope, TargetTrouble, TroubleClass, Verdict};
+use crate::model::{
+    ClaimedJob, JobError, Lane, Origin, RelPath, Scope, TargetTrouble, Timestamp, TroubleClass, Verdict,
+};
 
 /// A batch starts at most so many rsyncs; what is undecided then is released. Halving a batch of 1,000 down to one
 /// guilty path takes about 20.
@@ -29,6 +34,9 @@ const ROUNDS_MAX: u32 = 4;
 
 /// Of a dry run so much output is kept. What does not fit counts as differing.
 pub(super) const DRY_OUTPUT_BYTES_MAX: usize = 32 << 20;
+
+/// Of a count the end is kept, where the figures are.
+const COUNT_OUTPUT_BYTES_MAX: usize = 16 << 10;
 
 /// A file larger than this may fail for lack of room while the target still takes others.
 const SMALL_BYTES_MAX: u64 = 64 << 10;
@@ -70,7 +78,7 @@ pub struct FailedCommand {
 }
 
 /// Makes the target equal to the source at the paths of `jobs`.
-pub fn execute(ctx: &TargetContext, lane: Lane, jobs: &[ClaimedJob], stop: &StopSignal) -> BatchReport {
+pub fn execute(ctx: &TargetContext, lane: Lane, jobs: &[ClaimedJob], now: Timestamp, stop: &StopSignal) -> BatchReport {
     let mut batch = Batch {
         ctx,
         lane,
@@ -81,6 +89,12 @@ pub fn execute(ctx: &TargetContext, lane: Lane, jobs: &[ClaimedJob], stop: &Stop
         report: BatchReport::default(),
     };
     batch.work();
+    if let Some(job) = batch.whole_tree_done() {
+        sweep::drive(&mut batch, job, now);
+        if batch.whole_tree_done().is_some() {
+            ctx.guard.whole_tree_done();
+        }
+    }
     batch.into_report()
 }
 
@@ -92,12 +106,11 @@ pub fn probe(ctx: &TargetContext, stop: &StopSignal) -> Result<(), TargetTrouble
         deletion: ctx.capabilities.deletion(ctx.target.options.delete),
         mkpath: ctx.capabilities.makes_path(),
         rules: &[],
-        dry: false,
-        itemize: false,
+        pass: Pass::Real,
     };
     let args = probe_arguments(&ctx.target, mode);
-    let nothing = Run { kind: RunKind::Flat, origin: Origin::Scan, entries: Vec::new(), skip: Vec::new() };
-    let ended = run(&ctx.program, &ctx.root, &args, b"", 0, stop).map_err(|error| cannot_start(&error))?;
+    let nothing = Run::new(RunKind::Flat, Origin::Scan, Vec::new());
+    let ended = run(&ctx.program, &ctx.root, &args, b"", None, stop).map_err(|error| cannot_start(&error))?;
     match classify(&ended, &nothing, &ctx.prefixes) {
         Outcome::Target(found) | Outcome::Split(found) | Outcome::NoRoom { trouble: found, .. } => {
             Err(TargetTrouble { command: Some(pasteable(&ctx.root, &args, &nothing)), ..found })
@@ -120,15 +133,14 @@ pub fn command_line(ctx: &TargetContext, path: &RelPath, scope: Scope) -> Option
         return None;
     }
     let entry = Entry { path: path.clone(), presence: Presence::Other, orphan: false, jobs: Vec::new() };
-    let run = Run { kind, origin, entries: vec![entry], skip: Vec::new() };
+    let run = Run::new(kind, origin, vec![entry]);
     let rules = ctx.filter.rsync_rules();
     let mode = Mode {
         lane: Lane::Small,
         deletion: ctx.capabilities.deletion(ctx.target.options.delete),
         mkpath: ctx.capabilities.makes_path(),
         rules: &rules,
-        dry: false,
-        itemize: false,
+        pass: Pass::Real,
     };
     Some(pasteable(&ctx.root, &arguments(&ctx.target, &run, mode), &run))
 }
@@ -149,7 +161,7 @@ pub(super) struct Batch<'a> {
     lane: Lane,
     pub(super) jobs: &'a [ClaimedJob],
     stop: &'a StopSignal,
-    rules: Vec<std::ffi::OsString>,
+    rules: Vec<OsString>,
     verdicts: Vec<Option<Verdict>>,
     report: BatchReport,
 }
@@ -182,11 +194,11 @@ impl Batch<'_> {
     }
 
     fn drive(&mut self, run: Run) -> Flow {
-        if self.empties_the_target(&run) {
-            return Flow::Halt;
+        if run.lists() && self.ctx.filter.has_expressions() {
+            return expand::drive(self, &run);
         }
-        let lists = matches!(run.kind, RunKind::Level | RunKind::Tree);
-        if lists && self.ctx.filter.has_expressions() { expand::drive(self, &run) } else { self.attempt(run) }
+        let max_delete = self.first_limit(&run);
+        self.attempt(Run { max_delete, ..run })
     }
 
     /// Runs rsync for `run` and settles its jobs, halving where one path sinks all.
@@ -196,9 +208,15 @@ impl Batch<'_> {
             if run.entries.is_empty() {
                 continue;
             }
-            let Some((ended, command)) = self.start(&run, false) else { return Flow::Halt };
+            let Some((ended, command)) = self.start(&run, Pass::Real) else { return Flow::Halt };
             let outcome = classify(&ended, &run, &self.ctx.prefixes);
             self.note_changed(&run, &ended, &outcome);
+            if let Some(flow) = self.go_on(&run, &ended, &mut halves) {
+                if flow != Flow::Continue {
+                    return flow;
+                }
+                continue;
+            }
             let flow = match outcome {
                 Outcome::Done => {
                     self.settle_rest(&run, &Paths::default());
@@ -260,7 +278,7 @@ impl Batch<'_> {
 
     /// Gives every job of the run its verdict: done, unless `paths` says otherwise.
     pub(super) fn settle_rest(&mut self, run: &Run, paths: &Paths) {
-        let deletes = matches!(run.kind, RunKind::Level | RunKind::Tree);
+        let deletes = run.lists();
         for (at, entry) in run.entries.iter().enumerate() {
             for &job in &entry.jobs {
                 let scope = self.jobs.get(job).map_or(Scope::Entry, |job| job.scope);
@@ -288,7 +306,7 @@ impl Batch<'_> {
 
     /// Asks rsync which entries still differ. `Err(Continue)`: it cannot tell.
     fn verify(&mut self, run: &Run) -> Result<BTreeSet<usize>, Flow> {
-        let Some((ended, _)) = self.start(run, true) else { return Err(Flow::Halt) };
+        let Some((ended, _)) = self.start(run, Pass::Show) else { return Err(Flow::Halt) };
         if ended.end == End::Stopped {
             return Err(Flow::Halt);
         }
@@ -351,29 +369,29 @@ impl Batch<'_> {
     }
 
     /// Starts one rsync, if the root still is what it was. `None`: nothing was started and the batch is over.
-    pub(super) fn start(&mut self, planned: &Run, dry: bool) -> Option<(Ended, String)> {
+    pub(super) fn start(&mut self, planned: &Run, pass: Pass) -> Option<(Ended, String)> {
         if !self.may_run() || self.report.runs >= RUNS_MAX {
             return None;
         }
+        let itemized = pass == Pass::Real && self.ctx.observer.is_some();
         let mode = Mode {
             lane: self.lane,
             deletion: self.deletion(),
             mkpath: self.ctx.capabilities.makes_path(),
             // With expressions rsync lists nothing by itself, except to find what it would delete: unfiltered, since
             // the expressions decide.
-            rules: if dry && self.ctx.filter.has_expressions() { &[] } else { &self.rules },
-            dry,
-            itemize: self.ctx.observer.is_some(),
+            rules: if pass != Pass::Real && self.ctx.filter.has_expressions() { &[] } else { &self.rules },
+            pass: if itemized { Pass::Itemized } else { pass },
         };
         let args = arguments(&self.ctx.target, planned, mode);
-        let stdout_bytes_max = match (dry, &self.ctx.observer) {
-            (true, _) => DRY_OUTPUT_BYTES_MAX,
-            (false, Some(_)) => CHANGED_BYTES_MAX,
-            (false, None) => 0,
+        let stdout = match pass {
+            Pass::Real | Pass::Itemized => itemized.then(|| Capture::new(CHANGED_BYTES_MAX, 0)),
+            Pass::Show => Some(Capture::new(DRY_OUTPUT_BYTES_MAX, 0)),
+            Pass::Count => Some(Capture::new(0, COUNT_OUTPUT_BYTES_MAX)),
         };
         self.report.runs += 1;
         log::debug!(target: "syncq::rsync", "execute command: {}", pasteable(&self.ctx.root, &args, planned));
-        match run(&self.ctx.program, &self.ctx.root, &args, &list(planned), stdout_bytes_max, self.stop) {
+        match run(&self.ctx.program, &self.ctx.root, &args, &list(planned), stdout, self.stop) {
             Ok(ended) => Some((ended, pasteable(&self.ctx.root, &args, planned))),
             Err(error) => {
                 // A root that went away in this moment looks like a missing program.
@@ -415,40 +433,24 @@ impl Batch<'_> {
         }
     }
 
-    /// Refuses a level or tree run on an empty root: a source that lost its mount point's content in place (the
-    /// identity is the same) would empty the mirror.
-    pub(super) fn empties_the_target(&mut self, run: &Run) -> bool {
-        let whole = matches!(run.kind, RunKind::Level | RunKind::Tree)
-            && self.ctx.target.options.delete
-            && run.entries.iter().any(|entry| entry.path.is_root());
-        let empty = || std::fs::read_dir(&self.ctx.root).is_ok_and(|mut entries| entries.next().is_none());
-        if !whole || !empty() {
-            return false;
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stop.is_raised()
+    }
+
+    /// The job of the whole tree, if this batch has it and made the target equal.
+    fn whole_tree_done(&self) -> Option<usize> {
+        self.jobs.iter().zip(&self.verdicts).position(|(job, verdict)| {
+            job.path.is_root() && job.scope == Scope::Subtree && *verdict == Some(Verdict::Done)
+        })
+    }
+
+    /// Lists the target. `None`: that could not be started.
+    pub(super) fn list_target(&mut self, args: &[OsString], kept: Capture) -> Option<Ended> {
+        if !self.may_run() {
+            return None;
         }
-        // Harmless where the target is empty as well, as at the very beginning.
-        let Some((ended, command)) = self.start(run, true) else { return true };
-        let outcome = classify(&ended, run, &self.ctx.prefixes);
-        match outcome {
-            Outcome::Done if !ended.stdout.is_cut() => {
-                let output = ended.stdout.bytes();
-                if !output.split(|&b| b == b'\n').filter_map(difference).any(|(_, deletes)| deletes) {
-                    return false;
-                }
-            }
-            Outcome::Target(found) => {
-                self.halt(found, command);
-                return true;
-            }
-            // The run itself meets the same refusal, and before it deletes anything.
-            Outcome::Fallback(_) => return false,
-            Outcome::Void => return true,
-            _ => {}
-        }
-        let hint = "mount the source, or delete the target's content by hand if it is meant to be empty";
-        let shown = self.ctx.root.display().to_string();
-        let meaning = "the source directory is empty, the target was not emptied";
-        self.report.trouble = Some(trouble(TroubleClass::Source, None, meaning, &shown, hint));
-        true
+        self.report.runs += 1;
+        run(&self.ctx.program, &self.ctx.root, args, b"", Some(kept), self.stop).ok()
     }
 
     pub(super) fn halt(&mut self, trouble: TargetTrouble, command: String) -> Flow {

@@ -5,11 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::command::Pass;
 use super::execute::{Batch, Flow};
 use super::look::{Presence, Source};
 use super::outcome::{Outcome, Paths, classify};
 use super::plan::{Deletion, Entry, Run, RunKind, deletion_refused};
-use super::says::difference;
+use super::says::{Survey, difference};
 use crate::filter::{Filter, Kind};
 use crate::model::{RelPath, Scope, Verdict};
 
@@ -29,7 +30,7 @@ pub(super) fn drive(batch: &mut Batch<'_>, run: &Run) -> Flow {
 }
 
 fn survey_and_send(batch: &mut Batch<'_>, run: &Run) -> Flow {
-    let Some((ended, command)) = batch.start(run, true) else { return Flow::Halt };
+    let Some((ended, command)) = batch.start(run, Pass::Show) else { return Flow::Halt };
     let mut paths = match classify(&ended, run, &batch.ctx.prefixes) {
         Outcome::Done => Paths::default(),
         Outcome::Paths(paths) => paths,
@@ -62,13 +63,42 @@ fn survey_and_send(batch: &mut Batch<'_>, run: &Run) -> Flow {
         for job in jobs_of(run) {
             batch.settle(job, Verdict::Failed(deletion_refused()));
         }
-    } else if !going.is_empty() && batch.empties_the_target(run) {
-        // It was not empty before the survey.
-        return Flow::Halt;
     }
-    let by_name = batch.deletion() == Deletion::ByName;
+    let mut may_go = batch.deletion() == Deletion::ByName && !going.is_empty();
+    if may_go && let Some(limit) = batch.ctx.guard.limit() {
+        let covered = |path: &RelPath| going.contains(path) || path.ancestors().any(|above| going.contains(&above));
+        let deleted = extraneous.iter().filter(|(path, _)| covered(path)).count() as u64;
+        let mut survey = Survey { deleted, held: 0 };
+        if !limit.allows(survey) {
+            let counted = batch.count(run).and_then(|counted| {
+                survey.held = counted.map_or(0, |counted| counted.held);
+                batch.in_depth(run, survey, limit)
+            });
+            survey = match counted {
+                Ok(survey) => survey,
+                Err(flow) => return flow,
+            };
+        }
+        if let Some(error) = batch.refused(run, survey, limit) {
+            if run.entries.len() > 1 {
+                // Each path has a limit of its own.
+                let (first, second) = run.clone().halves();
+                for job in jobs_of(run) {
+                    batch.reopen(job);
+                }
+                return match drive(batch, &first) {
+                    Flow::Continue => drive(batch, &second),
+                    flow => flow,
+                };
+            }
+            for job in jobs_of(run) {
+                batch.settle(job, Verdict::Failed(error.clone()));
+            }
+            may_go = false;
+        }
+    }
     let mut entries = present;
-    entries.extend(going.into_iter().filter(|_| by_name).map(|path| (path, Presence::Missing)));
+    entries.extend(going.into_iter().filter(|_| may_go).map(|path| (path, Presence::Missing)));
     send(batch, run, entries)
 }
 
@@ -87,7 +117,7 @@ fn send(batch: &mut Batch<'_>, run: &Run, entries: BTreeMap<RelPath, Presence>) 
     for chunk in entries.chunks(LIST_PATHS_MAX) {
         let root_alone = chunk.iter().all(|entry| entry.path.is_root());
         let kind = if root_alone { RunKind::RootOnly } else { RunKind::Flat };
-        let flow = batch.attempt(Run { kind, origin: run.origin, entries: chunk.to_vec(), skip: Vec::new() });
+        let flow = batch.attempt(Run::new(kind, run.origin, chunk.to_vec()));
         if flow != Flow::Continue {
             return flow;
         }

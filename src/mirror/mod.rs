@@ -2,7 +2,8 @@
 //!
 //! The way of a batch: `look` sees what stands at its paths, `plan` makes runs of it, `command` writes their
 //! argument lists, `run` starts rsync, `outcome` reads what became of it, and [`execute`] carries the batch
-//! through, falling back, verifying and halving where rsync's answer is not enough.
+//! through, falling back, verifying and halving where rsync's answer is not enough. `guard` asks before much is deleted, `sweep`
+//! removes what killed receivers have left.
 //!
 //! Invariant: only this module starts rsync, and it knows nothing of the queue or the store: jobs come in as values,
 //! verdicts go out as values.
@@ -14,6 +15,7 @@ mod context;
 mod dispatch;
 mod execute;
 mod expand;
+mod guard;
 mod lanes;
 mod look;
 mod outcome;
@@ -22,12 +24,14 @@ mod program;
 mod run;
 mod says;
 mod stop;
+mod sweep;
 mod trouble;
 
 pub use changed::{Changed, Observer, Operation, Ran};
 pub use context::{Capabilities, RootIdentity, TargetContext};
 pub use dispatch::{DispatchSettings, Executor};
 pub use execute::{BatchReport, FailedCommand, execute, probe};
+pub use guard::Guard;
 pub use plan::Limits;
 pub use program::{NoRsync, end_leftovers, find_rsync};
 pub use stop::StopSignal;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::plan::{Run, RunKind};
+use super::plan::Run;
 use super::run::{End, Ended};
 use super::says::{About, Line, lines};
 use super::trouble::{Fallback, Remedy, first_words, printable, remedy, trouble, unknown};
@@ -229,7 +229,7 @@ fn find(line: &Line<'_>, run: &Run, prefixes: &Prefixes) -> Option<Vec<usize>> {
 
 /// The path strictly below an entry of a level or tree run that a message is about, if it names one without doubt.
 fn listed_below(line: &Line<'_>, run: &Run, prefixes: &Prefixes) -> Option<RelPath> {
-    if !matches!(run.kind, RunKind::Level | RunKind::Tree) {
+    if !run.lists() {
         return None;
     }
     let names = line.names();

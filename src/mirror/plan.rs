@@ -57,9 +57,20 @@ pub struct Run {
     pub entries: Vec<Entry>,
     /// What rsync must neither read nor delete below the entries of a level or tree run.
     pub skip: Vec<RelPath>,
+    /// How many deletions a level or tree run may make; `None` for any number.
+    pub max_delete: Option<u64>,
 }
 
 impl Run {
+    pub fn new(kind: RunKind, origin: Origin, entries: Vec<Entry>) -> Self {
+        Self { kind, origin, entries, skip: Vec::new(), max_delete: None }
+    }
+
+    /// Whether rsync looks into the directories of the list.
+    pub fn lists(&self) -> bool {
+        matches!(self.kind, RunKind::Level | RunKind::Tree)
+    }
+
     /// Whether what happens at `path` concerns the entry at `entry`.
     pub fn reaches(&self, entry: &Entry, path: &RelPath) -> bool {
         match self.kind {
@@ -75,7 +86,7 @@ impl Run {
     /// Cuts the run into two of about the same length.
     pub fn halves(mut self) -> (Self, Self) {
         let tail = self.entries.split_off(self.entries.len() / 2);
-        let rest = Self { kind: self.kind, origin: self.origin, entries: tail, skip: self.skip.clone() };
+        let rest = Self { entries: tail, skip: self.skip.clone(), ..self };
         // A flat list carries the root only as the parent of its other entries.
         if self.kind == RunKind::Flat && self.entries.iter().all(|entry| entry.path.is_root()) {
             self.kind = RunKind::RootOnly;
@@ -154,12 +165,7 @@ pub fn plan(
     }
     let runs = fold(runs)
         .into_iter()
-        .map(|((kind, origin), entries)| Run {
-            kind,
-            origin,
-            entries: entries.into_values().collect(),
-            skip: Vec::new(),
-        })
+        .map(|((kind, origin), entries)| Run::new(kind, origin, entries.into_values().collect()))
         .collect();
     Plan { runs: fold_root_only(runs), settled }
 }

@@ -57,13 +57,13 @@ pub struct Ended {
     pub stdout: Capture,
 }
 
-/// Starts `program args` in `root`, feeds it `list` and waits for its end. `stdout_bytes_max` of its output are kept.
+/// Starts `program args` in `root`, feeds it `list` and waits for its end. Of its output is kept what `stdout` keeps.
 pub fn run(
     program: &Program,
     root: &Path,
     args: &[OsString],
     list: &[u8],
-    stdout_bytes_max: usize,
+    stdout: Option<Capture>,
     stop: &StopSignal,
 ) -> io::Result<Ended> {
     let mut command = Command::new(&program.path);
@@ -73,12 +73,13 @@ pub fn run(
             command.env_remove(name);
         }
     }
-    command.env("LC_ALL", "C").env(OWNER, &program.owner);
+    command.env("LC_ALL", "C").env("TZ", "UTC").env(OWNER, &program.owner);
     // Without a password from anywhere rsync would prompt on the terminal, or take the list for the password.
     command.env("RSYNC_PASSWORD", "");
-    let stdout = if stdout_bytes_max == 0 { Stdio::null() } else { Stdio::piped() };
-    let mut child = command.stdin(Stdio::piped()).stdout(stdout).stderr(Stdio::piped()).spawn()?;
-    let ended = Watch::new(&mut child, list, stdout_bytes_max).and_then(|mut watch| watch.wait(&mut child, stop));
+    let pipe = if stdout.is_some() { Stdio::piped() } else { Stdio::null() };
+    let mut child = command.stdin(Stdio::piped()).stdout(pipe).stderr(Stdio::piped()).spawn()?;
+    let ended =
+        Watch::new(&mut child, list, stdout.unwrap_or_default()).and_then(|mut watch| watch.wait(&mut child, stop));
     if ended.is_err() {
         end_group(&mut child)?;
     }
@@ -128,7 +129,7 @@ impl<R: Read + AsFd> Pipe<R> {
 }
 
 impl<'a> Watch<'a> {
-    fn new(child: &mut Child, list: &'a [u8], stdout_bytes_max: usize) -> io::Result<Self> {
+    fn new(child: &mut Child, list: &'a [u8], stdout: Capture) -> io::Result<Self> {
         let pid = Pid::from_child(child);
         let stdin = child.stdin.take();
         if let Some(stdin) = &stdin {
@@ -140,7 +141,7 @@ impl<'a> Watch<'a> {
             stdin,
             list,
             stderr: Pipe::new(child.stderr.take(), Capture::of_errors())?,
-            stdout: Pipe::new(child.stdout.take(), Capture::new(stdout_bytes_max, 0))?,
+            stdout: Pipe::new(child.stdout.take(), stdout)?,
             moved: monotonic(),
             counters: None,
         })
@@ -276,7 +277,15 @@ mod tests {
 
     fn shell(script: &str, list: &[u8], stop: &StopSignal) -> Ended {
         let args = [OsString::from("-c"), OsString::from(script)];
-        run(&Program { path: "sh".into(), owner: "/state".into() }, Path::new("/"), &args, list, 1 << 20, stop).unwrap()
+        run(
+            &Program { path: "sh".into(), owner: "/state".into() },
+            Path::new("/"),
+            &args,
+            list,
+            Some(Capture::new(1 << 20, 0)),
+            stop,
+        )
+        .unwrap()
     }
 
     #[test]

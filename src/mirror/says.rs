@@ -189,6 +189,39 @@ pub fn difference_of(line: &[u8]) -> Option<Difference<'_>> {
     (!equal).then(|| Difference { name: unescape(name), deletes: false, attributes })
 }
 
+/// How many deletions `--max-delete` has held back, if any. Directories with something in them are not counted.
+pub fn held_back(stderr: &[u8]) -> Option<u64> {
+    let line = lines(stderr).find(|line| line.about == About::DeletionsLimited)?;
+    let text = line.text();
+    let count = text.rsplit_once('(').and_then(|(_, count)| count.split_once(' ')?.0.parse().ok());
+    // In words that are not known it is at least one.
+    Some(count.unwrap_or(1))
+}
+
+/// What a dry run with `--stats` found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Survey {
+    pub deleted: u64,
+    /// What the other side holds now: what it shares with this one, and what is to be deleted.
+    pub held: u64,
+}
+
+impl Survey {
+    pub fn read(output: &[u8]) -> Option<Self> {
+        let text = String::from_utf8_lossy(output);
+        let number = |name: &str| {
+            let rest = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))?;
+            let digits: String = rest.chars().take_while(|c| c.is_ascii_digit() || *c == ',').collect();
+            digits.replace(',', "").parse::<u64>().ok()
+        };
+        let deleted = number("Number of deleted files")?;
+        // The root is in every list, and no entry of its own.
+        let sent = number("Number of files")?.saturating_sub(1);
+        let shared = sent.saturating_sub(number("Number of created files")?);
+        Some(Self { deleted, held: shared.saturating_add(deleted) })
+    }
+}
+
 fn trailing_errno(text: &str) -> Option<i32> {
     text.strip_suffix(')')?.rsplit_once('(')?.1.parse().ok()
 }
@@ -257,6 +290,18 @@ mod tests {
         ] {
             assert_eq!(Line::read(line.as_bytes()).about, about, "{line}");
         }
+    }
+
+    #[test]
+    fn what_max_delete_held_back_and_what_there_is() {
+        let stderr = b"Deletions stopped due to --max-delete limit (1234 skipped)\nrsync error: (code 25)\n";
+        assert_eq!(held_back(stderr), Some(1234));
+        assert_eq!(held_back(b"Deletions stopped due to --max-delete limit\n"), Some(1));
+        assert_eq!(held_back(b"rsync: [sender] opendir \"/s/d\" failed: Permission denied (13)\n"), None);
+        let stats = "\nNumber of files: 1,007 (reg: 3, dir: 4)\nNumber of created files: 4 (reg: 2, dir: 2)\n\
+                     Number of deleted files: 57 (reg: 55, dir: 2)\n";
+        assert_eq!(Survey::read(stats.as_bytes()), Some(Survey { deleted: 57, held: 1_059 }));
+        assert_eq!(Survey::read(b"Number of files: 7\n"), None);
     }
 
     #[test]

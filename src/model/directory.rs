@@ -1,5 +1,7 @@
 //! Which directory one is, whatever it is called, and up to when a tree is known. Pure values.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
@@ -38,6 +40,26 @@ impl Moment {
     }
 }
 
+/// From which `ctime` on something may have changed since `earlier`, if that can be told by `ctime` now: not after a boot
+/// and not when the wall clock was set back. `margin` is how much older than its event a change may be: a program that
+/// writes much at once has its file dated when it begins and reported when it ends.
+pub fn changed_since(earlier: Moment, now: Moment, margin: Duration) -> Option<Timestamp> {
+    /// Leap seconds, and rounding.
+    const TOLERATED_MS: u64 = 1_100;
+    let back = now.set_back_since(earlier).filter(|back| *back <= TOLERATED_MS)?;
+    let margin = margin + Duration::from_millis(back);
+    Some(Timestamp(earlier.wall.0.saturating_sub(u64::try_from(margin.as_millis()).unwrap_or(u64::MAX))))
+}
+
+/// What became of a directory below a root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DirectoryChange {
+    /// It is in `parent` under this name, wherever it was before.
+    Put { id: DirectoryId, parent: DirectoryId, name: Box<[u8]> },
+    /// It is in the tree no more.
+    Gone(DirectoryId),
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,6 +76,8 @@ mod tests {
             (moment(2, 11_000, 1_500), None),
         ] {
             assert_eq!(now.set_back_since(earlier), back, "{now:?}");
+            let since = changed_since(earlier, now, Duration::from_millis(200));
+            assert_eq!(since, (back == Some(0)).then_some(Timestamp(9_800)), "{now:?}");
         }
     }
 }

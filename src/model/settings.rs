@@ -1,5 +1,6 @@
 //! How hard and how often things are tried. Plain values with the defaults that the documentation names.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::Backoff;
@@ -19,6 +20,58 @@ pub struct Settings {
     pub hot_interval: Duration,
     /// A file that is written without being closed is sent once it has been quiet for this long.
     pub quiet_period: Duration,
+    /// What a comparison of whole directories may delete by itself.
+    pub max_delete: MaxDelete,
+}
+
+/// How much a run that makes directories equal may delete without being asked to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MaxDelete {
+    /// Anything, even all.
+    Unlimited,
+    Entries(u64),
+    /// This share of what the target holds there, and always [`MaxDelete::FEW`] entries.
+    Percent(u8),
+}
+
+impl MaxDelete {
+    /// So few deletions are no disaster, whatever share of a small mirror they are.
+    pub const FEW: u64 = 1_000;
+
+    /// How many entries may go without a look at how many there are. `None`: any number.
+    pub fn unseen(self) -> Option<u64> {
+        match self {
+            Self::Unlimited => None,
+            Self::Entries(count) => Some(count),
+            Self::Percent(_) => Some(Self::FEW),
+        }
+    }
+
+    /// How many entries may go where the target holds `held`. `None`: any number.
+    pub fn of(self, held: u64) -> Option<u64> {
+        let share = |percent: u8| u64::try_from(u128::from(held) * u128::from(percent) / 100).unwrap_or(u64::MAX);
+        match self {
+            Self::Percent(percent) => Some(share(percent).max(Self::FEW)),
+            other => other.unseen(),
+        }
+    }
+}
+
+impl Default for MaxDelete {
+    fn default() -> Self {
+        Self::Percent(50)
+    }
+}
+
+/// As the configuration has it.
+impl fmt::Display for MaxDelete {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unlimited => f.write_str("off"),
+            Self::Entries(count) => write!(f, "{count}"),
+            Self::Percent(percent) => write!(f, "{percent}%"),
+        }
+    }
 }
 
 impl Default for Settings {
@@ -30,6 +83,27 @@ impl Default for Settings {
             connections_max: 4,
             hot_interval: Duration::from_secs(1),
             quiet_period: Duration::from_secs(5),
+            max_delete: MaxDelete::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_deletions_are_always_allowed_but_by_a_number_of_its_own() {
+        for (limit, held, allowed) in [
+            (MaxDelete::default(), 10_000, Some(5_000)),
+            (MaxDelete::default(), 1_500, Some(1_000)),
+            (MaxDelete::default(), 0, Some(1_000)),
+            (MaxDelete::Percent(0), 1_000_000, Some(1_000)),
+            (MaxDelete::Percent(100), u64::MAX, Some(u64::MAX)),
+            (MaxDelete::Entries(7), 10_000, Some(7)),
+            (MaxDelete::Unlimited, 10_000, None),
+        ] {
+            assert_eq!(limit.of(held), allowed, "{limit} of {held}");
         }
     }
 }

@@ -12,6 +12,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TargetId(pub u32);
 
+/// A root's number in the store, kept for as long as the store lives. A root is known by its path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RootId(pub u32);
+
 /// Where a mirror lives, as rsync distinguishes it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Destination {
@@ -111,7 +115,7 @@ impl Target {
 }
 
 /// Which kinds of events make jobs: the switches of sersync's `<inotify>` section.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EventSwitches {
     pub delete: bool,
     pub create_folder: bool,
@@ -167,6 +171,11 @@ impl Root {
 pub enum Schedule {
     /// Every so often since the start or the last run.
     Every(Duration),
-    /// A cron expression of 5 or 6 fields, or `@daily` and the like; checked when the configuration is read.
-    Cron(String),
+    /// At the times of a cron expression.
+    Cron {
+        /// 5 or 6 fields, or `@daily` and the like; checked when the configuration is read.
+        expression: String,
+        /// The time zone in which its fields are read, by its name in the IANA data base; `None` is this machine's.
+        timezone: Option<String>,
+    },
 }

@@ -3,8 +3,8 @@
 //! While one batch is being flushed the next gathers, and then for twice as long as that took: a disk that is slow, or
 //! busy with the files that are being mirrored, is not kept busier by many small commits, and a job that is done by
 //! then never touches it. Whoever waits for the disk ([`Queue::flush`](super::Queue::flush)) ends the pause. A failed
-//! commit takes nothing away: its operations are dirty again and are tried after a pause, from the state that memory
-//! has by then.
+//! commit takes nothing away: its paths are dirty again at their old place and are tried after a pause, from the state
+//! that memory has by then.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -15,7 +15,7 @@ use log::{error, info};
 
 use super::{Shared, State};
 use crate::clock::monotonic;
-use crate::store::{COMMIT_OPS_MAX, Op, Store};
+use crate::store::{COMMIT_OPS_MAX, Store};
 
 /// The shortest and the longest pause after a commit.
 const GATHER_MIN: Duration = Duration::from_millis(5);
@@ -46,29 +46,39 @@ impl Committer {
 
 fn run(shared: &Shared, mut store: Box<dyn Store>) {
     loop {
-        let ops = {
-            let mut state = shared
+        let forgetting = {
+            let state = shared
                 .dirty
                 .wait_while(shared.lock(), |state| state.dirty_len() == 0 && !shared.closing.load(Ordering::SeqCst))
                 .unwrap_or_else(PoisonError::into_inner);
             if shared.closing.load(Ordering::SeqCst) {
                 return;
             }
-            state.commit_under_way = true;
-            state.take_dirty(COMMIT_OPS_MAX)
+            state.ledger.forgetting()
         };
         let begun = monotonic();
-        let result = store.commit(&ops);
+        // Which directories have to be deleted is known to the store alone.
+        let found = forgetting.map(|root| store.directories(root, COMMIT_OPS_MAX).map(|found| (root, found)));
+        let (ops, result) = match found.transpose() {
+            Ok(found) => {
+                let mut state = shared.lock();
+                if let Some((root, directories)) = found {
+                    state.ledger.forget(root, directories);
+                }
+                let ops = state.take_dirty(COMMIT_OPS_MAX);
+                drop(state);
+                let result = store.commit(&ops);
+                (ops, result)
+            }
+            Err(failure) => (Vec::new(), Err(failure)),
+        };
         let gather = (begun.elapsed() * 2).clamp(GATHER_MIN, GATHER_MAX);
         let stats = store.stats();
         let mut state = shared.lock();
-        state.commit_under_way = false;
         state.store_stats = stats;
+        state.settle_commit(ops, result.is_ok());
         match result {
             Ok(()) => {
-                if let Some(Op::PutNextJobId(id)) = ops.first() {
-                    state.stored_job_id = *id;
-                }
                 if state.store_error.take().is_some() {
                     info!("the store can be written again");
                 }
@@ -82,7 +92,6 @@ fn run(shared: &Shared, mut store: Box<dyn Store>) {
                 );
             }
             Err(failure) => {
-                state.restore_dirty(ops);
                 let failure = failure.with_causes();
                 if state.store_error.is_none() {
                     error!("{failure}; mirroring goes on, new jobs are held in memory until the store can be written");

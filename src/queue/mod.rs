@@ -10,11 +10,13 @@
 //! Invariant: the queue knows nothing of rsync, inotify or files.
 
 mod breaker;
+mod checkpoint;
 mod committer;
 mod sent_log;
 mod target_queue;
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -25,15 +27,16 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 pub use target_queue::{BatchId, Counts, Policy};
 
 use breaker::Gate;
+use checkpoint::Ledger;
 use committer::Committer;
 use target_queue::TargetQueue;
 
 use crate::clock::Clock;
 use crate::model::{
-    Change, ClaimedJob, Destination, DirectoryId, Job, JobError, JobId, JobState, Lane, RelPath, TargetId,
-    TargetTrouble, Timestamp, TroubleClass, Verdict,
+    Change, ClaimedJob, Destination, DirectoryChange, DirectoryId, Job, JobError, JobId, JobState, Lane, Moment,
+    RelPath, TargetId, TargetTrouble, Timestamp, TroubleClass, Verdict,
 };
-use crate::store::{Contents, Op, Store, StoreError, StoreStats, TargetRecord};
+use crate::store::{Contents, DirectoryRecord, Op, RootRecord, Store, StoreError, StoreStats, TargetRecord};
 use std::os::unix::ffi::OsStrExt;
 
 /// Jobs in one batch at the most: rsync's cost per file is down to its floor well before.
@@ -101,15 +104,19 @@ pub struct StoreHealth {
 
 struct State {
     targets: BTreeMap<TargetId, TargetQueue>,
-    records: Vec<TargetRecord>,
-    new_records: Vec<TargetRecord>,
+    ledger: Ledger,
     next_job_id: u64,
     stored_job_id: u64,
     next_batch_id: u64,
     batches: HashMap<BatchId, Vec<RelPath>>,
     store_error: Option<String>,
     store_stats: StoreStats,
-    commit_under_way: bool,
+    /// Counts what was noted besides jobs; how much of it the commit under way holds, and how much is durable.
+    notes: u64,
+    notes_taken: u64,
+    notes_durable: u64,
+    /// The target at which the last batch was full. The next one begins behind it.
+    cut_at: Option<TargetId>,
     /// How many callers wait for the disk.
     flushing: usize,
     random: fastrand::Rng,
@@ -155,41 +162,80 @@ impl Shared {
 
 impl State {
     fn dirty_len(&self) -> usize {
-        self.new_records.len() + self.targets.values().map(TargetQueue::dirty_len).sum::<usize>()
+        self.ledger.dirty_len() + self.targets.values().map(TargetQueue::dirty_len).sum::<usize>()
     }
 
+    /// The operations of the next commit. What concerns no job is few and always part of it. The targets take turns, so
+    /// that none waits for another one's backlog to be written.
     fn take_dirty(&mut self, ops_max: usize) -> Vec<Op> {
         let mut ops: Vec<Op> = Vec::new();
         if self.next_job_id != self.stored_job_id {
             ops.push(Op::PutNextJobId(self.next_job_id));
         }
-        ops.extend(self.new_records.drain(..).map(Op::PutTarget));
-        for queue in self.targets.values_mut() {
+        self.ledger.take_records(ops_max, &mut ops);
+        let behind = self.cut_at.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let order: Vec<TargetId> = self.targets.range((behind, Bound::Unbounded)).map(|(id, _)| *id).collect();
+        let others: Vec<TargetId> = self.targets.keys().filter(|id| !order.contains(id)).copied().collect();
+        for id in order.into_iter().chain(others) {
+            let Some(queue) = self.targets.get_mut(&id) else { continue };
             queue.take_dirty(ops_max, &mut ops);
+            if ops.len() >= ops_max {
+                self.cut_at = Some(id);
+                break;
+            }
+        }
+        // Jobs first: they are what must not be lost.
+        self.ledger.take_steps(ops_max, &mut ops);
+        if self.ledger.dirty_len() == 0 {
+            self.notes_taken = self.notes;
         }
         ops
     }
 
-    fn restore_dirty(&mut self, ops: Vec<Op>) {
+    /// Notes what came of a commit. After a failure everything in it is dirty again.
+    fn settle_commit(&mut self, ops: Vec<Op>, durable: bool) {
+        for queue in self.targets.values_mut() {
+            queue.settle_dirty(durable);
+        }
+        if durable {
+            self.notes_durable = self.notes_taken;
+            self.ledger.committed();
+        } else {
+            self.ledger.restore_steps();
+        }
         for op in ops {
             match op {
-                Op::PutJob(Job { target, path, .. }) | Op::DeleteJob { target, path } => {
-                    if let Some(queue) = self.targets.get_mut(&target) {
-                        queue.restore_dirty(path);
-                    }
-                }
-                Op::PutTarget(record) => self.new_records.push(record),
-                Op::PutNextJobId(_) => {}
+                Op::PutNextJobId(id) if durable => self.stored_job_id = id,
+                Op::PutRoot(record) if !durable => self.ledger.restore_root(record.id),
+                Op::PutTarget(record) if !durable => self.ledger.restore_target(record.id),
+                // Jobs, and steps of checkpoints, have been seen to above.
+                _ => {}
             }
         }
     }
+
+    /// Stands for all that was noted up to now.
+    fn mark(&self) -> Mark {
+        Mark { notes: self.notes, jobs: self.targets.iter().map(|(id, queue)| (*id, queue.dirty_mark())).collect() }
+    }
+
+    fn is_durable(&self, mark: &Mark) -> bool {
+        let jobs = |(id, mark): &(TargetId, u64)| self.targets.get(id).is_none_or(|queue| queue.is_durable(*mark));
+        self.notes_durable >= mark.notes && mark.jobs.iter().all(jobs)
+    }
+}
+
+/// A moment in the order in which things are to become durable.
+struct Mark {
+    notes: u64,
+    jobs: Vec<(TargetId, u64)>,
 }
 
 impl Queue {
     /// Takes over what the store holds and starts the committer. Returns also how many records were damaged: if any,
     /// the trees have to be compared in full.
     pub fn open(mut store: Box<dyn Store>, clock: Arc<dyn Clock>) -> Result<(Self, u64), StoreError> {
-        let Contents { targets: records, jobs, next_job_id, damaged_records } = store.load()?;
+        let Contents { roots, targets: records, directories, jobs, next_job_id, damaged_records } = store.load()?;
         let mut targets: BTreeMap<TargetId, TargetQueue> =
             records.iter().map(|record| (record.id, TargetQueue::new(record.id))).collect();
         let next_job_id = jobs.iter().map(|job| job.id.0 + 1).max().unwrap_or(1).max(next_job_id);
@@ -199,15 +245,17 @@ impl Queue {
         let (wake, work) = bounded(1);
         let state = State {
             targets,
-            records,
-            new_records: Vec::new(),
+            ledger: Ledger::new(roots, records, directories),
             next_job_id,
             stored_job_id: next_job_id,
             next_batch_id: 1,
             batches: HashMap::new(),
             store_error: None,
             store_stats: store.stats(),
-            commit_under_way: false,
+            notes: 0,
+            notes_taken: 0,
+            notes_durable: 0,
+            cut_at: None,
             flushing: 0,
             random: fastrand::Rng::new(),
         };
@@ -228,42 +276,78 @@ impl Queue {
     pub fn register(&self, root: &Path, destination: &Destination, policy: Policy) -> (TargetId, bool) {
         let mut state = self.shared.lock();
         let state = &mut *state;
-        let (root, destination) = (root.as_os_str().as_bytes(), destination.to_string());
-        if let Some(known) = state.records.iter().find(|r| r.root == root && r.destination == destination) {
-            let queue = state.targets.entry(known.id).or_insert_with(|| TargetQueue::new(known.id));
-            queue.policy = policy;
-            return (known.id, false);
-        }
-        let id = TargetId(state.records.iter().map(|record| record.id.0 + 1).max().unwrap_or(1));
-        let record = TargetRecord { id, root: root.to_vec(), destination, root_mark: None };
-        state.records.push(record.clone());
-        state.new_records.push(record);
+        let (id, new) = state.ledger.register(root.as_os_str().as_bytes(), destination.to_string());
+        state.notes += u64::from(new);
         state.targets.entry(id).or_insert_with(|| TargetQueue::new(id)).policy = policy;
         self.shared.dirty.notify_all();
-        (id, true)
+        (id, new)
     }
 
     /// Which directory `root` was when it was last mirrored, if it ever was.
     pub fn root_mark(&self, root: &Path) -> Option<DirectoryId> {
-        let state = self.shared.lock();
-        state.records.iter().filter(|record| record.root == root.as_os_str().as_bytes()).find_map(|r| r.root_mark)
+        self.root_record(root)?.mark
     }
 
     /// Remembers which directory `root` is.
     pub fn set_root_mark(&self, root: &Path, mark: DirectoryId) {
+        self.change_ledger(|ledger| ledger.set_mark(root.as_os_str().as_bytes(), mark));
+    }
+
+    /// The root as the store knows it: a watermark that is still being written is not there yet.
+    pub fn root_record(&self, root: &Path) -> Option<RootRecord> {
+        self.shared.lock().ledger.root(root.as_os_str().as_bytes()).cloned()
+    }
+
+    /// The target as the store knows it.
+    pub fn target_record(&self, id: TargetId) -> Option<TargetRecord> {
+        self.shared.lock().ledger.target(id).cloned()
+    }
+
+    /// The directories below `root` that the store held at the start, as of the root's watermark. They are handed out
+    /// once, and no longer take memory then.
+    pub fn take_directories(&self, root: &Path) -> Vec<DirectoryRecord> {
+        self.shared.lock().ledger.take_directories(root.as_os_str().as_bytes())
+    }
+
+    /// Notes that every change below `root` before `watermark` is mirrored or has a job, what became of directories
+    /// since the last checkpoint, and which targets are complete, under which settings. The caller has made sure by
+    /// [`flush`](Self::flush) that the jobs are on disk; the watermark gets there after the directories, not before.
+    pub fn checkpoint(
+        &self,
+        root: &Path,
+        watermark: Moment,
+        directories: Vec<DirectoryChange>,
+        complete: &[(TargetId, u64)],
+    ) {
+        self.change_ledger(|ledger| ledger.checkpoint(root.as_os_str().as_bytes(), watermark, directories, complete));
+    }
+
+    /// Notes that nothing is known of the tree at `root` any more: all its targets have to be compared in full.
+    pub fn forget_watermark(&self, root: &Path) {
+        self.change_ledger(|ledger| ledger.forget_watermark(root.as_os_str().as_bytes()));
+    }
+
+    /// Remembers when the tree at `root` was last compared by schedule.
+    pub fn set_scheduled_run(&self, root: &Path, at: Timestamp) {
+        self.change_ledger(|ledger| ledger.set_scheduled_run(root.as_os_str().as_bytes(), at));
+    }
+
+    fn change_ledger(&self, change: impl FnOnce(&mut Ledger)) {
         let mut state = self.shared.lock();
-        let State { records, new_records, .. } = &mut *state;
-        for record in records.iter_mut().filter(|record| record.root == root.as_os_str().as_bytes()) {
-            if record.root_mark.replace(mark) != Some(mark) {
-                new_records.push(record.clone());
-            }
-        }
+        change(&mut state.ledger);
+        // What the store has already is not written again.
+        state.notes += u64::from(state.ledger.dirty_len() > 0);
         self.shared.dirty.notify_all();
+    }
+
+    /// All roots that the store knows, configured or not.
+    pub fn known_roots(&self) -> Vec<RootRecord> {
+        self.shared.lock().ledger.roots().to_vec()
     }
 
     /// All targets that the store knows, configured or not.
     pub fn known_targets(&self) -> Vec<TargetRecord> {
-        self.shared.lock().records.clone()
+        self.shared.lock().ledger.targets().to_vec()
     }
 
     /// Notes for each of `targets` that each of `changes` may differ there.
@@ -432,20 +516,22 @@ impl Queue {
         StoreHealth { stats: state.store_stats, error: state.store_error.clone(), uncommitted: state.dirty_len() }
     }
 
-    /// Waits until everything noted before is on disk, at most `timeout`. Returns whether it is.
+    /// Waits until everything noted before the call is on disk, at most `timeout`. Returns whether it is. What is noted
+    /// meanwhile is not waited for.
     pub fn flush(&self, timeout: Duration) -> bool {
         let mut state = self.shared.lock();
+        let mark = state.mark();
         state.flushing += 1;
         self.shared.dirty.notify_all();
         let (mut state, _) = self
             .shared
             .committed
             .wait_timeout_while(state, timeout, |state| {
-                (state.dirty_len() > 0 || state.commit_under_way) && !self.shared.closing.load(Ordering::SeqCst)
+                !state.is_durable(&mark) && !self.shared.closing.load(Ordering::SeqCst)
             })
             .unwrap_or_else(PoisonError::into_inner);
         state.flushing = state.flushing.saturating_sub(1);
-        state.dirty_len() == 0
+        state.is_durable(&mark)
     }
 
     /// Commits what is dirty, ends the committer and gives up the store. May be called twice.

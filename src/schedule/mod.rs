@@ -1,13 +1,17 @@
 //! When whole-tree runs are due: every so often, or at the times of a cron expression.
 //!
-//! Pure: the time is a parameter, and whoever asks runs the thing. That no two runs of one root overlap is the
-//! caller's duty. A time that was missed (the daemon was down) is made up for once, not as often as it was missed.
+//! Pure: the time is a parameter, and whoever asks runs the thing. A time that was missed (the daemon was down) is made
+//! up for once, not as often as it was missed. That no two runs of one root overlap is the queue's work: a run is a job
+//! of the root, and there is only ever one of those; one that is due while another is under way follows it, once.
+//!
+//! The names and rules of time zones are compiled in, so that a configuration means the same on a machine without
+//! them. Should a country change its rules, a run is an hour off until the next version: no more than that.
 
 mod cron;
 
 use std::time::Duration;
 
-use chrono::{Local, TimeZone};
+use chrono::Local;
 
 use crate::model::{Schedule, Timestamp};
 
@@ -18,6 +22,8 @@ pub use self::cron::CronError;
 pub enum ScheduleError {
     #[error("the interval is zero")]
     ZeroInterval,
+    #[error("{given} is no time zone of the IANA data base")]
+    Timezone { given: String },
     #[error(transparent)]
     Cron(#[from] CronError),
 }
@@ -34,7 +40,14 @@ pub struct Plan(Kind);
 #[derive(Debug, Clone)]
 enum Kind {
     Every(Duration),
-    Cron(Box<cron::Expression>),
+    Cron(Box<cron::Expression>, Zone),
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Zone {
+    /// Of this machine (`TZ=UTC` in the environment makes it UTC).
+    Local,
+    Named(chrono_tz::Tz),
 }
 
 impl Plan {
@@ -42,27 +55,30 @@ impl Plan {
         Ok(Self(match schedule {
             Schedule::Every(Duration::ZERO) => return Err(ScheduleError::ZeroInterval),
             Schedule::Every(interval) => Kind::Every(*interval),
-            Schedule::Cron(text) => Kind::Cron(Box::new(cron::Expression::parse(text)?)),
+            Schedule::Cron { expression, timezone } => {
+                let zone = match timezone {
+                    None => Zone::Local,
+                    Some(name) => {
+                        let unknown = |_| ScheduleError::Timezone { given: name.clone() };
+                        Zone::Named(name.parse().map_err(unknown)?)
+                    }
+                };
+                Kind::Cron(Box::new(cron::Expression::parse(expression)?), zone)
+            }
         }))
     }
 
-    /// When the run after `last_run` is due; `now` if that time has passed. Cron fields are read in the time zone of
-    /// this machine (`TZ=UTC` in the environment makes it UTC).
+    /// When the run after `last_run` is due; `now` if that time has passed.
     pub fn next_after(&self, last_run: Timestamp, now: Timestamp) -> Timestamp {
-        self.next_in(&Local, last_run, now)
-    }
-
-    /// The same with the time zone as a parameter.
-    pub fn next_in<Z: TimeZone>(&self, zone: &Z, last_run: Timestamp, now: Timestamp) -> Timestamp {
         // A run in the future means that the clock was set back: waiting for it to come round again could take years.
         let last_run = last_run.min(now);
-        match &self.0 {
-            Kind::Every(interval) => last_run.after(*interval).max(now),
-            // Past its last time an expression is never due again.
-            Kind::Cron(expression) => {
-                expression.next_after(zone, last_run).map_or(Timestamp(u64::MAX), |due| due.max(now))
-            }
-        }
+        let due = match &self.0 {
+            Kind::Every(interval) => Some(last_run.after(*interval)),
+            Kind::Cron(expression, Zone::Local) => expression.next_after(&Local, last_run),
+            Kind::Cron(expression, Zone::Named(zone)) => expression.next_after(zone, last_run),
+        };
+        // Past its last time an expression is never due again.
+        due.map_or(Timestamp(u64::MAX), |due| due.max(now))
     }
 }
 
@@ -80,8 +96,8 @@ struct Entry {
 }
 
 impl Scheduler {
-    /// Takes up a schedule under a number of the caller's choice. `last_run` is when it last ran; for one that never
-    /// did, the present: it is then due after the first interval, not at once.
+    /// Takes up a schedule under a number of the caller's choice. `last_run` is when it last ran, in this process or an
+    /// earlier one; for one that never did, the present: it is then due after the first interval, not at once.
     pub fn add(
         &mut self,
         key: usize,
@@ -90,6 +106,7 @@ impl Scheduler {
         now: Timestamp,
     ) -> Result<(), ScheduleError> {
         let plan = Plan::new(schedule)?;
+        let last_run = last_run.min(now);
         let due = plan.next_after(last_run, now);
         self.0.push(Entry { key, plan, last_run, due });
         Ok(())

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{COMMIT_OPS_MAX, Contents, Op, Store, StoreError, StoreStats, TargetRecord};
-use crate::model::{Job, JobState, RelPath, TargetId};
+use super::{COMMIT_OPS_MAX, Contents, DirectoryRecord, Op, RootRecord, Store, StoreError, StoreStats, TargetRecord};
+use crate::model::{DirectoryId, Job, JobState, RelPath, RootId, TargetId};
 
 /// A handle to contents in memory. Cloning it shares them.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +19,8 @@ pub struct MemoryStore {
 
 #[derive(Debug, Default)]
 struct Shared {
+    roots: BTreeMap<RootId, RootRecord>,
+    directories: BTreeMap<(RootId, DirectoryId), DirectoryRecord>,
     targets: BTreeMap<TargetId, TargetRecord>,
     jobs: BTreeMap<(TargetId, RelPath), Job>,
     next_job_id: u64,
@@ -43,6 +45,20 @@ impl MemoryStore {
         self.shared().commits_left = None;
     }
 
+    /// A store apart with the same contents, which never fails: what a crash leaves.
+    pub fn copy(&self) -> Self {
+        let Shared { roots, directories, targets, jobs, next_job_id, .. } = &*self.shared();
+        let shared = Shared {
+            roots: roots.clone(),
+            directories: directories.clone(),
+            targets: targets.clone(),
+            jobs: jobs.clone(),
+            next_job_id: *next_job_id,
+            ..Shared::default()
+        };
+        Self { shared: Arc::new(Mutex::new(shared)) }
+    }
+
     /// How many commits have succeeded.
     pub fn commits(&self) -> u64 {
         self.shared().commits
@@ -58,6 +74,8 @@ impl MemoryStore {
         let shared = self.shared();
         let past_jobs = shared.jobs.values().map(|job| job.id.0.saturating_add(1)).max().unwrap_or(0);
         Contents {
+            roots: shared.roots.values().cloned().collect(),
+            directories: shared.directories.values().cloned().collect(),
             targets: shared.targets.values().cloned().collect(),
             jobs: shared.jobs.values().cloned().collect(),
             next_job_id: shared.next_job_id.max(past_jobs),
@@ -95,6 +113,14 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    fn directories(&mut self, root: RootId, limit: usize) -> Result<Vec<DirectoryId>, StoreError> {
+        let shared = self.shared();
+        if shared.commits_left == Some(0) {
+            return Err(StoreError::Read { source: io::Error::from(io::ErrorKind::StorageFull) });
+        }
+        Ok(shared.directories.keys().filter(|key| key.0 == root).map(|key| key.1).take(limit).collect())
+    }
+
     fn stats(&self) -> StoreStats {
         StoreStats::default()
     }
@@ -115,6 +141,15 @@ impl Shared {
             }
             Op::PutTarget(record) => {
                 self.targets.insert(record.id, record.clone());
+            }
+            Op::PutRoot(record) => {
+                self.roots.insert(record.id, record.clone());
+            }
+            Op::PutDirectory(record) => {
+                self.directories.insert((record.root, record.id), record.clone());
+            }
+            Op::DeleteDirectory { root, id } => {
+                self.directories.remove(&(*root, *id));
             }
             Op::PutNextJobId(id) => self.next_job_id = self.next_job_id.max(*id),
         }

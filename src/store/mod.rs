@@ -1,6 +1,6 @@
 //! What the queue persists through: load everything once, then commit batches.
 //!
-//! A store keeps jobs and the names of targets, and applies one batch of operations at a time, atomically and
+//! A store keeps roots with their directories, targets and jobs, and applies one batch of operations at a time, atomically and
 //! durably: when [`Store::commit`] returns `Ok`, a power cut loses nothing of the batch; when it returns `Err`, none
 //! of it may be relied on. It has no idea of order, due times or states beyond keeping them: that is the queue's
 //! work. The embedded engine is [`sled`]; `memory` is for tests, and for what is not
@@ -11,22 +11,47 @@ pub mod sled;
 
 use std::path::PathBuf;
 
-use crate::model::{DirectoryId, Job, RelPath, TargetId};
+use crate::model::{DirectoryId, Job, Moment, RelPath, RootId, TargetId, Timestamp};
 
 /// At most this many operations in one commit: above it sled's memory grows without bound.
 pub const COMMIT_OPS_MAX: usize = 1_000;
+
+/// A root as the store knows it. `path` identifies it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootRecord {
+    pub id: RootId,
+    /// The absolute path, as bytes.
+    pub path: Vec<u8>,
+    /// Which directory the root was when it was last mirrored, to notice at a start that another one has taken its
+    /// place (a disk that is not mounted).
+    pub mark: Option<DirectoryId>,
+    /// Every change with a ctime before it is mirrored or has a job. `None`: not known, and the root's directory
+    /// records mean nothing.
+    pub watermark: Option<Moment>,
+    /// When the whole tree was last compared by schedule.
+    pub scheduled_run: Option<Timestamp>,
+}
 
 /// A target as the store knows it. `root` and `destination` together identify it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetRecord {
     pub id: TargetId,
-    /// The root's absolute path, as bytes.
-    pub root: Vec<u8>,
+    pub root: RootId,
     /// The destination as `Destination`'s `Display` writes it.
     pub destination: String,
-    /// Which directory the root was when it was last mirrored, to notice at a start that another one has taken its
-    /// place (a disk that is not mounted).
-    pub root_mark: Option<DirectoryId>,
+    /// Fingerprint of the settings under which the target was last known to be complete up to the root's watermark.
+    /// `None`: it still has to be compared in full.
+    pub complete_under: Option<u64>,
+}
+
+/// A directory below a root, as it was at the root's watermark. The root directory itself has no record. Names its
+/// parent instead of its path, so that renaming a directory with all below it changes one record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirectoryRecord {
+    pub root: RootId,
+    pub id: DirectoryId,
+    pub parent: DirectoryId,
+    pub name: Vec<u8>,
 }
 
 /// One change of the store.
@@ -37,17 +62,25 @@ pub enum Op {
     PutJob(Job),
     /// Removes the job of that target and path, if there is one.
     DeleteJob { target: TargetId, path: RelPath },
-    /// Makes a target known.
+    /// Makes a target known. Its root has to be known before, or by the same commit.
     PutTarget(TargetRecord),
+    /// Makes a root known.
+    PutRoot(RootRecord),
+    /// Stores where a directory is, replacing what is there under its root and id. The root has to be known.
+    PutDirectory(DirectoryRecord),
+    /// Removes the record of that directory, if there is one.
+    DeleteDirectory { root: RootId, id: DirectoryId },
     /// Raises the number from which new job ids are taken.
     PutNextJobId(u64),
 }
 
-/// All that a store holds, as handed over at the start. Targets come ordered by id, jobs by target and path, and each
-/// job's target is among the targets.
+/// All that a store holds, as handed over at the start. Roots and targets come ordered by id, directories by root and
+/// id, jobs by target and path. Each root and target that is named by another record is there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Contents {
+    pub roots: Vec<RootRecord>,
     pub targets: Vec<TargetRecord>,
+    pub directories: Vec<DirectoryRecord>,
     pub jobs: Vec<Job>,
     /// Job ids from here on have never been used.
     pub next_job_id: u64,
@@ -75,6 +108,9 @@ pub trait Store: Send {
     /// if it can. Nothing else is needed, and commits of other operations in between do no harm.
     fn commit(&mut self, ops: &[Op]) -> Result<(), StoreError>;
 
+    /// Up to `limit` directories that have a record under `root`.
+    fn directories(&mut self, root: RootId, limit: usize) -> Result<Vec<DirectoryId>, StoreError>;
+
     fn stats(&self) -> StoreStats;
 }
 
@@ -96,7 +132,7 @@ pub enum StoreError {
     Read { source: std::io::Error },
     #[error("a commit has {given} operations, allowed {max}")]
     TooManyOps { given: usize, max: usize },
-    /// A root and a destination whose names are too long together; nothing else can grow that far.
+    /// A root or a destination whose name is too long; nothing else can grow that far.
     #[error("a record of {bytes} bytes is too large for the store, allowed {max}")]
     RecordTooLarge { bytes: usize, max: usize },
     #[error("cannot bring the store in {} from schema {from} to {to}", .dir.display())]

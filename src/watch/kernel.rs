@@ -4,29 +4,43 @@
 //! would watch one directory in the name of another, so directories are looked up without following any.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::ffi::OsStr;
 use std::fs::Metadata;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use inotify::{Inotify, WatchDescriptor, WatchMask, Watches};
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
 use super::event::RawEvent;
 use super::table::Wd;
-use crate::model::RelPath;
+use crate::ctime::{self, Dated};
+use crate::model::{DirectoryId, RelPath, Timestamp};
 
 /// Where a process finds its open files by number.
 const DESCRIPTORS: &str = "/proc/self/fd";
+
+/// What is in a directory.
+#[derive(Debug)]
+pub struct Listing {
+    /// When the directory or its listing last changed, if that was asked for and can be told.
+    pub changed: Option<Timestamp>,
+    pub entries: Vec<Listed>,
+}
 
 /// One name in a directory.
 #[derive(Debug)]
 pub struct Listed {
     pub name: Vec<u8>,
     pub is_dir: bool,
+    /// When it changed, if that was asked for and can be told.
+    pub dated: Option<Dated>,
 }
 
 /// An inotify instance that watches below one root.
@@ -40,6 +54,11 @@ pub struct Kernel {
     /// Whether the kernel can look up a path without following links (Linux 5.6), and name what it found.
     strict: bool,
     mask: WatchMask,
+    /// By device: whether the file system there dates each change.
+    dates_changes: HashMap<(u32, u32), bool>,
+    /// Refuse new watches, as with the limit reached.
+    #[cfg(test)]
+    pub exhausted: bool,
 }
 
 /// A path that leads to a directory for as long as this lives.
@@ -73,7 +92,17 @@ impl Kernel {
             | WatchMask::EXCL_UNLINK;
         mask.set(WatchMask::ATTRIB, attributes);
         let strict = Path::new(DESCRIPTORS).is_dir() && open_below(&root, b".").is_ok();
-        Ok(Self { watches: inotify.watches(), inotify, descriptors: HashMap::new(), root, strict, mask })
+        Ok(Self {
+            watches: inotify.watches(),
+            inotify,
+            descriptors: HashMap::new(),
+            root,
+            strict,
+            mask,
+            dates_changes: HashMap::new(),
+            #[cfg(test)]
+            exhausted: false,
+        })
     }
 
     /// Looks a directory up.
@@ -86,16 +115,22 @@ impl Kernel {
         Ok(Resolved { path: path.under(&self.root), held: None })
     }
 
-    /// Watches a directory, or says under which descriptor it is watched already, whatever it was called then.
-    pub fn watch(&mut self, path: &RelPath) -> Result<Wd, Errno> {
+    /// Watches a directory, or says under which descriptor it is watched already, whatever it was called then; and which
+    /// directory that is, if the kernel can tell.
+    pub fn watch(&mut self, path: &RelPath) -> Result<(Wd, Option<DirectoryId>), Errno> {
         let resolved = self.resolve(path)?;
+        #[cfg(test)]
+        if self.exhausted {
+            return Err(Errno::NOSPC);
+        }
         // The root may be named through a symbolic link, and a name in `/proc` is one.
         let follow = path.is_root() || resolved.held.is_some();
         let link = if follow { WatchMask::empty() } else { WatchMask::DONT_FOLLOW };
         let descriptor = self.watches.add(&resolved.path, self.mask | link).map_err(errno)?;
         let wd = Wd(descriptor.get_watch_descriptor_id());
         self.descriptors.insert(wd, descriptor);
-        Ok(wd)
+        let id = resolved.stat(b"", StatxFlags::INO | StatxFlags::BTIME).ok().map(|stat| directory_id(&stat));
+        Ok((wd, id))
     }
 
     /// Removes watches. One that ended by itself meanwhile is no error.
@@ -120,23 +155,74 @@ impl Kernel {
         rustix::io::ioctl_fionread(&self.inotify).map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
     }
 
-    /// The names in a directory. A name that vanishes meanwhile is left out.
-    pub fn list(&self, path: &RelPath) -> io::Result<Vec<Listed>> {
-        let mut listed = Vec::new();
+    /// The names in a directory. A name that vanishes meanwhile is left out. With `dated` also when each changed; where the
+    /// file system is not known to date each change, that is not told.
+    pub fn list(&mut self, path: &RelPath, dated: bool) -> io::Result<Listing> {
         let resolved = self.resolve(path)?;
+        // Before the listing: what changes in between is told by an event.
+        let changed = if dated { self.dated(&resolved)? } else { None };
+        let mut entries = Vec::new();
         for entry in std::fs::read_dir(&resolved.path)? {
             let entry = entry?;
-            if let Ok(kind) = entry.file_type() {
-                listed.push(Listed { name: entry.file_name().into_vec(), is_dir: kind.is_dir() });
+            let Ok(kind) = entry.file_type() else { continue };
+            let (name, is_dir) = (entry.file_name().into_vec(), kind.is_dir());
+            let mut listed = Listed { name, is_dir, dated: None };
+            if changed.is_some() && !is_dir {
+                match resolved.stat(&listed.name, ctime::WANTED) {
+                    Ok(stat) => listed.dated = Some(Dated::from(&stat)),
+                    Err(Errno::NOENT) => continue,
+                    Err(_) => {}
+                }
             }
+            entries.push(listed);
         }
-        Ok(listed)
+        Ok(Listing { changed, entries })
+    }
+
+    /// As on a file system that does not date changes.
+    #[cfg(test)]
+    pub fn distrust_all(&mut self) {
+        let stat = rustix::fs::statx(CWD, &self.root, AtFlags::empty(), StatxFlags::INO).unwrap();
+        self.dates_changes.insert((stat.stx_dev_major, stat.stx_dev_minor), false);
+    }
+
+    /// When a directory or its listing last changed, unless its file system cannot be trusted with that.
+    fn dated(&mut self, resolved: &Resolved) -> io::Result<Option<Timestamp>> {
+        let stat = resolved.stat(b"", ctime::WANTED)?;
+        let device = (stat.stx_dev_major, stat.stx_dev_minor);
+        let dates_changes = match self.dates_changes.entry(device) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(unknown) => *unknown.insert(ctime::is_trusted(&resolved.path)),
+        };
+        Ok(dates_changes.then(|| Dated::from(&stat).changed))
     }
 
     /// What the path names, itself and not what a symbolic link leads to.
     pub fn look(&self, path: &RelPath) -> io::Result<Look> {
         std::fs::symlink_metadata(path.under(&self.root)).map(|metadata| Look::from(&metadata))
     }
+}
+
+impl Resolved {
+    /// Looks at what the path names, or at a name in it, itself and not what a symbolic link leads to.
+    fn stat(&self, name: &[u8], wanted: StatxFlags) -> Result<Statx, Errno> {
+        match &self.held {
+            Some(held) => rustix::fs::statx(held, name, AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW, wanted),
+            // The root may be a link; a name in it is joined to it.
+            None if name.is_empty() => rustix::fs::statx(CWD, &self.path, AtFlags::empty(), wanted),
+            None => {
+                let path = self.path.join(OsStr::from_bytes(name));
+                rustix::fs::statx(CWD, &path, AtFlags::SYMLINK_NOFOLLOW, wanted)
+            }
+        }
+    }
+}
+
+fn directory_id(stat: &Statx) -> DirectoryId {
+    let tells_birth = stat.stx_mask & StatxFlags::BTIME.bits() != 0;
+    let born = Duration::new(u64::try_from(stat.stx_btime.tv_sec).unwrap_or(0), stat.stx_btime.tv_nsec);
+    let born_ns = tells_birth.then(|| u64::try_from(born.as_nanos()).ok()).flatten();
+    DirectoryId { inode: stat.stx_ino, born_ns }
 }
 
 /// The system error in what the inotify crate returns.

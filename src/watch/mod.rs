@@ -25,6 +25,7 @@ mod thread;
 mod tracker;
 mod walk;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,7 +34,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use crate::filter::Filter;
-use crate::model::{Change, EventSwitches};
+use crate::model::{Change, DirectoryId, EventSwitches, Timestamp};
 
 pub use notice::{GoneReason, Notice};
 pub use thread::Watcher;
@@ -49,6 +50,22 @@ pub struct WatchSettings {
     pub quiet_period: Duration,
     /// With the `modify` switch, a file that is being written to is sent at most this often.
     pub hot_interval: Duration,
+    /// How much older than its event a change may be dated: [`MARGIN`](crate::ctime::MARGIN), but for tests.
+    pub ctime_margin: Duration,
+    /// Report what changed while nobody watched, as far as that shows.
+    pub catch_up: Option<CatchUp>,
+}
+
+/// Where directories are: in which directory, and under which name.
+pub type KnownDirectories = HashMap<DirectoryId, (DirectoryId, Box<[u8]>)>;
+
+/// What was known of the tree when it was last watched.
+#[derive(Debug, Clone, Default)]
+pub struct CatchUp {
+    /// What has an older `ctime` is known.
+    pub since: Timestamp,
+    /// The directories with all that was in them then.
+    pub known: KnownDirectories,
 }
 
 /// Takes what the watcher finds. Must not block: the kernel's queue fills meanwhile.

@@ -9,7 +9,7 @@ use crate::model::RelPath;
 /// Something about the watching itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
-    /// The kernel's queue overflowed and events were lost. The whole tree is watched again and has been reported.
+    /// The kernel's queue overflowed and events were lost. What changed since is looked for and reported.
     Overflow,
     /// A directory cannot be watched: what changes in it goes unseen. Told of the first few and then ever more rarely;
     /// `so_far` counts all of them since the start.
@@ -52,7 +52,9 @@ pub fn hint(errno: Errno) -> Option<&'static str> {
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Overflow => f.write_str("the kernel's event queue overflowed, so the whole tree is compared"),
+            Self::Overflow => {
+                f.write_str("the kernel's event queue overflowed, so the tree is looked through for what has changed")
+            }
             Self::Unwatched { dir, errno, so_far } => {
                 write!(f, "cannot watch {dir}: {errno} ({so_far} directories so far)")
             }

@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 
-use crate::model::RelPath;
+use crate::model::{DirectoryChange, DirectoryId, RelPath};
 
 /// Directories between a root and its deepest one. Linux paths end at 4,096 bytes; the limit ends a walk upwards even
 /// if the table were damaged.
@@ -33,8 +33,18 @@ struct Node {
     name: Box<[u8]>,
     /// Sorted by name.
     children: Vec<Wd>,
+    /// Which directory it is, if the kernel could tell.
+    id: Option<DirectoryId>,
     /// Nothing has been reported of it, since new directories are not.
     silent: bool,
+    /// Its place has changed since [`Table::take_changes`].
+    moved: bool,
+}
+
+impl Node {
+    fn new(id: Option<DirectoryId>) -> Self {
+        Self { parent: None, name: Box::default(), children: Vec::new(), id, silent: false, moved: false }
+    }
 }
 
 /// The watched directories of one root.
@@ -44,12 +54,15 @@ pub struct Table {
     root: Wd,
     unwatched: usize,
     next_made_up: i32,
+    /// Directories that came to their places or left the tree since [`Table::take_changes`].
+    moved: Vec<Wd>,
+    gone: Vec<DirectoryId>,
 }
 
 impl Table {
-    pub fn new(root: Wd) -> Self {
-        let node = Node { parent: None, name: Box::default(), children: Vec::new(), silent: false };
-        Self { nodes: HashMap::from([(root, node)]), root, unwatched: 0, next_made_up: -2 }
+    pub fn new(root: Wd, id: Option<DirectoryId>) -> Self {
+        let nodes = HashMap::from([(root, Node::new(id))]);
+        Self { nodes, root, unwatched: 0, next_made_up: -2, moved: Vec::new(), gone: Vec::new() }
     }
 
     pub fn root(&self) -> Wd {
@@ -121,15 +134,18 @@ impl Table {
         true
     }
 
+    pub fn id(&self, wd: Wd) -> Option<DirectoryId> {
+        self.nodes.get(&wd)?.id
+    }
+
     /// Adds a directory under a free name. Without a watch descriptor it gets a made-up one, which is returned.
-    pub fn insert(&mut self, parent: Wd, name: &[u8], wd: Option<Wd>) -> Wd {
+    pub fn insert(&mut self, parent: Wd, name: &[u8], wd: Option<Wd>, id: Option<DirectoryId>) -> Wd {
         let wd = wd.unwrap_or_else(|| {
             self.next_made_up -= 1;
             self.unwatched += 1;
             Wd(self.next_made_up)
         });
-        let node = Node { parent: None, name: Box::default(), children: Vec::new(), silent: false };
-        self.nodes.insert(wd, node);
+        self.nodes.insert(wd, Node::new(id));
         self.attach(wd, parent, name);
         wd
     }
@@ -139,6 +155,9 @@ impl Table {
         let Some(node) = self.nodes.get_mut(&wd) else { return };
         node.parent = Some(parent);
         node.name = name.into();
+        if !std::mem::replace(&mut node.moved, true) {
+            self.moved.push(wd);
+        }
         let Some(holder) = self.nodes.get(&parent) else { return };
         if let Err(place) = self.position(&holder.children, name)
             && let Some(holder) = self.nodes.get_mut(&parent)
@@ -170,6 +189,7 @@ impl Table {
         while let Some(wd) = open.pop() {
             let Some(node) = self.nodes.remove(&wd) else { continue };
             open.extend(node.children);
+            self.gone.extend(node.id);
             if wd.is_watched() {
                 watched.push(wd);
             } else {
@@ -180,18 +200,43 @@ impl Table {
     }
 
     /// A directory that could not be watched now is: it keeps its place and what is below it.
-    pub fn rekey(&mut self, old: Wd, new: Wd) {
+    pub fn rekey(&mut self, old: Wd, new: Wd, id: Option<DirectoryId>) {
         let Some((parent, name)) = self.place(old).map(|(p, n)| (p, Box::<[u8]>::from(n))) else { return };
         self.detach(old);
-        let Some(node) = self.nodes.remove(&old) else { return };
-        for child in &node.children {
-            if let Some(child) = self.nodes.get_mut(child) {
+        let Some(mut node) = self.nodes.remove(&old) else { return };
+        node.id = id;
+        node.moved = false;
+        for &wd in &node.children {
+            if let Some(child) = self.nodes.get_mut(&wd) {
                 child.parent = Some(new);
+                // In a place that can be told only now.
+                if !std::mem::replace(&mut child.moved, true) {
+                    self.moved.push(wd);
+                }
             }
         }
         self.unwatched -= usize::from(!old.is_watched());
         self.nodes.insert(new, node);
         self.attach(new, parent, &name);
+    }
+
+    /// What changed since the last call, so that whoever keeps the directories elsewhere can follow; what left the tree comes
+    /// first, since it may be back. A directory without a watch is not in a place of which anything is known, so it counts
+    /// as gone.
+    pub fn take_changes(&mut self) -> Vec<DirectoryChange> {
+        let mut changes: Vec<_> = std::mem::take(&mut self.gone).into_iter().map(DirectoryChange::Gone).collect();
+        for wd in std::mem::take(&mut self.moved) {
+            let Some(node) = self.nodes.get_mut(&wd) else { continue };
+            node.moved = false;
+            let Some(id) = node.id else { continue };
+            let parent = node.parent.filter(|_| wd.is_watched());
+            let name = node.name.clone();
+            changes.push(match parent.and_then(|parent| self.id(parent)) {
+                Some(parent) => DirectoryChange::Put { id, parent, name },
+                None => DirectoryChange::Gone(id),
+            });
+        }
+        changes
     }
 
     pub fn set_silent(&mut self, wd: Wd) {
@@ -242,13 +287,18 @@ mod tests {
 
     const ROOT: Wd = Wd(1);
 
+    /// The directory that the tests watch under the descriptor of that number.
+    fn id(number: i32) -> Option<DirectoryId> {
+        Some(DirectoryId { inode: u64::from(number.unsigned_abs()), born_ns: None })
+    }
+
     /// `a` (2), `a/b` (3), `a/b/c` (4), `z` (5).
     fn table() -> Table {
-        let mut table = Table::new(ROOT);
-        table.insert(ROOT, b"z", Some(Wd(5)));
-        table.insert(ROOT, b"a", Some(Wd(2)));
-        table.insert(Wd(2), b"b", Some(Wd(3)));
-        table.insert(Wd(3), b"c", Some(Wd(4)));
+        let mut table = Table::new(ROOT, id(1));
+        table.insert(ROOT, b"z", Some(Wd(5)), id(5));
+        table.insert(ROOT, b"a", Some(Wd(2)), id(2));
+        table.insert(Wd(2), b"b", Some(Wd(3)), id(3));
+        table.insert(Wd(3), b"c", Some(Wd(4)), id(4));
         table
     }
 
@@ -271,7 +321,7 @@ mod tests {
     #[test]
     fn removing_forgets_all_below_and_names_the_watches() {
         let mut table = table();
-        let unwatched = table.insert(Wd(3), b"locked", None);
+        let unwatched = table.insert(Wd(3), b"locked", None, None);
         assert_eq!((table.watched(), table.unwatched()), (5, 1));
         let mut removed = table.remove(Wd(2));
         removed.sort();
@@ -284,18 +334,18 @@ mod tests {
     #[test]
     fn a_directory_watched_at_last_keeps_its_children() {
         let mut table = table();
-        let made_up = table.insert(ROOT, b"m", None);
-        table.insert(made_up, b"n", Some(Wd(7)));
-        table.rekey(made_up, Wd(8));
+        let made_up = table.insert(ROOT, b"m", None, None);
+        table.insert(made_up, b"n", Some(Wd(7)), id(7));
+        table.rekey(made_up, Wd(8), id(8));
         assert_eq!(path(&table, Wd(7)).as_deref(), Some("m/n"));
         assert_eq!((table.child(ROOT, b"m"), table.unwatched()), (Some(Wd(8)), 0));
     }
 
     #[test]
     fn children_are_found_by_name_in_any_order_of_arrival() {
-        let mut table = Table::new(ROOT);
+        let mut table = Table::new(ROOT, id(1));
         for i in 0..100 {
-            table.insert(ROOT, format!("{}", i * 37 % 100).as_bytes(), Some(Wd(i + 2)));
+            table.insert(ROOT, format!("{}", i * 37 % 100).as_bytes(), Some(Wd(i + 2)), id(i + 2));
         }
         for i in 0..100 {
             assert_eq!(table.child(ROOT, format!("{}", i * 37 % 100).as_bytes()), Some(Wd(i + 2)));

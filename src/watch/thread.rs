@@ -14,6 +14,7 @@ use super::kernel::Kernel;
 use super::tracker::Tracker;
 use super::{Counters, GoneReason, Sink, WatchError, WatchSettings, WatchStats};
 use crate::clock;
+use crate::model::DirectoryChange;
 
 /// Bytes read from the kernel's queue at once, and so the most that is coalesced: about 8,000 events with short names.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -21,24 +22,34 @@ const BUFFER_BYTES: usize = 256 * 1024;
 /// Directories listed between two reads.
 const WALK_STEPS: usize = 64;
 
-/// How long the loop rests while a directory may still turn up under its next name.
-const LIMBO_POLL: Duration = Duration::from_millis(20);
+/// How long the loop rests while a directory may still turn up under its next name, or lost events are to be made up for.
+const POLL: Duration = Duration::from_millis(20);
 
-/// How often directories without a watch are tried again.
-const RETRY: Duration = Duration::from_secs(30);
+/// The longest event: a header of 16 bytes, and a name of 255 with a NUL.
+const EVENT_BYTES_MAX: usize = 272;
+
+/// How often directories without a watch are tried again, and looked through.
+const RETRY: Duration = Duration::from_secs(10);
 
 /// What the thread is asked for.
 enum Request {
     Stop,
     /// Answer once all that had happened at the time of asking is with the sink.
-    Barrier(Sender<()>),
+    Barrier(Reply),
+}
+
+/// What is answered at a barrier.
+enum Reply {
+    Reached(Sender<()>),
+    /// Which directories are where, as far as that has changed since the last such answer.
+    Directories(Sender<Vec<DirectoryChange>>),
 }
 
 /// A barrier that has not been reached yet.
 struct Barrier {
     /// Bytes of events that were queued when it was asked for and have not been read since.
     unread: usize,
-    reply: Sender<()>,
+    reply: Reply,
 }
 
 /// Watches one root until stopped.
@@ -60,8 +71,15 @@ impl Watcher {
         let root = settings.root.clone();
         let (requests, asked) = crossbeam_channel::unbounded();
         let (send_started, started) = crossbeam_channel::bounded(1);
-        let tracker = Tracker::new(kernel, settings, sink, Arc::clone(&counters), send_started, clock::monotonic())
-            .map_err(|errno| WatchError::Root { root: root.clone(), errno })?;
+        let tracker = Tracker::new(
+            kernel,
+            settings,
+            sink,
+            Arc::clone(&counters),
+            send_started,
+            (clock::monotonic(), clock::moment()),
+        )
+        .map_err(|errno| WatchError::Root { root: root.clone(), errno })?;
         let thread = std::thread::Builder::new()
             .name("watch".into())
             .spawn({
@@ -82,7 +100,15 @@ impl Watcher {
     /// answer if the watching ends or has ended.
     pub fn barrier(&self) -> Receiver<()> {
         let (reply, reached) = crossbeam_channel::bounded(1);
-        self.ask(Request::Barrier(reply));
+        self.ask(Request::Barrier(Reply::Reached(reply)));
+        reached
+    }
+
+    /// The same, answered with the directories that came to other places since the last such question, or left: what is
+    /// known of the tree at that barrier.
+    pub fn checkpoint(&self) -> Receiver<Vec<DirectoryChange>> {
+        let (reply, reached) = crossbeam_channel::bounded(1);
+        self.ask(Request::Barrier(Reply::Directories(reply)));
         reached
     }
 
@@ -152,11 +178,16 @@ impl Loop {
             if asked && self.is_told_to_stop()? {
                 return Ok(true);
             }
-            self.tracker.begin(clock::monotonic());
+            let moment = clock::moment();
+            self.tracker.begin(clock::monotonic(), moment);
             let mut bytes = 0;
             for event in self.tracker.kernel_mut().read(&mut buffer)? {
                 bytes += event.queued_bytes();
                 self.tracker.handle(event);
+            }
+            // An event that is queued does not fit only if the buffer is full.
+            if bytes + EVENT_BYTES_MAX <= buffer.len() {
+                self.tracker.read_until(moment);
             }
             for barrier in &mut self.barriers {
                 barrier.unread = barrier.unread.saturating_sub(bytes);
@@ -166,6 +197,7 @@ impl Loop {
                 retried = clock::monotonic();
                 self.tracker.retry_unwatched();
             }
+            self.tracker.close_gap();
             self.tracker.work(WALK_STEPS);
             self.tracker.flush();
             self.answer();
@@ -177,8 +209,8 @@ impl Loop {
     fn rest(&self) -> Option<Duration> {
         if self.tracker.has_work() {
             Some(Duration::ZERO)
-        } else if self.tracker.awaits_name() {
-            Some(LIMBO_POLL)
+        } else if self.tracker.awaits_name() || self.tracker.has_gap() {
+            Some(POLL)
         } else {
             self.tracker.lacks_watches().then_some(RETRY)
         }
@@ -199,12 +231,15 @@ impl Loop {
         Ok(false)
     }
 
-    /// Answers the barriers behind which nothing is left: neither events, nor a walk, nor half a rename.
+    /// Answers the barriers behind which nothing is left: neither events, nor a walk, nor half a rename, nor a gap.
     fn answer(&mut self) {
-        if !self.tracker.has_work() && !self.tracker.awaits_name() {
+        if !self.tracker.has_work() && !self.tracker.awaits_name() && !self.tracker.has_gap() {
             for barrier in self.barriers.extract_if(.., |barrier| barrier.unread == 0) {
                 // Whoever asked may have lost interest.
-                let _ = barrier.reply.send(());
+                match barrier.reply {
+                    Reply::Reached(reply) => drop(reply.send(())),
+                    Reply::Directories(reply) => drop(reply.send(self.tracker.take_directories())),
+                }
             }
         }
     }

@@ -19,10 +19,10 @@ use super::event::{Event, Itself, RawEvent, What};
 use super::gather::{Gather, Presence};
 use super::kernel::Kernel;
 use super::table::{Table, Wd};
-use super::walk::Placed;
-use super::{Counters, GoneReason, Notice, Sink, WatchSettings, policy};
+use super::walk::{Placed, Walk};
+use super::{Counters, GoneReason, KnownDirectories, Notice, Sink, WatchSettings, policy};
 use crate::filter::Kind;
-use crate::model::{Change, Origin, RelPath, Scope, Settle};
+use crate::model::{Change, DirectoryChange, Moment, Origin, RelPath, Scope, Settle};
 
 /// How long a directory that left a name may take to turn up under another. The kernel queues both events at once, but
 /// not as one.
@@ -30,6 +30,11 @@ const LIMBO: Duration = Duration::from_millis(20);
 
 /// Changes gathered before they are handed on although the read is not through.
 const GATHERED_MAX: usize = 4_096;
+
+/// How long the kernel must have had no need to drop events until what it dropped is looked for, and how long that is
+/// waited for at most.
+const CALM: Duration = Duration::from_millis(500);
+const CALM_AWAITED: Duration = Duration::from_secs(5);
 
 /// The only name whose verdict depends on the file's size: vim's probe, while empty.
 const SIZE_MATTERS: &[u8] = b"4913";
@@ -43,12 +48,19 @@ struct Limbo {
     turn: u64,
 }
 
+/// A span of time of which events are lost.
+#[derive(Debug)]
+struct Gap {
+    from: Moment,
+    calm_at: Instant,
+    latest_at: Instant,
+}
+
 /// Work that is done between reads.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Task {
-    /// List a directory, watch what is found and look into it in turn; with `deep` also into what is known already.
-    /// With `report` new directories are reported one by one.
-    List { wd: Wd, deep: bool, report: bool },
+    /// List a directory, watch what is found and look into it in turn.
+    List { wd: Wd, walk: Walk },
     /// Report the whole tree at a directory. Lies below the listing of that tree on the stack, so it is done after it.
     Report { wd: Wd, fresh: bool },
     /// The whole tree is watched for the first time.
@@ -73,6 +85,14 @@ pub(super) struct Tracker {
     pub(super) started: Option<Sender<()>>,
     /// Directories so far that could not be watched.
     pub(super) failures: u64,
+    /// Where each directory was when the tree was last watched; empty after the first [`Tracker::take_directories`].
+    pub(super) known: KnownDirectories,
+    pub(super) moment: Moment,
+    /// When directories without a watch were last looked through.
+    pub(super) polled_at: Moment,
+    /// All events of what happened before have been handled, or are known to be lost.
+    complete_until: Moment,
+    gap: Option<Gap>,
     gather: Gather,
     limbo: Vec<Limbo>,
     sink: Arc<dyn Sink>,
@@ -86,20 +106,27 @@ impl Tracker {
     /// Watches the root itself and leaves all below it to [`Tracker::work`], which sends to `started` when done.
     pub fn new(
         mut kernel: Kernel,
-        settings: WatchSettings,
+        mut settings: WatchSettings,
         sink: Arc<dyn Sink>,
         counters: Arc<Counters>,
         started: Sender<()>,
-        now: Instant,
+        (now, moment): (Instant, Moment),
     ) -> Result<Self, Errno> {
-        let root = kernel.watch(&RelPath::root())?;
+        let (root, id) = kernel.watch(&RelPath::root())?;
+        let catch_up = settings.catch_up.take();
+        let walk = Walk { since: catch_up.as_ref().map(|catch_up| catch_up.since), ..Walk::default() };
         Ok(Self {
             kernel,
             settings,
-            table: Table::new(root),
-            tasks: vec![Task::Started, Task::List { wd: root, deep: false, report: false }],
+            table: Table::new(root, id),
+            tasks: vec![Task::Started, Task::List { wd: root, walk }],
             started: Some(started),
             failures: 0,
+            known: catch_up.map(|catch_up| catch_up.known).unwrap_or_default(),
+            moment,
+            polled_at: moment,
+            complete_until: moment,
+            gap: None,
             gather: Gather::default(),
             limbo: Vec::new(),
             sink,
@@ -115,6 +142,11 @@ impl Tracker {
         &self.table
     }
 
+    #[cfg(test)]
+    pub fn table_mut(&mut self) -> &mut Table {
+        &mut self.table
+    }
+
     pub fn kernel(&self) -> &Kernel {
         &self.kernel
     }
@@ -124,8 +156,9 @@ impl Tracker {
     }
 
     /// Begins a turn of the loop.
-    pub fn begin(&mut self, now: Instant) {
+    pub fn begin(&mut self, now: Instant, moment: Moment) {
         self.now = now;
+        self.moment = moment;
         self.turn += 1;
     }
 
@@ -184,6 +217,7 @@ impl Tracker {
         if !std::mem::replace(&mut self.gone, true) {
             self.tasks.clear();
             self.limbo.clear();
+            self.gap = None;
             // Whoever waits for the start learns that it will not come.
             self.started = None;
             let root = self.table.root();
@@ -244,6 +278,24 @@ impl Tracker {
         }
     }
 
+    /// Reports one level: the listing of a directory changed.
+    pub(super) fn report_level(&mut self, wd: Wd) {
+        if let Some(path) = self.table.path(wd)
+            && !self.table.is_silent(wd)
+        {
+            self.gather.add(Change::scan(path, Scope::Children), Presence::There);
+        }
+    }
+
+    /// Reports a file whose content may have changed; with `quick` so that the quick check can see it.
+    pub(super) fn report_file(&mut self, path: RelPath, quick: bool) {
+        let change = if quick { Change::scan(path, Scope::Entry) } else { Change::write(path) };
+        self.gather.add(change, Presence::There);
+        if self.gather.len() >= GATHERED_MAX {
+            self.flush();
+        }
+    }
+
     /// Reports the tree at `wd` under its present name.
     pub(super) fn report_tree(&mut self, wd: Wd, fresh: bool) {
         // Without a path it is gone or on the move; then its next name is reported.
@@ -255,15 +307,61 @@ impl Tracker {
         self.gather.add(Change { fresh, ..Change::scan(path, Scope::Subtree) }, Presence::There);
     }
 
+    /// Events are lost from the moment on up to which all are known to have been read. What they told of is looked for once
+    /// the kernel has had no need to drop any for a moment: looking while it does would only make it drop more.
     fn overflow(&mut self) {
-        log::warn!(root:% = self.settings.root.display(); "the kernel's event queue overflowed");
         self.counters.overflows.fetch_add(1, Ordering::Relaxed);
-        self.notice(Notice::Overflow);
-        // Looking over everything does what was still to be done, except telling that the start is over.
-        self.tasks.retain(|task| matches!(task, Task::Started));
-        let wd = self.table.root();
-        self.tasks.push(Task::Report { wd, fresh: false });
-        self.tasks.push(Task::List { wd, deep: true, report: false });
+        let calm_at = self.now + CALM;
+        match &mut self.gap {
+            Some(gap) => gap.calm_at = calm_at,
+            None => {
+                self.gap = Some(Gap { from: self.complete_until, calm_at, latest_at: self.now + CALM_AWAITED });
+                self.notice(Notice::Overflow);
+            }
+        }
+    }
+
+    /// Looks for what an overflow made the kernel forget, if it is time.
+    pub fn close_gap(&mut self) {
+        let now = self.now;
+        // A walk under way, the first one too, is let finish: one for each gap would never end.
+        if self.tasks.is_empty()
+            && let Some(gap) = self.gap.take_if(|gap| gap.calm_at.min(gap.latest_at) <= now)
+        {
+            self.look_for_changes(gap.from);
+        }
+    }
+
+    /// Whether events were lost and what they told of has not been looked for yet.
+    pub fn has_gap(&self) -> bool {
+        self.gap.is_some()
+    }
+
+    /// All events of what happened before `moment` have been handled, or are known to be lost.
+    pub fn read_until(&mut self, moment: Moment) {
+        self.complete_until = moment;
+    }
+
+    /// Which directories are in which places, as far as that has changed since the last call; with the first call, since the
+    /// tree was last watched.
+    pub fn take_directories(&mut self) -> Vec<DirectoryChange> {
+        let mut changes = self.table.take_changes();
+        let known = std::mem::take(&mut self.known);
+        if !known.is_empty() {
+            let mut left = known;
+            changes.retain(|change| match change {
+                DirectoryChange::Put { id, parent, name } => {
+                    left.remove(id).is_none_or(|(was_in, was_called)| was_in != *parent || was_called != *name)
+                }
+                DirectoryChange::Gone(id) => {
+                    left.remove(id);
+                    true
+                }
+            });
+            let gone: Vec<_> = left.into_keys().map(DirectoryChange::Gone).collect();
+            changes.splice(0..0, gone);
+        }
+        changes
     }
 
     fn itself(&mut self, wd: Wd, what: Itself) {
@@ -283,7 +381,7 @@ impl Tracker {
                 // Not reported: what is out of reach has not been deleted. The directory underneath is watched instead.
                 let above = self.table.place(wd).map(|(above, _)| above);
                 self.forget(wd);
-                self.tasks.extend(above.map(|wd| Task::List { wd, deep: false, report: false }));
+                self.tasks.extend(above.map(|wd| Task::List { wd, walk: Walk::default() }));
             }
             Itself::Unwatched => self.forget(wd),
         }
@@ -397,8 +495,8 @@ impl Tracker {
         }
         if !self.excludes_dir(&entry.path) {
             // The first walk tells nobody what it finds, so what is new since then is looked for once more.
-            let deep = self.started.is_some();
-            if let Placed::Known(wd) = self.meet(entry.dir, entry.name, &entry.path, deep, true) {
+            let walk = Walk { deep: self.started.is_some(), report: true, ..Walk::default() };
+            if let Placed::Known(wd) = self.meet(entry.dir, entry.name, &entry.path, walk) {
                 self.announce_again(wd, &entry.path);
             }
         }

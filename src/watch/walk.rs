@@ -11,10 +11,28 @@ use rustix::io::Errno;
 use super::Notice;
 use super::table::Wd;
 use super::tracker::{Task, Tracker};
-use crate::model::RelPath;
+use crate::model::{Moment, RelPath, Timestamp, changed_since};
 
 /// Each of the first failures to watch a directory is told, afterwards each power of two.
 const FAILURES_TOLD: u64 = 16;
+
+/// How a directory is looked into. By default only for directories that are not known: they are watched, and looked into in
+/// turn, and nothing is reported.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Walk {
+    /// Also look into directories that are known already.
+    pub deep: bool,
+    /// Report new directories one by one.
+    pub report: bool,
+    /// Report what changed from then on by its `ctime`, and all of each directory that was not known.
+    pub since: Option<Timestamp>,
+    /// Leave it to rsync's quick check to find out which of these files are on the targets already.
+    pub quick: bool,
+}
+
+impl Walk {
+    pub const DEEP: Self = Self { deep: true, report: false, since: None, quick: false };
+}
 
 /// What the kernel and the table together say of a directory under a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +70,7 @@ impl Tracker {
     pub fn work(&mut self, steps: usize) {
         for _ in 0..steps {
             match self.tasks.pop() {
-                Some(Task::List { wd, deep, report }) => self.list(wd, deep, report),
+                Some(Task::List { wd, walk }) => self.list(wd, walk),
                 Some(Task::Report { wd, fresh }) => self.report_tree(wd, fresh),
                 Some(Task::Started) => {
                     self.flush();
@@ -66,16 +84,24 @@ impl Tracker {
         }
     }
 
-    /// Sees to a directory found under a name: watches it, looks into it, and with `report` says that it is new.
-    /// `deep` does the same for one that is known already, which else is left alone.
-    pub(super) fn meet(&mut self, dir: Wd, name: &[u8], path: &RelPath, deep: bool, report: bool) -> Placed {
+    /// Sees to a directory found under a name: watches it and looks into it as `walk` says.
+    pub(super) fn meet(&mut self, dir: Wd, name: &[u8], path: &RelPath, mut walk: Walk) -> Placed {
         let placed = self.place_at(dir, name, path);
         match placed {
-            Placed::Known(wd) | Placed::New(wd) if deep || placed == Placed::New(wd) => {
-                if report {
+            Placed::Known(wd) | Placed::New(wd) if walk.deep || placed == Placed::New(wd) => {
+                if walk.report {
                     self.announce(wd, path.clone());
+                } else if walk.since.is_some() && placed == Placed::New(wd) && !self.was_known(wd) {
+                    // Where it was before, nobody knows, and its files may be older than `since`.
+                    walk.since = None;
+                    if self.settings.events.create_folder {
+                        self.tasks.push(Task::Report { wd, fresh: true });
+                    } else {
+                        walk.report = true;
+                        self.announce(wd, path.clone());
+                    }
                 }
-                self.tasks.push(Task::List { wd, deep, report });
+                self.tasks.push(Task::List { wd, walk });
             }
             Placed::Moved(wd) => self.look_over(wd),
             Placed::Known(_) | Placed::New(_) | Placed::Not => {}
@@ -83,20 +109,44 @@ impl Tracker {
         placed
     }
 
+    /// Whether the first walk finds the directory where it was when the tree was last watched.
+    fn was_known(&self, wd: Wd) -> bool {
+        let known = || {
+            self.started.as_ref()?;
+            let (parent, name) = self.table.place(wd)?;
+            let (was_in, was_called) = self.known.get(&self.table.id(wd)?)?;
+            Some(*was_in == self.table.id(parent)? && **was_called == *name)
+        };
+        known().unwrap_or(false)
+    }
+
     /// Looks for missing watches in a directory that came from elsewhere, and reports all of it afterwards.
     pub(super) fn look_over(&mut self, wd: Wd) {
         if self.settings.events.move_to {
             self.tasks.push(Task::Report { wd, fresh: true });
         }
-        self.tasks.push(Task::List { wd, deep: true, report: false });
+        self.tasks.push(Task::List { wd, walk: Walk::DEEP });
+    }
+
+    /// Looks through the whole tree for what changed since `from`, of which there are no events.
+    pub(super) fn look_for_changes(&mut self, from: Moment) {
+        let wd = self.table.root();
+        let since = changed_since(from, self.moment, self.settings.ctime_margin);
+        if since.is_none() {
+            self.tasks.push(Task::Report { wd, fresh: false });
+        }
+        // Most of what is found has been reported already, by the events that were not lost. A file that was written twice
+        // within one tick of the kernel's clock, and sent in between, looks like one that was written once; but no rsync
+        // starts between two events of which the queue is full.
+        self.tasks.push(Task::List { wd, walk: Walk { since, quick: true, ..Walk::DEEP } });
     }
 
     /// Watches the directory at `path` and makes the table say that it is there.
     pub(super) fn place_at(&mut self, dir: Wd, name: &[u8], path: &RelPath) -> Placed {
         let there = self.table.child(dir, name);
         match self.kernel.watch(path) {
-            Ok(wd) if there == Some(wd) => Placed::Known(wd),
-            Ok(wd) if self.table.contains(wd) => {
+            Ok((wd, _)) if there == Some(wd) => Placed::Known(wd),
+            Ok((wd, _)) if self.table.contains(wd) => {
                 // A bind mount can show a directory inside itself.
                 if self.table.is_at_or_above(wd, dir) {
                     return Placed::Not;
@@ -112,15 +162,15 @@ impl Tracker {
                 self.table.attach(wd, dir, name);
                 Placed::Moved(wd)
             }
-            Ok(wd) => {
+            Ok((wd, id)) => {
                 match there {
-                    Some(unwatched) if !unwatched.is_watched() => self.table.rekey(unwatched, wd),
+                    Some(unwatched) if !unwatched.is_watched() => self.table.rekey(unwatched, wd, id),
                     Some(another) => {
                         self.forget(another);
-                        self.table.insert(dir, name, Some(wd));
+                        self.table.insert(dir, name, Some(wd), id);
                     }
                     None => {
-                        self.table.insert(dir, name, Some(wd));
+                        self.table.insert(dir, name, Some(wd), id);
                     }
                 }
                 Placed::New(wd)
@@ -129,7 +179,7 @@ impl Tracker {
             Err(errno) => match there {
                 Some(wd) => Placed::Known(wd),
                 None => {
-                    let wd = self.table.insert(dir, name, None);
+                    let wd = self.table.insert(dir, name, None, None);
                     self.tell_unwatched(path, errno);
                     Placed::New(wd)
                 }
@@ -137,22 +187,32 @@ impl Tracker {
         }
     }
 
-    /// Tries again to watch what could not be watched. Watches may have become free, or permissions been given.
+    /// Tries again to watch what could not be watched: watches may have become free, or permissions been given. What still
+    /// cannot is looked through for what changed since the last time.
     pub fn retry_unwatched(&mut self) {
+        let since = changed_since(self.polled_at, self.moment, self.settings.ctime_margin);
+        self.polled_at = self.moment;
         let mut directories = 0;
+        let mut exhausted = false;
         for wd in self.table.unwatched_wds() {
             let Some(path) = self.table.path(wd) else { continue };
-            match self.kernel.watch(&path) {
-                Ok(known) if self.table.contains(known) => {}
-                Ok(new) => {
-                    self.table.rekey(wd, new);
+            let watched = if exhausted { Err(Errno::NOSPC) } else { self.kernel.watch(&path) };
+            match watched {
+                Ok((known, _)) if self.table.contains(known) => {}
+                Ok((new, id)) => {
+                    self.table.rekey(wd, new, id);
                     self.tasks.push(Task::Report { wd: new, fresh: true });
-                    self.tasks.push(Task::List { wd: new, deep: true, report: false });
+                    self.tasks.push(Task::List { wd: new, walk: Walk::DEEP });
                     directories += 1;
                 }
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => self.forget(wd),
-                Err(Errno::NOSPC) => break,
-                Err(_) => {}
+                Err(errno) => {
+                    exhausted = errno == Errno::NOSPC;
+                    if since.is_none() {
+                        self.tasks.push(Task::Report { wd, fresh: false });
+                    }
+                    self.tasks.push(Task::List { wd, walk: Walk { since, ..Walk::default() } });
+                }
             }
         }
         if directories > 0 {
@@ -160,10 +220,10 @@ impl Tracker {
         }
     }
 
-    fn list(&mut self, dir: Wd, deep: bool, report: bool) {
+    fn list(&mut self, dir: Wd, mut walk: Walk) {
         let Some(path) = self.table.path(dir) else { return };
-        let listed = match self.kernel.list(&path) {
-            Ok(listed) => listed,
+        let listing = match self.kernel.list(&path, walk.since.is_some()) {
+            Ok(listing) => listing,
             Err(error) => {
                 match Errno::from_io_error(&error).unwrap_or(Errno::IO) {
                     // The event that explains it is still to come.
@@ -175,16 +235,32 @@ impl Tracker {
                 return;
             }
         };
+        if let Some(since) = walk.since {
+            match listing.changed {
+                Some(changed) if changed >= since => self.report_level(dir),
+                Some(_) => {}
+                None => {
+                    self.tasks.push(Task::Report { wd: dir, fresh: false });
+                    walk.since = None;
+                }
+            }
+        }
         let mut found = HashSet::new();
-        for entry in listed {
+        for entry in listing.entries {
             let below = path.join(&entry.name);
             if entry.is_dir {
                 if !self.excludes_dir(&below) {
-                    self.meet(dir, &entry.name, &below, deep, report);
+                    self.meet(dir, &entry.name, &below, walk);
                     found.insert(entry.name);
                 }
-            } else if self.table.is_silent(dir) && !self.excludes_file(&below, &entry.name) {
+                continue;
+            }
+            let is_new = walk.since.is_some_and(|since| entry.dated.is_none_or(|dated| dated.changed >= since));
+            if (is_new || self.table.is_silent(dir)) && !self.excludes_file(&below, &entry.name) {
                 self.speak(dir);
+                if is_new {
+                    self.report_file(below, walk.quick && entry.dated.is_some_and(|dated| dated.written_last));
+                }
             }
         }
         let stale: Vec<Wd> =

@@ -20,12 +20,14 @@
 mod harness;
 
 mod bursts;
+mod catch_up;
 mod churn;
 mod config_forms;
 mod crash;
 mod events;
 mod fail_log;
 mod filters;
+mod guard;
 mod harness_check;
 mod input;
 mod metadata;

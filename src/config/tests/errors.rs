@@ -137,6 +137,21 @@ fn settings_that_cannot_be_used_have_a_place_and_a_way_out() {
         (extension("<transfer largeFile='8'/>"), "66:29: largeFile: 8 has no unit"),
         (extension("<transfer largeFile='8X'/>"), "66:29: largeFile: 8X is no size, such as 8MiB or 500kB"),
         (
+            with(
+                r#"<crontab start="false" schedule="600">"#,
+                r#"<crontab start="true" schedule="@daily" timezone="Berlin">"#,
+            ),
+            "37:52: schedule: Berlin is no time zone of the IANA data base",
+        ),
+        (
+            extension("<guard maxDelete='101%'/>"),
+            "66:26: maxDelete: 101% is no share (50%), number of entries (20000), or off",
+        ),
+        (
+            extension("<guard maxDelete='-1'/>"),
+            "66:26: maxDelete: -1 is no share (50%), number of entries (20000), or off",
+        ),
+        (
             extension("<transfer largeFile='99999999999TiB'/>"),
             "66:29: largeFile: 99999999999TiB is no size, such as 8MiB or 500kB",
         ),

@@ -82,8 +82,10 @@ fn show(out: &mut String, config: &Config) -> std::fmt::Result {
     if config.debug {
         writeln!(out, "debug")?;
     }
-    if config.settings != Settings::default() {
-        writeln!(out, "{:?}", config.settings)?;
+    // Only what differs, so that a new setting does not touch every file.
+    let (settings, defaults) = (format!("{:#?}", config.settings), format!("{:#?}", Settings::default()));
+    for (setting, _) in settings.lines().zip(defaults.lines()).filter(|(setting, default)| setting != default) {
+        writeln!(out, "setting {}", setting.trim().trim_end_matches(','))?;
     }
     match &config.fail_log {
         Some(path) => writeln!(out, "fail log {path:?}")?,

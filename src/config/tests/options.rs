@@ -209,6 +209,10 @@ fn numbers_that_make_no_sense_have_a_stated_meaning() {
 
 #[test]
 fn schedules() {
+    let cron = |expression: &str, timezone: Option<&str>| Schedule::Cron {
+        expression: expression.to_owned(),
+        timezone: timezone.map(str::to_owned),
+    };
     let every = |minutes: u64| Schedule::Every(Duration::from_secs(60 * minutes));
     for (given, expected, warnings) in [
         ("600", every(600), 0),
@@ -216,8 +220,10 @@ fn schedules() {
         ("-3", every(600), 1),
         ("5min", every(5), 1),
         ("", every(600), 1),
-        ("0 3 * * 1-5", Schedule::Cron("0 3 * * 1-5".into()), 0),
-        ("@daily", Schedule::Cron("@daily".into()), 0),
+        ("5\" timezone=\"Europe/Berlin", every(5), 1),
+        ("0 3 * * 1-5", cron("0 3 * * 1-5", None), 0),
+        ("@daily", cron("@daily", None), 0),
+        ("@daily\" timezone=\"Europe/Berlin", cron("@daily", Some("Europe/Berlin")), 0),
     ] {
         let (config, found) =
             with(r#"<crontab start="false" schedule="600""#, &format!("<crontab start=\"true\" schedule=\"{given}\""));
@@ -250,7 +256,7 @@ fn the_extension_sets_everything() {
         "</head>",
         r#"<syncq> <backoff base="500ms" factor="1.5" cap="1h 30m" maxAttempts="7"/>
            <transfer connections="8" largeFile="500kB" hotInterval="2s" quietPeriod="1m"/>
-           <legacyHidden start="true"/> </syncq></head>"#,
+           <guard maxDelete="20000"/> <legacyHidden start="true"/> </syncq></head>"#,
     );
     assert_eq!(warnings, [""; 0]);
     assert!(config.roots[0].legacy_hidden);
@@ -263,8 +269,15 @@ fn the_extension_sets_everything() {
             connections_max: 8,
             hot_interval: Duration::from_secs(2),
             quiet_period: Duration::from_secs(60),
+            max_delete: MaxDelete::Entries(20_000),
         }
     );
+    for (given, expected) in
+        [("50%", MaxDelete::Percent(50)), ("100 %", MaxDelete::Percent(100)), ("Off", MaxDelete::Unlimited)]
+    {
+        let (config, _) = with("</head>", &format!("<syncq><guard maxDelete='{given}'/></syncq></head>"));
+        assert_eq!(config.settings.max_delete, expected);
+    }
 }
 
 #[test]

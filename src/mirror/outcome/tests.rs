@@ -18,7 +18,7 @@ fn run(kind: RunKind, names: &[&str]) -> Run {
         orphan: false,
         jobs: Vec::new(),
     };
-    Run { kind, origin: Origin::Scan, entries: names.iter().map(entry).collect(), skip: Vec::new() }
+    Run::new(kind, Origin::Scan, names.iter().map(entry).collect())
 }
 
 fn read(code: i32, stderr: &str, run: &Run) -> Outcome {

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 
 /// A context whose rsync is a shell script. It finds the list, one path a line, in `$list`, and `$dry` set in a dry
 /// run.
-fn scripted(stage: &Stage, script: &str) -> TargetContext {
+pub(super) fn scripted(stage: &Stage, script: &str) -> TargetContext {
     let program = stage.dir.path().join("rsync");
     let head = "#!/bin/sh\nlist=$(tr '\\0' '\\n')\nfor arg; do [ \"$arg\" = -n ] && dry=1; done\n";
     write(&program, &format!("{head}{script}\n"));

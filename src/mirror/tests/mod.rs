@@ -3,6 +3,8 @@
 mod daemon;
 mod fake;
 mod filtered;
+mod guard;
+mod sweep;
 mod trees;
 
 use std::io::Write;
@@ -16,8 +18,12 @@ use std::time::Duration;
 use super::*;
 use crate::filter::Filter;
 use crate::model::{
-    ClaimedJob, Destination, Generation, Lane, Origin, RelPath, Scope, Target, TransferOptions, Verdict,
+    ClaimedJob, Destination, Generation, Lane, MaxDelete, Origin, RelPath, Scope, Target, Timestamp, TransferOptions,
+    Verdict,
 };
+
+/// 2026-11-22, noon.
+const NOW: Timestamp = Timestamp(1_795_348_800_000);
 
 /// A source, a target directory, and a daemon that serves it if asked to.
 struct Stage {
@@ -122,6 +128,7 @@ impl Stage {
             Target { destination, options },
             filter,
             Limits::default(),
+            Guard::default(),
             Path::new("/state"),
         )
     }
@@ -160,7 +167,7 @@ fn entries(names: &[&str]) -> Vec<ClaimedJob> {
 }
 
 fn go(ctx: &TargetContext, jobs: &[ClaimedJob]) -> BatchReport {
-    let report = execute(ctx, Lane::Small, jobs, &StopSignal::new().unwrap());
+    let report = execute(ctx, Lane::Small, jobs, NOW, &StopSignal::new().unwrap());
     let answered: Vec<&RelPath> = report.verdicts.iter().map(|(path, _)| path).collect();
     assert_eq!(answered, jobs.iter().map(|job| &job.path).collect::<Vec<_>>(), "one verdict for each job");
     report

@@ -1,6 +1,6 @@
 //! All jobs of one target: which are ready in which order, which wait, which run, and which exclude each other.
 //!
-//! Pure: time, chance and job ids are parameters, and what has to be written to the store is noted in a set of dirty
+//! Pure: time, chance and job ids are parameters, and what has to be written to the store is noted in a line of dirty
 //! paths that the committer empties. One record a path, so a thousand writes to a file are one job.
 //!
 //! What may run together is decided here, when a job is claimed:
@@ -18,12 +18,14 @@
 //! has to wait for the older run by rule 1 or 2, repairs that. So it is not left to a subtree job above, either.
 
 mod claim;
+mod dirty;
 mod slot;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::time::Duration;
 
+use self::dirty::DirtyPaths;
 use self::slot::{Newer, Slot, State, Wait};
 use super::breaker::Breaker;
 use super::sent_log::SentLog;
@@ -86,7 +88,7 @@ pub struct TargetQueue {
     in_flight_subtrees: usize,
     failed: usize,
     sent: SentLog,
-    dirty: HashSet<RelPath>,
+    dirty: DirtyPaths,
     next_seq: u64,
 }
 
@@ -110,7 +112,7 @@ impl TargetQueue {
             in_flight_subtrees: 0,
             failed: 0,
             sent: SentLog::default(),
-            dirty: HashSet::new(),
+            dirty: DirtyPaths::default(),
             next_seq: 0,
         }
     }
@@ -181,7 +183,7 @@ impl TargetQueue {
             newer: None,
             echo: false,
             // A record of the path's last job may still await its deletion from the store.
-            stored: self.dirty.contains(path),
+            stored: self.dirty.is_unsettled(path),
         };
         self.jobs.insert(path.clone(), slot);
         let state = match (change.settle, self.sent.hot_until(path, now)) {
@@ -192,7 +194,7 @@ impl TargetQueue {
             }
         };
         self.place(path, state);
-        self.dirty.insert(path.clone());
+        self.dirty.note(path);
     }
 
     fn merge(&mut self, path: &RelPath, scope: Scope, change: &Change, now: Timestamp) {
@@ -251,7 +253,7 @@ impl TargetQueue {
             self.place(path, state);
         }
         if record_changes || revived {
-            self.dirty.insert(path.clone());
+            self.dirty.note(path);
         }
     }
 
@@ -286,7 +288,7 @@ impl TargetQueue {
                 slot.changed_at = now;
                 self.unplace(&path);
                 self.place(&path, State::Ready);
-                self.dirty.insert(path);
+                self.dirty.note(&path);
             }
         }
     }
@@ -340,7 +342,7 @@ impl TargetQueue {
                     let why = if due == newer.due { Wait::Settling } else { Wait::Hot };
                     self.place(path, due.map_or(State::Ready, |due| State::Waiting { due, why }));
                     if had_error {
-                        self.dirty.insert(path.clone());
+                        self.dirty.note(path);
                     }
                 } else if under_subtree {
                     slot.echo = true;
@@ -384,7 +386,7 @@ impl TargetQueue {
             State::Waiting { due: now.after(wait), why: Wait::Backoff }
         };
         self.place(path, state);
-        self.dirty.insert(path.clone());
+        self.dirty.note(path);
     }
 
     /// Adds a failure that a run found at a path which no job of its own had named (below a subtree).
@@ -475,19 +477,19 @@ impl TargetQueue {
         self.unplace(path);
         if let Some(slot) = self.jobs.remove(path) {
             if slot.stored {
-                self.dirty.insert(path.clone());
+                self.dirty.note(path);
             } else {
-                self.dirty.remove(path);
+                self.dirty.forget(path);
             }
         }
     }
 
-    /// Hands over what the store has to be told, at most `ops_max` operations, and forgets it.
+    /// Hands over what the store has to be told, until there are `ops_max` operations. [`TargetQueue::settle_dirty`] is
+    /// told what came of it.
     pub fn take_dirty(&mut self, ops_max: usize, ops: &mut Vec<Op>) {
-        let room = ops_max.saturating_sub(ops.len());
-        let paths: Vec<RelPath> = self.dirty.iter().take(room).cloned().collect();
-        for path in paths {
-            self.dirty.remove(&path);
+        while ops.len() < ops_max
+            && let Some(path) = self.dirty.take()
+        {
             ops.push(match self.jobs.get_mut(&path) {
                 Some(slot) => {
                     slot.stored = true;
@@ -498,9 +500,19 @@ impl TargetQueue {
         }
     }
 
-    /// Takes back operations that could not be stored.
-    pub fn restore_dirty(&mut self, path: RelPath) {
-        self.dirty.insert(path);
+    /// What was taken is durable, or has to be taken again.
+    pub fn settle_dirty(&mut self, durable: bool) {
+        if durable { self.dirty.committed() } else { self.dirty.restore() }
+    }
+
+    /// Stands for all that the store has not been told of, or is being told.
+    pub fn dirty_mark(&self) -> u64 {
+        self.dirty.mark()
+    }
+
+    /// Whether the store has durably been told of all that `mark` stands for.
+    pub fn is_durable(&self, mark: u64) -> bool {
+        self.dirty.is_durable(mark)
     }
 
     pub fn dirty_len(&self) -> usize {
@@ -584,7 +596,7 @@ impl TargetQueue {
                 "{path} is {:?}",
                 slot.state
             );
-            assert!(slot.stored || self.dirty.contains(path), "{path} is in no store");
+            assert!(slot.stored || self.dirty.is_unsettled(path), "{path} is in no store");
         }
         let counts = self.counts();
         assert_eq!(counts.ready + counts.running + counts.waiting + counts.failed, self.jobs.len());

@@ -6,7 +6,7 @@ use super::key::{self, Key};
 use super::migrations::RawChange;
 use super::record::{self, RecordError};
 use super::tree::{Tree, Trouble};
-use crate::model::TargetId;
+use crate::model::{DirectoryId, RootId, TargetId};
 use crate::store::{Contents, Op, StoreError};
 
 /// What a tree holds, and the keys of records that are of no use.
@@ -21,10 +21,8 @@ pub struct Scanned {
 /// Reads the whole tree.
 pub fn scan(tree: &Tree) -> Result<Scanned, Trouble> {
     let mut contents = Contents::default();
-    let mut known = HashSet::<TargetId>::new();
     let mut damaged = Vec::new();
     let mut commit = 0;
-    // Byte order: meta, then targets, then jobs, so a job's target has been seen before it.
     tree.visit(b"", |bytes, value| {
         let taken = match key::parse(bytes) {
             Some(Key::Meta) if bytes == key::NEXT_JOB_ID => {
@@ -35,26 +33,62 @@ pub fn scan(tree: &Tree) -> Result<Scanned, Trouble> {
             }
             // Of a later version, or the schema and the store's id, which have their own readers.
             Some(Key::Meta) => Ok(()),
-            Some(Key::Target(id)) => record::decode_target(bytes, id, value).map(|target| {
-                known.insert(id);
-                contents.targets.push(target);
-            }),
-            Some(Key::Job(target, path)) if known.contains(&target) => {
+            Some(Key::Root(id)) => record::decode_root(bytes, id, value).map(|root| contents.roots.push(root)),
+            Some(Key::Target(id)) => {
+                record::decode_target(bytes, id, value).map(|target| contents.targets.push(target))
+            }
+            Some(Key::Directory(root, id)) => {
+                record::decode_directory(bytes, root, id, value).map(|directory| contents.directories.push(directory))
+            }
+            Some(Key::Job(target, path)) => {
                 record::decode_job(bytes, target, path, value).map(|job| contents.jobs.push(job))
             }
-            // Its target's record was damaged, and the target's number may be given away again.
-            Some(Key::Job(..)) | None => Err(RecordError::Form),
+            None => Err(RecordError::Form),
         };
         if let Err(error) = taken {
             log::warn!("a damaged record is dropped: {} ({error})", bytes.escape_ascii());
             damaged.push(bytes.to_vec());
         }
     })?;
+    drop_orphans(&mut contents, &mut damaged);
     // Also when that record was lost: no id is ever given twice.
     let past_jobs = contents.jobs.iter().map(|job| job.id.0.saturating_add(1)).max().unwrap_or(0);
     contents.next_job_id = contents.next_job_id.max(past_jobs);
     contents.damaged_records = damaged.len() as u64;
     Ok(Scanned { contents, damaged, commit })
+}
+
+/// Removes what belongs to a root or a target without a readable record, whose number may be given away again.
+fn drop_orphans(contents: &mut Contents, damaged: &mut Vec<Vec<u8>>) {
+    let mut orphan = |key: Vec<u8>| {
+        log::warn!("a record is dropped whose root or target is damaged: {}", key.escape_ascii());
+        damaged.push(key);
+        false
+    };
+    let roots: HashSet<RootId> = contents.roots.iter().map(|root| root.id).collect();
+    contents.targets.retain(|target| roots.contains(&target.root) || orphan(key::target(target.id)));
+    contents.directories.retain(|dir| roots.contains(&dir.root) || orphan(key::directory(dir.root, dir.id)));
+    let targets: HashSet<TargetId> = contents.targets.iter().map(|target| target.id).collect();
+    contents.jobs.retain(|job| targets.contains(&job.target) || orphan(key::job(job.target, &job.path)));
+}
+
+/// Whether the tree, of whatever schema, holds more than notes of its own. Reads all of it.
+pub fn holds_records(tree: &Tree) -> Result<bool, Trouble> {
+    let mut holds = false;
+    tree.visit(b"", |key, _| holds |= !key::is_meta(key))?;
+    Ok(holds)
+}
+
+/// Up to `limit` directories that have a record under `root`.
+pub fn directories(tree: &Tree, root: RootId, limit: usize) -> Result<Vec<DirectoryId>, Trouble> {
+    let keys = tree.keys(&key::directories(root), limit)?;
+    Ok(keys
+        .iter()
+        .filter_map(|bytes| match key::parse(bytes) {
+            Some(Key::Directory(_, id)) => Some(id),
+            _ => None,
+        })
+        .collect())
 }
 
 /// The number of the last commit, without reading the rest.
@@ -82,6 +116,17 @@ pub fn change(op: &Op, next_job_id: u64) -> Result<RawChange, StoreError> {
             let value = record::encode_target(&key, target);
             put(key, value)
         }
+        Op::PutRoot(root) => {
+            let key = key::root(root.id);
+            let value = record::encode_root(&key, root);
+            put(key, value)
+        }
+        Op::PutDirectory(directory) => {
+            let key = key::directory(directory.root, directory.id);
+            let value = record::encode_directory(&key, directory);
+            put(key, value)
+        }
+        Op::DeleteDirectory { root, id } => Ok((key::directory(*root, *id), None)),
         Op::PutNextJobId(id) => {
             let key = key::NEXT_JOB_ID.to_vec();
             let value = record::encode_number(&key, next_job_id.max(*id));

@@ -44,7 +44,7 @@ use self::open::{Layout, Otherwise, Usable};
 use self::progress::Progress;
 use self::tree::{Tree, Trouble};
 use super::{COMMIT_OPS_MAX, Contents, Op, Store, StoreError, StoreStats};
-use crate::model::Timestamp;
+use crate::model::{DirectoryId, RootId, Timestamp};
 
 /// The version that is stored as a store's writer.
 const WRITER: &str = env!("CARGO_PKG_VERSION");
@@ -221,6 +221,15 @@ impl Store for SledStore {
         self.next_job_id = next_job_id;
         self.damaged.drain(..removed);
         Ok(())
+    }
+
+    fn directories(&mut self, root: RootId, limit: usize) -> Result<Vec<DirectoryId>, StoreError> {
+        let found = contents::directories(self.tree()?, root, limit);
+        found.map_err(|trouble| {
+            // sled that fails once may fail for ever.
+            self.tree = None;
+            StoreError::Read { source: io::Error::from(trouble) }
+        })
     }
 
     fn stats(&self) -> StoreStats {

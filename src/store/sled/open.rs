@@ -173,13 +173,10 @@ fn as_it_is(
         Trouble::Outside(source) => Rung::Final(layout.directory(source)),
     };
     let tree = Tree::open(&layout.store).map_err(rung)?;
-    let scanned = contents::scan(&tree).map_err(rung)?;
     let schema = SchemaRecord::read(&tree).map_err(|error| rung(error.into()))?;
     let id = store_id(&tree).map_err(rung)?;
-    let holds_records = !scanned.contents.targets.is_empty() || !scanned.damaged.is_empty();
-
     let Some(schema) = schema else {
-        if holds_records {
+        if contents::holds_records(&tree).map_err(rung)? {
             return Err(Rung::Damaged("it has records but no schema".into()));
         }
         if known.is_some() {
@@ -195,11 +192,14 @@ fn as_it_is(
         return Err(Rung::Foreign("it is not the store that belongs here".into()));
     }
 
-    let (tree, scanned) = if schema.schema < newest(steps) {
+    let tree = if schema.schema < newest(steps) {
+        // Reads everything: damage is for the next rung, not for the migration.
+        let holds_records = contents::holds_records(&tree).map_err(rung)?;
         migrate(layout, tree, schema.schema, holds_records, otherwise, steps).map_err(Rung::Final)?
     } else {
-        (tree, scanned)
+        tree
     };
+    let scanned = contents::scan(&tree).map_err(rung)?;
     let id = id.or(known.map(|known| known.id)).unwrap_or_else(StoreId::random);
     let clean = known.is_some_and(|known| known.clean);
     let identity = sign(layout, &tree, id, clean, steps).map_err(Rung::Final)?;
@@ -244,7 +244,7 @@ fn migrate(
     holds_records: bool,
     otherwise: Otherwise,
     steps: &[Step],
-) -> Result<(Tree, Scanned), StoreError> {
+) -> Result<Tree, StoreError> {
     let failed = |source| StoreError::Migration { dir: layout.dir.clone(), from, to: newest(steps), source };
     let tree = if holds_records {
         // sled writes when it closes, so the copy is of a closed store.
@@ -261,8 +261,7 @@ fn migrate(
         tree
     };
     migrations::migrate(&tree, steps, WRITER).map_err(failed)?;
-    let scanned = contents::scan(&tree).map_err(|trouble| failed(trouble.into()))?;
-    Ok((tree, scanned))
+    Ok(tree)
 }
 
 /// Writes into the tree and beside it that they belong together and who uses them. The mark of an orderly close goes:

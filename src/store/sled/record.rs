@@ -8,9 +8,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    DirectoryId, Generation, Job, JobError, JobId, JobState, Origin, RelPath, Scope, TargetId, Timestamp,
+    DirectoryId, Generation, Job, JobError, JobId, JobState, Moment, Origin, RelPath, RootId, Scope, TargetId,
+    Timestamp,
 };
-use crate::store::TargetRecord;
+use crate::store::{DirectoryRecord, RootRecord, TargetRecord};
 
 /// Longest value. Pages of more than 128 KiB, some 16 records, go to files that sled never syncs.
 pub const VALUE_BYTES_MAX: usize = 2_048;
@@ -68,12 +69,31 @@ struct StoredError {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct StoredTarget {
+struct StoredRoot {
     #[serde(with = "serde_bytes")]
-    root: Vec<u8>,
+    path: Vec<u8>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mark: Option<DirectoryId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    watermark: Option<Moment>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scheduled_run: Option<Timestamp>,
+}
+
+/// `root_id` and not `root`, which held the root's path in schema 1.
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredTarget {
+    root_id: RootId,
     destination: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    root_mark: Option<DirectoryId>,
+    complete_under: Option<u64>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredDirectory {
+    parent: DirectoryId,
+    #[serde(with = "serde_bytes")]
+    name: Vec<u8>,
 }
 
 /// A number of the store itself, such as the next job's id.
@@ -133,19 +153,37 @@ pub fn decode_job(key: &[u8], target: TargetId, path: RelPath, value: &[u8]) -> 
 }
 
 pub fn encode_target(key: &[u8], target: &TargetRecord) -> Result<Vec<u8>, RecordError> {
-    encode(
-        key,
-        &StoredTarget {
-            root: target.root.clone(),
-            destination: target.destination.clone(),
-            root_mark: target.root_mark,
-        },
-    )
+    let TargetRecord { id: _, root: root_id, destination, complete_under } = target.clone();
+    encode(key, &StoredTarget { root_id, destination, complete_under })
 }
 
 pub fn decode_target(key: &[u8], id: TargetId, value: &[u8]) -> Result<TargetRecord, RecordError> {
-    let StoredTarget { root, destination, root_mark } = decode(key, value)?;
-    Ok(TargetRecord { id, root, destination, root_mark })
+    let StoredTarget { root_id: root, destination, complete_under } = decode(key, value)?;
+    Ok(TargetRecord { id, root, destination, complete_under })
+}
+
+pub fn encode_root(key: &[u8], root: &RootRecord) -> Result<Vec<u8>, RecordError> {
+    let RootRecord { id: _, path, mark, watermark, scheduled_run } = root.clone();
+    encode(key, &StoredRoot { path, mark, watermark, scheduled_run })
+}
+
+pub fn decode_root(key: &[u8], id: RootId, value: &[u8]) -> Result<RootRecord, RecordError> {
+    let StoredRoot { path, mark, watermark, scheduled_run } = decode(key, value)?;
+    Ok(RootRecord { id, path, mark, watermark, scheduled_run })
+}
+
+pub fn encode_directory(key: &[u8], directory: &DirectoryRecord) -> Result<Vec<u8>, RecordError> {
+    encode(key, &StoredDirectory { parent: directory.parent, name: directory.name.clone() })
+}
+
+pub fn decode_directory(
+    key: &[u8],
+    root: RootId,
+    id: DirectoryId,
+    value: &[u8],
+) -> Result<DirectoryRecord, RecordError> {
+    let StoredDirectory { parent, name } = decode(key, value)?;
+    Ok(DirectoryRecord { root, id, parent, name })
 }
 
 pub fn encode_number(key: &[u8], number: u64) -> Result<Vec<u8>, RecordError> {
@@ -190,6 +228,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::BootId;
     use crate::store::sled::key;
 
     fn round_trip(job: &Job) -> Result<Job, RecordError> {
@@ -234,17 +273,54 @@ mod tests {
     fn a_target_has_these_bytes() {
         let target = TargetRecord {
             id: TargetId(2),
-            root: b"/srv/\xff".to_vec(),
+            root: RootId(1),
             destination: "host::www".into(),
-            root_mark: None,
+            complete_under: Some(300),
         };
         let key = key::target(target.id);
-        let golden = &b"\x100\x8a\x1c\x01\x82\xa4root\xc4\x06/srv/\xff\xabdestination\xa9host::www"[..];
+        let golden =
+            &b"\x12\x0b\xd5\xcf\x01\x83\xa7root_id\x01\xabdestination\xa9host::www\xaecomplete_under\xcd\x01,"[..];
         assert_eq!(
             encode_target(&key, &target).expect("fits").escape_ascii().to_string(),
             golden.escape_ascii().to_string()
         );
         assert_eq!(decode_target(&key, target.id, golden), Ok(target));
+    }
+
+    #[test]
+    fn a_root_has_these_bytes() {
+        let root = RootRecord {
+            id: RootId(2),
+            path: b"/srv/\xff".to_vec(),
+            mark: Some(DirectoryId { inode: 2, born_ns: Some(300) }),
+            watermark: Some(Moment { wall: Timestamp(4), boot: BootId(*b"sixteen bytes id"), uptime_ms: 5 }),
+            scheduled_run: Some(Timestamp(6)),
+        };
+        let key = key::root(root.id);
+        let golden = &b"\xaa\xe0w\xa0\x01\x84\xa4path\xc4\x06/srv/\xff\xa4mark\x82\xa5inode\x02\xa7born_ns\xcd\x01,\xa9watermark\x83\xa4wall\x04\
+            \xa4boot\xc4\x10sixteen bytes id\xa9uptime_ms\x05\xadscheduled_run\x06"[..];
+        assert_eq!(
+            encode_root(&key, &root).expect("fits").escape_ascii().to_string(),
+            golden.escape_ascii().to_string()
+        );
+        assert_eq!(decode_root(&key, root.id, golden), Ok(root));
+    }
+
+    #[test]
+    fn a_directory_has_these_bytes() {
+        let directory = DirectoryRecord {
+            root: RootId(2),
+            id: DirectoryId { inode: 7, born_ns: None },
+            parent: DirectoryId { inode: 2, born_ns: Some(300) },
+            name: b"a\xff".to_vec(),
+        };
+        let key = key::directory(directory.root, directory.id);
+        let golden = &b"\xbd\xf1)\xd6\x01\x82\xa6parent\x82\xa5inode\x02\xa7born_ns\xcd\x01,\xa4name\xc4\x02a\xff"[..];
+        assert_eq!(
+            encode_directory(&key, &directory).expect("fits").escape_ascii().to_string(),
+            golden.escape_ascii().to_string()
+        );
+        assert_eq!(decode_directory(&key, directory.root, directory.id, golden), Ok(directory));
     }
 
     #[test]
@@ -322,7 +398,7 @@ mod tests {
         let key = key::job(job.target, &job.path);
         assert!(encode_job(&key, &job).expect("fits").len() < VALUE_BYTES_MAX);
         let target =
-            TargetRecord { id: TargetId(1), root: vec![b'x'; 3_000], destination: String::new(), root_mark: None };
+            TargetRecord { id: TargetId(1), root: RootId(1), destination: "x".repeat(3_000), complete_under: None };
         assert!(matches!(encode_target(b"k", &target), Err(RecordError::TooLarge(_))));
     }
 
@@ -378,6 +454,8 @@ mod tests {
             let sealed = [&checksum(b"k", &body).to_be_bytes()[..], &body].concat();
             let _ = decode_job(b"k", TargetId(1), RelPath::root(), &sealed);
             let _ = decode_target(b"k", TargetId(1), &sealed);
+            let _ = decode_root(b"k", RootId(1), &sealed);
+            let _ = decode_directory(b"k", RootId(1), DirectoryId { inode: 1, born_ns: None }, &sealed);
         }
     }
 }

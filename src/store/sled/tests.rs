@@ -7,21 +7,30 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::migrations::{RawChange, RawStore, SchemaRecord};
+use super::migrations::{RawChange, RawStore, SCHEMA, SchemaRecord};
 use super::*;
-use crate::model::{Job, JobError, JobId, JobState, Origin, RelPath, Scope, TargetId};
-use crate::store::TargetRecord;
+use crate::model::{BootId, Job, JobError, JobId, JobState, Moment, Origin, RelPath, Scope, TargetId};
 use crate::store::tests::job;
+use crate::store::{DirectoryRecord, RootRecord, TargetRecord};
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
 
+fn root() -> RootRecord {
+    RootRecord { id: RootId(1), path: b"/srv/www".to_vec(), mark: None, watermark: None, scheduled_run: None }
+}
+
 fn target(id: u32) -> TargetRecord {
-    TargetRecord {
-        id: TargetId(id),
-        root: b"/srv/www".to_vec(),
-        destination: format!("mirror{id}::www"),
-        root_mark: None,
-    }
+    TargetRecord { id: TargetId(id), root: RootId(1), destination: format!("mirror{id}::www"), complete_under: None }
+}
+
+fn directory(inode: u64, parent: u64, name: &[u8]) -> DirectoryRecord {
+    let id = |inode| DirectoryId { inode, born_ns: Some(1_000 + inode) };
+    DirectoryRecord { root: RootId(1), id: id(inode), parent: id(parent), name: name.to_vec() }
+}
+
+/// What makes a target known.
+fn known(id: u32) -> [Op; 2] {
+    [Op::PutRoot(root()), Op::PutTarget(target(id))]
 }
 
 fn open(dir: &Path) -> (SledStore, Opened) {
@@ -35,7 +44,7 @@ fn contents(dir: &Path) -> Contents {
 /// A store with one target and `jobs` jobs, closed in order.
 fn filled(dir: &Path, jobs: u64) {
     let (mut store, _) = open(dir);
-    store.commit(&[Op::PutTarget(target(1))]).expect("commits");
+    store.commit(&known(1)).expect("commits");
     let ids: Vec<u64> = (1..=jobs).collect();
     for ids in ids.chunks(COMMIT_OPS_MAX) {
         let ops: Vec<_> = ids.iter().map(|&id| Op::PutJob(job(id, 1, format!("file {id}").as_bytes()))).collect();
@@ -87,6 +96,7 @@ fn what_is_committed_is_there_after_reopening() {
     let ops = [
         Op::PutTarget(target(1)),
         Op::PutTarget(target(2)),
+        Op::PutRoot(root()),
         Op::PutJob(failed.clone()),
         Op::PutJob(running.clone()),
         Op::PutJob(job(14, 2, b"gone")),
@@ -100,6 +110,8 @@ fn what_is_committed_is_there_after_reopening() {
     store.commit(&[]).expect("commits nothing");
     assert!(store.stats().bytes > 0);
     let expected = Contents {
+        roots: vec![root()],
+        directories: vec![],
         targets: vec![target(1), target(2)],
         jobs: vec![Job { state: JobState::Ready, ..running }, failed],
         next_job_id: 100,
@@ -126,9 +138,9 @@ fn a_thousand_operations_fit_and_one_more_does_not() {
 fn a_target_that_is_too_large_is_refused_and_the_store_goes_on() {
     let temp = tempfile::tempdir().expect("a directory");
     let (mut store, _) = open(temp.path());
-    let large = TargetRecord { root: vec![b'x'; 3_000], ..target(1) };
+    let large = TargetRecord { destination: "x".repeat(3_000), ..target(1) };
     assert!(matches!(store.commit(&[Op::PutTarget(large)]), Err(StoreError::RecordTooLarge { .. })));
-    store.commit(&[Op::PutTarget(target(1))]).expect("commits");
+    store.commit(&known(1)).expect("commits");
 }
 
 #[test]
@@ -206,7 +218,7 @@ fn an_emptied_store_is_noticed() {
             "case {case}: {opened:?}"
         );
         assert_eq!(store.load().expect("loads"), Contents::default());
-        store.commit(&[Op::PutTarget(target(1))]).expect("commits");
+        store.commit(&known(1)).expect("commits");
         drop(store);
         assert_eq!(open(&dir).1.fresh, None);
     }
@@ -230,7 +242,7 @@ fn garbage_is_set_aside_and_a_new_store_started() {
         let Some(FreshReason::SetAside { path, reason }) = opened.fresh else { panic!("{opened:?}") };
         assert!(path.starts_with(&dir) && path.join("db").exists() && !reason.is_empty(), "{path:?} {reason}");
         assert!(path.to_string_lossy().contains("store.damaged-2023-11-14T221320.000Z"), "{path:?}");
-        store.commit(&[Op::PutTarget(target(1)), Op::PutJob(job(1, 1, b"a"))]).expect("commits");
+        store.commit(&[known(1).as_slice(), &[Op::PutJob(job(1, 1, b"a"))]].concat()).expect("commits");
         drop(store);
         assert_eq!(contents(&dir).jobs.len(), 1);
         fs::remove_dir_all(&dir).expect("removes");
@@ -253,7 +265,7 @@ fn a_flipped_bit_is_harmless_or_reported_and_the_store_goes_on() {
         let loaded = store.load().expect("loads");
         let all_there = loaded.damaged_records == 0 && loaded.jobs.len() == 201;
         assert!(all_there || opened.may_lack_jobs() || loaded.damaged_records > 0, "round {round}: {opened:?}");
-        store.commit(&[Op::PutTarget(target(1)), Op::PutJob(job(900, 1, b"new"))]).expect("commits");
+        store.commit(&[known(1).as_slice(), &[Op::PutJob(job(900, 1, b"new"))]].concat()).expect("commits");
         drop(store);
         assert!(!open(&dir).1.may_lack_jobs(), "round {round}: reported again after a commit");
     }
@@ -339,10 +351,67 @@ fn damaged_records_are_counted_and_go_with_the_first_commit() {
     assert_eq!((loaded.damaged_records, loaded.jobs.len()), (0, 3));
 }
 
+/// A root's number may be given away again: what belonged to it must not turn up below another one.
+#[test]
+fn what_belongs_to_a_damaged_root_goes_with_it() {
+    let temp = tempfile::tempdir().expect("a directory");
+    filled(temp.path(), 3);
+    let (mut store, _) = open(temp.path());
+    let other = RootRecord { id: RootId(2), path: b"/other".to_vec(), ..root() };
+    let kept = TargetRecord { root: RootId(2), ..target(2) };
+    let ops = [
+        Op::PutDirectory(directory(7, 2, b"a")),
+        Op::PutDirectory(directory(8, 7, b"b")),
+        Op::PutRoot(other.clone()),
+        Op::PutTarget(kept.clone()),
+        Op::PutDirectory(DirectoryRecord { root: RootId(2), ..directory(7, 2, b"a") }),
+    ];
+    store.commit(&ops).expect("commits");
+    let tree = store.tree.as_ref().expect("open");
+    tree.write(vec![(key::root(RootId(1)), Some(b"no record".to_vec()))]).expect("writes");
+    drop(store);
+    let (mut store, _) = open(temp.path());
+    let loaded = store.load().expect("loads");
+    assert_eq!((loaded.roots, loaded.targets), (vec![other], vec![kept]));
+    assert_eq!((loaded.directories.len(), loaded.jobs.len()), (1, 0));
+    assert_eq!(loaded.damaged_records, 1 + 1 + 2 + 3);
+    store.commit(&[Op::PutNextJobId(1)]).expect("commits");
+    drop(store);
+    assert_eq!(contents(temp.path()).damaged_records, 0);
+}
+
+#[test]
+fn directories_are_found_by_their_root() {
+    let temp = tempfile::tempdir().expect("a directory");
+    let (mut store, _) = open(temp.path());
+    let other = RootRecord { id: RootId(2), path: b"/other".to_vec(), ..root() };
+    let mut ops = vec![Op::PutRoot(root()), Op::PutRoot(other)];
+    ops.extend((10..50).map(|inode| Op::PutDirectory(directory(inode, 9, b"a"))));
+    ops.push(Op::PutDirectory(DirectoryRecord { root: RootId(2), ..directory(7, 2, b"a") }));
+    // One that changes its name and its place stays one record.
+    ops.push(Op::PutDirectory(directory(10, 11, b"renamed")));
+    store.commit(&ops).expect("commits");
+    let inodes = |store: &mut SledStore, limit| -> Vec<u64> {
+        store.directories(RootId(1), limit).expect("readable").iter().map(|id| id.inode).collect()
+    };
+    assert_eq!(inodes(&mut store, 1_000), (10..50).collect::<Vec<_>>());
+    assert_eq!(inodes(&mut store, 3), [10, 11, 12]);
+    let deletions: Vec<_> = (10..30).map(|inode| (RootId(1), directory(inode, 0, b"").id)).collect();
+    let deletions: Vec<_> = deletions.into_iter().map(|(root, id)| Op::DeleteDirectory { root, id }).collect();
+    store.commit(&deletions).expect("commits");
+    assert_eq!(inodes(&mut store, 1_000), (30..50).collect::<Vec<_>>());
+    assert_eq!(contents_of(store, temp.path()).directories.len(), 21);
+}
+
+fn contents_of(store: SledStore, dir: &Path) -> Contents {
+    drop(store);
+    contents(dir)
+}
+
 fn refuses_newer(dir: &Path) {
     for error in [SledStore::open(dir, NOW).map(drop), SledStore::open_existing(dir).map(drop)] {
         let error = error.expect_err("newer");
-        assert!(matches!(error, StoreError::NewerSchema { found: 99, supported: 1, .. }), "{error}");
+        assert!(matches!(error, StoreError::NewerSchema { found: 99, supported: SCHEMA, .. }), "{error}");
         assert!(error.to_string().contains("has schema 99, written by syncq 9.9"), "{error}");
     }
 }
@@ -400,14 +469,17 @@ fn a_command_creates_nothing_and_does_not_hide_a_crash() {
     assert!(open(&dir).1.clean);
 }
 
-/// A second schema, as a later syncq would have it: each target's key gets a note.
-fn second_step(store: &dyn RawStore, writer: &str) -> io::Result<()> {
+/// A later schema.
+const NEXT: u32 = SCHEMA + 1;
+
+/// The step to it, as a later syncq would have it: each target's key gets a note.
+fn next_step(store: &dyn RawStore, writer: &str) -> io::Result<()> {
     let mut changes = Vec::new();
     store.scan(b"\x01", &mut |key, _| {
         changes.push(([b"\x00note", key].concat(), Some(b"seen".to_vec())));
         Ok(())
     })?;
-    changes.push(SchemaRecord { schema: 2, writer: writer.to_owned() }.put());
+    changes.push(SchemaRecord { schema: NEXT, writer: writer.to_owned() }.put());
     store.apply(changes)
 }
 
@@ -415,7 +487,7 @@ fn second_step(store: &dyn RawStore, writer: &str) -> io::Result<()> {
 fn an_older_store_is_copied_and_then_migrated() {
     let temp = tempfile::tempdir().expect("a directory");
     filled(temp.path(), 5);
-    let steps = [STEPS, &[Step { number: 2, name: "notes", run: second_step }]].concat();
+    let steps = [STEPS, &[Step { number: NEXT, name: "notes", run: next_step }]].concat();
     let (mut store, opened) = SledStore::open_with_steps(temp.path(), NOW, &steps).expect("migrates");
     assert_eq!(opened.fresh, None);
     assert_eq!(store.load().expect("loads").jobs.len(), 5);
@@ -423,10 +495,10 @@ fn an_older_store_is_copied_and_then_migrated() {
     assert_eq!(note.as_deref(), Some(&b"seen"[..]));
     drop(store);
     let error = SledStore::open(temp.path(), NOW).map(drop).expect_err("newer now");
-    assert!(matches!(error, StoreError::NewerSchema { found: 2, supported: 1, .. }), "{error}");
+    assert!(matches!(error, StoreError::NewerSchema { found: NEXT, supported: SCHEMA, .. }), "{error}");
 
     // The way back that the README of the migrations tells.
-    let copy = temp.path().join("store.schema-1-2023-11-14T221320.000Z");
+    let copy = temp.path().join(format!("store.schema-{SCHEMA}-2023-11-14T221320.000Z"));
     fs::remove_dir_all(temp.path().join("store")).expect("removes");
     fs::rename(copy, temp.path().join("store")).expect("moves");
     fs::remove_file(temp.path().join("identity")).expect("removes");
@@ -437,7 +509,7 @@ fn an_older_store_is_copied_and_then_migrated() {
 fn an_empty_older_store_is_not_copied() {
     let temp = tempfile::tempdir().expect("a directory");
     open(temp.path());
-    let steps = [STEPS, &[Step { number: 2, name: "notes", run: second_step }]].concat();
+    let steps = [STEPS, &[Step { number: NEXT, name: "notes", run: next_step }]].concat();
     SledStore::open_with_steps(temp.path(), NOW, &steps).map(drop).expect("migrates");
     let copies = fs::read_dir(temp.path()).expect("a directory").flatten();
     assert_eq!(copies.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"store.")).count(), 0);
@@ -466,7 +538,7 @@ fn a_directory_that_cannot_be_used_is_an_error_with_its_name() {
 fn a_store_that_was_removed_while_in_use_acknowledges_nothing() {
     let temp = tempfile::tempdir().expect("a directory");
     let (mut store, _) = open(temp.path());
-    store.commit(&[Op::PutTarget(target(1))]).expect("commits");
+    store.commit(&known(1)).expect("commits");
     fs::remove_dir_all(temp.path().join("store")).expect("removes");
     assert!(matches!(store.commit(&[Op::PutJob(job(1, 1, b"a"))]), Err(StoreError::Write { .. })));
     for _ in 0..2 {
@@ -484,7 +556,7 @@ fn a_full_disk_fails_commits_until_there_is_room() {
     let Some(_mounted) = Tmpfs::mount(temp.path(), "6m") else { return };
     let dir = temp.path().join("state");
     let (mut store, _) = open(&dir);
-    store.commit(&[Op::PutTarget(target(1))]).expect("commits");
+    store.commit(&known(1)).expect("commits");
     let batch = |n: u64| -> Vec<Op> {
         (n * 500..(n + 1) * 500).map(|id| Op::PutJob(job(id, 1, format!("{id:0200}").as_bytes()))).collect()
     };
@@ -575,7 +647,7 @@ fn child_that_commits_until_killed() {
     let mut say = |line: String| out.write_all(line.as_bytes()).expect("the parent reads");
     say(format!("opened {opened:?}\n"));
     for n in start.. {
-        let mut ops = vec![Op::PutTarget(target(1)), Op::PutNextJobId(n + 1)];
+        let mut ops = vec![Op::PutRoot(root()), Op::PutTarget(target(1)), Op::PutNextJobId(n + 1)];
         ops.push(Op::PutJob(job(n, 1, format!("kept {n}").as_bytes())));
         ops.extend((0..20).map(|i| Op::PutJob(Job { id: JobId(n), ..job(n, 1, format!("torn {i}").as_bytes()) })));
         if n % 2 == 1 {
@@ -650,8 +722,8 @@ fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/stores")
 }
 
-/// What each golden store was filled with when its schema was new.
-fn golden_contents() -> Contents {
+/// What the golden store of `schema` was filled with when that was new.
+fn golden_contents(schema: u32) -> Contents {
     let mut waiting = job(7, 2, "博客/日志.html".as_bytes());
     waiting.state = JobState::Waiting;
     waiting.attempts = 3;
@@ -661,14 +733,39 @@ fn golden_contents() -> Contents {
     failed.state = JobState::Failed;
     failed.origin = Origin::Scan;
     failed.last_error = Some(JobError::new(None, "killed"));
-    let mut root = job(9, 1, b"");
-    root.scope = Scope::Subtree;
-    root.origin = Origin::Reconcile;
+    let mut whole = job(9, 1, b"");
+    whole.scope = Scope::Subtree;
+    whole.origin = Origin::Reconcile;
     let mut children = job(10, 1, b"a/b");
     children.scope = Scope::Children;
-    let mut jobs = vec![root, children, failed, waiting];
+    let mut jobs = vec![whole, children, failed, waiting];
     jobs.sort_by(|a, b| (a.target, &a.path).cmp(&(b.target, &b.path)));
-    Contents { targets: vec![target(1), target(2)], jobs, next_job_id: 42, damaged_records: 0 }
+    let first = Contents {
+        roots: vec![root()],
+        targets: vec![target(1), target(2)],
+        directories: vec![],
+        jobs,
+        next_job_id: 42,
+        damaged_records: 0,
+    };
+    if schema == 1 {
+        return first;
+    }
+    let watermark = Moment { wall: NOW, boot: BootId([7; 16]), uptime_ms: 12_345 };
+    let marked = RootRecord {
+        mark: Some(DirectoryId { inode: 2, born_ns: None }),
+        watermark: Some(watermark),
+        scheduled_run: Some(Timestamp(1_700_000_000_500)),
+        ..root()
+    };
+    let other = RootRecord { id: RootId(2), path: b"/home/\xff".to_vec(), ..root() };
+    let inode_only = DirectoryRecord { id: DirectoryId { inode: 8, born_ns: None }, ..directory(8, 7, b"b\xff") };
+    Contents {
+        roots: vec![marked, other],
+        targets: vec![TargetRecord { complete_under: Some(u64::MAX), ..target(1) }, target(2)],
+        directories: vec![directory(7, 2, b"a"), inode_only, directory(8, 7, "博客".as_bytes())],
+        ..first
+    }
 }
 
 #[test]
@@ -681,12 +778,17 @@ fn every_golden_store_opens_and_holds_what_it_held() {
         .collect();
     assert_eq!(schemas.len(), STEPS.len());
     for golden in schemas {
+        let name = golden.file_name().and_then(|name| name.to_str()).expect("a name");
+        let schema = name.strip_prefix("schema-").and_then(|number| number.parse().ok()).expect("schema-N");
         let temp = tempfile::tempdir().expect("a directory");
         let dir = temp.path().join("state");
         disk::copy_dir(&golden, &dir).expect("copies");
         let (mut store, opened) = open(&dir);
         assert_eq!(opened, Opened { fresh: None, recovered: false, rolled_back: false, clean: true }, "{golden:?}");
-        assert_eq!(store.load().expect("loads"), golden_contents(), "{golden:?}");
+        let copies = fs::read_dir(&dir).expect("a directory").flatten();
+        let copies = copies.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"store.schema-")).count();
+        assert_eq!(copies, usize::from(schema < SCHEMA), "an older store is copied, and no other");
+        assert_eq!(store.load().expect("loads"), golden_contents(schema), "{golden:?}");
     }
 }
 
@@ -694,11 +796,13 @@ fn every_golden_store_opens_and_holds_what_it_held() {
 #[test]
 #[ignore = "writes a fixture"]
 fn make_golden_store() {
-    let dir = fixtures().join(format!("schema-{}", migrations::SCHEMA));
+    let dir = fixtures().join(format!("schema-{SCHEMA}"));
     assert!(!dir.exists(), "a golden store is never made twice");
     let (mut store, _) = open(&dir);
-    let Contents { targets, jobs, next_job_id, .. } = golden_contents();
-    let mut ops: Vec<_> = targets.into_iter().map(Op::PutTarget).collect();
+    let Contents { roots, targets, directories, jobs, next_job_id, .. } = golden_contents(SCHEMA);
+    let mut ops: Vec<_> = roots.into_iter().map(Op::PutRoot).collect();
+    ops.extend(targets.into_iter().map(Op::PutTarget));
+    ops.extend(directories.into_iter().map(Op::PutDirectory));
     ops.extend(jobs.into_iter().map(Op::PutJob));
     ops.push(Op::PutNextJobId(next_job_id));
     store.commit(&ops).expect("commits");

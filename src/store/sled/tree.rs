@@ -74,6 +74,14 @@ impl Tree {
         .map_err(Trouble::from)
     }
 
+    /// The first keys that start with `prefix`, at most `limit`.
+    pub fn keys(&self, prefix: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, Trouble> {
+        let db = self.db()?;
+        let keys = || db.scan_prefix(prefix).keys().take(limit).map(|key| key.map(|key| key.to_vec())).collect();
+        let keys: Result<_, ::sled::Error> = guarded(keys).map_err(Trouble::Damage)?;
+        keys.map_err(Trouble::from)
+    }
+
     pub fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Trouble> {
         let db = self.db()?;
         let value = guarded(|| db.get(key)).map_err(Trouble::Damage)??;

@@ -10,9 +10,9 @@ use std::time::Duration;
 use inotify::EventMask;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
-use super::{Driver, path};
+use super::{Driver, between_changes, path};
 use crate::filter::Filter;
-use crate::model::{Change, RelPath, Scope, Settle};
+use crate::model::{Change, Scope, Settle};
 use crate::watch::Notice;
 use crate::watch::event::RawEvent;
 use crate::watch::policy::TIMES_WAIT;
@@ -45,12 +45,31 @@ fn root() -> Change {
 }
 
 #[test]
-fn an_overflow_watches_everything_again_and_then_reports_everything() {
-    let mut driver = Driver::new(|root| fs::create_dir_all(root.join("a/gone")).unwrap());
+fn after_an_overflow_only_what_changed_since_is_reported_and_everything_is_watched() {
+    let mut driver = Driver::new(|root| {
+        fs::create_dir_all(root.join("a/gone")).unwrap();
+        fs::create_dir_all(root.join("untouched/deep")).unwrap();
+        fs::write(root.join("a/old"), "").unwrap();
+        fs::write(root.join("a/written"), "").unwrap();
+    });
+    between_changes();
+    assert_eq!(driver.report(), []);
     fs::remove_dir(driver.root.join("a/gone")).unwrap();
     fs::create_dir_all(driver.root.join("a/new/deep")).unwrap();
+    fs::write(driver.root.join("a/written"), "1").unwrap();
+    fs::write(driver.root.join("a/older"), "1").unwrap();
+    fs::File::options()
+        .write(true)
+        .open(driver.root.join("a/older"))
+        .unwrap()
+        .set_modified(std::time::UNIX_EPOCH)
+        .unwrap();
     driver.overflow();
-    assert_eq!(driver.report(), [Change::scan(RelPath::root(), Scope::Subtree)]);
+    driver.overflow();
+    let mut changes = driver.report();
+    changes.sort_by(|a, b| a.path.cmp(&b.path));
+    let level = Change::scan(path("a"), Scope::Children);
+    assert_eq!(changes, [level, subtree("a/new"), write("a/older"), entry("a/written")]);
     assert_eq!(*driver.collector.notices.lock().unwrap(), [Notice::Overflow]);
     driver.check_table();
 }
@@ -304,6 +323,39 @@ fn a_directory_out_of_reach_is_told_of_and_watched_as_soon_as_it_can_be() {
     assert!(reported.contains(&subtree("n")), "{reported:?}");
     driver.check_table();
     assert_eq!((driver.tracker.table().watched(), driver.tracker.table().unwatched()), (23, 0));
+}
+
+#[test]
+fn directories_without_a_watch_are_looked_through_for_changes() {
+    let mut driver = Driver::new(|_| {});
+    driver.tracker.kernel_mut().exhausted = true;
+    fs::create_dir_all(driver.root.join("d/e")).unwrap();
+    for file in ["d/f", "d/e/g", "d/e/same"] {
+        fs::write(driver.root.join(file), "1").unwrap();
+    }
+    driver.settle();
+    assert_eq!(driver.tracker.table().unwatched(), 2);
+    between_changes();
+    driver.settle();
+    driver.tracker.retry_unwatched();
+    assert_ne!(driver.report(), [], "they may have changed before anybody knew that they cannot be watched");
+
+    between_changes();
+    fs::write(driver.root.join("d/f"), "2").unwrap();
+    fs::remove_file(driver.root.join("d/e/g")).unwrap();
+    fs::create_dir(driver.root.join("d/new")).unwrap();
+    assert_eq!(driver.report(), [], "nobody sees it");
+    driver.tracker.retry_unwatched();
+    let mut changes = driver.report();
+    changes.sort_by(|a, b| a.path.cmp(&b.path));
+    let level = |at| Change::scan(path(at), Scope::Children);
+    assert_eq!(changes, [level("d"), level("d/e"), write("d/f"), subtree("d/new")]);
+
+    driver.tracker.kernel_mut().exhausted = false;
+    driver.tracker.retry_unwatched();
+    let changes = driver.report();
+    assert!(changes.contains(&subtree("d")), "{changes:?}");
+    driver.check_table();
 }
 
 fn excluding(expression: &str, prepare: impl FnOnce(&std::path::Path)) -> Driver {

@@ -4,6 +4,7 @@
 //! decided by the test, and its table can be looked at.
 
 mod cases;
+mod catch_up;
 mod model;
 mod property;
 mod threaded;
@@ -20,10 +21,10 @@ use super::event::RawEvent;
 use super::kernel::Kernel;
 use super::table::Wd;
 use super::tracker::Tracker;
-use super::{Counters, Notice, Sink, WatchSettings};
+use super::{CatchUp, Counters, Notice, Sink, WatchSettings};
 use crate::clock;
 use crate::filter::Filter;
-use crate::model::{Change, EventSwitches, RelPath};
+use crate::model::{Change, EventSwitches, RelPath, Timestamp};
 
 pub(super) fn settings(root: &Path) -> WatchSettings {
     WatchSettings {
@@ -32,8 +33,13 @@ pub(super) fn settings(root: &Path) -> WatchSettings {
         filter: Arc::new(Filter::new(&[], false).unwrap()),
         quiet_period: Duration::from_secs(5),
         hot_interval: Duration::from_secs(1),
+        ctime_margin: TICK,
+        catch_up: None,
     }
 }
+
+/// The longest that the kernel lets pass between two readings of the clock from which files get their times.
+const TICK: Duration = Duration::from_millis(12);
 
 fn path(bytes: impl AsRef<[u8]>) -> RelPath {
     RelPath::new(bytes.as_ref()).unwrap()
@@ -78,6 +84,27 @@ struct Driver {
     buffer: Vec<u8>,
 }
 
+/// A tracker that has nothing but the root yet.
+fn track(settings: WatchSettings) -> (Tracker, Arc<Collector>) {
+    let kernel = Kernel::new(settings.root.clone(), settings.events.attrib).unwrap();
+    let collector = Arc::new(Collector::default());
+    let (send_started, _) = crossbeam_channel::bounded(1);
+    let sink = Arc::clone(&collector) as Arc<dyn Sink>;
+    let now = (clock::monotonic(), clock::moment());
+    let tracker = Tracker::new(kernel, settings, sink, Arc::new(Counters::default()), send_started, now).unwrap();
+    (tracker, collector)
+}
+
+/// Waits until what is changed from now on is dated later than what was changed before, and returns a time in between.
+fn between_changes() -> Timestamp {
+    let begun = clock::moment().wall;
+    let between = begun.after(TICK);
+    while clock::moment().wall <= between.after(TICK) {
+        std::thread::yield_now();
+    }
+    between
+}
+
 impl Driver {
     /// Watches what `prepare` makes, all of it.
     fn new(prepare: impl FnOnce(&Path)) -> Self {
@@ -95,25 +122,31 @@ impl Driver {
         prepare(&root);
         let mut settings = settings(&root);
         change(&mut settings);
-        let kernel = Kernel::new(root.clone(), settings.events.attrib).unwrap();
-        let collector = Arc::new(Collector::default());
-        let (send_started, _) = crossbeam_channel::bounded(1);
-        let sink = Arc::clone(&collector) as Arc<dyn Sink>;
-        let now = clock::monotonic();
-        let tracker = Tracker::new(kernel, settings, sink, Arc::new(Counters::default()), send_started, now).unwrap();
+        let (tracker, collector) = track(settings);
         Self { _dir: dir, root, outside, tracker, collector, buffer: vec![0; 64 * 1024] }
+    }
+
+    /// Ends the watching and begins again.
+    fn restart(&mut self, catch_up: CatchUp) {
+        let settings = WatchSettings { catch_up: Some(catch_up), ..settings(&self.root) };
+        (self.tracker, self.collector) = track(settings);
     }
 
     /// One turn of the loop at a time that far in the future, with at most `bytes` of events read and `steps` of work
     /// done. Returns whether there was anything to read.
     fn turn(&mut self, ahead: Duration, bytes: usize, steps: usize) -> bool {
-        self.tracker.begin(clock::monotonic() + ahead);
+        let moment = clock::moment();
+        self.tracker.begin(clock::monotonic() + ahead, moment);
         let mut any = false;
         for event in self.tracker.kernel_mut().read(&mut self.buffer[..bytes]).unwrap() {
             any = true;
             self.tracker.handle(event);
         }
+        if !any {
+            self.tracker.read_until(moment);
+        }
         self.tracker.expire();
+        self.tracker.close_gap();
         self.tracker.work(steps);
         self.tracker.flush();
         any
@@ -122,7 +155,11 @@ impl Driver {
     /// Turns until there is nothing more to do.
     fn settle(&mut self) {
         let hour = Duration::from_secs(3600);
-        while self.turn(hour, 64 * 1024, 64) || self.tracker.has_work() || self.tracker.awaits_name() {}
+        while self.turn(hour, 64 * 1024, 64)
+            || self.tracker.has_work()
+            || self.tracker.awaits_name()
+            || self.tracker.has_gap()
+        {}
     }
 
     /// Settles and returns what was reported since the last time.
@@ -148,7 +185,7 @@ impl Driver {
         let there: BTreeMap<RelPath, Wd> = model::directories(&self.root)
             .into_iter()
             .map(|path| {
-                let wd = self.tracker.kernel_mut().watch(&path).unwrap();
+                let (wd, _) = self.tracker.kernel_mut().watch(&path).unwrap();
                 (path, wd)
             })
             .collect();

@@ -31,6 +31,10 @@ pub struct Conf {
     pub attrib: bool,
     pub modify: bool,
     pub fail_log: PathBuf,
+    /// When the whole tree is compared; `None` for never.
+    pub schedule: Option<String>,
+    /// What a comparison may delete; `None` for the default.
+    pub max_delete: Option<String>,
     /// Upper bound on how long a failing job waits, in minutes.
     pub fail_log_minutes: u32,
     pub debug: bool,
@@ -61,6 +65,8 @@ impl Conf {
             attrib: false,
             modify: false,
             fail_log: dir.join("rsync_fail_log.sh"),
+            schedule: None,
+            max_delete: None,
             fail_log_minutes: 60,
             debug: false,
             xfs: false,
@@ -126,10 +132,15 @@ impl Conf {
         line("      <ssh start=\"false\"/>\n    </rsync>".to_owned());
         let fail_log = escaped(&self.fail_log.display().to_string());
         line(format!("    <failLog path=\"{fail_log}\" timeToExecute=\"{}\"/>", self.fail_log_minutes));
-        line("    <crontab start=\"false\" schedule=\"600\">\n      <crontabfilter start=\"false\">".to_owned());
+        let (start, schedule) = (self.schedule.is_some(), self.schedule.as_deref().unwrap_or("600"));
+        line(format!("    <crontab start=\"{start}\" schedule=\"{schedule}\">"));
+        line("      <crontabfilter start=\"false\">".to_owned());
         line("        <exclude expression=\"*.php\"></exclude>\n      </crontabfilter>\n    </crontab>".to_owned());
         let (start, name) = (self.plugin.is_some(), self.plugin.as_deref().unwrap_or("command"));
         line(format!("    <plugin start=\"{start}\" name=\"{name}\"/>\n  </sersync>"));
+        if let Some(limit) = &self.max_delete {
+            line(format!("  <syncq><guard maxDelete=\"{limit}\"/></syncq>"));
+        }
         line(format!("{}\n</head>", self.plugin_sections));
         xml
     }

@@ -1,0 +1,277 @@
+//! Asks before much is deleted: a run that makes directories equal takes whatever the source lacks for deleted, be it a
+//! disk that is not mounted, a restore that is not finished, or the wrong module.
+//!
+//! Such a run starts with `--max-delete=0`: it sends everything and deletes nothing, and rsync tells how many deletions
+//! it held back. None, as a rule, and that was it. A few go through in a second run. For more a dry run counts exactly
+//! what would go and what there is, and the limit decides. A run over the limit fails its job, which is tried again
+//! with the usual backoff: the source may be complete again by then. All other jobs go on.
+//!
+//! An empty source directory deletes nothing at all in such a run, however little the target holds.
+//!
+//! Deliberately not guarded: what goes by name (a deletion that was seen as it happened), and what has to make room for
+//! an entry of another kind in a flat run.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::command::{Pass, max_delete};
+use super::execute::{Batch, Flow};
+use super::outcome::{Outcome, classify};
+use super::plan::{Deletion, Run, RunKind};
+use super::run::{End, Ended};
+use super::says::{About, Survey, held_back, lines};
+use crate::model::{JobError, MaxDelete, Scope, Verdict};
+
+/// One part in so many of what may go in any case goes uncounted. rsync does not count directories among what it holds
+/// back; ten to each file that it does count are not to be expected.
+const UNCOUNTED: u64 = 10;
+
+/// What may be deleted on one target, and whether an operator has agreed to more.
+#[derive(Debug, Default)]
+pub struct Guard {
+    limit: Limit,
+    accepted: AtomicBool,
+    /// The source may be empty; the limit holds all the same.
+    empty_accepted: AtomicBool,
+}
+
+/// The lower of the two that a user can set.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Limit {
+    configured: MaxDelete,
+    /// `--max-delete` in the params.
+    params: Option<u64>,
+}
+
+impl Guard {
+    /// `accepted` lets everything through until the first run over the whole tree is done, `empty_accepted` what an empty
+    /// source directory deletes, up to the limit.
+    pub fn new(configured: MaxDelete, accepted: bool, empty_accepted: bool) -> Self {
+        Self {
+            limit: Limit { configured, params: None },
+            accepted: AtomicBool::new(accepted),
+            empty_accepted: AtomicBool::new(empty_accepted),
+        }
+    }
+
+    pub(super) fn with_params(mut self, params: &[OsString]) -> Self {
+        self.limit.params = max_delete(params);
+        self
+    }
+
+    /// `None`: anything may go.
+    pub(super) fn limit(&self) -> Option<Limit> {
+        (self.limit.of(0).is_some() && !self.accepted.load(Ordering::Relaxed)).then_some(self.limit)
+    }
+
+    /// The whole tree is equal: what had been accepted has happened.
+    pub(super) fn whole_tree_done(&self) {
+        self.accepted.store(false, Ordering::Relaxed);
+        self.empty_accepted.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Limit {
+    /// How many may go where the target holds `held`.
+    fn of(self, held: u64) -> Option<u64> {
+        [self.configured.of(held), self.params].into_iter().flatten().min()
+    }
+
+    /// How many may go whatever it holds.
+    fn unseen(self) -> u64 {
+        self.of(0).unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn allows(self, survey: Survey) -> bool {
+        self.of(survey.held).is_none_or(|limit| survey.deleted <= limit)
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.params, self.configured) {
+            (Some(params), configured) if self.unseen() == params && configured.of(0) != Some(params) => {
+                write!(f, "--max-delete={params} in the params")
+            }
+            (_, configured @ MaxDelete::Percent(_)) => {
+                write!(f, "maxDelete {configured} (at least {})", MaxDelete::FEW)
+            }
+            (_, configured) => write!(f, "maxDelete {configured}"),
+        }
+    }
+}
+
+/// What a job is told whose run would delete too much.
+fn refusal(survey: Survey, limit: Limit) -> JobError {
+    let Survey { deleted, held } = survey;
+    JobError::new(
+        Some(25),
+        format!(
+            "{deleted} of the {held} entries on the target would be deleted, more than {limit} allows; none was: \
+             check source and target; if it is right, restart with --accept-deletions or raise maxDelete"
+        ),
+    )
+}
+
+/// What a job is told that would empty its target.
+fn emptied(survey: Survey) -> JobError {
+    JobError::new(
+        Some(25),
+        format!(
+            "the source directory is empty, and {} entries on the target would be deleted; none was: mount or restore \
+             the source; if it is meant to be empty, restart with --accept-deletions",
+            survey.deleted
+        ),
+    )
+}
+
+impl Batch<'_> {
+    /// How many deletions a run may make at first.
+    pub(super) fn first_limit(&self, run: &Run) -> Option<u64> {
+        let deletes = matches!(self.deletion(), Deletion::ByName | Deletion::ByLevel);
+        // A level that stands for deletions of single entries has been asked for by them.
+        let compares = |&job: &usize| self.jobs.get(job).is_some_and(|job| job.scope > Scope::Entry);
+        let compares = run.entries.iter().flat_map(|entry| &entry.jobs).any(compares);
+        (run.lists() && deletes && compares && self.ctx.guard.limit().is_some()).then_some(0)
+    }
+
+    /// Why this much may not be deleted, if so. `run` is the one that would.
+    pub(super) fn refused(&self, run: &Run, survey: Survey, limit: Limit) -> Option<JobError> {
+        if survey.deleted > 0 && self.is_emptied(run) {
+            return Some(emptied(survey));
+        }
+        (!limit.allows(survey)).then(|| refusal(survey, limit))
+    }
+
+    /// Whether a run over the whole tree would find nothing at the source.
+    fn is_emptied(&self, run: &Run) -> bool {
+        run.entries.iter().any(|entry| entry.path.is_root())
+            && !self.ctx.guard.empty_accepted.load(Ordering::Relaxed)
+            && std::fs::read_dir(&self.ctx.root).is_ok_and(|mut entries| entries.next().is_none())
+    }
+
+    /// Decides how a run that was not allowed to delete everything goes on: `more` gets what is to be run next. `None`:
+    /// nothing was held back.
+    pub(super) fn go_on(&mut self, run: &Run, ended: &Ended, more: &mut Vec<Run>) -> Option<Flow> {
+        let allowed = run.max_delete?;
+        if !matches!(ended.end, End::Exit(_)) {
+            return None;
+        }
+        let stderr = ended.stderr.bytes();
+        let held_back = held_back(&stderr);
+        // What it may not delete may be in the way of what it sends.
+        let full = allowed == 0 && lines(&stderr).any(|line| is_full(line.about, line.errno) && !line.is_senders());
+        if held_back.is_none() && !full {
+            return None;
+        }
+        let Some(limit) = self.ctx.guard.limit() else {
+            more.push(Run { max_delete: None, ..run.clone() });
+            return Some(Flow::Continue);
+        };
+        let few = held_back.is_some_and(|count| count <= limit.unseen() / UNCOUNTED);
+        if allowed == 0 && few && !self.is_emptied(run) {
+            more.push(Run { max_delete: Some(limit.unseen()), ..run.clone() });
+            return Some(Flow::Continue);
+        }
+        let survey = match self.count(run) {
+            // Without figures it is what was held back, of nobody knows how many.
+            Ok(survey) => survey.unwrap_or(Survey { deleted: held_back.unwrap_or(0), held: 0 }),
+            Err(flow) => return Some(flow),
+        };
+        let survey = match self.in_depth(run, survey, limit) {
+            Ok(survey) => survey,
+            Err(flow) => return Some(flow),
+        };
+        if survey.deleted == 0 && held_back.is_none() {
+            return None;
+        }
+        let next = limit.of(survey.held).unwrap_or(u64::MAX);
+        let refused = self.refused(run, survey, limit);
+        if refused.is_none() && next > allowed {
+            more.push(Run { max_delete: Some(next), ..run.clone() });
+        } else if run.entries.len() > 1 && !self.is_emptied(run) {
+            // Each path has a limit of its own.
+            let (first, second) = Run { max_delete: Some(0), ..run.clone() }.halves();
+            more.extend([second, first]);
+        } else {
+            let error = refused.unwrap_or_else(|| refusal(survey, limit));
+            for &job in run.entries.iter().flat_map(|entry| &entry.jobs) {
+                self.settle(job, Verdict::Failed(error.clone()));
+            }
+        }
+        Some(Flow::Continue)
+    }
+
+    /// A level run that deletes a directory deletes all that is in it, but has counted of the others only their names: if
+    /// that decides, everything below is counted.
+    pub(super) fn in_depth(&mut self, run: &Run, survey: Survey, limit: Limit) -> Result<Survey, Flow> {
+        if run.kind != RunKind::Level || limit.allows(survey) {
+            return Ok(survey);
+        }
+        let tree = self.count(&Run { kind: RunKind::Tree, ..run.clone() })?;
+        Ok(Survey { held: tree.map_or(survey.held, |tree| tree.held), ..survey })
+    }
+
+    /// Has rsync count what a run would delete, and what there is. `Ok(None)`: its figures cannot be read.
+    pub(super) fn count(&mut self, run: &Run) -> Result<Option<Survey>, Flow> {
+        let Some((ended, command)) = self.start(run, Pass::Count) else { return Err(Flow::Halt) };
+        match classify(&ended, run, &self.ctx.prefixes) {
+            Outcome::Done | Outcome::Paths(_) => {}
+            Outcome::Fallback(fallback) => return Err(self.fall_back(fallback, command, &ended)),
+            Outcome::Target(_) | Outcome::Split(_) if self.is_stopped() => return Err(Flow::Halt),
+            Outcome::Target(found) | Outcome::Split(found) | Outcome::NoRoom { trouble: found, .. } => {
+                return Err(self.halt(found, command));
+            }
+            Outcome::Void => return Err(Flow::Halt),
+        }
+        // Some options of the user's put all output on one of the two.
+        let said = [ended.stdout.bytes(), ended.stderr.bytes()];
+        Ok(said.iter().find_map(|said| Survey::read(said)))
+    }
+}
+
+fn is_full(about: About, errno: Option<i32>) -> bool {
+    about == About::Failure && matches!(errno, Some(28 | 122))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limit(configured: MaxDelete, params: &[&str]) -> Limit {
+        let params: Vec<OsString> = params.iter().map(OsString::from).collect();
+        Guard::new(configured, false, false).with_params(&params).limit
+    }
+
+    #[test]
+    fn the_lower_limit_holds_and_is_named() {
+        for (configured, params, unseen, of_10_000, shown) in [
+            (MaxDelete::default(), &["-a"][..], 1_000, Some(5_000), "maxDelete 50% (at least 1000)"),
+            (MaxDelete::default(), &["--max-delete=7"], 7, Some(7), "--max-delete=7 in the params"),
+            (MaxDelete::Entries(5), &["--max-delete", "7"], 5, Some(5), "maxDelete 5"),
+            (MaxDelete::Unlimited, &["--max-delete=3", "--max-delete=-1"], 0, Some(0), "--max-delete=0 in the params"),
+            (MaxDelete::Unlimited, &["-a"], u64::MAX, None, "maxDelete off"),
+        ] {
+            let limit = limit(configured, params);
+            assert_eq!((limit.unseen(), limit.of(10_000), limit.to_string().as_str()), (unseen, of_10_000, shown));
+        }
+        assert!(Guard::new(MaxDelete::Unlimited, false, false).limit().is_none());
+    }
+
+    #[test]
+    fn what_is_accepted_is_accepted_once() {
+        let guard = Guard::new(MaxDelete::default(), true, false);
+        assert!(guard.limit().is_none());
+        guard.whole_tree_done();
+        assert!(guard.limit().is_some());
+    }
+
+    #[test]
+    fn a_refusal_fits_into_a_record() {
+        let survey = Survey { deleted: u64::MAX, held: u64::MAX };
+        for error in [refusal(survey, limit(MaxDelete::default(), &[])), emptied(survey)] {
+            assert!(error.message.len() < JobError::MESSAGE_BYTES_MAX && !error.message.contains("  "), "{error:?}");
+        }
+    }
+}

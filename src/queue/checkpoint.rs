@@ -1,0 +1,272 @@
+//! What the store knows besides jobs: roots with their watermarks, targets, and the directories below the roots.
+//!
+//! A checkpoint says that up to a moment everything below a root is mirrored or has a job. It comes with the directories
+//! as they were then, up to a million, and is worth nothing, or worse, without them: so its parts go out in their order,
+//! over as many commits as needed, and the watermark last. Roots and targets are small; of them the newest state is
+//! written, with the watermark that is durable.
+//!
+//! Pure: the committer takes operations and tells how the commit went. What waits here has no limit of its own: a
+//! checkpoint is made only after a [`flush`](super::Queue::flush) that succeeded, which has emptied this.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::model::{DirectoryChange, DirectoryId, Moment, RootId, TargetId, Timestamp};
+use crate::store::{DirectoryRecord, Op, RootRecord, TargetRecord};
+
+/// One step of what has to be written in order. Each but `Forget` is one operation.
+#[derive(Debug)]
+enum Step {
+    Directory(DirectoryRecord),
+    Gone(RootId, DirectoryId),
+    Watermark(RootId, Moment),
+    Complete(TargetId, u64),
+    /// All directories of the root that the store holds have to go before anything that follows. Only the store knows
+    /// which these are: see [`Ledger::forgetting`].
+    Forget(RootId),
+}
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    roots: Vec<RootRecord>,
+    targets: Vec<TargetRecord>,
+    /// What the store held at the start, until somebody asks for it.
+    directories: BTreeMap<RootId, Vec<DirectoryRecord>>,
+    /// Roots without a watermark, of which the store still holds directories.
+    remains: BTreeSet<RootId>,
+    dirty_roots: BTreeSet<RootId>,
+    dirty_targets: BTreeSet<TargetId>,
+    steps: VecDeque<Step>,
+    /// Those of `steps` that the commit under way holds.
+    taken: Vec<Step>,
+}
+
+impl Ledger {
+    pub fn new(roots: Vec<RootRecord>, targets: Vec<TargetRecord>, all: Vec<DirectoryRecord>) -> Self {
+        let mut directories: BTreeMap<RootId, Vec<DirectoryRecord>> = BTreeMap::new();
+        for directory in all {
+            directories.entry(directory.root).or_default().push(directory);
+        }
+        // They came with a checkpoint that was never completed.
+        let mut remains = BTreeSet::new();
+        for root in roots.iter().filter(|root| root.watermark.is_none()) {
+            remains.extend(directories.remove(&root.id).map(|_| root.id));
+        }
+        Self { roots, targets, directories, remains, ..Self::default() }
+    }
+
+    pub fn root(&self, path: &[u8]) -> Option<&RootRecord> {
+        self.roots.iter().find(|root| root.path == path)
+    }
+
+    pub fn target(&self, id: TargetId) -> Option<&TargetRecord> {
+        self.targets.iter().find(|target| target.id == id)
+    }
+
+    pub fn roots(&self) -> &[RootRecord] {
+        &self.roots
+    }
+
+    pub fn targets(&self) -> &[TargetRecord] {
+        &self.targets
+    }
+
+    /// The number of the target that mirrors the root at `path` to `destination`, and whether it was not known.
+    pub fn register(&mut self, path: &[u8], destination: String) -> (TargetId, bool) {
+        let root = self.root_at(path);
+        if let Some(known) = self.targets.iter().find(|t| t.root == root && t.destination == destination) {
+            return (known.id, false);
+        }
+        let id = TargetId(self.targets.iter().map(|target| target.id.0 + 1).max().unwrap_or(1));
+        self.targets.push(TargetRecord { id, root, destination, complete_under: None });
+        self.dirty_targets.insert(id);
+        (id, true)
+    }
+
+    fn root_at(&mut self, path: &[u8]) -> RootId {
+        if let Some(known) = self.root(path) {
+            return known.id;
+        }
+        let id = RootId(self.roots.iter().map(|root| root.id.0 + 1).max().unwrap_or(1));
+        let path = path.to_vec();
+        self.roots.push(RootRecord { id, path, mark: None, watermark: None, scheduled_run: None });
+        self.dirty_roots.insert(id);
+        id
+    }
+
+    pub fn set_mark(&mut self, path: &[u8], mark: DirectoryId) {
+        self.change_root(path, |root| root.mark = Some(mark));
+    }
+
+    pub fn set_scheduled_run(&mut self, path: &[u8], at: Timestamp) {
+        self.change_root(path, |root| root.scheduled_run = Some(at));
+    }
+
+    fn change_root(&mut self, path: &[u8], change: impl FnOnce(&mut RootRecord)) {
+        let Some(root) = self.roots.iter_mut().find(|root| root.path == path) else { return };
+        let before = root.clone();
+        change(root);
+        if *root != before {
+            self.dirty_roots.insert(root.id);
+        }
+    }
+
+    /// What the store held at the start of the directories below the root, which no longer is kept here.
+    pub fn take_directories(&mut self, path: &[u8]) -> Vec<DirectoryRecord> {
+        let id = self.root(path).map(|root| root.id);
+        id.and_then(|id| self.directories.remove(&id)).unwrap_or_default()
+    }
+
+    /// Has `directories` written, then `watermark`, then that the targets of `complete` are complete up to it. An earlier
+    /// watermark that still waits gives way: what it waits for would hold up both.
+    pub fn checkpoint(
+        &mut self,
+        path: &[u8],
+        watermark: Moment,
+        directories: Vec<DirectoryChange>,
+        complete: &[(TargetId, u64)],
+    ) {
+        let Some(root) = self.root(path).map(|root| root.id) else { return };
+        if self.remains.remove(&root) {
+            self.steps.push_back(Step::Forget(root));
+        }
+        self.steps.retain(|step| !matches!(step, Step::Watermark(of, _) if *of == root));
+        self.steps.extend(directories.into_iter().map(|change| match change {
+            DirectoryChange::Put { id, parent, name } => {
+                Step::Directory(DirectoryRecord { root, id, parent, name: name.into_vec() })
+            }
+            DirectoryChange::Gone(id) => Step::Gone(root, id),
+        }));
+        self.steps.push_back(Step::Watermark(root, watermark));
+        let known = complete.iter().filter(|(target, _)| self.target(*target).is_some());
+        let known: Vec<_> = known.map(|&(target, fingerprint)| Step::Complete(target, fingerprint)).collect();
+        self.steps.extend(known);
+    }
+
+    /// Nothing is known of the root's tree any more: no watermark, no directories, no target that is complete.
+    pub fn forget_watermark(&mut self, path: &[u8]) {
+        let Some(root) = self.roots.iter_mut().find(|root| root.path == path) else { return };
+        let id = root.id;
+        root.watermark = None;
+        self.dirty_roots.insert(id);
+        let mut targets = BTreeSet::new();
+        for target in self.targets.iter_mut().filter(|target| target.root == id) {
+            target.complete_under = None;
+            targets.insert(target.id);
+        }
+        let of_root = |step: &Step| match step {
+            Step::Directory(directory) => directory.root == id,
+            Step::Gone(root, _) | Step::Watermark(root, _) | Step::Forget(root) => *root == id,
+            Step::Complete(target, _) => targets.contains(target),
+        };
+        self.steps.retain(|step| !of_root(step));
+        // Also what the commit under way holds: it neither counts when that succeeds nor comes back when it fails.
+        self.taken.retain(|step| !of_root(step));
+        self.dirty_targets.extend(targets);
+        self.directories.remove(&id);
+        self.remains.remove(&id);
+        self.steps.push_back(Step::Forget(id));
+    }
+
+    /// How much waits to be written.
+    pub fn dirty_len(&self) -> usize {
+        self.dirty_roots.len() + self.dirty_targets.len() + self.steps.len()
+    }
+
+    /// Appends the roots and targets that changed to `ops`, up to `ops_max` in all. Whatever names them comes later.
+    pub fn take_records(&mut self, ops_max: usize, ops: &mut Vec<Op>) {
+        while ops.len() < ops_max
+            && let Some(id) = self.dirty_roots.pop_first()
+        {
+            ops.extend(self.roots.iter().find(|root| root.id == id).cloned().map(Op::PutRoot));
+        }
+        while ops.len() < ops_max
+            && let Some(id) = self.dirty_targets.pop_first()
+        {
+            ops.extend(self.target(id).cloned().map(Op::PutTarget));
+        }
+    }
+
+    /// Appends the next steps of checkpoints to `ops`, up to `ops_max` in all.
+    pub fn take_steps(&mut self, ops_max: usize, ops: &mut Vec<Op>) {
+        while ops.len() < ops_max
+            && let Some(op) = self.steps.front().and_then(|step| self.op(step))
+        {
+            ops.push(op);
+            self.taken.extend(self.steps.pop_front());
+        }
+    }
+
+    /// The operation of a step, if it is one.
+    fn op(&self, step: &Step) -> Option<Op> {
+        Some(match step {
+            Step::Directory(directory) => Op::PutDirectory(directory.clone()),
+            &Step::Gone(root, id) => Op::DeleteDirectory { root, id },
+            &Step::Watermark(id, watermark) => {
+                let root = self.roots.iter().find(|root| root.id == id)?.clone();
+                Op::PutRoot(RootRecord { watermark: Some(watermark), ..root })
+            }
+            &Step::Complete(id, fingerprint) => {
+                let target = self.target(id)?.clone();
+                Op::PutTarget(TargetRecord { complete_under: Some(fingerprint), ..target })
+            }
+            Step::Forget(_) => return None,
+        })
+    }
+
+    /// The root whose directories have to go from the store before the next step: the answer is due to
+    /// [`forget`](Self::forget).
+    pub fn forgetting(&self) -> Option<RootId> {
+        match self.steps.front() {
+            Some(&Step::Forget(root)) => Some(root),
+            _ => None,
+        }
+    }
+
+    /// Has `directories` deleted, some of those that the store holds under `root`, or goes on if there are none.
+    pub fn forget(&mut self, root: RootId, directories: Vec<DirectoryId>) {
+        if self.forgetting() != Some(root) {
+            return;
+        }
+        if directories.is_empty() {
+            self.steps.pop_front();
+        }
+        for id in directories {
+            self.steps.push_front(Step::Gone(root, id));
+        }
+    }
+
+    /// The commit that took the last steps is durable.
+    pub fn committed(&mut self) {
+        for step in std::mem::take(&mut self.taken) {
+            match step {
+                Step::Watermark(id, watermark) => {
+                    if let Some(root) = self.roots.iter_mut().find(|root| root.id == id) {
+                        root.watermark = Some(watermark);
+                    }
+                }
+                Step::Complete(id, fingerprint) => {
+                    if let Some(target) = self.targets.iter_mut().find(|target| target.id == id) {
+                        target.complete_under = Some(fingerprint);
+                    }
+                }
+                Step::Directory(_) | Step::Gone(..) | Step::Forget(_) => {}
+            }
+        }
+    }
+
+    /// The commit that took the last steps failed: they come again, in the same order.
+    pub fn restore_steps(&mut self) {
+        for step in std::mem::take(&mut self.taken).into_iter().rev() {
+            self.steps.push_front(step);
+        }
+    }
+
+    pub fn restore_root(&mut self, id: RootId) {
+        self.dirty_roots.insert(id);
+    }
+
+    pub fn restore_target(&mut self, id: TargetId) {
+        self.dirty_targets.insert(id);
+    }
+}

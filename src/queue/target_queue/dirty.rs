@@ -1,0 +1,112 @@
+//! Which paths the store has to be told of, in the order in which they became dirty. Pure.
+//!
+//! A path keeps its place however often it changes, also through a commit that fails, so that whoever waits for what
+//! is dirty now ([`DirtyPaths::mark`]) waits for a bounded number of commits, however much becomes dirty meanwhile.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::model::RelPath;
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub struct DirtyPaths {
+    places: HashMap<RelPath, u64>,
+    order: BTreeMap<u64, RelPath>,
+    /// Part of the commit under way, with the places to which a failure returns them.
+    under_way: HashMap<RelPath, u64>,
+    next_place: u64,
+}
+
+impl DirtyPaths {
+    pub fn note(&mut self, path: &RelPath) {
+        if !self.places.contains_key(path) {
+            self.put(path.clone(), self.next_place);
+            self.next_place += 1;
+        }
+    }
+
+    fn put(&mut self, path: RelPath, place: u64) {
+        self.order.insert(place, path.clone());
+        self.places.insert(path, place);
+    }
+
+    /// The store need not be told of the path after all.
+    pub fn forget(&mut self, path: &RelPath) {
+        if let Some(place) = self.places.remove(path) {
+            self.order.remove(&place);
+        }
+    }
+
+    /// Whether the store has still to be told of the path, or is being told.
+    pub fn is_unsettled(&self, path: &RelPath) -> bool {
+        self.places.contains_key(path) || self.under_way.contains_key(path)
+    }
+
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Takes the next path into the commit under way.
+    pub fn take(&mut self) -> Option<RelPath> {
+        let (place, path) = self.order.pop_first()?;
+        self.places.remove(&path);
+        self.under_way.insert(path.clone(), place);
+        Some(path)
+    }
+
+    /// The commit is durable.
+    pub fn committed(&mut self) {
+        self.under_way.clear();
+    }
+
+    /// The commit failed: what was part of it is dirty again, at its old place.
+    pub fn restore(&mut self) {
+        for (path, place) in std::mem::take(&mut self.under_way) {
+            self.forget(&path);
+            self.put(path, place);
+        }
+    }
+
+    /// Stands for all that is dirty or being committed now. See [`DirtyPaths::is_durable`].
+    pub fn mark(&self) -> u64 {
+        self.next_place
+    }
+
+    /// Whether all that was dirty at `mark` is on disk.
+    pub fn is_durable(&self, mark: u64) -> bool {
+        let oldest = self.order.keys().next().into_iter().chain(self.under_way.values()).min();
+        oldest.is_none_or(|place| *place >= mark)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(name: &str) -> RelPath {
+        RelPath::new(name.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_failed_commit_costs_no_path_its_place() {
+        let mut dirty = DirtyPaths::default();
+        for name in ["a", "b", "c"] {
+            dirty.note(&path(name));
+        }
+        let mark = dirty.mark();
+        assert_eq!(dirty.take(), Some(path("a")));
+        assert_eq!(dirty.take(), Some(path("b")));
+        for name in ["d", "b"] {
+            dirty.note(&path(name));
+        }
+        dirty.restore();
+        for name in ["a", "b", "c"] {
+            assert!(!dirty.is_durable(mark));
+            assert_eq!(dirty.take(), Some(path(name)));
+        }
+        assert!(!dirty.is_durable(mark), "the commit is still under way");
+        dirty.committed();
+        assert!(dirty.is_durable(mark), "d came later");
+        assert!(!dirty.is_durable(dirty.mark()));
+    }
+}
