@@ -226,6 +226,8 @@ impl RootRuntime {
             }
         }
         match (unknown, caught_up) {
+            // With -m there is none.
+            _ if self.fingerprints.is_empty() => {}
             (0, _) => info!("{}: only what has changed since the last run is sent", self.path().display()),
             (_, true) => info!("{}: {unknown} targets are compared in full", self.path().display()),
             (_, false) => info!("{}: every target is compared in full", self.path().display()),

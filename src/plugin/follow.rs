@@ -2,7 +2,7 @@
 //!
 //! The changes go through a queue of their own, in memory, with one target per root that is no target: it merges what
 //! changes again and again and waits until a file is complete, as it does for mirrors. What it hands out is told of and
-//! done.
+//! done. What changed while no such process ran is not told of, as in sersync.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
