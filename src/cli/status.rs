@@ -186,6 +186,18 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_plugin_in_trouble_says_why() {
+        let reason = Some("cannot connect to h:80".to_owned());
+        let name = "socket".to_owned();
+        let plugin = PluginStatus { name, waiting: 7, delivered: 5, failed: 1, dropped: 0, reason };
+        let mut out = Vec::new();
+        write_page(&mut out, &Status { plugins: vec![plugin], ..sample() }).expect("a page");
+        let page = String::from_utf8(out).expect("text");
+        let expected = "\nplugin socket: 5 delivered, 7 waiting, 1 failed, 0 dropped\n  cannot connect to h:80\n";
+        assert!(page.ends_with(expected), "{page}");
+    }
+
+    #[test]
     fn a_script_gets_one_line_per_target() {
         let mut out = Vec::new();
         write_targets(&mut out, Form::Tabs, &sample()).expect("lines");

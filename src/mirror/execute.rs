@@ -415,8 +415,10 @@ impl Batch<'_> {
             }
             _ => false,
         };
+        // What a killed receiver left was never at the source.
+        let counts = |changed: &Changed| !failed(&changed.path) && !self.ctx.filter.is_leftover(&changed.path);
         let output = ended.stdout.bytes();
-        self.report.changed.extend(changes(&output, run.origin).filter(|changed| !failed(&changed.path)));
+        self.report.changed.extend(changes(&output, run.origin).filter(counts));
         self.report.changed_cut |= ended.stdout.is_cut();
     }
 

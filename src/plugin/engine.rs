@@ -250,24 +250,10 @@ impl Worker {
                 state.line.again(waiting, false);
                 self.unreachable(&mut state, reason);
             }
-            Err(failure @ (Failure::Again(_) | Failure::Refused(_))) => {
-                state.stats.failed += 1;
-                state.line.done(&waiting.notice);
-                let reason = match failure {
-                    Failure::Refused(reason) => {
-                        self.reached(&mut state);
-                        reason
-                    }
-                    Failure::Again(reason) | Failure::Unreachable(reason) => reason,
-                    Failure::Stopped => String::new(),
-                };
-                let say = state.muffle.say(monotonic());
-                if say.left_out > 0 {
-                    warn!("plugin {name}: {} more failures were not logged", say.left_out);
-                }
-                if say.this {
-                    warn!("plugin {name}: {path}: {reason}");
-                }
+            Err(Failure::Again(reason)) => self.give_up(&mut state, &waiting, &reason),
+            Err(Failure::Refused(reason)) => {
+                self.reached(&mut state);
+                self.give_up(&mut state, &waiting, &reason);
             }
         }
         self.shared.changed.notify_all();
@@ -281,6 +267,18 @@ impl Worker {
             waiting.tries += 1;
         }
         waiting.tries >= self.limits.tries_max
+    }
+
+    fn give_up(&self, state: &mut State, waiting: &Waiting, reason: &str) {
+        state.stats.failed += 1;
+        state.line.done(&waiting.notice);
+        let (name, path, say) = (self.name, &waiting.notice.path, state.muffle.say(monotonic()));
+        if say.left_out > 0 {
+            warn!("plugin {name}: {} more failures were not logged", say.left_out);
+        }
+        if say.this {
+            warn!("plugin {name}: {path}: {reason}");
+        }
     }
 
     fn reached(&self, state: &mut State) {

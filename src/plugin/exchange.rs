@@ -131,11 +131,11 @@ fn status_of(head: &[u8]) -> Option<u16> {
     status.parse().ok().filter(|status| (100..1000).contains(status))
 }
 
-/// What a status means for a notice: 2xx and 3xx are fine, 408, 429 and 5xx may pass, all else will not.
+/// What a status means for a notice: 2xx is fine, 408, 429 and 5xx may pass, all else will not, redirections included.
 pub(super) fn judge(answer: &Answer) -> Result<(), Failure> {
     let reason = || format!("the answer was HTTP {}", answer.status);
     match answer.status {
-        200..=399 => Ok(()),
+        200..=299 => Ok(()),
         408 | 429 | 500..=599 => Err(Failure::Again(reason())),
         _ => Err(Failure::Refused(reason())),
     }
