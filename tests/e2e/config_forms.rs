@@ -32,6 +32,9 @@ fn in_the_background(world: &World, args: &[&str]) {
     // The parent has returned, so the daemon is ready.
     world.cli.status();
     let pid = pid_in(&world.cli.state).unwrap_or_else(|e| panic!("{args:?}: {e}"));
+    // S6: sersync ran with umask 0.
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the status of the daemon");
+    assert!(status.contains("Umask:\t0022"), "{status}");
     write(world.src.join("live"), format!("{args:?}"));
     world.converges(soon());
     signal(pid, Signal::TERM);

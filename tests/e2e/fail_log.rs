@@ -187,3 +187,56 @@ fn l8c_two_daemons_do_not_write_over_each_others_list() {
     beside.stop();
     world.stop();
 }
+
+/// L8d: in sersync's script one name with a quote kept every other command from running.
+#[test]
+fn l8d_odd_names_hold_up_no_retry() {
+    let mut world = World::new();
+    world.start_daemon(&[]);
+    for name in ["bad\"", "back\\", "`tick", "$(x", "new\nline", "plain"] {
+        write(world.src.join(name), "content");
+    }
+    let log = world.conf.fail_log.clone();
+    let list = list_says(&log, &["127.0.0.1::m1: nothing can be sent"]);
+    assert!(list.lines().all(|line| line.starts_with('#')), "{list}");
+    world.rsyncd.start();
+    world.converges(soon());
+    world.stop();
+}
+
+/// L8: in sersync neither retries nor whole-tree runs came to pass while anything kept failing.
+#[test]
+fn l8_a_path_that_keeps_failing_holds_up_neither_retries_nor_comparisons() {
+    let mut world = World::new();
+    let (failing, healed) = (world.src.join("failing"), world.src.join("healed"));
+    for path in [&failing, &healed, &world.src.join("fine")] {
+        write(path, "content");
+    }
+    world.become_nobody();
+    let closed = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("cannot chmod");
+    closed(&failing, 0o000);
+    closed(&healed, 0o000);
+    world.conf.attrib = true;
+    world.conf.schedule = Some("*/2 * * * * *".to_owned());
+    world.start();
+    let log = world.conf.fail_log.clone();
+    list_says(&log, &["m1: failing: ", "m1: healed: "]);
+    // It fails again and again, as long as the rest takes.
+    let keep_failing = |n: u64| {
+        let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000 + n);
+        closed(&failing, 0o200);
+        crate::harness::set_mtime(&failing, time);
+        closed(&failing, 0o000);
+    };
+    fs::remove_file(world.dsts[0].join("fine")).expect("cannot remove");
+    closed(&healed, 0o644);
+    let mut n = 0;
+    wait_until(secs(150), "the retry and the comparison", || {
+        n += 1;
+        keep_failing(n);
+        world.arrived(0, "healed") && world.arrived(1, "healed") && world.arrived(0, "fine")
+    });
+    closed(&failing, 0o644);
+    world.converges(secs(150));
+    world.stop();
+}

@@ -22,6 +22,7 @@ mod harness;
 mod bursts;
 mod catch_up;
 mod churn;
+mod compatibility;
 mod config_forms;
 mod crash;
 mod events;
