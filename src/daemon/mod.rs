@@ -97,7 +97,8 @@ struct Daemon {
     fail_log: Option<FailLog>,
     control: ControlServer,
     scheduler: Scheduler,
-    _pid_file: PidFile,
+    state_dir: PathBuf,
+    pid_file: PidFile,
 }
 
 impl Daemon {
@@ -187,6 +188,8 @@ impl Daemon {
             queue.set_root_mark(path, mark);
         }
         log_forgotten_targets(&queue, &named);
+        let pending_max = options.roots.iter().map(|root| root.settings.pending_max).min().unwrap_or(u32::MAX);
+        queue.set_pending_max(pending_max as usize);
 
         let plugins = Arc::new(Plugins::start(options, &roots, &mut contexts, &queue, &clock)?);
 
@@ -214,7 +217,8 @@ impl Daemon {
         });
         view.phase.set(DaemonState::Starting);
         let control = ControlServer::start(&options.state_dir, Arc::<View>::clone(&view))?;
-        Ok(Self { clock, queue, executor, roots, view, plugins, fail_log, control, scheduler, _pid_file: pid_file })
+        let state_dir = options.state_dir.clone();
+        Ok(Self { clock, queue, executor, roots, view, plugins, fail_log, control, scheduler, state_dir, pid_file })
     }
 
     /// Sets the watches, then looks after roots and schedules until told to stop.
@@ -246,6 +250,7 @@ impl Daemon {
             on_ready(Arc::<View>::clone(&self.view));
         }
         while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+            self.stay_reachable();
             for root in &self.roots {
                 root.tend();
             }
@@ -276,6 +281,24 @@ impl Daemon {
                 .context("cannot start a thread")?;
         }
         Ok(watching)
+    }
+
+    /// Comes back to a state directory that was removed, once the store has made it anew.
+    fn stay_reachable(&mut self) {
+        if self.control.is_reachable() || !self.state_dir.is_dir() {
+            return;
+        }
+        match ControlServer::start(&self.state_dir, Arc::<View>::clone(&self.view)) {
+            Ok(control) => {
+                warn!("the control socket was removed and is made anew");
+                // The old one takes the name with it when it ends.
+                std::mem::replace(&mut self.control, control).abandon();
+            }
+            Err(failure) => warn!("the control socket was removed: {failure}"),
+        }
+        if let Err(failure) = self.pid_file.write() {
+            warn!("cannot write the pid file: {failure}");
+        }
     }
 
     fn stop(&self) {

@@ -19,6 +19,7 @@
 
 mod harness;
 
+mod backlog;
 mod bursts;
 mod catch_up;
 mod churn;
@@ -36,6 +37,7 @@ mod names;
 mod ordinary_user;
 mod plugins;
 mod rsync_runs;
+mod store_loss;
 mod swaps;
 mod trouble;
 mod trouble_paths;

@@ -43,6 +43,8 @@ pub struct Conf {
     pub plugin: Option<String>,
     /// The plugins' sections, as they stand in the file.
     pub plugin_sections: String,
+    /// syncq's own `maxPending`.
+    pub pending_max: Option<u64>,
 }
 
 impl Conf {
@@ -72,6 +74,7 @@ impl Conf {
             xfs: false,
             plugin: None,
             plugin_sections: String::new(),
+            pending_max: None,
         }
     }
 
@@ -140,6 +143,9 @@ impl Conf {
         line(format!("    <plugin start=\"{start}\" name=\"{name}\"/>\n  </sersync>"));
         if let Some(limit) = &self.max_delete {
             line(format!("  <syncq><guard maxDelete=\"{limit}\"/></syncq>"));
+        }
+        if let Some(jobs) = self.pending_max {
+            line(format!("  <syncq><transfer maxPending=\"{jobs}\"/></syncq>"));
         }
         line(format!("{}\n</head>", self.plugin_sections));
         xml
