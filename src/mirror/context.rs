@@ -112,7 +112,7 @@ pub struct TargetContext {
     /// Is told what the runs change on the target, if anybody wants to know.
     pub observer: Option<Arc<dyn Observer>>,
     /// When the leftovers of killed receivers were last removed.
-    swept_at: Mutex<Option<Timestamp>>,
+    cleaned_at: Mutex<Option<Timestamp>>,
     /// rsync, except in tests.
     pub(super) program: Program,
 }
@@ -140,16 +140,16 @@ impl TargetContext {
             capabilities: Capabilities::default(),
             prefixes,
             observer: None,
-            swept_at: Mutex::default(),
+            cleaned_at: Mutex::default(),
             program: Program { path: RSYNC.into(), owner: owner.as_os_str().to_owned() },
         }
     }
 
-    pub(super) fn swept_at(&self) -> Option<Timestamp> {
-        *self.swept_at.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn cleaned_at(&self) -> Option<Timestamp> {
+        *self.cleaned_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn set_swept_at(&self, now: Timestamp) {
-        *self.swept_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    pub(super) fn set_cleaned_at(&self, now: Timestamp) {
+        *self.cleaned_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
     }
 }
