@@ -36,7 +36,7 @@ impl StopSignal {
         self.0.raised.load(Ordering::SeqCst)
     }
 
-    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.event.as_fd()
     }
 }

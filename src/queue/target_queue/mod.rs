@@ -629,6 +629,29 @@ impl TargetQueue {
         Some((path.clone(), error))
     }
 
+    /// Whether a job that is due covers the path, and nothing keeps it from running. A comparison of the whole tree does
+    /// not count: it may take hours.
+    pub fn awaits(&self, path: &RelPath) -> bool {
+        let is_due = |slot: &Slot| matches!(slot.state, State::Ready | State::Running { .. });
+        let covers = |(above, slot): (RelPath, &Slot)| {
+            let reach = if path.parent().as_ref() == Some(&above) { Scope::Children } else { Scope::Subtree };
+            slot.scope >= reach && slot.origin > Origin::Reconcile && is_due(slot)
+        };
+        self.breaker.trouble().is_none()
+            && (self.jobs.get(path).is_some_and(|slot| is_due(slot) && !slot.echo)
+                || path.ancestors().filter_map(|above| Some((above.clone(), self.jobs.get(&above)?))).any(covers))
+    }
+
+    /// Up to `limit` jobs that wait after a failure or are given up, and how many there are.
+    pub fn failing(&self, limit: usize) -> (Vec<Job>, usize) {
+        let is_failing = |slot: &Slot| {
+            slot.last_error.is_some() && matches!(slot.state, State::Failed | State::Waiting { why: Wait::Backoff, .. })
+        };
+        let failing = || self.jobs.iter().filter(|(_, slot)| is_failing(slot));
+        let listed = failing().take(limit).map(|(path, slot)| slot.to_job(self.target, path)).collect();
+        (listed, failing().count())
+    }
+
     /// Up to `limit` jobs in path order, from the first after `after`.
     pub fn page(&self, after: Option<&RelPath>, limit: usize, wanted: impl Fn(JobState) -> bool) -> Vec<Job> {
         let start = after.map_or(Bound::Unbounded, |path| Bound::Excluded(path.as_bytes()));
