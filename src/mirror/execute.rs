@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
+use std::time::Duration;
 
 use super::capture::Capture;
 use super::changed::{CHANGED_BYTES_MAX, Changed, changes};
@@ -44,6 +45,10 @@ const SMALL_BYTES_MAX: u64 = 64 << 10;
 
 /// So many unreadable paths are left out of a tree; with more, nothing is deleted there.
 const SKIPPED_MAX: usize = 1_000;
+
+/// How often, and after which pause, a run is begun again for which its batch's last connection may have left no room.
+const OWN_CONNECTION_PAUSES: u32 = 20;
+const OWN_CONNECTION_PAUSE: Duration = Duration::from_millis(50);
 
 /// Of the command lines that failed so many are reported.
 const COMMANDS_FAILED_MAX: usize = 4;
@@ -145,6 +150,10 @@ pub fn command_line(ctx: &TargetContext, path: &RelPath, scope: Scope) -> Option
         pass: Pass::Real,
     };
     Some(pasteable(&ctx.root, &arguments(&ctx.target, &run, mode), &run))
+}
+
+fn is_busy(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Target(TargetTrouble { class: TroubleClass::Busy, .. }))
 }
 
 /// Whether a batch goes on after a run.
@@ -410,15 +419,28 @@ impl Batch<'_> {
             pass: if itemized { Pass::Itemized } else { pass },
         };
         let args = arguments(&self.ctx.target, planned, mode);
-        let stdout = match pass {
-            Pass::Real | Pass::Itemized => itemized.then(|| Capture::new(CHANGED_BYTES_MAX, 0)),
-            Pass::Show => Some(Capture::new(DRY_OUTPUT_BYTES_MAX, 0)),
-            Pass::Count => Some(Capture::new(0, COUNT_OUTPUT_BYTES_MAX)),
-        };
         self.report.runs += 1;
-        log::debug!(target: "syncq::rsync", "execute command: {}", pasteable(&self.ctx.root, &args, planned));
-        match run(&self.ctx.program, &self.ctx.root, &args, &list(planned), stdout, self.stop) {
-            Ok(ended) => Some((ended, pasteable(&self.ctx.root, &args, planned))),
+        let command = pasteable(&self.ctx.root, &args, planned);
+        log::debug!(target: "syncq::rsync", "execute command: {command}");
+        let start = || {
+            let stdout = match pass {
+                Pass::Real | Pass::Itemized => itemized.then(|| Capture::new(CHANGED_BYTES_MAX, 0)),
+                Pass::Show => Some(Capture::new(DRY_OUTPUT_BYTES_MAX, 0)),
+                Pass::Count => Some(Capture::new(0, COUNT_OUTPUT_BYTES_MAX)),
+            };
+            run(&self.ctx.program, &self.ctx.root, &args, &list(planned), stdout, self.stop)
+        };
+        let mut ended = start();
+        // A server takes a moment to notice that a connection has ended. Where it allows only one, a batch that needs two
+        // runs would never be done.
+        let mut pauses = if self.report.runs > 1 { OWN_CONNECTION_PAUSES } else { 0 };
+        while pauses > 0 && ended.as_ref().is_ok_and(|ended| is_busy(&classify(ended, planned, &self.ctx.prefixes))) {
+            self.stop.rest(OWN_CONNECTION_PAUSE);
+            pauses -= 1;
+            ended = start();
+        }
+        match ended {
+            Ok(ended) => Some((ended, command)),
             Err(error) => {
                 // A root that went away in this moment looks like a missing program.
                 self.report.trouble =
