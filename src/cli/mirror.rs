@@ -87,6 +87,7 @@ pub fn run(args: MirrorArgs) -> Result<ExitCode, CliError> {
     // The view begins when the daemon is ready and ends with it.
     let progress: Arc<Mutex<Option<Progress>>> = Arc::default();
     let begun = Arc::clone(&progress);
+    crate::daemon::detach::tighten_umask();
     let ran = crate::daemon::run(Options {
         roots: roots.into_iter().map(|root| RootOptions { root, settings: Settings::default() }).collect(),
         threads,
@@ -96,6 +97,9 @@ pub fn run(args: MirrorArgs) -> Result<ExitCode, CliError> {
         accept_deletions: args.accept_deletions,
         state_dir,
         sources: Vec::new(),
+        plugins: Vec::new(),
+        plugin_only: false,
+        fail_logs: Vec::new(),
         on_ready: Some(Box::new(move |inspect| {
             if io::stderr().is_terminal() {
                 *begun.lock().unwrap_or_else(PoisonError::into_inner) = Progress::start(inspect);

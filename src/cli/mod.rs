@@ -12,6 +12,7 @@ mod destination;
 mod exit;
 mod explain;
 mod filter_args;
+mod import_faillog;
 mod list;
 mod mirror;
 mod output;
@@ -23,6 +24,7 @@ mod reconcile;
 mod retry;
 mod run;
 mod sersync_args;
+mod sersync_fail_log;
 mod source;
 mod state_dir;
 mod status;
@@ -60,6 +62,7 @@ enum Command {
     Wait(wait::WaitArgs),
     Explain(explain::ExplainArgs),
     AcceptDeletions(accept_deletions::AcceptArgs),
+    ImportFaillog(import_faillog::ImportArgs),
 }
 
 /// Runs the command line and returns its exit code.
@@ -83,6 +86,7 @@ pub fn main() -> ExitCode {
         Command::Wait(wait) => wait::run(&wait),
         Command::Explain(explain) => explain::run(&explain),
         Command::AcceptDeletions(accept) => accept_deletions::run(&accept),
+        Command::ImportFaillog(import) => import_faillog::run(&import),
     })
 }
 

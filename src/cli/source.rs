@@ -6,8 +6,8 @@ use std::path::Path;
 use super::exit::CliError;
 use crate::clock::{Clock, SystemClock};
 use crate::control::{
-    Client, ClientError, JobFilter, JobRow, JobsRequest, ListPage, Matcher, Operate, PauseRequest, Paused, Status,
-    each_job,
+    Client, ClientError, JobFilter, JobRow, JobsRequest, ListPage, Matcher, NewJob, Operate, PauseRequest, Paused,
+    Status, each_job,
 };
 use crate::daemon::offline;
 use crate::model::JobAction;
@@ -30,6 +30,14 @@ impl Source {
         match self {
             Self::Daemon(client) => Ok(client.status()?),
             Self::Store(store) => Ok(store.status()),
+        }
+    }
+
+    /// Queues jobs. One answer each: why it was left out, if so. They are on disk then.
+    pub fn add(&self, jobs: &[NewJob]) -> Result<Vec<Option<String>>, CliError> {
+        match self {
+            Self::Daemon(client) => Ok(client.add(jobs)?),
+            Self::Store(store) => Ok(store.add(jobs)?),
         }
     }
 

@@ -14,9 +14,10 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::server::BODY_BYTES_MAX;
 use super::{
-    AcceptRequest, Accepted, DifferenceRow, Explanation, JobFilter, JobRow, JobsRequest, PathArg, PauseRequest, Paused,
-    ReconcileRequest, Reconciled, Status, WaitRequest, Waiting, socket_path,
+    AcceptRequest, Accepted, DifferenceRow, Explanation, JobFilter, JobRow, JobsRequest, NewJob, PathArg, PauseRequest,
+    Paused, ReconcileRequest, Reconciled, Status, WaitRequest, Waiting, socket_path,
 };
 use crate::model::JobAction;
 
@@ -26,6 +27,9 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 const STATUS_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// One row: two paths of 4 KiB, escaped and in base64, with room to spare.
 const ROW_BYTES_MAX: usize = 256 * 1024;
+
+/// Jobs in one request at the most.
+const JOBS_AT_ONCE: usize = 200;
 
 /// Why a question got no answer.
 #[derive(Debug, thiserror::Error)]
@@ -169,6 +173,32 @@ impl Client {
             }
             lines.end()
         })
+    }
+
+    /// Queues jobs, in as many requests as it takes. One answer each: why it was left out, if so.
+    pub fn add(&self, jobs: &[NewJob]) -> Result<Vec<Option<String>>, ClientError> {
+        let unusable = |error: serde_json::Error| ClientError::Answer { source: error.into() };
+        let mut answers: Vec<Option<String>> = Vec::with_capacity(jobs.len());
+        let mut left = jobs;
+        while !left.is_empty() {
+            // Halved until it fits; a single job always does.
+            let mut count = left.len().min(JOBS_AT_ONCE);
+            let body = loop {
+                let (now, _) = left.split_at_checked(count).unwrap_or((left, &[]));
+                let body = serde_json::to_vec(now).map_err(unusable)?;
+                if body.len() <= BODY_BYTES_MAX || count <= 1 {
+                    break body;
+                }
+                count /= 2;
+            };
+            let taken: Vec<Option<String>> = self.question(Method::POST, "/v1/jobs", Some(body))?;
+            if taken.len() != count {
+                return Err(ClientError::Answer { source: "not one answer for each job".into() });
+            }
+            answers.extend(taken);
+            left = left.get(count..).unwrap_or_default();
+        }
+        Ok(answers)
     }
 
     async fn ask(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Response<Incoming>, ClientError> {

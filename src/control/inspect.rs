@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::model::{JobAction, RelPath, TargetId};
 
 use super::{
-    AcceptRequest, Accepted, DifferenceRow, ExplainQuery, Explanation, JobRow, Matcher, PauseRequest, Paused,
+    AcceptRequest, Accepted, DifferenceRow, ExplainQuery, Explanation, JobRow, Matcher, NewJob, PauseRequest, Paused,
     ReconcileRequest, Reconciled, Status, WaitRequest, Waiting,
 };
 
@@ -23,6 +23,9 @@ pub trait Inspect: Send + Sync {
 pub trait Operate: Inspect {
     /// Does `action` to the next jobs that it means something for, and returns them as they were.
     fn change(&self, action: JobAction, page: &ListPage) -> Result<Listed, Refusal>;
+
+    /// Adds jobs. One answer each: why it was left out, if so.
+    fn add(&self, jobs: &[NewJob]) -> Result<Vec<Option<String>>, Refusal>;
 
     /// Pauses targets, or has them go on.
     fn pause(&self, request: &PauseRequest) -> Result<Paused, Refusal>;

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `GET /v1/status` | [`Status`] |
 //! | `GET /v1/jobs?…` ([`JobFilter`]) | one [`JobRow`] a line |
+//! | `POST /v1/jobs` (some [`NewJob`]) | one answer each: `null`, or why it was left out |
 //! | `POST /v1/jobs/retry`, `/v1/jobs/purge` ([`JobsRequest`]) | one [`JobRow`] a line, as the job was; on disk when it is shown |
 //! | `POST /v1/pause` ([`PauseRequest`]) | [`Paused`] |
 //! | `POST /v1/accept-deletions` ([`AcceptRequest`]) | [`Accepted`] |
@@ -38,8 +39,8 @@ pub use requests::{
 };
 pub use server::{ControlError, ControlServer};
 pub use types::{
-    DaemonState, JobRow, RootState, RootStatus, Status, StoreState, StoreStatus, TargetState, TargetStatus,
-    WatchStatus, seconds, word,
+    DaemonState, JobRow, NewJob, PluginStatus, RootState, RootStatus, Status, StoreState, StoreStatus, TargetState,
+    TargetStatus, WatchStatus, seconds, word,
 };
 
 use std::path::{Path, PathBuf};

@@ -31,7 +31,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::stall::Unstalled;
 use super::{
-    AcceptRequest, ExplainQuery, JobFilter, JobsRequest, ListPage, Listed, Matcher, Operate, PauseRequest,
+    AcceptRequest, ExplainQuery, JobFilter, JobsRequest, ListPage, Listed, Matcher, NewJob, Operate, PauseRequest,
     ReconcileRequest, Refusal, RefusalKind, SOCKET_PATH_BYTES_MAX, Wait, WaitRequest, Waiting, socket_path,
 };
 use crate::clock::{Clock, SystemClock, monotonic};
@@ -39,8 +39,8 @@ use crate::model::JobAction;
 
 /// Further ones wait in the socket's backlog.
 const CONNECTIONS_MAX: u32 = 64;
-/// Larger bodies get 413. A thousand ids fit.
-const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Larger bodies get 413. Who has more jobs to add asks several times.
+pub(super) const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Clients that wait for the mirror hold their place for long; the others are for all else.
 const WAITS_MAX: usize = 32;
 /// How often a wait looks how far it is, at the least and at the most: so many times what a look takes.
@@ -122,18 +122,35 @@ impl ControlServer {
         Ok(Self { socket, running: Mutex::new(Some(Running { stop, thread })) })
     }
 
+    /// Whether the socket still has its name; somebody may have removed the state directory.
+    pub fn is_reachable(&self) -> bool {
+        self.socket.exists()
+    }
+
     /// Ends the server: no new connections, a moment for answers under way, then the socket is gone. Further calls
     /// do nothing.
     pub fn stop(&self) {
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Running { stop, thread }) = running else { return };
-        drop(stop);
-        if thread.join().is_err() {
-            log::error!("the control thread panicked");
+        if !self.end() {
+            return;
         }
         if let Err(error) = std::fs::remove_file(&self.socket) {
             log::debug!(path:% = self.socket.display(), error:%; "the control socket was gone already");
         }
+    }
+
+    /// Ends the server and leaves the socket's name to whoever has it by now.
+    pub fn abandon(self) {
+        self.end();
+    }
+
+    fn end(&self) -> bool {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Running { stop, thread }) = running else { return false };
+        drop(stop);
+        if thread.join().is_err() {
+            log::error!("the control thread panicked");
+        }
+        true
     }
 }
 
@@ -233,7 +250,7 @@ fn router(operate: Arc<dyn Operate>, patience: Patience) -> Router {
     let served = Served { operate, patience, waits, surveys };
     Router::new()
         .route("/v1/status", get(status))
-        .route("/v1/jobs", get(jobs))
+        .route("/v1/jobs", get(jobs).post(add))
         .route("/v1/jobs/retry", post(async |State(served), request| change(served, request, JobAction::Retry).await))
         .route("/v1/jobs/purge", post(async |State(served), request| change(served, request, JobAction::Purge).await))
         .route("/v1/pause", post(pause))
@@ -327,6 +344,10 @@ async fn status(State(served): State<Served>) -> Response {
         Ok(status) => axum::Json(status).into_response(),
         Err(refusal) => refused(&refusal),
     }
+}
+
+async fn add(State(served): State<Served>, request: Request) -> Response {
+    served.answer(request, |operate, jobs: &Vec<NewJob>| operate.add(jobs)).await
 }
 
 async fn jobs(State(served): State<Served>, query: Result<Query<JobFilter>, QueryRejection>) -> Response {

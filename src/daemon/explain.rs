@@ -56,8 +56,8 @@ pub(super) fn on_target(
     let found = queue.job_for(target.id, path);
     let standing = queue.standing(target.id);
     let command = match &found {
-        Some((job, _)) => executor.preview(target.id, job),
-        None => executor.preview(target.id, &imagined(target.id, path)),
+        Some((job, _)) => executor.command_line(target.id, &job.path, job.scope),
+        None => executor.command_line(target.id, path, Scope::Entry),
     };
     let waits_for = found
         .as_ref()

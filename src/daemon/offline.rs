@@ -10,8 +10,8 @@ use anyhow::Context;
 
 use crate::clock::{Clock, SystemClock};
 use crate::control::{
-    DaemonState, Inspect, ListPage, Listed, Operate, PauseRequest, Paused, Refusal, RootState, RootStatus, Status,
-    TargetState, TargetStatus, WatchStatus, seconds,
+    DaemonState, Inspect, ListPage, Listed, NewJob, Operate, PauseRequest, Paused, Refusal, RootState, RootStatus,
+    Status, TargetState, TargetStatus, WatchStatus, seconds,
 };
 use crate::model::JobAction;
 use crate::queue::Queue;
@@ -90,6 +90,7 @@ impl Inspect for Offline {
             targets,
             store: store_status(self.queue.store_health()),
             watches: WatchStatus::default(),
+            plugins: Vec::new(),
         }
     }
 
@@ -101,6 +102,10 @@ impl Inspect for Offline {
 impl Operate for Offline {
     fn change(&self, action: JobAction, page: &ListPage) -> Result<Listed, Refusal> {
         operate::jobs(&self.queue, &self.targets, action, page)
+    }
+
+    fn add(&self, jobs: &[NewJob]) -> Result<Vec<Option<String>>, Refusal> {
+        operate::add(&self.queue, &self.targets, jobs)
     }
 
     fn pause(&self, request: &PauseRequest) -> Result<Paused, Refusal> {

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::control::{JobRow, ListPage, Listed, PauseRequest, Paused, PausedTarget, Refusal, RefusalKind};
-use crate::model::JobAction;
+use crate::control::{JobRow, ListPage, Listed, NewJob, PauseRequest, Paused, PausedTarget, Refusal, RefusalKind};
+use crate::model::{Change, JobAction, Scope};
 use crate::queue::Queue;
 
 use super::view::NamedTarget;
@@ -57,6 +57,26 @@ pub(super) fn jobs(
         make_durable(queue)?;
     }
     Ok(listed)
+}
+
+/// Queues what may differ. What it is, and with it how it is compared, is looked up in the source.
+pub(super) fn add(queue: &Queue, targets: &[NamedTarget], jobs: &[NewJob]) -> Result<Vec<Option<String>>, Refusal> {
+    let add = |job: &NewJob| {
+        let Some(path) = job.path() else { return Some("this is no path".to_owned()) };
+        let known = targets.iter().find(|known| known.name == job.target && known.root == Path::new(&job.root));
+        let Some(known) = known else { return Some(format!("{} is not mirrored to {}", job.root, job.target)) };
+        let directory = std::fs::symlink_metadata(path.under(&known.root)).is_ok_and(|found| found.is_dir());
+        let change = match (job.subtree || directory, path.is_root() && !job.subtree) {
+            (true, false) => Change::scan(path, Scope::Subtree),
+            (true, true) => Change::scan(path, Scope::Entry),
+            (false, _) => Change::write(path),
+        };
+        queue.enqueue(&[known.id], &[change]);
+        None
+    };
+    let answers = jobs.iter().map(add).collect();
+    make_durable(queue)?;
+    Ok(answers)
 }
 
 /// Pauses targets, or has them go on.

@@ -14,7 +14,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, TryRecvError};
@@ -26,6 +26,7 @@ use crate::ctime;
 use crate::filter::Filter;
 use crate::mirror::RootIdentity;
 use crate::model::{Change, DirectoryChange, Moment, Origin, RelPath, Root, Scope, Target, TargetId, changed_since};
+use crate::plugin::Follower;
 use crate::queue::Queue;
 use crate::watch::{CatchUp, Notice, Sink, WatchError, WatchSettings, WatchStats, Watcher};
 
@@ -61,6 +62,8 @@ pub struct RootRuntime {
     quiet_period: Duration,
     hot_interval: Duration,
     queue: Arc<Queue>,
+    /// Told of every change, with `-m`.
+    follower: OnceLock<Arc<Follower>>,
     state: Mutex<State>,
 }
 
@@ -118,12 +121,29 @@ impl RootRuntime {
         let (quiet_period, hot_interval) = settle;
         let prints = config.targets.iter().map(|target| fingerprint(&config, target));
         let fingerprints = targets.iter().copied().zip(prints).collect();
-        let state = Mutex::default();
-        Self { config, targets, filter, fingerprints, identity, options, quiet_period, hot_interval, queue, state }
+        let (follower, state) = (OnceLock::new(), Mutex::default());
+        Self {
+            config,
+            targets,
+            filter,
+            fingerprints,
+            identity,
+            options,
+            quiet_period,
+            hot_interval,
+            queue,
+            follower,
+            state,
+        }
     }
 
     pub fn path(&self) -> &Path {
         &self.config.path
+    }
+
+    /// Has every change told to plugins from now on.
+    pub fn follow(&self, follower: Arc<Follower>) {
+        let _ = self.follower.set(follower);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -143,10 +163,11 @@ impl RootRuntime {
     /// found. Live changes flow from the first watch on.
     fn watch(self: &Arc<Self>) -> Result<(), WatchError> {
         let catch_up = self.catch_up();
-        if catch_up.is_none() {
+        let (catch_up, caught_up) = catch_up.map_or((None, false), |(catch_up, certain)| (Some(catch_up), certain));
+        let complete = self.complete();
+        if !caught_up {
             self.queue.forget_watermark(self.path());
         }
-        let caught_up = catch_up.is_some();
         let settings = WatchSettings {
             root: self.config.path.clone(),
             events: self.config.events,
@@ -160,7 +181,7 @@ impl RootRuntime {
         match Watcher::start(settings, sink) {
             Ok(watcher) => {
                 info!("watch path is: {} ({} directories)", self.path().display(), watcher.stats().watches);
-                self.compare(caught_up);
+                self.compare(caught_up.then_some(&complete));
                 let remembered = self.remember();
                 let mut state = self.lock();
                 state.watching = Watching::On(watcher);
@@ -176,38 +197,45 @@ impl RootRuntime {
         }
     }
 
-    /// From when on and beside which directories to look for what changed while nobody watched, if that is known.
-    fn catch_up(&self) -> Option<CatchUp> {
+    /// From when on and beside which directories to look for what changed while nobody watched, if that is known; and whether
+    /// that finds everything.
+    fn catch_up(&self) -> Option<(CatchUp, bool)> {
         let path = self.path();
         // A tree that was out of reach may have been changed elsewhere, by another clock.
         if self.lock().was_watched || !(self.options.store_is_whole && self.options.keeps_watermark) {
             return None;
         }
         let record = self.queue.root_record(path)?;
-        let since = changed_since(record.watermark?, moment(), ctime::MARGIN)?;
+        let watermark = record.watermark?;
         if record.mark != Some(self.identity.mark()) {
             return None;
         }
+        // Where the clock cannot be trusted, what it dates is most likely right all the same.
+        let certain = changed_since(watermark, moment(), ctime::MARGIN);
+        let since = certain.unwrap_or_else(|| watermark.wall.before(ctime::MARGIN));
         let records = self.queue.take_directories(path).into_iter();
         let known = records.map(|known| (known.id, (known.parent, known.name.into_boxed_slice()))).collect();
-        Some(CatchUp { since, known })
+        Some((CatchUp { since, known }, certain.is_some()))
     }
 
-    /// Has those targets compared in full of which too little is known: all, unless the tree was `caught_up` with, and else
-    /// those that have never been or were under other settings.
-    fn compare(&self, caught_up: bool) {
-        let whole = |origin| Change { origin, ..Change::scan(RelPath::root(), Scope::Subtree) };
-        let mut unknown = 0;
-        for &(target, fingerprint) in &self.fingerprints {
-            let complete = self.queue.target_record(target).and_then(|record| record.complete_under);
-            if !caught_up || complete != Some(fingerprint) {
-                // What crontabfilter names is left out of the comparison only where it was never mirrored.
-                let origin = if complete.is_some() { Origin::Scan } else { Origin::Reconcile };
-                self.queue.enqueue(&[target], &[whole(origin)]);
-                unknown += 1;
-            }
-        }
+    /// The targets that were complete when the tree was last known, under the settings of today.
+    fn complete(&self) -> Vec<TargetId> {
+        let is_complete = |&&(target, fingerprint): &&(TargetId, u64)| {
+            self.queue.target_record(target).and_then(|record| record.complete_under) == Some(fingerprint)
+        };
+        self.fingerprints.iter().filter(is_complete).map(|(target, _)| *target).collect()
+    }
+
+    /// Has those targets compared in full of which too little is known: all but the `complete`, if the tree was caught up
+    /// with.
+    fn compare(&self, complete: Option<&Vec<TargetId>>) {
+        let is_known = |target: &TargetId| complete.is_some_and(|complete| complete.contains(target));
+        let unknown: Vec<TargetId> = self.targets.iter().copied().filter(|target| !is_known(target)).collect();
+        self.queue.enqueue(&unknown, &[whole_tree()]);
+        let (unknown, caught_up) = (unknown.len(), complete.is_some());
         match (unknown, caught_up) {
+            // With -m there is none.
+            _ if self.fingerprints.is_empty() => {}
             (0, _) => info!("{}: only what has changed since the last run is sent", self.path().display()),
             (_, true) => info!("{}: {unknown} targets are compared in full", self.path().display()),
             (_, false) => info!("{}: every target is compared in full", self.path().display()),
@@ -408,6 +436,10 @@ impl RootRuntime {
     }
 }
 
+fn whole_tree() -> Change {
+    Change { origin: Origin::Reconcile, ..Change::scan(RelPath::root(), Scope::Subtree) }
+}
+
 /// What a target's content depends on beside the source: changed, the target has to be compared in full.
 fn fingerprint(root: &Root, target: &Target) -> u64 {
     let mut hasher = DefaultHasher::new();
@@ -427,6 +459,9 @@ struct RootSink {
 
 impl Sink for RootSink {
     fn changes(&self, changes: Vec<Change>) {
+        if let Some(follower) = self.root.follower.get() {
+            follower.changes(self.root.path(), &changes);
+        }
         self.root.queue.enqueue(&self.root.targets, &changes);
     }
 

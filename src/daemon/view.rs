@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use crate::clock::Clock;
 use crate::control::{
     AcceptRequest, Accepted, DaemonState, DifferenceKind, DifferenceRow, ExplainQuery, Explanation, Inspect, ListPage,
-    Listed, Operate, PathArg, PauseRequest, Paused, ReconcileJob, ReconcileRequest, Reconciled, Refusal, RefusalKind,
-    RootState, RootStatus, Status, StoreState, StoreStatus, TargetState, TargetStatus, Wait, WaitRequest, WatchStatus,
-    seconds,
+    Listed, NewJob, Operate, PathArg, PauseRequest, Paused, ReconcileJob, ReconcileRequest, Reconciled, Refusal,
+    RefusalKind, RootState, RootStatus, Status, StoreState, StoreStatus, TargetState, TargetStatus, Wait, WaitRequest,
+    WatchStatus, seconds,
 };
 use crate::mirror::{Difference, Executor};
 use crate::model::{Job, JobAction, JobError, RelPath, TargetId, TargetTrouble, Timestamp, TroubleClass};
@@ -18,6 +18,7 @@ use crate::queue::{Queue, StoreHealth, TargetStats};
 
 use super::explain::{comparison, explain, on_target};
 use super::paths::resolve;
+use super::plugins::Plugins;
 use super::root::RootRuntime;
 use super::wait::{Mirrored, RootWait, Stage};
 use super::{operate, sysctl};
@@ -39,6 +40,7 @@ pub struct View {
     pub targets: Vec<NamedTarget>,
     pub configs: Vec<String>,
     pub started_at: Timestamp,
+    pub plugins: Arc<Plugins>,
     pub phase: Phase,
 }
 
@@ -112,6 +114,7 @@ impl Inspect for View {
             targets: self.targets.iter().filter_map(|target| self.target_status(target)).collect(),
             store: store_status(self.queue.store_health()),
             watches: self.watches(),
+            plugins: self.plugins.status(),
         }
     }
 
@@ -123,6 +126,10 @@ impl Inspect for View {
 impl Operate for View {
     fn change(&self, action: JobAction, page: &ListPage) -> Result<Listed, Refusal> {
         operate::jobs(&self.queue, &self.targets, action, page)
+    }
+
+    fn add(&self, jobs: &[NewJob]) -> Result<Vec<Option<String>>, Refusal> {
+        operate::add(&self.queue, &self.targets, jobs)
     }
 
     fn pause(&self, request: &PauseRequest) -> Result<Paused, Refusal> {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::UNIX_EPOCH;
 
+use super::changed::Observer;
 use super::guard::Guard;
 use super::outcome::Prefixes;
 use super::plan::{Deletion, Limits};
@@ -108,8 +109,10 @@ pub struct TargetContext {
     pub guard: Guard,
     pub capabilities: Capabilities,
     pub(super) prefixes: Prefixes,
+    /// Is told what the runs change on the target, if anybody wants to know.
+    pub observer: Option<Arc<dyn Observer>>,
     /// When the leftovers of killed receivers were last removed.
-    swept_at: Mutex<Option<Timestamp>>,
+    cleaned_at: Mutex<Option<Timestamp>>,
     /// rsync, except in tests.
     pub(super) program: Program,
 }
@@ -136,16 +139,17 @@ impl TargetContext {
             target,
             capabilities: Capabilities::default(),
             prefixes,
-            swept_at: Mutex::default(),
+            observer: None,
+            cleaned_at: Mutex::default(),
             program: Program { path: RSYNC.into(), owner: owner.as_os_str().to_owned() },
         }
     }
 
-    pub(super) fn swept_at(&self) -> Option<Timestamp> {
-        *self.swept_at.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn cleaned_at(&self) -> Option<Timestamp> {
+        *self.cleaned_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn set_swept_at(&self, now: Timestamp) {
-        *self.swept_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    pub(super) fn set_cleaned_at(&self, now: Timestamp) {
+        *self.cleaned_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
     }
 }

@@ -16,14 +16,14 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use log::{debug, error, info, warn};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
+use super::changed::Ran;
 use super::context::TargetContext;
-use super::execute::{BatchReport, execute};
+use super::execute::{BatchReport, command_line, execute};
 use super::lanes::Lanes;
-use super::preview::preview;
 use super::stop::StopSignal;
 use super::survey::{Difference, survey};
 use crate::clock::{Clock, monotonic};
-use crate::model::{Job, JobError, Lane, RelPath, TargetId, TargetTrouble, Timestamp, TroubleClass, Verdict};
+use crate::model::{Job, JobError, Lane, RelPath, Scope, TargetId, TargetTrouble, Timestamp, TroubleClass, Verdict};
 use crate::queue::{Batch, BatchResult, Queue, TargetEvent};
 
 /// How long running rsyncs may take to end by themselves at a stop, before they are ended.
@@ -105,16 +105,16 @@ impl Executor {
         self.shared.last_paths.lock().unwrap_or_else(PoisonError::into_inner).get(&target).cloned()
     }
 
+    /// The command line that mirrors a path by hand, if one can say it.
+    pub fn command_line(&self, target: TargetId, path: &RelPath, scope: Scope) -> Option<String> {
+        command_line(self.shared.contexts.get(&target)?, path, scope)
+    }
+
     /// Lets the next run over the whole tree delete on the target as much as it likes.
     pub fn accept_deletions(&self, target: TargetId) {
         if let Some(context) = self.shared.contexts.get(&target) {
             context.guard.accept();
         }
-    }
-
-    /// The command line that does what a job stands for.
-    pub fn preview(&self, target: TargetId, job: &Job) -> Option<String> {
-        preview(self.shared.contexts.get(&target)?, job)
     }
 
     /// Tells what a run for `job` would change; see [`survey`]. Takes as long as that run would need to compare.
@@ -291,6 +291,16 @@ fn work(shared: &Shared, batch: &Batch) -> bool {
     let busy = report.trouble.as_ref().is_some_and(|trouble| trouble.class == TroubleClass::Busy);
     let reached = report.trouble.is_none() && report.runs > 0 && !shared.stop.is_raised();
     let result = BatchResult { verdicts: report.verdicts, found: report.found, trouble: report.trouble, reached };
+    if let Some(observer) = &context.observer {
+        if report.changed_cut {
+            warn!("{name}: more paths changed in one run than plugins can be told of");
+        }
+        let ended = |verdict: &Verdict| matches!(verdict, Verdict::Done | Verdict::Failed(_));
+        let verdicts = result.verdicts.iter().map(|(_, verdict)| ended(verdict));
+        let settled = batch.jobs.iter().zip(verdicts).filter(|(_, ended)| *ended).map(|(job, _)| job).collect();
+        let in_trouble = result.trouble.is_some();
+        observer.ran(Ran { target: batch.target, settled, changed: report.changed, in_trouble });
+    }
     match shared.queue.finish(batch, result) {
         // Passes by itself within moments, and may come with every burst.
         Some(TargetEvent::Trouble { trouble, .. }) if trouble.class == TroubleClass::Busy => {

@@ -7,18 +7,21 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
+use std::time::Duration;
 
 use super::capture::Capture;
+use super::changed::{CHANGED_BYTES_MAX, Changed, changes};
 use super::command::{Mode, Pass, arguments, list, pasteable, probe_arguments};
 use super::context::TargetContext;
 use super::expand;
+use super::leftovers;
 use super::look::{Presence, Source};
 use super::outcome::{Outcome, Paths, classify};
-use super::plan::{Deletion, Plan, Run, RunKind, deletion_refused, plan};
+use super::plan::{Deletion, Entry, Plan, Run, RunKind, deletion_refused, plan};
+use super::recent;
 use super::run::{End, Ended, RSYNC, run};
 use super::says::difference;
 use super::stop::StopSignal;
-use super::sweep;
 use super::trouble::{Fallback, trouble};
 use crate::model::{
     ClaimedJob, JobError, Lane, Origin, RelPath, Scope, TargetTrouble, Timestamp, TroubleClass, Verdict,
@@ -43,6 +46,10 @@ const SMALL_BYTES_MAX: u64 = 64 << 10;
 /// So many unreadable paths are left out of a tree; with more, nothing is deleted there.
 const SKIPPED_MAX: usize = 1_000;
 
+/// How often, and after which pause, a run is begun again for which its batch's last connection may have left no room.
+const OWN_CONNECTION_PAUSES: u32 = 20;
+const OWN_CONNECTION_PAUSE: Duration = Duration::from_millis(50);
+
 /// Of the command lines that failed so many are reported.
 const COMMANDS_FAILED_MAX: usize = 4;
 
@@ -61,6 +68,10 @@ pub struct BatchReport {
     pub found: Vec<(RelPath, JobError)>,
     /// Command lines of runs that failed, for the log; at most `COMMANDS_FAILED_MAX`.
     pub commands_failed: Vec<FailedCommand>,
+    /// What the runs have changed on the target, if there is an observer.
+    pub changed: Vec<Changed>,
+    /// More was changed than could be kept.
+    pub changed_cut: bool,
 }
 
 /// A run that did not end well.
@@ -77,7 +88,7 @@ pub fn execute(ctx: &TargetContext, lane: Lane, jobs: &[ClaimedJob], now: Timest
     let mut batch = Batch::new(ctx, lane, jobs, stop);
     batch.work();
     if let Some(job) = batch.whole_tree_done() {
-        sweep::drive(&mut batch, job, now);
+        leftovers::drive(&mut batch, job, now);
         if batch.whole_tree_done().is_some() {
             ctx.guard.whole_tree_done();
         }
@@ -107,6 +118,35 @@ pub fn probe(ctx: &TargetContext, stop: &StopSignal) -> Result<(), TargetTrouble
     }
 }
 
+/// The command line that makes one path equal, to be pasted into a shell. `None` if the user's filter is one that rsync
+/// cannot be told.
+pub fn command_line(ctx: &TargetContext, path: &RelPath, scope: Scope) -> Option<String> {
+    let (kind, origin) = match scope {
+        Scope::Entry if path.is_root() => (RunKind::RootOnly, Origin::Scan),
+        Scope::Entry => (RunKind::Flat, Origin::Write),
+        Scope::Children => (RunKind::Level, Origin::Scan),
+        Scope::Subtree => (RunKind::Tree, Origin::Scan),
+    };
+    if scope > Scope::Entry && ctx.filter.has_expressions() {
+        return None;
+    }
+    let entry = Entry { path: path.clone(), presence: Presence::Other, orphan: false, jobs: Vec::new() };
+    let run = Run::new(kind, origin, vec![entry]);
+    let rules = ctx.filter.rsync_rules();
+    let mode = Mode {
+        lane: Lane::Small,
+        deletion: ctx.capabilities.deletion(ctx.target.options.delete),
+        mkpath: ctx.capabilities.makes_path(),
+        rules: &rules,
+        pass: Pass::Real,
+    };
+    Some(pasteable(&ctx.root, &arguments(&ctx.target, &run, mode), &run))
+}
+
+fn is_busy(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Target(TargetTrouble { class: TroubleClass::Busy, .. }))
+}
+
 /// Whether a batch goes on after a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Flow {
@@ -125,13 +165,14 @@ pub(super) struct Batch<'a> {
     stop: &'a StopSignal,
     rules: Vec<OsString>,
     verdicts: Vec<Option<Verdict>>,
+    runs_max: u32,
     report: BatchReport,
 }
 
 impl<'a> Batch<'a> {
     pub(super) fn new(ctx: &'a TargetContext, lane: Lane, jobs: &'a [ClaimedJob], stop: &'a StopSignal) -> Self {
         let (rules, verdicts) = (ctx.filter.rsync_rules(), vec![None; jobs.len()]);
-        Self { ctx, lane, jobs, stop, rules, verdicts, report: BatchReport::default() }
+        Self { ctx, lane, jobs, stop, rules, verdicts, runs_max: RUNS_MAX, report: BatchReport::default() }
     }
 
     /// Why the target could not be used, if so.
@@ -167,12 +208,22 @@ impl Batch<'_> {
         }
     }
 
-    fn drive(&mut self, run: Run) -> Flow {
+    pub(super) fn drive(&mut self, run: Run) -> Flow {
+        if recent::concerns(self, &run) {
+            return recent::drive(self, run);
+        }
         if run.lists() && self.ctx.filter.has_expressions() {
             return expand::drive(self, &run);
         }
         let max_delete = self.first_limit(&run);
         self.attempt(Run { max_delete, ..run })
+    }
+
+    /// A run like any other, but one that does not count towards the batch's limit: it is one of as many as the tree asks
+    /// for.
+    pub(super) fn attempt_more(&mut self, run: Run) -> Flow {
+        self.runs_max = self.runs_max.saturating_add(1);
+        self.attempt(run)
     }
 
     /// Runs rsync for `run` and settles its jobs, halving where one path sinks all.
@@ -183,13 +234,14 @@ impl Batch<'_> {
                 continue;
             }
             let Some((ended, command)) = self.start(&run, Pass::Real) else { return Flow::Halt };
+            let outcome = classify(&ended, &run, &self.ctx.prefixes);
+            self.note_changed(&run, &ended, &outcome);
             if let Some(flow) = self.go_on(&run, &ended, &mut halves) {
                 if flow != Flow::Continue {
                     return flow;
                 }
                 continue;
             }
-            let outcome = classify(&ended, &run, &self.ctx.prefixes);
             let flow = match outcome {
                 Outcome::Done => {
                     self.settle_rest(&run, &Paths::default());
@@ -253,6 +305,15 @@ impl Batch<'_> {
     pub(super) fn settle_rest(&mut self, run: &Run, paths: &Paths) {
         let deletes = run.lists();
         for (at, entry) in run.entries.iter().enumerate() {
+            // One that was found below a sweep becomes a job of its own.
+            if entry.jobs.is_empty() {
+                if let Some(error) = paths.failed.get(&at) {
+                    self.report.found.push((entry.path.clone(), error.clone()));
+                } else if paths.vanished.contains(&at) {
+                    let error = JobError::new(Some(24), "the source changed while it was read");
+                    self.report.found.push((entry.path.clone(), error));
+                }
+            }
             for &job in &entry.jobs {
                 let scope = self.jobs.get(job).map_or(Scope::Entry, |job| job.scope);
                 let verdict = if let Some(error) = paths.failed.get(&at) {
@@ -302,8 +363,12 @@ impl Batch<'_> {
         }
         self.note(command, found.message.clone());
         if let [only] = run.entries.as_slice() {
+            let error = JobError::new(found.code, found.message);
             for &job in &only.jobs {
-                self.settle(job, Verdict::Failed(JobError::new(found.code, found.message.clone())));
+                self.settle(job, Verdict::Failed(error.clone()));
+            }
+            if only.jobs.is_empty() {
+                self.report.found.push((only.path.clone(), error));
             }
             return Flow::Continue;
         }
@@ -321,7 +386,7 @@ impl Batch<'_> {
             (None, _) => None,
         };
         let Some(guilty) =
-            guilty.filter(|entry| matches!(entry.presence, Presence::File { size } if size > SMALL_BYTES_MAX))
+            guilty.filter(|entry| matches!(entry.presence, Presence::File { size } if size > SMALL_BYTES_MAX && !entry.jobs.is_empty()))
         else {
             return self.halt(trouble, command);
         };
@@ -343,9 +408,10 @@ impl Batch<'_> {
 
     /// Starts one rsync, if the root still is what it was. `None`: nothing was started and the batch is over.
     pub(super) fn start(&mut self, planned: &Run, pass: Pass) -> Option<(Ended, String)> {
-        if !self.may_run() || self.report.runs >= RUNS_MAX {
+        if !self.may_run() || self.report.runs >= self.runs_max {
             return None;
         }
+        let itemized = pass == Pass::Real && self.ctx.observer.is_some();
         let mode = Mode {
             lane: self.lane,
             deletion: self.deletion(),
@@ -353,17 +419,31 @@ impl Batch<'_> {
             // With expressions rsync lists nothing by itself, except to find what it would delete: unfiltered, since
             // the expressions decide.
             rules: if pass != Pass::Real && self.ctx.filter.has_expressions() { &[] } else { &self.rules },
-            pass,
+            pass: if itemized { Pass::Itemized } else { pass },
         };
         let args = arguments(&self.ctx.target, planned, mode);
-        let stdout = match pass {
-            Pass::Real => None,
-            Pass::Show => Some(Capture::new(DRY_OUTPUT_BYTES_MAX, 0)),
-            Pass::Count => Some(Capture::new(0, COUNT_OUTPUT_BYTES_MAX)),
-        };
         self.report.runs += 1;
-        match run(&self.ctx.program, &self.ctx.root, &args, &list(planned), stdout, self.stop) {
-            Ok(ended) => Some((ended, pasteable(&self.ctx.root, &args, planned))),
+        let command = pasteable(&self.ctx.root, &args, planned);
+        log::debug!(target: "syncq::rsync", "execute command: {command}");
+        let start = || {
+            let stdout = match pass {
+                Pass::Real | Pass::Itemized => itemized.then(|| Capture::new(CHANGED_BYTES_MAX, 0)),
+                Pass::Show => Some(Capture::new(DRY_OUTPUT_BYTES_MAX, 0)),
+                Pass::Count => Some(Capture::new(0, COUNT_OUTPUT_BYTES_MAX)),
+            };
+            run(&self.ctx.program, &self.ctx.root, &args, &list(planned), stdout, self.stop)
+        };
+        let mut ended = start();
+        // A server takes a moment to notice that a connection has ended. Where it allows only one, a batch that needs two
+        // runs would never be done.
+        let mut pauses = if self.report.runs > 1 { OWN_CONNECTION_PAUSES } else { 0 };
+        while pauses > 0 && ended.as_ref().is_ok_and(|ended| is_busy(&classify(ended, planned, &self.ctx.prefixes))) {
+            self.stop.rest(OWN_CONNECTION_PAUSE);
+            pauses -= 1;
+            ended = start();
+        }
+        match ended {
+            Ok(ended) => Some((ended, command)),
             Err(error) => {
                 // A root that went away in this moment looks like a missing program.
                 self.report.trouble =
@@ -371,6 +451,26 @@ impl Batch<'_> {
                 None
             }
         }
+    }
+
+    /// Keeps what a run says it changed, but for what failed. Of a run that broke off all is kept: what has arrived is
+    /// not sent again, and would never be told of.
+    fn note_changed(&mut self, run: &Run, ended: &Ended, outcome: &Outcome) {
+        if self.ctx.observer.is_none() {
+            return;
+        }
+        let failed = |path: &RelPath| match outcome {
+            Outcome::Paths(paths) => {
+                paths.found.contains_key(path)
+                    || paths.failed.keys().any(|&at| run.entries.get(at).is_some_and(|entry| entry.path == *path))
+            }
+            _ => false,
+        };
+        // What a killed receiver left was never at the source.
+        let counts = |changed: &Changed| !failed(&changed.path) && !self.ctx.filter.is_leftover(&changed.path);
+        let output = ended.stdout.bytes();
+        self.report.changed.extend(changes(&output, run.origin).filter(counts));
+        self.report.changed_cut |= ended.stdout.is_cut();
     }
 
     fn may_run(&mut self) -> bool {

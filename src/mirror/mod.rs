@@ -3,12 +3,13 @@
 //! The way of a batch: `look` sees what stands at its paths, `plan` makes runs of it, `command` writes their
 //! argument lists, `run` starts rsync, `outcome` reads what became of it, and [`execute`] carries the batch
 //! through, falling back, verifying and halving where rsync's answer is not enough. `guard` asks before much is
-//! deleted, `sweep` removes what killed receivers have left.
+//! deleted, `leftovers` removes what killed receivers have left.
 //!
 //! Invariant: only this module starts rsync, and it knows nothing of the queue or the store: jobs come in as values,
 //! verdicts go out as values.
 
 mod capture;
+mod changed;
 mod command;
 mod context;
 mod dispatch;
@@ -16,18 +17,19 @@ mod execute;
 mod expand;
 mod guard;
 mod lanes;
+mod leftovers;
 mod look;
 mod outcome;
 mod plan;
-mod preview;
 mod program;
+mod recent;
 mod run;
 mod says;
 mod stop;
 mod survey;
-mod sweep;
 mod trouble;
 
+pub use changed::{Changed, Observer, Operation, Ran};
 pub use context::{Capabilities, RootIdentity, TargetContext};
 pub use dispatch::{DispatchSettings, Executor};
 pub use execute::{BatchReport, FailedCommand, execute, probe};

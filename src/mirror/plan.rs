@@ -158,6 +158,7 @@ pub fn plan(
         // Only a write asks for --ignore-times, and only a whole-tree run knows the reconcile's own excludes.
         let origin = match (job.origin, kind) {
             (Origin::Reconcile, RunKind::Flat | RunKind::RootOnly | RunKind::Level) => Origin::Scan,
+            (Origin::Replaced, RunKind::Flat | RunKind::RootOnly | RunKind::Level) => Origin::Write,
             (origin, _) => origin,
         };
         let entry = runs.entry((kind, origin)).or_default().entry(path.clone());
@@ -280,7 +281,7 @@ pub fn deletion_refused() -> JobError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Generation;
+    use crate::model::{Generation, Timestamp};
 
     const FILE: Presence = Presence::File { size: 10 };
 
@@ -307,6 +308,7 @@ mod tests {
                 scope,
                 origin,
                 generation: Generation::FIRST,
+                since: Timestamp::ZERO,
             })
             .collect();
         let indices: Vec<usize> = (0..jobs.len()).collect();

@@ -31,7 +31,8 @@ pub fn survey(
     stop: &StopSignal,
     each: &mut dyn FnMut(Difference),
 ) -> Result<bool, TargetTrouble> {
-    let job = ClaimedJob { path: job.path.clone(), scope: job.scope, origin: job.origin, generation: job.generation };
+    let Job { path, scope, origin, generation, queued_at: since, .. } = job.clone();
+    let job = ClaimedJob { path, scope, origin, generation, since };
     let jobs = [job];
     let mut batch = Batch::new(ctx, Lane::Large, &jobs, stop);
     for _ in 0..ROUNDS_MAX {

@@ -25,6 +25,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use log::info;
 
 pub use operator::{Selected, Standing};
 pub use target_queue::{BatchId, Counts, Policy};
@@ -36,14 +37,17 @@ use target_queue::TargetQueue;
 
 use crate::clock::Clock;
 use crate::model::{
-    Change, ClaimedJob, Destination, DirectoryChange, DirectoryId, JobError, JobId, Lane, Moment, RelPath, TargetId,
-    TargetTrouble, Timestamp, TroubleClass, Verdict,
+    Change, ClaimedJob, Destination, DirectoryChange, DirectoryId, Job, JobError, JobId, Lane, Moment, RelPath,
+    TargetId, TargetTrouble, Timestamp, TroubleClass, Verdict,
 };
 use crate::store::{Contents, DirectoryRecord, Op, RootRecord, Store, StoreError, StoreStats, TargetRecord};
 use std::os::unix::ffi::OsStrExt;
 
-/// Jobs in one batch at the most: rsync's cost per file is down to its floor well before.
+/// Jobs in one batch at the most, as a rule: rsync's cost per file is near its floor well before. Of a longer backlog an
+/// eighth goes at once, since what comes next has to wait for it anyway, up to so many times as much.
 const BATCH_JOBS_MAX: usize = 1_000;
+const BATCH_SHARE: usize = 8;
+const BATCH_FACTOR_MAX: usize = 8;
 
 /// A batch of jobs handed to the executor, which gives it back through [`Queue::finish`].
 #[derive(Debug, Clone)]
@@ -86,6 +90,9 @@ pub struct TargetStats {
     /// When the oldest change that the target lacks was seen.
     pub oldest: Option<Timestamp>,
     pub trouble: Option<TargetTrouble>,
+    pub trouble_since: Option<Timestamp>,
+    /// Failures in a row for the present reason.
+    pub trouble_failures: u32,
     /// When a target in trouble is tried again.
     pub probe_at: Option<Timestamp>,
     /// Since when an operator has it paused.
@@ -123,6 +130,9 @@ struct State {
     notes_durable: u64,
     /// The target at which the last batch was full. The next one begins behind it.
     cut_at: Option<TargetId>,
+    pending_max: usize,
+    /// Above so many jobs some collapse: `pending_max`, except after a collapse that could not get below it.
+    collapse_above: usize,
     /// How many callers wait for the disk.
     flushing: usize,
     random: fastrand::Rng,
@@ -198,6 +208,14 @@ impl State {
         ops
     }
 
+    /// The store has lost everything and gets all of it again.
+    fn store_lost(&mut self) {
+        self.ledger.lost();
+        self.targets.values_mut().for_each(TargetQueue::all_dirty);
+        // Below every number that was ever given out.
+        self.stored_job_id = 0;
+    }
+
     /// Notes what came of a commit. After a failure everything in it is dirty again.
     fn settle_commit(&mut self, ops: Vec<Op>, durable: bool) {
         for queue in self.targets.values_mut() {
@@ -218,6 +236,36 @@ impl State {
                 _ => {}
             }
         }
+    }
+
+    /// Keeps the number of jobs within bounds, at the cost of the target that has most of them.
+    fn bound_backlog(&mut self, now: Timestamp) {
+        let total = |targets: &BTreeMap<TargetId, TargetQueue>| targets.values().map(TargetQueue::len).sum::<usize>();
+        if total(&self.targets) <= self.collapse_above {
+            return;
+        }
+        // What runs cannot be collapsed.
+        let mut stuck: Vec<TargetId> = Vec::new();
+        while total(&self.targets) > self.pending_max
+            && let Some((id, queue)) =
+                self.targets.iter_mut().filter(|(id, _)| !stuck.contains(id)).max_by_key(|(_, queue)| queue.len())
+        {
+            let before = queue.len();
+            queue.collapse(now, || {
+                let id = JobId(self.next_job_id);
+                self.next_job_id += 1;
+                id
+            });
+            let after = queue.len();
+            if after >= before {
+                stuck.push(*id);
+                continue;
+            }
+            let name = self.ledger.target(*id).map_or("a target", |target| target.destination.as_str());
+            info!("{name}: {before} pending jobs became {after} that stand for directories (maxPending)");
+        }
+        let left = total(&self.targets);
+        self.collapse_above = if left <= self.pending_max { self.pending_max } else { left + left / 2 };
     }
 
     /// Stands for all that was noted up to now.
@@ -258,6 +306,8 @@ impl Queue {
             batches: HashMap::new(),
             store_error: None,
             store_stats: store.stats(),
+            collapse_above: usize::MAX,
+            pending_max: usize::MAX,
             notes: 0,
             notes_taken: 0,
             notes_durable: 0,
@@ -317,7 +367,8 @@ impl Queue {
 
     /// Notes that every change below `root` before `watermark` is mirrored or has a job, what became of directories
     /// since the last checkpoint, and which targets are complete, under which settings. The caller has made sure by
-    /// [`flush`](Self::flush) that the jobs are on disk; the watermark gets there after the directories, not before.
+    /// [`flush`](Self::flush) that the jobs are on disk; the watermark gets there after the directories, not before. A
+    /// root that has no watermark after that flush, at first or because the store was lost, needs all its directories.
     pub fn checkpoint(
         &self,
         root: &Path,
@@ -351,6 +402,16 @@ impl Queue {
         self.shared.lock().ledger.roots().to_vec()
     }
 
+    /// From now on no more than `jobs` are held one by one, over all targets, but for those in flight. Above that, those
+    /// of the target with the most become fewer that stand for whole directories.
+    pub fn set_pending_max(&self, jobs: usize) {
+        let mut state = self.shared.lock();
+        state.pending_max = jobs;
+        state.collapse_above = jobs;
+        state.bound_backlog(self.shared.clock.now());
+        self.shared.dirty.notify_all();
+    }
+
     /// All targets that the store knows, configured or not.
     pub fn known_targets(&self) -> Vec<TargetRecord> {
         self.shared.lock().ledger.targets().to_vec()
@@ -374,6 +435,7 @@ impl Queue {
                 });
             }
         }
+        state.bound_backlog(now);
         self.shared.dirty.notify_all();
         self.shared.announce_work();
     }
@@ -386,7 +448,9 @@ impl Queue {
         let queue = state.targets.get_mut(&target).filter(|queue| !queue.paused)?;
         let gate = queue.breaker.gate(now);
         let jobs_max = match gate {
-            Gate::Closed => BATCH_JOBS_MAX,
+            Gate::Closed => {
+                (queue.ready_len(lane) / BATCH_SHARE).clamp(BATCH_JOBS_MAX, BATCH_JOBS_MAX * BATCH_FACTOR_MAX)
+            }
             Gate::Probe => 1,
             Gate::Open(_) => return None,
         };
@@ -438,6 +502,7 @@ impl Queue {
             }
             None
         };
+        state.bound_backlog(now);
         self.shared.dirty.notify_all();
         self.shared.announce_work();
         event
@@ -495,9 +560,22 @@ impl Queue {
             counts: queue.counts(),
             oldest: queue.oldest(),
             trouble: queue.breaker.trouble().cloned(),
+            trouble_since: queue.breaker.history().map(|(since, _)| since),
+            trouble_failures: queue.breaker.history().map_or(0, |(_, failures)| failures),
             probe_at: queue.breaker.probe_at(),
             failing: queue.an_error(),
         })
+    }
+
+    /// Whether a target that is well has yet to take the path.
+    pub fn awaits(&self, target: TargetId, path: &RelPath) -> bool {
+        self.shared.lock().targets.get(&target).is_some_and(|queue| queue.awaits(path))
+    }
+
+    /// Up to `limit` jobs of a target that have failed and are tried again or given up, in path order, and how many
+    /// there are in all. Looks at each of its jobs.
+    pub fn failing(&self, target: TargetId, limit: usize) -> (Vec<Job>, usize) {
+        self.shared.lock().targets.get(&target).map(|queue| queue.failing(limit)).unwrap_or_default()
     }
 
     /// Up to `limit` jobs of a target in path order, after the path `after`.
@@ -508,7 +586,7 @@ impl Queue {
         after: Option<&RelPath>,
         limit: usize,
         wanted: impl Fn(crate::model::JobState) -> bool,
-    ) -> Vec<crate::model::Job> {
+    ) -> Vec<Job> {
         let state = self.shared.lock();
         state.targets.get(&target).map(|queue| queue.page(after, limit, wanted)).unwrap_or_default()
     }

@@ -19,21 +19,29 @@
 
 mod harness;
 
+mod backlog;
 mod bursts;
 mod catch_up;
 mod churn;
+mod compatibility;
 mod config_forms;
 mod crash;
 mod events;
+mod fail_log;
 mod filters;
 mod guard;
 mod harness_check;
 mod input;
+mod limits;
+mod loss_modes;
 mod metadata;
 mod names;
 mod operators;
 mod ordinary_user;
+mod plugins;
+mod roots;
 mod rsync_runs;
+mod store_loss;
 mod swaps;
 mod trouble;
 mod trouble_paths;

@@ -169,7 +169,7 @@ fn a_dead_letter_is_retried_by_its_error() {
         return skipped("needs a receiver of another user");
     }
     let mut world = World::new();
-    world.conf.max_attempts = Some(2);
+    world.conf.syncq = r#"<backoff maxAttempts="2"/>"#.to_owned();
     world.rsyncd.module_option("m2", "uid", "nobody").module_option("m2", "gid", "nogroup");
     make_dir(world.src.join("locked"));
     write(world.src.join("locked/before"), "before");

@@ -97,7 +97,7 @@ fn l25_l8b_an_rsyncd_that_is_gone_delays_nobody_and_catches_up() {
 
 /// Down from the very beginning and across a restart: nothing is forgotten.
 #[test]
-fn l7_what_waits_for_a_dead_target_survives_a_restart() {
+fn l7_l8d_what_waits_for_a_dead_target_survives_a_restart() {
     let (mut world, mut sick) = two_hosts();
     let count = world.count_rsyncs();
     seeded(&world);
@@ -198,10 +198,10 @@ fn l25_a_target_that_hangs_delays_nobody() {
 }
 
 /// A small tmpfs as the module's directory, unmounted at the end.
-struct SmallDisk<'a>(&'a Path);
+pub struct SmallDisk<'a>(&'a Path);
 
 impl<'a> SmallDisk<'a> {
-    fn mount(path: &'a Path, size: &str) -> Option<Self> {
+    pub fn mount(path: &'a Path, size: &str) -> Option<Self> {
         let option = format!("size={size}");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &option, "tmpfs"]).arg(path).status();
         mounted.is_ok_and(|status| status.success()).then_some(Self(path))

@@ -82,7 +82,7 @@ impl TargetQueue {
                 Box::new(own.chain(above).chain(self.range_below(path)))
             }
         };
-        let old = all.filter(|(_, slot)| slot.oldest <= number);
+        let old = all.filter(|(_, slot)| slot.oldest_change() <= number);
         old.take(limit).map(|(path, slot)| slot.to_job(self.target, path)).collect()
     }
 

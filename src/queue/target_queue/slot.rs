@@ -28,7 +28,7 @@ pub(super) struct Newer {
     pub(super) origin: Origin,
     pub(super) since: Timestamp,
     /// The number of the first of these changes.
-    pub(super) oldest: u64,
+    pub(super) first_change: u64,
     /// Wait until then for more; `None` to run at once.
     pub(super) due: Option<Timestamp>,
 }
@@ -45,23 +45,80 @@ pub(super) struct Slot {
     pub(super) seq: u64,
     pub(super) generation: Generation,
     /// The number of the oldest change that the target does not surely have; 0 is older than any.
-    pub(super) oldest: u64,
+    pub(super) first_change: u64,
     pub(super) queued_at: Timestamp,
     pub(super) changed_at: Timestamp,
     pub(super) attempts: u32,
     pub(super) looks: u32,
     pub(super) last_error: Option<Box<JobError>>,
-    pub(super) newer: Option<Newer>,
+    /// Boxed, since only what runs has one.
+    pub(super) newer: Option<Box<Newer>>,
     /// Done while a subtree above was in flight: runs once more, but not before that subtree has ended.
     pub(super) echo: bool,
     /// The store holds a record of this path, or is being handed one.
     pub(super) stored: bool,
 }
 
+/// A subtree job that distrusts the quick check makes everything below its path equal, whatever changed there.
+pub(super) fn is_sweep(scope: Scope, origin: Origin) -> bool {
+    scope == Scope::Subtree && origin >= Origin::Write
+}
+
 impl Slot {
+    /// Whether a run that has not begun will do all that is to be done below the path. One that failed does not count:
+    /// what is below should not have to wait with it.
+    pub(super) fn will_sweep(&self) -> bool {
+        match self.state {
+            _ if self.attempts > 0 => false,
+            State::Ready | State::Waiting { why: Wait::Settling | Wait::Hot, .. } => is_sweep(self.scope, self.origin),
+            State::Running { .. } => self.newer.as_ref().is_some_and(|newer| is_sweep(newer.scope, newer.origin)),
+            State::Waiting { why: Wait::Backoff, .. } | State::Failed => false,
+        }
+    }
+
+    /// When the oldest change was seen that the target lacks, the run under way included.
+    pub(super) fn oldest(&self) -> Timestamp {
+        self.newer.as_ref().map_or(self.queued_at, |newer| self.queued_at.min(newer.since))
+    }
+
+    /// When the oldest change was seen that a run to come has to make good.
+    pub(super) fn since(&mut self) -> &mut Timestamp {
+        match &mut self.newer {
+            Some(newer) => &mut newer.since,
+            None => &mut self.queued_at,
+        }
+    }
+
+    /// The number of the oldest change that a run to come has to make good.
+    pub(super) fn first_change_to_come(&mut self) -> &mut u64 {
+        match &mut self.newer {
+            Some(newer) => &mut newer.first_change,
+            None => &mut self.first_change,
+        }
+    }
+
+    /// The number of the oldest change that the target lacks, the run under way included.
+    pub(super) fn oldest_change(&self) -> u64 {
+        self.newer.as_ref().map_or(self.first_change, |newer| self.first_change.min(newer.first_change))
+    }
+
+    /// Whether a job above may take over. What fails by itself stays, to be seen, and what would make all that is above
+    /// expensive, as long as there is room.
+    pub(super) fn may_go(&self, all: bool) -> bool {
+        !self.is_running() && (all || (self.last_error.is_none() && self.origin < Origin::Replaced))
+    }
+
+    /// A run to come has to make good what came from elsewhere.
+    pub(super) fn distrust_all(&mut self) {
+        match &mut self.newer {
+            Some(newer) => newer.origin = Origin::Replaced,
+            None => self.origin = Origin::Replaced,
+        }
+    }
+
     /// What is to be done in all, the run under way included: what the store has to keep.
     pub(super) fn all_of_it(&self) -> (Scope, Origin) {
-        let newer = self.newer.filter(|_| self.is_running());
+        let newer = self.newer.as_ref().filter(|_| self.is_running());
         newer.map_or((self.scope, self.origin), |newer| (self.scope.max(newer.scope), self.origin.max(newer.origin)))
     }
 
@@ -85,7 +142,7 @@ impl Slot {
             origin,
             state,
             generation: self.generation,
-            queued_at: self.queued_at,
+            queued_at: self.oldest(),
             changed_at: self.changed_at,
             attempts: self.attempts,
             due_at,

@@ -31,14 +31,18 @@ pub struct Conf {
     pub attrib: bool,
     pub modify: bool,
     pub fail_log: PathBuf,
-    /// When the whole tree is compared; `None` for never.
-    pub schedule: Option<String>,
-    /// What a comparison may delete; `None` for the default.
-    pub max_delete: Option<String>,
-    /// After how many failures a job is given up; `None` for the default.
-    pub max_attempts: Option<u32>,
     /// Upper bound on how long a failing job waits, in minutes.
     pub fail_log_minutes: u32,
+    pub xfs: bool,
+    /// When the whole tree is compared: minutes, or a cron expression; `None` for never.
+    pub schedule: Option<String>,
+    /// Elements of syncq's own, inside `<syncq>`.
+    pub syncq: String,
+    pub debug: bool,
+    /// The plugin in use, if any.
+    pub plugin: Option<String>,
+    /// The plugins' sections, as they stand in the file.
+    pub plugin_sections: String,
 }
 
 impl Conf {
@@ -61,10 +65,13 @@ impl Conf {
             attrib: false,
             modify: false,
             fail_log: dir.join("rsync_fail_log.sh"),
-            schedule: None,
-            max_delete: None,
-            max_attempts: None,
             fail_log_minutes: 60,
+            xfs: false,
+            schedule: None,
+            syncq: String::new(),
+            debug: false,
+            plugin: None,
+            plugin_sections: String::new(),
         }
     }
 
@@ -86,8 +93,8 @@ impl Conf {
         let mut xml = String::new();
         let mut line = |text: String| writeln!(xml, "{text}").expect("writing to a string");
         line("<?xml version=\"1.0\" encoding=\"ISO-8859-1\"?>\n<head version=\"2.5\">".to_owned());
-        line("  <host hostip=\"localhost\" port=\"8008\"></host>\n  <debug start=\"false\"/>".to_owned());
-        line("  <fileSystem xfs=\"false\"/>".to_owned());
+        line(format!("  <host hostip=\"localhost\" port=\"8008\"></host>\n  <debug start=\"{}\"/>", self.debug));
+        line(format!("  <fileSystem xfs=\"{}\"/>", self.xfs));
         line(format!("  <filter start=\"{}\">", !self.excludes.is_empty()));
         for expression in &self.excludes {
             line(format!("    <exclude expression=\"{}\"></exclude>", escaped(expression)));
@@ -125,18 +132,16 @@ impl Conf {
         line("      <ssh start=\"false\"/>\n    </rsync>".to_owned());
         let fail_log = escaped(&self.fail_log.display().to_string());
         line(format!("    <failLog path=\"{fail_log}\" timeToExecute=\"{}\"/>", self.fail_log_minutes));
-        let (start, schedule) = (self.schedule.is_some(), self.schedule.as_deref().unwrap_or("600"));
-        line(format!("    <crontab start=\"{start}\" schedule=\"{schedule}\">"));
+        let schedule = self.schedule.as_deref();
+        line(format!("    <crontab start=\"{}\" schedule=\"{}\">", schedule.is_some(), schedule.unwrap_or("600")));
         line("      <crontabfilter start=\"false\">".to_owned());
         line("        <exclude expression=\"*.php\"></exclude>\n      </crontabfilter>\n    </crontab>".to_owned());
-        line("    <plugin start=\"false\" name=\"command\"/>\n  </sersync>".to_owned());
-        let guard = self.max_delete.iter().map(|limit| format!("<guard maxDelete=\"{limit}\"/>"));
-        let backoff = self.max_attempts.iter().map(|count| format!("<backoff maxAttempts=\"{count}\"/>"));
-        let own: String = guard.chain(backoff).collect();
-        if !own.is_empty() {
-            line(format!("  <syncq>{own}</syncq>"));
+        let (start, name) = (self.plugin.is_some(), self.plugin.as_deref().unwrap_or("command"));
+        line(format!("    <plugin start=\"{start}\" name=\"{name}\"/>\n  </sersync>"));
+        if !self.syncq.is_empty() {
+            line(format!("  <syncq>{}</syncq>", self.syncq));
         }
-        line("</head>".to_owned());
+        line(format!("{}\n</head>", self.plugin_sections));
         xml
     }
 }
