@@ -33,6 +33,7 @@ mod metadata;
 mod names;
 mod ordinary_user;
 mod rsync_runs;
+mod service;
 mod swaps;
 mod trouble;
 mod trouble_paths;
