@@ -10,7 +10,7 @@
 //!
 //! [`model`] holds the nouns, pure values that all others share. [`watch`] turns what the kernel reports into changes
 //! that pass the [`filter`]. The [`queue`] makes them durable jobs through a [`store`] and hands them out; [`mirror`]
-//! turns jobs into rsync runs and runs into outcomes. [`config`] reads sersync's XML, [`schedule`] asks for whole-tree
+//! turns jobs into rsync runs and runs into outcomes. Both look at [`ctime`]s. [`config`] reads sersync's XML, [`schedule`] asks for whole-tree
 //! runs, [`control`] answers operators, [`daemon`] wires and starts it all, and [`cli`] is what people type.
 //!
 //! `ARCHITECTURE.md` tells how the parts stand to each other and which arrows may not be reversed.
@@ -19,6 +19,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod ctime;
 pub mod daemon;
 pub mod filter;
 pub mod mirror;

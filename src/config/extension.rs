@@ -10,6 +10,7 @@ use super::value::{self, Value};
 use super::xml::Element;
 
 const CONNECTIONS_MAX: u32 = 1000;
+const PENDING_MAX: std::ops::RangeInclusive<u32> = 100..=10_000_000;
 /// More would overflow nothing, but means "never" and should say so.
 const WAIT_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
@@ -35,6 +36,12 @@ pub(super) fn read(head: &Element, mut settings: Settings, notes: &mut Notes<'_>
         }
         if let Some(value) = value::attribute(transfer, "quietPeriod", notes) {
             settings.quiet_period = duration("quietPeriod", value, notes)?;
+        }
+        if let Some(value) = value::attribute(transfer, "maxPending", notes) {
+            settings.pending_max = value
+                .number()
+                .filter(|jobs| PENDING_MAX.contains(jobs))
+                .ok_or_else(|| wrong("maxPending", value, "number from 100 to 10000000", notes))?;
         }
     }
     if let Some(value) = syncq.child("guard").and_then(|guard| value::attribute(guard, "maxDelete", notes)) {

@@ -92,7 +92,7 @@ const HEAD: Spec = one(
             &[],
             &[
                 one("backoff", &["base", "factor", "cap", "maxAttempts"], &[]),
-                one("transfer", &["connections", "largeFile", "hotInterval", "quietPeriod"], &[]),
+                one("transfer", &["connections", "largeFile", "hotInterval", "quietPeriod", "maxPending"], &[]),
                 one("guard", &["maxDelete"], &[]),
                 one("legacyHidden", START, &[]),
             ],

@@ -92,18 +92,35 @@ impl ControlServer {
         Ok(Self { socket, running: Mutex::new(Some(Running { stop, thread })) })
     }
 
+    /// Whether the socket still has its name; somebody may have removed the state directory.
+    pub fn is_reachable(&self) -> bool {
+        self.socket.exists()
+    }
+
     /// Ends the server: no new connections, a moment for answers under way, then the socket is gone. Further calls
     /// do nothing.
     pub fn stop(&self) {
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Running { stop, thread }) = running else { return };
-        drop(stop);
-        if thread.join().is_err() {
-            log::error!("the control thread panicked");
+        if !self.end() {
+            return;
         }
         if let Err(error) = std::fs::remove_file(&self.socket) {
             log::debug!(path:% = self.socket.display(), error:%; "the control socket was gone already");
         }
+    }
+
+    /// Ends the server and leaves the socket's name to whoever has it by now.
+    pub fn abandon(self) {
+        self.end();
+    }
+
+    fn end(&self) -> bool {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Running { stop, thread }) = running else { return false };
+        drop(stop);
+        if thread.join().is_err() {
+            log::error!("the control thread panicked");
+        }
+        true
     }
 }
 

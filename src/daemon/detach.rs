@@ -132,9 +132,13 @@ pub struct PidFile {
 
 impl PidFile {
     pub fn create(state_dir: &Path) -> io::Result<Self> {
-        let path = state_dir.join("syncq.pid");
-        std::fs::write(&path, format!("{}\n", std::process::id()))?;
-        Ok(Self { path })
+        let file = Self { path: state_dir.join("syncq.pid") };
+        file.write()?;
+        Ok(file)
+    }
+
+    pub fn write(&self) -> io::Result<()> {
+        std::fs::write(&self.path, format!("{}\n", std::process::id()))
     }
 }
 

@@ -5,7 +5,7 @@
 //! work comes; then the executor, which gives running rsyncs a moment; then the queue, which writes down what is left;
 //! the control socket last. Nothing is marked failed by a stop.
 //!
-//! The main thread touches no file system and waits for none: it looks after schedules, and it is what tells a service
+//! The main thread touches no file system but that of the state directory: it looks after schedules, and it is what tells a service
 //! manager that the daemon is alive. Each root has a thread of its own, so that a file system that hangs holds up only
 //! the root on it.
 //!
@@ -126,7 +126,8 @@ struct Daemon {
     view: Arc<View>,
     control: ControlServer,
     scheduler: Scheduler,
-    _pid_file: PidFile,
+    state_dir: PathBuf,
+    pid_file: PidFile,
 }
 
 impl Daemon {
@@ -156,6 +157,7 @@ impl Daemon {
             reconcile: options.reconcile || options.accept_deletions,
             // Here it is about an empty one only.
             accept_root: options.accept_root || options.accept_deletions,
+            keeps_watermark: true,
             store_is_whole: !opened.may_lack_jobs() && damaged == 0,
         };
         let mut scheduler = Scheduler::default();
@@ -204,6 +206,8 @@ impl Daemon {
             }
             let settle = (settings.quiet_period, settings.hot_interval);
             let queue = Arc::clone(&queue);
+            let sharing = options.roots.iter().filter(|other| other.root.path == root.path).count();
+            let start = StartOptions { keeps_watermark: sharing == 1, ..start };
             roots.push(Arc::new(RootRuntime::new(root.clone(), ids, filter, identity, start, settle, queue)));
         }
         for (path, mark) in accepted {
@@ -211,6 +215,8 @@ impl Daemon {
             queue.set_root_mark(path, mark);
         }
         log_forgotten_targets(&queue, &named);
+        let pending_max = options.roots.iter().map(|root| root.settings.pending_max).min().unwrap_or(u32::MAX);
+        queue.set_pending_max(pending_max as usize);
 
         let connections_max = options.roots.iter().map(|root| root.settings.connections_max).max().unwrap_or(1);
         let dispatch = DispatchSettings { threads: options.threads, connections_max: connections_max as usize };
@@ -229,7 +235,8 @@ impl Daemon {
         });
         view.phase.set(DaemonState::Starting);
         let control = ControlServer::start(&options.state_dir, Arc::<View>::clone(&view))?;
-        Ok(Self { clock, queue, executor, roots, view, control, scheduler, _pid_file: pid_file })
+        let state_dir = options.state_dir.clone();
+        Ok(Self { clock, queue, executor, roots, view, control, scheduler, state_dir, pid_file })
     }
 
     /// Sets the watches, then looks after roots and schedules until told to stop.
@@ -263,6 +270,7 @@ impl Daemon {
                 recv(ends.deaths) -> crashed => return crashed.map_or(Ok(()), |crashed| Err(crashed.into())),
                 default(tick) => {}
             }
+            self.stay_reachable();
             for index in self.scheduler.due(self.clock.now()) {
                 if let Some(root) = self.roots.get(index) {
                     info!("{}: scheduled comparison of the whole tree", root.path().display());
@@ -298,6 +306,24 @@ impl Daemon {
             std::thread::Builder::new().name("root".into()).spawn(tend).context("cannot start a thread")?;
         }
         Ok(Tenders { watching, stop: Some(stop), ended })
+    }
+
+    /// Comes back to a state directory that was removed, once the store has made it anew.
+    fn stay_reachable(&mut self) {
+        if self.control.is_reachable() || !self.state_dir.is_dir() {
+            return;
+        }
+        match ControlServer::start(&self.state_dir, Arc::<View>::clone(&self.view)) {
+            Ok(control) => {
+                warn!("the control socket was removed and is made anew");
+                // The old one takes the name with it when it ends.
+                std::mem::replace(&mut self.control, control).abandon();
+            }
+            Err(failure) => warn!("the control socket was removed: {failure}"),
+        }
+        if let Err(failure) = self.pid_file.write() {
+            warn!("cannot write the pid file: {failure}");
+        }
     }
 
     fn stop(&self) {

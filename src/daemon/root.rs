@@ -22,11 +22,12 @@ use log::{error, info, warn};
 use rustix::io::Errno;
 
 use crate::clock::{moment, monotonic};
+use crate::ctime;
 use crate::filter::Filter;
 use crate::mirror::RootIdentity;
 use crate::model::{Change, DirectoryChange, Moment, Origin, RelPath, Root, Scope, Target, TargetId, changed_since};
 use crate::queue::Queue;
-use crate::watch::{CTIME_MARGIN, CatchUp, Notice, Sink, WatchError, WatchSettings, WatchStats, Watcher};
+use crate::watch::{CatchUp, Notice, Sink, WatchError, WatchSettings, WatchStats, Watcher};
 
 use super::sysctl;
 
@@ -72,6 +73,8 @@ pub struct StartOptions {
     pub accept_root: bool,
     /// The store holds all that was ever written to it.
     pub store_is_whole: bool,
+    /// No other configuration watches the same directory: the store keeps one watermark for each.
+    pub keeps_watermark: bool,
 }
 
 #[derive(Debug, Default)]
@@ -138,24 +141,25 @@ impl RootRuntime {
     /// found. Live changes flow from the first watch on.
     fn watch(self: &Arc<Self>) -> Result<(), WatchError> {
         let catch_up = self.catch_up();
-        if catch_up.is_none() {
+        let (catch_up, caught_up) = catch_up.map_or((None, false), |(catch_up, certain)| (Some(catch_up), certain));
+        let complete = self.complete();
+        if !caught_up {
             self.queue.forget_watermark(self.path());
         }
-        let caught_up = catch_up.is_some();
         let settings = WatchSettings {
             root: self.config.path.clone(),
             events: self.config.events,
             filter: Arc::clone(&self.filter),
             quiet_period: self.quiet_period,
             hot_interval: self.hot_interval,
-            ctime_margin: CTIME_MARGIN,
+            ctime_margin: ctime::MARGIN,
             catch_up,
         };
         let sink = Arc::new(RootSink { root: Arc::clone(self) });
         match Watcher::start(settings, sink) {
             Ok(watcher) => {
                 info!("watch path is: {} ({} directories)", self.path().display(), watcher.stats().watches);
-                self.compare(caught_up);
+                self.compare(caught_up.then_some(&complete));
                 let remembered = self.remember();
                 let mut state = self.lock();
                 state.watching = Watching::On(watcher);
@@ -171,37 +175,42 @@ impl RootRuntime {
         }
     }
 
-    /// From when on and beside which directories to look for what changed while nobody watched, if that is known.
-    fn catch_up(&self) -> Option<CatchUp> {
+    /// From when on and beside which directories to look for what changed while nobody watched, if that is known; and whether
+    /// that finds everything.
+    fn catch_up(&self) -> Option<(CatchUp, bool)> {
         let path = self.path();
         // A tree that was out of reach may have been changed elsewhere, by another clock.
-        if self.lock().was_watched || !self.options.store_is_whole {
+        if self.lock().was_watched || !(self.options.store_is_whole && self.options.keeps_watermark) {
             return None;
         }
         let record = self.queue.root_record(path)?;
-        let since = changed_since(record.watermark?, moment(), CTIME_MARGIN)?;
+        let watermark = record.watermark?;
         if record.mark != Some(self.identity.mark()) {
             return None;
         }
+        // Where the clock cannot be trusted, what it dates is most likely right all the same.
+        let certain = changed_since(watermark, moment(), ctime::MARGIN);
+        let since = certain.unwrap_or_else(|| watermark.wall.before(ctime::MARGIN));
         let records = self.queue.take_directories(path).into_iter();
         let known = records.map(|known| (known.id, (known.parent, known.name.into_boxed_slice()))).collect();
-        Some(CatchUp { since, known })
+        Some((CatchUp { since, known }, certain.is_some()))
     }
 
-    /// Has those targets compared in full of which too little is known: all, unless the tree was `caught_up` with, and else
-    /// those that have never been or were under other settings.
-    fn compare(&self, caught_up: bool) {
-        let whole = |origin| Change { origin, ..Change::scan(RelPath::root(), Scope::Subtree) };
-        let mut unknown = 0;
-        for &(target, fingerprint) in &self.fingerprints {
-            let complete = self.queue.target_record(target).and_then(|record| record.complete_under);
-            if !caught_up || complete != Some(fingerprint) {
-                // What crontabfilter names is left out of the comparison only where it was never mirrored.
-                let origin = if complete.is_some() { Origin::Scan } else { Origin::Reconcile };
-                self.queue.enqueue(&[target], &[whole(origin)]);
-                unknown += 1;
-            }
-        }
+    /// The targets that were complete when the tree was last known, under the settings of today.
+    fn complete(&self) -> Vec<TargetId> {
+        let is_complete = |&&(target, fingerprint): &&(TargetId, u64)| {
+            self.queue.target_record(target).and_then(|record| record.complete_under) == Some(fingerprint)
+        };
+        self.fingerprints.iter().filter(is_complete).map(|(target, _)| *target).collect()
+    }
+
+    /// Has those targets compared in full of which too little is known: all but the `complete`, if the tree was caught up
+    /// with.
+    fn compare(&self, complete: Option<&Vec<TargetId>>) {
+        let is_known = |target: &TargetId| complete.is_some_and(|complete| complete.contains(target));
+        let unknown: Vec<TargetId> = self.targets.iter().copied().filter(|target| !is_known(target)).collect();
+        self.queue.enqueue(&unknown, &[whole_tree()]);
+        let (unknown, caught_up) = (unknown.len(), complete.is_some());
         match (unknown, caught_up) {
             (0, _) => info!("{}: only what has changed since the last run is sent", self.path().display()),
             (_, true) => info!("{}: {unknown} targets are compared in full", self.path().display()),
@@ -214,8 +223,7 @@ impl RootRuntime {
 
     /// Has the whole tree compared with every target.
     pub fn reconcile(&self) {
-        let change = Change { origin: Origin::Reconcile, ..Change::scan(RelPath::root(), Scope::Subtree) };
-        self.queue.enqueue(&self.targets, &[change]);
+        self.queue.enqueue(&self.targets, &[whole_tree()]);
     }
 
     /// Does what is due: looks whether the source is what it was, and moves the watermark.
@@ -280,6 +288,9 @@ impl RootRuntime {
     /// Goes on with the next move of the watermark; see the module's documentation. Nothing has to move while nothing
     /// happens.
     fn advance(&self) {
+        if !self.options.keeps_watermark || self.queue.store_health().error.is_some() {
+            return;
+        }
         let mut state = self.lock();
         let State { watching: Watching::On(watcher), suspended: None, checkpoint, .. } = &mut *state else { return };
         if checkpoint.asked.is_none() && checkpoint.reached.is_none() {
@@ -364,6 +375,7 @@ impl RootRuntime {
         let answers: Option<Vec<_>> = last.map(|reply| reply.recv_deadline(deadline).ok()).collect();
         watcher.stop();
         if let Some(answers) = answers
+            && self.options.keeps_watermark
             && self.lock().suspended.is_none()
         {
             let mut state = self.lock();
@@ -373,6 +385,10 @@ impl RootRuntime {
             self.settle(LAST_PATIENCE);
         }
     }
+}
+
+fn whole_tree() -> Change {
+    Change { origin: Origin::Reconcile, ..Change::scan(RelPath::root(), Scope::Subtree) }
 }
 
 /// What a target's content depends on beside the source: changed, the target has to be compared in full.

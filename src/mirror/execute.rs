@@ -15,6 +15,7 @@ use super::expand;
 use super::look::{Presence, Source};
 use super::outcome::{Outcome, Paths, classify};
 use super::plan::{Deletion, Plan, Run, RunKind, deletion_refused, plan};
+use super::recent;
 use super::run::{End, Ended, RSYNC, run};
 use super::says::difference;
 use super::stop::StopSignal;
@@ -81,6 +82,7 @@ pub fn execute(ctx: &TargetContext, lane: Lane, jobs: &[ClaimedJob], now: Timest
         stop,
         rules: ctx.filter.rsync_rules(),
         verdicts: vec![None; jobs.len()],
+        runs_max: RUNS_MAX,
         report: BatchReport::default(),
     };
     batch.work();
@@ -133,6 +135,7 @@ pub(super) struct Batch<'a> {
     stop: &'a StopSignal,
     rules: Vec<OsString>,
     verdicts: Vec<Option<Verdict>>,
+    runs_max: u32,
     report: BatchReport,
 }
 
@@ -163,12 +166,22 @@ impl Batch<'_> {
         }
     }
 
-    fn drive(&mut self, run: Run) -> Flow {
+    pub(super) fn drive(&mut self, run: Run) -> Flow {
+        if recent::concerns(self, &run) {
+            return recent::drive(self, run);
+        }
         if run.lists() && self.ctx.filter.has_expressions() {
             return expand::drive(self, &run);
         }
         let max_delete = self.first_limit(&run);
         self.attempt(Run { max_delete, ..run })
+    }
+
+    /// A run like any other, but one that does not count towards the batch's limit: it is one of as many as the tree asks
+    /// for.
+    pub(super) fn attempt_more(&mut self, run: Run) -> Flow {
+        self.runs_max = self.runs_max.saturating_add(1);
+        self.attempt(run)
     }
 
     /// Runs rsync for `run` and settles its jobs, halving where one path sinks all.
@@ -249,6 +262,15 @@ impl Batch<'_> {
     pub(super) fn settle_rest(&mut self, run: &Run, paths: &Paths) {
         let deletes = run.lists();
         for (at, entry) in run.entries.iter().enumerate() {
+            // One that was found below a sweep becomes a job of its own.
+            if entry.jobs.is_empty() {
+                if let Some(error) = paths.failed.get(&at) {
+                    self.report.found.push((entry.path.clone(), error.clone()));
+                } else if paths.vanished.contains(&at) {
+                    let error = JobError::new(Some(24), "the source changed while it was read");
+                    self.report.found.push((entry.path.clone(), error));
+                }
+            }
             for &job in &entry.jobs {
                 let scope = self.jobs.get(job).map_or(Scope::Entry, |job| job.scope);
                 let verdict = if let Some(error) = paths.failed.get(&at) {
@@ -298,8 +320,12 @@ impl Batch<'_> {
         }
         self.note(command, found.message.clone());
         if let [only] = run.entries.as_slice() {
+            let error = JobError::new(found.code, found.message);
             for &job in &only.jobs {
-                self.settle(job, Verdict::Failed(JobError::new(found.code, found.message.clone())));
+                self.settle(job, Verdict::Failed(error.clone()));
+            }
+            if only.jobs.is_empty() {
+                self.report.found.push((only.path.clone(), error));
             }
             return Flow::Continue;
         }
@@ -317,7 +343,7 @@ impl Batch<'_> {
             (None, _) => None,
         };
         let Some(guilty) =
-            guilty.filter(|entry| matches!(entry.presence, Presence::File { size } if size > SMALL_BYTES_MAX))
+            guilty.filter(|entry| matches!(entry.presence, Presence::File { size } if size > SMALL_BYTES_MAX && !entry.jobs.is_empty()))
         else {
             return self.halt(trouble, command);
         };
@@ -339,7 +365,7 @@ impl Batch<'_> {
 
     /// Starts one rsync, if the root still is what it was. `None`: nothing was started and the batch is over.
     pub(super) fn start(&mut self, planned: &Run, pass: Pass) -> Option<(Ended, String)> {
-        if !self.may_run() || self.report.runs >= RUNS_MAX {
+        if !self.may_run() || self.report.runs >= self.runs_max {
             return None;
         }
         let mode = Mode {

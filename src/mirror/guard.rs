@@ -6,6 +6,12 @@
 //! what would go and what there is, and the limit decides. A run over the limit fails its job, which is tried again
 //! with the usual backoff: the source may be complete again by then. All other jobs go on.
 //!
+//! What `--max-delete` counts, and how it tells (rsync 3.5.0): everything that one process deletes, be it in excess,
+//! missing from the source by name, or in a directory that has to make way, but neither the entry that makes way
+//! itself nor a directory that is not empty because of the limit. A negative number means 0. A dry run counts exactly.
+//! The exit code is 25 on this machine, 0 towards a daemon, and 23 or 24 if something else failed as well; only the
+//! warning on standard error is always there.
+//!
 //! An empty source directory deletes nothing at all in such a run, however little the target holds.
 //!
 //! Deliberately not guarded: what goes by name (a deletion that was seen as it happened), and what has to make room for

@@ -2,8 +2,8 @@
 //!
 //! The way of a batch: `look` sees what stands at its paths, `plan` makes runs of it, `command` writes their
 //! argument lists, `run` starts rsync, `outcome` reads what became of it, and [`execute`] carries the batch
-//! through, falling back, verifying and halving where rsync's answer is not enough. `guard` asks before much is deleted, `sweep`
-//! removes what killed receivers have left.
+//! through, falling back, verifying and halving where rsync's answer is not enough. `guard` asks before much is
+//! deleted, `sweep` removes what killed receivers have left.
 //!
 //! Invariant: only this module starts rsync, and it knows nothing of the queue or the store: jobs come in as values,
 //! verdicts go out as values.
@@ -20,6 +20,7 @@ mod look;
 mod outcome;
 mod plan;
 mod program;
+mod recent;
 mod run;
 mod says;
 mod stop;

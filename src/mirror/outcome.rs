@@ -144,7 +144,8 @@ fn whole(code: i32, stderr: &[u8], run: &Run, prefixes: &Prefixes) -> Outcome {
             Outcome::Split(trouble)
         }
         Some((Remedy::Trouble(_), Some(trouble))) => Outcome::Target(trouble),
-        _ if matches!(code, 11 | 12 | 22) => Outcome::Split(unknown(End::Exit(code), stderr)),
+        // 2 also when a file that was being compared went from the target meanwhile, by another run's doing.
+        _ if matches!(code, 2 | 11 | 12 | 22) => Outcome::Split(unknown(End::Exit(code), stderr)),
         _ => Outcome::Target(unknown(End::Exit(code), stderr)),
     }
 }

@@ -280,7 +280,7 @@ pub fn deletion_refused() -> JobError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Generation;
+    use crate::model::{Generation, Timestamp};
 
     const FILE: Presence = Presence::File { size: 10 };
 
@@ -307,6 +307,7 @@ mod tests {
                 scope,
                 origin,
                 generation: Generation::FIRST,
+                since: Timestamp::ZERO,
             })
             .collect();
         let indices: Vec<usize> = (0..jobs.len()).collect();

@@ -129,6 +129,12 @@ const KNOWN: &[Known] = &[
     ),
     lacking("configured to refuse --delete", Fallback::DeleteNothing),
     known(
+        "configured to refuse --max-delete",
+        Misconfigured,
+        "the rsync server refuses --max-delete, with which deletions are guarded",
+        "take it out of `refuse options` in rsyncd.conf, or set <guard maxDelete=\"off\"/>",
+    ),
+    known(
         "configured to refuse",
         Misconfigured,
         "the rsync server refuses an option",

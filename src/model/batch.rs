@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Generation, JobError, Origin, RelPath, Scope};
+use super::{Generation, JobError, Origin, RelPath, Scope, Timestamp};
 
 /// The queues-within-a-queue of one target: what is large never makes what is small wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,6 +19,8 @@ pub struct ClaimedJob {
     pub scope: Scope,
     pub origin: Origin,
     pub generation: Generation,
+    /// When the oldest change that it stands for was seen.
+    pub since: Timestamp,
 }
 
 /// What became of one claimed job.

@@ -47,8 +47,7 @@ pub fn changed_since(earlier: Moment, now: Moment, margin: Duration) -> Option<T
     /// Leap seconds, and rounding.
     const TOLERATED_MS: u64 = 1_100;
     let back = now.set_back_since(earlier).filter(|back| *back <= TOLERATED_MS)?;
-    let margin = margin + Duration::from_millis(back);
-    Some(Timestamp(earlier.wall.0.saturating_sub(u64::try_from(margin.as_millis()).unwrap_or(u64::MAX))))
+    Some(earlier.wall.before(margin + Duration::from_millis(back)))
 }
 
 /// What became of a directory below a root.

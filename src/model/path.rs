@@ -99,6 +99,15 @@ impl RelPath {
         std::iter::successors(self.parent(), Self::parent)
     }
 
+    /// The bytes of the path's ancestors, in the same order: to look them up without copying them.
+    pub fn ancestor_bytes(&self) -> impl Iterator<Item = &[u8]> {
+        let above = |path: &[u8]| path.iter().rposition(|&b| b == b'/').unwrap_or(0);
+        let parent = (!self.is_root()).then(|| self.0.get(..above(&self.0)).unwrap_or_default());
+        std::iter::successors(parent, move |path| {
+            (!path.is_empty()).then(|| path.get(..above(path)).unwrap_or_default())
+        })
+    }
+
     /// Whether `other` lies strictly below this path.
     pub fn is_ancestor_of(&self, other: &Self) -> bool {
         if self.is_root() {
@@ -202,6 +211,8 @@ mod tests {
         assert_eq!(path(b"a/b").name(), b"b");
         let ancestors: Vec<_> = path(b"a/b/c").ancestors().collect();
         assert_eq!(ancestors, [path(b"a/b"), path(b"a"), RelPath::root()]);
+        assert!(path(b"a/b/c").ancestor_bytes().eq(ancestors.iter().map(RelPath::as_bytes)));
+        assert_eq!(RelPath::root().ancestor_bytes().count(), 0);
     }
 
     #[test]

@@ -22,6 +22,9 @@ pub struct Settings {
     pub quiet_period: Duration,
     /// What a comparison of whole directories may delete by itself.
     pub max_delete: MaxDelete,
+    /// Jobs held one by one, over all targets; above that those of the target with the most become fewer that stand for
+    /// whole directories. 100,000 are about 45 MB of memory and 110 MB of store.
+    pub pending_max: u32,
 }
 
 /// How much a run that makes directories equal may delete without being asked to.
@@ -84,6 +87,7 @@ impl Default for Settings {
             hot_interval: Duration::from_secs(1),
             quiet_period: Duration::from_secs(5),
             max_delete: MaxDelete::default(),
+            pending_max: 100_000,
         }
     }
 }

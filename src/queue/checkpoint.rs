@@ -168,6 +168,17 @@ impl Ledger {
         self.steps.push_back(Step::Forget(id));
     }
 
+    /// The store has lost everything: roots and targets are written again, and nothing is known of the trees.
+    pub fn lost(&mut self) {
+        let paths: Vec<Vec<u8>> = self.roots.iter().map(|root| root.path.clone()).collect();
+        for path in paths {
+            self.forget_watermark(&path);
+        }
+        // There is nothing to be forgotten.
+        self.steps.clear();
+        self.dirty_targets.extend(self.targets.iter().map(|target| target.id));
+    }
+
     /// How much waits to be written.
     pub fn dirty_len(&self) -> usize {
         self.dirty_roots.len() + self.dirty_targets.len() + self.steps.len()

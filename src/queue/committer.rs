@@ -15,11 +15,13 @@ use log::{error, info};
 
 use super::{Shared, State};
 use crate::clock::monotonic;
-use crate::store::{COMMIT_OPS_MAX, Store};
+use crate::store::{COMMIT_OPS_MAX, Op, Store, StoreError};
 
 /// The shortest and the longest pause after a commit.
 const GATHER_MIN: Duration = Duration::from_millis(5);
 const GATHER_MAX: Duration = Duration::from_millis(100);
+/// How often the store is given time to look after itself.
+const TEND_EVERY: Duration = Duration::from_secs(1);
 /// The pause after a failed commit.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -45,33 +47,22 @@ impl Committer {
 }
 
 fn run(shared: &Shared, mut store: Box<dyn Store>) {
+    let mut tended = monotonic();
     loop {
-        let forgetting = {
-            let state = shared
-                .dirty
-                .wait_while(shared.lock(), |state| state.dirty_len() == 0 && !shared.closing.load(Ordering::SeqCst))
-                .unwrap_or_else(PoisonError::into_inner);
-            if shared.closing.load(Ordering::SeqCst) {
-                return;
-            }
-            state.ledger.forgetting()
-        };
+        let patience = TEND_EVERY.saturating_sub(tended.elapsed());
+        let idle = |state: &mut State| state.dirty_len() == 0 && !shared.closing.load(Ordering::SeqCst);
+        let (state, _) =
+            shared.dirty.wait_timeout_while(shared.lock(), patience, idle).unwrap_or_else(PoisonError::into_inner);
+        if shared.closing.load(Ordering::SeqCst) {
+            return;
+        }
+        drop(state);
+        let tend = tended.elapsed() >= TEND_EVERY;
         let begun = monotonic();
-        // Which directories have to be deleted is known to the store alone.
-        let found = forgetting.map(|root| store.directories(root, COMMIT_OPS_MAX).map(|found| (root, found)));
-        let (ops, result) = match found.transpose() {
-            Ok(found) => {
-                let mut state = shared.lock();
-                if let Some((root, directories)) = found {
-                    state.ledger.forget(root, directories);
-                }
-                let ops = state.take_dirty(COMMIT_OPS_MAX);
-                drop(state);
-                let result = store.commit(&ops);
-                (ops, result)
-            }
-            Err(failure) => (Vec::new(), Err(failure)),
-        };
+        let (ops, result) = commit_next(shared, &mut *store, tend);
+        if tend {
+            tended = monotonic();
+        }
         let gather = (begun.elapsed() * 2).clamp(GATHER_MIN, GATHER_MAX);
         let stats = store.stats();
         let mut state = shared.lock();
@@ -92,8 +83,12 @@ fn run(shared: &Shared, mut store: Box<dyn Store>) {
                 );
             }
             Err(failure) => {
+                let lost = matches!(failure, StoreError::Lost { .. });
                 let failure = failure.with_causes();
-                if state.store_error.is_none() {
+                if lost {
+                    state.store_lost();
+                    error!("{failure}; mirroring goes on, and the new store gets all pending jobs");
+                } else if state.store_error.is_none() {
                     error!("{failure}; mirroring goes on, new jobs are held in memory until the store can be written");
                 }
                 state.store_error = Some(failure);
@@ -108,4 +103,26 @@ fn run(shared: &Shared, mut store: Box<dyn Store>) {
             }
         }
     }
+}
+
+/// Commits what is dirty, as much as fits, and returns what that was.
+fn commit_next(shared: &Shared, store: &mut dyn Store, tend: bool) -> (Vec<Op>, Result<(), StoreError>) {
+    let mut prepare = || {
+        if tend {
+            store.tend()?;
+        }
+        let forgetting = shared.lock().ledger.forgetting();
+        if let Some(root) = forgetting {
+            // Which directories these are is known to the store alone.
+            let directories = store.directories(root, COMMIT_OPS_MAX)?;
+            shared.lock().ledger.forget(root, directories);
+        }
+        Ok(())
+    };
+    if let Err(failure) = prepare() {
+        return (Vec::new(), Err(failure));
+    }
+    let ops = shared.lock().take_dirty(COMMIT_OPS_MAX);
+    let result = store.commit(&ops);
+    (ops, result)
 }

@@ -23,6 +23,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use log::info;
 
 pub use target_queue::{BatchId, Counts, Policy};
 
@@ -114,6 +115,9 @@ struct State {
     notes_durable: u64,
     /// The target at which the last batch was full. The next one begins behind it.
     cut_at: Option<TargetId>,
+    pending_max: usize,
+    /// Above so many jobs some collapse: `pending_max`, except after a collapse that could not get below it.
+    collapse_above: usize,
     /// How many callers wait for the disk.
     flushing: usize,
     random: fastrand::Rng,
@@ -189,6 +193,14 @@ impl State {
         ops
     }
 
+    /// The store has lost everything and gets all of it again.
+    fn store_lost(&mut self) {
+        self.ledger.lost();
+        self.targets.values_mut().for_each(TargetQueue::all_dirty);
+        // Below every number that was ever given out.
+        self.stored_job_id = 0;
+    }
+
     /// Notes what came of a commit. After a failure everything in it is dirty again.
     fn settle_commit(&mut self, ops: Vec<Op>, durable: bool) {
         for queue in self.targets.values_mut() {
@@ -209,6 +221,36 @@ impl State {
                 _ => {}
             }
         }
+    }
+
+    /// Keeps the number of jobs within bounds, at the cost of the target that has most of them.
+    fn bound_backlog(&mut self, now: Timestamp) {
+        let total = |targets: &BTreeMap<TargetId, TargetQueue>| targets.values().map(TargetQueue::len).sum::<usize>();
+        if total(&self.targets) <= self.collapse_above {
+            return;
+        }
+        // What runs cannot be collapsed.
+        let mut stuck: Vec<TargetId> = Vec::new();
+        while total(&self.targets) > self.pending_max
+            && let Some((id, queue)) =
+                self.targets.iter_mut().filter(|(id, _)| !stuck.contains(id)).max_by_key(|(_, queue)| queue.len())
+        {
+            let before = queue.len();
+            queue.collapse(now, || {
+                let id = JobId(self.next_job_id);
+                self.next_job_id += 1;
+                id
+            });
+            let after = queue.len();
+            if after >= before {
+                stuck.push(*id);
+                continue;
+            }
+            let name = self.ledger.target(*id).map_or("a target", |target| target.destination.as_str());
+            info!("{name}: {before} pending jobs became {after} that stand for directories (maxPending)");
+        }
+        let left = total(&self.targets);
+        self.collapse_above = if left <= self.pending_max { self.pending_max } else { left + left / 2 };
     }
 
     /// Stands for all that was noted up to now.
@@ -249,6 +291,8 @@ impl Queue {
             batches: HashMap::new(),
             store_error: None,
             store_stats: store.stats(),
+            collapse_above: usize::MAX,
+            pending_max: usize::MAX,
             notes: 0,
             notes_taken: 0,
             notes_durable: 0,
@@ -308,7 +352,8 @@ impl Queue {
 
     /// Notes that every change below `root` before `watermark` is mirrored or has a job, what became of directories
     /// since the last checkpoint, and which targets are complete, under which settings. The caller has made sure by
-    /// [`flush`](Self::flush) that the jobs are on disk; the watermark gets there after the directories, not before.
+    /// [`flush`](Self::flush) that the jobs are on disk; the watermark gets there after the directories, not before. A
+    /// root that has no watermark after that flush, at first or because the store was lost, needs all its directories.
     pub fn checkpoint(
         &self,
         root: &Path,
@@ -342,6 +387,16 @@ impl Queue {
         self.shared.lock().ledger.roots().to_vec()
     }
 
+    /// From now on no more than `jobs` are held one by one, over all targets, but for those in flight. Above that, those
+    /// of the target with the most become fewer that stand for whole directories.
+    pub fn set_pending_max(&self, jobs: usize) {
+        let mut state = self.shared.lock();
+        state.pending_max = jobs;
+        state.collapse_above = jobs;
+        state.bound_backlog(self.shared.clock.now());
+        self.shared.dirty.notify_all();
+    }
+
     /// All targets that the store knows, configured or not.
     pub fn known_targets(&self) -> Vec<TargetRecord> {
         self.shared.lock().ledger.targets().to_vec()
@@ -365,6 +420,7 @@ impl Queue {
                 });
             }
         }
+        state.bound_backlog(now);
         self.shared.dirty.notify_all();
         self.shared.announce_work();
     }
@@ -429,6 +485,7 @@ impl Queue {
             }
             None
         };
+        state.bound_backlog(now);
         self.shared.dirty.notify_all();
         self.shared.announce_work();
         event

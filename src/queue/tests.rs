@@ -10,6 +10,8 @@ use super::*;
 use crate::clock::SimulatedClock;
 use crate::model::{Origin, Scope, Settle, TroubleClass};
 
+mod full_disk;
+
 const SOON: Duration = Duration::from_secs(5);
 
 fn path(text: &str) -> RelPath {
@@ -297,6 +299,20 @@ fn a_subtree_absorbs_what_waits_below_but_not_writes() {
     assert_eq!(bench.len(), 4, "a subtree that runs may have passed the path already");
 }
 
+/// The run of `a` had seen `a/f` and sent it after the whole tree's run, which had not, was over.
+#[test]
+fn the_whole_tree_does_not_stand_in_for_what_a_run_in_flight_may_put_back() {
+    let mut bench = Bench::new();
+    bench.scan("a", Scope::Children);
+    assert_eq!(bench.small(), ["a"]);
+    bench.scan("", Scope::Subtree);
+    bench.scan("a/f", Scope::Entry);
+    assert_eq!(bench.claim(Lane::Large), ["."]);
+    bench.done("");
+    bench.done("a");
+    assert_eq!(bench.small(), ["a/f"]);
+}
+
 #[test]
 fn a_reconcile_does_not_swallow_changes_that_its_own_filter_may_leave_out() {
     let mut bench = Bench::new();
@@ -306,6 +322,51 @@ fn a_reconcile_does_not_swallow_changes_that_its_own_filter_may_leave_out() {
     assert_eq!(bench.len(), 2);
     bench.scan("b.php", Scope::Entry);
     assert_eq!(bench.len(), 3);
+}
+
+/// A whole-tree run that was refused since it would have deleted too much took all live deletions into its pauses.
+#[test]
+fn what_keeps_failing_above_does_not_stand_in_for_changes_below() {
+    let mut bench = Bench::new();
+    bench.scan("d", Scope::Subtree);
+    assert_eq!(bench.claim(Lane::Large), ["d"]);
+    bench.failed("d");
+    bench.scan("d/gone", Scope::Entry);
+    assert_eq!(bench.small(), ["d/gone"]);
+    bench.wait(600_000);
+    bench.scan("d/too", Scope::Entry);
+    assert_eq!(bench.small(), ["d/too"], "ready to be tried again, and may fail again");
+}
+
+#[test]
+fn a_failing_subtree_is_not_tried_at_each_change_of_its_own_times() {
+    let mut bench = Bench::new();
+    bench.scan("d", Scope::Subtree);
+    for _ in 0..4 {
+        bench.wait(600_000);
+        assert_eq!(bench.claim(Lane::Large), ["d"]);
+        bench.failed("d");
+    }
+    let due = bench.job("d").due_at;
+    bench.scan("d", Scope::Entry);
+    assert_eq!(bench.job("d").due_at, due);
+    bench.scan("d", Scope::Subtree);
+    assert!(bench.job("d").due_at < due);
+}
+
+/// A file in the root that changed just before a scheduled run switched off its crontabfilter.
+#[test]
+fn the_roots_own_times_do_not_change_what_a_reconcile_leaves_out() {
+    let times = || Change::scan(RelPath::root(), Scope::Entry);
+    let reconcile = || Change { origin: Origin::Reconcile, ..Change::scan(RelPath::root(), Scope::Subtree) };
+    for changes in [[times(), reconcile()], [reconcile(), times()]] {
+        let mut bench = Bench::new();
+        for change in changes {
+            bench.add(change);
+        }
+        let job = bench.job("");
+        assert_eq!((job.scope, job.origin), (Scope::Subtree, Origin::Reconcile));
+    }
 }
 
 #[test]
@@ -545,16 +606,18 @@ proptest! {
             }
             bench.queue.check_invariants();
             // At any time, what differs has a job, or is in flight and will have one.
-            let pending: BTreeSet<String> =
-                bench.queue.page(None, usize::MAX, |_| true).iter().map(|job| job.path.to_string()).collect();
+            let pending = bench.queue.page(None, usize::MAX, |_| true);
             for (p, v) in &source {
-                prop_assert!(mirror.get(p) == Some(v) || pending.contains(p), "{p} differs and has no job");
+                let has_job = |job: &Job| job.path == path(p) || job.scope == Scope::Subtree && job.path.covers(&path(p));
+                prop_assert!(mirror.get(p) == Some(v) || pending.iter().any(has_job), "{p} differs and has no job");
             }
         }
         prop_assert_eq!(bench.len(), 0, "the queue drains");
         prop_assert_eq!(source, mirror);
     }
 }
+
+mod backlog;
 
 mod threads {
     use super::*;
@@ -895,6 +958,45 @@ mod threads {
             world.checkpoint(20, vec![put(8_000)], &[]);
             assert_eq!(world.durable(), (Some(20), None));
             assert_eq!(world.crash().remembered(), [8_000]);
+        }
+
+        /// Everything below has to be compared in full then, and the store has to get all that memory holds.
+        #[test]
+        fn a_store_that_was_lost_gets_everything_again_but_watermarks() {
+            let world = World::new();
+            world.queue.set_root_mark(Path::new(SRC), id(1));
+            world.queue.enqueue(&[world.target], &[Change::write(path("a")), Change::write(path("b"))]);
+            world.checkpoint(10, vec![put(2), put(3)], &[5]);
+            let before = world.flushed();
+            world.store.fail_after(0);
+            // As much as is under way at that moment: a job that comes, one that ends, a checkpoint, one to be forgotten.
+            let batch = world.queue.claim(world.target, Lane::Small).expect("jobs are ready");
+            let verdicts = vec![(path("a"), Verdict::Done)];
+            world.queue.finish(&batch, BatchResult { verdicts, reached: true, ..BatchResult::default() });
+            world.queue.enqueue(&[world.target], &[Change::write(path("c"))]);
+            world.checkpoint(20, vec![put(4)], &[]);
+            world.store.lose();
+            let lost = || world.queue.store_health().error.is_some_and(|error| error.contains("lost"));
+            let begun = crate::clock::monotonic();
+            while !lost() {
+                assert!(begun.elapsed() < SOON, "the loss does not show");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let after = world.flushed();
+            assert_eq!(after.roots, [RootRecord { watermark: None, ..before.roots[0].clone() }]);
+            assert_eq!(after.targets, [TargetRecord { complete_under: None, ..before.targets[0].clone() }]);
+            assert!(after.directories.is_empty());
+            let paths: Vec<_> = after.jobs.iter().map(|job| job.path.to_string()).collect();
+            assert_eq!(paths, ["b", "c"]);
+            assert!(after.next_job_id >= before.next_job_id);
+            assert_eq!(
+                world.queue.root_record(Path::new(SRC)).unwrap().watermark,
+                None,
+                "so all of it has to be named"
+            );
+            world.checkpoint(30, vec![put(2), put(3)], &[6]);
+            assert_eq!(world.durable(), (Some(30), Some(6)));
+            assert_eq!(world.crash().remembered(), [2, 3]);
         }
 
         #[test]

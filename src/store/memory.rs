@@ -23,6 +23,7 @@ struct Shared {
     targets: BTreeMap<TargetId, TargetRecord>,
     jobs: BTreeMap<(TargetId, RelPath), Job>,
     next_job_id: u64,
+    lost: bool,
     /// How many more commits succeed; `None` for all.
     commits_left: Option<u64>,
     commits: u64,
@@ -42,6 +43,11 @@ impl MemoryStore {
     /// Lets commits succeed again.
     pub fn heal(&self) {
         self.shared().commits_left = None;
+    }
+
+    /// Empties the store, as if its files had been removed, which the next commit reports.
+    pub fn lose(&self) {
+        *self.shared() = Shared { lost: true, ..Shared::default() };
     }
 
     /// A store apart with the same contents, which never fails: what a crash leaves.
@@ -98,6 +104,9 @@ impl Store for MemoryStore {
             return Err(StoreError::TooManyOps { given: ops.len(), max: COMMIT_OPS_MAX });
         }
         let mut shared = self.shared();
+        if std::mem::take(&mut shared.lost) {
+            return Err(StoreError::Lost { dir: "/memory".into(), reason: "a test wants it".into() });
+        }
         if let Some(left) = &mut shared.commits_left {
             match left.checked_sub(1) {
                 Some(fewer) => *left = fewer,
@@ -118,6 +127,10 @@ impl Store for MemoryStore {
             return Err(StoreError::Read { source: io::Error::from(io::ErrorKind::StorageFull) });
         }
         Ok(shared.directories.keys().filter(|key| key.0 == root).map(|key| key.1).take(limit).collect())
+    }
+
+    fn tend(&mut self) -> Result<(), StoreError> {
+        Ok(())
     }
 
     fn stats(&self) -> StoreStats {

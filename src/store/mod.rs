@@ -105,11 +105,16 @@ pub trait Store: Send {
     /// Applies `ops`, at most [`COMMIT_OPS_MAX`] of them, atomically and durably, in their order.
     ///
     /// After an error the same operations may be committed again, then or later: the store gets itself usable again
-    /// if it can. Nothing else is needed, and commits of other operations in between do no harm.
+    /// if it can. Nothing else is needed, and commits of other operations in between do no harm. Only after
+    /// [`StoreError::Lost`] everything has to be committed again.
     fn commit(&mut self, ops: &[Op]) -> Result<(), StoreError>;
 
     /// Up to `limit` directories that have a record under `root`.
     fn directories(&mut self, root: RootId, limit: usize) -> Result<Vec<DirectoryId>, StoreError>;
+
+    /// Looks after the store: whether it is still there, and whether it has grown too large for what it holds. To be
+    /// called now and then, between commits. May take as long as copying what it holds.
+    fn tend(&mut self) -> Result<(), StoreError>;
 
     fn stats(&self) -> StoreStats;
 }
@@ -126,6 +131,10 @@ pub enum StoreError {
     Directory { dir: PathBuf, source: std::io::Error },
     #[error("the store in {} is damaged: {reason}", .dir.display())]
     Damaged { dir: PathBuf, reason: String },
+    /// An empty store has taken the place of the one that was in use: all that the caller knows has to be committed
+    /// again, and what it does not know is lost.
+    #[error("the store in {} is lost, a new one is made: {reason}", .dir.display())]
+    Lost { dir: PathBuf, reason: String },
     #[error("cannot write the store")]
     Write { source: std::io::Error },
     #[error("cannot read the store")]
@@ -144,6 +153,19 @@ fn shown_pid(pid: &Option<u32>) -> String {
 }
 
 impl StoreError {
+    /// Whether the disk, or what one may use of it, is full.
+    pub fn is_full_disk(&self) -> bool {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        let (Self::Directory { source, .. }
+        | Self::Write { source }
+        | Self::Read { source }
+        | Self::Migration { source, .. }) = self
+        else {
+            return false;
+        };
+        matches!(source.kind(), StorageFull | QuotaExceeded)
+    }
+
     /// The error and what caused it, on one line.
     pub fn with_causes(&self) -> String {
         let mut text = self.to_string();

@@ -15,11 +15,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use inotify::{Inotify, WatchDescriptor, WatchMask, Watches};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Statx, StatxFlags, StatxTimestamp};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
 use super::event::RawEvent;
 use super::table::Wd;
+use crate::ctime::{self, Dated};
 use crate::model::{DirectoryId, RelPath, Timestamp};
 
 /// Where a process finds its open files by number.
@@ -38,10 +39,8 @@ pub struct Listing {
 pub struct Listed {
     pub name: Vec<u8>,
     pub is_dir: bool,
-    /// Its `ctime`, if that was asked for and can be told. No program can set it back.
-    pub changed: Option<Timestamp>,
-    /// The last change was one of its content, as far as its times tell: what is as large and has the same `mtime` is equal.
-    pub written_last: bool,
+    /// When it changed, if that was asked for and can be told.
+    pub dated: Option<Dated>,
 }
 
 /// An inotify instance that watches below one root.
@@ -167,14 +166,10 @@ impl Kernel {
             let entry = entry?;
             let Ok(kind) = entry.file_type() else { continue };
             let (name, is_dir) = (entry.file_name().into_vec(), kind.is_dir());
-            let mut listed = Listed { name, is_dir, changed: None, written_last: false };
+            let mut listed = Listed { name, is_dir, dated: None };
             if changed.is_some() && !is_dir {
-                match resolved.stat(&listed.name, StatxFlags::CTIME | StatxFlags::MTIME) {
-                    Ok(stat) => {
-                        let (changed, written) = (stat.stx_ctime, stat.stx_mtime);
-                        listed.changed = Some(timestamp(changed));
-                        listed.written_last = (changed.tv_sec, changed.tv_nsec) == (written.tv_sec, written.tv_nsec);
-                    }
+                match resolved.stat(&listed.name, ctime::WANTED) {
+                    Ok(stat) => listed.dated = Some(Dated::from(&stat)),
                     Err(Errno::NOENT) => continue,
                     Err(_) => {}
                 }
@@ -193,13 +188,13 @@ impl Kernel {
 
     /// When a directory or its listing last changed, unless its file system cannot be trusted with that.
     fn dated(&mut self, resolved: &Resolved) -> io::Result<Option<Timestamp>> {
-        let stat = resolved.stat(b"", StatxFlags::CTIME)?;
+        let stat = resolved.stat(b"", ctime::WANTED)?;
         let device = (stat.stx_dev_major, stat.stx_dev_minor);
         let dates_changes = match self.dates_changes.entry(device) {
             Entry::Occupied(known) => *known.get(),
-            Entry::Vacant(unknown) => *unknown.insert(dates_changes(&resolved.path)),
+            Entry::Vacant(unknown) => *unknown.insert(ctime::is_trusted(&resolved.path)),
         };
-        Ok(dates_changes.then(|| timestamp(stat.stx_ctime)))
+        Ok(dates_changes.then(|| Dated::from(&stat).changed))
     }
 
     /// What the path names, itself and not what a symbolic link leads to.
@@ -228,20 +223,6 @@ fn directory_id(stat: &Statx) -> DirectoryId {
     let born = Duration::new(u64::try_from(stat.stx_btime.tv_sec).unwrap_or(0), stat.stx_btime.tv_nsec);
     let born_ns = tells_birth.then(|| u64::try_from(born.as_nanos()).ok()).flatten();
     DirectoryId { inode: stat.stx_ino, born_ns }
-}
-
-fn timestamp(time: StatxTimestamp) -> Timestamp {
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    Timestamp(seconds.saturating_mul(1_000).saturating_add(u64::from(time.tv_nsec) / 1_000_000))
-}
-
-/// Whether the file system that holds `path` sets a file's `ctime` with each change, by this machine's clock. Network file
-/// systems take another machine's, FUSE what some program says.
-pub fn dates_changes(path: &Path) -> bool {
-    /// ext2 to ext4, XFS, Btrfs, ZFS, F2FS, bcachefs, tmpfs.
-    const THAT_DO: [u32; 7] = [0xEF53, 0x5846_5342, 0x9123_683E, 0x2FC1_2FC1, 0xF2F5_2010, 0xCA45_1A4E, 0x0102_1994];
-    let kind = rustix::fs::statfs(path).map(|found| found.f_type);
-    kind.ok().and_then(|kind| u32::try_from(kind).ok()).is_some_and(|kind| THAT_DO.contains(&kind))
 }
 
 /// The system error in what the inotify crate returns.

@@ -50,15 +50,11 @@ pub struct WatchSettings {
     pub quiet_period: Duration,
     /// With the `modify` switch, a file that is being written to is sent at most this often.
     pub hot_interval: Duration,
-    /// How much older than its event a change may be dated: [`CTIME_MARGIN`], but for tests.
+    /// How much older than its event a change may be dated: [`MARGIN`](crate::ctime::MARGIN), but for tests.
     pub ctime_margin: Duration,
     /// Report what changed while nobody watched, as far as that shows.
     pub catch_up: Option<CatchUp>,
 }
-
-/// A program that writes much at once has its file dated when it begins and reported when it ends. Longer than any single
-/// call should take.
-pub const CTIME_MARGIN: Duration = Duration::from_secs(10);
 
 /// Where directories are: in which directory, and under which name.
 pub type KnownDirectories = HashMap<DirectoryId, (DirectoryId, Box<[u8]>)>;

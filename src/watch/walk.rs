@@ -255,11 +255,11 @@ impl Tracker {
                 }
                 continue;
             }
-            let is_new = walk.since.is_some_and(|since| entry.changed.is_none_or(|changed| changed >= since));
+            let is_new = walk.since.is_some_and(|since| entry.dated.is_none_or(|dated| dated.changed >= since));
             if (is_new || self.table.is_silent(dir)) && !self.excludes_file(&below, &entry.name) {
                 self.speak(dir);
                 if is_new {
-                    self.report_file(below, walk.quick && entry.written_last);
+                    self.report_file(below, walk.quick && entry.dated.is_some_and(|dated| dated.written_last));
                 }
             }
         }

@@ -6,10 +6,10 @@ use std::time::SystemTime;
 
 use syncq::clock::Clock as _;
 use syncq::clock::SystemClock;
+use syncq::ctime;
 use syncq::model::Timestamp;
 use syncq::store::sled::SledStore;
 use syncq::store::{Op, RootRecord, Store as _};
-use syncq::watch::CTIME_MARGIN;
 
 use crate::harness::world::soon;
 use crate::harness::{World, make_dir, secs, set_mtime, wait_for, wait_until, write};
@@ -26,7 +26,7 @@ fn aged_world() -> World {
     world.start();
     world.converges(soon());
     let filled = SystemTime::now();
-    let aged = || filled.elapsed().is_ok_and(|age| age > CTIME_MARGIN * 11 / 10);
+    let aged = || filled.elapsed().is_ok_and(|age| age > ctime::MARGIN * 11 / 10);
     wait_until(secs(60), "the files to be older than what a start looks at again", aged);
     // The watermark stays where it is while nothing happens.
     write(world.src.join("touched/sign of life"), "");
@@ -104,7 +104,8 @@ fn edit_root(world: &World, edit: impl FnOnce(&mut RootRecord)) {
 /// A file that is written while the clock is an hour slow carries a time from before the watermark.
 #[test]
 fn a_clock_that_was_set_back_or_another_boot_have_the_targets_compared_in_full() {
-    let edits: [(&str, fn(&mut RootRecord)); 2] = [
+    type Edit = fn(&mut RootRecord);
+    let edits: [(&str, Edit); 2] = [
         ("an hour back", |root| {
             let watermark = root.watermark.as_mut().expect("a watermark");
             watermark.wall = Timestamp(watermark.wall.0 + 3_600_000);

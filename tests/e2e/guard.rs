@@ -49,7 +49,7 @@ fn a_wrong_module_is_not_wiped_until_its_operator_agrees() {
     write(world.src.join("dir/goes"), "ours");
     let count_of = world.count_rsyncs();
     world.start();
-    says(&world, &["m1"], &["1503 of the 150", "none was", "--accept-deletions"]);
+    says(&world, &["m1"], &["1503 of the 1506 entries", "none was", "--accept-deletions"]);
     wait_until(soon(), "the other target", || world.arrived(1, "ours"));
     assert!(world.arrived(0, "ours"), "what is new is sent all the same");
     // Live changes go on, deletions too.
@@ -78,13 +78,27 @@ fn a_wrong_module_is_not_wiped_until_its_operator_agrees() {
 }
 
 #[test]
+fn a_mirror_without_a_configuration_asks_as_well() {
+    let mut world = World::new();
+    fill(&world.dsts[0], 1_500);
+    write(world.src.join("ours"), "ours");
+    world.start_mirror(&[]);
+    says(&world, &["m1"], &["1503 of the 1504 entries", "--accept-deletions"]);
+    assert_eq!(count(&world.dsts[0]), 1_504);
+    world.stop();
+    world.rsyncd.stop();
+    world.start_mirror(&["--accept-deletions"]);
+    world.converges(soon());
+}
+
+#[test]
 fn a_limit_in_the_configuration_is_the_other_way_to_agree() {
     let mut world = World::new();
     fill(&world.dsts[0], 30);
     write(world.src.join("ours"), "ours");
     world.conf.max_delete = Some("29".to_owned());
     world.start();
-    says(&world, &["m1"], &["31 of the 3", "more than maxDelete 29 allows"]);
+    says(&world, &["m1"], &["31 of the 32 entries", "more than maxDelete 29 allows"]);
     world.stop();
     world.conf.max_delete = Some("31".to_owned());
     world.start_daemon(&[]);
@@ -161,6 +175,29 @@ fn deletions_in_a_usual_number_go_through() {
     }
     world.start_daemon(&[]);
     world.converges(soon());
+}
+
+/// A restore that is not finished, a disk of which a part is missing: found by the look at what changed, and by a
+/// comparison in full.
+#[test]
+fn most_of_a_source_that_is_gone_is_asked_about() {
+    for more in [&[][..], &["-r"]] {
+        let mut world = World::new();
+        fill(&world.src, 3_000);
+        write(world.src.join("stays"), "here");
+        world.start();
+        world.converges(soon());
+        world.stop();
+        for n in 0..5 {
+            fs::remove_dir_all(world.src.join(format!("d{n}"))).expect("cannot remove a directory");
+        }
+        world.start_daemon(more);
+        says(&world, &["m1", "m2"], &["2505 of the 3007 entries", "--accept-deletions"]);
+        assert!(world.dsts.iter().all(|dst| count(dst) == 3_007), "the mirror has lost entries");
+        world.stop();
+        world.start_daemon(&["--accept-deletions"]);
+        world.converges(soon());
+    }
 }
 
 #[test]

@@ -19,6 +19,7 @@
 
 mod harness;
 
+mod backlog;
 mod bursts;
 mod catch_up;
 mod churn;
@@ -34,6 +35,7 @@ mod names;
 mod ordinary_user;
 mod rsync_runs;
 mod service;
+mod store_loss;
 mod swaps;
 mod trouble;
 mod trouble_paths;

@@ -359,7 +359,7 @@ fn a_start_over_ssh_that_is_cut_short_still_starts() {
         give_to_nobody(&installed.world.src);
     }
     let mut launcher = installed.remote_start().spawn().expect("cannot start it");
-    wait_until(secs(30), "the daemon to begin", || detached_in(&installed.dir).is_some_and(|pid| leads_a_session(pid)));
+    wait_until(secs(30), "the daemon to begin", || detached_in(&installed.dir).is_some_and(leads_a_session));
     signal(pid_of(&launcher), Signal::KILL);
     let _ = launcher.wait();
     drop(launcher);

@@ -198,10 +198,10 @@ fn l25_a_target_that_hangs_delays_nobody() {
 }
 
 /// A small tmpfs as the module's directory, unmounted at the end.
-struct SmallDisk<'a>(&'a Path);
+pub struct SmallDisk<'a>(&'a Path);
 
 impl<'a> SmallDisk<'a> {
-    fn mount(path: &'a Path, size: &str) -> Option<Self> {
+    pub fn mount(path: &'a Path, size: &str) -> Option<Self> {
         let option = format!("size={size}");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &option, "tmpfs"]).arg(path).status();
         mounted.is_ok_and(|status| status.success()).then_some(Self(path))

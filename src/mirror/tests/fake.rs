@@ -44,6 +44,17 @@ fn halving_finds_the_paths_that_sink_a_batch() {
     assert!(!report.commands_failed.is_empty() && report.commands_failed.len() <= 4);
 }
 
+/// A target was left alone for seconds, as if it had another version of rsync.
+#[test]
+fn a_file_that_goes_from_the_target_during_a_run_is_not_the_targets_fault() {
+    let stage = Stage::new();
+    let jobs = sixteen(&stage);
+    let said = "got a block match with no basis file for \"/f03\" (in m) [receiver]";
+    let ctx = scripted(&stage, &format!("case $list in *f02*f03*) echo '{said}' >&2; exit 2;; esac"));
+    let report = go(&ctx, &jobs);
+    assert_eq!((failed(&report), report.trouble), (vec![], None));
+}
+
 #[test]
 fn a_dead_line_is_not_halved() {
     let stage = Stage::new();
@@ -88,6 +99,24 @@ fn what_vanished_is_looked_at_again_and_the_rest_is_done() {
     let report = go(&scripted(&stage, &format!("echo 'file has vanished: \"{name}\"' >&2; exit 24")), &jobs);
     assert_eq!(*verdict(&report, "f02"), Verdict::LookAgain(Scope::Entry));
     assert_eq!(report.verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::Done).count(), 15);
+}
+
+/// Or one bad file would have the whole tree compared again and again.
+#[test]
+fn what_fails_in_a_sweep_fails_alone() {
+    let stage = Stage::new();
+    for n in 0..16 {
+        stage.write(&format!("d/f{n:02}"), "x");
+    }
+    let name = stage.src("d/f02").display().to_string();
+    let vanished = format!("case $list in *f02*) echo 'file has vanished: \"{name}\"' >&2; exit 24;; esac");
+    let deadly = "case $list in *f03*) echo 'rsync: connection unexpectedly closed (7 bytes)' >&2; exit 12;; esac";
+    for (script, guilty) in [(vanished.as_str(), "d/f02"), (deadly, "d/f03")] {
+        let report = go(&scripted(&stage, script), &[job("d", Scope::Subtree, Origin::Write)]);
+        assert_eq!(*verdict(&report, "d"), Verdict::Done, "{report:#?}");
+        let found: Vec<String> = report.found.iter().map(|(path, _)| path.to_string()).collect();
+        assert_eq!((found, report.trouble), (vec![guilty.to_owned()], None));
+    }
 }
 
 #[test]

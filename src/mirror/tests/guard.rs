@@ -30,10 +30,7 @@ fn the_wrong_module_is_not_wiped() {
         stage.write(name, name);
     }
     for ctx in [stage.local(), stage.module("m")] {
-        let report = go(&ctx, &WHOLE());
-        let words = "of the 15";
-        refused(&report, "", "1515 of the ");
-        refused(&report, "", words);
+        refused(&go(&ctx, &WHOLE()), "", "1515 of the 1519 entries");
         assert_eq!(left(&stage), 1_503, "what is new is sent, nothing is deleted");
         refused(&go(&ctx, &[job("", Scope::Subtree, Origin::Scan)]), "", "1515 of the 1519 entries");
     }
@@ -228,4 +225,18 @@ fn a_level_is_measured_by_all_that_is_below() {
         refused(&go(&ctx(), &level), "", "4448 of the 5560 entries");
         assert_eq!(left(&stage), 5_500);
     }
+}
+
+#[test]
+fn a_server_that_refuses_the_limit_is_explained_and_can_do_without() {
+    let stage = Stage::with_daemon("refuse options = max-delete", "");
+    stage.write("a", "a");
+    foreign(&stage, "", 3);
+    let trouble = go(&stage.module("m"), &WHOLE()).trouble.expect("a trouble");
+    assert!(trouble.message.contains("guarded") && trouble.hint.unwrap().contains("maxDelete"), "{}", trouble.message);
+    assert_eq!(left(&stage), 3);
+    let mut ctx = stage.module("m");
+    ctx.guard = Guard::new(MaxDelete::Unlimited, false, false);
+    all_done(&go(&ctx, &WHOLE()));
+    assert_eq!(stage.difference(), None);
 }

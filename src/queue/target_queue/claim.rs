@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
-use super::slot::{Slot, State, Wait};
+use super::slot::{Slot, State, Wait, is_sweep};
 use super::{TargetQueue, lane_index};
 use crate::model::{ClaimedJob, Lane, RelPath, Scope, Timestamp, below_range};
 
@@ -54,8 +54,8 @@ impl TargetQueue {
         let slot = self.jobs.get_mut(&path)?;
         slot.state = State::Running { claimed: slot.generation };
         slot.echo = false;
-        let job =
-            ClaimedJob { path: path.clone(), scope: slot.scope, origin: slot.origin, generation: slot.generation };
+        let Slot { scope, origin, generation, queued_at: since, .. } = *slot;
+        let job = ClaimedJob { path: path.clone(), scope, origin, generation, since };
         if slot.scope == Scope::Subtree {
             self.in_flight_subtrees += 1;
         }
@@ -63,13 +63,20 @@ impl TargetQueue {
         Some(job)
     }
 
-    pub(super) fn any_in_flight_below(&self, path: &RelPath) -> bool {
+    fn any_in_flight_below(&self, path: &RelPath) -> bool {
         if path.is_root() {
             return self.in_flight.keys().any(|path| !path.is_root());
         }
         let (start, end) = below_range(path);
         let bounds = (Bound::Included(start.as_slice()), Bound::Excluded(end.as_slice()));
         self.in_flight.range::<[u8], _>(bounds).next().is_some()
+    }
+
+    /// Whether a run in flight may touch the path, or what is below it.
+    pub(super) fn any_in_flight_around(&self, path: &RelPath) -> bool {
+        self.in_flight.contains_key(path)
+            || self.any_in_flight_below(path)
+            || path.ancestor_bytes().any(|above| self.in_flight.contains_key(above))
     }
 
     /// The rules of the module's documentation.
@@ -80,11 +87,11 @@ impl TargetQueue {
         if self.in_flight.contains_key(path) {
             return true;
         }
-        let whole_tree = path.is_root() && slot.scope == Scope::Subtree;
+        let whole_tree = path.is_root() && slot.scope == Scope::Subtree && !is_sweep(slot.scope, slot.origin);
         if !whole_tree && self.any_in_flight_below(path) {
             return true;
         }
-        path.ancestors().any(|ancestor| match self.in_flight.get(&ancestor) {
+        path.ancestor_bytes().any(|ancestor| match self.in_flight.get(ancestor) {
             None | Some(Scope::Entry) => false,
             Some(Scope::Children) => true,
             Some(Scope::Subtree) => slot.scope == Scope::Subtree || slot.echo,

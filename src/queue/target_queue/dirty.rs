@@ -1,9 +1,10 @@
 //! Which paths the store has to be told of, in the order in which they became dirty. Pure.
 //!
 //! A path keeps its place however often it changes, also through a commit that fails, so that whoever waits for what
-//! is dirty now ([`DirtyPaths::mark`]) waits for a bounded number of commits, however much becomes dirty meanwhile.
+//! is dirty now ([`DirtyPaths::mark`]) waits for a bounded number of commits, however much becomes dirty meanwhile. A job
+//! that takes over the work of another takes over its place, and the other is deleted from the store after that.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 use crate::model::RelPath;
 
@@ -11,7 +12,8 @@ use crate::model::RelPath;
 #[derive(Debug, Default)]
 pub struct DirtyPaths {
     places: HashMap<RelPath, u64>,
-    order: BTreeMap<u64, RelPath>,
+    /// A place may be shared: then a directory comes before what is below it.
+    order: BTreeSet<(u64, RelPath)>,
     /// Part of the commit under way, with the places to which a failure returns them.
     under_way: HashMap<RelPath, u64>,
     next_place: u64,
@@ -26,14 +28,26 @@ impl DirtyPaths {
     }
 
     fn put(&mut self, path: RelPath, place: u64) {
-        self.order.insert(place, path.clone());
+        self.order.insert((place, path.clone()));
         self.places.insert(path, place);
+    }
+
+    /// `heir`, a path above, stands for `path` from now on, whose job is about to go.
+    pub fn hand_over(&mut self, path: &RelPath, heir: &RelPath) {
+        let places = [self.places.get(path), self.under_way.get(path), self.places.get(heir)];
+        let earliest = places.into_iter().flatten().min().copied();
+        self.forget(path);
+        self.forget(heir);
+        match earliest {
+            Some(place) => self.put(heir.clone(), place),
+            None => self.note(heir),
+        }
     }
 
     /// The store need not be told of the path after all.
     pub fn forget(&mut self, path: &RelPath) {
         if let Some(place) = self.places.remove(path) {
-            self.order.remove(&place);
+            self.order.remove(&(place, path.clone()));
         }
     }
 
@@ -74,7 +88,7 @@ impl DirtyPaths {
 
     /// Whether all that was dirty at `mark` is on disk.
     pub fn is_durable(&self, mark: u64) -> bool {
-        let oldest = self.order.keys().next().into_iter().chain(self.under_way.values()).min();
+        let oldest = self.order.first().map(|(place, _)| place).into_iter().chain(self.under_way.values()).min();
         oldest.is_none_or(|place| *place >= mark)
     }
 }
@@ -108,5 +122,24 @@ mod tests {
         dirty.committed();
         assert!(dirty.is_durable(mark), "d came later");
         assert!(!dirty.is_durable(dirty.mark()));
+    }
+
+    /// A crash between the two would lose the work of both.
+    #[test]
+    fn a_job_is_deleted_after_the_one_that_took_over() {
+        let mut dirty = DirtyPaths::default();
+        for name in ["d/a", "d/b", "other"] {
+            dirty.note(&path(name));
+        }
+        assert_eq!(dirty.take(), Some(path("d/a")));
+        let mark = dirty.mark();
+        for name in ["d/a", "d/b"] {
+            dirty.hand_over(&path(name), &path("d"));
+            dirty.note(&path(name));
+        }
+        dirty.restore();
+        let order: Vec<RelPath> = std::iter::from_fn(|| dirty.take()).collect();
+        assert_eq!(order, ["d", "d/a", "other", "d/b"].map(path));
+        assert!(!dirty.is_durable(mark));
     }
 }

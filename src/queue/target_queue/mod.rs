@@ -15,9 +15,16 @@
 //!
 //! A directory that comes into being (`Change::fresh`) while work for its name, or for anything below, is pending or
 //! running becomes a `Subtree` job: an older run may still delete what the new one has sent, and the subtree job, which
-//! has to wait for the older run by rule 1 or 2, repairs that. So it is not left to a subtree job above, either.
+//! has to wait for the older run by rule 1 or 2, repairs that. So it is not left to a subtree job above, either, except
+//! to a sweep.
+//!
+//! A *sweep* is a `Subtree` job of origin `Write`: one for which writes count as well. It waits for all that is in
+//! flight below it, be it the whole tree's: rule 2 has no exception for it. So it can take over everything that is to
+//! be done below it, and as long as one has not begun, nothing below it becomes a job. That is how a backlog is bounded
+//! (`collapse`).
 
 mod claim;
+mod collapse;
 mod dirty;
 mod slot;
 
@@ -92,6 +99,17 @@ pub struct TargetQueue {
     next_seq: u64,
 }
 
+/// What does the work of two jobs at one path. A whole-tree run does what there is to do at the root itself, whatever it
+/// leaves out below.
+fn both(path: &RelPath, one: (Scope, Origin), other: (Scope, Origin)) -> (Scope, Origin) {
+    let reconcile = (Scope::Subtree, Origin::Reconcile);
+    let itself = (Scope::Entry, Origin::Scan);
+    if path.is_root() && [(one, other), (other, one)].contains(&(reconcile, itself)) {
+        return reconcile;
+    }
+    (one.0.max(other.0), one.1.max(other.1))
+}
+
 fn lane_index(lane: Lane) -> usize {
     match lane {
         Lane::Small => 0,
@@ -155,6 +173,9 @@ impl TargetQueue {
         }
         if self.jobs.contains_key(path) {
             self.merge(path, scope, change, now);
+        } else if let Some(sweep) = self.sweep_above(path) {
+            self.note_since(&sweep, now);
+            return;
         } else if change.origin != Origin::Write && !change.fresh && self.pending_subtree_covers(path, change.origin) {
             return;
         } else {
@@ -202,9 +223,10 @@ impl TargetQueue {
         let Some(slot) = self.jobs.get_mut(path) else { return };
         let before = slot.all_of_it();
         let record_changes = scope > before.0 || change.origin > before.1;
+        // Not the directory's own times, say: a subtree that keeps failing would be tried at each change in it.
+        let hurries = scope >= slot.scope || change.origin == Origin::Write;
         if !slot.is_running() {
-            slot.scope = slot.scope.max(scope);
-            slot.origin = slot.origin.max(change.origin);
+            (slot.scope, slot.origin) = both(path, (slot.scope, slot.origin), (scope, change.origin));
         }
         slot.changed_at = now;
         slot.echo = false;
@@ -221,8 +243,8 @@ impl TargetQueue {
                     Some(Newer { due: Some(due), .. }) if !quiet => settles_at.map(|at| at.min(due)),
                     _ => settles_at,
                 };
-                let (scope, origin, since) = slot.newer.map_or((scope, change.origin, now), |newer| {
-                    (newer.scope.max(scope), newer.origin.max(change.origin), newer.since)
+                let ((scope, origin), since) = slot.newer.map_or(((scope, change.origin), now), |newer| {
+                    (both(path, (newer.scope, newer.origin), (scope, change.origin)), newer.since)
                 });
                 slot.newer = Some(Newer { scope, origin, since, due });
                 None
@@ -235,6 +257,7 @@ impl TargetQueue {
                 Some(at) => State::Waiting { due: if quiet { at } else { at.min(due) }, why: Wait::Settling },
             }),
             State::Waiting { why: Wait::Hot, .. } => None,
+            State::Waiting { why: Wait::Backoff, .. } if !hurries => None,
             State::Waiting { due, why: Wait::Backoff } => {
                 let soon = now.after(policy.backoff.base);
                 Some(State::Waiting { due: due.min(soon), why: Wait::Backoff })
@@ -257,38 +280,75 @@ impl TargetQueue {
         }
     }
 
-    /// Whether a subtree job above that has not started will do the work anyway. A reconcile does not count for
-    /// others: it may leave out what `crontabfilter` names.
+    /// Whether a subtree job above that has not started will do the work anyway. One that failed may fail again. A reconcile does not count for
+    /// others: it may leave out what `crontabfilter` names. Nor does the whole tree's for what a run in flight may put
+    /// back, since it would not wait for that run and may end before it.
     fn pending_subtree_covers(&self, path: &RelPath, origin: Origin) -> bool {
-        path.ancestors().any(|ancestor| {
-            self.jobs.get(&ancestor).is_some_and(|slot| {
-                slot.scope == Scope::Subtree
-                    && slot.origin >= origin
-                    && matches!(slot.state, State::Ready | State::Waiting { .. })
-            })
-        })
+        let covers = |slot: &Slot| {
+            slot.scope == Scope::Subtree
+                && slot.origin >= origin
+                && slot.attempts == 0
+                && matches!(slot.state, State::Ready | State::Waiting { .. })
+        };
+        let mut above = path.ancestor_bytes().filter(|above| self.jobs.get(*above).is_some_and(covers));
+        above.any(|above| !above.is_empty() || !self.any_in_flight_around(path))
     }
 
-    /// A subtree job that has not started does the work of all that waits below it, but for writes: those need
-    /// `--ignore-times`, which would make a whole tree expensive. They are at least tried again.
+    /// The nearest job above that will do whatever is to be done at `path`, writes included.
+    fn sweep_above(&self, path: &RelPath) -> Option<RelPath> {
+        let above = path.ancestor_bytes().filter_map(|above| self.jobs.get_key_value(above));
+        above.filter(|(_, slot)| slot.will_sweep()).map(|(path, _)| path.clone()).next()
+    }
+
+    /// The job at `path` has to make good also what was seen at `since`. That may be earlier than all before, if the
+    /// clock was set back.
+    fn note_since(&mut self, path: &RelPath, since: Timestamp) {
+        let Some(known) = self.jobs.get_mut(path).map(Slot::since) else { return };
+        if since < *known {
+            *known = since;
+            self.dirty.note(path);
+        }
+    }
+
+    /// A subtree job that has not started does the work of all that waits below it. A sweep takes all of it over. Others
+    /// leave writes, whose contents they would not look at, and what has to come after a run in flight for which the
+    /// whole tree would not wait. What stays is at least tried again.
     fn absorb_below(&mut self, path: &RelPath, now: Timestamp) {
         let Some(slot) = self.jobs.get(path) else { return };
-        let origin = slot.origin;
-        let can_absorb = !slot.is_running();
-        let below: Vec<RelPath> =
-            self.range_below(path).filter(|(_, slot)| !slot.is_running()).map(|(path, _)| path.clone()).collect();
-        for path in below {
-            // What waits for a run at or below its path is there to repair what that run may do.
-            let repairs = self.in_flight.contains_key(&path) || self.any_in_flight_below(&path);
-            let Some(slot) = self.jobs.get_mut(&path) else { continue };
-            if can_absorb && slot.origin <= origin && slot.origin != Origin::Write && !slot.echo && !repairs {
-                self.remove(&path);
+        let (origin, sweeps, can_absorb) = (slot.origin, slot.will_sweep(), !slot.is_running() && slot.attempts == 0);
+        let (mut going, mut failed) = (Vec::new(), Vec::new());
+        for (below, slot) in self.range_below(path).filter(|(_, slot)| !slot.is_running()) {
+            let repairs = || slot.echo || self.any_in_flight_around(below);
+            let trusts = slot.origin <= origin && slot.origin != Origin::Write;
+            if (sweeps && slot.may_go(false)) || (can_absorb && trusts && !repairs()) {
+                going.push(below.clone());
             } else if slot.state == State::Failed {
-                slot.attempts = 0;
-                slot.changed_at = now;
-                self.unplace(&path);
-                self.place(&path, State::Ready);
-                self.dirty.note(&path);
+                failed.push(below.clone());
+            }
+        }
+        self.take_over(path, &going);
+        for path in failed {
+            let Some(slot) = self.jobs.get_mut(&path) else { continue };
+            slot.attempts = 0;
+            slot.changed_at = now;
+            self.unplace(&path);
+            self.place(&path, State::Ready);
+            self.dirty.note(&path);
+        }
+    }
+
+    /// Removes the jobs at `paths`, whose work the one at `heir`, above them, does as well.
+    fn take_over(&mut self, heir: &RelPath, paths: &[RelPath]) {
+        for path in paths {
+            let Some(slot) = self.jobs.get_mut(path) else { continue };
+            let (since, error) = (slot.queued_at, slot.last_error.take());
+            self.dirty.hand_over(path, heir);
+            self.remove(path);
+            let Some(heir) = self.jobs.get_mut(heir) else { continue };
+            *heir.since() = (*heir.since()).min(since);
+            // Others find out by themselves, and soon.
+            if heir.will_sweep() && heir.last_error.is_none() {
+                heir.last_error = error;
             }
         }
     }
@@ -313,7 +373,7 @@ impl TargetQueue {
             self.in_flight_subtrees = self.in_flight_subtrees.saturating_sub(1);
         }
         let under_subtree = self.in_flight_subtrees > 0
-            && path.ancestors().any(|above| self.in_flight.get(&above) == Some(&Scope::Subtree));
+            && path.ancestor_bytes().any(|above| self.in_flight.get(above) == Some(&Scope::Subtree));
         let Some(slot) = self.jobs.get_mut(path) else { return };
         let State::Running { claimed } = slot.state else { return };
         let newer = slot.newer.take().filter(|_| slot.generation > claimed);
@@ -323,6 +383,7 @@ impl TargetQueue {
         {
             slot.scope = slot.scope.max(newer.scope);
             slot.origin = slot.origin.max(newer.origin);
+            slot.queued_at = slot.queued_at.min(newer.since);
         }
         match verdict {
             Verdict::Done => {
@@ -370,6 +431,12 @@ impl TargetQueue {
                 }
             }
         }
+        // A job above took over what waited here while this one ran.
+        if self.jobs.get(path).is_some_and(|slot| slot.may_go(false))
+            && let Some(sweep) = self.sweep_above(path)
+        {
+            self.take_over(&sweep, std::slice::from_ref(path));
+        }
     }
 
     fn fail(&mut self, path: &RelPath, error: JobError, newer: Option<Newer>, now: Timestamp, chance: f64) {
@@ -404,8 +471,8 @@ impl TargetQueue {
         if self.jobs.contains_key(path) {
             self.unplace(path);
         } else {
-            let change = Change::scan(path.clone(), Scope::Entry);
-            self.create(path, Scope::Entry, &change, now, next_id());
+            // Whether the run looked at contents is not known here.
+            self.create(path, Scope::Entry, &Change::write(path.clone()), now, next_id());
             self.unplace(path);
         }
         self.fail(path, error, None, now, chance);
@@ -500,6 +567,11 @@ impl TargetQueue {
         }
     }
 
+    /// Has all jobs written again.
+    pub fn all_dirty(&mut self) {
+        self.jobs.keys().for_each(|path| self.dirty.note(path));
+    }
+
     /// What was taken is durable, or has to be taken again.
     pub fn settle_dirty(&mut self, durable: bool) {
         if durable { self.dirty.committed() } else { self.dirty.restore() }
@@ -519,6 +591,11 @@ impl TargetQueue {
         self.dirty.len()
     }
 
+    /// How many jobs there are.
+    pub fn len(&self) -> usize {
+        self.jobs.len()
+    }
+
     pub fn counts(&self) -> Counts {
         Counts {
             ready: self.ready.iter().map(BTreeMap::len).sum(),
@@ -530,7 +607,7 @@ impl TargetQueue {
 
     /// When the oldest change that is not on the target yet was made. Looks at every job.
     pub fn oldest(&self) -> Option<Timestamp> {
-        self.jobs.values().map(|slot| slot.queued_at).min()
+        self.jobs.values().map(Slot::oldest).min()
     }
 
     /// The error that struck the most recently changed failing job, for a status line.

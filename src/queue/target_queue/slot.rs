@@ -54,7 +54,41 @@ pub(super) struct Slot {
     pub(super) stored: bool,
 }
 
+/// A subtree job that distrusts the quick check makes everything below its path equal, whatever changed there.
+pub(super) fn is_sweep(scope: Scope, origin: Origin) -> bool {
+    scope == Scope::Subtree && origin == Origin::Write
+}
+
 impl Slot {
+    /// Whether a run that has not begun will do all that is to be done below the path. One that failed does not count:
+    /// what is below should not have to wait with it.
+    pub(super) fn will_sweep(&self) -> bool {
+        match self.state {
+            _ if self.attempts > 0 => false,
+            State::Ready | State::Waiting { why: Wait::Settling | Wait::Hot, .. } => is_sweep(self.scope, self.origin),
+            State::Running { .. } => self.newer.is_some_and(|newer| is_sweep(newer.scope, newer.origin)),
+            State::Waiting { why: Wait::Backoff, .. } | State::Failed => false,
+        }
+    }
+
+    /// When the oldest change was seen that the target lacks, the run under way included.
+    pub(super) fn oldest(&self) -> Timestamp {
+        self.newer.map_or(self.queued_at, |newer| self.queued_at.min(newer.since))
+    }
+
+    /// When the oldest change was seen that a run to come has to make good.
+    pub(super) fn since(&mut self) -> &mut Timestamp {
+        match &mut self.newer {
+            Some(newer) => &mut newer.since,
+            None => &mut self.queued_at,
+        }
+    }
+
+    /// Whether a job above may take over. What fails by itself stays, to be seen, as long as there is room.
+    pub(super) fn may_go(&self, errors_too: bool) -> bool {
+        !self.is_running() && (errors_too || self.last_error.is_none())
+    }
+
     /// What is to be done in all, the run under way included: what the store has to keep.
     pub(super) fn all_of_it(&self) -> (Scope, Origin) {
         let newer = self.newer.filter(|_| self.is_running());
@@ -81,7 +115,7 @@ impl Slot {
             origin,
             state,
             generation: self.generation,
-            queued_at: self.queued_at,
+            queued_at: self.oldest(),
             changed_at: self.changed_at,
             attempts: self.attempts,
             due_at,

@@ -1,6 +1,7 @@
 //! From the tree to [`Contents`] and from operations to changes of the tree. Reads and encodes, never writes.
 
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 
 use super::key::{self, Key};
 use super::migrations::RawChange;
@@ -81,14 +82,14 @@ pub fn holds_records(tree: &Tree) -> Result<bool, Trouble> {
 
 /// Up to `limit` directories that have a record under `root`.
 pub fn directories(tree: &Tree, root: RootId, limit: usize) -> Result<Vec<DirectoryId>, Trouble> {
-    let keys = tree.keys(&key::directories(root), limit)?;
-    Ok(keys
-        .iter()
-        .filter_map(|bytes| match key::parse(bytes) {
-            Some(Key::Directory(_, id)) => Some(id),
-            _ => None,
-        })
-        .collect())
+    let mut found = Vec::new();
+    tree.walk(&key::directories(root), |bytes, _| {
+        if let Some(Key::Directory(_, id)) = key::parse(bytes) {
+            found.push(id);
+        }
+        if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    Ok(found)
 }
 
 /// The number of the last commit, without reading the rest.

@@ -9,8 +9,17 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::Duration;
 
-use rustix::fs::{Advice, fadvise, fdatasync};
+use rustix::fs::{Advice, FlockOperation, fadvise, fdatasync, flock};
+use rustix::io::Errno;
+
+/// sled's one data file, by the name that it has in a store.
+pub const DB: &str = "db";
+
+/// How long to wait for sled's threads to let go of a store that was closed, and how often to look.
+const CLOSE_TRIES: u32 = 200;
+const CLOSE_PAUSE: Duration = Duration::from_millis(10);
 
 /// A descriptor of our own on sled's one data file.
 #[derive(Debug)]
@@ -18,17 +27,40 @@ pub struct DbFile(File);
 
 impl DbFile {
     pub fn open(store_dir: &Path) -> io::Result<Self> {
-        OpenOptions::new().read(true).write(true).open(store_dir.join("db")).map(Self)
+        OpenOptions::new().read(true).write(true).open(store_dir.join(DB)).map(Self)
     }
 
     /// Makes durable what sled has flushed.
     pub fn sync(&self) -> io::Result<()> {
-        fdatasync(&self.0)?;
-        // Writing to a removed file succeeds and saves nothing.
-        if self.0.metadata()?.nlink() == 0 {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "the store's file has been removed"));
+        Ok(fdatasync(&self.0)?)
+    }
+
+    pub fn is_in(&self, store_dir: &Path) -> io::Result<bool> {
+        is_at(&self.0, &store_dir.join(DB))
+    }
+
+    /// Waits until sled, whose last handle has been dropped, no longer uses the file: it is locked until then.
+    pub fn wait_closed(&self) -> io::Result<()> {
+        let mut tries = 0;
+        loop {
+            match flock(&self.0, FlockOperation::NonBlockingLockExclusive) {
+                Err(Errno::WOULDBLOCK) if tries < CLOSE_TRIES => {
+                    tries += 1;
+                    std::thread::sleep(CLOSE_PAUSE);
+                }
+                result => return Ok(result?),
+            }
         }
-        Ok(())
+    }
+}
+
+/// Whether `file` is what lies at `path`: it may have been removed or replaced since it was opened.
+pub fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let ours = file.metadata()?;
+    match fs::symlink_metadata(path) {
+        Ok(there) => Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino())),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -83,6 +115,15 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)?;
     to.parent().map_or(Ok(()), sync_dir)
+}
+
+/// Removes the directory `dir` with all in it, durably, if it is there.
+pub fn remove_dir(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Ok(()) => dir.parent().map_or(Ok(()), sync_dir),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Removes sled's half-written snapshots: it would take one for its newest. The log holds all that they hold.

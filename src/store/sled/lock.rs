@@ -9,6 +9,7 @@ use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 
+use super::disk;
 use crate::store::StoreError;
 
 /// Holds the lock until dropped.
@@ -45,11 +46,22 @@ impl Lock {
     }
 }
 
+impl Lock {
+    /// Whether what is locked is still what lies at `path`. If not, another process may lock that.
+    pub fn is_at(&self, path: &Path) -> io::Result<bool> {
+        disk::is_at(&self.file, path)
+    }
+}
+
 impl Drop for Lock {
     fn drop(&mut self) {
-        // The number would be wrong from here on. The descriptor's end releases the lock itself.
+        // The number would be wrong from here on.
         if let Err(error) = self.file.set_len(0) {
             log::debug!("cannot clear the lock file: {error}");
+        }
+        // Said aloud: a child between its fork and its exec has the descriptor too, and would hold the lock a little longer.
+        if let Err(error) = flock(&self.file, FlockOperation::Unlock) {
+            log::debug!("cannot release the lock: {error}");
         }
     }
 }

@@ -5,18 +5,26 @@
 //! <state dir>/lock            held by the syncq that uses the directory; holds its process id
 //! <state dir>/identity        which store belongs here, its schema, whether it was closed in order
 //! <state dir>/progress        how many commits were acknowledged
+//! <state dir>/ballast         16 MiB to be given up when a start finds the disk full
 //! <state dir>/store/          sled's files
+//! <state dir>/store.compact   the copy that a compaction makes
+//! <state dir>/store.old       the store that it replaces, for the moment of the swap
 //! <state dir>/store.damaged-* stores that could not be used, kept for whoever wants to look
 //! <state dir>/store.schema-*  copies made before a migration
 //! ```
 //!
 //! A commit is one `apply_batch` on one tree, sled's `flush()`, then `fdatasync` on a descriptor of our own: only that
 //! together survived simulated power cuts (`disk`). `open` is the ladder that gets any directory to a usable store,
-//! `key` and `record` are the format, `migrations/` is its history.
+//! `key` and `record` are the format, `migrations/` is its history, `compact` makes a store small again.
 //!
-//! Deliberately not here: order, due times and states beyond keeping them; compaction (a drained backlog leaves the
-//! file at its size); and any retry by itself: a failed commit is retried by committing again.
+//! A store that is removed, replaced or damaged while it is in use is made anew, empty, and the caller is told to write
+//! all that it knows ([`StoreError::Lost`]).
+//!
+//! Deliberately not here: order, due times and states beyond keeping them; and any retry by itself: a failed commit is
+//! retried by committing again.
 
+mod ballast;
+mod compact;
 mod contents;
 mod disk;
 mod guard;
@@ -31,7 +39,7 @@ mod record;
 mod tree;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -48,6 +56,10 @@ use crate::model::{DirectoryId, RootId, Timestamp};
 
 /// The version that is stored as a store's writer.
 const WRITER: &str = env!("CARGO_PKG_VERSION");
+
+/// After so many operations it is worth a look whether the store has grown too large for what it holds. The look reads
+/// up to a quarter of the file.
+const OPS_BETWEEN_LOOKS: usize = 50_000;
 
 /// A store in a state directory. Holds the directory's lock until dropped.
 #[derive(Debug)]
@@ -69,8 +81,14 @@ pub struct SledStore {
     identity: Identity,
     /// Whether closing marks the store as closed in order.
     marks_clean: bool,
+    /// Whether a store that is lost is made anew.
+    starts_anew: bool,
+    /// Ballast cannot be made here, and it is of no use to try again.
+    no_ballast: bool,
+    /// Operations since the last look at the store's size.
+    ops_since_look: usize,
     // Last: dropped after the tree.
-    _lock: Lock,
+    lock: Lock,
 }
 
 /// How opening went.
@@ -118,14 +136,22 @@ impl SledStore {
     /// next daemon to see how the last one ended. Without a store the error is `Directory` with `NotFound`.
     pub fn open_existing(dir: &Path) -> Result<Self, StoreError> {
         let layout = Layout::of(dir);
-        if let Err(source) = std::fs::metadata(layout.store.join("db")) {
-            return Err(StoreError::Directory { dir: dir.to_owned(), source });
-        }
+        layout.has_store().map_err(|source| layout.directory(source))?;
         let lock = Lock::take(dir, &layout.lock)?;
         Ok(Self::open_locked(layout, lock, Otherwise::Refuse, STEPS)?.0)
     }
 
     fn open_with_steps(dir: &Path, now: Timestamp, steps: &[Step]) -> Result<(Self, Opened), StoreError> {
+        match Self::try_open(dir, now, steps) {
+            Err(error) if error.is_full_disk() && ballast::give_up(&Layout::of(dir).ballast) => {
+                log::warn!("{}; the ballast is given up", error.with_causes());
+                Self::try_open(dir, now, steps)
+            }
+            result => result,
+        }
+    }
+
+    fn try_open(dir: &Path, now: Timestamp, steps: &[Step]) -> Result<(Self, Opened), StoreError> {
         let layout = Layout::of(dir);
         disk::create_private_dir(dir).map_err(|source| StoreError::Directory { dir: dir.to_owned(), source })?;
         let lock = Lock::take(dir, &layout.lock)?;
@@ -143,7 +169,8 @@ impl SledStore {
         let acknowledged = progress.commit();
         let usable = open::open(&layout, acknowledged, otherwise, steps)?;
         let Usable { tree, scanned, identity, fresh, recovered, rolled_back } = usable;
-        let marks_clean = identity.clean || matches!(otherwise, Otherwise::StartAnew(_));
+        let starts_anew = matches!(otherwise, Otherwise::StartAnew(_));
+        let marks_clean = identity.clean || starts_anew;
         let opened = Opened { fresh, recovered, rolled_back, clean: identity.clean };
         // A new store counts on from the old one's number: it must not look rolled back once it holds something.
         let acknowledged = acknowledged.max(scanned.commit);
@@ -158,17 +185,120 @@ impl SledStore {
             layout,
             identity,
             marks_clean,
-            _lock: lock,
+            starts_anew,
+            no_ballast: false,
+            ops_since_look: OPS_BETWEEN_LOOKS,
+            lock,
         };
         Ok((store, opened))
     }
 
     /// The tree, opened again if a commit failed before.
     fn tree(&mut self) -> Result<&Tree, StoreError> {
-        match &mut self.tree {
-            Some(tree) => Ok(tree),
-            closed => Ok(closed.insert(open::reopen(&self.layout, &self.identity, self.committed)?)),
+        if self.tree.is_none() {
+            self.stay_beside()?;
+            let reopened = match open::reopen(&self.layout, &self.identity, self.committed) {
+                Err(StoreError::Damaged { reason, .. }) => return Err(self.start_over(reason)),
+                other => other?,
+            };
+            self.tree = Some(reopened);
         }
+        self.tree.as_ref().ok_or_else(|| StoreError::Write { source: io::ErrorKind::NotConnected.into() })
+    }
+
+    /// Makes sure that what is written is what the next start will read: the directory or the store may have been
+    /// removed, or replaced by another.
+    fn stay_in_place(&mut self) -> Result<(), StoreError> {
+        if let Some(tree) = &self.tree
+            && !tree.is_in(&self.layout.store).map_err(|source| StoreError::Write { source })?
+        {
+            return Err(self.start_over("its files were removed or replaced while it was in use".into()));
+        }
+        self.stay_beside()
+    }
+
+    /// The same for what lies beside the store: somebody may have taken the lock for a forgotten one.
+    fn stay_beside(&mut self) -> Result<(), StoreError> {
+        let layout = &self.layout;
+        let directory = |source| layout.directory(source);
+        if !self.lock.is_at(&layout.lock).map_err(directory)? {
+            disk::create_private_dir(&layout.dir).map_err(directory)?;
+            self.lock = Lock::take(&layout.dir, &layout.lock)?;
+        }
+        if !self.progress.is_at(&layout.progress).map_err(directory)? {
+            self.progress = Progress::open(&layout.progress).map_err(directory)?;
+            self.progress.note(self.acknowledged);
+        }
+        Ok(())
+    }
+
+    /// Starts an empty store in the place of the one that was in use. Returns what to tell the caller.
+    fn start_over(&mut self, reason: String) -> StoreError {
+        let dir = self.layout.dir.clone();
+        if !self.starts_anew {
+            return StoreError::Damaged { dir, reason };
+        }
+        if let Some(tree) = self.tree.take()
+            && let Err(error) = tree.close()
+        {
+            log::debug!("closing the store that is lost: {error}");
+        }
+        match self.replace() {
+            Ok(()) => StoreError::Lost { dir, reason },
+            Err(error) => error,
+        }
+    }
+
+    fn replace(&mut self) -> Result<(), StoreError> {
+        self.stay_beside()?;
+        let (tree, identity) = open::replace(&self.layout)?;
+        (self.tree, self.identity) = (Some(tree), identity);
+        self.committed = 0;
+        self.scanned = None;
+        self.damaged.clear();
+        Ok(())
+    }
+
+    /// Makes the store small again if that pays. A store that cannot be copied goes on as it is.
+    fn compact_if_worthwhile(&mut self) -> Result<(), StoreError> {
+        if self.ops_since_look < OPS_BETWEEN_LOOKS {
+            return Ok(());
+        }
+        let Some(tree) = &self.tree else { return Ok(()) };
+        self.ops_since_look = 0;
+        match compact::is_worthwhile(tree, disk::size_bytes(&self.layout.store)) {
+            Ok(true) => self.compact(),
+            Ok(false) => Ok(()),
+            Err(trouble) => {
+                log::warn!("cannot look through the store: {}", io::Error::from(trouble));
+                Ok(())
+            }
+        }
+    }
+
+    /// Copies the store to a fresh one and takes that.
+    fn compact(&mut self) -> Result<(), StoreError> {
+        let Some(tree) = &self.tree else { return Ok(()) };
+        let bytes = disk::size_bytes(&self.layout.store);
+        if let Err(error) = compact::copy(&self.layout, tree) {
+            log::warn!("cannot compact the store: {error}");
+            return Ok(());
+        }
+        let write = |source| StoreError::Write { source };
+        if let Some(tree) = self.tree.take() {
+            tree.close().map_err(write)?;
+        }
+        compact::swap(&self.layout).map_err(write)?;
+        match open::take_up(&self.layout, &self.identity, self.committed) {
+            Ok(tree) => self.tree = Some(tree),
+            Err(error) => {
+                log::warn!("the compacted store cannot be used: {}", error.with_causes());
+                return compact::swap_back(&self.layout).map_err(write);
+            }
+        }
+        compact::finish_swap(&self.layout).map_err(write)?;
+        log::info!("the store is compacted: {bytes} bytes before, {} now", disk::size_bytes(&self.layout.store));
+        Ok(())
     }
 }
 
@@ -215,7 +345,10 @@ impl Store for SledStore {
             self.tree = None;
             return Err(StoreError::Write { source: io::Error::from(trouble) });
         }
+        // Only now: whatever was removed before the write took what was written with it.
+        self.stay_in_place()?;
         self.progress.note(commit);
+        self.ops_since_look = self.ops_since_look.saturating_add(ops.len());
         self.acknowledged = commit;
         self.committed = commit;
         self.next_job_id = next_job_id;
@@ -230,6 +363,21 @@ impl Store for SledStore {
             self.tree = None;
             StoreError::Read { source: io::Error::from(trouble) }
         })
+    }
+
+    fn tend(&mut self) -> Result<(), StoreError> {
+        self.stay_in_place()?;
+        // A command that only looks does not change what it looks at.
+        if !self.starts_anew {
+            return Ok(());
+        }
+        if !self.no_ballast
+            && let Err(error) = ballast::make(&self.layout.ballast)
+        {
+            log::debug!("there will be no ballast: {error}");
+            self.no_ballast = true;
+        }
+        self.compact_if_worthwhile()
     }
 
     fn stats(&self) -> StoreStats {

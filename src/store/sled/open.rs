@@ -10,6 +10,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::compact;
 use super::contents::{self, Scanned};
 use super::disk;
 use super::identity::{Identity, StoreId};
@@ -25,18 +26,30 @@ use crate::store::StoreError;
 pub struct Layout {
     pub dir: PathBuf,
     pub store: PathBuf,
+    /// The copy that a compaction makes, and the store that it replaces.
+    pub compact: PathBuf,
+    pub old: PathBuf,
     pub identity: PathBuf,
+    pub ballast: PathBuf,
     pub progress: PathBuf,
     pub lock: PathBuf,
 }
 
 impl Layout {
     pub fn of(dir: &Path) -> Self {
-        let [store, identity, progress, lock] = ["store", "identity", "progress", "lock"].map(|name| dir.join(name));
-        Self { dir: dir.into(), store, identity, progress, lock }
+        let [store, compact, old] = ["store", "store.compact", "store.old"].map(|name| dir.join(name));
+        let [identity, ballast, progress, lock] =
+            ["identity", "ballast", "progress", "lock"].map(|name| dir.join(name));
+        Self { dir: dir.into(), store, compact, old, identity, ballast, progress, lock }
     }
 
-    fn directory(&self, source: io::Error) -> StoreError {
+    /// Whether there is a store, be it one that a compaction was about to replace.
+    pub fn has_store(&self) -> io::Result<()> {
+        let there = |dir: &Path| std::fs::metadata(dir.join(disk::DB)).map(drop);
+        there(&self.store).or_else(|error| there(&self.old).map_err(|_| error))
+    }
+
+    pub fn directory(&self, source: io::Error) -> StoreError {
         StoreError::Directory { dir: self.dir.clone(), source }
     }
 
@@ -85,11 +98,12 @@ pub fn open(layout: &Layout, acknowledged: u64, otherwise: Otherwise, steps: &[S
     if let Some(known) = &known {
         refuse_newer(layout, known.schema, &known.writer, steps)?;
     }
+    compact::finish_swap(layout).map_err(|source| layout.directory(source))?;
     disk::remove_half_written(&layout.store).map_err(|source| layout.directory(source))?;
 
     let mut recovered = false;
     let reason = loop {
-        let bytes_before = std::fs::metadata(layout.store.join("db")).map_or(0, |metadata| metadata.len());
+        let bytes_before = std::fs::metadata(layout.store.join(disk::DB)).map_or(0, |metadata| metadata.len());
         match as_it_is(layout, known.as_ref(), otherwise, steps) {
             Ok((tree, scanned, identity)) => {
                 // A store in which no target was ever stored is as new, also if it was created by a syncq that died.
@@ -131,9 +145,14 @@ pub fn open(layout: &Layout, acknowledged: u64, otherwise: Otherwise, steps: &[S
     }
 }
 
-/// Opens the tree of a store that was in use a moment ago, after a failed commit. Never replaces it: what is missing
-/// then can only be told by whoever starts syncq again.
+/// Opens the tree of a store that was in use a moment ago, after a failed commit.
 pub fn reopen(layout: &Layout, identity: &Identity, acknowledged: u64) -> Result<Tree, StoreError> {
+    compact::finish_swap(layout).map_err(|source| StoreError::Write { source })?;
+    take_up(layout, identity, acknowledged)
+}
+
+/// Opens the tree that lies in the place of the store and makes sure that it is the one that was in use.
+pub fn take_up(layout: &Layout, identity: &Identity, acknowledged: u64) -> Result<Tree, StoreError> {
     let write = |source| StoreError::Write { source };
     disk::forget_cached(&layout.store);
     disk::remove_half_written(&layout.store).map_err(write)?;
@@ -206,6 +225,26 @@ fn as_it_is(
     Ok((tree, scanned, identity))
 }
 
+/// Starts an empty store in the place of one that was in use and is of no more use. What lies there is kept if there is
+/// anything to it.
+pub fn replace(layout: &Layout) -> Result<(Tree, Identity), StoreError> {
+    let set_up = || {
+        disk::remove_dir(&layout.compact)?;
+        disk::remove_dir(&layout.old)?;
+        let holds = |dir: &Path| std::fs::metadata(dir.join(disk::DB)).is_ok_and(|metadata| metadata.len() > 0);
+        if !holds(&layout.store) {
+            return disk::remove_dir(&layout.store);
+        }
+        let aside = free_name(&layout.dir, "store.damaged-in-use");
+        log::error!("what lies in the place of the store is set aside as {}", aside.display());
+        disk::rename(&layout.store, &aside)
+    };
+    set_up().map_err(|source| layout.directory(source))?;
+    let tree = Tree::open(&layout.store).map_err(|trouble| layout.directory(trouble.into()))?;
+    let (_, identity) = initialise(layout, &tree, migrations::STEPS)?;
+    Ok((tree, identity))
+}
+
 /// The last rung. If not even an empty store can be created, the old one is put back.
 fn start_anew(layout: &Layout, now: Timestamp, reason: String, steps: &[Step]) -> Result<Usable, StoreError> {
     let aside = free_name(&layout.dir, &format!("store.damaged-{}", file_time(now)));
@@ -220,7 +259,7 @@ fn start_anew(layout: &Layout, now: Timestamp, reason: String, steps: &[Step]) -
             Ok(Usable { tree, scanned, identity, fresh, recovered: false, rolled_back: false })
         }
         Err(error) => {
-            let put_back = remove_dir(&layout.store).and_then(|()| disk::rename(&aside, &layout.store));
+            let put_back = disk::remove_dir(&layout.store).and_then(|()| disk::rename(&aside, &layout.store));
             if let Err(error) = put_back {
                 log::error!("cannot put {} back: {error}", aside.display());
             }
@@ -292,13 +331,6 @@ fn refuse_newer(layout: &Layout, found: u32, writer: &str, steps: &[Step]) -> Re
 
 fn newest(steps: &[Step]) -> u32 {
     steps.last().map_or(0, |step| step.number)
-}
-
-fn remove_dir(dir: &Path) -> io::Result<()> {
-    match std::fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 /// `name` in `dir`, with a number behind it if that is taken.

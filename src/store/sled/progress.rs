@@ -10,6 +10,8 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
+use super::disk;
+
 /// The number of the last commit, big-endian, and its CRC-32.
 const FILE_BYTES: usize = 12;
 
@@ -44,6 +46,11 @@ impl Progress {
         if let Err(error) = self.file.write_all_at(&bytes, 0) {
             log::debug!("cannot note the store's progress: {error}");
         }
+    }
+
+    /// Whether what is written is still what lies at `path`.
+    pub fn is_at(&self, path: &Path) -> io::Result<bool> {
+        disk::is_at(&self.file, path)
     }
 
     pub fn sync(&self) -> io::Result<()> {

@@ -13,6 +13,10 @@ use crate::model::{BootId, Job, JobError, JobId, JobState, Moment, Origin, RelPa
 use crate::store::tests::job;
 use crate::store::{DirectoryRecord, RootRecord, TargetRecord};
 
+mod compaction;
+mod lost;
+mod power_cut;
+
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
 
 fn root() -> RootRecord {
@@ -533,22 +537,6 @@ fn a_directory_that_cannot_be_used_is_an_error_with_its_name() {
     assert!(temp.path().join("state/store").is_file());
 }
 
-/// Jobs were acknowledged into a file that had been removed by mistake, and were gone at the next start.
-#[test]
-fn a_store_that_was_removed_while_in_use_acknowledges_nothing() {
-    let temp = tempfile::tempdir().expect("a directory");
-    let (mut store, _) = open(temp.path());
-    store.commit(&known(1)).expect("commits");
-    fs::remove_dir_all(temp.path().join("store")).expect("removes");
-    assert!(matches!(store.commit(&[Op::PutJob(job(1, 1, b"a"))]), Err(StoreError::Write { .. })));
-    for _ in 0..2 {
-        assert!(matches!(store.commit(&[Op::PutJob(job(1, 1, b"a"))]), Err(StoreError::Damaged { .. })));
-    }
-    drop(store);
-    let opened = open(temp.path()).1;
-    assert!(opened.fresh.is_some_and(|reason| reason != FreshReason::New));
-}
-
 /// After a full disk sled refuses everything for ever, also with space back: the store has to open it again.
 #[test]
 fn a_full_disk_fails_commits_until_there_is_room() {
@@ -589,26 +577,62 @@ fn a_full_disk_at_the_start_leaves_the_store_alone() {
     let Some(_mounted) = Tmpfs::mount(temp.path(), "6m") else { return };
     let dir = temp.path().join("state");
     filled_and_killed(&dir, 500);
-    let ballast = temp.path().join("ballast");
-    // Fill it to the last page; the error at the end is the point.
-    let _ = fs::write(&ballast, vec![1; 6 << 20]);
-    let result = SledStore::open(&dir, NOW).map(|(_, opened)| opened);
-    match &result {
-        Ok(opened) => assert_eq!(opened.fresh, None),
-        Err(error) => assert!(matches!(error, StoreError::Directory { .. } | StoreError::Write { .. }), "{error:?}"),
-    }
+    let ballast = temp.path().join("filler");
+    fill(&ballast);
+    let error = SledStore::open(&dir, NOW).map(drop).expect_err("there is no room");
+    assert!(error.is_full_disk(), "{error:?}");
     fs::remove_file(&ballast).expect("removes");
     let (mut store, opened) = open(&dir);
     assert_eq!(opened.fresh, None);
     assert_eq!(store.load().expect("loads").jobs.len(), 501);
 }
 
+/// Fills the disk to the last page with a file.
+fn fill(path: &Path) {
+    use std::io::Write;
+    let mut file = fs::File::create(path).expect("creates");
+    for bytes in [1 << 20, 4_096, 1] {
+        while file.write_all(&vec![1; bytes]).is_ok() {}
+    }
+}
+
+/// A restart on a full disk ended the mirroring of everything until somebody had cleaned up.
+#[test]
+fn with_ballast_a_start_on_a_full_disk_succeeds_and_it_is_made_again_when_there_is_room() {
+    let temp = tempfile::tempdir().expect("a directory");
+    let Some(_mounted) = Tmpfs::mount(temp.path(), "200m") else { return };
+    let (dir, filler) = (temp.path().join("state"), temp.path().join("filler"));
+    let ballast = || fs::metadata(dir.join("ballast")).map_or(0, |ballast| disk_bytes(&ballast));
+    filled(&dir, 500);
+    assert_eq!(ballast(), 0);
+    let (mut store, _) = open(&dir);
+    store.tend().expect("tends");
+    assert_eq!(ballast(), 16 << 20);
+    drop(store);
+    fill(&filler);
+    let looked = SledStore::open_existing(&dir).map(drop);
+    assert!(looked.is_err() && ballast() > 0, "a command gives up nothing: {looked:?}");
+    let (mut store, opened) = open(&dir);
+    assert_eq!((opened.fresh, ballast()), (None, 0));
+    assert_eq!(store.load().expect("loads").jobs.len(), 500);
+    store.commit(&[Op::PutJob(job(501, 1, b"on a full disk"))]).expect("commits");
+    store.tend().expect("tends");
+    assert_eq!(ballast(), 0, "it is not what fills the disk again");
+    fs::remove_file(&filler).expect("removes");
+    store.tend().expect("tends");
+    assert_eq!(ballast(), 16 << 20);
+}
+
+fn disk_bytes(file: &fs::Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::blocks(file) * 512
+}
+
 /// A small file system of its own, unmounted when dropped. `None`, with the reason printed, where that is not allowed.
-struct Tmpfs(PathBuf);
+pub(crate) struct Tmpfs(PathBuf);
 
 impl Tmpfs {
     #[expect(clippy::print_stderr, reason = "a test that did nothing has to say so")]
-    fn mount(dir: &Path, size: &str) -> Option<Self> {
+    pub(crate) fn mount(dir: &Path, size: &str) -> Option<Self> {
         let mount =
             Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(dir).output();
         match mount {
@@ -632,47 +656,88 @@ impl Drop for Tmpfs {
 }
 
 const CHILD_DIR: &str = "SYNCQ_TEST_STORE_CHILD";
+const CHILD_COMPACTS: &str = "SYNCQ_TEST_STORE_CHILD_COMPACTS";
 
 /// Not a test: the process that `kill_9_loses_nothing_acknowledged` starts and kills. Commits for ever, adding and
 /// removing, and prints the number of each commit once it is acknowledged.
 #[test]
 fn child_that_commits_until_killed() {
-    use std::io::Write;
     let Some(dir) = std::env::var_os(CHILD_DIR) else { return };
-    let (mut store, opened) = open(Path::new(&dir));
+    let (mut store, _) = open(Path::new(&dir));
     let start = store.load().expect("loads").next_job_id;
-    // Straight to the descriptor: the test runner holds back what is printed.
+    let mut acknowledge = acknowledgements();
+    for n in start.. {
+        store.commit(&numbered(n)).expect("commits");
+        acknowledge(n);
+        if n % 8 == 0 && std::env::var_os(CHILD_COMPACTS).is_some() {
+            store.compact().expect("compacts");
+        }
+    }
+}
+
+/// Prints numbers of commits straight to the descriptor: the test runner holds back what is printed.
+fn acknowledgements() -> impl FnMut(u64) {
+    use std::io::Write;
     let mut out = fs::OpenOptions::new().append(true).open("/proc/self/fd/1").expect("an output");
     // One write a line: of several, the kill may come between.
-    let mut say = |line: String| out.write_all(line.as_bytes()).expect("the parent reads");
-    say(format!("opened {opened:?}\n"));
-    for n in start.. {
-        let mut ops = vec![Op::PutRoot(root()), Op::PutTarget(target(1)), Op::PutNextJobId(n + 1)];
-        ops.push(Op::PutJob(job(n, 1, format!("kept {n}").as_bytes())));
-        ops.extend((0..20).map(|i| Op::PutJob(Job { id: JobId(n), ..job(n, 1, format!("torn {i}").as_bytes()) })));
-        if n % 2 == 1 {
-            let path = RelPath::new(format!("kept {}", n - 1).as_bytes()).expect("a valid path");
-            ops.push(Op::DeleteJob { target: TargetId(1), path });
-        }
-        store.commit(&ops).expect("commits");
-        say(format!("acknowledged {n}\n"));
+    move |n| out.write_all(format!("acknowledged {n}\n").as_bytes()).expect("the parent reads")
+}
+
+/// The commit of that number: adds and removes jobs so that [`holds_numbered`] knows which commits a store holds.
+fn numbered(n: u64) -> Vec<Op> {
+    let mut ops = vec![Op::PutRoot(root()), Op::PutTarget(target(1)), Op::PutNextJobId(n + 1)];
+    ops.push(Op::PutJob(job(n, 1, format!("kept {n}").as_bytes())));
+    ops.extend((0..20).map(|i| Op::PutJob(Job { id: JobId(n), ..job(n, 1, format!("torn {i}").as_bytes()) })));
+    if n % 2 == 1 {
+        let path = RelPath::new(format!("kept {}", n - 1).as_bytes()).expect("a valid path");
+        ops.push(Op::DeleteJob { target: TargetId(1), path });
     }
+    ops
+}
+
+/// Fails unless a store holds all commits from 0 to `acknowledged`, or one more, which may have been made without being
+/// acknowledged, and none by halves.
+fn holds_numbered(loaded: &Contents, acknowledged: Option<u64>, case: &str) {
+    let made = loaded.next_job_id.checked_sub(1);
+    let next = acknowledged.map_or(0, |last| last + 1);
+    assert!(made == acknowledged || made == Some(next), "{case}: {acknowledged:?} acknowledged, {made:?} there");
+    let Some(made) = made else { return };
+    let (mut kept, mut whole) = (Vec::new(), Vec::new());
+    for job in &loaded.jobs {
+        if job.path.as_bytes().starts_with(b"kept ") { kept.push(job.id.0) } else { whole.push(job.id.0) }
+    }
+    kept.sort_unstable();
+    let expected: Vec<u64> = (0..=made).filter(|n| n % 2 == 1 || *n == made).collect();
+    assert_eq!(kept, expected, "{case}");
+    assert_eq!(whole, [made; 20], "{case}: a commit is torn");
 }
 
 /// The promise of the store: a job that was acknowledged is there after a kill at any moment, one that was removed is
 /// not, and no commit is there by halves.
 #[test]
 fn kill_9_loses_nothing_acknowledged() {
-    const ROUNDS: u64 = 12;
+    kill_9(12, false);
+}
+
+/// The same while the store is being compacted most of the time.
+#[test]
+fn kill_9_during_compactions_loses_nothing_acknowledged() {
+    kill_9(16, true);
+}
+
+fn kill_9(rounds: u64, compacts: bool) {
     let temp = tempfile::tempdir().expect("a directory");
     let mut random = fastrand::Rng::with_seed(9);
-    for round in 0..ROUNDS {
-        let mut child = Command::new(std::env::current_exe().expect("a test binary"))
+    for round in 0..rounds {
+        let mut command = Command::new(std::env::current_exe().expect("a test binary"));
+        command
             .args(["--exact", "store::sled::tests::child_that_commits_until_killed", "--nocapture"])
             .env(CHILD_DIR, temp.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the child starts");
+            .stdout(Stdio::piped());
+        if compacts {
+            command.env(CHILD_COMPACTS, "yes");
+        }
+        let mut child = command.spawn().expect("the child starts");
         let reader = BufReader::new(child.stdout.take().expect("piped"));
         let patience = random.u64(1..150);
         // Every other round the kill falls among commits for certain, else anywhere from the start of the process on.
@@ -704,17 +769,7 @@ fn kill_9_loses_nothing_acknowledged() {
         let Some(last) = last else { continue };
         assert_eq!(opened.fresh, None, "round {round}");
         assert!(!opened.clean && !opened.may_lack_jobs(), "round {round}: {opened:?}");
-        // The commit after the last acknowledged one may have been made or not.
-        let made = loaded.next_job_id - 1;
-        assert!(made == last || made == last + 1, "round {round}: {last} acknowledged, {made} there");
-        let (mut kept, mut whole) = (Vec::new(), Vec::new());
-        for job in &loaded.jobs {
-            if job.path.as_bytes().starts_with(b"kept ") { kept.push(job.id.0) } else { whole.push(job.id.0) }
-        }
-        kept.sort_unstable();
-        let expected: Vec<u64> = (0..=made).filter(|n| n % 2 == 1 || *n == made).collect();
-        assert_eq!(kept, expected, "round {round}");
-        assert_eq!(whole, [made; 20], "round {round}: a commit is torn");
+        holds_numbered(&loaded, Some(last), &format!("round {round}"));
     }
 }
 

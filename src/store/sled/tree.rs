@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
@@ -62,24 +63,26 @@ impl Tree {
 
     /// Calls `visit` with every key that starts with `prefix`, in the order of bytes, and its value.
     pub fn visit(&self, prefix: &[u8], mut visit: impl FnMut(&[u8], &[u8])) -> Result<(), Trouble> {
+        self.walk(prefix, |key, value| {
+            visit(key, value);
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// The same, until `visit` breaks it off.
+    pub fn walk(&self, prefix: &[u8], mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> Result<(), Trouble> {
         let db = self.db()?;
         guarded(|| {
             for entry in db.scan_prefix(prefix) {
                 let (key, value) = entry?;
-                visit(&key, &value);
+                if visit(&key, &value).is_break() {
+                    break;
+                }
             }
             Ok::<(), ::sled::Error>(())
         })
         .map_err(Trouble::Damage)?
         .map_err(Trouble::from)
-    }
-
-    /// The first keys that start with `prefix`, at most `limit`.
-    pub fn keys(&self, prefix: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, Trouble> {
-        let db = self.db()?;
-        let keys = || db.scan_prefix(prefix).keys().take(limit).map(|key| key.map(|key| key.to_vec())).collect();
-        let keys: Result<_, ::sled::Error> = guarded(keys).map_err(Trouble::Damage)?;
-        keys.map_err(Trouble::from)
     }
 
     pub fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Trouble> {
@@ -105,6 +108,18 @@ impl Tree {
         })
         .map_err(Trouble::Damage)??;
         self.file.sync().map_err(Trouble::Outside)
+    }
+
+    /// Whether the tree's file is the one that lies in `dir`. Writing to a removed file succeeds and saves nothing.
+    pub fn is_in(&self, dir: &Path) -> io::Result<bool> {
+        self.file.is_in(dir)
+    }
+
+    /// Closes the store and waits until its directory may be moved or removed.
+    pub fn close(mut self) -> io::Result<()> {
+        let db = self.db.take();
+        guarded(|| drop(db)).map_err(io::Error::other)?;
+        self.file.wait_closed()
     }
 
     fn db(&self) -> Result<&::sled::Db, Trouble> {

@@ -37,6 +37,8 @@ pub struct Conf {
     pub max_delete: Option<String>,
     /// Upper bound on how long a failing job waits, in minutes.
     pub fail_log_minutes: u32,
+    /// syncq's own `maxPending`.
+    pub pending_max: Option<u64>,
 }
 
 impl Conf {
@@ -62,6 +64,7 @@ impl Conf {
             schedule: None,
             max_delete: None,
             fail_log_minutes: 60,
+            pending_max: None,
         }
     }
 
@@ -129,6 +132,9 @@ impl Conf {
         line("    <plugin start=\"false\" name=\"command\"/>\n  </sersync>".to_owned());
         if let Some(limit) = &self.max_delete {
             line(format!("  <syncq><guard maxDelete=\"{limit}\"/></syncq>"));
+        }
+        if let Some(jobs) = self.pending_max {
+            line(format!("  <syncq><transfer maxPending=\"{jobs}\"/></syncq>"));
         }
         line("</head>".to_owned());
         xml
