@@ -384,8 +384,11 @@ impl Batch<'_> {
             Pass::Count => Some(Capture::new(0, COUNT_OUTPUT_BYTES_MAX)),
         };
         self.report.runs += 1;
+        let command = pasteable(&self.ctx.root, &args, planned);
+        // sersync's words: people look for them, copy what follows and run it by hand.
+        log::debug!("execute command: {command}");
         match run(&self.ctx.program, &self.ctx.root, &args, &list(planned), stdout, self.stop) {
-            Ok(ended) => Some((ended, pasteable(&self.ctx.root, &args, planned))),
+            Ok(ended) => Some((ended, command)),
             Err(error) => {
                 // A root that went away in this moment looks like a missing program.
                 self.report.trouble =
