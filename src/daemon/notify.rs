@@ -151,6 +151,7 @@ pub fn summary(status: &Status) -> String {
     parts.push(match (pending, status.targets.len()) {
         (0, 1) => "the target is up to date".to_owned(),
         (0, targets) => format!("all {targets} targets are up to date"),
+        (1, _) => "1 change pending".to_owned(),
         (pending, _) => format!("{pending} changes pending"),
     });
     let failed: u64 = status.targets.iter().map(|target| target.failed).sum();
