@@ -109,7 +109,7 @@ pub struct TargetContext {
     pub capabilities: Capabilities,
     pub(super) prefixes: Prefixes,
     /// When the leftovers of killed receivers were last removed.
-    swept_at: Mutex<Option<Timestamp>>,
+    cleaned_at: Mutex<Option<Timestamp>>,
     /// rsync, except in tests.
     pub(super) program: Program,
 }
@@ -136,16 +136,16 @@ impl TargetContext {
             target,
             capabilities: Capabilities::default(),
             prefixes,
-            swept_at: Mutex::default(),
+            cleaned_at: Mutex::default(),
             program: Program { path: RSYNC.into(), owner: owner.as_os_str().to_owned() },
         }
     }
 
-    pub(super) fn swept_at(&self) -> Option<Timestamp> {
-        *self.swept_at.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn cleaned_at(&self) -> Option<Timestamp> {
+        *self.cleaned_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn set_swept_at(&self, now: Timestamp) {
-        *self.swept_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    pub(super) fn set_cleaned_at(&self, now: Timestamp) {
+        *self.cleaned_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
     }
 }

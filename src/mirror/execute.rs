@@ -12,6 +12,7 @@ use super::capture::Capture;
 use super::command::{Mode, Pass, arguments, list, pasteable, probe_arguments};
 use super::context::TargetContext;
 use super::expand;
+use super::leftovers;
 use super::look::{Presence, Source};
 use super::outcome::{Outcome, Paths, classify};
 use super::plan::{Deletion, Plan, Run, RunKind, deletion_refused, plan};
@@ -19,7 +20,6 @@ use super::recent;
 use super::run::{End, Ended, RSYNC, run};
 use super::says::difference;
 use super::stop::StopSignal;
-use super::sweep;
 use super::trouble::{Fallback, trouble};
 use crate::model::{
     ClaimedJob, JobError, Lane, Origin, RelPath, Scope, TargetTrouble, Timestamp, TroubleClass, Verdict,
@@ -87,7 +87,7 @@ pub fn execute(ctx: &TargetContext, lane: Lane, jobs: &[ClaimedJob], now: Timest
     };
     batch.work();
     if let Some(job) = batch.whole_tree_done() {
-        sweep::drive(&mut batch, job, now);
+        leftovers::drive(&mut batch, job, now);
         if batch.whole_tree_done().is_some() {
             ctx.guard.whole_tree_done();
         }

@@ -3,7 +3,7 @@
 //! The way of a batch: `look` sees what stands at its paths, `plan` makes runs of it, `command` writes their
 //! argument lists, `run` starts rsync, `outcome` reads what became of it, and [`execute`] carries the batch
 //! through, falling back, verifying and halving where rsync's answer is not enough. `guard` asks before much is
-//! deleted, `sweep` removes what killed receivers have left.
+//! deleted, `leftovers` removes what killed receivers have left.
 //!
 //! Invariant: only this module starts rsync, and it knows nothing of the queue or the store: jobs come in as values,
 //! verdicts go out as values.
@@ -16,6 +16,8 @@ mod execute;
 mod expand;
 mod guard;
 mod lanes;
+mod leftovers;
+mod leftovers;
 mod look;
 mod outcome;
 mod plan;
@@ -24,7 +26,6 @@ mod recent;
 mod run;
 mod says;
 mod stop;
-mod sweep;
 mod trouble;
 
 pub use context::{Capabilities, RootIdentity, TargetContext};

@@ -33,23 +33,26 @@ pub(super) fn concerns(batch: &Batch<'_>, run: &Run) -> bool {
 
 /// Makes the trees of `run` equal.
 pub(super) fn drive(batch: &mut Batch<'_>, run: Run) -> Flow {
-    for entry in &run.entries {
-        let since = entry.jobs.iter().filter_map(|&job| batch.jobs.get(job)).map(|job| job.since).min();
-        let since = since.unwrap_or(Timestamp::ZERO);
-        let since_ms = since.0.saturating_sub(u64::try_from(SEEN_WITHIN.as_millis()).unwrap_or(u64::MAX));
-        let ctx = batch.ctx;
-        let mut files = Files::below(&ctx.root, &entry.path, since_ms, &ctx.filter);
-        loop {
-            let list: Vec<Entry> = files.by_ref().take(LIST_PATHS_MAX).collect();
-            if list.is_empty() {
-                break;
-            }
-            let flow = batch.attempt_more(Run::new(RunKind::Flat, Origin::Write, list));
-            if flow != Flow::Continue {
-                return flow;
-            }
+    let (ctx, jobs) = (batch.ctx, batch.jobs);
+    let below = |entry: &Entry| {
+        let since = entry.jobs.iter().filter_map(|&job| jobs.get(job)).map(|job| job.since).min();
+        let margin_ms = u64::try_from(SEEN_WITHIN.as_millis()).unwrap_or(u64::MAX);
+        let since_ms = since.unwrap_or(Timestamp::ZERO).0.saturating_sub(margin_ms);
+        Files::below(&ctx.root, &entry.path, since_ms, &ctx.filter)
+    };
+    let mut files = run.entries.iter().flat_map(below);
+    loop {
+        let mut entries: Vec<Entry> = files.by_ref().take(LIST_PATHS_MAX).collect();
+        if entries.is_empty() {
+            break;
+        }
+        entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        let flow = batch.attempt_more(Run::new(RunKind::Flat, Origin::Write, entries));
+        if flow != Flow::Continue {
+            return flow;
         }
     }
+    drop(files);
     batch.drive(Run { origin: Origin::Scan, ..run })
 }
 
@@ -95,8 +98,6 @@ impl<'a> Files<'a> {
                 self.found.push(Entry { path, presence, orphan: false, jobs: Vec::new() });
             }
         }
-        // In the order in which rsync, too, goes through a directory.
-        self.found.sort_unstable_by(|a, b| b.path.cmp(&a.path));
     }
 }
 

@@ -59,6 +59,14 @@ pub enum DirectoryChange {
     Gone(DirectoryId),
 }
 
+impl DirectoryChange {
+    pub fn id(&self) -> DirectoryId {
+        match self {
+            Self::Put { id, .. } | Self::Gone(id) => *id,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

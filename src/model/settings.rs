@@ -23,7 +23,7 @@ pub struct Settings {
     /// What a comparison of whole directories may delete by itself.
     pub max_delete: MaxDelete,
     /// Jobs held one by one, over all targets; above that those of the target with the most become fewer that stand for
-    /// whole directories. 100,000 are about 45 MB of memory and 110 MB of store.
+    /// whole directories. 100,000 are about 35 MB of memory and 110 MB of store.
     pub pending_max: u32,
 }
 

@@ -42,10 +42,12 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    pub fn new(roots: Vec<RootRecord>, targets: Vec<TargetRecord>, all: Vec<DirectoryRecord>) -> Self {
+    /// `all` comes in the order of roots, and is taken apart from its end: moving a million takes twice their memory.
+    pub fn new(roots: Vec<RootRecord>, targets: Vec<TargetRecord>, mut all: Vec<DirectoryRecord>) -> Self {
         let mut directories: BTreeMap<RootId, Vec<DirectoryRecord>> = BTreeMap::new();
-        for directory in all {
-            directories.entry(directory.root).or_default().push(directory);
+        while let Some(root) = all.last().map(|directory| directory.root) {
+            let first = all.partition_point(|directory| directory.root < root);
+            directories.insert(root, all.split_off(first));
         }
         // They came with a checkpoint that was never completed.
         let mut remains = BTreeSet::new();
@@ -123,7 +125,7 @@ impl Ledger {
         &mut self,
         path: &[u8],
         watermark: Moment,
-        directories: Vec<DirectoryChange>,
+        mut directories: Vec<DirectoryChange>,
         complete: &[(TargetId, u64)],
     ) {
         let Some(root) = self.root(path).map(|root| root.id) else { return };
@@ -131,6 +133,9 @@ impl Ledger {
             self.steps.push_back(Step::Forget(root));
         }
         self.steps.retain(|step| !matches!(step, Step::Watermark(of, _) if *of == root));
+        // Neighbours share a page of the store: in any other order a million of them took 73 s and 360 MB instead of 28 s
+        // and 170 MB. Several changes of one directory keep their order.
+        directories.sort_by_key(DirectoryChange::id);
         self.steps.extend(directories.into_iter().map(|change| match change {
             DirectoryChange::Put { id, parent, name } => {
                 Step::Directory(DirectoryRecord { root, id, parent, name: name.into_vec() })

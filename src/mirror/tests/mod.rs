@@ -4,7 +4,7 @@ mod daemon;
 mod fake;
 mod filtered;
 mod guard;
-mod sweep;
+mod leftovers;
 mod trees;
 
 use std::io::Write;

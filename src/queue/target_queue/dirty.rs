@@ -34,13 +34,17 @@ impl DirtyPaths {
 
     /// `heir`, a path above, stands for `path` from now on, whose job is about to go.
     pub fn hand_over(&mut self, path: &RelPath, heir: &RelPath) {
-        let places = [self.places.get(path), self.under_way.get(path), self.places.get(heir)];
-        let earliest = places.into_iter().flatten().min().copied();
+        let place = self.places.get(path).into_iter().chain(self.under_way.get(path)).min().copied();
+        let known = self.places.get(heir).copied();
         self.forget(path);
-        self.forget(heir);
-        match earliest {
-            Some(place) => self.put(heir.clone(), place),
-            None => self.note(heir),
+        match (known, place) {
+            (Some(known), Some(place)) if place < known => {
+                self.forget(heir);
+                self.put(heir.clone(), place);
+            }
+            (Some(_), _) => {}
+            (None, Some(place)) => self.put(heir.clone(), place),
+            (None, None) => self.note(heir),
         }
     }
 

@@ -238,15 +238,15 @@ impl TargetQueue {
         let next = match slot.state {
             State::Running { .. } => {
                 slot.generation = slot.generation.next();
-                let due = match slot.newer {
+                let due = match slot.newer.as_deref() {
                     Some(Newer { due: None, .. }) => None,
-                    Some(Newer { due: Some(due), .. }) if !quiet => settles_at.map(|at| at.min(due)),
+                    Some(Newer { due: Some(due), .. }) if !quiet => settles_at.map(|at| at.min(*due)),
                     _ => settles_at,
                 };
-                let ((scope, origin), since) = slot.newer.map_or(((scope, change.origin), now), |newer| {
+                let ((scope, origin), since) = slot.newer.as_ref().map_or(((scope, change.origin), now), |newer| {
                     (both(path, (newer.scope, newer.origin), (scope, change.origin)), newer.since)
                 });
-                slot.newer = Some(Newer { scope, origin, since, due });
+                slot.newer = Some(Box::new(Newer { scope, origin, since, due }));
                 None
             }
             // Placed anew, since a wider scope may ask for the other lane.
@@ -376,7 +376,7 @@ impl TargetQueue {
             && path.ancestor_bytes().any(|above| self.in_flight.get(above) == Some(&Scope::Subtree));
         let Some(slot) = self.jobs.get_mut(path) else { return };
         let State::Running { claimed } = slot.state else { return };
-        let newer = slot.newer.take().filter(|_| slot.generation > claimed);
+        let newer = slot.newer.take().map(|newer| *newer).filter(|_| slot.generation > claimed);
         let is_write = slot.origin == Origin::Write && slot.scope == Scope::Entry;
         if let Some(newer) = newer
             && verdict != Verdict::Done

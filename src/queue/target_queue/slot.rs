@@ -47,7 +47,8 @@ pub(super) struct Slot {
     pub(super) attempts: u32,
     pub(super) looks: u32,
     pub(super) last_error: Option<Box<JobError>>,
-    pub(super) newer: Option<Newer>,
+    /// Boxed, since only what runs has one.
+    pub(super) newer: Option<Box<Newer>>,
     /// Done while a subtree above was in flight: runs once more, but not before that subtree has ended.
     pub(super) echo: bool,
     /// The store holds a record of this path, or is being handed one.
@@ -66,14 +67,14 @@ impl Slot {
         match self.state {
             _ if self.attempts > 0 => false,
             State::Ready | State::Waiting { why: Wait::Settling | Wait::Hot, .. } => is_sweep(self.scope, self.origin),
-            State::Running { .. } => self.newer.is_some_and(|newer| is_sweep(newer.scope, newer.origin)),
+            State::Running { .. } => self.newer.as_ref().is_some_and(|newer| is_sweep(newer.scope, newer.origin)),
             State::Waiting { why: Wait::Backoff, .. } | State::Failed => false,
         }
     }
 
     /// When the oldest change was seen that the target lacks, the run under way included.
     pub(super) fn oldest(&self) -> Timestamp {
-        self.newer.map_or(self.queued_at, |newer| self.queued_at.min(newer.since))
+        self.newer.as_ref().map_or(self.queued_at, |newer| self.queued_at.min(newer.since))
     }
 
     /// When the oldest change was seen that a run to come has to make good.
@@ -91,7 +92,7 @@ impl Slot {
 
     /// What is to be done in all, the run under way included: what the store has to keep.
     pub(super) fn all_of_it(&self) -> (Scope, Origin) {
-        let newer = self.newer.filter(|_| self.is_running());
+        let newer = self.newer.as_ref().filter(|_| self.is_running());
         newer.map_or((self.scope, self.origin), |newer| (self.scope.max(newer.scope), self.origin.max(newer.origin)))
     }
 

@@ -344,3 +344,36 @@ proptest! {
         prop_assert_eq!(source, mirror);
     }
 }
+
+/// Not a test: prints what a pending job costs. `cargo test --release -- --ignored --nocapture memory_per`
+#[test]
+#[ignore = "measures"]
+#[expect(clippy::print_stdout, reason = "its result")]
+fn memory_per_pending_job() {
+    let resident_kb = || -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    for jobs in [200_000u64, 1_000_000] {
+        let before = resident_kb();
+        let mut queue = TargetQueue::new(TargetId(1));
+        for n in 0..jobs {
+            let name = format!("site{}/section{:04}/some-typical-file-name-{:06}.html", n % 7, n / 1_000, n % 1_000);
+            queue.enqueue(&Change::write(path(&name)), Timestamp(n), || JobId(n));
+            if n % 1_000 == 999 {
+                let mut ops = Vec::new();
+                queue.take_dirty(1_000, &mut ops);
+                queue.settle_dirty(true);
+            }
+        }
+        let bytes = (resident_kb() - before) * 1_024;
+        let begun = crate::clock::monotonic();
+        queue.oldest();
+        let oldest = begun.elapsed();
+        println!("{jobs} jobs: {} MB, {} bytes each; oldest() takes {oldest:?}", bytes >> 20, bytes / jobs);
+        let begun = crate::clock::monotonic();
+        queue.collapse(Timestamp(jobs), || JobId(jobs));
+        println!("a collapse to {} takes {:?}", queue.len(), begun.elapsed());
+    }
+}

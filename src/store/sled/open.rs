@@ -225,17 +225,17 @@ fn as_it_is(
     Ok((tree, scanned, identity))
 }
 
-/// Starts an empty store in the place of one that was in use and is of no more use. What lies there is kept if there is
-/// anything to it.
+/// Starts an empty store in the place of one that was in use and is of no more use. The first that is found there is
+/// kept; further ones may be its own unfinished successors, tried again every second on a full disk.
 pub fn replace(layout: &Layout) -> Result<(Tree, Identity), StoreError> {
     let set_up = || {
         disk::remove_dir(&layout.compact)?;
         disk::remove_dir(&layout.old)?;
         let holds = |dir: &Path| std::fs::metadata(dir.join(disk::DB)).is_ok_and(|metadata| metadata.len() > 0);
-        if !holds(&layout.store) {
+        let aside = layout.dir.join("store.damaged-in-use");
+        if !holds(&layout.store) || aside.exists() {
             return disk::remove_dir(&layout.store);
         }
-        let aside = free_name(&layout.dir, "store.damaged-in-use");
         log::error!("what lies in the place of the store is set aside as {}", aside.display());
         disk::rename(&layout.store, &aside)
     };

@@ -73,6 +73,23 @@ fn a_store_that_is_gone_acknowledges_nothing_and_is_made_anew() {
     }
 }
 
+/// What is kept for whoever wants to look must not fill the disk.
+#[test]
+fn of_stores_that_are_replaced_again_and_again_one_is_kept() {
+    let temp = tempfile::tempdir().expect("a directory");
+    let dir = temp.path().join("state");
+    filled(&temp.path().join("backup"), 3);
+    filled(&dir, 3);
+    let (mut store, _) = open(&dir);
+    for _ in 0..3 {
+        put_an_older_one_back(&dir);
+        lost(store.tend());
+    }
+    let kept = fs::read_dir(&dir).expect("a directory").flatten();
+    let kept = kept.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"store.damaged")).count();
+    assert_eq!(kept, 1);
+}
+
 /// Killed before anything was written again, the loss is still reported.
 #[test]
 fn a_store_that_was_made_anew_and_holds_nothing_says_so() {

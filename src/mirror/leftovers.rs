@@ -35,8 +35,8 @@ const LISTING_BYTES_MAX: usize = 1 << 20;
 /// Sweeps the target, if that has not been done today. `job` is the one of the whole tree.
 pub(super) fn drive(batch: &mut Batch<'_>, job: usize, now: Timestamp) {
     let ctx = batch.ctx;
-    let swept_at = ctx.swept_at();
-    let lately = swept_at.is_some_and(|at| at <= now && now.since(at) < INTERVAL);
+    let cleaned_at = ctx.cleaned_at();
+    let lately = cleaned_at.is_some_and(|at| at <= now && now.since(at) < INTERVAL);
     if lately || batch.deletion() != Deletion::ByName {
         return;
     }
@@ -44,7 +44,7 @@ pub(super) fn drive(batch: &mut Batch<'_>, job: usize, now: Timestamp) {
     let Some(ended) = batch.list_target(&args, Capture::new(LISTING_BYTES_MAX, 0)) else { return };
     if !matches!(ended.end, End::Exit(0 | 23 | 24)) {
         debug!("{}: cannot be looked through for leftovers", ctx.target.name());
-        ctx.set_swept_at(now);
+        ctx.set_cleaned_at(now);
         return;
     }
     let mut listing = ended.stdout.bytes();
@@ -67,7 +67,7 @@ pub(super) fn drive(batch: &mut Batch<'_>, job: usize, now: Timestamp) {
     let flow =
         if entries.is_empty() { Flow::Continue } else { batch.attempt(Run::new(RunKind::Flat, Origin::Scan, entries)) };
     if flow == Flow::Continue {
-        ctx.set_swept_at(now);
+        ctx.set_cleaned_at(now);
         if count > 0 {
             info!("{}: removed {count} temporary files of receivers that were killed", ctx.target.name());
         }

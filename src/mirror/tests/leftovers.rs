@@ -62,7 +62,7 @@ fn old_temporaries_go_and_all_others_stay() {
 }
 
 #[test]
-fn a_sweep_leaves_the_times_of_directories_right() {
+fn removing_leftovers_leaves_the_times_of_directories_right() {
     let stage = Stage::new();
     stage.write("d/g", "g");
     let ctx = stage.local();
