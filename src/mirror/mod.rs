@@ -17,7 +17,6 @@ mod expand;
 mod guard;
 mod lanes;
 mod leftovers;
-mod leftovers;
 mod look;
 mod outcome;
 mod plan;
