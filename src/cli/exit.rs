@@ -8,6 +8,7 @@ use crate::control::ClientError;
 use crate::daemon::UnknownRoot;
 use crate::mirror::NoRsync;
 use crate::store::StoreError;
+use crate::watch::WatchError;
 
 /// The exit codes, as every `--help` lists them.
 pub const EXIT_CODES: &str = "\
@@ -80,7 +81,11 @@ impl From<anyhow::Error> for CliError {
             _ if error.is::<UnknownRoot>() => {
                 (Exit::Config, Some("create it, or correct <localpath watch=\"…\"> in the configuration".to_owned()))
             }
-            _ => (Exit::Failed, error.downcast_ref::<NoRsync>().map(|missing| missing.hint().to_owned())),
+            _ => {
+                let unwatched = error.downcast_ref::<WatchError>().and_then(WatchError::hint);
+                let hint = error.downcast_ref::<NoRsync>().map(NoRsync::hint).or(unwatched);
+                (Exit::Failed, hint.map(str::to_owned))
+            }
         };
         Self { exit, error, hint }
     }

@@ -87,6 +87,7 @@ pub fn run(args: MirrorArgs) -> Result<ExitCode, CliError> {
     // The view begins when the daemon is ready and ends with it.
     let progress: Arc<Mutex<Option<Progress>>> = Arc::default();
     let begun = Arc::clone(&progress);
+    crate::daemon::detach::tighten_umask();
     let ran = crate::daemon::run(Options {
         roots: roots.into_iter().map(|root| RootOptions { root, settings: Settings::default() }).collect(),
         threads,

@@ -56,6 +56,7 @@ pub fn run(args: RunArgs, command_line: &[OsString]) -> Result<ExitCode, CliErro
     if args.detached {
         detach::begin().context("cannot leave the terminal")?;
     }
+    detach::tighten_umask();
     let mut notices = Vec::new();
     let files = config_files(&args, &mut notices)?;
     let state_dir = match (&args.state_dir, files.first()) {

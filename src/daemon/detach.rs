@@ -16,6 +16,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use rustix::fs::Mode;
+use rustix::process::umask;
+
 use super::logging;
 
 /// The hidden flag by which the child knows what it is.
@@ -87,11 +90,17 @@ fn relay(child: &mut Child) -> mpsc::Receiver<()> {
     relayed
 }
 
-/// Makes the child a session of its own, with a sane umask. To be called before anything is opened or started.
+/// Makes the child a session of its own. To be called before anything is opened or started.
 pub fn begin() -> io::Result<()> {
     rustix::process::setsid()?;
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     Ok(())
+}
+
+/// Keeps what is made from now on from being written by others, whatever the caller's umask. A stricter one stays.
+pub fn tighten_umask() {
+    let others = Mode::WGRP | Mode::WOTH;
+    let before = umask(others);
+    umask(before | others);
 }
 
 /// Tells the waiting parent that the daemon is up, and lets go of its terminal.

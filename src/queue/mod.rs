@@ -40,8 +40,11 @@ use crate::model::{
 use crate::store::{Contents, DirectoryRecord, Op, RootRecord, Store, StoreError, StoreStats, TargetRecord};
 use std::os::unix::ffi::OsStrExt;
 
-/// Jobs in one batch at the most: rsync's cost per file is down to its floor well before.
+/// Jobs in one batch at the most, as a rule: rsync's cost per file is near its floor well before. Of a longer backlog an
+/// eighth goes at once, since what comes next has to wait for it anyway, up to so many times as much.
 const BATCH_JOBS_MAX: usize = 1_000;
+const BATCH_SHARE: usize = 8;
+const BATCH_FACTOR_MAX: usize = 8;
 
 /// A batch of jobs handed to the executor, which gives it back through [`Queue::finish`].
 #[derive(Debug, Clone)]
@@ -433,7 +436,9 @@ impl Queue {
         let queue = state.targets.get_mut(&target)?;
         let gate = queue.breaker.gate(now);
         let jobs_max = match gate {
-            Gate::Closed => BATCH_JOBS_MAX,
+            Gate::Closed => {
+                (queue.ready_len(lane) / BATCH_SHARE).clamp(BATCH_JOBS_MAX, BATCH_JOBS_MAX * BATCH_FACTOR_MAX)
+            }
             Gate::Probe => 1,
             Gate::Open(_) => return None,
         };

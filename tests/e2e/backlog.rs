@@ -28,7 +28,7 @@ impl Away {
         world.conf.local_paths.clear();
         let src = world.src.clone();
         world.conf.root(&src, &[("127.0.0.1", "m1"), ("127.0.0.2", "m2")]);
-        world.conf.pending_max = Some(PENDING_MAX);
+        world.conf.syncq = format!("<transfer maxPending=\"{PENDING_MAX}\"/>");
         Self { world, rsyncd, markers: 0 }
     }
 

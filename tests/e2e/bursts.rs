@@ -18,7 +18,7 @@ fn a_thousand_files_in_a_loop(world: &mut World) {
 }
 
 #[test]
-fn a_thousand_files_in_a_loop_arrive_complete() {
+fn l9_a_thousand_files_in_a_loop_arrive_complete() {
     a_thousand_files_in_a_loop(&mut World::new());
 }
 

@@ -66,7 +66,7 @@ fn without_o_the_file_in_the_current_directory_is_taken() {
 }
 
 #[test]
-fn d_does_not_return_0_when_the_daemon_cannot_start() {
+fn l4_d_does_not_return_0_when_the_daemon_cannot_start() {
     let world = World::new();
     let conf = world.conf.file.to_str().expect("a UTF-8 path");
     let state = world.cli.state.to_str().expect("a UTF-8 path");

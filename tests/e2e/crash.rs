@@ -1,6 +1,8 @@
 //! Kill, stop and restart under load: what was pending is done after the next start. (L19: sersync keeps nothing.)
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -109,14 +111,21 @@ fn l10_changes_during_the_first_run_arrive() {
 
 /// rsync and rsyncd die in the middle of transfers; the daemon lives.
 #[test]
-fn killed_rsyncs_and_a_restarted_rsyncd_lose_nothing() {
+fn l19_killed_rsyncs_and_a_restarted_rsyncd_lose_nothing() {
     let mut world = World::new();
     world.compare.leftovers = false;
     world.conf.params = "-art --bwlimit=4000".to_owned();
     world.start();
     for round in 0..3 {
         load(&world, round);
-        wait_until(soon(), "a running transfer", || world.cli.status().targets.iter().any(|t| t.running > 0));
+        let running = |world: &World| {
+            world.cli.status().targets.iter().any(|target| target.running > 0 && target.reason.is_none())
+        };
+        wait_until(soon(), "a running transfer", || running(&world));
+        for pid in world.daemon().rsyncs() {
+            signal(pid, Signal::KILL);
+        }
+        wait_until(soon(), "another transfer", || running(&world));
         world.rsyncd.stop();
         world.rsyncd.start();
     }
@@ -207,4 +216,51 @@ fn sigint_stops_cleanly_too() {
         Some(status) => panic!("SIGINT ended the daemon with {status}"),
         None => Err("still running".to_owned()),
     });
+}
+
+/// An open file tells of itself at its close. The close that comes while no daemon runs tells nobody, and neither does
+/// the time of the last change, which is older than that.
+#[test]
+fn l19_a_file_written_before_a_kill_and_closed_while_down_arrives() {
+    for rest in [Duration::ZERO, Duration::from_millis(1_200), secs(6)] {
+        let mut world = World::new();
+        world.conf.syncq = "<transfer quietPeriod=\"1h\"/>".to_owned();
+        let path = world.src.join("log");
+        write(&path, "first line\n");
+        world.start();
+        world.converges(soon());
+        let mut file = OpenOptions::new().append(true).open(&path).expect("cannot open a file");
+        file.write_all(b"written before the kill\n").expect("cannot write");
+        // Right after the write, or with the write known for long and noted in the store.
+        let began = Instant::now();
+        wait_until(secs(20), "some time to pass", || began.elapsed() >= rest);
+        assert!(!world.arrived(0, "log"), "the file has been sent before it was closed");
+        world.daemon().kill9();
+        drop(file);
+        world.daemon().restart();
+        world.converges(soon());
+    }
+}
+
+/// Written, left open across the kill, and written and closed while nobody looks.
+#[test]
+fn l19_files_held_open_across_a_kill_arrive_whole() {
+    let mut world = World::new();
+    let names: Vec<String> = (0..20).map(|n| format!("log{n}")).collect();
+    for name in &names {
+        write(world.src.join(name), "first line\n");
+    }
+    world.start();
+    world.converges(soon());
+    let open = |name: &String| OpenOptions::new().append(true).open(world.src.join(name)).expect("cannot open a file");
+    let mut files: Vec<_> = names.iter().map(open).collect();
+    files.iter_mut().for_each(|file| file.write_all(b"before the kill\n").expect("cannot write"));
+    world.daemon().kill9();
+    for (n, mut file) in files.into_iter().enumerate() {
+        if n % 2 == 0 {
+            file.write_all(b"while down\n").expect("cannot write");
+        }
+    }
+    world.daemon().restart();
+    world.converges(soon());
 }

@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, linkat, mknodat, open};
@@ -130,7 +130,7 @@ fn l12_a_file_held_open_arrives_at_the_close_at_the_latest() {
 
 /// A log that is never closed must not stay behind for ever: once it is quiet it is sent.
 #[test]
-fn a_file_that_is_never_closed_arrives_once_it_is_quiet() {
+fn l12_a_file_that_is_never_closed_arrives_once_it_is_quiet() {
     let mut world = World::new();
     world.start();
     let mut file = File::create(world.src.join("log")).expect("cannot create a file");
@@ -142,7 +142,7 @@ fn a_file_that_is_never_closed_arrives_once_it_is_quiet() {
 }
 
 #[test]
-fn with_modify_on_a_file_is_followed_while_it_is_open() {
+fn l12_with_modify_on_a_file_is_followed_while_it_is_open() {
     let mut world = World::new();
     world.conf.modify = true;
     world.conf.create_file = true;
@@ -151,6 +151,30 @@ fn with_modify_on_a_file_is_followed_while_it_is_open() {
     for line in 0..3 {
         writeln!(file, "line {line}").expect("cannot write");
         wait_until(secs(60), "the line on both targets", || world.arrived(0, "log") && world.arrived(1, "log"));
+    }
+    drop(file);
+    world.converges(soon());
+}
+
+/// As a server writes its log for hours: never closed, and never quiet for as long as `quietPeriod` asks.
+#[test]
+fn l12_with_modify_on_a_log_that_is_never_quiet_is_mirrored_all_the_time() {
+    let mut world = World::new();
+    world.conf.modify = true;
+    world.conf.syncq = "<transfer quietPeriod=\"1h\"/>".to_owned();
+    let path = world.src.join("access.log");
+    write(&path, "");
+    world.start();
+    world.converges(soon());
+    let mut file = OpenOptions::new().append(true).open(&path).expect("cannot open a file");
+    let mut shortest = 0;
+    for _ in 0..5 {
+        wait_until(secs(60), "the log to grow on both targets", || {
+            writeln!(file, "a line longer than {shortest}").expect("cannot write");
+            let len = |dst: &PathBuf| fs::metadata(dst.join("access.log")).map_or(0, |meta| meta.len());
+            let now = world.dsts.iter().map(len).min().unwrap_or(0);
+            now > std::mem::replace(&mut shortest, now)
+        });
     }
     drop(file);
     world.converges(soon());

@@ -96,11 +96,11 @@ fn a_limit_in_the_configuration_is_the_other_way_to_agree() {
     let mut world = World::new();
     fill(&world.dsts[0], 30);
     write(world.src.join("ours"), "ours");
-    world.conf.max_delete = Some("29".to_owned());
+    world.conf.syncq = "<guard maxDelete=\"29\"/>".to_owned();
     world.start();
     says(&world, &["m1"], &["31 of the 32 entries", "more than maxDelete 29 allows"]);
     world.stop();
-    world.conf.max_delete = Some("31".to_owned());
+    world.conf.syncq = "<guard maxDelete=\"31\"/>".to_owned();
     world.start_daemon(&[]);
     world.converges(soon());
     fs::remove_file(world.src.join("ours")).expect("cannot remove a file");

@@ -75,7 +75,7 @@ fn l12_mode_owner_and_times_arrive() {
 }
 
 #[test]
-fn l30_extended_attributes_and_hard_links_arrive_where_params_ask_for_them() {
+fn l30_extended_attributes_arrive_where_params_ask_for_them() {
     let mut world = with_attrib();
     world.conf.params = "-artuzHX".to_owned();
     world.compare.xattrs = true;

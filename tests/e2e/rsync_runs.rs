@@ -63,24 +63,34 @@ fn l29_saving_like_sed_does_costs_few_runs() {
     assert!(runs <= RUNS_MAX, "{runs} rsync runs for 500 saves of one file");
 }
 
+/// With -d, sersync loses the results of rsyncs that have succeeded, and runs them again.
 #[test]
 fn l5_each_file_of_a_burst_is_transferred_about_once() {
-    let mut world = World::new();
-    let count = world.count_rsyncs();
-    world.rsyncd.module_option("m1", "transfer logging", "yes");
-    world.rsyncd.module_option("m1", "log format", "SENT %o %f");
-    write(world.src.join("stays"), "here");
-    world.start();
-    world.converges(soon());
-    for n in 0..1_000 {
-        write(world.src.join(format!("file{n}")), patterned(n, 500));
+    for background in [false, true] {
+        let mut world = World::new();
+        let count = world.count_rsyncs();
+        world.rsyncd.module_option("m1", "transfer logging", "yes");
+        world.rsyncd.module_option("m1", "log format", "SENT %o %f");
+        write(world.src.join("stays"), "here");
+        if background {
+            world.rsyncd.start();
+            let conf = world.conf.save().into_os_string();
+            let state = world.cli.state.clone().into_os_string();
+            let _ = world.cli.run(["-d".into(), "-o".into(), conf, "--state-dir".into(), state]).ok();
+        } else {
+            world.start();
+        }
+        world.converges(soon());
+        for n in 0..1_000 {
+            write(world.src.join(format!("file{n}")), patterned(n, 500));
+        }
+        world.converges(secs(90));
+        let log = std::fs::read_to_string(world.base().join("rsyncd/rsyncd.log")).expect("cannot read rsyncd's log");
+        let transfers = log.lines().filter(|line| line.contains("SENT recv") && line.contains("file")).count();
+        assert!((1_000..=1_200).contains(&transfers), "{transfers} transfers for 1000 files");
+        assert!(count.naming("::m1") < 200, "{} runs", count.naming("::m1"));
+        assert!(world.cli.list().is_empty(), "jobs are left: {:?}", world.cli.list());
     }
-    world.converges(secs(90));
-    let log = std::fs::read_to_string(world.base().join("rsyncd/rsyncd.log")).expect("cannot read rsyncd's log");
-    let transfers = log.lines().filter(|line| line.contains("SENT recv") && line.contains("file")).count();
-    assert!(transfers >= 1_000, "{transfers} transfers for 1000 files");
-    assert!(transfers <= 1_200, "{transfers} transfers for 1000 files");
-    assert!(count.naming("::m1") < 200, "{} runs", count.naming("::m1"));
 }
 
 /// Nothing to do means no rsync, apart from a standby that is renewed now and then.

@@ -71,7 +71,7 @@ fn l23_swaps_in_quick_succession_end_equal() {
 
 /// The sender opens a directory where it listed a file, and the receiver keeps what it got as a partial file.
 #[test]
-fn a_file_that_becomes_a_directory_under_a_run_leaves_nothing_behind() {
+fn l23_a_file_that_becomes_a_directory_under_a_run_leaves_nothing_behind() {
     let mut world = World::new();
     world.conf.params = "-art --bwlimit=4000".to_owned();
     write(world.src.join("a"), patterned(1, 6 << 20));
@@ -122,7 +122,7 @@ fn l24_delete_and_create_again_ends_with_the_file() {
 }
 
 #[test]
-fn same_size_and_same_time_with_other_content_arrives() {
+fn l22_same_size_and_same_time_with_other_content_arrives() {
     let mut world = World::new();
     let path = world.src.join("file");
     write(&path, "content one");
@@ -140,7 +140,7 @@ fn same_size_and_same_time_with_other_content_arrives() {
 }
 
 #[test]
-fn same_size_and_same_time_restored_after_the_close_arrives() {
+fn l22_same_size_and_same_time_restored_after_the_close_arrives() {
     let mut world = World::new();
     world.conf.attrib = true;
     let path = world.src.join("file");
@@ -180,7 +180,7 @@ fn l22_an_older_file_replaces_a_newer_one_in_spite_of_u() {
 }
 
 #[test]
-fn an_editor_saving_again_and_again_never_leaves_the_file_missing() {
+fn l29_an_editor_saving_again_and_again_never_leaves_the_file_missing() {
     let mut world = World::new();
     write(world.src.join("page.html"), "version 0");
     world.start();
@@ -195,7 +195,7 @@ fn an_editor_saving_again_and_again_never_leaves_the_file_missing() {
 }
 
 #[test]
-fn a_name_that_comes_and_goes_ends_gone() {
+fn l24_a_name_that_comes_and_goes_ends_gone() {
     let mut world = World::new();
     write(world.src.join("stays"), "here");
     world.start();
@@ -206,4 +206,52 @@ fn a_name_that_comes_and_goes_ends_gone() {
     }
     world.converges(soon());
     wait_until(soon(), "an idle queue", || world.cli.status().is_idle());
+}
+
+/// Two trees that differ in nothing but the bytes of their files, as two unpacked releases do.
+#[test]
+#[ignore = "a tree reported whole is sent by size and time, although nobody knows what the target has at its place"]
+fn l22_a_directory_replaced_by_one_of_the_same_sizes_and_times_arrives() {
+    let mut world = World::new();
+    world.conf.attrib = true;
+    write(world.src.join("stays"), "here");
+    let aside = world.side("aside");
+    world.start();
+    world.converges(soon());
+    let mut rng = fastrand::Rng::with_seed(24);
+    for round in 1_000..1_060 {
+        let made = aside.join(format!("made{round}"));
+        make_dir(made.join("sub/deep"));
+        for path in ["a", "sub/b", "sub/deep/c"] {
+            write(made.join(path), format!("{round} {path}"));
+        }
+        for path in ["a", "sub/b", "sub/deep/c", "sub/deep", "sub", ""] {
+            set_mtime(made.join(path), old_time());
+        }
+        let path = world.src.join("release");
+        let away = match round % 3 {
+            0 => world.src.join(format!("was{}", round % 7)),
+            1 => aside.join(format!("was{round}")),
+            _ => aside.join("gone"),
+        };
+        if path.exists() {
+            remove(&away);
+            fs::rename(&path, &away).expect("cannot move away");
+        }
+        std::thread::sleep(Duration::from_millis(rng.u64(0..40)));
+        fs::rename(&made, &path).expect("cannot move in");
+        if rng.bool() {
+            write(path.join("sub/more"), "more");
+        }
+        if rng.bool() {
+            std::thread::sleep(Duration::from_millis(rng.u64(0..60)));
+            fs::rename(&path, aside.join("door")).expect("cannot move out");
+            std::thread::sleep(Duration::from_millis(rng.u64(0..15)));
+            fs::rename(aside.join("door"), &path).expect("cannot move back");
+        }
+        if round % 4 == 0 {
+            world.converges(soon());
+        }
+    }
+    world.converges(soon());
 }

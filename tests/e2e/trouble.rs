@@ -97,7 +97,7 @@ fn l25_l8b_an_rsyncd_that_is_gone_delays_nobody_and_catches_up() {
 
 /// Down from the very beginning and across a restart: nothing is forgotten.
 #[test]
-fn l7_what_waits_for_a_dead_target_survives_a_restart() {
+fn l7_l8d_what_waits_for_a_dead_target_survives_a_restart() {
     let (mut world, mut sick) = two_hosts();
     let count = world.count_rsyncs();
     seeded(&world);

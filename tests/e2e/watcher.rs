@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use rustix::process::Signal;
 
 use crate::harness::world::soon;
-use crate::harness::{Compare, World, make_dir, secs, set_mtime, skipped, wait_for, wait_until, write};
+use crate::harness::{Compare, World, make_dir, secs, set_mtime, wait_for, wait_until, write};
 
 /// The names are shorter than the root's path, which is what kills sersync.
 #[test]
@@ -27,34 +27,6 @@ fn l1_events_of_a_directory_renamed_while_nobody_read_them() {
         write(world.src.join(new).join("sub/later"), "3");
         world.converges(soon());
     }
-}
-
-#[test]
-fn l9_an_overflow_of_the_kernel_queue_is_made_up_for() {
-    let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap_or_default();
-    let Ok(limit @ ..=40_000) = limit.trim().parse::<usize>() else {
-        return skipped("max_queued_events is too large to be overflowed by a test");
-    };
-    let mut world = World::new();
-    for n in 0..50 {
-        write(world.src.join(format!("old{n}")), "old");
-    }
-    make_dir(world.src.join("gone/sub"));
-    world.start();
-    world.converges(soon());
-    world.daemon().signal(Signal::STOP);
-    // Each file makes at least two events.
-    for n in 0..limit / 2 + 1_000 {
-        write(world.src.join(format!("f{}", n % 4_000)), format!("{n}"));
-    }
-    fs::remove_dir_all(world.src.join("gone")).expect("cannot remove a directory");
-    fs::remove_file(world.src.join("old7")).expect("cannot remove a file");
-    make_dir(world.src.join("born/sub"));
-    write(world.src.join("born/sub/file"), "late");
-    world.daemon().signal(Signal::CONT);
-    world.converges(secs(90));
-    write(world.src.join("born/sub/file"), "watched");
-    world.converges(soon());
 }
 
 #[test]
@@ -85,7 +57,7 @@ fn directories_moved_in_with_old_times_arrive_and_are_watched() {
 }
 
 #[test]
-fn directories_moved_in_while_stopped_arrive_though_their_files_look_old() {
+fn l10_directories_moved_in_while_stopped_arrive_though_their_files_look_old() {
     let mut world = World::new();
     write(world.src.join("stays"), "here");
     let outside = world.side("outside");

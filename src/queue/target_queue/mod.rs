@@ -587,6 +587,11 @@ impl TargetQueue {
         self.dirty.is_durable(mark)
     }
 
+    /// Jobs that may run now in one lane, but for those that exclude each other.
+    pub fn ready_len(&self, lane: Lane) -> usize {
+        self.ready.get(lane_index(lane)).map_or(0, BTreeMap::len)
+    }
+
     pub fn dirty_len(&self) -> usize {
         self.dirty.len()
     }

@@ -41,11 +41,14 @@ pub struct Churn {
     outside: PathBuf,
     /// What was done, for the report of a failure.
     pub history: Vec<String>,
+    /// Whether some writes keep size and time.
+    pub twins: bool,
 }
 
 impl Churn {
     pub fn new(seed: u64, root: &Path, outside: &Path) -> Self {
-        Self { rng: Rng::with_seed(seed), root: root.to_owned(), outside: outside.to_owned(), history: Vec::new() }
+        let (root, outside) = (root.to_owned(), outside.to_owned());
+        Self { rng: Rng::with_seed(seed), root, outside, history: Vec::new(), twins: true }
     }
 
     /// Performs one operation. One that the state of the tree does not allow does nothing.
@@ -86,7 +89,7 @@ impl Churn {
     }
 
     /// A path whose parent exists.
-    fn path(&mut self) -> PathBuf {
+    pub fn path(&mut self) -> PathBuf {
         let mut path = self.root.clone();
         for _ in 0..self.rng.usize(0..DEPTH_MAX) {
             let below = path.join(self.name());
@@ -127,7 +130,7 @@ impl Churn {
             file.seek(SeekFrom::Start(self.rng.u64(0..meta.len())))?;
             file.write_all(&[self.rng.u8(..)])?;
         }
-        if self.rng.bool() { file.set_modified(meta.modified()?) } else { Ok(()) }
+        if self.rng.bool() && self.twins { file.set_modified(meta.modified()?) } else { Ok(()) }
     }
 
     fn truncate(&mut self, path: &Path) -> io::Result<()> {
@@ -150,7 +153,13 @@ impl Churn {
     }
 
     fn symlink(&mut self, path: &Path) -> io::Result<()> {
-        let target = [&b"a"[..], b"../b", b"/nowhere/at all", b"dir", b"."][self.rng.usize(0..5)];
+        // A server without chroot, as ordinary users run it, rewrites those that lead out of the module.
+        let targets: [&[u8]; 5] = if super::is_root() {
+            [b"a", b"../b", b"/nowhere/at all", b"dir", b"."]
+        } else {
+            [b"a", b"b", b"nowhere/at all", b"dir", b"."]
+        };
+        let target = targets[self.rng.usize(0..targets.len())];
         symlink(OsStr::from_bytes(target), path)
     }
 
@@ -215,7 +224,7 @@ impl Churn {
 }
 
 /// Refuses what must not be changed in place: the kernel reports a write to a file of several names for one name only.
-fn regular(path: &Path) -> io::Result<()> {
+pub fn regular(path: &Path) -> io::Result<()> {
     let meta = path.symlink_metadata()?;
     if meta.is_file() && meta.nlink() == 1 { Ok(()) } else { Err(io::Error::other("no regular file of one name")) }
 }

@@ -31,14 +31,13 @@ pub struct Conf {
     pub attrib: bool,
     pub modify: bool,
     pub fail_log: PathBuf,
-    /// When the whole tree is compared; `None` for never.
-    pub schedule: Option<String>,
-    /// What a comparison may delete; `None` for the default.
-    pub max_delete: Option<String>,
     /// Upper bound on how long a failing job waits, in minutes.
     pub fail_log_minutes: u32,
-    /// syncq's own `maxPending`.
-    pub pending_max: Option<u64>,
+    pub xfs: bool,
+    /// When the whole tree is compared: minutes, or a cron expression; `None` for never.
+    pub schedule: Option<String>,
+    /// Elements of syncq's own, inside `<syncq>`.
+    pub syncq: String,
 }
 
 impl Conf {
@@ -61,10 +60,10 @@ impl Conf {
             attrib: false,
             modify: false,
             fail_log: dir.join("rsync_fail_log.sh"),
-            schedule: None,
-            max_delete: None,
             fail_log_minutes: 60,
-            pending_max: None,
+            xfs: false,
+            schedule: None,
+            syncq: String::new(),
         }
     }
 
@@ -87,7 +86,7 @@ impl Conf {
         let mut line = |text: String| writeln!(xml, "{text}").expect("writing to a string");
         line("<?xml version=\"1.0\" encoding=\"ISO-8859-1\"?>\n<head version=\"2.5\">".to_owned());
         line("  <host hostip=\"localhost\" port=\"8008\"></host>\n  <debug start=\"false\"/>".to_owned());
-        line("  <fileSystem xfs=\"false\"/>".to_owned());
+        line(format!("  <fileSystem xfs=\"{}\"/>", self.xfs));
         line(format!("  <filter start=\"{}\">", !self.excludes.is_empty()));
         for expression in &self.excludes {
             line(format!("    <exclude expression=\"{}\"></exclude>", escaped(expression)));
@@ -125,16 +124,13 @@ impl Conf {
         line("      <ssh start=\"false\"/>\n    </rsync>".to_owned());
         let fail_log = escaped(&self.fail_log.display().to_string());
         line(format!("    <failLog path=\"{fail_log}\" timeToExecute=\"{}\"/>", self.fail_log_minutes));
-        let (start, schedule) = (self.schedule.is_some(), self.schedule.as_deref().unwrap_or("600"));
-        line(format!("    <crontab start=\"{start}\" schedule=\"{schedule}\">"));
+        let schedule = self.schedule.as_deref();
+        line(format!("    <crontab start=\"{}\" schedule=\"{}\">", schedule.is_some(), schedule.unwrap_or("600")));
         line("      <crontabfilter start=\"false\">".to_owned());
         line("        <exclude expression=\"*.php\"></exclude>\n      </crontabfilter>\n    </crontab>".to_owned());
         line("    <plugin start=\"false\" name=\"command\"/>\n  </sersync>".to_owned());
-        if let Some(limit) = &self.max_delete {
-            line(format!("  <syncq><guard maxDelete=\"{limit}\"/></syncq>"));
-        }
-        if let Some(jobs) = self.pending_max {
-            line(format!("  <syncq><transfer maxPending=\"{jobs}\"/></syncq>"));
+        if !self.syncq.is_empty() {
+            line(format!("  <syncq>{}</syncq>", self.syncq));
         }
         line("</head>".to_owned());
         xml

@@ -33,6 +33,8 @@ pub struct Cli {
     pub as_nobody: bool,
     pub cwd: PathBuf,
     pub env: Vec<(String, OsString)>,
+    /// Words before a daemon's own command line, which has to be executed by them: `unshare` and the like.
+    pub wrapper: Vec<OsString>,
     family: Family,
 }
 
@@ -132,19 +134,24 @@ impl Cli {
             as_nobody: false,
             cwd: home.to_owned(),
             env: Vec::new(),
+            wrapper: Vec::new(),
             family: Family::new(),
         }
     }
 
     /// A command with nothing of the caller's environment.
     pub fn command(&self) -> Command {
-        let mut command = if self.as_nobody && super::is_root() {
-            let mut command = Command::new("setpriv");
-            command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(&self.binary);
-            command
-        } else {
-            Command::new(&self.binary)
-        };
+        self.command_within(&[])
+    }
+
+    /// As [`Cli::command`], executed by the words of `wrapper`.
+    fn command_within(&self, wrapper: &[OsString]) -> Command {
+        let as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"].map(OsString::from);
+        let user = if self.as_nobody && super::is_root() { &as_nobody[..] } else { &[] };
+        let binary = [self.binary.clone().into_os_string()];
+        let mut words = user.iter().chain(wrapper).chain(&binary);
+        let mut command = Command::new(words.next().expect("at least the binary"));
+        command.args(words);
         let mut path = OsString::new();
         if let Some(bin) = &self.bin {
             path.push(bin);
@@ -266,7 +273,7 @@ impl Daemon {
 
     fn launch(&mut self) {
         let log = OpenOptions::new().create(true).append(true).open(&self.log).expect("cannot open the daemon's log");
-        let mut command = self.cli.command();
+        let mut command = self.cli.command_within(&self.cli.wrapper);
         command.args(&self.args).stdout(log.try_clone().expect("cannot clone a file")).stderr(log);
         self.child = Some(command.spawn().unwrap_or_else(|e| panic!("cannot start {command:?}: {e}")));
         self.cli.family.lead(self.child.as_ref());
@@ -303,6 +310,13 @@ impl Daemon {
 
     pub fn signal(&self, which: Signal) {
         signal(self.pid(), which);
+    }
+
+    /// The rsyncs that run for the daemon.
+    pub fn rsyncs(&self) -> Vec<i32> {
+        let mut members = self.cli.family.members();
+        members.retain(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "rsync"));
+        members
     }
 
     /// SIGTERM; must end with 0 and leave no process behind.

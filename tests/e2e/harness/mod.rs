@@ -4,6 +4,7 @@ pub mod churn;
 pub mod config;
 pub mod daemon;
 pub mod files;
+pub mod inotify;
 pub mod processes;
 pub mod rsyncd;
 pub mod tree;

@@ -11,8 +11,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use super::is_root;
-use super::processes::{Family, reap};
+use super::processes::{Family, reap, signal};
 use super::wait::{secs, try_for};
 
 #[derive(Debug)]
@@ -184,6 +186,11 @@ impl Rsyncd {
         self.family.end();
         reap(&mut child, secs(10), "the end of rsyncd");
         self.family.lead(None);
+    }
+
+    /// Sends a signal to the server and to all its connections.
+    pub fn signal(&self, which: Signal) {
+        self.family.members().into_iter().for_each(|pid| signal(pid, which));
     }
 
     /// What a client names as host and module.

@@ -25,6 +25,8 @@ pub struct World {
     /// The paths of the modules `m1` and `m2`.
     pub dsts: Vec<PathBuf>,
     pub compare: Compare,
+    /// Whether the directory outlives a failed test.
+    pub keep: bool,
     dir: Option<TempDir>,
 }
 
@@ -43,7 +45,8 @@ impl World {
         let mut conf = Conf::new(&base, "confxml.xml", rsyncd.port);
         conf.root(&src, &[("127.0.0.1", "m1"), ("127.0.0.1", "m2")]);
         let cli = Cli::new(&home, &base.join("state"));
-        Self { daemon: None, rsyncd, conf, cli, src, dsts, compare: Compare::default(), dir: Some(dir) }
+        let keep = std::env::var_os("SYNCQ_E2E_KEEP").is_some();
+        Self { daemon: None, rsyncd, conf, cli, src, dsts, compare: Compare::default(), keep, dir: Some(dir) }
     }
 
     /// The directory that holds everything.
@@ -205,9 +208,8 @@ impl Drop for World {
         drop(self.daemon.take());
         self.cli.end_all();
         self.rsyncd.stop();
-        let keep = std::env::var_os("SYNCQ_E2E_KEEP").is_some();
         if let Some(dir) = self.dir.take() {
-            if std::thread::panicking() && keep {
+            if std::thread::panicking() && self.keep {
                 eprintln!("kept: {}", dir.keep().display());
             } else if let Err(error) = dir.close() {
                 eprintln!("cannot remove the world: {error}");

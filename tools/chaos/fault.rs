@@ -1,0 +1,211 @@
+//! The kinds of fault. Each is done and undone again by one call, while the load runs.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use fastrand::Rng;
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::harness::processes::signal;
+use crate::proxy::Mode;
+use crate::stage::Stage;
+
+/// Events in a storm: several times what a small queue holds.
+const STORM_EVENTS: u32 = 6_000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// kill -9 of the daemon, and a start without -r
+    Kill,
+    /// SIGTERM to the daemon, and a start without -r
+    Term,
+    /// The daemon stands still for a while
+    Freeze,
+    /// kill -9 of the daemon's rsyncs
+    Rsyncs,
+    /// A server and its connections are killed and started again
+    Server,
+    /// A server stands still for a while
+    ServerFreeze,
+    /// A target's port is closed
+    Refuse,
+    /// A target's connections stay open and nothing goes through
+    Stall,
+    /// A target's connections are cut
+    Cut,
+    /// The disk of the state directory is full
+    Disk,
+    /// More events than the kernel's queue holds
+    Overflow,
+    /// The source is unmounted, and mounted again
+    Unmount,
+}
+
+impl Kind {
+    pub const ALL: [Self; 12] = [
+        Self::Kill,
+        Self::Term,
+        Self::Freeze,
+        Self::Rsyncs,
+        Self::Server,
+        Self::ServerFreeze,
+        Self::Refuse,
+        Self::Stall,
+        Self::Cut,
+        Self::Disk,
+        Self::Overflow,
+        Self::Unmount,
+    ];
+
+    pub fn needs_mounts(self) -> bool {
+        matches!(self, Self::Disk | Self::Overflow | Self::Unmount)
+    }
+
+    /// Whether it may last while others come and go.
+    pub fn may_last(self) -> bool {
+        matches!(self, Self::Refuse | Self::Stall)
+    }
+
+    /// Does it and undoes it.
+    pub fn strike(self, stage: &mut Stage, rng: &mut Rng) {
+        stage.note(format!("fault: {self:?}"));
+        let n = rng.usize(0..stage.servers.len());
+        let mut hit = true;
+        match self {
+            Self::Kill => {
+                stage.kill9();
+                down_for_a_while(stage, rng);
+            }
+            Self::Term => {
+                stage.note("SIGTERM to the daemon");
+                stage.world.stop();
+                down_for_a_while(stage, rng);
+            }
+            Self::Freeze => {
+                stage.signal_daemon(Signal::STOP);
+                rest(rng, 1_500);
+                stage.signal_daemon(Signal::CONT);
+            }
+            Self::Rsyncs => {
+                for _ in 0..rng.u32(1..6) {
+                    let rsyncs = stage.world.daemon().rsyncs();
+                    stage.note(format!("kill -9 {rsyncs:?}"));
+                    rsyncs.into_iter().for_each(|pid| signal(pid, Signal::KILL));
+                    rest(rng, 200);
+                }
+            }
+            Self::Server => {
+                stage.servers[n].stop();
+                rest(rng, 1_000);
+                stage.servers[n].start();
+            }
+            Self::ServerFreeze => {
+                stage.servers[n].signal(Signal::STOP);
+                rest(rng, 2_000);
+                stage.servers[n].signal(Signal::CONT);
+            }
+            Self::Refuse | Self::Stall => {
+                self.begin(stage, n);
+                rest(rng, 2_000);
+                stage.heal();
+            }
+            Self::Cut => {
+                for _ in 0..rng.u32(1..6) {
+                    stage.proxies[n].cut();
+                    rest(rng, 200);
+                }
+            }
+            Self::Disk => hit = full_disk(stage, rng),
+            Self::Overflow => hit = overflow(stage),
+            Self::Unmount => hit = unmount(stage, rng),
+        }
+        stage.count(&format!("{self:?}").to_lowercase(), hit);
+        stage.note(format!("over: {self:?}"));
+    }
+
+    /// Begins what [`Stage::heal`] ends.
+    pub fn begin(self, stage: &Stage, target: usize) {
+        stage.note(format!("{self:?} of target {target}"));
+        stage.proxies[target].set(if self == Self::Refuse { Mode::Refuse } else { Mode::Stall });
+    }
+}
+
+/// Lets things happen. Nothing relies on it.
+pub fn rest(rng: &mut Rng, most_ms: u64) {
+    std::thread::sleep(Duration::from_millis(rng.u64(0..most_ms)));
+}
+
+/// Between the end of a daemon and the next start; half of the time nothing changes any more afterwards.
+fn down_for_a_while(stage: &mut Stage, rng: &mut Rng) {
+    rest(rng, 150);
+    if rng.bool() {
+        stage.load_off();
+    }
+    stage.restart();
+    if rng.bool() {
+        stage.load_on();
+    }
+}
+
+/// Returns whether the daemon has felt it.
+fn full_disk(stage: &mut Stage, rng: &mut Rng) -> bool {
+    let filler = stage.world.cli.state.join("filler");
+    let mut file = OpenOptions::new().create(true).append(true).open(&filler).expect("cannot create the filler");
+    let mut bytes: u64 = 0;
+    // Smaller and smaller, down to the last page.
+    for size in [1 << 20, 1 << 16, 1 << 12] {
+        let block = vec![b'x'; size];
+        while let Ok(written) = file.write(&block) {
+            bytes += written as u64;
+        }
+    }
+    stage.note(format!("the state's disk is full ({bytes} bytes)"));
+    stage.load_on();
+    let felt = stage.says(|status| !status["store"]["error"].is_null());
+    rest(rng, 1_500);
+    drop(file);
+    std::fs::remove_file(&filler).expect("cannot remove the filler");
+    felt
+}
+
+fn overflow(stage: &mut Stage) -> bool {
+    let overflows = |status: &Value| status["watches"]["overflows"].as_u64();
+    let mut before = None;
+    stage.says(|status| {
+        before = overflows(status);
+        before.is_some()
+    });
+    stage.load_off();
+    stage.signal_daemon(Signal::STOP);
+    stage.load().storm(STORM_EVENTS);
+    stage.signal_daemon(Signal::CONT);
+    stage.load_on();
+    stage.says(|status| overflows(status) > before)
+}
+
+/// The load goes on in the tree itself. Half of the time something lies in the mount point.
+fn unmount(stage: &mut Stage, rng: &mut Rng) -> bool {
+    let (src, tree) = (stage.world.src.clone(), stage.tree.clone());
+    // What comes back is compared in full, by size and time.
+    stage.load_off();
+    let twins = stage.load().set_twins(false);
+    stage.load_on();
+    stage.unmount(&src);
+    if rng.bool() {
+        crate::harness::write(src.join("stray"), "in the mount point");
+    } else {
+        let _ = std::fs::remove_file(src.join("stray"));
+    }
+    // The daemon looks once a second; what is over before that has not been noticed.
+    let felt = stage.says(|status| status["roots"][0]["state"] == "suspended");
+    rest(rng, 1_500);
+    stage.load_off();
+    stage.mount(&["--bind".as_ref(), &tree, &src]);
+    stage.watching_again();
+    stage.load().set_twins(twins);
+    stage.load_on();
+    felt
+}

@@ -1,0 +1,175 @@
+//! Breaks whatever can break around a mirror, again and again, and looks whether it heals. `tools/faults` starts it.
+//!
+//! The real syncq mirrors a tree to two real rsync daemons, while `load` changes that tree at random. Meanwhile `fault`
+//! kills the daemon, its rsyncs and the servers, cuts connections (`proxy` stands between), fills the disk of the state
+//! directory, overflows the kernel's event queue and takes the source's mount away. In the end everything is put right
+//! again, and the trees must be equal. `rounds` has the orders in which that happens, `stage` all that takes part,
+//! `journal` what was done when.
+//!
+//! As root it works in a mount namespace of its own, so nothing it mounts is seen by anybody else; not as root, or where
+//! that is impossible, it says which faults it leaves out. Deliberately absent: steps of the clock, which no namespace
+//! confines.
+
+// Prints for people, reads real clocks, and fails by panicking, as tests do.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+
+mod fault;
+// Tests use the rest of it.
+#[allow(dead_code, unused_imports)]
+#[path = "../../tests/e2e/harness/mod.rs"]
+mod harness;
+mod journal;
+mod load;
+mod proxy;
+mod rounds;
+mod stage;
+
+use std::os::unix::process::CommandExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use clap::Parser;
+
+use fault::Kind;
+use journal::Journal;
+
+/// Set in the mount namespace, so that it is entered once.
+const INSIDE: &str = "SYNCQ_CHAOS_INSIDE";
+/// Lines of the journal shown of a failure.
+const JOURNAL_SHOWN: usize = 150;
+
+/// A signal asked for the end.
+pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Break things around a mirror and see that it heals
+#[derive(Parser, Debug)]
+#[command(name = "tools/faults", disable_version_flag = true)]
+struct Args {
+    /// The short form: a few rounds of each kind, about half a minute, without replacements that keep size and time
+    #[arg(long)]
+    quick: bool,
+    /// Where chance begins; the same seed makes the same choices [default: another one each time]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// How long random faults go on, in seconds [default: 60 if nothing else is asked for]
+    #[arg(long, value_name = "N")]
+    seconds: Option<u64>,
+    /// How many rounds of random faults, instead of a time
+    #[arg(long, value_name = "N", conflicts_with = "seconds")]
+    rounds: Option<u32>,
+    /// Rounds of kill -9 under load, a start without -r, and often no change afterwards
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    kills: u32,
+    /// Rounds of: jobs for a dead target, kill -9, a start, no change, and the target returns
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pending: u32,
+    /// Create this many files as fast as one process can, with event queues of 1,024 and of 16,384
+    #[arg(long, value_name = "FILES", default_value_t = 0)]
+    burst: usize,
+    /// Only these kinds of fault
+    #[arg(long, value_name = "KIND,…", value_delimiter = ',')]
+    only: Vec<Kind>,
+    /// Not these kinds of fault
+    #[arg(long, value_name = "KIND,…", value_delimiter = ',')]
+    without: Vec<Kind>,
+    /// Leave out replacements that keep size and time
+    #[arg(long)]
+    no_twins: bool,
+    /// Print the journal as it is written
+    #[arg(long)]
+    verbose: bool,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let inside = std::env::var_os(INSIDE).is_some();
+    if !inside && harness::is_root() && can_unshare() {
+        let program = std::env::current_exe().expect("the path of this program");
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "--"]).arg(program).args(std::env::args_os().skip(1));
+        let error = command.env(INSIDE, "1").exec();
+        eprintln!("faults: cannot enter a mount namespace: {error}");
+    }
+    on_signals_put_back();
+    let seed = args.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
+    let journal = Journal::new(args.verbose);
+    let settings = rounds::Settings { seed, kinds: kinds(&args, inside), twins: !args.no_twins && !args.quick, inside };
+    println!("faults: seed {seed}");
+    let ended = catch_unwind(AssertUnwindSafe(|| run(&args, &settings, &journal)));
+    harness::inotify::put_back();
+    if ended.is_err() {
+        eprintln!("--- the last of the journal ---");
+        journal.tail(JOURNAL_SHOWN).iter().for_each(|line| eprintln!("{line}"));
+        eprintln!("faults: FAILED with --seed {seed}");
+        return ExitCode::FAILURE;
+    }
+    if INTERRUPTED.load(Ordering::Relaxed) {
+        eprintln!("faults: interrupted");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+fn run(args: &Args, settings: &rounds::Settings, journal: &Journal) {
+    if args.quick {
+        rounds::kills(settings, journal, 6);
+        rounds::pending(settings, journal, 1);
+        return rounds::random(settings, journal, rounds::Until::after(Duration::from_secs(8)));
+    }
+    let asked = args.kills > 0 || args.pending > 0 || args.burst > 0;
+    if args.kills > 0 {
+        rounds::kills(settings, journal, args.kills);
+    }
+    if args.pending > 0 {
+        rounds::pending(settings, journal, args.pending);
+    }
+    if args.burst > 0 {
+        rounds::bursts(settings, journal, args.burst);
+    }
+    match (args.rounds, args.seconds) {
+        (Some(count), _) => rounds::random(settings, journal, rounds::Until::Rounds(count)),
+        (None, Some(seconds)) => {
+            rounds::random(settings, journal, rounds::Until::after(Duration::from_secs(seconds)));
+        }
+        (None, None) if !asked => rounds::random(settings, journal, rounds::Until::after(Duration::from_secs(60))),
+        (None, None) => {}
+    }
+}
+
+/// The kinds of fault that are asked for and possible; says which are not.
+fn kinds(args: &Args, inside: bool) -> Vec<Kind> {
+    let asked = |kind: &Kind| (args.only.is_empty() || args.only.contains(kind)) && !args.without.contains(kind);
+    let (possible, impossible): (Vec<Kind>, Vec<Kind>) =
+        Kind::ALL.into_iter().filter(asked).partition(|kind| inside || !kind.needs_mounts());
+    for kind in impossible {
+        println!("faults: {kind:?} is left out: it needs root and a mount namespace");
+    }
+    possible
+}
+
+fn can_unshare() -> bool {
+    let probe = Command::new("unshare").args(["--mount", "--propagation", "private", "--", "true"]).output();
+    probe.is_ok_and(|output| output.status.success())
+}
+
+/// Ends after the step under way; what counts for the whole machine is put back at once.
+fn on_signals_put_back() {
+    let signals = [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP];
+    let mut signals = signal_hook::iterator::Signals::new(signals).expect("cannot handle signals");
+    std::thread::spawn(move || {
+        for _ in signals.forever() {
+            harness::inotify::put_back();
+            INTERRUPTED.store(true, Ordering::Relaxed);
+        }
+    });
+}

@@ -1,0 +1,263 @@
+//! The orders in which faults come, and what has to hold after each.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+
+use crate::INTERRUPTED;
+use crate::fault::{Kind, rest};
+use crate::harness::rsyncd::free_port;
+use crate::harness::{Rsyncd, World, make_dir, secs, wait_until};
+use crate::journal::Journal;
+use crate::proxy::Mode;
+use crate::stage::{Setting, Stage};
+
+/// So small that a storm overflows it.
+const QUEUE_EVENTS: u32 = 1_024;
+/// Rounds between two lines of progress.
+const PROGRESS: u32 = 25;
+
+#[derive(Debug)]
+pub struct Settings {
+    pub seed: u64,
+    pub kinds: Vec<Kind>,
+    pub twins: bool,
+    /// In a mount namespace of our own.
+    pub inside: bool,
+}
+
+impl Settings {
+    fn stage(&self, salt: u64, journal: &Journal) -> Stage {
+        let queue = (self.inside && self.kinds.contains(&Kind::Overflow)).then_some(QUEUE_EVENTS);
+        let seed = self.seed.wrapping_add(salt);
+        Stage::set(Setting { seed, twins: self.twins, mounts: self.inside, queue }, journal)
+    }
+}
+
+/// When random rounds end.
+#[derive(Debug, Clone, Copy)]
+pub enum Until {
+    Rounds(u32),
+    Time(Instant),
+}
+
+impl Until {
+    pub fn after(time: Duration) -> Self {
+        Self::Time(Instant::now() + time)
+    }
+
+    fn reached(self, rounds: u32) -> bool {
+        let enough = match self {
+            Self::Rounds(count) => rounds >= count,
+            Self::Time(end) => Instant::now() >= end,
+        };
+        enough || INTERRUPTED.load(Ordering::Relaxed)
+    }
+}
+
+fn said(what: &str, rounds: u32, began: Instant) {
+    println!("faults: {rounds} rounds of {what}: equal every time ({:.1} s)", began.elapsed().as_secs_f64());
+}
+
+/// A few faults one after the other, often while a target is away all the time; then all is put right.
+pub fn random(settings: &Settings, journal: &Journal, until: Until) {
+    let began = Instant::now();
+    if settings.kinds.is_empty() {
+        return println!("faults: no kind of fault is left");
+    }
+    let mut rng = Rng::with_seed(settings.seed);
+    let mut stage = settings.stage(1, journal);
+    let mut rounds = 0;
+    while !until.reached(rounds) {
+        rounds += 1;
+        stage.note(format!("--- random round {rounds} ---"));
+        stage.load_on();
+        let lasting: Vec<Kind> = settings.kinds.iter().copied().filter(|kind| kind.may_last()).collect();
+        if !lasting.is_empty() && rng.u32(0..3) == 0 {
+            let target = rng.usize(0..stage.proxies.len());
+            lasting[rng.usize(0..lasting.len())].begin(&stage, target);
+        }
+        for _ in 0..rng.u32(1..4) {
+            rest(&mut rng, 300);
+            let kind = settings.kinds[rng.usize(0..settings.kinds.len())];
+            kind.strike(&mut stage, &mut rng);
+        }
+        stage.heal();
+        stage.load_off();
+        // A file that stays open must arrive as well, once it is quiet; that takes its time.
+        if rng.u32(0..4) > 0 {
+            stage.load().close_all();
+        }
+        stage.equal();
+    }
+    said("random faults", rounds, began);
+    println!("faults: {}; {}", stage.counted(), stage.starts());
+}
+
+/// Kill -9 and a start without -r. Changes come before, in between, or until after the start; there is nothing else
+/// that could tell the daemon what it has missed.
+pub fn kills(settings: &Settings, journal: &Journal, count: u32) {
+    let began = Instant::now();
+    let mut rng = Rng::with_seed(settings.seed ^ 0x0009);
+    let mut stage = settings.stage(2, journal);
+    for round in 1..=count {
+        stage.note(format!("--- kill round {round} ---"));
+        let steps = rng.usize(1..80);
+        match rng.u32(0..4) {
+            // Only while nobody looks.
+            0 => {
+                stage.kill9();
+                stage.load().steps(steps);
+                stage.restart();
+            }
+            // Only before.
+            1 => {
+                stage.load().steps(steps);
+                stage.kill9();
+                stage.restart();
+            }
+            // Before and in between; what was open is closed in between.
+            2 => {
+                stage.load_on();
+                rest(&mut rng, 300);
+                stage.kill9();
+                rest(&mut rng, 100);
+                stage.load_off();
+                stage.load().close_all();
+                stage.restart();
+            }
+            // All the time, and the next daemon dies young.
+            _ => {
+                stage.load_on();
+                rest(&mut rng, 300);
+                stage.kill9();
+                stage.restart();
+                rest(&mut rng, 60);
+                stage.kill9();
+                rest(&mut rng, 60);
+                stage.restart();
+                rest(&mut rng, 200);
+                stage.load_off();
+            }
+        }
+        if rng.u32(0..4) > 0 {
+            stage.load().close_all();
+        }
+        stage.equal();
+        if round % PROGRESS == 0 {
+            println!("faults: {round} of {count} rounds of kill -9, {:.0} s", began.elapsed().as_secs_f64());
+        }
+        if INTERRUPTED.load(Ordering::Relaxed) {
+            return;
+        }
+    }
+    said("kill -9", count, began);
+    println!("faults: {}", stage.starts());
+}
+
+/// Longer than what a start looks through again of what is known.
+const OLD: Duration = Duration::from_secs(18);
+
+/// What waits for a dead target outlives a kill, though nothing changes afterwards that could bring it to mind; every
+/// third time it is so old that a start no longer looks at it by itself.
+pub fn pending(settings: &Settings, journal: &Journal, count: u32) {
+    let began = Instant::now();
+    let mut rng = Rng::with_seed(settings.seed ^ 0x0b0b);
+    let mut stage = settings.stage(3, journal);
+    for round in 1..=count {
+        stage.note(format!("--- pending round {round} ---"));
+        let away = rng.usize(0..stage.proxies.len());
+        stage.note(format!("target {away} is away"));
+        stage.proxies[away].set(Mode::Refuse);
+        let steps = rng.usize(20..120);
+        stage.load().steps(steps);
+        stage.load().close_all();
+        stage.has_pending(["m1", "m2"][away]);
+        if round % 3 == 0 {
+            stage.note("what waits grows old");
+            let end = Instant::now() + OLD;
+            while Instant::now() < end {
+                // Without changes no later moment would be noted.
+                crate::harness::write(stage.tree.join("clock"), format!("{:?}", end - Instant::now()));
+                rest(&mut rng, 800);
+            }
+        }
+        for _ in 0..rng.u32(1..3) {
+            stage.kill9();
+            stage.restart();
+            rest(&mut rng, 500);
+        }
+        stage.note("the target returns");
+        stage.heal();
+        stage.equal();
+        if INTERRUPTED.load(Ordering::Relaxed) {
+            return;
+        }
+    }
+    said("jobs for a dead target", count, began);
+    println!("faults: {}", stage.starts());
+}
+
+/// As many files as one process can create, into a queue that cannot hold them; the time beside bare rsync's.
+pub fn bursts(settings: &Settings, journal: &Journal, files: usize) {
+    for events in [1_024, 16_384] {
+        if !settings.inside {
+            return println!("faults: bursts are left out: they need root and a mount namespace");
+        }
+        let setting = Setting { seed: settings.seed, twins: false, mounts: true, queue: Some(events) };
+        let stage = Stage::set(setting, journal);
+        stage.note(format!("--- {files} files, a queue of {events} ---"));
+        let began = Instant::now();
+        create(&stage.tree, files);
+        let created = began.elapsed();
+        wait_until(secs(300), "all files on both targets", || stage.world.dsts.iter().all(|dst| count(dst) > files));
+        let arrived = began.elapsed();
+        stage.world.converges(secs(300));
+        let overflows = &stage.world.cli.status().json["watches"]["overflows"];
+        println!(
+            "faults: {files} files, max_queued_events {events}: created in {:.1} s, all on both targets after {:.1} s, \
+             equal; {overflows} overflows",
+            created.as_secs_f64(),
+            arrived.as_secs_f64()
+        );
+    }
+    println!("faults: bare rsync of {files} such files to both targets: {:.1} s", bare(files).as_secs_f64());
+}
+
+/// In the root itself, without a pause, as an unpacker would.
+fn create(dir: &Path, files: usize) {
+    for n in 0..files {
+        fs::write(dir.join(format!("burst{n}")), "content").expect("cannot create a file");
+    }
+}
+
+fn count(dir: &Path) -> usize {
+    fs::read_dir(dir).map_or(0, Iterator::count)
+}
+
+/// Two rsyncs at once, for files that are all there.
+fn bare(files: usize) -> Duration {
+    let world = World::new();
+    let mut server = Rsyncd::at(&world.side("bare"), "127.0.0.1", free_port());
+    make_dir(&world.src);
+    server.module("m1", &world.dsts[0]).module("m2", &world.dsts[1]);
+    server.start();
+    create(&world.src, files);
+    let began = Instant::now();
+    let mut runs: Vec<_> = ["m1", "m2"]
+        .map(|module| {
+            let mut command = Command::new("rsync");
+            command.arg("-art").arg("--port").arg(server.port.to_string());
+            command.arg(format!("{}/", world.src.display())).arg(server.remote(module));
+            command.spawn().expect("cannot start rsync")
+        })
+        .into();
+    for run in &mut runs {
+        assert!(run.wait().expect("cannot wait for rsync").success(), "bare rsync failed");
+    }
+    began.elapsed()
+}

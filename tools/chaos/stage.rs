@@ -1,0 +1,275 @@
+//! All that takes part: the tree, the daemon, two servers with a proxy before each, and the mounts.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::harness::inotify::{self, EventQueueLimit};
+use crate::harness::wait::try_for;
+use crate::harness::{Rsyncd, World, make_dir, secs, wait_until, write};
+use crate::journal::Journal;
+use crate::load::{Load, Running};
+use crate::proxy::{Mode, Proxy};
+
+const TARGETS: [(&str, &str); 2] = [("127.0.0.1", "m1"), ("127.0.0.2", "m2")];
+/// Longest wait for equal trees, once all is well: a minute above the longest pause between two tries.
+const HEAL: Duration = Duration::from_secs(150);
+/// After that a daemon has noted up to when it knows the tree.
+const NOTED_WITHIN: Duration = Duration::from_millis(2_500);
+/// What a small tmpfs for the state has room for.
+const STATE_DISK: &str = "size=24m";
+
+/// How a stage is to be set.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    pub seed: u64,
+    pub twins: bool,
+    /// In a mount namespace of our own.
+    pub mounts: bool,
+    /// Events that the daemon's queue in the kernel holds, if not as many as the machine allows.
+    pub queue: Option<u32>,
+}
+
+#[derive(Debug)]
+pub struct Stage {
+    pub world: World,
+    pub proxies: Vec<Proxy>,
+    pub servers: Vec<Rsyncd>,
+    pub journal: Journal,
+    /// The tree itself, which stays when the mount of it goes.
+    pub tree: PathBuf,
+    load: Option<Load>,
+    running: Option<Running>,
+    mounted: Vec<PathBuf>,
+    setting: Setting,
+    /// How often each kind of fault came, and how often the daemon's status told of it.
+    struck: BTreeMap<String, (u32, u32)>,
+    /// The sysctl directory as it is, where the daemon sees one that it may not write.
+    sysctl: PathBuf,
+}
+
+impl Stage {
+    /// Sets everything up and starts it; equal at the end.
+    pub fn set(setting: Setting, journal: &Journal) -> Self {
+        let mut world = World::new();
+        world.keep = true;
+        journal.keep_in(world.base());
+        let port = crate::harness::rsyncd::free_port();
+        let (mut servers, mut proxies) = (Vec::new(), Vec::new());
+        world.conf.local_paths.clear();
+        let src = world.src.clone();
+        world.conf.root(&src, &TARGETS).port = port;
+        for ((address, module), dst) in TARGETS.iter().zip(&world.dsts) {
+            let upstream = crate::harness::rsyncd::free_port();
+            let mut server = Rsyncd::at(&world.base().join(format!("rsyncd-{module}")), address, upstream);
+            server.module(module, dst);
+            server.start();
+            servers.push(server);
+            proxies.push(Proxy::start(address, port, upstream));
+        }
+        world.conf.attrib = true;
+        world.conf.params = "-art".to_owned();
+        // A stalled connection ends while the round lasts.
+        world.conf.timeout_s = Some(5);
+        world.conf.syncq = "<backoff base=\"200ms\" cap=\"5s\"/><transfer quietPeriod=\"1s\"/>".to_owned();
+        // Killed receivers leave their temporary files; tests of their own look for those.
+        world.compare.leftovers = false;
+        let disk = world.side("disk");
+        let (tree, outside) = (disk.join("src"), world.side("disk/outside"));
+        make_dir(&tree);
+        let sysctl = world.side("inotify");
+        let mut stage = Self {
+            tree: if setting.mounts { tree.clone() } else { src.clone() },
+            load: None,
+            running: None,
+            mounted: Vec::new(),
+            world,
+            proxies,
+            servers,
+            journal: journal.clone(),
+            setting,
+            struck: BTreeMap::new(),
+            sysctl,
+        };
+        stage.mount_all(&tree, &src);
+        // An empty root would suspend the deletions, which is another matter.
+        write(stage.tree.join("stays"), "here");
+        let twins = setting.twins;
+        stage.load = Some(Load::new(setting.seed, &stage.tree, &outside, twins, journal.clone()));
+        stage.note("start");
+        let small = stage.small_queue();
+        stage.world.start_daemon(&[]);
+        drop(small);
+        stage.equal();
+        stage.live();
+        stage
+    }
+
+    /// Lets the daemon live long enough to note up to when it knows the tree. A start without any such note compares
+    /// everything, which would hide what catching up overlooks; [`Stage::starts`] tells how it was.
+    pub fn live(&self) {
+        std::thread::sleep(NOTED_WITHIN);
+    }
+
+    /// How often a daemon looked for what had changed since the last one, and how often it compared everything.
+    pub fn starts(&mut self) -> String {
+        let log = self.world.daemon().log_text();
+        let count = |text: &str| log.lines().filter(|line| line.contains(text)).count();
+        let (caught_up, full) = (count("only what has changed"), count("compared in full"));
+        format!("{caught_up} times only what had changed was looked for, {full} times everything compared")
+    }
+
+    fn mount_all(&mut self, tree: &Path, src: &Path) {
+        if !self.setting.mounts {
+            return;
+        }
+        self.mount(&["--bind".as_ref(), tree, src]);
+        let state = self.world.cli.state.clone();
+        make_dir(&state);
+        self.mount(&["-t".as_ref(), "tmpfs".as_ref(), "-o".as_ref(), STATE_DISK.as_ref(), "tmpfs".as_ref(), &state]);
+        let sysctl = self.sysctl.clone();
+        self.mount(&["--bind".as_ref(), inotify::SYSCTL.as_ref(), &sysctl]);
+        if self.setting.queue.is_some() {
+            // A daemon of root would raise the limit.
+            let sysctl = inotify::SYSCTL.as_ref();
+            self.mount(&["--bind".as_ref(), "-o".as_ref(), "ro".as_ref(), sysctl, sysctl]);
+        }
+    }
+
+    /// `mount ARGS`, the last of which is where.
+    pub fn mount(&mut self, args: &[&Path]) {
+        let output = Command::new("mount").args(args).output().expect("cannot start mount");
+        assert!(output.status.success(), "mount {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        self.mounted.push(args.last().expect("a place").to_path_buf());
+    }
+
+    pub fn unmount(&mut self, place: &Path) {
+        self.mounted.retain(|mounted| mounted != place);
+        // What runs in it keeps it busy, as it may in real life.
+        let output = Command::new("umount").arg("--lazy").arg(place).output().expect("cannot start umount");
+        assert!(output.status.success(), "umount {}: {}", place.display(), String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// While this is held, a daemon that starts gets a small queue.
+    fn small_queue(&self) -> Option<EventQueueLimit> {
+        EventQueueLimit::set(&self.sysctl, self.setting.queue?)
+    }
+
+    pub fn note(&self, text: impl AsRef<str>) {
+        self.journal.note(text);
+    }
+
+    /// Has the load run beside what follows.
+    pub fn load_on(&mut self) {
+        if let Some(load) = self.load.take() {
+            self.note("load on");
+            self.running = Some(load.run());
+        }
+    }
+
+    pub fn load_off(&mut self) {
+        if let Some(running) = self.running.take() {
+            self.load = Some(running.call_back());
+            self.note("load off");
+        }
+    }
+
+    /// The load, which must not be running.
+    pub fn load(&mut self) -> &mut Load {
+        self.load.as_mut().expect("the load is off")
+    }
+
+    pub fn kill9(&mut self) {
+        self.note("kill -9 the daemon");
+        self.world.daemon().kill9();
+    }
+
+    pub fn restart(&mut self) {
+        self.note("start the daemon");
+        let small = self.small_queue();
+        self.world.daemon().restart();
+        drop(small);
+        self.note("the daemon is ready");
+    }
+
+    pub fn signal_daemon(&mut self, signal: Signal) {
+        self.note(format!("{signal:?} to the daemon"));
+        self.world.daemon().signal(signal);
+    }
+
+    /// Counts a fault, and whether it has hit: one that goes unnoticed proves nothing.
+    pub fn count(&mut self, kind: &str, hit: bool) {
+        let (struck, hits) = self.struck.entry(kind.to_owned()).or_default();
+        *struck += 1;
+        *hits += u32::from(hit);
+        if !hit {
+            self.note(format!("{kind} went unnoticed"));
+        }
+    }
+
+    /// Each kind of fault with how often it came and how often it hit.
+    pub fn counted(&self) -> String {
+        let one = |(kind, (struck, hits)): (&String, &(u32, u32))| {
+            if struck == hits { format!("{kind} {struck}") } else { format!("{kind} {struck} (noticed {hits})") }
+        };
+        self.struck.iter().map(one).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Whether the status comes to say so within a few seconds.
+    pub fn says(&self, mut what: impl FnMut(&Value) -> bool) -> bool {
+        let looked = try_for(secs(5), || match self.world.cli.try_status() {
+            Ok(status) if what(&status.json) => Ok(()),
+            _ => Err(String::new()),
+        });
+        looked.is_ok()
+    }
+
+    /// Waits until the root is watched.
+    pub fn watching_again(&self) {
+        let watching = |status: &Value| status["roots"][0]["state"] == "watching";
+        wait_until(secs(60), "the root to be watched again", || {
+            self.world.cli.try_status().is_ok_and(|status| watching(&status.json))
+        });
+    }
+
+    /// Puts every target's connection right.
+    pub fn heal(&mut self) {
+        self.proxies.iter().for_each(|proxy| proxy.set(Mode::Pass));
+    }
+
+    /// Waits until both targets equal the source.
+    pub fn equal(&mut self) {
+        self.note("all is well; waiting for equal trees");
+        self.world.converges(HEAL);
+        self.note("equal");
+    }
+
+    /// Waits until one target has work that it cannot do.
+    pub fn has_pending(&self, module: &str) {
+        wait_until(secs(60), "jobs that wait", || {
+            self.world.cli.try_status().is_ok_and(|status| !status.target(module).is_idle())
+        });
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take() {
+            // What the load ran into is of no interest any more.
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| running.call_back()));
+        }
+        if std::thread::panicking() {
+            let copy = self.world.base().join("state-kept");
+            let _ = Command::new("cp").arg("-a").arg(&self.world.cli.state).arg(copy).status();
+        }
+        drop(self.world.daemon.take());
+        self.servers.iter_mut().for_each(Rsyncd::stop);
+        for place in self.mounted.drain(..).rev() {
+            let _ = Command::new("umount").arg("--lazy").arg(place).status();
+        }
+    }
+}
