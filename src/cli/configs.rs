@@ -10,20 +10,25 @@ use anyhow::Context as _;
 use super::exit::CliError;
 use super::password_file;
 use crate::config;
-use crate::daemon::RootOptions;
+use crate::config::{Config, PluginKind};
+use crate::daemon::{FailLogOptions, PluginOptions, PluginRoot, RootOptions};
+use crate::model::Root;
 
 /// What the configuration files say, together.
 #[derive(Debug, Default)]
 pub struct Loaded {
     pub roots: Vec<RootOptions>,
+    pub plugins: Vec<PluginOptions>,
+    pub fail_logs: Vec<FailLogOptions>,
     /// `<debug start="true"/>` in any of them.
     pub debug: bool,
     /// What is odd in them but does not matter, one line each.
     pub notices: Vec<String>,
 }
 
-/// Reads and checks all of `files`.
-pub fn load(files: &[PathBuf]) -> Result<Loaded, CliError> {
+/// Reads and checks all of `files`. With `only`, the roots have no targets, and nothing but that plugin is told of what
+/// changes in them.
+pub fn load(files: &[PathBuf], only: Option<PluginKind>) -> Result<Loaded, CliError> {
     let mut loaded = Loaded::default();
     for file in files {
         let (config, diagnostics) = config::load(file).map_err(|error| {
@@ -34,26 +39,76 @@ pub fn load(files: &[PathBuf]) -> Result<Loaded, CliError> {
                 None => error,
             }
         })?;
-        loaded.notices.extend(diagnostics.iter().map(|diagnostic| match &diagnostic.hint {
-            Some(hint) => format!("{diagnostic}; {hint}"),
-            None => diagnostic.to_string(),
-        }));
-        if let Some(plugin) = &config.plugin {
-            let name = plugin.kind().as_str();
-            loaded.notices.push(format!("{}: this version runs no plugins, {name} is left out", file.display()));
-        }
+        let notices: Vec<String> = diagnostics
+            .iter()
+            .map(|diagnostic| match &diagnostic.hint {
+                Some(hint) => format!("{diagnostic}; {hint}"),
+                None => diagnostic.to_string(),
+            })
+            .collect();
         loaded.debug |= config.debug;
+        match only {
+            Some(kind) => loaded.add_followed(config, kind, &notices)?,
+            None => loaded.add(config)?,
+        }
+        loaded.notices.extend(notices);
+    }
+    Ok(loaded)
+}
+
+impl Loaded {
+    fn add(&mut self, config: Config) -> Result<(), CliError> {
+        let first = self.roots.len();
+        let indices = || first..first + config.roots.len();
+        let told = |(index, spelled): (usize, &PathBuf)| PluginRoot { index, spelled: spelled.clone() };
+        self.plugins.extend(
+            config
+                .plugin
+                .map(|plugin| PluginOptions { plugin, roots: indices().zip(&config.spelled).map(told).collect() }),
+        );
+        if let Some(path) = config.fail_log {
+            let path = std::path::absolute(path).context("cannot find the working directory")?;
+            self.fail_logs.push(FailLogOptions { path, roots: indices().collect() });
+        }
         for root in config.roots {
-            check_watch(file, &root.path)?;
+            check_watch(&config.file, &root.path)?;
             for target in &root.targets {
                 if let Some(password_file) = &target.options.password_file {
                     password_file::check(password_file)?;
                 }
             }
-            loaded.roots.push(RootOptions { root, settings: config.settings.clone() });
+            self.roots.push(RootOptions { root, settings: config.settings.clone() });
         }
+        Ok(())
     }
-    Ok(loaded)
+
+    /// As sersync does, a plugin that names a directory of its own follows that one.
+    fn add_followed(&mut self, config: Config, kind: PluginKind, notices: &[String]) -> Result<(), CliError> {
+        let name = kind.as_str();
+        let Some(plugin) = config.plugin_section(kind).cloned() else {
+            let why = notices.iter().find(|notice| notice.contains(&format!("plugin {name}")));
+            let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+            let shown = config.file.display();
+            return Err(CliError::config(anyhow::anyhow!("{shown} has no usable <plugin name=\"{name}\">{why}"))
+                .hint(format!("add <plugin name=\"{name}\"> to <head>")));
+        };
+        let own = plugin.watch().filter(|watch| watch.is_absolute()).cloned();
+        let watched: Vec<(PathBuf, PathBuf)> = match own {
+            Some(watch) => vec![(watch.components().collect(), watch)],
+            None => config.roots.iter().map(|root| root.path.clone()).zip(config.spelled.iter().cloned()).collect(),
+        };
+        let mut roots = Vec::new();
+        for (path, spelled) in watched {
+            check_watch(&config.file, &path)?;
+            roots.push(PluginRoot { index: self.roots.len(), spelled });
+            self.roots.extend(config.roots.first().map(|template| RootOptions {
+                root: Root { path, targets: Vec::new(), schedule: None, ..template.clone() },
+                settings: config.settings.clone(),
+            }));
+        }
+        self.plugins.push(PluginOptions { plugin, roots });
+        Ok(())
+    }
 }
 
 fn check_watch(file: &Path, watch: &Path) -> Result<(), CliError> {

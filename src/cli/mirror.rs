@@ -97,6 +97,9 @@ pub fn run(args: MirrorArgs) -> Result<ExitCode, CliError> {
         accept_deletions: args.accept_deletions,
         state_dir,
         sources: Vec::new(),
+        plugins: Vec::new(),
+        plugin_only: false,
+        fail_logs: Vec::new(),
         on_ready: Some(Box::new(move |inspect| {
             if io::stderr().is_terminal() {
                 *begun.lock().unwrap_or_else(PoisonError::into_inner) = Progress::start(inspect);

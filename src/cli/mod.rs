@@ -8,6 +8,7 @@
 mod configs;
 mod destination;
 mod exit;
+mod import_faillog;
 mod list;
 mod log_options;
 mod mirror;
@@ -16,6 +17,7 @@ mod password_file;
 mod progress;
 mod run;
 mod sersync_args;
+mod sersync_fail_log;
 mod source;
 mod state_dir;
 mod status;
@@ -44,6 +46,7 @@ enum Command {
     Mirror(mirror::MirrorArgs),
     Status(status::StatusArgs),
     List(list::ListArgs),
+    ImportFaillog(import_faillog::ImportArgs),
 }
 
 /// Runs the command line and returns its exit code.
@@ -59,6 +62,7 @@ pub fn main() -> ExitCode {
         Command::Mirror(mirror) => mirror::run(mirror),
         Command::Status(status) => status::run(&status),
         Command::List(list) => list::run(&list),
+        Command::ImportFaillog(import) => import_faillog::run(&import),
     })
 }
 

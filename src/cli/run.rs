@@ -8,10 +8,11 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Args;
 
-use super::exit::{CliError, Exit};
+use super::exit::CliError;
 use super::log_options::LogOptions;
 use super::sersync_args::DEFAULT_CONFIG;
 use super::{configs, state_dir};
+use crate::config::PluginKind;
 use crate::daemon::{Options, RootOptions, detach, logging};
 
 /// Mirror what configuration files describe, until stopped
@@ -59,9 +60,10 @@ pub fn run(args: RunArgs, command_line: &[OsString]) -> Result<ExitCode, CliErro
     detach::tighten_umask();
     let mut notices = Vec::new();
     let files = config_files(&args, &mut notices)?;
+    let only = args.plugin.as_ref().map(plugin_named).transpose()?;
     let state_dir = match (&args.state_dir, files.first()) {
         (Some(dir), _) => dir.clone(),
-        (None, Some(first)) => state_dir::for_config(first)?,
+        (None, Some(first)) => state_dir::for_config(first, only.map(PluginKind::as_str))?,
         (None, None) => return Err(CliError::usage("there is no configuration file").hint("name one: -o FILE")),
     };
     if args.daemon && !args.detached {
@@ -69,14 +71,7 @@ pub fn run(args: RunArgs, command_line: &[OsString]) -> Result<ExitCode, CliErro
         return Ok(ExitCode::from(code));
     }
 
-    let loaded = configs::load(&files)?;
-    if let Some(plugin) = &args.plugin {
-        return Err(CliError {
-            exit: Exit::Failed,
-            error: anyhow::anyhow!("cannot run the plugin {plugin}: this version has no plugins"),
-            hint: Some("without -m the tree is mirrored".to_owned()),
-        });
-    }
+    let loaded = configs::load(&files, only)?;
     check_once(&loaded.roots)?;
     state_dir::check_outside(&state_dir, loaded.roots.iter().map(|root| root.root.path()))?;
     state_dir::create(&state_dir)?;
@@ -88,6 +83,9 @@ pub fn run(args: RunArgs, command_line: &[OsString]) -> Result<ExitCode, CliErro
     };
     args.log.start(default_level, output)?;
     let threads = threads(args.threads, &mut notices);
+    if loaded.debug {
+        log::info!("Open debug, you will see debug infomation");
+    }
     for notice in notices.iter().chain(&loaded.notices) {
         log::warn!("{notice}");
     }
@@ -100,6 +98,9 @@ pub fn run(args: RunArgs, command_line: &[OsString]) -> Result<ExitCode, CliErro
         accept_deletions: args.accept_deletions,
         state_dir,
         sources: files,
+        plugins: loaded.plugins,
+        plugin_only: only.is_some(),
+        fail_logs: loaded.fail_logs,
         on_ready: Some(Box::new(move |_| {
             if detached {
                 detach::ready();
@@ -107,6 +108,12 @@ pub fn run(args: RunArgs, command_line: &[OsString]) -> Result<ExitCode, CliErro
         })),
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The plugin that `-m` asks for.
+fn plugin_named(name: &String) -> Result<PluginKind, CliError> {
+    PluginKind::from_name(name)
+        .ok_or_else(|| CliError::usage(format!("{name} is no plugin")).hint("one of command, socket, refreshCDN, http"))
 }
 
 const THREADS_DEFAULT: usize = 10;
@@ -172,6 +179,7 @@ fn child_arguments(command_line: &[OsString]) -> Vec<OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::exit::Exit;
     use crate::model::{Destination, EventSwitches, Target, TransferOptions};
     use clap::Parser;
 

@@ -1,10 +1,10 @@
-//! Where `status` and `list` get their answers: from the daemon, or without one from its store.
+//! Where the commands get their answers: from the daemon, or without one from its store.
 
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::exit::CliError;
-use crate::control::{Client, ClientError, Inspect, JobFilter, JobRow, Status, each_job};
+use crate::control::{Client, ClientError, Inspect, JobFilter, JobRow, NewJob, Status, each_job};
 use crate::daemon::offline;
 
 pub enum Source {
@@ -25,6 +25,14 @@ impl Source {
         match self {
             Self::Daemon(client) => Ok(client.status()?),
             Self::Store(store) => Ok(store.status()),
+        }
+    }
+
+    /// Queues jobs. One answer each: why it was left out, if so. They are on disk then.
+    pub fn add(&self, jobs: &[NewJob]) -> Result<Vec<Option<String>>, CliError> {
+        match self {
+            Self::Daemon(client) => Ok(client.add(jobs)?),
+            Self::Store(store) => Ok(store.add(jobs).map_err(anyhow::Error::from)?),
         }
     }
 

@@ -34,19 +34,25 @@ impl WhichDaemon {
             return Ok(dir.clone());
         }
         if let Some(config) = &self.config {
-            return for_config(config);
+            return for_config(config, None);
         }
         if Path::new(DEFAULT_CONFIG).is_file() {
-            return for_config(Path::new(DEFAULT_CONFIG));
+            return for_config(Path::new(DEFAULT_CONFIG), None);
         }
         let base = base()?;
         only_daemon(&base).ok_or_else(|| none_or_many(&base))
     }
 }
 
-/// The state directory of a daemon started with `config`.
-pub fn for_config(config: &Path) -> Result<PathBuf, CliError> {
-    Ok(base()?.join(config.file_stem().unwrap_or(OsStr::new("confxml"))))
+/// The state directory of a daemon started with `config`. One that only follows with a plugin has its own, so that it
+/// runs beside the one that mirrors.
+pub fn for_config(config: &Path, plugin: Option<&str>) -> Result<PathBuf, CliError> {
+    let mut name = config.file_stem().unwrap_or(OsStr::new("confxml")).to_owned();
+    if let Some(plugin) = plugin {
+        name.push(".");
+        name.push(plugin);
+    }
+    Ok(base()?.join(name))
 }
 
 /// The state directory of a mirror of `source`, an absolute path without symbolic links. The checksum keeps sources

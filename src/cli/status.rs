@@ -9,7 +9,7 @@ use super::exit::CliError;
 use super::output::{Form, Rows, age, json_line, plain, size, stdout};
 use super::source::Source;
 use super::state_dir::WhichDaemon;
-use crate::control::{RootState, Status, StoreState, TargetStatus, word};
+use crate::control::{PluginStatus, RootState, Status, StoreState, TargetStatus, word};
 
 /// Show what is pending, since when, and why
 #[derive(Debug, Args)]
@@ -89,6 +89,14 @@ fn write_page(out: &mut impl Write, status: &Status) -> io::Result<()> {
     for target in &status.targets {
         write_trouble(out, target)?;
     }
+    for plugin in &status.plugins {
+        let PluginStatus { name, waiting, delivered, failed, dropped, reason } = plugin;
+        write!(out, "\nplugin {}: {delivered} delivered, {waiting} waiting, {failed} failed, ", plain(name))?;
+        writeln!(out, "{dropped} dropped")?;
+        if let Some(reason) = reason {
+            writeln!(out, "  {}", plain(reason))?;
+        }
+    }
     Ok(())
 }
 
@@ -157,6 +165,7 @@ pub(super) mod tests {
             targets: vec![target, bad],
             store: StoreStatus { state: StoreState::Ok, bytes: 2_048, error: None },
             watches: WatchStatus { used: 3, limit: 8_192, ..WatchStatus::default() },
+            plugins: Vec::new(),
         }
     }
 
@@ -174,6 +183,18 @@ pub(super) mod tests {
             "\nb::www: auth failed on module www\n  hint: check user and password\n  command: rsync -artz ./ b::www/\n  \
              next try: 1970-01-01T00:01:00.000Z\n"
         ));
+    }
+
+    #[test]
+    fn a_plugin_in_trouble_says_why() {
+        let reason = Some("cannot connect to h:80".to_owned());
+        let name = "socket".to_owned();
+        let plugin = PluginStatus { name, waiting: 7, delivered: 5, failed: 1, dropped: 0, reason };
+        let mut out = Vec::new();
+        write_page(&mut out, &Status { plugins: vec![plugin], ..sample() }).expect("a page");
+        let page = String::from_utf8(out).expect("text");
+        let expected = "\nplugin socket: 5 delivered, 7 waiting, 1 failed, 0 dropped\n  cannot connect to h:80\n";
+        assert!(page.ends_with(expected), "{page}");
     }
 
     #[test]

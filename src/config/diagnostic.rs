@@ -17,6 +17,14 @@ const SHOWN_BYTES_MAX: usize = 200;
 /// sersync looks for the encoding label this far into the file.
 const LABEL_BYTES_MAX: usize = 200;
 
+/// Attributes whose values no message shows: a password, and what may hold one.
+const SECRETS: [&str; 2] = ["passwd", "url"];
+
+/// Whether the value of an attribute of that name is to be kept from messages.
+pub(super) fn is_secret(name: &[u8]) -> bool {
+    SECRETS.iter().any(|secret| name.eq_ignore_ascii_case(secret.as_bytes()))
+}
+
 /// A warning: something is not as it should be, and this is what syncq makes of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
@@ -82,6 +90,21 @@ impl<'a> Notes<'a> {
             shown.push('…');
         }
         shown
+    }
+
+    /// The value of an attribute for a message, unless it may be a password.
+    pub(super) fn show_value(&self, name: &[u8], bytes: &[u8]) -> String {
+        if is_secret(name) { "***".to_owned() } else { self.show(bytes) }
+    }
+
+    /// A piece of markup that cannot be made out, up to where a password may stand in it.
+    pub(super) fn show_markup(&self, bytes: &[u8]) -> String {
+        let lower = bytes.to_ascii_lowercase();
+        let at = |secret: &str| lower.windows(secret.len()).position(|window| window == secret.as_bytes());
+        match SECRETS.iter().filter_map(|secret| Some(at(secret)? + secret.len())).min() {
+            Some(end) => format!("{}…", self.show(bytes.get(..end).unwrap_or_default())),
+            None => self.show(bytes),
+        }
     }
 
     /// The line of a place, for messages that point to a second one.

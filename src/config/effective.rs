@@ -16,6 +16,7 @@ use super::remote::{self, Access};
 use super::xml::Element;
 use super::{Config, extension, plugin, schema, value};
 
+const LOCAL_PATH: &str = "localpath";
 const MINUTE: Duration = Duration::from_secs(60);
 const SCHEDULE_MINUTES: u32 = 600;
 const FAIL_LOG_MINUTES: u32 = 60;
@@ -38,18 +39,35 @@ pub(super) fn config(file: &Path, head: &Element, notes: &mut Notes<'_>) -> Resu
     let (settings, legacy_hidden) = extension::read(head, settings, notes)?;
 
     let template = Root { path: "/".into(), targets: Vec::new(), events, excludes, legacy_hidden, schedule };
-    let roots = roots(sersync, &access, &template, notes)?;
+    let (roots, spelled) = roots(sersync, &access, &template, notes)?;
     let (plugin, plugins) = plugin::read(head, sersync, notes)?;
-    if let Some(watch) = plugin.as_ref().and_then(plugin::Plugin::watch)
-        && !roots.iter().any(|root| root.path == *watch)
-    {
+    warn_of_watch(head, plugin.as_ref(), &roots, notes);
+    Ok(Config { file: file.to_path_buf(), roots, spelled, debug, settings, fail_log, plugin, plugins })
+}
+
+/// sersync mirrored the plugin's directory in place of its own.
+fn warn_of_watch(head: &Element, plugin: Option<&plugin::Plugin>, roots: &[Root], notes: &mut Notes<'_>) {
+    let Some((plugin, watch)) = plugin.and_then(|plugin| Some((plugin, plugin.watch()?))) else { return };
+    let name = plugin.kind().as_str();
+    let normal: PathBuf = watch.components().collect();
+    if roots.iter().any(|root| root.path == normal) {
+        return;
+    }
+    let section = head.children("plugin").find(|section| {
+        section.attribute("name").is_some_and(|found| found.value.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
+    });
+    let offset = section.map_or(head.offset, |section| section.offset);
+    let overlaps = roots.iter().any(|root| root.path.starts_with(&normal) || normal.starts_with(&root.path));
+    let shown = watch.display();
+    if overlaps {
+        notes.warn(offset, format!("plugin {name} is told of what changes below {shown}; sersync mirrored that directory in place of <localpath>"));
+    } else {
         notes.warn_with(
-            head.child("plugin").map_or(head.offset, |section| section.offset),
-            format!("the plugin's watch {} does not replace the mirrored directory, as in sersync", watch.display()),
-            "the plugin follows what is mirrored; add a <localpath> to <sersync> for another directory",
+            offset,
+            format!("plugin {name} is told of nothing: its watch {shown} lies in no mirrored directory; sersync mirrored that directory in place of <localpath>"),
+            "name the directory of <sersync><localpath> in the plugin's watch too",
         );
     }
-    Ok(Config { file: file.to_path_buf(), roots, debug, settings, fail_log, plugin, plugins })
 }
 
 fn excludes(head: &Element, notes: &mut Notes<'_>) -> Result<Vec<String>, Problem> {
@@ -166,11 +184,17 @@ fn schedule(crontab: &Element, notes: &mut Notes<'_>) -> Result<Schedule, Proble
     Ok(every(minutes))
 }
 
-/// All `<localpath>`s. Two of the same directory become one root.
-fn roots(sersync: &Element, access: &Access, template: &Root, notes: &mut Notes<'_>) -> Result<Vec<Root>, Problem> {
+/// All `<localpath>`s, and how each is spelled. Two of the same directory become one root.
+fn roots(
+    sersync: &Element,
+    access: &Access,
+    template: &Root,
+    notes: &mut Notes<'_>,
+) -> Result<(Vec<Root>, Vec<PathBuf>), Problem> {
     let mut roots: Vec<Root> = Vec::new();
+    let mut spelled = Vec::new();
     let mut known: HashMap<PathBuf, (usize, HashSet<Destination>)> = HashMap::new();
-    for localpath in sersync.children("localpath") {
+    for localpath in sersync.children(LOCAL_PATH) {
         let watch = value::attribute(localpath, "watch", notes).filter(|watch| !watch.is_empty());
         let watch = watch.ok_or_else(|| Fault::NoWatch.at(localpath.offset))?;
         if !watch.bytes.starts_with(b"/") {
@@ -189,6 +213,14 @@ fn roots(sersync: &Element, access: &Access, template: &Root, notes: &mut Notes<
             notes.warn(localpath.offset, "sersync watched the first <localpath> only; syncq mirrors all of them");
         }
         roots.push(Root { path, targets, ..template.clone() });
+        spelled.push(watch.to_path());
     }
-    if roots.is_empty() { Err(Fault::NoLocalPath.at(sersync.offset)) } else { Ok(roots) }
+    if roots.is_empty() {
+        let meant = |child: &&Element| schema::closest(&notes.show(&child.name), [LOCAL_PATH].into_iter()).is_some();
+        return Err(match sersync.children.iter().find(meant) {
+            Some(child) => Fault::NotLocalPath { given: notes.show(&child.name) }.at(child.offset),
+            None => Fault::NoLocalPath.at(sersync.offset),
+        });
+    }
+    Ok((roots, spelled))
 }

@@ -91,6 +91,8 @@ pub enum Fault {
     // Well-formed, but of no use.
     #[error("nothing to watch: no <localpath>")]
     NoLocalPath,
+    #[error("nothing to watch: <{given}> is no <localpath>")]
+    NotLocalPath { given: String },
     #[error("<localpath> has no watch directory")]
     NoWatch,
     #[error("watch {given} is not an absolute path")]
@@ -123,6 +125,11 @@ pub enum Fault {
     NoPluginSection { name: &'static str },
     #[error("plugin {plugin}: <{element}> has no usable {attribute}")]
     PluginIncomplete { plugin: &'static str, element: &'static str, attribute: &'static str },
+    #[error("plugin refreshCDN: match cannot be used: {reason}")]
+    PluginMatch { reason: FilterError },
+    // Without the URL, which may hold a password.
+    #[error("plugin http: url is no http:// address")]
+    PluginUrl,
 }
 
 impl Fault {
@@ -145,6 +152,7 @@ impl Fault {
             | Self::TooDeep { .. }
             | Self::TooManyAttributes { .. } => true,
             Self::NoLocalPath
+            | Self::NotLocalPath { .. }
             | Self::NoWatch
             | Self::RelativeWatch { .. }
             | Self::NoRemote
@@ -160,7 +168,9 @@ impl Fault {
             | Self::Value { .. }
             | Self::UnknownPlugin { .. }
             | Self::NoPluginSection { .. }
-            | Self::PluginIncomplete { .. } => false,
+            | Self::PluginIncomplete { .. }
+            | Self::PluginMatch { .. }
+            | Self::PluginUrl => false,
         }
     }
 
@@ -179,6 +189,7 @@ impl Fault {
             Self::Attribute { .. } => "write name=\"value\"; a quote may be missing".into(),
             Self::CommentNotClosed => "end the comment with -->".into(),
             Self::Markup { .. } | Self::TooDeep { .. } | Self::TooManyAttributes { .. } => return None,
+            Self::NotLocalPath { .. } => "did you mean localpath?".into(),
             Self::NoLocalPath | Self::NoWatch => "<sersync><localpath watch=\"/data/www\">...</localpath>".into(),
             Self::RelativeWatch { given } => format!("begin with a slash: /{given}"),
             Self::NoRemote | Self::RemoteIncomplete { .. } => {
@@ -202,6 +213,8 @@ impl Fault {
             Self::Value { .. } => return None,
             Self::UnknownPlugin { .. } => "one of command, socket, refreshCDN, http".into(),
             Self::NoPluginSection { name } => format!("add <plugin name=\"{name}\"> to <head>"),
+            Self::PluginMatch { .. } => "write it without look-around and back-references".into(),
+            Self::PluginUrl => "write http://host:port/path; https is not supported".into(),
             Self::PluginIncomplete { element, attribute, .. } => format!("<{element} {attribute}=\"...\"/>"),
         })
     }

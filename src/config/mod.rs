@@ -27,7 +27,7 @@ use crate::model::{self, Settings};
 
 pub use diagnostic::Diagnostic;
 pub use error::{ConfigError, Fault};
-pub use plugin::{CommandPlugin, HttpPlugin, Plugin, PluginKind, RefreshCdnPlugin, Secret, SocketPlugin};
+pub use plugin::{CommandPlugin, HttpPlugin, HttpUrl, Plugin, PluginKind, RefreshCdnPlugin, Secret, SocketPlugin};
 pub use words::{SplitError, split_words};
 
 /// Larger files are refused: no configuration comes near, and a wrong path may name anything.
@@ -39,6 +39,8 @@ pub struct Config {
     pub file: PathBuf,
     /// At least one, each with at least one target.
     pub roots: Vec<model::Root>,
+    /// The directory of each root as the file spells it, slash at the end included.
+    pub spelled: Vec<PathBuf>,
     pub debug: bool,
     pub settings: Settings,
     /// Where the readable list of what is failing goes.

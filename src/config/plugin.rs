@@ -1,4 +1,4 @@
-//! The plugin sections as data. Running plugins is not done here.
+//! The plugin sections as data. Running plugins is not done here. Passwords are kept from every message.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -108,7 +108,45 @@ pub struct RefreshCdnPlugin {
 #[derive(Debug, Clone, PartialEq)]
 pub struct HttpPlugin {
     pub watch: Option<PathBuf>,
-    pub url: String,
+    pub url: HttpUrl,
+}
+
+/// `http://[user:password@]host[:port][/path[?query]]`. Shown without what may be secret in it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HttpUrl {
+    pub host: String,
+    pub port: u16,
+    /// `user:password`, as they are meant: percent signs resolved.
+    pub credentials: Option<Secret>,
+    /// Path and query, as they stand in a request. A token often stands in the query.
+    pub target: Secret,
+}
+
+impl HttpUrl {
+    fn parse(text: &str) -> Option<Self> {
+        // Anything else in a URL is written with percent signs.
+        if !text.bytes().all(|b| b.is_ascii_graphic()) {
+            return None;
+        }
+        let scheme = text.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case("http://"))?;
+        let rest = text.get(scheme.len()..)?;
+        let rest = rest.split('#').next()?;
+        let (authority, target) = rest.split_at_checked(rest.find(['/', '?']).unwrap_or(rest.len()))?;
+        let (credentials, address) = match authority.rsplit_once('@') {
+            Some((credentials, address)) => (Some(credentials), address),
+            None => (None, authority),
+        };
+        // The colons of an IPv6 address stand in brackets.
+        let (host, port) = match address.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')) {
+            Some((host, port)) => (host, port.parse().ok().filter(|&port| port > 0)?),
+            None => (address, 80),
+        };
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
+        let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
+        let credentials = credentials.map(|credentials| Secret(decoded(credentials)));
+        (!host.is_empty()).then(|| Self { host: host.to_owned(), port, credentials, target: Secret(target) })
+    }
 }
 
 /// A password that no message shows.
@@ -196,7 +234,12 @@ fn read_section(section: &Element, kind: PluginKind, notes: &mut Notes<'_>) -> R
             base: reader.text("sendurl", "base")?,
             path_match: reader.path_match()?,
         }),
-        PluginKind::Http => Plugin::Http(HttpPlugin { watch: reader.watch(), url: reader.text("deshost", "url")? }),
+        PluginKind::Http => {
+            let url = reader.value("deshost", "url")?;
+            let parsed = str::from_utf8(url.bytes).ok().and_then(HttpUrl::parse);
+            let url = parsed.ok_or_else(|| Fault::PluginUrl.at(url.offset))?;
+            Plugin::Http(HttpPlugin { watch: reader.watch(), url })
+        }
     })
 }
 
@@ -247,9 +290,10 @@ impl<'r> Reader<'r, '_> {
             return Ok(None);
         }
         let text = self.text("regexurl", "match")?;
+        let offset = self.element("regexurl").map_or(self.section.offset, |found| found.offset);
         match crate::filter::check(&text) {
             Ok(()) => Ok(Some(text)),
-            Err(_) => Err(self.incomplete("regexurl", "match", self.element("regexurl").map(|found| found.offset))),
+            Err(reason) => Err(Fault::PluginMatch { reason }.at(offset)),
         }
     }
 
@@ -279,4 +323,39 @@ fn words(value: Value<'_>, attribute: &'static str) -> Result<Vec<OsString>, Pro
     let words = words::split(value.bytes)
         .map_err(|open| Fault::Unbalanced { attribute, quote: open.quote }.at(value.offset_of(open.offset)))?;
     Ok(words.into_iter().map(|word| OsString::from_vec(word.text)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_taken_apart() {
+        let secret = |text: &str| Secret(text.to_owned());
+        for (text, host, port, credentials, target) in [
+            ("http://h", "h", 80, None, "/"),
+            ("HTTP://h:8080/a/b?c=d#e", "h", 8080, None, "/a/b?c=d"),
+            ("http://u:p%40w@h/", "h", 80, Some("u:p@w"), "/"),
+            ("http://u@[::1]:81/x", "::1", 81, Some("u"), "/x"),
+            ("http://[::1]?q", "::1", 80, None, "/?q"),
+        ] {
+            let expected =
+                HttpUrl { host: host.to_owned(), port, credentials: credentials.map(secret), target: secret(target) };
+            assert_eq!(HttpUrl::parse(text), Some(expected), "{text}");
+        }
+        for text in [
+            "",
+            "h",
+            "https://h/",
+            "http://",
+            "http:///x",
+            "http://h:0/",
+            "http://h:x/",
+            "http://h/a b",
+            "http://h/\r\nX: y",
+            "http://é/",
+        ] {
+            assert_eq!(HttpUrl::parse(text), None, "{text}");
+        }
+    }
 }

@@ -45,6 +45,8 @@ fn daemon(host: &str, module: &[u8]) -> Destination {
 
 mod errors;
 mod fixtures;
+mod fuzz;
+mod golden;
 mod options;
 
 proptest! {

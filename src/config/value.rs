@@ -41,7 +41,7 @@ pub(super) fn attribute<'e>(element: &'e Element, name: &str, notes: &mut Notes<
     let bytes = attribute.value.trim_ascii();
     let before = attribute.value.len() - attribute.value.trim_ascii_start().len();
     if bytes.len() < attribute.value.len() {
-        let shown = notes.show(bytes);
+        let shown = notes.show_value(name.as_bytes(), bytes);
         notes.warn_with(
             attribute.value_offset,
             format!("blanks around the value of {name} are ignored"),

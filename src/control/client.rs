@@ -6,13 +6,15 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::HOST;
+use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::http::request::Builder;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 
-use super::{JobFilter, JobRow, Status, socket_path};
+use super::server::BODY_BYTES_MAX;
+use super::{JobFilter, JobRow, NewJob, Status, socket_path};
 
 /// How long a daemon may take for the head of an answer, or for the next piece of it.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
@@ -20,6 +22,9 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 const STATUS_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// One row: two paths of 4 KiB, escaped and in base64, with room to spare.
 const ROW_BYTES_MAX: usize = 256 * 1024;
+
+/// Jobs in one request at the most.
+const JOBS_AT_ONCE: usize = 200;
 
 /// Why a question got no answer.
 #[derive(Debug, thiserror::Error)]
@@ -91,17 +96,50 @@ impl Client {
         })
     }
 
+    /// Queues jobs, in as many requests as it takes. One answer each: why it was left out, if so.
+    pub fn add(&self, jobs: &[NewJob]) -> Result<Vec<Option<String>>, ClientError> {
+        let unusable = |error: serde_json::Error| ClientError::Answer { source: error.into() };
+        let mut answers: Vec<Option<String>> = Vec::with_capacity(jobs.len());
+        let mut left = jobs;
+        while !left.is_empty() {
+            // Halved until it fits; a single job always does.
+            let mut count = left.len().min(JOBS_AT_ONCE);
+            let body = loop {
+                let (now, _) = left.split_at_checked(count).unwrap_or((left, &[]));
+                let body = serde_json::to_vec(now).map_err(unusable)?;
+                if body.len() <= BODY_BYTES_MAX || count <= 1 {
+                    break body;
+                }
+                count /= 2;
+            };
+            let taken = self.runtime.block_on(async {
+                let request = Request::post("/v1/jobs").header(CONTENT_TYPE, "application/json");
+                let answer = self.send(request, Full::new(body.into())).await?;
+                let body = limited("answers", Limited::new(answer.into_body(), STATUS_BYTES_MAX).collect()).await?;
+                serde_json::from_slice::<Vec<Option<String>>>(&body.to_bytes()).map_err(unusable)
+            })?;
+            if taken.len() != count {
+                return Err(ClientError::Answer { source: "not one answer for each job".into() });
+            }
+            answers.extend(taken);
+            left = left.get(count..).unwrap_or_default();
+        }
+        Ok(answers)
+    }
+
     async fn ask(&self, path: &str) -> Result<Response<Incoming>, ClientError> {
+        self.send(Request::get(path), Full::default()).await
+    }
+
+    async fn send(&self, request: Builder, body: Full<Bytes>) -> Result<Response<Incoming>, ClientError> {
         let stream = tokio::net::UnixStream::connect(&self.socket).await.map_err(|error| self.explain(error))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|source| ClientError::Broken { source })?;
         // Ends with the answer; what goes wrong in it is reported to the one who reads that.
         tokio::spawn(connection);
-        let request = Request::get(path)
-            .header(HOST, "syncq")
-            .body(Empty::<Bytes>::new())
-            .map_err(|error| ClientError::Answer { source: error.into() })?;
+        let request =
+            request.header(HOST, "syncq").body(body).map_err(|error| ClientError::Answer { source: error.into() })?;
         let answer = in_time(sender.send_request(request)).await?.map_err(|source| ClientError::Broken { source })?;
         if answer.status() == StatusCode::OK {
             return Ok(answer);

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use crate::model::{JobState, RelPath, TargetId};
 
-use super::{JobRow, Status};
+use super::{JobRow, NewJob, Status};
 
 /// Answers questions about a daemon, or about a store without one. Called from the control thread's helpers while
 /// mirroring goes on, so an implementation reads a snapshot or holds its lock for one page at most.
@@ -14,7 +14,15 @@ pub trait Inspect: Send + Sync {
     /// Returns the next jobs in the order of (target, path), at most `page.limit` of them. Fewer than that means that
     /// there are no more.
     fn list(&self, page: &ListPage) -> Vec<JobRow>;
+
+    /// Adds jobs and waits until they are on disk. One answer each: why it was left out, if so.
+    fn add(&self, jobs: &[NewJob]) -> Result<Vec<Option<String>>, AddError>;
 }
+
+/// Why jobs that were added may be lost with the process.
+#[derive(Debug, thiserror::Error)]
+#[error("the store could not be written in time")]
+pub struct AddError;
 
 /// Which jobs are wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! What operators ask a running daemon: HTTP with JSON over a Unix socket in the state directory.
 //!
 //! [`Status`] and [`JobRow`] are the one set of types that server, client and every printer share. The daemon
-//! implements [`Inspect`]; [`ControlServer`] serves it, [`Client`] asks it. Reading only: nothing here changes the
-//! queue.
+//! implements [`Inspect`]; [`ControlServer`] serves it, [`Client`] asks it. The only thing
+//! that changes the queue is adding jobs to it: a path too many costs one comparison.
 //!
 //! Invariant: this module knows the model and nothing else of syncq. It never sees the queue or its store.
 
@@ -12,11 +12,11 @@ mod server;
 mod types;
 
 pub use client::{Client, ClientError};
-pub use inspect::{Inspect, JobFilter, ListPage, each_job};
+pub use inspect::{AddError, Inspect, JobFilter, ListPage, each_job};
 pub use server::{ControlError, ControlServer};
 pub use types::{
-    DaemonState, JobRow, RootState, RootStatus, Status, StoreState, StoreStatus, TargetState, TargetStatus,
-    WatchStatus, seconds, word,
+    DaemonState, JobRow, NewJob, PluginStatus, RootState, RootStatus, Status, StoreState, StoreStatus, TargetState,
+    TargetStatus, WatchStatus, seconds, word,
 };
 
 use std::path::{Path, PathBuf};

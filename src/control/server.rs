@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{DefaultBodyLimit, Json, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -26,15 +27,15 @@ use serde::Deserialize;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::{Inspect, JobFilter, ListPage, SOCKET_PATH_BYTES_MAX, socket_path};
+use super::{Inspect, JobFilter, ListPage, NewJob, SOCKET_PATH_BYTES_MAX, socket_path};
 use crate::model::JobState;
 
 /// Further ones wait in the socket's backlog.
 const CONNECTIONS_MAX: u32 = 64;
 /// A connection that has not sent its whole request head by then is closed.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Larger bodies get 413. Nothing here needs one.
-const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Larger bodies get 413. Who has more jobs to add asks several times.
+pub(super) const BODY_BYTES_MAX: usize = 64 * 1024;
 /// What may still be answered after a stop; the rest is cut off.
 const STOP_DEADLINE: Duration = Duration::from_secs(2);
 /// Threads for questions to the daemon. More would only wait for the same locks.
@@ -218,9 +219,9 @@ async fn answer(stream: UnixStream, router: Router, header_timeout: Duration) {
 fn router(inspect: Arc<dyn Inspect>) -> Router {
     Router::new()
         .route("/v1/status", get(status))
-        .route("/v1/jobs", get(jobs))
+        .route("/v1/jobs", get(jobs).post(add))
         .fallback(async || problem(StatusCode::NOT_FOUND, "no such thing here; see /v1/status and /v1/jobs"))
-        .method_not_allowed_fallback(async || problem(StatusCode::METHOD_NOT_ALLOWED, "only GET is possible"))
+        .method_not_allowed_fallback(async || problem(StatusCode::METHOD_NOT_ALLOWED, "this cannot be done here"))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(inspect)
 }
@@ -233,6 +234,18 @@ async fn status(State(inspect): State<Arc<dyn Inspect>>) -> Response {
     match tokio::task::spawn_blocking(move || inspect.status()).await {
         Ok(status) => axum::Json(status).into_response(),
         Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the daemon could not tell its status"),
+    }
+}
+
+async fn add(State(inspect): State<Arc<dyn Inspect>>, body: Result<Json<Vec<NewJob>>, JsonRejection>) -> Response {
+    let Json(jobs) = match body {
+        Ok(jobs) => jobs,
+        Err(rejection) => return problem(rejection.status(), &rejection.body_text()),
+    };
+    match tokio::task::spawn_blocking(move || inspect.add(&jobs)).await {
+        Ok(Ok(answers)) => Json(answers).into_response(),
+        Ok(Err(error)) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+        Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the daemon could not take the jobs"),
     }
 }
 

@@ -10,7 +10,7 @@ use hyper::service::Service as _;
 
 use super::*;
 use crate::control::{
-    Client, ClientError, DaemonState, JobRow, Status, StoreState, StoreStatus, WatchStatus, each_job,
+    AddError, Client, ClientError, DaemonState, JobRow, Status, StoreState, StoreStatus, WatchStatus, each_job,
 };
 use crate::model::{Generation, Job, JobId, Origin, RelPath, Scope, TargetId, Timestamp};
 
@@ -31,6 +31,7 @@ impl Inspect for Fake {
             targets: Vec::new(),
             store: StoreStatus { state: StoreState::Ok, bytes: 0, error: None },
             watches: WatchStatus::default(),
+            plugins: Vec::new(),
         }
     }
 
@@ -47,6 +48,12 @@ impl Inspect for Fake {
             .take(page.limit)
             .map(|n| JobRow::new(&job(n, &name(n)), Path::new("/srv"), "u@h::m/a b"))
             .collect()
+    }
+
+    /// Takes what it knows the target of.
+    fn add(&self, jobs: &[NewJob]) -> Result<Vec<Option<String>>, AddError> {
+        let refused = |job: &NewJob| (job.target != "h::m").then(|| format!("no {}", job.target));
+        Ok(jobs.iter().map(refused).collect())
     }
 }
 
@@ -196,4 +203,24 @@ fn a_path_too_long_for_a_socket_is_a_clear_error() {
     let error = ControlServer::start(&deep, Arc::new(Fake { jobs: 0 })).expect_err("too long");
     assert!(matches!(error, ControlError::PathTooLong { .. }), "{error}");
     assert!(matches!(Client::connect(&deep), Err(ClientError::NoDaemon { .. })));
+}
+
+#[test]
+fn jobs_are_added_in_pieces_that_fit_and_each_gets_its_answer() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = ControlServer::start(dir.path(), Arc::new(Fake { jobs: 0 })).expect("a server");
+    let client = Client::connect(dir.path()).expect("a client");
+    let job = |n: u64| {
+        let target = if n.is_multiple_of(3) { "x::y" } else { "h::m" };
+        // Some of these fit into a request by tens only.
+        let name = format!("{n}").repeat(if n < 100 { 500 } else { 1 });
+        NewJob::new(Path::new("/srv"), target, &RelPath::new(name.as_bytes()).expect("a path"), false)
+    };
+    let jobs: Vec<NewJob> = (0..1_000).map(job).collect();
+    let answers = client.add(&jobs).expect("answers");
+    let expected: Vec<Option<String>> =
+        (0..1_000u64).map(|n| n.is_multiple_of(3).then(|| "no x::y".to_owned())).collect();
+    assert_eq!(answers, expected);
+    assert_eq!(client.add(&[]).expect("no answers"), []);
+    server.stop();
 }

@@ -28,6 +28,9 @@ pub struct Status {
     pub targets: Vec<TargetStatus>,
     pub store: StoreStatus,
     pub watches: WatchStatus,
+    /// Those that are switched on.
+    #[serde(default)]
+    pub plugins: Vec<PluginStatus>,
 }
 
 /// What the daemon as a whole is doing.
@@ -148,6 +151,21 @@ pub struct WatchStatus {
     pub overflows: u64,
 }
 
+/// What a plugin was told, in numbers since the start.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluginStatus {
+    pub name: String,
+    /// Notices that are not delivered yet.
+    pub waiting: u64,
+    pub delivered: u64,
+    /// Refused, or given up.
+    pub failed: u64,
+    /// Not even tried: too many were waiting.
+    pub dropped: u64,
+    /// Why nothing can be delivered at present.
+    pub reason: Option<String>,
+}
+
 /// One job as `list` shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRow {
@@ -204,6 +222,31 @@ impl JobRow {
             Ok(path) => path.to_string(),
             Err(_) => self.path.escape_default().to_string(),
         }
+    }
+}
+
+/// A job that is to be queued: a path that may differ on a target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewJob {
+    /// The directory, as `status` shows it.
+    pub root: String,
+    /// The target's name, as `status` shows it.
+    pub target: String,
+    pub path_b64: String,
+    /// All below the path, whatever it is.
+    #[serde(default)]
+    pub subtree: bool,
+}
+
+impl NewJob {
+    pub fn new(root: &Path, target: &str, path: &RelPath, subtree: bool) -> Self {
+        let (root, target) = (root.display().to_string(), target.to_owned());
+        Self { root, target, path_b64: STANDARD.encode(path.as_bytes()), subtree }
+    }
+
+    /// The path, if it is one.
+    pub fn path(&self) -> Option<RelPath> {
+        RelPath::new(&STANDARD.decode(&self.path_b64).ok()?).ok()
     }
 }
 

@@ -2,20 +2,23 @@
 //!
 //! Start: lock and open the store, load the queue, start the executor (pending jobs of the last run go out at once),
 //! answer the control socket, set the watches and look for what changed meanwhile. Stop: watchers first, so that no new
-//! work comes; then the executor, which gives running rsyncs a moment; then the queue, which writes down what is left;
+//! work comes; then the executor, which gives running rsyncs a moment; then the plugins, likewise; then the queue, which
+//! writes down what is left;
 //! the control socket last. Nothing is marked failed by a stop.
 //!
-//! The main thread touches no file system but that of the state directory: it looks after schedules, and it is what tells a service
-//! manager that the daemon is alive. Each root has a thread of its own, so that a file system that hangs holds up only
-//! the root on it.
+//! The main thread touches no file system but that of the state directory: it looks after schedules, and it is what
+//! tells a service manager that the daemon is alive. Each root has a thread of its own, so that a file system that hangs
+//! holds up only the root on it.
 //!
 //! This module holds no logic of mirroring: it only connects. It and the CLI are the only ones that know everybody.
 
 pub mod detach;
+mod fail_log;
 pub mod logging;
 mod notify;
 pub mod offline;
 mod options;
+mod plugins;
 mod root;
 mod signals;
 mod sysctl;
@@ -31,10 +34,14 @@ use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use log::{error, info, warn};
 
+pub use fail_log::FailLogOptions;
 pub use options::{OnReady, Options, RootOptions};
+pub use plugins::{PluginOptions, PluginRoot};
 
 use detach::PidFile;
+use fail_log::FailLog;
 use notify::Manager;
+use plugins::Plugins;
 use root::{RootRuntime, StartOptions};
 use signals::{SignalThread, Stop};
 use view::{NamedTarget, Phase, View};
@@ -44,7 +51,7 @@ use crate::clock::{Clock, SystemClock, monotonic};
 use crate::control::{ControlServer, DaemonState, Inspect};
 use crate::filter::Filter;
 use crate::mirror::{self, DispatchSettings, Executor, Guard, Limits, RootIdentity, TargetContext};
-use crate::model::TargetId;
+use crate::model::{RelPath, Scope, TargetId};
 use crate::queue::Queue;
 use crate::schedule::Scheduler;
 use crate::store::StoreError;
@@ -124,6 +131,8 @@ struct Daemon {
     executor: Arc<Executor>,
     roots: Vec<Arc<RootRuntime>>,
     view: Arc<View>,
+    plugins: Arc<Plugins>,
+    fail_log: Option<FailLog>,
     control: ControlServer,
     scheduler: Scheduler,
     state_dir: PathBuf,
@@ -132,7 +141,9 @@ struct Daemon {
 
 impl Daemon {
     fn start(options: &Options) -> Result<Self> {
-        mirror::find_rsync()?;
+        if !options.plugin_only {
+            mirror::find_rsync()?;
+        }
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let (store, opened) = open_store(&options.state_dir, clock.as_ref())?;
         log_opened(&opened);
@@ -218,11 +229,19 @@ impl Daemon {
         let pending_max = options.roots.iter().map(|root| root.settings.pending_max).min().unwrap_or(u32::MAX);
         queue.set_pending_max(pending_max as usize);
 
+        let plugins = Arc::new(Plugins::start(options, &roots, &mut contexts, &queue, &clock)?);
+
         let connections_max = options.roots.iter().map(|root| root.settings.connections_max).max().unwrap_or(1);
         let dispatch = DispatchSettings { threads: options.threads, connections_max: connections_max as usize };
         let executor = Executor::start(Arc::clone(&queue), Arc::clone(&clock), contexts, dispatch)
             .context("cannot start the executor")?;
         let executor = Arc::new(executor);
+        for target in &named {
+            if let Some(command) = executor.command_line(target.id, &RelPath::root(), Scope::Subtree) {
+                info!("execute command: {command}");
+            }
+        }
+        let fail_log = start_fail_log(options, &roots, &named, &queue, &executor, &clock, &owner);
         let view = Arc::new(View {
             queue: Arc::clone(&queue),
             executor: Arc::clone(&executor),
@@ -231,12 +250,13 @@ impl Daemon {
             targets: named,
             configs: options.sources.iter().map(|path| path.display().to_string()).collect(),
             started_at: clock.now(),
+            plugins: Arc::clone(&plugins),
             phase: Phase::default(),
         });
         view.phase.set(DaemonState::Starting);
         let control = ControlServer::start(&options.state_dir, Arc::<View>::clone(&view))?;
         let state_dir = options.state_dir.clone();
-        Ok(Self { clock, queue, executor, roots, view, control, scheduler, state_dir, pid_file })
+        Ok(Self { clock, queue, executor, roots, view, plugins, fail_log, control, scheduler, state_dir, pid_file })
     }
 
     /// Sets the watches, then looks after roots and schedules until told to stop.
@@ -271,6 +291,7 @@ impl Daemon {
                 default(tick) => {}
             }
             self.stay_reachable();
+            self.plugins.tick();
             for index in self.scheduler.due(self.clock.now()) {
                 if let Some(root) = self.roots.get(index) {
                     info!("{}: scheduled comparison of the whole tree", root.path().display());
@@ -332,6 +353,10 @@ impl Daemon {
             root.stop();
         }
         self.executor.stop();
+        self.plugins.stop();
+        if let Some(fail_log) = &self.fail_log {
+            fail_log.stop();
+        }
         self.queue.close(CLOSE_DEADLINE);
         let health = self.queue.store_health();
         if health.uncommitted > 0 {
@@ -344,6 +369,35 @@ impl Daemon {
         self.control.stop();
         info!("stopped");
     }
+}
+
+/// Lists that cannot be written stop nothing.
+fn start_fail_log(
+    options: &Options,
+    roots: &[Arc<RootRuntime>],
+    named: &[NamedTarget],
+    queue: &Arc<Queue>,
+    executor: &Arc<Executor>,
+    clock: &Arc<dyn Clock>,
+    owner: &Path,
+) -> Option<FailLog> {
+    let mut lists: BTreeMap<_, Vec<NamedTarget>> = BTreeMap::new();
+    for FailLogOptions { path, roots: indices } in &options.fail_logs {
+        let of_list = lists.entry(path.clone()).or_default();
+        let ids = indices.iter().filter_map(|&index| roots.get(index)).flat_map(|root| root.targets.iter());
+        of_list.extend(ids.filter_map(|id| named.iter().find(|target| target.id == *id)).cloned());
+    }
+    if lists.is_empty() {
+        return None;
+    }
+    let sources = fail_log::Sources {
+        queue: Arc::clone(queue),
+        executor: Arc::clone(executor),
+        clock: Arc::clone(clock),
+        state_dir: owner.to_owned(),
+        lists,
+    };
+    FailLog::start(sources).inspect_err(|failure| warn!("no failLog is written: {failure}")).ok()
 }
 
 /// Opens the store. A `syncq status` or `list` that looks into it at this moment lets go of it soon.

@@ -10,14 +10,14 @@ use anyhow::Context;
 
 use crate::clock::{Clock, SystemClock};
 use crate::control::{
-    DaemonState, Inspect, JobRow, ListPage, RootState, RootStatus, Status, TargetState, TargetStatus, WatchStatus,
-    seconds,
+    AddError, DaemonState, Inspect, JobRow, ListPage, NewJob, RootState, RootStatus, Status, TargetState, TargetStatus,
+    WatchStatus, seconds,
 };
 use crate::queue::Queue;
 use crate::store::TargetRecord;
 use crate::store::sled::SledStore;
 
-use super::view::{NamedTarget, list, store_status};
+use super::view::{NamedTarget, add, list, store_status};
 
 struct Offline {
     queue: Queue,
@@ -85,10 +85,15 @@ impl Inspect for Offline {
             targets,
             store: store_status(self.queue.store_health()),
             watches: WatchStatus::default(),
+            plugins: Vec::new(),
         }
     }
 
     fn list(&self, page: &ListPage) -> Vec<JobRow> {
         list(&self.queue, &self.targets, page)
+    }
+
+    fn add(&self, jobs: &[NewJob]) -> Result<Vec<Option<String>>, AddError> {
+        add(&self.queue, &self.targets, jobs)
     }
 }

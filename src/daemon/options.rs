@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::fail_log::FailLogOptions;
+use super::plugins::PluginOptions;
 use crate::control::Inspect;
 use crate::model::{Root, Settings};
 use crate::queue::Policy;
@@ -45,6 +47,10 @@ pub struct Options {
     pub state_dir: PathBuf,
     /// The configuration files that `roots` come from, for `status`. Empty with `syncq mirror`.
     pub sources: Vec<PathBuf>,
+    pub plugins: Vec<PluginOptions>,
+    /// No root has a target: plugins are told of what the watchers see.
+    pub plugin_only: bool,
+    pub fail_logs: Vec<FailLogOptions>,
     pub on_ready: Option<OnReady>,
 }
 
@@ -58,6 +64,9 @@ impl fmt::Debug for Options {
             .field("accept_deletions", &self.accept_deletions)
             .field("state_dir", &self.state_dir)
             .field("sources", &self.sources)
+            .field("plugins", &self.plugins)
+            .field("plugin_only", &self.plugin_only)
+            .field("fail_logs", &self.fail_logs)
             .finish_non_exhaustive()
     }
 }

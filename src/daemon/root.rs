@@ -14,7 +14,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, TryRecvError};
@@ -26,6 +26,7 @@ use crate::ctime;
 use crate::filter::Filter;
 use crate::mirror::RootIdentity;
 use crate::model::{Change, DirectoryChange, Moment, Origin, RelPath, Root, Scope, Target, TargetId, changed_since};
+use crate::plugin::Follower;
 use crate::queue::Queue;
 use crate::watch::{CatchUp, Notice, Sink, WatchError, WatchSettings, WatchStats, Watcher};
 
@@ -61,6 +62,8 @@ pub struct RootRuntime {
     quiet_period: Duration,
     hot_interval: Duration,
     queue: Arc<Queue>,
+    /// Told of every change, with `-m`.
+    follower: OnceLock<Arc<Follower>>,
     state: Mutex<State>,
 }
 
@@ -116,12 +119,29 @@ impl RootRuntime {
         let (quiet_period, hot_interval) = settle;
         let prints = config.targets.iter().map(|target| fingerprint(&config, target));
         let fingerprints = targets.iter().copied().zip(prints).collect();
-        let state = Mutex::default();
-        Self { config, targets, filter, fingerprints, identity, options, quiet_period, hot_interval, queue, state }
+        let (follower, state) = (OnceLock::new(), Mutex::default());
+        Self {
+            config,
+            targets,
+            filter,
+            fingerprints,
+            identity,
+            options,
+            quiet_period,
+            hot_interval,
+            queue,
+            follower,
+            state,
+        }
     }
 
     pub fn path(&self) -> &Path {
         &self.config.path
+    }
+
+    /// Has every change told to plugins from now on.
+    pub fn follow(&self, follower: Arc<Follower>) {
+        let _ = self.follower.set(follower);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -212,6 +232,8 @@ impl RootRuntime {
         self.queue.enqueue(&unknown, &[whole_tree()]);
         let (unknown, caught_up) = (unknown.len(), complete.is_some());
         match (unknown, caught_up) {
+            // With -m there is none.
+            _ if self.fingerprints.is_empty() => {}
             (0, _) => info!("{}: only what has changed since the last run is sent", self.path().display()),
             (_, true) => info!("{}: {unknown} targets are compared in full", self.path().display()),
             (_, false) => info!("{}: every target is compared in full", self.path().display()),
@@ -410,6 +432,9 @@ struct RootSink {
 
 impl Sink for RootSink {
     fn changes(&self, changes: Vec<Change>) {
+        if let Some(follower) = self.root.follower.get() {
+            follower.changes(self.root.path(), &changes);
+        }
         self.root.queue.enqueue(&self.root.targets, &changes);
     }
 

@@ -1,17 +1,20 @@
-//! Answers what operators ask: puts together what queue, executor and watchers know. Reads only.
+//! Answers what operators ask: puts together what queue, executor and watchers know.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::control::{
-    DaemonState, Inspect, JobRow, ListPage, RootState, RootStatus, Status, StoreState, StoreStatus, TargetState,
-    TargetStatus, WatchStatus, seconds,
+    AddError, DaemonState, Inspect, JobRow, ListPage, NewJob, RootState, RootStatus, Status, StoreState, StoreStatus,
+    TargetState, TargetStatus, WatchStatus, seconds,
 };
 use crate::mirror::Executor;
-use crate::model::{TargetId, TargetTrouble, Timestamp, TroubleClass};
+use crate::model::{Change, Scope, TargetId, TargetTrouble, Timestamp, TroubleClass};
 use crate::queue::{Queue, StoreHealth, TargetStats};
 
+use super::plugins::Plugins;
 use super::root::RootRuntime;
 use super::sysctl;
 
@@ -32,6 +35,7 @@ pub struct View {
     pub targets: Vec<NamedTarget>,
     pub configs: Vec<String>,
     pub started_at: Timestamp,
+    pub plugins: Arc<Plugins>,
     pub phase: Phase,
 }
 
@@ -105,12 +109,39 @@ impl Inspect for View {
             targets: self.targets.iter().filter_map(|target| self.target_status(target)).collect(),
             store: store_status(self.queue.store_health()),
             watches: self.watches(),
+            plugins: self.plugins.status(),
         }
     }
 
     fn list(&self, page: &ListPage) -> Vec<JobRow> {
         list(&self.queue, &self.targets, page)
     }
+
+    fn add(&self, jobs: &[NewJob]) -> Result<Vec<Option<String>>, AddError> {
+        add(&self.queue, &self.targets, jobs)
+    }
+}
+
+/// How long jobs that somebody adds may take to be on disk.
+const ADD_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Queues what may differ. What it is, and with it how it is compared, is looked up in the source.
+pub(super) fn add(queue: &Queue, targets: &[NamedTarget], jobs: &[NewJob]) -> Result<Vec<Option<String>>, AddError> {
+    let add = |job: &NewJob| {
+        let Some(path) = job.path() else { return Some("this is no path".to_owned()) };
+        let known = targets.iter().find(|known| known.name == job.target && known.root == Path::new(&job.root));
+        let Some(known) = known else { return Some(format!("{} is not mirrored to {}", job.root, job.target)) };
+        let directory = std::fs::symlink_metadata(path.under(&known.root)).is_ok_and(|found| found.is_dir());
+        let change = match (job.subtree || directory, path.is_root() && !job.subtree) {
+            (true, false) => Change::scan(path, Scope::Subtree),
+            (true, true) => Change::scan(path, Scope::Entry),
+            (false, _) => Change::write(path),
+        };
+        queue.enqueue(&[known.id], &[change]);
+        None
+    };
+    let answers = jobs.iter().map(add).collect();
+    if queue.flush(ADD_DEADLINE) { Ok(answers) } else { Err(AddError) }
 }
 
 pub(super) fn store_status(health: StoreHealth) -> StoreStatus {

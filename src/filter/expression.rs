@@ -43,15 +43,19 @@ impl std::fmt::Display for LastLine<'_> {
 /// Whether the expression can be used in a [`super::Filter`].
 pub fn check(expression: &str) -> Result<(), FilterError> {
     // First alone: `a)|(?:b` is balanced only inside the group that anchors it.
-    for expression in [bytewise(expression), anchored(expression)] {
-        RegexBuilder::new(&expression)
-            .unicode(false)
-            .dot_matches_new_line(true)
-            .size_limit(EXPRESSION_BYTES_MAX)
-            .build()
-            .map_err(|reason| FilterError::Syntax { reason })?;
-    }
-    Ok(())
+    compile(expression, false)?;
+    compile(expression, true).map(|_| ())
+}
+
+/// Compiles an expression that passed [`check`], for use outside of a [`super::Filter`]: to match a whole subject, or to
+/// be searched in one.
+pub fn compile(expression: &str, whole: bool) -> Result<regex::bytes::Regex, FilterError> {
+    RegexBuilder::new(&if whole { anchored(expression) } else { bytewise(expression) })
+        .unicode(false)
+        .dot_matches_new_line(true)
+        .size_limit(EXPRESSION_BYTES_MAX)
+        .build()
+        .map_err(|reason| FilterError::Syntax { reason })
 }
 
 /// An expression that has to match the whole subject. Not `^` and `$`, which can be told to match at lines.

@@ -14,7 +14,7 @@ use std::ffi::OsString;
 
 use crate::model::RelPath;
 
-pub use expression::{FilterError, check};
+pub use expression::{FilterError, check, compile};
 
 use expression::Expressions;
 

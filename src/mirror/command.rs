@@ -37,6 +37,8 @@ pub struct Mode<'a> {
 pub enum Pass {
     /// To make the target equal.
     Real,
+    /// The same, and to name what is changed.
+    Itemized,
     /// To name what differs. Changes nothing.
     Show,
     /// To count what is there and what would be deleted. Changes nothing.
@@ -48,14 +50,14 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
     let params = &target.options.params;
     let listing = run.lists();
     let deletes = !matches!(mode.deletion, Deletion::Off | Deletion::Refused);
-    let dry = mode.pass != Pass::Real;
+    let dry = !matches!(mode.pass, Pass::Real | Pass::Itemized);
     // Theirs come first: the last one wins, and what makes a batch a batch is not theirs to change.
     let mut args: Vec<OsString> = match listing && deletes {
         // Their --max-delete has become the limit of the guard.
         true => without_max_delete(params).cloned().collect(),
         false => params.iter().filter(|param| !asks_for_deletion(param)).cloned().collect(),
     };
-    if dry {
+    if mode.pass != Pass::Real {
         args = args.iter().filter_map(|param| audible(param)).collect();
     }
     let mut add = |arg: &str| args.push(OsString::from(arg));
@@ -87,9 +89,9 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
     }
     // A dry run with --ignore-times would list everything; contents are then compared instead.
     match (run.origin, mode.pass) {
-        (Origin::Write, Pass::Real) => add("--ignore-times"),
-        (Origin::Write, Pass::Show) => add("--checksum"),
-        (Origin::Write, Pass::Count) | (Origin::Scan | Origin::Reconcile, _) => {}
+        (Origin::Write | Origin::Replaced, Pass::Real | Pass::Itemized) => add("--ignore-times"),
+        (Origin::Write | Origin::Replaced, Pass::Show) => add("--checksum"),
+        (Origin::Write | Origin::Replaced, Pass::Count) | (Origin::Scan | Origin::Reconcile, _) => {}
     }
     if mode.mkpath {
         add("--mkpath");
@@ -103,6 +105,7 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
     }
     match mode.pass {
         Pass::Real => {}
+        Pass::Itemized => add("--out-format=%i %n"),
         Pass::Show => {
             add("-n");
             add("--out-format=%i %n");

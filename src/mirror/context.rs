@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::UNIX_EPOCH;
 
+use super::changed::Observer;
 use super::guard::Guard;
 use super::outcome::Prefixes;
 use super::plan::{Deletion, Limits};
@@ -108,6 +109,8 @@ pub struct TargetContext {
     pub guard: Guard,
     pub capabilities: Capabilities,
     pub(super) prefixes: Prefixes,
+    /// Is told what the runs change on the target, if anybody wants to know.
+    pub observer: Option<Arc<dyn Observer>>,
     /// When the leftovers of killed receivers were last removed.
     cleaned_at: Mutex<Option<Timestamp>>,
     /// rsync, except in tests.
@@ -136,6 +139,7 @@ impl TargetContext {
             target,
             capabilities: Capabilities::default(),
             prefixes,
+            observer: None,
             cleaned_at: Mutex::default(),
             program: Program { path: RSYNC.into(), owner: owner.as_os_str().to_owned() },
         }

@@ -16,12 +16,13 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use log::{debug, error, info, warn};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
+use super::changed::Ran;
 use super::context::TargetContext;
-use super::execute::{BatchReport, execute};
+use super::execute::{BatchReport, command_line, execute};
 use super::lanes::Lanes;
 use super::stop::StopSignal;
 use crate::clock::{Clock, monotonic};
-use crate::model::{JobError, Lane, RelPath, TargetId, TargetTrouble, Timestamp, TroubleClass, Verdict};
+use crate::model::{JobError, Lane, RelPath, Scope, TargetId, TargetTrouble, Timestamp, TroubleClass, Verdict};
 use crate::queue::{Batch, BatchResult, Queue, TargetEvent};
 
 /// How long running rsyncs may take to end by themselves at a stop, before they are ended.
@@ -101,6 +102,11 @@ impl Executor {
     /// The path that was sent to a target last.
     pub fn last_path(&self, target: TargetId) -> Option<RelPath> {
         self.shared.last_paths.lock().unwrap_or_else(PoisonError::into_inner).get(&target).cloned()
+    }
+
+    /// The command line that mirrors a path by hand, if one can say it.
+    pub fn command_line(&self, target: TargetId, path: &RelPath, scope: Scope) -> Option<String> {
+        command_line(self.shared.contexts.get(&target)?, path, scope)
     }
 
     /// Ends running rsyncs now instead of after a grace time. For a second signal.
@@ -266,6 +272,16 @@ fn work(shared: &Shared, batch: &Batch) -> bool {
     let busy = report.trouble.as_ref().is_some_and(|trouble| trouble.class == TroubleClass::Busy);
     let reached = report.trouble.is_none() && report.runs > 0 && !shared.stop.is_raised();
     let result = BatchResult { verdicts: report.verdicts, found: report.found, trouble: report.trouble, reached };
+    if let Some(observer) = &context.observer {
+        if report.changed_cut {
+            warn!("{name}: more paths changed in one run than plugins can be told of");
+        }
+        let ended = |verdict: &Verdict| matches!(verdict, Verdict::Done | Verdict::Failed(_));
+        let verdicts = result.verdicts.iter().map(|(_, verdict)| ended(verdict));
+        let settled = batch.jobs.iter().zip(verdicts).filter(|(_, ended)| *ended).map(|(job, _)| job).collect();
+        let in_trouble = result.trouble.is_some();
+        observer.ran(Ran { target: batch.target, settled, changed: report.changed, in_trouble });
+    }
     match shared.queue.finish(batch, result) {
         // Passes by itself within moments, and may come with every burst.
         Some(TargetEvent::Trouble { trouble, .. }) if trouble.class == TroubleClass::Busy => {

@@ -7,15 +7,17 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
+use std::time::Duration;
 
 use super::capture::Capture;
+use super::changed::{CHANGED_BYTES_MAX, Changed, changes};
 use super::command::{Mode, Pass, arguments, list, pasteable, probe_arguments};
 use super::context::TargetContext;
 use super::expand;
 use super::leftovers;
 use super::look::{Presence, Source};
 use super::outcome::{Outcome, Paths, classify};
-use super::plan::{Deletion, Plan, Run, RunKind, deletion_refused, plan};
+use super::plan::{Deletion, Entry, Plan, Run, RunKind, deletion_refused, plan};
 use super::recent;
 use super::run::{End, Ended, RSYNC, run};
 use super::says::difference;
@@ -44,6 +46,10 @@ const SMALL_BYTES_MAX: u64 = 64 << 10;
 /// So many unreadable paths are left out of a tree; with more, nothing is deleted there.
 const SKIPPED_MAX: usize = 1_000;
 
+/// How often, and after which pause, a run is begun again for which its batch's last connection may have left no room.
+const OWN_CONNECTION_PAUSES: u32 = 20;
+const OWN_CONNECTION_PAUSE: Duration = Duration::from_millis(50);
+
 /// Of the command lines that failed so many are reported.
 const COMMANDS_FAILED_MAX: usize = 4;
 
@@ -62,6 +68,10 @@ pub struct BatchReport {
     pub found: Vec<(RelPath, JobError)>,
     /// Command lines of runs that failed, for the log; at most `COMMANDS_FAILED_MAX`.
     pub commands_failed: Vec<FailedCommand>,
+    /// What the runs have changed on the target, if there is an observer.
+    pub changed: Vec<Changed>,
+    /// More was changed than could be kept.
+    pub changed_cut: bool,
 }
 
 /// A run that did not end well.
@@ -115,6 +125,35 @@ pub fn probe(ctx: &TargetContext, stop: &StopSignal) -> Result<(), TargetTrouble
         // It answers; what it lacks or fails at is for a batch to find out.
         Outcome::Done | Outcome::Paths(_) | Outcome::Fallback(_) | Outcome::Void => Ok(()),
     }
+}
+
+/// The command line that makes one path equal, to be pasted into a shell. `None` if the user's filter is one that rsync
+/// cannot be told.
+pub fn command_line(ctx: &TargetContext, path: &RelPath, scope: Scope) -> Option<String> {
+    let (kind, origin) = match scope {
+        Scope::Entry if path.is_root() => (RunKind::RootOnly, Origin::Scan),
+        Scope::Entry => (RunKind::Flat, Origin::Write),
+        Scope::Children => (RunKind::Level, Origin::Scan),
+        Scope::Subtree => (RunKind::Tree, Origin::Scan),
+    };
+    if scope > Scope::Entry && ctx.filter.has_expressions() {
+        return None;
+    }
+    let entry = Entry { path: path.clone(), presence: Presence::Other, orphan: false, jobs: Vec::new() };
+    let run = Run::new(kind, origin, vec![entry]);
+    let rules = ctx.filter.rsync_rules();
+    let mode = Mode {
+        lane: Lane::Small,
+        deletion: ctx.capabilities.deletion(ctx.target.options.delete),
+        mkpath: ctx.capabilities.makes_path(),
+        rules: &rules,
+        pass: Pass::Real,
+    };
+    Some(pasteable(&ctx.root, &arguments(&ctx.target, &run, mode), &run))
+}
+
+fn is_busy(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Target(TargetTrouble { class: TroubleClass::Busy, .. }))
 }
 
 /// Whether a batch goes on after a run.
@@ -192,13 +231,14 @@ impl Batch<'_> {
                 continue;
             }
             let Some((ended, command)) = self.start(&run, Pass::Real) else { return Flow::Halt };
+            let outcome = classify(&ended, &run, &self.ctx.prefixes);
+            self.note_changed(&run, &ended, &outcome);
             if let Some(flow) = self.go_on(&run, &ended, &mut halves) {
                 if flow != Flow::Continue {
                     return flow;
                 }
                 continue;
             }
-            let outcome = classify(&ended, &run, &self.ctx.prefixes);
             let flow = match outcome {
                 Outcome::Done => {
                     self.settle_rest(&run, &Paths::default());
@@ -368,6 +408,7 @@ impl Batch<'_> {
         if !self.may_run() || self.report.runs >= self.runs_max {
             return None;
         }
+        let itemized = pass == Pass::Real && self.ctx.observer.is_some();
         let mode = Mode {
             lane: self.lane,
             deletion: self.deletion(),
@@ -375,19 +416,31 @@ impl Batch<'_> {
             // With expressions rsync lists nothing by itself, except to find what it would delete: unfiltered, since
             // the expressions decide.
             rules: if pass != Pass::Real && self.ctx.filter.has_expressions() { &[] } else { &self.rules },
-            pass,
+            pass: if itemized { Pass::Itemized } else { pass },
         };
         let args = arguments(&self.ctx.target, planned, mode);
-        let stdout = match pass {
-            Pass::Real => None,
-            Pass::Show => Some(Capture::new(DRY_OUTPUT_BYTES_MAX, 0)),
-            Pass::Count => Some(Capture::new(0, COUNT_OUTPUT_BYTES_MAX)),
-        };
         self.report.runs += 1;
         let command = pasteable(&self.ctx.root, &args, planned);
         // sersync's words: people look for them, copy what follows and run it by hand.
         log::debug!("execute command: {command}");
-        match run(&self.ctx.program, &self.ctx.root, &args, &list(planned), stdout, self.stop) {
+        let start = || {
+            let stdout = match pass {
+                Pass::Real | Pass::Itemized => itemized.then(|| Capture::new(CHANGED_BYTES_MAX, 0)),
+                Pass::Show => Some(Capture::new(DRY_OUTPUT_BYTES_MAX, 0)),
+                Pass::Count => Some(Capture::new(0, COUNT_OUTPUT_BYTES_MAX)),
+            };
+            run(&self.ctx.program, &self.ctx.root, &args, &list(planned), stdout, self.stop)
+        };
+        let mut ended = start();
+        // A server takes a moment to notice that a connection has ended. Where it allows only one, a batch that needs two
+        // runs would never be done.
+        let mut pauses = if self.report.runs > 1 { OWN_CONNECTION_PAUSES } else { 0 };
+        while pauses > 0 && ended.as_ref().is_ok_and(|ended| is_busy(&classify(ended, planned, &self.ctx.prefixes))) {
+            self.stop.rest(OWN_CONNECTION_PAUSE);
+            pauses -= 1;
+            ended = start();
+        }
+        match ended {
             Ok(ended) => Some((ended, command)),
             Err(error) => {
                 // A root that went away in this moment looks like a missing program.
@@ -396,6 +449,26 @@ impl Batch<'_> {
                 None
             }
         }
+    }
+
+    /// Keeps what a run says it changed, but for what failed. Of a run that broke off all is kept: what has arrived is
+    /// not sent again, and would never be told of.
+    fn note_changed(&mut self, run: &Run, ended: &Ended, outcome: &Outcome) {
+        if self.ctx.observer.is_none() {
+            return;
+        }
+        let failed = |path: &RelPath| match outcome {
+            Outcome::Paths(paths) => {
+                paths.found.contains_key(path)
+                    || paths.failed.keys().any(|&at| run.entries.get(at).is_some_and(|entry| entry.path == *path))
+            }
+            _ => false,
+        };
+        // What a killed receiver left was never at the source.
+        let counts = |changed: &Changed| !failed(&changed.path) && !self.ctx.filter.is_leftover(&changed.path);
+        let output = ended.stdout.bytes();
+        self.report.changed.extend(changes(&output, run.origin).filter(counts));
+        self.report.changed_cut |= ended.stdout.is_cut();
     }
 
     fn may_run(&mut self) -> bool {

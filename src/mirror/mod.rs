@@ -9,6 +9,7 @@
 //! verdicts go out as values.
 
 mod capture;
+mod changed;
 mod command;
 mod context;
 mod dispatch;
@@ -27,6 +28,7 @@ mod says;
 mod stop;
 mod trouble;
 
+pub use changed::{Changed, Observer, Operation, Ran};
 pub use context::{Capabilities, RootIdentity, TargetContext};
 pub use dispatch::{DispatchSettings, Executor};
 pub use execute::{BatchReport, FailedCommand, execute, probe};

@@ -158,6 +158,7 @@ pub fn plan(
         // Only a write asks for --ignore-times, and only a whole-tree run knows the reconcile's own excludes.
         let origin = match (job.origin, kind) {
             (Origin::Reconcile, RunKind::Flat | RunKind::RootOnly | RunKind::Level) => Origin::Scan,
+            (Origin::Replaced, RunKind::Flat | RunKind::RootOnly | RunKind::Level) => Origin::Write,
             (origin, _) => origin,
         };
         let entry = runs.entry((kind, origin)).or_default().entry(path.clone());

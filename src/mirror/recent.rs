@@ -6,8 +6,7 @@
 //! and without the quick check; one quick run over the tree then does everything else. Where change times are not the
 //! kernel's own (network and FUSE file systems, unions), the whole tree goes without the quick check.
 //!
-//! Deliberately absent: files that came with a directory that was moved. Their change times are old, and they are
-//! compared by the quick check, as after any move of a directory.
+//! Deliberately absent: directories that came from elsewhere (`Origin::Replaced`). The change times in them are old.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

@@ -162,17 +162,31 @@ pub fn lines(stderr: &[u8]) -> impl Iterator<Item = Line<'_>> {
 /// The path of a `--out-format='%i %n'` line that tells of a difference, and whether the path is to be deleted.
 /// `None` for what the user's own `-v` or `--stats` adds, and for paths shown as equal (`-vv`).
 pub fn difference(line: &[u8]) -> Option<(Vec<u8>, bool)> {
+    difference_of(line).map(|difference| (difference.name, difference.deletes))
+}
+
+/// A difference with what is different.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Difference<'a> {
+    pub name: Vec<u8>,
+    pub deletes: bool,
+    /// rsync's columns behind the kind of entry: all `+` for a new one.
+    pub attributes: &'a [u8],
+}
+
+/// As [`difference`], with the columns.
+pub fn difference_of(line: &[u8]) -> Option<Difference<'_>> {
     // `<f..T...... name`, `*deleting   name`: eleven columns and a blank.
     let (columns, name) = line.split_at_checked(12).filter(|(_, name)| !name.is_empty())?;
     if columns == b"*deleting   " {
-        return Some((unescape(name), true));
+        return Some(Difference { name: unescape(name), deletes: true, attributes: b"" });
     }
     let [what @ (b'<' | b'>' | b'c' | b'h' | b'.'), b'f' | b'd' | b'L' | b'D' | b'S', attributes @ .., b' '] = columns
     else {
         return None;
     };
     let equal = *what == b'.' && attributes.iter().all(|&b| b == b' ');
-    (!equal).then(|| (unescape(name), false))
+    (!equal).then(|| Difference { name: unescape(name), deletes: false, attributes })
 }
 
 /// How many deletions `--max-delete` has held back, if any. Directories with something in them are not counted.

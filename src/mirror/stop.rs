@@ -4,8 +4,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 /// Shared by whoever may stop runs and by the runs, which wait for it together with their pipes.
 #[derive(Debug, Clone)]
@@ -36,7 +37,14 @@ impl StopSignal {
         self.0.raised.load(Ordering::SeqCst)
     }
 
-    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+    /// Waits so long, or until it is raised.
+    pub fn rest(&self, pause: Duration) {
+        let mut raised = [PollFd::new(&self.0.event, PollFlags::IN)];
+        // An early end of the pause does no harm.
+        let _ = poll(&mut raised, Timespec::try_from(pause).ok().as_ref());
+    }
+
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.event.as_fd()
     }
 }

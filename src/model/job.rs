@@ -30,8 +30,12 @@ pub enum Origin {
     /// A walk of the tree, or an event that cannot have changed content.
     Scan,
     /// A write was seen: size and modification time may be the same as before while the content is not
-    /// (`cp -p`, a restore, two writes within one clock tick), so rsync runs with `--ignore-times`.
+    /// (`cp -p`, a restore, two writes within one clock tick), so rsync runs with `--ignore-times`. For a subtree: writes
+    /// were seen below, and which files they concern shows in change times.
     Write,
+    /// A directory came to its name from elsewhere: no time below it says anything about what the target has in its
+    /// place, so all of it runs with `--ignore-times`. Where the target has nothing yet, that costs nothing.
+    Replaced,
 }
 
 /// Counts the changes of a path. A run that ends removes its job only if no newer change arrived meanwhile.
@@ -176,7 +180,7 @@ mod tests {
     #[test]
     fn merging_keeps_the_wider_scope_and_the_less_trusting_origin() {
         assert!(Scope::Entry < Scope::Children && Scope::Children < Scope::Subtree);
-        assert!(Origin::Reconcile < Origin::Scan && Origin::Scan < Origin::Write);
+        assert!(Origin::Reconcile < Origin::Scan && Origin::Scan < Origin::Write && Origin::Write < Origin::Replaced);
     }
 
     #[test]

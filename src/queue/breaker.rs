@@ -111,6 +111,11 @@ impl Breaker {
         self.open.as_ref().map(|open| &open.trouble)
     }
 
+    /// Since when the breaker is open, and how often in a row the target has failed for its present reason.
+    pub fn history(&self) -> Option<(Timestamp, u32)> {
+        self.open.as_ref().map(|open| (open.since, open.failures))
+    }
+
     /// When the next probe is due, if the breaker is open.
     pub fn probe_at(&self) -> Option<Timestamp> {
         self.open.as_ref().map(|open| open.probe_at)

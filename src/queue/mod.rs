@@ -87,6 +87,9 @@ pub struct TargetStats {
     /// When the oldest change that the target lacks was seen.
     pub oldest: Option<Timestamp>,
     pub trouble: Option<TargetTrouble>,
+    pub trouble_since: Option<Timestamp>,
+    /// Failures in a row for the present reason.
+    pub trouble_failures: u32,
     /// When a target in trouble is tried again.
     pub probe_at: Option<Timestamp>,
     /// A failing path and its error, if any.
@@ -540,9 +543,22 @@ impl Queue {
             counts: queue.counts(),
             oldest: queue.oldest(),
             trouble: queue.breaker.trouble().cloned(),
+            trouble_since: queue.breaker.history().map(|(since, _)| since),
+            trouble_failures: queue.breaker.history().map_or(0, |(_, failures)| failures),
             probe_at: queue.breaker.probe_at(),
             failing: queue.an_error(),
         })
+    }
+
+    /// Whether a target that is well has yet to take the path.
+    pub fn awaits(&self, target: TargetId, path: &RelPath) -> bool {
+        self.shared.lock().targets.get(&target).is_some_and(|queue| queue.awaits(path))
+    }
+
+    /// Up to `limit` jobs of a target that have failed and are tried again or given up, in path order, and how many
+    /// there are in all. Looks at each of its jobs.
+    pub fn failing(&self, target: TargetId, limit: usize) -> (Vec<Job>, usize) {
+        self.shared.lock().targets.get(&target).map(|queue| queue.failing(limit)).unwrap_or_default()
     }
 
     /// Up to `limit` jobs of a target in path order, after the path `after`.

@@ -1,4 +1,5 @@
-//! A store in memory, for tests of the queue: it can be made to fail, and it outlives the queue that used it.
+//! A store in memory, for what need not outlive the process, and for tests of the queue: it can be made to fail, and it
+//! outlives the queue that used it.
 //!
 //! Clones are handles to the same contents, so a test can drop a queue in the middle of anything ("crash") and open
 //! the next one on a clone. Keeps the contract of [`Store`] except durability; it never damages a record.

@@ -54,6 +54,8 @@ pub struct Kernel {
     /// Whether the kernel can look up a path without following links (Linux 5.6), and name what it found.
     strict: bool,
     mask: WatchMask,
+    /// Which directory the root is.
+    root_id: Option<DirectoryId>,
     /// By device: whether the file system there dates each change.
     dates_changes: HashMap<(u32, u32), bool>,
     /// Refuse new watches, as with the limit reached.
@@ -92,7 +94,9 @@ impl Kernel {
             | WatchMask::EXCL_UNLINK;
         mask.set(WatchMask::ATTRIB, attributes);
         let strict = Path::new(DESCRIPTORS).is_dir() && open_below(&root, b".").is_ok();
+        let root_id = root_id(&root);
         Ok(Self {
+            root_id,
             watches: inotify.watches(),
             inotify,
             descriptors: HashMap::new(),
@@ -131,6 +135,11 @@ impl Kernel {
         self.descriptors.insert(wd, descriptor);
         let id = resolved.stat(b"", StatxFlags::INO | StatxFlags::BTIME).ok().map(|stat| directory_id(&stat));
         Ok((wd, id))
+    }
+
+    /// Whether another directory, or none, is in the place of the root: a path that is not found then says nothing.
+    pub fn is_root_away(&self) -> bool {
+        self.root_id != root_id(&self.root)
     }
 
     /// Removes watches. One that ended by itself meanwhile is no error.
@@ -216,6 +225,11 @@ impl Resolved {
             }
         }
     }
+}
+
+fn root_id(root: &Path) -> Option<DirectoryId> {
+    let stat = rustix::fs::statx(CWD, root, AtFlags::empty(), StatxFlags::INO | StatxFlags::BTIME);
+    stat.ok().map(|stat| directory_id(&stat))
 }
 
 fn directory_id(stat: &Statx) -> DirectoryId {

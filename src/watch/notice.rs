@@ -26,6 +26,8 @@ pub enum GoneReason {
     Deleted,
     Renamed,
     Unmounted,
+    /// Something else is in its place, or nothing.
+    Away,
     /// The kernel ended the watch, or reading its events failed.
     Lost,
 }
@@ -72,6 +74,7 @@ impl fmt::Display for GoneReason {
             Self::Deleted => "was deleted",
             Self::Renamed => "was renamed or moved",
             Self::Unmounted => "was unmounted",
+            Self::Away => "is not in its place",
             Self::Lost => "is no longer watched by the kernel",
         })
     }

@@ -99,6 +99,8 @@ pub(super) struct Tracker {
     counters: Arc<Counters>,
     now: Instant,
     turn: u64,
+    /// The root has been found not to be in its place.
+    away: bool,
     gone: bool,
 }
 
@@ -133,6 +135,7 @@ impl Tracker {
             counters,
             now,
             turn: 0,
+            away: false,
             gone: false,
         })
     }
@@ -201,8 +204,17 @@ impl Tracker {
         }
     }
 
+    /// A path is not there. As a rule the event that explains it is still to come; but if the root is elsewhere, what is in
+    /// it is not found either, and nothing will bring it to mind again.
+    pub(super) fn not_found(&mut self) {
+        self.away = self.away || self.kernel.is_root_away();
+    }
+
     /// Hands on what has been gathered, and brings the numbers up to date.
     pub fn flush(&mut self) {
+        if std::mem::take(&mut self.away) {
+            self.give_up(GoneReason::Away);
+        }
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         let (watches, unwatched) = if self.gone { (0, 0) } else { (self.table.watched(), self.table.unwatched()) };
         self.counters.watches.store(count(watches), Ordering::Relaxed);
@@ -304,7 +316,8 @@ impl Tracker {
             self.speak(dir);
         }
         self.table.break_silence(wd);
-        self.gather.add(Change { fresh, ..Change::scan(path, Scope::Subtree) }, Presence::There);
+        let origin = if fresh { Origin::Replaced } else { Origin::Scan };
+        self.gather.add(Change { fresh, origin, ..Change::scan(path, Scope::Subtree) }, Presence::There);
     }
 
     /// Events are lost from the moment on up to which all are known to have been read. What they told of is looked for once
@@ -402,7 +415,7 @@ impl Tracker {
                 self.touch(entry);
                 let look = match self.kernel.look(&entry.path) {
                     // Gone again: the event that says so follows.
-                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => return self.not_found(),
                     Err(_) => None,
                     Ok(look) => Some(look),
                 };

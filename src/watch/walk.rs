@@ -26,12 +26,14 @@ pub(super) struct Walk {
     pub report: bool,
     /// Report what changed from then on by its `ctime`, and all of each directory that was not known.
     pub since: Option<Timestamp>,
+    /// Nobody knew the directory; with `since`.
+    pub is_unknown: bool,
     /// Leave it to rsync's quick check to find out which of these files are on the targets already.
     pub quick: bool,
 }
 
 impl Walk {
-    pub const DEEP: Self = Self { deep: true, report: false, since: None, quick: false };
+    pub const DEEP: Self = Self { deep: true, report: false, since: None, is_unknown: false, quick: false };
 }
 
 /// What the kernel and the table together say of a directory under a name.
@@ -92,11 +94,10 @@ impl Tracker {
                 if walk.report {
                     self.announce(wd, path.clone());
                 } else if walk.since.is_some() && placed == Placed::New(wd) && !self.was_known(wd) {
-                    // Where it was before, nobody knows, and its files may be older than `since`.
-                    walk.since = None;
                     if self.settings.events.create_folder {
-                        self.tasks.push(Task::Report { wd, fresh: true });
+                        walk.is_unknown = true;
                     } else {
+                        walk.since = None;
                         walk.report = true;
                         self.announce(wd, path.clone());
                     }
@@ -175,7 +176,10 @@ impl Tracker {
                 }
                 Placed::New(wd)
             }
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Placed::Not,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
+                self.not_found();
+                Placed::Not
+            }
             Err(errno) => match there {
                 Some(wd) => Placed::Known(wd),
                 None => {
@@ -201,7 +205,7 @@ impl Tracker {
                 Ok((known, _)) if self.table.contains(known) => {}
                 Ok((new, id)) => {
                     self.table.rekey(wd, new, id);
-                    self.tasks.push(Task::Report { wd: new, fresh: true });
+                    self.tasks.push(Task::Report { wd: new, fresh: false });
                     self.tasks.push(Task::List { wd: new, walk: Walk::DEEP });
                     directories += 1;
                 }
@@ -227,7 +231,7 @@ impl Tracker {
             Err(error) => {
                 match Errno::from_io_error(&error).unwrap_or(Errno::IO) {
                     // The event that explains it is still to come.
-                    Errno::NOENT | Errno::NOTDIR | Errno::LOOP => {}
+                    Errno::NOENT | Errno::NOTDIR | Errno::LOOP => self.not_found(),
                     // One that could not be watched either has been told of.
                     errno if dir.is_watched() => self.tell_unwatched(&path, errno),
                     _ => {}
@@ -237,6 +241,13 @@ impl Tracker {
         };
         if let Some(since) = walk.since {
             match listing.changed {
+                changed if std::mem::take(&mut walk.is_unknown) => {
+                    // Where it was before, nobody knows, and its files may be older than `since`. To come here now it
+                    // would have had to change.
+                    let fresh = changed.is_none_or(|changed| changed >= since);
+                    self.tasks.push(Task::Report { wd: dir, fresh });
+                    walk.since = None;
+                }
                 Some(changed) if changed >= since => self.report_level(dir),
                 Some(_) => {}
                 None => {

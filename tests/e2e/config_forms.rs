@@ -32,6 +32,9 @@ fn in_the_background(world: &World, args: &[&str]) {
     // The parent has returned, so the daemon is ready.
     world.cli.status();
     let pid = pid_in(&world.cli.state).unwrap_or_else(|e| panic!("{args:?}: {e}"));
+    // S6: sersync ran with umask 0.
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the status of the daemon");
+    assert!(status.contains("Umask:\t0022"), "{status}");
     write(world.src.join("live"), format!("{args:?}"));
     world.converges(soon());
     signal(pid, Signal::TERM);
@@ -285,4 +288,111 @@ fn s3_the_fail_log_is_never_executed() {
     assert!(!trap.exists(), "the fail log has been executed");
     let mode = fs::metadata(&world.conf.fail_log).map(|meta| meta.permissions().mode() & 0o777);
     assert!(mode.is_err() || mode.is_ok_and(|mode| mode & 0o111 == 0 || mode == 0o777), "the fail log is executable");
+}
+
+/// Install scripts check that `sersync2 -h` returns 0.
+#[test]
+fn h_returns_0_under_either_name() {
+    let mut world = World::new();
+    let alias = world.base().join("sersync2");
+    std::os::unix::fs::symlink(&world.cli.binary, &alias).expect("cannot link");
+    for (binary, text) in [(world.cli.binary.clone(), "Mirror directory trees"), (alias, "until stopped")] {
+        world.cli.binary = binary;
+        let ended = world.cli.run(["-h"]).ok();
+        assert!(ended.stdout.contains(text) && ended.stderr.is_empty(), "{}", ended.text());
+    }
+    let ended = world.cli.run(["-q", "x"]);
+    assert_eq!(ended.code, Some(2), "{}", ended.text());
+}
+
+/// The lines that users copy: the watched path, and for each target the command that compares all of it.
+#[test]
+fn the_start_prints_the_lines_that_people_copy() {
+    let mut world = World::new();
+    write(world.src.join("file"), "content");
+    world.start();
+    world.converges(soon());
+    world.stop();
+    let log = world.daemon().log_text();
+    assert!(log.contains(&format!("watch path is: {}", world.src.display())), "{log}");
+    for dst in &world.dsts {
+        fs::remove_file(dst.join("file")).expect("cannot remove");
+        write(dst.join("extra"), "not in the source");
+    }
+    let commands: Vec<_> = log.lines().filter_map(|line| line.split_once("execute command: ")).collect();
+    assert_eq!(commands.len(), 2, "{log}");
+    for (_, command) in commands {
+        let status = std::process::Command::new("bash").arg("-c").arg(command).status().expect("bash");
+        assert!(status.success(), "{command}");
+    }
+    for (n, dst) in world.dsts.iter().enumerate() {
+        assert!(world.arrived(n, "file") && !dst.join("extra").exists());
+    }
+}
+
+/// `<debug start="true"/>` prints sersync's line and every rsync command; without it neither shows.
+#[test]
+fn debug_shows_each_command() {
+    for debug in [true, false] {
+        let mut world = World::new();
+        world.conf.debug = debug;
+        world.start();
+        world.converges(soon());
+        write(world.src.join("a file"), "content");
+        world.converges(soon());
+        world.stop();
+        let log = world.daemon().log_text();
+        assert_eq!(log.contains("Open debug, you will see debug infomation"), debug, "{log}");
+        assert_eq!(log.contains("rsync: execute command: cd ") && log.contains("'./a file'"), debug, "{log}");
+    }
+}
+
+/// L14: with xfs="true" sersync followed symbolic links, loops too.
+#[test]
+fn l14_xfs_changes_nothing_and_link_loops_end() {
+    for xfs in [true, false] {
+        let mut world = World::new();
+        world.conf.xfs = xfs;
+        make_dir(world.src.join("a/b"));
+        std::os::unix::fs::symlink("..", world.src.join("a/b/up")).expect("cannot link");
+        std::os::unix::fs::symlink(".", world.src.join("a/self")).expect("cannot link");
+        world.start();
+        write(world.src.join("a/b/file"), "content");
+        make_dir(world.src.join("a/c/d"));
+        write(world.src.join("a/c/d/file"), "content");
+        world.converges(soon());
+        assert_eq!(world.cli.status().json["watches"]["used"], 5, "the root, a, b, c and d, each once");
+    }
+}
+
+/// `-n` is the most rsyncs at a time.
+#[test]
+fn n_limits_the_rsyncs_at_a_time() {
+    for (n, most) in [("1", 1), ("3", 3)] {
+        let mut world = World::new();
+        // Each rsync of the daemon notes how many there are beside it.
+        let bin = world.side("bin");
+        let seen = world.base().join("seen");
+        let running = world.side("running");
+        write(&seen, "");
+        let script = format!(
+            "#!/bin/sh\ntouch '{1}'/$$\nls '{1}' | wc -l >> '{0}'\nsleep 0.05\n\
+             PATH=/usr/local/bin:/usr/bin:/bin rsync \"$@\"\ncode=$?\nrm '{1}'/$$\nexit $code\n",
+            seen.display(),
+            running.display()
+        );
+        write(bin.join("rsync"), script);
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(bin.join("rsync"), fs::Permissions::from_mode(0o755)).expect("cannot chmod");
+        world.cli.bin = Some(bin);
+        world.start_with(&["-n", n]);
+        for n in 0..100 {
+            write(world.src.join(format!("f{n}")), "content");
+        }
+        world.converges(soon());
+        world.stop();
+        let counts: Vec<usize> =
+            fs::read_to_string(&seen).expect("counts").lines().map(|l| l.trim().parse().expect("a count")).collect();
+        assert!(counts.iter().all(|&count| count <= most), "-n {n}: {counts:?}");
+    }
 }

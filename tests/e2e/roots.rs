@@ -121,7 +121,6 @@ fn l15_what_happens_while_the_root_is_away_for_a_moment_arrives() {
 }
 
 #[test]
-#[ignore = "a directory that is not found because the root is away is forgotten, and nothing brings it to mind again"]
 fn l15_what_happens_while_the_root_is_unmounted_for_a_moment_arrives() {
     if !is_root() {
         return skipped("only root may mount");

@@ -210,7 +210,6 @@ fn l24_a_name_that_comes_and_goes_ends_gone() {
 
 /// Two trees that differ in nothing but the bytes of their files, as two unpacked releases do.
 #[test]
-#[ignore = "a tree reported whole is sent by size and time, although nobody knows what the target has at its place"]
 fn l22_a_directory_replaced_by_one_of_the_same_sizes_and_times_arrives() {
     let mut world = World::new();
     world.conf.attrib = true;

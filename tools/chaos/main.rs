@@ -103,7 +103,7 @@ fn main() -> ExitCode {
     on_signals_put_back();
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
     let journal = Journal::new(args.verbose);
-    let settings = rounds::Settings { seed, kinds: kinds(&args, inside), twins: !args.no_twins && !args.quick, inside };
+    let settings = rounds::Settings { seed, kinds: kinds(&args, inside), twins: !args.no_twins, inside };
     println!("faults: seed {seed}");
     let ended = catch_unwind(AssertUnwindSafe(|| run(&args, &settings, &journal)));
     harness::inotify::put_back();

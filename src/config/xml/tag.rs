@@ -1,7 +1,7 @@
 //! The inside of one start tag: a name and attributes, as sersync takes them.
 
 use super::Attribute;
-use crate::config::diagnostic::Notes;
+use crate::config::diagnostic::{Notes, is_secret};
 use crate::config::error::{Fault, Problem};
 
 /// sersync's elements have 4 at most; the limit keeps the search for duplicates cheap.
@@ -60,7 +60,10 @@ pub(super) fn read(content: &[u8], base: usize, notes: &mut Notes<'_>) -> Result
         let malformed = |rest: &[u8]| {
             // A missing quote makes the tag swallow what follows: only what stands before the next > tells.
             let piece = rest.split(|&b| b == b'\n' || b == b'>').next().unwrap_or_default().trim_ascii();
-            let (element, text) = (element.clone(), notes.show(piece));
+            // What follows a password may be the rest of it.
+            let secret = tag.attributes.iter().any(|attribute| is_secret(&attribute.name));
+            let text = if secret { "…".to_owned() } else { notes.show_markup(piece) };
+            let element = element.clone();
             if rest.starts_with(b"<!--") {
                 Fault::CommentInTag { name: element }.at(offset)
             } else if piece.contains(&b'<') {
@@ -87,7 +90,8 @@ pub(super) fn read(content: &[u8], base: usize, notes: &mut Notes<'_>) -> Result
             Some(b'=') => {}
             Some(b'"' | b'\'' | b'<') => return Err(malformed(start)),
             _ => {
-                let shown = notes.show(name);
+                let secret = tag.attributes.iter().any(|attribute| is_secret(&attribute.name));
+                let shown = if secret { "…".to_owned() } else { notes.show(name) };
                 notes.warn_with(
                     offset,
                     format!("{shown} has no value"),
@@ -101,7 +105,7 @@ pub(super) fn read(content: &[u8], base: usize, notes: &mut Notes<'_>) -> Result
         let Some((raw, value_at)) = value(&mut cursor) else { return Err(malformed(start)) };
         let attribute = attribute(name, offset, raw, base + value_at, notes);
         if let Some(first) = tag.attributes.iter().find(|known| known.name.eq_ignore_ascii_case(name)) {
-            let (name, value) = (notes.show(name), notes.show(&first.value));
+            let (name, value) = (notes.show(name), notes.show_value(name, &first.value));
             notes.warn(offset, format!("{name} is given twice; the first counts: \"{value}\""));
         } else if tag.attributes.len() >= ATTRIBUTES_MAX {
             return Err(Fault::TooManyAttributes { element, limit: ATTRIBUTES_MAX }.at(offset));
@@ -143,7 +147,7 @@ fn attribute(name: &[u8], offset: usize, raw: &[u8], value_offset: usize, notes:
         plain = plain.strip_suffix(quote).unwrap_or(plain);
     }
     if plain.len() < raw.len() {
-        let shown = notes.show(plain);
+        let shown = notes.show_value(name, plain);
         notes.warn_with(
             offset,
             format!("typographic quotes; the value is taken as {shown}"),

@@ -42,11 +42,11 @@ impl TargetQueue {
     /// Makes sweeps of so many directories that half of the jobs go.
     pub fn collapse(&mut self, now: Timestamp, mut next_id: impl FnMut() -> JobId) {
         let excess = self.jobs.len().div_ceil(2);
-        let mut errors_too = false;
-        let (mut chosen, saved) = self.choose(excess, errors_too);
+        let mut all = false;
+        let (mut chosen, saved) = self.choose(excess, all);
         if saved < excess {
-            errors_too = true;
-            (chosen, _) = self.choose(excess, errors_too);
+            all = true;
+            (chosen, _) = self.choose(excess, all);
         }
         for path in chosen {
             let sweep = Change { origin: Origin::Write, ..Change::scan(path.clone(), Scope::Subtree) };
@@ -55,15 +55,15 @@ impl TargetQueue {
             } else {
                 self.create(&path, Scope::Subtree, &sweep, now, next_id());
             }
-            let below = self.range_below(&path).filter(|(_, slot)| slot.may_go(errors_too));
+            let below = self.range_below(&path).filter(|(_, slot)| slot.may_go(all));
             let below: Vec<RelPath> = below.map(|(path, _)| path.clone()).collect();
             self.take_over(&path, &below);
         }
     }
 
     /// The directories to sweep so that at least `excess` jobs go, if possible, and how many do.
-    fn choose(&self, excess: usize, errors_too: bool) -> (Vec<RelPath>, usize) {
-        let mut directories = self.directories(errors_too);
+    fn choose(&self, excess: usize, all: bool) -> (Vec<RelPath>, usize) {
+        let mut directories = self.directories(all);
         let mut saved = 0;
         let mut round: Vec<usize> =
             directories.iter().enumerate().filter(|(_, dir)| dir.undecided == 0).map(|(at, _)| at).collect();
@@ -104,7 +104,7 @@ impl TargetQueue {
     }
 
     /// All directories with jobs below them that may go, the root first.
-    fn directories(&self, errors_too: bool) -> Vec<Directory> {
+    fn directories(&self, all: bool) -> Vec<Directory> {
         let new = |sample: &RelPath, path_len, above| Directory {
             sample: sample.clone(),
             path_len,
@@ -116,7 +116,7 @@ impl TargetQueue {
         let mut directories = vec![new(&RelPath::root(), 0, 0)];
         // From the root down to the directory of the last path: what lies below a directory comes in one piece.
         let mut open = vec![0];
-        for (path, _) in self.jobs.iter().filter(|(path, slot)| !path.is_root() && slot.may_go(errors_too)) {
+        for (path, _) in self.jobs.iter().filter(|(path, slot)| !path.is_root() && slot.may_go(all)) {
             while let Some(&at) = open.last()
                 && directories.get(at).is_some_and(|dir| !dir.is_above(path))
             {

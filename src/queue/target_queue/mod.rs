@@ -173,10 +173,10 @@ impl TargetQueue {
         }
         if self.jobs.contains_key(path) {
             self.merge(path, scope, change, now);
-        } else if let Some(sweep) = self.sweep_above(path) {
+        } else if let Some(sweep) = self.sweep_above(path).filter(|_| change.origin < Origin::Replaced) {
             self.note_since(&sweep, now);
             return;
-        } else if change.origin != Origin::Write && !change.fresh && self.pending_subtree_covers(path, change.origin) {
+        } else if change.origin < Origin::Write && !change.fresh && self.pending_subtree_covers(path, change.origin) {
             return;
         } else {
             self.create(path, scope, change, now, next_id());
@@ -224,7 +224,7 @@ impl TargetQueue {
         let before = slot.all_of_it();
         let record_changes = scope > before.0 || change.origin > before.1;
         // Not the directory's own times, say: a subtree that keeps failing would be tried at each change in it.
-        let hurries = scope >= slot.scope || change.origin == Origin::Write;
+        let hurries = scope >= slot.scope || change.origin >= Origin::Write;
         if !slot.is_running() {
             (slot.scope, slot.origin) = both(path, (slot.scope, slot.origin), (scope, change.origin));
         }
@@ -319,7 +319,7 @@ impl TargetQueue {
         let (mut going, mut failed) = (Vec::new(), Vec::new());
         for (below, slot) in self.range_below(path).filter(|(_, slot)| !slot.is_running()) {
             let repairs = || slot.echo || self.any_in_flight_around(below);
-            let trusts = slot.origin <= origin && slot.origin != Origin::Write;
+            let trusts = slot.origin <= origin && slot.origin < Origin::Write;
             if (sweeps && slot.may_go(false)) || (can_absorb && trusts && !repairs()) {
                 going.push(below.clone());
             } else if slot.state == State::Failed {
@@ -341,11 +341,14 @@ impl TargetQueue {
     fn take_over(&mut self, heir: &RelPath, paths: &[RelPath]) {
         for path in paths {
             let Some(slot) = self.jobs.get_mut(path) else { continue };
-            let (since, error) = (slot.queued_at, slot.last_error.take());
+            let (since, origin, error) = (slot.queued_at, slot.origin, slot.last_error.take());
             self.dirty.hand_over(path, heir);
             self.remove(path);
             let Some(heir) = self.jobs.get_mut(heir) else { continue };
             *heir.since() = (*heir.since()).min(since);
+            if origin == Origin::Replaced {
+                heir.distrust_all();
+            }
             // Others find out by themselves, and soon.
             if heir.will_sweep() && heir.last_error.is_none() {
                 heir.last_error = error;
@@ -624,6 +627,29 @@ impl TargetQueue {
             .find(|path| self.jobs.get(*path).is_some_and(|slot| slot.last_error.is_some()))?;
         let error = self.jobs.get(path)?.last_error.as_deref().cloned()?;
         Some((path.clone(), error))
+    }
+
+    /// Whether a job that is due covers the path, and nothing keeps it from running. A comparison of the whole tree does
+    /// not count: it may take hours.
+    pub fn awaits(&self, path: &RelPath) -> bool {
+        let is_due = |slot: &Slot| matches!(slot.state, State::Ready | State::Running { .. });
+        let covers = |(above, slot): (RelPath, &Slot)| {
+            let reach = if path.parent().as_ref() == Some(&above) { Scope::Children } else { Scope::Subtree };
+            slot.scope >= reach && slot.origin > Origin::Reconcile && is_due(slot)
+        };
+        self.breaker.trouble().is_none()
+            && (self.jobs.get(path).is_some_and(|slot| is_due(slot) && !slot.echo)
+                || path.ancestors().filter_map(|above| Some((above.clone(), self.jobs.get(&above)?))).any(covers))
+    }
+
+    /// Up to `limit` jobs that wait after a failure or are given up, and how many there are.
+    pub fn failing(&self, limit: usize) -> (Vec<Job>, usize) {
+        let is_failing = |slot: &Slot| {
+            slot.last_error.is_some() && matches!(slot.state, State::Failed | State::Waiting { why: Wait::Backoff, .. })
+        };
+        let failing = || self.jobs.iter().filter(|(_, slot)| is_failing(slot));
+        let listed = failing().take(limit).map(|(path, slot)| slot.to_job(self.target, path)).collect();
+        (listed, failing().count())
     }
 
     /// Up to `limit` jobs in path order, from the first after `after`.

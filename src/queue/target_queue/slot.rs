@@ -57,7 +57,7 @@ pub(super) struct Slot {
 
 /// A subtree job that distrusts the quick check makes everything below its path equal, whatever changed there.
 pub(super) fn is_sweep(scope: Scope, origin: Origin) -> bool {
-    scope == Scope::Subtree && origin == Origin::Write
+    scope == Scope::Subtree && origin >= Origin::Write
 }
 
 impl Slot {
@@ -85,9 +85,18 @@ impl Slot {
         }
     }
 
-    /// Whether a job above may take over. What fails by itself stays, to be seen, as long as there is room.
-    pub(super) fn may_go(&self, errors_too: bool) -> bool {
-        !self.is_running() && (errors_too || self.last_error.is_none())
+    /// Whether a job above may take over. What fails by itself stays, to be seen, and what would make all that is above
+    /// expensive, as long as there is room.
+    pub(super) fn may_go(&self, all: bool) -> bool {
+        !self.is_running() && (all || (self.last_error.is_none() && self.origin < Origin::Replaced))
+    }
+
+    /// A run to come has to make good what came from elsewhere.
+    pub(super) fn distrust_all(&mut self) {
+        match &mut self.newer {
+            Some(newer) => newer.origin = Origin::Replaced,
+            None => self.origin = Origin::Replaced,
+        }
     }
 
     /// What is to be done in all, the run under way included: what the store has to keep.

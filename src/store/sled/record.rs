@@ -418,7 +418,7 @@ mod tests {
             target in any::<u32>(),
             attempts in any::<u32>(),
             scope in prop::sample::select(&[Scope::Entry, Scope::Children, Scope::Subtree][..]),
-            origin in prop::sample::select(&[Origin::Reconcile, Origin::Scan, Origin::Write][..]),
+            origin in prop::sample::select(&[Origin::Reconcile, Origin::Scan, Origin::Write, Origin::Replaced][..]),
             state in prop::sample::select(&[JobState::Ready, JobState::Waiting, JobState::Failed][..]),
             error in prop::option::of((any::<Option<i32>>(), ".{0,700}")),
         ) -> Job {

@@ -38,6 +38,11 @@ pub struct Conf {
     pub schedule: Option<String>,
     /// Elements of syncq's own, inside `<syncq>`.
     pub syncq: String,
+    pub debug: bool,
+    /// The plugin in use, if any.
+    pub plugin: Option<String>,
+    /// The plugins' sections, as they stand in the file.
+    pub plugin_sections: String,
 }
 
 impl Conf {
@@ -64,6 +69,9 @@ impl Conf {
             xfs: false,
             schedule: None,
             syncq: String::new(),
+            debug: false,
+            plugin: None,
+            plugin_sections: String::new(),
         }
     }
 
@@ -85,7 +93,7 @@ impl Conf {
         let mut xml = String::new();
         let mut line = |text: String| writeln!(xml, "{text}").expect("writing to a string");
         line("<?xml version=\"1.0\" encoding=\"ISO-8859-1\"?>\n<head version=\"2.5\">".to_owned());
-        line("  <host hostip=\"localhost\" port=\"8008\"></host>\n  <debug start=\"false\"/>".to_owned());
+        line(format!("  <host hostip=\"localhost\" port=\"8008\"></host>\n  <debug start=\"{}\"/>", self.debug));
         line(format!("  <fileSystem xfs=\"{}\"/>", self.xfs));
         line(format!("  <filter start=\"{}\">", !self.excludes.is_empty()));
         for expression in &self.excludes {
@@ -128,11 +136,12 @@ impl Conf {
         line(format!("    <crontab start=\"{}\" schedule=\"{}\">", schedule.is_some(), schedule.unwrap_or("600")));
         line("      <crontabfilter start=\"false\">".to_owned());
         line("        <exclude expression=\"*.php\"></exclude>\n      </crontabfilter>\n    </crontab>".to_owned());
-        line("    <plugin start=\"false\" name=\"command\"/>\n  </sersync>".to_owned());
+        let (start, name) = (self.plugin.is_some(), self.plugin.as_deref().unwrap_or("command"));
+        line(format!("    <plugin start=\"{start}\" name=\"{name}\"/>\n  </sersync>"));
         if !self.syncq.is_empty() {
             line(format!("  <syncq>{}</syncq>", self.syncq));
         }
-        line("</head>".to_owned());
+        line(format!("{}\n</head>", self.plugin_sections));
         xml
     }
 }

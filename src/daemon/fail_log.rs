@@ -1,0 +1,333 @@
+//! `failLog`: a readable list of what is failing now, in the file where sersync kept a script.
+//!
+//! For reading only: nothing in it is ever executed or read back, and every line is a comment, so that not even a user
+//! who still runs it does any harm. The jobs are in the queue, whatever becomes of this file. A file that is not such a
+//! list is left alone (it may be an old script with work in it), a symbolic link is not followed, and the list replaces
+//! its predecessor in one step, with mode 600.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use log::{error, info, warn};
+
+use super::view::NamedTarget;
+use crate::clock::Clock;
+use crate::control::socket_path;
+use crate::mirror::Executor;
+use crate::model::{Job, JobState, Timestamp};
+use crate::queue::{Queue, TargetStats};
+
+/// How often it is looked whether something has changed, at the most.
+const INTERVAL: Duration = Duration::from_secs(3);
+/// So many failing paths of a target are listed; the rest is counted.
+const PATHS_MAX: usize = 200;
+/// By this first line a list is known.
+const FIRST_LINE: &str = "# syncq: what is failing. This list is only to be read.";
+const STATE_DIR: &str = "# state directory: ";
+/// Of a file that is already there so much is read, to find out what it is.
+const HEAD_BYTES_MAX: u64 = 8192;
+
+/// Where a list goes, and the roots that it is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailLogOptions {
+    pub path: PathBuf,
+    /// Indices among the roots of the daemon.
+    pub roots: Vec<usize>,
+}
+
+/// Why a list was not written.
+#[derive(Debug, thiserror::Error)]
+enum NotWritten {
+    #[error("it is a symbolic link")]
+    Link,
+    #[error("it is no file")]
+    NoFile,
+    #[error("it is no list of syncq's")]
+    NotOurs,
+    #[error("the syncq in {} writes its list there", .0.display())]
+    Others(PathBuf),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+impl NotWritten {
+    fn hint(&self, path: &Path) -> String {
+        let shown = path.display();
+        match self {
+            Self::Link => "give <failLog path=\"...\"> the name of a file".to_owned(),
+            Self::NoFile => "give <failLog path=\"...\"> another name".to_owned(),
+            Self::NotOurs => format!("take over what sersync left: syncq import-faillog {shown}; then move it away"),
+            Self::Others(_) => "give each configuration a failLog of its own".to_owned(),
+            Self::Io(_) => format!("create the directory of {shown}, or name another; retries do not need the list"),
+        }
+    }
+}
+
+/// The thread that writes the lists.
+#[derive(Debug)]
+pub(super) struct FailLog {
+    stop: Mutex<Option<Sender<()>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What a list is made from.
+pub(super) struct Sources {
+    pub(super) queue: Arc<Queue>,
+    pub(super) executor: Arc<Executor>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) state_dir: PathBuf,
+    /// The targets of each list, by its path.
+    pub(super) lists: BTreeMap<PathBuf, Vec<NamedTarget>>,
+}
+
+impl FailLog {
+    pub(super) fn start(sources: Sources) -> io::Result<Self> {
+        let (stop, stopped) = bounded::<()>(1);
+        let run = move || {
+            let mut lists: Vec<List> = sources.lists.keys().map(|path| List::new(path)).collect();
+            loop {
+                let ended = stopped.recv_timeout(INTERVAL) != Err(RecvTimeoutError::Timeout);
+                for list in &mut lists {
+                    list.update(&sources, ended);
+                }
+                if ended {
+                    return;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("fail-log".into()).spawn(run)?;
+        Ok(Self { stop: Mutex::new(Some(stop)), thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Writes the lists for the last time. May be called twice.
+    pub(super) fn stop(&self) {
+        drop(self.stop.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            error!("the thread of the failLog ended in a panic");
+        }
+    }
+}
+
+/// One list and what was written to it last.
+struct List {
+    path: PathBuf,
+    written: Option<String>,
+    /// Why it could not be written, if so.
+    trouble: Option<String>,
+}
+
+impl List {
+    fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), written: None, trouble: None }
+    }
+
+    fn update(&mut self, sources: &Sources, ended: bool) {
+        let Some(targets) = sources.lists.get(&self.path) else { return };
+        let mut body = String::new();
+        for target in targets {
+            let Some(stats) = sources.queue.stats(target.id) else { continue };
+            let failing = sources.queue.failing(target.id, PATHS_MAX);
+            let command = |job: &Job| sources.executor.command_line(target.id, &job.path, job.scope);
+            write_target(&mut body, target, &stats, &failing, &command);
+        }
+        if body.is_empty() {
+            body.push_str("# Nothing is failing.\n");
+        }
+        if ended {
+            body.push_str("# syncq has been stopped. What is listed is tried again when it is started.\n");
+        }
+        if self.written.as_ref() == Some(&body) && is_there(&self.path) {
+            return;
+        }
+        let text = format!(
+            "{FIRST_LINE}\n# Nothing in it is ever run, and what is listed is tried again without it.\n{STATE_DIR}{}\n\
+             # written: {}\n#\n{body}",
+            sources.state_dir.display(),
+            sources.clock.now()
+        );
+        match replace(&self.path, &text, &sources.state_dir) {
+            Ok(()) => {
+                if self.trouble.take().is_some() {
+                    info!("failLog {}: it is written again", self.path.display());
+                }
+                self.written = Some(body);
+            }
+            Err(reason) => {
+                let shown = reason.to_string();
+                if self.trouble.as_ref() != Some(&shown) {
+                    let hint = reason.hint(&self.path);
+                    warn!("failLog {} is not written: {shown}; hint: {hint}", self.path.display());
+                    self.trouble = Some(shown);
+                }
+                self.written = None;
+            }
+        }
+    }
+}
+
+fn is_there(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.is_file())
+}
+
+/// A target's trouble, and the paths that fail there by themselves.
+fn write_target(
+    text: &mut String,
+    target: &NamedTarget,
+    stats: &TargetStats,
+    (failing, count): &(Vec<Job>, usize),
+    command: &dyn Fn(&Job) -> Option<String>,
+) {
+    let (name, root) = (line(&target.name), line(&target.root.display().to_string()));
+    // Writing to a String cannot fail.
+    if let Some(trouble) = &stats.trouble {
+        let _ = writeln!(text, "# {root} -> {name}: nothing can be sent: {}", line(&trouble.message));
+        if let Some(hint) = &trouble.hint {
+            let _ = writeln!(text, "#   hint: {}", line(hint));
+        }
+        let _ = writeln!(text, "#   since {}, tried {} times", shown(stats.trouble_since), stats.trouble_failures);
+        let _ = writeln!(text, "#   {} paths wait, next try {}", stats.counts.total(), shown(stats.probe_at));
+        if let Some(command) = &trouble.command {
+            let _ = writeln!(text, "#   {}", line(command));
+        }
+    }
+    for job in failing {
+        let error = job.last_error.as_ref().map(ToString::to_string).unwrap_or_default();
+        let _ = writeln!(text, "# {root} -> {name}: {}: {}", job.path, line(&error));
+        let next = match job.state {
+            JobState::Failed => "given up until it changes".to_owned(),
+            _ => format!("next try {}", job.due_at),
+        };
+        let _ = writeln!(text, "#   since {}, tried {} times, {next}", job.queued_at, job.attempts);
+        if let Some(command) = command(job) {
+            let _ = writeln!(text, "#   {}", line(&command));
+        }
+    }
+    if let Some(more) = count.checked_sub(failing.len()).filter(|&more| more > 0) {
+        let _ = writeln!(text, "# {root} -> {name}: {more} more paths are failing; see syncq list");
+    }
+}
+
+fn shown(time: Option<Timestamp>) -> String {
+    time.map_or_else(|| "soon".to_owned(), |time| time.to_string())
+}
+
+/// A text as part of one comment line: nothing can break out of it.
+fn line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+    }
+    line
+}
+
+/// Puts `text` in place of the list at `path`, if what is there is ours to replace.
+fn replace(path: &Path, text: &str, state_dir: &Path) -> Result<(), NotWritten> {
+    check_ours(path, state_dir)?;
+    let name = path.file_name().unwrap_or_default();
+    let mut fresh = name.to_owned();
+    fresh.push(format!(".{:08x}", fastrand::u32(..)));
+    let fresh = path.with_file_name(fresh);
+    // Exclusive: in a directory where others write too, nothing of theirs is opened.
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
+    let written = file.write_all(text.as_bytes()).and_then(|()| fs::rename(&fresh, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&fresh);
+    }
+    Ok(written?)
+}
+
+/// Whether nothing is there, or a list that no other running syncq writes, or an empty file of ours, as sersync left.
+fn check_ours(path: &Path, state_dir: &Path) -> Result<(), NotWritten> {
+    let found = match fs::symlink_metadata(path) {
+        Err(failure) if failure.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => found?,
+    };
+    if found.is_symlink() {
+        return Err(NotWritten::Link);
+    }
+    if !found.is_file() {
+        return Err(NotWritten::NoFile);
+    }
+    if found.len() == 0 && found.uid() == rustix::process::geteuid().as_raw() {
+        return Ok(());
+    }
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let file: File = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
+    let mut head = Vec::new();
+    file.take(HEAD_BYTES_MAX).read_to_end(&mut head)?;
+    let head = String::from_utf8_lossy(&head);
+    let mut lines = head.lines();
+    if lines.next() != Some(FIRST_LINE) || found.uid() != rustix::process::geteuid().as_raw() {
+        return Err(NotWritten::NotOurs);
+    }
+    match lines.find_map(|line| line.strip_prefix(STATE_DIR)).map(Path::new) {
+        Some(other) if other != state_dir && UnixStream::connect(socket_path(other)).is_ok() => {
+            Err(NotWritten::Others(other.to_owned()))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    #[test]
+    fn only_a_list_of_our_own_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let (list, state) = (dir.path().join("list"), dir.path().join("state"));
+        let text = |body: &str| format!("{FIRST_LINE}\n{STATE_DIR}{}\n{body}\n", state.display());
+        replace(&list, &text("one"), &state).unwrap();
+        replace(&list, &text("two"), &state).unwrap();
+        assert_eq!(fs::read_to_string(&list).unwrap(), text("two"));
+        assert_eq!(fs::metadata(&list).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+
+        // sersync's empty file is taken over, its full one is not.
+        fs::write(&list, "").unwrap();
+        fs::set_permissions(&list, fs::Permissions::from_mode(0o777)).unwrap();
+        replace(&list, &text("three"), &state).unwrap();
+        assert_eq!(fs::metadata(&list).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::write(&list, "#errno 2560\ncd /x && rsync\n\n").unwrap();
+        assert!(matches!(replace(&list, &text("four"), &state), Err(NotWritten::NotOurs)));
+        assert_eq!(fs::read_to_string(&list).unwrap(), "#errno 2560\ncd /x && rsync\n\n");
+
+        let link = dir.path().join("link");
+        symlink(dir.path().join("victim"), &link).unwrap();
+        assert!(matches!(replace(&link, &text("five"), &state), Err(NotWritten::Link)));
+        assert!(!dir.path().join("victim").exists());
+        assert!(matches!(replace(dir.path(), &text("six"), &state), Err(NotWritten::NoFile)));
+        assert!(matches!(replace(&dir.path().join("no/list"), "", &state), Err(NotWritten::Io(_))));
+    }
+
+    /// L8c: two daemons with the default path would write over each other's list in turn.
+    #[test]
+    fn l8c_the_list_of_another_running_syncq_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (list, other) = (dir.path().join("list"), dir.path().join("other"));
+        fs::create_dir(&other).unwrap();
+        let socket = std::os::unix::net::UnixListener::bind(socket_path(&other)).unwrap();
+        fs::write(&list, format!("{FIRST_LINE}\n{STATE_DIR}{}\n", other.display())).unwrap();
+        let ours = dir.path().join("ours");
+        assert!(matches!(replace(&list, "x", &ours), Err(NotWritten::Others(found)) if found == other));
+        drop(socket);
+        replace(&list, "x", &ours).unwrap();
+    }
+
+    #[test]
+    fn no_text_breaks_out_of_its_comment() {
+        assert_eq!(line("a\nrm -rf /\r\x1b[2J"), "a\\nrm -rf /\\r\\u{1b}[2J");
+    }
+}

@@ -1,0 +1,304 @@
+//! Decides when a mirrored path is told of.
+//!
+//! A path is told of when every target of its root has it that can have it: when a run has changed it on one target, and
+//! no other target has yet to take it. A target that is in trouble, or at which the path itself fails, is not waited for,
+//! and none longer than [`PATIENCE`]; when such a target gets the path later, it is told of again. So a reader of any
+//! target that is well finds the new content when the plugin has been told, and a late one is announced as well.
+//!
+//! Memory is bounded by the jobs that are pending at the other targets, and by [`OWED_MAX`].
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::{Engine, Notice, Source};
+use crate::clock::Clock;
+use crate::mirror::{Changed, Observer, Operation, Ran};
+use crate::model::{RelPath, Scope, TargetId, Timestamp, below_range};
+use crate::queue::Queue;
+
+/// A path that one target has is told of after this time, however long the others take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Paths that wait for other targets. Further ones are told of at once.
+const OWED_MAX: usize = 200_000;
+
+/// Announces what is mirrored from one root to one plugin.
+#[derive(Debug)]
+pub struct Announcer {
+    engine: Arc<Engine>,
+    source: Arc<Source>,
+    targets: Vec<TargetId>,
+    queue: Arc<Queue>,
+    clock: Arc<dyn Clock>,
+    owed: Mutex<Owed>,
+}
+
+/// Paths that some target has and others have yet to take.
+#[derive(Debug, Default)]
+struct Owed {
+    paths: BTreeMap<RelPath, Debt>,
+    /// In the order of their age; what is no longer owed is skipped.
+    by_age: VecDeque<(Timestamp, RelPath)>,
+}
+
+#[derive(Debug, Clone)]
+struct Debt {
+    operation: Operation,
+    directory: bool,
+    since: Timestamp,
+    /// Targets that are through with the path. Their runs may still be in flight for the queue.
+    through: Vec<TargetId>,
+}
+
+impl Announcer {
+    pub fn new(
+        engine: Arc<Engine>,
+        source: Arc<Source>,
+        targets: Vec<TargetId>,
+        queue: Arc<Queue>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { engine, source, targets, queue, clock, owed: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Owed> {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells of what has waited long enough for other targets. To be called once in a while.
+    pub fn tick(&self) {
+        let now = self.clock.now();
+        let mut owed = self.lock();
+        while owed.by_age.front().is_some_and(|(since, _)| now.since(*since) >= PATIENCE) {
+            let Some((since, path)) = owed.by_age.pop_front() else { break };
+            if owed.paths.get(&path).is_some_and(|debt| debt.since == since)
+                && let Some(debt) = owed.paths.remove(&path)
+            {
+                self.tell(path, debt);
+            }
+        }
+    }
+
+    /// Tells of all that waits for other targets, before the end.
+    pub fn finish(&self) {
+        for (path, debt) in std::mem::take(&mut self.lock().paths) {
+            self.tell(path, debt);
+        }
+    }
+
+    fn tell(&self, path: RelPath, debt: Debt) {
+        let Debt { operation, directory, .. } = debt;
+        self.engine.tell(Notice { source: Arc::clone(&self.source), path, operation, directory });
+    }
+
+    /// Whether a target that is not through with the path has yet to take it.
+    fn is_awaited(&self, path: &RelPath, through: &[TargetId]) -> bool {
+        self.targets.iter().any(|other| !through.contains(other) && self.queue.awaits(*other, path))
+    }
+}
+
+impl Observer for Announcer {
+    fn ran(&self, ran: Ran<'_>) {
+        let now = self.clock.now();
+        let mut owed = self.lock();
+        let mut touched = owed.below(&ran);
+        for Changed { path, operation, directory } in ran.changed {
+            owed.add(&path, Debt { operation, directory, since: now, through: Vec::new() });
+            touched.insert(path);
+        }
+        for path in touched {
+            let Some(debt) = owed.paths.get_mut(&path) else { continue };
+            if !debt.through.contains(&ran.target) {
+                debt.through.push(ran.target);
+            }
+            let waits = self.is_awaited(&path, &debt.through);
+            if (!waits || owed.paths.len() > OWED_MAX)
+                && let Some(debt) = owed.paths.remove(&path)
+            {
+                self.tell(path, debt);
+            }
+        }
+    }
+}
+
+impl Owed {
+    /// The newest operation counts, and the oldest time. What older targets have is not the newest any more, but they
+    /// are not waited for twice.
+    fn add(&mut self, path: &RelPath, debt: Debt) {
+        match self.paths.get_mut(path) {
+            Some(Debt { operation, directory, .. }) => (*operation, *directory) = (debt.operation, debt.directory),
+            None => {
+                self.by_age.push_back((debt.since, path.clone()));
+                self.paths.insert(path.clone(), debt);
+            }
+        }
+    }
+
+    /// The paths that the jobs of a batch cover.
+    fn below(&self, ran: &Ran<'_>) -> BTreeSet<RelPath> {
+        if ran.in_trouble {
+            return self.paths.keys().cloned().collect();
+        }
+        let mut below = BTreeSet::new();
+        if self.paths.is_empty() {
+            return below;
+        }
+        for job in &ran.settled {
+            if self.paths.contains_key(&job.path) {
+                below.insert(job.path.clone());
+            }
+            if !job.path.is_root() {
+                // A file that went with its directory is settled by that directory's job.
+                let (start, end) = below_range(&job.path);
+                let range = (Bound::Included(start.as_slice()), Bound::Excluded(end.as_slice()));
+                below.extend(self.paths.range::<[u8], _>(range).map(|(path, _)| path.clone()));
+            } else if job.scope > Scope::Entry {
+                below.extend(self.paths.keys().cloned());
+            }
+        }
+        below
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::Recorder;
+    use super::*;
+    use crate::clock::SimulatedClock;
+    use crate::model::{Change, ClaimedJob, Destination, JobError, Lane, TargetTrouble, TroubleClass, Verdict};
+    use crate::queue::{Batch, BatchResult, Policy};
+    use crate::store::memory::MemoryStore;
+
+    /// Two targets of one root, and what the plugin was told.
+    struct Scene {
+        queue: Arc<Queue>,
+        clock: Arc<SimulatedClock>,
+        announcer: Announcer,
+        recorder: Recorder,
+        targets: [TargetId; 2],
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let clock = Arc::new(SimulatedClock::new(Timestamp(1_000)));
+            let (queue, _) = Queue::open(Box::new(MemoryStore::new()), Arc::clone(&clock) as _).unwrap();
+            let queue = Arc::new(queue);
+            let root = std::path::Path::new("/d");
+            let targets =
+                ["a", "b"].map(|name| queue.register(root, &Destination::Local(name.into()), Policy::default()).0);
+            let recorder = Recorder::default();
+            let source = Source { path: root.into(), spelled: root.into(), targets: Vec::new() };
+            let (engine, source) = (recorder.engine(), Arc::new(source));
+            let announcer =
+                Announcer::new(engine, source, targets.to_vec(), Arc::clone(&queue), Arc::clone(&clock) as _);
+            Self { queue, clock, announcer, recorder, targets }
+        }
+
+        fn change(&self, path: &str) {
+            self.queue.enqueue(&self.targets, &[Change::write(RelPath::new(path.as_bytes()).unwrap())]);
+        }
+
+        fn claim(&self, n: usize) -> Batch {
+            self.queue.claim(self.targets[n], Lane::Small).unwrap()
+        }
+
+        /// The batch ends, having changed all of its paths unless it has a verdict of its own.
+        fn end(&self, batch: &Batch, verdict: &Verdict, trouble: Option<TargetTrouble>) {
+            let done = *verdict == Verdict::Done;
+            let changed =
+                |job: &ClaimedJob| Changed { path: job.path.clone(), operation: Operation::Update, directory: false };
+            self.announcer.ran(Ran {
+                target: batch.target,
+                settled: batch.jobs.iter().filter(|_| *verdict != Verdict::Released).collect(),
+                changed: batch.jobs.iter().filter(|_| done).map(changed).collect(),
+                in_trouble: trouble.is_some(),
+            });
+            let verdicts = batch.jobs.iter().map(|job| (job.path.clone(), verdict.clone())).collect();
+            self.queue.finish(batch, BatchResult { verdicts, trouble, reached: done, ..BatchResult::default() });
+        }
+
+        fn told(&self) -> Vec<String> {
+            self.recorder.told(&self.announcer.engine)
+        }
+    }
+
+    #[test]
+    fn a_path_is_told_of_once_when_the_last_target_has_it() {
+        let scene = Scene::new();
+        scene.change("f");
+        let (first, second) = (scene.claim(0), scene.claim(1));
+        scene.end(&first, &Verdict::Done, None);
+        assert_eq!(scene.told(), [""; 0]);
+        scene.end(&second, &Verdict::Done, None);
+        assert_eq!(scene.told(), ["f"]);
+    }
+
+    /// Both end at the same moment: neither may think that the other one will tell, nor both.
+    #[test]
+    fn two_targets_that_end_together_tell_once() {
+        let scene = Scene::new();
+        scene.change("f");
+        let batches = [scene.claim(0), scene.claim(1)];
+        for batch in &batches {
+            let changed = batch.jobs.iter().map(|job| Changed {
+                path: job.path.clone(),
+                operation: Operation::Delete,
+                directory: false,
+            });
+            let settled = batch.jobs.iter().collect();
+            let ran = Ran { target: batch.target, settled, changed: changed.collect(), in_trouble: false };
+            scene.announcer.ran(ran);
+        }
+        assert_eq!(scene.told(), ["f"]);
+    }
+
+    #[test]
+    fn a_target_that_cannot_take_it_is_not_waited_for() {
+        let down = |message: &str| TargetTrouble {
+            class: TroubleClass::Unavailable,
+            code: Some(10),
+            message: message.into(),
+            hint: None,
+            command: None,
+        };
+        let failed = Verdict::Failed(JobError::new(Some(23), "no"));
+        for (verdict, trouble) in [(Verdict::Released, Some(down("down"))), (failed, None)] {
+            let scene = Scene::new();
+            scene.change("f");
+            let (first, second) = (scene.claim(0), scene.claim(1));
+            scene.end(&first, &Verdict::Done, None);
+            scene.end(&second, &verdict, trouble);
+            assert_eq!(scene.told(), ["f"]);
+            // It was down before: the next one is told of at once, and again when the late one has it.
+            scene.change("g");
+            let batch = scene.claim(0);
+            scene.end(&batch, &Verdict::Done, None);
+            let expected: &[&str] = if verdict == Verdict::Released { &["f", "g"] } else { &["f"] };
+            assert_eq!(scene.told(), expected);
+        }
+    }
+
+    #[test]
+    fn nobody_is_waited_for_longer_than_the_patience() {
+        let scene = Scene::new();
+        scene.change("f");
+        let (first, second) = (scene.claim(0), scene.claim(1));
+        scene.end(&first, &Verdict::Done, None);
+        scene.clock.advance(PATIENCE - Duration::from_millis(1));
+        scene.announcer.tick();
+        assert_eq!(scene.told(), [""; 0]);
+        scene.clock.advance(Duration::from_millis(1));
+        scene.announcer.tick();
+        assert_eq!(scene.told(), ["f"]);
+        scene.end(&second, &Verdict::Done, None);
+        assert_eq!(scene.told(), ["f", "f"]);
+        // What is still owed at the end is told of.
+        scene.change("g");
+        let first = scene.claim(0);
+        scene.end(&first, &Verdict::Done, None);
+        scene.announcer.finish();
+        assert_eq!(scene.told(), ["f", "f", "g"]);
+    }
+}

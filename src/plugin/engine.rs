@@ -1,0 +1,307 @@
+//! The threads that deliver a plugin's notices, and what happens when they cannot.
+//!
+//! An other side that cannot be reached, or does not answer, stops all of the plugin's deliveries: they wait, one of them
+//! is tried with growing pauses, and the rest follows when it has gone through. A notice that fails while others go
+//! through is given up after a few tries. Both are logged and counted.
+
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use log::{debug, error, info, warn};
+
+use super::line::{Line, Put, Waiting};
+use super::muffle::Muffle;
+use super::{Failure, Notice, Speaker};
+use crate::clock::monotonic;
+use crate::model::Backoff;
+
+/// How much a plugin may keep and do at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Notices that wait. With more, new paths are not told of, which is logged and counted.
+    pub notices_max: usize,
+    /// Deliveries at once.
+    pub threads: usize,
+    /// Tries of one notice while others go through.
+    pub tries_max: u32,
+    /// Pauses while the other side cannot be reached.
+    pub backoff: Backoff,
+    /// How long a stop waits for what is left.
+    pub stop_grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            notices_max: 100_000,
+            threads: 4,
+            tries_max: 5,
+            backoff: Backoff { base: Duration::from_secs(1), factor: 2.0, cap: Duration::from_secs(60) },
+            stop_grace: Duration::from_secs(2),
+        }
+    }
+}
+
+/// After the grace time, deliveries under way may take so long to notice that they are ended.
+const STOP_DEADLINE: Duration = Duration::from_secs(3);
+
+/// A plugin's figures.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EngineStats {
+    pub waiting: u64,
+    pub in_flight: u64,
+    pub delivered: u64,
+    /// Given up, or refused by the other side.
+    pub failed: u64,
+    /// Never tried, for lack of room.
+    pub dropped: u64,
+    /// Why nothing can be delivered at present.
+    pub reason: Option<String>,
+}
+
+/// See the module's documentation.
+pub struct Engine {
+    name: &'static str,
+    shared: Arc<Shared>,
+    speaker: Arc<Box<dyn Speaker>>,
+    limits: Limits,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// Something may be taken, came back, or all shall end.
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    line: Line,
+    stats: EngineStats,
+    trouble: Option<Trouble>,
+    muffle: Muffle,
+    stopping: bool,
+}
+
+/// The other side cannot be reached.
+struct Trouble {
+    failures: u32,
+    until: Instant,
+}
+
+impl Shared {
+    /// Counters and a line stay sound through any panic.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Engine {
+    pub(super) fn start(name: &'static str, speaker: Box<dyn Speaker>, limits: Limits) -> std::io::Result<Arc<Self>> {
+        let engine = Arc::new(Self { name, shared: Arc::default(), speaker: Arc::new(speaker), limits });
+        for n in 0..limits.threads.max(1) {
+            let worker =
+                Worker { name, shared: Arc::clone(&engine.shared), speaker: Arc::clone(&engine.speaker), limits };
+            let thread = std::thread::Builder::new().name(format!("plugin-{n}"));
+            if let Err(failure) = thread.spawn(move || worker.run()) {
+                engine.shared.lock().stopping = true;
+                engine.shared.changed.notify_all();
+                return Err(failure);
+            }
+        }
+        Ok(engine)
+    }
+
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Takes a notice in for delivery. Never waits.
+    pub fn tell(&self, notice: Notice) {
+        if !self.speaker.wants(&notice) {
+            return;
+        }
+        let mut state = self.shared.lock();
+        let path = notice.path.clone();
+        match state.line.put(notice, self.limits.notices_max) {
+            Put::Kept => self.shared.changed.notify_one(),
+            Put::Merged => {}
+            Put::Dropped => {
+                state.stats.dropped += 1;
+                let dropped = state.stats.dropped;
+                // The first, and then ever more rarely.
+                if dropped.is_power_of_two() {
+                    let waiting = state.line.waiting();
+                    let name = self.name;
+                    warn!(
+                        "plugin {name}: not told of {path}: {waiting} notices wait already; {dropped} dropped so far"
+                    );
+                }
+            }
+        }
+    }
+
+    pub fn stats(&self) -> EngineStats {
+        let state = self.shared.lock();
+        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        EngineStats {
+            waiting: count(state.line.waiting()),
+            in_flight: count(state.line.in_flight()),
+            ..state.stats.clone()
+        }
+    }
+
+    /// Delivers what is left for a moment, ends what is under way, and says what is lost. May be called twice.
+    pub fn stop(&self) {
+        let busy = |state: &mut State| {
+            !state.stopping && state.trouble.is_none() && (state.line.waiting() > 0 || state.line.in_flight() > 0)
+        };
+        let wait = |state, limit, busy: &dyn Fn(&mut State) -> bool| {
+            self.shared.changed.wait_timeout_while(state, limit, |s| busy(s)).unwrap_or_else(PoisonError::into_inner).0
+        };
+        let mut state = wait(self.shared.lock(), self.limits.stop_grace, &busy);
+        if std::mem::replace(&mut state.stopping, true) {
+            return;
+        }
+        self.shared.changed.notify_all();
+        drop(state);
+        self.speaker.stop();
+        // Not joined: a thread may be deep in a name look-up, and the process ends anyway.
+        let state = wait(self.shared.lock(), STOP_DEADLINE, &|state| state.line.in_flight() > 0);
+        let left = state.line.waiting() + state.line.in_flight();
+        let (name, stats, left_out) = (self.name, &state.stats, state.muffle.left_out());
+        if left > 0 {
+            warn!("plugin {name}: {left} notices were not delivered before the stop and are lost");
+        }
+        if left_out > 0 {
+            warn!("plugin {name}: {left_out} more failures were not logged");
+        }
+        info!("plugin {name}: {} delivered, {} failed, {} dropped", stats.delivered, stats.failed, stats.dropped);
+    }
+}
+
+struct Worker {
+    name: &'static str,
+    shared: Arc<Shared>,
+    speaker: Arc<Box<dyn Speaker>>,
+    limits: Limits,
+}
+
+impl Worker {
+    fn run(self) {
+        while let Some(waiting) = self.next() {
+            let speaker = &self.speaker;
+            let spoken = std::panic::AssertUnwindSafe(|| speaker.deliver(&waiting.notice));
+            let result = std::panic::catch_unwind(spoken).unwrap_or_else(|_| {
+                error!("plugin {}: syncq itself failed; please report it with the log", self.name);
+                Err(Failure::Refused("syncq itself failed".to_owned()))
+            });
+            self.settle(waiting, result);
+        }
+    }
+
+    /// Waits for a notice to deliver. `None` at the end.
+    fn next(&self) -> Option<Waiting> {
+        let mut state = self.shared.lock();
+        loop {
+            if state.stopping {
+                return None;
+            }
+            let pause = match &state.trouble {
+                None => Some(Duration::ZERO),
+                // One at a time finds out whether the other side is back.
+                Some(_) if state.line.in_flight() > 0 => None,
+                Some(trouble) => Some(trouble.until.saturating_duration_since(monotonic())),
+            };
+            state = match pause {
+                Some(Duration::ZERO) if state.line.has_next() => return state.line.take(),
+                Some(pause) if !pause.is_zero() && state.line.has_next() => {
+                    self.shared.changed.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0
+                }
+                _ => self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+
+    fn settle(&self, mut waiting: Waiting, result: Result<(), Failure>) {
+        let name = self.name;
+        let mut state = self.shared.lock();
+        let path = waiting.notice.path.clone();
+        match result {
+            Ok(()) => {
+                state.stats.delivered += 1;
+                state.line.done(&waiting.notice);
+                self.reached(&mut state);
+                debug!("plugin {name}: told of {path}");
+            }
+            Err(Failure::Stopped) => state.line.again(waiting, true),
+            Err(Failure::Unreachable(reason)) => {
+                state.line.again(waiting, true);
+                self.unreachable(&mut state, reason);
+            }
+            Err(Failure::Again(reason)) if !self.is_spent(&state, &mut waiting) => {
+                state.line.again(waiting, false);
+                self.unreachable(&mut state, reason);
+            }
+            Err(Failure::Again(reason)) => self.give_up(&mut state, &waiting, &reason),
+            Err(Failure::Refused(reason)) => {
+                self.reached(&mut state);
+                self.give_up(&mut state, &waiting, &reason);
+            }
+        }
+        self.shared.changed.notify_all();
+    }
+
+    /// Counts a try and tells whether it was the last. While nothing at all gets through, the notice is not to blame.
+    fn is_spent(&self, state: &State, waiting: &mut Waiting) -> bool {
+        let delivered = Some(state.stats.delivered);
+        if waiting.delivered_then != delivered {
+            waiting.delivered_then = delivered;
+            waiting.tries += 1;
+        }
+        waiting.tries >= self.limits.tries_max
+    }
+
+    fn give_up(&self, state: &mut State, waiting: &Waiting, reason: &str) {
+        state.stats.failed += 1;
+        state.line.done(&waiting.notice);
+        let (name, path, say) = (self.name, &waiting.notice.path, state.muffle.say(monotonic()));
+        if say.left_out > 0 {
+            warn!("plugin {name}: {} more failures were not logged", say.left_out);
+        }
+        if say.this {
+            warn!("plugin {name}: {path}: {reason}");
+        }
+    }
+
+    fn reached(&self, state: &mut State) {
+        if state.trouble.take().is_some() {
+            state.stats.reason = None;
+            info!("plugin {}: works again", self.name);
+        }
+    }
+
+    /// Pauses all deliveries, longer each time. Those that were under way with the first to fail count once.
+    fn unreachable(&self, state: &mut State, reason: String) {
+        let now = monotonic();
+        let failures = match &state.trouble {
+            Some(trouble) if trouble.until > now => return,
+            Some(trouble) => trouble.failures.saturating_add(1),
+            None => 1,
+        };
+        let pause = self.limits.backoff.delay(failures, fastrand::f64());
+        state.trouble = Some(Trouble { failures, until: now + pause });
+        if state.stats.reason.as_ref() != Some(&reason) {
+            let (name, waiting) = (self.name, state.line.waiting());
+            warn!("plugin {name}: {reason}; {waiting} notices are kept, next try in {:.1} s", pause.as_secs_f64());
+            state.stats.reason = Some(reason);
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! One TCP connection for one question: connect, write, read the head of the answer.
+//!
+//! By hand and not by an HTTP library: the CDN's request has to be exactly sersync's, two header lines in HTTP/1.0, and of
+//! either answer only the status matters. Every step has a time limit, and what is read is bounded.
+
+use std::io::{self, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::Failure;
+use crate::clock::monotonic;
+
+/// sersync's listeners and CDN answer in far less; a kernel alone would wait for minutes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Timeouts {
+    pub(super) connect: Duration,
+    /// To send a request, and again to receive the head of its answer, however slowly it trickles in.
+    pub(super) step: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(5), step: Duration::from_secs(10) }
+    }
+}
+
+/// Of an answer so much is read at the most.
+const HEAD_BYTES_MAX: usize = 4096;
+
+/// The other side.
+#[derive(Debug)]
+pub(super) struct Peer {
+    host: String,
+    port: u16,
+    timeouts: Timeouts,
+    stopped: AtomicBool,
+}
+
+/// The head of an answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) head: Vec<u8>,
+}
+
+impl Peer {
+    pub(super) fn new(host: &str, port: u16, timeouts: Timeouts) -> Self {
+        Self { host: host.to_owned(), port, timeouts, stopped: AtomicBool::new(false) }
+    }
+
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn connect(&self) -> Result<TcpStream, Failure> {
+        if self.stopped.load(Ordering::SeqCst) {
+            return Err(Failure::Stopped);
+        }
+        let unreachable = |failure: &io::Error| {
+            Failure::Unreachable(format!("cannot connect to {}:{}: {failure}", self.host, self.port))
+        };
+        let addresses = (self.host.as_str(), self.port).to_socket_addrs().map_err(|failure| unreachable(&failure))?;
+        let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        for address in addresses {
+            match TcpStream::connect_timeout(&address, self.timeouts.connect) {
+                Ok(stream) => {
+                    let limit = Some(self.timeouts.step);
+                    let set = stream.set_write_timeout(limit).and_then(|()| stream.set_nodelay(true));
+                    return set.map(|()| stream).map_err(|failure| unreachable(&failure));
+                }
+                Err(failure) => last = failure,
+            }
+        }
+        Err(unreachable(&last))
+    }
+
+    /// A connection that was made and then broke.
+    pub(super) fn broken(&self, failure: &io::Error) -> Failure {
+        if self.stopped.load(Ordering::SeqCst) {
+            return Failure::Stopped;
+        }
+        let reason = match failure.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                format!("does not answer within {} s", self.timeouts.step.as_secs_f32())
+            }
+            _ => format!("the connection broke: {failure}"),
+        };
+        Failure::Again(format!("{}:{}: {reason}", self.host, self.port))
+    }
+
+    /// Sends a request and returns the head of the answer.
+    pub(super) fn ask(&self, request: &[u8]) -> Result<Answer, Failure> {
+        let mut stream = self.connect()?;
+        stream.write_all(request).map_err(|failure| self.broken(&failure))?;
+        let head = self.read_head(&mut stream).map_err(|failure| self.broken(&failure))?;
+        let status = status_of(&head)
+            .ok_or_else(|| self.broken(&io::Error::new(io::ErrorKind::InvalidData, "the answer is no HTTP")))?;
+        Ok(Answer { status, head })
+    }
+
+    fn read_head(&self, stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+        let begun = monotonic();
+        let mut head = Vec::new();
+        let mut chunk = [0; 1024];
+        while head.len() < HEAD_BYTES_MAX && !head.windows(4).any(|window| window == b"\r\n\r\n") {
+            let left = self.timeouts.step.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            stream.set_read_timeout(Some(left))?;
+            match stream.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(read) => head.extend_from_slice(chunk.get(..read).unwrap_or_default()),
+                Err(failure) if failure.kind() == io::ErrorKind::Interrupted => {}
+                // A status line that has come is an answer, however the connection ends.
+                Err(_) if status_of(&head).is_some() => break,
+                Err(failure) => return Err(failure),
+            }
+        }
+        head.truncate(HEAD_BYTES_MAX);
+        Ok(head)
+    }
+}
+
+/// The number in `HTTP/1.0 200 OK`.
+fn status_of(head: &[u8]) -> Option<u16> {
+    let line = head.split(|&b| b == b'\n').next()?;
+    let rest = str::from_utf8(line).ok()?.strip_prefix("HTTP/")?;
+    let status = rest.split_ascii_whitespace().nth(1)?;
+    status.parse().ok().filter(|status| (100..1000).contains(status))
+}
+
+/// What a status means for a notice: 2xx is fine, 408, 429 and 5xx may pass, all else will not, redirections included.
+pub(super) fn judge(answer: &Answer) -> Result<(), Failure> {
+    let reason = || format!("the answer was HTTP {}", answer.status);
+    match answer.status {
+        200..=299 => Ok(()),
+        408 | 429 | 500..=599 => Err(Failure::Again(reason())),
+        _ => Err(Failure::Refused(reason())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_line_decides() {
+        for (head, status) in [
+            (&b"HTTP/1.0 200 OK\r\nwhatsup: content=\"succeed\"\r\n\r\n"[..], Some(200)),
+            (b"HTTP/1.1 503\r\n", Some(503)),
+            (b"HTTP/1.1 20", None),
+            (b"SSH-2.0-OpenSSH\r\n", None),
+            (b"HTTP/1.1 \xff\r\n", None),
+            (b"", None),
+        ] {
+            assert_eq!(status_of(head), status, "{head:?}");
+        }
+        let judged = |status| judge(&Answer { status, head: Vec::new() });
+        assert_eq!(judged(204), Ok(()));
+        assert!(matches!(judged(503), Err(Failure::Again(_))) && matches!(judged(403), Err(Failure::Refused(_))));
+    }
+}

@@ -1,0 +1,81 @@
+//! Tells others of what changes: a program, a TCP listener, a CDN, an HTTP server, in sersync's own forms.
+//!
+//! Theory of operation. An [`Announcer`] decides when a path is told of: as soon as every target has it that can have
+//! it. Without targets (`-m`) a [`Follower`] does, from the watcher's changes. Both hand a [`Notice`] to an [`Engine`],
+//! one per configuration file, which keeps it in a bounded line, lets some threads deliver it through a `Speaker`, and
+//! tries again when the other side cannot be reached.
+//!
+//! Notices are kept in memory. While syncq runs each is delivered at least once; a notice of a path whose last one has
+//! not been delivered yet takes its place. A stop waits a moment for what is left and says how many are lost; a crash
+//! loses them silently.
+//!
+//! Invariant: nothing here ever makes a mirror wait, and no name of a file is ever seen by a shell.
+
+mod announce;
+mod cdn;
+mod command;
+mod engine;
+mod exchange;
+mod follow;
+mod http;
+mod line;
+mod muffle;
+mod notice;
+mod socket;
+
+use std::sync::Arc;
+
+pub use announce::Announcer;
+pub use engine::{Engine, EngineStats, Limits};
+pub use follow::{FollowedRoot, Follower};
+pub use notice::{Notice, Source};
+
+use crate::config::Plugin;
+use crate::filter::FilterError;
+
+/// Why a notice was not delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Failure {
+    /// The other side cannot be reached, whatever the notice. It is kept, and all wait.
+    Unreachable(String),
+    /// It may work another time. Tried a few times.
+    Again(String),
+    /// This notice will never be taken.
+    Refused(String),
+    /// The daemon stops.
+    Stopped,
+}
+
+/// Delivers notices in one plugin's form. Called from several threads.
+trait Speaker: Send + Sync {
+    /// Whether the plugin wants to know of it at all.
+    fn wants(&self, notice: &Notice) -> bool;
+
+    fn deliver(&self, notice: &Notice) -> Result<(), Failure>;
+
+    /// Ends what is under way; what is delivered later is stopped at once.
+    fn stop(&self);
+}
+
+/// Starts the threads of a plugin.
+pub fn start(plugin: &Plugin) -> Result<Arc<Engine>, PluginError> {
+    let speaker: Box<dyn Speaker> = match plugin {
+        Plugin::Command(config) => Box::new(command::Command::new(config)?),
+        Plugin::Socket(config) => Box::new(socket::Socket::new(config)),
+        Plugin::RefreshCdn(config) => Box::new(cdn::RefreshCdn::new(config)?),
+        Plugin::Http(config) => Box::new(http::Http::new(config)),
+    };
+    Ok(Engine::start(plugin.kind().as_str(), speaker, Limits::default())?)
+}
+
+/// Why a plugin cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum PluginError {
+    #[error("an expression of the plugin cannot be used")]
+    Expression(#[from] FilterError),
+    #[error("cannot start the plugin's threads")]
+    Thread(#[from] std::io::Error),
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,54 @@
+//! Keeps a log readable: a few lines a minute, then a count of what was left out. Pure.
+
+use std::time::{Duration, Instant};
+
+/// Lines of one kind in one window; the others are counted.
+const LINES_MAX: u64 = 10;
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// What to do about one more line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Say {
+    pub(super) this: bool,
+    /// So many of the window before were left out.
+    pub(super) left_out: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Muffle {
+    window: Option<Instant>,
+    lines: u64,
+}
+
+impl Muffle {
+    pub(super) fn say(&mut self, now: Instant) -> Say {
+        let mut left_out = 0;
+        if self.window.is_none_or(|window| now.duration_since(window) >= WINDOW) {
+            left_out = self.left_out();
+            self.window = Some(now);
+            self.lines = 0;
+        }
+        self.lines += 1;
+        Say { this: self.lines <= LINES_MAX, left_out }
+    }
+
+    /// Lines of this window that were left out, for the end.
+    pub(super) fn left_out(&self) -> u64 {
+        self.lines.saturating_sub(LINES_MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_a_few_lines_and_a_count() {
+        let mut muffle = Muffle::default();
+        let begun = crate::clock::monotonic();
+        let said = (0..100).filter(|_| muffle.say(begun).this).count();
+        assert_eq!((said, muffle.left_out()), (10, 90));
+        assert_eq!(muffle.say(begun + WINDOW), Say { this: true, left_out: 90 });
+        assert_eq!(muffle.say(begun + WINDOW), Say { this: true, left_out: 0 });
+    }
+}
