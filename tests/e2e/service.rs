@@ -186,27 +186,6 @@ fn each_area_has_a_log_level_of_its_own() {
 }
 
 #[test]
-fn a_command_in_the_log_can_be_run_by_hand() {
-    let mut world = World::new();
-    write(world.src.join("it's $(odd).txt"), "content");
-    world.start_with(&["--log-level", "info,mirror=debug", "--log-format", "json"]);
-    world.converges(soon());
-    world.stop();
-    let lines = json_lines(&world.daemon().log_text());
-    let mut commands = lines.iter().filter_map(|line| line["message"].as_str()?.strip_prefix("execute command: "));
-    let command = commands.next_back().expect("commands are logged").to_owned();
-    assert!(command.starts_with(&format!("cd {} && ", world.src.display())), "{command}");
-    for dst in &world.dsts {
-        let _ = fs::remove_file(dst.join("it's $(odd).txt"));
-    }
-    let mut shell = world.cli.clone();
-    shell.binary = "/bin/sh".into();
-    let _ = shell.run(["-c", &command]).ok();
-    let arrived = (0..world.dsts.len()).filter(|&n| world.arrived(n, "it's $(odd).txt")).count();
-    assert_eq!(arrived, 1, "it is one target's command: {command}");
-}
-
-#[test]
 fn no_password_is_in_the_log_or_in_an_argument() {
     const PASSWORD: &str = "correct-horse-battery-staple";
     let mut world = World::new();
