@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use clap::{ArgAction, Args};
 
 use super::exit::CliError;
+use super::log_options::LogOptions;
 use super::progress::Progress;
 use super::state_dir::real_path;
 use super::{destination, password_file, run, state_dir};
@@ -61,9 +62,8 @@ pub struct MirrorArgs {
     /// Where jobs are kept [default: one per SRC]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
-    /// What to log: error, warn, info, debug or trace [default: info]
-    #[arg(long, value_name = "LEVEL", env = "SYNCQ_LOG")]
-    log_level: Option<String>,
+    #[command(flatten)]
+    log: LogOptions,
 }
 
 pub fn run(args: MirrorArgs) -> Result<ExitCode, CliError> {
@@ -77,7 +77,7 @@ pub fn run(args: MirrorArgs) -> Result<ExitCode, CliError> {
     let roots = vec![root];
     state_dir::check_outside(&state_dir, roots.iter().map(Root::path))?;
     state_dir::create(&state_dir)?;
-    run::start_logging(args.log_level.as_deref(), logging::DEFAULT_LEVEL, logging::Output::Stderr)?;
+    args.log.start(logging::DEFAULT_LEVEL, logging::Output::Stderr)?;
     let mut notices = Vec::new();
     let threads = run::threads(args.threads, &mut notices);
     for notice in &notices {

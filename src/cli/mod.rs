@@ -14,6 +14,7 @@ mod explain;
 mod filter_args;
 mod import_faillog;
 mod list;
+mod log_options;
 mod mirror;
 mod output;
 mod password_file;
@@ -90,6 +91,12 @@ pub fn main() -> ExitCode {
     })
 }
 
+/// The definition of the command line, from which manual pages and completions are made.
+pub fn command() -> clap::Command {
+    use clap::CommandFactory as _;
+    Cli::command()
+}
+
 /// The command line without the program's name.
 fn arguments(args: &[OsString]) -> Vec<OsString> {
     args.iter().skip(1).cloned().collect()
@@ -121,11 +128,10 @@ fn help_tail(example: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn the_command_line_is_consistent_and_every_help_has_an_example() {
-        let mut command = Cli::command();
+        let mut command = command();
         command.build();
         command.clone().debug_assert();
         for sub in command.get_subcommands_mut().filter(|sub| sub.get_name() != "help") {

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::exit::CliError;
+use super::log_options::LogOptions;
 use super::sersync_args::DEFAULT_CONFIG;
 use super::{configs, state_dir};
 use crate::config::PluginKind;
@@ -42,9 +43,8 @@ pub struct RunArgs {
     /// Where jobs are kept [default: one per configuration file]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
-    /// What to log: error, warn, info, debug or trace [default: info]
-    #[arg(long, value_name = "LEVEL", env = "SYNCQ_LOG")]
-    log_level: Option<String>,
+    #[command(flatten)]
+    log: LogOptions,
     /// This is the child of `-d`
     #[arg(long = detach::CHILD_FLAG, hide = true)]
     detached: bool,
@@ -81,7 +81,7 @@ pub fn run(args: RunArgs, command_line: &[OsString]) -> Result<ExitCode, CliErro
         true => logging::Output::File(state_dir.join("syncq.log")),
         false => logging::Output::Stderr,
     };
-    start_logging(args.log_level.as_deref(), default_level, output)?;
+    args.log.start(default_level, output)?;
     let threads = threads(args.threads, &mut notices);
     if loaded.debug {
         log::info!("Open debug, you will see debug infomation");
@@ -114,17 +114,6 @@ pub fn run(args: RunArgs, command_line: &[OsString]) -> Result<ExitCode, CliErro
 fn plugin_named(name: &String) -> Result<PluginKind, CliError> {
     PluginKind::from_name(name)
         .ok_or_else(|| CliError::usage(format!("{name} is no plugin")).hint("one of command, socket, refreshCDN, http"))
-}
-
-/// Starts logging; a level that makes no sense is wrong usage, an empty one (a variable set to nothing) is none.
-pub fn start_logging(given: Option<&str>, default: &str, output: logging::Output) -> Result<(), CliError> {
-    let level = given.filter(|level| !level.trim().is_empty()).unwrap_or(default);
-    logging::init(level, output).map_err(|error| match error {
-        logging::LoggingError::Level { .. } => {
-            CliError::usage(error.to_string()).hint("use error, warn, info, debug or trace")
-        }
-        _ => anyhow::Error::new(error).into(),
-    })
 }
 
 const THREADS_DEFAULT: usize = 10;

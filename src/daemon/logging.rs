@@ -1,9 +1,11 @@
 //! Where log records go and what they look like.
 //!
 //! One record is one line: control characters in it are escaped, so no file name can forge a record. On a terminal or
-//! in a file a line is `time level area: message key=value`; under systemd the journal knows the time, and `<N>` in
-//! front tells it the level. Everything that syncq writes to stderr while it runs goes through here, which is how a
-//! live view can stay below the log lines.
+//! in a file a line is `time level area: message key=value`, or on request a JSON object; under systemd the journal knows
+//! the time, and `<N>` in front tells it the level. Everything that syncq writes to stderr while it runs goes through
+//! here, which is how a live view can stay below the log lines.
+//!
+//! Levels can be set per area, the part of the house that speaks: `info,mirror=debug`.
 //!
 //! Invariant: a log that cannot be written never stops the mirror; such records are lost.
 
@@ -14,13 +16,31 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use log::kv::{self, VisitSource};
-use log::{Level, Record};
+use log::kv::{self, VisitSource, VisitValue};
+use log::{Level, LevelFilter, Record};
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::clock::{Clock as _, SystemClock};
 
 /// What is logged unless told otherwise.
 pub const DEFAULT_LEVEL: &str = "info";
+
+/// The areas that have a level of their own: the modules of syncq, and what it stands on.
+pub const AREAS: [&str; 15] = [
+    "cli", "clock", "config", "control", "ctime", "daemon", "filter", "mirror", "model", "plugin", "queue", "schedule",
+    "sled", "store", "watch",
+];
+
+/// What a record looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Form {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per record.
+    Json,
+}
 
 /// Where records go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +57,8 @@ pub enum LoggingError {
     File { path: PathBuf, source: io::Error },
     #[error("the log level {given:?} makes no sense")]
     Level { given: String },
+    #[error("there is no area {area:?} to set a log level for")]
+    Area { area: String },
     #[error("logging is set up already")]
     Twice,
 }
@@ -54,13 +76,14 @@ struct Console {
     live_lines: usize,
 }
 
-/// Starts logging at `level`: a word (`debug`) or env_logger's form (`warn,syncq::watch=trace`).
-pub fn init(level: &str, output: Output) -> Result<(), LoggingError> {
+/// Starts logging at `level`: a word (`debug`), or a list with levels of single areas (`warn,watch=trace`).
+pub fn init(level: &str, form: Form, output: Output) -> Result<(), LoggingError> {
     let mut builder = env_logger::Builder::new();
     // sled tells of every segment at info.
-    builder.filter_module("sled", log::LevelFilter::Warn);
-    let parsed = env_filter(level).ok_or_else(|| LoggingError::Level { given: level.to_owned() })?;
-    builder.parse_filters(parsed);
+    builder.filter_module("sled", LevelFilter::Warn);
+    for (module, level) in levels(level)? {
+        builder.filter(module.as_deref(), level);
+    }
     let style = match &output {
         Output::Stderr => Style::of_stderr(),
         Output::File(_) => Style::Plain,
@@ -71,8 +94,12 @@ pub fn init(level: &str, output: Output) -> Result<(), LoggingError> {
     }
     builder.format(move |buffer, record| {
         let mut line = String::with_capacity(160);
+        let time = SystemClock.now().to_string();
         // Writing to a String cannot fail.
-        let _ = write_record(&mut line, style, &SystemClock.now().to_string(), record);
+        let _ = match form {
+            Form::Text => write_record(&mut line, style, &time, record),
+            Form::Json => write_json(&mut line, style, &time, record),
+        };
         buffer.write_all(line.as_bytes())
     });
     builder.target(env_logger::Target::Pipe(Box::new(Sink)));
@@ -129,13 +156,26 @@ fn open(path: &std::path::Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o640).open(path)
 }
 
-fn env_filter(level: &str) -> Option<&str> {
-    let level = level.trim();
-    // env_logger takes any word for the name of a module and then logs nothing else.
-    let plausible = level
-        .split(',')
-        .all(|part| part.rsplit('=').next().is_some_and(|level| level.trim().parse::<log::LevelFilter>().is_ok()));
-    plausible.then_some(level)
+/// Reads a level or a list of levels into (module, level) pairs, without a module for all that have none of their own.
+fn levels(given: &str) -> Result<Vec<(Option<String>, LevelFilter)>, LoggingError> {
+    given.split(',').map(|part| level(part.trim())).collect()
+}
+
+fn level(part: &str) -> Result<(Option<String>, LevelFilter), LoggingError> {
+    let (area, level) = match part.split_once('=') {
+        Some((area, level)) => (Some(area.trim()), level.trim()),
+        None => (None, part),
+    };
+    let level = level.parse().map_err(|_| LoggingError::Level { given: part.to_owned() })?;
+    let Some(area) = area else { return Ok((None, level)) };
+    // `watch`, or to be more precise `syncq::watch::table`.
+    let inside = area.strip_prefix("syncq::").unwrap_or(area);
+    let known = inside.split("::").next().is_some_and(|area| AREAS.contains(&area));
+    if !known {
+        return Err(LoggingError::Area { area: area.to_owned() });
+    }
+    let module = if inside == "sled" { inside.to_owned() } else { format!("syncq::{inside}") };
+    Ok((Some(module), level))
 }
 
 impl Console {
@@ -219,6 +259,32 @@ fn write_record(out: &mut String, style: Style, time: &str, record: &Record<'_>)
     Ok(())
 }
 
+/// One JSON object: `time`, `level`, `area`, `message`, and `fields` if there are any. The journal is told the level even
+/// so.
+fn write_json(out: &mut String, style: Style, time: &str, record: &Record<'_>) -> fmt::Result {
+    let level = record.level();
+    if style == Style::Journal {
+        write!(out, "<{}>", priority(level))?;
+    }
+    let mut fields = JsonFields::default();
+    record.key_values().visit(&mut fields).map_err(|_| fmt::Error)?;
+    let message = record.args().to_string();
+    let level = level.as_str().to_ascii_lowercase();
+    let json = JsonRecord { time, level: &level, area: area(record.target()), message: &message, fields: fields.0 };
+    // Nothing in it can fail to be JSON.
+    writeln!(out, "{}", serde_json::to_string(&json).unwrap_or_default())
+}
+
+#[derive(Serialize)]
+struct JsonRecord<'a> {
+    time: &'a str,
+    level: &'a str,
+    area: &'a str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    fields: Map<String, Value>,
+}
+
 /// The part of the house that speaks: `syncq::watch::scan` is `watch`.
 fn area(target: &str) -> &str {
     let inside = target.strip_prefix("syncq::").unwrap_or(target);
@@ -269,6 +335,53 @@ impl<'kvs> VisitSource<'kvs> for Fields<'_> {
     }
 }
 
+/// Fields with the types that they have.
+#[derive(Default)]
+struct JsonFields(Map<String, Value>);
+
+impl<'kvs> VisitSource<'kvs> for JsonFields {
+    fn visit_pair(&mut self, key: kv::Key<'kvs>, value: kv::Value<'kvs>) -> Result<(), kv::Error> {
+        let mut json = JsonValue(Value::Null);
+        value.visit(&mut json)?;
+        self.0.insert(key.to_string(), json.0);
+        Ok(())
+    }
+}
+
+struct JsonValue(Value);
+
+impl<'v> VisitValue<'v> for JsonValue {
+    fn visit_any(&mut self, value: kv::Value<'_>) -> Result<(), kv::Error> {
+        self.0 = value.to_string().into();
+        Ok(())
+    }
+
+    fn visit_null(&mut self) -> Result<(), kv::Error> {
+        self.0 = Value::Null;
+        Ok(())
+    }
+
+    fn visit_u64(&mut self, value: u64) -> Result<(), kv::Error> {
+        self.0 = value.into();
+        Ok(())
+    }
+
+    fn visit_i64(&mut self, value: i64) -> Result<(), kv::Error> {
+        self.0 = value.into();
+        Ok(())
+    }
+
+    fn visit_f64(&mut self, value: f64) -> Result<(), kv::Error> {
+        self.0 = value.into();
+        Ok(())
+    }
+
+    fn visit_bool(&mut self, value: bool) -> Result<(), kv::Error> {
+        self.0 = value.into();
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -316,12 +429,57 @@ mod tests {
     }
 
     #[test]
-    fn a_level_is_a_word_or_a_list() {
-        for good in ["info", "DEBUG", "off", "warn,syncq::watch=trace", " info "] {
-            assert!(env_filter(good).is_some(), "{good}");
+    fn json_is_one_object_with_types_whatever_is_in_it() {
+        let fields: [(&str, kv::Value<'_>); 4] =
+            [("path", "a\nb\"".into()), ("dropped", 7_u64.into()), ("lag_s", 0.5.into()), ("time", true.into())];
+        let written = |style| {
+            let mut out = String::new();
+            let record = Record::builder()
+                .level(Level::Warn)
+                .target("syncq::watch::scan")
+                .key_values(&fields)
+                .args(format_args!("gone\nfor good"))
+                .build();
+            write_json(&mut out, style, "T", &record).expect("a line");
+            out
+        };
+        let line = written(Style::Plain);
+        assert_eq!(line.find('\n'), Some(line.len() - 1), "{line}");
+        let object: Value = serde_json::from_str(&line).expect("JSON");
+        let expected = serde_json::json!({
+            "time": "T", "level": "warn", "area": "watch", "message": "gone\nfor good",
+            "fields": {"path": "a\nb\"", "dropped": 7, "lag_s": 0.5, "time": true},
+        });
+        assert_eq!(object, expected);
+        assert_eq!(written(Style::Journal), format!("<4>{line}"));
+    }
+
+    #[test]
+    fn a_level_is_a_word_or_a_list_of_areas() {
+        use LevelFilter::{Debug, Info, Trace, Warn};
+        let module = |name: &str| Some(name.to_owned());
+        for (good, expected) in [
+            ("info", vec![(None, Info)]),
+            (" DEBUG ", vec![(None, Debug)]),
+            ("off", vec![(None, LevelFilter::Off)]),
+            ("warn,watch=trace", vec![(None, Warn), (module("syncq::watch"), Trace)]),
+            ("mirror = debug", vec![(module("syncq::mirror"), Debug)]),
+            ("syncq::watch::table=trace", vec![(module("syncq::watch::table"), Trace)]),
+            ("info, sled=debug", vec![(None, Info), (module("sled"), Debug)]),
+        ] {
+            assert_eq!(levels(good).expect(good), expected, "{good}");
         }
-        for bad in ["", "loud", "info,quiet", "syncq=loud"] {
-            assert!(env_filter(bad).is_none(), "{bad}");
+        for bad in ["", "loud", "info,quiet", "mirror=loud", "info,"] {
+            assert!(matches!(levels(bad), Err(LoggingError::Level { .. })), "{bad}");
+        }
+        assert!(matches!(levels("mirrors=debug"), Err(LoggingError::Area { area }) if area == "mirrors"));
+    }
+
+    #[test]
+    fn every_module_is_an_area() {
+        let modules = include_str!("../lib.rs").lines().filter_map(|line| line.strip_prefix("pub mod "));
+        for module in modules.map(|name| name.trim_end_matches(';')) {
+            assert!(AREAS.contains(&module), "{module} is missing in AREAS");
         }
     }
 }

@@ -6,12 +6,17 @@
 //! writes down what is left;
 //! the control socket last. Nothing is marked failed by a stop.
 //!
+//! The main thread touches no file system but that of the state directory: it looks after schedules, and it is what
+//! tells a service manager that the daemon is alive. Each root has a thread of its own, so that a file system that hangs
+//! holds up only the root on it.
+//!
 //! This module holds no logic of mirroring: it only connects. It and the CLI are the only ones that know everybody.
 
 pub mod detach;
 mod explain;
 mod fail_log;
 pub mod logging;
+mod notify;
 pub mod offline;
 mod operate;
 mod options;
@@ -21,6 +26,7 @@ mod root;
 mod signals;
 mod sysctl;
 mod view;
+mod vital;
 mod wait;
 
 use std::collections::BTreeMap;
@@ -38,10 +44,12 @@ pub use plugins::{PluginOptions, PluginRoot};
 
 use detach::PidFile;
 use fail_log::FailLog;
+use notify::Manager;
 use plugins::Plugins;
 use root::{RootRuntime, StartOptions};
 use signals::{SignalThread, Stop};
 use view::{NamedTarget, Phase, View};
+use vital::Crashed;
 
 use crate::clock::{Clock, SystemClock, monotonic};
 use crate::control::{ControlServer, DaemonState, Inspect};
@@ -58,6 +66,8 @@ const TICK: Duration = Duration::from_secs(1);
 /// How long a start waits for the store's lock, and how often it looks.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_POLL: Duration = Duration::from_millis(20);
+/// How long a stop waits for a look at a root that is under way.
+const TEND_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a stop waits for the store.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -72,6 +82,10 @@ pub struct UnknownRoot {
 /// Runs the daemon until a signal stops it.
 pub fn run(options: Options) -> Result<()> {
     let (stop, stopped) = bounded(2);
+    let (died, deaths) = bounded(1);
+    vital::report_deaths(died);
+    let mut manager = Manager::from_env();
+    manager.starting("opening the queue");
     let mut daemon = Daemon::start(&options)?;
     let signals = {
         let executor = Arc::clone(&daemon.executor);
@@ -85,10 +99,34 @@ pub fn run(options: Options) -> Result<()> {
         };
         SignalThread::start(on_stop, move || signals::log_status(&view.status())).context("cannot handle signals")?
     };
-    let result = daemon.serve(options.on_ready, &stopped);
+    let result = daemon.serve(options.on_ready, &mut manager, &Ends { stopped, deaths });
+    manager.stopping();
     daemon.stop();
     drop(signals);
     result
+}
+
+/// What ends the daemon.
+struct Ends {
+    stopped: Receiver<()>,
+    deaths: Receiver<Crashed>,
+}
+
+/// The threads that look after the roots, one each. Dropping it ends them, except one that a file system holds up.
+struct Tenders {
+    /// A result for each root once it is watched.
+    watching: Receiver<Result<()>>,
+    /// Dropping it tells them to end.
+    stop: Option<Sender<()>>,
+    /// Disconnected when all have.
+    ended: Receiver<()>,
+}
+
+impl Drop for Tenders {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        let _ = self.ended.recv_timeout(TEND_PATIENCE);
+    }
 }
 
 struct Daemon {
@@ -231,38 +269,37 @@ impl Daemon {
     }
 
     /// Sets the watches, then looks after roots and schedules until told to stop.
-    fn serve(&mut self, on_ready: Option<OnReady>, stopped: &Receiver<()>) -> Result<()> {
-        let watching = self.watch_roots()?;
-        let mut on_ready = on_ready;
-        let mut left = self.roots.len();
-        loop {
-            // A stop may come while a large tree is still being walked.
-            let tick = crossbeam_channel::after(TICK);
+    fn serve(&mut self, on_ready: Option<OnReady>, manager: &mut Manager, ends: &Ends) -> Result<()> {
+        let tenders = self.tend_roots()?;
+        let tick = manager.interval().map_or(TICK, |interval| interval.min(TICK));
+        let roots = self.roots.len();
+        let mut watched = 0;
+        // A stop may come while a large tree is still being walked.
+        while watched < roots {
+            manager.starting(&format!("setting watches, {watched} of {roots} roots are done"));
             crossbeam_channel::select! {
-                recv(stopped) -> _ => return Ok(()),
-                recv(watching) -> result => {
-                    match result {
-                        Ok(result) => result?,
-                        Err(_) => left = 0,
-                    }
-                    left = left.saturating_sub(1);
+                recv(ends.stopped) -> _ => return Ok(()),
+                recv(ends.deaths) -> crashed => return crashed.map_or(Ok(()), |crashed| Err(crashed.into())),
+                recv(tenders.watching) -> result => {
+                    result??;
+                    watched += 1;
                 }
-                recv(tick) -> _ => {}
-            }
-            if left == 0 {
-                break;
+                default(tick) => {}
             }
         }
         self.view.phase.set(DaemonState::Running);
         info!("ready: {} roots, {} targets", self.roots.len(), self.view.targets.len());
-        if let Some(on_ready) = on_ready.take() {
+        manager.ready(&notify::summary(&self.view.status()));
+        if let Some(on_ready) = on_ready {
             on_ready(Arc::<View>::clone(&self.view));
         }
-        while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
-            self.stay_reachable();
-            for root in &self.roots {
-                root.tend();
+        loop {
+            crossbeam_channel::select! {
+                recv(ends.stopped) -> _ => return Ok(()),
+                recv(ends.deaths) -> crashed => return crashed.map_or(Ok(()), |crashed| Err(crashed.into())),
+                default(tick) => {}
             }
+            self.stay_reachable();
             self.plugins.tick();
             for index in self.scheduler.due(self.clock.now()) {
                 if let Some(root) = self.roots.get(index) {
@@ -271,25 +308,34 @@ impl Daemon {
                     self.queue.set_scheduled_run(root.path(), self.clock.now());
                 }
             }
+            if manager.listens() {
+                // Whoever holds a lock for ever holds this up, and that is meant: it is a sign of life of them all.
+                manager.alive(&notify::summary(&self.view.status()));
+            }
         }
-        Ok(())
     }
 
-    /// Walks all roots at once, each on a thread of its own.
-    fn watch_roots(&self) -> Result<Receiver<Result<()>>> {
-        let (done, watching): (Sender<Result<()>>, _) = bounded(self.roots.len());
+    /// Walks all roots at once and then looks after them, each on a thread of its own.
+    fn tend_roots(&self) -> Result<Tenders> {
+        let (done, watching) = bounded(self.roots.len());
+        let (stop, stopped) = bounded::<()>(0);
+        let (running, ended) = bounded::<()>(0);
         for root in &self.roots {
             let (root, done) = (Arc::clone(root), done.clone());
-            std::thread::Builder::new()
-                .name("walk".into())
-                .spawn(move || {
-                    let result = root.start().map_err(anyhow::Error::from);
-                    // Nobody listens any more after a stop.
-                    let _ = done.send(result);
-                })
-                .context("cannot start a thread")?;
+            let (stopped, running) = (stopped.clone(), running.clone());
+            let tend = move || {
+                let result = root.start().map_err(anyhow::Error::from);
+                let is_watched = result.is_ok();
+                // Nobody listens any more after a stop.
+                let _ = done.send(result);
+                while is_watched && stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+                    root.tend();
+                }
+                drop(running);
+            };
+            std::thread::Builder::new().name("root".into()).spawn(tend).context("cannot start a thread")?;
         }
-        Ok(watching)
+        Ok(Tenders { watching, stop: Some(stop), ended })
     }
 
     /// Comes back to a state directory that was removed, once the store has made it anew.

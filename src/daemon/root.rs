@@ -266,8 +266,11 @@ impl RootRuntime {
     /// waiting for its content; once it is watched, events tell how it became empty.
     fn look(&self) -> Result<(), String> {
         self.identity.check(self.path()).map_err(|trouble| trouble.message)?;
-        let state = self.lock();
-        let guarded = !state.was_watched && !self.options.accept_root && !state.accepts_empty;
+        // The lock is not held while the file system is asked: `status` shall answer even if that hangs.
+        let guarded = {
+            let state = self.lock();
+            !state.was_watched && !self.options.accept_root && !state.accepts_empty
+        };
         if guarded && is_empty(self.path()) && self.queue.root_mark(self.path()).is_some() {
             return Err(format!(
                 "{} is empty, and was not when it was last mirrored; if that is right, restart syncq with --accept-root",
@@ -306,7 +309,11 @@ impl RootRuntime {
                 }
                 self.queue.hurry(&self.targets);
             }
-            (None, Ok(())) if !state.remembered => state.remembered = self.remember(),
+            (None, Ok(())) if !state.remembered => {
+                drop(state);
+                let remembered = self.remember();
+                self.lock().remembered |= remembered;
+            }
             _ => {}
         }
     }

@@ -277,10 +277,7 @@ fn work(shared: &Shared, batch: &Batch) -> bool {
             command: None,
         });
     }
-    debug!(
-        target: "syncq::batch",
-        "{name}: {} jobs in {} runs, {} ms", batch.jobs.len(), report.runs, started.elapsed().as_millis()
-    );
+    debug!("{name}: {} jobs in {} runs, {} ms", batch.jobs.len(), report.runs, started.elapsed().as_millis());
     if let Some(path) = &report.last_path {
         let mut last_paths = shared.last_paths.lock().unwrap_or_else(PoisonError::into_inner);
         last_paths.insert(batch.target, path.clone());

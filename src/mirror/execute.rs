@@ -424,7 +424,8 @@ impl Batch<'_> {
         let args = arguments(&self.ctx.target, planned, mode);
         self.report.runs += 1;
         let command = pasteable(&self.ctx.root, &args, planned);
-        log::debug!(target: "syncq::rsync", "execute command: {command}");
+        // sersync's words: people look for them, copy what follows and run it by hand.
+        log::debug!("execute command: {command}");
         let start = || {
             let stdout = match pass {
                 Pass::Real | Pass::Itemized => itemized.then(|| Capture::new(CHANGED_BYTES_MAX, 0)),

@@ -343,7 +343,7 @@ fn debug_shows_each_command() {
         world.stop();
         let log = world.daemon().log_text();
         assert_eq!(log.contains("Open debug, you will see debug infomation"), debug, "{log}");
-        assert_eq!(log.contains("rsync: execute command: cd ") && log.contains("'./a file'"), debug, "{log}");
+        assert_eq!(log.contains("mirror: execute command: cd ") && log.contains("'./a file'"), debug, "{log}");
     }
 }
 

@@ -41,6 +41,7 @@ mod ordinary_user;
 mod plugins;
 mod roots;
 mod rsync_runs;
+mod service;
 mod store_loss;
 mod swaps;
 mod trouble;

@@ -1,0 +1,261 @@
+//! Tells the service manager how the daemon is: ready, alive, stopping. Does nothing where none asks.
+//!
+//! The protocol is systemd's: `NAME=VALUE` lines in a datagram to the socket that `NOTIFY_SOCKET` names, and
+//! `WATCHDOG_USEC` for how often a sign of life is expected. It is public and stable, and small enough to be spoken
+//! without a library.
+//!
+//! Deliberately absent: `RELOADING`. HUP opens the log anew and reads no configuration; a manager that reports
+//! "reloaded" would promise what has not happened.
+//!
+//! Invariant: a manager that does not listen never holds up the daemon for long, and never stops it.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::clock::monotonic;
+use crate::control::{RootState, Status, TargetState};
+
+/// How long a message waits for a manager whose socket is full.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long the start may go on after a sign that it proceeds. Far above the pause between two such signs.
+const START_EXTENSION: Duration = Duration::from_secs(60);
+
+/// Letters of a status line; `systemctl status` shows one line.
+const STATUS_CHARS_MAX: usize = 300;
+
+/// The service manager, if there is one.
+#[derive(Debug, Default)]
+pub struct Manager {
+    socket: Option<(UnixDatagram, SocketAddr)>,
+    watchdog: Option<Watchdog>,
+    /// The status line that it was told last.
+    told: String,
+}
+
+#[derive(Debug)]
+struct Watchdog {
+    /// Half of what the manager tolerates, as it recommends.
+    interval: Duration,
+    last: Option<Instant>,
+}
+
+impl Manager {
+    /// The manager that the environment names.
+    pub fn from_env() -> Self {
+        Self::from_variables(|name| std::env::var_os(name)).unwrap_or_else(|error| {
+            log::warn!(error:%; "cannot reach the service manager, it will not learn that syncq is ready");
+            Self::default()
+        })
+    }
+
+    fn from_variables(variable: impl Fn(&str) -> Option<OsString>) -> io::Result<Self> {
+        let Some(name) = variable("NOTIFY_SOCKET").filter(|name| !name.is_empty()) else { return Ok(Self::default()) };
+        let socket = UnixDatagram::unbound()?;
+        socket.set_write_timeout(Some(PATIENCE))?;
+        let number = |name| variable(name)?.to_str()?.parse::<u64>().ok();
+        // The variables are inherited: a watchdog may be somebody else's.
+        let is_ours = variable("WATCHDOG_PID").is_none() || number("WATCHDOG_PID") == Some(std::process::id().into());
+        let tolerated = number("WATCHDOG_USEC").filter(|&micros| is_ours && micros > 0).map(Duration::from_micros);
+        let watchdog = tolerated.map(|tolerated| Watchdog { interval: tolerated / 2, last: None });
+        Ok(Self { socket: Some((socket, address(&name)?)), watchdog, told: String::new() })
+    }
+
+    /// Whether anybody wants to know.
+    pub fn listens(&self) -> bool {
+        self.socket.is_some()
+    }
+
+    /// How long the daemon may pause between two signs of life, if a watchdog waits for them.
+    pub fn interval(&self) -> Option<Duration> {
+        self.watchdog.as_ref().map(|watchdog| watchdog.interval)
+    }
+
+    /// The start proceeds, and may take its time.
+    pub fn starting(&mut self, status: &str) {
+        let extension = format!("EXTEND_TIMEOUT_USEC={}", START_EXTENSION.as_micros());
+        self.tell(&[extension.as_str()], status);
+    }
+
+    /// The start is over.
+    pub fn ready(&mut self, status: &str) {
+        self.tell(&["READY=1"], status);
+        self.alive(status);
+    }
+
+    /// A sign of life, not sent more often than is needed.
+    pub fn alive(&mut self, status: &str) {
+        let now = monotonic();
+        let due = match &mut self.watchdog {
+            // A little early rather than a tick too late.
+            Some(Watchdog { interval, last })
+                if last.is_none_or(|last| now.duration_since(last) >= *interval * 9 / 10) =>
+            {
+                *last = Some(now);
+                true
+            }
+            _ => false,
+        };
+        if due {
+            self.tell(&["WATCHDOG=1"], status);
+        } else if one_line(status) != self.told {
+            self.tell(&[], status);
+        }
+    }
+
+    /// The stop has begun.
+    pub fn stopping(&mut self) {
+        self.tell(&["STOPPING=1"], "stopping");
+    }
+
+    fn tell(&mut self, lines: &[&str], status: &str) {
+        let Some((socket, address)) = &self.socket else { return };
+        self.told = one_line(status);
+        let mut message: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        message.push_str(&format!("STATUS={}\n", self.told));
+        if let Err(error) = socket.send_to_addr(message.as_bytes(), address) {
+            log::debug!(error:%; "the service manager does not listen");
+        }
+    }
+}
+
+/// A path, or with an `@` in front a name in the kernel's own name space.
+fn address(name: &OsStr) -> io::Result<SocketAddr> {
+    match name.as_bytes().split_first() {
+        Some((b'@', name)) => SocketAddr::from_abstract_name(name),
+        Some((b'/', _)) => SocketAddr::from_pathname(Path::new(name)),
+        _ => {
+            Err(io::Error::new(io::ErrorKind::Unsupported, format!("NOTIFY_SOCKET={}: no such socket", name.display())))
+        }
+    }
+}
+
+/// The state of the daemon in a line: what is wrong first, then how much is pending.
+pub fn summary(status: &Status) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let suspended = status.roots.iter().filter(|root| root.state == RootState::Suspended);
+    parts.extend(suspended.map(|root| format!("{} is suspended", root.path)));
+    let is_trouble =
+        |state| matches!(state, TargetState::BackingOff | TargetState::Misconfigured | TargetState::SourceGone);
+    let in_trouble = status.targets.iter().filter(|target| is_trouble(target.state));
+    parts.extend(
+        in_trouble
+            .map(|target| format!("{}: {}", target.name, target.reason.as_deref().unwrap_or("something is wrong"))),
+    );
+    let pending: u64 = status.targets.iter().map(|target| target.pending + target.running + target.waiting).sum();
+    parts.push(match (pending, status.targets.len()) {
+        (0, 1) => "the target is up to date".to_owned(),
+        (0, targets) => format!("all {targets} targets are up to date"),
+        (1, _) => "1 change pending".to_owned(),
+        (pending, _) => format!("{pending} changes pending"),
+    });
+    let failed: u64 = status.targets.iter().map(|target| target.failed).sum();
+    if failed > 0 {
+        parts.push(format!("{failed} given up"));
+    }
+    parts.join("; ")
+}
+
+/// Nothing in a status may look like a line of the protocol.
+fn one_line(status: &str) -> String {
+    status.chars().take(STATUS_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn manager(variables: &[(&str, String)]) -> io::Result<Manager> {
+        let variables: BTreeMap<_, _> = variables.iter().cloned().collect();
+        Manager::from_variables(|name| variables.get(name).map(OsString::from))
+    }
+
+    fn received(socket: &UnixDatagram) -> Option<String> {
+        socket.set_nonblocking(true).expect("a socket");
+        let mut buffer = [0; 4_096];
+        let length = socket.recv(&mut buffer).ok()?;
+        Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
+    }
+
+    #[test]
+    fn without_a_manager_nothing_happens() {
+        let mut nobody = manager(&[]).expect("nobody");
+        assert!(!nobody.listens() && nobody.interval().is_none());
+        nobody.ready("ready");
+        assert!(manager(&[("NOTIFY_SOCKET", "relative".to_owned())]).is_err());
+        let mut gone = manager(&[("NOTIFY_SOCKET", "/nonexistent/socket".to_owned())]).expect("somebody");
+        gone.ready("ready");
+    }
+
+    #[test]
+    fn it_speaks_to_paths_and_abstract_names() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("notify");
+        let name = format!("syncq-test-{}", std::process::id());
+        let abstract_name = SocketAddr::from_abstract_name(&name).expect("a name");
+        for (socket, named) in [
+            (UnixDatagram::bind(&path).expect("a socket"), path.display().to_string()),
+            (UnixDatagram::bind_addr(&abstract_name).expect("a socket"), format!("@{name}")),
+        ] {
+            let mut manager = manager(&[("NOTIFY_SOCKET", named)]).expect("a manager");
+            manager.ready("all\nREADY=0");
+            assert_eq!(received(&socket).as_deref(), Some("READY=1\nSTATUS=all READY=0\n"));
+            assert_eq!(received(&socket), None, "no watchdog was asked for");
+            manager.alive("other");
+            assert_eq!(received(&socket).as_deref(), Some("STATUS=other\n"));
+            manager.stopping();
+            assert_eq!(received(&socket).as_deref(), Some("STOPPING=1\nSTATUS=stopping\n"));
+        }
+    }
+
+    #[test]
+    fn a_watchdog_hears_from_us_twice_as_often_as_it_has_to() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("notify");
+        let socket = UnixDatagram::bind(&path).expect("a socket");
+        let named = |pid: u32| {
+            let variables = [
+                ("NOTIFY_SOCKET", path.display().to_string()),
+                ("WATCHDOG_USEC", "120000000".to_owned()),
+                ("WATCHDOG_PID", pid.to_string()),
+            ];
+            manager(&variables).expect("a manager")
+        };
+        assert_eq!(named(1).interval(), None, "somebody else's");
+        let mut ours = named(std::process::id());
+        assert_eq!(ours.interval(), Some(Duration::from_secs(60)));
+        ours.alive("fine");
+        ours.alive("fine");
+        assert_eq!(received(&socket).as_deref(), Some("WATCHDOG=1\nSTATUS=fine\n"));
+        assert_eq!(received(&socket), None, "not due yet");
+    }
+
+    #[test]
+    fn the_summary_begins_with_what_is_wrong() {
+        let target = |name| {
+            serde_json::json!({
+                "name": name, "root": "/srv/www", "state": "idle", "pending": 0, "running": 0, "waiting": 0, "failed": 0,
+                "lag_s": 0.0, "last_path": null, "reason": null, "hint": null, "command": null, "retry_at": null,
+            })
+        };
+        let mut status: Status = serde_json::from_value(serde_json::json!({
+            "version": "0", "state": "running", "pid": 1, "started_at": null, "configs": [], "roots": [],
+            "targets": [target("a::www"), target("b::www")],
+            "store": {"state": "ok", "bytes": 0, "error": null},
+            "watches": {"used": 0, "limit": 0, "unwatched": 0, "overflows": 0, "hint": null},
+        }))
+        .expect("a status");
+        assert_eq!(summary(&status), "all 2 targets are up to date");
+        status.targets[0].pending = 3;
+        status.targets[1].state = TargetState::Misconfigured;
+        status.targets[1].reason = Some("auth failed".to_owned());
+        status.targets[1].failed = 1;
+        assert_eq!(summary(&status), "b::www: auth failed; 3 changes pending; 1 given up");
+    }
+}
