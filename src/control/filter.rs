@@ -24,7 +24,7 @@ pub struct JobFilter {
     /// The directory that is mirrored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub root: Option<String>,
-    /// A glob; see [`glob`].
+    /// A glob; see the module `glob`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// Queued at least so many seconds ago.

@@ -117,7 +117,7 @@ impl Executor {
         }
     }
 
-    /// Tells what a run for `job` would change; see [`survey`]. Takes as long as that run would need to compare.
+    /// Tells what a run for `job` would change. Takes as long as that run would need to compare.
     pub fn survey(&self, target: TargetId, job: &Job, each: &mut dyn FnMut(Difference)) -> Result<bool, TargetTrouble> {
         match self.shared.contexts.get(&target) {
             Some(context) => survey(context, job, &self.shared.stop, each),
