@@ -139,7 +139,8 @@ fn a_tree_of_ten_thousand_is_deleted() {
 fn large_files_do_not_hold_up_small_ones() {
     const LARGE_BYTES: usize = 64 << 20;
     let mut world = World::new();
-    world.conf.params = "-art".to_owned();
+    // Slow enough that they are still under way when the small ones have been written, however busy the disk is.
+    world.conf.params = "-art --bwlimit=20000".to_owned();
     world.start();
     let content = patterned(1, LARGE_BYTES);
     let large: Vec<_> = (0..8).map(|n| format!("large{n}")).collect();
