@@ -3,9 +3,9 @@
 //! inotify watches single directories and forgets much: this module makes it recursive and complete. One thread per
 //! root reads the kernel's events, keeps a table of what is watched where, and lets a tracker turn
 //! each read into one set of [`Change`]s for the [`Sink`]. A new directory is watched first and listed then, so
-//! nothing that happens in between is missed; a renamed one keeps its watches; after an overflow the whole tree is
-//! looked over. What happened while no watch was set (before the start, or past the kernel's watch limit) is not
-//! this module's business: a scan of the tree finds it.
+//! nothing that happens in between is missed; a renamed one keeps its watches. What there are no events of (before the
+//! start, lost in an overflow, past the kernel's watch limit) is found by looking through the tree for what has changed
+//! since it was known ([`CatchUp`]).
 //!
 //! inotify has blind spots that only a comparison of the whole tree closes: writes through `mmap` until the mapping
 //! ends, a file written under another of its hard-linked names, other machines' writes to a network file system, and a
@@ -108,7 +108,7 @@ impl WatchError {
 pub struct WatchStats {
     /// Directories that are watched.
     pub watches: u64,
-    /// Directories that should be watched and cannot be. Changes in them go unseen until a scan.
+    /// Directories that should be watched and cannot be. They are looked through now and then.
     pub unwatched: u64,
     /// How often the kernel's queue overflowed.
     pub overflows: u64,

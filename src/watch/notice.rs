@@ -11,7 +11,7 @@ use crate::model::RelPath;
 pub enum Notice {
     /// The kernel's queue overflowed and events were lost. What changed since is looked for and reported.
     Overflow,
-    /// A directory cannot be watched: what changes in it goes unseen. Told of the first few and then ever more rarely;
+    /// A directory cannot be watched: it is looked through now and then. Told of the first few and then ever more rarely;
     /// `so_far` counts all of them since the start.
     Unwatched { dir: RelPath, errno: Errno, so_far: u64 },
     /// Directories that could not be watched are watched now, and have been reported.
