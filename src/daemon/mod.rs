@@ -3,8 +3,7 @@
 //! Start: lock and open the store, load the queue, start the executor (pending jobs of the last run go out at once),
 //! answer the control socket, set the watches and look for what changed meanwhile. Stop: watchers first, so that no new
 //! work comes; then the executor, which gives running rsyncs a moment; then the plugins, likewise; then the queue, which
-//! writes down what is left;
-//! the control socket last. Nothing is marked failed by a stop.
+//! writes down what is left; the control socket last. Nothing is marked failed by a stop.
 //!
 //! The main thread touches no file system but that of the state directory: it looks after schedules, and it is what
 //! tells a service manager that the daemon is alive. Each root has a thread of its own, so that a file system that hangs

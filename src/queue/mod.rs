@@ -1,4 +1,5 @@
-//! The durable job queue: one job per target and path, added by changes, removed only by a confirmed run.
+//! The durable job queue: one job per target and path, added by changes, removed only by a confirmed run or
+//! an operator.
 //!
 //! Theory of operation. All jobs are in memory, in one `TargetQueue` per target; the store holds a copy of each that
 //! survives the process. [`Queue::enqueue`] and [`Queue::finish`] change memory and note what became dirty; one

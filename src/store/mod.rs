@@ -3,8 +3,7 @@
 //! A store keeps roots with their directories, targets and jobs, and applies one batch of operations at a time, atomically and
 //! durably: when [`Store::commit`] returns `Ok`, a power cut loses nothing of the batch; when it returns `Err`, none
 //! of it may be relied on. It has no idea of order, due times or states beyond keeping them: that is the queue's
-//! work. The embedded engine is [`sled`]; `memory` is for tests, and for what is not
-//! worth keeping.
+//! work. The embedded engine is [`sled`]; `memory` is for tests, and for what is not worth keeping.
 
 pub mod memory;
 pub mod sled;

@@ -63,7 +63,8 @@ pub struct Watcher {
 
 impl Watcher {
     /// Watches the whole tree and returns when it is watched. Changes go to `sink` from the first moment on, from a
-    /// thread of the watcher's own; what was there before is not reported.
+    /// thread of the watcher's own; of what was there before only what
+    /// [`CatchUp`](super::CatchUp) asks for is reported.
     pub fn start(settings: WatchSettings, sink: Arc<dyn Sink>) -> Result<Self, WatchError> {
         let counters = Arc::new(Counters::default());
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(WatchError::Inotify)?);
