@@ -1,13 +1,12 @@
 //! `syncq accept-deletions`: an operator agrees to what maxDelete has stopped.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 
 use super::exit::CliError;
 use super::output::{Form, Rows, json_line, plain, stdout};
-use super::state_dir::WhichDaemon;
+use super::target_choice::TargetChoice;
 use crate::control::{AcceptRequest, Client};
 
 /// Let the next comparison delete more than maxDelete allows
@@ -17,30 +16,19 @@ use crate::control::{AcceptRequest, Client};
 #[derive(Debug, Args)]
 #[command(after_help = super::help_tail("syncq accept-deletions backup::www"))]
 pub struct AcceptArgs {
-    /// On which target, named as in status
-    #[arg(value_name = "TARGET", required_unless_present_any = ["root", "all"])]
-    target: Option<String>,
-    /// On all targets of this mirrored directory
-    #[arg(long, value_name = "DIR", conflicts_with = "target")]
-    root: Option<PathBuf>,
-    /// On all targets
-    #[arg(long, conflicts_with_all = ["target", "root"])]
-    all: bool,
     #[command(flatten)]
-    which: WhichDaemon,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    choice: TargetChoice,
 }
 
 pub fn run(args: &AcceptArgs) -> Result<ExitCode, CliError> {
-    let done = Client::connect(&args.which.find()?)?.accept_deletions(&AcceptRequest {
-        target: args.target.clone(),
-        root: args.root.as_ref().map(|root| root.display().to_string()),
-        all: args.all,
+    let choice = &args.choice;
+    let done = Client::connect(&choice.which.find()?)?.accept_deletions(&AcceptRequest {
+        target: choice.target.clone(),
+        root: choice.root(),
+        all: choice.all,
     })?;
     let mut out = stdout();
-    if args.json {
+    if choice.json {
         json_line(&mut out, &done)?;
         std::io::Write::flush(&mut out)?;
     } else {

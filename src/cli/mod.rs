@@ -29,6 +29,7 @@ mod sersync_fail_log;
 mod source;
 mod state_dir;
 mod status;
+mod target_choice;
 mod wait;
 
 use std::ffi::OsString;

@@ -1,7 +1,6 @@
 //! `syncq pause` and `syncq resume`: targets that get nothing for a while.
 
 use std::io::Write as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -9,7 +8,7 @@ use clap::Args;
 use super::exit::CliError;
 use super::output::{Form, Rows, json_line, plain, stdout};
 use super::source::Source;
-use super::state_dir::WhichDaemon;
+use super::target_choice::TargetChoice;
 use crate::control::PauseRequest;
 
 /// Send nothing to a target until it is resumed
@@ -19,7 +18,7 @@ use crate::control::PauseRequest;
 #[command(after_help = super::help_tail("syncq pause backup::www"))]
 pub struct PauseArgs {
     #[command(flatten)]
-    selection: Selection,
+    selection: TargetChoice,
 }
 
 /// Send to a paused target again
@@ -27,25 +26,7 @@ pub struct PauseArgs {
 #[command(after_help = super::help_tail("syncq resume --all"))]
 pub struct ResumeArgs {
     #[command(flatten)]
-    selection: Selection,
-}
-
-#[derive(Debug, Args)]
-struct Selection {
-    /// Which target, named as in status
-    #[arg(value_name = "TARGET", required_unless_present_any = ["root", "all"])]
-    target: Option<String>,
-    /// All targets of this mirrored directory
-    #[arg(long, value_name = "DIR", conflicts_with = "target")]
-    root: Option<PathBuf>,
-    /// All targets
-    #[arg(long, conflicts_with_all = ["target", "root"])]
-    all: bool,
-    #[command(flatten)]
-    which: WhichDaemon,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    selection: TargetChoice,
 }
 
 pub fn pause(args: &PauseArgs) -> Result<ExitCode, CliError> {
@@ -56,11 +37,11 @@ pub fn resume(args: &ResumeArgs) -> Result<ExitCode, CliError> {
     run(&args.selection, false)
 }
 
-fn run(selection: &Selection, paused: bool) -> Result<ExitCode, CliError> {
+fn run(selection: &TargetChoice, paused: bool) -> Result<ExitCode, CliError> {
     let source = Source::open(&selection.which.find()?)?;
     let done = source.pause(&PauseRequest {
         target: selection.target.clone(),
-        root: selection.root.as_ref().map(|root| root.display().to_string()),
+        root: selection.root(),
         all: selection.all,
         paused,
     })?;
