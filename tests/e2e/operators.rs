@@ -445,9 +445,8 @@ fn deletions_that_are_held_back_show_and_are_accepted_without_a_restart() {
     write(world.src.join("ours"), "ours");
     world.start();
     wait_until(soon(), "the state", || world.cli.status().target("m1").state == "needs_approval");
-    let status = world.cli.status();
-    assert_eq!(status.target("m2").state, "idle");
-    let m1 = status.target("m1").clone();
+    wait_until(soon(), "the other target to be equal", || world.cli.status().target("m2").state == "idle");
+    let m1 = world.cli.status().target("m1").clone();
     assert_eq!(m1.hint.as_deref(), Some(format!("if that is right: syncq accept-deletions {}", m1.name).as_str()));
     let late = syncq(&world, &["wait", "--timeout", "1s"]);
     assert!(late.code == Some(1) && late.stderr.contains("1201 of the 1202 entries"), "{}", late.text());
