@@ -168,7 +168,7 @@ fn target(args: &MirrorArgs, parsed: destination::Parsed, password_file: Option<
 }
 
 /// Refuses a destination that would mirror into itself, through symbolic links too.
-fn check_apart(source: &Path, destination: &Path) -> Result<(), CliError> {
+pub(super) fn check_apart(source: &Path, destination: &Path) -> Result<(), CliError> {
     let (from, to) = (real_path(source), real_path(destination));
     let reason = if from == to {
         "they are the same directory"

@@ -7,6 +7,7 @@
 
 mod accept_deletions;
 mod change_args;
+mod check;
 mod configs;
 mod destination;
 mod exit;
@@ -65,6 +66,7 @@ enum Command {
     Explain(explain::ExplainArgs),
     AcceptDeletions(accept_deletions::AcceptArgs),
     ImportFaillog(import_faillog::ImportArgs),
+    Check(check::CheckArgs),
 }
 
 /// Runs the command line and returns its exit code.
@@ -89,6 +91,7 @@ pub fn main() -> ExitCode {
         Command::Explain(explain) => explain::run(&explain),
         Command::AcceptDeletions(accept) => accept_deletions::run(&accept),
         Command::ImportFaillog(import) => import_faillog::run(&import),
+        Command::Check(check) => check::run(&check),
     })
 }
 

@@ -153,7 +153,7 @@ fn config_files(args: &RunArgs, notices: &mut Vec<String>) -> Result<Vec<PathBuf
 
 /// Refuses several files that mirror one directory to one destination: the store knows a target by just that, and
 /// whose options should hold?
-fn check_once(roots: &[RootOptions]) -> Result<(), CliError> {
+pub(super) fn check_once(roots: &[RootOptions]) -> Result<(), CliError> {
     let mut seen = HashSet::new();
     for RootOptions { root, .. } in roots {
         for target in &root.targets {

@@ -81,4 +81,4 @@ pub fn parse(file: &Path, bytes: &[u8]) -> Result<(Config, Vec<Diagnostic>), Con
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -43,10 +43,20 @@ fn daemon(host: &str, module: &[u8]) -> Destination {
     Destination::Daemon { host: host.into(), module: OsStr::from_bytes(module).into() }
 }
 
+const DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/configs");
+
+/// The files of the corpus, sorted by name.
+pub(crate) fn corpus() -> Vec<(PathBuf, Vec<u8>)> {
+    let entries = std::fs::read_dir(DIRECTORY).expect("the corpus");
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "xml"));
+    files.sort();
+    files.into_iter().map(|path| (path.clone(), std::fs::read(path).expect("a file"))).collect()
+}
+
 mod errors;
 mod fixtures;
 mod fuzz;
-mod golden;
 mod options;
 
 proptest! {

@@ -40,6 +40,7 @@ use log::{error, info, warn};
 pub use fail_log::FailLogOptions;
 pub use options::{OnReady, Options, RootOptions};
 pub use plugins::{PluginOptions, PluginRoot};
+pub use sysctl::{InotifyLimits, InotifySysctl, QUEUED_EVENTS};
 
 use detach::PidFile;
 use fail_log::FailLog;

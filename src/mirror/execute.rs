@@ -554,7 +554,7 @@ impl Batch<'_> {
     }
 }
 
-fn cannot_start(error: &io::Error) -> TargetTrouble {
+pub(super) fn cannot_start(error: &io::Error) -> TargetTrouble {
     let (meaning, hint) = match error.kind() {
         io::ErrorKind::NotFound => ("rsync is not installed", "install rsync, or put it into PATH"),
         io::ErrorKind::PermissionDenied => ("rsync may not be started", "check the rsync in PATH"),

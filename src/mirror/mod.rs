@@ -3,7 +3,7 @@
 //! The way of a batch: `look` sees what stands at its paths, `plan` makes runs of it, `command` writes their
 //! argument lists, `run` starts rsync, `outcome` reads what became of it, and [`execute`] carries the batch
 //! through, falling back, verifying and halving where rsync's answer is not enough. `guard` asks before much is
-//! deleted, `leftovers` removes what killed receivers have left.
+//! deleted, `leftovers` removes what killed receivers have left. [`inspect`] asks a target in advance.
 //!
 //! Invariant: only this module starts rsync, and it knows nothing of the queue or the store: jobs come in as values,
 //! verdicts go out as values.
@@ -21,6 +21,7 @@ mod leftovers;
 mod look;
 mod outcome;
 mod plan;
+mod probe;
 mod program;
 mod recent;
 mod run;
@@ -36,6 +37,7 @@ pub use execute::{BatchReport, FailedCommand, execute, probe};
 pub use guard::Guard;
 pub use look::{Presence, Source};
 pub use plan::Limits;
+pub use probe::{Finding, NotTried, ProbeOptions, RsyncVersion, inspect, rsync_version};
 pub use program::{NoRsync, end_leftovers, find_rsync};
 pub use stop::StopSignal;
 pub use survey::Difference;

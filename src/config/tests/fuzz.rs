@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::golden::corpus;
 use super::*;
 use crate::clock::monotonic;
 
