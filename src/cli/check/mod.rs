@@ -7,12 +7,14 @@
 //! written on each target and deleted at once, which `--no-write-probe` leaves out.
 
 mod effective;
+mod from_sersync;
 mod limits;
 mod note;
 mod places;
 mod probe_report;
 
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -26,7 +28,7 @@ use crate::config::{self, Config};
 use crate::daemon::RootOptions;
 use crate::mirror::{self, ProbeOptions};
 use crate::model::Root;
-use note::{Check, Note, Report};
+use note::{Check, Level, Note, Report};
 
 /// Check a configuration, this machine and the targets
 ///
@@ -44,6 +46,12 @@ pub struct CheckArgs {
     /// Ask no target
     #[arg(long)]
     offline: bool,
+    /// Say line by line what syncq does differently from sersync with this file, and look at nothing else
+    #[arg(long, value_name = "CONF", conflicts_with = "config")]
+    from_sersync: Option<PathBuf>,
+    /// With --from-sersync: check everything else as well
+    #[arg(long, requires = "from_sersync", conflicts_with = "offline")]
+    online: bool,
     /// Write nothing on the targets, not even for a moment
     #[arg(long)]
     no_write_probe: bool,
@@ -56,44 +64,84 @@ pub struct CheckArgs {
 }
 
 pub fn run(args: &CheckArgs) -> Result<ExitCode, CliError> {
-    let files = if args.config.is_empty() { vec![PathBuf::from(DEFAULT_CONFIG)] } else { args.config.clone() };
+    let mut report = Report::new(stdout(), args.json);
+    let is_bad = match &args.from_sersync {
+        Some(file) if !args.online => check_from_sersync(file, &mut report)?.is_none(),
+        _ => check_all(args, &mut report)?,
+    };
+    let has_failed = report.end()?;
+    Ok(match (is_bad, has_failed) {
+        (true, _) => Exit::Config.into(),
+        (false, true) => Exit::Failed.into(),
+        (false, false) => ExitCode::SUCCESS,
+    })
+}
+
+/// The comparison with sersync, then errors and warnings.
+fn check_from_sersync<W: Write>(file: &Path, report: &mut Report<W>) -> Result<Option<Config>, CliError> {
+    // A file that is no XML is told of below.
+    if let Ok(outline) = config::outline(file) {
+        let found = from_sersync::compare(file, &outline);
+        match report.json {
+            true => from_sersync::write_json(&mut report.out, &found)?,
+            false => {
+                from_sersync::write_text(&mut report.out, &found)?;
+                writeln!(report.out)?;
+            }
+        }
+    }
+    check_file(file, false, report)
+}
+
+/// Errors and warnings of one file, and what it comes to. `None`: it cannot be used.
+fn check_file<W: Write>(file: &Path, shows: bool, report: &mut Report<W>) -> Result<Option<Config>, CliError> {
+    match config::load(file) {
+        Ok((config, diagnostics)) => {
+            report.add(&summary(&config))?;
+            for line in effective::lines(&config).into_iter().filter(|_| shows) {
+                report.add(&Note::ok(Check::Effective, file.display().to_string(), line))?;
+            }
+            report.add_all(&diagnostics.iter().map(warning).collect::<Vec<_>>())?;
+            Ok(Some(config))
+        }
+        Err(error) => {
+            report.add(&error_note(file, error))?;
+            Ok(None)
+        }
+    }
+}
+
+/// Everything. Returns whether the configuration is bad.
+fn check_all<W: Write>(args: &CheckArgs, report: &mut Report<W>) -> Result<bool, CliError> {
+    let files = match (&args.from_sersync, args.config.is_empty()) {
+        (Some(file), _) => vec![file.clone()],
+        (None, true) => vec![PathBuf::from(DEFAULT_CONFIG)],
+        (None, false) => args.config.clone(),
+    };
     let state_dir = match (&args.state_dir, files.first()) {
         (Some(dir), _) => dir.clone(),
         (None, Some(first)) => state_dir::for_config(first, None)?,
         (None, None) => return Err(CliError::usage("there is no configuration file")),
     };
-    let mut report = Report::new(stdout(), args.json);
     let mut configs = Vec::new();
-    let mut is_bad = false;
     for file in &files {
-        match config::load(file) {
-            Ok((config, diagnostics)) => {
-                report.add(&summary(&config))?;
-                for line in effective::lines(&config) {
-                    report.add(&Note::ok(Check::Effective, file.display().to_string(), line))?;
-                }
-                report.add_all(&diagnostics.iter().map(warning).collect::<Vec<_>>())?;
-                configs.push(config);
-            }
-            Err(error) => {
-                is_bad = true;
-                report.add(&error_note(file, error))?;
-            }
-        }
+        configs.extend(match args.from_sersync.is_some() {
+            true => check_from_sersync(file, report)?,
+            false => check_file(file, true, report)?,
+        });
     }
-    let roots: Vec<&Root> = configs.iter().flat_map(|config| &config.roots).collect();
-    for refused in contradictions(&configs, &state_dir) {
-        is_bad = true;
-        report.add(&refused)?;
-    }
-    let limit = args.timeout;
-    let rsync = rsync(limit);
-    let has_rsync = rsync.level != note::Level::Fail;
+    let refused = contradictions(&configs, &state_dir);
+    let is_bad = configs.len() < files.len() || !refused.is_empty();
+    report.add_all(&refused)?;
+
+    let rsync = rsync(args.timeout);
+    let has_rsync = rsync.level != Level::Fail;
     report.add(&rsync)?;
     for config in &configs {
         report.add_all(&places::sources(&config.file, &config.roots))?;
         report.add_all(config.fail_log.as_deref().and_then(places::fail_log).as_ref())?;
     }
+    let roots: Vec<&Root> = configs.iter().flat_map(|config| &config.roots).collect();
     report.add_all(&places::overlaps(&roots))?;
     if !roots.is_empty() {
         report.add_all(&limits::check(&roots))?;
@@ -101,14 +149,10 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode, CliError> {
     report.add_all(&places::passwords(&roots))?;
     report.add_all(&places::state(&state_dir))?;
     if has_rsync && !args.offline {
-        report.add_all(&probe_report::check(&configs, ProbeOptions { writes: !args.no_write_probe, limit }))?;
+        let options = ProbeOptions { writes: !args.no_write_probe, limit: args.timeout };
+        report.add_all(&probe_report::check(&configs, options))?;
     }
-    let has_failed = report.end()?;
-    Ok(match (is_bad, has_failed) {
-        (true, _) => Exit::Config.into(),
-        (false, true) => Exit::Failed.into(),
-        (false, false) => ExitCode::SUCCESS,
-    })
+    Ok(is_bad)
 }
 
 fn summary(config: &Config) -> Note {
@@ -126,7 +170,7 @@ fn warning(diagnostic: &config::Diagnostic) -> Note {
     }
 }
 
-fn error_note(file: &std::path::Path, error: config::ConfigError) -> Note {
+fn error_note(file: &Path, error: config::ConfigError) -> Note {
     let subject = file.display().to_string();
     let hint = error.hint();
     let note = match &error {
@@ -144,7 +188,7 @@ fn error_note(file: &std::path::Path, error: config::ConfigError) -> Note {
 }
 
 /// What no daemon would start with, however good each file is by itself.
-fn contradictions(configs: &[Config], state_dir: &std::path::Path) -> Vec<Note> {
+fn contradictions(configs: &[Config], state_dir: &Path) -> Vec<Note> {
     let roots = configs.iter().flat_map(|config| {
         config.roots.iter().map(|root| RootOptions { root: root.clone(), settings: config.settings.clone() })
     });
@@ -213,12 +257,12 @@ mod tests {
     #[test]
     fn a_state_directory_in_a_root_contradicts() {
         let (config, _) =
-            config::parse(std::path::Path::new("c.xml"), include_bytes!("../../../tests/fixtures/configs/stock.xml"))
+            config::parse(Path::new("c.xml"), include_bytes!("../../../tests/fixtures/configs/stock.xml"))
                 .expect("the stock file");
-        let notes = contradictions(&[config.clone()], std::path::Path::new("/opt/tongbu/state"));
+        let notes = contradictions(&[config.clone()], Path::new("/opt/tongbu/state"));
         assert!(notes.len() == 1 && notes[0].message.contains("lies inside"), "{notes:#?}");
-        assert!(contradictions(&[config.clone()], std::path::Path::new("/var/state")).is_empty());
-        let twice = contradictions(&[config.clone(), config], std::path::Path::new("/var/state"));
+        assert!(contradictions(&[config.clone()], Path::new("/var/state")).is_empty());
+        let twice = contradictions(&[config.clone(), config], Path::new("/var/state"));
         assert!(twice.len() == 1 && twice[0].message.contains("by two configuration files"), "{twice:#?}");
     }
 }

@@ -118,7 +118,7 @@ impl Note {
 /// Prints findings as they come, and remembers the worst.
 pub struct Report<W: Write> {
     pub out: W,
-    json: bool,
+    pub json: bool,
     worst: Level,
     warnings: u64,
     failures: u64,
