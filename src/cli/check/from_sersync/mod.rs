@@ -35,6 +35,7 @@ pub struct Comparison {
 /// All that there is to say on a file, in its order; what is missing comes last.
 pub fn compare(file: &Path, outline: &Outline) -> Vec<Comparison> {
     let mut found = Vec::new();
+    let mut section = None;
     for part in &outline.parts {
         let nothing = Comparison {
             file: file.display().to_string(),
@@ -48,8 +49,12 @@ pub fn compare(file: &Path, outline: &Outline) -> Vec<Comparison> {
         };
         match &part.what {
             What::Element { path, earlier, attributes } => {
+                if path == "plugin" {
+                    let name = attributes.iter().find(|attribute| attribute.is_known && attribute.name == "name");
+                    section = name.map(|name| name.value.as_str());
+                }
                 for attribute in attributes {
-                    let here = Here { file: outline, value: &attribute.value, earlier: *earlier };
+                    let here = Here { file: outline, value: &attribute.value, earlier: *earlier, section };
                     let (verdict, message) = match attribute.is_known {
                         true => row_of(path, &attribute.name, &here),
                         false => (Verdict::Ignored, "neither knows this attribute"),
@@ -204,6 +209,71 @@ mod tests {
             }
             let expected = std::fs::read_to_string(&golden).unwrap_or_default();
             assert_eq!(found, expected, "{}: SYNCQ_GOLDEN=write writes them anew", golden.display());
+        }
+    }
+
+    /// What is said depends on what stands in the file, elsewhere too.
+    #[test]
+    fn one_change_changes_what_is_said() {
+        let stock = include_str!("../../../../tests/fixtures/configs/stock.xml");
+        let said = |from: &str, to: &str, element: &str, attribute: &str| {
+            assert!(stock.contains(from), "{from}");
+            let dir = tempfile::tempdir().expect("a directory");
+            let file = dir.path().join("c.xml");
+            std::fs::write(&file, stock.replacen(from, to, 1)).expect("a file");
+            let found = compare(&file, &outline(&file).expect("an outline"));
+            let of = |one: &&Comparison| {
+                one.element.as_deref() == Some(element) && one.attribute.as_deref() == Some(attribute)
+            };
+            let one = found.iter().find(of).expect("the attribute").clone();
+            (one.verdict, one.message)
+        };
+        let (start, params) = ("sersync/rsync/ssh", "sersync/rsync/commonParams");
+        for (from, to, element, attribute, verdict, words) in [
+            ("-artuz", "-artz", params, "params", Verdict::Same, ""),
+            ("-artuz", "-artz --update", params, "params", Verdict::Differs, "-u is dropped"),
+            ("-artuz", "-arz -e xu", params, "params", Verdict::Same, ""),
+            ("-artuz", "-arz --exclude='*.log'", params, "params", Verdict::Differs, "no shell"),
+            ("params=\"-artuz\"", "keepNewer=\"true\" params=\"-artuz\"", params, "params", Verdict::Same, ""),
+            ("<ssh start=\"false\"", "<ssh start=\"yes\"", start, "start", Verdict::Differs, "taken for true"),
+            ("<ssh start=\"false\"", "<ssh start=\"true\"", start, "start", Verdict::Differs, "BatchMode"),
+            (
+                "<plugin start=\"false\"",
+                "<plugin start=\"true\"",
+                "plugin/param",
+                "prefix",
+                Verdict::Differs,
+                "one argument",
+            ),
+            (
+                "<plugin start=\"false\"",
+                "<plugin start=\"true\"",
+                "plugin/localpath/deshost",
+                "ip",
+                Verdict::Unused,
+                "not in",
+            ),
+            (
+                "schedule=\"600\"",
+                "schedule=\"@daily\"",
+                "sersync/crontab",
+                "schedule",
+                Verdict::Unused,
+                "crontab is off",
+            ),
+            ("<localpath watch=\"", "<localpath watch=\" ", "sersync/localpath", "watch", Verdict::Differs, "blanks"),
+            (
+                "<filter start=\"false\"",
+                "<filter start=\"true\"",
+                "filter/exclude",
+                "expression",
+                Verdict::Differs,
+                "whole of",
+            ),
+            ("<delete start=\"true\"", "<delete start=\"false\"", "inotify/delete", "start", Verdict::Same, ""),
+        ] {
+            let (found, message) = said(from, to, element, attribute);
+            assert!(found == verdict && message.contains(words), "{to}: {found:?} {message}");
         }
     }
 

@@ -24,6 +24,8 @@ pub struct Here<'a> {
     pub value: &'a str,
     /// So many elements of the same name stand before it in its parent.
     pub earlier: usize,
+    /// The name of the plugin whose section it stands in.
+    pub section: Option<&'a str>,
 }
 
 impl Here<'_> {
@@ -81,6 +83,10 @@ const fn same(element: &'static str, attribute: &'static str) -> Row {
 }
 
 const OF_ITS_OWN: &str = "syncq's own; sersync passes over it";
+const NOT_IN_USE: &str = "this plugin is not in use; -m NAME runs it alone";
+const AS_ABOVE: &str = "as above";
+const NO_EXPRESSION: &str =
+    "passed over with a warning: it is no regular expression, or one with look-around or back-references";
 const NO_FILTER: &str = "the filter is off";
 const NO_AUTH: &str = "auth is off";
 const NO_CRONTAB: &str = "crontab is off";
@@ -111,9 +117,19 @@ fn without_crontab_filter(here: &Here<'_>) -> bool {
     !here.is_on("sersync/crontab") || !here.is_on("sersync/crontab/crontabfilter")
 }
 
-/// Sections of plugins: only the one in use does anything.
 fn without_plugin(here: &Here<'_>) -> bool {
     !here.is_on("sersync/plugin")
+}
+
+/// Of the sections of plugins only the one in use does anything.
+fn not_in_use(here: &Here<'_>) -> bool {
+    let used = here.file.value("sersync/plugin", "name").unwrap_or("command").trim();
+    without_plugin(here) || !here.section.is_some_and(|name| name.trim().eq_ignore_ascii_case(used))
+}
+
+/// Whether neither takes it for an expression, or only sersync.
+fn is_no_expression(here: &Here<'_>) -> bool {
+    crate::filter::check(here.value.trim()).is_err()
 }
 
 /// Whether params hold `-u`, alone or among other letters, or `--update`.
@@ -162,6 +178,8 @@ pub const ROWS: &[Row] = &[
     ),
     same("filter", "start"),
     row("filter/exclude", "expression", If(without_filter), Unused, NO_FILTER),
+    row("filter/exclude", "expression", If(is_no_expression), Differs, NO_EXPRESSION),
+    row("filter/exclude", "expression", If(|here| here.earlier > 0), Differs, AS_ABOVE),
     row(
         "filter/exclude",
         "expression",
@@ -407,9 +425,9 @@ pub const ROWS: &[Row] = &[
         "it works; sersync never had it built in",
     ),
     same("sersync/plugin", "name"),
-    row("plugin", "name", If(without_plugin), Unused, "no plugin is on; -m NAME runs one alone"),
+    row("plugin", "name", If(not_in_use), Unused, NOT_IN_USE),
     same("plugin", "name"),
-    row("plugin/param", "prefix", If(without_plugin), Unused, "no plugin is on"),
+    row("plugin/param", "prefix", If(not_in_use), Unused, NOT_IN_USE),
     row(
         "plugin/param",
         "prefix",
@@ -417,16 +435,17 @@ pub const ROWS: &[Row] = &[
         Differs,
         "split into words and started without a shell; the path is one argument. In sersync a file name could run commands",
     ),
-    row("plugin/param", "suffix", If(without_plugin), Unused, "no plugin is on"),
+    row("plugin/param", "suffix", If(not_in_use), Unused, NOT_IN_USE),
     same("plugin/param", "suffix"),
-    row("plugin/param", "ignoreError", If(without_plugin), Unused, "no plugin is on"),
+    row("plugin/param", "ignoreError", If(not_in_use), Unused, NOT_IN_USE),
     row("plugin/param", "ignoreError", On, Same, ""),
     row("plugin/param", "ignoreError", Always, Differs, "failures are logged and counted in `syncq status`"),
-    row("plugin/filter", "start", If(without_plugin), Unused, "no plugin is on"),
+    row("plugin/filter", "start", If(not_in_use), Unused, NOT_IN_USE),
     same("plugin/filter", "start"),
-    row("plugin/filter/include", "expression", If(without_plugin), Unused, "no plugin is on"),
+    row("plugin/filter/include", "expression", If(not_in_use), Unused, NOT_IN_USE),
+    row("plugin/filter/include", "expression", If(is_no_expression), Differs, NO_EXPRESSION),
     same("plugin/filter/include", "expression"),
-    row("plugin/localpath", "watch", If(without_plugin), Unused, "no plugin is on"),
+    row("plugin/localpath", "watch", If(not_in_use), Unused, NOT_IN_USE),
     row(
         "plugin/localpath",
         "watch",
@@ -434,7 +453,7 @@ pub const ROWS: &[Row] = &[
         Differs,
         "the directory that the plugin is told of. In sersync it took the place of the mirrored one",
     ),
-    row("plugin/localpath/deshost", "ip", If(without_plugin), Unused, "no plugin is on"),
+    row("plugin/localpath/deshost", "ip", If(not_in_use), Unused, NOT_IN_USE),
     row(
         "plugin/localpath/deshost",
         "ip",
@@ -442,17 +461,17 @@ pub const ROWS: &[Row] = &[
         Differs,
         "also a host name; notices wait while nobody listens. sersync dropped them after 100 ms in all",
     ),
-    row("plugin/localpath/deshost", "port", If(without_plugin), Unused, "no plugin is on"),
+    row("plugin/localpath/deshost", "port", If(not_in_use), Unused, NOT_IN_USE),
     same("plugin/localpath/deshost", "port"),
-    row("plugin/localpath/deshost", "url", If(without_plugin), Unused, "no plugin is on"),
+    row("plugin/localpath/deshost", "url", If(not_in_use), Unused, NOT_IN_USE),
     row("plugin/localpath/deshost", "url", Always, Differs, "plugin http works; sersync never had it built in"),
-    row("plugin/localpath/cdninfo", "domainname", If(without_plugin), Unused, "no plugin is on"),
+    row("plugin/localpath/cdninfo", "domainname", If(not_in_use), Unused, NOT_IN_USE),
     same("plugin/localpath/cdninfo", "domainname"),
-    row("plugin/localpath/cdninfo", "port", If(without_plugin), Unused, "no plugin is on"),
+    row("plugin/localpath/cdninfo", "port", If(not_in_use), Unused, NOT_IN_USE),
     same("plugin/localpath/cdninfo", "port"),
-    row("plugin/localpath/cdninfo", "username", If(without_plugin), Unused, "no plugin is on"),
+    row("plugin/localpath/cdninfo", "username", If(not_in_use), Unused, NOT_IN_USE),
     same("plugin/localpath/cdninfo", "username"),
-    row("plugin/localpath/cdninfo", "passwd", If(without_plugin), Unused, "no plugin is on"),
+    row("plugin/localpath/cdninfo", "passwd", If(not_in_use), Unused, NOT_IN_USE),
     row(
         "plugin/localpath/cdninfo",
         "passwd",
@@ -460,7 +479,7 @@ pub const ROWS: &[Row] = &[
         Differs,
         "it appears in no log; sersync appended each request with it to ./errorlog.txt",
     ),
-    row("plugin/localpath/sendurl", "base", If(without_plugin), Unused, "no plugin is on"),
+    row("plugin/localpath/sendurl", "base", If(not_in_use), Unused, NOT_IN_USE),
     row(
         "plugin/localpath/sendurl",
         "base",
@@ -468,9 +487,9 @@ pub const ROWS: &[Row] = &[
         Differs,
         "what follows it is URL-encoded, so that no file name adds a parameter or a header line",
     ),
-    row("plugin/localpath/regexurl", "regex", If(without_plugin), Unused, "no plugin is on"),
+    row("plugin/localpath/regexurl", "regex", If(not_in_use), Unused, NOT_IN_USE),
     same("plugin/localpath/regexurl", "regex"),
-    row("plugin/localpath/regexurl", "match", If(without_plugin), Unused, "no plugin is on"),
+    row("plugin/localpath/regexurl", "match", If(not_in_use), Unused, NOT_IN_USE),
     row(
         "plugin/localpath/regexurl",
         "match",
@@ -506,10 +525,16 @@ pub const MANDATORY: &[&str] = &[
     "sersync/plugin",
 ];
 
+/// Attributes that are on or off.
+const SWITCHES: [&str; 5] = ["start", "xfs", "regex", "ignoreError", "keepNewer"];
+
 /// What is said of an attribute at its place. Of syncq's own section and of what is unknown no row tells.
 pub fn row_of(element: &str, attribute: &str, here: &Here<'_>) -> (Verdict, &'static str) {
     if element.starts_with("syncq/") {
         return (Differs, OF_ITS_OWN);
+    }
+    if SWITCHES.contains(&attribute) && is_true(here.value) && here.value != "true" {
+        return (Differs, "taken for true; sersync took exactly true for that, and this for false");
     }
     let found = ROWS.iter().find(|row| row.element == element && row.attribute == attribute && row.when.holds(here));
     found.map_or((Verdict::Ignored, "neither knows it"), |row| (row.verdict, row.says))
