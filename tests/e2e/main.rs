@@ -22,6 +22,7 @@ mod harness;
 mod backlog;
 mod bursts;
 mod catch_up;
+mod check;
 mod churn;
 mod compatibility;
 mod config_forms;
