@@ -3,7 +3,7 @@
 //! One file per subcommand. Texts for people are made here and nowhere below: the rest of syncq returns values.
 //!
 //! Invariant: this module knows no queue and no rsync. It starts the daemon through `crate::daemon` and asks it
-//! through `crate::control`.
+//! through `crate::control`; `check` alone needs no daemon, and has `crate::mirror` ask the targets.
 
 mod accept_deletions;
 mod change_args;

@@ -98,11 +98,11 @@ pub(super) fn read(file: &Path, bytes: &[u8]) -> Result<Outline, ConfigError> {
 fn parts(bytes: &[u8], notes: &mut Notes<'_>) -> Result<Vec<(usize, What)>, Problem> {
     let document = xml::parse(bytes, notes)?;
     let mut parts = Vec::new();
-    schema::walk(&document.head, &mut |path, element, standing, known| {
+    schema::walk(&document.head, &mut |path, element, standing| {
         let what = match standing {
             Standing::Unknown => What::Unknown { name: notes.show(&element.name) },
             Standing::Surplus => What::Surplus { path: path.to_owned() },
-            Standing::Known { earlier } => {
+            Standing::Known { earlier, attributes: known } => {
                 let attributes = element.attributes.iter().map(|attribute| named(attribute, known, notes)).collect();
                 What::Element { path: path.to_owned(), earlier, attributes }
             }

@@ -22,7 +22,7 @@ use super::recent;
 use super::run::{End, Ended, RSYNC, run};
 use super::says::difference;
 use super::stop::StopSignal;
-use super::trouble::{Fallback, trouble};
+use super::trouble::{Fallback, lacking_option, trouble};
 use crate::model::{
     ClaimedJob, JobError, Lane, Origin, RelPath, Scope, TargetTrouble, Timestamp, TroubleClass, Verdict,
 };
@@ -402,8 +402,7 @@ impl Batch<'_> {
             return Flow::Replan;
         }
         let said = super::trouble::first_words(&ended.stderr.bytes());
-        let hint = "check the rsync versions on both sides and `refuse options` in rsyncd.conf";
-        self.halt(trouble(TroubleClass::Misconfigured, None, "the target lacks a needed option", &said, hint), command)
+        self.halt(lacking_option(&said), command)
     }
 
     /// Starts one rsync, if the root still is what it was. `None`: nothing was started and the batch is over.

@@ -22,15 +22,15 @@ use super::context::Capabilities;
 use super::execute::cannot_start;
 use super::look::Presence;
 use super::outcome::{Outcome, Prefixes, classify};
-use super::plan::{Deletion, Entry, Run, RunKind};
+use super::plan::{Deletion, Entry, Run, RunKind, deletion_refused};
 use super::program::Program;
 use super::run::{End, Ended, RSYNC, run};
 use super::says::difference;
 use super::stop::StopSignal;
-use super::trouble::{Fallback, first_words, trouble};
+use super::trouble::{Fallback, first_words, lacking_option, trouble};
 use crate::clock::monotonic;
 use crate::filter::Filter;
-use crate::model::{Lane, MaxDelete, Origin, RelPath, Target, TargetTrouble, TroubleClass};
+use crate::model::{JobError, Lane, MaxDelete, Origin, RelPath, Target, TargetTrouble, TroubleClass};
 
 /// A question may be asked so often because the other side lacks an option. There are three such options.
 const ROUNDS_MAX: u32 = 4;
@@ -65,8 +65,8 @@ pub enum Finding {
     NotYetThere,
     /// Deletions by name are refused: they are made by comparing directories.
     DeletesByLevel,
-    /// Every deletion is refused; what the server said.
-    DeletesNothing { said: String },
+    /// Every deletion is refused: what each job of one will be told.
+    DeletesNothing(JobError),
     /// A file was written and deleted again.
     Writable,
     /// Nobody tried to write.
@@ -210,22 +210,20 @@ impl<'a> Inspection<'a> {
 
     /// Asks what `run` would come to. Its arguments are those of the real one, and a dry run's besides.
     fn ask(&mut self, planned: &Run, deletes: bool) -> Result<Answer, TargetTrouble> {
-        let mut last = None;
+        let mut last = String::new();
         for _ in 0..ROUNDS_MAX {
             let args =
                 self.arguments(planned, Lane::Large, self.capabilities.deletion(deletes), &["-n", "--debug=PROTO"]);
             let ended = self.start(&self.root, &args, planned)?;
             match classify(&ended, planned, &self.prefixes) {
                 Outcome::Fallback(fallback) => {
-                    let said = first_words(&ended.stderr.bytes());
-                    let is_news = self.capabilities.learn(fallback);
-                    last = Some(said.clone());
-                    if !is_news {
+                    last = first_words(&ended.stderr.bytes());
+                    if !self.capabilities.learn(fallback) {
                         break;
                     }
                     match fallback {
                         Fallback::DeleteByLevel => self.findings.push(Finding::DeletesByLevel),
-                        Fallback::DeleteNothing => self.findings.push(Finding::DeletesNothing { said }),
+                        Fallback::DeleteNothing => self.findings.push(Finding::DeletesNothing(deletion_refused())),
                         Fallback::MakePath => {}
                     }
                 }
@@ -236,9 +234,7 @@ impl<'a> Inspection<'a> {
                 Outcome::Done | Outcome::Paths(_) | Outcome::Void => return Ok(Answer::read(&ended)),
             }
         }
-        let hint = "check the rsync versions on both sides and `refuse options` in rsyncd.conf";
-        let said = last.unwrap_or_default();
-        Err(trouble(TroubleClass::Misconfigured, None, "the target lacks a needed option", &said, hint))
+        Err(lacking_option(&last))
     }
 
     /// Why nothing is to be written.

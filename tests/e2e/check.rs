@@ -33,7 +33,7 @@ impl Checked {
             line["level"] == level && line["message"].as_str().is_some_and(|message| message.contains(words))
         };
         let found = self.of(subject);
-        *found.iter().find(says).unwrap_or_else(|| panic!("no {level} of {subject} with '{words}':\n{}", self.text))
+        found.iter().find(says).unwrap_or_else(|| panic!("no {level} of {subject} with '{words}':\n{}", self.text))
     }
 
     /// That finding is a failure, with a hint and with exit code 1.
@@ -203,7 +203,7 @@ fn a_wrong_password_is_named_and_never_shown() {
 fn what_a_server_refuses_is_named_with_its_remedy() {
     for (options, words) in [
         (&[("read only", "yes")][..], "read only"),
-        (&[("refuse options", "delete")], "what is gone from the source stays on the target"),
+        (&[("refuse options", "delete")], "the rsync server refuses deletions"),
         (&[("refuse options", "compress")], "refuses an option"),
         (&[("refuse options", "max-delete")], "refuses --max-delete"),
         (&[("hosts allow", "10.99.0.1")], "does not admit this host"),

@@ -55,7 +55,10 @@ fn add_root(root: &Root, lines: &mut Vec<String>) {
 
 fn add_target(target: &Target, lines: &mut Vec<String>) {
     let options = &target.options;
-    lines.push(format!("    target {}", shown(&target.destination.to_arg())));
+    // The target's name, in bytes.
+    let arg = target.destination.to_arg();
+    let name = arg.as_bytes().strip_suffix(b"/").filter(|name| !name.is_empty()).unwrap_or(arg.as_bytes());
+    lines.push(format!("    target {}", shown(OsStr::from_bytes(name))));
     let params: Vec<String> = options.params.iter().map(|param| shown(param)).collect();
     lines.push(format!("        params {}", params.join(" ")));
     if let Some(file) = &options.password_file {

@@ -142,6 +142,7 @@ fn check_all<W: Write>(args: &CheckArgs, report: &mut Report<W>) -> Result<bool,
         report.add_all(config.fail_log.as_deref().and_then(places::fail_log).as_ref())?;
     }
     let roots: Vec<&Root> = configs.iter().flat_map(|config| &config.roots).collect();
+    report.names_roots = roots.len() > 1;
     report.add_all(&places::overlaps(&roots))?;
     if !roots.is_empty() {
         report.add_all(&limits::check(&roots))?;
@@ -259,9 +260,9 @@ mod tests {
         let (config, _) =
             config::parse(Path::new("c.xml"), include_bytes!("../../../tests/fixtures/configs/stock.xml"))
                 .expect("the stock file");
-        let notes = contradictions(&[config.clone()], Path::new("/opt/tongbu/state"));
+        let notes = contradictions(std::slice::from_ref(&config), Path::new("/opt/tongbu/state"));
         assert!(notes.len() == 1 && notes[0].message.contains("lies inside"), "{notes:#?}");
-        assert!(contradictions(&[config.clone()], Path::new("/var/state")).is_empty());
+        assert!(contradictions(std::slice::from_ref(&config), Path::new("/var/state")).is_empty());
         let twice = contradictions(&[config.clone(), config], Path::new("/var/state"));
         assert!(twice.len() == 1 && twice[0].message.contains("by two configuration files"), "{twice:#?}");
     }

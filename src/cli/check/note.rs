@@ -119,6 +119,8 @@ impl Note {
 pub struct Report<W: Write> {
     pub out: W,
     pub json: bool,
+    /// Whether a target's name alone does not tell which is meant.
+    pub names_roots: bool,
     worst: Level,
     warnings: u64,
     failures: u64,
@@ -126,7 +128,7 @@ pub struct Report<W: Write> {
 
 impl<W: Write> Report<W> {
     pub fn new(out: W, json: bool) -> Self {
-        Self { out, json, worst: Level::Ok, warnings: 0, failures: 0 }
+        Self { out, json, names_roots: false, worst: Level::Ok, warnings: 0, failures: 0 }
     }
 
     pub fn add(&mut self, note: &Note) -> io::Result<()> {
@@ -136,7 +138,10 @@ impl<W: Write> Report<W> {
             Level::Warn => self.warnings += 1,
             Level::Fail => self.failures += 1,
         }
-        if self.json { json_line(&mut self.out, note) } else { write_text(&mut self.out, note) }
+        if self.json {
+            return json_line(&mut self.out, note);
+        }
+        write_text(&mut self.out, note, note.root.as_deref().filter(|_| self.names_roots))
     }
 
     pub fn add_all<'n>(&mut self, notes: impl IntoIterator<Item = &'n Note>) -> io::Result<()> {
@@ -153,7 +158,7 @@ impl<W: Write> Report<W> {
     }
 }
 
-fn write_text(out: &mut impl Write, note: &Note) -> io::Result<()> {
+fn write_text(out: &mut impl Write, note: &Note, root: Option<&str>) -> io::Result<()> {
     if note.check == Check::Effective {
         return writeln!(out, "    {}", plain(&note.message));
     }
@@ -165,6 +170,9 @@ fn write_text(out: &mut impl Write, note: &Note) -> io::Result<()> {
     write!(out, "{level}  {:<8}  {}", note.check.as_str(), plain(&note.subject))?;
     if let (Some(line), Some(column)) = (note.line, note.column) {
         write!(out, ":{line}:{column}")?;
+    }
+    if let Some(root) = root {
+        write!(out, " for {}", plain(root))?;
     }
     writeln!(out, ": {}", plain(&note.message))?;
     for (name, text) in [("hint", &note.hint), ("command", &note.command)] {

@@ -140,7 +140,7 @@ fn password(file: &Path, user: Option<&str>, is_root: bool) -> Note {
     // No word of the content in any message.
     match (read, oddity(&content, user)) {
         (Ok(_), Some((message, hint))) => Note::warn(Check::Password, shown, message).hint(hint),
-        (Ok(_), None) => Note::ok(Check::Password, shown, "readable, and for its owner alone"),
+        (Ok(_), None) => Note::ok(Check::Password, shown, "readable, and closed to others"),
         (Err(_), _) => Note::warn(Check::Password, shown, "its content is no text"),
     }
 }

@@ -72,10 +72,8 @@ fn note(name: &str, finding: &Finding) -> Note {
             "deletions by name are refused: whole directories are compared, which is slower",
         )
         .hint("update rsync there (3.4.3 has a fault), and take delete-missing-args out of `refuse options`"),
-        Finding::DeletesNothing { said } => {
-            Note::fail(Check::Target, name, format!("what is gone from the source stays on the target: {said}"))
-                .hint("take delete out of `refuse options` in rsyncd.conf, or set <delete start=\"false\"/>")
-        }
+        Finding::DeletesNothing(error) => Note::fail(Check::Target, name, error.message.clone())
+            .hint("until then, what is gone from the source stays on the target"),
         Finding::Writable => Note::ok(Check::Target, name, "writable: a small file was sent and deleted again"),
         Finding::NotTried(reason) => {
             let reason = match reason {

@@ -103,7 +103,7 @@ pub fn compare(file: &Path, outline: &Outline) -> Vec<Comparison> {
         attribute: None,
         value: None,
         verdict: Verdict::Differs,
-        message: "missing: syncq takes its default, see the warnings; sersync crashed".to_owned(),
+        message: "missing: sersync crashed; syncq takes its default, or needs none".to_owned(),
     }));
     found
 }
