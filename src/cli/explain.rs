@@ -90,6 +90,7 @@ mod tests {
             path: "a\nb".to_owned(),
             path_b64: None,
             scope: Scope::Entry,
+            origin: crate::model::Origin::Write,
             state: JobState::Waiting,
             attempts: 2,
             queued_at: Timestamp(0),

@@ -11,7 +11,7 @@ use anyhow::Context;
 use crate::clock::{Clock, SystemClock};
 use crate::control::{
     DaemonState, Inspect, ListPage, Listed, NewJob, Operate, PauseRequest, Paused, Refusal, RootState, RootStatus,
-    Status, TargetState, TargetStatus, WatchStatus, seconds,
+    Status, StoreReport, TargetState, TargetStatus, WatchStatus, seconds,
 };
 use crate::model::JobAction;
 use crate::queue::Queue;
@@ -94,6 +94,10 @@ impl Inspect for Offline {
         }
     }
 
+    fn store(&self) -> Result<StoreReport, Refusal> {
+        operate::store(&self.queue, false)
+    }
+
     fn list(&self, page: &ListPage) -> Result<Listed, Refusal> {
         operate::jobs(&self.queue, &self.targets, JobAction::List, page)
     }
@@ -106,6 +110,10 @@ impl Operate for Offline {
 
     fn add(&self, jobs: &[NewJob]) -> Result<Vec<Option<String>>, Refusal> {
         operate::add(&self.queue, &self.targets, jobs)
+    }
+
+    fn compact_store(&self) -> Result<StoreReport, Refusal> {
+        operate::store(&self.queue, true)
     }
 
     fn pause(&self, request: &PauseRequest) -> Result<Paused, Refusal> {

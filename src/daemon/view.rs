@@ -9,8 +9,8 @@ use crate::clock::Clock;
 use crate::control::{
     AcceptRequest, Accepted, DaemonState, DifferenceKind, DifferenceRow, ExplainQuery, Explanation, Inspect, ListPage,
     Listed, NewJob, Operate, PathArg, PauseRequest, Paused, ReconcileJob, ReconcileRequest, Reconciled, Refusal,
-    RefusalKind, RootState, RootStatus, Status, StoreState, StoreStatus, TargetState, TargetStatus, Wait, WaitRequest,
-    WatchStatus, seconds,
+    RefusalKind, RootState, RootStatus, Status, StoreReport, StoreState, StoreStatus, TargetState, TargetStatus, Wait,
+    WaitRequest, WatchStatus, seconds,
 };
 use crate::mirror::{Difference, Executor};
 use crate::model::{Job, JobAction, JobError, RelPath, TargetId, TargetTrouble, Timestamp, TroubleClass};
@@ -118,6 +118,10 @@ impl Inspect for View {
         }
     }
 
+    fn store(&self) -> Result<StoreReport, Refusal> {
+        operate::store(&self.queue, false)
+    }
+
     fn list(&self, page: &ListPage) -> Result<Listed, Refusal> {
         operate::jobs(&self.queue, &self.targets, JobAction::List, page)
     }
@@ -130,6 +134,10 @@ impl Operate for View {
 
     fn add(&self, jobs: &[NewJob]) -> Result<Vec<Option<String>>, Refusal> {
         operate::add(&self.queue, &self.targets, jobs)
+    }
+
+    fn compact_store(&self) -> Result<StoreReport, Refusal> {
+        operate::store(&self.queue, true)
     }
 
     fn pause(&self, request: &PauseRequest) -> Result<Paused, Refusal> {
