@@ -95,6 +95,9 @@ pub struct TargetStatus {
     pub eta_s: Option<f64>,
     /// The path sent or tried last.
     pub last_path: Option<String>,
+    /// When anything was last sent or compared without a failure, since the start.
+    #[serde(default, with = "rfc3339_option")]
+    pub last_success_at: Option<Timestamp>,
     /// Since when it is paused, if it is.
     #[serde(default, with = "rfc3339_option")]
     pub paused_since: Option<Timestamp>,

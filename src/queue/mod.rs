@@ -102,6 +102,8 @@ pub struct TargetStats {
     pub refused: Option<(RelPath, JobError)>,
     /// Jobs done per second, over the last minute.
     pub jobs_per_s: f64,
+    /// When a job was last done, since the start.
+    pub last_success: Option<Timestamp>,
     /// A failing path and its error, if any.
     pub failing: Option<(RelPath, JobError)>,
 }
@@ -559,6 +561,7 @@ impl Queue {
         Some(TargetStats {
             refused: queue.asks_for_approval(),
             jobs_per_s: queue.pace.per_second(now),
+            last_success: queue.last_success,
             paused_since,
             counts: queue.counts(),
             oldest: queue.oldest(),
