@@ -30,6 +30,7 @@ mod sersync_fail_log;
 mod source;
 mod state_dir;
 mod status;
+mod store;
 mod target_choice;
 mod wait;
 
@@ -55,6 +56,7 @@ struct Cli {
 enum Command {
     Run(run::RunArgs),
     Mirror(mirror::MirrorArgs),
+    Check(check::CheckArgs),
     Status(status::StatusArgs),
     List(list::ListArgs),
     Retry(retry::RetryArgs),
@@ -66,7 +68,7 @@ enum Command {
     Explain(explain::ExplainArgs),
     AcceptDeletions(accept_deletions::AcceptArgs),
     ImportFaillog(import_faillog::ImportArgs),
-    Check(check::CheckArgs),
+    Store(store::StoreArgs),
 }
 
 /// Runs the command line and returns its exit code.
@@ -80,6 +82,7 @@ pub fn main() -> ExitCode {
     exit::report(match cli.command {
         Command::Run(run) => run::run(run, &arguments(&args)),
         Command::Mirror(mirror) => mirror::run(mirror),
+        Command::Check(check) => check::run(&check),
         Command::Status(status) => status::run(&status),
         Command::List(list) => list::run(&list),
         Command::Retry(retry) => retry::run(&retry),
@@ -91,7 +94,7 @@ pub fn main() -> ExitCode {
         Command::Explain(explain) => explain::run(&explain),
         Command::AcceptDeletions(accept) => accept_deletions::run(&accept),
         Command::ImportFaillog(import) => import_faillog::run(&import),
-        Command::Check(check) => check::run(&check),
+        Command::Store(store) => store::run(&store),
     })
 }
 
@@ -138,10 +141,14 @@ mod tests {
         let mut command = command();
         command.build();
         command.clone().debug_assert();
-        for sub in command.get_subcommands_mut().filter(|sub| sub.get_name() != "help") {
-            let help = sub.render_long_help().to_string();
-            assert!(help.contains("Example:\n  syncq ") && help.contains("78  bad configuration"), "{help}");
+        fn check(command: &mut clap::Command) {
+            for sub in command.get_subcommands_mut().filter(|sub| sub.get_name() != "help") {
+                let help = sub.render_long_help().to_string();
+                assert!(help.contains("Example:\n  syncq ") && help.contains("78  bad configuration"), "{help}");
+                check(sub);
+            }
         }
+        check(&mut command);
         assert!(command.render_long_help().to_string().contains("78  bad configuration"));
     }
 }

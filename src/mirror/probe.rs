@@ -117,8 +117,7 @@ fn read_version(output: &str) -> Option<RsyncVersion> {
 }
 
 /// Asks `target`, on behalf of the root at `root`, which need not exist. `max_delete` is what the configuration lets a
-/// comparison delete. The answers come in the order of the questions;
-/// a trouble is the last.
+/// comparison delete. The answers come in the order of the questions, a trouble last.
 pub fn inspect(
     root: &Path,
     target: &Target,
@@ -256,51 +255,53 @@ impl<'a> Inspection<'a> {
         (!by_name).then_some(NotTried::NoDeletion)
     }
 
-    /// Writes a file of that name and deletes it.
+    /// Writes a file of that name and deletes it, whatever the first run says: one that broke off may have written it.
     fn write(&mut self, name: &RelPath, root_is_equal: bool) -> Result<(), TargetTrouble> {
         // What stands for the source's directory is not what the target's shall look like.
         const ALONE: [&str; 2] = ["--no-implied-dirs", "--omit-dir-times"];
         let file = self.scratch.0.join(OsStr::new(&name.to_string()));
         std::fs::write(&file, CONTENT).map_err(|error| cannot_start(&error))?;
-        let entry = flat(name);
-        let args = self.arguments(&entry, Lane::Small, Deletion::ByName, &ALONE);
-        let sent = self.start(&self.scratch.0, &args, &entry);
-        // From here on it is gone from the source, if the target has it or not.
+        let planned = flat(name);
+        let args = self.arguments(&planned, Lane::Small, Deletion::ByName, &ALONE);
+        let sent = self.start(&self.scratch.0, &args, &planned);
         std::fs::remove_file(&file).map_err(|error| cannot_start(&error))?;
-        let sent = sent?;
-        let is_sent = sent.stdout.bytes().split(|&b| b == b'\n').filter_map(difference).count() > 0;
-        let failure = match classify(&sent, &entry, &self.prefixes) {
-            Outcome::Done => None,
-            Outcome::Paths(paths) => paths.failed.into_values().next().or(paths.unattributed),
-            Outcome::Target(found) | Outcome::Split(found) | Outcome::NoRoom { trouble: found, .. } => {
-                return Err(self.with_command(found, &args, &entry));
-            }
-            Outcome::Fallback(_) | Outcome::Void => None,
-        };
-        if let Some(failure) = failure {
-            let meaning = "nothing can be written in the target's directory";
-            let hint = "let the user that rsync runs as there write in it (`uid` in rsyncd.conf, owner and mode)";
-            // Without the command: by hand there would be no such file to send.
-            return Err(trouble(TroubleClass::Misconfigured, failure.code, meaning, &failure.message, hint));
-        }
-        if !is_sent {
-            self.findings.push(Finding::NotTried(NotTried::Excluded));
-            return Ok(());
-        }
         // From the source's own directory, the run gives the target's back the times that it had.
         let (dir, more) = if root_is_equal { (&self.root, &[][..]) } else { (&self.scratch.0, &ALONE[..]) };
-        let args = self.arguments(&entry, Lane::Small, Deletion::ByName, more);
-        let deleted = self.start(dir, &args, &entry);
-        let is_deleted = deleted.as_ref().is_ok_and(|ended| {
+        let gone = self.arguments(&planned, Lane::Small, Deletion::ByName, more);
+        let deleted = self.start(dir, &gone, &planned);
+
+        let names = |ended: &Ended, deletion: bool| {
             let output = ended.stdout.bytes();
-            output.split(|&b| b == b'\n').filter_map(difference).any(|(_, deletes)| deletes)
-        });
-        self.findings.push(match deleted {
-            _ if is_deleted => Finding::Writable,
-            Ok(ended) => Finding::LeftBehind { name: name.to_string(), said: first_words(&ended.stderr.bytes()) },
-            Err(found) => Finding::LeftBehind { name: name.to_string(), said: found.message },
-        });
-        Ok(())
+            let mut found = output.split(|&b| b == b'\n').filter_map(difference);
+            found.any(|(found, deletes)| deletes == deletion && found == name.as_bytes())
+        };
+        let is_deleted = deleted.as_ref().is_ok_and(|ended| names(ended, true));
+        let was_offered = sent.as_ref().map_or(true, |ended| names(ended, false));
+        let may_be_there = !deleted.as_ref().is_ok_and(|ended| ended.end == End::Exit(0));
+        let is_left = was_offered && !is_deleted && may_be_there;
+        if is_left {
+            let said = match deleted {
+                Ok(ended) => first_words(&ended.stderr.bytes()),
+                Err(found) => found.message,
+            };
+            self.findings.push(Finding::LeftBehind { name: name.to_string(), said });
+        }
+        let failure = match sent.map(|ended| classify(&ended, &planned, &self.prefixes))? {
+            Outcome::Target(found) | Outcome::Split(found) | Outcome::NoRoom { trouble: found, .. } => {
+                return Err(self.with_command(found, &args, &planned));
+            }
+            Outcome::Paths(paths) => paths.failed.into_values().next().or(paths.unattributed),
+            Outcome::Done | Outcome::Fallback(_) | Outcome::Void => None,
+        };
+        match failure {
+            // Without the command: by hand there would be no such file to send.
+            Some(failure) => Err(unwritable(&failure, is_deleted)),
+            None => {
+                let written = if was_offered { Finding::Writable } else { Finding::NotTried(NotTried::Excluded) };
+                self.findings.extend((!is_left).then_some(written));
+                Ok(())
+            }
+        }
     }
 
     /// The arguments of the real run, with `more` in front of the source, where they win over the user's.
@@ -333,6 +334,22 @@ impl<'a> Inspection<'a> {
     fn with_command(&self, found: TargetTrouble, args: &[OsString], planned: &Run) -> TargetTrouble {
         TargetTrouble { command: Some(pasteable(&self.root, args, planned)), ..found }
     }
+}
+
+/// Why a file could not be written as it should be; `is_there`: only its attributes could not be set.
+fn unwritable(failure: &JobError, is_there: bool) -> TargetTrouble {
+    let (meaning, hint) = if is_there {
+        (
+            "what is written there cannot be given its owner, mode or times",
+            "let rsync run there as root, or take -o, -g, -p or -t out of the params",
+        )
+    } else {
+        (
+            "nothing can be written in the target's directory",
+            "let the user that rsync runs as there write in it (`uid` in rsyncd.conf, owner and mode)",
+        )
+    };
+    trouble(TroubleClass::Misconfigured, failure.code, meaning, &failure.message, hint)
 }
 
 impl Answer {

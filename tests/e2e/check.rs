@@ -363,10 +363,49 @@ impl World {
     }
 }
 
-/// A program named ssh that runs what it is given on this machine, or fails as ssh does.
-fn fake_ssh(world: &mut World, script: &str) {
+/// The connection breaks right after the file has been written: it has to go all the same, and where it cannot, its name is
+/// told.
+#[test]
+fn a_run_that_breaks_off_leaves_no_file_behind_unnoticed() {
+    // The first run that writes is made and reported as broken; the second is the deletion.
+    const BREAKS: &str = "case \"$*\" in *--omit-dir-times*) ;; *) exec REAL \"$@\";; esac\n\
+        if [ ! -e MARK ]; then touch MARK; REAL \"$@\"; FIRST; else SECOND; fi";
+    const BROKEN: &str = "echo 'rsync: connection unexpectedly closed' >&2; exit 12";
+    for (first, second, left) in [(BROKEN, "exec REAL \"$@\"", 0), ("exit 0", BROKEN, 1), (BROKEN, BROKEN, 1)] {
+        let mut world = with_module(&[]);
+        write(world.dsts[0].join("other"), "other");
+        // Another mode than the source's, so that both runs are made from elsewhere.
+        fs::set_permissions(&world.dsts[0], Permissions::from_mode(0o777)).expect("chmod");
+        let path = std::env::var_os("PATH").expect("a PATH");
+        let mut programs = std::env::split_paths(&path).map(|dir| dir.join("rsync"));
+        let real = programs.find(|program| program.is_file()).expect("rsync is in PATH");
+        let mark = world.base().join("mark");
+        let script = BREAKS.replace("FIRST", first).replace("SECOND", second);
+        let script =
+            script.replace("REAL", real.to_str().expect("UTF-8")).replace("MARK", mark.to_str().expect("UTF-8"));
+        program(&mut world, "rsync", &script);
+        world.rsyncd.start();
+        let found = check(&world, &[]);
+        let there = names(&world.dsts[0]);
+        assert_eq!(there.len(), 2 + left, "{there:?}\n{}", found.text);
+        if first == BROKEN {
+            found.fails("::m1", "the connection broke");
+        }
+        if left > 0 {
+            let line = found.has("::m1", "warn", "could not be deleted again");
+            let is_named = |path: &&PathBuf| {
+                let name = path.file_name().expect("a name").to_str().expect("UTF-8");
+                name.starts_with(".syncq-check.") && line["message"].as_str().is_some_and(|said| said.contains(name))
+            };
+            assert!(there.iter().any(|path| is_named(&path)), "{line}");
+        }
+    }
+}
+
+/// A script of that name, first in `PATH`.
+fn program(world: &mut World, name: &str, script: &str) {
     let bin = world.side("bin");
-    let file = bin.join("ssh");
+    let file = bin.join(name);
     fs::write(&file, format!("#!/bin/sh\n{script}\n")).expect("a script");
     fs::set_permissions(&file, Permissions::from_mode(0o755)).expect("chmod");
     world.cli.bin = Some(bin);
@@ -374,7 +413,7 @@ fn fake_ssh(world: &mut World, script: &str) {
 
 #[test]
 fn a_target_behind_ssh_is_asked_through_ssh() {
-    // Its options, then the host, then the command.
+    // A program named ssh: its options, then the host, then the command that it is to run.
     const RUNS: &str =
         "while [ $# -gt 0 ]; do case $1 in -o|-p|-l) shift 2;; -*) shift;; *) break;; esac; done; shift; eval \"$*\"";
     for (script, level, words) in [
@@ -385,7 +424,7 @@ fn a_target_behind_ssh_is_asked_through_ssh() {
         ("echo Welcome; sleep 1", "fail", "the remote shell prints something of its own"),
     ] {
         let mut world = with_module(&[]);
-        fake_ssh(&mut world, script);
+        program(&mut world, "ssh", script);
         let dst = world.dsts[0].to_str().expect("UTF-8").to_owned();
         let src = world.src.clone();
         world.conf.local_paths.clear();
