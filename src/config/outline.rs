@@ -62,6 +62,9 @@ pub struct Attribute {
     pub is_known: bool,
     /// Blanks are kept. Of what may be a password it is `***`.
     pub value: String,
+    /// As those of a [`Part`].
+    pub line: u32,
+    pub column: u32,
 }
 
 impl Outline {
@@ -87,17 +90,30 @@ pub(super) fn read(file: &Path, bytes: &[u8]) -> Result<Outline, ConfigError> {
     let mut notes = Notes::new(bytes);
     let found = parts(bytes, &mut notes).map_err(|problem| notes.error(file, problem))?;
     let mut place = notes.places();
-    let parts = found.into_iter().map(|(offset, what)| {
+    let parts = found.into_iter().map(|Found { offset, attributes_at, mut what }| {
         let (line, column) = place(offset);
+        if let What::Element { attributes, .. } = &mut what {
+            for (attribute, at) in attributes.iter_mut().zip(attributes_at) {
+                (attribute.line, attribute.column) = place(at);
+            }
+        }
         Part { line, column, what }
     });
     Ok(Outline { parts: parts.collect() })
 }
 
-/// The pieces with their offsets, sorted.
-fn parts(bytes: &[u8], notes: &mut Notes<'_>) -> Result<Vec<(usize, What)>, Problem> {
+/// A piece whose place is not counted yet.
+struct Found {
+    offset: usize,
+    attributes_at: Vec<usize>,
+    what: What,
+}
+
+/// The pieces, sorted.
+fn parts(bytes: &[u8], notes: &mut Notes<'_>) -> Result<Vec<Found>, Problem> {
     let document = xml::parse(bytes, notes)?;
     let mut parts = Vec::new();
+    let plain = |offset, what| Found { offset, attributes_at: Vec::new(), what };
     schema::walk(&document.head, &mut |path, element, standing| {
         let what = match standing {
             Standing::Unknown => What::Unknown { name: notes.show(&element.name) },
@@ -107,12 +123,13 @@ fn parts(bytes: &[u8], notes: &mut Notes<'_>) -> Result<Vec<(usize, What)>, Prob
                 What::Element { path: path.to_owned(), earlier, attributes }
             }
         };
-        parts.push((element.offset, what));
+        let attributes_at = element.attributes.iter().map(|attribute| attribute.offset).collect();
+        parts.push(Found { offset: element.offset, attributes_at, what });
     });
     for stray in document.strays {
         match stray.kind {
-            StrayKind::Comment => parts.push((stray.offset, What::Comment)),
-            StrayKind::Behind => parts.push((stray.offset, What::Behind)),
+            StrayKind::Comment => parts.push(plain(stray.offset, What::Comment)),
+            StrayKind::Behind => parts.push(plain(stray.offset, What::Behind)),
             StrayKind::Text => {
                 let mut offset = stray.offset;
                 for line in stray.text.split_inclusive(|&b| b == b'\n') {
@@ -120,14 +137,14 @@ fn parts(bytes: &[u8], notes: &mut Notes<'_>) -> Result<Vec<(usize, What)>, Prob
                     // What was copied from a web page is full of blanks that are not ASCII.
                     let text = notes.show_markup(line.trim_ascii()).trim().to_owned();
                     if !text.is_empty() {
-                        parts.push((offset + blanks, What::Text { text }));
+                        parts.push(plain(offset + blanks, What::Text { text }));
                     }
                     offset += line.len();
                 }
             }
         }
     }
-    parts.sort_by_key(|(offset, _)| *offset);
+    parts.sort_by_key(|found| found.offset);
     Ok(parts)
 }
 
@@ -140,6 +157,8 @@ fn named(attribute: &xml::Attribute, known: &[&'static str], notes: &Notes<'_>) 
         name: meant.map_or_else(|| notes.show(&attribute.name), |name| (*name).to_owned()),
         is_known: meant.is_some(),
         value,
+        line: 0,
+        column: 0,
     }
 }
 
@@ -159,8 +178,8 @@ mod tests {
             "2:2 Comment",
             "3:8 Text { text: \"note\" }",
             "4:2 Text { text: \"one passwd…\" }",
-            "5:2 Element { path: \"debug\", earlier: 0, attributes: [Attribute { name: \"start\", is_known: true, value: \"true\" }, \
-             Attribute { name: \"x\", is_known: false, value: \"***\" }]",
+            "5:2 Element { path: \"debug\", earlier: 0, attributes: [Attribute { name: \"start\", is_known: true, value: \"true\", \
+             line: 5, column: 9 }, Attribute { name: \"x\", is_known: false, value: \"***\", line: 5, column: 22 }]",
             "5:34 Surplus { path: \"debug\" }",
             "6:1 Element { path: \"filter\"",
             "6:9 Element { path: \"filter/exclude\", earlier: 0",

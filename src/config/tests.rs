@@ -63,6 +63,7 @@ proptest! {
     #[test]
     fn arbitrary_bytes_are_never_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         let _ = parse(Path::new("c.xml"), &bytes);
+        let _ = outline::read(Path::new("c.xml"), &bytes);
     }
 
     #[test]
@@ -76,5 +77,7 @@ proptest! {
         if let Err(error) = parse(Path::new("c.xml"), &bytes) {
             prop_assert!(error.to_string().starts_with("c.xml:"));
         }
+        // Whatever can be used can be shown.
+        prop_assert!(outline::read(Path::new("c.xml"), &bytes).is_ok() || parse(Path::new("c.xml"), &bytes).is_err());
     }
 }

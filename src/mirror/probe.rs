@@ -433,7 +433,7 @@ fn within(
     });
     let ended = ended.map_err(|error| cannot_start(&error))?;
     if ended.end == End::Stopped {
-        let meaning = format!("no answer within {} s", limit.as_secs());
+        let meaning = format!("no answer within {} s", limit.as_secs_f64());
         let said = first_words(&ended.stderr.bytes());
         let hint = "check host, network and firewall";
         return Err(trouble(TroubleClass::Unavailable, None, &meaning, &said, hint));

@@ -61,7 +61,8 @@ fn source(file: &Path, root: &Root) -> Vec<Note> {
     for target in &root.targets {
         let here = match &target.destination {
             Destination::Local(path) => Some(path),
-            Destination::Ssh { host, path } if is_this_machine(host) => Some(path),
+            // A relative path begins in the home directory there.
+            Destination::Ssh { host, path } if path.is_absolute() && is_this_machine(host) => Some(path),
             Destination::Ssh { .. } | Destination::Daemon { .. } => None,
         };
         if let Some(refused) = here.and_then(|path| mirror::check_apart(&root.path, path).err()) {

@@ -65,6 +65,8 @@ pub fn compare(file: &Path, outline: &Outline) -> Vec<Comparison> {
                         value: Some(attribute.value.clone()),
                         verdict,
                         message: message.to_owned(),
+                        line: Some(attribute.line),
+                        column: Some(attribute.column),
                         ..nothing.clone()
                     });
                 }

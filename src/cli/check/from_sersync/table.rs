@@ -348,8 +348,8 @@ pub const ROWS: &[Row] = &[
         "start",
         On,
         Differs,
-        "ssh is called so that it never asks anything (BatchMode) and gives up a silent host after 10 s; an -e of your own in \
-         params wins",
+        "ssh is called so that it never asks anything (BatchMode) and gives up a silent host; in sersync either could hold up \
+         everything",
     ),
     same("sersync/rsync/ssh", "start"),
     row("sersync/failLog", "path", If(|here| here.value.trim().is_empty()), Same, ""),
