@@ -30,6 +30,7 @@ mod source;
 mod state_dir;
 mod status;
 mod target_choice;
+mod verify;
 mod wait;
 
 use std::ffi::OsString;
@@ -61,6 +62,7 @@ enum Command {
     Pause(pause::PauseArgs),
     Resume(pause::ResumeArgs),
     Reconcile(reconcile::ReconcileArgs),
+    Verify(verify::VerifyArgs),
     Wait(wait::WaitArgs),
     Explain(explain::ExplainArgs),
     AcceptDeletions(accept_deletions::AcceptArgs),
@@ -85,6 +87,7 @@ pub fn main() -> ExitCode {
         Command::Pause(pause) => pause::pause(&pause),
         Command::Resume(resume) => pause::resume(&resume),
         Command::Reconcile(reconcile) => reconcile::run(&reconcile),
+        Command::Verify(verify) => verify::run(&verify),
         Command::Wait(wait) => wait::run(&wait),
         Command::Explain(explain) => explain::run(&explain),
         Command::AcceptDeletions(accept) => accept_deletions::run(&accept),

@@ -7,7 +7,7 @@ use crate::model::{JobAction, RelPath, TargetId};
 
 use super::{
     AcceptRequest, Accepted, DifferenceRow, ExplainQuery, Explanation, JobRow, Matcher, NewJob, PauseRequest, Paused,
-    ReconcileRequest, Reconciled, Status, WaitRequest, Waiting,
+    ReconcileRequest, Reconciled, Status, VerifyLine, VerifyRequest, WaitRequest, Waiting,
 };
 
 /// Answers questions about a daemon, or about a store without one. Called from the control thread's helpers while
@@ -40,11 +40,24 @@ pub trait Operate: Inspect {
         Err(Refusal::needs_daemon())
     }
 
-    /// Hands `each` what [`reconcile`](Self::reconcile) would change, until it says stop. Takes as long as the comparison.
+    /// Hands `each` what [`reconcile`](Self::reconcile) would change, until it says stop. Takes as long as the comparison,
+    /// and ends early when `is_wanted` says no.
     fn survey(
         &self,
         _request: &ReconcileRequest,
         _each: &mut dyn FnMut(DifferenceRow) -> ControlFlow<()>,
+        _is_wanted: &dyn Fn() -> bool,
+    ) -> Result<(), Refusal> {
+        Err(Refusal::needs_daemon())
+    }
+
+    /// Compares targets with the source, and hands `each` what differs although no change is under way. Ends like
+    /// [`survey`](Self::survey).
+    fn verify(
+        &self,
+        _request: &VerifyRequest,
+        _each: &mut dyn FnMut(VerifyLine) -> ControlFlow<()>,
+        _is_wanted: &dyn Fn() -> bool,
     ) -> Result<(), Refusal> {
         Err(Refusal::needs_daemon())
     }

@@ -10,6 +10,7 @@
 //! | `POST /v1/accept-deletions` ([`AcceptRequest`]) | [`Accepted`] |
 //! | `POST /v1/reconcile` ([`ReconcileRequest`]) | [`Reconciled`] |
 //! | `POST /v1/survey` ([`ReconcileRequest`]) | one [`DifferenceRow`] a line: what that would change; empty lines while it takes |
+//! | `POST /v1/verify` ([`VerifyRequest`]) | one [`VerifyLine`] a line: what differs, and how each target ended |
 //! | `POST /v1/wait` ([`WaitRequest`]) | one [`Waiting`] a line; the last one tells how it ended |
 //! | `GET /v1/explain?path=…` ([`PathArg`]) | [`Explanation`] |
 //!
@@ -33,9 +34,9 @@ pub use client::{Client, ClientError};
 pub use filter::{GlobError, JobFilter, Matcher};
 pub use inspect::{Inspect, ListPage, Listed, Operate, Place, Refusal, RefusalKind, Wait, each_job};
 pub use requests::{
-    AcceptRequest, Accepted, DifferenceKind, DifferenceRow, ExplainQuery, Explanation, JobsRequest, Missing, PathArg,
-    PauseRequest, Paused, PausedTarget, ReconcileJob, ReconcileRequest, Reconciled, TargetExplanation, WaitRequest,
-    Waiting,
+    AcceptRequest, Accepted, DifferenceKind, DifferenceRow, Differing, DifferingKind, ExplainQuery, Explanation,
+    JobsRequest, Missing, PathArg, PauseRequest, Paused, PausedTarget, ReconcileJob, ReconcileRequest, Reconciled,
+    TargetExplanation, Verified, VerifyLine, VerifyRequest, WaitRequest, Waiting,
 };
 pub use server::{ControlError, ControlServer};
 pub use types::{

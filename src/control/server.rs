@@ -32,7 +32,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use super::stall::Unstalled;
 use super::{
     AcceptRequest, ExplainQuery, JobFilter, JobsRequest, ListPage, Listed, Matcher, NewJob, Operate, PauseRequest,
-    ReconcileRequest, Refusal, RefusalKind, SOCKET_PATH_BYTES_MAX, Wait, WaitRequest, Waiting, socket_path,
+    ReconcileRequest, Refusal, RefusalKind, SOCKET_PATH_BYTES_MAX, VerifyRequest, Wait, WaitRequest, Waiting,
+    socket_path,
 };
 use crate::clock::{Clock, SystemClock, monotonic};
 use crate::model::JobAction;
@@ -257,6 +258,7 @@ fn router(operate: Arc<dyn Operate>, patience: Patience) -> Router {
         .route("/v1/accept-deletions", post(accept_deletions))
         .route("/v1/reconcile", post(reconcile))
         .route("/v1/survey", post(survey))
+        .route("/v1/verify", post(verify))
         .route("/v1/wait", post(wait))
         .route("/v1/explain", get(explain))
         .fallback(async || problem(StatusCode::NOT_FOUND, "no such thing here; see /v1/status and /v1/jobs"))
@@ -453,9 +455,45 @@ async fn send_pages(
     }
 }
 
-/// Compares on a thread of its own, one comparison at a time: it may take hours, and the helpers are for short questions.
 async fn survey(State(served): State<Served>, request: Request) -> Response {
-    let request: ReconcileRequest = match served.read(request).await {
+    compare(served, request, |operate, request: &ReconcileRequest, rows: &Rows| {
+        operate.survey(request, &mut |row| rows.send(&row), &|| rows.are_wanted())
+    })
+    .await
+}
+
+async fn verify(State(served): State<Served>, request: Request) -> Response {
+    compare(served, request, |operate, request: &VerifyRequest, rows: &Rows| {
+        operate.verify(request, &mut |row| rows.send(&row), &|| rows.are_wanted())
+    })
+    .await
+}
+
+/// Rows of a comparison on their way to the client.
+struct Rows(mpsc::Sender<Result<Bytes, io::Error>>);
+
+impl Rows {
+    /// Waits for a slow client.
+    fn send(&self, row: &impl serde::Serialize) -> ControlFlow<()> {
+        match self.0.blocking_send(Ok(line(row))) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    }
+
+    /// Whether the client is still there.
+    fn are_wanted(&self) -> bool {
+        !self.0.is_closed()
+    }
+}
+
+/// Compares on a thread of its own, one comparison at a time: it may take hours, and the helpers are for short questions.
+async fn compare<Q: DeserializeOwned + Send + 'static>(
+    served: Served,
+    request: Request,
+    ask: fn(&dyn Operate, &Q, &Rows) -> Result<(), Refusal>,
+) -> Response {
+    let request: Q = match served.read(request).await {
         Ok(request) => request,
         Err(response) => return response,
     };
@@ -466,12 +504,9 @@ async fn survey(State(served): State<Served>, request: Request) -> Response {
     let operate = Arc::clone(&served.operate);
     let alive = rows.clone();
     let compare = move || {
-        let send = &mut |row| match rows.blocking_send(Ok(line(&row))) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(()),
-        };
-        if let Err(refusal) = operate.survey(&request, send) {
-            let _ = rows.blocking_send(Ok(line(&refusal_json(&refusal))));
+        let rows = Rows(rows);
+        if let Err(refusal) = ask(operate.as_ref(), &request, &rows) {
+            let _ = rows.send(&refusal_json(&refusal));
         }
         drop(place);
     };

@@ -24,6 +24,7 @@ mod plugins;
 mod root;
 mod signals;
 mod sysctl;
+mod verify;
 mod view;
 mod vital;
 mod wait;

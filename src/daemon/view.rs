@@ -7,19 +7,20 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::clock::Clock;
 use crate::control::{
-    AcceptRequest, Accepted, DaemonState, DifferenceKind, DifferenceRow, ExplainQuery, Explanation, Inspect, ListPage,
-    Listed, NewJob, Operate, PathArg, PauseRequest, Paused, ReconcileJob, ReconcileRequest, Reconciled, Refusal,
-    RefusalKind, RootState, RootStatus, Status, StoreState, StoreStatus, TargetState, TargetStatus, Wait, WaitRequest,
-    WatchStatus, seconds,
+    AcceptRequest, Accepted, DaemonState, DifferenceRow, ExplainQuery, Explanation, Inspect, ListPage, Listed, NewJob,
+    Operate, PathArg, PauseRequest, Paused, ReconcileJob, ReconcileRequest, Reconciled, Refusal, RefusalKind,
+    RootState, RootStatus, Status, StoreState, StoreStatus, TargetState, TargetStatus, VerifyLine, VerifyRequest, Wait,
+    WaitRequest, WatchStatus, seconds,
 };
-use crate::mirror::{Difference, Executor};
+use crate::mirror::Executor;
 use crate::model::{Job, JobAction, JobError, RelPath, TargetId, TargetTrouble, Timestamp, TroubleClass};
 use crate::queue::{Queue, StoreHealth, TargetStats};
 
-use super::explain::{comparison, explain, on_target};
+use super::explain::{explain, on_target};
 use super::paths::resolve;
 use super::plugins::Plugins;
 use super::root::RootRuntime;
+use super::verify::{Verification, Wanted, survey};
 use super::wait::{Mirrored, RootWait, Stage};
 use super::{operate, sysctl};
 
@@ -180,34 +181,37 @@ impl Operate for View {
         &self,
         request: &ReconcileRequest,
         each: &mut dyn FnMut(DifferenceRow) -> ControlFlow<()>,
+        is_wanted: &dyn Fn() -> bool,
     ) -> Result<(), Refusal> {
         for (_, path, targets) in self.selected(request.path.as_ref(), request.target.as_deref())? {
             let path = path.unwrap_or_else(RelPath::root);
             for target in &targets {
-                let mut on = ControlFlow::Continue(());
-                let job = comparison(target.id, &path);
-                let told = self.executor.survey(target.id, &job, &mut |Difference { path, excess }| {
-                    let change = if excess { DifferenceKind::Delete } else { DifferenceKind::Send };
-                    if on.is_continue() {
-                        on = each(DifferenceRow::new(&path, change, &target.root, &target.name));
-                    }
-                });
-                match told {
-                    _ if on.is_break() => return Ok(()),
-                    Ok(true) => {}
-                    Ok(false) => {
-                        let message = format!("{}: there are more differences than can be shown", target.name);
-                        return Err(Refusal::new(RefusalKind::Unavailable, message, "look at a part: --path PATH"));
-                    }
-                    Err(TargetTrouble { message, hint, .. }) => {
-                        let hint = hint.unwrap_or_else(|| "see syncq status".to_owned());
-                        let message = format!("{}: {message}", target.name);
-                        return Err(Refusal::new(RefusalKind::Unavailable, message, hint));
-                    }
+                if survey(&self.executor, target, &path, each, is_wanted)?.is_break() {
+                    return Ok(());
                 }
             }
         }
         Ok(())
+    }
+
+    fn verify(
+        &self,
+        request: &VerifyRequest,
+        each: &mut dyn FnMut(VerifyLine) -> ControlFlow<()>,
+        is_wanted: &dyn Fn() -> bool,
+    ) -> Result<(), Refusal> {
+        let wanted = Wanted::new(request)?;
+        for (root, path, targets) in self.selected(request.path.as_ref(), request.target.as_deref())? {
+            let path = path.unwrap_or_else(RelPath::root);
+            for target in &targets {
+                let (queue, executor) = (&self.queue, &self.executor);
+                let verification = Verification { queue, executor, root: &root, target, wanted, is_wanted };
+                if verification.run(&path, each).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        if request.repair { operate::make_durable(&self.queue) } else { Ok(()) }
     }
 
     fn wait(&self, request: &WaitRequest) -> Result<Box<dyn Wait>, Refusal> {

@@ -21,9 +21,9 @@ use super::context::TargetContext;
 use super::execute::{BatchReport, command_line, execute};
 use super::lanes::Lanes;
 use super::stop::StopSignal;
-use super::survey::{Difference, survey};
+use super::survey::{Comparison, Look};
 use crate::clock::{Clock, monotonic};
-use crate::model::{Job, JobError, Lane, RelPath, Scope, TargetId, TargetTrouble, Timestamp, TroubleClass, Verdict};
+use crate::model::{JobError, Lane, RelPath, Scope, TargetId, TargetTrouble, Timestamp, TroubleClass, Verdict};
 use crate::queue::{Batch, BatchResult, Queue, TargetEvent};
 
 /// How long running rsyncs may take to end by themselves at a stop, before they are ended.
@@ -117,12 +117,15 @@ impl Executor {
         }
     }
 
-    /// Tells what a run for `job` would change. Takes as long as that run would need to compare.
-    pub fn survey(&self, target: TargetId, job: &Job, each: &mut dyn FnMut(Difference)) -> Result<bool, TargetTrouble> {
-        match self.shared.contexts.get(&target) {
-            Some(context) => survey(context, job, &self.shared.stop, each),
-            None => Ok(true),
-        }
+    /// Begins to compare a target with the source, without changing anything. It ends early when `is_wanted` says no.
+    pub fn compare<'a>(
+        &'a self,
+        target: TargetId,
+        look: Look,
+        is_wanted: &'a dyn Fn() -> bool,
+    ) -> Option<Comparison<'a>> {
+        let context = self.shared.contexts.get(&target)?;
+        Some(Comparison::new(context, look, &self.shared.stop, is_wanted))
     }
 
     /// Ends running rsyncs now instead of after a grace time. For a second signal.

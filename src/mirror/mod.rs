@@ -20,11 +20,13 @@ mod lanes;
 mod leftovers;
 mod look;
 mod outcome;
+mod pace;
 mod plan;
 mod program;
 mod recent;
 mod run;
 mod says;
+mod spool;
 mod stop;
 mod survey;
 mod trouble;
@@ -35,10 +37,11 @@ pub use dispatch::{DispatchSettings, Executor};
 pub use execute::{BatchReport, FailedCommand, execute, probe};
 pub use guard::Guard;
 pub use look::{Presence, Source};
+pub use pace::can_count;
 pub use plan::Limits;
 pub use program::{NoRsync, end_leftovers, find_rsync};
 pub use stop::StopSignal;
-pub use survey::Difference;
+pub use survey::{Comparison, Difference, Differs, Found, Look};
 
 #[cfg(test)]
 mod tests;
