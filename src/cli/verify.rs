@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -24,7 +24,7 @@ use crate::control::{Client, ClientError, Differing, Verified, VerifyLine, Verif
 pub struct VerifyArgs {
     /// Only with this target, named as in status; and only this file, or this directory with all below it. A single word
     /// is a target if there is one of that name
-    #[arg(value_name = "TARGET] [PATH", num_args = 0..=2)]
+    #[arg(value_names = ["TARGET", "PATH"], num_args = 0..=2)]
     words: Vec<OsString>,
     /// Only with this target
     #[arg(long, value_name = "TARGET")]
@@ -163,6 +163,8 @@ fn verdict(ended: &[Verified], repair: bool) -> Result<ExitCode, CliError> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::control::DifferingKind;
     use crate::model::RelPath;

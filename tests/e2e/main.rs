@@ -46,4 +46,5 @@ mod store_loss;
 mod swaps;
 mod trouble;
 mod trouble_paths;
+mod verify;
 mod watcher;
