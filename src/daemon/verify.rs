@@ -4,12 +4,13 @@
 //! the moment when the other is, and changes have jobs that are not done. So whatever it finds is looked at again, chunk by
 //! chunk: first everything that has changed up to now is known to the queue (the watcher's barrier), then the jobs about
 //! these paths are waited for, then rsync looks at these paths alone. What differs still counts if it did not change
-//! meanwhile and has no job. What does not come to rest in a few rounds is told as busy.
+//! meanwhile, has no job, and no run for it, above or below it has ended meanwhile: a run in flight gives a directory
+//! another time for a moment. What does not come to rest in a few rounds is told as busy.
 //!
 //! A path whose job keeps failing differs, and is told so.
 
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
+use std::ops::{Bound, ControlFlow};
 use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ use crate::control::{
     seconds,
 };
 use crate::mirror::{Comparison, Difference, Differs, Executor, Look, can_count};
-use crate::model::{Change, Job, JobState, Origin, RelPath, Scope, TargetTrouble};
+use crate::model::{Change, Job, JobState, Origin, RelPath, Scope, TargetTrouble, below_range};
 use crate::queue::Queue;
 
 use super::root::RootRuntime;
@@ -34,6 +35,8 @@ const JOBS_PATIENCE: Duration = Duration::from_secs(60);
 const JOBS_POLL: Duration = Duration::from_millis(20);
 /// How long the watcher's answer is waited for.
 const BARRIER_PATIENCE: Duration = Duration::from_secs(10);
+/// A job that has failed so often is not waited for any more. Fewer failures are those of a tree that changes.
+const FAILURES_MIN: u32 = 3;
 /// Jobs about one path that are looked at.
 const JOBS_LOOKED_AT: usize = 16;
 /// The least and the most that a budget can be, in bytes a second.
@@ -193,14 +196,20 @@ impl Verification<'_> {
                 is_done
             });
             busy.append(&mut waiting);
+            // Those that were waited for do not count.
+            self.queue.record_ends(self.target.id);
             let prints: Vec<Print> = open.iter().map(|difference| self.print(&difference.path)).collect();
             let paths: Vec<RelPath> = open.iter().map(|difference| difference.path.clone()).collect();
             let mut differing = if paths.is_empty() { Default::default() } else { comparison.again(&paths)? };
             self.barrier();
             let newest = self.queue.newest_change(self.target.id);
-            for (path, print) in paths.into_iter().zip(prints) {
+            let rests = |path: &RelPath, print: Print| !self.has_job(path, newest) && self.print(path) == print;
+            let restless: Vec<bool> = paths.iter().zip(prints).map(|(path, print)| !rests(path, print)).collect();
+            // Taken last: a job that was there above and is done by now is among them.
+            let ended = self.queue.take_ends(self.target.id).map(BTreeSet::from_iter);
+            for (path, restless) in paths.into_iter().zip(restless) {
                 let Some(what) = differing.remove(&path) else { continue };
-                let rests = !self.has_job(&path, newest) && self.print(&path) == print;
+                let rests = !restless && ended.as_ref().is_some_and(|ended| !touches(ended, &path));
                 let difference = Difference { path, what };
                 match (rests, round + 1 < ROUNDS_MAX) {
                     (true, _) => certain.push(difference),
@@ -241,8 +250,9 @@ impl Verification<'_> {
 
     /// Whether a job is about the path that may yet make it equal.
     fn has_job(&self, path: &RelPath, number: u64) -> bool {
-        let is_failing =
-            |job: &Job| job.state == JobState::Failed || (job.state == JobState::Waiting && job.last_error.is_some());
+        let is_failing = |job: &Job| {
+            job.state == JobState::Failed || (job.state == JobState::Waiting && job.attempts >= FAILURES_MIN)
+        };
         let jobs = self.queue.lacking(self.target.id, number, Some(path), JOBS_LOOKED_AT);
         jobs.iter().any(|job| !is_failing(job))
     }
@@ -306,6 +316,18 @@ impl Verification<'_> {
     }
 }
 
+/// Whether one of the paths is this one, above it or below it.
+fn touches(ended: &BTreeSet<RelPath>, path: &RelPath) -> bool {
+    if path.is_root() {
+        return !ended.is_empty();
+    }
+    let (start, end) = below_range(path);
+    let below = (Bound::Included(start.as_slice()), Bound::Excluded(end.as_slice()));
+    ended.contains(path)
+        || path.ancestors().any(|above| ended.contains(&above))
+        || ended.range::<[u8], _>(below).next().is_some()
+}
+
 fn too_many(hint: &str) -> TargetTrouble {
     TargetTrouble {
         class: crate::model::TroubleClass::Unavailable,
@@ -313,5 +335,22 @@ fn too_many(hint: &str) -> TargetTrouble {
         message: "there are more differences than can be told".to_owned(),
         hint: Some(hint.to_owned()),
         command: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_touches_its_path_those_above_and_those_below() {
+        let path = |text: &str| RelPath::new(text.as_bytes()).expect("a path");
+        let ended = BTreeSet::from([path("d/e"), path("x.y")]);
+        for (text, touched) in
+            [("d/e", true), ("d", true), ("d/e/f", true), ("", true), ("d/f", false), ("x", false), ("x.y", true)]
+        {
+            assert_eq!(touches(&ended, &path(text)), touched, "{text}");
+        }
+        assert!(!touches(&BTreeSet::new(), &path("")));
     }
 }

@@ -1,11 +1,11 @@
 //! `syncq verify`: what differs on a target is told, what is on its way is not, and what differs can be repaired.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde_json::Value;
 
@@ -177,21 +177,28 @@ fn a_target_out_of_reach_is_named_with_its_trouble() {
     }
 }
 
-/// Changes of every kind while the trees are compared: none of them is a difference.
+/// Changes of every kind while the trees are compared: none of them is a difference. `SYNCQ_VERIFIES=100` makes so many
+/// comparisons, each with a seed of its own.
 #[test]
 fn a_mirror_under_churn_raises_no_alarm() {
-    let world = world(|_| {});
+    // Without them a changed mode is a difference indeed.
+    let world = world(|world| world.conf.attrib = true);
     let outside = world.side("outside");
-    let mut churn = Churn::new(7, &world.src, &outside);
-    let stop = AtomicBool::new(false);
+    let rounds = std::env::var("SYNCQ_VERIFIES").ok().and_then(|count| count.parse().ok()).unwrap_or(4);
+    let (stop, round) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
         scope.spawn(|| {
+            let mut churns: BTreeMap<u64, Churn> = BTreeMap::new();
             while !stop.load(Ordering::Relaxed) {
+                let seed = round.load(Ordering::Relaxed);
+                let churn = churns.entry(seed).or_insert_with(|| Churn::new(seed, &world.src, &outside));
                 churn.step();
                 churn.pause();
             }
         });
-        for round in 0..4 {
+        for n in 0..rounds {
+            round.store(n, Ordering::Relaxed);
+            let round = n;
             let args: &[&str] = if round % 2 == 0 { &["verify", "--json"] } else { &["verify", "--json", "-c"] };
             let ended = syncq(&world, args);
             let lines = json_lines(&ended);
