@@ -71,6 +71,10 @@ impl From<anyhow::Error> for CliError {
             Some(StoreError::NewerSchema { writer, .. }) => {
                 (Exit::Failed, Some(format!("run syncq {writer} or newer, or another --state-dir")))
             }
+            Some(StoreError::Damaged { .. }) => (
+                Exit::Failed,
+                Some("start syncq: it keeps the damaged store aside and compares every target in full".to_owned()),
+            ),
             Some(StoreError::Directory { source, .. }) if source.kind() == io::ErrorKind::NotFound => (
                 Exit::NoDaemon,
                 Some("no daemon runs there and none ever did: name its directory with --state-dir DIR".to_owned()),

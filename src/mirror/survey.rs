@@ -64,8 +64,9 @@ pub struct Look {
     pub bytes_per_s: Option<u64>,
 }
 
-/// How often the other side may turn out to lack an option; there are three such options.
-const ROUNDS_MAX: u32 = 4;
+/// How often a question is put: the other side may turn out to lack an option (there are three such), and rsync breaks off
+/// when a file goes that it compares.
+const ROUNDS_MAX: u32 = 8;
 
 /// How often, and after which pause, a server is asked again that has no connection left.
 const BUSY_PAUSES: u32 = 240;
@@ -78,11 +79,13 @@ pub struct Comparison<'a> {
     pace: Pace,
     stop: &'a StopSignal,
     is_wanted: &'a dyn Fn() -> bool,
+    /// Why the last run broke off, if one did.
+    broken: Option<TargetTrouble>,
 }
 
 impl fmt::Debug for Comparison<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { ctx, checksum, pace, stop: _, is_wanted: _ } = self;
+        let Self { ctx, checksum, pace, stop: _, is_wanted: _, broken: _ } = self;
         f.debug_struct("Comparison")
             .field("ctx", ctx)
             .field("checksum", checksum)
@@ -99,7 +102,7 @@ impl<'a> Comparison<'a> {
         stop: &'a StopSignal,
         is_wanted: &'a dyn Fn() -> bool,
     ) -> Self {
-        Self { ctx, checksum: look.checksum, pace: Pace::new(look.bytes_per_s), stop, is_wanted }
+        Self { ctx, checksum: look.checksum, pace: Pace::new(look.bytes_per_s), stop, is_wanted, broken: None }
     }
 
     /// Finds what differs at `path` and below, in rsync's order.
@@ -247,7 +250,12 @@ impl<'a> Comparison<'a> {
             }
             Outcome::Fallback(fallback) if ctx.capabilities.learn(fallback) => Ok(Asked::Again),
             Outcome::Fallback(_) => Err(self.gave_up()),
-            Outcome::Target(found) | Outcome::Split(found) | Outcome::NoRoom { trouble: found, .. } => {
+            Outcome::Split(found) => {
+                self.broken = Some(TargetTrouble { command: Some(command), ..found });
+                stop.rest(BUSY_PAUSE);
+                Ok(Asked::Again)
+            }
+            Outcome::Target(found) | Outcome::NoRoom { trouble: found, .. } => {
                 Err(TargetTrouble { command: Some(command), ..found })
             }
             Outcome::Void => Err(could_not(ctx, "it was broken off")),
@@ -255,7 +263,8 @@ impl<'a> Comparison<'a> {
     }
 
     fn gave_up(&self) -> TargetTrouble {
-        could_not(self.ctx, "the target lacks an option that is needed")
+        let broken = self.broken.clone();
+        broken.unwrap_or_else(|| could_not(self.ctx, "the target lacks an option that is needed"))
     }
 }
 
@@ -263,7 +272,7 @@ impl<'a> Comparison<'a> {
 enum Asked {
     /// All was told, but for what cannot be read.
     Told(BTreeMap<RelPath, JobError>),
-    /// The target lacks an option, and can be asked without it.
+    /// The target lacks an option and can be asked without it, or the run broke off.
     Again,
 }
 
