@@ -14,6 +14,7 @@ mod explain;
 mod filter_args;
 mod import_faillog;
 mod list;
+mod listen;
 mod log_options;
 mod mirror;
 mod output;

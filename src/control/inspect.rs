@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::model::{JobAction, RelPath, TargetId};
 
 use super::{
-    AcceptRequest, Accepted, DifferenceRow, ExplainQuery, Explanation, JobRow, Matcher, NewJob, PauseRequest, Paused,
-    ReconcileRequest, Reconciled, Status, StoreReport, VerifyLine, VerifyRequest, WaitRequest, Waiting,
+    AcceptRequest, Accepted, DifferenceRow, Event, ExplainQuery, Explanation, JobRow, Matcher, NewJob, PauseRequest,
+    Paused, ReconcileRequest, Reconciled, Status, StoreReport, VerifyLine, VerifyRequest, WaitRequest, Waiting,
 };
 
 /// Answers questions about a daemon, or about a store without one. Called from the control thread's helpers while
@@ -73,10 +73,19 @@ pub trait Operate: Inspect {
         Err(Refusal::needs_daemon())
     }
 
+    /// Tells `listener` what happens, for as long as somebody else holds it.
+    fn follow(&self, _listener: Arc<dyn Listen>) {}
+
     /// Tells all there is to know about a path.
     fn explain(&self, _query: &ExplainQuery) -> Result<Explanation, Refusal> {
         Err(Refusal::needs_daemon())
     }
+}
+
+/// Takes events as they happen.
+pub trait Listen: Send + Sync {
+    /// Keeps the event or drops it, without waiting.
+    fn hear(&self, event: Event);
 }
 
 /// One client's wait.

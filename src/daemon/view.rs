@@ -2,17 +2,17 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, TryLockError};
 
 use crate::clock::Clock;
 use crate::control::{
-    AcceptRequest, Accepted, DaemonState, DifferenceRow, ExplainQuery, Explanation, Inspect, ListPage, Listed, NewJob,
-    Operate, PathArg, PauseRequest, Paused, ReconcileJob, ReconcileRequest, Reconciled, Refusal, RefusalKind,
-    RootState, RootStatus, Status, StoreReport, StoreState, StoreStatus, TargetState, TargetStatus, VerifyLine,
-    VerifyRequest, Wait, WaitRequest, WatchStatus, seconds,
+    AcceptRequest, Accepted, DaemonState, DifferenceRow, Event, ExplainQuery, Explanation, Inspect, ListPage, Listed,
+    Listen, NewJob, Operate, PathArg, PauseRequest, Paused, ReconcileJob, ReconcileRequest, Reconciled, Recovered,
+    Refusal, RefusalKind, RootState, RootStatus, Sent, Status, StoreReport, StoreState, StoreStatus, TargetState,
+    TargetStatus, Trouble, VerifyLine, VerifyRequest, Wait, WaitRequest, WatchStatus, seconds,
 };
-use crate::mirror::Executor;
+use crate::mirror::{Activity, Executor, Happened};
 use crate::model::{Job, JobAction, JobError, RelPath, TargetId, TargetTrouble, Timestamp, TroubleClass};
 use crate::queue::{Queue, StoreHealth, TargetStats};
 
@@ -43,6 +43,8 @@ pub struct View {
     pub started_at: Timestamp,
     pub plugins: Arc<Plugins>,
     pub phase: Phase,
+    /// Held by the comparison under way: two would notice each other's.
+    pub comparing: Mutex<()>,
 }
 
 /// Where the daemon is between start and stop.
@@ -209,6 +211,14 @@ impl Operate for View {
         is_wanted: &dyn Fn() -> bool,
     ) -> Result<(), Refusal> {
         let wanted = Wanted::new(request)?;
+        let _alone = match self.comparing.try_lock() {
+            Ok(alone) => alone,
+            Err(TryLockError::Poisoned(alone)) => alone.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                let message = "another comparison is under way";
+                return Err(Refusal::new(RefusalKind::Unavailable, message, "try again when it is done"));
+            }
+        };
         for (root, path, targets) in self.selected(request.path.as_ref(), request.target.as_deref())? {
             let path = path.unwrap_or_else(RelPath::root);
             for target in &targets {
@@ -233,6 +243,17 @@ impl Operate for View {
             roots.push(RootWait { root, path, targets, stage: Stage::default() });
         }
         Ok(Box::new(Mirrored { queue: Arc::clone(&self.queue), roots, needed }))
+    }
+
+    fn follow(&self, listener: Arc<dyn Listen>) {
+        let listener = Arc::downgrade(&listener);
+        self.executor.listen(Box::new(move |activity| match listener.upgrade() {
+            Some(listener) => {
+                listener.hear(event(activity));
+                true
+            }
+            None => false,
+        }));
     }
 
     fn explain(&self, query: &ExplainQuery) -> Result<Explanation, Refusal> {
@@ -280,6 +301,20 @@ impl View {
         let root = place.map(|(root, _)| root.display().to_string());
         operate::check_names(&self.targets, target, root.as_deref(), !selected.is_empty())?;
         Ok(selected)
+    }
+}
+
+/// What happened, as it is told.
+fn event(activity: &Activity) -> Event {
+    let Activity { target, root, what } = activity;
+    let (target, root) = (target.clone(), root.display().to_string());
+    match what {
+        Happened::Sent { jobs, took } => Event::Sent(Sent { target, root, paths: *jobs, took_s: seconds(*took) }),
+        Happened::Trouble { trouble, retry_at } => {
+            let (reason, hint) = (trouble.message.clone(), trouble.hint.clone());
+            Event::Trouble(Trouble { target, root, reason, hint, retry_at: *retry_at })
+        }
+        Happened::Recovered { after } => Event::Recovered(Recovered { target, root, after_s: seconds(*after) }),
     }
 }
 

@@ -8,6 +8,7 @@
 //! Invariant: only this module starts rsync, and it knows nothing of the queue or the store: jobs come in as values,
 //! verdicts go out as values.
 
+mod activity;
 mod capture;
 mod changed;
 mod command;
@@ -31,6 +32,7 @@ mod stop;
 mod survey;
 mod trouble;
 
+pub use activity::{Activity, Happened, Listener};
 pub use changed::{Changed, Observer, Operation, Ran};
 pub use context::{Capabilities, RootIdentity, TargetContext};
 pub use dispatch::{DispatchSettings, Executor};
