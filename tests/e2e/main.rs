@@ -25,6 +25,7 @@ mod catch_up;
 mod churn;
 mod compatibility;
 mod config_forms;
+mod control_tcp;
 mod crash;
 mod events;
 mod fail_log;
