@@ -84,6 +84,6 @@ mod tests {
             write(text, mode);
             assert_eq!(exit("0.0.0.0:7878", Some(&file)), expected, "{text} {mode:o}");
         }
-        assert_eq!(ListenArgs { listen: None, token_file: None }.options().expect("none").is_some(), false);
+        assert!(ListenArgs { listen: None, token_file: None }.options().expect("none").is_none());
     }
 }

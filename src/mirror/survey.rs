@@ -111,7 +111,7 @@ impl<'a> Comparison<'a> {
         for _ in 0..ROUNDS_MAX {
             let mut spool = Spool::in_dir(spool_dir).map_err(|error| cannot_keep(spool_dir, &error))?;
             // No run at all if it is gone, and deletions are not mirrored.
-            let runs = self.plan(&[path.clone()], Scope::Subtree, Origin::Reconcile);
+            let runs = self.plan(std::slice::from_ref(path), Scope::Subtree, Origin::Reconcile);
             let mut unreadable = BTreeMap::new();
             let mut again = false;
             for run in runs {
