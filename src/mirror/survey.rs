@@ -60,7 +60,7 @@ pub enum Differs {
 pub struct Look {
     /// Compare contents, instead of trusting size and modification time.
     pub checksum: bool,
-    /// Read no faster on average; see [`Pace`].
+    /// Read no faster on average, on this machine.
     pub bytes_per_s: Option<u64>,
 }
 

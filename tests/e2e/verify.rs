@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde_json::Value;
@@ -253,4 +254,26 @@ fn a_budget_bounds_what_is_read() {
     // Nothing is left standing still.
     write(world.src.join("d/after"), "after");
     wait_until(soon(), "a change", || world.arrived(0, "d/after") && world.arrived(1, "d/after"));
+}
+
+/// Neither a client that goes nor a stop waits for a comparison that is held up to keep its budget.
+#[test]
+fn a_slow_comparison_ends_with_its_client_and_with_the_daemon() {
+    let mut world = world(|world| write(world.src.join("d/big"), patterned(1, 8_000_000)));
+    let mut command = world.cli.command();
+    command.args(["verify", "-c", "--budget", "0.1", "--state-dir"]).arg(&world.cli.state).stdout(Stdio::null());
+    for ends_by in ["client", "daemon"] {
+        let mut client = command.spawn().expect("cannot start syncq verify");
+        wait_until(soon(), "the comparison", || !world.daemon().rsyncs().is_empty());
+        if ends_by == "client" {
+            let refused = syncq(&world, &["verify"]);
+            assert!(refused.code == Some(1) && refused.stderr.contains("another comparison"), "{}", refused.text());
+            client.kill().expect("cannot end syncq verify");
+            wait_until(soon(), "the end of its rsync", || world.daemon().rsyncs().is_empty());
+            wait_until(soon(), "room for another", || syncq(&world, &["verify", "d/same"]).code == Some(0));
+        } else {
+            world.stop();
+        }
+        client.wait().expect("cannot wait for syncq verify");
+    }
 }
