@@ -15,6 +15,7 @@ mod explain;
 mod filter_args;
 mod import_faillog;
 mod list;
+mod listen;
 mod log_options;
 mod mirror;
 mod output;
@@ -32,6 +33,7 @@ mod state_dir;
 mod status;
 mod store;
 mod target_choice;
+mod verify;
 mod wait;
 
 use std::ffi::OsString;
@@ -64,6 +66,7 @@ enum Command {
     Pause(pause::PauseArgs),
     Resume(pause::ResumeArgs),
     Reconcile(reconcile::ReconcileArgs),
+    Verify(verify::VerifyArgs),
     Wait(wait::WaitArgs),
     Explain(explain::ExplainArgs),
     AcceptDeletions(accept_deletions::AcceptArgs),
@@ -90,6 +93,7 @@ pub fn main() -> ExitCode {
         Command::Pause(pause) => pause::pause(&pause),
         Command::Resume(resume) => pause::resume(&resume),
         Command::Reconcile(reconcile) => reconcile::run(&reconcile),
+        Command::Verify(verify) => verify::run(&verify),
         Command::Wait(wait) => wait::run(&wait),
         Command::Explain(explain) => explain::run(&explain),
         Command::AcceptDeletions(accept) => accept_deletions::run(&accept),

@@ -174,11 +174,6 @@ impl<'a> Batch<'a> {
         let (rules, verdicts) = (ctx.filter.rsync_rules(), vec![None; jobs.len()]);
         Self { ctx, lane, jobs, stop, rules, verdicts, runs_max: RUNS_MAX, report: BatchReport::default() }
     }
-
-    /// Why the target could not be used, if so.
-    pub(super) fn trouble(&self) -> Option<TargetTrouble> {
-        self.report.trouble.clone()
-    }
 }
 
 impl Batch<'_> {
