@@ -22,6 +22,7 @@ mod pause;
 mod progress;
 mod purge;
 mod reconcile;
+mod reload;
 mod retry;
 mod run;
 mod sersync_args;
@@ -62,6 +63,7 @@ enum Command {
     Pause(pause::PauseArgs),
     Resume(pause::ResumeArgs),
     Reconcile(reconcile::ReconcileArgs),
+    Reload(reload::ReloadArgs),
     Wait(wait::WaitArgs),
     Explain(explain::ExplainArgs),
     AcceptDeletions(accept_deletions::AcceptArgs),
@@ -87,6 +89,7 @@ pub fn main() -> ExitCode {
         Command::Pause(pause) => pause::pause(&pause),
         Command::Resume(resume) => pause::resume(&resume),
         Command::Reconcile(reconcile) => reconcile::run(&reconcile),
+        Command::Reload(reload) => reload::run(&reload),
         Command::Wait(wait) => wait::run(&wait),
         Command::Explain(explain) => explain::run(&explain),
         Command::AcceptDeletions(accept) => accept_deletions::run(&accept),

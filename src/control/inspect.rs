@@ -3,11 +3,13 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use crossbeam_channel::Receiver;
+
 use crate::model::{JobAction, RelPath, TargetId};
 
 use super::{
     AcceptRequest, Accepted, DifferenceRow, ExplainQuery, Explanation, JobRow, Matcher, NewJob, PauseRequest, Paused,
-    ReconcileRequest, Reconciled, Status, StoreReport, WaitRequest, Waiting,
+    ReconcileRequest, Reconciled, Reloaded, Status, StoreReport, WaitRequest, Waiting,
 };
 
 /// Answers questions about a daemon, or about a store without one. Called from the control thread's helpers while
@@ -52,6 +54,11 @@ pub trait Operate: Inspect {
         _request: &ReconcileRequest,
         _each: &mut dyn FnMut(DifferenceRow) -> ControlFlow<()>,
     ) -> Result<(), Refusal> {
+        Err(Refusal::needs_daemon())
+    }
+
+    /// Has the configuration read again. The receiver is handed how that went; it is disconnected if the daemon stops before.
+    fn reload(&self) -> Result<Receiver<Reloaded>, Refusal> {
         Err(Refusal::needs_daemon())
     }
 

@@ -12,6 +12,7 @@
 //! | `POST /v1/reconcile` ([`ReconcileRequest`]) | [`Reconciled`] |
 //! | `POST /v1/survey` ([`ReconcileRequest`]) | one [`DifferenceRow`] a line: what that would change; empty lines while it takes |
 //! | `POST /v1/wait` ([`WaitRequest`]) | one [`Waiting`] a line; the last one tells how it ended |
+//! | `POST /v1/reload` | [`Reloaded`], once it is done; empty lines while it takes |
 //! | `GET /v1/explain?path=…` ([`PathArg`]) | [`Explanation`] |
 //!
 //! What is refused is answered by a status above 399 and `{"error": …, "hint": …}`; a list that breaks off ends in such a
@@ -25,6 +26,7 @@
 mod client;
 mod filter;
 mod inspect;
+mod reload;
 mod requests;
 mod server;
 mod stall;
@@ -33,6 +35,7 @@ mod types;
 pub use client::{Client, ClientError};
 pub use filter::{GlobError, JobFilter, Matcher};
 pub use inspect::{Inspect, ListPage, Listed, Operate, Place, Refusal, RefusalKind, Wait, each_job};
+pub use reload::{ConfigChanges, ConfigError, ConfigStatus, Reloaded, Tally};
 pub use requests::{
     AcceptRequest, Accepted, DifferenceKind, DifferenceRow, ExplainQuery, Explanation, JobsRequest, Missing, PathArg,
     PauseRequest, Paused, PausedTarget, ReconcileJob, ReconcileRequest, Reconciled, TargetExplanation, WaitRequest,

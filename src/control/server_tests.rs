@@ -39,6 +39,7 @@ impl Inspect for Fake {
             pid: 1,
             started_at: Some(Timestamp(1_000)),
             configs: Vec::new(),
+            config: None,
             roots: Vec::new(),
             targets: Vec::new(),
             store: StoreStatus { state: StoreState::Ok, bytes: 0, error: None },
