@@ -49,6 +49,13 @@ pub fn monotonic() -> std::time::Instant {
     std::time::Instant::now()
 }
 
+/// Microseconds on the monotonic clock, as other processes of this machine read it too.
+pub fn monotonic_us() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    seconds * 1_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000
+}
+
 /// The present by both clocks. The boot's name is unknown where `/proc` is missing: then each moment is of a boot of its own.
 pub fn moment() -> Moment {
     let uptime = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);

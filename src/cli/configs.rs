@@ -11,15 +11,13 @@ use super::exit::CliError;
 use super::password_file;
 use crate::config;
 use crate::config::{Config, PluginKind};
-use crate::daemon::{FailLogOptions, PluginOptions, PluginRoot, RootOptions};
+use crate::daemon::{Configuration, FailLogOptions, PluginOptions, PluginRoot, RootOptions};
 use crate::model::Root;
 
 /// What the configuration files say, together.
 #[derive(Debug, Default)]
 pub struct Loaded {
-    pub roots: Vec<RootOptions>,
-    pub plugins: Vec<PluginOptions>,
-    pub fail_logs: Vec<FailLogOptions>,
+    pub config: Configuration,
     /// `<debug start="true"/>` in any of them.
     pub debug: bool,
     /// What is odd in them but does not matter, one line each.
@@ -58,17 +56,17 @@ pub fn load(files: &[PathBuf], only: Option<PluginKind>) -> Result<Loaded, CliEr
 
 impl Loaded {
     fn add(&mut self, config: Config) -> Result<(), CliError> {
-        let first = self.roots.len();
+        let first = self.config.roots.len();
         let indices = || first..first + config.roots.len();
         let told = |(index, spelled): (usize, &PathBuf)| PluginRoot { index, spelled: spelled.clone() };
-        self.plugins.extend(
+        self.config.plugins.extend(
             config
                 .plugin
                 .map(|plugin| PluginOptions { plugin, roots: indices().zip(&config.spelled).map(told).collect() }),
         );
         if let Some(path) = config.fail_log {
             let path = std::path::absolute(path).context("cannot find the working directory")?;
-            self.fail_logs.push(FailLogOptions { path, roots: indices().collect() });
+            self.config.fail_logs.push(FailLogOptions { path, roots: indices().collect() });
         }
         for root in config.roots {
             check_watch(&config.file, &root.path)?;
@@ -77,7 +75,7 @@ impl Loaded {
                     password_file::check(password_file)?;
                 }
             }
-            self.roots.push(RootOptions { root, settings: config.settings.clone() });
+            self.config.roots.push(RootOptions { root, settings: config.settings.clone() });
         }
         Ok(())
     }
@@ -100,13 +98,13 @@ impl Loaded {
         let mut roots = Vec::new();
         for (path, spelled) in watched {
             check_watch(&config.file, &path)?;
-            roots.push(PluginRoot { index: self.roots.len(), spelled });
-            self.roots.extend(config.roots.first().map(|template| RootOptions {
+            roots.push(PluginRoot { index: self.config.roots.len(), spelled });
+            self.config.roots.extend(config.roots.first().map(|template| RootOptions {
                 root: Root { path, targets: Vec::new(), schedule: None, ..template.clone() },
                 settings: config.settings.clone(),
             }));
         }
-        self.plugins.push(PluginOptions { plugin, roots });
+        self.config.plugins.push(PluginOptions { plugin, roots });
         Ok(())
     }
 }

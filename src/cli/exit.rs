@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::control::{ClientError, ControlError, Refusal};
-use crate::daemon::UnknownRoot;
+use crate::daemon::{NotTaken, UnknownRoot};
 use crate::mirror::NoRsync;
 use crate::store::StoreError;
 use crate::watch::WatchError;
@@ -132,6 +132,22 @@ impl From<Refusal> for CliError {
 impl From<io::Error> for CliError {
     fn from(error: io::Error) -> Self {
         anyhow::Error::new(error).into()
+    }
+}
+
+/// For a daemon, which has to tell it in one line.
+impl From<CliError> for NotTaken {
+    fn from(failure: CliError) -> Self {
+        let mut message = String::new();
+        for cause in failure.error.chain().map(|cause| one_line(&cause.to_string())) {
+            // Some errors repeat their source in their own text.
+            if !message.ends_with(&cause) || message.is_empty() {
+                message.push_str(if message.is_empty() { "" } else { ": " });
+                message.push_str(&cause);
+            }
+        }
+        let config = matches!(failure.exit, Exit::Config | Exit::Usage);
+        Self { message, hint: Some(one_line(failure.advice())), config }
     }
 }
 

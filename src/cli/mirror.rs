@@ -15,7 +15,7 @@ use super::log_options::LogOptions;
 use super::progress::Progress;
 use super::state_dir::real_path;
 use super::{destination, password_file, run, state_dir};
-use crate::daemon::{Options, RootOptions, logging};
+use crate::daemon::{Configuration, Options, RootOptions, logging};
 use crate::filter::Filter;
 use crate::model::{Destination, EventSwitches, Root, Settings, Target, TransferOptions};
 
@@ -93,7 +93,10 @@ pub fn run(args: MirrorArgs) -> Result<ExitCode, CliError> {
     let begun = Arc::clone(&progress);
     crate::daemon::detach::tighten_umask();
     let ran = crate::daemon::run(Options {
-        roots: roots.into_iter().map(|root| RootOptions { root, settings: Settings::default() }).collect(),
+        config: Configuration {
+            roots: roots.into_iter().map(|root| RootOptions { root, settings: Settings::default() }).collect(),
+            ..Configuration::default()
+        },
         threads,
         // Whoever types it expects equal trees now, whatever somebody did to the other one.
         reconcile: true,
@@ -101,10 +104,8 @@ pub fn run(args: MirrorArgs) -> Result<ExitCode, CliError> {
         accept_deletions: args.accept_deletions,
         state_dir,
         listen,
-        sources: Vec::new(),
-        plugins: Vec::new(),
+        source: None,
         plugin_only: false,
-        fail_logs: Vec::new(),
         on_ready: Some(Box::new(move |inspect| {
             if io::stderr().is_terminal() {
                 *begun.lock().unwrap_or_else(PoisonError::into_inner) = Progress::start(inspect);

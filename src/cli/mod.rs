@@ -24,6 +24,7 @@ mod pause;
 mod progress;
 mod purge;
 mod reconcile;
+mod reload;
 mod retry;
 mod run;
 mod sersync_args;
@@ -67,6 +68,7 @@ enum Command {
     Resume(pause::ResumeArgs),
     Reconcile(reconcile::ReconcileArgs),
     Verify(verify::VerifyArgs),
+    Reload(reload::ReloadArgs),
     Wait(wait::WaitArgs),
     Explain(explain::ExplainArgs),
     AcceptDeletions(accept_deletions::AcceptArgs),
@@ -94,6 +96,7 @@ pub fn main() -> ExitCode {
         Command::Resume(resume) => pause::resume(&resume),
         Command::Reconcile(reconcile) => reconcile::run(&reconcile),
         Command::Verify(verify) => verify::run(&verify),
+        Command::Reload(reload) => reload::run(&reload),
         Command::Wait(wait) => wait::run(&wait),
         Command::Explain(explain) => explain::run(&explain),
         Command::AcceptDeletions(accept) => accept_deletions::run(&accept),

@@ -2,19 +2,20 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Args;
 
+use super::configs::Loaded;
 use super::exit::CliError;
 use super::listen::ListenArgs;
 use super::log_options::LogOptions;
 use super::sersync_args::DEFAULT_CONFIG;
 use super::{configs, state_dir};
 use crate::config::PluginKind;
-use crate::daemon::{Options, RootOptions, detach, logging};
+use crate::daemon::{ConfigSource, Configuration, NotTaken, Options, RootOptions, detach, logging};
 
 /// Mirror what configuration files describe, until stopped
 #[derive(Debug, Args)]
@@ -75,9 +76,7 @@ pub fn run(args: RunArgs, command_line: &[OsString]) -> Result<ExitCode, CliErro
         return Ok(ExitCode::from(code));
     }
 
-    let loaded = configs::load(&files, only)?;
-    check_once(&loaded.roots)?;
-    state_dir::check_outside(&state_dir, loaded.roots.iter().map(|root| root.root.path()))?;
+    let loaded = load(&files, only, &state_dir)?;
     state_dir::create(&state_dir)?;
 
     let default_level = if loaded.debug { "debug" } else { logging::DEFAULT_LEVEL };
@@ -95,17 +94,19 @@ pub fn run(args: RunArgs, command_line: &[OsString]) -> Result<ExitCode, CliErro
     }
     let detached = args.detached;
     crate::daemon::run(Options {
-        roots: loaded.roots,
+        config: loaded.config,
         threads,
         reconcile: args.reconcile,
         accept_root: args.accept_root,
         accept_deletions: args.accept_deletions,
-        state_dir,
+        state_dir: state_dir.clone(),
         listen,
-        sources: files,
-        plugins: loaded.plugins,
+        source: Some(ConfigSource {
+            files: files.clone(),
+            load: Box::new(move || load_again(&files, only, &state_dir)),
+            explain: |error| CliError::from(error).into(),
+        }),
         plugin_only: only.is_some(),
-        fail_logs: loaded.fail_logs,
         on_ready: Some(Box::new(move |_| {
             if detached {
                 detach::ready();
@@ -113,6 +114,21 @@ pub fn run(args: RunArgs, command_line: &[OsString]) -> Result<ExitCode, CliErro
         })),
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Reads the files, and refuses what the daemon cannot mirror.
+fn load(files: &[PathBuf], only: Option<PluginKind>, state_dir: &Path) -> Result<Loaded, CliError> {
+    let loaded = configs::load(files, only)?;
+    check_once(&loaded.config.roots)?;
+    state_dir::check_outside(state_dir, loaded.config.roots.iter().map(|root| root.root.path()))?;
+    Ok(loaded)
+}
+
+/// The same for a daemon that runs: what is odd is logged, what is wrong is put into words.
+fn load_again(files: &[PathBuf], only: Option<PluginKind>, state_dir: &Path) -> Result<Configuration, NotTaken> {
+    let loaded = load(files, only, state_dir)?;
+    loaded.notices.iter().for_each(|notice| log::warn!("{notice}"));
+    Ok(loaded.config)
 }
 
 /// The plugin that `-m` asks for.

@@ -10,7 +10,7 @@ use super::exit::CliError;
 use super::output::{Form, Rows, age, json_line, plain, size, stdout};
 use super::source::Source;
 use super::state_dir::WhichDaemon;
-use crate::control::{PluginStatus, RootState, Status, StoreState, TargetStatus, word};
+use crate::control::{ConfigStatus, PluginStatus, RootState, Status, StoreState, TargetStatus, word};
 
 /// Show what is pending, since when, and why
 #[derive(Debug, Args)]
@@ -97,6 +97,13 @@ fn write_page(out: &mut impl Write, status: &Status) -> io::Result<()> {
         write!(out, ", since {started_at}")?;
     }
     writeln!(out)?;
+    if let Some(ConfigStatus { loaded_at, error: Some(error) }) = &status.config {
+        let since = loaded_at.map(|at| format!(" of {at}")).unwrap_or_default();
+        writeln!(out, "the configuration was not taken, the one{since} is in force: {}", plain(&error.message))?;
+        if let Some(hint) = &error.hint {
+            writeln!(out, "  hint: {}", plain(hint))?;
+        }
+    }
     let watches = &status.watches;
     write!(out, "watches: {} of {}", watches.used, watches.limit)?;
     if watches.unwatched > 0 {
@@ -161,7 +168,7 @@ fn write_trouble(out: &mut impl Write, target: &TargetStatus) -> io::Result<()> 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::control::{DaemonState, RootStatus, StoreStatus, TargetState, WatchStatus};
+    use crate::control::{ConfigError, DaemonState, RootStatus, StoreStatus, TargetState, WatchStatus};
     use crate::model::Timestamp;
 
     /// One idle target, and one whose password is wrong.
@@ -204,6 +211,7 @@ pub(super) mod tests {
             pid: 42,
             started_at: Some(Timestamp(1_000)),
             configs: Vec::new(),
+            config: None,
             roots: vec![RootStatus {
                 path: "/srv/www".to_owned(),
                 state: RootState::Watching,
@@ -250,6 +258,19 @@ pub(super) mod tests {
             page.contains("\n/backup/www: paused since 1970-01-01T00:00:00.000Z\n  to go on: syncq resume\n"),
             "{page}"
         );
+    }
+
+    #[test]
+    fn a_configuration_that_was_not_taken_is_named_before_all_else() {
+        let error =
+            ConfigError { message: "a.xml:3:1: no".to_owned(), hint: Some("x".to_owned()), config: true, at: None };
+        let config = Some(ConfigStatus { loaded_at: Some(Timestamp(1_000)), error: Some(error) });
+        let mut out = Vec::new();
+        write_page(&mut out, &Status { config, ..sample() }).expect("a page");
+        let page = String::from_utf8(out).expect("text");
+        let expected = "\nthe configuration was not taken, the one of 1970-01-01T00:00:01.000Z is in force: a.xml:3:1: no\n  \
+                        hint: x\nwatches: ";
+        assert!(page.contains(expected), "{page}");
     }
 
     #[test]

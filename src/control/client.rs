@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 use super::server::BODY_BYTES_MAX;
 use super::{
     AcceptRequest, Accepted, DifferenceRow, Explanation, JobFilter, JobRow, JobsRequest, NewJob, PathArg, PauseRequest,
-    Paused, ReconcileRequest, Reconciled, Status, StoreReport, VerifyLine, VerifyRequest, WaitRequest, Waiting,
-    socket_path,
+    Paused, ReconcileRequest, Reconciled, Reloaded, Status, StoreReport, VerifyLine, VerifyRequest, WaitRequest,
+    Waiting, socket_path,
 };
 use crate::model::JobAction;
 
@@ -149,6 +149,20 @@ impl Client {
             Err(error) => return Err(error),
         }
         if last.done || last.timed_out { Ok(last) } else { Err(ClientError::Ended) }
+    }
+
+    /// Has the daemon read its configuration again, and returns how that went.
+    pub fn reload(&self) -> Result<Reloaded, ClientError> {
+        let mut outcome = None;
+        let each = &mut |reloaded: Reloaded| {
+            outcome = Some(reloaded);
+            ControlFlow::Break(())
+        };
+        match self.lines(Method::POST, "/v1/reload", None, each) {
+            Ok(()) | Err(ClientError::Broken { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        outcome.ok_or(ClientError::Ended)
     }
 
     pub fn explain(&self, path: &PathArg) -> Result<Explanation, ClientError> {

@@ -3,11 +3,14 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use crossbeam_channel::Receiver;
+
 use crate::model::{JobAction, RelPath, TargetId};
 
 use super::{
     AcceptRequest, Accepted, DifferenceRow, Event, ExplainQuery, Explanation, JobRow, Matcher, NewJob, PauseRequest,
-    Paused, ReconcileRequest, Reconciled, Status, StoreReport, VerifyLine, VerifyRequest, WaitRequest, Waiting,
+    Paused, ReconcileRequest, Reconciled, Reloaded, Status, StoreReport, VerifyLine, VerifyRequest, WaitRequest,
+    Waiting,
 };
 
 /// Answers questions about a daemon, or about a store without one. Called from the control thread's helpers while
@@ -65,6 +68,11 @@ pub trait Operate: Inspect {
         _each: &mut dyn FnMut(VerifyLine) -> ControlFlow<()>,
         _is_wanted: &dyn Fn() -> bool,
     ) -> Result<(), Refusal> {
+        Err(Refusal::needs_daemon())
+    }
+
+    /// Has the configuration read again. The receiver is handed how that went; it is disconnected if the daemon stops before.
+    fn reload(&self) -> Result<Receiver<Reloaded>, Refusal> {
         Err(Refusal::needs_daemon())
     }
 

@@ -13,6 +13,7 @@
 //! | `POST /v1/survey` ([`ReconcileRequest`]) | one [`DifferenceRow`] a line: what that would change; empty lines while it takes |
 //! | `POST /v1/verify` ([`VerifyRequest`]) | one [`VerifyLine`] a line: what differs, and how each target ended |
 //! | `POST /v1/wait` ([`WaitRequest`]) | one [`Waiting`] a line; the last one tells how it ended |
+//! | `POST /v1/reload` | [`Reloaded`], once it is done; empty lines while it takes |
 //! | `GET /v1/explain?path=…` ([`PathArg`]) | [`Explanation`] |
 //! | `GET /v1/events` | server-sent events: `status` ([`Status`]), and what happens ([`Event`]) |
 //!
@@ -28,6 +29,7 @@ mod client;
 mod events;
 mod filter;
 mod inspect;
+mod reload;
 mod requests;
 mod server;
 mod stall;
@@ -38,6 +40,7 @@ pub use client::{Client, ClientError};
 pub use events::{Dropped, Event, Recovered, Sent, Trouble};
 pub use filter::{GlobError, JobFilter, Matcher};
 pub use inspect::{Inspect, ListPage, Listed, Listen, Operate, Place, Refusal, RefusalKind, Wait, each_job};
+pub use reload::{ConfigChanges, ConfigError, ConfigStatus, Reloaded, Tally};
 pub use requests::{
     AcceptRequest, Accepted, DifferenceKind, DifferenceRow, Differing, DifferingKind, ExplainQuery, Explanation,
     JobsRequest, Missing, PathArg, PauseRequest, Paused, PausedTarget, ReconcileJob, ReconcileRequest, Reconciled,

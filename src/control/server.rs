@@ -24,6 +24,7 @@ use axum::extract::{Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use crossbeam_channel::TryRecvError;
 use hyper::body::Frame;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -56,6 +57,8 @@ pub(super) const LOOK_SHARE: u32 = 20;
 const SURVEY_ROWS_AHEAD: usize = 64;
 /// How often a client that waits is told what is missing. Also finds out that it has gone.
 pub(super) const WORD: Duration = Duration::from_secs(5);
+/// How often it is looked whether a reload is over.
+const RELOAD_POLL: Duration = Duration::from_millis(20);
 /// What may still be answered after a stop; the rest is cut off.
 const STOP_DEADLINE: Duration = Duration::from_secs(2);
 /// Threads for questions to the daemon. More would only wait for the same locks.
@@ -327,6 +330,7 @@ pub(super) fn router(operate: Arc<dyn Operate>, patience: Patience, stopping: St
         .route("/v1/survey", post(survey))
         .route("/v1/verify", post(verify))
         .route("/v1/wait", post(wait))
+        .route("/v1/reload", post(reload))
         .route("/v1/explain", get(explain))
         .route("/v1/events", get(events::events))
         .fallback(async || problem(StatusCode::NOT_FOUND, "no such thing here; see /v1/status and /v1/jobs"))
@@ -629,6 +633,32 @@ async fn wait(State(served): State<Served>, request: Request) -> Response {
     tokio::spawn(async move {
         send_words(served, wait, timeout, words).await;
         drop(place);
+    });
+    lines(body)
+}
+
+async fn reload(State(served): State<Served>) -> Response {
+    let outcome = match served.ask(|operate| operate.reload()).await {
+        Ok(outcome) => outcome,
+        Err(refusal) => return refused(&refusal),
+    };
+    let (words, body) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let mut told = monotonic();
+        loop {
+            match outcome.try_recv() {
+                Ok(reloaded) => return drop(words.send(Ok(line(&reloaded))).await),
+                // The daemon stops; the missing line tells.
+                Err(TryRecvError::Disconnected) => return,
+                Err(TryRecvError::Empty) => tokio::time::sleep(RELOAD_POLL).await,
+            }
+            if told.elapsed() >= WORD {
+                told = monotonic();
+                if words.send(Ok(Bytes::from_static(b"\n"))).await.is_err() {
+                    return;
+                }
+            }
+        }
     });
     lines(body)
 }

@@ -41,6 +41,7 @@ impl Inspect for Fake {
             pid: 1 + self.purged.lock().expect("no panic").len() as u32,
             started_at: Some(Timestamp(1_000)),
             configs: Vec::new(),
+            config: None,
             roots: Vec::new(),
             targets: Vec::new(),
             store: StoreStatus { state: StoreState::Ok, bytes: 0, error: None },

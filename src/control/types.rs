@@ -11,6 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+use super::ConfigStatus;
 use crate::model::{Job, JobState, Origin, RelPath, Scope, Timestamp};
 
 /// Everything `syncq status` shows.
@@ -24,6 +25,9 @@ pub struct Status {
     pub started_at: Option<Timestamp>,
     /// The configuration files in use; none with `syncq mirror`.
     pub configs: Vec<String>,
+    /// How reading them went. `null` with `syncq mirror`, and without a daemon.
+    #[serde(default)]
+    pub config: Option<ConfigStatus>,
     pub roots: Vec<RootStatus>,
     pub targets: Vec<TargetStatus>,
     pub store: StoreStatus,

@@ -29,11 +29,11 @@ pub(super) fn explain(
         Exclusion::Temporary => "its name is that of a temporary file".to_owned(),
         Exclusion::Hidden => "dot files and backup copies are left out, as sersync does".to_owned(),
         Exclusion::Expression(n) => {
-            let expression = root.config.excludes.get(n).map_or("", String::as_str);
+            let expression = root.rules.excludes.get(n).map_or("", String::as_str);
             format!("excluded by the expression {expression:?}")
         }
     });
-    let kept = (presence == Presence::Missing && !root.config.events.delete)
+    let kept = (presence == Presence::Missing && !root.rules.events.delete)
         .then(|| "it is gone, and deletions are not mirrored (delete is off)".to_owned());
     let rule = excluded.or(kept);
     Explanation {

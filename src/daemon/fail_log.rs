@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{RecvTimeoutError, Sender, unbounded};
 use log::{error, info, warn};
 
 use super::view::NamedTarget;
@@ -72,10 +72,14 @@ impl NotWritten {
     }
 }
 
+/// The targets of each list, by its path.
+pub(super) type Lists = BTreeMap<PathBuf, Vec<NamedTarget>>;
+
 /// The thread that writes the lists.
 #[derive(Debug)]
 pub(super) struct FailLog {
-    stop: Mutex<Option<Sender<()>>>,
+    /// Takes the lists that are to be kept; dropping it ends the thread.
+    lists: Mutex<Option<Sender<Lists>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -85,32 +89,45 @@ pub(super) struct Sources {
     pub(super) executor: Arc<Executor>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) state_dir: PathBuf,
-    /// The targets of each list, by its path.
-    pub(super) lists: BTreeMap<PathBuf, Vec<NamedTarget>>,
 }
 
 impl FailLog {
+    /// Starts the thread. No list is written before [`keep`](Self::keep).
     pub(super) fn start(sources: Sources) -> io::Result<Self> {
-        let (stop, stopped) = bounded::<()>(1);
+        let (lists, wanted) = unbounded::<Lists>();
         let run = move || {
-            let mut lists: Vec<List> = sources.lists.keys().map(|path| List::new(path)).collect();
+            let mut kept: Vec<List> = Vec::new();
             loop {
-                let ended = stopped.recv_timeout(INTERVAL) != Err(RecvTimeoutError::Timeout);
-                for list in &mut lists {
-                    list.update(&sources, ended);
-                }
-                if ended {
-                    return;
+                let next = if kept.is_empty() {
+                    wanted.recv().map_err(|_| RecvTimeoutError::Disconnected)
+                } else {
+                    wanted.recv_timeout(INTERVAL)
+                };
+                match next {
+                    Ok(lists) => keep(&mut kept, lists, &sources),
+                    Err(RecvTimeoutError::Timeout) => kept.iter_mut().for_each(|list| list.update(&sources, "")),
+                    Err(RecvTimeoutError::Disconnected) => {
+                        kept.iter_mut().for_each(|list| list.update(&sources, STOPPED));
+                        return;
+                    }
                 }
             }
         };
         let thread = std::thread::Builder::new().name("fail-log".into()).spawn(run)?;
-        Ok(Self { stop: Mutex::new(Some(stop)), thread: Mutex::new(Some(thread)) })
+        Ok(Self { lists: Mutex::new(Some(lists)), thread: Mutex::new(Some(thread)) })
+    }
+
+    /// From now on keeps these lists. One that is not among them any more says so in its last line.
+    pub(super) fn keep(&self, lists: Lists) {
+        if let Some(sender) = &*self.lists.lock().unwrap_or_else(PoisonError::into_inner) {
+            // Refused only if the thread has panicked, which a stop reports.
+            let _ = sender.send(lists);
+        }
     }
 
     /// Writes the lists for the last time. May be called twice.
     pub(super) fn stop(&self) {
-        drop(self.stop.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.lists.lock().unwrap_or_else(PoisonError::into_inner).take());
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if thread.is_some_and(|thread| thread.join().is_err()) {
             error!("the thread of the failLog ended in a panic");
@@ -118,23 +135,37 @@ impl FailLog {
     }
 }
 
+/// The last words of a list.
+const STOPPED: &str = "# syncq has been stopped. What is listed is tried again when it is started.\n";
+const LEFT: &str = "# This list is no longer kept: the configuration names another one, or none.\n";
+
+fn keep(kept: &mut Vec<List>, mut lists: Lists, sources: &Sources) {
+    kept.retain_mut(|list| match lists.remove(&list.path) {
+        Some(targets) => {
+            list.targets = targets;
+            true
+        }
+        None => {
+            list.update(sources, LEFT);
+            false
+        }
+    });
+    kept.extend(lists.into_iter().map(|(path, targets)| List { path, targets, written: None, trouble: None }));
+}
+
 /// One list and what was written to it last.
 struct List {
     path: PathBuf,
+    targets: Vec<NamedTarget>,
     written: Option<String>,
     /// Why it could not be written, if so.
     trouble: Option<String>,
 }
 
 impl List {
-    fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), written: None, trouble: None }
-    }
-
-    fn update(&mut self, sources: &Sources, ended: bool) {
-        let Some(targets) = sources.lists.get(&self.path) else { return };
+    fn update(&mut self, sources: &Sources, last_words: &str) {
         let mut body = String::new();
-        for target in targets {
+        for target in &self.targets {
             let Some(stats) = sources.queue.stats(target.id) else { continue };
             let failing = sources.queue.failing(target.id, PATHS_MAX);
             let command = |job: &Job| sources.executor.command_line(target.id, &job.path, job.scope);
@@ -143,9 +174,7 @@ impl List {
         if body.is_empty() {
             body.push_str("# Nothing is failing.\n");
         }
-        if ended {
-            body.push_str("# syncq has been stopped. What is listed is tried again when it is started.\n");
-        }
+        body.push_str(last_words);
         if self.written.as_ref() == Some(&body) && is_there(&self.path) {
             return;
         }

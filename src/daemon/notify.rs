@@ -1,11 +1,11 @@
-//! Tells the service manager how the daemon is: ready, alive, stopping. Does nothing where none asks.
+//! Tells the service manager how the daemon is: ready, reloading, alive, stopping. Does nothing where none asks.
 //!
 //! The protocol is systemd's: `NAME=VALUE` lines in a datagram to the socket that `NOTIFY_SOCKET` names, and
 //! `WATCHDOG_USEC` for how often a sign of life is expected. It is public and stable, and small enough to be spoken
 //! without a library.
 //!
-//! Deliberately absent: `RELOADING`. HUP opens the log anew and reads no configuration; a manager that reports
-//! "reloaded" would promise what has not happened.
+//! A reload ends with `READY`, be its configuration taken or refused: the daemon serves either way. Which of the two it
+//! was shows in the status line.
 //!
 //! Invariant: a manager that does not listen never holds up the daemon for long, and never stops it.
 
@@ -17,7 +17,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::clock::monotonic;
+use crate::clock::{monotonic, monotonic_us};
 use crate::control::{RootState, Status, TargetState};
 
 /// How long a message waits for a manager whose socket is full.
@@ -25,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long the start may go on after a sign that it proceeds. Far above the pause between two such signs.
 const START_EXTENSION: Duration = Duration::from_secs(60);
+
+const RELOADING: &str = "reading the configuration again";
 
 /// Letters of a status line; `systemctl status` shows one line.
 const STATUS_CHARS_MAX: usize = 300;
@@ -88,6 +90,17 @@ impl Manager {
         self.alive(status);
     }
 
+    /// A reload has begun. The moment is how the manager knows that it is the one that it has asked for.
+    pub fn reloading(&mut self) {
+        let moment = format!("MONOTONIC_USEC={}", monotonic_us());
+        self.tell(&["RELOADING=1", moment.as_str()], RELOADING);
+    }
+
+    /// The reload proceeds, and may take its time.
+    pub fn still_reloading(&mut self) {
+        self.starting(RELOADING);
+    }
+
     /// A sign of life, not sent more often than is needed.
     pub fn alive(&mut self, status: &str) {
         let now = monotonic();
@@ -138,6 +151,8 @@ fn address(name: &OsStr) -> io::Result<SocketAddr> {
 /// The state of the daemon in a line: what is wrong first, then how much is pending.
 pub fn summary(status: &Status) -> String {
     let mut parts: Vec<String> = Vec::new();
+    let refused = status.config.as_ref().and_then(|config| config.error.as_ref());
+    parts.extend(refused.map(|refused| format!("the configuration was not taken: {}", refused.message)));
     let suspended = status.roots.iter().filter(|root| root.state == RootState::Suspended);
     parts.extend(suspended.map(|root| format!("{} is suspended", root.path)));
     let is_trouble =
@@ -209,6 +224,11 @@ mod tests {
             assert_eq!(received(&socket), None, "no watchdog was asked for");
             manager.alive("other");
             assert_eq!(received(&socket).as_deref(), Some("STATUS=other\n"));
+            manager.reloading();
+            let said = received(&socket).expect("a message");
+            let moment = said.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").and_then(|rest| rest.split('\n').next());
+            let moment: u64 = moment.and_then(|digits| digits.parse().ok()).expect("a moment");
+            assert!(moment > 0 && moment <= monotonic_us());
             manager.stopping();
             assert_eq!(received(&socket).as_deref(), Some("STOPPING=1\nSTATUS=stopping\n"));
         }
@@ -257,5 +277,10 @@ mod tests {
         status.targets[1].reason = Some("auth failed".to_owned());
         status.targets[1].failed = 1;
         assert_eq!(summary(&status), "b::www: auth failed; 3 changes pending; 1 given up");
+        status.config = serde_json::from_value(serde_json::json!({
+            "loaded_at": null, "error": {"message": "a.xml:3:1: no such element", "hint": null, "config": true, "at": null},
+        }))
+        .expect("a status");
+        assert!(summary(&status).starts_with("the configuration was not taken: a.xml:3:1: no such element; b::www"));
     }
 }

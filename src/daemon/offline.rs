@@ -89,6 +89,7 @@ impl Inspect for Offline {
             pid: 0,
             started_at: None,
             configs: Vec::new(),
+            config: None,
             roots,
             targets,
             store: store_status(self.queue.store_health()),

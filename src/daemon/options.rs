@@ -32,9 +32,37 @@ impl RootOptions {
     }
 }
 
+/// What configuration files say, together; it may be replaced while the daemon runs.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Configuration {
+    pub roots: Vec<RootOptions>,
+    pub plugins: Vec<PluginOptions>,
+    pub fail_logs: Vec<FailLogOptions>,
+}
+
+/// Why a configuration is not taken, in words for an operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotTaken {
+    pub message: String,
+    pub hint: Option<String>,
+    /// The configuration is wrong; otherwise this machine is short of something.
+    pub config: bool,
+}
+
+/// Where a running daemon gets its configuration anew. Whoever starts the daemon knows where that is, and finds the words
+/// for what is wrong with it.
+pub struct ConfigSource {
+    /// The configuration files, for `status`.
+    pub files: Vec<PathBuf>,
+    /// Reads and checks them.
+    pub load: Box<dyn Fn() -> Result<Configuration, NotTaken> + Send>,
+    /// Says what it means that the daemon could not do what it has read.
+    pub explain: fn(anyhow::Error) -> NotTaken,
+}
+
 /// Everything that `daemon::run` needs to know.
 pub struct Options {
-    pub roots: Vec<RootOptions>,
+    pub config: Configuration,
     /// At most this many rsyncs at a time, over all targets.
     pub threads: usize,
     /// Have every target compared in full, whatever is known of it.
@@ -47,29 +75,30 @@ pub struct Options {
     pub state_dir: PathBuf,
     /// Where the control API is on TCP too, if anywhere.
     pub listen: Option<TcpOptions>,
-    /// The configuration files that `roots` come from, for `status`. Empty with `syncq mirror`.
-    pub sources: Vec<PathBuf>,
-    pub plugins: Vec<PluginOptions>,
+    /// Where `config` comes from; `None` with `syncq mirror`.
+    pub source: Option<ConfigSource>,
     /// No root has a target: plugins are told of what the watchers see.
     pub plugin_only: bool,
-    pub fail_logs: Vec<FailLogOptions>,
     pub on_ready: Option<OnReady>,
 }
 
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options")
-            .field("roots", &self.roots)
+            .field("config", &self.config)
             .field("threads", &self.threads)
             .field("reconcile", &self.reconcile)
             .field("accept_root", &self.accept_root)
             .field("accept_deletions", &self.accept_deletions)
             .field("state_dir", &self.state_dir)
             .field("listen", &self.listen)
-            .field("sources", &self.sources)
-            .field("plugins", &self.plugins)
             .field("plugin_only", &self.plugin_only)
-            .field("fail_logs", &self.fail_logs)
             .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ConfigSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConfigSource").field("files", &self.files).finish_non_exhaustive()
     }
 }

@@ -5,18 +5,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use log::info;
+use log::{info, warn};
 
-use crate::clock::Clock;
 use crate::config::Plugin;
 use crate::control::PluginStatus;
-use crate::mirror::{Observer, TargetContext};
-use crate::model::TargetId;
-use crate::plugin::{Announcer, Engine, FollowedRoot, Follower, Source};
-use crate::queue::Queue;
+use crate::mirror::{Contexts, Observer};
+use crate::model::{Target, TargetId};
+use crate::plugin::{Announcer, Engine, FollowedRoot, Source};
 
-use super::options::Options;
-use super::root::RootRuntime;
+use super::options::Configuration;
+use super::root::{Fingerprint, RootRuntime};
+use super::setup::Core;
 
 /// A plugin and what it is told of.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,61 +33,128 @@ pub struct PluginRoot {
     pub spelled: PathBuf,
 }
 
+/// A plugin that runs.
+#[derive(Debug, Clone)]
+pub(super) struct Running {
+    plugin: Plugin,
+    engine: Arc<Engine>,
+}
+
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Plugins {
-    engines: Vec<Arc<Engine>>,
+    /// In the order of the configuration.
+    running: Vec<Running>,
     announcers: Vec<Arc<Announcer>>,
-    follower: Option<Arc<Follower>>,
+    /// Which of them is told of the runs to a target.
+    observers: BTreeMap<TargetId, Arc<Announcer>>,
+    /// With `-m`: what is told of by the watchers.
+    followed: Vec<FollowedRoot>,
 }
 
 impl Plugins {
-    /// Starts the plugins' threads and has them told: by the runs to the targets, or where there are none by the roots'
-    /// watchers.
-    pub(super) fn start(
-        options: &Options,
-        roots: &[Arc<RootRuntime>],
-        contexts: &mut BTreeMap<TargetId, TargetContext>,
-        queue: &Arc<Queue>,
-        clock: &Arc<dyn Clock>,
-    ) -> Result<Self> {
-        let mut plugins = Self::default();
-        let mut followed = Vec::new();
-        for PluginOptions { plugin, roots: told_of } in &options.plugins {
+    /// The plugins with their threads. One that is among those of `before` goes on, with whatever waits to be delivered.
+    pub(super) fn start_engines(plugins: &[PluginOptions], before: &Self) -> Result<Vec<Running>> {
+        let mut running: Vec<Running> = Vec::new();
+        for PluginOptions { plugin, .. } in plugins {
+            let is_free = |old: &&Running| {
+                old.plugin == *plugin && !running.iter().any(|taken| Arc::ptr_eq(&taken.engine, &old.engine))
+            };
+            if let Some(old) = before.running.iter().find(is_free) {
+                running.push(old.clone());
+                continue;
+            }
             let name = plugin.kind().as_str();
-            let engine = crate::plugin::start(plugin).with_context(|| format!("cannot start the plugin {name}"))?;
+            match crate::plugin::start(plugin).with_context(|| format!("cannot start the plugin {name}")) {
+                Ok(engine) => running.push(Running { plugin: plugin.clone(), engine }),
+                Err(failure) => {
+                    Self { running, ..Self::default() }.abandon(before);
+                    return Err(failure);
+                }
+            }
+        }
+        Ok(running)
+    }
+
+    /// Has the plugins told by the runs to the targets, or, where there are none, by the roots' watchers: as soon as
+    /// [`observe`](Self::observe) and [`replace`](Self::replace) say so. `roots` are those of the configuration.
+    pub(super) fn new(
+        core: &Core,
+        config: &Configuration,
+        roots: &[(Arc<RootRuntime>, Vec<Fingerprint>)],
+        running: Vec<Running>,
+        before: &Self,
+    ) -> Self {
+        let mut plugins = Self { running, ..Self::default() };
+        for (PluginOptions { plugin, roots: told_of }, running) in config.plugins.iter().zip(&plugins.running) {
+            let engine = &running.engine;
             for told in told_of {
-                let Some((root, of)) = roots.get(told.index).zip(options.roots.get(told.index)) else { continue };
-                let source = Arc::new(Source {
-                    path: root.path().to_path_buf(),
+                let Some((options, (root, prints))) = config.roots.get(told.index).zip(roots.get(told.index)) else {
+                    continue;
+                };
+                let ids: Vec<TargetId> = prints.iter().map(|(id, _)| *id).collect();
+                let source = Source {
+                    path: options.root.path.clone(),
                     spelled: told.spelled.clone(),
-                    targets: root.config.targets.iter().map(crate::model::Target::name).collect(),
-                });
-                info!("plugin {name}: told of what changes in {}", root.path().display());
-                if options.plugin_only {
-                    let (filter, policy, engine) = (Arc::clone(&root.filter), of.policy(), Arc::clone(&engine));
-                    followed.push(FollowedRoot { source, filter, policy, engine });
+                    targets: options.root.targets.iter().map(Target::name).collect(),
+                };
+                if core.follower.is_some() {
+                    let (filter, policy, engine) = (Arc::clone(&root.filter), options.policy(), Arc::clone(engine));
+                    plugins.followed.push(FollowedRoot { source: Arc::new(source), filter, policy, engine });
                     continue;
                 }
-                let (queue, clock) = (Arc::clone(queue), Arc::clone(clock));
-                let announcer = Announcer::new(Arc::clone(&engine), source, root.targets.clone(), queue, clock);
-                let announcer = Arc::new(announcer);
-                for target in &root.targets {
-                    if let Some(context) = contexts.get_mut(target) {
-                        context.observer = Some(Arc::clone(&announcer) as Arc<dyn Observer>);
-                    }
-                }
+                let old = before.announcers.iter().find(|old| old.is_for(engine, &source, &ids)).cloned();
+                let announcer = old.unwrap_or_else(|| {
+                    info!("plugin {}: told of what changes in {}", plugin.kind().as_str(), source.path.display());
+                    let (queue, clock) = (Arc::clone(&core.queue), Arc::clone(&core.clock));
+                    Arc::new(Announcer::new(Arc::clone(engine), Arc::new(source), ids.clone(), queue, clock))
+                });
+                plugins.observers.extend(ids.into_iter().map(|id| (id, Arc::clone(&announcer))));
                 plugins.announcers.push(announcer);
             }
-            plugins.engines.push(engine);
         }
-        if !followed.is_empty() {
-            let follower = Follower::start(followed, Arc::clone(clock)).context("cannot follow changes")?;
-            let follower = Arc::new(follower);
-            roots.iter().for_each(|root| root.follow(Arc::clone(&follower)));
-            plugins.follower = Some(follower);
+        plugins
+    }
+
+    /// Has the runs of these contexts told to the plugins from now on.
+    pub(super) fn observe(&self, contexts: &Contexts) {
+        for (target, context) in contexts {
+            let observer = self.observers.get(target).map(|announcer| Arc::clone(announcer) as Arc<dyn Observer>);
+            context.set_observer(observer);
         }
-        Ok(plugins)
+    }
+
+    /// Takes the place of `before`: what of that is no longer there tells what it still has to tell, and ends.
+    pub(super) fn replace(&self, core: &Core, before: &Self) {
+        if let Some(follower) = &core.follower {
+            follower.follow(self.followed.clone());
+        }
+        for old in &before.announcers {
+            if !self.announcers.iter().any(|kept| Arc::ptr_eq(kept, old)) {
+                old.finish();
+            }
+        }
+        before.end_all_but(self);
+    }
+
+    /// Ends what a setup has started that does not come into force.
+    pub(super) fn abandon(&self, before: &Self) {
+        self.end_all_but(before);
+    }
+
+    /// Ends the plugins that the other one does not have, aside: they may take a moment.
+    fn end_all_but(&self, other: &Self) {
+        for Running { plugin, engine } in &self.running {
+            if other.running.iter().any(|kept| Arc::ptr_eq(&kept.engine, engine)) {
+                continue;
+            }
+            info!("plugin {}: switched off", plugin.kind().as_str());
+            let engine = Arc::clone(engine);
+            let end = std::thread::Builder::new().name("plugin-end".into()).spawn(move || engine.stop());
+            if let Err(failure) = end {
+                warn!("a plugin cannot be ended: {failure}");
+            }
+        }
     }
 
     /// To be called once a second.
@@ -108,15 +174,12 @@ impl Plugins {
                 reason: stats.reason,
             }
         };
-        self.engines.iter().map(status).collect()
+        self.running.iter().map(|running| status(&running.engine)).collect()
     }
 
     /// Tells what is left, for a moment. After the last run.
     pub(super) fn stop(&self) {
-        if let Some(follower) = &self.follower {
-            follower.stop();
-        }
         self.announcers.iter().for_each(|announcer| announcer.finish());
-        self.engines.iter().for_each(|engine| engine.stop());
+        self.running.iter().for_each(|running| running.engine.stop());
     }
 }

@@ -11,9 +11,13 @@
 //! all jobs, and then the watermark with the directories that are known. With it the next start looks only for what has
 //! changed since; without it (a first start, a boot, a clock set back, a store that lost something) every target is
 //! compared in full.
+//!
+//! What another configuration makes of a root that is watched already is in `change`.
+
+mod change;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,11 +29,14 @@ use crate::clock::{moment, monotonic};
 use crate::ctime;
 use crate::filter::Filter;
 use crate::mirror::RootIdentity;
-use crate::model::{Change, DirectoryChange, Moment, Origin, RelPath, Root, Scope, Target, TargetId, changed_since};
+use crate::model::{
+    Change, DirectoryChange, EventSwitches, Moment, Origin, RelPath, Root, Scope, Target, TargetId, changed_since,
+};
 use crate::plugin::Follower;
 use crate::queue::Queue;
 use crate::watch::{CatchUp, Notice, Sink, WatchError, WatchSettings, WatchStats, Watcher};
 
+use super::options::RootOptions;
 use super::sysctl;
 
 /// The least time between two moves of the watermark: as much is looked through again after a crash.
@@ -49,26 +56,53 @@ enum Watching {
     Off(String),
 }
 
+/// How a tree is watched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rules {
+    pub path: PathBuf,
+    pub events: EventSwitches,
+    pub excludes: Vec<String>,
+    pub legacy_hidden: bool,
+    pub quiet_period: Duration,
+    pub hot_interval: Duration,
+    /// No other configuration watches the same directory: the store keeps one watermark for each.
+    pub keeps_watermark: bool,
+}
+
+impl Rules {
+    pub fn new(options: &RootOptions, keeps_watermark: bool) -> Self {
+        let RootOptions { root, settings } = options;
+        Self {
+            path: root.path.clone(),
+            events: root.events,
+            excludes: root.excludes.clone(),
+            legacy_hidden: root.legacy_hidden,
+            quiet_period: settings.quiet_period,
+            hot_interval: settings.hot_interval,
+            keeps_watermark,
+        }
+    }
+}
+
+/// A target, and what its completeness depends on beside the source.
+pub type Fingerprint = (TargetId, u64);
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct RootRuntime {
-    pub config: Root,
-    pub targets: Vec<TargetId>,
+    pub rules: Rules,
     pub filter: Arc<Filter>,
-    /// What each target's completeness depends on.
-    fingerprints: Vec<(TargetId, u64)>,
-    identity: RootIdentity,
+    pub identity: RootIdentity,
     options: StartOptions,
-    quiet_period: Duration,
-    hot_interval: Duration,
     queue: Arc<Queue>,
+    targets: Mutex<Vec<Fingerprint>>,
     /// Told of every change, with `-m`.
     follower: OnceLock<Arc<Follower>>,
     state: Mutex<State>,
 }
 
 /// What the start of the daemon asks of a root.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct StartOptions {
     /// Compare every target in full, whatever is known.
     pub reconcile: bool,
@@ -76,8 +110,8 @@ pub struct StartOptions {
     pub accept_root: bool,
     /// The store holds all that was ever written to it.
     pub store_is_whole: bool,
-    /// No other configuration watches the same directory: the store keeps one watermark for each.
-    pub keeps_watermark: bool,
+    /// Watch beside others of the same tree, until [`RootRuntime::take_over`].
+    pub beside: bool,
 }
 
 #[derive(Debug, Default)]
@@ -92,6 +126,8 @@ struct State {
     /// An operator has agreed to its being empty.
     accepts_empty: bool,
     checkpoint: Checkpoint,
+    /// No other runtime of the same tree is to be asked before this one touches what the store knows of it.
+    in_charge: bool,
 }
 
 /// How far the next move of the watermark has come.
@@ -110,35 +146,33 @@ struct Checkpoint {
 
 impl RootRuntime {
     pub fn new(
-        config: Root,
-        targets: Vec<TargetId>,
+        rules: Rules,
         filter: Arc<Filter>,
         identity: RootIdentity,
         options: StartOptions,
-        settle: (Duration, Duration),
+        targets: Vec<Fingerprint>,
         queue: Arc<Queue>,
     ) -> Self {
-        let (quiet_period, hot_interval) = settle;
-        let prints = config.targets.iter().map(|target| fingerprint(&config, target));
-        let fingerprints = targets.iter().copied().zip(prints).collect();
-        let (follower, state) = (OnceLock::new(), Mutex::default());
-        Self {
-            config,
-            targets,
-            filter,
-            fingerprints,
-            identity,
-            options,
-            quiet_period,
-            hot_interval,
-            queue,
-            follower,
-            state,
-        }
+        let state = Mutex::new(State { in_charge: !options.beside, ..State::default() });
+        let (targets, follower) = (Mutex::new(targets), OnceLock::new());
+        Self { rules, filter, identity, options, queue, targets, follower, state }
     }
 
     pub fn path(&self) -> &Path {
-        &self.config.path
+        &self.rules.path
+    }
+
+    /// The targets that the changes go to.
+    pub fn targets(&self) -> Vec<TargetId> {
+        self.lock_targets().iter().map(|(target, _)| *target).collect()
+    }
+
+    pub fn has(&self, target: TargetId) -> bool {
+        self.lock_targets().iter().any(|(id, _)| *id == target)
+    }
+
+    fn lock_targets(&self) -> MutexGuard<'_, Vec<Fingerprint>> {
+        self.targets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has every change told to plugins from now on.
@@ -156,6 +190,11 @@ impl RootRuntime {
             self.suspend(reason);
             return Ok(());
         }
+        if self.options.beside {
+            let watcher = self.start_watcher(None)?;
+            self.lock().watching = Watching::On(watcher);
+            return Ok(());
+        }
         self.watch()
     }
 
@@ -168,33 +207,37 @@ impl RootRuntime {
         if !caught_up {
             self.queue.forget_watermark(self.path());
         }
+        let watcher = self.start_watcher(catch_up)?;
+        self.compare(caught_up.then_some(&complete));
+        self.begin(watcher);
+        Ok(())
+    }
+
+    fn start_watcher(self: &Arc<Self>, catch_up: Option<CatchUp>) -> Result<Watcher, WatchError> {
         let settings = WatchSettings {
-            root: self.config.path.clone(),
-            events: self.config.events,
+            root: self.rules.path.clone(),
+            events: self.rules.events,
             filter: Arc::clone(&self.filter),
-            quiet_period: self.quiet_period,
-            hot_interval: self.hot_interval,
+            quiet_period: self.rules.quiet_period,
+            hot_interval: self.rules.hot_interval,
             ctime_margin: ctime::MARGIN,
             catch_up,
         };
         let sink = Arc::new(RootSink { root: Arc::clone(self) });
-        match Watcher::start(settings, sink) {
-            Ok(watcher) => {
-                info!("watch path is: {} ({} directories)", self.path().display(), watcher.stats().watches);
-                self.compare(caught_up.then_some(&complete));
-                let remembered = self.remember();
-                let mut state = self.lock();
-                state.watching = Watching::On(watcher);
-                state.remembered |= remembered;
-                state.was_watched = true;
-                state.checkpoint = Checkpoint::default();
-                Ok(())
-            }
-            Err(failure) => {
-                self.lock().watching = Watching::Off(failure.to_string());
-                Err(failure)
-            }
-        }
+        let watcher = Watcher::start(settings, sink).inspect_err(|failure| {
+            self.lock().watching = Watching::Off(failure.to_string());
+        })?;
+        info!("watch path is: {} ({} directories)", self.path().display(), watcher.stats().watches);
+        Ok(watcher)
+    }
+
+    fn begin(&self, watcher: Watcher) {
+        let remembered = self.remember();
+        let mut state = self.lock();
+        state.watching = Watching::On(watcher);
+        state.remembered |= remembered;
+        state.was_watched = true;
+        state.checkpoint = Checkpoint::default();
     }
 
     /// From when on and beside which directories to look for what changed while nobody watched, if that is known; and whether
@@ -202,7 +245,7 @@ impl RootRuntime {
     fn catch_up(&self) -> Option<(CatchUp, bool)> {
         let path = self.path();
         // A tree that was out of reach may have been changed elsewhere, by another clock.
-        if self.lock().was_watched || !(self.options.store_is_whole && self.options.keeps_watermark) {
+        if self.lock().was_watched || !(self.options.store_is_whole && self.rules.keeps_watermark) {
             return None;
         }
         let record = self.queue.root_record(path)?;
@@ -213,29 +256,32 @@ impl RootRuntime {
         // Where the clock cannot be trusted, what it dates is most likely right all the same.
         let certain = changed_since(watermark, moment(), ctime::MARGIN);
         let since = certain.unwrap_or_else(|| watermark.wall.before(ctime::MARGIN));
-        let records = self.queue.take_directories(path).into_iter();
-        let known = records.map(|known| (known.id, (known.parent, known.name.into_boxed_slice()))).collect();
+        let records = self.queue.take_directories(path)?;
+        let known =
+            records.into_iter().map(|known| (known.id, (known.parent, known.name.into_boxed_slice()))).collect();
         Some((CatchUp { since, known }, certain.is_some()))
     }
 
     /// The targets that were complete when the tree was last known, under the settings of today.
     fn complete(&self) -> Vec<TargetId> {
-        let is_complete = |&&(target, fingerprint): &&(TargetId, u64)| {
+        let is_complete = |&&(target, fingerprint): &&Fingerprint| {
             self.queue.target_record(target).and_then(|record| record.complete_under) == Some(fingerprint)
         };
-        self.fingerprints.iter().filter(is_complete).map(|(target, _)| *target).collect()
+        self.lock_targets().iter().filter(is_complete).map(|(target, _)| *target).collect()
     }
 
     /// Has those targets compared in full of which too little is known: all but the `complete`, if the tree was caught up
     /// with.
     fn compare(&self, complete: Option<&Vec<TargetId>>) {
         let is_known = |target: &TargetId| complete.is_some_and(|complete| complete.contains(target));
-        let unknown: Vec<TargetId> = self.targets.iter().copied().filter(|target| !is_known(target)).collect();
+        let targets = self.targets();
+        let unknown: Vec<TargetId> = targets.iter().copied().filter(|target| !is_known(target)).collect();
         self.queue.enqueue(&unknown, &[whole_tree()]);
         let (unknown, caught_up) = (unknown.len(), complete.is_some());
         match (unknown, caught_up) {
             // With -m there is none.
-            _ if self.fingerprints.is_empty() => {}
+            _ if targets.is_empty() => {}
+            (0, _) if self.options.beside => info!("{}: nothing has to be compared again", self.path().display()),
             (0, _) => info!("{}: only what has changed since the last run is sent", self.path().display()),
             (_, true) => info!("{}: {unknown} targets are compared in full", self.path().display()),
             (_, false) => info!("{}: every target is compared in full", self.path().display()),
@@ -247,7 +293,7 @@ impl RootRuntime {
 
     /// Has the whole tree compared with every target.
     pub fn reconcile(&self) {
-        self.compare_below(&RelPath::root(), &self.targets);
+        self.compare_below(&RelPath::root(), &self.targets());
     }
 
     /// Has a path and all below it compared with some of the targets.
@@ -258,6 +304,9 @@ impl RootRuntime {
 
     /// Does what is due: looks whether the source is what it was, and moves the watermark.
     pub fn tend(self: &Arc<Self>) {
+        if !self.lock().in_charge {
+            return;
+        }
         self.check();
         self.advance();
     }
@@ -307,7 +356,7 @@ impl RootRuntime {
                     error!("{}: {failure}", self.path().display());
                     self.lock().suspended = Some(failure.to_string());
                 }
-                self.queue.hurry(&self.targets);
+                self.queue.hurry(&self.targets());
             }
             (None, Ok(())) if !state.remembered => {
                 drop(state);
@@ -321,7 +370,7 @@ impl RootRuntime {
     /// Goes on with the next move of the watermark; see the module's documentation. Nothing has to move while nothing
     /// happens.
     fn advance(&self) {
-        if !self.options.keeps_watermark || self.queue.store_health().error.is_some() {
+        if !self.rules.keeps_watermark || self.queue.store_health().error.is_some() {
             return;
         }
         let mut state = self.lock();
@@ -352,15 +401,20 @@ impl RootRuntime {
 
     /// Moves the watermark to the barrier that was reached, once all jobs up to there are on disk.
     fn settle(&self, patience: Duration) {
+        // Before the flush: what is a target by now has its jobs by then.
+        let complete = self.lock_targets().clone();
         if self.lock().checkpoint.reached.is_none() || !self.queue.flush(patience) {
             return;
         }
+        // Locked to the end: after another runtime has taken over, this one does not touch the watermark.
         let mut state = self.lock();
+        if !state.in_charge {
+            return;
+        }
         let Some(reached) = state.checkpoint.reached.take() else { return };
         let directories = std::mem::take(&mut state.checkpoint.directories);
         state.checkpoint.last = Some(monotonic());
-        drop(state);
-        self.queue.checkpoint(self.path(), reached, directories, &self.fingerprints);
+        self.queue.checkpoint(self.path(), reached, directories, &complete);
     }
 
     /// Notes in the store which directory this is, and returns whether it did. An empty one may be a mount point: what
@@ -394,6 +448,11 @@ impl RootRuntime {
             Watching::Starting => Err("its directories are still being walked".to_owned()),
             Watching::Off(reason) => Err(reason.clone()),
         }
+    }
+
+    /// Whether the tree has been watched since the start.
+    pub fn was_watched(&self) -> bool {
+        self.lock().was_watched
     }
 
     /// Why nothing is sent, if so.
@@ -431,7 +490,7 @@ impl RootRuntime {
         let answers: Option<Vec<_>> = last.map(|reply| reply.recv_deadline(deadline).ok()).collect();
         watcher.stop();
         if let Some(answers) = answers
-            && self.options.keeps_watermark
+            && self.rules.keeps_watermark
             && self.lock().suspended.is_none()
         {
             let mut state = self.lock();
@@ -448,7 +507,7 @@ fn whole_tree() -> Change {
 }
 
 /// What a target's content depends on beside the source: changed, the target has to be compared in full.
-fn fingerprint(root: &Root, target: &Target) -> u64 {
+pub fn fingerprint(root: &Root, target: &Target) -> u64 {
     let mut hasher = DefaultHasher::new();
     (&root.excludes, root.legacy_hidden, root.events).hash(&mut hasher);
     (&target.options.params, target.options.delete).hash(&mut hasher);
@@ -469,7 +528,7 @@ impl Sink for RootSink {
         if let Some(follower) = self.root.follower.get() {
             follower.changes(self.root.path(), &changes);
         }
-        self.root.queue.enqueue(&self.root.targets, &changes);
+        self.root.queue.enqueue(&self.root.targets(), &changes);
     }
 
     fn notice(&self, notice: Notice) {

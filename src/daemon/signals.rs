@@ -1,9 +1,11 @@
 //! Turns signals into calls, on a thread of their own.
 //!
-//! TERM and INT stop the daemon, a second one at once; HUP opens the log file anew; USR1 asks for the status in the
-//! log. What a stop means, and where a status comes from, is not decided here.
+//! TERM and INT stop the daemon, a second one at once; HUP opens the log file anew and has the configuration read again;
+//! USR1 asks for the status in the log. What a stop or a reload means, and where a status comes from, is not decided here.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
@@ -21,6 +23,23 @@ pub enum Stop {
     Forced,
 }
 
+/// A HUP that comes before anybody can act on it: without this it would end the daemon.
+#[derive(Debug)]
+pub struct EarlyHup(Arc<AtomicBool>);
+
+impl EarlyHup {
+    pub fn note() -> io::Result<Self> {
+        let came = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(SIGHUP, Arc::clone(&came))?;
+        Ok(Self(came))
+    }
+
+    /// Whether one has come by now.
+    pub fn has_come(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
 /// The thread that waits for signals. Dropping it gives the signals up.
 #[derive(Debug)]
 pub struct SignalThread {
@@ -29,9 +48,11 @@ pub struct SignalThread {
 }
 
 impl SignalThread {
-    /// Calls `stop` at each TERM or INT and `dump` at each USR1, one at a time. Neither may block for long.
+    /// Calls `stop` at each TERM or INT, `reload` at each HUP and `dump` at each USR1, one at a time. None may block for
+    /// long.
     pub fn start(
         mut stop: impl FnMut(Stop) + Send + 'static,
+        mut reload: impl FnMut() + Send + 'static,
         mut dump: impl FnMut() + Send + 'static,
     ) -> io::Result<Self> {
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
@@ -48,6 +69,7 @@ impl SignalThread {
                     SIGHUP => {
                         logging::reopen();
                         log::info!("log file reopened");
+                        reload();
                     }
                     _ => dump(),
                 }
@@ -83,23 +105,33 @@ mod tests {
     use std::sync::mpsc;
     use std::time::Duration;
 
+    #[derive(Debug, PartialEq, Eq)]
+    enum Call {
+        Stop(Stop),
+        Reload,
+        Dump,
+    }
+
     #[test]
     fn the_second_stop_is_forced() {
         let (seen, calls) = mpsc::channel();
-        let dumped = seen.clone();
+        let (dumped, reloaded) = (seen.clone(), seen.clone());
         let thread = SignalThread::start(
-            move |stop| seen.send(Some(stop)).expect("a listener"),
-            move || dumped.send(None).expect("a listener"),
+            move |stop| seen.send(Call::Stop(stop)).expect("a listener"),
+            move || reloaded.send(Call::Reload).expect("a listener"),
+            move || dumped.send(Call::Dump).expect("a listener"),
         )
         .expect("a thread");
         let next = || calls.recv_timeout(Duration::from_secs(5)).expect("a call");
         let raise = |signal| signal_hook::low_level::raise(signal).expect("a signal");
         raise(SIGUSR1);
-        assert_eq!(next(), None);
+        assert_eq!(next(), Call::Dump);
+        raise(SIGHUP);
+        assert_eq!(next(), Call::Reload);
         raise(SIGTERM);
-        assert_eq!(next(), Some(Stop::Graceful));
+        assert_eq!(next(), Call::Stop(Stop::Graceful));
         raise(SIGINT);
-        assert_eq!(next(), Some(Stop::Forced));
+        assert_eq!(next(), Call::Stop(Stop::Forced));
         drop(thread);
     }
 }

@@ -76,9 +76,8 @@ pub(super) fn survey(
     each: &mut dyn FnMut(DifferenceRow) -> ControlFlow<()>,
     is_wanted: &dyn Fn() -> bool,
 ) -> Result<ControlFlow<()>, Refusal> {
-    let Some(mut comparison) = executor.compare(target.id, Look::default(), is_wanted) else {
-        return Ok(ControlFlow::Continue(()));
-    };
+    let Some(context) = executor.context(target.id) else { return Ok(ControlFlow::Continue(())) };
+    let mut comparison = executor.compare(&context, Look::default(), is_wanted);
     let refused = |trouble: TargetTrouble| {
         let hint = trouble.hint.unwrap_or_else(|| "see syncq status".to_owned());
         Refusal::new(RefusalKind::Unavailable, format!("{}: {}", target.name, trouble.message), hint)
@@ -133,9 +132,9 @@ impl Verification<'_> {
         let (root, target) = (self.target.root.display().to_string(), self.target.name.clone());
         let verified = Verified { target, root, ..Verified::default() };
         let mut progress = Progress { verified, patience: JOBS_PATIENCE };
-        let Some(mut comparison) = self.executor.compare(self.target.id, self.wanted.look, self.is_wanted) else {
-            return ControlFlow::Continue(());
-        };
+        // A reload has left it out meanwhile.
+        let Some(context) = self.executor.context(self.target.id) else { return ControlFlow::Continue(()) };
+        let mut comparison = self.executor.compare(&context, self.wanted.look, self.is_wanted);
         let result = self.compare(&mut comparison, path, &mut progress, each);
         let mut verified = progress.verified;
         match result {

@@ -5,12 +5,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
 
-use crate::clock::Clock;
+use crossbeam_channel::Receiver;
+
 use crate::control::{
     AcceptRequest, Accepted, DaemonState, DifferenceRow, Event, ExplainQuery, Explanation, Inspect, ListPage, Listed,
     Listen, NewJob, Operate, PathArg, PauseRequest, Paused, ReconcileJob, ReconcileRequest, Reconciled, Recovered,
-    Refusal, RefusalKind, RootState, RootStatus, Sent, Status, StoreReport, StoreState, StoreStatus, TargetState,
-    TargetStatus, Trouble, VerifyLine, VerifyRequest, Wait, WaitRequest, WatchStatus, seconds,
+    Refusal, RefusalKind, Reloaded, RootState, RootStatus, Sent, Status, StoreReport, StoreState, StoreStatus,
+    TargetState, TargetStatus, Trouble, VerifyLine, VerifyRequest, Wait, WaitRequest, WatchStatus, seconds,
 };
 use crate::mirror::{Activity, Executor, Happened};
 use crate::model::{Job, JobAction, JobError, RelPath, TargetId, TargetTrouble, Timestamp, TroubleClass};
@@ -18,8 +19,9 @@ use crate::queue::{Queue, StoreHealth, TargetStats};
 
 use super::explain::{Circumstances, explain, on_target};
 use super::paths::resolve;
-use super::plugins::Plugins;
+use super::reload::Reloads;
 use super::root::RootRuntime;
+use super::setup::{Core, Setup};
 use super::verify::{Verification, Wanted, survey};
 use super::wait::{Mirrored, RootWait, Stage};
 use super::{operate, sysctl};
@@ -33,18 +35,16 @@ pub struct NamedTarget {
 }
 
 /// The running daemon as [`Inspect`] shows it.
-pub struct View {
-    pub queue: Arc<Queue>,
-    pub executor: Arc<Executor>,
-    pub clock: Arc<dyn Clock>,
-    pub roots: Vec<Arc<RootRuntime>>,
-    pub targets: Vec<NamedTarget>,
-    pub configs: Vec<String>,
-    pub started_at: Timestamp,
-    pub plugins: Arc<Plugins>,
+pub(super) struct View {
+    core: Arc<Core>,
+    queue: Arc<Queue>,
+    executor: Arc<Executor>,
+    configs: Vec<String>,
+    started_at: Timestamp,
     pub phase: Phase,
     /// Held by the comparison under way: two would notice each other's.
     pub comparing: Mutex<()>,
+    pub reloads: Reloads,
 }
 
 /// Where the daemon is between start and stop.
@@ -65,14 +65,33 @@ impl Phase {
 }
 
 impl View {
-    fn root_status(&self, root: &RootRuntime) -> RootStatus {
+    pub fn new(core: Arc<Core>, configs: Vec<String>, reloads: Reloads) -> Self {
+        let (queue, executor, started_at) = (Arc::clone(&core.queue), Arc::clone(&core.executor), core.clock.now());
+        Self {
+            core,
+            queue,
+            executor,
+            configs,
+            started_at,
+            phase: Phase::default(),
+            comparing: Mutex::default(),
+            reloads,
+        }
+    }
+
+    /// What is in force now. One question is answered by one setup, whatever happens meanwhile.
+    fn setup(&self) -> Arc<Setup> {
+        self.core.current.get()
+    }
+
+    fn root_status(setup: &Setup, root: &RootRuntime) -> RootStatus {
         let reason = root.suspended();
         let state = match (&reason, root.is_starting()) {
             (Some(_), _) => RootState::Suspended,
             (None, true) => RootState::Scanning,
             (None, false) => RootState::Watching,
         };
-        let names = self.targets.iter().filter(|target| root.targets.contains(&target.id));
+        let names = setup.targets.iter().filter(|target| root.has(target.id));
         RootStatus {
             path: root.path().display().to_string(),
             state,
@@ -84,13 +103,13 @@ impl View {
     fn target_status(&self, target: &NamedTarget) -> Option<TargetStatus> {
         let stats = self.queue.stats(target.id)?;
         let last_path = self.executor.last_path(target.id).map(|path| path.to_string());
-        Some(target_status(target, &stats, last_path, self.clock.now()))
+        Some(target_status(target, &stats, last_path, self.core.clock.now()))
     }
 
-    fn watches(&self) -> WatchStatus {
+    fn watches(setup: &Setup) -> WatchStatus {
         let limit = sysctl::InotifySysctl::default().read().map_or(0, |limits| limits.watches);
         let mut watches = WatchStatus { limit, ..WatchStatus::default() };
-        for stats in self.roots.iter().map(|root| root.watch_stats()) {
+        for stats in setup.roots().map(|root| root.watch_stats()) {
             watches.used += stats.watches;
             watches.unwatched += stats.unwatched;
             watches.overflows += stats.overflows;
@@ -107,17 +126,19 @@ impl View {
 
 impl Inspect for View {
     fn status(&self) -> Status {
+        let setup = self.setup();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             state: self.phase.get(),
             pid: std::process::id(),
             started_at: Some(self.started_at),
             configs: self.configs.clone(),
-            roots: self.roots.iter().map(|root| self.root_status(root)).collect(),
-            targets: self.targets.iter().filter_map(|target| self.target_status(target)).collect(),
+            config: (!self.configs.is_empty()).then(|| self.core.current.status().clone()),
+            roots: setup.roots().map(|root| Self::root_status(&setup, root)).collect(),
+            targets: setup.targets.iter().filter_map(|target| self.target_status(target)).collect(),
             store: store_status(self.queue.store_health()),
-            watches: self.watches(),
-            plugins: self.plugins.status(),
+            watches: Self::watches(&setup),
+            plugins: setup.plugins.status(),
         }
     }
 
@@ -126,17 +147,17 @@ impl Inspect for View {
     }
 
     fn list(&self, page: &ListPage) -> Result<Listed, Refusal> {
-        operate::jobs(&self.queue, &self.targets, JobAction::List, page)
+        operate::jobs(&self.queue, &self.setup().targets, JobAction::List, page)
     }
 }
 
 impl Operate for View {
     fn change(&self, action: JobAction, page: &ListPage) -> Result<Listed, Refusal> {
-        operate::jobs(&self.queue, &self.targets, action, page)
+        operate::jobs(&self.queue, &self.setup().targets, action, page)
     }
 
     fn add(&self, jobs: &[NewJob]) -> Result<Vec<Option<String>>, Refusal> {
-        operate::add(&self.queue, &self.targets, jobs)
+        operate::add(&self.queue, &self.setup().targets, jobs)
     }
 
     fn compact_store(&self) -> Result<StoreReport, Refusal> {
@@ -144,17 +165,18 @@ impl Operate for View {
     }
 
     fn pause(&self, request: &PauseRequest) -> Result<Paused, Refusal> {
-        operate::pause(&self.queue, &self.targets, request)
+        operate::pause(&self.queue, &self.setup().targets, request)
     }
 
     fn accept_deletions(&self, request: &AcceptRequest) -> Result<Accepted, Refusal> {
         let AcceptRequest { target, root, all } = request;
-        let wanted = operate::named(&self.targets, target.as_deref(), root.as_deref(), *all)?;
+        let setup = self.setup();
+        let wanted = operate::named(&setup.targets, target.as_deref(), root.as_deref(), *all)?;
         let refused = |job: &Job| job.last_error.as_ref().is_some_and(JobError::asks_for_approval);
         for target in &wanted {
             log::warn!("{}: an operator has agreed to its deletions", target.name);
             self.executor.accept_deletions(target.id);
-            for root in self.roots.iter().filter(|root| root.targets.contains(&target.id)) {
+            for root in setup.roots().filter(|root| root.has(target.id)) {
                 root.accept_empty();
                 // What is accepted happens now, and not at some later comparison.
                 root.compare_below(&RelPath::root(), &[target.id]);
@@ -240,9 +262,13 @@ impl Operate for View {
                 let message = format!("{} has {} targets", root.path().display(), targets.len());
                 return Err(Refusal::new(RefusalKind::Wrong, message, "wait for 1 to that many, or for all"));
             }
-            roots.push(RootWait { root, path, targets, stage: Stage::default() });
+            roots.push(RootWait { root: root.path().to_owned(), path, targets, stage: Stage::default() });
         }
-        Ok(Box::new(Mirrored { queue: Arc::clone(&self.queue), roots, needed }))
+        Ok(Box::new(Mirrored { core: Arc::clone(&self.core), roots, needed }))
+    }
+
+    fn reload(&self) -> Result<Receiver<Reloaded>, Refusal> {
+        self.reloads.ask_and_wait()
     }
 
     fn follow(&self, listener: Arc<dyn Listen>) {
@@ -279,27 +305,26 @@ type Selected = (Arc<RootRuntime>, Option<RelPath>, Vec<NamedTarget>);
 impl View {
     /// What a path and the name of a target select; without both, everything.
     fn selected(&self, path: Option<&PathArg>, target: Option<&str>) -> Result<Vec<Selected>, Refusal> {
-        let mut paths: Vec<&Path> = self.roots.iter().map(|root| root.path()).collect();
+        let setup = self.setup();
+        let mut paths: Vec<&Path> = setup.roots().map(|root| root.path()).collect();
         paths.sort();
         paths.dedup();
         let place = path.map(|path| resolve(path, &paths)).transpose()?;
         let mut selected = Vec::new();
-        for root in &self.roots {
+        for root in setup.roots() {
             let path = match &place {
                 Some((at, _)) if at != root.path() => continue,
                 Some((_, path)) => Some(path.clone()),
                 None => None,
             };
-            let wanted = |named: &&NamedTarget| {
-                root.targets.contains(&named.id) && target.is_none_or(|target| target == named.name)
-            };
-            let targets: Vec<NamedTarget> = self.targets.iter().filter(wanted).cloned().collect();
+            let wanted = |named: &&NamedTarget| root.has(named.id) && target.is_none_or(|target| target == named.name);
+            let targets: Vec<NamedTarget> = setup.targets.iter().filter(wanted).cloned().collect();
             if !targets.is_empty() {
                 selected.push((Arc::clone(root), path, targets));
             }
         }
         let root = place.map(|(root, _)| root.display().to_string());
-        operate::check_names(&self.targets, target, root.as_deref(), !selected.is_empty())?;
+        operate::check_names(&setup.targets, target, root.as_deref(), !selected.is_empty())?;
         Ok(selected)
     }
 }

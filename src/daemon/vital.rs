@@ -11,7 +11,7 @@ use std::panic::{set_hook, take_hook};
 use crossbeam_channel::Sender;
 
 /// The names of the threads that have to live.
-const VITAL: [&str; 4] = ["commit", "dispatch", "root", "watch"];
+const VITAL: [&str; 5] = ["commit", "dispatch", "reload", "root", "watch"];
 
 /// A vital thread has died.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

@@ -5,8 +5,10 @@
 //! comes later is not waited for, so that a tree that never rests does not keep a wait from ending. A root whose
 //! changes are not all seen (suspended, still being walked, too few watches) keeps it from ending: better late than wrong.
 //!
-//! A job that an operator purges is no longer waited for.
+//! A job that an operator purges is no longer waited for. A target that a reload takes out of the configuration is: what it
+//! lacks has not arrived, and may still do so if the target comes back.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, TryRecvError};
@@ -15,15 +17,17 @@ use crate::control::{JobRow, Missing, Wait, Waiting};
 use crate::model::RelPath;
 use crate::queue::Queue;
 
-use super::root::RootRuntime;
+use super::setup::{Core, Setup};
 use super::view::NamedTarget;
+
+const LEFT: &str = "it is no longer configured";
 
 /// Jobs that are named of each target.
 const JOBS_SHOWN: usize = 3;
 
 /// What one client waits for.
 pub(super) struct Mirrored {
-    pub queue: Arc<Queue>,
+    pub core: Arc<Core>,
     pub roots: Vec<RootWait>,
     /// On so many targets of each root; `None` for all.
     pub needed: Option<usize>,
@@ -31,7 +35,7 @@ pub(super) struct Mirrored {
 
 /// One root that is waited for.
 pub(super) struct RootWait {
-    pub root: Arc<RootRuntime>,
+    pub root: PathBuf,
     /// Only this and what is below it.
     pub path: Option<RelPath>,
     pub targets: Vec<NamedTarget>,
@@ -51,17 +55,18 @@ pub(super) enum Stage {
 impl Wait for Mirrored {
     fn look(&mut self) -> Waiting {
         let mut missing = Vec::new();
+        let setup = self.core.current.get();
         for root in &mut self.roots {
-            root.look(&self.queue, self.needed, &mut missing);
+            root.look(&self.core.queue, &setup, self.needed, &mut missing);
         }
         Waiting { done: missing.is_empty(), timed_out: false, missing }
     }
 }
 
 impl RootWait {
-    fn look(&mut self, queue: &Queue, needed: Option<usize>, missing: &mut Vec<Missing>) {
-        if let Err(reason) = self.step(queue) {
-            let root = self.root.path().display().to_string();
+    fn look(&mut self, queue: &Queue, setup: &Setup, needed: Option<usize>, missing: &mut Vec<Missing>) {
+        if let Err(reason) = self.step(queue, setup) {
+            let root = self.root.display().to_string();
             missing.push(Missing { root, target: None, reason: Some(reason), jobs: Vec::new() });
             return;
         }
@@ -76,7 +81,7 @@ impl RootWait {
                 (!jobs.is_empty()).then(|| Missing {
                     root: target.root.display().to_string(),
                     target: Some(target.name.clone()),
-                    reason: held_up(queue, target),
+                    reason: if setup.serves(target.id) { held_up(queue, target) } else { Some(LEFT.to_owned()) },
                     jobs: jobs.iter().map(row).collect(),
                 })
             })
@@ -87,13 +92,20 @@ impl RootWait {
     }
 
     /// Goes on to the next stage if that is possible. The error says what is waited for before any target is.
-    fn step(&mut self, queue: &Queue) -> Result<(), String> {
+    fn step(&mut self, queue: &Queue, setup: &Setup) -> Result<(), String> {
         if let Stage::Begun = self.stage {
-            self.stage = Stage::Asked(self.root.barrier()?);
+            // Looked up each time: another one may watch the tree by now.
+            let root = setup.root_of(&self.root, &self.targets).ok_or(LEFT)?;
+            self.stage = Stage::Asked(root.barrier()?);
         }
         if let Stage::Asked(answer) = &self.stage {
             match answer.try_recv() {
                 Ok(()) => {
+                    // A target that was taken out meanwhile may not have been told of all of it.
+                    if setup.root_of(&self.root, &self.targets).is_none() {
+                        self.stage = Stage::Begun;
+                        return Err(LEFT.to_owned());
+                    }
                     let newest = |target: &NamedTarget| queue.newest_change(target.id);
                     self.stage = Stage::Reached(self.targets.iter().map(newest).collect());
                 }

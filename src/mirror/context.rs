@@ -98,7 +98,7 @@ impl Capabilities {
     }
 }
 
-/// One target of one root, for as long as the daemon runs.
+/// One target of one root, for as long as its configuration stays what it is.
 #[derive(Debug)]
 pub struct TargetContext {
     pub root: PathBuf,
@@ -109,8 +109,7 @@ pub struct TargetContext {
     pub guard: Guard,
     pub capabilities: Capabilities,
     pub(super) prefixes: Prefixes,
-    /// Is told what the runs change on the target, if anybody wants to know.
-    pub observer: Option<Arc<dyn Observer>>,
+    observer: Mutex<Option<Arc<dyn Observer>>>,
     /// When the leftovers of killed receivers were last removed.
     cleaned_at: Mutex<Option<Timestamp>>,
     /// rsync, except in tests.
@@ -139,10 +138,32 @@ impl TargetContext {
             target,
             capabilities: Capabilities::default(),
             prefixes,
-            observer: None,
+            observer: Mutex::default(),
             cleaned_at: Mutex::default(),
             program: Program { path: RSYNC.into(), owner: owner.as_os_str().to_owned() },
         }
+    }
+
+    /// Whether runs under `other` are the same as under this one.
+    pub fn runs_like(&self, other: &Self) -> bool {
+        (&self.root, self.identity, &self.target, self.limits)
+            == (&other.root, other.identity, &other.target, other.limits)
+            && Arc::ptr_eq(&self.filter, &other.filter)
+            && self.guard.has_limit_of(&other.guard)
+    }
+
+    /// Takes over what an operator has agreed to under the context that this one replaces.
+    pub fn succeed(&mut self, before: &Self) {
+        self.guard.succeed(&before.guard);
+    }
+
+    /// From now on `observer` is told what the runs change on the target, if anybody wants to know.
+    pub fn set_observer(&self, observer: Option<Arc<dyn Observer>>) {
+        *self.observer.lock().unwrap_or_else(PoisonError::into_inner) = observer;
+    }
+
+    pub(super) fn observer(&self) -> Option<Arc<dyn Observer>> {
+        self.observer.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn cleaned_at(&self) -> Option<Timestamp> {

@@ -4,6 +4,9 @@
 //! batch only when a worker is free, so claimed jobs never sit in a line: the durable queue is the only queue. A
 //! target's runs are limited by its [`Lanes`], and no target gets a second worker while another one that has none
 //! could then not get any: a hung target holds up nobody.
+//!
+//! Which targets are served, and how, may be replaced at any time ([`Executor::serve`]). A run that is in flight then
+//! comes to its end as it was begun, be its target served any more or not.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -36,20 +39,24 @@ const FAILURES_LOGGED_MAX: usize = 5;
 /// The longest sleep of the dispatcher.
 const IDLE: Duration = Duration::from_secs(3600);
 
-/// How much may run at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DispatchSettings {
-    /// rsync runs at once, over all targets.
-    pub threads: usize,
-    /// rsync runs at once to one target.
-    pub connections_max: usize,
+/// The targets that are served.
+pub type Contexts = BTreeMap<TargetId, Arc<TargetContext>>;
+
+/// What the dispatcher serves from now on.
+#[derive(Debug)]
+struct Served {
+    contexts: Arc<Contexts>,
+    connections_max: usize,
+    /// Answered once nothing is started any more that was served before.
+    done: Sender<()>,
 }
 
 /// The executor: a dispatcher and its workers.
 #[derive(Debug)]
 pub struct Executor {
     shared: Arc<Shared>,
-    stop_dispatch: Mutex<Option<Sender<()>>>,
+    /// Dropping it stops the dispatcher.
+    orders: Mutex<Option<Sender<Served>>>,
     dispatcher: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -57,11 +64,22 @@ pub struct Executor {
 struct Shared {
     queue: Arc<Queue>,
     clock: Arc<dyn Clock>,
-    contexts: BTreeMap<TargetId, TargetContext>,
+    contexts: Mutex<Arc<Contexts>>,
     last_paths: Mutex<BTreeMap<TargetId, RelPath>>,
     stop: StopSignal,
     in_flight: AtomicUsize,
     activities: Activities,
+}
+
+impl Shared {
+    fn context(&self, target: TargetId) -> Option<Arc<TargetContext>> {
+        self.contexts.lock().unwrap_or_else(PoisonError::into_inner).get(&target).cloned()
+    }
+
+    /// Whether the target is served by another context by now.
+    fn is_outdated(&self, target: TargetId, context: &Arc<TargetContext>) -> bool {
+        self.context(target).is_some_and(|now| !Arc::ptr_eq(&now, context))
+    }
 }
 
 /// A worker is done with a batch.
@@ -72,15 +90,11 @@ struct Ended {
 }
 
 impl Executor {
-    /// Starts to drain the queue's jobs of the targets given.
-    pub fn start(
-        queue: Arc<Queue>,
-        clock: Arc<dyn Clock>,
-        contexts: BTreeMap<TargetId, TargetContext>,
-        settings: DispatchSettings,
-    ) -> std::io::Result<Self> {
+    /// Starts the threads, so that at most `threads` rsyncs run at a time. Nothing is sent before [`Self::serve`].
+    pub fn start(queue: Arc<Queue>, clock: Arc<dyn Clock>, threads: usize) -> std::io::Result<Self> {
+        let threads = threads.max(1);
         let pool = ThreadPoolBuilder::new()
-            .num_threads(settings.threads.max(1))
+            .num_threads(threads)
             .thread_name(|n| format!("rsync-{n}"))
             // `work` catches panics itself; this keeps one that slips through from ending the process.
             .panic_handler(|_| error!("a worker panicked"))
@@ -89,18 +103,31 @@ impl Executor {
         let shared = Arc::new(Shared {
             queue,
             clock,
-            contexts,
+            contexts: Mutex::default(),
             last_paths: Mutex::new(BTreeMap::new()),
             stop: StopSignal::new()?,
             in_flight: AtomicUsize::new(0),
             activities: Activities::default(),
         });
-        let (stop_dispatch, stopped) = bounded(1);
+        let (orders, ordered) = unbounded();
         let dispatcher = std::thread::Builder::new().name("dispatch".into()).spawn({
             let shared = Arc::clone(&shared);
-            move || Dispatcher::new(shared, pool, settings).run(&stopped)
+            move || Dispatcher::new(shared, pool, threads).run(&ordered)
         })?;
-        Ok(Self { shared, stop_dispatch: Mutex::new(Some(stop_dispatch)), dispatcher: Mutex::new(Some(dispatcher)) })
+        Ok(Self { shared, orders: Mutex::new(Some(orders)), dispatcher: Mutex::new(Some(dispatcher)) })
+    }
+
+    /// From now on these targets are served, each with at most `connections_max` rsyncs at a time, and no others. Returns
+    /// when that is so. Runs in flight come to their end.
+    pub fn serve(&self, contexts: Contexts, connections_max: usize) {
+        let contexts = Arc::new(contexts);
+        *self.shared.contexts.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&contexts);
+        let (done, is_done) = bounded(1);
+        let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if orders.is_some_and(|orders| orders.send(Served { contexts, connections_max, done }).is_ok()) {
+            // Disconnected: the dispatcher has been stopped, and serves nobody.
+            let _ = is_done.recv();
+        }
     }
 
     /// The path that was sent to a target last.
@@ -110,25 +137,29 @@ impl Executor {
 
     /// The command line that mirrors a path by hand, if one can say it.
     pub fn command_line(&self, target: TargetId, path: &RelPath, scope: Scope) -> Option<String> {
-        command_line(self.shared.contexts.get(&target)?, path, scope)
+        command_line(self.shared.context(target)?.as_ref(), path, scope)
     }
 
     /// Lets the next run over the whole tree delete on the target as much as it likes.
     pub fn accept_deletions(&self, target: TargetId) {
-        if let Some(context) = self.shared.contexts.get(&target) {
+        if let Some(context) = self.shared.context(target) {
             context.guard.accept();
         }
+    }
+
+    /// How a target is served now, if it is.
+    pub fn context(&self, target: TargetId) -> Option<Arc<TargetContext>> {
+        self.shared.context(target)
     }
 
     /// Begins to compare a target with the source, without changing anything. It ends early when `is_wanted` says no.
     pub fn compare<'a>(
         &'a self,
-        target: TargetId,
+        context: &'a TargetContext,
         look: Look,
         is_wanted: &'a dyn Fn() -> bool,
-    ) -> Option<Comparison<'a>> {
-        let context = self.shared.contexts.get(&target)?;
-        Some(Comparison::new(context, look, &self.shared.stop, is_wanted))
+    ) -> Comparison<'a> {
+        Comparison::new(context, look, &self.shared.stop, is_wanted)
     }
 
     /// Has `listener` told what happens from now on.
@@ -144,7 +175,7 @@ impl Executor {
     /// Starts no more runs, waits for those in flight, and ends them after a grace time. Their jobs are released, none
     /// is marked failed. May be called twice.
     pub fn stop(&self) {
-        drop(self.stop_dispatch.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.orders.lock().unwrap_or_else(PoisonError::into_inner).take());
         let dispatcher = self.dispatcher.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(dispatcher) = dispatcher else { return };
         if dispatcher.join().is_err() {
@@ -163,6 +194,8 @@ struct Dispatcher {
     shared: Arc<Shared>,
     pool: ThreadPool,
     threads: usize,
+    contexts: Arc<Contexts>,
+    /// Of the targets that are served, and of those that were while runs to them are in flight.
     lanes: BTreeMap<TargetId, Lanes>,
     targets: Vec<TargetId>,
     /// Where the next round begins, so that no target is always first.
@@ -171,13 +204,12 @@ struct Dispatcher {
 }
 
 impl Dispatcher {
-    fn new(shared: Arc<Shared>, pool: ThreadPool, settings: DispatchSettings) -> Self {
-        let targets: Vec<TargetId> = shared.contexts.keys().copied().collect();
-        let lanes = targets.iter().map(|&target| (target, Lanes::new(settings.connections_max))).collect();
-        Self { shared, pool, threads: settings.threads.max(1), lanes, targets, turn: 0, ended: unbounded() }
+    fn new(shared: Arc<Shared>, pool: ThreadPool, threads: usize) -> Self {
+        let (contexts, lanes, targets) = (Arc::default(), BTreeMap::new(), Vec::new());
+        Self { shared, pool, threads, contexts, lanes, targets, turn: 0, ended: unbounded() }
     }
 
-    fn run(mut self, stopped: &Receiver<()>) {
+    fn run(mut self, ordered: &Receiver<Served>) {
         let work = self.shared.queue.work().clone();
         let ended = self.ended.1.clone();
         loop {
@@ -185,13 +217,32 @@ impl Dispatcher {
             self.start_batches();
             let wait = due.map_or(IDLE, |due| due.since(self.shared.clock.now()).max(Duration::from_millis(1)));
             crossbeam_channel::select! {
-                recv(stopped) -> _ => break,
+                recv(ordered) -> served => match served {
+                    Ok(served) => self.serve(served),
+                    Err(_) => break,
+                },
                 recv(ended) -> ended => if let Ok(ended) = ended { self.note_end(&ended) },
                 recv(work) -> _ => {}
                 default(wait.min(IDLE)) => {}
             }
         }
         self.drain();
+    }
+
+    fn serve(&mut self, Served { contexts, connections_max, done }: Served) {
+        self.targets = contexts.keys().copied().collect();
+        for target in &self.targets {
+            self.lanes.entry(*target).or_insert_with(|| Lanes::new(connections_max)).resize(connections_max);
+        }
+        self.contexts = contexts;
+        self.forget_idle();
+        // Whoever asked may have gone.
+        let _ = done.send(());
+    }
+
+    /// Forgets the lanes of targets that are no longer served, once nothing is in flight to them.
+    fn forget_idle(&mut self) {
+        self.lanes.retain(|target, lanes| lanes.in_flight() > 0 || self.contexts.contains_key(target));
     }
 
     fn in_flight(&self) -> usize {
@@ -203,6 +254,7 @@ impl Dispatcher {
         if let Some(lanes) = self.lanes.get_mut(&ended.target) {
             lanes.ended(ended.lane, ended.busy, now);
         }
+        self.forget_idle();
     }
 
     fn start_batches(&mut self) {
@@ -214,9 +266,10 @@ impl Dispatcher {
         for lane in lanes {
             for n in 0..count {
                 let Some(&target) = self.targets.get((self.turn + n) % count.max(1)) else { continue };
+                let Some(context) = self.contexts.get(&target).cloned() else { continue };
                 while self.may_start(target, lane) {
                     let Some(batch) = self.shared.queue.claim(target, lane) else { break };
-                    self.start(batch);
+                    self.start(batch, Arc::clone(&context));
                 }
             }
         }
@@ -230,7 +283,7 @@ impl Dispatcher {
         lanes.may_start(lane) && free > 0 && (lanes.in_flight() == 0 || free > without)
     }
 
-    fn start(&mut self, batch: Batch) {
+    fn start(&mut self, batch: Batch, context: Arc<TargetContext>) {
         if let Some(lanes) = self.lanes.get_mut(&batch.target) {
             lanes.started(batch.lane);
         }
@@ -239,7 +292,7 @@ impl Dispatcher {
         let ended = self.ended.0.clone();
         self.pool.spawn(move || {
             let (target, lane) = (batch.target, batch.lane);
-            let busy = work(&shared, &batch);
+            let busy = work(&shared, &context, &batch);
             shared.in_flight.fetch_sub(1, Ordering::SeqCst);
             // Nobody listens any more only when the dispatcher is gone.
             let _ = ended.send(Ended { target, lane, busy });
@@ -266,8 +319,7 @@ impl Dispatcher {
 }
 
 /// Runs a batch and gives it back to the queue. Returns whether the target was out of connections.
-fn work(shared: &Shared, batch: &Batch) -> bool {
-    let Some(context) = shared.contexts.get(&batch.target) else { return false };
+fn work(shared: &Shared, context: &Arc<TargetContext>, batch: &Batch) -> bool {
     let name = context.target.name();
     let started = monotonic();
     let report =
@@ -288,6 +340,11 @@ fn work(shared: &Shared, batch: &Batch) -> bool {
             command: None,
         });
     }
+    if shared.is_outdated(batch.target, context) {
+        // Nothing that was done under other settings counts, and it may have come last.
+        let done = report.verdicts.iter_mut().filter(|(_, verdict)| *verdict == Verdict::Done);
+        done.for_each(|(_, verdict)| *verdict = Verdict::Released);
+    }
     debug!("{name}: {} jobs in {} runs, {} ms", batch.jobs.len(), report.runs, started.elapsed().as_millis());
     if let Some(path) = &report.last_path {
         let mut last_paths = shared.last_paths.lock().unwrap_or_else(PoisonError::into_inner);
@@ -299,7 +356,7 @@ fn work(shared: &Shared, batch: &Batch) -> bool {
     let busy = report.trouble.as_ref().is_some_and(|trouble| trouble.class == TroubleClass::Busy);
     let reached = report.trouble.is_none() && report.runs > 0 && !shared.stop.is_raised();
     let result = BatchResult { verdicts: report.verdicts, found: report.found, trouble: report.trouble, reached };
-    if let Some(observer) = &context.observer {
+    if let Some(observer) = context.observer() {
         if report.changed_cut {
             warn!("{name}: more paths changed in one run than plugins can be told of");
         }

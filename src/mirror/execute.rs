@@ -405,7 +405,7 @@ impl Batch<'_> {
         if !self.may_run() || self.report.runs >= self.runs_max {
             return None;
         }
-        let itemized = pass == Pass::Real && self.ctx.observer.is_some();
+        let itemized = pass == Pass::Real && self.ctx.observer().is_some();
         let mode = Mode {
             lane: self.lane,
             deletion: self.deletion(),
@@ -451,7 +451,7 @@ impl Batch<'_> {
     /// Keeps what a run says it changed, but for what failed. Of a run that broke off all is kept: what has arrived is
     /// not sent again, and would never be told of.
     fn note_changed(&mut self, run: &Run, ended: &Ended, outcome: &Outcome) {
-        if self.ctx.observer.is_none() {
+        if self.ctx.observer().is_none() {
             return;
         }
         let failed = |path: &RelPath| match outcome {

@@ -19,6 +19,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::command::{Pass, max_delete};
@@ -37,9 +38,15 @@ const UNCOUNTED: u64 = 10;
 #[derive(Debug, Default)]
 pub struct Guard {
     limit: Limit,
-    accepted: AtomicBool,
+    consent: Arc<Consent>,
+}
+
+/// What an operator has agreed to.
+#[derive(Debug, Default)]
+struct Consent {
+    all: AtomicBool,
     /// The source may be empty; the limit holds all the same.
-    empty_accepted: AtomicBool,
+    empty: AtomicBool,
 }
 
 /// The lower of the two that a user can set.
@@ -56,15 +63,23 @@ impl Guard {
     pub fn new(configured: MaxDelete, accepted: bool, empty_accepted: bool) -> Self {
         Self {
             limit: Limit { configured, params: None },
-            accepted: AtomicBool::new(accepted),
-            empty_accepted: AtomicBool::new(empty_accepted),
+            consent: Arc::new(Consent { all: AtomicBool::new(accepted), empty: AtomicBool::new(empty_accepted) }),
         }
+    }
+
+    /// Shares what an operator has agreed to with the guard that this one replaces, of which a run may still be under way.
+    pub(super) fn succeed(&mut self, before: &Self) {
+        self.consent = Arc::clone(&before.consent);
+    }
+
+    pub(super) fn has_limit_of(&self, other: &Self) -> bool {
+        self.limit == other.limit
     }
 
     /// Lets everything through, also what an empty source directory deletes, until the next run over the whole tree is done.
     pub fn accept(&self) {
-        self.accepted.store(true, Ordering::Relaxed);
-        self.empty_accepted.store(true, Ordering::Relaxed);
+        self.consent.all.store(true, Ordering::Relaxed);
+        self.consent.empty.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn with_params(mut self, params: &[OsString]) -> Self {
@@ -74,13 +89,13 @@ impl Guard {
 
     /// `None`: anything may go.
     pub(super) fn limit(&self) -> Option<Limit> {
-        (self.limit.of(0).is_some() && !self.accepted.load(Ordering::Relaxed)).then_some(self.limit)
+        (self.limit.of(0).is_some() && !self.consent.all.load(Ordering::Relaxed)).then_some(self.limit)
     }
 
     /// The whole tree is equal: what had been accepted has happened.
     pub(super) fn whole_tree_done(&self) {
-        self.accepted.store(false, Ordering::Relaxed);
-        self.empty_accepted.store(false, Ordering::Relaxed);
+        self.consent.all.store(false, Ordering::Relaxed);
+        self.consent.empty.store(false, Ordering::Relaxed);
     }
 }
 
@@ -159,7 +174,7 @@ impl Batch<'_> {
     /// Whether a run over the whole tree would find nothing at the source.
     fn is_emptied(&self, run: &Run) -> bool {
         run.entries.iter().any(|entry| entry.path.is_root())
-            && !self.ctx.guard.empty_accepted.load(Ordering::Relaxed)
+            && !self.ctx.guard.consent.empty.load(Ordering::Relaxed)
             && std::fs::read_dir(&self.ctx.root).is_ok_and(|mut entries| entries.next().is_none())
     }
 

@@ -27,6 +27,14 @@ impl Lanes {
         Self { small: 0, large: 0, limit: limit_max, limit_max, raise_at: Timestamp::ZERO }
     }
 
+    /// The target bears so many runs from now on. Those in flight stay.
+    pub fn resize(&mut self, connections_max: usize) {
+        if connections_max.max(1) != self.limit_max {
+            self.limit_max = connections_max.max(1);
+            self.limit = self.limit_max;
+        }
+    }
+
     /// Runs in flight.
     pub fn in_flight(&self) -> usize {
         self.small + self.large
@@ -92,6 +100,18 @@ mod tests {
         assert!(!lanes.may_start(Lane::Small));
         lanes.ended(Lane::Large, false, Timestamp(0));
         assert!(lanes.may_start(Lane::Small) && lanes.may_start(Lane::Large));
+    }
+
+    #[test]
+    fn another_size_holds_at_once_and_forgets_no_run() {
+        let mut lanes = Lanes::new(1);
+        lanes.started(Lane::Large);
+        lanes.resize(3);
+        assert!(lanes.may_start(Lane::Small) && lanes.may_start(Lane::Large) && lanes.in_flight() == 1);
+        lanes.resize(1);
+        assert!(!lanes.may_start(Lane::Small));
+        lanes.ended(Lane::Large, false, Timestamp(0));
+        assert!(lanes.may_start(Lane::Small));
     }
 
     #[test]

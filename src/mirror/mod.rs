@@ -36,7 +36,7 @@ mod trouble;
 pub use activity::{Activity, Happened, Listener};
 pub use changed::{Changed, Observer, Operation, Ran};
 pub use context::{Capabilities, RootIdentity, TargetContext};
-pub use dispatch::{DispatchSettings, Executor};
+pub use dispatch::{Contexts, Executor};
 pub use execute::{BatchReport, FailedCommand, execute, probe};
 pub use guard::Guard;
 pub use look::{Presence, Source};

@@ -38,6 +38,8 @@ pub struct Announcer {
 /// Paths that some target has and others have yet to take.
 #[derive(Debug, Default)]
 struct Owed {
+    /// Nobody is waited for any more.
+    finished: bool,
     paths: BTreeMap<RelPath, Debt>,
     /// In the order of their age; what is no longer owed is skipped.
     by_age: VecDeque<(Timestamp, RelPath)>,
@@ -81,9 +83,17 @@ impl Announcer {
         }
     }
 
-    /// Tells of all that waits for other targets, before the end.
+    /// Whether one made of these would do the same.
+    pub fn is_for(&self, engine: &Arc<Engine>, source: &Source, targets: &[TargetId]) -> bool {
+        Arc::ptr_eq(&self.engine, engine) && *self.source == *source && self.targets == targets
+    }
+
+    /// Tells of all that waits for other targets, before the end. What runs that are still under way change is told of at
+    /// once.
     pub fn finish(&self) {
-        for (path, debt) in std::mem::take(&mut self.lock().paths) {
+        let mut owed = self.lock();
+        owed.finished = true;
+        for (path, debt) in std::mem::take(&mut owed.paths) {
             self.tell(path, debt);
         }
     }
@@ -104,6 +114,7 @@ impl Observer for Announcer {
         let now = self.clock.now();
         let mut owed = self.lock();
         let mut touched = owed.below(&ran);
+        let finished = owed.finished;
         for Changed { path, operation, directory } in ran.changed {
             owed.add(&path, Debt { operation, directory, since: now, through: Vec::new() });
             touched.insert(path);
@@ -113,7 +124,7 @@ impl Observer for Announcer {
             if !debt.through.contains(&ran.target) {
                 debt.through.push(ran.target);
             }
-            let waits = self.is_awaited(&path, &debt.through);
+            let waits = !finished && self.is_awaited(&path, &debt.through);
             if (!waits || owed.paths.len() > OWED_MAX)
                 && let Some(debt) = owed.paths.remove(&path)
             {
@@ -300,5 +311,10 @@ mod tests {
         scene.end(&first, &Verdict::Done, None);
         scene.announcer.finish();
         assert_eq!(scene.told(), ["f", "f", "g"]);
+        // A run that ends after that has nobody to wait for.
+        scene.change("h");
+        let first = scene.claim(0);
+        scene.end(&first, &Verdict::Done, None);
+        assert_eq!(scene.told(), ["f", "f", "g", "h"]);
     }
 }

@@ -130,6 +130,11 @@ impl Engine {
         }
         let mut state = self.shared.lock();
         let path = notice.path.clone();
+        if state.stopping {
+            let name = self.name;
+            warn!("plugin {name}: not told of {path}: it has been switched off");
+            return;
+        }
         match state.line.put(notice, self.limits.notices_max) {
             Put::Kept => self.shared.changed.notify_one(),
             Put::Merged => {}

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use super::{Engine, Notice, Source};
 use crate::clock::Clock;
 use crate::filter::{Filter, Kind};
 use crate::mirror::Operation;
-use crate::model::{Change, ClaimedJob, Destination, Lane, RelPath, Scope, TargetId, Verdict};
+use crate::model::{Change, ClaimedJob, Destination, JobAction, Lane, RelPath, Scope, TargetId, Verdict};
 use crate::queue::{Batch, BatchResult, Policy, Queue};
 use crate::store::StoreError;
 use crate::store::memory::MemoryStore;
@@ -36,39 +36,66 @@ pub struct FollowedRoot {
     pub engine: Arc<Engine>,
 }
 
+/// The roots that are followed, by what stands for them in the queue.
+type Followed = BTreeMap<TargetId, FollowedRoot>;
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Follower {
     queue: Arc<Queue>,
-    roots: BTreeMap<PathBuf, TargetId>,
+    followed: Arc<Mutex<Followed>>,
     stop: Mutex<Option<Sender<()>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Follower {
-    pub fn start(roots: Vec<FollowedRoot>, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+    /// Starts the thread. Nothing is told of before [`follow`](Self::follow).
+    pub fn start(clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let (queue, _) = Queue::open(Box::new(MemoryStore::new()), Arc::clone(&clock))?;
         let queue = Arc::new(queue);
-        let mut followed = BTreeMap::new();
-        let mut by_path = BTreeMap::new();
-        for root in roots {
-            let nowhere = Destination::Local("plugin".into());
-            let (id, _) = queue.register(&root.source.path, &nowhere, root.policy);
-            by_path.insert(root.source.path.clone(), id);
-            followed.insert(id, root);
-        }
+        let followed = Arc::default();
         let (stop, stopped) = bounded(1);
-        let worker = Worker { queue: Arc::clone(&queue), clock, roots: followed };
+        let worker = Worker { queue: Arc::clone(&queue), clock, followed: Arc::clone(&followed) };
         let thread = std::thread::Builder::new().name("follow".into()).spawn(move || worker.run(&stopped));
         let thread = thread.map_err(|source| StoreError::Write { source })?;
-        Ok(Self { queue, roots: by_path, stop: Mutex::new(Some(stop)), thread: Mutex::new(Some(thread)) })
+        Ok(Self { queue, followed, stop: Mutex::new(Some(stop)), thread: Mutex::new(Some(thread)) })
+    }
+
+    /// From now on tells of what changes in these roots, and in no others. What waits to be complete in one of the others
+    /// is not told of; the log says how much that is.
+    pub fn follow(&self, roots: Vec<FollowedRoot>) {
+        let nowhere = Destination::Local("plugin".into());
+        let register = |root: FollowedRoot| (self.queue.register(&root.source.path, &nowhere, root.policy).0, root);
+        let followed: Followed = roots.into_iter().map(register).collect();
+        let before = std::mem::replace(&mut *lock(&self.followed), followed);
+        for (target, root) in before {
+            if lock(&self.followed).contains_key(&target) {
+                continue;
+            }
+            let mut left = 0;
+            let mut after = None;
+            loop {
+                let step = self.queue.operate(target, after.as_ref(), usize::MAX, JobAction::Purge, &|_| true);
+                left += step.jobs.len();
+                after = step.next;
+                if after.is_none() {
+                    break;
+                }
+            }
+            if left > 0 {
+                let path = root.source.path.display();
+                warn!("{path} is no longer followed; plugins are not told of {left} changes that were not complete");
+            }
+        }
     }
 
     /// Takes what a root's watcher reports. Never waits.
     pub fn changes(&self, root: &Path, changes: &[Change]) {
-        let Some(target) = self.roots.get(root) else { return };
+        let target =
+            lock(&self.followed).iter().find(|(_, known)| known.source.path == root).map(|(target, _)| *target);
+        let Some(target) = target else { return };
         let told: Vec<Change> = changes.iter().filter(|change| is_told(root, change)).cloned().collect();
-        self.queue.enqueue(&[*target], &told);
+        self.queue.enqueue(&[target], &told);
     }
 
     /// Ends the telling; what waits to be complete is not told of. May be called twice.
@@ -81,6 +108,10 @@ impl Follower {
     }
 }
 
+fn lock(followed: &Mutex<Followed>) -> MutexGuard<'_, Followed> {
+    followed.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A directory by itself is reported whenever an entry of it comes or goes, and that is no news: the entry is.
 fn is_told(root: &Path, change: &Change) -> bool {
     let is_directory = || std::fs::symlink_metadata(change.path.under(root)).is_ok_and(|found| found.is_dir());
@@ -90,17 +121,18 @@ fn is_told(root: &Path, change: &Change) -> bool {
 struct Worker {
     queue: Arc<Queue>,
     clock: Arc<dyn Clock>,
-    roots: BTreeMap<TargetId, FollowedRoot>,
+    followed: Arc<Mutex<Followed>>,
 }
 
 impl Worker {
     fn run(self, stopped: &Receiver<()>) {
         let work = self.queue.work().clone();
-        let targets: Vec<TargetId> = self.roots.keys().copied().collect();
         loop {
-            let due = self.queue.next_due(&targets);
+            // A change wakes the loop also when its root is new.
+            let followed = lock(&self.followed).clone();
+            let due = self.queue.next_due(&followed.keys().copied().collect::<Vec<_>>());
             let mut busy = false;
-            for (&target, root) in &self.roots {
+            for (&target, root) in &followed {
                 for lane in [Lane::Small, Lane::Large] {
                     while let Some(batch) = self.queue.claim(target, lane) {
                         busy = true;

@@ -32,6 +32,8 @@ pub(super) struct Ledger {
     targets: Vec<TargetRecord>,
     /// What the store held at the start, until somebody asks for it.
     directories: BTreeMap<RootId, Vec<DirectoryRecord>>,
+    /// Roots of which `directories` no longer tells what the store holds.
+    handed_out: BTreeSet<RootId>,
     /// Roots without a watermark, of which the store still holds directories.
     remains: BTreeSet<RootId>,
     dirty_roots: BTreeSet<RootId>,
@@ -121,14 +123,16 @@ impl Ledger {
         }
     }
 
-    /// What the store held at the start of the directories below the root, which no longer is kept here.
-    pub fn take_directories(&mut self, path: &[u8]) -> Vec<DirectoryRecord> {
-        let id = self.root(path).map(|root| root.id);
-        id.and_then(|id| self.directories.remove(&id)).unwrap_or_default()
+    /// What the store held at the start of the directories below the root, which no longer is kept here. `None` from the
+    /// second time on.
+    pub fn take_directories(&mut self, path: &[u8]) -> Option<Vec<DirectoryRecord>> {
+        let id = self.root(path)?.id;
+        self.handed_out.insert(id).then(|| self.directories.remove(&id).unwrap_or_default())
     }
 
-    /// Has `directories` written, then `watermark`, then that the targets of `complete` are complete up to it. An earlier
-    /// watermark that still waits gives way: what it waits for would hold up both.
+    /// Has `directories` written, then `watermark`, then that the targets of `complete` are complete up to it. The root's
+    /// other targets lack what happened since they were served, and cease to be complete before the watermark moves. An
+    /// earlier watermark that still waits gives way: what it waits for would hold up both.
     pub fn checkpoint(
         &mut self,
         path: &[u8],
@@ -151,6 +155,9 @@ impl Ledger {
             DirectoryChange::Gone(id) => Step::Gone(root, id),
         }));
         self.steps.push_back(Step::Watermark(root, watermark));
+        let others = self.targets.iter().filter(|target| target.root == root).map(|target| target.id);
+        let others = others.filter(|id| !complete.iter().any(|(target, _)| target == id)).collect();
+        self.forget_complete(&others);
         let known = complete.iter().filter(|(target, _)| self.target(*target).is_some());
         let known: Vec<_> = known.map(|&(target, fingerprint)| Step::Complete(target, fingerprint)).collect();
         self.steps.extend(known);
@@ -162,23 +169,34 @@ impl Ledger {
         let id = root.id;
         root.watermark = None;
         self.dirty_roots.insert(id);
-        let mut targets = BTreeSet::new();
-        for target in self.targets.iter_mut().filter(|target| target.root == id) {
-            target.complete_under = None;
-            targets.insert(target.id);
-        }
+        let targets = self.targets.iter().filter(|target| target.root == id).map(|target| target.id).collect();
+        self.forget_complete(&targets);
         let of_root = |step: &Step| match step {
             Step::Directory(directory) => directory.root == id,
             Step::Gone(root, _) | Step::Watermark(root, _) | Step::Forget(root) => *root == id,
-            Step::Complete(target, _) => targets.contains(target),
+            Step::Complete(..) => false,
         };
         self.steps.retain(|step| !of_root(step));
         // Also what the commit under way holds: it neither counts when that succeeds nor comes back when it fails.
         self.taken.retain(|step| !of_root(step));
-        self.dirty_targets.extend(targets);
         self.directories.remove(&id);
+        self.handed_out.insert(id);
         self.remains.remove(&id);
         self.steps.push_back(Step::Forget(id));
+    }
+
+    /// Nothing says any more that these targets are complete, be it written or about to be.
+    fn forget_complete(&mut self, targets: &BTreeSet<TargetId>) {
+        let says = |step: &Step, id| matches!(step, Step::Complete(target, _) if *target == id);
+        for target in self.targets.iter_mut().filter(|target| targets.contains(&target.id)) {
+            self.steps.retain(|step| !says(step, target.id));
+            // The commit under way may write it all the same.
+            let before = self.taken.len();
+            self.taken.retain(|step| !says(step, target.id));
+            if target.complete_under.take().is_some() || self.taken.len() < before {
+                self.dirty_targets.insert(target.id);
+            }
+        }
     }
 
     /// The store has lost everything: roots and targets are written again, and nothing is known of the trees.

@@ -364,14 +364,15 @@ impl Queue {
         self.shared.lock().ledger.target(id).cloned()
     }
 
-    /// The directories below `root` that the store held at the start, as of the root's watermark. They are handed out
-    /// once, and no longer take memory then.
-    pub fn take_directories(&self, root: &Path) -> Vec<DirectoryRecord> {
+    /// The directories below `root` that the store held at the start, as of the root's watermark then. They are handed out
+    /// once, and no longer take memory then: what the store holds later is not read again.
+    pub fn take_directories(&self, root: &Path) -> Option<Vec<DirectoryRecord>> {
         self.shared.lock().ledger.take_directories(root.as_os_str().as_bytes())
     }
 
     /// Notes that every change below `root` before `watermark` is mirrored or has a job, what became of directories
-    /// since the last checkpoint, and which targets are complete, under which settings. The caller has made sure by
+    /// since the last checkpoint, and which targets are complete, under which settings; no other target of the root is
+    /// from now on. The caller has made sure by
     /// [`flush`](Self::flush) that the jobs are on disk; the watermark gets there after the directories, not before. A
     /// root that has no watermark after that flush, at first or because the store was lost, needs all its directories.
     pub fn checkpoint(

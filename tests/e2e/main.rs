@@ -41,6 +41,7 @@ mod names;
 mod operators;
 mod ordinary_user;
 mod plugins;
+mod reload;
 mod roots;
 mod rsync_runs;
 mod service;

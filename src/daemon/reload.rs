@@ -1,0 +1,283 @@
+//! Reads the configuration again while the daemon runs, and puts it in force, on a thread of its own.
+//!
+//! Everything that can fail comes first: reading, checking, and watching the directories that are new, which may take as
+//! long as a walk of them. Until then the old configuration is in force entirely, and stays so if anything fails. What
+//! has been asked for while a reload is under way is answered by one more reload; however often it was asked.
+//!
+//! Deliberately absent: what a change means to roots, targets and plugins (`setup`), and who asks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use log::{error, info, warn};
+
+use super::options::{ConfigSource, Configuration, NotTaken, RootOptions};
+use super::setup::{Asked, Core, Setup};
+use crate::control::{ConfigChanges, ConfigError, Refusal, RefusalKind, Reloaded, Tally};
+use crate::model::Target;
+
+/// Requests that wait for the next reload: more than the control socket has connections.
+const REQUESTS_MAX: usize = 128;
+/// How often a reload that waits for directories to be watched looks whether the daemon stops.
+const STOP_POLL: Duration = Duration::from_millis(100);
+
+/// How far a reload is, for the service manager.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    Begun,
+    Ended,
+}
+
+/// Somebody wants the configuration to be read again, and perhaps to know how that went.
+type Request = Option<Sender<Reloaded>>;
+
+/// How a reload is asked for. It begins once the daemon is ready.
+#[derive(Debug, Clone)]
+pub(super) struct Reloads {
+    requests: Sender<Request>,
+    /// There is a configuration to be read.
+    has_source: bool,
+}
+
+impl Reloads {
+    /// Asks without waiting for an answer. In a daemon without a configuration the service manager alone is answered.
+    pub fn ask(&self) {
+        // Full: enough have asked already.
+        let _ = self.requests.try_send(None);
+    }
+
+    /// Asks, and hands over how it went.
+    pub fn ask_and_wait(&self) -> Result<Receiver<Reloaded>, Refusal> {
+        if !self.has_source {
+            let message = "this daemon has no configuration files";
+            return Err(Refusal::new(RefusalKind::Wrong, message, "stop syncq mirror, and start it as it shall be"));
+        }
+        let (answer, answered) = bounded(1);
+        match self.requests.try_send(Some(answer)) {
+            Ok(()) => Ok(answered),
+            Err(TrySendError::Full(_)) => {
+                Err(Refusal::new(RefusalKind::Unavailable, "too many have asked already", "ask again later"))
+            }
+            Err(TrySendError::Disconnected(_)) => {
+                Err(Refusal::new(RefusalKind::Unavailable, "the daemon is being stopped", "see syncq status"))
+            }
+        }
+    }
+}
+
+/// What the thread needs.
+pub(super) struct Reloader {
+    core: Arc<Core>,
+    source: Option<ConfigSource>,
+    requests: Receiver<Request>,
+    progress: Sender<Progress>,
+    /// Set once the daemon stops; locked while a setup is being put in force.
+    stopped: Arc<Mutex<bool>>,
+}
+
+/// The thread that reloads.
+#[derive(Debug)]
+pub(super) struct ReloadThread {
+    stopped: Arc<Mutex<bool>>,
+    _thread: JoinHandle<()>,
+}
+
+impl ReloadThread {
+    /// From now on nothing is put in force. A reload that waits for a file system is not waited for.
+    pub fn stop(&self) {
+        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    }
+}
+
+impl Reloader {
+    /// Returns also how reloads are asked for, and where their progress is told.
+    pub fn new(core: Arc<Core>, source: Option<ConfigSource>) -> (Self, Reloads, Receiver<Progress>) {
+        let (ask, requests) = bounded(REQUESTS_MAX);
+        // Two for each reload. Whoever looks at them does so many times a second.
+        let (progress, told) = bounded(2);
+        let reloads = Reloads { requests: ask, has_source: source.is_some() };
+        (Self { core, source, requests, progress, stopped: Arc::default() }, reloads, told)
+    }
+
+    /// Begins to answer.
+    pub fn start(self) -> std::io::Result<ReloadThread> {
+        let stopped = Arc::clone(&self.stopped);
+        let thread = std::thread::Builder::new().name("reload".into()).spawn(move || self.run())?;
+        Ok(ReloadThread { stopped, _thread: thread })
+    }
+
+    fn run(self) {
+        while let Ok(first) = self.requests.recv() {
+            // Whoever has asked up to here is content with what the files say from now on.
+            let asked: Vec<Request> = std::iter::once(first).chain(self.requests.try_iter()).collect();
+            if self.progress.send(Progress::Begun).is_err() || self.is_stopped() {
+                return;
+            }
+            if let Some(source) = &self.source {
+                let outcome = self.reload(source);
+                if self.is_stopped() {
+                    return;
+                }
+                let reloaded = self.note(outcome);
+                asked.into_iter().flatten().for_each(|answer| drop(answer.send(reloaded.clone())));
+            }
+            if self.progress.send(Progress::Ended).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reload(&self, source: &ConfigSource) -> Result<ConfigChanges, NotTaken> {
+        let config = (source.load)()?;
+        self.put_in_force(config).map_err(source.explain)
+    }
+
+    fn put_in_force(&self, config: Configuration) -> anyhow::Result<ConfigChanges> {
+        let core = &self.core;
+        let before = core.current.get();
+        let changes = changes(&before.config, &config);
+        let setup = Setup::prepare(core, config, Asked::default(), &before)?;
+        if let Err(failure) = self.watch(&setup, &before) {
+            setup.abandon(core, &before);
+            return Err(failure);
+        }
+        let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        if *stopped {
+            setup.abandon(core, &before);
+        } else {
+            setup.put_in_force(core, &before);
+        }
+        Ok(changes)
+    }
+
+    /// Watches the directories that are new.
+    fn watch(&self, setup: &Setup, before: &Setup) -> anyhow::Result<()> {
+        let fresh = setup.fresh_roots(before);
+        let watching = self.core.tenders.start(&fresh)?;
+        let mut watched = 0;
+        while watched < fresh.len() && !self.is_stopped() {
+            match watching.recv_timeout(STOP_POLL) {
+                Ok(result) => {
+                    result?;
+                    watched += 1;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(disconnected) => return Err(disconnected).context("a directory cannot be watched"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Logs the outcome and has `status` show it.
+    fn note(&self, outcome: Result<ConfigChanges, NotTaken>) -> Reloaded {
+        let now = self.core.clock.now();
+        let mut status = self.core.current.status();
+        let changes = match outcome {
+            Ok(changes) => {
+                info!("configuration read again: {changes}");
+                status.loaded_at = Some(now);
+                status.error = None;
+                changes
+            }
+            Err(NotTaken { message, hint, config }) => {
+                error!("the configuration was not taken, the old one stays in force: {message}");
+                hint.iter().for_each(|hint| warn!("hint: {hint}"));
+                status.error = Some(ConfigError { message, hint, config, at: Some(now) });
+                ConfigChanges::default()
+            }
+        };
+        Reloaded { config: status.clone(), changes }
+    }
+}
+
+/// How `new` differs from `old`, in numbers.
+fn changes(old: &Configuration, new: &Configuration) -> ConfigChanges {
+    // By themselves, whatever number they have among the roots.
+    let plugins = |config: &Configuration| config.plugins.iter().map(|of| of.plugin.clone()).collect::<Vec<_>>();
+    let fail_logs = |config: &Configuration| config.fail_logs.iter().map(|of| of.path.clone()).collect::<Vec<_>>();
+    ConfigChanges {
+        roots: tally(&roots(old), &roots(new)),
+        targets: tally(&targets(old), &targets(new)),
+        others: plugins(old) != plugins(new) || fail_logs(old) != fail_logs(new),
+    }
+}
+
+/// The roots without their targets. Several files may have the same one.
+fn roots(config: &Configuration) -> BTreeMap<&Path, Vec<RootOptions>> {
+    let mut roots: BTreeMap<&Path, Vec<RootOptions>> = BTreeMap::new();
+    for options in &config.roots {
+        let mut alone = options.clone();
+        alone.root.targets.clear();
+        roots.entry(&options.root.path).or_default().push(alone);
+    }
+    roots
+}
+
+fn targets(config: &Configuration) -> BTreeMap<(&Path, String), &Target> {
+    let mut targets = BTreeMap::new();
+    for RootOptions { root, .. } in &config.roots {
+        targets.extend(root.targets.iter().map(|target| ((root.path.as_path(), target.name()), target)));
+    }
+    targets
+}
+
+fn tally<K: Ord, V: PartialEq>(old: &BTreeMap<K, V>, new: &BTreeMap<K, V>) -> Tally {
+    let count = |keys: BTreeSet<&K>| keys.len() as u64;
+    let (before, after): (BTreeSet<&K>, BTreeSet<&K>) = (old.keys().collect(), new.keys().collect());
+    let is_changed = |key: &&K| old.get(*key).zip(new.get(*key)).is_some_and(|(old, new)| old != new);
+    Tally {
+        added: count(&after - &before),
+        changed: count(before.intersection(&after).copied().filter(|key| is_changed(key)).collect()),
+        removed: count(&before - &after),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Destination, EventSwitches, Root, Settings, TransferOptions};
+
+    fn config(roots: &[(&str, &[&str])]) -> Configuration {
+        let target =
+            |name: &&str| Target { destination: Destination::Local(name.into()), options: TransferOptions::default() };
+        let root = |(path, targets): &(&str, &[&str])| RootOptions {
+            root: Root {
+                path: path.into(),
+                targets: targets.iter().map(target).collect(),
+                events: EventSwitches::default(),
+                excludes: Vec::new(),
+                legacy_hidden: false,
+                schedule: None,
+            },
+            settings: Settings::default(),
+        };
+        Configuration { roots: roots.iter().map(root).collect(), ..Configuration::default() }
+    }
+
+    #[test]
+    fn what_changed_is_counted_however_it_is_ordered() {
+        let old = config(&[("/a", &["x", "y"]), ("/b", &["x"])]);
+        let said = |new: &Configuration| changes(&old, new).to_string();
+        assert_eq!(said(&old), "nothing changed");
+        assert_eq!(said(&config(&[("/b", &["x"]), ("/a", &["y", "x"])])), "nothing changed");
+        assert_eq!(said(&config(&[("/a", &["x", "y", "z"]), ("/b", &["x"])])), "1 target added");
+        let other = config(&[("/a", &["x"]), ("/c", &["x"])]);
+        assert_eq!(said(&other), "1 directory added, 1 directory removed, 1 target added, 2 targets removed");
+        let mut changed = old.clone();
+        changed.roots[0].root.excludes.push("x".to_owned());
+        changed.roots[1].root.targets[0].options.delete = false;
+        assert_eq!(said(&changed), "1 directory changed, 1 target changed");
+        let mut same_twice = old.clone();
+        same_twice.roots.push(config(&[("/a", &["w"])]).roots.remove(0));
+        assert_eq!(said(&same_twice), "1 directory changed, 1 target added");
+    }
+}

@@ -1,0 +1,346 @@
+//! What runs under one configuration, in one piece: roots, targets, plugins, schedules. A reload replaces it as a whole.
+//!
+//! A setup is prepared beside the one that runs, from which it takes over every root that is watched by the same rules.
+//! All that can fail happens there, and changes nothing of what runs. [`Setup::put_in_force`] cannot fail. The first setup
+//! of a daemon goes the same way: it follows one that is empty.
+//!
+//! What is no part of a configuration ([`Core`]) stays: the queue with all jobs, also of targets that are no longer
+//! configured, and the threads that run rsync.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::Result;
+use log::{info, warn};
+
+use super::UnknownRoot;
+use super::fail_log::{FailLog, Lists};
+use super::options::{Configuration, RootOptions};
+use super::plugins::Plugins;
+use super::root::{Fingerprint, RootRuntime, Rules, StartOptions, fingerprint};
+use super::tend::Tenders;
+use super::view::NamedTarget;
+use crate::clock::Clock;
+use crate::control::ConfigStatus;
+use crate::filter::Filter;
+use crate::mirror::{Contexts, Executor, Guard, Limits, RootIdentity, TargetContext};
+use crate::model::{DirectoryId, RelPath, Scope, Target, TargetId, TroubleClass};
+use crate::plugin::Follower;
+use crate::queue::Queue;
+use crate::schedule::Scheduler;
+
+/// What stays whatever the configuration says.
+pub(super) struct Core {
+    pub queue: Arc<Queue>,
+    pub executor: Arc<Executor>,
+    pub clock: Arc<dyn Clock>,
+    pub fail_log: Option<FailLog>,
+    pub tenders: Tenders,
+    /// The state directory, absolute.
+    pub owner: PathBuf,
+    /// With `-m` no root has a target, and plugins are told of what the watchers see.
+    pub follower: Option<Arc<Follower>>,
+    /// The store holds all that was ever written to it.
+    pub store_is_whole: bool,
+    pub current: Current,
+}
+
+/// The setup that is in force, and how the configuration was read the last time.
+#[derive(Default)]
+pub(super) struct Current {
+    setup: Mutex<Arc<Setup>>,
+    status: Mutex<ConfigStatus>,
+}
+
+impl Current {
+    pub fn get(&self) -> Arc<Setup> {
+        Arc::clone(&self.setup.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn set(&self, setup: Setup) {
+        *self.setup.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(setup);
+    }
+
+    pub fn status(&self) -> MutexGuard<'_, ConfigStatus> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What an operator has asked for when the daemon was started. It holds for the first setup alone.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Asked {
+    pub reconcile: bool,
+    pub accept_root: bool,
+    pub accept_deletions: bool,
+}
+
+/// See the module's documentation.
+#[derive(Default)]
+pub(super) struct Setup {
+    pub config: Configuration,
+    /// In the order of the configuration, each with the targets that it is to have.
+    roots: Vec<(Arc<RootRuntime>, Vec<Fingerprint>)>,
+    pub targets: Vec<NamedTarget>,
+    pub plugins: Plugins,
+    scheduler: Mutex<Scheduler>,
+    contexts: Contexts,
+    /// Directories that an operator takes as they are, although they were others.
+    accepted: Vec<(PathBuf, DirectoryId)>,
+}
+
+/// A root of which all is known that can be refused.
+struct Checked {
+    rules: Rules,
+    kept: Option<Arc<RootRuntime>>,
+    filter: Arc<Filter>,
+    identity: RootIdentity,
+}
+
+impl Setup {
+    /// Prepares what `config` describes, to follow `before`. Changes nothing of that, also if it fails. New roots are not
+    /// watched yet.
+    pub fn prepare(core: &Core, config: Configuration, asked: Asked, before: &Self) -> Result<Self> {
+        let mut setup = Self::default();
+        let mut checked: Vec<Checked> = Vec::new();
+        for (index, options) in config.roots.iter().enumerate() {
+            let sharing = config.roots.iter().filter(|other| other.root.path == options.root.path).count();
+            let rules = Rules::new(options, sharing == 1);
+            let is_kept = |root: &&Arc<RootRuntime>| {
+                root.rules == rules
+                    && !checked.iter().filter_map(|other| other.kept.as_ref()).any(|kept| Arc::ptr_eq(kept, root))
+            };
+            let kept = before.roots().find(is_kept).cloned();
+            checked.push(match kept {
+                Some(kept) => {
+                    let (filter, identity) = (Arc::clone(&kept.filter), kept.identity);
+                    Checked { rules, kept: Some(kept), filter, identity }
+                }
+                None => {
+                    let filter = Arc::new(Filter::new(&rules.excludes, rules.legacy_hidden)?);
+                    let identity = setup.identify(core, &rules, asked)?;
+                    Checked { rules, kept: None, filter, identity }
+                }
+            });
+            if let Some(schedule) = &options.root.schedule {
+                // A run that was missed while no daemon ran is made up for.
+                let last = core.queue.root_record(&options.root.path).and_then(|record| record.scheduled_run);
+                let now = core.clock.now();
+                setup.scheduler().add(index, schedule, last.unwrap_or(now), now)?;
+            }
+        }
+        let engines = Plugins::start_engines(&config.plugins, &before.plugins)?;
+        // Nothing fails from here on.
+        for (options, checked) in config.roots.iter().zip(checked) {
+            setup.add_root(core, options, checked, asked, before);
+        }
+        setup.plugins = Plugins::new(core, &config, &setup.roots, engines, &before.plugins);
+        setup.config = config;
+        Ok(setup)
+    }
+
+    /// Which directory a new root is, if it may be mirrored.
+    fn identify(&mut self, core: &Core, rules: &Rules, asked: Asked) -> Result<RootIdentity, UnknownRoot> {
+        match (RootIdentity::of(&rules.path), core.queue.root_mark(&rules.path)) {
+            (Ok(seen), Some(mark)) if mark == seen.mark() => Ok(seen),
+            (Ok(seen), None) => Ok(seen),
+            (Ok(seen), Some(_)) if asked.accept_root => {
+                self.accepted.push((rules.path.clone(), seen.mark()));
+                Ok(seen)
+            }
+            // Missing, or another one in its place: most likely a disk that is not mounted. Better to wait.
+            (_, Some(mark)) => Ok(RootIdentity::remembered(mark)),
+            (Err(source), None) => Err(UnknownRoot { path: rules.path.clone(), source }),
+        }
+    }
+
+    fn add_root(&mut self, core: &Core, options: &RootOptions, checked: Checked, asked: Asked, before: &Self) {
+        let RootOptions { root, settings } = options;
+        let Checked { rules, kept, filter, identity } = checked;
+        let limits = Limits { large_file_bytes: settings.large_file_bytes, ..Limits::default() };
+        let mut fingerprints = Vec::new();
+        for target in &root.targets {
+            let named =
+                NamedTarget { id: before.id_of(core, options, target), name: target.name(), root: root.path.clone() };
+            let mut context = TargetContext::new(
+                root.path.clone(),
+                identity,
+                target.clone(),
+                Arc::clone(&filter),
+                limits,
+                Guard::new(settings.max_delete, asked.accept_deletions, asked.accept_root),
+                &core.owner,
+            );
+            let context = match before.contexts.get(&named.id) {
+                Some(old) if old.runs_like(&context) => Arc::clone(old),
+                Some(old) => {
+                    context.succeed(old);
+                    Arc::new(context)
+                }
+                None => Arc::new(context),
+            };
+            self.contexts.insert(named.id, context);
+            fingerprints.push((named.id, fingerprint(root, target)));
+            self.targets.push(named);
+        }
+        let runtime = kept.unwrap_or_else(|| {
+            let predecessors: Vec<_> = before.roots().filter(|old| old.path() == root.path).collect();
+            let beside = !predecessors.is_empty();
+            let start = StartOptions {
+                // What is accepted happens now, and not at some later comparison.
+                reconcile: asked.reconcile || asked.accept_deletions,
+                // Here it is about an empty one only. How one became empty that has been watched, the events told.
+                accept_root: asked.accept_root
+                    || asked.accept_deletions
+                    || (beside && predecessors.iter().all(|old| old.was_watched())),
+                store_is_whole: core.store_is_whole,
+                beside,
+            };
+            let queue = Arc::clone(&core.queue);
+            let runtime = Arc::new(RootRuntime::new(rules, filter, identity, start, fingerprints.clone(), queue));
+            core.follower.iter().for_each(|follower| runtime.follow(Arc::clone(follower)));
+            runtime
+        });
+        self.roots.push((runtime, fingerprints));
+    }
+
+    /// The number of a target. One that is served already keeps its policy until the setup is in force.
+    fn id_of(&self, core: &Core, options: &RootOptions, target: &Target) -> TargetId {
+        let name = target.name();
+        let served = self.targets.iter().find(|known| known.name == name && known.root == options.root.path);
+        match served {
+            Some(known) => known.id,
+            None => core.queue.register(&options.root.path, &target.destination, options.policy()).0,
+        }
+    }
+
+    /// Has the trees compared that are due.
+    pub fn run_due(&self, core: &Core) {
+        for index in self.scheduler().due(core.clock.now()) {
+            if let Some((root, _)) = self.roots.get(index) {
+                info!("{}: scheduled comparison of the whole tree", root.path().display());
+                root.reconcile();
+                core.queue.set_scheduled_run(root.path(), core.clock.now());
+            }
+        }
+    }
+
+    fn scheduler(&self) -> MutexGuard<'_, Scheduler> {
+        self.scheduler.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn roots(&self) -> impl Iterator<Item = &Arc<RootRuntime>> {
+        self.roots.iter().map(|(root, _)| root)
+    }
+
+    fn keeps(&self, root: &Arc<RootRuntime>) -> bool {
+        self.roots().any(|kept| Arc::ptr_eq(kept, root))
+    }
+
+    /// The roots that `before` does not have. They have to be started before the setup is put in force, except at the start
+    /// of the daemon.
+    pub fn fresh_roots(&self, before: &Self) -> Vec<Arc<RootRuntime>> {
+        self.roots().filter(|root| !before.keeps(root)).cloned().collect()
+    }
+
+    /// Gives up a setup that does not come into force after all.
+    pub fn abandon(&self, core: &Core, before: &Self) {
+        core.tenders.end(|root| self.keeps(root) && !before.keeps(root));
+        self.fresh_roots(before).iter().for_each(|root| root.abandon());
+        self.plugins.abandon(&before.plugins);
+    }
+
+    /// Has this setup take the place of `before`. Runs that are under way come to their end as they were begun.
+    pub fn put_in_force(self, core: &Core, before: &Self) {
+        let Self { config, roots, contexts, .. } = &self;
+        for options in &config.roots {
+            let root = &options.root;
+            for target in &root.targets {
+                core.queue.register(&root.path, &target.destination, options.policy());
+            }
+            let unscheduled = |record: &crate::store::RootRecord| record.scheduled_run.is_none();
+            if root.schedule.is_some() && core.queue.root_record(&root.path).as_ref().is_some_and(unscheduled) {
+                core.queue.set_scheduled_run(&root.path, core.clock.now());
+            }
+        }
+        for (path, mark) in &self.accepted {
+            core.queue.forget_watermark(path);
+            core.queue.set_root_mark(path, *mark);
+        }
+        let pending_max = config.roots.iter().map(|root| root.settings.pending_max).min().unwrap_or(u32::MAX);
+        core.queue.set_pending_max(pending_max as usize);
+
+        self.plugins.observe(contexts);
+        // Before the roots: what is compared from then on is compared by the new settings.
+        let connections_max = config.roots.iter().map(|root| root.settings.connections_max).max().unwrap_or(1);
+        core.executor.serve(contexts.clone(), connections_max as usize);
+        core.tenders.end(|root| before.keeps(root) && !self.keeps(root));
+        let left = before.fresh_roots(&self);
+        for (root, fingerprints) in roots {
+            if before.keeps(root) {
+                root.retarget(fingerprints.clone());
+            } else if before.roots().any(|old| old.path() == root.path()) {
+                let predecessors: Vec<_> = left.iter().filter(|old| old.path() == root.path()).cloned().collect();
+                root.take_over(&predecessors);
+            }
+        }
+        left.iter().for_each(|root| root.stop());
+        self.plugins.replace(core, &before.plugins);
+        if let Some(fail_log) = &core.fail_log {
+            fail_log.keep(self.lists());
+        }
+        self.announce(core, before);
+        core.current.set(self);
+    }
+
+    /// Tells of new targets and of those that are left, and has those tried at once whose trouble may be mended.
+    fn announce(&self, core: &Core, before: &Self) {
+        for target in &self.targets {
+            let same = |(new, old)| Arc::ptr_eq(new, old);
+            let is_same = self.contexts.get(&target.id).zip(before.contexts.get(&target.id)).is_some_and(same);
+            let standing = core.queue.standing(target.id);
+            if !is_same {
+                if let Some(command) = core.executor.command_line(target.id, &RelPath::root(), Scope::Subtree) {
+                    info!("execute command: {command}");
+                }
+                if let Some(since) = standing.paused_since {
+                    warn!("{}: paused since {since}, nothing is sent; to go on: syncq resume", target.name);
+                }
+            }
+            // What is misconfigured may have been so in a file that the configuration only names.
+            if !is_same || standing.trouble.is_some_and(|trouble| trouble.class == TroubleClass::Misconfigured) {
+                core.queue.hurry(&[target.id]);
+            }
+        }
+        // At the start whatever the store knows has been left.
+        let is_first = before.roots.is_empty();
+        for record in core.queue.known_targets() {
+            let was_served = is_first || before.targets.iter().any(|target| target.id == record.id);
+            let jobs = core.queue.stats(record.id).map_or(0, |stats| stats.counts.total());
+            if was_served && jobs > 0 && !self.contexts.contains_key(&record.id) {
+                // Jobs of targets that are no longer configured are kept, since the configuration may come back.
+                warn!("{} is no longer configured; its {jobs} jobs are kept", record.destination);
+            }
+        }
+    }
+
+    /// Each failLog with the targets that it is about.
+    fn lists(&self) -> Lists {
+        let mut lists: Lists = BTreeMap::new();
+        for list in &self.config.fail_logs {
+            let of_list = lists.entry(list.path.clone()).or_default();
+            let prints = list.roots.iter().filter_map(|&index| self.roots.get(index)).flat_map(|(_, prints)| prints);
+            of_list.extend(prints.filter_map(|(id, _)| self.targets.iter().find(|target| target.id == *id)).cloned());
+        }
+        lists
+    }
+
+    /// The root by that path that has all of these targets.
+    pub fn root_of(&self, path: &std::path::Path, targets: &[NamedTarget]) -> Option<&Arc<RootRuntime>> {
+        self.roots().find(|root| root.path() == path && targets.iter().all(|target| root.has(target.id)))
+    }
+
+    pub fn serves(&self, target: TargetId) -> bool {
+        self.contexts.contains_key(&target)
+    }
+}

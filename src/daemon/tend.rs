@@ -1,0 +1,67 @@
+//! The threads that look after the roots, one each, so that a file system that hangs holds up only the root on it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use super::root::RootRuntime;
+use crate::clock::monotonic;
+
+/// How often a root is looked at.
+const TICK: Duration = Duration::from_secs(1);
+/// How long an end waits for looks at roots that are under way.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct Tenders(Mutex<Vec<Tender>>);
+
+#[derive(Debug)]
+struct Tender {
+    root: Arc<RootRuntime>,
+    /// Dropping it tells the thread to end.
+    stop: Sender<()>,
+    /// Disconnected when it has.
+    ended: Receiver<()>,
+}
+
+impl Tenders {
+    /// Starts all of `roots` at once and then looks after them. Hands over a result for each once it is watched.
+    pub fn start(&self, roots: &[Arc<RootRuntime>]) -> Result<Receiver<Result<()>>> {
+        let (done, watching) = bounded(roots.len());
+        for root in roots {
+            let (stop, stopped) = bounded::<()>(0);
+            let (running, ended) = bounded::<()>(0);
+            let (tended, done) = (Arc::clone(root), done.clone());
+            let tend = move || {
+                let result = tended.start().map_err(anyhow::Error::from);
+                let is_watched = result.is_ok();
+                // Nobody listens any more after a stop.
+                let _ = done.send(result);
+                while is_watched && stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+                    tended.tend();
+                }
+                drop(running);
+            };
+            std::thread::Builder::new().name("root".into()).spawn(tend).context("cannot start a thread")?;
+            let tender = Tender { root: Arc::clone(root), stop, ended };
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(tender);
+        }
+        Ok(watching)
+    }
+
+    /// Ends the threads of those roots, except one that a file system holds up.
+    pub fn end(&self, is_meant: impl Fn(&Arc<RootRuntime>) -> bool) {
+        let mut tenders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let meant: Vec<Tender> = tenders.extract_if(.., |tender| is_meant(&tender.root)).collect();
+        drop(tenders);
+        let deadline = monotonic() + PATIENCE;
+        let told: Vec<Receiver<()>> =
+            meant.into_iter().map(|Tender { stop, ended, .. }| (drop(stop), ended).1).collect();
+        for ended in told {
+            let _ = ended.recv_deadline(deadline);
+        }
+    }
+}
