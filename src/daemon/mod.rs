@@ -53,7 +53,7 @@ use vital::Crashed;
 use crate::clock::{Clock, SystemClock, monotonic};
 use crate::control::{ControlServer, DaemonState, Inspect};
 use crate::filter::Filter;
-use crate::mirror::{self, DispatchSettings, Executor, Guard, Limits, RootIdentity, TargetContext};
+use crate::mirror::{self, Connections, DispatchSettings, Executor, Guard, Limits, RootIdentity, TargetContext};
 use crate::model::{RelPath, Scope, TargetId};
 use crate::queue::Queue;
 use crate::schedule::Scheduler;
@@ -132,6 +132,7 @@ struct Daemon {
     clock: Arc<dyn Clock>,
     queue: Arc<Queue>,
     executor: Arc<Executor>,
+    connections: Connections,
     roots: Vec<Arc<RootRuntime>>,
     view: Arc<View>,
     plugins: Arc<Plugins>,
@@ -157,6 +158,7 @@ impl Daemon {
             0 => {}
             count => info!("ended {count} processes that the last syncq left running"),
         }
+        let connections = Connections::new(&owner);
         let (queue, damaged) = Queue::open(Box::new(store), Arc::clone(&clock))?;
         if damaged > 0 {
             warn!("{damaged} records of the store were damaged and are dropped; every target is compared in full");
@@ -199,7 +201,7 @@ impl Daemon {
                 let (id, _) = queue.register(&root.path, &target.destination, root_options.policy());
                 ids.push(id);
                 named.push(NamedTarget { id, name: target.name(), root: root.path.clone() });
-                let context = TargetContext::new(
+                let mut context = TargetContext::new(
                     root.path.clone(),
                     identity,
                     target.clone(),
@@ -208,6 +210,7 @@ impl Daemon {
                     Guard::new(settings.max_delete, options.accept_deletions, options.accept_root),
                     &owner,
                 );
+                context.connection = connections.of(target, settings.ssh_share);
                 contexts.insert(id, context);
             }
             if let Some(schedule) = &root.schedule {
@@ -264,7 +267,20 @@ impl Daemon {
         view.phase.set(DaemonState::Starting);
         let control = ControlServer::start(&options.state_dir, Arc::<View>::clone(&view))?;
         let state_dir = options.state_dir.clone();
-        Ok(Self { clock, queue, executor, roots, view, plugins, fail_log, control, scheduler, state_dir, pid_file })
+        Ok(Self {
+            clock,
+            queue,
+            executor,
+            connections,
+            roots,
+            view,
+            plugins,
+            fail_log,
+            control,
+            scheduler,
+            state_dir,
+            pid_file,
+        })
     }
 
     /// Sets the watches, then looks after roots and schedules until told to stop.
@@ -361,6 +377,7 @@ impl Daemon {
             root.stop();
         }
         self.executor.stop();
+        self.connections.close();
         self.plugins.stop();
         if let Some(fail_log) = &self.fail_log {
             fail_log.stop();

@@ -133,7 +133,11 @@ impl Operate for View {
     }
 
     fn pause(&self, request: &PauseRequest) -> Result<Paused, Refusal> {
-        operate::pause(&self.queue, &self.targets, request)
+        let paused = operate::pause(&self.queue, &self.targets, request)?;
+        for target in self.targets.iter().filter(|target| self.queue.standing(target.id).paused_since.is_some()) {
+            self.executor.hang_up(target.id);
+        }
+        Ok(paused)
     }
 
     fn accept_deletions(&self, request: &AcceptRequest) -> Result<Accepted, Refusal> {

@@ -12,7 +12,8 @@ use super::guard::Guard;
 use super::outcome::Prefixes;
 use super::plan::{Deletion, Limits};
 use super::program::Program;
-use super::run::RSYNC;
+use super::run::{RSYNC, STALL_LIMIT};
+use super::ssh::Connection;
 use super::trouble::{Fallback, trouble};
 use crate::filter::Filter;
 use crate::model::{DirectoryId, Target, TargetTrouble, Timestamp, TroubleClass};
@@ -111,6 +112,8 @@ pub struct TargetContext {
     pub(super) prefixes: Prefixes,
     /// Is told what the runs change on the target, if anybody wants to know.
     pub observer: Option<Arc<dyn Observer>>,
+    /// The way to the host, if it is reached through ssh.
+    pub connection: Option<Arc<Connection>>,
     /// When the leftovers of killed receivers were last removed.
     cleaned_at: Mutex<Option<Timestamp>>,
     /// rsync, except in tests.
@@ -140,8 +143,9 @@ impl TargetContext {
             capabilities: Capabilities::default(),
             prefixes,
             observer: None,
+            connection: None,
             cleaned_at: Mutex::default(),
-            program: Program { path: RSYNC.into(), owner: owner.as_os_str().to_owned() },
+            program: Program { path: RSYNC.into(), owner: owner.as_os_str().to_owned(), stall_limit: STALL_LIMIT },
         }
     }
 

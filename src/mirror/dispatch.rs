@@ -117,6 +117,13 @@ impl Executor {
         }
     }
 
+    /// Ends the connection to a target's host, if it is kept open and not in use.
+    pub fn hang_up(&self, target: TargetId) {
+        if let Some(connection) = self.shared.contexts.get(&target).and_then(|context| context.connection.as_ref()) {
+            connection.hang_up();
+        }
+    }
+
     /// Tells what a run for `job` would change. Takes as long as that run would need to compare.
     pub fn survey(&self, target: TargetId, job: &Job, each: &mut dyn FnMut(Difference)) -> Result<bool, TargetTrouble> {
         match self.shared.contexts.get(&target) {

@@ -3,7 +3,7 @@
 //! The way of a batch: `look` sees what stands at its paths, `plan` makes runs of it, `command` writes their
 //! argument lists, `run` starts rsync, `outcome` reads what became of it, and [`execute`] carries the batch
 //! through, falling back, verifying and halving where rsync's answer is not enough. `guard` asks before much is
-//! deleted, `leftovers` removes what killed receivers have left.
+//! deleted, `leftovers` removes what killed receivers have left, `ssh` keeps connections to hosts open between runs.
 //!
 //! Invariant: only this module starts rsync, and it knows nothing of the queue or the store: jobs come in as values,
 //! verdicts go out as values.
@@ -25,6 +25,7 @@ mod program;
 mod recent;
 mod run;
 mod says;
+mod ssh;
 mod stop;
 mod survey;
 mod trouble;
@@ -37,6 +38,7 @@ pub use guard::Guard;
 pub use look::{Presence, Source};
 pub use plan::Limits;
 pub use program::{NoRsync, end_leftovers, find_rsync};
+pub use ssh::{Connection, Connections};
 pub use stop::StopSignal;
 pub use survey::Difference;
 

@@ -23,9 +23,9 @@ use crate::clock::monotonic;
 /// The program, found through PATH.
 pub const RSYNC: &str = "rsync";
 
-/// A process that has read and written nothing for so long hangs. Long, since a peer may be busy for many minutes
+/// An rsync that has read and written nothing for so long hangs. Long, since a peer may be busy for many minutes
 /// without a word: deleting a huge tree, or reading a huge file to compare it. rsync's own `--timeout` is the finer tool.
-const STALL_LIMIT: Duration = Duration::from_secs(20 * 60);
+pub const STALL_LIMIT: Duration = Duration::from_secs(20 * 60);
 
 /// How often progress is looked at.
 const PROGRESS_TICK: Duration = Duration::from_secs(20);
@@ -44,12 +44,12 @@ pub enum End {
     Signal(i32),
     /// We ended it, as the stop signal asked.
     Stopped,
-    /// We ended it, since nothing moved for [`STALL_LIMIT`].
+    /// We ended it, since nothing moved for the program's `stall_limit`.
     Stalled,
 }
 
 /// What is left of a run.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Ended {
     pub end: End,
     pub stderr: Capture,
@@ -78,8 +78,8 @@ pub fn run(
     command.env("RSYNC_PASSWORD", "");
     let pipe = if stdout.is_some() { Stdio::piped() } else { Stdio::null() };
     let mut child = command.stdin(Stdio::piped()).stdout(pipe).stderr(Stdio::piped()).spawn()?;
-    let ended =
-        Watch::new(&mut child, list, stdout.unwrap_or_default()).and_then(|mut watch| watch.wait(&mut child, stop));
+    let ended = Watch::new(&mut child, list, stdout.unwrap_or_default(), program.stall_limit)
+        .and_then(|mut watch| watch.wait(&mut child, stop));
     if ended.is_err() {
         end_group(&mut child)?;
     }
@@ -96,6 +96,7 @@ struct Watch<'a> {
     stdout: Pipe<std::process::ChildStdout>,
     moved: Instant,
     counters: Option<u64>,
+    stall_limit: Duration,
 }
 
 /// A pipe from the process, until it closes.
@@ -129,7 +130,7 @@ impl<R: Read + AsFd> Pipe<R> {
 }
 
 impl<'a> Watch<'a> {
-    fn new(child: &mut Child, list: &'a [u8], stdout: Capture) -> io::Result<Self> {
+    fn new(child: &mut Child, list: &'a [u8], stdout: Capture, stall_limit: Duration) -> io::Result<Self> {
         let pid = Pid::from_child(child);
         let stdin = child.stdin.take();
         if let Some(stdin) = &stdin {
@@ -144,6 +145,7 @@ impl<'a> Watch<'a> {
             stdout: Pipe::new(child.stdout.take(), stdout)?,
             moved: monotonic(),
             counters: None,
+            stall_limit,
         })
     }
 
@@ -230,7 +232,7 @@ impl<'a> Watch<'a> {
             self.counters = counters;
             self.moved = now;
         }
-        now.duration_since(self.moved) >= STALL_LIMIT
+        now.duration_since(self.moved) >= self.stall_limit
     }
 }
 
@@ -278,7 +280,7 @@ mod tests {
     fn shell(script: &str, list: &[u8], stop: &StopSignal) -> Ended {
         let args = [OsString::from("-c"), OsString::from(script)];
         run(
-            &Program { path: "sh".into(), owner: "/state".into() },
+            &Program { path: "sh".into(), owner: "/state".into(), stall_limit: STALL_LIMIT },
             Path::new("/"),
             &args,
             list,

@@ -42,6 +42,7 @@ mod plugins;
 mod roots;
 mod rsync_runs;
 mod service;
+mod ssh;
 mod store_loss;
 mod swaps;
 mod trouble;

@@ -7,6 +7,7 @@ pub mod files;
 pub mod inotify;
 pub mod processes;
 pub mod rsyncd;
+pub mod sshd;
 pub mod tree;
 pub mod wait;
 pub mod world;
