@@ -381,7 +381,12 @@ impl Connection {
         args.extend(["-o".into(), control_path(&socket)]);
         args.extend(["-a", "-x", "-T", "-N", "-f"].map(OsString::from));
         args.extend(self.destination());
-        let ended = run(&ssh, Path::new("/"), &args, b"", None, stop)?;
+        let mut ended = run(&ssh, Path::new("/"), &args, b"", None, stop)?;
+        if ended.end == End::Stalled {
+            // As ssh would have put it.
+            ended.end = End::Exit(255);
+            ended.stderr.push(b"ssh: Connection timed out\n");
+        }
         match ended.end {
             End::Exit(0) if listens(&socket) => {
                 append(&mut line, ["ControlMaster=no".to_owned(), format!("ControlPath={}", socket.display())]);

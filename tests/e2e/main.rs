@@ -41,6 +41,7 @@ mod ordinary_user;
 mod plugins;
 mod roots;
 mod rsync_runs;
+mod seed;
 mod service;
 mod ssh;
 mod store_loss;

@@ -5,6 +5,7 @@ pub mod config;
 pub mod daemon;
 pub mod files;
 pub mod inotify;
+pub mod netns;
 pub mod processes;
 pub mod rsyncd;
 pub mod sshd;
