@@ -324,7 +324,7 @@ impl Connection {
             return Ok(first);
         };
         debug!("{}: the shared ssh connection broke, a fresh one is opened", self.host);
-        self.drop_open(&kept);
+        self.forget(&kept);
         let mut again = match self.way(stop)? {
             Way::Line(line, _) => start(&line)?,
             Way::Barred(ended) => ended,
@@ -405,11 +405,12 @@ impl Connection {
         }
     }
 
-    /// Forgets a connection that broke, unless another run has done so already.
-    fn drop_open(&self, socket: &Path) {
+    /// Forgets a connection that broke. It is ended unless other runs are under way, which may still go through it: the
+    /// other side may only have been slow to this one.
+    fn forget(&self, socket: &Path) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.open.as_ref().is_some_and(|open| open.socket == socket) {
-            state.open = None;
+        state.open.take_if(|open| open.socket == socket);
+        if self.users.load(Ordering::SeqCst) <= 1 {
             end(&self.sockets.owner, socket);
         }
     }
