@@ -117,7 +117,7 @@ impl Executor {
         }
     }
 
-    /// Ends the connection to a target's host, if it is kept open and not in use.
+    /// Ends the connection that is kept open to a target's host, once nothing goes through it.
     pub fn hang_up(&self, target: TargetId) {
         if let Some(connection) = self.shared.contexts.get(&target).and_then(|context| context.connection.as_ref()) {
             connection.hang_up();

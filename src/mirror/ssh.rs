@@ -6,9 +6,10 @@
 //! Opening it apart from rsync has three reasons: what ssh says of the host is not mixed with what rsync makes of it,
 //! the process in the background does not sit in the source's directory, and two runs never open one at once.
 //!
-//! A connection ends by itself some minutes after its last use, also when syncq was killed; at a stop it is ended, and
-//! what a killed daemon has left is ended at the next start. One that broke says nothing of the host: the run is begun
-//! again over a fresh one. Where ssh refuses a session more (`MaxSessions`), it connects by itself.
+//! A connection is ended when nobody wants it any more ([`Master`]), and all are at a stop. Unused it ends by itself after
+//! some minutes, also when syncq was killed, and what a killed daemon has left is ended at the next start. One that broke
+//! says nothing of the host: the run is begun again over a fresh one. Where ssh refuses a session more (`MaxSessions`), it
+//! connects by itself.
 //!
 //! Each opening takes a new name for its socket: an older master that ends late removes its own and no other.
 //!
@@ -25,8 +26,8 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use log::{debug, info};
@@ -148,7 +149,18 @@ fn shares(words: &[OsString]) -> bool {
 #[derive(Debug)]
 pub struct Connections {
     sockets: Arc<Sockets>,
-    known: Mutex<HashMap<(OsString, String, Option<Duration>, bool), Weak<Connection>>>,
+    known: Mutex<HashMap<Reach, Weak<Connection>>>,
+}
+
+/// How a host is reached. What is reached alike may share a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Reach {
+    /// ssh with the user's options.
+    base: OsString,
+    /// `[user@]host`.
+    host: String,
+    timeout: Option<Duration>,
+    share: bool,
 }
 
 /// Where their sockets are.
@@ -175,25 +187,18 @@ impl Connections {
         let Destination::Ssh { host, .. } = &target.destination else { return None };
         let base = base(remote_shell(&target.options.params), target.options.port)?;
         let share = share && !shares(&words(&base)?);
-        let key = (base.clone(), host.clone(), target.options.timeout, share);
+        let reach = Reach { base, host: host.clone(), timeout: target.options.timeout, share };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|_, connection| connection.strong_count() > 0);
-        if let Some(connection) = known.get(&key).and_then(Weak::upgrade) {
+        if let Some(connection) = known.get(&reach).and_then(Weak::upgrade) {
             return Some(connection);
         }
         if share && self.sockets.dir.is_none() {
             info!("{host}: ssh connects anew for each run: the state directory's path is too long for a socket");
         }
-        let connection = Arc::new(Connection {
-            base,
-            host: host.clone(),
-            timeout: target.options.timeout,
-            share,
-            sockets: Arc::clone(&self.sockets),
-            users: AtomicUsize::new(0),
-            state: Mutex::default(),
-        });
-        known.insert(key, Arc::downgrade(&connection));
+        let connection =
+            Arc::new(Connection { reach: reach.clone(), sockets: Arc::clone(&self.sockets), state: Mutex::default() });
+        known.insert(reach, Arc::downgrade(&connection));
         Some(connection)
     }
 
@@ -261,15 +266,8 @@ fn check_private(dir: &Path) -> io::Result<()> {
 /// The way to one host.
 #[derive(Debug)]
 pub struct Connection {
-    /// ssh with the user's options.
-    base: OsString,
-    /// `[user@]host`.
-    host: String,
-    timeout: Option<Duration>,
-    share: bool,
+    reach: Reach,
     sockets: Arc<Sockets>,
-    /// Runs under way.
-    users: AtomicUsize,
     state: Mutex<State>,
 }
 
@@ -281,19 +279,46 @@ struct State {
 }
 
 /// A connection that stood when it was last looked at.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Open {
-    socket: PathBuf,
+    master: Arc<Master>,
     opened: Instant,
+    /// The remote shell that goes through it.
     line: OsString,
+}
+
+/// The ssh in the background that holds a connection. It is ended when the last run through it has ended and no further
+/// one is to go through it.
+#[derive(Debug)]
+struct Master {
+    owner: OsString,
+    socket: PathBuf,
+}
+
+impl Drop for Master {
+    fn drop(&mut self) {
+        end(&self.owner, &self.socket);
+    }
 }
 
 /// How a run gets to the host.
 enum Way {
-    /// Through this remote shell, and over a connection that was there already, if a socket is named.
-    Line(OsString, Option<PathBuf>),
+    /// Through this remote shell, and so over this connection if one is shared.
+    Line {
+        line: OsString,
+        master: Option<Arc<Master>>,
+        /// It was there already.
+        kept: bool,
+    },
     /// Not at all: how ssh ended.
     Barred(Ended),
+}
+
+impl Way {
+    /// Each run connects by itself.
+    fn alone(line: OsString) -> Self {
+        Self::Line { line, master: None, kept: false }
+    }
 }
 
 /// Runs rsync for a target, over the connection to its host if it has one.
@@ -314,19 +339,24 @@ pub(super) fn run_rsync(
 impl Connection {
     /// Calls `start` with the remote shell to use. Once more if a connection that was there already turns out to be dead.
     fn drive(&self, stop: &StopSignal, mut start: impl FnMut(&OsStr) -> io::Result<Ended>) -> io::Result<Ended> {
-        let _user = User::of(&self.users);
-        let (line, kept) = match self.way(stop)? {
-            Way::Line(line, kept) => (line, kept),
+        let (line, master, kept) = match self.way(stop) {
+            Way::Line { line, master, kept } => (line, master, kept),
             Way::Barred(ended) => return Ok(ended),
         };
         let first = start(&line)?;
-        let Some(kept) = kept.filter(|socket| !stop.is_raised() && is_lost(socket, first.end)) else {
+        let Some(master) = master.filter(|master| kept && !stop.is_raised() && is_lost(&master.socket, first.end))
+        else {
             return Ok(first);
         };
-        debug!("{}: the shared ssh connection broke, a fresh one is opened", self.host);
-        self.forget(&kept);
-        let mut again = match self.way(stop)? {
-            Way::Line(line, _) => start(&line)?,
+        debug!("{}: the shared ssh connection broke, a fresh one is opened", self.reach.host);
+        self.state().open.take_if(|open| Arc::ptr_eq(&open.master, &master));
+        drop(master);
+        let mut again = match self.way(stop) {
+            Way::Line { line, master, .. } => {
+                let ended = start(&line)?;
+                drop(master);
+                ended
+            }
             Way::Barred(ended) => ended,
         };
         // What the broken run had changed is not named a second time.
@@ -336,40 +366,40 @@ impl Connection {
         Ok(again)
     }
 
-    /// Ends the connection unless a run is using it.
+    /// Ends the connection, once the runs that use it have ended. The next run opens another one.
     pub fn hang_up(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.users.load(Ordering::SeqCst) == 0
-            && let Some(open) = state.open.take()
-        {
-            end(&self.sockets.owner, &open.socket);
-        }
+        let open = self.state().open.take();
+        drop(open);
     }
 
-    fn way(&self, stop: &StopSignal) -> io::Result<Way> {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The way that a run is to take. Opens the connection if there is none.
+    fn way(&self, stop: &StopSignal) -> Way {
         let asked = monotonic();
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(open) = &state.open {
-            if open.opened.elapsed() < AGE_MAX && listens(&open.socket) {
-                return Ok(Way::Line(open.line.clone(), Some(open.socket.clone())));
+        let mut state = self.state();
+        if let Some(Open { master, opened, line }) = &state.open {
+            if opened.elapsed() < AGE_MAX && listens(&master.socket) {
+                return Way::Line { line: line.clone(), master: Some(Arc::clone(master)), kept: true };
             }
-            // An old one ends by itself once the runs that use it have ended.
             state.open = None;
         }
         if let Some((_, ended)) = state.failed.as_ref().filter(|(at, _)| *at > asked) {
-            return Ok(Way::Barred(ended.clone()));
+            return Way::Barred(ended.clone());
         }
         state.failed = None;
-        let Some(words) = words(&self.base) else { return Ok(Way::Line(self.base.clone(), None)) };
-        let (program, own) = words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+        let words = words(&self.reach.base).unwrap_or_default();
+        let Some((program, own)) = words.split_first() else { return Way::alone(self.reach.base.clone()) };
         let ssh = Program { path: program.clone(), owner: self.sockets.owner.clone(), stall_limit: OPEN_STALL_LIMIT };
         let settings = self.settings(&ssh, own, stop);
-        let mut line = self.base.clone();
+        let mut line = self.reach.base.clone();
         append(&mut line, ["BatchMode=yes".to_owned()]);
         append(&mut line, settings.defaults.clone());
-        let shares = self.share && !settings.shares;
+        let shares = self.reach.share && !settings.shares;
         let Some(socket) = shares.then(|| self.sockets.fresh().ok()).flatten() else {
-            return Ok(Way::Line(line, None));
+            return Way::alone(line);
         };
 
         let mut args = own.to_vec();
@@ -381,7 +411,8 @@ impl Connection {
         args.extend(["-o".into(), control_path(&socket)]);
         args.extend(["-a", "-x", "-T", "-N", "-f"].map(OsString::from));
         args.extend(self.destination());
-        let mut ended = run(&ssh, Path::new("/"), &args, b"", None, stop)?;
+        // Where there is no ssh at all, rsync says so.
+        let Ok(mut ended) = run(&ssh, Path::new("/"), &args, b"", None, stop) else { return Way::alone(line) };
         if ended.end == End::Stalled {
             // As ssh would have put it.
             ended.end = End::Exit(255);
@@ -390,36 +421,27 @@ impl Connection {
         match ended.end {
             End::Exit(0) if listens(&socket) => {
                 append(&mut line, ["ControlMaster=no".to_owned(), format!("ControlPath={}", socket.display())]);
-                state.open = Some(Open { socket, opened: monotonic(), line: line.clone() });
-                Ok(Way::Line(line, None))
+                let master = Arc::new(Master { owner: self.sockets.owner.clone(), socket });
+                state.open = Some(Open { master: Arc::clone(&master), opened: monotonic(), line: line.clone() });
+                Way::Line { line, master: Some(master), kept: false }
             }
             // Not the host's fault: an old ssh, or a directory in which no socket can be made.
             End::Exit(code) if code == 0 || blames_sharing(&ended.stderr.bytes()) => {
-                info!("{}: ssh cannot share a connection, each run connects by itself", self.host);
-                Ok(Way::Line(line, None))
+                info!("{}: ssh cannot share a connection, each run connects by itself", self.reach.host);
+                Way::alone(line)
             }
             _ => {
                 state.failed = Some((monotonic(), ended.clone()));
-                Ok(Way::Barred(ended))
+                Way::Barred(ended)
             }
-        }
-    }
-
-    /// Forgets a connection that broke. It is ended unless other runs are under way, which may still go through it: the
-    /// other side may only have been slow to this one.
-    fn forget(&self, socket: &Path) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.open.take_if(|open| open.socket == socket);
-        if self.users.load(Ordering::SeqCst) <= 1 {
-            end(&self.sockets.owner, socket);
         }
     }
 
     /// The host as ssh takes it.
     fn destination(&self) -> Vec<OsString> {
-        let (user, host) = match self.host.rsplit_once('@') {
+        let (user, host) = match self.reach.host.rsplit_once('@') {
             Some((user, host)) => (Some(user), host),
-            None => (None, self.host.as_str()),
+            None => (None, self.reach.host.as_str()),
         };
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let user = user.map(|user| ["-l".into(), user.into()]);
@@ -434,30 +456,7 @@ impl Connection {
         let stdout = Some(Capture::new(SETTINGS_BYTES_MAX, 0));
         let asked = run(ssh, Path::new("/"), &args, b"", stdout, stop);
         let said = asked.map(|ended| ended.stdout.bytes()).unwrap_or_default();
-        Settings::read(&String::from_utf8_lossy(&said), self.timeout)
-    }
-}
-
-/// The last target of a host has gone.
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.hang_up();
-    }
-}
-
-/// A run under way.
-struct User<'a>(&'a AtomicUsize);
-
-impl<'a> User<'a> {
-    fn of(users: &'a AtomicUsize) -> Self {
-        users.fetch_add(1, Ordering::SeqCst);
-        Self(users)
-    }
-}
-
-impl Drop for User<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        Settings::read(&String::from_utf8_lossy(&said), self.reach.timeout)
     }
 }
 
