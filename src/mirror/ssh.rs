@@ -368,7 +368,8 @@ impl Connection {
 
     /// Ends the connection, once the runs that use it have ended. The next run opens another one.
     pub fn hang_up(&self) {
-        let open = self.state().open.take();
+        // One that is just being opened may take its time, and ends by itself later.
+        let open = self.state.try_lock().ok().and_then(|mut state| state.open.take());
         drop(open);
     }
 
