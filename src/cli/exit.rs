@@ -71,6 +71,10 @@ impl From<anyhow::Error> for CliError {
             Some(StoreError::NewerSchema { writer, .. }) => {
                 (Exit::Failed, Some(format!("run syncq {writer} or newer, or another --state-dir")))
             }
+            Some(StoreError::Damaged { .. }) => (
+                Exit::Failed,
+                Some("start syncq: it keeps the damaged store aside and compares every target in full".to_owned()),
+            ),
             Some(StoreError::Directory { source, .. }) if source.kind() == io::ErrorKind::NotFound => (
                 Exit::NoDaemon,
                 Some("no daemon runs there and none ever did: name its directory with --state-dir DIR".to_owned()),
@@ -101,8 +105,14 @@ impl From<ClientError> for CliError {
             ClientError::Denied { .. } => (Exit::NoDaemon, Some("ask as that user, or with sudo")),
             ClientError::Ended => (Exit::NoDaemon, Some("see its log; ask again when it runs")),
             ClientError::Refused { hint, .. } => (Exit::Failed, hint.as_deref()),
-            ClientError::Connect { .. } | ClientError::Silent => (Exit::NoDaemon, None),
-            _ => (Exit::Failed, None),
+            ClientError::Connect { .. } => (Exit::NoDaemon, None),
+            ClientError::Silent => (Exit::NoDaemon, Some("see its log; it may be busy with a slow disk: ask again")),
+            ClientError::Answer { .. } => {
+                (Exit::Failed, Some("daemon and command may differ in version: restart the daemon"))
+            }
+            ClientError::Broken { .. } | ClientError::Runtime { .. } => {
+                (Exit::Failed, Some("see the daemon's log; ask again"))
+            }
         };
         let hint = hint.map(str::to_owned);
         Self { exit, error: error.into(), hint }
@@ -122,6 +132,26 @@ impl From<io::Error> for CliError {
     }
 }
 
+impl CliError {
+    /// What can be done about it: never nothing.
+    fn advice(&self) -> &str {
+        if let Some(hint) = &self.hint {
+            return hint;
+        }
+        let kind = self.error.chain().find_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
+        match (kind, self.exit) {
+            (Some(io::ErrorKind::NotFound), _) => "check the name",
+            (Some(io::ErrorKind::AlreadyExists), _) => "choose another name, or remove what is there",
+            (Some(io::ErrorKind::PermissionDenied), _) => "do it as a user who may, or with sudo",
+            (Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded), _) => "make room on that disk",
+            (_, Exit::Usage) => "see syncq help and the help of its commands",
+            (_, Exit::Config) => "correct it and try again; the file that syncq ships shows what is possible",
+            (_, Exit::NoDaemon) => "see the daemon's log",
+            (_, Exit::Failed) => "see the log, and syncq status if it runs",
+        }
+    }
+}
+
 /// The error as it is printed: one line per level, no control characters.
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -135,10 +165,7 @@ impl fmt::Display for CliError {
             writeln!(f, "{} {text}", if level == 0 { "syncq:" } else { "caused by:" })?;
             before = text;
         }
-        match &self.hint {
-            Some(hint) => writeln!(f, "hint: {}", one_line(hint)),
-            None => Ok(()),
-        }
+        writeln!(f, "hint: {}", one_line(self.advice()))
     }
 }
 
@@ -185,6 +212,21 @@ mod tests {
             "syncq: cannot watch /srv/a\\nb\ncaused by: No space left on device (os error 28)\nhint: free some space\n"
         );
         assert_eq!(error.exit, Exit::Failed);
+    }
+
+    #[test]
+    fn no_error_comes_without_a_hint() {
+        for (code, hint) in [(2, "check the name"), (13, "sudo"), (28, "make room"), (5, "see the log")] {
+            let error = Err::<(), _>(io::Error::from_raw_os_error(code)).context("cannot write x").unwrap_err();
+            let text = CliError::from(error).to_string();
+            assert!(
+                text.lines().last().is_some_and(|last| last.starts_with("hint: ") && last.contains(hint)),
+                "{text}"
+            );
+        }
+        for error in [CliError::usage("x"), CliError::config(anyhow::anyhow!("x"))] {
+            assert!(error.to_string().contains("\nhint: "), "{error}");
+        }
     }
 
     #[test]

@@ -8,9 +8,10 @@ use clap::Args;
 
 use super::exit::CliError;
 use super::output::{json_line, plain, stdout};
+use super::source::Source;
 use super::state_dir::WhichDaemon;
 use super::wait::path_arg;
-use crate::control::{Client, Explanation, TargetExplanation, word};
+use crate::control::{Explanation, TargetExplanation, word};
 
 /// Tell all there is to know about a path
 ///
@@ -29,7 +30,7 @@ pub struct ExplainArgs {
 }
 
 pub fn run(args: &ExplainArgs) -> Result<ExitCode, CliError> {
-    let explanation = Client::connect(&args.which.find()?)?.explain(&path_arg(&args.path))?;
+    let explanation = Source::open(&args.which.find()?)?.explain(&path_arg(&args.path))?;
     let mut out = stdout();
     if args.json {
         json_line(&mut out, &explanation)?
@@ -44,9 +45,10 @@ fn write_page(out: &mut impl Write, about: &Explanation) -> io::Result<()> {
     let path = if about.path.is_empty() { "." } else { &about.path };
     writeln!(out, "{} in {}", plain(path), plain(&about.root))?;
     writeln!(out, "  source: {}", about.source)?;
-    match &about.rule {
-        Some(rule) => writeln!(out, "  not mirrored: {}", plain(rule))?,
-        None => writeln!(out, "  mirrored")?,
+    match (&about.rule, about.mirrored) {
+        (Some(rule), _) => writeln!(out, "  not mirrored: {}", plain(rule))?,
+        (None, Some(_)) => writeln!(out, "  mirrored")?,
+        (None, None) => writeln!(out, "  mirrored or filtered: a running daemon knows")?,
     }
     about.targets.iter().try_for_each(|target| write_target(out, target))
 }
@@ -54,7 +56,7 @@ fn write_page(out: &mut impl Write, about: &Explanation) -> io::Result<()> {
 fn write_target(out: &mut impl Write, target: &TargetExplanation) -> io::Result<()> {
     writeln!(out, "\n{}: {}", plain(&target.name), word(target.state))?;
     match &target.job {
-        None => writeln!(out, "  job: none; the target has it, as far as is known")?,
+        None => writeln!(out, "  job: none; the target is equal there, as far as is known")?,
         Some(job) => {
             let path = if job.path.is_empty() { ".".to_owned() } else { job.shown_path() };
             writeln!(out, "  job: {} {} of {path}, {} since {}", job.id, job.scope, job.state, job.queued_at)?;
@@ -69,6 +71,9 @@ fn write_target(out: &mut impl Write, target: &TargetExplanation) -> io::Result<
     if let Some(next_try) = target.next_try {
         writeln!(out, "  next try: {next_try}")?;
     }
+    if let Some(at) = target.last_success_at {
+        writeln!(out, "  last success of the target: {at}")?;
+    }
     if let Some(command) = &target.command {
         writeln!(out, "  command: {}", plain(command))?;
     }
@@ -79,7 +84,7 @@ fn write_target(out: &mut impl Write, target: &TargetExplanation) -> io::Result<
 mod tests {
     use super::*;
     use crate::control::{JobRow, TargetState};
-    use crate::model::{JobState, Scope, Timestamp};
+    use crate::model::{JobState, Origin, Scope, Timestamp};
 
     #[test]
     fn a_person_reads_what_is_in_the_way() {
@@ -90,6 +95,7 @@ mod tests {
             path: "a\nb".to_owned(),
             path_b64: None,
             scope: Scope::Entry,
+            origin: Origin::Write,
             state: JobState::Waiting,
             attempts: 2,
             queued_at: Timestamp(0),
@@ -102,6 +108,7 @@ mod tests {
             job: Some(job),
             waits_for: Some("its next attempt, after 2 failures".to_owned()),
             next_try: Some(Timestamp(1_000)),
+            last_success_at: Some(Timestamp(0)),
             command: Some("rsync x".to_owned()),
         };
         let idle = TargetExplanation {
@@ -109,6 +116,7 @@ mod tests {
             job: None,
             waits_for: None,
             next_try: None,
+            last_success_at: None,
             command: None,
             state: TargetState::Idle,
         };
@@ -116,7 +124,7 @@ mod tests {
             root: "/srv".to_owned(),
             path: "a\\nb".to_owned(),
             source: "file".to_owned(),
-            mirrored: true,
+            mirrored: Some(true),
             rule: None,
             targets: vec![busy, idle],
         };
@@ -126,8 +134,8 @@ mod tests {
             String::from_utf8(out).expect("text"),
             "a\\nb in /srv\n  source: file\n  mirrored\n\nb::www: syncing\n  job: 7 entry of a\\nb, waiting since \
              1970-01-01T00:00:00.000Z\n  last error: denied (rsync exit 23) (failed 2 times)\n  waits for: its next \
-             attempt, after 2 failures\n  next try: 1970-01-01T00:00:01.000Z\n  command: rsync x\n\n/dst: idle\n  job: \
-             none; the target has it, as far as is known\n"
+             attempt, after 2 failures\n  next try: 1970-01-01T00:00:01.000Z\n  last success of the target: \
+             1970-01-01T00:00:00.000Z\n  command: rsync x\n\n/dst: idle\n  job: none; the target is equal there, as far as is known\n"
         );
     }
 }

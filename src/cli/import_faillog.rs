@@ -16,6 +16,7 @@ use super::sersync_fail_log::{Command, commands};
 use super::source::Source;
 use super::state_dir::WhichDaemon;
 use crate::control::NewJob;
+use crate::model::Scope;
 
 /// Larger files are refused: at 200 bytes a command these are more than 300,000.
 const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -48,7 +49,7 @@ pub fn run(args: &ImportArgs) -> Result<ExitCode, CliError> {
         match command {
             Ok(Command { root, target, path, whole }) => {
                 lines.push(line);
-                jobs.push(NewJob::new(&root, &target, &path, whole));
+                jobs.push(NewJob::new(&root, &target, &path, whole.then_some(Scope::Subtree)));
             }
             Err(reason) => problems.push((line, reason.to_string())),
         }

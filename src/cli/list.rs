@@ -151,7 +151,7 @@ fn cells(row: &JobRow) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{JobState, Scope, Timestamp};
+    use crate::model::{JobState, Origin, Scope, Timestamp};
 
     fn row(id: u64, queued_at: u64, due_at: u64, attempts: u32) -> JobRow {
         JobRow {
@@ -161,6 +161,7 @@ mod tests {
             path: format!("f{id}"),
             path_b64: None,
             scope: Scope::Entry,
+            origin: Origin::Write,
             state: JobState::Waiting,
             attempts,
             queued_at: Timestamp(queued_at),

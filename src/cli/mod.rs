@@ -29,6 +29,7 @@ mod sersync_fail_log;
 mod source;
 mod state_dir;
 mod status;
+mod store;
 mod target_choice;
 mod wait;
 
@@ -65,6 +66,7 @@ enum Command {
     Explain(explain::ExplainArgs),
     AcceptDeletions(accept_deletions::AcceptArgs),
     ImportFaillog(import_faillog::ImportArgs),
+    Store(store::StoreArgs),
 }
 
 /// Runs the command line and returns its exit code.
@@ -89,6 +91,7 @@ pub fn main() -> ExitCode {
         Command::Explain(explain) => explain::run(&explain),
         Command::AcceptDeletions(accept) => accept_deletions::run(&accept),
         Command::ImportFaillog(import) => import_faillog::run(&import),
+        Command::Store(store) => store::run(&store),
     })
 }
 
@@ -135,10 +138,14 @@ mod tests {
         let mut command = command();
         command.build();
         command.clone().debug_assert();
-        for sub in command.get_subcommands_mut().filter(|sub| sub.get_name() != "help") {
-            let help = sub.render_long_help().to_string();
-            assert!(help.contains("Example:\n  syncq ") && help.contains("78  bad configuration"), "{help}");
+        fn check(command: &mut clap::Command) {
+            for sub in command.get_subcommands_mut().filter(|sub| sub.get_name() != "help") {
+                let help = sub.render_long_help().to_string();
+                assert!(help.contains("Example:\n  syncq ") && help.contains("78  bad configuration"), "{help}");
+                check(sub);
+            }
         }
+        check(&mut command);
         assert!(command.render_long_help().to_string().contains("78  bad configuration"));
     }
 }

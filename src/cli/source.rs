@@ -6,8 +6,8 @@ use std::path::Path;
 use super::exit::CliError;
 use crate::clock::{Clock, SystemClock};
 use crate::control::{
-    Client, ClientError, JobFilter, JobRow, JobsRequest, ListPage, Matcher, NewJob, Operate, PauseRequest, Paused,
-    Status, each_job,
+    Client, ClientError, Explanation, JobFilter, JobRow, JobsRequest, ListPage, Matcher, NewJob, Operate, PathArg,
+    PauseRequest, Paused, Status, StoreReport, each_job,
 };
 use crate::daemon::offline;
 use crate::model::JobAction;
@@ -75,6 +75,22 @@ impl Source {
             }
         }
         failed.map_or(Ok(()), Err)
+    }
+
+    pub fn explain(&self, path: &PathArg) -> Result<Explanation, CliError> {
+        match self {
+            Self::Daemon(client) => Ok(client.explain(path)?),
+            Self::Store(store) => Ok(store.explain(path)?),
+        }
+    }
+
+    /// Counts what the store holds, after making it as small as that if `compact` says so.
+    pub fn store(&self, compact: bool) -> Result<StoreReport, CliError> {
+        match (self, compact) {
+            (Self::Daemon(client), _) => Ok(client.store(compact)?),
+            (Self::Store(store), false) => Ok(store.store()?),
+            (Self::Store(store), true) => Ok(store.compact_store()?),
+        }
     }
 
     pub fn pause(&self, request: &PauseRequest) -> Result<Paused, CliError> {

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::server::BODY_BYTES_MAX;
 use super::{
     AcceptRequest, Accepted, DifferenceRow, Explanation, JobFilter, JobRow, JobsRequest, NewJob, PathArg, PauseRequest,
-    Paused, ReconcileRequest, Reconciled, Status, WaitRequest, Waiting, socket_path,
+    Paused, ReconcileRequest, Reconciled, Status, StoreReport, WaitRequest, Waiting, socket_path,
 };
 use crate::model::JobAction;
 
@@ -100,6 +100,14 @@ impl Client {
 
     pub fn pause(&self, request: &PauseRequest) -> Result<Paused, ClientError> {
         self.question(Method::POST, "/v1/pause", Some(json(request)))
+    }
+
+    /// Counts what the store holds, and makes it as small as that before, if `compact` says so.
+    pub fn store(&self, compact: bool) -> Result<StoreReport, ClientError> {
+        match compact {
+            false => self.question(Method::GET, "/v1/store", None),
+            true => self.question(Method::POST, "/v1/store/compact", None),
+        }
     }
 
     pub fn accept_deletions(&self, request: &AcceptRequest) -> Result<Accepted, ClientError> {

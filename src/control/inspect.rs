@@ -7,13 +7,16 @@ use crate::model::{JobAction, RelPath, TargetId};
 
 use super::{
     AcceptRequest, Accepted, DifferenceRow, ExplainQuery, Explanation, JobRow, Matcher, NewJob, PauseRequest, Paused,
-    ReconcileRequest, Reconciled, Status, WaitRequest, Waiting,
+    ReconcileRequest, Reconciled, Status, StoreReport, WaitRequest, Waiting,
 };
 
 /// Answers questions about a daemon, or about a store without one. Called from the control thread's helpers while
 /// mirroring goes on, so an implementation reads a snapshot or holds its lock for one page at most.
 pub trait Inspect: Send + Sync {
     fn status(&self) -> Status;
+
+    /// Counts what the store holds, which reads all of it.
+    fn store(&self) -> Result<StoreReport, Refusal>;
 
     /// Returns the next jobs in the order of (target, path), at most `page.limit` of them.
     fn list(&self, page: &ListPage) -> Result<Listed, Refusal>;
@@ -26,6 +29,9 @@ pub trait Operate: Inspect {
 
     /// Adds jobs. One answer each: why it was left out, if so.
     fn add(&self, jobs: &[NewJob]) -> Result<Vec<Option<String>>, Refusal>;
+
+    /// Makes the store as small as what it holds.
+    fn compact_store(&self) -> Result<StoreReport, Refusal>;
 
     /// Pauses targets, or has them go on.
     fn pause(&self, request: &PauseRequest) -> Result<Paused, Refusal>;

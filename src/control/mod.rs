@@ -7,6 +7,7 @@
 //! | `POST /v1/jobs` (some [`NewJob`]) | one answer each: `null`, or why it was left out |
 //! | `POST /v1/jobs/retry`, `/v1/jobs/purge` ([`JobsRequest`]) | one [`JobRow`] a line, as the job was; on disk when it is shown |
 //! | `POST /v1/pause` ([`PauseRequest`]) | [`Paused`] |
+//! | `GET /v1/store`, `POST /v1/store/compact` | [`StoreReport`] |
 //! | `POST /v1/accept-deletions` ([`AcceptRequest`]) | [`Accepted`] |
 //! | `POST /v1/reconcile` ([`ReconcileRequest`]) | [`Reconciled`] |
 //! | `POST /v1/survey` ([`ReconcileRequest`]) | one [`DifferenceRow`] a line: what that would change; empty lines while it takes |
@@ -39,8 +40,8 @@ pub use requests::{
 };
 pub use server::{ControlError, ControlServer};
 pub use types::{
-    DaemonState, JobRow, NewJob, PluginStatus, RootState, RootStatus, Status, StoreState, StoreStatus, TargetState,
-    TargetStatus, WatchStatus, seconds, word,
+    DaemonState, JobRow, KeptStore, NewJob, PluginStatus, RootState, RootStatus, Status, StoreReport, StoreState,
+    StoreStatus, TargetState, TargetStatus, WatchStatus, seconds, word,
 };
 
 use std::path::{Path, PathBuf};

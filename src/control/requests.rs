@@ -213,8 +213,8 @@ pub struct Explanation {
     pub path: String,
     /// What stands there now: `directory`, `file`, `other` (a link, say) or `nothing`.
     pub source: String,
-    /// Whether it is mirrored.
-    pub mirrored: bool,
+    /// Whether it is mirrored. `None` without a daemon: the filter is not known then.
+    pub mirrored: Option<bool>,
     /// The rule that keeps it from being mirrored.
     pub rule: Option<String>,
     pub targets: Vec<TargetExplanation>,
@@ -232,6 +232,9 @@ pub struct TargetExplanation {
     /// When it is tried next, if that is known.
     #[serde(with = "rfc3339_option")]
     pub next_try: Option<Timestamp>,
+    /// When anything was last sent to the target or compared with it without a failure, since the start.
+    #[serde(default, with = "rfc3339_option")]
+    pub last_success_at: Option<Timestamp>,
     /// The command line that sends the path, quoted for a shell.
     pub command: Option<String>,
 }
@@ -268,13 +271,14 @@ mod tests {
             job: None,
             waits_for: None,
             next_try: Some(Timestamp(0)),
+            last_success_at: None,
             command: None,
         };
         let explanation = Explanation {
             root,
             path: "d".to_owned(),
             source: "file".to_owned(),
-            mirrored: true,
+            mirrored: Some(true),
             rule: None,
             targets: vec![on_target],
         };
@@ -302,7 +306,7 @@ mod tests {
                 concat!(
                     r#"{"root":"/srv","path":"d","source":"file","mirrored":true,"rule":null,"targets":[{"name":"b::www","#,
                     r#""state":"needs_approval","job":null,"waits_for":null,"next_try":"1970-01-01T00:00:00.000Z","#,
-                    r#""command":null}]}"#
+                    r#""last_success_at":null,"command":null}]}"#
                 ),
             ),
         ] {

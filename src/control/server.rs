@@ -254,6 +254,8 @@ fn router(operate: Arc<dyn Operate>, patience: Patience) -> Router {
         .route("/v1/jobs/retry", post(async |State(served), request| change(served, request, JobAction::Retry).await))
         .route("/v1/jobs/purge", post(async |State(served), request| change(served, request, JobAction::Purge).await))
         .route("/v1/pause", post(pause))
+        .route("/v1/store", get(store))
+        .route("/v1/store/compact", post(compact_store))
         .route("/v1/accept-deletions", post(accept_deletions))
         .route("/v1/reconcile", post(reconcile))
         .route("/v1/survey", post(survey))
@@ -342,6 +344,20 @@ fn refusal_json(refusal: &Refusal) -> serde_json::Value {
 async fn status(State(served): State<Served>) -> Response {
     match served.ask(|operate| Ok(operate.status())).await {
         Ok(status) => axum::Json(status).into_response(),
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+async fn store(State(served): State<Served>) -> Response {
+    match served.ask(|operate| operate.store()).await {
+        Ok(report) => axum::Json(report).into_response(),
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+async fn compact_store(State(served): State<Served>) -> Response {
+    match served.ask(|operate| operate.compact_store()).await {
+        Ok(report) => axum::Json(report).into_response(),
         Err(refusal) => refused(&refusal),
     }
 }

@@ -9,7 +9,8 @@ use hyper::service::Service as _;
 
 use super::*;
 use crate::control::{
-    Client, ClientError, DaemonState, Inspect, JobRow, Paused, Status, StoreState, StoreStatus, WatchStatus, each_job,
+    Client, ClientError, DaemonState, Inspect, JobRow, Paused, Status, StoreReport, StoreState, StoreStatus,
+    WatchStatus, each_job,
 };
 use crate::model::{Generation, Job, JobId, JobState, Origin, RelPath, Scope, TargetId, Timestamp};
 
@@ -44,6 +45,10 @@ impl Inspect for Fake {
             watches: WatchStatus::default(),
             plugins: Vec::new(),
         }
+    }
+
+    fn store(&self) -> Result<StoreReport, Refusal> {
+        Ok(StoreReport { jobs: self.jobs, ..StoreReport::default() })
     }
 
     fn list(&self, page: &ListPage) -> Result<Listed, Refusal> {
@@ -84,6 +89,10 @@ impl Operate for Fake {
             purged.extend(listed.rows.iter().map(|row| row.id));
         }
         Ok(listed)
+    }
+
+    fn compact_store(&self) -> Result<StoreReport, Refusal> {
+        Ok(StoreReport { bytes_before: Some(7), ..self.store()? })
     }
 
     fn pause(&self, request: &PauseRequest) -> Result<Paused, Refusal> {
@@ -371,7 +380,7 @@ fn jobs_are_added_in_pieces_that_fit_and_each_gets_its_answer() {
         let target = if n.is_multiple_of(3) { "x::y" } else { "h::m" };
         // Some of these fit into a request by tens only.
         let name = format!("{n}").repeat(if n < 100 { 500 } else { 1 });
-        NewJob::new(Path::new("/srv"), target, &RelPath::new(name.as_bytes()).expect("a path"), false)
+        NewJob::new(Path::new("/srv"), target, &RelPath::new(name.as_bytes()).expect("a path"), None)
     };
     let jobs: Vec<NewJob> = (0..1_000).map(job).collect();
     let answers = client.add(&jobs).expect("answers");

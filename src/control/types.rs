@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Job, JobState, RelPath, Scope, Timestamp};
+use crate::model::{Job, JobState, Origin, RelPath, Scope, Timestamp};
 
 /// Everything `syncq status` shows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -95,6 +95,9 @@ pub struct TargetStatus {
     pub eta_s: Option<f64>,
     /// The path sent or tried last.
     pub last_path: Option<String>,
+    /// When anything was last sent or compared without a failure, since the start.
+    #[serde(default, with = "rfc3339_option")]
+    pub last_success_at: Option<Timestamp>,
     /// Since when it is paused, if it is.
     #[serde(default, with = "rfc3339_option")]
     pub paused_since: Option<Timestamp>,
@@ -191,6 +194,8 @@ pub struct JobRow {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_b64: Option<String>,
     pub scope: Scope,
+    /// What made the job: how far rsync's look at sizes and times can be trusted.
+    pub origin: Origin,
     pub state: JobState,
     pub attempts: u32,
     #[serde(with = "rfc3339")]
@@ -214,11 +219,20 @@ impl JobRow {
             path,
             path_b64,
             scope: job.scope,
+            origin: job.origin,
             state: job.state,
             attempts: job.attempts,
             queued_at: job.queued_at,
             due_at: job.due_at.max(job.queued_at),
             error: job.last_error.as_ref().map(ToString::to_string),
+        }
+    }
+
+    /// The path, if it is one.
+    pub fn rel_path(&self) -> Option<RelPath> {
+        match &self.path_b64 {
+            None => RelPath::new(self.path.as_bytes()).ok(),
+            Some(bytes) => RelPath::new(&STANDARD.decode(bytes).ok()?).ok(),
         }
     }
 
@@ -242,21 +256,53 @@ pub struct NewJob {
     /// The target's name, as `status` shows it.
     pub target: String,
     pub path_b64: String,
-    /// All below the path, whatever it is.
+    /// How much of it; at least what the source has there. `None`: just that.
     #[serde(default)]
-    pub subtree: bool,
+    pub scope: Option<Scope>,
+    /// How it is compared. `None`: a file in full, a directory by sizes and times.
+    #[serde(default)]
+    pub origin: Option<Origin>,
 }
 
 impl NewJob {
-    pub fn new(root: &Path, target: &str, path: &RelPath, subtree: bool) -> Self {
+    pub fn new(root: &Path, target: &str, path: &RelPath, scope: Option<Scope>) -> Self {
         let (root, target) = (root.display().to_string(), target.to_owned());
-        Self { root, target, path_b64: STANDARD.encode(path.as_bytes()), subtree }
+        Self { root, target, path_b64: STANDARD.encode(path.as_bytes()), scope, origin: None }
     }
 
     /// The path, if it is one.
     pub fn path(&self) -> Option<RelPath> {
         RelPath::new(&STANDARD.decode(&self.path_b64).ok()?).ok()
     }
+}
+
+/// What the store holds and takes: the answer to `GET /v1/store` and `POST /v1/store/compact`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreReport {
+    pub schema: u32,
+    /// On disk.
+    pub bytes: u64,
+    /// Of that, what is of use: keys and values.
+    pub live_bytes: u64,
+    /// What `bytes` was before the store was compacted, if it just was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_before: Option<u64>,
+    pub roots: u64,
+    pub targets: u64,
+    pub directories: u64,
+    pub jobs: u64,
+    /// Records that cannot be read. The next start drops them and compares every target in full.
+    pub damaged: u64,
+    /// The latest changes of it are missing. The next start compares every target in full.
+    pub rolled_back: bool,
+    /// Earlier stores that were kept beside this one: damaged ones, and those from before a change of schema.
+    pub kept: Vec<KeptStore>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptStore {
+    pub path: String,
+    pub bytes: u64,
 }
 
 /// A duration as the answers have it: seconds, to the millisecond.
@@ -310,7 +356,7 @@ pub(super) mod rfc3339_option {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Generation, JobError, JobId, Origin, TargetId};
+    use crate::model::{Generation, JobError, JobId, TargetId};
 
     fn row(path: &[u8]) -> JobRow {
         let job = Job {
@@ -335,14 +381,16 @@ mod tests {
         let json = serde_json::to_string(&row(b"a/b\n.txt")).expect("json");
         assert_eq!(
             json,
-            r#"{"id":7,"root":"/srv/www","target":"b::www","path":"a/b\n.txt","scope":"entry","state":"waiting","#
+            r#"{"id":7,"root":"/srv/www","target":"b::www","path":"a/b\n.txt","scope":"entry","origin":"write","#
                 .to_owned()
+                + r#""state":"waiting","#
                 + r#""attempts":2,"queued_at":"1970-01-01T00:00:01.000Z","due_at":"1970-01-01T00:00:05.500Z","#
                 + r#""error":"permission denied (rsync exit 23)"}"#
         );
         let back: JobRow = serde_json::from_str(&json).expect("a row");
         assert_eq!(back, row(b"a/b\n.txt"));
         assert_eq!(back.shown_path(), "a/b\\n.txt");
+        assert_eq!(back.rel_path(), RelPath::new(b"a/b\n.txt").ok());
     }
 
     #[test]
@@ -351,6 +399,7 @@ mod tests {
         assert_eq!(row.path, "caf\\xe9");
         assert_eq!(row.path_b64.as_deref(), Some("Y2Fm6Q=="));
         assert_eq!(row.shown_path(), "caf\\xe9");
+        assert_eq!(row.rel_path(), RelPath::new(b"caf\xe9").ok());
     }
 
     #[test]

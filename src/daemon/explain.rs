@@ -1,8 +1,10 @@
 //! Everything known of one path: whether it is mirrored, and for each target what its job waits for.
 
+use std::path::Path;
+
 use crate::control::{Explanation, JobRow, TargetExplanation, TargetState};
 use crate::filter::{Exclusion, Kind};
-use crate::mirror::{Executor, Presence, Source};
+use crate::mirror::{Presence, Source};
 use crate::model::{Generation, Job, JobId, JobState, Origin, RelPath, Scope, TargetId, Timestamp};
 use crate::queue::{Queue, Standing};
 
@@ -16,12 +18,12 @@ pub(super) fn explain(
     targets: impl Iterator<Item = TargetExplanation>,
 ) -> Explanation {
     let presence = Source::new(root.path()).look(path);
-    let (source, kind) = match presence {
-        Presence::Missing => ("nothing", Kind::GoneFile),
-        Presence::Directory => ("directory", Kind::Directory),
-        Presence::File { size } => ("file", Kind::File { size }),
+    let kind = match presence {
+        Presence::Missing => Kind::GoneFile,
+        Presence::Directory => Kind::Directory,
+        Presence::File { size } => Kind::File { size },
         // Only an empty one is treated differently, and a link is not empty.
-        Presence::Other => ("other", Kind::File { size: 1 }),
+        Presence::Other => Kind::File { size: 1 },
     };
     let excluded = root.filter.exclusion(path, kind).map(|exclusion| match exclusion {
         Exclusion::Temporary => "its name is that of a temporary file".to_owned(),
@@ -36,38 +38,76 @@ pub(super) fn explain(
     let rule = excluded.or(kept);
     Explanation {
         root: root.path().display().to_string(),
-        path: if path.is_root() { String::new() } else { path.to_string() },
-        source: source.to_owned(),
-        mirrored: rule.is_none(),
+        path: path_text(path),
+        source: standing_there(presence).to_owned(),
+        mirrored: Some(rule.is_none()),
         rule,
         targets: targets.collect(),
     }
 }
 
+/// The same without a daemon: what the store alone knows.
+pub(super) fn explain_offline(
+    root: &Path,
+    path: &RelPath,
+    targets: impl Iterator<Item = TargetExplanation>,
+) -> Explanation {
+    Explanation {
+        root: root.display().to_string(),
+        path: path_text(path),
+        source: standing_there(Source::new(root).look(path)).to_owned(),
+        mirrored: None,
+        rule: None,
+        targets: targets.collect(),
+    }
+}
+
+/// What stands at a path, in a word.
+fn standing_there(presence: Presence) -> &'static str {
+    match presence {
+        Presence::Missing => "nothing",
+        Presence::Directory => "directory",
+        Presence::File { .. } => "file",
+        Presence::Other => "other",
+    }
+}
+
+fn path_text(path: &RelPath) -> String {
+    if path.is_root() { String::new() } else { path.to_string() }
+}
+
+/// What holds up all of a target's jobs, and how its runs look, as far as the queue does not know.
+#[derive(Debug)]
+pub(super) struct Circumstances {
+    pub state: TargetState,
+    /// Why the source is not touched, if so.
+    pub suspended: Option<String>,
+    pub command: Option<String>,
+}
+
 /// How one target stands to the path.
 pub(super) fn on_target(
     queue: &Queue,
-    executor: &Executor,
-    root: &RootRuntime,
     target: &NamedTarget,
-    state: TargetState,
     path: &RelPath,
+    circumstances: impl FnOnce(&RelPath, Scope) -> Circumstances,
 ) -> TargetExplanation {
     let found = queue.job_for(target.id, path);
     let standing = queue.standing(target.id);
-    let command = match &found {
-        Some((job, _)) => executor.command_line(target.id, &job.path, job.scope),
-        None => executor.command_line(target.id, path, Scope::Entry),
+    let Circumstances { state, suspended, command } = match &found {
+        Some((job, _)) => circumstances(&job.path, job.scope),
+        None => circumstances(path, Scope::Entry),
     };
     let waits_for = found
         .as_ref()
-        .map(|(job, blocker)| root.suspended().unwrap_or_else(|| reason(job, path, blocker.as_ref(), &standing)));
+        .map(|(job, blocker)| suspended.unwrap_or_else(|| reason(job, path, blocker.as_ref(), &standing)));
     TargetExplanation {
         name: target.name.clone(),
         state,
         next_try: found.as_ref().and_then(|(job, _)| next_try(job, &standing)),
         job: found.map(|(job, _)| JobRow::new(&job, &target.root, &target.name)),
         waits_for,
+        last_success_at: standing.last_success,
         command,
     }
 }

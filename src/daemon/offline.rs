@@ -10,15 +10,17 @@ use anyhow::Context;
 
 use crate::clock::{Clock, SystemClock};
 use crate::control::{
-    DaemonState, Inspect, ListPage, Listed, NewJob, Operate, PauseRequest, Paused, Refusal, RootState, RootStatus,
-    Status, TargetState, TargetStatus, WatchStatus, seconds,
+    DaemonState, ExplainQuery, Explanation, Inspect, ListPage, Listed, NewJob, Operate, PauseRequest, Paused, Refusal,
+    RootState, RootStatus, Status, StoreReport, TargetState, TargetStatus, WatchStatus, seconds,
 };
 use crate::model::JobAction;
 use crate::queue::Queue;
 use crate::store::TargetRecord;
 use crate::store::sled::SledStore;
 
+use super::explain::{Circumstances, explain_offline, on_target};
 use super::operate;
+use super::paths::resolve;
 use super::view::{NamedTarget, store_status};
 
 struct Offline {
@@ -73,6 +75,7 @@ impl Inspect for Offline {
                 jobs_per_s: 0.0,
                 eta_s: None,
                 last_path: None,
+                last_success_at: None,
                 paused_since: stats.paused_since,
                 reason: None,
                 hint: None,
@@ -94,6 +97,10 @@ impl Inspect for Offline {
         }
     }
 
+    fn store(&self) -> Result<StoreReport, Refusal> {
+        operate::store(&self.queue, false)
+    }
+
     fn list(&self, page: &ListPage) -> Result<Listed, Refusal> {
         operate::jobs(&self.queue, &self.targets, JobAction::List, page)
     }
@@ -106,6 +113,26 @@ impl Operate for Offline {
 
     fn add(&self, jobs: &[NewJob]) -> Result<Vec<Option<String>>, Refusal> {
         operate::add(&self.queue, &self.targets, jobs)
+    }
+
+    fn compact_store(&self) -> Result<StoreReport, Refusal> {
+        operate::store(&self.queue, true)
+    }
+
+    fn explain(&self, query: &ExplainQuery) -> Result<Explanation, Refusal> {
+        let mut roots: Vec<&Path> = self.targets.iter().map(|target| target.root.as_path()).collect();
+        roots.sort();
+        roots.dedup();
+        let (root, path) = resolve(query, &roots)?;
+        let targets = self.targets.iter().filter(|target| target.root == root);
+        let targets = targets.map(|target| {
+            on_target(&self.queue, target, &path, |_, _| Circumstances {
+                state: TargetState::Offline,
+                suspended: Some("a running daemon (syncq run)".to_owned()),
+                command: None,
+            })
+        });
+        Ok(explain_offline(&root, &path, targets))
     }
 
     fn pause(&self, request: &PauseRequest) -> Result<Paused, Refusal> {

@@ -3,14 +3,20 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::control::{JobRow, ListPage, Listed, NewJob, PauseRequest, Paused, PausedTarget, Refusal, RefusalKind};
+use crate::control::{
+    JobRow, KeptStore, ListPage, Listed, NewJob, PauseRequest, Paused, PausedTarget, Refusal, RefusalKind, StoreReport,
+};
 use crate::model::{Change, JobAction, Scope};
 use crate::queue::Queue;
+use crate::store::Census;
 
 use super::view::NamedTarget;
 
 /// How long an operator waits for the disk.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long an operator waits for the store to be read or copied. Less than a client waits for a word.
+const CENSUS_PATIENCE: Duration = Duration::from_secs(25);
 
 /// Does `action` to one page of jobs over all targets, in the order of (target, path). What it changed is on disk.
 pub(super) fn jobs(
@@ -66,10 +72,12 @@ pub(super) fn add(queue: &Queue, targets: &[NamedTarget], jobs: &[NewJob]) -> Re
         let known = targets.iter().find(|known| known.name == job.target && known.root == Path::new(&job.root));
         let Some(known) = known else { return Some(format!("{} is not mirrored to {}", job.root, job.target)) };
         let directory = std::fs::symlink_metadata(path.under(&known.root)).is_ok_and(|found| found.is_dir());
-        let change = match (job.subtree || directory, path.is_root() && !job.subtree) {
-            (true, false) => Change::scan(path, Scope::Subtree),
-            (true, true) => Change::scan(path, Scope::Entry),
-            (false, _) => Change::write(path),
+        let subtree = directory || job.scope == Some(Scope::Subtree);
+        let change = match (job.scope, job.origin) {
+            (Some(scope), Some(origin)) => Change { origin, ..Change::scan(path, scope) },
+            (None, _) if path.is_root() => Change::scan(path, Scope::Entry),
+            _ if subtree => Change::scan(path, Scope::Subtree),
+            _ => Change::write(path),
         };
         queue.enqueue(&[known.id], &[change]);
         None
@@ -77,6 +85,32 @@ pub(super) fn add(queue: &Queue, targets: &[NamedTarget], jobs: &[NewJob]) -> Re
     let answers = jobs.iter().map(add).collect();
     make_durable(queue)?;
     Ok(answers)
+}
+
+/// Counts what the store holds, after making it as small as that if `compact` says so.
+pub(super) fn store(queue: &Queue, compact: bool) -> Result<StoreReport, Refusal> {
+    let bytes = queue.store_health().stats.bytes;
+    let census = queue.store_census(compact, CENSUS_PATIENCE).map_err(|reason| {
+        let message = format!("the store cannot be read: {reason}");
+        Refusal::new(RefusalKind::Unavailable, message, "see syncq status and the daemon's log")
+    })?;
+    let Census { schema, roots, targets, directories, jobs, damaged, rolled_back, live_bytes, bytes: now, kept } =
+        census;
+    let kept = kept.into_iter().map(|store| KeptStore { path: store.path.display().to_string(), bytes: store.bytes });
+    let (kept, bytes_before) = (kept.collect(), compact.then_some(bytes));
+    Ok(StoreReport {
+        schema,
+        bytes: now,
+        live_bytes,
+        bytes_before,
+        roots,
+        targets,
+        directories,
+        jobs,
+        damaged,
+        rolled_back,
+        kept,
+    })
 }
 
 /// Pauses targets, or has them go on.

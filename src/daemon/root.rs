@@ -273,7 +273,7 @@ impl RootRuntime {
         };
         if guarded && is_empty(self.path()) && self.queue.root_mark(self.path()).is_some() {
             return Err(format!(
-                "{} is empty, and was not when it was last mirrored; if that is right, restart syncq with --accept-root",
+                "{} is empty, and was not when it was last mirrored; if that is right: syncq accept-deletions",
                 self.path().display()
             ));
         }

@@ -9,14 +9,14 @@ use crate::clock::Clock;
 use crate::control::{
     AcceptRequest, Accepted, DaemonState, DifferenceKind, DifferenceRow, ExplainQuery, Explanation, Inspect, ListPage,
     Listed, NewJob, Operate, PathArg, PauseRequest, Paused, ReconcileJob, ReconcileRequest, Reconciled, Refusal,
-    RefusalKind, RootState, RootStatus, Status, StoreState, StoreStatus, TargetState, TargetStatus, Wait, WaitRequest,
-    WatchStatus, seconds,
+    RefusalKind, RootState, RootStatus, Status, StoreReport, StoreState, StoreStatus, TargetState, TargetStatus, Wait,
+    WaitRequest, WatchStatus, seconds,
 };
 use crate::mirror::{Difference, Executor};
 use crate::model::{Job, JobAction, JobError, RelPath, TargetId, TargetTrouble, Timestamp, TroubleClass};
 use crate::queue::{Queue, StoreHealth, TargetStats};
 
-use super::explain::{comparison, explain, on_target};
+use super::explain::{Circumstances, comparison, explain, on_target};
 use super::paths::resolve;
 use super::plugins::Plugins;
 use super::root::RootRuntime;
@@ -118,6 +118,10 @@ impl Inspect for View {
         }
     }
 
+    fn store(&self) -> Result<StoreReport, Refusal> {
+        operate::store(&self.queue, false)
+    }
+
     fn list(&self, page: &ListPage) -> Result<Listed, Refusal> {
         operate::jobs(&self.queue, &self.targets, JobAction::List, page)
     }
@@ -130,6 +134,10 @@ impl Operate for View {
 
     fn add(&self, jobs: &[NewJob]) -> Result<Vec<Option<String>>, Refusal> {
         operate::add(&self.queue, &self.targets, jobs)
+    }
+
+    fn compact_store(&self) -> Result<StoreReport, Refusal> {
+        operate::store(&self.queue, true)
     }
 
     fn pause(&self, request: &PauseRequest) -> Result<Paused, Refusal> {
@@ -234,8 +242,11 @@ impl Operate for View {
         };
         let targets = selected.iter().flat_map(|(root, _, targets)| targets.iter().map(move |target| (root, target)));
         let targets = targets.map(|(root, target)| {
-            let state = self.target_status(target).map_or(TargetState::Unknown, |status| status.state);
-            on_target(&self.queue, &self.executor, root, target, state, path)
+            on_target(&self.queue, target, path, |path, scope| Circumstances {
+                state: self.target_status(target).map_or(TargetState::Unknown, |status| status.state),
+                suspended: root.suspended(),
+                command: self.executor.command_line(target.id, path, scope),
+            })
         });
         Ok(explain(first, path, targets))
     }
@@ -320,6 +331,7 @@ fn target_status(target: &NamedTarget, stats: &TargetStats, last_path: Option<St
         jobs_per_s: (stats.jobs_per_s * 10.0).round() / 10.0,
         eta_s,
         last_path,
+        last_success_at: stats.last_success,
         paused_since: stats.paused_since,
         reason,
         hint,

@@ -121,7 +121,7 @@ fn refusal(survey: Survey, limit: Limit) -> JobError {
         Some(JobError::DELETES_TOO_MUCH),
         format!(
             "{deleted} of the {held} entries on the target would be deleted, more than {limit} allows; none was: \
-             check source and target; if it is right, restart with --accept-deletions or raise maxDelete"
+             check source and target; if it is right: syncq accept-deletions, or raise maxDelete"
         ),
     )
 }
@@ -132,7 +132,7 @@ fn emptied(survey: Survey) -> JobError {
         Some(JobError::DELETES_TOO_MUCH),
         format!(
             "the source directory is empty, and {} entries on the target would be deleted; none was: mount or restore \
-             the source; if it is meant to be empty, restart with --accept-deletions",
+             the source; if it is meant to be empty: syncq accept-deletions",
             survey.deleted
         ),
     )

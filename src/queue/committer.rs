@@ -11,11 +11,12 @@ use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crossbeam_channel::Sender;
 use log::{error, info};
 
 use super::{Shared, State};
 use crate::clock::monotonic;
-use crate::store::{COMMIT_OPS_MAX, Op, Store, StoreError};
+use crate::store::{COMMIT_OPS_MAX, Census, Op, Store, StoreError};
 
 /// The shortest and the longest pause after a commit.
 const GATHER_MIN: Duration = Duration::from_millis(5);
@@ -50,16 +51,19 @@ fn run(shared: &Shared, mut store: Box<dyn Store>) {
     let mut tended = monotonic();
     loop {
         let patience = TEND_EVERY.saturating_sub(tended.elapsed());
-        let idle = |state: &mut State| state.dirty_len() == 0 && !shared.closing.load(Ordering::SeqCst);
-        let (state, _) =
+        let idle = |state: &mut State| {
+            state.dirty_len() == 0 && state.store_tasks.is_empty() && !shared.closing.load(Ordering::SeqCst)
+        };
+        let (mut state, _) =
             shared.dirty.wait_timeout_while(shared.lock(), patience, idle).unwrap_or_else(PoisonError::into_inner);
         if shared.closing.load(Ordering::SeqCst) {
             return;
         }
+        let tasks = std::mem::take(&mut state.store_tasks);
         drop(state);
         let tend = tended.elapsed() >= TEND_EVERY;
         let begun = monotonic();
-        let (ops, result) = commit_next(shared, &mut *store, tend);
+        let (ops, result) = commit_next(shared, &mut *store, tend, tasks);
         if tend {
             tended = monotonic();
         }
@@ -105,11 +109,40 @@ fn run(shared: &Shared, mut store: Box<dyn Store>) {
     }
 }
 
-/// Commits what is dirty, as much as fits, and returns what that was.
-fn commit_next(shared: &Shared, store: &mut dyn Store, tend: bool) -> (Vec<Op>, Result<(), StoreError>) {
-    let mut prepare = || {
+/// What an operator wants of the store.
+pub(super) struct StoreTask {
+    pub compact: bool,
+    pub reply: Sender<Result<Census, String>>,
+}
+
+impl StoreTask {
+    /// Only what leaves the store unusable is an error to the committer.
+    fn run(self, store: &mut dyn Store) -> Result<(), StoreError> {
+        let compacted = if self.compact { store.compact() } else { Ok(()) };
+        let (answer, result) = match compacted.and_then(|()| store.census()) {
+            Ok(census) => (Ok(census), Ok(())),
+            Err(failure @ StoreError::NotCompacted { .. }) => (Err(failure.to_string()), Ok(())),
+            Err(failure) => (Err(failure.with_causes()), Err(failure)),
+        };
+        // Who asked may have gone.
+        let _ = self.reply.send(answer);
+        result
+    }
+}
+
+/// Does what operators want of the store, then commits what is dirty, as much as fits, and returns what that was.
+fn commit_next(
+    shared: &Shared,
+    store: &mut dyn Store,
+    tend: bool,
+    tasks: Vec<StoreTask>,
+) -> (Vec<Op>, Result<(), StoreError>) {
+    let prepare = || {
         if tend {
             store.tend()?;
+        }
+        for task in tasks {
+            task.run(store)?;
         }
         let forgetting = shared.lock().ledger.forgetting();
         if let Some(root) = forgetting {

@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use log::info;
 
 pub use operator::{Selected, Standing};
@@ -33,7 +33,7 @@ pub use target_queue::{BatchId, Counts, Policy};
 
 use breaker::Gate;
 use checkpoint::Ledger;
-use committer::Committer;
+use committer::{Committer, StoreTask};
 use target_queue::TargetQueue;
 
 use crate::clock::Clock;
@@ -41,7 +41,7 @@ use crate::model::{
     Change, ClaimedJob, Destination, DirectoryChange, DirectoryId, Job, JobError, JobId, Lane, Moment, RelPath,
     TargetId, TargetTrouble, Timestamp, TroubleClass, Verdict,
 };
-use crate::store::{Contents, DirectoryRecord, Op, RootRecord, Store, StoreError, StoreStats, TargetRecord};
+use crate::store::{Census, Contents, DirectoryRecord, Op, RootRecord, Store, StoreError, StoreStats, TargetRecord};
 use std::os::unix::ffi::OsStrExt;
 
 /// Jobs in one batch at the most, as a rule: rsync's cost per file is near its floor well before. Of a longer backlog an
@@ -102,6 +102,8 @@ pub struct TargetStats {
     pub refused: Option<(RelPath, JobError)>,
     /// Jobs done per second, over the last minute.
     pub jobs_per_s: f64,
+    /// When a job was last done, since the start.
+    pub last_success: Option<Timestamp>,
     /// A failing path and its error, if any.
     pub failing: Option<(RelPath, JobError)>,
 }
@@ -136,6 +138,7 @@ struct State {
     collapse_above: usize,
     /// How many callers wait for the disk.
     flushing: usize,
+    store_tasks: Vec<StoreTask>,
     random: fastrand::Rng,
 }
 
@@ -314,6 +317,7 @@ impl Queue {
             notes_durable: 0,
             cut_at: None,
             flushing: 0,
+            store_tasks: Vec::new(),
             random: fastrand::Rng::new(),
         };
         let shared = Arc::new(Shared {
@@ -557,6 +561,7 @@ impl Queue {
         Some(TargetStats {
             refused: queue.asks_for_approval(),
             jobs_per_s: queue.pace.per_second(now),
+            last_success: queue.last_success,
             paused_since,
             counts: queue.counts(),
             oldest: queue.oldest(),
@@ -595,6 +600,23 @@ impl Queue {
     pub fn store_health(&self) -> StoreHealth {
         let state = self.shared.lock();
         StoreHealth { stats: state.store_stats, error: state.store_error.clone(), uncommitted: state.dirty_len() }
+    }
+
+    /// Counts what the store holds, after making it as small as that if `compact` says so. Reads all of it; commits wait
+    /// meanwhile and mirroring does not. `Err` says why it is not done.
+    pub fn store_census(&self, compact: bool, timeout: Duration) -> Result<Census, String> {
+        let (reply, answer) = bounded(1);
+        if self.shared.closing.load(Ordering::SeqCst) {
+            return Err("syncq is stopping".to_owned());
+        }
+        let mut state = self.shared.lock();
+        state.store_tasks.push(StoreTask { compact, reply });
+        drop(state);
+        self.shared.dirty.notify_all();
+        answer.recv_timeout(timeout).unwrap_or_else(|error| match error {
+            RecvTimeoutError::Timeout => Err("it takes too long".to_owned()),
+            RecvTimeoutError::Disconnected => Err("syncq is stopping".to_owned()),
+        })
     }
 
     /// Waits until everything noted before the call is on disk, at most `timeout`. Returns whether it is. What is noted

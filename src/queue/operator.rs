@@ -12,6 +12,8 @@ pub struct Standing {
     pub paused_since: Option<Timestamp>,
     pub trouble: Option<TargetTrouble>,
     pub probe_at: Option<Timestamp>,
+    /// When a job was last done, since the start.
+    pub last_success: Option<Timestamp>,
 }
 
 impl Queue {
@@ -19,11 +21,13 @@ impl Queue {
     pub fn standing(&self, target: TargetId) -> Standing {
         let state = self.shared.lock();
         let paused_since = state.ledger.target(target).and_then(|record| record.paused_since);
-        let breaker = state.targets.get(&target).map(|queue| &queue.breaker);
+        let queue = state.targets.get(&target);
+        let breaker = queue.map(|queue| &queue.breaker);
         Standing {
             paused_since,
             trouble: breaker.and_then(|breaker| breaker.trouble().cloned()),
             probe_at: breaker.and_then(super::breaker::Breaker::probe_at),
+            last_success: queue.and_then(|queue| queue.last_success),
         }
     }
 

@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{COMMIT_OPS_MAX, Contents, DirectoryRecord, Op, RootRecord, Store, StoreError, StoreStats, TargetRecord};
+use super::{
+    COMMIT_OPS_MAX, Census, Contents, DirectoryRecord, Op, RootRecord, Store, StoreError, StoreStats, TargetRecord,
+};
 use crate::model::{DirectoryId, Job, JobState, RelPath, RootId, TargetId};
 
 /// A handle to contents in memory. Cloning it shares them.
@@ -131,6 +133,21 @@ impl Store for MemoryStore {
     }
 
     fn tend(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn census(&mut self) -> Result<Census, StoreError> {
+        let shared = self.shared();
+        Ok(Census {
+            roots: shared.roots.len() as u64,
+            targets: shared.targets.len() as u64,
+            directories: shared.directories.len() as u64,
+            jobs: shared.jobs.len() as u64,
+            ..Census::default()
+        })
+    }
+
+    fn compact(&mut self) -> Result<(), StoreError> {
         Ok(())
     }
 

@@ -98,6 +98,33 @@ pub struct StoreStats {
     pub bytes: u64,
 }
 
+/// What a store holds and takes, counted by reading all of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Census {
+    pub schema: u32,
+    pub roots: u64,
+    pub targets: u64,
+    pub directories: u64,
+    pub jobs: u64,
+    /// Records that the next start would drop, and then compare every target in full.
+    pub damaged: u64,
+    /// Commits that were acknowledged are missing; the next start compares every target in full.
+    pub rolled_back: bool,
+    /// Bytes of keys and values.
+    pub live_bytes: u64,
+    /// Bytes on disk: beside what is live, what it was before.
+    pub bytes: u64,
+    /// Earlier stores that were kept beside this one, damaged or before a migration.
+    pub kept: Vec<KeptStore>,
+}
+
+/// An earlier store that was kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptStore {
+    pub path: PathBuf,
+    pub bytes: u64,
+}
+
 /// Where the queue keeps its jobs.
 pub trait Store: Send {
     /// Reads everything. Called once, before the first commit.
@@ -116,6 +143,12 @@ pub trait Store: Send {
     /// Looks after the store: whether it is still there, and whether it has grown too large for what it holds. To be
     /// called now and then, between commits. May take as long as copying what it holds.
     fn tend(&mut self) -> Result<(), StoreError>;
+
+    /// Reads everything and counts it, holding none of it.
+    fn census(&mut self) -> Result<Census, StoreError>;
+
+    /// Makes the store as small as what it holds. After [`StoreError::NotCompacted`] it is what it was.
+    fn compact(&mut self) -> Result<(), StoreError>;
 
     fn stats(&self) -> StoreStats;
 }
@@ -140,6 +173,8 @@ pub enum StoreError {
     Write { source: std::io::Error },
     #[error("cannot read the store")]
     Read { source: std::io::Error },
+    #[error("cannot compact the store: {reason}")]
+    NotCompacted { reason: String },
     #[error("a commit has {given} operations, allowed {max}")]
     TooManyOps { given: usize, max: usize },
     /// A root or a destination whose name is too long; nothing else can grow that far.

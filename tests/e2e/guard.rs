@@ -49,7 +49,7 @@ fn a_wrong_module_is_not_wiped_until_its_operator_agrees() {
     write(world.src.join("dir/goes"), "ours");
     let count_of = world.count_rsyncs();
     world.start();
-    says(&world, &["m1"], &["1503 of the 1506 entries", "none was", "--accept-deletions"]);
+    says(&world, &["m1"], &["1503 of the 1506 entries", "none was", "syncq accept-deletions"]);
     wait_until(soon(), "the other target", || world.arrived(1, "ours"));
     assert!(world.arrived(0, "ours"), "what is new is sent all the same");
     // Live changes go on, deletions too.
@@ -83,7 +83,7 @@ fn a_mirror_without_a_configuration_asks_as_well() {
     fill(&world.dsts[0], 1_500);
     write(world.src.join("ours"), "ours");
     world.start_mirror(&[]);
-    says(&world, &["m1"], &["1503 of the 1504 entries", "--accept-deletions"]);
+    says(&world, &["m1"], &["1503 of the 1504 entries", "syncq accept-deletions"]);
     assert_eq!(count(&world.dsts[0]), 1_504);
     world.stop();
     world.rsyncd.stop();
@@ -119,7 +119,7 @@ fn emptied(more: &[&str], schedule: Option<&str>, accept: &str) {
     world.start_daemon(more);
     says_empty(&world);
     if schedule.is_some() {
-        says(&world, &["m1", "m2"], &["the source directory is empty, and 21 entries", "--accept-deletions"]);
+        says(&world, &["m1", "m2"], &["the source directory is empty, and 21 entries", "syncq accept-deletions"]);
         let runs = || world.daemon.as_ref().expect("started").log_text().matches("scheduled comparison").count();
         wait_until(soon(), "three scheduled runs", || runs() >= 3);
     }
@@ -192,7 +192,7 @@ fn most_of_a_source_that_is_gone_is_asked_about() {
             fs::remove_dir_all(world.src.join(format!("d{n}"))).expect("cannot remove a directory");
         }
         world.start_daemon(more);
-        says(&world, &["m1", "m2"], &["2505 of the 3007 entries", "--accept-deletions"]);
+        says(&world, &["m1", "m2"], &["2505 of the 3007 entries", "syncq accept-deletions"]);
         // A run under way may have a temporary file there for a moment; what is lost does not come back.
         wait_until(soon(), "a mirror that has lost nothing", || world.dsts.iter().all(|dst| count(dst) == 3_007));
         world.stop();

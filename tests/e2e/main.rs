@@ -44,6 +44,7 @@ mod rsync_runs;
 mod seed;
 mod service;
 mod ssh;
+mod store_commands;
 mod store_loss;
 mod swaps;
 mod trouble;

@@ -405,6 +405,7 @@ fn a_path_is_explained_from_the_rule_to_the_command_line() {
     assert!(about["mirrored"] == true && about["source"] == "file" && about["path"] == "d/f", "{about}");
     assert_eq!(about["targets"].as_array().map(Vec::len), Some(2));
     assert!(about["targets"][0]["job"].is_null() && about["targets"][0]["waits_for"].is_null(), "{about}");
+    assert!(about["targets"][0]["last_success_at"].is_string(), "{about}");
     // The line does what it says.
     let command = about["targets"][0]["command"].as_str().expect("a command").to_owned();
     for dst in &world.dsts {
@@ -433,6 +434,11 @@ fn a_path_is_explained_from_the_rule_to_the_command_line() {
         let knows = about["source"] == "nothing" && reason.starts_with("the target: ");
         if knows && about["targets"][1]["next_try"].is_string() { Ok(()) } else { Err(about.to_string()) }
     });
+    world.stop();
+    let about = explained(&whole("d/f"));
+    let m2 = &about["targets"][1];
+    assert!(about["mirrored"].is_null() && about["source"] == "nothing" && m2["state"] == "offline", "{about}");
+    assert!(m2["job"]["path"] == "d/f" && m2["waits_for"].as_str().is_some_and(|on| on.contains("daemon")), "{about}");
     let nowhere = syncq(&world, &["explain", "/nowhere"]);
     assert!(nowhere.code == Some(1) && nowhere.stderr.contains("hint: "), "{}", nowhere.text());
 }
@@ -452,11 +458,11 @@ fn deletions_that_are_held_back_show_and_are_accepted_without_a_restart() {
     assert!(late.code == Some(1) && late.stderr.contains("1201 of the 1202 entries"), "{}", late.text());
     write(world.src.join("live"), "live");
     wait_until(soon(), "what is new", || world.arrived(0, "live"));
-    assert_eq!(world.cli.status().target("m1").state, "needs_approval");
+    wait_until(soon(), "the state", || world.cli.status().target("m1").state == "needs_approval");
     done(&world, &["accept-deletions", &m1.name]);
     done(&world, &["wait", "--timeout", "60s"]);
     equal_now(&world, 0);
-    assert_eq!(world.cli.status().target("m1").state, "idle");
+    wait_until(soon(), "the state", || world.cli.status().target("m1").state == "idle");
     // Once: the next time it asks again.
     (0..1_200).for_each(|n| put(world.dsts[0].join(format!("theirs/f{n}")), "content"));
     done(&world, &["reconcile"]);

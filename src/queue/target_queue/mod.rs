@@ -103,6 +103,8 @@ pub struct TargetQueue {
     /// Changes are numbered, so that one can wait for all that came before a moment.
     changes: u64,
     pub(super) pace: Pace,
+    /// When a job was last done, since the start.
+    pub(super) last_success: Option<Timestamp>,
     /// Nothing is handed out.
     pub(super) paused: bool,
 }
@@ -142,6 +144,7 @@ impl TargetQueue {
             next_seq: 0,
             changes: 0,
             pace: Pace::default(),
+            last_success: None,
             paused: false,
         }
     }
@@ -411,6 +414,7 @@ impl TargetQueue {
         match verdict {
             Verdict::Done => {
                 self.pace.note(now);
+                self.last_success = Some(now);
                 slot.lane = Lane::Small;
                 slot.attempts = 0;
                 slot.looks = 0;

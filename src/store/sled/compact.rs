@@ -16,7 +16,9 @@ use super::migrations::{CHANGES_MAX, RawChange};
 use super::open::Layout;
 use super::tree::{Tree, Trouble};
 
-/// A file below this is not worth the work.
+/// A store below this cannot become smaller: sled begins a file with half a mebibyte.
+pub const SMALLEST_BYTES: u64 = 1 << 20;
+/// A file below this is not worth the work, unless an operator asks for it.
 const FILE_BYTES_MIN: u64 = 16 << 20;
 /// A copy has to be smaller by this factor.
 const GAIN_MIN: u64 = 4;

@@ -7,8 +7,8 @@ use super::key::{self, Key};
 use super::migrations::RawChange;
 use super::record::{self, RecordError};
 use super::tree::{Tree, Trouble};
-use crate::model::{DirectoryId, RootId, TargetId};
-use crate::store::{Contents, Op, StoreError};
+use crate::model::{DirectoryId, Job, RootId, TargetId};
+use crate::store::{Census, Contents, DirectoryRecord, Op, RootRecord, StoreError, TargetRecord};
 
 /// What a tree holds, and the keys of records that are of no use.
 #[derive(Debug, Default)]
@@ -24,29 +24,15 @@ pub fn scan(tree: &Tree) -> Result<Scanned, Trouble> {
     let mut contents = Contents::default();
     let mut damaged = Vec::new();
     let mut commit = 0;
-    tree.visit(b"", |bytes, value| {
-        let taken = match key::parse(bytes) {
-            Some(Key::Meta) if bytes == key::NEXT_JOB_ID => {
-                record::decode_number(bytes, value).map(|id| contents.next_job_id = id)
-            }
-            Some(Key::Meta) if bytes == key::COMMIT => {
-                record::decode_number(bytes, value).map(|number| commit = number)
-            }
-            // Of a later version, or the schema and the store's id, which have their own readers.
-            Some(Key::Meta) => Ok(()),
-            Some(Key::Root(id)) => record::decode_root(bytes, id, value).map(|root| contents.roots.push(root)),
-            Some(Key::Target(id)) => {
-                record::decode_target(bytes, id, value).map(|target| contents.targets.push(target))
-            }
-            Some(Key::Directory(root, id)) => {
-                record::decode_directory(bytes, root, id, value).map(|directory| contents.directories.push(directory))
-            }
-            Some(Key::Job(target, path)) => {
-                record::decode_job(bytes, target, path, value).map(|job| contents.jobs.push(job))
-            }
-            None => Err(RecordError::Form),
-        };
-        if let Err(error) = taken {
+    tree.visit(b"", |bytes, value| match read(bytes, value) {
+        Ok(Record::NextJobId(id)) => contents.next_job_id = id,
+        Ok(Record::Commit(number)) => commit = number,
+        Ok(Record::OtherMeta) => {}
+        Ok(Record::Root(root)) => contents.roots.push(root),
+        Ok(Record::Target(target)) => contents.targets.push(target),
+        Ok(Record::Directory(directory)) => contents.directories.push(directory),
+        Ok(Record::Job(job)) => contents.jobs.push(job),
+        Err(error) => {
             log::warn!("a damaged record is dropped: {} ({error})", bytes.escape_ascii());
             damaged.push(bytes.to_vec());
         }
@@ -57,6 +43,65 @@ pub fn scan(tree: &Tree) -> Result<Scanned, Trouble> {
     contents.next_job_id = contents.next_job_id.max(past_jobs);
     contents.damaged_records = damaged.len() as u64;
     Ok(Scanned { contents, damaged, commit })
+}
+
+/// Counts what the tree holds, and what of it is of no use.
+pub fn census(tree: &Tree) -> Result<Census, Trouble> {
+    let (mut roots, mut targets) = (HashSet::new(), HashSet::new());
+    tree.visit(key::ROOTS, |bytes, value| {
+        if let Ok(Record::Root(root)) = read(bytes, value) {
+            roots.insert(root.id);
+        }
+    })?;
+    tree.visit(key::TARGETS, |bytes, value| {
+        if let Ok(Record::Target(target)) = read(bytes, value)
+            && roots.contains(&target.root)
+        {
+            targets.insert(target.id);
+        }
+    })?;
+    let mut census = Census { roots: roots.len() as u64, targets: targets.len() as u64, ..Census::default() };
+    tree.visit(b"", |bytes, value| {
+        census.live_bytes += (bytes.len() + value.len()) as u64;
+        let (count, is_good) = match read(bytes, value) {
+            Ok(Record::Directory(directory)) => (&mut census.directories, roots.contains(&directory.root)),
+            Ok(Record::Job(job)) => (&mut census.jobs, targets.contains(&job.target)),
+            Ok(Record::Target(target)) if !targets.contains(&target.id) => (&mut census.damaged, true),
+            Ok(_) => return,
+            Err(_) => (&mut census.damaged, true),
+        };
+        if is_good {
+            *count += 1;
+        } else {
+            census.damaged += 1;
+        }
+    })?;
+    Ok(census)
+}
+
+/// A record, read.
+enum Record {
+    NextJobId(u64),
+    Commit(u64),
+    /// Of a later version, or the schema and the store's id, which have their own readers.
+    OtherMeta,
+    Root(RootRecord),
+    Target(TargetRecord),
+    Directory(DirectoryRecord),
+    Job(Job),
+}
+
+fn read(bytes: &[u8], value: &[u8]) -> Result<Record, RecordError> {
+    match key::parse(bytes) {
+        Some(Key::Meta) if bytes == key::NEXT_JOB_ID => record::decode_number(bytes, value).map(Record::NextJobId),
+        Some(Key::Meta) if bytes == key::COMMIT => record::decode_number(bytes, value).map(Record::Commit),
+        Some(Key::Meta) => Ok(Record::OtherMeta),
+        Some(Key::Root(id)) => record::decode_root(bytes, id, value).map(Record::Root),
+        Some(Key::Target(id)) => record::decode_target(bytes, id, value).map(Record::Target),
+        Some(Key::Directory(root, id)) => record::decode_directory(bytes, root, id, value).map(Record::Directory),
+        Some(Key::Job(target, path)) => record::decode_job(bytes, target, path, value).map(Record::Job),
+        None => Err(RecordError::Form),
+    }
 }
 
 /// Removes what belongs to a root or a target without a readable record, whose number may be given away again.

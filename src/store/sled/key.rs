@@ -35,6 +35,10 @@ pub enum Key {
     Directory(RootId, DirectoryId),
 }
 
+/// What the keys of all targets, and of all roots, start with.
+pub const TARGETS: &[u8] = &[TARGET];
+pub const ROOTS: &[u8] = &[ROOT];
+
 /// Whether `key` is one of the store's own notes.
 pub fn is_meta(key: &[u8]) -> bool {
     key.first() == Some(&META)

@@ -51,7 +51,7 @@ use self::migrations::{STEPS, Step};
 use self::open::{Layout, Otherwise, Usable};
 use self::progress::Progress;
 use self::tree::{Tree, Trouble};
-use super::{COMMIT_OPS_MAX, Contents, Op, Store, StoreError, StoreStats};
+use super::{COMMIT_OPS_MAX, Census, Contents, Op, Store, StoreError, StoreStats};
 use crate::model::{DirectoryId, RootId, Timestamp};
 
 /// The version that is stored as a store's writer.
@@ -85,6 +85,8 @@ pub struct SledStore {
     starts_anew: bool,
     /// Ballast cannot be made here, and it is of no use to try again.
     no_ballast: bool,
+    /// Commits that were acknowledged are missing, and nothing was committed since.
+    rolled_back: bool,
     /// Operations since the last look at the store's size.
     ops_since_look: usize,
     // Last: dropped after the tree.
@@ -187,6 +189,7 @@ impl SledStore {
             marks_clean,
             starts_anew,
             no_ballast: false,
+            rolled_back,
             ops_since_look: OPS_BETWEEN_LOOKS,
             lock,
         };
@@ -267,38 +270,19 @@ impl SledStore {
         let Some(tree) = &self.tree else { return Ok(()) };
         self.ops_since_look = 0;
         match compact::is_worthwhile(tree, disk::size_bytes(&self.layout.store)) {
-            Ok(true) => self.compact(),
+            Ok(true) => match self.compact() {
+                Err(error @ StoreError::NotCompacted { .. }) => {
+                    log::warn!("{error}");
+                    Ok(())
+                }
+                result => result,
+            },
             Ok(false) => Ok(()),
             Err(trouble) => {
                 log::warn!("cannot look through the store: {}", io::Error::from(trouble));
                 Ok(())
             }
         }
-    }
-
-    /// Copies the store to a fresh one and takes that.
-    fn compact(&mut self) -> Result<(), StoreError> {
-        let Some(tree) = &self.tree else { return Ok(()) };
-        let bytes = disk::size_bytes(&self.layout.store);
-        if let Err(error) = compact::copy(&self.layout, tree) {
-            log::warn!("cannot compact the store: {error}");
-            return Ok(());
-        }
-        let write = |source| StoreError::Write { source };
-        if let Some(tree) = self.tree.take() {
-            tree.close().map_err(write)?;
-        }
-        compact::swap(&self.layout).map_err(write)?;
-        match open::take_up(&self.layout, &self.identity, self.committed) {
-            Ok(tree) => self.tree = Some(tree),
-            Err(error) => {
-                log::warn!("the compacted store cannot be used: {}", error.with_causes());
-                return compact::swap_back(&self.layout).map_err(write);
-            }
-        }
-        compact::finish_swap(&self.layout).map_err(write)?;
-        log::info!("the store is compacted: {bytes} bytes before, {} now", disk::size_bytes(&self.layout.store));
-        Ok(())
     }
 }
 
@@ -351,6 +335,7 @@ impl Store for SledStore {
         self.ops_since_look = self.ops_since_look.saturating_add(ops.len());
         self.acknowledged = commit;
         self.committed = commit;
+        self.rolled_back = false;
         self.next_job_id = next_job_id;
         self.damaged.drain(..removed);
         Ok(())
@@ -378,6 +363,44 @@ impl Store for SledStore {
             self.no_ballast = true;
         }
         self.compact_if_worthwhile()
+    }
+
+    fn census(&mut self) -> Result<Census, StoreError> {
+        let rolled_back = self.rolled_back;
+        let census = contents::census(self.tree()?).map_err(|trouble| match trouble {
+            Trouble::Damage(reason) => StoreError::Damaged { dir: self.layout.dir.clone(), reason },
+            Trouble::Outside(source) => StoreError::Read { source },
+        })?;
+        let kept = self.layout.kept().map_err(|source| StoreError::Read { source })?;
+        let bytes = disk::size_bytes(&self.layout.store);
+        Ok(Census { schema: self.identity.schema, rolled_back, bytes, kept, ..census })
+    }
+
+    /// Copies the store to a fresh one and takes that.
+    fn compact(&mut self) -> Result<(), StoreError> {
+        let bytes = disk::size_bytes(&self.layout.store);
+        self.tree()?;
+        if bytes < compact::SMALLEST_BYTES {
+            return Ok(());
+        }
+        let Some(tree) = self.tree.take() else { return Ok(()) };
+        if let Err(error) = compact::copy(&self.layout, &tree) {
+            self.tree = Some(tree);
+            return Err(StoreError::NotCompacted { reason: error.to_string() });
+        }
+        let write = |source| StoreError::Write { source };
+        tree.close().map_err(write)?;
+        compact::swap(&self.layout).map_err(write)?;
+        match open::take_up(&self.layout, &self.identity, self.committed) {
+            Ok(tree) => self.tree = Some(tree),
+            Err(error) => {
+                compact::swap_back(&self.layout).map_err(write)?;
+                return Err(StoreError::NotCompacted { reason: error.with_causes() });
+            }
+        }
+        compact::finish_swap(&self.layout).map_err(write)?;
+        log::info!("the store is compacted: {bytes} bytes before, {} now", disk::size_bytes(&self.layout.store));
+        Ok(())
     }
 
     fn stats(&self) -> StoreStats {

@@ -7,7 +7,9 @@
 //!
 //! Deliberately not here: any decision what a lost or emptied store means for the mirrors.
 
+use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use super::compact;
@@ -19,7 +21,12 @@ use super::migrations::{self, SchemaRecord, Step};
 use super::tree::{Tree, Trouble};
 use super::{FreshReason, WRITER};
 use crate::model::Timestamp;
-use crate::store::StoreError;
+use crate::store::{KeptStore, StoreError};
+
+/// How the names of stores begin that are kept for people.
+const DAMAGED_PREFIX: &str = "store.damaged-";
+const SCHEMA_PREFIX: &str = "store.schema-";
+const KEPT_PREFIXES: [&str; 2] = [DAMAGED_PREFIX, SCHEMA_PREFIX];
 
 /// Where things lie in a state directory.
 #[derive(Debug, Clone)]
@@ -47,6 +54,20 @@ impl Layout {
     pub fn has_store(&self) -> io::Result<()> {
         let there = |dir: &Path| std::fs::metadata(dir.join(disk::DB)).map(drop);
         there(&self.store).or_else(|error| there(&self.old).map_err(|_| error))
+    }
+
+    /// Stores that were set aside: damaged ones, and copies from before a migration.
+    pub fn kept(&self) -> io::Result<Vec<KeptStore>> {
+        let mut kept = Vec::new();
+        for entry in std::fs::read_dir(&self.dir)? {
+            let path = entry?.path();
+            let name = path.file_name().map(OsStr::as_bytes).unwrap_or_default();
+            if KEPT_PREFIXES.iter().any(|prefix| name.starts_with(prefix.as_bytes())) {
+                kept.push(KeptStore { bytes: disk::size_bytes(&path), path });
+            }
+        }
+        kept.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(kept)
     }
 
     pub fn directory(&self, source: io::Error) -> StoreError {
@@ -232,7 +253,7 @@ pub fn replace(layout: &Layout) -> Result<(Tree, Identity), StoreError> {
         disk::remove_dir(&layout.compact)?;
         disk::remove_dir(&layout.old)?;
         let holds = |dir: &Path| std::fs::metadata(dir.join(disk::DB)).is_ok_and(|metadata| metadata.len() > 0);
-        let aside = layout.dir.join("store.damaged-in-use");
+        let aside = layout.dir.join(format!("{DAMAGED_PREFIX}in-use"));
         if !holds(&layout.store) || aside.exists() {
             return disk::remove_dir(&layout.store);
         }
@@ -247,7 +268,7 @@ pub fn replace(layout: &Layout) -> Result<(Tree, Identity), StoreError> {
 
 /// The last rung. If not even an empty store can be created, the old one is put back.
 fn start_anew(layout: &Layout, now: Timestamp, reason: String, steps: &[Step]) -> Result<Usable, StoreError> {
-    let aside = free_name(&layout.dir, &format!("store.damaged-{}", file_time(now)));
+    let aside = free_name(&layout.dir, &format!("{DAMAGED_PREFIX}{}", file_time(now)));
     disk::rename(&layout.store, &aside).map_err(|source| layout.directory(source))?;
     log::error!("the store is set aside as {} and a new one started: {reason}", aside.display());
     let started = Tree::open(&layout.store)
@@ -292,7 +313,7 @@ fn migrate(
             Otherwise::StartAnew(now) => format!("-{}", file_time(now)),
             Otherwise::Refuse => String::new(),
         };
-        let copy = free_name(&layout.dir, &format!("store.schema-{from}{time}"));
+        let copy = free_name(&layout.dir, &format!("{SCHEMA_PREFIX}{from}{time}"));
         disk::copy_dir(&layout.store, &copy).map_err(failed)?;
         log::info!("the store of schema {from} is kept as {}", copy.display());
         Tree::open(&layout.store).map_err(|trouble| failed(trouble.into()))?

@@ -13,6 +13,7 @@ use crate::model::{BootId, Job, JobError, JobId, JobState, Moment, Origin, RelPa
 use crate::store::tests::job;
 use crate::store::{DirectoryRecord, RootRecord, TargetRecord};
 
+mod census;
 mod compaction;
 mod lost;
 mod power_cut;
