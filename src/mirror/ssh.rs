@@ -6,10 +6,10 @@
 //! Opening it apart from rsync has three reasons: what ssh says of the host is not mixed with what rsync makes of it,
 //! the process in the background does not sit in the source's directory, and two runs never open one at once.
 //!
-//! A connection is ended when nobody wants it any more ([`Master`]), and all are at a stop. Unused it ends by itself after
-//! some minutes, also when syncq was killed, and what a killed daemon has left is ended at the next start. One that broke
-//! says nothing of the host: the run is begun again over a fresh one. Where ssh refuses a session more (`MaxSessions`), it
-//! connects by itself.
+//! A connection is ended when nobody wants it any more ([`Master`]), and all are at a stop. Unused it ends by itself
+//! after some minutes, also when syncq was killed, and what a killed daemon has left is ended at the next start. One
+//! that broke says nothing of the host: the run is begun again over a fresh one. Where ssh refuses a session more
+//! (`MaxSessions`), it connects by itself.
 //!
 //! `shell` says how ssh is called, `sockets` where the connections' sockets are.
 //!
@@ -35,11 +35,14 @@ use sockets::{POLL, Sockets, control_path, end, listens};
 use super::capture::Capture;
 use super::command::{remote_shell, with_remote_shell};
 use super::context::TargetContext;
-use super::program::Program;
+use super::program::{Program, end_with_argument};
 use super::run::{End, Ended, run};
 use super::stop::StopSignal;
 use crate::clock::monotonic;
 use crate::model::{Destination, Target};
+
+/// The word by which ssh holds a connection for others.
+const MASTER: &str = "ControlMaster=yes";
 
 /// How long a connection outlives its last use.
 const IDLE_MAX: Duration = Duration::from_secs(10 * 60);
@@ -106,6 +109,8 @@ impl Connections {
     /// Ends all connections, whoever uses them. For the end of the daemon.
     pub fn close(&self) {
         self.sockets.clear();
+        // Those whose sockets somebody has removed.
+        end_with_argument(&self.sockets.owner, OsStr::new(MASTER));
     }
 }
 
@@ -183,7 +188,8 @@ pub(super) fn run_rsync(
 }
 
 impl Connection {
-    /// Calls `start` with the remote shell to use. Once more if a connection that was there already turns out to be dead.
+    /// Calls `start` with the remote shell to use. Once more if a connection that was there already turns out to be
+    /// dead.
     fn drive(&self, stop: &StopSignal, mut start: impl FnMut(&OsStr) -> io::Result<Ended>) -> io::Result<Ended> {
         let (line, master, kept) = match self.way(stop) {
             Way::Line { line, master, kept } => (line, master, kept),
@@ -251,7 +257,7 @@ impl Connection {
 
         let mut args = own.to_vec();
         let persist = format!("ControlPersist={}", IDLE_MAX.as_secs());
-        let master = ["BatchMode=yes", "ControlMaster=yes", &persist, "ClearAllForwardings=yes"];
+        let master = ["BatchMode=yes", MASTER, &persist, "ClearAllForwardings=yes"];
         for option in settings.defaults.iter().map(String::as_str).chain(master) {
             args.extend(["-o".into(), option.into()]);
         }

@@ -258,7 +258,7 @@ const KNOWN: &[Known] = &[
         "the line was silent for too long",
         "raise `timeout` if the host is only slow",
     ),
-    known("not responding", Unavailable, "the host does not answer any more", "check host, network and firewall"),
+    known("Timeout, server ", Unavailable, "the host does not answer any more", "check host, network and firewall"),
     known("change_dir", Source, "the source directory is gone", "mount or create it"),
     known("getcwd()", Source, "the source directory is gone", "mount or create it"),
     known("Connection reset", Unavailable, "the connection broke", "look at the server's log"),

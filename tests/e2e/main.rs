@@ -6,7 +6,7 @@
 //!
 //! `SYNCQ_SEED=n` replays one churn run, `SYNCQ_SEEDS=n` sets how many are made, `SYNCQ_E2E_KEEP=1` keeps the
 //! directories of failed tests, `SYNCQ_E2E_SLOW=n` multiplies all deadlines. Tests that the machine cannot run (no
-//! root, no tmpfs) pass and print why they did nothing.
+//! root, no tmpfs, no sshd, no namespaces) pass and print why they did nothing.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,5 +1,6 @@
 //! A known write-up of sersync, followed by the letter: three machines, their addresses, modules, users, files and
-//! commands. M-sersync (192.168.40.94) mirrors /data/www and /data/blog to the rsync daemons of S1 (.144) and S2 (.147).
+//! commands. M-sersync (192.168.40.94) mirrors /data/www and /data/blog to the rsync daemons of S1 (.144) and S2
+//! (.147).
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

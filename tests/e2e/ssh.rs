@@ -1,5 +1,5 @@
-//! Targets behind ssh: one connection for all runs to a host, what becomes of it when either side dies, and what is said
-//! when there is none to be had.
+//! Targets behind ssh: one connection for all runs to a host, what becomes of it when either side dies, and what is
+//! said when there is none to be had.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, Permissions};
@@ -283,12 +283,29 @@ fn a_killed_connection_costs_the_next_change_nothing_but_a_handshake() {
     change(&world, "first", "content");
     world.converges(soon());
     signal(master(&world), Signal::KILL);
+    wait_until(soon(), "its end", || masters(&world).is_empty());
     change(&world, "second", "content");
     world.converges(soon());
     assert_eq!(sshd.logins(), 2);
     assert!(!has_trouble(&mut world), "a dead connection counted against the target");
     world.stop();
     assert!(!world.cli.state.join("ssh").exists(), "the socket of the dead one is left");
+}
+
+#[test]
+fn a_connection_whose_socket_is_removed_is_replaced_and_ended() {
+    let Some((mut world, sshd)) = world() else { return };
+    world.start_daemon(&[]);
+    change(&world, "first", "content");
+    world.converges(soon());
+    let lost = master(&world);
+    fs::remove_dir_all(world.cli.state.join("ssh")).expect("cannot remove the sockets");
+    change(&world, "second", "content");
+    world.converges(soon());
+    assert_eq!(sshd.logins(), 2);
+    assert_ne!(master(&world), lost);
+    world.stop();
+    assert!(masters(&world).is_empty());
 }
 
 /// A connection whose other end went without a word, or whose master hangs.
@@ -367,7 +384,8 @@ fn a_host_that_is_cut_off_is_given_up_in_time_and_gets_everything_when_it_is_bac
     if !host.path("/usr/sbin/sshd").is_file() {
         return skipped("no sshd");
     }
-    let script = "echo 'root:*:19000:0:99999:7:::' >/etc/shadow && mkdir -p /run/sshd /etc/ssh && ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/key &&
+    let script = "echo 'root:*:19000:0:99999:7:::' >/etc/shadow && mkdir -p /run/sshd /etc/ssh &&
+        ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/key &&
         echo SetEnv SHLVL=2 >/etc/ssh/sshd_config && /usr/sbin/sshd -h /etc/ssh/key -E /var/log/sshd.log -o UsePAM=no";
     host.sh(script);
     host.wait_listening(22);

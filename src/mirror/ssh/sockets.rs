@@ -108,8 +108,8 @@ pub(super) fn listens(socket: &Path) -> bool {
 
 /// Ends the master behind a socket, and whatever goes through it. The socket is gone afterwards.
 pub(super) fn end(owner: &OsStr, socket: &Path) {
-    if listens(socket) && !exits(socket) {
-        // It hangs. It was started with this word.
+    if !listens(socket) || !exits(socket) {
+        // It hangs, or its socket was removed. It was started with this word.
         end_with_argument(owner, &control_path(socket));
     }
     let _ = fs::remove_file(socket);

@@ -1,6 +1,6 @@
-//! Machines of their own on a network of their own: each has a network namespace, a mount namespace and a root directory
-//! in memory, with the system's programs and with an `/etc`, `/var` and `/data` that nobody else sees. So a scenario may
-//! use literal addresses, ports and paths.
+//! Machines of their own on a network of their own: each has a network namespace, a mount namespace and a root
+//! directory in memory, with the system's programs and with an `/etc`, `/var` and `/data` that nobody else sees. So a
+//! scenario may use literal addresses, ports and paths.
 //!
 //! No namespace has a name. Each lives by one process that reads from a pipe of this one and ends with it, so that all
 //! go, with what is mounted and connected in them, however the test ends.
@@ -90,8 +90,8 @@ impl Network {
         machine
     }
 
-    /// Lets each of the machines know where the other ones are. A machine that is cut off is then silent, like one behind
-    /// a router; its neighbours would tell that it has gone.
+    /// Lets each of the machines know where the other ones are. A machine that is cut off is then silent, like one
+    /// behind a router; its neighbours would tell that it has gone.
     pub fn introduce(&self, machines: &[(&Machine, u8)]) {
         for (machine, own) in machines {
             for (_, last) in machines.iter().filter(|(_, last)| last != own) {
