@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use log::{debug, info};
 
 pub use shell::line;
-use shell::{Settings, append, base, blames_sharing, shares, words};
+use shell::{Settings, append, base, blames_host, blames_sharing, shares, words};
 use sockets::{POLL, Sockets, control_path, end, listens};
 
 use super::capture::Capture;
@@ -196,8 +196,9 @@ impl Connection {
             Way::Barred(ended) => return Ok(ended),
         };
         let first = start(&line)?;
-        let Some(master) = master.filter(|master| kept && !stop.is_raised() && is_lost(&master.socket, first.end))
-        else {
+        // An ssh that lost its master while it asked for a session has connected by itself, and failed.
+        let retry = kept && !stop.is_raised() && !blames_host(&first.stderr.bytes());
+        let Some(master) = master.filter(|master| retry && is_lost(&master.socket, first.end)) else {
             return Ok(first);
         };
         debug!("{}: the shared ssh connection broke, a fresh one is opened", self.reach.host);

@@ -113,6 +113,11 @@ impl Settings {
     }
 }
 
+/// Whether ssh tried to connect and could not.
+pub(super) fn blames_host(stderr: &[u8]) -> bool {
+    stderr.starts_with(b"ssh: connect to host ") || String::from_utf8_lossy(stderr).contains("\nssh: connect to host ")
+}
+
 /// Whether ssh failed at the sharing and not at the host.
 pub(super) fn blames_sharing(stderr: &[u8]) -> bool {
     let text = String::from_utf8_lossy(stderr);
@@ -167,6 +172,16 @@ mod tests {
             ("ssh -ocontrolmaster=auto", true),
         ] {
             assert_eq!(shares(&words(OsStr::new(line)).unwrap()), expected, "{line}");
+        }
+    }
+
+    /// A host that is down was tried twice, half a minute each.
+    #[test]
+    fn an_ssh_that_could_not_connect_by_itself_is_no_broken_connection() {
+        let lost = "mux_client_request_session: read from master failed: Broken pipe\n";
+        let down = "ssh: connect to host h port 22: Connection timed out\n";
+        for (said, expected) in [(down.to_owned(), true), (format!("{lost}{down}"), true), (lost.to_owned(), false)] {
+            assert_eq!(blames_host(said.as_bytes()), expected, "{said}");
         }
     }
 
