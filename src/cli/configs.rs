@@ -111,7 +111,7 @@ impl Loaded {
     }
 }
 
-fn check_watch(file: &Path, watch: &Path) -> Result<(), CliError> {
+pub(super) fn check_watch(file: &Path, watch: &Path) -> Result<(), CliError> {
     let refuse = |error: anyhow::Error| {
         CliError::config(error).hint(format!("create it, or correct <localpath watch=\"…\"> in {}", file.display()))
     };

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use crate::control::{ClientError, Refusal};
+use crate::control::{ClientError, ControlError, Refusal};
 use crate::daemon::UnknownRoot;
 use crate::mirror::NoRsync;
 use crate::store::StoreError;
@@ -81,6 +81,9 @@ impl From<anyhow::Error> for CliError {
             ),
             Some(StoreError::Directory { .. }) => {
                 (Exit::Failed, Some("choose a directory that you may write: --state-dir DIR".to_owned()))
+            }
+            _ if matches!(error.downcast_ref(), Some(ControlError::ListenTcp { .. })) => {
+                (Exit::Failed, Some("another program has it, or it is no address of this machine: --listen".to_owned()))
             }
             _ if error.is::<UnknownRoot>() => {
                 (Exit::Config, Some("create it, or correct <localpath watch=\"…\"> in the configuration".to_owned()))

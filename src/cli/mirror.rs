@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use clap::{ArgAction, Args};
 
 use super::exit::CliError;
+use super::listen::ListenArgs;
 use super::log_options::LogOptions;
 use super::progress::Progress;
 use super::state_dir::real_path;
@@ -63,6 +64,8 @@ pub struct MirrorArgs {
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
     #[command(flatten)]
+    listen: ListenArgs,
+    #[command(flatten)]
     log: LogOptions,
 }
 
@@ -74,6 +77,7 @@ pub fn run(args: MirrorArgs) -> Result<ExitCode, CliError> {
         Some(dir) => dir.clone(),
         None => state_dir::for_source(&source)?,
     };
+    let listen = args.listen.options()?;
     let roots = vec![root];
     state_dir::check_outside(&state_dir, roots.iter().map(Root::path))?;
     state_dir::create(&state_dir)?;
@@ -96,6 +100,7 @@ pub fn run(args: MirrorArgs) -> Result<ExitCode, CliError> {
         accept_root: args.accept_root,
         accept_deletions: args.accept_deletions,
         state_dir,
+        listen,
         sources: Vec::new(),
         plugins: Vec::new(),
         plugin_only: false,
@@ -168,7 +173,7 @@ fn target(args: &MirrorArgs, parsed: destination::Parsed, password_file: Option<
 }
 
 /// Refuses a destination that would mirror into itself, through symbolic links too.
-fn check_apart(source: &Path, destination: &Path) -> Result<(), CliError> {
+pub(super) fn check_apart(source: &Path, destination: &Path) -> Result<(), CliError> {
     let (from, to) = (real_path(source), real_path(destination));
     let reason = if from == to {
         "they are the same directory"

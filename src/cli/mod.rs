@@ -3,10 +3,11 @@
 //! One file per subcommand. Texts for people are made here and nowhere below: the rest of syncq returns values.
 //!
 //! Invariant: this module knows no queue and no rsync. It starts the daemon through `crate::daemon` and asks it
-//! through `crate::control`.
+//! through `crate::control`; `check` alone needs no daemon, and has `crate::mirror` ask the targets.
 
 mod accept_deletions;
 mod change_args;
+mod check;
 mod configs;
 mod destination;
 mod exit;
@@ -14,6 +15,7 @@ mod explain;
 mod filter_args;
 mod import_faillog;
 mod list;
+mod listen;
 mod log_options;
 mod mirror;
 mod output;
@@ -31,6 +33,7 @@ mod state_dir;
 mod status;
 mod store;
 mod target_choice;
+mod verify;
 mod wait;
 
 use std::ffi::OsString;
@@ -55,6 +58,7 @@ struct Cli {
 enum Command {
     Run(run::RunArgs),
     Mirror(mirror::MirrorArgs),
+    Check(check::CheckArgs),
     Status(status::StatusArgs),
     List(list::ListArgs),
     Retry(retry::RetryArgs),
@@ -62,6 +66,7 @@ enum Command {
     Pause(pause::PauseArgs),
     Resume(pause::ResumeArgs),
     Reconcile(reconcile::ReconcileArgs),
+    Verify(verify::VerifyArgs),
     Wait(wait::WaitArgs),
     Explain(explain::ExplainArgs),
     AcceptDeletions(accept_deletions::AcceptArgs),
@@ -80,6 +85,7 @@ pub fn main() -> ExitCode {
     exit::report(match cli.command {
         Command::Run(run) => run::run(run, &arguments(&args)),
         Command::Mirror(mirror) => mirror::run(mirror),
+        Command::Check(check) => check::run(&check),
         Command::Status(status) => status::run(&status),
         Command::List(list) => list::run(&list),
         Command::Retry(retry) => retry::run(&retry),
@@ -87,6 +93,7 @@ pub fn main() -> ExitCode {
         Command::Pause(pause) => pause::pause(&pause),
         Command::Resume(resume) => pause::resume(&resume),
         Command::Reconcile(reconcile) => reconcile::run(&reconcile),
+        Command::Verify(verify) => verify::run(&verify),
         Command::Wait(wait) => wait::run(&wait),
         Command::Explain(explain) => explain::run(&explain),
         Command::AcceptDeletions(accept) => accept_deletions::run(&accept),

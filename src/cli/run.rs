@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::exit::CliError;
+use super::listen::ListenArgs;
 use super::log_options::LogOptions;
 use super::sersync_args::DEFAULT_CONFIG;
 use super::{configs, state_dir};
@@ -44,6 +45,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
     #[command(flatten)]
+    listen: ListenArgs,
+    #[command(flatten)]
     log: LogOptions,
     /// This is the child of `-d`
     #[arg(long = detach::CHILD_FLAG, hide = true)]
@@ -66,6 +69,7 @@ pub fn run(args: RunArgs, command_line: &[OsString]) -> Result<ExitCode, CliErro
         (None, Some(first)) => state_dir::for_config(first, only.map(PluginKind::as_str))?,
         (None, None) => return Err(CliError::usage("there is no configuration file").hint("name one: -o FILE")),
     };
+    let listen = args.listen.options()?;
     if args.daemon && !args.detached {
         let code = detach::launch(&child_arguments(command_line)).context("cannot start the daemon")?;
         return Ok(ExitCode::from(code));
@@ -97,6 +101,7 @@ pub fn run(args: RunArgs, command_line: &[OsString]) -> Result<ExitCode, CliErro
         accept_root: args.accept_root,
         accept_deletions: args.accept_deletions,
         state_dir,
+        listen,
         sources: files,
         plugins: loaded.plugins,
         plugin_only: only.is_some(),
@@ -153,7 +158,7 @@ fn config_files(args: &RunArgs, notices: &mut Vec<String>) -> Result<Vec<PathBuf
 
 /// Refuses several files that mirror one directory to one destination: the store knows a target by just that, and
 /// whose options should hold?
-fn check_once(roots: &[RootOptions]) -> Result<(), CliError> {
+pub(super) fn check_once(roots: &[RootOptions]) -> Result<(), CliError> {
     let mut seen = HashSet::new();
     for RootOptions { root, .. } in roots {
         for target in &root.targets {

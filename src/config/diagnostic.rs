@@ -92,6 +92,11 @@ impl<'a> Notes<'a> {
         shown
     }
 
+    /// A piece of the file in full, readable in the file's encoding.
+    pub(super) fn text(&self, bytes: &[u8]) -> String {
+        self.encoding.decode_without_bom_handling(bytes).0.into_owned()
+    }
+
     /// The value of an attribute for a message, unless it may be a password.
     pub(super) fn show_value(&self, name: &[u8], bytes: &[u8]) -> String {
         if is_secret(name) { "***".to_owned() } else { self.show(bytes) }
@@ -110,6 +115,12 @@ impl<'a> Notes<'a> {
     /// The line of a place, for messages that point to a second one.
     pub(super) fn line(&self, offset: usize) -> u32 {
         Cursor::new(self).advance(offset).0
+    }
+
+    /// Lines and columns of offsets that do not fall.
+    pub(super) fn places(&self) -> impl FnMut(usize) -> (u32, u32) {
+        let mut cursor = Cursor::new(self);
+        move |offset| cursor.advance(offset)
     }
 
     pub(super) fn error(&self, file: &Path, problem: Problem) -> ConfigError {

@@ -5,12 +5,13 @@
 //! to do is a [`ConfigError`]. Both name file, line and column.
 //!
 //! Paths stay the bytes that they are in the file, whatever its encoding is or claims to be. Nothing here looks at
-//! the file system, except [`load`], which reads the one file.
+//! the file system, except [`load`] and [`outline`], which read the one file.
 
 mod diagnostic;
 mod effective;
 mod error;
 mod extension;
+mod outline;
 mod params;
 mod plugin;
 mod remote;
@@ -27,6 +28,7 @@ use crate::model::{self, Settings};
 
 pub use diagnostic::Diagnostic;
 pub use error::{ConfigError, Fault};
+pub use outline::{Attribute, Outline, Part, What};
 pub use plugin::{CommandPlugin, HttpPlugin, HttpUrl, Plugin, PluginKind, RefreshCdnPlugin, Secret, SocketPlugin};
 pub use words::{SplitError, split_words};
 
@@ -60,25 +62,51 @@ impl Config {
 
 /// Reads and checks a configuration file. The diagnostics are warnings, in the order of the file.
 pub fn load(file: &Path) -> Result<(Config, Vec<Diagnostic>), ConfigError> {
+    parse(file, &read(file)?)
+}
+
+/// Reads a configuration file as it stands, whether it makes sense or not: only what is no XML is an error.
+pub fn outline(file: &Path) -> Result<Outline, ConfigError> {
+    outline::read(file, &read(file)?)
+}
+
+/// Every attribute of the format with its element, as an [`Outline`] names it.
+#[cfg(test)]
+pub(crate) fn known_attributes() -> Vec<(String, &'static str)> {
+    schema::all_attributes()
+}
+
+/// The bytes of a file, and a few too many of one that is too large.
+fn read(file: &Path) -> Result<Vec<u8>, ConfigError> {
     let unreadable = |source| ConfigError::Read { file: file.to_path_buf(), source };
     let mut bytes = Vec::new();
     File::open(file).map_err(unreadable)?.take(CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    parse(file, &bytes)
+    Ok(bytes)
 }
 
 /// Checks the bytes of a configuration file. `file` is for messages only.
 pub fn parse(file: &Path, bytes: &[u8]) -> Result<(Config, Vec<Diagnostic>), ConfigError> {
-    if bytes.len() as u64 > CONFIG_BYTES_MAX {
-        return Err(ConfigError::TooLarge { file: file.to_path_buf(), limit_bytes: CONFIG_BYTES_MAX });
-    }
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    check_size(file, bytes)?;
+    let bytes = without_mark(bytes);
     let mut notes = diagnostic::Notes::new(bytes);
-    let read = xml::parse(bytes, &mut notes).and_then(|head| effective::config(file, &head, &mut notes));
+    let read = xml::parse(bytes, &mut notes).and_then(|read| effective::config(file, &read.head, &mut notes));
     match read {
         Ok(config) => Ok((config, notes.into_diagnostics(file))),
         Err(problem) => Err(notes.error(file, problem)),
     }
 }
 
+fn check_size(file: &Path, bytes: &[u8]) -> Result<(), ConfigError> {
+    if bytes.len() as u64 > CONFIG_BYTES_MAX {
+        return Err(ConfigError::TooLarge { file: file.to_path_buf(), limit_bytes: CONFIG_BYTES_MAX });
+    }
+    Ok(())
+}
+
+/// The bytes without UTF-8's byte order mark.
+fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
+}
+
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

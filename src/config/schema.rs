@@ -133,6 +133,63 @@ fn check_element(element: &Element, spec: &Spec, notes: &mut Notes<'_>) {
     }
 }
 
+/// What an element of the file is by the names of the format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    Known {
+        /// So many of the same name stand before it in its parent.
+        earlier: usize,
+        /// Those that it may have.
+        attributes: &'static [&'static str],
+    },
+    /// A second one where only the first counts.
+    Surplus,
+    /// A name that has no meaning here.
+    Unknown,
+}
+
+/// Calls `each` for every element below `head`, and itself, in the order of the file, with the names of its parents below
+/// `head` and its own as the format spells them (`sersync/rsync/auth`). What stands in an element without a meaning is left
+/// out.
+pub(super) fn walk(head: &Element, each: &mut dyn FnMut(&str, &Element, Standing)) {
+    each(HEAD.name, head, Standing::Known { earlier: 0, attributes: HEAD.attributes });
+    walk_children(head, &HEAD, "", each);
+}
+
+fn walk_children(element: &Element, spec: &Spec, path: &str, each: &mut dyn FnMut(&str, &Element, Standing)) {
+    let mut seen = vec![0; spec.children.len()];
+    for child in &element.children {
+        let known = spec.children.iter().zip(&mut seen).find(|(known, _)| is(&child.name, known.name));
+        let Some((known, seen)) = known else {
+            each(path, child, Standing::Unknown);
+            continue;
+        };
+        let path = if path.is_empty() { known.name.to_owned() } else { format!("{path}/{}", known.name) };
+        let earlier = std::mem::replace(seen, *seen + 1);
+        if earlier > 0 && !known.many {
+            each(&path, child, Standing::Surplus);
+        } else {
+            each(&path, child, Standing::Known { earlier, attributes: known.attributes });
+            walk_children(child, known, &path, each);
+        }
+    }
+}
+
+/// Every attribute of the format with its element, as [`walk`] names it.
+#[cfg(test)]
+pub(super) fn all_attributes() -> Vec<(String, &'static str)> {
+    fn add(spec: &Spec, path: &str, found: &mut Vec<(String, &'static str)>) {
+        found.extend(spec.attributes.iter().map(|attribute| (path.to_owned(), *attribute)));
+        for child in spec.children {
+            let path = if path == HEAD.name { child.name.to_owned() } else { format!("{path}/{}", child.name) };
+            add(child, &path, found);
+        }
+    }
+    let mut found = Vec::new();
+    add(&HEAD, HEAD.name, &mut found);
+    found
+}
+
 fn is(name: &[u8], known: &str) -> bool {
     name.eq_ignore_ascii_case(known.as_bytes())
 }

@@ -43,16 +43,27 @@ fn daemon(host: &str, module: &[u8]) -> Destination {
     Destination::Daemon { host: host.into(), module: OsStr::from_bytes(module).into() }
 }
 
+const DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/configs");
+
+/// The files of the corpus, sorted by name.
+pub(crate) fn corpus() -> Vec<(PathBuf, Vec<u8>)> {
+    let entries = std::fs::read_dir(DIRECTORY).expect("the corpus");
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "xml"));
+    files.sort();
+    files.into_iter().map(|path| (path.clone(), std::fs::read(path).expect("a file"))).collect()
+}
+
 mod errors;
 mod fixtures;
 mod fuzz;
-mod golden;
 mod options;
 
 proptest! {
     #[test]
     fn arbitrary_bytes_are_never_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         let _ = parse(Path::new("c.xml"), &bytes);
+        let _ = outline::read(Path::new("c.xml"), &bytes);
     }
 
     #[test]
@@ -66,5 +77,7 @@ proptest! {
         if let Err(error) = parse(Path::new("c.xml"), &bytes) {
             prop_assert!(error.to_string().starts_with("c.xml:"));
         }
+        // Whatever can be used can be shown.
+        prop_assert!(outline::read(Path::new("c.xml"), &bytes).is_ok() || parse(Path::new("c.xml"), &bytes).is_err());
     }
 }

@@ -5,7 +5,7 @@
 //! therefore gets a copy in which every byte above ASCII is a plain letter. In all encodings in use markup is ASCII and
 //! no byte of a longer character looks like it, so offsets in the copy are offsets in the file.
 //!
-//! Text between tags is of no meaning to sersync and not kept. What follows `</head>` is not read at all.
+//! Text between tags is of no meaning to sersync; only where it stands is kept. What follows `</head>` is not read at all.
 
 mod tag;
 
@@ -60,8 +60,33 @@ impl Element {
     }
 }
 
+/// What stands in the file and is no element.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Stray {
+    pub(super) kind: StrayKind,
+    /// Where it begins, without blanks.
+    pub(super) offset: usize,
+    pub(super) text: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StrayKind {
+    Comment,
+    /// Between tags.
+    Text,
+    /// Behind the last tag of `head`.
+    Behind,
+}
+
+/// A file that could be read.
+#[derive(Debug)]
+pub(super) struct Document {
+    pub(super) head: Element,
+    pub(super) strays: Vec<Stray>,
+}
+
 /// Reads the first `head` element, wherever it stands. `bytes` has no byte order mark of UTF-8.
-pub(super) fn parse(bytes: &[u8], notes: &mut Notes<'_>) -> Result<Element, Problem> {
+pub(super) fn parse(bytes: &[u8], notes: &mut Notes<'_>) -> Result<Document, Problem> {
     if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
         return Err(Fault::Utf16.at(0));
     }
@@ -78,7 +103,7 @@ pub(super) fn parse(bytes: &[u8], notes: &mut Notes<'_>) -> Result<Element, Prob
     config.allow_unmatched_ends = true;
     config.allow_dangling_amp = true;
 
-    let mut tree = Tree { bytes, notes, open: Vec::new() };
+    let mut tree = Tree { bytes, notes, open: Vec::new(), strays: Vec::new() };
     loop {
         let start = offset(reader.buffer_position());
         let event = reader.read_event().map_err(|error| tree.markup(start, offset(reader.error_position()), error))?;
@@ -88,11 +113,17 @@ pub(super) fn parse(bytes: &[u8], notes: &mut Notes<'_>) -> Result<Element, Prob
             Event::Empty(_) => tree.start(raw, start, true)?,
             Event::End(_) => tree.end(raw, start)?,
             Event::Text(_) | Event::CData(_) | Event::GeneralRef(_) => tree.text(raw, start)?,
-            Event::Comment(_) | Event::Decl(_) | Event::PI(_) | Event::DocType(_) => None,
+            Event::Comment(_) => {
+                tree.stray(StrayKind::Comment, raw, start);
+                None
+            }
+            Event::Decl(_) | Event::PI(_) | Event::DocType(_) => None,
             Event::Eof => return Err(tree.end_of_file()),
         };
         if let Some(head) = head {
-            return Ok(head);
+            let end = offset(reader.buffer_position());
+            tree.stray(StrayKind::Behind, bytes.get(end..).unwrap_or_default(), end);
+            return Ok(Document { head, strays: tree.strays });
         }
     }
 }
@@ -107,6 +138,7 @@ struct Tree<'t, 'n> {
     notes: &'t mut Notes<'n>,
     /// From `head` down to the innermost element that is open; empty before `head`.
     open: Vec<Element>,
+    strays: Vec<Stray>,
 }
 
 impl Tree<'_, '_> {
@@ -150,10 +182,20 @@ impl Tree<'_, '_> {
         }
     }
 
-    fn text(&self, raw: &[u8], offset: usize) -> Result<Option<Element>, Problem> {
+    /// Takes note of what has no meaning.
+    fn stray(&mut self, kind: StrayKind, raw: &[u8], offset: usize) {
+        let blanks = raw.iter().take_while(|b| b.is_ascii_whitespace()).count();
+        let text = raw.trim_ascii();
+        if !text.is_empty() {
+            self.strays.push(Stray { kind, offset: offset + blanks, text: text.to_vec() });
+        }
+    }
+
+    fn text(&mut self, raw: &[u8], offset: usize) -> Result<Option<Element>, Problem> {
         let blanks = raw.iter().take_while(|b| b.is_ascii_whitespace()).count();
         let text = raw.trim_ascii();
         if text.is_empty() || !self.open.is_empty() {
+            self.stray(StrayKind::Text, raw, offset);
             return Ok(None);
         }
         let first_line = text.split(|&b| b == b'\n').next().unwrap_or_default().trim_ascii();

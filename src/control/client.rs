@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use super::server::BODY_BYTES_MAX;
 use super::{
     AcceptRequest, Accepted, DifferenceRow, Explanation, JobFilter, JobRow, JobsRequest, NewJob, PathArg, PauseRequest,
-    Paused, ReconcileRequest, Reconciled, Status, StoreReport, WaitRequest, Waiting, socket_path,
+    Paused, ReconcileRequest, Reconciled, Status, StoreReport, VerifyLine, VerifyRequest, WaitRequest, Waiting,
+    socket_path,
 };
 use crate::model::JobAction;
 
@@ -125,6 +126,15 @@ impl Client {
         each: &mut dyn FnMut(DifferenceRow) -> ControlFlow<()>,
     ) -> Result<(), ClientError> {
         self.lines(Method::POST, "/v1/survey", Some(json(request)), each)
+    }
+
+    /// Hands `each` what differs, and how each target ended.
+    pub fn verify(
+        &self,
+        request: &VerifyRequest,
+        each: &mut dyn FnMut(VerifyLine) -> ControlFlow<()>,
+    ) -> Result<(), ClientError> {
+        self.lines(Method::POST, "/v1/verify", Some(json(request)), each)
     }
 
     /// Waits until everything is mirrored or the time that the request allows is over; returns the daemon's last word.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::model::{JobAction, RelPath, TargetId};
 
 use super::{
-    AcceptRequest, Accepted, DifferenceRow, ExplainQuery, Explanation, JobRow, Matcher, NewJob, PauseRequest, Paused,
-    ReconcileRequest, Reconciled, Status, StoreReport, WaitRequest, Waiting,
+    AcceptRequest, Accepted, DifferenceRow, Event, ExplainQuery, Explanation, JobRow, Matcher, NewJob, PauseRequest,
+    Paused, ReconcileRequest, Reconciled, Status, StoreReport, VerifyLine, VerifyRequest, WaitRequest, Waiting,
 };
 
 /// Answers questions about a daemon, or about a store without one. Called from the control thread's helpers while
@@ -46,11 +46,24 @@ pub trait Operate: Inspect {
         Err(Refusal::needs_daemon())
     }
 
-    /// Hands `each` what [`reconcile`](Self::reconcile) would change, until it says stop. Takes as long as the comparison.
+    /// Hands `each` what [`reconcile`](Self::reconcile) would change, until it says stop. Takes as long as the comparison,
+    /// and ends early when `is_wanted` says no.
     fn survey(
         &self,
         _request: &ReconcileRequest,
         _each: &mut dyn FnMut(DifferenceRow) -> ControlFlow<()>,
+        _is_wanted: &dyn Fn() -> bool,
+    ) -> Result<(), Refusal> {
+        Err(Refusal::needs_daemon())
+    }
+
+    /// Compares targets with the source, and hands `each` what differs although no change is under way. Ends like
+    /// [`survey`](Self::survey).
+    fn verify(
+        &self,
+        _request: &VerifyRequest,
+        _each: &mut dyn FnMut(VerifyLine) -> ControlFlow<()>,
+        _is_wanted: &dyn Fn() -> bool,
     ) -> Result<(), Refusal> {
         Err(Refusal::needs_daemon())
     }
@@ -60,10 +73,19 @@ pub trait Operate: Inspect {
         Err(Refusal::needs_daemon())
     }
 
+    /// Tells `listener` what happens, for as long as somebody else holds it.
+    fn follow(&self, _listener: Arc<dyn Listen>) {}
+
     /// Tells all there is to know about a path.
     fn explain(&self, _query: &ExplainQuery) -> Result<Explanation, Refusal> {
         Err(Refusal::needs_daemon())
     }
+}
+
+/// Takes events as they happen.
+pub trait Listen: Send + Sync {
+    /// Keeps the event or drops it, without waiting.
+    fn hear(&self, event: Event);
 }
 
 /// One client's wait.

@@ -11,34 +11,40 @@
 //! | `POST /v1/accept-deletions` ([`AcceptRequest`]) | [`Accepted`] |
 //! | `POST /v1/reconcile` ([`ReconcileRequest`]) | [`Reconciled`] |
 //! | `POST /v1/survey` ([`ReconcileRequest`]) | one [`DifferenceRow`] a line: what that would change; empty lines while it takes |
+//! | `POST /v1/verify` ([`VerifyRequest`]) | one [`VerifyLine`] a line: what differs, and how each target ended |
 //! | `POST /v1/wait` ([`WaitRequest`]) | one [`Waiting`] a line; the last one tells how it ended |
 //! | `GET /v1/explain?path=…` ([`PathArg`]) | [`Explanation`] |
+//! | `GET /v1/events` | server-sent events: `status` ([`Status`]), and what happens ([`Event`]) |
 //!
 //! What is refused is answered by a status above 399 and `{"error": …, "hint": …}`; a list that breaks off ends in such a
 //! line.
 //!
 //! These types are the one set that server, client and every printer share. The daemon implements [`Operate`];
-//! [`ControlServer`] serves it, [`Client`] asks it.
+//! [`ControlServer`] serves it, [`Client`] asks it; [`TcpServer`] serves it on TCP to those who ask for that.
 //!
 //! Invariant: this module knows the model and nothing else of syncq. It never sees the queue or its store.
 
 mod client;
+mod events;
 mod filter;
 mod inspect;
 mod requests;
 mod server;
 mod stall;
+mod tcp;
 mod types;
 
 pub use client::{Client, ClientError};
+pub use events::{Dropped, Event, Recovered, Sent, Trouble};
 pub use filter::{GlobError, JobFilter, Matcher};
-pub use inspect::{Inspect, ListPage, Listed, Operate, Place, Refusal, RefusalKind, Wait, each_job};
+pub use inspect::{Inspect, ListPage, Listed, Listen, Operate, Place, Refusal, RefusalKind, Wait, each_job};
 pub use requests::{
-    AcceptRequest, Accepted, DifferenceKind, DifferenceRow, ExplainQuery, Explanation, JobsRequest, Missing, PathArg,
-    PauseRequest, Paused, PausedTarget, ReconcileJob, ReconcileRequest, Reconciled, TargetExplanation, WaitRequest,
-    Waiting,
+    AcceptRequest, Accepted, DifferenceKind, DifferenceRow, Differing, DifferingKind, ExplainQuery, Explanation,
+    JobsRequest, Missing, PathArg, PauseRequest, Paused, PausedTarget, ReconcileJob, ReconcileRequest, Reconciled,
+    TargetExplanation, Verified, VerifyLine, VerifyRequest, WaitRequest, Waiting,
 };
 pub use server::{ControlError, ControlServer};
+pub use tcp::{TcpOptions, TcpServer, Token, listen_address};
 pub use types::{
     DaemonState, JobRow, KeptStore, NewJob, PluginStatus, RootState, RootStatus, Status, StoreReport, StoreState,
     StoreStatus, TargetState, TargetStatus, WatchStatus, seconds, word,

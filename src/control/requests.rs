@@ -139,11 +139,113 @@ pub enum DifferenceKind {
 
 impl DifferenceRow {
     pub fn new(path: &RelPath, change: DifferenceKind, root: &Path, target: &str) -> Self {
-        let (path, path_b64) = match std::str::from_utf8(path.as_bytes()) {
-            Ok(text) => (text.to_owned(), None),
-            Err(_) => (path.to_string(), Some(STANDARD.encode(path.as_bytes()))),
-        };
+        let (path, path_b64) = shown(path);
         Self { target: target.to_owned(), root: root.display().to_string(), path, path_b64, change }
+    }
+}
+
+/// `POST /v1/verify`. Without anything: every tree with every target, by size and modification time.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VerifyRequest {
+    #[serde(default)]
+    pub target: Option<String>,
+    /// Only this and what is below it.
+    #[serde(default)]
+    pub path: Option<PathArg>,
+    /// Compare contents.
+    #[serde(default)]
+    pub checksum: bool,
+    /// Queue what differs.
+    #[serde(default)]
+    pub repair: bool,
+    /// Megabytes that may be read in a second on this machine, on average.
+    #[serde(default)]
+    pub budget_mb_s: Option<f64>,
+}
+
+/// A line of the answer to `POST /v1/verify`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum VerifyLine {
+    Difference(Differing),
+    /// It changed each time it was looked at, or its job did not get done: nothing is said of it.
+    Busy(Differing),
+    /// The last line about a target.
+    Target(Verified),
+}
+
+/// A path and how it differs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Differing {
+    pub target: String,
+    pub root: String,
+    /// Below the root; empty for the root itself.
+    pub path: String,
+    /// The path's bytes, only if they are not UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_b64: Option<String>,
+    pub kind: DifferingKind,
+    /// Why it cannot be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DifferingKind {
+    /// The target lacks it.
+    Missing,
+    /// It is on the target alone.
+    Extra,
+    /// It is something else there, such as a file for a directory.
+    Type,
+    Size,
+    /// Same size, other content; of a link, where it leads.
+    Content,
+    /// Modification time; without `checksum` that stands for the content as well.
+    Time,
+    /// Mode, owner, group and the like.
+    Attributes,
+    /// It could not be compared.
+    Unreadable,
+    #[serde(other)]
+    Unknown,
+}
+
+impl Differing {
+    pub fn new(path: &RelPath, kind: DifferingKind, root: &Path, target: &str) -> Self {
+        let (path, path_b64) = shown(path);
+        Self { target: target.to_owned(), root: root.display().to_string(), path, path_b64, kind, error: None }
+    }
+}
+
+/// How the comparison with a target ended.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Verified {
+    pub target: String,
+    pub root: String,
+    pub differences: u64,
+    /// Paths of which nothing is known, since they kept changing.
+    pub busy: u64,
+    /// What differs and was queued.
+    pub repaired: u64,
+    /// What rsync has read on this machine, and in which time.
+    pub bytes_read: u64,
+    pub elapsed_s: f64,
+    /// Why it was not compared to the end.
+    pub error: Option<String>,
+    pub hint: Option<String>,
+}
+
+/// A path as text, and its bytes in base64 if it is none.
+fn shown(path: &RelPath) -> (String, Option<String>) {
+    if path.is_root() {
+        return (String::new(), None);
+    }
+    match std::str::from_utf8(path.as_bytes()) {
+        Ok(text) => (text.to_owned(), None),
+        Err(_) => (path.to_string(), Some(STANDARD.encode(path.as_bytes()))),
     }
 }
 
@@ -291,6 +393,25 @@ mod tests {
             (
                 json(serde_json::to_string(&Paused { targets: vec![paused] })),
                 r#"{"targets":[{"name":"b::www","root":"/srv","paused":true,"changed":false}]}"#,
+            ),
+            (
+                json(serde_json::to_string(&VerifyLine::Difference(Differing::new(
+                    &path,
+                    DifferingKind::Content,
+                    Path::new("/srv"),
+                    "b::www",
+                )))),
+                concat!(
+                    r#"{"type":"difference","target":"b::www","root":"/srv","path":"caf\\xe9","path_b64":"Y2Fm6Q==","#,
+                    r#""kind":"content"}"#
+                ),
+            ),
+            (
+                json(serde_json::to_string(&VerifyLine::Target(Verified { busy: 1, ..Verified::default() }))),
+                concat!(
+                    r#"{"type":"target","target":"","root":"","differences":0,"busy":1,"repaired":0,"bytes_read":0,"#,
+                    r#""elapsed_s":0.0,"error":null,"hint":null}"#
+                ),
             ),
             (json(serde_json::to_string(&Accepted { targets: vec![target] })), r#"{"targets":["b::www"]}"#),
             (

@@ -1,4 +1,4 @@
-//! Serves [`Operate`] on a Unix socket, from one thread with its own small runtime.
+//! Serves [`Operate`] on a Unix socket, from one thread with its own small runtime. `tcp` does the same on TCP.
 //!
 //! Bounds: so many connections, so long for a request's header and for its body, so much body, one request a connection,
 //! one page of a list in memory, so long without a byte taken of an answer. Questions to the daemon run on a helper thread,
@@ -6,10 +6,12 @@
 //! waits for anything here.
 
 use std::io;
+use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
@@ -26,13 +28,16 @@ use hyper::body::Frame;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde::de::DeserializeOwned;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use super::events;
 use super::stall::Unstalled;
 use super::{
     AcceptRequest, ExplainQuery, JobFilter, JobsRequest, ListPage, Listed, Matcher, NewJob, Operate, PauseRequest,
-    ReconcileRequest, Refusal, RefusalKind, SOCKET_PATH_BYTES_MAX, Wait, WaitRequest, Waiting, socket_path,
+    ReconcileRequest, Refusal, RefusalKind, SOCKET_PATH_BYTES_MAX, VerifyRequest, Wait, WaitRequest, Waiting,
+    socket_path,
 };
 use crate::clock::{Clock, SystemClock, monotonic};
 use crate::model::JobAction;
@@ -46,11 +51,11 @@ const WAITS_MAX: usize = 32;
 /// How often a wait looks how far it is, at the least and at the most: so many times what a look takes.
 const LOOK_MIN: Duration = Duration::from_millis(10);
 const LOOK_MAX: Duration = Duration::from_secs(1);
-const LOOK_SHARE: u32 = 20;
+pub(super) const LOOK_SHARE: u32 = 20;
 /// Rows of a survey that wait for a slow client.
 const SURVEY_ROWS_AHEAD: usize = 64;
 /// How often a client that waits is told what is missing. Also finds out that it has gone.
-const WORD: Duration = Duration::from_secs(5);
+pub(super) const WORD: Duration = Duration::from_secs(5);
 /// What may still be answered after a stop; the rest is cut off.
 const STOP_DEADLINE: Duration = Duration::from_secs(2);
 /// Threads for questions to the daemon. More would only wait for the same locks.
@@ -63,13 +68,15 @@ pub enum ControlError {
     PathTooLong { path: PathBuf, bytes: usize },
     #[error("cannot listen on {}", .path.display())]
     Listen { path: PathBuf, source: io::Error },
+    #[error("cannot listen on {address}")]
+    ListenTcp { address: SocketAddr, source: io::Error },
     #[error("cannot start the control thread")]
     Start { source: io::Error },
 }
 
 /// How patient the server is.
 #[derive(Debug, Clone, Copy)]
-struct Patience {
+pub(super) struct Patience {
     /// A connection that has not sent its whole request head by then is closed.
     header: Duration,
     /// A body that is not complete by then gets 408.
@@ -78,21 +85,72 @@ struct Patience {
     stall: Duration,
 }
 
-const PATIENCE: Patience =
+pub(super) const PATIENCE: Patience =
     Patience { header: Duration::from_secs(5), body: Duration::from_secs(5), stall: Duration::from_secs(30) };
 
 /// The running server. Dropping it stops it.
 #[derive(Debug)]
 pub struct ControlServer {
     socket: PathBuf,
-    running: Mutex<Option<Running>>,
+    running: Running,
 }
 
+/// A server's thread. Dropping it stops it.
 #[derive(Debug)]
-struct Running {
+pub(super) struct Running(Mutex<Option<Thread>>);
+
+#[derive(Debug)]
+struct Thread {
     /// Dropping it is the signal to stop.
     stop: oneshot::Sender<()>,
     thread: JoinHandle<()>,
+}
+
+/// Set when the server is about to stop, for answers that have no end of their own.
+pub(super) type Stopping = Arc<AtomicBool>;
+
+impl Running {
+    /// Starts to answer what comes to `listener`.
+    pub(super) fn start<L: Listener>(
+        name: &str,
+        router: Router,
+        patience: Patience,
+        stopping: Stopping,
+        listener: impl FnOnce() -> io::Result<L>,
+    ) -> Result<Self, ControlError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(HELPERS_MAX)
+            .build()
+            .map_err(|source| ControlError::Start { source })?;
+        let listener = {
+            let _entered = runtime.enter();
+            listener().map_err(|source| ControlError::Start { source })?
+        };
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || serve(runtime, listener, router, patience, stopping, stopped))
+            .map_err(|source| ControlError::Start { source })?;
+        Ok(Self(Mutex::new(Some(Thread { stop, thread }))))
+    }
+
+    /// Ends it. `false`: it had been ended before.
+    pub(super) fn end(&self) -> bool {
+        let running = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Thread { stop, thread }) = running else { return false };
+        drop(stop);
+        if thread.join().is_err() {
+            log::error!("the control thread panicked");
+        }
+        true
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.end();
+    }
 }
 
 impl ControlServer {
@@ -105,21 +163,10 @@ impl ControlServer {
     fn start_with(state_dir: &Path, operate: Arc<dyn Operate>, patience: Patience) -> Result<Self, ControlError> {
         let socket = socket_path(state_dir);
         let listener = listen(&socket)?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .max_blocking_threads(HELPERS_MAX)
-            .build()
-            .map_err(|source| ControlError::Start { source })?;
-        let listener = {
-            let _entered = runtime.enter();
-            UnixListener::from_std(listener).map_err(|source| ControlError::Start { source })?
-        };
-        let (stop, stopped) = oneshot::channel();
-        let thread = std::thread::Builder::new()
-            .name("control".to_owned())
-            .spawn(move || serve(runtime, listener, router(operate, patience), patience, stopped))
-            .map_err(|source| ControlError::Start { source })?;
-        Ok(Self { socket, running: Mutex::new(Some(Running { stop, thread })) })
+        let stopping = Stopping::default();
+        let router = router(operate, patience, Arc::clone(&stopping));
+        let running = Running::start("control", router, patience, stopping, || UnixListener::from_std(listener))?;
+        Ok(Self { socket, running })
     }
 
     /// Whether the socket still has its name; somebody may have removed the state directory.
@@ -130,7 +177,7 @@ impl ControlServer {
     /// Ends the server: no new connections, a moment for answers under way, then the socket is gone. Further calls
     /// do nothing.
     pub fn stop(&self) {
-        if !self.end() {
+        if !self.running.end() {
             return;
         }
         if let Err(error) = std::fs::remove_file(&self.socket) {
@@ -140,17 +187,7 @@ impl ControlServer {
 
     /// Ends the server and leaves the socket's name to whoever has it by now.
     pub fn abandon(self) {
-        self.end();
-    }
-
-    fn end(&self) -> bool {
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Running { stop, thread }) = running else { return false };
-        drop(stop);
-        if thread.join().is_err() {
-            log::error!("the control thread panicked");
-        }
-        true
+        self.running.end();
     }
 }
 
@@ -179,11 +216,42 @@ fn listen(socket: &Path) -> Result<std::os::unix::net::UnixListener, ControlErro
     set_up().map_err(|source| ControlError::Listen { path: socket.to_owned(), source })
 }
 
+/// Where connections come from.
+pub(super) trait Listener: Send + 'static {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// The next connection; `None` for one that is not answered.
+    fn next(&self) -> impl Future<Output = io::Result<Option<Self::Stream>>> + Send;
+}
+
+impl Listener for UnixListener {
+    type Stream = UnixStream;
+
+    async fn next(&self) -> io::Result<Option<UnixStream>> {
+        let own_uid = rustix::process::geteuid().as_raw();
+        let (stream, _) = self.accept().await?;
+        if stream.peer_cred().is_ok_and(|peer| may_ask(peer.uid(), own_uid)) {
+            return Ok(Some(stream));
+        }
+        log::warn!("refused a control connection of another user");
+        Ok(None)
+    }
+}
+
+impl Listener for TcpListener {
+    type Stream = TcpStream;
+
+    async fn next(&self) -> io::Result<Option<TcpStream>> {
+        Ok(Some(self.accept().await?.0))
+    }
+}
+
 fn serve(
     runtime: tokio::runtime::Runtime,
-    listener: UnixListener,
+    listener: impl Listener,
     router: Router,
     patience: Patience,
+    stopping: Stopping,
     stopped: oneshot::Receiver<()>,
 ) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
@@ -191,6 +259,7 @@ fn serve(
         let accepting = tokio::spawn(accept(listener, router, patience, Arc::clone(&places)));
         // The sender never sends: it is dropped.
         let _ = stopped.await;
+        stopping.store(true, Ordering::Relaxed);
         accepting.abort();
         let _ = accepting.await;
         // Every connection holds one place.
@@ -202,12 +271,12 @@ fn serve(
     runtime.shutdown_timeout(Duration::from_millis(100));
 }
 
-async fn accept(listener: UnixListener, router: Router, patience: Patience, places: Arc<Semaphore>) {
-    let own_uid = rustix::process::geteuid().as_raw();
+async fn accept(listener: impl Listener, router: Router, patience: Patience, places: Arc<Semaphore>) {
     // Closed never: the semaphore lives as long as this task.
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let stream = match listener.next().await {
+            Ok(Some(stream)) => stream,
+            Ok(None) => continue,
             Err(error) => {
                 // Out of descriptors, most likely: without a pause this would spin.
                 log::warn!(error:%; "cannot accept a control connection");
@@ -215,10 +284,6 @@ async fn accept(listener: UnixListener, router: Router, patience: Patience, plac
                 continue;
             }
         };
-        if !stream.peer_cred().is_ok_and(|peer| may_ask(peer.uid(), own_uid)) {
-            log::warn!("refused a control connection of another user");
-            continue;
-        }
         let router = router.clone();
         tokio::spawn(async move {
             answer(stream, router, patience).await;
@@ -232,7 +297,7 @@ fn may_ask(peer_uid: u32, own_uid: u32) -> bool {
     peer_uid == 0 || peer_uid == own_uid
 }
 
-async fn answer(stream: UnixStream, router: Router, patience: Patience) {
+async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router, patience: Patience) {
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(patience.header)
@@ -245,9 +310,10 @@ async fn answer(stream: UnixStream, router: Router, patience: Patience) {
     }
 }
 
-fn router(operate: Arc<dyn Operate>, patience: Patience) -> Router {
-    let (waits, surveys) = (Arc::new(Semaphore::new(WAITS_MAX)), Arc::new(Semaphore::new(1)));
-    let served = Served { operate, patience, waits, surveys };
+pub(super) fn router(operate: Arc<dyn Operate>, patience: Patience, stopping: Stopping) -> Router {
+    let places = |count| Arc::new(Semaphore::new(count));
+    let (waits, surveys, streams) = (places(WAITS_MAX), places(1), places(events::STREAMS_MAX));
+    let served = Served { operate, patience, waits, surveys, streams, stopping };
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/jobs", get(jobs).post(add))
@@ -259,8 +325,10 @@ fn router(operate: Arc<dyn Operate>, patience: Patience) -> Router {
         .route("/v1/accept-deletions", post(accept_deletions))
         .route("/v1/reconcile", post(reconcile))
         .route("/v1/survey", post(survey))
+        .route("/v1/verify", post(verify))
         .route("/v1/wait", post(wait))
         .route("/v1/explain", get(explain))
+        .route("/v1/events", get(events::events))
         .fallback(async || problem(StatusCode::NOT_FOUND, "no such thing here; see /v1/status and /v1/jobs"))
         .method_not_allowed_fallback(async || {
             problem(StatusCode::METHOD_NOT_ALLOWED, "what asks is GET, what changes something is POST")
@@ -270,16 +338,18 @@ fn router(operate: Arc<dyn Operate>, patience: Patience) -> Router {
 
 /// What every handler gets.
 #[derive(Clone)]
-struct Served {
+pub(super) struct Served {
     operate: Arc<dyn Operate>,
     patience: Patience,
     waits: Arc<Semaphore>,
     surveys: Arc<Semaphore>,
+    pub(super) streams: Arc<Semaphore>,
+    pub(super) stopping: Stopping,
 }
 
 impl Served {
     /// Asks the daemon on a helper thread.
-    async fn ask<T: Send + 'static>(
+    pub(super) async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&dyn Operate) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
@@ -324,11 +394,11 @@ impl Served {
     }
 }
 
-fn problem(code: StatusCode, message: &str) -> Response {
+pub(super) fn problem(code: StatusCode, message: &str) -> Response {
     (code, axum::Json(serde_json::json!({ "error": message }))).into_response()
 }
 
-fn refused(refusal: &Refusal) -> Response {
+pub(super) fn refused(refusal: &Refusal) -> Response {
     let code = match refusal.kind {
         RefusalKind::Wrong => StatusCode::BAD_REQUEST,
         RefusalKind::Unknown => StatusCode::NOT_FOUND,
@@ -469,9 +539,45 @@ async fn send_pages(
     }
 }
 
-/// Compares on a thread of its own, one comparison at a time: it may take hours, and the helpers are for short questions.
 async fn survey(State(served): State<Served>, request: Request) -> Response {
-    let request: ReconcileRequest = match served.read(request).await {
+    compare(served, request, |operate, request: &ReconcileRequest, rows: &Rows| {
+        operate.survey(request, &mut |row| rows.send(&row), &|| rows.are_wanted())
+    })
+    .await
+}
+
+async fn verify(State(served): State<Served>, request: Request) -> Response {
+    compare(served, request, |operate, request: &VerifyRequest, rows: &Rows| {
+        operate.verify(request, &mut |row| rows.send(&row), &|| rows.are_wanted())
+    })
+    .await
+}
+
+/// Rows of a comparison on their way to the client.
+struct Rows(mpsc::Sender<Result<Bytes, io::Error>>);
+
+impl Rows {
+    /// Waits for a slow client.
+    fn send(&self, row: &impl serde::Serialize) -> ControlFlow<()> {
+        match self.0.blocking_send(Ok(line(row))) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    }
+
+    /// Whether the client is still there.
+    fn are_wanted(&self) -> bool {
+        !self.0.is_closed()
+    }
+}
+
+/// Compares on a thread of its own, one comparison at a time: it may take hours, and the helpers are for short questions.
+async fn compare<Q: DeserializeOwned + Send + 'static>(
+    served: Served,
+    request: Request,
+    ask: fn(&dyn Operate, &Q, &Rows) -> Result<(), Refusal>,
+) -> Response {
+    let request: Q = match served.read(request).await {
         Ok(request) => request,
         Err(response) => return response,
     };
@@ -482,12 +588,9 @@ async fn survey(State(served): State<Served>, request: Request) -> Response {
     let operate = Arc::clone(&served.operate);
     let alive = rows.clone();
     let compare = move || {
-        let send = &mut |row| match rows.blocking_send(Ok(line(&row))) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(()),
-        };
-        if let Err(refusal) = operate.survey(&request, send) {
-            let _ = rows.blocking_send(Ok(line(&refusal_json(&refusal))));
+        let rows = Rows(rows);
+        if let Err(refusal) = ask(operate.as_ref(), &request, &rows) {
+            let _ = rows.send(&refusal_json(&refusal));
         }
         drop(place);
     };
@@ -568,7 +671,7 @@ async fn send_words(
 }
 
 /// A body that is made while it is being sent.
-struct Pages(mpsc::Receiver<Result<Bytes, io::Error>>);
+pub(super) struct Pages(pub(super) mpsc::Receiver<Result<Bytes, io::Error>>);
 
 impl hyper::body::Body for Pages {
     type Data = Bytes;

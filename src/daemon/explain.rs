@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::control::{Explanation, JobRow, TargetExplanation, TargetState};
 use crate::filter::{Exclusion, Kind};
 use crate::mirror::{Presence, Source};
-use crate::model::{Generation, Job, JobId, JobState, Origin, RelPath, Scope, TargetId, Timestamp};
+use crate::model::{Job, JobState, RelPath, Scope, Timestamp};
 use crate::queue::{Queue, Standing};
 
 use super::root::RootRuntime;
@@ -112,29 +112,6 @@ pub(super) fn on_target(
     }
 }
 
-/// The job that a change of the path would make.
-fn imagined(target: TargetId, path: &RelPath) -> Job {
-    Job {
-        id: JobId(0),
-        target,
-        path: path.clone(),
-        scope: Scope::Entry,
-        origin: Origin::Write,
-        state: JobState::Ready,
-        generation: Generation::FIRST,
-        queued_at: Timestamp::ZERO,
-        changed_at: Timestamp::ZERO,
-        attempts: 0,
-        due_at: Timestamp::ZERO,
-        last_error: None,
-    }
-}
-
-/// The job that a reconcile of the path would make.
-pub(super) fn comparison(target: TargetId, path: &RelPath) -> Job {
-    Job { scope: Scope::Subtree, origin: Origin::Reconcile, ..imagined(target, path) }
-}
-
 fn next_try(job: &Job, standing: &Standing) -> Option<Timestamp> {
     let due = (job.state == JobState::Waiting).then_some(job.due_at);
     due.max(standing.probe_at).filter(|_| standing.paused_since.is_none() && job.state != JobState::Failed)
@@ -170,7 +147,25 @@ fn reason(job: &Job, path: &RelPath, blocker: Option<&RelPath>, standing: &Stand
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{TargetTrouble, TroubleClass};
+    use crate::model::{Generation, JobId, Origin, TargetId, TargetTrouble, TroubleClass};
+
+    /// The job that a change of the path would make.
+    fn imagined(target: TargetId, path: &RelPath) -> Job {
+        Job {
+            id: JobId(0),
+            target,
+            path: path.clone(),
+            scope: Scope::Entry,
+            origin: Origin::Write,
+            state: JobState::Ready,
+            generation: Generation::FIRST,
+            queued_at: Timestamp::ZERO,
+            changed_at: Timestamp::ZERO,
+            attempts: 0,
+            due_at: Timestamp::ZERO,
+            last_error: None,
+        }
+    }
 
     #[test]
     fn the_first_thing_in_the_way_is_named() {

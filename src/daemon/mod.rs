@@ -24,13 +24,14 @@ mod plugins;
 mod root;
 mod signals;
 mod sysctl;
+mod verify;
 mod view;
 mod vital;
 mod wait;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -40,6 +41,7 @@ use log::{error, info, warn};
 pub use fail_log::FailLogOptions;
 pub use options::{OnReady, Options, RootOptions};
 pub use plugins::{PluginOptions, PluginRoot};
+pub use sysctl::{InotifyLimits, InotifySysctl, QUEUED_EVENTS};
 
 use detach::PidFile;
 use fail_log::FailLog;
@@ -51,7 +53,7 @@ use view::{NamedTarget, Phase, View};
 use vital::Crashed;
 
 use crate::clock::{Clock, SystemClock, monotonic};
-use crate::control::{ControlServer, DaemonState, Inspect};
+use crate::control::{ControlServer, DaemonState, Inspect, TcpServer};
 use crate::filter::Filter;
 use crate::mirror::{self, Connections, DispatchSettings, Executor, Guard, Limits, RootIdentity, TargetContext};
 use crate::model::{RelPath, Scope, TargetId};
@@ -138,6 +140,7 @@ struct Daemon {
     plugins: Arc<Plugins>,
     fail_log: Option<FailLog>,
     control: ControlServer,
+    tcp: Option<TcpServer>,
     scheduler: Scheduler,
     state_dir: PathBuf,
     pid_file: PidFile,
@@ -263,9 +266,11 @@ impl Daemon {
             started_at: clock.now(),
             plugins: Arc::clone(&plugins),
             phase: Phase::default(),
+            comparing: Mutex::default(),
         });
         view.phase.set(DaemonState::Starting);
         let control = ControlServer::start(&options.state_dir, Arc::<View>::clone(&view))?;
+        let tcp = listen(options, &view)?;
         let state_dir = options.state_dir.clone();
         Ok(Self {
             clock,
@@ -277,6 +282,7 @@ impl Daemon {
             plugins,
             fail_log,
             control,
+            tcp,
             scheduler,
             state_dir,
             pid_file,
@@ -392,8 +398,21 @@ impl Daemon {
             );
         }
         self.control.stop();
+        self.tcp.iter().for_each(TcpServer::stop);
         info!("stopped");
     }
+}
+
+/// Answers on TCP, if that is asked for.
+fn listen(options: &Options, view: &Arc<View>) -> Result<Option<TcpServer>> {
+    let Some(tcp) = &options.listen else { return Ok(None) };
+    let server = TcpServer::start(tcp.clone(), Arc::<View>::clone(view))?;
+    let (address, manner) = (server.address(), if tcp.token.is_some() { "with a token" } else { "read-only" });
+    info!("listening on {address}, {manner}");
+    if !address.ip().is_loopback() {
+        warn!("others can reach {address}, and there is no TLS: better listen on 127.0.0.1 and use a tunnel (ssh -L)");
+    }
+    Ok(Some(server))
 }
 
 /// Lists that cannot be written stop nothing.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::fail_log::FailLogOptions;
 use super::plugins::PluginOptions;
-use crate::control::Inspect;
+use crate::control::{Inspect, TcpOptions};
 use crate::model::{Root, Settings};
 use crate::queue::Policy;
 
@@ -45,6 +45,8 @@ pub struct Options {
     pub accept_deletions: bool,
     /// Created if it is missing, and locked.
     pub state_dir: PathBuf,
+    /// Where the control API is on TCP too, if anywhere.
+    pub listen: Option<TcpOptions>,
     /// The configuration files that `roots` come from, for `status`. Empty with `syncq mirror`.
     pub sources: Vec<PathBuf>,
     pub plugins: Vec<PluginOptions>,
@@ -63,6 +65,7 @@ impl fmt::Debug for Options {
             .field("accept_root", &self.accept_root)
             .field("accept_deletions", &self.accept_deletions)
             .field("state_dir", &self.state_dir)
+            .field("listen", &self.listen)
             .field("sources", &self.sources)
             .field("plugins", &self.plugins)
             .field("plugin_only", &self.plugin_only)

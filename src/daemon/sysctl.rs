@@ -41,6 +41,12 @@ impl InotifySysctl {
         })
     }
 
+    /// Whether this process may change the limits. In a container the files may be read-only even to root.
+    pub fn may_write(&self) -> bool {
+        use rustix::fs::{Access, AtFlags, CWD, accessat};
+        accessat(CWD, self.dir.join("max_user_watches"), Access::WRITE_OK, AtFlags::EACCESS).is_ok()
+    }
+
     /// Makes room for `watches_needed` watches, and for a queue of [`QUEUED_EVENTS`], if this process is root.
     /// Returns the limits that hold then. The queue's size counts for descriptors opened afterwards.
     pub fn ensure(&self, watches_needed: u64) -> io::Result<InotifyLimits> {

@@ -2,24 +2,25 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, TryLockError};
 
 use crate::clock::Clock;
 use crate::control::{
-    AcceptRequest, Accepted, DaemonState, DifferenceKind, DifferenceRow, ExplainQuery, Explanation, Inspect, ListPage,
-    Listed, NewJob, Operate, PathArg, PauseRequest, Paused, ReconcileJob, ReconcileRequest, Reconciled, Refusal,
-    RefusalKind, RootState, RootStatus, Status, StoreReport, StoreState, StoreStatus, TargetState, TargetStatus, Wait,
-    WaitRequest, WatchStatus, seconds,
+    AcceptRequest, Accepted, DaemonState, DifferenceRow, Event, ExplainQuery, Explanation, Inspect, ListPage, Listed,
+    Listen, NewJob, Operate, PathArg, PauseRequest, Paused, ReconcileJob, ReconcileRequest, Reconciled, Recovered,
+    Refusal, RefusalKind, RootState, RootStatus, Sent, Status, StoreReport, StoreState, StoreStatus, TargetState,
+    TargetStatus, Trouble, VerifyLine, VerifyRequest, Wait, WaitRequest, WatchStatus, seconds,
 };
-use crate::mirror::{Difference, Executor};
+use crate::mirror::{Activity, Executor, Happened};
 use crate::model::{Job, JobAction, JobError, RelPath, TargetId, TargetTrouble, Timestamp, TroubleClass};
 use crate::queue::{Queue, StoreHealth, TargetStats};
 
-use super::explain::{Circumstances, comparison, explain, on_target};
+use super::explain::{Circumstances, explain, on_target};
 use super::paths::resolve;
 use super::plugins::Plugins;
 use super::root::RootRuntime;
+use super::verify::{Verification, Wanted, survey};
 use super::wait::{Mirrored, RootWait, Stage};
 use super::{operate, sysctl};
 
@@ -42,6 +43,8 @@ pub struct View {
     pub started_at: Timestamp,
     pub plugins: Arc<Plugins>,
     pub phase: Phase,
+    /// Held by the comparison under way: two would notice each other's.
+    pub comparing: Mutex<()>,
 }
 
 /// Where the daemon is between start and stop.
@@ -192,34 +195,45 @@ impl Operate for View {
         &self,
         request: &ReconcileRequest,
         each: &mut dyn FnMut(DifferenceRow) -> ControlFlow<()>,
+        is_wanted: &dyn Fn() -> bool,
     ) -> Result<(), Refusal> {
         for (_, path, targets) in self.selected(request.path.as_ref(), request.target.as_deref())? {
             let path = path.unwrap_or_else(RelPath::root);
             for target in &targets {
-                let mut on = ControlFlow::Continue(());
-                let job = comparison(target.id, &path);
-                let told = self.executor.survey(target.id, &job, &mut |Difference { path, excess }| {
-                    let change = if excess { DifferenceKind::Delete } else { DifferenceKind::Send };
-                    if on.is_continue() {
-                        on = each(DifferenceRow::new(&path, change, &target.root, &target.name));
-                    }
-                });
-                match told {
-                    _ if on.is_break() => return Ok(()),
-                    Ok(true) => {}
-                    Ok(false) => {
-                        let message = format!("{}: there are more differences than can be shown", target.name);
-                        return Err(Refusal::new(RefusalKind::Unavailable, message, "look at a part: --path PATH"));
-                    }
-                    Err(TargetTrouble { message, hint, .. }) => {
-                        let hint = hint.unwrap_or_else(|| "see syncq status".to_owned());
-                        let message = format!("{}: {message}", target.name);
-                        return Err(Refusal::new(RefusalKind::Unavailable, message, hint));
-                    }
+                if survey(&self.executor, target, &path, each, is_wanted)?.is_break() {
+                    return Ok(());
                 }
             }
         }
         Ok(())
+    }
+
+    fn verify(
+        &self,
+        request: &VerifyRequest,
+        each: &mut dyn FnMut(VerifyLine) -> ControlFlow<()>,
+        is_wanted: &dyn Fn() -> bool,
+    ) -> Result<(), Refusal> {
+        let wanted = Wanted::new(request)?;
+        let _alone = match self.comparing.try_lock() {
+            Ok(alone) => alone,
+            Err(TryLockError::Poisoned(alone)) => alone.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                let message = "another comparison is under way";
+                return Err(Refusal::new(RefusalKind::Unavailable, message, "try again when it is done"));
+            }
+        };
+        for (root, path, targets) in self.selected(request.path.as_ref(), request.target.as_deref())? {
+            let path = path.unwrap_or_else(RelPath::root);
+            for target in &targets {
+                let (queue, executor) = (&self.queue, &self.executor);
+                let verification = Verification { queue, executor, root: &root, target, wanted, is_wanted };
+                if verification.run(&path, each).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        if request.repair { operate::make_durable(&self.queue) } else { Ok(()) }
     }
 
     fn wait(&self, request: &WaitRequest) -> Result<Box<dyn Wait>, Refusal> {
@@ -233,6 +247,17 @@ impl Operate for View {
             roots.push(RootWait { root, path, targets, stage: Stage::default() });
         }
         Ok(Box::new(Mirrored { queue: Arc::clone(&self.queue), roots, needed }))
+    }
+
+    fn follow(&self, listener: Arc<dyn Listen>) {
+        let listener = Arc::downgrade(&listener);
+        self.executor.listen(Box::new(move |activity| match listener.upgrade() {
+            Some(listener) => {
+                listener.hear(event(activity));
+                true
+            }
+            None => false,
+        }));
     }
 
     fn explain(&self, query: &ExplainQuery) -> Result<Explanation, Refusal> {
@@ -280,6 +305,20 @@ impl View {
         let root = place.map(|(root, _)| root.display().to_string());
         operate::check_names(&self.targets, target, root.as_deref(), !selected.is_empty())?;
         Ok(selected)
+    }
+}
+
+/// What happened, as it is told.
+fn event(activity: &Activity) -> Event {
+    let Activity { target, root, what } = activity;
+    let (target, root) = (target.clone(), root.display().to_string());
+    match what {
+        Happened::Sent { jobs, took } => Event::Sent(Sent { target, root, paths: *jobs, took_s: seconds(*took) }),
+        Happened::Trouble { trouble, retry_at } => {
+            let (reason, hint) = (trouble.message.clone(), trouble.hint.clone());
+            Event::Trouble(Trouble { target, root, reason, hint, retry_at: *retry_at })
+        }
+        Happened::Recovered { after } => Event::Recovered(Recovered { target, root, after_s: seconds(*after) }),
     }
 }
 

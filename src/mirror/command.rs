@@ -358,12 +358,12 @@ fn joined(option: &str, value: &OsStr) -> OsString {
 }
 
 /// Whether a user's parameter is the option `name`, with or without `=value`.
-fn is_option(param: &OsStr, name: &str) -> bool {
+pub(super) fn is_option(param: &OsStr, name: &str) -> bool {
     param.as_bytes().strip_prefix(name.as_bytes()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"="))
 }
 
 /// Whether a user's parameter sets the short option `letter`, alone or in a cluster (`-avze`).
-fn has_short(param: &OsStr, letter: u8) -> bool {
+pub(super) fn has_short(param: &OsStr, letter: u8) -> bool {
     let Some(cluster) = param.as_bytes().strip_prefix(b"-").filter(|rest| !rest.starts_with(b"-")) else {
         return false;
     };

@@ -16,14 +16,15 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use log::{debug, error, info, warn};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
+use super::activity::{Activities, Happened, Listener};
 use super::changed::Ran;
 use super::context::TargetContext;
 use super::execute::{BatchReport, command_line, execute};
 use super::lanes::Lanes;
 use super::stop::StopSignal;
-use super::survey::{Difference, survey};
+use super::survey::{Comparison, Look};
 use crate::clock::{Clock, monotonic};
-use crate::model::{Job, JobError, Lane, RelPath, Scope, TargetId, TargetTrouble, Timestamp, TroubleClass, Verdict};
+use crate::model::{JobError, Lane, RelPath, Scope, TargetId, TargetTrouble, Timestamp, TroubleClass, Verdict};
 use crate::queue::{Batch, BatchResult, Queue, TargetEvent};
 
 /// How long running rsyncs may take to end by themselves at a stop, before they are ended.
@@ -60,6 +61,7 @@ struct Shared {
     last_paths: Mutex<BTreeMap<TargetId, RelPath>>,
     stop: StopSignal,
     in_flight: AtomicUsize,
+    activities: Activities,
 }
 
 /// A worker is done with a batch.
@@ -91,6 +93,7 @@ impl Executor {
             last_paths: Mutex::new(BTreeMap::new()),
             stop: StopSignal::new()?,
             in_flight: AtomicUsize::new(0),
+            activities: Activities::default(),
         });
         let (stop_dispatch, stopped) = bounded(1);
         let dispatcher = std::thread::Builder::new().name("dispatch".into()).spawn({
@@ -124,12 +127,20 @@ impl Executor {
         }
     }
 
-    /// Tells what a run for `job` would change. Takes as long as that run would need to compare.
-    pub fn survey(&self, target: TargetId, job: &Job, each: &mut dyn FnMut(Difference)) -> Result<bool, TargetTrouble> {
-        match self.shared.contexts.get(&target) {
-            Some(context) => survey(context, job, &self.shared.stop, each),
-            None => Ok(true),
-        }
+    /// Begins to compare a target with the source, without changing anything. It ends early when `is_wanted` says no.
+    pub fn compare<'a>(
+        &'a self,
+        target: TargetId,
+        look: Look,
+        is_wanted: &'a dyn Fn() -> bool,
+    ) -> Option<Comparison<'a>> {
+        let context = self.shared.contexts.get(&target)?;
+        Some(Comparison::new(context, look, &self.shared.stop, is_wanted))
+    }
+
+    /// Has `listener` told what happens from now on.
+    pub fn listen(&self, listener: Listener) {
+        self.shared.activities.listen(listener);
     }
 
     /// Ends running rsyncs now instead of after a grace time. For a second signal.
@@ -305,13 +316,19 @@ fn work(shared: &Shared, batch: &Batch) -> bool {
         let in_trouble = result.trouble.is_some();
         observer.ran(Ran { target: batch.target, settled, changed: report.changed, in_trouble });
     }
-    match shared.queue.finish(batch, result) {
+    let jobs = result.verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::Done).count() as u64;
+    let event = shared.queue.finish(batch, result);
+    if jobs > 0 {
+        shared.activities.tell(context, || Happened::Sent { jobs, took: started.elapsed() });
+    }
+    match event {
         // Passes by itself within moments, and may come with every burst.
         Some(TargetEvent::Trouble { trouble, .. }) if trouble.class == TroubleClass::Busy => {
             debug!("{name}: {}; fewer runs at a time from here on", trouble.message);
         }
         Some(TargetEvent::Trouble { trouble, probe_at }) => {
             let retry = shown_wait(probe_at, shared.clock.now());
+            shared.activities.tell(context, || Happened::Trouble { trouble: trouble.clone(), retry_at: probe_at });
             warn!("{name}: {}; its jobs are kept, next try in {retry}", trouble.message);
             if let Some(hint) = trouble.hint {
                 warn!("{name}: hint: {hint}");
@@ -324,6 +341,7 @@ fn work(shared: &Shared, batch: &Batch) -> bool {
         Some(TargetEvent::Recovered { after, .. }) => {
             // It may have been upgraded or reconfigured meanwhile.
             context.capabilities.forget();
+            shared.activities.tell(context, || Happened::Recovered { after });
             info!("{name}: back after {}", humantime::format_duration(Duration::from_secs(after.as_secs())));
         }
         None => {}

@@ -23,7 +23,7 @@ use super::run::{End, Ended, RSYNC};
 use super::says::difference;
 use super::ssh::run_rsync;
 use super::stop::StopSignal;
-use super::trouble::{Fallback, trouble};
+use super::trouble::{Fallback, lacking_option, trouble};
 use crate::model::{
     ClaimedJob, JobError, Lane, Origin, RelPath, Scope, TargetTrouble, Timestamp, TroubleClass, Verdict,
 };
@@ -174,11 +174,6 @@ impl<'a> Batch<'a> {
     pub(super) fn new(ctx: &'a TargetContext, lane: Lane, jobs: &'a [ClaimedJob], stop: &'a StopSignal) -> Self {
         let (rules, verdicts) = (ctx.filter.rsync_rules(), vec![None; jobs.len()]);
         Self { ctx, lane, jobs, stop, rules, verdicts, runs_max: RUNS_MAX, report: BatchReport::default() }
-    }
-
-    /// Why the target could not be used, if so.
-    pub(super) fn trouble(&self) -> Option<TargetTrouble> {
-        self.report.trouble.clone()
     }
 }
 
@@ -403,8 +398,7 @@ impl Batch<'_> {
             return Flow::Replan;
         }
         let said = super::trouble::first_words(&ended.stderr.bytes());
-        let hint = "check the rsync versions on both sides and `refuse options` in rsyncd.conf";
-        self.halt(trouble(TroubleClass::Misconfigured, None, "the target lacks a needed option", &said, hint), command)
+        self.halt(lacking_option(&said), command)
     }
 
     /// Starts one rsync, if the root still is what it was. `None`: nothing was started and the batch is over.
@@ -553,7 +547,7 @@ impl Batch<'_> {
     }
 }
 
-fn cannot_start(error: &io::Error) -> TargetTrouble {
+pub(super) fn cannot_start(error: &io::Error) -> TargetTrouble {
     let (meaning, hint) = match error.kind() {
         io::ErrorKind::NotFound => ("rsync is not installed", "install rsync, or put it into PATH"),
         io::ErrorKind::PermissionDenied => ("rsync may not be started", "check the rsync in PATH"),

@@ -125,12 +125,6 @@ fn send(batch: &mut Batch<'_>, run: &Run, entries: BTreeMap<RelPath, Presence>) 
     Flow::Continue
 }
 
-/// What a survey's output means under the filter: paths to be sent, and paths to be deleted with all below them.
-pub(super) fn mirrored(output: &[u8], filter: &Filter, source: &mut Source) -> (Vec<RelPath>, BTreeSet<RelPath>) {
-    let (present, extraneous) = sorted(output, filter, source);
-    (present.into_keys().collect(), deletable(filter, &extraneous))
-}
-
 /// What the source holds and the target lacks, as far as it is mirrored; and what only the target holds, with
 /// whether it is a directory.
 fn sorted(output: &[u8], filter: &Filter, source: &mut Source) -> (BTreeMap<RelPath, Presence>, Vec<(RelPath, bool)>) {

@@ -4,10 +4,12 @@
 //! argument lists, `run` starts rsync, `outcome` reads what became of it, and [`execute`] carries the batch
 //! through, falling back, verifying and halving where rsync's answer is not enough. `guard` asks before much is
 //! deleted, `leftovers` removes what killed receivers have left, `ssh` keeps connections to hosts open between runs.
+//! [`inspect`] asks a target in advance.
 //!
 //! Invariant: only this module starts rsync, and it knows nothing of the queue or the store: jobs come in as values,
 //! verdicts go out as values.
 
+mod activity;
 mod capture;
 mod changed;
 mod command;
@@ -20,27 +22,33 @@ mod lanes;
 mod leftovers;
 mod look;
 mod outcome;
+mod pace;
 mod plan;
+mod probe;
 mod program;
 mod recent;
 mod run;
 mod says;
+mod spool;
 mod ssh;
 mod stop;
 mod survey;
 mod trouble;
 
+pub use activity::{Activity, Happened, Listener};
 pub use changed::{Changed, Observer, Operation, Ran};
 pub use context::{Capabilities, RootIdentity, TargetContext};
 pub use dispatch::{DispatchSettings, Executor};
 pub use execute::{BatchReport, FailedCommand, execute, probe};
 pub use guard::Guard;
 pub use look::{Presence, Source};
+pub use pace::can_count;
 pub use plan::Limits;
+pub use probe::{Finding, NotTried, ProbeOptions, RsyncVersion, inspect, rsync_version};
 pub use program::{NoRsync, end_leftovers, find_rsync};
 pub use ssh::{Connection, Connections};
 pub use stop::StopSignal;
-pub use survey::Difference;
+pub use survey::{Comparison, Difference, Differs, Found, Look};
 
 #[cfg(test)]
 mod tests;

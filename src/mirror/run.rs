@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, setpriority_pgrp};
 
 use super::capture::Capture;
+use super::pace::{LOOK, Pace, bytes_read};
 use super::program::{OWNER, Program};
 use super::stop::StopSignal;
 use crate::clock::monotonic;
@@ -32,6 +33,12 @@ const PROGRESS_TICK: Duration = Duration::from_secs(20);
 
 /// How often a process is asked whether it has ended, on kernels without pidfd (before Linux 5.3).
 const REAP_TICK: Duration = Duration::from_millis(10);
+
+/// How often it is asked whether a comparison is still wanted.
+const WANTED_TICK: Duration = Duration::from_millis(500);
+
+/// The niceness of comparisons, which have time. Where the I/O scheduler knows priorities it follows this one.
+const COMPARISON_NICENESS: i32 = 10;
 
 /// Between asking a process to end and ending it. rsync removes its temporary files in that time.
 const TERM_GRACE: Duration = Duration::from_secs(3);
@@ -57,6 +64,13 @@ pub struct Ended {
     pub stdout: Capture,
 }
 
+/// How a comparison is to be run: in the background, and as long as somebody wants it.
+pub struct Leisure<'a> {
+    pub pace: &'a mut Pace,
+    /// Asked now and then; a run that is no longer wanted is ended.
+    pub is_wanted: &'a dyn Fn() -> bool,
+}
+
 /// Starts `program args` in `root`, feeds it `list` and waits for its end. Of its output is kept what `stdout` keeps.
 pub fn run(
     program: &Program,
@@ -65,6 +79,40 @@ pub fn run(
     list: &[u8],
     stdout: Option<Capture>,
     stop: &StopSignal,
+) -> io::Result<Ended> {
+    let Some(mut kept) = stdout else { return start(program, root, args, list, None, stop, None) };
+    let mut keep = |bytes: &[u8]| {
+        kept.push(bytes);
+        Ok(())
+    };
+    let ended = start(program, root, args, list, Some(&mut keep), stop, None)?;
+    Ok(Ended { stdout: kept, ..ended })
+}
+
+/// As [`run`], for a comparison: hands its output to `each` as it comes.
+pub fn run_at_leisure(
+    program: &Program,
+    root: &Path,
+    args: &[OsString],
+    list: &[u8],
+    each: &mut Each<'_>,
+    stop: &StopSignal,
+    leisure: Leisure<'_>,
+) -> io::Result<Ended> {
+    start(program, root, args, list, Some(each), stop, Some(leisure))
+}
+
+/// Takes pieces of a process's output.
+pub type Each<'a> = dyn FnMut(&[u8]) -> io::Result<()> + 'a;
+
+fn start(
+    program: &Program,
+    root: &Path,
+    args: &[OsString],
+    list: &[u8],
+    stdout: Option<&mut Each<'_>>,
+    stop: &StopSignal,
+    leisure: Option<Leisure<'_>>,
 ) -> io::Result<Ended> {
     let mut command = Command::new(&program.path);
     command.args(args).current_dir(root).process_group(0);
@@ -78,7 +126,13 @@ pub fn run(
     command.env("RSYNC_PASSWORD", "");
     let pipe = if stdout.is_some() { Stdio::piped() } else { Stdio::null() };
     let mut child = command.stdin(Stdio::piped()).stdout(pipe).stderr(Stdio::piped()).spawn()?;
-    let ended = Watch::new(&mut child, list, stdout.unwrap_or_default(), program.stall_limit)
+    if leisure.is_some() {
+        // A comparison that is not nice is no worse than any other run.
+        let _ = setpriority_pgrp(Some(Pid::from_child(&child)), COMPARISON_NICENESS);
+    }
+    let mut ignored = |_: &[u8]| Ok(());
+    let each = stdout.unwrap_or(&mut ignored);
+    let ended = Watch::new(&mut child, list, each, leisure, program.stall_limit)
         .and_then(|mut watch| watch.wait(&mut child, stop));
     if ended.is_err() {
         end_group(&mut child)?;
@@ -92,76 +146,79 @@ struct Watch<'a> {
     pidfd: Option<OwnedFd>,
     stdin: Option<std::process::ChildStdin>,
     list: &'a [u8],
-    stderr: Pipe<std::process::ChildStderr>,
-    stdout: Pipe<std::process::ChildStdout>,
+    stderr: Option<std::process::ChildStderr>,
+    said: Capture,
+    stdout: Option<std::process::ChildStdout>,
+    each: &'a mut Each<'a>,
     moved: Instant,
     counters: Option<u64>,
     stall_limit: Duration,
+    leisure: Option<Leisure<'a>>,
+    asked: Instant,
 }
 
-/// A pipe from the process, until it closes.
-struct Pipe<R> {
-    reader: Option<R>,
-    kept: Capture,
-}
-
-impl<R: Read + AsFd> Pipe<R> {
-    fn new(reader: Option<R>, kept: Capture) -> io::Result<Self> {
-        if let Some(reader) = &reader {
-            unblock(reader)?;
+/// Reads what is there without waiting, until the pipe closes.
+fn drain(pipe: &mut Option<impl Read>, each: &mut Each<'_>) -> io::Result<()> {
+    let mut chunk = [0; 16 * 1024];
+    while let Some(reader) = pipe {
+        match reader.read(&mut chunk) {
+            Ok(0) => *pipe = None,
+            Ok(read) => each(chunk.get(..read).unwrap_or_default())?,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
-        Ok(Self { reader, kept })
     }
-
-    /// Reads what is there without waiting.
-    fn drain(&mut self) -> io::Result<()> {
-        let mut chunk = [0; 16 * 1024];
-        while let Some(reader) = &mut self.reader {
-            match reader.read(&mut chunk) {
-                Ok(0) => self.reader = None,
-                Ok(read) => self.kept.push(chunk.get(..read).unwrap_or_default()),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
 impl<'a> Watch<'a> {
-    fn new(child: &mut Child, list: &'a [u8], stdout: Capture, stall_limit: Duration) -> io::Result<Self> {
+    fn new(
+        child: &mut Child,
+        list: &'a [u8],
+        each: &'a mut Each<'a>,
+        mut leisure: Option<Leisure<'a>>,
+        stall_limit: Duration,
+    ) -> io::Result<Self> {
         let pid = Pid::from_child(child);
-        let stdin = child.stdin.take();
-        if let Some(stdin) = &stdin {
-            unblock(stdin)?;
+        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let fds = [stdin.as_ref().map(AsFd::as_fd), stdout.as_ref().map(AsFd::as_fd), stderr.as_ref().map(AsFd::as_fd)];
+        for fd in fds.into_iter().flatten() {
+            unblock(&fd)?;
+        }
+        if let Some(leisure) = &mut leisure {
+            leisure.pace.next_run();
         }
         Ok(Self {
             pid,
             pidfd: pidfd_open(pid, PidfdFlags::empty()).ok(),
             stdin,
             list,
-            stderr: Pipe::new(child.stderr.take(), Capture::of_errors())?,
-            stdout: Pipe::new(child.stdout.take(), stdout)?,
+            stderr,
+            said: Capture::of_errors(),
+            stdout,
+            each,
             moved: monotonic(),
             counters: None,
             stall_limit,
+            leisure,
+            asked: monotonic(),
         })
     }
 
     fn wait(&mut self, child: &mut Child, stop: &StopSignal) -> io::Result<Ended> {
         loop {
             self.feed()?;
-            self.stderr.drain()?;
-            self.stdout.drain()?;
+            self.listen()?;
+            // Before its end is asked for: what it has read is gone with it.
+            self.keep_pace(stop);
             if let Some(status) = child.try_wait()? {
                 // What it wrote last may have come after the look above. A grandchild (an ssh master) may hold the
                 // pipes open, so that their end is not waited for.
-                self.stderr.drain()?;
-                self.stdout.drain()?;
+                self.listen()?;
                 return Ok(self.ended(of_status(status)));
             }
-            let end = if stop.is_raised() {
+            let end = if stop.is_raised() || !self.is_wanted() {
                 End::Stopped
             } else if self.stalled() {
                 End::Stalled
@@ -170,13 +227,48 @@ impl<'a> Watch<'a> {
                 continue;
             };
             end_group(child)?;
-            self.stderr.drain()?;
+            self.listen()?;
             return Ok(self.ended(end));
         }
     }
 
     fn ended(&mut self, end: End) -> Ended {
-        Ended { end, stderr: std::mem::take(&mut self.stderr.kept), stdout: std::mem::take(&mut self.stdout.kept) }
+        Ended { end, stderr: std::mem::take(&mut self.said), stdout: Capture::default() }
+    }
+
+    /// Takes what the process has said.
+    fn listen(&mut self) -> io::Result<()> {
+        let said = &mut self.said;
+        drain(&mut self.stderr, &mut |bytes| {
+            said.push(bytes);
+            Ok(())
+        })?;
+        drain(&mut self.stdout, self.each)
+    }
+
+    fn is_wanted(&mut self) -> bool {
+        let Some(leisure) = &self.leisure else { return true };
+        if self.asked.elapsed() < WANTED_TICK {
+            return true;
+        }
+        self.asked = monotonic();
+        (leisure.is_wanted)()
+    }
+
+    /// Stops the process for as long as it has read too much for.
+    fn keep_pace(&mut self, stop: &StopSignal) {
+        let (Some(leisure), Some(read)) = (&mut self.leisure, bytes_read(self.pid)) else { return };
+        let mut rest = leisure.pace.note(read, monotonic());
+        if rest <= LOOK {
+            return;
+        }
+        let _ = kill_process_group(self.pid, Signal::STOP);
+        // In pieces: a stop, or a client that goes away, ends the rest.
+        while !rest.is_zero() && !stop.is_raised() && (leisure.is_wanted)() {
+            stop.rest(rest.min(WANTED_TICK));
+            rest = rest.saturating_sub(WANTED_TICK);
+        }
+        let _ = kill_process_group(self.pid, Signal::CONT);
     }
 
     /// Hands over as much of the list as the pipe takes, and closes it at the end.
@@ -200,7 +292,12 @@ impl<'a> Watch<'a> {
 
     /// Waits until something can be done.
     fn sleep(&self, stop: &StopSignal) -> io::Result<()> {
-        let tick = if self.pidfd.is_some() { PROGRESS_TICK } else { REAP_TICK };
+        let tick = match &self.leisure {
+            Some(leisure) if leisure.pace.is_bounded() => LOOK,
+            _ if self.pidfd.is_none() => REAP_TICK,
+            Some(_) => WANTED_TICK,
+            None => PROGRESS_TICK,
+        };
         let mut fds = vec![PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN)];
         if let Some(pidfd) = &self.pidfd {
             fds.push(PollFd::new(pidfd, PollFlags::IN));
@@ -208,10 +305,10 @@ impl<'a> Watch<'a> {
         if let Some(stdin) = &self.stdin {
             fds.push(PollFd::new(stdin, PollFlags::OUT));
         }
-        if let Some(stderr) = &self.stderr.reader {
+        if let Some(stderr) = &self.stderr {
             fds.push(PollFd::new(stderr, PollFlags::IN));
         }
-        if let Some(stdout) = &self.stdout.reader {
+        if let Some(stdout) = &self.stdout {
             fds.push(PollFd::new(stdout, PollFlags::IN));
         }
         let timeout = Timespec::try_from(tick).map_err(|_| io::ErrorKind::InvalidInput)?;
@@ -249,6 +346,8 @@ fn end_group(child: &mut Child) -> io::Result<()> {
     let asked = monotonic();
     // The group outlives its leader until it is reaped, so that neither signal can meet a stranger.
     let _ = kill_process_group(group, Signal::TERM);
+    // It may be held up to keep its pace.
+    let _ = kill_process_group(group, Signal::CONT);
     while child.try_wait()?.is_none() {
         if monotonic().duration_since(asked) >= TERM_GRACE {
             let _ = kill_process_group(group, Signal::KILL);

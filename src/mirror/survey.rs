@@ -1,76 +1,450 @@
-//! What a comparison would change, without changing anything.
+//! Compares a target with the source without changing anything, and tells what differs and how.
+//!
+//! One dry run over the path finds what differs; it is kept on disk, since it may be very much. Each of it may have changed
+//! meanwhile, so that single paths can be looked at again. `daemon` knows which of them jobs stand for.
+//!
+//! Deliberately absent: the limit on deletions (nothing is deleted), and waiting for anything.
 
-use super::command::Pass;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use super::command::{Mode, Pass, arguments, list, pasteable};
 use super::context::TargetContext;
-use super::execute::{Batch, Flow};
-use super::expand;
-use super::look::Source;
+use super::expand::to_path;
+use super::look::{Presence, Source};
 use super::outcome::{Outcome, classify};
-use super::plan::plan;
-use super::says::difference;
+use super::pace::Pace;
+use super::plan::{Limits, Run, plan};
+use super::run::{Leisure, run_at_leisure};
+use super::says::difference_of;
+use super::spool::{Lines, Spool};
 use super::stop::StopSignal;
 use super::trouble::trouble;
-use crate::model::{ClaimedJob, Job, Lane, RelPath, TargetTrouble, TroubleClass};
+use crate::filter::{Filter, Kind};
+use crate::model::{
+    ClaimedJob, Generation, JobError, Lane, Origin, RelPath, Scope, TargetTrouble, Timestamp, TroubleClass,
+};
 
 /// A path that differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
     pub path: RelPath,
-    /// It is on the target alone, and would be deleted there.
-    pub excess: bool,
+    pub what: Differs,
 }
 
-/// How often the other side may turn out to lack an option; there are three such options.
-const ROUNDS_MAX: u32 = 4;
+/// How the target differs at a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Differs {
+    /// The target lacks it.
+    Missing,
+    /// It is something else there: a file for a directory, say.
+    Type,
+    /// It has other content of the same size, or a link leads elsewhere.
+    Content,
+    Size,
+    /// Its modification time, by which rsync takes its content for another one unless it compares contents.
+    Time,
+    /// Mode, owner, group, or what else the parameters have rsync carry over.
+    Attributes,
+    /// It is on the target alone.
+    Extra,
+    /// It cannot be read here or there, so that nothing is known of it.
+    Unreadable(JobError),
+}
 
-/// Has rsync tell what it would do for `job`, and calls `each` for each difference, in rsync's order. Returns whether all
-/// have been told: of very much output the rest is left out. The limit on deletions is not looked at.
-pub fn survey(
-    ctx: &TargetContext,
-    job: &Job,
-    stop: &StopSignal,
-    each: &mut dyn FnMut(Difference),
-) -> Result<bool, TargetTrouble> {
-    let Job { path, scope, origin, generation, queued_at: since, .. } = job.clone();
-    let job = ClaimedJob { path, scope, origin, generation, since };
-    let jobs = [job];
-    let mut batch = Batch::new(ctx, Lane::Large, &jobs, stop);
-    for _ in 0..ROUNDS_MAX {
-        let mut source = Source::new(&ctx.root);
-        let planned = plan(&jobs, &[0], Lane::Large, ctx.limits, batch.deletion(), &mut |path| source.look(path));
-        // Nothing to run: it is gone, and deletions are not mirrored.
-        let Some(run) = planned.runs.into_iter().next() else { return Ok(true) };
-        let Some((ended, command)) = batch.start(&run, Pass::Show) else { break };
-        match classify(&ended, &run, &ctx.prefixes) {
-            Outcome::Done | Outcome::Paths(_) => {}
-            Outcome::Fallback(fallback) => match batch.fall_back(fallback, command, &ended) {
-                Flow::Replan => continue,
-                Flow::Continue | Flow::Halt => break,
-            },
-            Outcome::Target(found) | Outcome::Split(found) | Outcome::NoRoom { trouble: found, .. } => {
-                return Err(TargetTrouble { command: Some(command), ..found });
-            }
-            Outcome::Void => break,
-        }
-        let mut output = ended.stdout.bytes();
-        let is_cut = ended.stdout.is_cut();
-        if is_cut {
-            // The last line may be half a name.
-            output.truncate(output.iter().rposition(|&b| b == b'\n').unwrap_or(0));
-        }
-        if run.lists() && ctx.filter.has_expressions() {
-            let (present, going) = expand::mirrored(&output, &ctx.filter, &mut source);
-            going.into_iter().for_each(|path| each(Difference { path, excess: true }));
-            present.into_iter().for_each(|path| each(Difference { path, excess: false }));
-        } else {
-            for (name, excess) in output.split(|&b| b == b'\n').filter_map(difference) {
-                expand::to_path(&name).into_iter().for_each(|path| each(Difference { path, excess }));
-            }
-        }
-        return Ok(!is_cut);
+/// How a comparison looks.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Look {
+    /// Compare contents, instead of trusting size and modification time.
+    pub checksum: bool,
+    /// Read no faster on average, on this machine.
+    pub bytes_per_s: Option<u64>,
+}
+
+/// How often a question is put: the other side may turn out to lack an option (there are three such), and rsync breaks off
+/// when a file goes that it compares.
+const ROUNDS_MAX: u32 = 8;
+
+/// How often, and after which pause, a server is asked again that has no connection left.
+const BUSY_PAUSES: u32 = 240;
+const BUSY_PAUSE: Duration = Duration::from_millis(250);
+
+/// A comparison with one target.
+pub struct Comparison<'a> {
+    ctx: &'a TargetContext,
+    checksum: bool,
+    pace: Pace,
+    stop: &'a StopSignal,
+    is_wanted: &'a dyn Fn() -> bool,
+    /// Why the last run broke off, if one did.
+    broken: Option<TargetTrouble>,
+}
+
+impl fmt::Debug for Comparison<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { ctx, checksum, pace, stop: _, is_wanted: _, broken: _ } = self;
+        f.debug_struct("Comparison")
+            .field("ctx", ctx)
+            .field("checksum", checksum)
+            .field("pace", pace)
+            .finish_non_exhaustive()
     }
-    Err(batch.trouble().unwrap_or_else(|| {
-        let hint = "look at the daemon's log, and try again";
-        trouble(TroubleClass::Unavailable, None, "rsync could not compare", &ctx.root.display().to_string(), hint)
-    }))
+}
+
+impl<'a> Comparison<'a> {
+    /// Begins one that ends early when `is_wanted` says no.
+    pub(super) fn new(
+        ctx: &'a TargetContext,
+        look: Look,
+        stop: &'a StopSignal,
+        is_wanted: &'a dyn Fn() -> bool,
+    ) -> Self {
+        Self { ctx, checksum: look.checksum, pace: Pace::new(look.bytes_per_s), stop, is_wanted, broken: None }
+    }
+
+    /// Finds what differs at `path` and below, in rsync's order.
+    pub fn below(&mut self, path: &RelPath) -> Result<Found<'a>, TargetTrouble> {
+        let spool_dir = Path::new(&self.ctx.program.owner);
+        for _ in 0..ROUNDS_MAX {
+            let mut spool = Spool::in_dir(spool_dir).map_err(|error| cannot_keep(spool_dir, &error))?;
+            // No run at all if it is gone, and deletions are not mirrored.
+            let runs = self.plan(std::slice::from_ref(path), Scope::Subtree, Origin::Reconcile);
+            let mut unreadable = BTreeMap::new();
+            let mut again = false;
+            for run in runs {
+                match self.ask(&run, &[], &mut |bytes| spool.push(bytes))? {
+                    Asked::Told(more) => unreadable.extend(more),
+                    Asked::Again => again = true,
+                }
+            }
+            if again {
+                continue;
+            }
+            let is_cut = spool.is_cut();
+            let filter = self.ctx.filter.has_expressions().then(|| Filtered::new(self.ctx));
+            let lines = spool.lines().map_err(|error| cannot_keep(spool_dir, &error))?;
+            let found = Found { lines, unreadable: unreadable.into_iter(), filter, is_cut };
+            return found.prepared().map_err(|error| cannot_keep(spool_dir, &error));
+        }
+        Err(self.gave_up())
+    }
+
+    /// Looks at single paths again; what is below them does not count. Those that differ, by path.
+    pub fn again(&mut self, paths: &[RelPath]) -> Result<BTreeMap<RelPath, Differs>, TargetTrouble> {
+        for _ in 0..ROUNDS_MAX {
+            if let Some(found) = self.flat(paths)? {
+                return Ok(found);
+            }
+        }
+        Err(self.gave_up())
+    }
+
+    /// Bytes that rsync has read on this machine.
+    pub fn bytes_read(&self) -> u64 {
+        self.pace.read()
+    }
+
+    fn flat(&mut self, paths: &[RelPath]) -> Result<Option<BTreeMap<RelPath, Differs>>, TargetTrouble> {
+        let asked: BTreeSet<&RelPath> = paths.iter().collect();
+        let mut found = BTreeMap::new();
+        let runs = self.plan(paths, Scope::Entry, Origin::Scan);
+        for run in &runs {
+            let mut take = Cut::new(|line| {
+                if let Some(difference) = read(line).filter(|difference| asked.contains(&difference.path)) {
+                    found.insert(difference.path, difference.what);
+                }
+            });
+            match self.ask(run, &[], &mut |bytes| take.push(bytes))? {
+                Asked::Again => return Ok(None),
+                Asked::Told(unreadable) => {
+                    let differs = unreadable.into_iter().filter(|(path, _)| asked.contains(path));
+                    found.extend(differs.map(|(path, error)| (path, Differs::Unreadable(error))));
+                }
+            }
+        }
+        // rsync shows what replaces a thing of another kind as new. Among what exists there, only that is new.
+        let is_new = |what: &Differs| *what == Differs::Missing;
+        let missing: Vec<RelPath> =
+            found.iter().filter(|(_, what)| is_new(what)).map(|(path, _)| path.clone()).collect();
+        let runs = self.plan(&missing, Scope::Entry, Origin::Scan);
+        for run in &runs {
+            let mut take = Cut::new(|line| {
+                let Some(Difference { path, what: Differs::Missing }) = read(line) else { return };
+                found.entry(path).and_modify(|what| *what = Differs::Type);
+            });
+            if matches!(self.ask(run, &["--existing"], &mut |bytes| take.push(bytes))?, Asked::Again) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(found))
+    }
+
+    fn plan(&self, paths: &[RelPath], scope: Scope, origin: Origin) -> Vec<Run> {
+        let job = |path: &RelPath| ClaimedJob {
+            path: path.clone(),
+            scope,
+            origin,
+            generation: Generation::FIRST,
+            since: Timestamp::ZERO,
+        };
+        let jobs: Vec<ClaimedJob> = paths.iter().map(job).collect();
+        let all: Vec<usize> = (0..jobs.len()).collect();
+        let limits = Limits { large_file_bytes: u64::MAX, bytes_max: u64::MAX };
+        let mut source = Source::new(&self.ctx.root);
+        let deletion = self.ctx.capabilities.deletion(self.ctx.target.options.delete);
+        plan(&jobs, &all, Lane::Large, limits, deletion, &mut |path| source.look(path)).runs
+    }
+
+    /// Has rsync tell what `run` would do.
+    fn ask(
+        &mut self,
+        run: &Run,
+        more: &[&str],
+        each: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<Asked, TargetTrouble> {
+        let Self { ctx, stop, is_wanted, .. } = *self;
+        ctx.identity.check(&ctx.root)?;
+        // With expressions rsync lists unfiltered, and the expressions decide afterwards.
+        let rules = if ctx.filter.has_expressions() { Vec::new() } else { ctx.filter.rsync_rules() };
+        let mode = Mode {
+            lane: Lane::Large,
+            deletion: ctx.capabilities.deletion(ctx.target.options.delete),
+            mkpath: ctx.capabilities.makes_path(),
+            rules: &rules,
+            pass: Pass::Show,
+        };
+        let mut args = arguments(&ctx.target, run, mode);
+        // In front of source and destination.
+        let end = args.len().saturating_sub(2);
+        let checksum = self.checksum.then_some("--checksum");
+        args.splice(end..end, more.iter().copied().chain(checksum).map(Into::into));
+        let command = pasteable(&ctx.root, &args, run);
+        log::debug!("execute command: {command}");
+        let mut pauses = BUSY_PAUSES;
+        let outcome = loop {
+            let leisure = Leisure { pace: &mut self.pace, is_wanted };
+            let ended = run_at_leisure(&ctx.program, &ctx.root, &args, &list(run), each, stop, leisure)
+                .map_err(|error| could_not(ctx, &error.to_string()))?;
+            match classify(&ended, run, &ctx.prefixes) {
+                // The mirror has its connections first.
+                Outcome::Target(TargetTrouble { class: TroubleClass::Busy, .. }) if pauses > 0 && is_wanted() => {
+                    pauses -= 1;
+                    stop.rest(BUSY_PAUSE);
+                }
+                outcome => break outcome,
+            }
+        };
+        match outcome {
+            Outcome::Done => Ok(Asked::Told(BTreeMap::new())),
+            Outcome::Paths(mut paths) => {
+                let failed =
+                    paths.failed.iter().filter_map(|(at, error)| Some((run.entries.get(*at)?.path.clone(), error)));
+                paths.found.extend(failed.map(|(path, error)| (path, error.clone())));
+                if let Some(error) = paths.unattributed {
+                    return Err(TargetTrouble { command: Some(command), ..could_not(ctx, &error.message) });
+                }
+                Ok(Asked::Told(paths.found))
+            }
+            Outcome::Fallback(fallback) if ctx.capabilities.learn(fallback) => Ok(Asked::Again),
+            Outcome::Fallback(_) => Err(self.gave_up()),
+            Outcome::Split(found) => {
+                self.broken = Some(TargetTrouble { command: Some(command), ..found });
+                stop.rest(BUSY_PAUSE);
+                Ok(Asked::Again)
+            }
+            Outcome::Target(found) | Outcome::NoRoom { trouble: found, .. } => {
+                Err(TargetTrouble { command: Some(command), ..found })
+            }
+            Outcome::Void => Err(could_not(ctx, "it was broken off")),
+        }
+    }
+
+    fn gave_up(&self) -> TargetTrouble {
+        let broken = self.broken.clone();
+        broken.unwrap_or_else(|| could_not(self.ctx, "the target lacks an option that is needed"))
+    }
+}
+
+/// What became of a question.
+enum Asked {
+    /// All was told, but for what cannot be read.
+    Told(BTreeMap<RelPath, JobError>),
+    /// The target lacks an option and can be asked without it, or the run broke off.
+    Again,
+}
+
+/// What a comparison has found.
+#[derive(Debug)]
+pub struct Found<'a> {
+    lines: Lines,
+    unreadable: std::collections::btree_map::IntoIter<RelPath, JobError>,
+    filter: Option<Filtered<'a>>,
+    is_cut: bool,
+}
+
+impl Found<'_> {
+    /// Whether there was more than could be kept.
+    pub fn is_cut(&self) -> bool {
+        self.is_cut
+    }
+
+    /// The next up to `limit` differences; none at the end.
+    pub fn next(&mut self, limit: usize) -> Result<Vec<Difference>, TargetTrouble> {
+        let mut chunk = Vec::new();
+        let mut line = Vec::new();
+        if let Some(filter) = &mut self.filter {
+            // What was seen of the source is of the chunk before.
+            filter.source = Source::new(&filter.ctx.root);
+        }
+        while chunk.len() < limit {
+            if !self.lines.next_into(&mut line).map_err(|error| cannot_keep(Path::new("the spool"), &error))? {
+                let rest = self.unreadable.by_ref().take(limit - chunk.len());
+                chunk.extend(rest.map(|(path, error)| Difference { path, what: Differs::Unreadable(error) }));
+                break;
+            }
+            let is_directory = line.ends_with(b"/");
+            let Some(difference) = read(&line) else { continue };
+            if self.filter.as_mut().is_none_or(|filter| filter.mirrors(&difference, is_directory)) {
+                chunk.push(difference);
+            }
+        }
+        Ok(chunk)
+    }
+
+    /// Finds out which directories on the target stay because of something excluded in them.
+    fn prepared(mut self) -> io::Result<Self> {
+        let Some(filter) = &mut self.filter else { return Ok(self) };
+        let mut line = Vec::new();
+        while self.lines.next_into(&mut line)? {
+            let kind = if line.ends_with(b"/") { Kind::Directory } else { Kind::GoneFile };
+            let extra = read(&line).filter(|difference| difference.what == Differs::Extra);
+            if let Some(kept) = extra.filter(|difference| filter.filter.excludes(&difference.path, kind)) {
+                filter.staying.extend(kept.path.ancestors());
+            }
+        }
+        self.lines.rewind()?;
+        Ok(self)
+    }
+}
+
+/// The user's expressions, which rsync does not know.
+#[derive(Debug)]
+struct Filtered<'a> {
+    ctx: &'a TargetContext,
+    filter: &'a Filter,
+    source: Source,
+    /// Directories on the target that hold something excluded.
+    staying: BTreeSet<RelPath>,
+}
+
+impl<'a> Filtered<'a> {
+    fn new(ctx: &'a TargetContext) -> Self {
+        Self { ctx, filter: &ctx.filter, source: Source::new(&ctx.root), staying: BTreeSet::new() }
+    }
+
+    fn mirrors(&mut self, difference: &Difference, is_directory: bool) -> bool {
+        let path = &difference.path;
+        if difference.what == Differs::Extra {
+            let kind = if is_directory { Kind::Directory } else { Kind::GoneFile };
+            return !self.filter.excludes(path, kind) && !self.staying.contains(path);
+        }
+        let kind = match self.source.look(path) {
+            Presence::Directory => Kind::Directory,
+            Presence::File { size } => Kind::File { size },
+            Presence::Other => Kind::File { size: 0 },
+            // Gone since: its own event tells the watcher.
+            Presence::Missing => return false,
+        };
+        !self.filter.excludes(path, kind)
+    }
+}
+
+/// A line of `--out-format='%i %n'` as what differs.
+fn read(line: &[u8]) -> Option<Difference> {
+    let found = difference_of(line)?;
+    let path = to_path(&found.name)?;
+    // `cstpoguax`: content, size, time, and then what is an attribute to everybody. A blank column is none.
+    let has = |at: usize| found.attributes.get(at).is_some_and(|column| !b". ".contains(column));
+    let what = match () {
+        () if found.deletes => Differs::Extra,
+        () if found.attributes.starts_with(b"+") => Differs::Missing,
+        () if has(1) => Differs::Size,
+        () if has(0) => Differs::Content,
+        () if has(2) => Differs::Time,
+        () => Differs::Attributes,
+    };
+    Some(Difference { path, what })
+}
+
+/// Cuts output into lines.
+struct Cut<F> {
+    rest: Vec<u8>,
+    each: F,
+}
+
+impl<F: FnMut(&[u8])> Cut<F> {
+    fn new(each: F) -> Self {
+        Self { rest: Vec::new(), each }
+    }
+
+    fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
+        for piece in bytes.split_inclusive(|&b| b == b'\n') {
+            self.rest.extend_from_slice(piece);
+            if let Some(line) = self.rest.strip_suffix(b"\n") {
+                (self.each)(line);
+                self.rest.clear();
+            }
+        }
+        Ok(())
+    }
+}
+
+fn could_not(ctx: &TargetContext, why: &str) -> TargetTrouble {
+    let what = format!("rsync could not compare {}", ctx.root.display());
+    trouble(TroubleClass::Unavailable, None, &what, why, "look at the daemon's log, and try again")
+}
+
+fn cannot_keep(dir: &Path, error: &io::Error) -> TargetTrouble {
+    let what = "what differs cannot be kept on disk";
+    let said = format!("{}: {error}", dir.display());
+    trouble(TroubleClass::Unavailable, None, what, &said, "make room in the state directory")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_of_difference_are_told_apart() {
+        for (line, path, what) in [
+            (&b"<f+++++++++ a b"[..], &b"a b"[..], Differs::Missing),
+            (b"cd+++++++++ d/", b"d", Differs::Missing),
+            (b"*deleting   d/x\\#377", b"d/x\xff", Differs::Extra),
+            (b"<fc........ a", b"a", Differs::Content),
+            (b"<fcst...... a", b"a", Differs::Size),
+            (b"<f.st...... a", b"a", Differs::Size),
+            (b"<f..t...... a", b"a", Differs::Time),
+            (b"<f..T...... a", b"a", Differs::Time),
+            (b".f...p..... a", b"a", Differs::Attributes),
+            (b".d....og... ./", b"", Differs::Attributes),
+            (b"cLc.t...... l", b"l", Differs::Content),
+        ] {
+            let expected = Difference { path: RelPath::new(path).unwrap(), what };
+            assert_eq!(read(line), Some(expected), "{}", String::from_utf8_lossy(line));
+        }
+        assert_eq!(read(b"sent 95 bytes  received 25 bytes"), None);
+    }
+
+    #[test]
+    fn lines_come_whole_however_they_are_cut() {
+        let mut lines = Vec::new();
+        let mut cut = Cut::new(|line: &[u8]| lines.push(line.to_vec()));
+        for piece in [&b"a"[..], b"b\nc\n", b"\nd"] {
+            cut.push(piece).unwrap();
+        }
+        assert_eq!(lines, [&b"ab"[..], b"c", b""]);
+    }
 }

@@ -300,6 +300,12 @@ pub fn trouble(class: TroubleClass, code: Option<i32>, meaning: &str, said: &str
     TargetTrouble { class, code, message, hint, command: None }
 }
 
+/// The other side has turned out to lack an option, and does so even without it.
+pub fn lacking_option(said: &str) -> TargetTrouble {
+    let hint = "check the rsync versions on both sides and `refuse options` in rsyncd.conf";
+    trouble(Misconfigured, None, "the target lacks a needed option", said, hint)
+}
+
 /// A run whose words say nothing known.
 pub fn unknown(end: End, stderr: &[u8]) -> TargetTrouble {
     let said = first_words(stderr);

@@ -93,6 +93,17 @@ impl Queue {
         state.targets.get(&target).map(|queue| queue.lacking(number, path, limit)).unwrap_or_default()
     }
 
+    /// Notes from now on which of the target's runs end. For one who wants to know at a time.
+    pub fn record_ends(&self, target: TargetId) {
+        self.shared.lock().targets.get_mut(&target).into_iter().for_each(super::TargetQueue::record_ends);
+    }
+
+    /// The paths whose runs have ended since [`record_ends`](Self::record_ends), and no longer notes them. `None`: more
+    /// than can be noted.
+    pub fn take_ends(&self, target: TargetId) -> Option<Vec<RelPath>> {
+        self.shared.lock().targets.get_mut(&target).and_then(super::TargetQueue::take_ends)
+    }
+
     /// The job that will make the path equal, if there is one, and the path whose run in flight it waits for.
     pub fn job_for(&self, target: TargetId, path: &RelPath) -> Option<(Job, Option<RelPath>)> {
         let state = self.shared.lock();

@@ -15,19 +15,19 @@ use crate::harness::world::{give_to_nobody, soon};
 use crate::harness::{Ended, World, is_root, make_dir, patterned, secs, skipped, wait_for, wait_until, write};
 
 /// Runs a command on the world's state directory.
-fn syncq(world: &World, args: &[&str]) -> Ended {
+pub fn syncq(world: &World, args: &[&str]) -> Ended {
     let state = world.cli.state.display().to_string();
     world.cli.run(args.iter().copied().chain(["--state-dir", state.as_str()]))
 }
 
 /// As [`syncq`], and it has to succeed.
 #[track_caller]
-fn done(world: &World, args: &[&str]) {
+pub fn done(world: &World, args: &[&str]) {
     drop(syncq(world, args).ok());
 }
 
 /// The lines of JSON that a command printed.
-fn json_lines(ended: &Ended) -> Vec<Value> {
+pub fn json_lines(ended: &Ended) -> Vec<Value> {
     let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|e| panic!("no JSON: {e}\n{line}"));
     ended.stdout.lines().map(parse).collect()
 }
@@ -37,11 +37,11 @@ fn paths(jobs: &[Value]) -> Vec<&str> {
 }
 
 /// The name of the target whose module is `module`.
-fn target(world: &World, module: &str) -> String {
+pub fn target(world: &World, module: &str) -> String {
     world.cli.status().target(module).name.clone()
 }
 
-fn mirrored() -> World {
+pub fn mirrored() -> World {
     let mut world = World::new();
     make_dir(world.src.join("d"));
     write(world.src.join("d/before"), "before");

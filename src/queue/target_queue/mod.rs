@@ -107,6 +107,8 @@ pub struct TargetQueue {
     pub(super) last_success: Option<Timestamp>,
     /// Nothing is handed out.
     pub(super) paused: bool,
+    /// Paths whose run has ended, if somebody wants to know.
+    ended: Option<Vec<RelPath>>,
 }
 
 /// What does the work of two jobs at one path. A whole-tree run does what there is to do at the root itself, whatever it
@@ -146,6 +148,7 @@ impl TargetQueue {
             pace: Pace::default(),
             last_success: None,
             paused: false,
+            ended: None,
         }
     }
 
@@ -392,6 +395,7 @@ impl TargetQueue {
 
     /// Settles what became of one claimed job. `took` is how long its batch ran.
     pub fn finish(&mut self, path: &RelPath, verdict: Verdict, took: Duration, now: Timestamp, chance: f64) {
+        self.note_end(path);
         if let Some(scope) = self.in_flight.remove(path)
             && scope == Scope::Subtree
         {

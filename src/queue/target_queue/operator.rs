@@ -10,6 +10,9 @@ use crate::store::TargetRecord;
 /// So many jobs are looked at in one call: the caller holds a lock that enqueuing waits for.
 const LOOKS_MAX: usize = 20_000;
 
+/// So many ends of runs are noted; then it is only known that there were many.
+const ENDS_MAX: usize = 200_000;
+
 /// Jobs that were selected, in the order of their paths.
 #[derive(Debug, Default)]
 pub struct Selected {
@@ -84,6 +87,22 @@ impl TargetQueue {
         };
         let old = all.filter(|(_, slot)| slot.oldest_change() <= number);
         old.take(limit).map(|(path, slot)| slot.to_job(self.target, path)).collect()
+    }
+
+    /// Notes from now on which runs end.
+    pub fn record_ends(&mut self) {
+        self.ended = Some(Vec::new());
+    }
+
+    /// The paths of runs that ended since [`record_ends`](Self::record_ends). `None`: more than can be noted.
+    pub fn take_ends(&mut self) -> Option<Vec<RelPath>> {
+        self.ended.take().filter(|ended| ended.len() < ENDS_MAX)
+    }
+
+    pub(super) fn note_end(&mut self, path: &RelPath) {
+        if let Some(ended) = self.ended.as_mut().filter(|ended| ended.len() < ENDS_MAX) {
+            ended.push(path.clone());
+        }
     }
 
     /// A job that waits for an operator to agree to what it would delete.
@@ -253,6 +272,21 @@ mod tests {
         bench.claim(Lane::Small);
         bench.finish("a", Verdict::Done);
         assert!(!bench.lacks(third));
+    }
+
+    #[test]
+    fn ends_are_noted_while_somebody_wants_to_know() {
+        let mut bench = Bench::new();
+        for text in ["before", "a", "a"] {
+            bench.scan(text, Scope::Entry);
+            bench.claim(Lane::Small);
+            bench.finish(text, Verdict::Done);
+            if text == "before" {
+                bench.queue.record_ends();
+            }
+        }
+        assert_eq!(bench.queue.take_ends(), Some(vec![path("a"), path("a")]));
+        assert_eq!(bench.queue.take_ends(), None);
     }
 
     /// Lost with the job that a subtree took over: the change was missing and a wait was over.

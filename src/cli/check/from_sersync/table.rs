@@ -1,0 +1,596 @@
+//! What syncq does differently from sersync, by element and attribute of `confxml.xml`: the one place for it.
+//!
+//! Of the rows of an attribute the first one whose condition holds decides. Data and conditions only; how it is printed
+//! is not decided here.
+
+use crate::config::Outline;
+
+/// How a piece of the file compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It means the same to both.
+    Same,
+    /// It does nothing in either.
+    Unused,
+    /// Both pass over it.
+    Ignored,
+    Differs,
+}
+
+/// An attribute at its place.
+pub struct Here<'a> {
+    pub file: &'a Outline,
+    pub value: &'a str,
+    /// So many elements of the same name stand before it in its parent.
+    pub earlier: usize,
+    /// The name of the plugin whose section it stands in.
+    pub section: Option<&'a str>,
+}
+
+impl Here<'_> {
+    fn is_on(&self, path: &str) -> bool {
+        self.file.value(path, "start").is_some_and(is_true)
+    }
+
+    fn has_blanks(&self) -> bool {
+        self.value.trim() != self.value
+    }
+}
+
+/// As syncq reads it; sersync took exactly `true`.
+fn is_true(value: &str) -> bool {
+    matches!(value.trim().to_ascii_lowercase().as_str(), "true" | "1" | "yes" | "on")
+}
+
+/// What holds for an attribute, if `when` does.
+pub struct Row {
+    pub element: &'static str,
+    pub attribute: &'static str,
+    pub when: When,
+    pub verdict: Verdict,
+    pub says: &'static str,
+}
+
+#[derive(Clone, Copy)]
+pub enum When {
+    Always,
+    /// The attribute is a switch, and on.
+    On,
+    /// Anything else that has to hold.
+    If(fn(&Here<'_>) -> bool),
+}
+
+impl When {
+    pub fn holds(self, here: &Here<'_>) -> bool {
+        match self {
+            Self::Always => true,
+            Self::On => is_true(here.value),
+            Self::If(condition) => condition(here),
+        }
+    }
+}
+
+use Verdict::{Differs, Same, Unused};
+use When::{Always, If, On};
+
+const fn row(element: &'static str, attribute: &'static str, when: When, verdict: Verdict, says: &'static str) -> Row {
+    Row { element, attribute, when, verdict, says }
+}
+
+const fn same(element: &'static str, attribute: &'static str) -> Row {
+    row(element, attribute, Always, Same, "")
+}
+
+const OF_ITS_OWN: &str = "syncq's own; sersync passes over it";
+const NOT_IN_USE: &str = "this plugin is not in use; -m NAME runs it alone";
+const AS_ABOVE: &str = "as above";
+const NO_EXPRESSION: &str =
+    "passed over with a warning: it is no regular expression, or one with look-around or back-references";
+const NO_FILTER: &str = "the filter is off";
+const NO_AUTH: &str = "auth is off";
+const NO_CRONTAB: &str = "crontab is off";
+const NO_CRONTAB_FILTER: &str = "crontabfilter is off";
+const BLANKS: &str = "the blanks around it are taken off; sersync took them for a part of the name";
+
+fn blanks(here: &Here<'_>) -> bool {
+    here.has_blanks()
+}
+
+fn without_filter(here: &Here<'_>) -> bool {
+    !here.is_on("filter")
+}
+
+fn without_auth(here: &Here<'_>) -> bool {
+    !here.is_on("sersync/rsync/auth")
+}
+
+fn with_ssh(here: &Here<'_>) -> bool {
+    here.is_on("sersync/rsync/ssh")
+}
+
+fn without_crontab(here: &Here<'_>) -> bool {
+    !here.is_on("sersync/crontab")
+}
+
+fn without_crontab_filter(here: &Here<'_>) -> bool {
+    !here.is_on("sersync/crontab") || !here.is_on("sersync/crontab/crontabfilter")
+}
+
+fn without_plugin(here: &Here<'_>) -> bool {
+    !here.is_on("sersync/plugin")
+}
+
+/// Of the sections of plugins only the one in use does anything.
+fn not_in_use(here: &Here<'_>) -> bool {
+    let used = here.file.value("sersync/plugin", "name").unwrap_or("command").trim();
+    without_plugin(here) || !here.section.is_some_and(|name| name.trim().eq_ignore_ascii_case(used))
+}
+
+/// Whether neither takes it for an expression, or only sersync.
+fn is_no_expression(here: &Here<'_>) -> bool {
+    crate::filter::check(here.value.trim()).is_err()
+}
+
+/// Whether params hold `-u`, alone or among other letters, or `--update`.
+fn updates(here: &Here<'_>) -> bool {
+    here.value.split_whitespace().any(|word| {
+        let letters = word.strip_prefix('-').filter(|rest| !rest.starts_with('-'));
+        let flags = letters.map(|letters| letters.split(['e', 'f', 'B', 'T', 'M', '@']).next().unwrap_or_default());
+        word == "--update" || flags.is_some_and(|flags| flags.contains('u'))
+    })
+}
+
+/// What a shell would have made something of.
+fn is_for_a_shell(here: &Here<'_>) -> bool {
+    here.value.contains(['"', '\'', '\\', '$', '`', '*', '?', '[', ';', '|', '&', '<', '>', '(', ')', '~'])
+}
+
+/// In the order of the format.
+pub const ROWS: &[Row] = &[
+    row("head", "version", Always, Unused, "neither looks at it"),
+    row("host", "hostip", Always, Unused, "sersync printed it, and nothing listened there; syncq has no use for it"),
+    row("host", "port", Always, Unused, "sersync printed it, and nothing listened there; syncq has no use for it"),
+    row(
+        "debug",
+        "start",
+        On,
+        Differs,
+        "every rsync command goes to the log, as in sersync; raw events do not. `syncq status` shows the command that fails \
+         without it, and `syncq explain PATH` tells what becomes of a path",
+    ),
+    same("debug", "start"),
+    row(
+        "fileSystem",
+        "xfs",
+        On,
+        Differs,
+        "not needed: directories are recognised on every file system. sersync then followed symbolic links, loops too",
+    ),
+    row("fileSystem", "xfs", Always, Unused, "not needed: directories are recognised on every file system"),
+    row(
+        "filter",
+        "start",
+        On,
+        Differs,
+        "it holds for events, new directories, -r and crontab alike. sersync refused -r and crontab with a filter, and \
+         copied what is excluded together with new directories",
+    ),
+    same("filter", "start"),
+    row("filter/exclude", "expression", If(without_filter), Unused, NO_FILTER),
+    row("filter/exclude", "expression", If(is_no_expression), Differs, NO_EXPRESSION),
+    row("filter/exclude", "expression", If(|here| here.earlier > 0), Differs, AS_ABOVE),
+    row(
+        "filter/exclude",
+        "expression",
+        Always,
+        Differs,
+        "it has to match the whole of name, dir/ or /dir/name, as in sersync; but each path is tried in all these forms, and \
+         so is every directory above it. sersync tried one form, which let nested files through",
+    ),
+    row(
+        "inotify/delete",
+        "start",
+        On,
+        Differs,
+        "deletions go by the exact name: no bracket or * in a name deletes a neighbour, or nothing. An empty or unmounted \
+         source deletes nothing, and a comparison that would delete more than half of a target asks first",
+    ),
+    same("inotify/delete", "start"),
+    row("inotify/createFolder", "start", On, Same, ""),
+    row(
+        "inotify/createFolder",
+        "start",
+        Always,
+        Differs,
+        "new directories are watched all the same, so that files in them arrive. sersync never looked into them",
+    ),
+    row("inotify/createFile", "start", On, Same, ""),
+    row(
+        "inotify/createFile",
+        "start",
+        Always,
+        Differs,
+        "files are sent when they are closed, as in sersync; symbolic links, hard links, pipes and files without a name until \
+         then are sent as well. sersync missed those",
+    ),
+    same("inotify/closeWrite", "start"),
+    row("inotify/moveFrom", "start", On, Same, ""),
+    row(
+        "inotify/moveFrom",
+        "start",
+        Always,
+        Differs,
+        "the old name stays on the target, as in sersync; what changes below a renamed directory arrives under its new name. \
+         sersync sent that to a path that no longer existed",
+    ),
+    same("inotify/moveTo", "start"),
+    row(
+        "inotify/attrib",
+        "start",
+        On,
+        Differs,
+        "mode, owner and times are followed, of directories too. In sersync a chmod of a directory ended its watching",
+    ),
+    same("inotify/attrib", "start"),
+    row(
+        "inotify/modify",
+        "start",
+        On,
+        Differs,
+        "a file that is being written is sent at most once per hotInterval (1 s); sersync ran rsync for every write",
+    ),
+    row(
+        "inotify/modify",
+        "start",
+        Always,
+        Differs,
+        "a file that stays open is sent once it has been quiet for 5 s, and truncate(2) is noticed; sersync waited for the \
+         close, and missed the other",
+    ),
+    row(
+        "sersync/localpath",
+        "watch",
+        If(|here| here.earlier > 0),
+        Differs,
+        "it is mirrored too. sersync passed over every <localpath> but the first",
+    ),
+    row("sersync/localpath", "watch", If(blanks), Differs, BLANKS),
+    row(
+        "sersync/localpath",
+        "watch",
+        Always,
+        Differs,
+        "what changes during the first comparison, or while nothing runs, is found; sersync lost it. If the directory is \
+         missing or another one, mirroring is suspended until it is back",
+    ),
+    row("sersync/localpath/remote", "ip", If(blanks), Differs, BLANKS),
+    row(
+        "sersync/localpath/remote",
+        "ip",
+        If(|here| here.earlier == 0),
+        Differs,
+        "each remote has a durable queue of its own: one that is down or slow delays no other, and gets all it missed. In \
+         sersync one dead remote held up all of them",
+    ),
+    same("sersync/localpath/remote", "ip"),
+    row("sersync/localpath/remote", "name", If(blanks), Differs, BLANKS),
+    same("sersync/localpath/remote", "name"),
+    row(
+        "sersync/rsync/commonParams",
+        "params",
+        If(|here| updates(here) && !here.file.value("sersync/rsync/commonParams", "keepNewer").is_some_and(is_true)),
+        Differs,
+        "-u is dropped: with it a file that was replaced by an older one (a restore, tar -x, cp -p) never reaches the target. \
+         keepNewer=\"true\" keeps it",
+    ),
+    row(
+        "sersync/rsync/commonParams",
+        "params",
+        If(is_for_a_shell),
+        Differs,
+        "quotes are understood as a shell does, and no shell ever sees it: nothing is expanded or run",
+    ),
+    same("sersync/rsync/commonParams", "params"),
+    row("sersync/rsync/commonParams", "keepNewer", Always, Differs, OF_ITS_OWN),
+    row(
+        "sersync/rsync/auth",
+        "start",
+        If(|here| is_true(here.value) && with_ssh(here)),
+        Differs,
+        "with ssh the password file is dropped, since rsync takes it for its daemons only. In sersync every rsync failed",
+    ),
+    same("sersync/rsync/auth", "start"),
+    row("sersync/rsync/auth", "users", If(without_auth), Unused, NO_AUTH),
+    row("sersync/rsync/auth", "users", If(blanks), Differs, BLANKS),
+    same("sersync/rsync/auth", "users"),
+    row("sersync/rsync/auth", "passwordfile", If(without_auth), Unused, NO_AUTH),
+    row("sersync/rsync/auth", "passwordfile", If(with_ssh), Differs, "dropped: ssh takes keys"),
+    row("sersync/rsync/auth", "passwordfile", If(blanks), Differs, BLANKS),
+    row("sersync/rsync/auth", "passwordfile", If(|here| here.value.is_empty()), Same, ""),
+    row(
+        "sersync/rsync/auth",
+        "passwordfile",
+        Always,
+        Differs,
+        "it is looked at before the start (mode 600, the password alone), and a refusal is explained; sersync threw \
+         rsync's complaint away",
+    ),
+    row(
+        "sersync/rsync/userDefinedPort",
+        "start",
+        If(|here| is_true(here.value) && with_ssh(here)),
+        Differs,
+        "with ssh it is the port of sshd; sersync passed over it",
+    ),
+    same("sersync/rsync/userDefinedPort", "start"),
+    row(
+        "sersync/rsync/userDefinedPort",
+        "port",
+        If(|here| !here.is_on("sersync/rsync/userDefinedPort")),
+        Unused,
+        "userDefinedPort is off",
+    ),
+    same("sersync/rsync/userDefinedPort", "port"),
+    row("sersync/rsync/timeout", "start", On, Same, ""),
+    row(
+        "sersync/rsync/timeout",
+        "start",
+        Always,
+        Differs,
+        "without it a host that does not answer is given up after 30 s, and an rsync in which nothing moves after 20 minutes. \
+         In sersync a hung rsync held up everything for ever",
+    ),
+    row("sersync/rsync/timeout", "time", If(|here| !here.is_on("sersync/rsync/timeout")), Unused, "timeout is off"),
+    same("sersync/rsync/timeout", "time"),
+    row(
+        "sersync/rsync/ssh",
+        "start",
+        On,
+        Differs,
+        "ssh is called so that it never asks anything (BatchMode) and gives up a silent host; in sersync either could hold up \
+         everything",
+    ),
+    same("sersync/rsync/ssh", "start"),
+    row("sersync/failLog", "path", If(|here| here.value.trim().is_empty()), Same, ""),
+    row(
+        "sersync/failLog",
+        "path",
+        If(blanks),
+        Differs,
+        "a list of what is failing, for reading and never run, with mode 600. The blanks around it are taken off; with them \
+         sersync never found its file, and recorded nothing",
+    ),
+    row(
+        "sersync/failLog",
+        "path",
+        Always,
+        Differs,
+        "a list of what is failing, for reading, with mode 600. sersync made it a script that anybody could write, ran it as \
+         root and emptied it whatever came of it. `syncq import-faillog` takes over what an old one stands for",
+    ),
+    row(
+        "sersync/failLog",
+        "timeToExecute",
+        Always,
+        Differs,
+        "the longest pause between two tries, in minutes: a failing change is tried again after 1 s, then ever later up to \
+         this, until it succeeds. sersync tried once more, then ran its script that seldom",
+    ),
+    row(
+        "sersync/crontab",
+        "start",
+        On,
+        Differs,
+        "it runs on time, under load and with a filter too; sersync waited for a minute without any failure, and switched it \
+         off with a filter",
+    ),
+    same("sersync/crontab", "start"),
+    row("sersync/crontab", "schedule", If(without_crontab), Unused, NO_CRONTAB),
+    row(
+        "sersync/crontab",
+        "schedule",
+        If(|here| here.value.trim().parse::<u32>().is_ok_and(|minutes| minutes > 0)),
+        Same,
+        "",
+    ),
+    row(
+        "sersync/crontab",
+        "schedule",
+        If(|here| here.value.trim().starts_with('@') || here.value.trim().contains(char::is_whitespace)),
+        Differs,
+        "a cron expression; sersync read minutes only",
+    ),
+    row("sersync/crontab", "schedule", Always, Differs, "no number of minutes; the warning says what it is taken for"),
+    row("sersync/crontab", "timezone", Always, Differs, OF_ITS_OWN),
+    row("sersync/crontab/crontabfilter", "start", If(without_crontab), Unused, NO_CRONTAB),
+    same("sersync/crontab/crontabfilter", "start"),
+    row("sersync/crontab/crontabfilter/exclude", "expression", If(without_crontab_filter), Unused, NO_CRONTAB_FILTER),
+    same("sersync/crontab/crontabfilter/exclude", "expression"),
+    row(
+        "sersync/plugin",
+        "start",
+        On,
+        Differs,
+        "the plugin is told of a path once the targets have it, beside the mirroring: a slow or dead one delays nothing, and \
+         its notices wait for it. sersync ran it whatever came of the transfer, and dropped what failed",
+    ),
+    same("sersync/plugin", "start"),
+    row("sersync/plugin", "name", If(without_plugin), Unused, "no plugin is on"),
+    row(
+        "sersync/plugin",
+        "name",
+        If(|here| here.value.trim().eq_ignore_ascii_case("http")),
+        Differs,
+        "it works; sersync never had it built in",
+    ),
+    same("sersync/plugin", "name"),
+    row("plugin", "name", If(not_in_use), Unused, NOT_IN_USE),
+    same("plugin", "name"),
+    row("plugin/param", "prefix", If(not_in_use), Unused, NOT_IN_USE),
+    row(
+        "plugin/param",
+        "prefix",
+        Always,
+        Differs,
+        "split into words and started without a shell; the path is one argument. In sersync a file name could run commands",
+    ),
+    row("plugin/param", "suffix", If(not_in_use), Unused, NOT_IN_USE),
+    same("plugin/param", "suffix"),
+    row("plugin/param", "ignoreError", If(not_in_use), Unused, NOT_IN_USE),
+    row("plugin/param", "ignoreError", On, Same, ""),
+    row("plugin/param", "ignoreError", Always, Differs, "failures are logged and counted in `syncq status`"),
+    row("plugin/filter", "start", If(not_in_use), Unused, NOT_IN_USE),
+    same("plugin/filter", "start"),
+    row("plugin/filter/include", "expression", If(not_in_use), Unused, NOT_IN_USE),
+    row("plugin/filter/include", "expression", If(is_no_expression), Differs, NO_EXPRESSION),
+    same("plugin/filter/include", "expression"),
+    row("plugin/localpath", "watch", If(not_in_use), Unused, NOT_IN_USE),
+    row(
+        "plugin/localpath",
+        "watch",
+        Always,
+        Differs,
+        "the directory that the plugin is told of. In sersync it took the place of the mirrored one",
+    ),
+    row("plugin/localpath/deshost", "ip", If(not_in_use), Unused, NOT_IN_USE),
+    row(
+        "plugin/localpath/deshost",
+        "ip",
+        Always,
+        Differs,
+        "also a host name; notices wait while nobody listens. sersync dropped them after 100 ms in all",
+    ),
+    row("plugin/localpath/deshost", "port", If(not_in_use), Unused, NOT_IN_USE),
+    same("plugin/localpath/deshost", "port"),
+    row("plugin/localpath/deshost", "url", If(not_in_use), Unused, NOT_IN_USE),
+    row("plugin/localpath/deshost", "url", Always, Differs, "plugin http works; sersync never had it built in"),
+    row("plugin/localpath/cdninfo", "domainname", If(not_in_use), Unused, NOT_IN_USE),
+    same("plugin/localpath/cdninfo", "domainname"),
+    row("plugin/localpath/cdninfo", "port", If(not_in_use), Unused, NOT_IN_USE),
+    same("plugin/localpath/cdninfo", "port"),
+    row("plugin/localpath/cdninfo", "username", If(not_in_use), Unused, NOT_IN_USE),
+    same("plugin/localpath/cdninfo", "username"),
+    row("plugin/localpath/cdninfo", "passwd", If(not_in_use), Unused, NOT_IN_USE),
+    row(
+        "plugin/localpath/cdninfo",
+        "passwd",
+        Always,
+        Differs,
+        "it appears in no log; sersync appended each request with it to ./errorlog.txt",
+    ),
+    row("plugin/localpath/sendurl", "base", If(not_in_use), Unused, NOT_IN_USE),
+    row(
+        "plugin/localpath/sendurl",
+        "base",
+        Always,
+        Differs,
+        "what follows it is URL-encoded, so that no file name adds a parameter or a header line",
+    ),
+    row("plugin/localpath/regexurl", "regex", If(not_in_use), Unused, NOT_IN_USE),
+    same("plugin/localpath/regexurl", "regex"),
+    row("plugin/localpath/regexurl", "match", If(not_in_use), Unused, NOT_IN_USE),
+    row(
+        "plugin/localpath/regexurl",
+        "match",
+        Always,
+        Differs,
+        "without look-around and back-references; a bad one is an error at the start. sersync died of it at the first event",
+    ),
+];
+
+/// Elements that sersync cannot do without: it crashed, or refused to start, where syncq has a default.
+pub const MANDATORY: &[&str] = &[
+    "host",
+    "debug",
+    "fileSystem",
+    "filter",
+    "inotify",
+    "inotify/delete",
+    "inotify/createFolder",
+    "inotify/createFile",
+    "inotify/closeWrite",
+    "inotify/moveFrom",
+    "inotify/moveTo",
+    "inotify/attrib",
+    "inotify/modify",
+    "sersync/rsync",
+    "sersync/rsync/commonParams",
+    "sersync/rsync/auth",
+    "sersync/rsync/userDefinedPort",
+    "sersync/rsync/timeout",
+    "sersync/rsync/ssh",
+    "sersync/failLog",
+    "sersync/crontab",
+    "sersync/plugin",
+];
+
+/// Attributes that are on or off.
+const SWITCHES: [&str; 5] = ["start", "xfs", "regex", "ignoreError", "keepNewer"];
+
+/// What is said of an attribute at its place. Of syncq's own section and of what is unknown no row tells.
+pub fn row_of(element: &str, attribute: &str, here: &Here<'_>) -> (Verdict, &'static str) {
+    if element.starts_with("syncq/") {
+        return (Differs, OF_ITS_OWN);
+    }
+    if SWITCHES.contains(&attribute) && is_true(here.value) && here.value != "true" {
+        return (Differs, "taken for true; sersync took exactly true for that, and this for false");
+    }
+    let found = ROWS.iter().find(|row| row.element == element && row.attribute == attribute && row.when.holds(here));
+    found.map_or((Verdict::Ignored, "neither knows it"), |row| (row.verdict, row.says))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_attribute_of_the_format_has_a_row_for_whatever_its_value_is() {
+        let known = crate::config::known_attributes();
+        for (element, attribute) in known.iter().filter(|(element, _)| !element.starts_with("syncq")) {
+            let rows: Vec<&Row> =
+                ROWS.iter().filter(|row| row.element == *element && row.attribute == *attribute).collect();
+            assert!(rows.last().is_some_and(|row| matches!(row.when, Always)), "{element} {attribute}");
+            assert!(rows.iter().rev().skip(1).all(|row| !matches!(row.when, Always)), "{element} {attribute}");
+        }
+        for row in ROWS {
+            assert!(
+                known.iter().any(|(e, a)| e == row.element && *a == row.attribute),
+                "{} {}",
+                row.element,
+                row.attribute
+            );
+            assert_eq!(row.says.is_empty(), row.verdict == Same, "{} {}", row.element, row.attribute);
+        }
+        for element in MANDATORY {
+            assert!(known.iter().any(|(known, _)| known.starts_with(element)), "{element}");
+        }
+    }
+
+    /// The page about sersync has a table of the configuration too. What one of them names the other must name.
+    #[test]
+    fn the_page_about_sersync_names_the_same_elements() {
+        let page = include_str!("../../../../tests/compatibility.md");
+        let (_, rest) = page.split_once("## Configuration").expect("its section");
+        let (section, _) = rest.split_once("\n## ").expect("the next section");
+        let firsts: String = section
+            .lines()
+            .filter_map(|line| line.strip_prefix("| ")?.split(" |").next())
+            .collect::<Vec<_>>()
+            .join("\n");
+        let named: Vec<&str> = firsts.split('`').skip(1).step_by(2).flat_map(str::split_whitespace).collect();
+        let names = |row: &Row| row.element.split('/').chain([row.attribute]).map(str::to_owned).collect::<Vec<_>>();
+        // Values and file names stand between backticks as well.
+        let others = ["confxml.xml", "rsync_fail_log.sh", "command", "socket", "refreshCDN", "http"];
+        for name in named.iter().filter(|name| !others.contains(name)) {
+            assert!(ROWS.iter().any(|row| names(row).iter().any(|known| known == name)), "only the page names {name}");
+        }
+        // The sections of plugins have rows of their own there, by the plugin's name.
+        for row in ROWS.iter().filter(|row| row.verdict == Differs && !row.element.contains("plugin")) {
+            let name = row.element.rsplit('/').next().unwrap_or_default();
+            // An expression stands for what holds it.
+            let name = if name == "exclude" { "filter" } else { name };
+            assert!(named.contains(&name) || row.says == OF_ITS_OWN, "the page does not name {name}");
+        }
+    }
+}

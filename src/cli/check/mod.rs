@@ -1,0 +1,269 @@
+//! `syncq check`: looks at everything that a mirror needs, before it runs or while it does, and says what is wrong.
+//!
+//! `places` and `limits` look at this machine, `probe_report` asks the targets, `effective` shows what the configuration
+//! comes to, `from_sersync` what syncq does differently with it. Findings are [`note::Note`]s, printed as they come.
+//!
+//! Nothing is changed: no state directory is made, no daemon is told anything. The one exception is a small file that is
+//! written on each target and deleted at once, which `--no-write-probe` leaves out.
+
+mod effective;
+mod from_sersync;
+mod limits;
+mod note;
+mod places;
+mod probe_report;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::exit::{CliError, Exit};
+use super::output::stdout;
+use super::sersync_args::DEFAULT_CONFIG;
+use super::{run, state_dir};
+use crate::config::{self, Config};
+use crate::daemon::RootOptions;
+use crate::mirror::{self, ProbeOptions};
+use crate::model::Root;
+use note::{Check, Level, Note, Report};
+
+/// Check a configuration, this machine and the targets
+///
+/// Needs no daemon and changes nothing. Each target is asked with the rsync commands that mirroring uses. To see whether
+/// its directory can be written, a small file (.syncq-check.XXXXXX) is sent and deleted at once.
+#[derive(Debug, Args)]
+#[command(after_help = super::help_tail("syncq check -o /etc/syncq/confxml.xml"))]
+pub struct CheckArgs {
+    /// Configuration file; may be given several times [default: confxml.xml]
+    #[arg(short = 'o', long = "config", value_name = "CONF")]
+    config: Vec<PathBuf>,
+    /// Where jobs are to be kept [default: one per configuration file]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// Ask no target
+    #[arg(long)]
+    offline: bool,
+    /// Say line by line what syncq does differently from sersync with this file, and look at nothing else
+    #[arg(long, value_name = "CONF", conflicts_with = "config")]
+    from_sersync: Option<PathBuf>,
+    /// With --from-sersync: check everything else as well
+    #[arg(long, requires = "from_sersync", conflicts_with = "offline")]
+    online: bool,
+    /// Write nothing on the targets, not even for a moment
+    #[arg(long)]
+    no_write_probe: bool,
+    /// How long each rsync may take
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "15s")]
+    timeout: Duration,
+    /// Print one JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &CheckArgs) -> Result<ExitCode, CliError> {
+    let mut report = Report::new(stdout(), args.json);
+    let is_bad = match &args.from_sersync {
+        Some(file) if !args.online => check_from_sersync(file, &mut report)?.is_none(),
+        _ => check_all(args, &mut report)?,
+    };
+    let has_failed = report.end()?;
+    Ok(match (is_bad, has_failed) {
+        (true, _) => Exit::Config.into(),
+        (false, true) => Exit::Failed.into(),
+        (false, false) => ExitCode::SUCCESS,
+    })
+}
+
+/// The comparison with sersync, then errors and warnings.
+fn check_from_sersync<W: Write>(file: &Path, report: &mut Report<W>) -> Result<Option<Config>, CliError> {
+    // A file that is no XML is told of below.
+    if let Ok(outline) = config::outline(file) {
+        let found = from_sersync::compare(file, &outline);
+        match report.json {
+            true => from_sersync::write_json(&mut report.out, &found)?,
+            false => {
+                from_sersync::write_text(&mut report.out, &found)?;
+                writeln!(report.out)?;
+            }
+        }
+    }
+    check_file(file, false, report)
+}
+
+/// Errors and warnings of one file, and what it comes to. `None`: it cannot be used.
+fn check_file<W: Write>(file: &Path, shows: bool, report: &mut Report<W>) -> Result<Option<Config>, CliError> {
+    match config::load(file) {
+        Ok((config, diagnostics)) => {
+            report.add(&summary(&config))?;
+            for line in effective::lines(&config).into_iter().filter(|_| shows) {
+                report.add(&Note::ok(Check::Effective, file.display().to_string(), line))?;
+            }
+            report.add_all(&diagnostics.iter().map(warning).collect::<Vec<_>>())?;
+            Ok(Some(config))
+        }
+        Err(error) => {
+            report.add(&error_note(file, error))?;
+            Ok(None)
+        }
+    }
+}
+
+/// Everything. Returns whether the configuration is bad.
+fn check_all<W: Write>(args: &CheckArgs, report: &mut Report<W>) -> Result<bool, CliError> {
+    let files = match (&args.from_sersync, args.config.is_empty()) {
+        (Some(file), _) => vec![file.clone()],
+        (None, true) => vec![PathBuf::from(DEFAULT_CONFIG)],
+        (None, false) => args.config.clone(),
+    };
+    let state_dir = match (&args.state_dir, files.first()) {
+        (Some(dir), _) => dir.clone(),
+        (None, Some(first)) => state_dir::for_config(first, None)?,
+        (None, None) => return Err(CliError::usage("there is no configuration file")),
+    };
+    let mut configs = Vec::new();
+    for file in &files {
+        configs.extend(match args.from_sersync.is_some() {
+            true => check_from_sersync(file, report)?,
+            false => check_file(file, true, report)?,
+        });
+    }
+    let refused = contradictions(&configs, &state_dir);
+    let is_bad = configs.len() < files.len() || !refused.is_empty();
+    report.add_all(&refused)?;
+
+    let rsync = rsync(args.timeout);
+    let has_rsync = rsync.level != Level::Fail;
+    report.add(&rsync)?;
+    for config in &configs {
+        report.add_all(&places::sources(&config.file, &config.roots))?;
+        report.add_all(config.fail_log.as_deref().and_then(places::fail_log).as_ref())?;
+    }
+    let roots: Vec<&Root> = configs.iter().flat_map(|config| &config.roots).collect();
+    report.names_roots = roots.len() > 1;
+    report.add_all(&places::overlaps(&roots))?;
+    if !roots.is_empty() {
+        report.add_all(&limits::check(&roots))?;
+    }
+    report.add_all(&places::passwords(&roots))?;
+    report.add_all(&places::state(&state_dir))?;
+    if has_rsync && !args.offline {
+        let options = ProbeOptions { writes: !args.no_write_probe, limit: args.timeout };
+        report.add_all(&probe_report::check(&configs, options))?;
+    }
+    Ok(is_bad)
+}
+
+fn summary(config: &Config) -> Note {
+    let targets: usize = config.roots.iter().map(|root| root.targets.len()).sum();
+    let message = format!("{} with {}", counted(config.roots.len() as u64, "root"), counted(targets as u64, "target"));
+    Note::ok(Check::Config, config.file.display().to_string(), message)
+}
+
+fn warning(diagnostic: &config::Diagnostic) -> Note {
+    let note = Note::warn(Check::Config, diagnostic.file.display().to_string(), diagnostic.message.clone());
+    let note = note.at(diagnostic.line, diagnostic.column);
+    match &diagnostic.hint {
+        Some(hint) => note.hint(hint.clone()),
+        None => note,
+    }
+}
+
+fn error_note(file: &Path, error: config::ConfigError) -> Note {
+    let subject = file.display().to_string();
+    let hint = error.hint();
+    let note = match &error {
+        config::ConfigError::At { line, column, fault, .. } => {
+            Note::fail(Check::Config, subject, fault.to_string()).at(*line, *column)
+        }
+        config::ConfigError::Read { .. } | config::ConfigError::TooLarge { .. } => {
+            places::refusal(Check::Config, &subject, &CliError::config(error))
+        }
+    };
+    match hint {
+        Some(hint) => note.hint(hint),
+        None => note,
+    }
+}
+
+/// What no daemon would start with, however good each file is by itself.
+fn contradictions(configs: &[Config], state_dir: &Path) -> Vec<Note> {
+    let roots = configs.iter().flat_map(|config| {
+        config.roots.iter().map(|root| RootOptions { root: root.clone(), settings: config.settings.clone() })
+    });
+    let roots: Vec<RootOptions> = roots.collect();
+    let shown = state_dir.display().to_string();
+    let outside = state_dir::check_outside(state_dir, roots.iter().map(|root| root.root.path()));
+    let outside = outside.err().map(|refused| places::refusal(Check::State, &shown, &refused));
+    let once = run::check_once(&roots).err().map(|refused| {
+        let file = configs.last().map(|config| config.file.display().to_string()).unwrap_or_default();
+        places::refusal(Check::Config, &file, &refused)
+    });
+    once.into_iter().chain(outside).collect()
+}
+
+/// `1 root`, `2 roots`.
+fn counted(number: u64, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Whether there is an rsync, and which.
+fn rsync(limit: Duration) -> Note {
+    const OLDEST: [u32; 3] = [3, 1, 3];
+    let path = match mirror::find_rsync() {
+        Ok(path) => path.display().to_string(),
+        Err(missing) => {
+            let hint = missing.hint();
+            return Note::fail(Check::Rsync, "rsync", missing.to_string()).hint(hint);
+        }
+    };
+    match mirror::rsync_version(limit) {
+        Ok(found) => {
+            let numbers: Vec<u32> = found
+                .version
+                .split('.')
+                .map(|part| part.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap_or(0))
+                .collect();
+            let protocol = found.protocol.map(|number| format!(", protocol {number}")).unwrap_or_default();
+            let message = format!("version {}{protocol}", found.version);
+            if numbers.as_slice() < &OLDEST[..] {
+                Note::fail(Check::Rsync, path, message).hint("install rsync 3.1.3 or newer")
+            } else {
+                Note::ok(Check::Rsync, path, message)
+            }
+        }
+        Err(found) => Note { check: Check::Rsync, ..Note::trouble(path, &found) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::EventSwitches;
+
+    /// A root without targets.
+    pub fn root(path: PathBuf) -> Root {
+        Root {
+            path,
+            targets: Vec::new(),
+            events: EventSwitches::default(),
+            excludes: Vec::new(),
+            legacy_hidden: false,
+            schedule: None,
+        }
+    }
+
+    #[test]
+    fn a_state_directory_in_a_root_contradicts() {
+        let (config, _) =
+            config::parse(Path::new("c.xml"), include_bytes!("../../../tests/fixtures/configs/stock.xml"))
+                .expect("the stock file");
+        let notes = contradictions(std::slice::from_ref(&config), Path::new("/opt/tongbu/state"));
+        assert!(notes.len() == 1 && notes[0].message.contains("lies inside"), "{notes:#?}");
+        assert!(contradictions(std::slice::from_ref(&config), Path::new("/var/state")).is_empty());
+        let twice = contradictions(&[config.clone(), config], Path::new("/var/state"));
+        assert!(twice.len() == 1 && twice[0].message.contains("by two configuration files"), "{twice:#?}");
+    }
+}

@@ -1,0 +1,315 @@
+//! Looks at what lies on this machine: sources, password files, the state directory, the list of failures. Changes nothing.
+
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use rustix::fs::{Access, AtFlags, CWD, accessat, statfs, statvfs};
+
+use super::note::{Check, Note};
+use crate::cli::exit::{CliError, quoted};
+use crate::cli::output::size;
+use crate::cli::state_dir::real_path;
+use crate::cli::{configs, mirror, password_file};
+use crate::control::{Client, ClientError};
+use crate::model::{Destination, Root};
+
+/// Less room than that in the state directory is soon used up by a backlog; syncq keeps 16 MiB of it back.
+const ROOM_BYTES_MIN: u64 = 256 << 20;
+/// A password file holds one line.
+const PASSWORD_BYTES_MAX: u64 = 4_096;
+
+/// File systems on which inotify does not tell everything, by the number of `statfs`.
+const PARTLY_DEAF: &[(u32, &str, &str)] = &[
+    (0x6969, "NFS", OTHERS),
+    (0xFF53_4D42, "CIFS", OTHERS),
+    (0xFE53_4D42, "SMB2", OTHERS),
+    (0x517B, "SMB", OTHERS),
+    (0x0102_1997, "9P", OTHERS),
+    (0x00C3_6400, "Ceph", OTHERS),
+    (0x0116_1970, "GFS2", OTHERS),
+    (0x7461_636F, "OCFS2", OTHERS),
+    (0x0BD0_0BD0, "Lustre", OTHERS),
+    (0x5346_414F, "AFS", OTHERS),
+    (0x786F_4256, "VirtualBox's shared folders", OTHERS),
+    (0x6573_5546, "FUSE", "what changes behind the program that serves it causes no events"),
+    (0x794C_7630, "overlayfs", "what is changed directly in its lower or upper directory causes no events"),
+    (0x9FA0, "proc", "it causes no events"),
+    (0x6265_6572, "sysfs", "it causes no events"),
+];
+const OTHERS: &str = "what other machines change causes no events on this one";
+
+/// Looks at the source directories.
+pub fn sources(file: &Path, roots: &[Root]) -> Vec<Note> {
+    roots.iter().flat_map(|root| source(file, root)).collect()
+}
+
+fn source(file: &Path, root: &Root) -> Vec<Note> {
+    let shown = root.path.display().to_string();
+    if !root.path.try_exists().unwrap_or(true) {
+        let hint = format!("create or mount it, or correct <localpath watch=\"…\"> in {}", file.display());
+        return vec![Note::fail(Check::Source, shown, "there is no such directory").hint(hint)];
+    }
+    if let Err(refused) = configs::check_watch(file, &root.path) {
+        return vec![refusal(Check::Source, &shown, &refused)];
+    }
+    let mut notes = vec![match statfs(&root.path).ok().and_then(|found| deafness(u32::try_from(found.f_type).ok()?)) {
+        None => Note::ok(Check::Source, &shown, "readable"),
+        Some((name, why)) => Note::warn(Check::Source, &shown, format!("readable; it lies on {name}, where {why}"))
+            .hint("let whole-tree runs find it: <crontab start=\"true\" schedule=\"60\">"),
+    }];
+    for target in &root.targets {
+        let here = match &target.destination {
+            Destination::Local(path) => Some(path),
+            // A relative path begins in the home directory there.
+            Destination::Ssh { host, path } if path.is_absolute() && is_this_machine(host) => Some(path),
+            Destination::Ssh { .. } | Destination::Daemon { .. } => None,
+        };
+        if let Some(refused) = here.and_then(|path| mirror::check_apart(&root.path, path).err()) {
+            notes.push(refusal(Check::Target, &target.name(), &refused));
+        }
+    }
+    notes
+}
+
+fn deafness(kind: u32) -> Option<(&'static str, &'static str)> {
+    PARTLY_DEAF.iter().find(|(number, ..)| *number == kind).map(|(_, name, why)| (*name, *why))
+}
+
+/// Whether `[user@]host` is certainly the machine that asks.
+fn is_this_machine(host: &str) -> bool {
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host).trim_matches(['[', ']']);
+    let is_own_name = || {
+        std::fs::read_to_string("/proc/sys/kernel/hostname").is_ok_and(|name| name.trim().eq_ignore_ascii_case(host))
+    };
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback()) || is_own_name()
+}
+
+/// Roots of which one lies in another: each change in the inner one is sent by both.
+pub fn overlaps(roots: &[&Root]) -> Vec<Note> {
+    let mut notes = Vec::new();
+    for (at, inner) in roots.iter().enumerate() {
+        for (other, outer) in roots.iter().enumerate() {
+            let (inside, around) = (real_path(&inner.path), real_path(&outer.path));
+            // Two names of one directory are told once.
+            if at != other
+                && inner.path != outer.path
+                && inside.starts_with(&around)
+                && (inside != around || at > other)
+            {
+                let message = format!("lies inside {}: its changes are sent by both", outer.path.display());
+                notes.push(
+                    Note::warn(Check::Source, inner.path.display().to_string(), message)
+                        .hint("leave one of them out, unless the targets differ on purpose"),
+                );
+            }
+        }
+    }
+    notes
+}
+
+/// Looks at the password files, each once. `user` is whom rsync asks as, for the wrong form of such a file.
+pub fn passwords(roots: &[&Root]) -> Vec<Note> {
+    let mut seen = std::collections::BTreeSet::new();
+    let mut notes = Vec::new();
+    for target in roots.iter().flat_map(|root| &root.targets) {
+        let Some(file) = &target.options.password_file else { continue };
+        if seen.insert(file) {
+            let user = match &target.destination {
+                Destination::Daemon { host, .. } => host.rsplit_once('@').map(|(user, _)| user),
+                Destination::Local(_) | Destination::Ssh { .. } => None,
+            };
+            notes.push(password(file, user, rustix::process::geteuid().is_root()));
+        }
+    }
+    notes
+}
+
+fn password(file: &Path, user: Option<&str>, is_root: bool) -> Note {
+    let shown = file.display().to_string();
+    if let Err(refused) = password_file::check(file) {
+        return refusal(Check::Password, &shown, &refused);
+    }
+    let owner = file.metadata().map_or(0, |found| found.uid());
+    if is_root && owner != 0 {
+        // rsync's own rule.
+        let message = format!("rsync refuses it: it belongs to user {owner}, and root runs rsync");
+        return Note::fail(Check::Password, shown, message).hint(format!("chown root {}", quoted(file)));
+    }
+    let mut content = String::new();
+    let read = std::fs::File::open(file).and_then(|file| file.take(PASSWORD_BYTES_MAX).read_to_string(&mut content));
+    // No word of the content in any message.
+    match (read, oddity(&content, user)) {
+        (Ok(_), Some((message, hint))) => Note::warn(Check::Password, shown, message).hint(hint),
+        (Ok(_), None) => Note::ok(Check::Password, shown, "readable, and closed to others"),
+        (Err(_), _) => Note::warn(Check::Password, shown, "its content is no text"),
+    }
+}
+
+/// What is odd about a password file's content. Pure.
+fn oddity(content: &str, user: Option<&str>) -> Option<(&'static str, &'static str)> {
+    let first = content.lines().next().unwrap_or_default();
+    if first.is_empty() {
+        return Some(("its first line is empty", "it holds the password alone, in its first line"));
+    }
+    if user.is_some_and(|user| first.strip_prefix(user).is_some_and(|rest| rest.starts_with(':'))) {
+        return Some((
+            "it holds user:password",
+            "that is the form of `secrets file` on the server; here it is the password alone, without the user",
+        ));
+    }
+    if first.trim() != first {
+        return Some(("the password begins or ends with a blank", "rsync takes it with the blank; is that meant?"));
+    }
+    let more = content.lines().skip(1).any(|line| !line.trim().is_empty());
+    more.then_some(("it has more than one line", "rsync takes the first line only"))
+}
+
+/// Looks at the state directory, and whether a daemon is at work there.
+pub fn state(dir: &Path) -> Vec<Note> {
+    let shown = dir.display().to_string();
+    let Some(there) = dir.ancestors().find(|ancestor| ancestor.exists()) else {
+        return vec![Note::fail(Check::State, shown, "there is no directory above it")];
+    };
+    let is_made = there == dir;
+    let mut notes = Vec::new();
+    if accessat(CWD, there, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS).is_err() {
+        let message = if is_made {
+            "it cannot be written".to_owned()
+        } else {
+            format!("it cannot be made in {}", there.display())
+        };
+        notes.push(
+            Note::fail(Check::State, &shown, message)
+                .hint("choose one that you may write: --state-dir DIR, or run as root"),
+        );
+    } else {
+        let message = if is_made { "writable" } else { "not there yet, can be made" };
+        let free = statvfs(there).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+        notes.push(if free < ROOM_BYTES_MIN {
+            Note::warn(Check::State, &shown, format!("{message}, with {} free", size(free)))
+                .hint("make room, or choose another disk: --state-dir DIR")
+        } else {
+            Note::ok(Check::State, &shown, format!("{message}, {} free", size(free)))
+        });
+    }
+    if is_made {
+        notes.extend(daemon(dir));
+    }
+    notes
+}
+
+fn daemon(dir: &Path) -> Option<Note> {
+    let shown = dir.display().to_string();
+    match Client::connect(dir).and_then(|client| client.status()) {
+        Ok(status) => Some(
+            Note::ok(Check::Daemon, shown, format!("a daemon is running here, pid {}", status.pid))
+                .hint("it reads its configuration when it starts; its own findings: syncq status"),
+        ),
+        Err(ClientError::NoDaemon { .. }) => None,
+        Err(error) => Some(Note::ok(Check::Daemon, shown, format!("a daemon may be running here: {error}"))),
+    }
+}
+
+/// Looks at where the list of failures goes.
+pub fn fail_log(path: &Path) -> Option<Note> {
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    let is_usable = dir.is_dir() && accessat(CWD, dir, Access::WRITE_OK, AtFlags::EACCESS).is_ok();
+    (!is_usable).then(|| {
+        let message = "the list of failures cannot be written there; mirroring does without";
+        Note::warn(Check::State, path.display().to_string(), message)
+            .hint(format!("mkdir -p {}, or name another <failLog path=\"…\">", quoted(dir)))
+    })
+}
+
+/// An error of the start in the form of a finding.
+pub fn refusal(check: Check, subject: &str, error: &CliError) -> Note {
+    let mut message = String::new();
+    for cause in error.error.chain().map(ToString::to_string) {
+        // Some errors repeat their source in their own text.
+        if !message.ends_with(&cause) {
+            message.push_str(if message.is_empty() { "" } else { ": " });
+            message.push_str(&cause);
+        }
+    }
+    let note = Note::fail(check, subject, message);
+    match &error.hint {
+        Some(hint) => note.hint(hint.clone()),
+        None => note,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::note::Level;
+    use super::*;
+
+    #[test]
+    fn a_password_files_form_is_judged_without_repeating_it() {
+        for (content, user, words) in [
+            ("S3cret\n", Some("joe"), ""),
+            ("S3cret", None, ""),
+            ("a:S3cret\n", Some("joe"), ""),
+            ("joe:S3cret\n", Some("joe"), "user:password"),
+            ("", None, "empty"),
+            ("\nS3cret", None, "empty"),
+            ("S3cret \n", None, "blank"),
+            ("S3cret\nother\n", None, "more than one line"),
+            ("S3cret\n\n", None, ""),
+        ] {
+            let (message, hint) = oddity(content, user).unwrap_or_default();
+            assert!(message.contains(words) && message.is_empty() == words.is_empty(), "{content:?}: {message}");
+            assert!(!message.contains("S3cret") && !hint.contains("S3cret"));
+        }
+    }
+
+    #[test]
+    fn file_systems_that_do_not_tell_everything_are_known() {
+        assert_eq!(deafness(0x6969).map(|(name, _)| name), Some("NFS"));
+        assert_eq!(deafness(0x6573_5546).map(|(name, _)| name), Some("FUSE"));
+        // ext4, XFS, Btrfs, tmpfs
+        for kind in [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994] {
+            assert_eq!(deafness(kind), None);
+        }
+    }
+
+    #[test]
+    fn this_machine_is_known_by_its_usual_names() {
+        for (host, expected) in [
+            ("localhost", true),
+            ("joe@127.0.0.1", true),
+            ("[::1]", true),
+            ("192.0.2.7", false),
+            ("u@example.net", false),
+        ] {
+            assert_eq!(is_this_machine(host), expected, "{host}");
+        }
+    }
+
+    #[test]
+    fn a_root_in_another_is_told_once() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| dir.path().join(name);
+        std::fs::create_dir_all(path("a/b")).expect("a directory");
+        std::os::unix::fs::symlink(path("a"), path("link")).expect("a link");
+        let roots: Vec<Root> = ["a", "a/b", "link", "ab"].map(path).map(super::super::tests::root).into();
+        let notes = overlaps(&roots.iter().collect::<Vec<_>>());
+        let told: Vec<(String, String)> = notes.into_iter().map(|note| (note.subject, note.message)).collect();
+        assert_eq!(told.len(), 3, "{told:#?}");
+        assert!(
+            told.iter().any(|(subject, message)| subject.ends_with("/a/b") && message.contains("/a:")),
+            "{told:#?}"
+        );
+        assert!(told.iter().any(|(subject, _)| subject.ends_with("/link")), "{told:#?}");
+    }
+
+    #[test]
+    fn a_state_directory_is_looked_at_and_not_made() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let missing = dir.path().join("a/b");
+        let notes = state(&missing);
+        assert!(notes.iter().all(|note| note.level != Level::Fail), "{notes:#?}");
+        assert!(!dir.path().join("a").exists());
+        assert!(fail_log(&missing).is_some() && fail_log(&dir.path().join("list")).is_none());
+    }
+}

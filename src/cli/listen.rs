@@ -1,0 +1,89 @@
+//! `--listen` and `--token-file`: the control API on TCP.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::Args;
+
+use super::exit::{CliError, quoted};
+use crate::control::{TcpOptions, Token, listen_address};
+
+#[derive(Debug, Args)]
+pub struct ListenArgs {
+    /// Answer on TCP too; a bare port is on 127.0.0.1. Read-only without --token-file
+    #[arg(long, value_name = "ADDR:PORT", value_parser = address)]
+    listen: Option<SocketAddr>,
+    /// File with the token (mode 600) that clients have to send to change anything; needed for an address that others
+    /// reach, where reading takes it as well
+    #[arg(long, value_name = "FILE", requires = "listen")]
+    token_file: Option<PathBuf>,
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    listen_address(text).ok_or_else(|| "give a port, or an address with a port, like 127.0.0.1:7878".to_owned())
+}
+
+impl ListenArgs {
+    /// Where to listen, if at all. Reads the token, so that it has to be there at the start only.
+    pub fn options(&self) -> Result<Option<TcpOptions>, CliError> {
+        let Some(address) = self.listen else { return Ok(None) };
+        let token = self.token_file.as_deref().map(read_token).transpose()?;
+        if token.is_none() && !address.ip().is_loopback() {
+            return Err(CliError::usage(format!("others can reach {address}, and there is no token"))
+                .hint("add --token-file FILE, or listen on 127.0.0.1 and use a tunnel (ssh -L)"));
+        }
+        Ok(Some(TcpOptions { address, token }))
+    }
+}
+
+fn read_token(path: &Path) -> Result<Token, CliError> {
+    let shown = path.display();
+    let text = std::fs::File::open(path)
+        .and_then(|file| Ok((file.metadata()?.permissions().mode(), std::io::read_to_string(file)?)))
+        .with_context(|| format!("cannot use the token file {shown}"));
+    let make = || format!("umask 077; openssl rand -hex 32 > {}", quoted(path));
+    let (mode, text) = text.map_err(|error| CliError::config(error).hint(make()))?;
+    if mode & 0o077 != 0 {
+        let error = anyhow::anyhow!("the token file {shown} is open to others");
+        return Err(CliError::config(error).hint(format!("chmod 600 {}", quoted(path))));
+    }
+    Token::new(&text).ok_or_else(|| {
+        let error = anyhow::anyhow!("the token file {shown} does not hold one word of 16 printable characters or more");
+        CliError::config(error).hint(make())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::exit::Exit;
+
+    #[test]
+    fn a_token_file_is_private_and_an_address_for_others_has_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("token");
+        let exit = |address: &str, token_file: Option<&PathBuf>| {
+            let args = ListenArgs { listen: listen_address(address), token_file: token_file.cloned() };
+            args.options().map(|options| options.is_some()).map_err(|error| error.exit)
+        };
+        let write = |text: &str, mode| {
+            std::fs::write(&file, text).expect("a file");
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).expect("a mode");
+        };
+        assert_eq!(exit("7878", None), Ok(true));
+        assert_eq!(exit("0.0.0.0:7878", None), Err(Exit::Usage));
+        assert_eq!(exit("7878", Some(&file)), Err(Exit::Config));
+        for (text, mode, expected) in [
+            ("0123456789abcdef\n", 0o600, Ok(true)),
+            ("0123456789abcdef\n", 0o640, Err(Exit::Config)),
+            ("0123456789abcdef\n", 0o604, Err(Exit::Config)),
+            ("short", 0o600, Err(Exit::Config)),
+        ] {
+            write(text, mode);
+            assert_eq!(exit("0.0.0.0:7878", Some(&file)), expected, "{text} {mode:o}");
+        }
+        assert!(ListenArgs { listen: None, token_file: None }.options().expect("none").is_none());
+    }
+}

@@ -1,0 +1,356 @@
+//! Verifying: what differs on a target although nothing is under way.
+//!
+//! A comparison of a living tree always finds something: files change between the moment when one side is looked at and
+//! the moment when the other is, and changes have jobs that are not done. So whatever it finds is looked at again, chunk by
+//! chunk: first everything that has changed up to now is known to the queue (the watcher's barrier), then the jobs about
+//! these paths are waited for, then rsync looks at these paths alone. What differs still counts if it did not change
+//! meanwhile, has no job, and no run for it, above or below it has ended meanwhile: a run in flight gives a directory
+//! another time for a moment. What does not come to rest in a few rounds is told as busy.
+//!
+//! A path whose job keeps failing differs, and is told so.
+
+use std::collections::BTreeSet;
+use std::ops::{Bound, ControlFlow};
+use std::os::unix::fs::MetadataExt as _;
+use std::time::{Duration, Instant};
+
+use crate::clock::monotonic;
+use crate::control::{
+    DifferenceKind, DifferenceRow, Differing, DifferingKind, Refusal, RefusalKind, Verified, VerifyLine, VerifyRequest,
+    seconds,
+};
+use crate::mirror::{Comparison, Difference, Differs, Executor, Look, can_count};
+use crate::model::{Change, Job, JobState, Origin, RelPath, Scope, TargetTrouble, below_range};
+use crate::queue::Queue;
+
+use super::root::RootRuntime;
+use super::view::NamedTarget;
+
+/// Differences in memory at a time.
+const CHUNK: usize = 10_000;
+/// How often a chunk is looked at again before what changed each time is called busy.
+const ROUNDS_MAX: u32 = 5;
+/// How long the jobs of one target are waited for, in all, and how often they are looked at.
+const JOBS_PATIENCE: Duration = Duration::from_secs(60);
+const JOBS_POLL: Duration = Duration::from_millis(20);
+/// How long the watcher's answer is waited for.
+const BARRIER_PATIENCE: Duration = Duration::from_secs(10);
+/// A job that has failed so often is not waited for any more. Fewer failures are those of a tree that changes.
+const FAILURES_MIN: u32 = 3;
+/// Jobs about one path that are looked at.
+const JOBS_LOOKED_AT: usize = 16;
+/// The least and the most that a budget can be, in bytes a second.
+const BUDGET_BYTES: std::ops::RangeInclusive<f64> = 1e5..=1e13;
+
+/// What was asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    look: Look,
+    repair: bool,
+}
+
+impl Wanted {
+    pub fn new(request: &VerifyRequest) -> Result<Self, Refusal> {
+        let bytes_per_s = match request.budget_mb_s.map(|budget| budget * 1e6) {
+            None => None,
+            Some(bytes) if !BUDGET_BYTES.contains(&bytes) => {
+                let message = "the budget is out of range";
+                return Err(Refusal::new(RefusalKind::Wrong, message, "give megabytes a second, 0.1 or more"));
+            }
+            Some(_) if !can_count() => {
+                let message = "a budget cannot be kept here: the kernel does not tell what processes read";
+                let hint = "it needs /proc/PID/io (CONFIG_TASK_IO_ACCOUNTING); leave the budget out";
+                return Err(Refusal::new(RefusalKind::Unavailable, message, hint));
+            }
+            Some(bytes) => Some(bytes as u64),
+        };
+        Ok(Self { look: Look { checksum: request.checksum, bytes_per_s }, repair: request.repair })
+    }
+}
+
+/// Hands `each` what a reconcile would change, as far as it can be told beforehand.
+pub(super) fn survey(
+    executor: &Executor,
+    target: &NamedTarget,
+    path: &RelPath,
+    each: &mut dyn FnMut(DifferenceRow) -> ControlFlow<()>,
+    is_wanted: &dyn Fn() -> bool,
+) -> Result<ControlFlow<()>, Refusal> {
+    let Some(mut comparison) = executor.compare(target.id, Look::default(), is_wanted) else {
+        return Ok(ControlFlow::Continue(()));
+    };
+    let refused = |trouble: TargetTrouble| {
+        let hint = trouble.hint.unwrap_or_else(|| "see syncq status".to_owned());
+        Refusal::new(RefusalKind::Unavailable, format!("{}: {}", target.name, trouble.message), hint)
+    };
+    let mut found = comparison.below(path).map_err(refused)?;
+    loop {
+        let chunk = found.next(CHUNK).map_err(refused)?;
+        if chunk.is_empty() {
+            break;
+        }
+        for Difference { path, what } in chunk {
+            let change = match what {
+                Differs::Extra => DifferenceKind::Delete,
+                Differs::Unreadable(_) => continue,
+                _ => DifferenceKind::Send,
+            };
+            if each(DifferenceRow::new(&path, change, &target.root, &target.name)).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+    }
+    match found.is_cut() {
+        true => Err(refused(too_many("look at a part: --path PATH"))),
+        false => Ok(ControlFlow::Continue(())),
+    }
+}
+
+/// The comparison with one target.
+pub(super) struct Verification<'a> {
+    pub queue: &'a Queue,
+    pub executor: &'a Executor,
+    pub root: &'a RootRuntime,
+    pub target: &'a NamedTarget,
+    pub wanted: Wanted,
+    pub is_wanted: &'a dyn Fn() -> bool,
+}
+
+/// What has come of it so far.
+struct Progress {
+    verified: Verified,
+    /// How long jobs may be waited for yet.
+    patience: Duration,
+}
+
+/// What a path of the source was at a moment: how many names are missing, inode and change time of what is there.
+type Print = (usize, u64, i64, i64);
+
+impl Verification<'_> {
+    /// Compares what is at `path` and below, and hands `each` the lines.
+    pub fn run(&self, path: &RelPath, each: &mut dyn FnMut(VerifyLine) -> ControlFlow<()>) -> ControlFlow<()> {
+        let begun = monotonic();
+        let (root, target) = (self.target.root.display().to_string(), self.target.name.clone());
+        let verified = Verified { target, root, ..Verified::default() };
+        let mut progress = Progress { verified, patience: JOBS_PATIENCE };
+        let Some(mut comparison) = self.executor.compare(self.target.id, self.wanted.look, self.is_wanted) else {
+            return ControlFlow::Continue(());
+        };
+        let result = self.compare(&mut comparison, path, &mut progress, each);
+        let mut verified = progress.verified;
+        match result {
+            Ok(ControlFlow::Break(())) => return ControlFlow::Break(()),
+            Ok(ControlFlow::Continue(())) => {}
+            Err(trouble) => (verified.error, verified.hint) = (Some(trouble.message), trouble.hint),
+        }
+        verified.bytes_read = comparison.bytes_read();
+        verified.elapsed_s = seconds(begun.elapsed());
+        each(VerifyLine::Target(verified))
+    }
+
+    fn compare(
+        &self,
+        comparison: &mut Comparison<'_>,
+        path: &RelPath,
+        progress: &mut Progress,
+        each: &mut dyn FnMut(VerifyLine) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, TargetTrouble> {
+        let mut found = comparison.below(path)?;
+        loop {
+            let chunk = found.next(CHUNK)?;
+            if chunk.is_empty() {
+                break;
+            }
+            let (differing, busy) = self.confirm(comparison, chunk, progress)?;
+            if self.wanted.repair {
+                progress.verified.repaired += self.repair(&differing);
+            }
+            progress.verified.differences += differing.len() as u64;
+            progress.verified.busy += busy.len() as u64;
+            let differing = differing.into_iter().map(|difference| VerifyLine::Difference(self.line(difference)));
+            let busy = busy.into_iter().map(|difference| VerifyLine::Busy(self.line(difference)));
+            if differing.chain(busy).try_for_each(&mut *each).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        if found.is_cut() { Err(too_many("look at a part: syncq verify PATH")) } else { Ok(ControlFlow::Continue(())) }
+    }
+
+    /// Looks at differences again until each is certain, gone or busy; returns the first and the last kind.
+    fn confirm(
+        &self,
+        comparison: &mut Comparison<'_>,
+        mut open: Vec<Difference>,
+        progress: &mut Progress,
+    ) -> Result<(Vec<Difference>, Vec<Difference>), TargetTrouble> {
+        let (mut certain, mut busy) = (Vec::new(), Vec::new());
+        for round in 0..ROUNDS_MAX {
+            self.barrier();
+            let newest = self.queue.newest_change(self.target.id);
+            let mut waiting = Vec::new();
+            open.retain(|difference| {
+                let is_done = self.wait_for_jobs(&difference.path, newest, progress);
+                if !is_done {
+                    waiting.push(difference.clone());
+                }
+                is_done
+            });
+            busy.append(&mut waiting);
+            // Those that were waited for do not count.
+            self.queue.record_ends(self.target.id);
+            let prints: Vec<Print> = open.iter().map(|difference| self.print(&difference.path)).collect();
+            let paths: Vec<RelPath> = open.iter().map(|difference| difference.path.clone()).collect();
+            let mut differing = if paths.is_empty() { Default::default() } else { comparison.again(&paths)? };
+            self.barrier();
+            let newest = self.queue.newest_change(self.target.id);
+            let rests = |path: &RelPath, print: Print| !self.has_job(path, newest) && self.print(path) == print;
+            let restless: Vec<bool> = paths.iter().zip(prints).map(|(path, print)| !rests(path, print)).collect();
+            // Taken last: a job that was there above and is done by now is among them.
+            let ended = self.queue.take_ends(self.target.id).map(BTreeSet::from_iter);
+            for (path, restless) in paths.into_iter().zip(restless) {
+                let Some(what) = differing.remove(&path) else { continue };
+                let rests = !restless && ended.as_ref().is_some_and(|ended| !touches(ended, &path));
+                let difference = Difference { path, what };
+                match (rests, round + 1 < ROUNDS_MAX) {
+                    (true, _) => certain.push(difference),
+                    (false, true) => waiting.push(difference),
+                    (false, false) => busy.push(difference),
+                }
+            }
+            open = waiting;
+            if open.is_empty() {
+                break;
+            }
+        }
+        Ok((certain, busy))
+    }
+
+    /// Has everything that has changed up to now known to the queue. If that cannot be had, what changes is noticed by its
+    /// times alone.
+    fn barrier(&self) {
+        if let Ok(reached) = self.root.barrier() {
+            let _ = reached.recv_timeout(BARRIER_PATIENCE);
+        }
+    }
+
+    /// Waits until no job is left that stands for a change of the path up to number `newest`.
+    fn wait_for_jobs(&self, path: &RelPath, newest: u64, progress: &mut Progress) -> bool {
+        while self.has_job(path, newest) {
+            let standing = self.queue.standing(self.target.id);
+            let is_held_up = standing.paused_since.is_some() || standing.trouble.is_some();
+            if is_held_up || progress.patience.is_zero() || !(self.is_wanted)() {
+                return false;
+            }
+            let began: Instant = monotonic();
+            std::thread::sleep(JOBS_POLL);
+            progress.patience = progress.patience.saturating_sub(began.elapsed());
+        }
+        true
+    }
+
+    /// Whether a job is about the path that may yet make it equal.
+    fn has_job(&self, path: &RelPath, number: u64) -> bool {
+        let is_failing = |job: &Job| {
+            job.state == JobState::Failed || (job.state == JobState::Waiting && job.attempts >= FAILURES_MIN)
+        };
+        let jobs = self.queue.lacking(self.target.id, number, Some(path), JOBS_LOOKED_AT);
+        jobs.iter().any(|job| !is_failing(job))
+    }
+
+    fn print(&self, path: &RelPath) -> Print {
+        let own = std::iter::once(path.clone());
+        let found = own.chain(path.ancestors()).enumerate().find_map(|(missing, path)| {
+            let found = std::fs::symlink_metadata(path.under(self.root.path())).ok()?;
+            Some((missing, found.ino(), found.ctime(), found.ctime_nsec()))
+        });
+        found.unwrap_or_default()
+    }
+
+    /// Queues what differs, and returns how much that is. What is in excess, or in the way, goes by a comparison of the
+    /// directory that it lies in, so that the limit on deletions holds.
+    fn repair(&self, differing: &[Difference]) -> u64 {
+        let mut levels = BTreeSet::new();
+        let mut changes = Vec::new();
+        for Difference { path, what } in differing {
+            match what {
+                Differs::Extra | Differs::Type => drop(levels.insert(self.directory_above(path))),
+                Differs::Attributes => changes.push(Change::scan(path.clone(), Scope::Entry)),
+                Differs::Unreadable(_) => continue,
+                _ if self.is_directory(path) => changes.push(Change::scan(path.clone(), Scope::Entry)),
+                // The quick check would not see what only a comparison of contents has found.
+                _ => changes.push(Change::write(path.clone())),
+            }
+        }
+        let level = |path| Change { origin: Origin::Reconcile, ..Change::scan(path, Scope::Children) };
+        changes.extend(levels.into_iter().map(level));
+        self.queue.enqueue(&[self.target.id], &changes);
+        let is_queued = |difference: &&Difference| !matches!(difference.what, Differs::Unreadable(_));
+        differing.iter().filter(is_queued).count() as u64
+    }
+
+    fn directory_above(&self, path: &RelPath) -> RelPath {
+        path.ancestors().find(|above| self.is_directory(above)).unwrap_or_else(RelPath::root)
+    }
+
+    fn is_directory(&self, path: &RelPath) -> bool {
+        std::fs::symlink_metadata(path.under(self.root.path())).is_ok_and(|found| found.is_dir())
+    }
+
+    fn line(&self, difference: Difference) -> Differing {
+        let Difference { path, what } = difference;
+        let mut error = None;
+        let kind = match what {
+            Differs::Missing => DifferingKind::Missing,
+            Differs::Type => DifferingKind::Type,
+            Differs::Content => DifferingKind::Content,
+            Differs::Size => DifferingKind::Size,
+            Differs::Time => DifferingKind::Time,
+            Differs::Attributes => DifferingKind::Attributes,
+            Differs::Extra => DifferingKind::Extra,
+            Differs::Unreadable(why) => {
+                error = Some(why.to_string());
+                DifferingKind::Unreadable
+            }
+        };
+        Differing { error, ..Differing::new(&path, kind, &self.target.root, &self.target.name) }
+    }
+}
+
+/// Whether one of the paths is this one, above it or below it.
+fn touches(ended: &BTreeSet<RelPath>, path: &RelPath) -> bool {
+    if path.is_root() {
+        return !ended.is_empty();
+    }
+    let (start, end) = below_range(path);
+    let below = (Bound::Included(start.as_slice()), Bound::Excluded(end.as_slice()));
+    ended.contains(path)
+        || path.ancestors().any(|above| ended.contains(&above))
+        || ended.range::<[u8], _>(below).next().is_some()
+}
+
+fn too_many(hint: &str) -> TargetTrouble {
+    TargetTrouble {
+        class: crate::model::TroubleClass::Unavailable,
+        code: None,
+        message: "there are more differences than can be told".to_owned(),
+        hint: Some(hint.to_owned()),
+        command: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_touches_its_path_those_above_and_those_below() {
+        let path = |text: &str| RelPath::new(text.as_bytes()).expect("a path");
+        let ended = BTreeSet::from([path("d/e"), path("x.y")]);
+        for (text, touched) in
+            [("d/e", true), ("d", true), ("d/e/f", true), ("", true), ("d/f", false), ("x", false), ("x.y", true)]
+        {
+            assert_eq!(touches(&ended, &path(text)), touched, "{text}");
+        }
+        assert!(!touches(&BTreeSet::new(), &path("")));
+    }
+}

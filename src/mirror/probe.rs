@@ -1,0 +1,487 @@
+//! Asks one target everything that can be asked before there is anything to send, for `syncq check`.
+//!
+//! The questions are mirroring's own argument lists, so that whatever stands in the way of a real run stands in the way
+//! of these: first those of a file that was written or deleted, then those of a whole tree. Both are dry runs. A server refuses a read-only
+//! module and an option before it looks at what is to be done, so that these are found all the same. Whether the other
+//! side's user may write in the directory, no dry run tells: for that, and only if asked to, a small file of an unused
+//! name is sent and deleted again, and if source and target agreed on the directory's times before they do so again.
+//!
+//! Deliberately absent: any text on what a finding means for the operator, except for troubles, which are told in the
+//! words that `status` has for them.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crossbeam_channel::{RecvTimeoutError, bounded};
+
+use super::capture::Capture;
+use super::command::{Mode, Pass, arguments, has_short, is_option, list, pasteable};
+use super::context::Capabilities;
+use super::execute::cannot_start;
+use super::look::Presence;
+use super::outcome::{Outcome, Prefixes, classify};
+use super::plan::{Deletion, Entry, Run, RunKind, deletion_refused};
+use super::program::Program;
+use super::run::{End, Ended, RSYNC, STALL_LIMIT, run};
+use super::says::difference;
+use super::stop::StopSignal;
+use super::trouble::{Fallback, first_words, lacking_option, trouble};
+use crate::clock::monotonic;
+use crate::filter::Filter;
+use crate::model::{JobError, Lane, MaxDelete, Origin, RelPath, Target, TargetTrouble, TroubleClass};
+
+/// A question may be asked so often because the other side lacks an option. There are three such options.
+const ROUNDS_MAX: u32 = 4;
+/// A server takes a moment to notice that a connection has ended; where it allows few, the next one waits for that.
+const BUSY_PATIENCE: Duration = Duration::from_secs(3);
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
+/// Of the answers so much is kept; they are a few lines.
+const ANSWER_BYTES_MAX: usize = 16 << 10;
+/// What the file says that is written and deleted.
+const CONTENT: &[u8] = b"written by syncq check, and to be deleted at once\n";
+/// What marks the runs as ours in their environment. No daemon ends them.
+const OWNER: &str = "syncq check";
+
+/// How far to go.
+#[derive(Debug, Clone, Copy)]
+pub struct ProbeOptions {
+    /// Also write a file and delete it again.
+    pub writes: bool,
+    /// How long each rsync may take.
+    pub limit: Duration,
+}
+
+/// Something that was found out about a target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    /// It can be reached, lets us in, and takes the arguments of every kind of run.
+    Answers {
+        /// The protocol that its rsync speaks, if it said so.
+        protocol: Option<u32>,
+    },
+    /// The directory is not there yet; the first run makes it.
+    NotYetThere,
+    /// Deletions by name are refused: they are made by comparing directories.
+    DeletesByLevel,
+    /// Every deletion is refused: what each job of one will be told.
+    DeletesNothing(JobError),
+    /// A file was written and deleted again.
+    Writable,
+    /// Nobody tried to write.
+    NotTried(NotTried),
+    /// The file that was written is still there.
+    LeftBehind { name: String, said: String },
+    /// Why nothing, or nothing new, can be sent.
+    Trouble(TargetTrouble),
+}
+
+/// Why no file was written to see whether that can be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotTried {
+    /// It was not asked for.
+    Unwanted,
+    /// The file could not be deleted by name.
+    NoDeletion,
+    /// A deletion would leave a backup copy.
+    KeepsBackups,
+    /// The user's own parameters keep it from being sent.
+    Excluded,
+}
+
+/// The rsync of this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RsyncVersion {
+    pub version: String,
+    pub protocol: Option<u32>,
+}
+
+/// Asks rsync for its version.
+pub fn rsync_version(limit: Duration) -> Result<RsyncVersion, TargetTrouble> {
+    let program = program();
+    let ended = within(limit, &program, Path::new("/"), &["--version".into()], b"")?;
+    let output = String::from_utf8_lossy(&ended.stdout.bytes()).into_owned();
+    read_version(&output).ok_or_else(|| {
+        let said = first_words(&ended.stderr.bytes());
+        trouble(TroubleClass::Misconfigured, None, "rsync does not tell its version", &said, "check the rsync in PATH")
+    })
+}
+
+/// `rsync  version 3.2.7  protocol version 31`.
+fn read_version(output: &str) -> Option<RsyncVersion> {
+    let mut words = output.lines().next()?.split_whitespace().skip_while(|word| *word != "version").skip(1);
+    let version = words.next()?.trim_start_matches('v').to_owned();
+    let protocol = words.nth(2).and_then(|number| number.parse().ok());
+    Some(RsyncVersion { version, protocol })
+}
+
+/// Asks `target`, on behalf of the root at `root`, which need not exist. `max_delete` is what the configuration lets a
+/// comparison delete. The answers come in the order of the questions, a trouble last.
+pub fn inspect(
+    root: &Path,
+    target: &Target,
+    filter: &Filter,
+    max_delete: MaxDelete,
+    options: ProbeOptions,
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    match Inspection::new(root, target, filter, options) {
+        Ok(mut inspection) => {
+            let ended = inspection.ask_all(max_delete);
+            findings = inspection.findings;
+            findings.extend(ended.err().map(Finding::Trouble));
+        }
+        Err(error) => {
+            let meaning = "there is no room for a temporary directory";
+            let hint = "make room there, or set TMPDIR";
+            findings.push(Finding::Trouble(trouble(
+                TroubleClass::Source,
+                None,
+                meaning,
+                &format!("{}: {error}", std::env::temp_dir().display()),
+                hint,
+            )));
+        }
+    }
+    findings
+}
+
+struct Inspection<'a> {
+    target: &'a Target,
+    options: ProbeOptions,
+    program: Program,
+    prefixes: Prefixes,
+    rules: Vec<OsString>,
+    capabilities: Capabilities,
+    /// Where the dry runs start: the root, or if it is missing the scratch directory.
+    root: PathBuf,
+    /// An empty directory of our own.
+    scratch: Scratch,
+    findings: Vec<Finding>,
+}
+
+/// What a dry run tells.
+struct Answer {
+    /// The destination's directory is not there.
+    is_missing: bool,
+    /// Source and target agree on the attributes of the directory.
+    root_is_equal: bool,
+    protocol: Option<u32>,
+}
+
+impl<'a> Inspection<'a> {
+    fn new(root: &Path, target: &'a Target, filter: &Filter, options: ProbeOptions) -> io::Result<Self> {
+        let scratch = Scratch::new()?;
+        let prefixes = Prefixes::new(&[root, &scratch.0], &target.destination);
+        let root = if root.is_dir() { root.to_owned() } else { scratch.0.clone() };
+        Ok(Self {
+            target,
+            options,
+            program: program(),
+            prefixes,
+            rules: filter.rsync_rules(),
+            capabilities: Capabilities::default(),
+            root,
+            scratch,
+            findings: Vec::new(),
+        })
+    }
+
+    fn ask_all(&mut self, max_delete: MaxDelete) -> Result<(), TargetTrouble> {
+        let name = unused_name();
+        let answer = self.ask(&flat(&name), self.target.options.delete)?;
+        // With an empty list, since a look at the whole tree could take hours.
+        let tree = Run::new(RunKind::Tree, Origin::Reconcile, Vec::new());
+        let tree = Run { max_delete: max_delete.unseen().map(|_| 0), ..tree };
+        self.ask(&tree, self.target.options.delete)?;
+        self.findings.insert(0, Finding::Answers { protocol: answer.protocol });
+        if answer.is_missing {
+            self.findings.push(Finding::NotYetThere);
+            return Ok(());
+        }
+        match self.why_not(&name) {
+            Some(reason) => self.findings.push(Finding::NotTried(reason)),
+            None => self.write(&name, answer.root_is_equal)?,
+        }
+        Ok(())
+    }
+
+    /// Asks what `run` would come to. Its arguments are those of the real one, and a dry run's besides.
+    fn ask(&mut self, planned: &Run, deletes: bool) -> Result<Answer, TargetTrouble> {
+        let mut last = String::new();
+        for _ in 0..ROUNDS_MAX {
+            let args =
+                self.arguments(planned, Lane::Large, self.capabilities.deletion(deletes), &["-n", "--debug=PROTO"]);
+            let ended = self.start(&self.root, &args, planned)?;
+            match classify(&ended, planned, &self.prefixes) {
+                Outcome::Fallback(fallback) => {
+                    last = first_words(&ended.stderr.bytes());
+                    if !self.capabilities.learn(fallback) {
+                        break;
+                    }
+                    match fallback {
+                        Fallback::DeleteByLevel => self.findings.push(Finding::DeletesByLevel),
+                        Fallback::DeleteNothing => self.findings.push(Finding::DeletesNothing(deletion_refused())),
+                        Fallback::MakePath => {}
+                    }
+                }
+                Outcome::Target(found) | Outcome::Split(found) | Outcome::NoRoom { trouble: found, .. } => {
+                    return Err(self.with_command(found, &args, planned));
+                }
+                // A single path may fail for what differs from the rest; of ours there is nothing to fail.
+                Outcome::Done | Outcome::Paths(_) | Outcome::Void => return Ok(Answer::read(&ended)),
+            }
+        }
+        Err(lacking_option(&last))
+    }
+
+    /// Why nothing is to be written.
+    fn why_not(&mut self, name: &RelPath) -> Option<NotTried> {
+        if !self.options.writes {
+            return Some(NotTried::Unwanted);
+        }
+        if keeps_backups(&self.target.options.params) {
+            return Some(NotTried::KeepsBackups);
+        }
+        // Where nothing is mirrored that is gone, nobody has asked yet.
+        let by_name = if self.target.options.delete {
+            self.capabilities.deletion(true) == Deletion::ByName
+        } else {
+            let args = self.arguments(&flat(name), Lane::Small, Deletion::ByName, &["-n"]);
+            let answer = self.start(&self.root, &args, &flat(name)).ok();
+            answer.is_some_and(|ended| ended.end == End::Exit(0))
+        };
+        (!by_name).then_some(NotTried::NoDeletion)
+    }
+
+    /// Writes a file of that name and deletes it, whatever the first run says: one that broke off may have written it.
+    fn write(&mut self, name: &RelPath, root_is_equal: bool) -> Result<(), TargetTrouble> {
+        // What stands for the source's directory is not what the target's shall look like.
+        const ALONE: [&str; 2] = ["--no-implied-dirs", "--omit-dir-times"];
+        let file = self.scratch.0.join(OsStr::new(&name.to_string()));
+        std::fs::write(&file, CONTENT).map_err(|error| cannot_start(&error))?;
+        let planned = flat(name);
+        let args = self.arguments(&planned, Lane::Small, Deletion::ByName, &ALONE);
+        let sent = self.start(&self.scratch.0, &args, &planned);
+        std::fs::remove_file(&file).map_err(|error| cannot_start(&error))?;
+        // From the source's own directory, the run gives the target's back the times that it had.
+        let (dir, more) = if root_is_equal { (&self.root, &[][..]) } else { (&self.scratch.0, &ALONE[..]) };
+        let gone = self.arguments(&planned, Lane::Small, Deletion::ByName, more);
+        let deleted = self.start(dir, &gone, &planned);
+
+        let names = |ended: &Ended, deletion: bool| {
+            let output = ended.stdout.bytes();
+            let mut found = output.split(|&b| b == b'\n').filter_map(difference);
+            found.any(|(found, deletes)| deletes == deletion && found == name.as_bytes())
+        };
+        let is_deleted = deleted.as_ref().is_ok_and(|ended| names(ended, true));
+        let was_offered = sent.as_ref().map_or(true, |ended| names(ended, false));
+        let may_be_there = !deleted.as_ref().is_ok_and(|ended| ended.end == End::Exit(0));
+        let is_left = was_offered && !is_deleted && may_be_there;
+        if is_left {
+            let said = match deleted {
+                Ok(ended) => first_words(&ended.stderr.bytes()),
+                Err(found) => found.message,
+            };
+            self.findings.push(Finding::LeftBehind { name: name.to_string(), said });
+        }
+        let failure = match sent.map(|ended| classify(&ended, &planned, &self.prefixes))? {
+            Outcome::Target(found) | Outcome::Split(found) | Outcome::NoRoom { trouble: found, .. } => {
+                return Err(self.with_command(found, &args, &planned));
+            }
+            Outcome::Paths(paths) => paths.failed.into_values().next().or(paths.unattributed),
+            Outcome::Done | Outcome::Fallback(_) | Outcome::Void => None,
+        };
+        match failure {
+            // Without the command: by hand there would be no such file to send.
+            Some(failure) => Err(unwritable(&failure, is_deleted)),
+            None => {
+                let written = if was_offered { Finding::Writable } else { Finding::NotTried(NotTried::Excluded) };
+                self.findings.extend((!is_left).then_some(written));
+                Ok(())
+            }
+        }
+    }
+
+    /// The arguments of the real run, with `more` in front of the source, where they win over the user's.
+    fn arguments(&self, planned: &Run, lane: Lane, deletion: Deletion, more: &[&str]) -> Vec<OsString> {
+        let mode =
+            Mode { lane, deletion, mkpath: self.capabilities.makes_path(), rules: &self.rules, pass: Pass::Itemized };
+        let mut args = arguments(self.target, planned, mode);
+        let at = args.len().saturating_sub(2);
+        args.splice(at..at, more.iter().map(OsString::from));
+        args
+    }
+
+    /// Runs rsync, again for a while if there was no connection left. A run that takes too long is a trouble.
+    fn start(&self, dir: &Path, args: &[OsString], planned: &Run) -> Result<Ended, TargetTrouble> {
+        let begun = monotonic();
+        loop {
+            let ended = within(self.options.limit, &self.program, dir, args, &list(planned));
+            let ended = ended.map_err(|found| self.with_command(found, args, planned))?;
+            let is_busy = matches!(
+                classify(&ended, planned, &self.prefixes),
+                Outcome::Target(TargetTrouble { class: TroubleClass::Busy, .. })
+            );
+            if !is_busy || begun.elapsed() > BUSY_PATIENCE {
+                return Ok(ended);
+            }
+            std::thread::sleep(BUSY_PAUSE);
+        }
+    }
+
+    fn with_command(&self, found: TargetTrouble, args: &[OsString], planned: &Run) -> TargetTrouble {
+        TargetTrouble { command: Some(pasteable(&self.root, args, planned)), ..found }
+    }
+}
+
+/// Why a file could not be written as it should be; `is_there`: only its attributes could not be set.
+fn unwritable(failure: &JobError, is_there: bool) -> TargetTrouble {
+    let (meaning, hint) = if is_there {
+        (
+            "what is written there cannot be given its owner, mode or times",
+            "let rsync run there as root, or take -o, -g, -p or -t out of the params",
+        )
+    } else {
+        (
+            "nothing can be written in the target's directory",
+            "let the user that rsync runs as there write in it (`uid` in rsyncd.conf, owner and mode)",
+        )
+    };
+    trouble(TroubleClass::Misconfigured, failure.code, meaning, &failure.message, hint)
+}
+
+impl Answer {
+    fn read(ended: &Ended) -> Self {
+        let output = String::from_utf8_lossy(&ended.stdout.bytes()).into_owned();
+        let is_missing = output.lines().any(|line| line.starts_with("created ") && line.contains("director"));
+        let root_is_equal = !output.lines().any(|line| line.ends_with(" ./"));
+        let protocol = output.lines().find_map(|line| {
+            let number = line.split_once("remote=")?.1;
+            number.split(',').next()?.parse().ok()
+        });
+        Self { is_missing, root_is_equal, protocol }
+    }
+}
+
+/// A directory of our own, removed with its content when dropped.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> io::Result<Self> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        let dir = std::env::temp_dir().join(format!("syncq-check-{}-{:08x}", std::process::id(), fastrand::u32(..)));
+        std::fs::DirBuilder::new().mode(0o700).create(&dir)?;
+        Ok(Self(dir))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What stays is an empty directory among other temporary ones.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A name that nobody has, of the form of rsync's own temporary files: should it be left on a target, a sweep removes it.
+fn unused_name() -> RelPath {
+    let mut name = b".syncq-check.".to_vec();
+    name.extend((0..3).map(|_| fastrand::lowercase() as u8));
+    name.extend((0..3).map(|_| fastrand::uppercase() as u8));
+    RelPath::root().join(&name)
+}
+
+/// The run for a file that was written, or is gone.
+fn flat(name: &RelPath) -> Run {
+    let entry = Entry { path: name.clone(), presence: Presence::Missing, orphan: false, jobs: Vec::new() };
+    Run::new(RunKind::Flat, Origin::Write, vec![entry])
+}
+
+/// Whether what rsync deletes lives on under another name.
+fn keeps_backups(params: &[OsString]) -> bool {
+    let asks = |param: &OsString| {
+        ["--backup", "--backup-dir", "--suffix"].iter().any(|option| is_option(param, option)) || has_short(param, b'b')
+    };
+    params.iter().any(asks)
+}
+
+fn program() -> Program {
+    Program { path: RSYNC.into(), owner: OWNER.into(), stall_limit: STALL_LIMIT }
+}
+
+/// Runs rsync and ends it after `limit`.
+fn within(
+    limit: Duration,
+    program: &Program,
+    dir: &Path,
+    args: &[OsString],
+    list: &[u8],
+) -> Result<Ended, TargetTrouble> {
+    let stop = StopSignal::new().map_err(|error| cannot_start(&error))?;
+    let (over, is_over) = bounded::<()>(0);
+    let ended = std::thread::scope(|scope| {
+        let stop = &stop;
+        scope.spawn(move || {
+            if is_over.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+                stop.raise();
+            }
+        });
+        let ended = run(program, dir, args, list, Some(Capture::new(ANSWER_BYTES_MAX, 0)), stop);
+        drop(over);
+        ended
+    });
+    let ended = ended.map_err(|error| cannot_start(&error))?;
+    if ended.end == End::Stopped {
+        let meaning = format!("no answer within {} s", limit.as_secs_f64());
+        let said = first_words(&ended.stderr.bytes());
+        let hint = "check host, network and firewall";
+        return Err(trouble(TroubleClass::Unavailable, None, &meaning, &said, hint));
+    }
+    Ok(ended)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_in_all_their_forms() {
+        for (line, version, protocol) in [
+            ("rsync  version 3.5.0  protocol version 32\nCopyright", "3.5.0", Some(32)),
+            ("rsync  version v3.2.4dev  protocol version 31", "3.2.4dev", Some(31)),
+            ("rsync  version 3.1.3  protocol version 31.PR14", "3.1.3", None),
+        ] {
+            assert_eq!(read_version(line), Some(RsyncVersion { version: version.to_owned(), protocol }));
+        }
+        assert_eq!(read_version("openrsync: protocol"), None);
+        assert_eq!(read_version(""), None);
+    }
+
+    #[test]
+    fn what_is_written_would_be_swept_away_and_is_never_mirrored() {
+        let filter = Filter::new(&[], false).unwrap();
+        for _ in 0..100 {
+            let name = unused_name();
+            assert!(
+                filter.is_leftover(&name) && filter.excludes(&name, crate::filter::Kind::File { size: 1 }),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn backups_are_recognized() {
+        for (params, expected) in [
+            (&["-artz"][..], false),
+            (&["-abz"], true),
+            (&["-a", "--backup-dir=/b"], true),
+            (&["-a", "--suffix", ".old"], true),
+            (&["-e", "b"], false),
+            (&["--bwlimit=5"], false),
+        ] {
+            let params: Vec<OsString> = params.iter().map(OsString::from).collect();
+            assert_eq!(keeps_backups(&params), expected, "{params:?}");
+        }
+    }
+}
