@@ -47,6 +47,9 @@ pub(super) fn read(head: &Element, mut settings: Settings, notes: &mut Notes<'_>
     if let Some(value) = syncq.child("guard").and_then(|guard| value::attribute(guard, "maxDelete", notes)) {
         settings.max_delete = max_delete(value, notes)?;
     }
+    if let Some(value) = syncq.child("ssh").and_then(|ssh| value::attribute(ssh, "share", notes)) {
+        settings.ssh_share = value::boolean(value, "share", notes);
+    }
     if let Some(hidden) = syncq.child("legacyHidden") {
         legacy_hidden = value::start(hidden, false, notes);
     }

@@ -93,6 +93,7 @@ const HEAD: Spec = one(
             &[
                 one("backoff", &["base", "factor", "cap", "maxAttempts"], &[]),
                 one("transfer", &["connections", "largeFile", "hotInterval", "quietPeriod", "maxPending"], &[]),
+                one("ssh", &["share"], &[]),
                 one("guard", &["maxDelete"], &[]),
                 one("legacyHidden", START, &[]),
             ],

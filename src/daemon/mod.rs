@@ -57,7 +57,7 @@ use vital::Crashed;
 
 use crate::clock::{Clock, SystemClock, monotonic};
 use crate::control::{ConfigStatus, ControlServer, DaemonState, Inspect, TcpOptions, TcpServer};
-use crate::mirror::{self, Executor};
+use crate::mirror::{self, Connections, Executor};
 use crate::plugin::Follower;
 use crate::queue::Queue;
 use crate::store::StoreError;
@@ -148,6 +148,7 @@ impl Daemon {
             0 => {}
             count => info!("ended {count} processes that the last syncq left running"),
         }
+        let connections = Connections::new(&owner);
         let (queue, damaged) = Queue::open(Box::new(store), Arc::clone(&clock))?;
         if damaged > 0 {
             warn!("{damaged} records of the store were damaged and are dropped; every target is compared in full");
@@ -165,6 +166,7 @@ impl Daemon {
             queue,
             executor,
             clock: Arc::clone(&clock),
+            connections,
             tenders: Tenders::default(),
             owner,
             follower: follower.context("cannot follow changes")?.map(Arc::new),
@@ -267,11 +269,12 @@ impl Daemon {
         if let Some(reload) = &self.reload {
             reload.stop();
         }
-        let Core { queue, executor, fail_log, tenders, follower, current, .. } = &*self.core;
+        let Core { queue, executor, connections, fail_log, tenders, follower, current, .. } = &*self.core;
         let setup = current.get();
         tenders.end(|_| true);
         setup.roots().for_each(|root| root.stop());
         executor.stop();
+        connections.close();
         follower.iter().for_each(|follower| follower.stop());
         setup.plugins.stop();
         if let Some(fail_log) = fail_log {

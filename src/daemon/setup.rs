@@ -24,7 +24,7 @@ use super::view::NamedTarget;
 use crate::clock::Clock;
 use crate::control::ConfigStatus;
 use crate::filter::Filter;
-use crate::mirror::{Contexts, Executor, Guard, Limits, RootIdentity, TargetContext};
+use crate::mirror::{Connections, Contexts, Executor, Guard, Limits, RootIdentity, TargetContext};
 use crate::model::{DirectoryId, RelPath, Scope, Target, TargetId, TroubleClass};
 use crate::plugin::Follower;
 use crate::queue::Queue;
@@ -35,6 +35,7 @@ pub(super) struct Core {
     pub queue: Arc<Queue>,
     pub executor: Arc<Executor>,
     pub clock: Arc<dyn Clock>,
+    pub connections: Connections,
     pub fail_log: Option<FailLog>,
     pub tenders: Tenders,
     /// The state directory, absolute.
@@ -171,6 +172,7 @@ impl Setup {
                 Guard::new(settings.max_delete, asked.accept_deletions, asked.accept_root),
                 &core.owner,
             );
+            context.connection = core.connections.of(target, settings.ssh_share);
             let context = match before.contexts.get(&named.id) {
                 Some(old) if old.runs_like(&context) => Arc::clone(old),
                 Some(old) => {

@@ -165,7 +165,12 @@ impl Operate for View {
     }
 
     fn pause(&self, request: &PauseRequest) -> Result<Paused, Refusal> {
-        operate::pause(&self.queue, &self.setup().targets, request)
+        let targets = &self.setup().targets;
+        let paused = operate::pause(&self.queue, targets, request)?;
+        for target in targets.iter().filter(|target| self.queue.standing(target.id).paused_since.is_some()) {
+            self.executor.hang_up(target.id);
+        }
+        Ok(paused)
     }
 
     fn accept_deletions(&self, request: &AcceptRequest) -> Result<Accepted, Refusal> {

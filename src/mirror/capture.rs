@@ -7,7 +7,7 @@ const ERRORS_HEAD_BYTES_MAX: usize = 1 << 20;
 const ERRORS_TAIL_BYTES_MAX: usize = 64 << 10;
 
 /// Keeps the first `head_max` and the last `tail_max` bytes; what lies between is dropped, and that is known.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Capture {
     head: Vec<u8>,
     tail: Vec<u8>,

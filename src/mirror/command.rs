@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::plan::{Deletion, Entry, Run, RunKind};
+use super::ssh;
 use crate::model::{Destination, Lane, Origin, RelPath, Target};
 
 /// A daemon that does not answer within this time is down. rsync itself would wait for the kernel, two minutes.
@@ -227,13 +228,14 @@ fn connection(target: &Target, args: &mut Vec<OsString>) {
     match &target.destination {
         Destination::Local(_) => {}
         Destination::Ssh { path, .. } => {
-            let own_shell = |param: &OsString| is_option(param, "--rsh") || has_short(param, b'e');
-            if !options.params.iter().any(own_shell) {
-                let port = options.port.map(|port| format!(" -p {port}")).unwrap_or_default();
-                args.push("-e".into());
-                args.push(format!("ssh{port} -o BatchMode=yes -o ConnectTimeout=10").into());
+            // Theirs is part of it, and the last one counts.
+            if let Some(line) = ssh::line(remote_shell(&options.params), options.port, options.timeout) {
+                args.push(REMOTE_SHELL.into());
+                args.push(line);
             }
-            if !path.as_os_str().as_bytes().iter().all(|&b| is_plain(b)) {
+            let bytes = path.as_os_str().as_bytes();
+            // With -s no shell would put the home directory in the place of `~`.
+            if !bytes.strip_prefix(b"~").unwrap_or(bytes).iter().all(|&b| is_plain(b)) {
                 args.push("-s".into());
             }
         }
@@ -251,6 +253,35 @@ fn connection(target: &Target, args: &mut Vec<OsString>) {
             }
         }
     }
+}
+
+const REMOTE_SHELL: &str = "-e";
+
+/// The remote shell that the user's own parameters name: the last one counts.
+pub fn remote_shell(params: &[OsString]) -> Option<&OsStr> {
+    let values = params.iter().zip(params.iter().skip(1).map(Some).chain([None])).filter_map(|(param, next)| {
+        let next = || next.map(OsString::as_os_str);
+        if let Some(rest) = param.as_bytes().strip_prefix(b"--rsh") {
+            return if rest.is_empty() { next() } else { rest.strip_prefix(b"=").map(OsStr::from_bytes) };
+        }
+        let cluster = param.as_bytes().strip_prefix(b"-").filter(|rest| !rest.starts_with(b"-"))?;
+        let (letters, value) = cluster.split_at(letters(cluster));
+        match letters.last() {
+            Some(b'e') if value.is_empty() => next(),
+            Some(b'e') => Some(OsStr::from_bytes(value.strip_prefix(b"=").unwrap_or(value))),
+            _ => None,
+        }
+    });
+    values.last()
+}
+
+/// The same arguments with another remote shell, if they have one of ours.
+pub fn with_remote_shell(args: &[OsString], line: &OsStr) -> Vec<OsString> {
+    let mut args = args.to_vec();
+    if let Some(value) = args.iter().rposition(|arg| arg == REMOTE_SHELL).and_then(|at| args.get_mut(at + 1)) {
+        *value = line.to_owned();
+    }
+    args
 }
 
 /// The list of a run as rsync reads it: `./path`, NUL after each, a slash at the end of what it shall look into.
@@ -412,12 +443,16 @@ mod tests {
         assert_eq!(
             line(&ssh, &flat, Deletion::ByName, Lane::Large),
             format!(
-                "-a {common} --partial-dir=.rsync-partial -e ssh -p 2222 -o BatchMode=yes -o ConnectTimeout=10 -s ./ u@h:/x y/"
+                "-a {common} --partial-dir=.rsync-partial -e ssh -p 2222 -o BatchMode=yes -o ConnectTimeout=30 \
+                 -o ServerAliveInterval=15 -o ServerAliveCountMax=3 -s ./ u@h:/x y/"
             )
         );
-        ssh.options.params.push("-ze".into());
-        ssh.options.params.push("ssh -i /key".into());
+        ssh.options.params.extend(["-ze".into(), "ssh -i /key".into()]);
+        assert!(line(&ssh, &flat, Deletion::ByName, Lane::Small).contains("-e ssh -i /key -p 2222 -o BatchMode=yes "));
+        ssh.options.params.push("--rsh=rsh -x".into());
         assert!(!line(&ssh, &flat, Deletion::ByName, Lane::Small).contains("BatchMode"));
+        ssh.destination = Destination::Ssh { host: "h".into(), path: "~/www".into() };
+        assert!(line(&ssh, &flat, Deletion::ByName, Lane::Small).ends_with(" ./ h:~/www/"));
         let mut daemon = target(Destination::Daemon { host: "u@h".into(), module: "m".into() }, &["-a", "--partial"]);
         daemon.options.port = Some(874);
         daemon.options.password_file = Some("/etc/p".into());
@@ -429,6 +464,31 @@ mod tests {
                  --password-file=/etc/p ./ u@h::m/"
             )
         );
+    }
+
+    #[test]
+    fn the_users_remote_shell_in_all_its_forms() {
+        for (params, expected) in [
+            (&["-a"][..], None),
+            (&["-avze", "ssh -p 2", "-r"], Some("ssh -p 2")),
+            (&["-essh -4"], Some("ssh -4")),
+            (&["--rsh=x", "--rsh", "y z"], Some("y z")),
+            (&["--rsync-path=-e", "-f", "-e"], None),
+        ] {
+            let params: Vec<OsString> = params.iter().map(OsString::from).collect();
+            assert_eq!(remote_shell(&params), expected.map(OsStr::new), "{params:?}");
+        }
+    }
+
+    #[test]
+    fn a_run_goes_through_the_remote_shell_that_it_is_given() {
+        let ssh = target(Destination::Ssh { host: "h".into(), path: "/x".into() }, &["-ae", "ssh -4"]);
+        let flat = run(RunKind::Flat, Origin::Write, &[b"a"]);
+        let mode = Mode { lane: Lane::Small, deletion: Deletion::Off, mkpath: false, rules: &[], pass: Pass::Real };
+        let args = with_remote_shell(&arguments(&ssh, &flat, mode), OsStr::new("ssh -S /s"));
+        assert_eq!(args[args.len() - 4..], ["-e", "ssh -S /s", "./", "h:/x/"]);
+        let local = arguments(&target(Destination::Local("/b".into()), &["-a"]), &flat, mode);
+        assert_eq!(with_remote_shell(&local, OsStr::new("ssh")), local);
     }
 
     #[test]

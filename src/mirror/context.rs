@@ -12,7 +12,8 @@ use super::guard::Guard;
 use super::outcome::Prefixes;
 use super::plan::{Deletion, Limits};
 use super::program::Program;
-use super::run::RSYNC;
+use super::run::{RSYNC, STALL_LIMIT};
+use super::ssh::Connection;
 use super::trouble::{Fallback, trouble};
 use crate::filter::Filter;
 use crate::model::{DirectoryId, Target, TargetTrouble, Timestamp, TroubleClass};
@@ -110,6 +111,8 @@ pub struct TargetContext {
     pub capabilities: Capabilities,
     pub(super) prefixes: Prefixes,
     observer: Mutex<Option<Arc<dyn Observer>>>,
+    /// The way to the host, if it is reached through ssh.
+    pub connection: Option<Arc<Connection>>,
     /// When the leftovers of killed receivers were last removed.
     cleaned_at: Mutex<Option<Timestamp>>,
     /// rsync, except in tests.
@@ -139,8 +142,9 @@ impl TargetContext {
             capabilities: Capabilities::default(),
             prefixes,
             observer: Mutex::default(),
+            connection: None,
             cleaned_at: Mutex::default(),
-            program: Program { path: RSYNC.into(), owner: owner.as_os_str().to_owned() },
+            program: Program { path: RSYNC.into(), owner: owner.as_os_str().to_owned(), stall_limit: STALL_LIMIT },
         }
     }
 
@@ -149,6 +153,7 @@ impl TargetContext {
         (&self.root, self.identity, &self.target, self.limits)
             == (&other.root, other.identity, &other.target, other.limits)
             && Arc::ptr_eq(&self.filter, &other.filter)
+            && self.connection.as_ref().map(Arc::as_ptr) == other.connection.as_ref().map(Arc::as_ptr)
             && self.guard.has_limit_of(&other.guard)
     }
 

@@ -152,6 +152,13 @@ impl Executor {
         self.shared.context(target)
     }
 
+    /// Ends the connection that is kept open to a target's host, once nothing goes through it.
+    pub fn hang_up(&self, target: TargetId) {
+        if let Some(connection) = self.shared.context(target).and_then(|context| context.connection.clone()) {
+            connection.hang_up();
+        }
+    }
+
     /// Begins to compare a target with the source, without changing anything. It ends early when `is_wanted` says no.
     pub fn compare<'a>(
         &'a self,

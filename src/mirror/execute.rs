@@ -19,8 +19,9 @@ use super::look::{Presence, Source};
 use super::outcome::{Outcome, Paths, classify};
 use super::plan::{Deletion, Entry, Plan, Run, RunKind, deletion_refused, plan};
 use super::recent;
-use super::run::{End, Ended, RSYNC, run};
+use super::run::{End, Ended, RSYNC};
 use super::says::difference;
+use super::ssh::run_rsync;
 use super::stop::StopSignal;
 use super::trouble::{Fallback, lacking_option, trouble};
 use crate::model::{
@@ -108,7 +109,7 @@ pub fn probe(ctx: &TargetContext, stop: &StopSignal) -> Result<(), TargetTrouble
     };
     let args = probe_arguments(&ctx.target, mode);
     let nothing = Run::new(RunKind::Flat, Origin::Scan, Vec::new());
-    let ended = run(&ctx.program, &ctx.root, &args, b"", None, stop).map_err(|error| cannot_start(&error))?;
+    let ended = run_rsync(ctx, &args, b"", &|| None, stop).map_err(|error| cannot_start(&error))?;
     match classify(&ended, &nothing, &ctx.prefixes) {
         Outcome::Target(found) | Outcome::Split(found) | Outcome::NoRoom { trouble: found, .. } => {
             Err(TargetTrouble { command: Some(pasteable(&ctx.root, &args, &nothing)), ..found })
@@ -420,14 +421,12 @@ impl Batch<'_> {
         let command = pasteable(&self.ctx.root, &args, planned);
         // sersync's words: people look for them, copy what follows and run it by hand.
         log::debug!("execute command: {command}");
-        let start = || {
-            let stdout = match pass {
-                Pass::Real | Pass::Itemized => itemized.then(|| Capture::new(CHANGED_BYTES_MAX, 0)),
-                Pass::Show => Some(Capture::new(DRY_OUTPUT_BYTES_MAX, 0)),
-                Pass::Count => Some(Capture::new(0, COUNT_OUTPUT_BYTES_MAX)),
-            };
-            run(&self.ctx.program, &self.ctx.root, &args, &list(planned), stdout, self.stop)
+        let stdout = || match pass {
+            Pass::Real | Pass::Itemized => itemized.then(|| Capture::new(CHANGED_BYTES_MAX, 0)),
+            Pass::Show => Some(Capture::new(DRY_OUTPUT_BYTES_MAX, 0)),
+            Pass::Count => Some(Capture::new(0, COUNT_OUTPUT_BYTES_MAX)),
         };
+        let start = || run_rsync(self.ctx, &args, &list(planned), &stdout, self.stop);
         let mut ended = start();
         // A server takes a moment to notice that a connection has ended. Where it allows only one, a batch that needs two
         // runs would never be done.
@@ -498,7 +497,7 @@ impl Batch<'_> {
             return None;
         }
         self.report.runs += 1;
-        run(&self.ctx.program, &self.ctx.root, args, b"", Some(kept), self.stop).ok()
+        run_rsync(self.ctx, args, b"", &|| Some(kept.clone()), self.stop).ok()
     }
 
     pub(super) fn halt(&mut self, trouble: TargetTrouble, command: String) -> Flow {

@@ -24,7 +24,7 @@ use super::look::Presence;
 use super::outcome::{Outcome, Prefixes, classify};
 use super::plan::{Deletion, Entry, Run, RunKind, deletion_refused};
 use super::program::Program;
-use super::run::{End, Ended, RSYNC, run};
+use super::run::{End, Ended, RSYNC, STALL_LIMIT, run};
 use super::says::difference;
 use super::stop::StopSignal;
 use super::trouble::{Fallback, first_words, lacking_option, trouble};
@@ -407,7 +407,7 @@ fn keeps_backups(params: &[OsString]) -> bool {
 }
 
 fn program() -> Program {
-    Program { path: RSYNC.into(), owner: OWNER.into() }
+    Program { path: RSYNC.into(), owner: OWNER.into(), stall_limit: STALL_LIMIT }
 }
 
 /// Runs rsync and ends it after `limit`.

@@ -17,6 +17,8 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 pub struct Program {
     pub path: OsString,
     pub owner: OsString,
+    /// A process that has read and written nothing for so long hangs.
+    pub stall_limit: Duration,
 }
 
 /// The variable that names the owner of a run.
@@ -50,11 +52,24 @@ pub fn find_rsync() -> Result<PathBuf, NoRsync> {
 /// Ends what an earlier daemon of the same owner has left running, and waits until it is gone. Returns how many
 /// processes that were. Needs no more rights than those processes have.
 pub fn end_leftovers(owner: &Path) -> usize {
-    let mark = [OWNER.as_bytes(), b"=", owner.as_os_str().as_bytes()].concat();
+    end_marked(owner.as_os_str(), &|_| true)
+}
+
+/// Ends those processes of an owner that have the word `argument` in their command line.
+pub(super) fn end_with_argument(owner: &OsStr, argument: &OsStr) {
+    let names = |process: &Path| {
+        let line = std::fs::read(process.join("cmdline")).unwrap_or_default();
+        line.split(|&b| b == 0).any(|word| word == argument.as_bytes())
+    };
+    end_marked(owner, &names);
+}
+
+fn end_marked(owner: &OsStr, concerns: &dyn Fn(&Path) -> bool) -> usize {
+    let mark = [OWNER.as_bytes(), b"=", owner.as_bytes()].concat();
     let leftovers: Vec<_> = std::fs::read_dir("/proc")
         .into_iter()
         .flatten()
-        .filter_map(|entry| leftover(&entry.ok()?.file_name(), &mark))
+        .filter_map(|entry| leftover(&entry.ok()?.file_name(), &mark, concerns))
         .collect();
     for process in &leftovers {
         // One that has just ended is no loss.
@@ -71,11 +86,13 @@ pub fn end_leftovers(owner: &Path) -> usize {
 
 /// The process of that name in `/proc`, if its environment has the mark. It is held before its environment is read, so
 /// that it cannot be another one by the time it is signalled.
-fn leftover(name: &OsStr, mark: &[u8]) -> Option<rustix::fd::OwnedFd> {
+fn leftover(name: &OsStr, mark: &[u8], concerns: &dyn Fn(&Path) -> bool) -> Option<rustix::fd::OwnedFd> {
     let pid = Pid::from_raw(name.to_str()?.parse().ok()?)?;
     let process = pidfd_open(pid, PidfdFlags::empty()).ok()?;
-    let environment = std::fs::read(Path::new("/proc").join(name).join("environ")).ok()?;
-    environment.split(|&b| b == 0).any(|variable| variable == mark).then_some(process)
+    let dir = Path::new("/proc").join(name);
+    let environment = std::fs::read(dir.join("environ")).ok()?;
+    let is_ours = environment.split(|&b| b == 0).any(|variable| variable == mark);
+    (is_ours && concerns(&dir)).then_some(process)
 }
 
 #[cfg(test)]

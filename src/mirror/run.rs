@@ -24,9 +24,9 @@ use crate::clock::monotonic;
 /// The program, found through PATH.
 pub const RSYNC: &str = "rsync";
 
-/// A process that has read and written nothing for so long hangs. Long, since a peer may be busy for many minutes
+/// An rsync that has read and written nothing for so long hangs. Long, since a peer may be busy for many minutes
 /// without a word: deleting a huge tree, or reading a huge file to compare it. rsync's own `--timeout` is the finer tool.
-const STALL_LIMIT: Duration = Duration::from_secs(20 * 60);
+pub const STALL_LIMIT: Duration = Duration::from_secs(20 * 60);
 
 /// How often progress is looked at.
 const PROGRESS_TICK: Duration = Duration::from_secs(20);
@@ -51,12 +51,12 @@ pub enum End {
     Signal(i32),
     /// We ended it, as the stop signal asked.
     Stopped,
-    /// We ended it, since nothing moved for [`STALL_LIMIT`].
+    /// We ended it, since nothing moved for the program's `stall_limit`.
     Stalled,
 }
 
 /// What is left of a run.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Ended {
     pub end: End,
     pub stderr: Capture,
@@ -132,7 +132,8 @@ fn start(
     }
     let mut ignored = |_: &[u8]| Ok(());
     let each = stdout.unwrap_or(&mut ignored);
-    let ended = Watch::new(&mut child, list, each, leisure).and_then(|mut watch| watch.wait(&mut child, stop));
+    let ended = Watch::new(&mut child, list, each, leisure, program.stall_limit)
+        .and_then(|mut watch| watch.wait(&mut child, stop));
     if ended.is_err() {
         end_group(&mut child)?;
     }
@@ -151,6 +152,7 @@ struct Watch<'a> {
     each: &'a mut Each<'a>,
     moved: Instant,
     counters: Option<u64>,
+    stall_limit: Duration,
     leisure: Option<Leisure<'a>>,
     asked: Instant,
 }
@@ -176,6 +178,7 @@ impl<'a> Watch<'a> {
         list: &'a [u8],
         each: &'a mut Each<'a>,
         mut leisure: Option<Leisure<'a>>,
+        stall_limit: Duration,
     ) -> io::Result<Self> {
         let pid = Pid::from_child(child);
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
@@ -197,6 +200,7 @@ impl<'a> Watch<'a> {
             each,
             moved: monotonic(),
             counters: None,
+            stall_limit,
             leisure,
             asked: monotonic(),
         })
@@ -325,7 +329,7 @@ impl<'a> Watch<'a> {
             self.counters = counters;
             self.moved = now;
         }
-        now.duration_since(self.moved) >= STALL_LIMIT
+        now.duration_since(self.moved) >= self.stall_limit
     }
 }
 
@@ -375,7 +379,7 @@ mod tests {
     fn shell(script: &str, list: &[u8], stop: &StopSignal) -> Ended {
         let args = [OsString::from("-c"), OsString::from(script)];
         run(
-            &Program { path: "sh".into(), owner: "/state".into() },
+            &Program { path: "sh".into(), owner: "/state".into(), stall_limit: STALL_LIMIT },
             Path::new("/"),
             &args,
             list,

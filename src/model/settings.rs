@@ -25,6 +25,8 @@ pub struct Settings {
     /// Jobs held one by one, over all targets; above that those of the target with the most become fewer that stand for
     /// whole directories. 100,000 are about 35 MB of memory and 110 MB of store.
     pub pending_max: u32,
+    /// Whether runs to one host through ssh share a connection.
+    pub ssh_share: bool,
 }
 
 /// How much a run that makes directories equal may delete without being asked to.
@@ -88,6 +90,7 @@ impl Default for Settings {
             quiet_period: Duration::from_secs(5),
             max_delete: MaxDelete::default(),
             pending_max: 100_000,
+            ssh_share: true,
         }
     }
 }

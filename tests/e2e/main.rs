@@ -6,7 +6,7 @@
 //!
 //! `SYNCQ_SEED=n` replays one churn run, `SYNCQ_SEEDS=n` sets how many are made, `SYNCQ_E2E_KEEP=1` keeps the
 //! directories of failed tests, `SYNCQ_E2E_SLOW=n` multiplies all deadlines. Tests that the machine cannot run (no
-//! root, no tmpfs) pass and print why they did nothing.
+//! root, no tmpfs, no sshd, no namespaces) pass and print why they did nothing.
 
 #![allow(
     clippy::unwrap_used,
@@ -44,7 +44,9 @@ mod plugins;
 mod reload;
 mod roots;
 mod rsync_runs;
+mod seed;
 mod service;
+mod ssh;
 mod store_commands;
 mod store_loss;
 mod swaps;

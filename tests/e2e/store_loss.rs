@@ -2,6 +2,7 @@
 //! new store holds what was pending. And the disk below it fills up.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::io::Write;
 use std::path::Path;
 
@@ -69,7 +70,11 @@ fn a_store_that_is_removed_while_it_is_used_is_made_anew_with_all_jobs() {
 fn a_state_directory_that_is_removed_while_it_is_used_is_made_anew_with_all_jobs() {
     let mut world = pending();
     let store = world.cli.state.join("store");
-    fs::remove_dir_all(&world.cli.state).expect("cannot remove the state directory");
+    // The daemon may be making a file there at that moment.
+    wait_for(soon(), "the directory to go", || match fs::remove_dir_all(&world.cli.state) {
+        Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => Err(error.to_string()),
+        removed => removed.map_err(|error| panic!("cannot remove the state directory: {error}")),
+    });
     wait_for(soon(), "the daemon to answer again", || {
         let status = world.cli.try_status()?;
         if status.json["state"] == "running" { Ok(()) } else { Err(status.json["state"].to_string()) }

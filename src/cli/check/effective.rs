@@ -137,7 +137,9 @@ pub fn settings(settings: &Settings) -> [String; 3] {
         quiet_period,
         max_delete,
         pending_max,
+        ssh_share,
     } = settings;
+    let ssh = if *ssh_share { "" } else { "; ssh share false" };
     [
         format!(
             "backoff base {}, factor {}, cap {}, maxAttempts {max_attempts}",
@@ -151,7 +153,7 @@ pub fn settings(settings: &Settings) -> [String; 3] {
             duration(*hot_interval),
             duration(*quiet_period)
         ),
-        format!("guard maxDelete {max_delete}"),
+        format!("guard maxDelete {max_delete}{ssh}"),
     ]
 }
 

@@ -256,7 +256,7 @@ fn the_extension_sets_everything() {
         "</head>",
         r#"<syncq> <backoff base="500ms" factor="1.5" cap="1h 30m" maxAttempts="7"/>
            <transfer connections="8" largeFile="500kB" hotInterval="2s" quietPeriod="1m" maxPending="5000"/>
-           <guard maxDelete="20000"/> <legacyHidden start="true"/> </syncq></head>"#,
+           <ssh share="false"/> <guard maxDelete="20000"/> <legacyHidden start="true"/> </syncq></head>"#,
     );
     assert_eq!(warnings, [""; 0]);
     assert!(config.roots[0].legacy_hidden);
@@ -271,6 +271,7 @@ fn the_extension_sets_everything() {
             quiet_period: Duration::from_secs(60),
             max_delete: MaxDelete::Entries(20_000),
             pending_max: 5_000,
+            ssh_share: false,
         }
     );
     for (given, expected) in

@@ -21,6 +21,8 @@ pub struct Conf {
     /// User and password file.
     pub auth: Option<(String, PathBuf)>,
     pub timeout_s: Option<u32>,
+    /// The targets are directories behind ssh, and the port is sshd's.
+    pub ssh: bool,
     pub excludes: Vec<String>,
     pub delete: bool,
     pub create_folder: bool,
@@ -55,6 +57,7 @@ impl Conf {
             params: "-artuz".to_owned(),
             auth: None,
             timeout_s: None,
+            ssh: false,
             excludes: Vec::new(),
             delete: true,
             create_folder: true,
@@ -129,7 +132,7 @@ impl Conf {
         line(format!("      <userDefinedPort start=\"true\" port=\"{}\"/>", self.port));
         let timeout = self.timeout_s;
         line(format!("      <timeout start=\"{}\" time=\"{}\"/>", timeout.is_some(), timeout.unwrap_or(100)));
-        line("      <ssh start=\"false\"/>\n    </rsync>".to_owned());
+        line(format!("      <ssh start=\"{}\"/>\n    </rsync>", self.ssh));
         let fail_log = escaped(&self.fail_log.display().to_string());
         line(format!("    <failLog path=\"{fail_log}\" timeToExecute=\"{}\"/>", self.fail_log_minutes));
         let schedule = self.schedule.as_deref();

@@ -1,0 +1,198 @@
+//! How ssh is called: what the user has said, and our defaults for what he has not. Pure.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+use std::time::Duration;
+
+/// The program, found through PATH.
+pub(super) const SSH: &str = "ssh";
+
+/// How ssh behaves unless the user has said otherwise: a host that does not answer within half a minute is down, and a
+/// connection that is silent for three times a quarter of a minute is dead.
+const DEFAULTS: [(&str, &str); 3] =
+    [("ConnectTimeout", "30"), ("ServerAliveInterval", "15"), ("ServerAliveCountMax", "3")];
+
+/// The remote shell for a target as rsync takes it, if it is ssh: the user's own, or the plain one, with what keeps it
+/// from asking and hanging. `own` is the user's; where an option is given twice ssh takes the first.
+pub fn line(own: Option<&OsStr>, port: Option<u16>, timeout: Option<Duration>) -> Option<OsString> {
+    let mut line = base(own, port)?;
+    append(&mut line, ["BatchMode=yes".to_owned()]);
+    append(&mut line, DEFAULTS.iter().map(|(name, value)| format!("{name}={}", limited(name, value, timeout))));
+    Some(line)
+}
+
+/// The remote shell with the user's options alone. `None`: it is not ssh.
+pub(super) fn base(own: Option<&OsStr>, port: Option<u16>) -> Option<OsString> {
+    let mut line = own.unwrap_or(OsStr::new(SSH)).to_owned();
+    let words = words(&line)?;
+    if Path::new(words.first()?).file_name()? != SSH {
+        return None;
+    }
+    if let Some(port) = port {
+        line.push(format!(" -p {port}"));
+    }
+    Some(line)
+}
+
+pub(super) fn append(line: &mut OsString, options: impl IntoIterator<Item = String>) {
+    for option in options {
+        line.push(" -o ");
+        line.push(option);
+    }
+}
+
+/// A user who lets rsync wait for less than half a minute means the connection too.
+fn limited(name: &str, value: &str, timeout: Option<Duration>) -> String {
+    match (timeout, value.parse::<u64>()) {
+        (Some(timeout), Ok(limit)) if name == "ConnectTimeout" => timeout.as_secs().clamp(1, limit).to_string(),
+        _ => value.to_owned(),
+    }
+}
+
+/// Splits a remote shell's line as rsync does: at blanks, unless quoted; a doubled quote within quotes is one. `None`
+/// for an open quote.
+pub(super) fn words(line: &OsStr) -> Option<Vec<OsString>> {
+    let mut words = Vec::new();
+    let mut word: Option<Vec<u8>> = None;
+    let mut quote = None;
+    let mut bytes = line.as_bytes().iter().copied().peekable();
+    while let Some(byte) = bytes.next() {
+        match quote {
+            Some(open) if byte == open => match bytes.next_if_eq(&open) {
+                Some(_) => word.get_or_insert_default().push(open),
+                None => quote = None,
+            },
+            Some(_) => word.get_or_insert_default().push(byte),
+            None if byte == b' ' => words.extend(word.take().map(OsString::from_vec)),
+            None if byte == b'\'' || byte == b'"' => {
+                quote = Some(byte);
+                word.get_or_insert_default();
+            }
+            None => word.get_or_insert_default().push(byte),
+        }
+    }
+    words.extend(word.map(OsString::from_vec));
+    quote.is_none().then_some(words)
+}
+
+/// Whether the user's words say themselves whether and where connections are shared.
+pub(super) fn shares(words: &[OsString]) -> bool {
+    words.iter().skip(1).any(|word| {
+        let word = word.as_bytes();
+        word.starts_with(b"-S")
+            || word.starts_with(b"-M")
+            || word.to_ascii_lowercase().windows(b"control".len()).any(|part| part == b"control")
+    })
+}
+
+/// What the user's configuration of ssh leaves to us.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Settings {
+    /// Ours where the user has none, as `Name=value`.
+    pub(super) defaults: Vec<String>,
+    /// The user has a `ControlPath`.
+    pub(super) shares: bool,
+}
+
+impl Settings {
+    /// Reads what `ssh -G` prints: a name in lower case and its value on each line, those included that nobody has set.
+    pub(super) fn read(printed: &str, timeout: Option<Duration>) -> Self {
+        const UNSET: [(&str, &str); 3] =
+            [("connecttimeout", "none"), ("serveraliveinterval", "0"), ("serveralivecountmax", "3")];
+        let value = |name: &str| printed.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let is_set = |name: &str| {
+            let name = name.to_ascii_lowercase();
+            value(&name).is_some_and(|found| !UNSET.contains(&(name.as_str(), found)))
+        };
+        let ours = DEFAULTS.iter().filter(|(name, _)| !is_set(name));
+        Self {
+            defaults: ours.map(|(name, value)| format!("{name}={}", limited(name, value, timeout))).collect(),
+            shares: value("controlpath").is_some_and(|path| path != "none"),
+        }
+    }
+}
+
+/// Whether ssh tried to connect and could not.
+pub(super) fn blames_host(stderr: &[u8]) -> bool {
+    stderr.starts_with(b"ssh: connect to host ") || String::from_utf8_lossy(stderr).contains("\nssh: connect to host ")
+}
+
+/// Whether ssh failed at the sharing and not at the host.
+pub(super) fn blames_sharing(stderr: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(stderr);
+    ["unix_listener", "ControlPath", "ControlSocket", "ControlPersist"].iter().any(|word| text.contains(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn split(line: &str) -> Option<Vec<String>> {
+        let words = words(OsStr::new(line))?;
+        Some(words.into_iter().map(|word| word.into_string().unwrap()).collect())
+    }
+
+    #[test]
+    fn a_remote_shell_is_split_as_rsync_splits_it() {
+        for (line, expected) in [
+            ("ssh", Some(vec!["ssh"])),
+            ("  ssh  -p 2 ", Some(vec!["ssh", "-p", "2"])),
+            ("ssh -i '/k y'", Some(vec!["ssh", "-i", "/k y"])),
+            (r#"ssh -i "/k'y" ''"#, Some(vec!["ssh", "-i", "/k'y", ""])),
+            ("ssh -i 'it''s'", Some(vec!["ssh", "-i", "it's"])),
+            ("ssh -i 'open", None),
+        ] {
+            assert_eq!(split(line), expected.map(|words| words.into_iter().map(str::to_owned).collect()), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_the_user_says_stands_first_and_other_shells_are_left_alone() {
+        let said = |own: Option<&str>, port, timeout: Option<u64>| {
+            line(own.map(OsStr::new), port, timeout.map(Duration::from_secs)).map(|line| line.into_string().unwrap())
+        };
+        let ours = "-o BatchMode=yes -o ConnectTimeout=30 -o ServerAliveInterval=15 -o ServerAliveCountMax=3";
+        assert_eq!(said(None, None, None), Some(format!("ssh {ours}")));
+        assert_eq!(said(None, Some(2222), Some(100)), Some(format!("ssh -p 2222 {ours}")));
+        assert_eq!(said(None, None, Some(5)), Some(format!("ssh {}", ours.replace("30", "5"))));
+        assert_eq!(said(Some("/usr/bin/ssh -i /k"), Some(22), None), Some(format!("/usr/bin/ssh -i /k -p 22 {ours}")));
+        for other in ["rsh", "/opt/sshwrap -x", "ssh 'open", ""] {
+            assert_eq!(said(Some(other), None, None), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_user_who_shares_connections_goes_on_doing_it_his_way() {
+        for (line, expected) in [
+            ("ssh -i /k -p 2", false),
+            ("ssh -S /tmp/s", true),
+            ("ssh -M", true),
+            ("ssh -o ControlPath=none", true),
+            ("ssh -ocontrolmaster=auto", true),
+        ] {
+            assert_eq!(shares(&words(OsStr::new(line)).unwrap()), expected, "{line}");
+        }
+    }
+
+    /// A host that is down was tried twice, half a minute each.
+    #[test]
+    fn an_ssh_that_could_not_connect_by_itself_is_no_broken_connection() {
+        let lost = "mux_client_request_session: read from master failed: Broken pipe\n";
+        let down = "ssh: connect to host h port 22: Connection timed out\n";
+        for (said, expected) in [(down.to_owned(), true), (format!("{lost}{down}"), true), (lost.to_owned(), false)] {
+            assert_eq!(blames_host(said.as_bytes()), expected, "{said}");
+        }
+    }
+
+    #[test]
+    fn the_configuration_of_ssh_wins_over_our_defaults() {
+        let unset = "connecttimeout none\nserveraliveinterval 0\nserveralivecountmax 3\ncontrolmaster false\n";
+        let all = ["ConnectTimeout=30", "ServerAliveInterval=15", "ServerAliveCountMax=3"];
+        assert_eq!(Settings::read(unset, None), Settings { defaults: all.map(str::to_owned).into(), shares: false });
+        assert_eq!(Settings::read("", None).defaults, all);
+        let set = "connecttimeout 5\nserveraliveinterval 60\nserveralivecountmax 3\ncontrolpath /home/me/.ssh/c\n";
+        let read = Settings::read(set, None);
+        assert_eq!((read.defaults, read.shares), (vec!["ServerAliveCountMax=3".to_owned()], true));
+    }
+}
