@@ -264,7 +264,11 @@ fn a_slow_comparison_ends_with_its_client_and_with_the_daemon() {
     command.args(["verify", "-c", "--budget", "0.1", "--state-dir"]).arg(&world.cli.state).stdout(Stdio::null());
     for ends_by in ["client", "daemon"] {
         let mut client = command.spawn().expect("cannot start syncq verify");
-        wait_until(soon(), "the comparison", || !world.daemon().rsyncs().is_empty());
+        wait_until(soon(), "the comparison", || {
+            let ended = client.try_wait().expect("cannot look after syncq verify");
+            assert!(ended.is_none(), "{ends_by}: it ended by itself\n{}", world.daemon().log_text());
+            !world.daemon().rsyncs().is_empty()
+        });
         if ends_by == "client" {
             let refused = syncq(&world, &["verify"]);
             assert!(refused.code == Some(1) && refused.stderr.contains("another comparison"), "{}", refused.text());
