@@ -1,16 +1,19 @@
-//! Measures syncq beside bare rsync and lsyncd on the workloads that its users have, all against the same rsync
+//! Measures syncq beside bare rsync, lsyncd and a loop around inotifywait on the workloads that its users have, all against the same rsync
 //! daemon on this machine. `tools/bench` installs what is needed and starts it.
 //!
-//! `workload` says what is written, `peers` who mirrors it, `rsyncd` and `process` run things, `tree` compares,
-//! `measure` puts one run together, `track` takes latencies on the side, `report` makes tables and JSON.
+//! `workload` lists what is measured, `act` writes it, `peers` mirror it, `rsyncd` and `process` run things, `ready` hears
+//! when a daemon is up, `tree` compares, `measure` puts one run together, `track` takes latencies on the side, `report`
+//! makes tables and JSON.
 //! Deliberately absent: any knowledge of syncq's inside. It is a program among others.
 
 // A benchmark prints for people and reads real clocks.
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods)]
 
+mod act;
 mod measure;
 mod peers;
 mod process;
+mod ready;
 mod report;
 mod rsyncd;
 mod track;
@@ -30,7 +33,7 @@ use peers::Peer;
 use report::Row;
 use workload::{Sizes, Workload};
 
-/// Measure syncq beside bare rsync and lsyncd
+/// Measure syncq beside bare rsync, lsyncd and a loop around inotifywait
 #[derive(Parser)]
 #[command(name = "tools/bench", disable_version_flag = true)]
 struct Args {
@@ -43,7 +46,7 @@ struct Args {
     /// Only this workload (may be repeated)
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// Only these peers: bare, lsyncd-1, lsyncd-0, syncq
+    /// Only these peers: bare, inotifywait, lsyncd-1, lsyncd-0, syncq
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     peers: Vec<String>,
     /// Write the result as JSON
@@ -52,7 +55,10 @@ struct Args {
     /// Where source and targets are made [default: the directory for temporary files]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Longest wait for equal trees, in seconds
+    /// Make the trees of huge-dir, flood and restart so many times as large
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = scale)]
+    scale: f64,
+    /// Longest wait for equal trees, in seconds (ten times as long for restart)
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     timeout: u64,
     /// List the workloads
@@ -100,13 +106,14 @@ fn bench(args: &Args) -> Result<bool> {
     let settings = Settings {
         syncq: args.syncq.clone(),
         dir: args.dir.clone().unwrap_or_else(std::env::temp_dir),
-        sizes: if args.quick { Sizes::QUICK } else { Sizes::FULL },
+        sizes: if args.quick { Sizes::QUICK } else { Sizes::FULL }.scaled(args.scale),
         timeout: Duration::from_secs(if args.quick { args.timeout.min(20) } else { args.timeout }),
         rest: Duration::from_millis(if args.quick { 50 } else { 500 }),
     };
     let runs = if args.quick { 1 } else { args.runs };
+    let load = report::load();
     let rows = measure_all(&workloads, &peers, runs, &settings)?;
-    let conditions = report::Conditions { runs, quick: args.quick };
+    let conditions = report::Conditions { runs, quick: args.quick, scale: args.scale, load };
     if args.quick {
         // Times of tiny sizes mean nothing and shall not be quoted.
         let titles: Vec<&str> = peers.iter().map(|peer| peer.title()).collect();
@@ -120,7 +127,7 @@ fn bench(args: &Args) -> Result<bool> {
         text.push('\n');
         std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
     }
-    let held = |peer: Peer| args.quick || peer == Peer::Syncq;
+    let held = |peer: Peer| peer == Peer::Syncq || (args.quick && peer.promises());
     let failed = rows.iter().flat_map(|row| &row.results).filter(|(peer, result)| held(**peer) && result.failed > 0);
     Ok(failed.count() == 0)
 }
@@ -130,6 +137,7 @@ fn measure_all(workloads: &[&'static Workload], peers: &[Peer], runs: u32, setti
     let mut rows = Vec::new();
     for workload in workloads {
         let mut row = Row::new(workload);
+        let runs = if workload.once { 1 } else { runs };
         for run in 1..=runs {
             for peer in peers {
                 let sample = measure(workload, *peer, settings)?;
@@ -185,4 +193,11 @@ fn on_signals_stop() -> Result<()> {
         }
     });
     Ok(())
+}
+
+fn scale(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(factor) if factor > 0.0 && factor <= 10.0 => Ok(factor),
+        _ => Err("a number above 0 and up to 10 is needed, like 0.1".to_owned()),
+    }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::peers::{Peer, Running};
-use crate::process::Cpu;
+use crate::process::{Cpu, Usage};
 use crate::rsyncd::{Rsyncd, Traffic};
 use crate::track::Tracker;
 use crate::tree::{self, Entry, Tree};
@@ -42,10 +42,15 @@ pub struct Scene<'a> {
     tracker: Tracker,
     latencies_s: Vec<f64>,
     timeout: Duration,
+    /// What the peer had used when the measurement began.
+    used_before: Usage,
+    /// The source as the act left it, if the act has looked.
+    left: Option<Tree>,
+    idle: Option<Usage>,
 }
 
 impl Scene<'_> {
-    /// Writes one file and waits until both targets have it.
+    /// Writes one file and waits until all targets have it.
     pub fn write_and_wait(&mut self, path: &Path, content: &[u8]) -> Result<()> {
         const POLL: Duration = Duration::from_micros(200);
         let file = self.source.join(path);
@@ -72,6 +77,30 @@ impl Scene<'_> {
         self.tracker.written(path);
         Ok(())
     }
+
+    /// Stops the peer, has `change` change the source, and starts it again. The costs count from that start.
+    pub fn while_down(&mut self, change: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        self.running.stop_daemon();
+        change(self.source)?;
+        // Read now: walking a million files would take the CPU from those that start.
+        self.left = Some(tree::read(self.source)?);
+        self.used_before = self.running.usage();
+        self.running.start_daemon()
+    }
+
+    /// Writes nothing for `time`.
+    pub fn stay_idle(&mut self, time: Duration) -> Result<()> {
+        const LOOK: Duration = Duration::from_millis(100);
+        let before = self.running.usage();
+        let began = Instant::now();
+        while began.elapsed() < time {
+            self.running.check()?;
+            check_interrupted()?;
+            std::thread::sleep(LOOK.min(time.saturating_sub(began.elapsed())));
+        }
+        self.idle = Some(self.running.usage().since(before));
+        Ok(())
+    }
 }
 
 /// What one run gave. Times are seconds.
@@ -83,7 +112,11 @@ pub struct Sample {
     pub total_s: f64,
     pub lag_s: f64,
     pub latencies_s: Vec<f64>,
-    pub cpu: Cpu,
+    pub usage: Usage,
+    /// What was used while nothing was written; only where the workload is that.
+    pub idle: Option<Usage>,
+    /// From each start of the daemon until it said that it is ready.
+    pub ready_s: Vec<f64>,
     pub receiver_cpu_s: f64,
     pub traffic: Traffic,
 }
@@ -95,7 +128,7 @@ pub fn measure(workload: &Workload, peer: Peer, settings: &Settings) -> Result<S
     let source = dir.path().join("src");
     fs::create_dir(&source)?;
     (workload.prepare)(&source, &settings.sizes)?;
-    let rsyncd = Rsyncd::start(dir.path(), workload.max_connections)?;
+    let rsyncd = Rsyncd::start(dir.path(), workload.targets, workload.max_connections)?;
     seed(&source, &rsyncd)?;
     let mut running = Running::start(peer, &settings.syncq, dir.path(), &source, &rsyncd)?;
     match run(workload, peer, settings, &source, &rsyncd, &mut running) {
@@ -116,12 +149,13 @@ fn run(
     rsyncd: &Rsyncd,
     running: &mut Running,
 ) -> Result<Sample> {
+    let timeout = settings.timeout * workload.patience;
     if peer != Peer::Bare {
-        wait_ready(source, &rsyncd.targets, running)?;
+        wait_ready(source, &rsyncd.targets, READY_WAIT * workload.patience, running)?;
     }
     std::thread::sleep(settings.rest);
     let before = tree::read(source)?;
-    let (cpu, receiver, traffic) = (running.cpu(), Cpu::of(rsyncd.pid()), rsyncd.traffic()?);
+    let (used_before, receiver, traffic) = (running.usage(), Cpu::of(rsyncd.pid()), rsyncd.traffic()?);
 
     let began = Instant::now();
     let mut scene = Scene {
@@ -131,25 +165,27 @@ fn run(
         running,
         tracker: Tracker::new(source, &rsyncd.targets),
         latencies_s: Vec::new(),
-        timeout: settings.timeout,
+        timeout,
+        used_before,
+        left: None,
+        idle: None,
     };
     (workload.act)(&mut scene)?;
     let written = Instant::now();
-    let Scene { running, tracker, mut latencies_s, .. } = scene;
+    let Scene { running, tracker, mut latencies_s, used_before, left, idle, .. } = scene;
     // Where every file was waited for, nothing is left to send.
     if workload.headline != Headline::Latency {
         running.push()?;
     }
-    let outcome = wait_equal(source, &before, &rsyncd.targets, settings.timeout, running)?;
+    let expected = left.map_or_else(|| tree::read(source), Ok)?;
+    let outcome = wait_equal(source, &before, &expected, &rsyncd.targets, timeout, running)?;
     running.settle()?;
     latencies_s.extend(tracker.finish());
     std::thread::sleep(settings.rest);
 
     let (failure, equal) = match outcome {
         Ok(equal) => (None, equal),
-        Err(difference) => {
-            (Some(format!("not equal after {} s: {difference}", settings.timeout.as_secs())), Instant::now())
-        }
+        Err(difference) => (Some(format!("not equal after {} s: {difference}", timeout.as_secs())), Instant::now()),
     };
     let receiver = Cpu::of(rsyncd.pid()).since(receiver);
     Ok(Sample {
@@ -158,7 +194,9 @@ fn run(
         total_s: (equal - began).as_secs_f64(),
         lag_s: equal.saturating_duration_since(written).as_secs_f64(),
         latencies_s,
-        cpu: running.cpu().since(cpu),
+        usage: running.usage().since(used_before),
+        idle,
+        ready_s: running.ready_s(),
         receiver_cpu_s: receiver.own_s + receiver.children_s,
         traffic: rsyncd.traffic()?.since(traffic),
     })
@@ -167,9 +205,9 @@ fn run(
 /// Copies what `prepare` made to the targets, so that no peer begins with a full copy.
 fn seed(source: &Path, rsyncd: &Rsyncd) -> Result<()> {
     for target in &rsyncd.targets {
-        let status = Command::new("rsync").arg("-a").arg(source.join("")).arg(target).status();
-        if !status.context("cannot run rsync")?.success() {
-            bail!("rsync could not fill {}", target.display());
+        let status = Command::new("cp").arg("-a").arg(source.join(".")).arg(target).status();
+        if !status.context("cannot run cp")?.success() {
+            bail!("cp could not fill {}", target.display());
         }
     }
     Ok(())
@@ -177,9 +215,9 @@ fn seed(source: &Path, rsyncd: &Rsyncd) -> Result<()> {
 
 /// Waits until a file arrives that was written after an earlier one had arrived: the first may have come with the
 /// peer's initial copy, the second shows that it watches. Then waits until the trees are equal.
-fn wait_ready(source: &Path, targets: &[PathBuf], running: &mut Running) -> Result<()> {
+fn wait_ready(source: &Path, targets: &[PathBuf], timeout: Duration, running: &mut Running) -> Result<()> {
     const NEEDED: u32 = 2;
-    let deadline = Instant::now() + READY_WAIT;
+    let deadline = Instant::now() + timeout;
     let mut arrived = 0;
     for n in 0.. {
         let name = format!("ready-{n}");
@@ -199,22 +237,24 @@ fn wait_ready(source: &Path, targets: &[PathBuf], running: &mut Running) -> Resu
             break;
         }
         if Instant::now() > deadline {
-            bail!("mirrors nothing {} s after its start", READY_WAIT.as_secs());
+            bail!("mirrors nothing {} s after its start", timeout.as_secs());
         }
     }
-    match wait_equal(source, &Tree::new(), targets, READY_WAIT, running)? {
+    match wait_equal(source, &Tree::new(), &tree::read(source)?, targets, timeout, running)? {
         Ok(_) => Ok(()),
-        Err(difference) => bail!("not equal {} s after its start: {difference}", READY_WAIT.as_secs()),
+        Err(difference) => bail!("not equal {} s after its start: {difference}", timeout.as_secs()),
     }
 }
 
-/// Waits until each target has what the source has now, and gives the instant, or the difference that stayed.
+/// Waits until each target has what the source has, `expected`, and gives the instant, or the difference that stayed.
+/// Each of them is known to have had `before` already.
 ///
 /// Walking 10,000 files again and again would take the CPU from those that are measured. So a list of what is still
 /// to come is worked off from its front, one look at a time; only when it is empty the trees are compared in full.
 fn wait_equal(
     source: &Path,
     before: &Tree,
+    expected: &Tree,
     targets: &[PathBuf],
     timeout: Duration,
     running: &mut Running,
@@ -222,9 +262,9 @@ fn wait_equal(
     const POLL: Duration = Duration::from_millis(2);
     const FULL_POLL: Duration = Duration::from_millis(50);
     let deadline = Instant::now() + timeout;
-    let expected = tree::read(source)?;
     let gone = before.keys().filter(|path| !expected.contains_key(*path)).map(|path| (path, None));
-    let coming = expected.iter().map(|(path, entry)| (path, Some(entry)));
+    let coming = expected.iter().filter(|(path, entry)| before.get(*path) != Some(*entry));
+    let coming = coming.map(|(path, entry)| (path, Some(entry)));
     for (path, entry) in coming.chain(gone) {
         for target in targets {
             let copy = target.join(path);
@@ -242,7 +282,7 @@ fn wait_equal(
     loop {
         let mut different = None;
         for target in targets {
-            different = different.or(tree::difference(source, &expected, target)?);
+            different = different.or(tree::difference(source, expected, target)?);
         }
         match different {
             None => return Ok(Ok(equal)),

@@ -2,29 +2,46 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::process::{Cpu, Process};
-use crate::rsyncd::{MODULES, Rsyncd};
+use crate::process::{Cpu, Process, Usage};
+use crate::ready::Start;
+use crate::rsyncd::Rsyncd;
+
+/// So many bare rsyncs run at a time: two for each CPU of a small machine.
+const PUSHES_MAX: usize = 4;
+
+/// The loop that users write: every event starts a run over the whole tree, one target after the other. A first run
+/// before it, since the watches tell only of what comes later.
+const LOOP: &str = r#"
+shopt -s lastpipe   # the loop runs in this shell and not in a child, so its rsyncs are counted as its
+push() { for url; do rsync -az --delete ./ "$url" </dev/null; done }
+push "$@"
+inotifywait -mrq -e modify,attrib,close_write,create,delete,move . | while read -r _; do push "$@"; done
+"#;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Peer {
-    /// The limit: everything is written first, then one rsync over the whole tree for each target, all at once.
+    /// The limit: everything is written first, then one rsync over the whole tree for each target, `PUSHES_MAX` at once.
     Bare,
+    /// A loop in a shell, as users write it.
+    Inotifywait,
     LsyncdOneSecond,
     LsyncdNoDelay,
     Syncq,
 }
 
 impl Peer {
-    pub const ALL: [Self; 4] = [Self::Bare, Self::LsyncdOneSecond, Self::LsyncdNoDelay, Self::Syncq];
+    pub const ALL: [Self; 5] = [Self::Bare, Self::Inotifywait, Self::LsyncdOneSecond, Self::LsyncdNoDelay, Self::Syncq];
 
     /// The name on the command line and in the JSON result.
     pub fn name(self) -> &'static str {
         match self {
             Self::Bare => "bare",
+            Self::Inotifywait => "inotifywait",
             Self::LsyncdOneSecond => "lsyncd-1",
             Self::LsyncdNoDelay => "lsyncd-0",
             Self::Syncq => "syncq",
@@ -35,6 +52,7 @@ impl Peer {
     pub fn title(self) -> &'static str {
         match self {
             Self::Bare => "bare rsync",
+            Self::Inotifywait => "inotifywait loop",
             Self::LsyncdOneSecond => "lsyncd, delay 1",
             Self::LsyncdNoDelay => "lsyncd, delay 0",
             Self::Syncq => "syncq",
@@ -43,43 +61,113 @@ impl Peer {
 
     /// The program it needs, if that is not part of every run anyway.
     pub fn needs(self) -> Option<&'static str> {
-        matches!(self, Self::LsyncdOneSecond | Self::LsyncdNoDelay).then_some("lsyncd")
+        match self {
+            Self::Bare | Self::Syncq => None,
+            Self::Inotifywait => Some("inotifywait"),
+            Self::LsyncdOneSecond | Self::LsyncdNoDelay => Some("lsyncd"),
+        }
+    }
+
+    /// Whether it promises not to lose a change. The loop does not: what happens between its first run and the first
+    /// watch waits for the next event.
+    pub fn promises(self) -> bool {
+        self != Self::Inotifywait
     }
 }
 
-/// A peer at work on one source and the two modules.
+/// A peer at work on one source and the modules of one rsyncd.
 pub struct Running {
-    daemon: Option<Process>,
+    peer: Peer,
+    syncq: PathBuf,
+    dir: PathBuf,
     source: PathBuf,
     urls: Vec<String>,
+    daemon: Option<Process>,
+    /// One for each start of the daemon.
+    starts: Vec<Start>,
+    /// What daemons that were stopped have used, and the bare runs.
+    past: Usage,
     pushes: Vec<Child>,
-    pushed: Cpu,
+    /// CPU time of this program's children before the first of `pushes`.
+    before_pushes: Cpu,
+    push_failed: Option<ExitStatus>,
 }
 
 impl Running {
     /// Starts `peer`; its own files go to `dir`.
     pub fn start(peer: Peer, syncq: &Path, dir: &Path, source: &Path, rsyncd: &Rsyncd) -> Result<Self> {
-        let command = match peer {
-            Peer::Bare => None,
-            Peer::LsyncdOneSecond => Some(lsyncd(1, dir, source, rsyncd)?),
-            Peer::LsyncdNoDelay => Some(lsyncd(0, dir, source, rsyncd)?),
-            Peer::Syncq => Some(syncq_mirror(syncq, dir, source, rsyncd)),
+        match peer {
+            Peer::Bare | Peer::Inotifywait => {}
+            Peer::LsyncdOneSecond => fs::write(dir.join(LSYNCD_CONF), lsyncd_conf(1, source, rsyncd))?,
+            Peer::LsyncdNoDelay => fs::write(dir.join(LSYNCD_CONF), lsyncd_conf(0, source, rsyncd))?,
+            Peer::Syncq => fs::write(dir.join(SYNCQ_CONF), syncq_conf(source, rsyncd))?,
+        }
+        let mut running = Self {
+            peer,
+            syncq: syncq.to_path_buf(),
+            dir: dir.to_path_buf(),
+            source: source.to_path_buf(),
+            urls: rsyncd.modules.iter().map(|module| rsyncd.url(module)).collect(),
+            daemon: None,
+            starts: Vec::new(),
+            past: Usage::default(),
+            pushes: Vec::new(),
+            before_pushes: Cpu::default(),
+            push_failed: None,
         };
-        let daemon = command.map(|command| Process::start(command, &dir.join("peer.log"))).transpose()?;
-        let urls = MODULES.iter().map(|module| rsyncd.url(module)).collect();
-        Ok(Self { daemon, source: source.to_path_buf(), urls, pushes: Vec::new(), pushed: Cpu::default() })
+        running.start_daemon()?;
+        Ok(running)
+    }
+
+    /// Starts the daemon, for the first time or after `stop_daemon`. Bare rsync has none.
+    pub fn start_daemon(&mut self) -> Result<()> {
+        let mut command = match self.peer {
+            Peer::Bare => return Ok(()),
+            Peer::Inotifywait => {
+                let mut command = Command::new("bash");
+                command.args(["-c", LOOP, "loop"]).args(&self.urls).current_dir(&self.source);
+                command
+            }
+            Peer::LsyncdOneSecond | Peer::LsyncdNoDelay => {
+                let mut command = Command::new("lsyncd");
+                command.arg(self.dir.join(LSYNCD_CONF));
+                command
+            }
+            Peer::Syncq => {
+                let mut command = Command::new(&self.syncq);
+                command.arg("run").arg("-o").arg(self.dir.join(SYNCQ_CONF));
+                command.arg("--state-dir").arg(self.dir.join("state"));
+                command
+            }
+        };
+        let socket = self.dir.join(format!("notify-{}", self.starts.len()));
+        self.starts.push(Start::listen(&socket)?);
+        command.env("NOTIFY_SOCKET", &socket);
+        self.daemon = Some(Process::start(command, &self.dir.join("peer.log"))?);
+        Ok(())
+    }
+
+    /// Asks the daemon to end and waits for it.
+    pub fn stop_daemon(&mut self) {
+        if let Some(daemon) = self.daemon.take() {
+            self.past = self.past.then(daemon.usage());
+        }
     }
 
     /// Tells the peer that a piece of writing is done. A daemon has seen it by itself; bare rsync starts now.
     pub fn push(&mut self) -> Result<()> {
-        if self.daemon.is_some() {
+        if self.peer != Peer::Bare {
             return Ok(());
         }
         self.settle()?;
-        for url in &self.urls {
+        self.before_pushes = Cpu::of(std::process::id());
+        for url in self.urls.clone() {
+            if self.pushes.len() >= PUSHES_MAX {
+                self.reap_push()?;
+            }
             let mut command = Command::new("rsync");
             // Without TCP_NODELAY rsync loses 40 ms twice a run; the limit shall be a real one.
-            command.args(["-az", "--delete", "--sockopts=TCP_NODELAY", "./", url]).current_dir(&self.source);
+            command.args(["-az", "--delete", "--sockopts=TCP_NODELAY", "./", &url]).current_dir(&self.source);
             command.stdin(Stdio::null()).stdout(Stdio::null());
             self.pushes.push(command.spawn().context("cannot start rsync")?);
         }
@@ -91,18 +179,31 @@ impl Running {
         if self.pushes.is_empty() {
             return Ok(());
         }
-        let before = Cpu::of(std::process::id());
-        let mut failed = None;
-        for mut push in self.pushes.drain(..) {
-            let status = push.wait()?;
-            if !status.success() {
-                failed = Some(status);
-            }
+        while !self.pushes.is_empty() {
+            self.reap_push()?;
         }
-        self.pushed.children_s += Cpu::of(std::process::id()).since(before).children_s;
-        match failed {
+        self.past.cpu.children_s += Cpu::of(std::process::id()).since(self.before_pushes).children_s;
+        match self.push_failed.take() {
             Some(status) => bail!("bare rsync: {status}"),
             None => Ok(()),
+        }
+    }
+
+    /// Waits until one of the bare runs has ended.
+    fn reap_push(&mut self) -> Result<()> {
+        const POLL: Duration = Duration::from_micros(500);
+        loop {
+            for index in 0..self.pushes.len() {
+                let Some(status) = self.pushes.get_mut(index).map(Child::try_wait).transpose()?.flatten() else {
+                    continue;
+                };
+                self.pushes.remove(index);
+                if !status.success() {
+                    self.push_failed = Some(status);
+                }
+                return Ok(());
+            }
+            std::thread::sleep(POLL);
         }
     }
 
@@ -114,9 +215,14 @@ impl Running {
         }
     }
 
-    /// CPU time so far: a daemon's own and its rsyncs', or that of the bare runs.
-    pub fn cpu(&self) -> Cpu {
-        self.daemon.as_ref().map_or(self.pushed, |daemon| Cpu::of(daemon.id()))
+    /// What it has used so far: a daemon and its rsyncs, or the bare runs.
+    pub fn usage(&self) -> Usage {
+        self.daemon.as_ref().map_or(self.past, |daemon| self.past.then(daemon.usage()))
+    }
+
+    /// Seconds from each start until the daemon said that it is ready, of those starts where it did.
+    pub fn ready_s(&self) -> Vec<f64> {
+        self.starts.iter().filter_map(Start::ready_s).collect()
     }
 
     pub fn last_lines(&self) -> String {
@@ -134,28 +240,38 @@ impl Drop for Running {
     }
 }
 
-fn syncq_mirror(syncq: &Path, dir: &Path, source: &Path, rsyncd: &Rsyncd) -> Command {
-    let mut command = Command::new(syncq);
-    command.arg("mirror").arg(source).args(MODULES.map(|module| format!("127.0.0.1::{module}")));
-    command.arg("--port").arg(rsyncd.port.to_string()).arg("--state-dir").arg(dir.join("state"));
-    // All peers compress, or none.
-    command.arg("--rsync-arg=-z");
-    command
+const SYNCQ_CONF: &str = "syncq.xml";
+const LSYNCD_CONF: &str = "lsyncd.lua";
+
+/// syncq as a service has it: a configuration, so that a restart looks only for what has changed. All peers
+/// compress, or none, and all follow attributes.
+fn syncq_conf(source: &Path, rsyncd: &Rsyncd) -> String {
+    let remotes: Vec<String> =
+        rsyncd.modules.iter().map(|module| format!("<remote ip=\"127.0.0.1\" name=\"{module}\"/>")).collect();
+    format!(
+        r#"<head version="2.5">
+<inotify><attrib start="true"/></inotify>
+<sersync>
+    <localpath watch="{}">{}</localpath>
+    <rsync><commonParams params="-az"/><userDefinedPort start="true" port="{}"/></rsync>
+</sersync>
+</head>
+"#,
+        source.display(),
+        remotes.concat(),
+        rsyncd.port,
+    )
 }
 
 /// lsyncd as its manual has it: one `default.rsync` per target, archive and compression on as for the others.
-fn lsyncd(delay_s: u32, dir: &Path, source: &Path, rsyncd: &Rsyncd) -> Result<Command> {
+fn lsyncd_conf(delay_s: u32, source: &Path, rsyncd: &Rsyncd) -> String {
     let mut text = "settings { nodaemon = true, insist = true }\n".to_owned();
-    for module in MODULES {
+    for module in &rsyncd.modules {
         text += &format!(
             "sync {{ default.rsync, source = \"{}\", target = \"{}\", delay = {delay_s},\n       rsync = {{ archive = true, compress = true }} }}\n",
             source.display(),
             rsyncd.url(module),
         );
     }
-    let conf = dir.join("lsyncd.lua");
-    fs::write(&conf, text)?;
-    let mut command = Command::new("lsyncd");
-    command.arg(conf);
-    Ok(command)
+    text
 }

@@ -10,11 +10,16 @@ use serde_json::{Value, json};
 
 use crate::measure::Sample;
 use crate::peers::Peer;
+use crate::process::Usage;
 use crate::workload::{Headline, Workload};
 
 pub struct Conditions {
     pub runs: u32,
     pub quick: bool,
+    /// Of the large trees.
+    pub scale: f64,
+    /// The machine's load average over a minute before the first run; its own programs are not the only ones.
+    pub load: Option<f64>,
 }
 
 /// The results of one workload.
@@ -36,6 +41,12 @@ pub struct Summary {
     write_s: f64,
     p50_s: Option<f64>,
     p95_s: Option<f64>,
+    idle_s: Option<f64>,
+    idle_wakeups: Option<f64>,
+    /// Of the first start and of the last.
+    ready_s: Option<(f64, f64)>,
+    peak_bytes: f64,
+    wakeups: f64,
     cpu_own_s: f64,
     cpu_children_s: f64,
     cpu_receiver_s: f64,
@@ -71,21 +82,29 @@ fn summary(workload: &Workload, samples: &[Sample]) -> Summary {
     let (p50_s, p95_s) = (quantile(latencies.clone(), 0.5), quantile(latencies, 0.95));
     let or_zero = |value: Option<f64>| value.unwrap_or(0.0);
     let count = |value: u64| value as f64;
+    let idle = |value: &dyn Fn(Usage) -> f64| quantile(good.iter().filter_map(|s| s.idle.map(value)).collect(), 0.5);
+    let ready = |of: &dyn for<'a> Fn(&'a [f64]) -> Option<&'a f64>| {
+        quantile(good.iter().filter_map(|s| of(&s.ready_s).copied()).collect(), 0.5)
+    };
     Summary {
         failed: samples.len() - good.len(),
         failure: samples.iter().find_map(|sample| sample.failure.clone()),
         headline_s: match workload.headline {
             Headline::Latency => p50_s,
-            Headline::Total => middle(&|s| s.total_s),
-            Headline::Lag => middle(&|s| s.lag_s),
+            other => middle(&|s| headline_s(other, s)),
         },
         total_s: or_zero(middle(&|s| s.total_s)),
         lag_s: or_zero(middle(&|s| s.lag_s)),
         write_s: or_zero(middle(&|s| s.write_s)),
         p50_s,
         p95_s,
-        cpu_own_s: or_zero(middle(&|s| s.cpu.own_s)),
-        cpu_children_s: or_zero(middle(&|s| s.cpu.children_s)),
+        idle_s: idle(&|used| used.cpu.own_s + used.cpu.children_s),
+        idle_wakeups: idle(&|used| count(used.wakeups)),
+        ready_s: ready(&|starts| starts.first()).zip(ready(&|starts| starts.last())),
+        peak_bytes: or_zero(middle(&|s| count(s.usage.peak_bytes))),
+        wakeups: or_zero(middle(&|s| count(s.usage.wakeups))),
+        cpu_own_s: or_zero(middle(&|s| s.usage.cpu.own_s)),
+        cpu_children_s: or_zero(middle(&|s| s.usage.cpu.children_s)),
         cpu_receiver_s: or_zero(middle(&|s| s.receiver_cpu_s)),
         connections: or_zero(middle(&|s| count(s.traffic.connections))),
         refused: or_zero(middle(&|s| count(s.traffic.refused))),
@@ -100,14 +119,20 @@ fn quantile(mut values: Vec<f64>, q: f64) -> Option<f64> {
     values.get(index.min(values.len().saturating_sub(1))).copied()
 }
 
-/// One sample for the progress line.
-pub fn one_line(workload: &Workload, sample: &Sample) -> String {
-    let cpu = sample.cpu.own_s + sample.cpu.children_s;
-    let time = match workload.headline {
+/// The time that stands for one sample.
+fn headline_s(headline: Headline, sample: &Sample) -> f64 {
+    match headline {
         Headline::Latency => quantile(sample.latencies_s.clone(), 0.5).unwrap_or(0.0),
         Headline::Total => sample.total_s,
-        Headline::Lag => sample.lag_s,
-    };
+        Headline::Lag | Headline::Restart => sample.lag_s,
+        Headline::Idle => sample.idle.map_or(0.0, |used| used.cpu.own_s + used.cpu.children_s),
+    }
+}
+
+/// One sample for the progress line.
+pub fn one_line(workload: &Workload, sample: &Sample) -> String {
+    let cpu = sample.usage.cpu.own_s + sample.usage.cpu.children_s;
+    let time = headline_s(workload.headline, sample);
     format!("{}, cpu {cpu:.2} s, {} connections", seconds(time), sample.traffic.connections)
 }
 
@@ -129,15 +154,22 @@ pub fn failures(rows: &[Row]) -> String {
 pub fn markdown(rows: &[Row], peers: &[Peer], conditions: &Conditions) -> String {
     let mut text = String::new();
     let machine = machine();
+    let scaled = match conditions.scale {
+        1.0 => String::new(),
+        scale => format!(" The trees of huge-dir, flood and restart are {scale} times as large as it says here."),
+    };
     let _ = writeln!(
         text,
-        "Median of {}; {} CPUs, Linux {}, {}, {}; two targets, one rsyncd on 127.0.0.1. Bare rsync runs once per target, both \
-         at the same time, after everything is written.\n",
+        "Median of {}{}; {} CPUs, load {} before, Linux {}, {}, {}; two targets unless said otherwise, one rsyncd on \
+         127.0.0.1. Bare rsync runs once per target, up to four at a time, after everything is written.{}\n",
         conditions.runs,
+        if rows.iter().any(|row| row.workload.once) { " (restart and idle: one run)" } else { "" },
         machine.cpus,
+        conditions.load.map_or("unknown".to_owned(), |load| format!("{load:.1}")),
         machine.kernel,
         machine.rsync.as_deref().unwrap_or("no rsync"),
         machine.lsyncd.as_deref().unwrap_or("no lsyncd"),
+        scaled,
     );
     let titles: Vec<&str> = peers.iter().map(|peer| peer.title()).collect();
     let _ = writeln!(text, "| workload | time | {} | syncq / bare | lsyncd / syncq |", titles.join(" | "));
@@ -161,12 +193,16 @@ pub fn markdown(rows: &[Row], peers: &[Peer], conditions: &Conditions) -> String
             ratio(lsyncd, syncq),
         );
     }
-    let _ =
-        writeln!(text, "\nCPU of the daemon + of its rsyncs, connections to both targets, bytes received by them:\n");
+    let _ = writeln!(
+        text,
+        "{}",
+        "\nCPU of the daemon + of its rsyncs, connections to all targets, bytes received by each target, the daemon's peak of memory:\n"
+    );
     let _ = writeln!(text, "| workload | {} |", titles.join(" | "));
     let _ = writeln!(text, "|---|{}", "---:|".repeat(peers.len()));
     for row in rows {
-        let cells: Vec<String> = peers.iter().map(|peer| row.results.get(peer).map_or("".into(), cost_cell)).collect();
+        let cells: Vec<String> =
+            peers.iter().map(|peer| row.results.get(peer).map_or("".into(), |r| cost_cell(row, r))).collect();
         let _ = writeln!(text, "| {} | {} |", row.workload.about, cells.join(" | "));
     }
     text += &failures(rows);
@@ -176,6 +212,12 @@ pub fn markdown(rows: &[Row], peers: &[Peer], conditions: &Conditions) -> String
 fn time_cell(row: &Row, result: &Summary) -> String {
     let Some(headline_s) = result.headline_s else { return "failed".into() };
     let mut cell = seconds(headline_s);
+    if let (Headline::Idle, Some(wakeups)) = (row.workload.headline, result.idle_wakeups) {
+        cell += &format!(", {wakeups:.0}");
+    }
+    if let (Headline::Restart, Some((first_s, last_s))) = (row.workload.headline, result.ready_s) {
+        cell += &format!(" (ready after {}, first start {})", seconds(last_s), seconds(first_s));
+    }
     match (row.workload.headline, result.p95_s) {
         (Headline::Latency, Some(p95_s)) => cell += &format!(" (p95 {})", seconds(p95_s)),
         (_, Some(p95_s)) => cell += &format!(" (small: p95 {})", seconds(p95_s)),
@@ -187,7 +229,7 @@ fn time_cell(row: &Row, result: &Summary) -> String {
     cell
 }
 
-fn cost_cell(result: &Summary) -> String {
+fn cost_cell(row: &Row, result: &Summary) -> String {
     if result.headline_s.is_none() {
         return "failed".into();
     }
@@ -195,7 +237,11 @@ fn cost_cell(result: &Summary) -> String {
     if result.refused > 0.0 {
         cell += &format!(" ({:.0} refused)", result.refused);
     }
-    cell + &format!(", {:.1} MB", result.bytes / 1e6)
+    cell += &format!(", {:.1} MB", result.bytes / row.workload.targets as f64 / 1e6);
+    if result.peak_bytes > 0.0 {
+        cell += &format!(", {:.0} MB", result.peak_bytes / 1e6);
+    }
+    cell
 }
 
 /// Three significant digits are more than these measurements bear.
@@ -220,12 +266,13 @@ pub fn json(rows: &[Row], conditions: &Conditions) -> Value {
                 "name": row.workload.name,
                 "about": row.workload.about,
                 "headline": row.workload.headline.words(),
+                "targets": row.workload.targets,
                 "max_connections": row.workload.max_connections,
                 "peers": peers,
             })
         })
         .collect();
-    json!({ "machine": machine(), "runs": conditions.runs, "quick": conditions.quick, "workloads": workloads })
+    json!({ "machine": machine(), "load_before": conditions.load, "runs": conditions.runs, "quick": conditions.quick, "scale": conditions.scale, "workloads": workloads })
 }
 
 fn peer_json(row: &Row, peer: Peer, result: &Summary) -> Value {
@@ -245,6 +292,13 @@ fn peer_json(row: &Row, peer: Peer, result: &Summary) -> Value {
         "connections": result.connections,
         "connections_refused": result.refused,
         "bytes_received": result.bytes,
+        "bytes_per_target": result.bytes / row.workload.targets as f64,
+        "peak_bytes": result.peak_bytes,
+        "wakeups": result.wakeups,
+        "first_ready_s": result.ready_s.map(|(first_s, _)| first_s),
+        "last_ready_s": result.ready_s.map(|(_, last_s)| last_s),
+        "idle_cpu_s": result.idle_s,
+        "idle_wakeups": result.idle_wakeups,
         "failed": result.failed,
         "failure": result.failure,
         "runs_total_s": totals,
@@ -259,6 +313,11 @@ struct Machine {
     kernel: String,
     rsync: Option<String>,
     lsyncd: Option<String>,
+}
+
+/// The load average over the last minute.
+pub fn load() -> Option<f64> {
+    fs::read_to_string("/proc/loadavg").ok()?.split_whitespace().next()?.parse().ok()
 }
 
 fn machine() -> Machine {

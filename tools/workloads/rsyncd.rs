@@ -1,4 +1,5 @@
-//! The receiving end of all peers: one rsync daemon on the loopback interface with two modules, and what its log tells.
+//! The receiving end of all peers: one rsync daemon on the loopback interface with a module for each target, and what
+//! its log tells.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -11,8 +12,6 @@ use anyhow::{Context, Result, bail};
 
 use crate::process::Process;
 
-pub const MODULES: [&str; 2] = ["m1", "m2"];
-
 /// A free port can be taken by somebody else between our look and rsync's bind.
 const PORT_TRIES: u32 = 5;
 const START_WAIT: Duration = Duration::from_secs(5);
@@ -21,6 +20,8 @@ pub struct Rsyncd {
     process: Process,
     log: PathBuf,
     pub port: u16,
+    /// One for each target: m1, m2 and so on.
+    pub modules: Vec<String>,
     /// The directories of the modules.
     pub targets: Vec<PathBuf>,
 }
@@ -45,14 +46,16 @@ impl Traffic {
 }
 
 impl Rsyncd {
-    /// Starts a daemon whose files are in `dir`, with at most `max_connections` per module (0: as many as there are).
-    pub fn start(dir: &Path, max_connections: u32) -> Result<Self> {
-        let targets: Vec<PathBuf> = MODULES.iter().map(|module| dir.join(module)).collect();
+    /// Starts a daemon with so many `targets` whose files are in `dir`, and at most `max_connections` per module (0: as
+    /// many as there are).
+    pub fn start(dir: &Path, targets: usize, max_connections: u32) -> Result<Self> {
+        let modules: Vec<String> = (1..=targets).map(|n| format!("m{n}")).collect();
+        let targets: Vec<PathBuf> = modules.iter().map(|module| dir.join(module)).collect();
         for target in &targets {
             fs::create_dir_all(target)?;
         }
         let conf = dir.join("rsyncd.conf");
-        fs::write(&conf, configuration(dir, &targets, max_connections)?)?;
+        fs::write(&conf, configuration(dir, &modules, &targets, max_connections)?)?;
         let log = dir.join("rsyncd.log");
         for _ in 0..PORT_TRIES {
             let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
@@ -63,7 +66,7 @@ impl Rsyncd {
             let deadline = Instant::now() + START_WAIT;
             while Instant::now() < deadline && process.ended().is_none() {
                 if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                    return Ok(Self { process, log, port, targets });
+                    return Ok(Self { process, log, port, modules, targets });
                 }
                 std::thread::sleep(Duration::from_millis(10));
             }
@@ -75,7 +78,6 @@ impl Rsyncd {
         self.process.id()
     }
 
-    /// A module's address as rsync's last argument.
     /// A module's address as an rsync destination.
     pub fn url(&self, module: &str) -> String {
         format!("rsync://127.0.0.1:{}/{module}/", self.port)
@@ -101,7 +103,7 @@ impl Rsyncd {
 
 /// What conf/rsyncd.conf recommends, without authentication. Only root can chroot; a module without chroot rewrites
 /// symbolic links, so there their values are not compared.
-fn configuration(dir: &Path, targets: &[PathBuf], max_connections: u32) -> Result<String> {
+fn configuration(dir: &Path, modules: &[String], targets: &[PathBuf], max_connections: u32) -> Result<String> {
     let mut text = String::new();
     writeln!(text, "log file = {}", dir.join("rsyncd.log").display())?;
     writeln!(text, "socket options = TCP_NODELAY\nreverse lookup = no\nread only = no\nlist = no\ntimeout = 600")?;
@@ -111,7 +113,7 @@ fn configuration(dir: &Path, targets: &[PathBuf], max_connections: u32) -> Resul
     } else {
         writeln!(text, "use chroot = no\nmunge symlinks = no")?;
     }
-    for (module, target) in MODULES.iter().zip(targets) {
+    for (module, target) in modules.iter().zip(targets) {
         writeln!(text, "[{module}]\npath = {}", target.display())?;
         // Modules that share a lock file share its connections too; two targets are two servers elsewhere.
         writeln!(text, "lock file = {}", dir.join(format!("{module}.lock")).display())?;

@@ -73,7 +73,7 @@ pub fn difference(source: &Path, expected: &Tree, target: &Path) -> Result<Optio
         match actual.get(path) {
             None => return Ok(Some(format!("{} is missing", copy.display()))),
             Some(other) if other != entry => return Ok(Some(format!("{} has other attributes", copy.display()))),
-            Some(_) if entry.is_file() && !same_content(&source.join(path), &copy) => {
+            Some(_) if entry.is_file() && entry.size > 0 && !same_content(&source.join(path), &copy) => {
                 return Ok(Some(format!("{} has other content", copy.display())));
             }
             Some(_) => {}

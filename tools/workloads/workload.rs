@@ -1,25 +1,27 @@
-//! What is written: the workloads, each with a tree to begin with and an act that is measured.
+//! The workloads: what each is called, how much it writes, and which of the measured times stands for it.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use walkdir::WalkDir;
+use anyhow::Result;
 
+use crate::act;
 use crate::measure::Scene;
 
 /// Which of the measured times stands for the workload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Headline {
-    /// From the write of one file until both targets have it.
+    /// From the write of one file until all targets have it.
     Latency,
-    /// From the first write until both targets are equal to the source.
+    /// From the first write until all targets are equal to the source.
     Total,
-    /// From the last write until both targets are equal to the source.
+    /// From the last write until all targets are equal to the source.
     Lag,
+    /// From a start of the peer until all targets have what changed while it was down.
+    Restart,
+    /// CPU time used while nothing is written, and wake-ups.
+    Idle,
 }
 
 impl Headline {
@@ -28,6 +30,8 @@ impl Headline {
             Self::Latency => "one write until visible, median",
             Self::Total => "first write until equal",
             Self::Lag => "last write until equal",
+            Self::Restart => "start until equal",
+            Self::Idle => "CPU, wake-ups",
         }
     }
 }
@@ -36,11 +40,29 @@ pub struct Workload {
     pub name: &'static str,
     pub about: &'static str,
     pub headline: Headline,
+    pub targets: usize,
     /// rsyncd's limit per module; 0 is none.
     pub max_connections: u32,
+    /// How many times the usual timeout it may take.
+    pub patience: u32,
+    /// Measured once, however many runs are asked for: it takes minutes, and one run tells.
+    pub once: bool,
     pub prepare: fn(&Path, &Sizes) -> Result<()>,
     pub act: fn(&mut Scene<'_>) -> Result<()>,
 }
+
+/// What a workload is that says nothing else.
+const USUAL: Workload = Workload {
+    name: "",
+    about: "",
+    headline: Headline::Total,
+    targets: 2,
+    max_connections: 0,
+    patience: 1,
+    once: false,
+    prepare: act::nothing,
+    act: |_| Ok(()),
+};
 
 /// How much of everything.
 pub struct Sizes {
@@ -57,6 +79,13 @@ pub struct Sizes {
     pub small_files: usize,
     pub appends: u32,
     pub append_time: Duration,
+    pub huge_files: usize,
+    pub flood_dirs: usize,
+    pub flood_files_per_dir: usize,
+    pub restart_dirs: usize,
+    pub restart_files_per_dir: usize,
+    pub restart_changes: usize,
+    pub idle: Duration,
 }
 
 impl Sizes {
@@ -74,6 +103,13 @@ impl Sizes {
         small_files: 300,
         appends: 3000,
         append_time: Duration::from_secs(3),
+        huge_files: 200_000,
+        flood_dirs: 40,
+        flood_files_per_dir: 1500,
+        restart_dirs: 20_000,
+        restart_files_per_dir: 50,
+        restart_changes: 100,
+        idle: Duration::from_secs(60),
     };
 
     /// Just enough to see that everything runs.
@@ -91,211 +127,115 @@ impl Sizes {
         small_files: 20,
         appends: 100,
         append_time: Duration::from_millis(200),
+        huge_files: 200,
+        flood_dirs: 4,
+        flood_files_per_dir: 15,
+        restart_dirs: 20,
+        restart_files_per_dir: 10,
+        restart_changes: 10,
+        idle: Duration::from_secs(1),
     };
+
+    /// The trees of `huge-dir`, `flood` and `restart` are `scale` times as large, the others as they are.
+    pub fn scaled(self, scale: f64) -> Self {
+        let times = |count: usize| ((count as f64 * scale).round() as usize).max(1);
+        Self {
+            huge_files: times(self.huge_files),
+            flood_files_per_dir: times(self.flood_files_per_dir),
+            restart_dirs: times(self.restart_dirs),
+            ..self
+        }
+    }
 }
 
-pub const ALL: [Workload; 10] = [
+const SMALL: &[u8] = b"aaaa\n";
+
+pub const ALL: [Workload; 15] = [
     Workload {
         name: "single",
         about: "one small file at a time on an idle system",
         headline: Headline::Latency,
-        max_connections: 0,
-        prepare: nothing,
-        act: single,
+        act: |scene| act::one_at_a_time(scene, ""),
+        ..USUAL
     },
     Workload {
-        name: "burst",
-        about: "1,000 small files in a loop",
-        headline: Headline::Total,
-        max_connections: 0,
-        prepare: nothing,
-        act: burst,
+        name: "huge-dir",
+        about: "the same in a directory of 200,000 files",
+        headline: Headline::Latency,
+        prepare: |source, sizes| act::small_files(&source.join("huge"), sizes.huge_files, b""),
+        act: |scene| act::one_at_a_time(scene, "huge"),
+        ..USUAL
     },
+    Workload { name: "burst", about: "1,000 small files in a loop", act: act::burst, ..USUAL },
     Workload {
         name: "burst-2conn",
         about: "the same, rsyncd with max connections = 2",
-        headline: Headline::Total,
         max_connections: 2,
-        prepare: nothing,
-        act: burst,
+        act: act::burst,
+        ..USUAL
     },
+    Workload { name: "fan-out", about: "the same, 20 targets", targets: 20, act: act::burst, ..USUAL },
     Workload {
         name: "dirs",
         about: "10,000 files in 100 new directories",
-        headline: Headline::Total,
-        max_connections: 0,
-        prepare: nothing,
-        act: |scene| files_in_dirs(&scene.source.join("new"), scene.sizes),
+        act: |scene| act::files_in_dirs(&scene.source.join("new"), scene.sizes.dirs, scene.sizes.files_per_dir, SMALL),
+        ..USUAL
     },
     Workload {
-        name: "chains",
-        about: "200 times mkdir -p a/b/c/d/e",
-        headline: Headline::Total,
-        max_connections: 0,
-        prepare: nothing,
-        act: chains,
+        name: "flood",
+        about: "60,000 files in 40 directories",
+        prepare: |source, sizes| act::files_in_dirs(source, sizes.flood_dirs, 0, SMALL),
+        act: |scene| act::files_in_dirs(scene.source, scene.sizes.flood_dirs, scene.sizes.flood_files_per_dir, SMALL),
+        ..USUAL
     },
-    Workload {
-        name: "copy",
-        about: "cp -a of a real tree, 3,000 files",
-        headline: Headline::Total,
-        max_connections: 0,
-        prepare: nothing,
-        act: copy,
-    },
+    Workload { name: "chains", about: "200 times mkdir -p a/b/c/d/e", act: act::chains, ..USUAL },
+    Workload { name: "copy", about: "cp -a of a real tree, 3,000 files", act: act::copy, ..USUAL },
     Workload {
         name: "rename",
         about: "a directory of 5,000 files renamed",
-        headline: Headline::Total,
-        max_connections: 0,
-        prepare: |source, sizes| noisy_files(&source.join("old"), sizes.renamed_files),
+        prepare: |source, sizes| act::noisy_files(&source.join("old"), sizes.renamed_files),
         act: |scene| Ok(fs::rename(scene.source.join("old"), scene.source.join("renamed"))?),
+        ..USUAL
     },
     Workload {
         name: "delete",
         about: "a tree of 10,000 files deleted",
-        headline: Headline::Total,
-        max_connections: 0,
-        prepare: |source, sizes| files_in_dirs(&source.join("doomed"), sizes),
+        prepare: |source, sizes| act::files_in_dirs(&source.join("doomed"), sizes.dirs, sizes.files_per_dir, SMALL),
         act: |scene| Ok(fs::remove_dir_all(scene.source.join("doomed"))?),
+        ..USUAL
     },
     Workload {
         name: "mixed",
         about: "eight files of 64 MiB, then 300 small ones every 10 ms",
-        headline: Headline::Total,
-        max_connections: 0,
-        prepare: nothing,
-        act: mixed,
+        act: act::mixed,
+        ..USUAL
     },
     Workload {
         name: "append",
         about: "3,000 lines appended to one file in 3 s",
         headline: Headline::Lag,
-        max_connections: 0,
-        prepare: nothing,
-        act: append,
+        act: act::append,
+        ..USUAL
+    },
+    Workload {
+        name: "restart",
+        about: "restart over 1,000,000 files in 20,000 directories, 100 new ones made while down",
+        headline: Headline::Restart,
+        patience: 10,
+        once: true,
+        prepare: |source, sizes| {
+            act::files_in_dirs(&source.join("tree"), sizes.restart_dirs, sizes.restart_files_per_dir, b"")
+        },
+        act: act::change_while_down,
+        ..USUAL
+    },
+    Workload {
+        name: "idle",
+        about: "a minute without changes, 10,000 files in 100 directories",
+        headline: Headline::Idle,
+        once: true,
+        prepare: |source, sizes| act::files_in_dirs(source, sizes.dirs, sizes.files_per_dir, SMALL),
+        act: |scene| scene.stay_idle(scene.sizes.idle),
+        ..USUAL
     },
 ];
-
-fn nothing(_: &Path, _: &Sizes) -> Result<()> {
-    Ok(())
-}
-
-fn small_files(dir: &Path, count: usize, content: &[u8]) -> Result<()> {
-    fs::create_dir_all(dir)?;
-    for n in 1..=count {
-        fs::write(dir.join(format!("{n}.txt")), content)?;
-    }
-    Ok(())
-}
-
-/// Files of 4 KiB that do not compress: what is sent twice shows in the bytes.
-fn noisy_files(dir: &Path, count: usize) -> Result<()> {
-    let mut noise = fastrand::Rng::with_seed(3);
-    let mut content = [0; 4096];
-    fs::create_dir_all(dir)?;
-    for n in 1..=count {
-        noise.fill(&mut content);
-        fs::write(dir.join(format!("{n}.bin")), content)?;
-    }
-    Ok(())
-}
-
-fn files_in_dirs(parent: &Path, sizes: &Sizes) -> Result<()> {
-    for dir in 1..=sizes.dirs {
-        small_files(&parent.join(format!("d{dir}")), sizes.files_per_dir, b"aaaa\n")?;
-    }
-    Ok(())
-}
-
-fn single(scene: &mut Scene<'_>) -> Result<()> {
-    let began = Instant::now();
-    let mut chance = fastrand::Rng::with_seed(1);
-    for n in 0..scene.sizes.single_files {
-        if began.elapsed() > scene.sizes.single_budget {
-            break;
-        }
-        // Not in step with anybody's timer.
-        std::thread::sleep(Duration::from_millis(chance.u64(80..240)));
-        scene.write_and_wait(Path::new(&format!("single-{n}.txt")), b"aaaa\n")?;
-    }
-    Ok(())
-}
-
-/// `for n in $(seq 1000); do echo aaaa > $n.txt; done`
-fn burst(scene: &mut Scene<'_>) -> Result<()> {
-    small_files(scene.source, scene.sizes.burst_files, b"aaaa\n")
-}
-
-fn chains(scene: &mut Scene<'_>) -> Result<()> {
-    for n in 1..=scene.sizes.chains {
-        fs::create_dir_all(scene.source.join(format!("c{n}/a/b/c/d/e")))?;
-    }
-    Ok(())
-}
-
-/// Takes documentation packages in the order of their names until there are enough files.
-fn copy(scene: &mut Scene<'_>) -> Result<()> {
-    const TREES: [&str; 3] = ["/usr/share/doc", "/usr/include", "/usr/share"];
-    let mut chosen: Vec<PathBuf> = Vec::new();
-    let mut files = 0;
-    for tree in TREES {
-        let Ok(entries) = fs::read_dir(tree) else { continue };
-        let mut entries: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(|p| p.is_dir()).collect();
-        entries.sort();
-        for entry in entries {
-            if files >= scene.sizes.copied_files {
-                break;
-            }
-            // Links out of the package would be other links in another place; a package is copied if it is whole.
-            if chosen.iter().any(|c| c.file_name() == entry.file_name()) || entry.is_symlink() {
-                continue;
-            }
-            files += WalkDir::new(&entry).into_iter().flatten().filter(|e| e.file_type().is_file()).count();
-            chosen.push(entry);
-        }
-    }
-    if chosen.is_empty() {
-        bail!("none of {} has anything to copy", TREES.join(", "));
-    }
-    let status = Command::new("cp").arg("-a").args(&chosen).arg(scene.source).status().context("cannot run cp")?;
-    if !status.success() {
-        bail!("cp: {status}");
-    }
-    Ok(())
-}
-
-/// The small files are written while the large ones are on their way.
-fn mixed(scene: &mut Scene<'_>) -> Result<()> {
-    // Noise, so that compression does not shrink it to nothing.
-    let mut noise = fastrand::Rng::with_seed(2);
-    let mut block = vec![0; 1 << 20];
-    let large = scene.source.join("large");
-    fs::create_dir_all(&large)?;
-    for n in 0..scene.sizes.large_files {
-        let mut file = File::create(large.join(format!("{n}.bin")))?;
-        for _ in 0..scene.sizes.large_bytes / block.len() {
-            noise.fill(&mut block);
-            file.write_all(&block)?;
-        }
-    }
-    fs::create_dir_all(scene.source.join("small"))?;
-    for n in 0..scene.sizes.small_files {
-        std::thread::sleep(Duration::from_millis(10));
-        scene.write_and_track(Path::new(&format!("small/{n}.txt")), b"aaaa\n")?;
-    }
-    Ok(())
-}
-
-/// Opens and closes the file for every line, as `echo >> log` does.
-fn append(scene: &mut Scene<'_>) -> Result<()> {
-    let path = scene.source.join("growing.log");
-    let began = Instant::now();
-    for n in 0..scene.sizes.appends {
-        let due = scene.sizes.append_time.mul_f64(f64::from(n) / f64::from(scene.sizes.appends));
-        std::thread::sleep(due.saturating_sub(began.elapsed()));
-        let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
-        writeln!(file, "line {n} of a log that never rests")?;
-    }
-    Ok(())
-}
