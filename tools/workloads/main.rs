@@ -40,7 +40,7 @@ struct Args {
     /// Only see that everything runs and ends equal: tiny sizes, one run
     #[arg(long)]
     quick: bool,
-    /// Runs of each measurement; the median is reported
+    /// Runs of each measurement, of which the median is reported; one of restart and idle
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     runs: u32,
     /// Only this workload (may be repeated)
@@ -161,7 +161,11 @@ fn chosen_workloads(args: &Args) -> Result<Vec<&'static Workload>> {
         let names: Vec<&str> = WORKLOADS.iter().map(|w| w.name).collect();
         bail!("no workload is called {unknown}; there are {}", names.join(", "));
     }
-    Ok(WORKLOADS.iter().filter(|w| args.only.is_empty() || args.only.iter().any(|name| name == w.name)).collect())
+    let chosen = |workload: &&Workload| match args.only.as_slice() {
+        [] => workload.quick || !args.quick,
+        only => only.iter().any(|name| name == workload.name),
+    };
+    Ok(WORKLOADS.iter().filter(chosen).collect())
 }
 
 /// The peers that can run, and those whose program is not installed.
@@ -171,8 +175,7 @@ fn chosen_peers(args: &Args) -> Result<(Vec<Peer>, Vec<Peer>)> {
     }
     let chosen = |peer: &Peer| {
         if args.peers.is_empty() {
-            // Waiting for a delay of a second some thirty times is not quick.
-            return !(args.quick && *peer == Peer::LsyncdOneSecond);
+            return !args.quick || peer.is_quick();
         }
         args.peers.iter().any(|name| name == peer.name())
     };

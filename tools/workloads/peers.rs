@@ -68,6 +68,11 @@ impl Peer {
         }
     }
 
+    /// Part of `--quick`: waiting for a delay of a second, or for a run per event, some thirty times is not.
+    pub fn is_quick(self) -> bool {
+        !matches!(self, Self::Inotifywait | Self::LsyncdOneSecond)
+    }
+
     /// Whether it promises not to lose a change. The loop does not: what happens between its first run and the first
     /// watch waits for the next event.
     pub fn promises(self) -> bool {

@@ -47,6 +47,8 @@ pub struct Workload {
     pub patience: u32,
     /// Measured once, however many runs are asked for: it takes minutes, and one run tells.
     pub once: bool,
+    /// Part of `--quick`; not where another workload shows as well that everything runs.
+    pub quick: bool,
     pub prepare: fn(&Path, &Sizes) -> Result<()>,
     pub act: fn(&mut Scene<'_>) -> Result<()>,
 }
@@ -60,6 +62,7 @@ const USUAL: Workload = Workload {
     max_connections: 0,
     patience: 1,
     once: false,
+    quick: true,
     prepare: act::nothing,
     act: |_| Ok(()),
 };
@@ -133,7 +136,7 @@ impl Sizes {
         restart_dirs: 20,
         restart_files_per_dir: 10,
         restart_changes: 10,
-        idle: Duration::from_secs(1),
+        idle: Duration::from_millis(200),
     };
 
     /// The trees of `huge-dir`, `flood` and `restart` are `scale` times as large, the others as they are.
@@ -164,6 +167,7 @@ pub const ALL: [Workload; 15] = [
         headline: Headline::Latency,
         prepare: |source, sizes| act::small_files(&source.join("huge"), sizes.huge_files, b""),
         act: |scene| act::one_at_a_time(scene, "huge"),
+        quick: false,
         ..USUAL
     },
     Workload { name: "burst", about: "1,000 small files in a loop", act: act::burst, ..USUAL },
@@ -186,6 +190,7 @@ pub const ALL: [Workload; 15] = [
         about: "60,000 files in 40 directories",
         prepare: |source, sizes| act::files_in_dirs(source, sizes.flood_dirs, 0, SMALL),
         act: |scene| act::files_in_dirs(scene.source, scene.sizes.flood_dirs, scene.sizes.flood_files_per_dir, SMALL),
+        quick: false,
         ..USUAL
     },
     Workload { name: "chains", about: "200 times mkdir -p a/b/c/d/e", act: act::chains, ..USUAL },
