@@ -1,9 +1,9 @@
-//! Measures syncq beside bare rsync, lsyncd and a loop around inotifywait on the workloads that its users have, all against the same rsync
-//! daemon on this machine. `tools/bench` installs what is needed and starts it.
+//! Measures syncq beside bare rsync, lsyncd and a loop around inotifywait on the workloads that its users have, all
+//! against the same rsync daemon on this machine. `tools/bench` installs what is needed and starts it.
 //!
-//! `workload` lists what is measured, `act` writes it, `peers` mirror it, `rsyncd` and `process` run things, `ready` hears
-//! when a daemon is up, `tree` compares, `measure` puts one run together, `track` takes latencies on the side, `report`
-//! makes tables and JSON.
+//! `workload` lists what is measured, `act` writes it, `peers` mirror it, `rsyncd` and `process` run things, `ready`
+//! hears when a daemon is up, `tree` compares, `measure` puts one run together, `track` takes latencies on the side,
+//! `report` makes tables and JSON.
 //! Deliberately absent: any knowledge of syncq's inside. It is a program among others.
 
 // A benchmark prints for people and reads real clocks.

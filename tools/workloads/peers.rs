@@ -25,7 +25,8 @@ inotifywait -mrq -e modify,attrib,close_write,create,delete,move . | while read 
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Peer {
-    /// The limit: everything is written first, then one rsync over the whole tree for each target, `PUSHES_MAX` at once.
+    /// The limit: everything is written first, then one rsync over the whole tree for each target, at most
+    /// `PUSHES_MAX` at once.
     Bare,
     /// A loop in a shell, as users write it.
     Inotifywait,
@@ -273,7 +274,8 @@ fn lsyncd_conf(delay_s: u32, source: &Path, rsyncd: &Rsyncd) -> String {
     let mut text = "settings { nodaemon = true, insist = true }\n".to_owned();
     for module in &rsyncd.modules {
         text += &format!(
-            "sync {{ default.rsync, source = \"{}\", target = \"{}\", delay = {delay_s},\n       rsync = {{ archive = true, compress = true }} }}\n",
+            "sync {{ default.rsync, source = \"{}\", target = \"{}\", delay = {delay_s},\n       \
+             rsync = {{ archive = true, compress = true }} }}\n",
             source.display(),
             rsyncd.url(module),
         );

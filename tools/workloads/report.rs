@@ -193,11 +193,8 @@ pub fn markdown(rows: &[Row], peers: &[Peer], conditions: &Conditions) -> String
             ratio(lsyncd, syncq),
         );
     }
-    let _ = writeln!(
-        text,
-        "{}",
-        "\nCPU of the daemon + of its rsyncs, connections to all targets, bytes received by each target, the daemon's peak of memory:\n"
-    );
+    text += "\nCPU of the daemon + of its rsyncs, connections to all targets, bytes received by each target, most \
+             memory that the daemon had:\n\n";
     let _ = writeln!(text, "| workload | {} |", titles.join(" | "));
     let _ = writeln!(text, "|---|{}", "---:|".repeat(peers.len()));
     for row in rows {
@@ -272,7 +269,14 @@ pub fn json(rows: &[Row], conditions: &Conditions) -> Value {
             })
         })
         .collect();
-    json!({ "machine": machine(), "load_before": conditions.load, "runs": conditions.runs, "quick": conditions.quick, "scale": conditions.scale, "workloads": workloads })
+    json!({
+        "machine": machine(),
+        "load_before": conditions.load,
+        "runs": conditions.runs,
+        "quick": conditions.quick,
+        "scale": conditions.scale,
+        "workloads": workloads,
+    })
 }
 
 fn peer_json(row: &Row, peer: Peer, result: &Summary) -> Value {

@@ -163,7 +163,7 @@ pub const ALL: [Workload; 15] = [
     },
     Workload {
         name: "huge-dir",
-        about: "the same in a directory of 200,000 files",
+        about: "one small file at a time in a directory of 200,000",
         headline: Headline::Latency,
         prepare: |source, sizes| act::small_files(&source.join("huge"), sizes.huge_files, b""),
         act: |scene| act::one_at_a_time(scene, "huge"),
@@ -173,12 +173,12 @@ pub const ALL: [Workload; 15] = [
     Workload { name: "burst", about: "1,000 small files in a loop", act: act::burst, ..USUAL },
     Workload {
         name: "burst-2conn",
-        about: "the same, rsyncd with max connections = 2",
+        about: "1,000 small files, rsyncd with max connections = 2",
         max_connections: 2,
         act: act::burst,
         ..USUAL
     },
-    Workload { name: "fan-out", about: "the same, 20 targets", targets: 20, act: act::burst, ..USUAL },
+    Workload { name: "fan-out", about: "1,000 small files, 20 targets", targets: 20, act: act::burst, ..USUAL },
     Workload {
         name: "dirs",
         about: "10,000 files in 100 new directories",
