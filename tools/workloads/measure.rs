@@ -19,8 +19,8 @@ use crate::workload::{Headline, Sizes, Workload};
 pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// How long a peer may take to show that it is at work.
-const READY_WAIT: Duration = Duration::from_secs(30);
-/// A probe that has not arrived by then is followed by another one.
+const READY_WAIT: Duration = Duration::from_secs(60);
+/// A probe that has not arrived by then is followed by another one, which gets longer.
 const PROBE_WAIT: Duration = Duration::from_secs(3);
 
 pub struct Settings {
@@ -219,11 +219,11 @@ fn wait_ready(source: &Path, targets: &[PathBuf], timeout: Duration, running: &m
     const NEEDED: u32 = 2;
     let deadline = Instant::now() + timeout;
     let mut arrived = 0;
-    for n in 0.. {
+    for n in 0_u32.. {
         let name = format!("ready-{n}");
         fs::write(source.join(&name), &name)?;
         let expected = Entry::at(&source.join(&name));
-        let patience = Instant::now() + PROBE_WAIT;
+        let patience = Instant::now() + PROBE_WAIT * (n + 1);
         while Instant::now() < patience {
             running.check()?;
             check_interrupted()?;
