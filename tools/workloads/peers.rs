@@ -195,21 +195,31 @@ impl Running {
         }
     }
 
-    /// Waits until one of the bare runs has ended.
+    /// Waits until at least one of the bare runs has ended.
     fn reap_push(&mut self) -> Result<()> {
         const POLL: Duration = Duration::from_micros(500);
+        let running = self.pushes.len();
         loop {
-            for index in 0..self.pushes.len() {
-                let Some(status) = self.pushes.get_mut(index).map(Child::try_wait).transpose()?.flatten() else {
-                    continue;
-                };
-                self.pushes.remove(index);
-                if !status.success() {
-                    self.push_failed = Some(status);
+            let failed = &mut self.push_failed;
+            let mut error = None;
+            self.pushes.retain_mut(|push| match push.try_wait() {
+                Ok(None) => true,
+                Ok(Some(status)) => {
+                    if !status.success() {
+                        *failed = Some(status);
+                    }
+                    false
                 }
-                return Ok(());
+                Err(trouble) => {
+                    error = Some(trouble);
+                    true
+                }
+            });
+            match error {
+                Some(trouble) => return Err(trouble).context("cannot wait for rsync"),
+                None if self.pushes.len() < running => return Ok(()),
+                None => std::thread::sleep(POLL),
             }
-            std::thread::sleep(POLL);
         }
     }
 
