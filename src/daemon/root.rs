@@ -435,7 +435,8 @@ impl RootRuntime {
         }
         let Some(reached) = state.checkpoint.reached.take() else { return };
         let directories = std::mem::take(&mut state.checkpoint.directories);
-        state.checkpoint.last = Some(monotonic());
+        // The next one is due at once if targets have been given other settings since this one was begun.
+        state.checkpoint.last = state.checkpoint.events.map(|_| monotonic());
         // Held to the end: what has been given other settings meanwhile is not complete under these.
         let targets = self.lock_targets();
         complete.retain(|print| targets.contains(print));

@@ -209,13 +209,15 @@ fn unmount(stage: &mut Stage, rng: &mut Rng) -> bool {
     stage.load_off();
     stage.mount(&["--bind".as_ref(), &tree, &src]);
     stage.watching_again();
+    // Before that a start after a kill compares everything by size and time, too.
+    stage.live();
     stage.load().set_twins(twins);
     stage.load_on();
     felt
 }
 
 /// A target goes and comes back, params change, and so do the rules by which the tree is watched; some reloads come upon
-/// others. No configuration leaves out anything that the one of before mirrors, but for a target. Returns whether the
+/// others, and some daemons die of it. No configuration leaves out anything that the one of before mirrors, but for a target. Returns whether the
 /// daemon has taken them.
 fn reload(stage: &mut Stage, rng: &mut Rng) -> bool {
     // A target that comes back is compared in full, by size and time.
@@ -240,9 +242,15 @@ fn reload(stage: &mut Stage, rng: &mut Rng) -> bool {
         }
         stage.reload(conf);
         rest(rng, 800);
+        // In the middle of it, or after it.
+        if rng.u32(0..4) == 0 {
+            stage.kill9();
+            stage.restart();
+        }
     }
     stage.reload(before);
     let taken = stage.has_read_its_configuration();
+    stage.live();
     stage.load_off();
     stage.load().set_twins(twins);
     stage.load_on();

@@ -19,8 +19,8 @@ use crate::proxy::{Mode, Proxy};
 pub const TARGETS: [(&str, &str); 2] = [("127.0.0.1", "m1"), ("127.0.0.2", "m2")];
 /// Longest wait for equal trees, once all is well: a minute above the longest pause between two tries.
 const HEAL: Duration = Duration::from_secs(150);
-/// After that a daemon has noted up to when it knows the tree.
-const NOTED_WITHIN: Duration = Duration::from_millis(2_500);
+/// After that a daemon has noted up to when it knows the tree: three of its looks at the root.
+const NOTED_WITHIN: Duration = Duration::from_millis(3_500);
 /// What a small tmpfs for the state has room for.
 const STATE_DISK: &str = "size=24m";
 

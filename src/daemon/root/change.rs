@@ -32,7 +32,8 @@ impl RootRuntime {
         drop(targets);
         if !new.is_empty() {
             // The next checkpoint comes soon, whether something happens or not.
-            self.lock().checkpoint.events = None;
+            let mut state = self.lock();
+            (state.checkpoint.last, state.checkpoint.events) = (None, None);
             info!("{}: {} targets are compared in full", self.path().display(), new.len());
         }
     }
