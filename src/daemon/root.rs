@@ -15,6 +15,8 @@
 //! What another configuration makes of a root that is watched already is in `change`.
 
 mod change;
+#[cfg(test)]
+mod tests;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -128,6 +130,8 @@ struct State {
     checkpoint: Checkpoint,
     /// No other runtime of the same tree is to be asked before this one touches what the store knows of it.
     in_charge: bool,
+    /// Ended for good. A watcher that is still being started then is given up.
+    over: bool,
 }
 
 /// How far the next move of the watermark has come.
@@ -192,7 +196,7 @@ impl RootRuntime {
         }
         if self.options.beside {
             let watcher = self.start_watcher(None)?;
-            self.lock().watching = Watching::On(watcher);
+            self.keep(watcher);
             return Ok(());
         }
         self.watch()
@@ -201,6 +205,9 @@ impl RootRuntime {
     /// Sets the watches, which takes as long as a walk of the tree, and sees to it that what changed while nobody watched is
     /// found. Live changes flow from the first watch on.
     fn watch(self: &Arc<Self>) -> Result<(), WatchError> {
+        if self.lock().over {
+            return Ok(());
+        }
         let catch_up = self.catch_up();
         let (catch_up, caught_up) = catch_up.map_or((None, false), |(catch_up, certain)| (Some(catch_up), certain));
         let complete = self.complete();
@@ -231,10 +238,25 @@ impl RootRuntime {
         Ok(watcher)
     }
 
+    /// Has a watcher that was started be the root's, unless the root has ended meanwhile. Returns whether it is.
+    fn keep(&self, watcher: Watcher) -> bool {
+        let mut state = self.lock();
+        if state.over {
+            // Its thread may want the lock before it ends.
+            drop(state);
+            watcher.stop();
+            return false;
+        }
+        state.watching = Watching::On(watcher);
+        true
+    }
+
     fn begin(&self, watcher: Watcher) {
         let remembered = self.remember();
+        if !self.keep(watcher) {
+            return;
+        }
         let mut state = self.lock();
-        state.watching = Watching::On(watcher);
         state.remembered |= remembered;
         state.was_watched = true;
         state.checkpoint = Checkpoint::default();
@@ -402,7 +424,7 @@ impl RootRuntime {
     /// Moves the watermark to the barrier that was reached, once all jobs up to there are on disk.
     fn settle(&self, patience: Duration) {
         // Before the flush: what is a target by now has its jobs by then.
-        let complete = self.lock_targets().clone();
+        let mut complete = self.lock_targets().clone();
         if self.lock().checkpoint.reached.is_none() || !self.queue.flush(patience) {
             return;
         }
@@ -413,7 +435,11 @@ impl RootRuntime {
         }
         let Some(reached) = state.checkpoint.reached.take() else { return };
         let directories = std::mem::take(&mut state.checkpoint.directories);
-        state.checkpoint.last = Some(monotonic());
+        // The next one is due at once if targets have been given other settings since this one was begun.
+        state.checkpoint.last = state.checkpoint.events.map(|_| monotonic());
+        // Held to the end: what has been given other settings meanwhile is not complete under these.
+        let targets = self.lock_targets();
+        complete.retain(|print| targets.contains(print));
         self.queue.checkpoint(self.path(), reached, directories, &complete);
     }
 
@@ -481,14 +507,18 @@ impl RootRuntime {
         let mut state = self.lock();
         let watching = std::mem::take(&mut state.watching);
         let asked = state.checkpoint.asked.take();
+        let Watching::On(watcher) = watching else {
+            state.over = true;
+            return;
+        };
         drop(state);
-        let Watching::On(watcher) = watching else { return };
         let asked_at = moment();
         // The last answer may not have been taken yet, and what it holds is not told twice.
         let last = asked.map(|(_, reply)| reply).into_iter().chain([watcher.checkpoint()]);
         let deadline = monotonic() + LAST_PATIENCE;
         let answers: Option<Vec<_>> = last.map(|reply| reply.recv_deadline(deadline).ok()).collect();
         watcher.stop();
+        self.lock().over = true;
         if let Some(answers) = answers
             && self.rules.keeps_watermark
             && self.lock().suspended.is_none()
@@ -511,6 +541,8 @@ pub fn fingerprint(root: &Root, target: &Target) -> u64 {
     let mut hasher = DefaultHasher::new();
     (&root.excludes, root.legacy_hidden, root.events).hash(&mut hasher);
     (&target.options.params, target.options.delete).hash(&mut hasher);
+    // At another port another server answers.
+    target.options.port.hash(&mut hasher);
     hasher.finish()
 }
 
@@ -525,6 +557,10 @@ struct RootSink {
 
 impl Sink for RootSink {
     fn changes(&self, changes: Vec<Change>) {
+        // By a watcher that is about to be given up: another one goes by other rules.
+        if self.root.lock().over {
+            return;
+        }
         if let Some(follower) = self.root.follower.get() {
             follower.changes(self.root.path(), &changes);
         }

@@ -7,11 +7,12 @@
 //! meanwhile, has no job, and no run for it, above or below it has ended meanwhile: a run in flight gives a directory
 //! another time for a moment. What does not come to rest in a few rounds is told as busy.
 //!
-//! A path whose job keeps failing differs, and is told so.
+//! A path whose job keeps failing differs, and is told so. A reload that concerns the target ends the comparison with it.
 
 use std::collections::BTreeSet;
 use std::ops::{Bound, ControlFlow};
 use std::os::unix::fs::MetadataExt as _;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::clock::monotonic;
@@ -132,13 +133,22 @@ impl Verification<'_> {
         let (root, target) = (self.target.root.display().to_string(), self.target.name.clone());
         let verified = Verified { target, root, ..Verified::default() };
         let mut progress = Progress { verified, patience: JOBS_PATIENCE };
-        // A reload has left it out meanwhile.
-        let Some(context) = self.executor.context(self.target.id) else { return ControlFlow::Continue(()) };
-        let mut comparison = self.executor.compare(&context, self.wanted.look, self.is_wanted);
-        let result = self.compare(&mut comparison, path, &mut progress, each);
+        let Some(context) = self.executor.context(self.target.id) else {
+            let TargetTrouble { message, hint, .. } = reloaded();
+            return each(VerifyLine::Target(Verified { error: Some(message), hint, ..progress.verified }));
+        };
+        // What a reload has changed cannot be told from what differs.
+        let is_current = || self.executor.context(self.target.id).is_some_and(|now| Arc::ptr_eq(&now, &context));
+        let is_wanted = || (self.is_wanted)() && is_current();
+        let current = Verification { is_wanted: &is_wanted, ..*self };
+        let mut comparison = self.executor.compare(&context, self.wanted.look, &is_wanted);
+        let result = current.compare(&mut comparison, path, &mut progress, each);
+        // Nobody asks any more which runs end.
+        self.queue.take_ends(self.target.id);
         let mut verified = progress.verified;
         match result {
             Ok(ControlFlow::Break(())) => return ControlFlow::Break(()),
+            _ if !is_current() => (verified.error, verified.hint) = (Some(reloaded().message), reloaded().hint),
             Ok(ControlFlow::Continue(())) => {}
             Err(trouble) => (verified.error, verified.hint) = (Some(trouble.message), trouble.hint),
         }
@@ -161,6 +171,10 @@ impl Verification<'_> {
                 break;
             }
             let (differing, busy) = self.confirm(comparison, chunk, progress)?;
+            if !(self.is_wanted)() {
+                // The client, if it is gone, does not hear it.
+                return Err(reloaded());
+            }
             if self.wanted.repair {
                 progress.verified.repaired += self.repair(&differing);
             }
@@ -325,6 +339,16 @@ fn touches(ended: &BTreeSet<RelPath>, path: &RelPath) -> bool {
     ended.contains(path)
         || path.ancestors().any(|above| ended.contains(&above))
         || ended.range::<[u8], _>(below).next().is_some()
+}
+
+fn reloaded() -> TargetTrouble {
+    TargetTrouble {
+        class: crate::model::TroubleClass::Unavailable,
+        code: None,
+        message: "the configuration has changed meanwhile".to_owned(),
+        hint: Some("see syncq status, and verify again".to_owned()),
+        command: None,
+    }
 }
 
 fn too_many(hint: &str) -> TargetTrouble {

@@ -347,10 +347,9 @@ fn work(shared: &Shared, context: &Arc<TargetContext>, batch: &Batch) -> bool {
             command: None,
         });
     }
-    if shared.is_outdated(batch.target, context) {
-        // Nothing that was done under other settings counts, and it may have come last.
-        let done = report.verdicts.iter_mut().filter(|(_, verdict)| *verdict == Verdict::Done);
-        done.for_each(|(_, verdict)| *verdict = Verdict::Released);
+    let outdated = shared.is_outdated(batch.target, context);
+    if outdated {
+        report.disown();
     }
     debug!("{name}: {} jobs in {} runs, {} ms", batch.jobs.len(), report.runs, started.elapsed().as_millis());
     if let Some(path) = &report.last_path {
@@ -361,7 +360,7 @@ fn work(shared: &Shared, context: &Arc<TargetContext>, batch: &Batch) -> bool {
         log_failures(&name, &report);
     }
     let busy = report.trouble.as_ref().is_some_and(|trouble| trouble.class == TroubleClass::Busy);
-    let reached = report.trouble.is_none() && report.runs > 0 && !shared.stop.is_raised();
+    let reached = report.trouble.is_none() && report.runs > 0 && !shared.stop.is_raised() && !outdated;
     let result = BatchResult { verdicts: report.verdicts, found: report.found, trouble: report.trouble, reached };
     if let Some(observer) = context.observer() {
         if report.changed_cut {

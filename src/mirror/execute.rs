@@ -75,6 +75,18 @@ pub struct BatchReport {
     pub changed_cut: bool,
 }
 
+impl BatchReport {
+    /// Takes back what came of the batch, since it was run under settings that hold no more. What was done may have come
+    /// last, and what failed, or the trouble, may be what the new settings mend.
+    pub fn disown(&mut self) {
+        let ended = |verdict: &Verdict| matches!(verdict, Verdict::Done | Verdict::Failed(_));
+        let ended = self.verdicts.iter_mut().filter(|(_, verdict)| ended(verdict));
+        ended.for_each(|(_, verdict)| *verdict = Verdict::Released);
+        self.found.clear();
+        self.trouble = None;
+    }
+}
+
 /// A run that did not end well.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FailedCommand {
@@ -563,4 +575,30 @@ pub(super) fn cannot_start(error: &io::Error) -> TargetTrouble {
         }
     };
     trouble(TroubleClass::Misconfigured, None, meaning, &format!("{RSYNC}: {error}"), hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A probe that ended after a reload had mended the configuration kept the target waiting for up to a minute more.
+    #[test]
+    fn what_came_of_settings_that_hold_no_more_is_taken_back() {
+        let path = |text: &str| RelPath::new(text.as_bytes()).unwrap();
+        let error = JobError::new(Some(23), "denied");
+        let mut report = BatchReport {
+            verdicts: vec![
+                (path("done"), Verdict::Done),
+                (path("failed"), Verdict::Failed(error.clone())),
+                (path("large"), Verdict::Large),
+            ],
+            found: vec![(path("below"), error)],
+            trouble: Some(cannot_start(&io::ErrorKind::NotFound.into())),
+            ..BatchReport::default()
+        };
+        report.disown();
+        let verdicts: Vec<Verdict> = report.verdicts.into_iter().map(|(_, verdict)| verdict).collect();
+        assert_eq!(verdicts, [Verdict::Released, Verdict::Released, Verdict::Large]);
+        assert!(report.found.is_empty() && report.trouble.is_none());
+    }
 }

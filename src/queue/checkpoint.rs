@@ -186,7 +186,7 @@ impl Ledger {
     }
 
     /// Nothing says any more that these targets are complete, be it written or about to be.
-    fn forget_complete(&mut self, targets: &BTreeSet<TargetId>) {
+    pub fn forget_complete(&mut self, targets: &BTreeSet<TargetId>) {
         let says = |step: &Step, id| matches!(step, Step::Complete(target, _) if *target == id);
         for target in self.targets.iter_mut().filter(|target| targets.contains(&target.id)) {
             self.steps.retain(|step| !says(step, target.id));

@@ -397,6 +397,11 @@ impl Queue {
         self.change_ledger(|ledger| ledger.forget_watermark(root.as_os_str().as_bytes()));
     }
 
+    /// Notes that these targets are complete no more, under whatever settings they were.
+    pub fn forget_complete(&self, targets: &[TargetId]) {
+        self.change_ledger(|ledger| ledger.forget_complete(&targets.iter().copied().collect()));
+    }
+
     /// Remembers when the tree at `root` was last compared by schedule.
     pub fn set_scheduled_run(&self, root: &Path, at: Timestamp) {
         self.change_ledger(|ledger| ledger.set_scheduled_run(root.as_os_str().as_bytes(), at));

@@ -182,6 +182,29 @@ fn other_params_have_a_target_compared_in_full() {
     world.stop();
 }
 
+/// Another server of the same name was taken for the one that was equal.
+#[test]
+fn another_port_is_another_server_and_has_everything_compared() {
+    let mut world = one_target();
+    let elsewhere = world.side("elsewhere");
+    let mut server = Rsyncd::at(&world.base().join("rsyncd2"), "127.0.0.1", crate::harness::rsyncd::free_port());
+    server.module("m1", &elsewhere);
+    server.start();
+    let (src, first, old_port) = (world.src.clone(), world.dsts[0].clone(), world.conf.port);
+    world.conf.port = server.port;
+    assert_eq!(taken(&world)["changes"]["targets"]["changed"], 1);
+    world.equal_within(&src, &[&elsewhere], soon());
+    write(src.join("d0/f0"), "while the other one is the target");
+    world.equal_within(&src, &[&elsewhere], soon());
+    // The same over a restart.
+    world.stop();
+    world.conf.port = old_port;
+    world.start_daemon(&[]);
+    world.equal_within(&src, &[&first], soon());
+    world.stop();
+    server.stop();
+}
+
 /// A run under the old params that ends last would put its version over the one that was compared.
 #[test]
 fn a_run_under_the_old_params_does_not_have_the_last_word() {

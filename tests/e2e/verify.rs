@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde_json::Value;
@@ -256,28 +256,67 @@ fn a_budget_bounds_what_is_read() {
     wait_until(soon(), "a change", || world.arrived(0, "d/after") && world.arrived(1, "d/after"));
 }
 
+/// Comparisons that the daemon has begun, by the commands in its log.
+fn begun(world: &World) -> usize {
+    world.daemon.as_ref().expect("it runs").log_text().matches("--out-format=").count()
+}
+
+/// A world with a file that a comparison of contents at a small budget takes minutes for. Whether its rsync is to be seen
+/// meanwhile is a matter of chance: it may have read all of it at once, and what it has read too fast is paid off after its
+/// end.
+fn slow_world() -> World {
+    world(|world| {
+        world.conf.debug = true;
+        write(world.src.join("d/big"), patterned(1, 8_000_000));
+    })
+}
+
+/// Begins such a comparison.
+fn slowly(world: &World, stdout: Stdio) -> Child {
+    let before = begun(world);
+    let mut command = world.cli.command();
+    command.args(["verify", "--json", "-c", "--budget", "0.1", "--state-dir"]).arg(&world.cli.state).stdout(stdout);
+    let mut client = command.spawn().expect("cannot start syncq verify");
+    wait_until(soon(), "the comparison", || {
+        let ended = client.try_wait().expect("cannot look after syncq verify");
+        assert!(ended.is_none(), "it ended by itself\n{}", world.daemon.as_ref().expect("it runs").log_text());
+        begun(world) > before
+    });
+    client
+}
+
 /// Neither a client that goes nor a stop waits for a comparison that is held up to keep its budget.
 #[test]
 fn a_slow_comparison_ends_with_its_client_and_with_the_daemon() {
-    let mut world = world(|world| write(world.src.join("d/big"), patterned(1, 8_000_000)));
-    let mut command = world.cli.command();
-    command.args(["verify", "-c", "--budget", "0.1", "--state-dir"]).arg(&world.cli.state).stdout(Stdio::null());
-    for ends_by in ["client", "daemon"] {
-        let mut client = command.spawn().expect("cannot start syncq verify");
-        wait_until(soon(), "the comparison", || {
-            let ended = client.try_wait().expect("cannot look after syncq verify");
-            assert!(ended.is_none(), "{ends_by}: it ended by itself\n{}", world.daemon().log_text());
-            !world.daemon().rsyncs().is_empty()
-        });
-        if ends_by == "client" {
-            let refused = syncq(&world, &["verify"]);
-            assert!(refused.code == Some(1) && refused.stderr.contains("another comparison"), "{}", refused.text());
-            client.kill().expect("cannot end syncq verify");
-            wait_until(soon(), "the end of its rsync", || world.daemon().rsyncs().is_empty());
-            wait_until(soon(), "room for another", || syncq(&world, &["verify", "d/same"]).code == Some(0));
-        } else {
-            world.stop();
-        }
-        client.wait().expect("cannot wait for syncq verify");
-    }
+    let mut world = slow_world();
+    let mut client = slowly(&world, Stdio::null());
+    let refused = syncq(&world, &["verify"]);
+    assert!(refused.code == Some(1) && refused.stderr.contains("another comparison"), "{}", refused.text());
+    client.kill().expect("cannot end syncq verify");
+    client.wait().expect("cannot wait for syncq verify");
+    wait_until(soon(), "the end of its rsync", || world.daemon().rsyncs().is_empty());
+    wait_until(soon(), "room for another", || syncq(&world, &["verify", "d/same"]).code == Some(0));
+    let mut client = slowly(&world, Stdio::null());
+    world.stop();
+    client.wait().expect("cannot wait for syncq verify");
+}
+
+/// What the old configuration had a target be like would be told as what differs from the new one.
+#[test]
+fn a_comparison_ends_with_the_configuration_that_it_is_about() {
+    let mut world = slow_world();
+    let client = slowly(&world, Stdio::piped());
+    world.conf.excludes = vec![r"(.*)\.log".to_owned()];
+    world.conf.local_paths[0].remotes.truncate(1);
+    world.conf.save();
+    done(&world, &["reload"]);
+    let output = client.wait_with_output().expect("cannot wait for syncq verify");
+    let text = String::from_utf8(output.stdout).expect("text");
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!((output.status.code(), of_type(&lines, "difference").len()), (Some(1), 0), "{text}");
+    let ends = of_type(&lines, "target");
+    let told = |end: &&&Value| end["error"].as_str().is_some_and(|error| error.contains("configuration has changed"));
+    // The first as it was being compared; the other one is no longer there.
+    assert_eq!((ends.len(), ends.iter().filter(told).count()), (2, 2), "{text}");
+    world.stop();
 }

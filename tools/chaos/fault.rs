@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::harness::processes::signal;
 use crate::proxy::Mode;
-use crate::stage::Stage;
+use crate::stage::{Stage, TARGETS};
 
 /// Events in a storm: several times what a small queue holds.
 const STORM_EVENTS: u32 = 6_000;
@@ -42,10 +42,12 @@ pub enum Kind {
     Overflow,
     /// The source is unmounted, and mounted again
     Unmount,
+    /// SIGHUP with other configurations, and in the end with the one of before
+    Reload,
 }
 
 impl Kind {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Kill,
         Self::Term,
         Self::Freeze,
@@ -58,6 +60,7 @@ impl Kind {
         Self::Disk,
         Self::Overflow,
         Self::Unmount,
+        Self::Reload,
     ];
 
     pub fn needs_mounts(self) -> bool {
@@ -121,6 +124,7 @@ impl Kind {
             Self::Disk => hit = full_disk(stage, rng),
             Self::Overflow => hit = overflow(stage),
             Self::Unmount => hit = unmount(stage, rng),
+            Self::Reload => hit = reload(stage, rng),
         }
         stage.count(&format!("{self:?}").to_lowercase(), hit);
         stage.note(format!("over: {self:?}"));
@@ -205,7 +209,50 @@ fn unmount(stage: &mut Stage, rng: &mut Rng) -> bool {
     stage.load_off();
     stage.mount(&["--bind".as_ref(), &tree, &src]);
     stage.watching_again();
+    // Before that a start after a kill compares everything by size and time, too.
+    stage.live();
     stage.load().set_twins(twins);
     stage.load_on();
     felt
+}
+
+/// A target goes and comes back, params change, and so do the rules by which the tree is watched; some reloads come upon
+/// others, and some daemons die of it. No configuration leaves out anything that the one of before mirrors, but for a target. Returns whether the
+/// daemon has taken them.
+fn reload(stage: &mut Stage, rng: &mut Rng) -> bool {
+    // A target that comes back is compared in full, by size and time.
+    stage.load_off();
+    let twins = stage.load().set_twins(false);
+    stage.load_on();
+    let before = stage.world.conf.clone();
+    for _ in 0..rng.u32(1..5) {
+        let mut conf = before.clone();
+        for _ in 0..rng.u32(1..3) {
+            match rng.u32(0..5) {
+                0 => drop(conf.local_paths[0].remotes.remove(rng.usize(0..TARGETS.len()))),
+                1 => conf.params = "-artz".to_owned(),
+                // Another watcher takes over; with an expression every target is compared in full as well.
+                2 => conf.excludes = vec![r"never-(.*)\.made".to_owned()],
+                3 => conf.syncq = conf.syncq.replace("quietPeriod=\"1s\"", "quietPeriod=\"2s\""),
+                _ => conf.delete = !conf.delete,
+            }
+            if conf.local_paths[0].remotes.len() < TARGETS.len() {
+                break;
+            }
+        }
+        stage.reload(conf);
+        rest(rng, 800);
+        // In the middle of it, or after it.
+        if rng.u32(0..4) == 0 {
+            stage.kill9();
+            stage.restart();
+        }
+    }
+    stage.reload(before);
+    let taken = stage.has_read_its_configuration();
+    stage.live();
+    stage.load_off();
+    stage.load().set_twins(twins);
+    stage.load_on();
+    taken
 }

@@ -2,7 +2,8 @@
 //!
 //! The real syncq mirrors a tree to two real rsync daemons, while `load` changes that tree at random. Meanwhile `fault`
 //! kills the daemon, its rsyncs and the servers, cuts connections (`proxy` stands between), fills the disk of the state
-//! directory, overflows the kernel's event queue and takes the source's mount away. In the end everything is put right
+//! directory, overflows the kernel's event queue, takes the source's mount away and has the daemon read other
+//! configurations. In the end everything is put right
 //! again, and the trees must be equal. `rounds` has the orders in which that happens, `stage` all that takes part,
 //! `journal` what was done when.
 //!

@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::harness::config::Conf;
 use crate::harness::inotify::{self, EventQueueLimit};
 use crate::harness::wait::try_for;
 use crate::harness::{Rsyncd, World, make_dir, secs, wait_until, write};
@@ -15,11 +16,11 @@ use crate::journal::Journal;
 use crate::load::{Load, Running};
 use crate::proxy::{Mode, Proxy};
 
-const TARGETS: [(&str, &str); 2] = [("127.0.0.1", "m1"), ("127.0.0.2", "m2")];
+pub const TARGETS: [(&str, &str); 2] = [("127.0.0.1", "m1"), ("127.0.0.2", "m2")];
 /// Longest wait for equal trees, once all is well: a minute above the longest pause between two tries.
 const HEAL: Duration = Duration::from_secs(150);
-/// After that a daemon has noted up to when it knows the tree.
-const NOTED_WITHIN: Duration = Duration::from_millis(2_500);
+/// After that a daemon has noted up to when it knows the tree: three of its looks at the root.
+const NOTED_WITHIN: Duration = Duration::from_millis(3_500);
 /// What a small tmpfs for the state has room for.
 const STATE_DISK: &str = "size=24m";
 
@@ -199,6 +200,23 @@ impl Stage {
     pub fn signal_daemon(&mut self, signal: Signal) {
         self.note(format!("{signal:?} to the daemon"));
         self.world.daemon().signal(signal);
+    }
+
+    /// Has the daemon read another configuration, and does not wait for it.
+    pub fn reload(&mut self, conf: Conf) {
+        let remotes = &conf.local_paths[0].remotes;
+        self.note(format!("reload: {remotes:?}, {}, {:?}, {}", conf.params, conf.excludes, conf.syncq));
+        self.world.conf = conf;
+        self.world.conf.save();
+        self.signal_daemon(Signal::HUP);
+    }
+
+    /// Waits until the daemon has both targets again, and nothing to find fault with.
+    pub fn has_read_its_configuration(&self) -> bool {
+        self.says(|status| {
+            let targets = status["roots"][0]["targets"].as_array().map(Vec::len);
+            status["config"]["error"].is_null() && targets == Some(TARGETS.len())
+        })
     }
 
     /// Counts a fault, and whether it has hit: one that goes unnoticed proves nothing.

@@ -25,10 +25,15 @@ impl RootRuntime {
         let mut targets = self.lock_targets();
         let is_new = |print: &&Fingerprint| !targets.contains(print);
         let new: Vec<TargetId> = fingerprints.iter().filter(is_new).map(|(target, _)| *target).collect();
+        // A start after a crash, with the settings of before, shall not find them equal.
+        self.queue.forget_complete(&new);
         self.queue.enqueue(&new, &[whole_tree()]);
         *targets = fingerprints;
         drop(targets);
         if !new.is_empty() {
+            // The next checkpoint comes soon, whether something happens or not.
+            let mut state = self.lock();
+            (state.checkpoint.last, state.checkpoint.events) = (None, None);
             info!("{}: {} targets are compared in full", self.path().display(), new.len());
         }
     }
@@ -69,6 +74,7 @@ impl RootRuntime {
     pub fn abandon(&self) {
         let mut state = self.lock();
         state.in_charge = false;
+        state.over = true;
         let watching =
             std::mem::replace(&mut state.watching, Watching::Off("it is no longer being watched".to_owned()));
         drop(state);

@@ -1,0 +1,78 @@
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+use crate::clock::SystemClock;
+use crate::model::Destination;
+use crate::queue::Policy;
+use crate::store::memory::MemoryStore;
+
+fn queue() -> Arc<Queue> {
+    Arc::new(Queue::open(Box::new(MemoryStore::new()), Arc::new(SystemClock)).unwrap().0)
+}
+
+fn root(path: &Path, queue: &Arc<Queue>, beside: bool) -> (Arc<RootRuntime>, TargetId) {
+    let (target, _) = queue.register(path, &Destination::Local("/there".into()), Policy::default());
+    let rules = Rules {
+        path: path.to_owned(),
+        events: EventSwitches::default(),
+        excludes: Vec::new(),
+        legacy_hidden: false,
+        quiet_period: Duration::from_secs(10),
+        hot_interval: Duration::from_secs(1),
+        keeps_watermark: true,
+    };
+    let options = StartOptions { beside, store_is_whole: true, ..StartOptions::default() };
+    let (filter, identity) = (Arc::new(Filter::new(&[], false).unwrap()), RootIdentity::of(path).unwrap());
+    (Arc::new(RootRuntime::new(rules, filter, identity, options, vec![(target, 1)], Arc::clone(queue))), target)
+}
+
+/// Tends it until `condition` holds, as its thread does.
+fn tend_until(root: &Arc<RootRuntime>, what: &str, condition: impl Fn() -> bool) {
+    let begun = monotonic();
+    while !condition() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{what}");
+        root.tend();
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A reload that fails, or leaves a root out, while its tree is still being walked left a watcher behind for good, which
+/// went on to queue what changed by rules that were not in force.
+#[test]
+fn a_watcher_that_is_started_too_late_is_given_up() {
+    for (beside, stopped) in [(true, false), (false, false), (false, true)] {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("f"), "f").unwrap();
+        let queue = queue();
+        let (root, _) = root(dir.path(), &queue, beside);
+        // What the walk finds only when it is done.
+        if stopped {
+            root.stop()
+        } else {
+            root.abandon()
+        }
+        root.start().unwrap();
+        assert!(!matches!(root.lock().watching, Watching::On(_)), "beside: {beside}, stopped: {stopped}");
+        let watcher = root.start_watcher(None).unwrap();
+        assert!(!root.keep(watcher));
+        assert_eq!(Arc::strong_count(&root), 1, "a watcher still holds it");
+    }
+}
+
+/// After a crash and with the old settings back, the target kept what the new ones had made of it.
+#[test]
+fn other_settings_take_back_at_once_that_a_target_is_complete() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("f"), "f").unwrap();
+    let queue = queue();
+    let (root, target) = root(dir.path(), &queue, false);
+    root.start().unwrap();
+    let complete_under = || queue.target_record(target).unwrap().complete_under;
+    tend_until(&root, "the first checkpoint", || complete_under() == Some(1));
+    root.retarget(vec![(target, 2)]);
+    assert_eq!(complete_under(), None);
+    // Nothing changes, and it is noted all the same.
+    tend_until(&root, "the next checkpoint", || complete_under() == Some(2));
+    root.stop();
+}
