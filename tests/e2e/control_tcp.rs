@@ -27,10 +27,11 @@ fn listening(with_token: bool) -> (World, u16) {
     (world, port)
 }
 
+/// Where the daemon listens since its last start.
 fn port_of(world: &mut World) -> u16 {
     let log = world.daemon().log_text();
     assert!(!log.contains(SECRET), "the token is in the log");
-    let (_, rest) = log.split_once("listening on 127.0.0.1:").unwrap_or_else(|| panic!("no port in the log\n{log}"));
+    let (_, rest) = log.rsplit_once("listening on 127.0.0.1:").unwrap_or_else(|| panic!("no port in the log\n{log}"));
     rest.split(',').next().and_then(|port| port.parse().ok()).expect("a port")
 }
 
