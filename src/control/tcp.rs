@@ -139,7 +139,8 @@ impl Guard {
         }
         let Some(token) = &self.token else {
             let error = "this address is read-only";
-            let hint = "use the control socket (syncq on that machine), or start syncq with --token-file FILE";
+            let hint = "use the control socket (syncq on that machine), or start syncq with --token-file FILE (tokenFile in \
+                        the configuration)";
             return Err((StatusCode::FORBIDDEN, error, hint));
         };
         let given = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
@@ -153,7 +154,7 @@ impl Guard {
 }
 
 const BEARER: &[u8] = b"Bearer ";
-const TOKEN_HINT: &str = "send the header Authorization: Bearer TOKEN, with what the file of --token-file holds";
+const TOKEN_HINT: &str = "send the header Authorization: Bearer TOKEN, with what the token file holds";
 
 /// Whether the request was meant for an address, and not for a name that somebody has led here.
 fn names_this_machine(headers: &HeaderMap) -> bool {
