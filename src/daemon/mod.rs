@@ -55,7 +55,7 @@ use tend::Tenders;
 use view::View;
 use vital::Crashed;
 
-use crate::clock::{Clock, SystemClock, monotonic};
+use crate::clock::{Clock, SystemClock, moment, monotonic};
 use crate::control::{ConfigStatus, ControlServer, DaemonState, Inspect, TcpOptions, TcpServer};
 use crate::mirror::{self, Connections, Executor};
 use crate::plugin::Follower;
@@ -154,6 +154,12 @@ impl Daemon {
             warn!("{damaged} records of the store were damaged and are dropped; every target is compared in full");
         }
         let queue = Arc::new(queue);
+        // A boot takes longer than any receiver.
+        let boot = moment().boot;
+        let has_booted = queue.known_roots().iter().filter_map(|root| root.watermark).any(|known| known.boot != boot);
+        if opened.fresh.is_none() && !has_booted {
+            queue.begin_unsure(!opened.clean);
+        }
 
         if let Err(failure) = sysctl::InotifySysctl::default().ensure(0) {
             warn!("cannot read the inotify limits: {failure}");

@@ -332,6 +332,13 @@ impl Queue {
         Ok((Self { shared, work, committer: Mutex::new(Some(committer)) }, damaged_records))
     }
 
+    /// An earlier daemon has ended a moment ago: receivers of runs that it could not bring to their end may still write. What
+    /// runs in the first seconds therefore runs twice; comparisons of whole trees only if `killed`.
+    pub fn begin_unsure(&self, killed: bool) {
+        let now = self.shared.clock.now();
+        self.shared.lock().targets.values_mut().for_each(|queue| queue.begin_unsure(now, killed));
+    }
+
     /// The number of the target that mirrors `root` to `destination`, and whether the store had not known it. From now
     /// on its jobs follow `policy`.
     pub fn register(&self, root: &Path, destination: &Destination, policy: Policy) -> (TargetId, bool) {
@@ -483,9 +490,13 @@ impl Queue {
         let queue = state.targets.get_mut(&batch.target)?;
         let took = now.since(batch.started_at);
         let mut verdicts: HashMap<RelPath, Verdict> = result.verdicts.into_iter().collect();
+        let is_cut = result.trouble.as_ref().is_some_and(|trouble| trouble.class == TroubleClass::Unavailable);
         // In the order of the claim, so that released jobs keep theirs.
         for path in unsettled.drain(..) {
             let verdict = verdicts.remove(&path).unwrap_or(Verdict::Released);
+            if is_cut && verdict == Verdict::Released {
+                queue.note_cut(&path);
+            }
             queue.finish(&path, verdict, took, now, state.random.f64());
         }
         for (path, error) in result.found {

@@ -10,6 +10,7 @@ use super::*;
 use crate::clock::SimulatedClock;
 use crate::model::{JobState, Origin, Scope, Settle, TroubleClass};
 
+mod cut_off;
 mod full_disk;
 
 const SOON: Duration = Duration::from_secs(5);

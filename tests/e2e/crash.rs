@@ -10,7 +10,7 @@ use crate::churn::{Report, seeds};
 use crate::harness::churn::Churn;
 use crate::harness::processes::signal;
 use crate::harness::world::soon;
-use crate::harness::{World, make_dir, patterned, secs, wait_until, write};
+use crate::harness::{World, make_dir, patterned, secs, skipped, wait_until, write};
 
 fn load(world: &World, round: u64) {
     for n in 0..400 {
@@ -40,6 +40,50 @@ fn l19_kill_9_under_load_loses_nothing() {
         world.daemon().restart();
     }
     world.converges(secs(120));
+}
+
+/// The receivers of a killed run get what its connections still held. On a busy machine they wrote files that the next run
+/// had just deleted.
+#[test]
+fn l19_what_receivers_of_a_killed_run_write_late_is_made_good() {
+    const FILES: usize = 300;
+    let mut world = World::new();
+    // An empty source would be waited for.
+    write(world.src.join("stays"), "stays");
+    world.start();
+    world.converges(soon());
+    for round in 0..10 {
+        let name = |n: usize| format!("r{round}f{n}");
+        let standing = |world: &World| {
+            let there = |dst: &std::path::PathBuf| (0..FILES).filter(|&n| dst.join(name(n)).exists()).count();
+            world.dsts.iter().map(there).collect::<Vec<_>>()
+        };
+        (0..FILES).for_each(|n| write(world.src.join(name(n)), patterned(n as u64, 3_000)));
+        wait_until(soon(), "a few files", || standing(&world).iter().any(|count| *count > 0));
+        let stopped = world.rsyncd.connections();
+        stopped.iter().for_each(|&pid| signal(pid, Signal::STOP));
+        world.daemon().kill9();
+        (0..FILES).for_each(|n| fs::remove_file(world.src.join(name(n))).expect("cannot remove a file"));
+        let began = Instant::now();
+        world.daemon().restart();
+        wait_until(soon(), "the files to go", || standing(&world).iter().all(|count| *count == 0));
+        stopped.iter().for_each(|&pid| signal(pid, Signal::CONT));
+        let in_time = began.elapsed() < Duration::from_secs(4);
+        wait_until(soon(), "the late receivers to end", || {
+            world.rsyncd.connections().iter().all(|pid| !stopped.contains(pid))
+        });
+        let came_back = standing(&world).iter().any(|count| *count > 0);
+        if in_time {
+            world.converges(soon());
+        } else {
+            // Nobody waits for receivers that long.
+            drop(world.cli.run(["reconcile".as_ref(), "--state-dir".as_ref(), world.cli.state.as_os_str()]).ok());
+        }
+        if in_time && came_back {
+            return;
+        }
+    }
+    skipped("no receiver wrote anything late");
 }
 
 #[test]

@@ -39,6 +39,7 @@ mod loss_modes;
 mod metadata;
 mod names;
 mod operators;
+mod operators_day;
 mod ordinary_user;
 mod plugins;
 mod reload;

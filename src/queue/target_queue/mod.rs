@@ -107,8 +107,21 @@ pub struct TargetQueue {
     pub(super) last_success: Option<Timestamp>,
     /// Nothing is handed out.
     pub(super) paused: bool,
+    unsure: Unsure,
     /// Paths whose run has ended, if somebody wants to know.
     ended: Option<Vec<RelPath>>,
+}
+
+/// For how long after a run that was cut off its receiver may still be writing: it has to notice the end of its connection, and
+/// does so behind what the connection still holds.
+pub(super) const RECEIVER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Up to when runs of an earlier daemon may still have receivers.
+#[derive(Debug, Clone, Copy, Default)]
+struct Unsure {
+    until: Timestamp,
+    /// Comparisons of the whole tree count as well, although they take long.
+    whole_trees: bool,
 }
 
 /// What does the work of two jobs at one path. A whole-tree run does what there is to do at the root itself, whatever it
@@ -158,6 +171,7 @@ impl TargetQueue {
             pace: Pace::default(),
             last_success: None,
             paused: false,
+            unsure: Unsure::default(),
             ended: None,
         }
     }
@@ -186,10 +200,25 @@ impl TargetQueue {
             last_error: job.last_error.map(Box::new),
             newer: None,
             echo: false,
+            cut: false,
+            repeats: false,
             stored: true,
         };
         self.jobs.insert(job.path.clone(), slot);
         self.place(&job.path, state);
+    }
+
+    /// An earlier daemon has ended a moment before `now`, and may have cut off runs. What is run before their receivers must
+    /// have noticed runs once more; comparisons of the whole tree only if `whole_trees` says so.
+    pub fn begin_unsure(&mut self, now: Timestamp, whole_trees: bool) {
+        self.unsure = Unsure { until: now.after(RECEIVER_PATIENCE), whole_trees };
+    }
+
+    /// A run of the job was cut off, whatever becomes of the next.
+    pub fn note_cut(&mut self, path: &RelPath) {
+        if let Some(slot) = self.jobs.get_mut(path) {
+            slot.cut = true;
+        }
     }
 
     /// Notes that a path may differ. `next_id` is called if a job comes into being.
@@ -233,6 +262,8 @@ impl TargetQueue {
             last_error: None,
             newer: None,
             echo: false,
+            cut: false,
+            repeats: false,
             // A record of the path's last job may still await its deletion from the store.
             stored: self.dirty.is_unsettled(path),
         };
@@ -261,6 +292,7 @@ impl TargetQueue {
         }
         slot.changed_at = now;
         slot.echo = false;
+        slot.repeats = false;
         let settles_at = match change.settle {
             Settle::Now => None,
             Settle::Quiet(wait) | Settle::Within(wait) => Some(now.after(wait)),
@@ -290,6 +322,11 @@ impl TargetQueue {
                 Some(at) => State::Waiting { due: if quiet { at } else { at.min(due) }, why: Wait::Settling },
             }),
             State::Waiting { why: Wait::Hot, .. } => None,
+            State::Waiting { why: Wait::Unsure, .. } => {
+                // What it waited for may still come.
+                slot.cut = true;
+                Some(settles_at.map_or(State::Ready, |due| State::Waiting { due, why: Wait::Settling }))
+            }
             State::Waiting { why: Wait::Backoff, .. } if !hurries => None,
             State::Waiting { due, why: Wait::Backoff } => {
                 let soon = now.after(policy.backoff.base);
@@ -375,10 +412,11 @@ impl TargetQueue {
         for path in paths {
             let Some(slot) = self.jobs.get_mut(path) else { continue };
             let (since, origin, error) = (slot.queued_at, slot.origin, slot.last_error.take());
-            let first_change = slot.first_change;
+            let (first_change, cut) = (slot.first_change, slot.cut);
             self.dirty.hand_over(path, heir);
             self.remove(path);
             let Some(heir) = self.jobs.get_mut(heir) else { continue };
+            heir.cut |= cut;
             *heir.since() = (*heir.since()).min(since);
             *heir.first_change_to_come() = (*heir.first_change_to_come()).min(first_change);
             if origin == Origin::Replaced {
@@ -425,6 +463,8 @@ impl TargetQueue {
             slot.queued_at = slot.queued_at.min(newer.since);
             slot.first_change = slot.first_change.min(newer.first_change);
         }
+        let whole_tree = path.is_root() && slot.scope == Scope::Subtree;
+        let was_early = now.before(took) < self.unsure.until && (self.unsure.whole_trees || !whole_tree);
         match verdict {
             Verdict::Done => {
                 self.pace.note(now);
@@ -453,6 +493,14 @@ impl TargetQueue {
                     slot.echo = true;
                     slot.seq = 0;
                     self.place(path, State::Ready);
+                } else if slot.cut || (was_early && !slot.repeats) {
+                    let due = now.after(RECEIVER_PATIENCE);
+                    let due = if slot.cut { due } else { due.min(self.unsure.until) };
+                    slot.cut = false;
+                    slot.repeats = true;
+                    slot.seq = 0;
+                    let waits = State::Waiting { due, why: Wait::Unsure };
+                    self.place(path, if due > now { waits } else { State::Ready });
                 } else {
                     self.remove(path);
                 }

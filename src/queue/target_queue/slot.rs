@@ -11,6 +11,8 @@ pub(super) enum Wait {
     Hot,
     /// It failed. A newer change shortens the wait to the base of the backoff.
     Backoff,
+    /// It is done, but an earlier run was cut off, whose receiver may still have been writing. A newer change ends the wait.
+    Unsure,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +57,10 @@ pub(super) struct Slot {
     pub(super) newer: Option<Box<Newer>>,
     /// Done while a subtree above was in flight: runs once more, but not before that subtree has ended.
     pub(super) echo: bool,
+    /// An earlier run of it was cut off: once it is done, it runs once more.
+    pub(super) cut: bool,
+    /// It was done and runs once more for that reason.
+    pub(super) repeats: bool,
     /// The store holds a record of this path, or is being handed one.
     pub(super) stored: bool,
 }
@@ -70,7 +76,9 @@ impl Slot {
     pub(super) fn will_sweep(&self) -> bool {
         match self.state {
             _ if self.attempts > 0 => false,
-            State::Ready | State::Waiting { why: Wait::Settling | Wait::Hot, .. } => is_sweep(self.scope, self.origin),
+            State::Ready | State::Waiting { why: Wait::Settling | Wait::Hot | Wait::Unsure, .. } => {
+                is_sweep(self.scope, self.origin)
+            }
             State::Running { .. } => self.newer.as_ref().is_some_and(|newer| is_sweep(newer.scope, newer.origin)),
             State::Waiting { why: Wait::Backoff, .. } | State::Failed => false,
         }

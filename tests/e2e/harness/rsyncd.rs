@@ -14,7 +14,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::is_root;
-use super::processes::{Family, reap, signal};
+use super::processes::{Family, pid_of, reap, signal};
 use super::wait::{secs, try_for};
 
 #[derive(Debug)]
@@ -191,6 +191,12 @@ impl Rsyncd {
     /// Sends a signal to the server and to all its connections.
     pub fn signal(&self, which: Signal) {
         self.family.members().into_iter().for_each(|pid| signal(pid, which));
+    }
+
+    /// The processes that serve connections.
+    pub fn connections(&self) -> Vec<i32> {
+        let server = self.child.as_ref().map(pid_of);
+        self.family.members().into_iter().filter(|pid| Some(*pid) != server).collect()
     }
 
     /// What a client names as host and module.

@@ -1,0 +1,113 @@
+//! A run that is cut off leaves a receiver that may still write for a moment: over what a newer run has sent, or where it
+//! has deleted. After a `kill -9` under load 71 deleted files stood on the target again.
+
+use super::*;
+
+/// How long receivers are waited for.
+const PATIENCE_MS: u64 = 5_000;
+
+#[test]
+fn what_runs_right_after_a_start_runs_twice_and_later_once() {
+    let mut bench = Bench::new();
+    bench.write("a");
+    bench.queue.begin_unsure(bench.now, false);
+    assert_eq!(bench.small(), ["a"]);
+    bench.wait(100);
+    bench.done("a");
+    assert_eq!(bench.job("a").state, JobState::Waiting);
+    assert!(bench.small().is_empty());
+    bench.wait(PATIENCE_MS);
+    assert_eq!(bench.small(), ["a"]);
+    bench.done("a");
+    bench.write("b");
+    assert_eq!(bench.small(), ["b"]);
+    bench.done("b");
+    assert_eq!(bench.len(), 0);
+}
+
+/// What began early may have looked at the target before its receivers had ended, however long it takes.
+#[test]
+fn a_run_that_began_early_counts_however_late_it_ends() {
+    for (killed, again) in [(true, vec!["."]), (false, vec![])] {
+        let mut bench = Bench::new();
+        bench.queue.begin_unsure(bench.now, killed);
+        bench.scan("", Scope::Subtree);
+        assert_eq!(bench.claim(Lane::Large), ["."]);
+        bench.wait(60_000);
+        bench.queue.finish(&RelPath::root(), Verdict::Done, Duration::from_secs(60), bench.now, 0.5);
+        assert_eq!(bench.claim(Lane::Large), again);
+    }
+}
+
+#[test]
+fn a_newer_change_does_not_wait_and_is_repeated_as_well() {
+    let mut bench = Bench::new();
+    bench.queue.begin_unsure(bench.now, false);
+    bench.write("a");
+    assert_eq!(bench.small(), ["a"]);
+    bench.done("a");
+    bench.wait(PATIENCE_MS - 1_000);
+    bench.write("a");
+    assert_eq!(bench.small(), ["a"], "at once");
+    bench.wait(2_000);
+    bench.done("a");
+    assert!(bench.small().is_empty());
+    bench.wait(PATIENCE_MS);
+    assert_eq!(bench.small(), ["a"]);
+    bench.done("a");
+    assert_eq!(bench.len(), 0);
+}
+
+/// By the wall clock the moment of the start then lies in the future for an hour.
+#[test]
+fn a_clock_that_is_set_back_repeats_nothing_for_ever() {
+    let mut bench = Bench::new();
+    bench.now = Timestamp(10_000_000);
+    bench.queue.begin_unsure(bench.now, true);
+    bench.now = Timestamp(1_000_000);
+    bench.write("a");
+    assert_eq!(bench.small(), ["a"]);
+    bench.done("a");
+    bench.wait(PATIENCE_MS);
+    assert_eq!(bench.small(), ["a"]);
+    bench.done("a");
+    assert_eq!(bench.len(), 0);
+}
+
+/// The connection broke in the middle: only what was on it is doubtful.
+#[test]
+fn what_was_on_a_connection_that_broke_is_sent_once_more() {
+    let clock = Arc::new(SimulatedClock::new(Timestamp(1_000_000)));
+    let store = crate::store::memory::MemoryStore::new();
+    let (queue, _) = Queue::open(Box::new(store), Arc::<SimulatedClock>::clone(&clock)).expect("opens");
+    let (target, _) = queue.register(Path::new("/src"), &Destination::Local("/dst".into()), Policy::default());
+    let paths = |batch: &Batch| batch.jobs.iter().map(|job| job.path.to_string()).collect::<Vec<_>>();
+    let finished = |batch: &Batch, trouble: Option<TargetTrouble>| {
+        let verdict = if trouble.is_some() { Verdict::Released } else { Verdict::Done };
+        let verdicts = batch.jobs.iter().map(|job| (job.path.clone(), verdict.clone())).collect();
+        let reached = trouble.is_none();
+        queue.finish(batch, BatchResult { verdicts, trouble, reached, ..BatchResult::default() });
+    };
+    let broken = TargetTrouble {
+        class: TroubleClass::Unavailable,
+        code: Some(12),
+        message: "connection reset".into(),
+        hint: None,
+        command: None,
+    };
+    queue.enqueue(&[target], &[Change::write(path("a"))]);
+    finished(&queue.claim(target, Lane::Small).expect("a batch"), Some(broken));
+    queue.enqueue(&[target], &[Change::write(path("b"))]);
+    clock.advance(Duration::from_secs(120));
+    let probe = queue.claim(target, Lane::Small).expect("a probe");
+    finished(&probe, None);
+    while let Some(batch) = queue.claim(target, Lane::Small) {
+        finished(&batch, None);
+    }
+    clock.advance(Duration::from_millis(PATIENCE_MS));
+    queue.next_due(&[target]);
+    let again = queue.claim(target, Lane::Small).expect("what was cut off");
+    assert_eq!(paths(&again), ["a"]);
+    finished(&again, None);
+    assert_eq!(queue.stats(target).expect("a target").counts.total(), 0);
+}
