@@ -10,9 +10,9 @@ use anyhow::Context as _;
 use super::exit::CliError;
 use super::password_file;
 use crate::config;
-use crate::config::{Config, PluginKind};
+use crate::config::{Config, Control, PluginKind};
 use crate::daemon::{Configuration, FailLogOptions, PluginOptions, PluginRoot, RootOptions};
-use crate::model::Root;
+use crate::model::{Endpoint, Root};
 
 /// What the configuration files say, together.
 #[derive(Debug, Default)]
@@ -20,6 +20,8 @@ pub struct Loaded {
     pub config: Configuration,
     /// `<debug start="true"/>` in any of them.
     pub debug: bool,
+    /// `<control listen="…"/>`, which all that have it agree on.
+    pub endpoint: Option<Endpoint>,
     /// What is odd in them but does not matter, one line each.
     pub notices: Vec<String>,
 }
@@ -28,6 +30,7 @@ pub struct Loaded {
 /// changes in them.
 pub fn load(files: &[PathBuf], only: Option<PluginKind>) -> Result<Loaded, CliError> {
     let mut loaded = Loaded::default();
+    let mut controls = Vec::new();
     for file in files {
         let (config, diagnostics) = config::load(file).map_err(|error| {
             let hint = error.hint();
@@ -45,13 +48,30 @@ pub fn load(files: &[PathBuf], only: Option<PluginKind>) -> Result<Loaded, CliEr
             })
             .collect();
         loaded.debug |= config.debug;
+        controls.extend(config.control.clone().map(|control| (config.file.clone(), control)));
         match only {
             Some(kind) => loaded.add_followed(config, kind, &notices)?,
             None => loaded.add(config)?,
         }
         loaded.notices.extend(notices);
     }
+    loaded.endpoint = one_endpoint(controls.iter().map(|(file, control)| (file.as_path(), control)))?;
     Ok(loaded)
+}
+
+/// The one endpoint of several files: a daemon listens once.
+pub fn one_endpoint<'c>(
+    mut controls: impl Iterator<Item = (&'c Path, &'c Control)>,
+) -> Result<Option<Endpoint>, CliError> {
+    let place = |(file, control): (&Path, &Control)| format!("{}:{}:{}", file.display(), control.line, control.column);
+    let Some(first) = controls.next() else { return Ok(None) };
+    match controls.find(|(_, control)| control.endpoint != first.1.endpoint) {
+        None => Ok(Some(first.1.endpoint.clone())),
+        Some(other) => {
+            let error = anyhow::anyhow!("{}: <control> says something else than {}", place(other), place(first));
+            Err(CliError::config(error).hint("leave one of them out: a daemon listens once"))
+        }
+    }
 }
 
 impl Loaded {

@@ -82,9 +82,13 @@ impl From<anyhow::Error> for CliError {
             Some(StoreError::Directory { .. }) => {
                 (Exit::Failed, Some("choose a directory that you may write: --state-dir DIR".to_owned()))
             }
-            _ if matches!(error.downcast_ref(), Some(ControlError::ListenTcp { .. })) => {
-                (Exit::Failed, Some("another program has it, or it is no address of this machine: --listen".to_owned()))
-            }
+            _ if matches!(error.downcast_ref(), Some(ControlError::ListenTcp { .. })) => (
+                Exit::Failed,
+                Some(
+                    "another program has it, or it is no address of this machine: --listen, or <control listen=\"…\">"
+                        .to_owned(),
+                ),
+            ),
             _ if error.is::<UnknownRoot>() => {
                 (Exit::Config, Some("create it, or correct <localpath watch=\"…\"> in the configuration".to_owned()))
             }

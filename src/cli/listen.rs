@@ -1,4 +1,4 @@
-//! `--listen` and `--token-file`: the control API on TCP.
+//! Where the control API is on TCP: `--listen` and `--token-file`, or `<control>` in the configuration.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
@@ -8,7 +8,8 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::exit::{CliError, quoted};
-use crate::control::{TcpOptions, Token, listen_address};
+use crate::control::{TcpOptions, Token};
+use crate::model::Endpoint;
 
 #[derive(Debug, Args)]
 pub struct ListenArgs {
@@ -22,20 +23,27 @@ pub struct ListenArgs {
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
-    listen_address(text).ok_or_else(|| "give a port, or an address with a port, like 127.0.0.1:7878".to_owned())
+    Endpoint::parse_address(text)
+        .ok_or_else(|| "give a port, or an address with a port, like 127.0.0.1:7878".to_owned())
 }
 
 impl ListenArgs {
     /// Where to listen, if at all. Reads the token, so that it has to be there at the start only.
     pub fn options(&self) -> Result<Option<TcpOptions>, CliError> {
         let Some(address) = self.listen else { return Ok(None) };
-        let token = self.token_file.as_deref().map(read_token).transpose()?;
-        if token.is_none() && !address.ip().is_loopback() {
+        let endpoint = Endpoint { address, token_file: self.token_file.clone() };
+        if endpoint.is_open() {
             return Err(CliError::usage(format!("others can reach {address}, and there is no token"))
                 .hint("add --token-file FILE, or listen on 127.0.0.1 and use a tunnel (ssh -L)"));
         }
-        Ok(Some(TcpOptions { address, token }))
+        options(&endpoint).map(Some)
     }
+}
+
+/// Reads the token of an endpoint.
+pub fn options(endpoint: &Endpoint) -> Result<TcpOptions, CliError> {
+    let token = endpoint.token_file.as_deref().map(read_token).transpose()?;
+    Ok(TcpOptions { address: endpoint.address, token })
 }
 
 fn read_token(path: &Path) -> Result<Token, CliError> {
@@ -65,7 +73,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("token");
         let exit = |address: &str, token_file: Option<&PathBuf>| {
-            let args = ListenArgs { listen: listen_address(address), token_file: token_file.cloned() };
+            let args = ListenArgs { listen: Endpoint::parse_address(address), token_file: token_file.cloned() };
             args.options().map(|options| options.is_some()).map_err(|error| error.exit)
         };
         let write = |text: &str, mode| {

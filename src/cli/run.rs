@@ -13,9 +13,9 @@ use super::exit::CliError;
 use super::listen::ListenArgs;
 use super::log_options::LogOptions;
 use super::sersync_args::DEFAULT_CONFIG;
-use super::{configs, state_dir};
+use super::{configs, listen, state_dir};
 use crate::config::PluginKind;
-use crate::daemon::{ConfigSource, Configuration, NotTaken, Options, RootOptions, detach, logging};
+use crate::daemon::{ConfigSource, NotTaken, Options, RootOptions, detach, logging};
 
 /// Mirror what configuration files describe, until stopped
 #[derive(Debug, Args)]
@@ -70,13 +70,18 @@ pub fn run(args: RunArgs, command_line: &[OsString]) -> Result<ExitCode, CliErro
         (None, Some(first)) => state_dir::for_config(first, only.map(PluginKind::as_str))?,
         (None, None) => return Err(CliError::usage("there is no configuration file").hint("name one: -o FILE")),
     };
-    let listen = args.listen.options()?;
+    let mut listen = args.listen.options()?;
     if args.daemon && !args.detached {
         let code = detach::launch(&child_arguments(command_line)).context("cannot start the daemon")?;
         return Ok(ExitCode::from(code));
     }
 
     let loaded = load(&files, only, &state_dir)?;
+    // What the command line says wins over the files.
+    let from_files = listen.is_none();
+    if let (true, Some(endpoint)) = (from_files, &loaded.endpoint) {
+        listen = Some(listen::options(endpoint)?);
+    }
     state_dir::create(&state_dir)?;
 
     let default_level = if loaded.debug { "debug" } else { logging::DEFAULT_LEVEL };
@@ -93,6 +98,7 @@ pub fn run(args: RunArgs, command_line: &[OsString]) -> Result<ExitCode, CliErro
         log::warn!("{notice}");
     }
     let detached = args.detached;
+    let endpoint = loaded.endpoint;
     crate::daemon::run(Options {
         config: loaded.config,
         threads,
@@ -103,7 +109,13 @@ pub fn run(args: RunArgs, command_line: &[OsString]) -> Result<ExitCode, CliErro
         listen,
         source: Some(ConfigSource {
             files: files.clone(),
-            load: Box::new(move || load_again(&files, only, &state_dir)),
+            load: Box::new(move || {
+                let again = load_again(&files, only, &state_dir)?;
+                if from_files && again.endpoint != endpoint {
+                    log::warn!("<control> is another one than at the start; it takes effect at the next start");
+                }
+                Ok(again.config)
+            }),
             explain: |error| CliError::from(error).into(),
         }),
         plugin_only: only.is_some(),
@@ -125,10 +137,10 @@ fn load(files: &[PathBuf], only: Option<PluginKind>, state_dir: &Path) -> Result
 }
 
 /// The same for a daemon that runs: what is odd is logged, what is wrong is put into words.
-fn load_again(files: &[PathBuf], only: Option<PluginKind>, state_dir: &Path) -> Result<Configuration, NotTaken> {
+fn load_again(files: &[PathBuf], only: Option<PluginKind>, state_dir: &Path) -> Result<Loaded, NotTaken> {
     let loaded = load(files, only, state_dir)?;
     loaded.notices.iter().for_each(|notice| log::warn!("{notice}"));
-    Ok(loaded.config)
+    Ok(loaded)
 }
 
 /// The plugin that `-m` asks for.

@@ -416,6 +416,15 @@ mod tests {
         assert!(taken.iter().all(|job| (job.scope, job.origin) == (Some(Scope::Children), Some(Origin::Scan))));
     }
 
+    /// Other programs read exports too.
+    #[test]
+    fn an_export_begins_and_ends_with_the_promised_keys() {
+        let head = Head { syncq_export: EXPORT_VERSION, version: "0.1.0".into(), exported_at: "2026".into() };
+        let json = serde_json::to_string(&head).expect("json");
+        assert_eq!(json, r#"{"syncq_export":1,"version":"0.1.0","exported_at":"2026"}"#);
+        assert_eq!(serde_json::to_string(&Tail { jobs: 2 }).expect("json"), r#"{"jobs":2}"#);
+    }
+
     #[test]
     fn what_is_wrong_in_an_export_is_told_and_the_rest_is_queued() {
         for (text, added, skipped, error) in [

@@ -37,12 +37,13 @@ pub(super) fn config(file: &Path, head: &Element, notes: &mut Notes<'_>) -> Resu
     let mut settings = Settings::default();
     settings.backoff.cap = backoff_cap;
     let (settings, legacy_hidden) = extension::read(head, settings, notes)?;
+    let control = extension::control(head, notes)?;
 
     let template = Root { path: "/".into(), targets: Vec::new(), events, excludes, legacy_hidden, schedule };
     let (roots, spelled) = roots(sersync, &access, &template, notes)?;
     let (plugin, plugins) = plugin::read(head, sersync, notes)?;
     warn_of_watch(head, plugin.as_ref(), &roots, notes);
-    Ok(Config { file: file.to_path_buf(), roots, spelled, debug, settings, fail_log, plugin, plugins })
+    Ok(Config { file: file.to_path_buf(), roots, spelled, debug, settings, control, fail_log, plugin, plugins })
 }
 
 /// sersync mirrored the plugin's directory in place of its own.

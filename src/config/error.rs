@@ -1,6 +1,7 @@
 //! What makes a configuration unusable, where, and what to write instead.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::filter::FilterError;
@@ -117,6 +118,10 @@ pub enum Fault {
     Filter { reason: FilterError },
     #[error("{attribute}: {given} has no unit")]
     NoUnit { attribute: &'static str, given: String, example: &'static str },
+    #[error("others can reach {address}, and there is no tokenFile")]
+    OpenEndpoint { address: SocketAddr },
+    #[error("<control> has a tokenFile and no listen")]
+    TokenAlone,
     #[error("{attribute}: {given} is no {expected}")]
     Value { attribute: &'static str, given: String, expected: &'static str },
     #[error("{given} is no plugin")]
@@ -165,6 +170,8 @@ impl Fault {
             | Self::Schedule { .. }
             | Self::Filter { .. }
             | Self::NoUnit { .. }
+            | Self::OpenEndpoint { .. }
+            | Self::TokenAlone
             | Self::Value { .. }
             | Self::UnknownPlugin { .. }
             | Self::NoPluginSection { .. }
@@ -210,6 +217,10 @@ impl Fault {
             Self::Schedule { .. } => "write minutes (600), five cron fields (0 3 * * *), or @daily".into(),
             Self::Filter { .. } => "exclude whole directories instead of many single names".into(),
             Self::NoUnit { example, given, .. } => format!("add one, such as {given}{example}"),
+            Self::OpenEndpoint { .. } => {
+                "add tokenFile=\"/etc/syncq/token\", or listen on 127.0.0.1 and use a tunnel (ssh -L)".into()
+            }
+            Self::TokenAlone => "add listen=\"7878\"".into(),
             Self::Value { .. } => return None,
             Self::UnknownPlugin { .. } => "one of command, socket, refreshCDN, http".into(),
             Self::NoPluginSection { name } => format!("add <plugin name=\"{name}\"> to <head>"),

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use crate::model::{Backoff, MaxDelete, Settings};
+use crate::model::{Backoff, Endpoint, MaxDelete, Settings};
 
+use super::Control;
 use super::diagnostic::Notes;
 use super::error::{Fault, Problem};
 use super::value::{self, Value};
@@ -54,6 +55,26 @@ pub(super) fn read(head: &Element, mut settings: Settings, notes: &mut Notes<'_>
         legacy_hidden = value::start(hidden, false, notes);
     }
     Ok((settings, legacy_hidden))
+}
+
+/// Where the control API is to be on TCP. Whether the token can be read, only the machine knows.
+pub(super) fn control(head: &Element, notes: &mut Notes<'_>) -> Result<Option<Control>, Problem> {
+    let Some(element) = head.child("syncq").and_then(|syncq| syncq.child("control")) else { return Ok(None) };
+    let token_file = value::attribute(element, "tokenFile", notes);
+    if let Some(value) = token_file.filter(Value::is_empty) {
+        return Err(wrong("tokenFile", value, "name of a file", notes));
+    }
+    let Some(listen) = value::attribute(element, "listen", notes) else {
+        return if token_file.is_some() { Err(Fault::TokenAlone.at(element.offset)) } else { Ok(None) };
+    };
+    let address = Endpoint::parse_address(&notes.show(listen.bytes))
+        .ok_or_else(|| wrong("listen", listen, "port, or address with a port, such as 127.0.0.1:7878", notes))?;
+    let endpoint = Endpoint { address, token_file: token_file.map(Value::to_path) };
+    if endpoint.is_open() {
+        return Err(Fault::OpenEndpoint { address }.at(listen.offset));
+    }
+    let (line, column) = notes.places()(element.offset);
+    Ok(Some(Control { endpoint, line, column }))
 }
 
 fn read_backoff(element: &Element, settings: &mut Settings, notes: &mut Notes<'_>) -> Result<(), Problem> {

@@ -24,7 +24,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::model::{self, Settings};
+use crate::model::{self, Endpoint, Settings};
 
 pub use diagnostic::Diagnostic;
 pub use error::{ConfigError, Fault};
@@ -45,12 +45,23 @@ pub struct Config {
     pub spelled: Vec<PathBuf>,
     pub debug: bool,
     pub settings: Settings,
+    /// Where the control API is on TCP, if anywhere.
+    pub control: Option<Control>,
     /// Where the readable list of what is failing goes.
     pub fail_log: Option<PathBuf>,
     /// The plugin to run after each change.
     pub plugin: Option<Plugin>,
     /// All plugin sections that are complete, in use or not: `-m` can pick any.
     pub plugins: Vec<Plugin>,
+}
+
+/// `<control listen="7878" tokenFile="..."/>`, and where in the file it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Control {
+    pub endpoint: Endpoint,
+    /// Counted from 1.
+    pub line: u32,
+    pub column: u32,
 }
 
 impl Config {

@@ -95,6 +95,7 @@ const HEAD: Spec = one(
                 one("transfer", &["connections", "largeFile", "hotInterval", "quietPeriod", "maxPending"], &[]),
                 one("ssh", &["share"], &[]),
                 one("guard", &["maxDelete"], &[]),
+                one("control", &["listen", "tokenFile"], &[]),
                 one("legacyHidden", START, &[]),
             ],
         ),

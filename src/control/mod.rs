@@ -47,7 +47,7 @@ pub use requests::{
     TargetExplanation, Verified, VerifyLine, VerifyRequest, WaitRequest, Waiting,
 };
 pub use server::{ControlError, ControlServer};
-pub use tcp::{TcpOptions, TcpServer, Token, listen_address};
+pub use tcp::{TcpOptions, TcpServer, Token};
 pub use types::{
     DaemonState, JobRow, KeptStore, NewJob, PluginStatus, RootState, RootStatus, Status, StoreReport, StoreState,
     StoreStatus, TargetState, TargetStatus, WatchStatus, seconds, word,

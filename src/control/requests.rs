@@ -364,6 +364,10 @@ mod tests {
         let (root, target) = ("/srv".to_owned(), "b::www".to_owned());
         let path = RelPath::new(b"caf\xe9").expect("a path");
         let difference = DifferenceRow::new(&path, DifferenceKind::Delete, Path::new("/srv"), "b::www");
+        let unreadable = Differing {
+            error: Some("denied".to_owned()),
+            ..Differing::new(&path, DifferingKind::Unreadable, Path::new("/srv"), "b::www")
+        };
         let paused = PausedTarget { name: target.clone(), root: root.clone(), paused: true, changed: false };
         let job = ReconcileJob { target: target.clone(), root: root.clone(), path: "d".to_owned() };
         let missing = Missing { root: root.clone(), target: None, reason: None, jobs: Vec::new() };
@@ -404,6 +408,13 @@ mod tests {
                 concat!(
                     r#"{"type":"difference","target":"b::www","root":"/srv","path":"caf\\xe9","path_b64":"Y2Fm6Q==","#,
                     r#""kind":"content"}"#
+                ),
+            ),
+            (
+                json(serde_json::to_string(&VerifyLine::Busy(unreadable))),
+                concat!(
+                    r#"{"type":"busy","target":"b::www","root":"/srv","path":"caf\\xe9","path_b64":"Y2Fm6Q==","#,
+                    r#""kind":"unreadable","error":"denied"}"#
                 ),
             ),
             (

@@ -8,7 +8,7 @@
 //! There is no TLS: through a network it goes by a tunnel.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use axum::extract::Request;
 use axum::http::{HeaderMap, Method, StatusCode, header};
@@ -55,13 +55,6 @@ impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Token(…)")
     }
-}
-
-/// An address as an operator gives it: a bare port is on this machine alone.
-pub fn listen_address(text: &str) -> Option<SocketAddr> {
-    let loopback = || text.parse().ok().map(|port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-    let named = || SocketAddr::from((Ipv4Addr::LOCALHOST, text.strip_prefix("localhost:")?.parse().ok()?)).into();
-    text.parse().ok().or_else(loopback).or_else(named)
 }
 
 /// The running server. Dropping it stops it.
@@ -146,7 +139,8 @@ impl Guard {
         }
         let Some(token) = &self.token else {
             let error = "this address is read-only";
-            let hint = "use the control socket (syncq on that machine), or start syncq with --token-file FILE";
+            let hint = "use the control socket (syncq on that machine), or start syncq with --token-file FILE (tokenFile in \
+                        the configuration)";
             return Err((StatusCode::FORBIDDEN, error, hint));
         };
         let given = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
@@ -160,7 +154,7 @@ impl Guard {
 }
 
 const BEARER: &[u8] = b"Bearer ";
-const TOKEN_HINT: &str = "send the header Authorization: Bearer TOKEN, with what the file of --token-file holds";
+const TOKEN_HINT: &str = "send the header Authorization: Bearer TOKEN, with what the token file holds";
 
 /// Whether the request was meant for an address, and not for a name that somebody has led here.
 fn names_this_machine(headers: &HeaderMap) -> bool {
@@ -254,21 +248,6 @@ mod tests {
         assert!(token.is(b"0123456789abcdef") && !token.is(b"") && !format!("{token:?}").contains("0123"));
         for text in ["", "short", "two words of a token", "0123456789abcde\u{e9}"] {
             assert_eq!(Token::new(text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_bare_port_is_on_this_machine() {
-        for (text, address) in [
-            ("7878", Some("127.0.0.1:7878")),
-            ("localhost:1", Some("127.0.0.1:1")),
-            ("0.0.0.0:1", Some("0.0.0.0:1")),
-            ("[::1]:1", Some("[::1]:1")),
-            ("host:1", None),
-            ("127.0.0.1", None),
-            ("70000", None),
-        ] {
-            assert_eq!(listen_address(text), address.and_then(|address| address.parse().ok()), "{text}");
         }
     }
 }

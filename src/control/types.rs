@@ -397,6 +397,139 @@ mod tests {
         assert_eq!(back.rel_path(), RelPath::new(b"a/b\n.txt").ok());
     }
 
+    /// What `syncq status --json` prints, with everything that may be missing missing.
+    #[test]
+    fn a_status_has_the_promised_keys() {
+        let root = RootStatus {
+            path: "/srv".to_owned(),
+            state: RootState::Watching,
+            reason: None,
+            targets: vec!["b::www".to_owned()],
+        };
+        let target = TargetStatus {
+            name: "b::www".to_owned(),
+            root: "/srv".to_owned(),
+            state: TargetState::Idle,
+            pending: 1,
+            running: 2,
+            waiting: 3,
+            failed: 4,
+            lag_s: 1.5,
+            jobs_per_s: 0.5,
+            eta_s: None,
+            last_path: None,
+            last_success_at: None,
+            paused_since: Some(Timestamp(0)),
+            reason: None,
+            hint: None,
+            command: None,
+            retry_at: None,
+        };
+        let status = Status {
+            version: "1.0.0".to_owned(),
+            state: DaemonState::Running,
+            pid: 7,
+            started_at: Some(Timestamp(1_000)),
+            configs: vec!["/etc/c.xml".to_owned()],
+            config: Some(ConfigStatus::default()),
+            roots: vec![root],
+            targets: vec![target],
+            store: StoreStatus { state: StoreState::Ok, bytes: 9, error: None },
+            watches: WatchStatus::default(),
+            plugins: vec![PluginStatus { name: "http".to_owned(), ..PluginStatus::default() }],
+        };
+        assert_eq!(
+            serde_json::to_string(&status).expect("json"),
+            [
+                r#"{"version":"1.0.0","state":"running","pid":7,"started_at":"1970-01-01T00:00:01.000Z","#,
+                r#""configs":["/etc/c.xml"],"config":{"loaded_at":null,"error":null},"#,
+                r#""roots":[{"path":"/srv","state":"watching","reason":null,"targets":["b::www"]}],"#,
+                r#""targets":[{"name":"b::www","root":"/srv","state":"idle","pending":1,"running":2,"waiting":3,"#,
+                r#""failed":4,"lag_s":1.5,"jobs_per_s":0.5,"eta_s":null,"last_path":null,"last_success_at":null,"#,
+                r#""paused_since":"1970-01-01T00:00:00.000Z","reason":null,"hint":null,"command":null,"#,
+                r#""retry_at":null}],"store":{"state":"ok","bytes":9,"error":null},"#,
+                r#""watches":{"used":0,"unwatched":0,"hint":null,"limit":0,"overflows":0},"#,
+                r#""plugins":[{"name":"http","waiting":0,"delivered":0,"failed":0,"dropped":0,"reason":null}]}"#,
+            ]
+            .concat()
+        );
+    }
+
+    /// What `syncq store stats`, `check` and `compact` print.
+    #[test]
+    fn a_store_report_has_the_promised_keys() {
+        let kept = vec![KeptStore { path: "/var/lib/syncq/c/store.damaged-1".to_owned(), bytes: 3 }];
+        let report = StoreReport { schema: 1, bytes: 2, bytes_before: Some(8), kept, ..StoreReport::default() };
+        assert_eq!(
+            serde_json::to_string(&report).expect("json"),
+            [
+                r#"{"schema":1,"bytes":2,"live_bytes":0,"bytes_before":8,"roots":0,"targets":0,"directories":0,"#,
+                r#""jobs":0,"damaged":0,"rolled_back":false,"#,
+                r#""kept":[{"path":"/var/lib/syncq/c/store.damaged-1","bytes":3}]}"#,
+            ]
+            .concat()
+        );
+        let looked = serde_json::to_string(&StoreReport::default()).expect("json");
+        assert!(!looked.contains("bytes_before"), "{looked}");
+    }
+
+    /// Scripts compare these words.
+    #[test]
+    fn states_have_the_promised_words() {
+        use crate::control::{DifferenceKind, DifferingKind};
+        fn words(states: &[impl Serialize]) -> String {
+            states.iter().map(word).collect::<Vec<_>>().join(" ")
+        }
+        use DaemonState as Daemon;
+        use TargetState as Target;
+        let targets = [
+            Target::Idle,
+            Target::Syncing,
+            Target::Paused,
+            Target::BackingOff,
+            Target::Misconfigured,
+            Target::Busy,
+            Target::SourceGone,
+            Target::NeedsApproval,
+            Target::Offline,
+        ];
+        let differing = [
+            DifferingKind::Missing,
+            DifferingKind::Extra,
+            DifferingKind::Type,
+            DifferingKind::Size,
+            DifferingKind::Content,
+            DifferingKind::Time,
+            DifferingKind::Attributes,
+            DifferingKind::Unreadable,
+        ];
+        for (found, expected) in [
+            (
+                words(&[Daemon::Starting, Daemon::Running, Daemon::Stopping, Daemon::Offline]),
+                "starting running stopping offline",
+            ),
+            (
+                words(&[RootState::Scanning, RootState::Watching, RootState::Suspended, RootState::Offline]),
+                "scanning watching suspended offline",
+            ),
+            (words(&targets), "idle syncing paused backing_off misconfigured busy source_gone needs_approval offline"),
+            (words(&[StoreState::Ok, StoreState::Degraded]), "ok degraded"),
+            (
+                words(&[JobState::Ready, JobState::Running, JobState::Waiting, JobState::Failed]),
+                "ready running waiting failed",
+            ),
+            (words(&[Scope::Entry, Scope::Children, Scope::Subtree]), "entry children subtree"),
+            (
+                words(&[Origin::Reconcile, Origin::Scan, Origin::Replaced, Origin::Write]),
+                "reconcile scan replaced write",
+            ),
+            (words(&[DifferenceKind::Send, DifferenceKind::Delete]), "send delete"),
+            (words(&differing), "missing extra type size content time attributes unreadable"),
+        ] {
+            assert_eq!(found, expected);
+        }
+    }
+
     #[test]
     fn a_path_that_is_no_text_comes_along_in_base64() {
         let row = row(b"caf\xe9");

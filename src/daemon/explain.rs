@@ -6,7 +6,7 @@ use crate::control::{Explanation, JobRow, TargetExplanation, TargetState};
 use crate::filter::{Exclusion, Kind};
 use crate::mirror::{Presence, Source};
 use crate::model::{Job, JobState, RelPath, Scope, Timestamp};
-use crate::queue::{Queue, Standing};
+use crate::queue::Standing;
 
 use super::root::RootRuntime;
 use super::view::NamedTarget;
@@ -85,26 +85,24 @@ pub(super) struct Circumstances {
     pub command: Option<String>,
 }
 
-/// How one target stands to the path.
+/// How one target stands to the path. `found` is the job that makes it equal there, and what that waits for.
 pub(super) fn on_target(
-    queue: &Queue,
     target: &NamedTarget,
     path: &RelPath,
+    found: Option<(Job, Option<RelPath>)>,
+    standing: &Standing,
     circumstances: impl FnOnce(&RelPath, Scope) -> Circumstances,
 ) -> TargetExplanation {
-    let found = queue.job_for(target.id, path);
-    let standing = queue.standing(target.id);
     let Circumstances { state, suspended, command } = match &found {
         Some((job, _)) => circumstances(&job.path, job.scope),
         None => circumstances(path, Scope::Entry),
     };
-    let waits_for = found
-        .as_ref()
-        .map(|(job, blocker)| suspended.unwrap_or_else(|| reason(job, path, blocker.as_ref(), &standing)));
+    let waits_for =
+        found.as_ref().map(|(job, blocker)| suspended.unwrap_or_else(|| reason(job, path, blocker.as_ref(), standing)));
     TargetExplanation {
         name: target.name.clone(),
         state,
-        next_try: found.as_ref().and_then(|(job, _)| next_try(job, &standing)),
+        next_try: found.as_ref().and_then(|(job, _)| next_try(job, standing)),
         job: found.map(|(job, _)| JobRow::new(&job, &target.root, &target.name)),
         waits_for,
         last_success_at: standing.last_success,

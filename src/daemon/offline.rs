@@ -1,22 +1,26 @@
-//! What a stopped daemon's store tells, and what can be done to its jobs. Opens the store, takes its lock for as long as
-//! the answer lives, and starts nothing.
+//! What a stopped daemon's store tells, and what can be done to its jobs. Holds the store's lock from the first question to
+//! the end, and starts nothing.
+//!
+//! Questions are answered by reading the store, record after record: of half a million jobs none is held. What changes jobs
+//! goes through a queue as in a daemon, which loads them all.
 
 use std::ffi::OsStr;
+use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
 
 use crate::clock::{Clock, SystemClock};
 use crate::control::{
     DaemonState, ExplainQuery, Explanation, Inspect, ListPage, Listed, NewJob, Operate, PauseRequest, Paused, Refusal,
-    RootState, RootStatus, Status, StoreReport, TargetState, TargetStatus, WatchStatus, seconds,
+    RefusalKind, RootState, RootStatus, Status, StoreReport, TargetState, TargetStatus, WatchStatus, seconds,
 };
-use crate::model::JobAction;
-use crate::queue::Queue;
-use crate::store::TargetRecord;
+use crate::model::{Job, JobAction, JobState, RelPath, Scope, TargetId, Timestamp};
+use crate::queue::{Counts, Queue, Selected, Standing, StoreHealth, taken_over};
 use crate::store::sled::SledStore;
+use crate::store::{RootRecord, Store, StoreError, TargetRecord};
 
 use super::explain::{Circumstances, explain_offline, on_target};
 use super::operate;
@@ -24,26 +28,110 @@ use super::paths::resolve;
 use super::view::{NamedTarget, store_status};
 
 struct Offline {
-    queue: Queue,
+    dir: PathBuf,
     targets: Vec<NamedTarget>,
+    held: Mutex<Held>,
+}
+
+/// What the store is used through. Each takes it over from the other.
+enum Held {
+    Nothing,
+    Store(Box<SledStore>),
+    Queue(Queue),
 }
 
 /// Opens the store in `state_dir` for looking at it, and for what can be done to it without a daemon.
 pub fn open(state_dir: &Path) -> anyhow::Result<Box<dyn Operate>> {
-    let store = SledStore::open_existing(state_dir)?;
-    let (queue, _) = Queue::open(Box::new(store), Arc::new(SystemClock))
-        .with_context(|| format!("cannot read the store in {}", state_dir.display()))?;
-    let roots = queue.known_roots();
-    let named = |record: TargetRecord| {
-        let root = roots.iter().find(|root| root.id == record.root)?;
-        Some(NamedTarget {
-            id: record.id,
-            name: record.destination,
-            root: PathBuf::from(OsStr::from_bytes(&root.path)),
-        })
-    };
-    let targets = queue.known_targets().into_iter().filter_map(named).collect();
-    Ok(Box::new(Offline { queue, targets }))
+    let mut store = SledStore::open_existing(state_dir)?;
+    let (roots, records) =
+        store.known().with_context(|| format!("cannot read the store in {}", state_dir.display()))?;
+    let targets = records.iter().filter_map(|record| named(&roots, record)).collect();
+    Ok(Box::new(Offline { dir: state_dir.to_owned(), targets, held: Mutex::new(Held::Store(Box::new(store))) }))
+}
+
+fn named(roots: &[RootRecord], record: &TargetRecord) -> Option<NamedTarget> {
+    let root = roots.iter().find(|root| root.id == record.root)?;
+    let path = PathBuf::from(OsStr::from_bytes(&root.path));
+    Some(NamedTarget { id: record.id, name: record.destination.clone(), root: path })
+}
+
+/// A target's figures.
+#[derive(Debug, Clone, Copy, Default)]
+struct Figures {
+    counts: Counts,
+    oldest: Option<Timestamp>,
+    paused_since: Option<Timestamp>,
+}
+
+impl Offline {
+    /// Reads the store.
+    fn read<T>(&self, read: impl FnOnce(&mut SledStore) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut store = match std::mem::replace(&mut *held, Held::Nothing) {
+            Held::Store(store) => store,
+            other => {
+                drop(other);
+                Box::new(SledStore::open_existing(&self.dir)?)
+            }
+        };
+        let result = read(&mut store);
+        *held = Held::Store(store);
+        result
+    }
+
+    /// Changes jobs or targets.
+    fn change<T>(&self, change: impl FnOnce(&Queue) -> Result<T, Refusal>) -> Result<T, Refusal> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = |store| Queue::open(Box::new(store), Arc::new(SystemClock)).map(|(queue, _)| queue);
+        let queue = match std::mem::replace(&mut *held, Held::Nothing) {
+            Held::Queue(queue) => queue,
+            Held::Store(store) => open(*store).map_err(unreadable)?,
+            Held::Nothing => SledStore::open_existing(&self.dir).and_then(open).map_err(unreadable)?,
+        };
+        let result = change(&queue);
+        *held = Held::Queue(queue);
+        result
+    }
+
+    fn figures(&self, target: TargetId, now: Timestamp) -> Result<Figures, StoreError> {
+        let mut figures = Figures::default();
+        self.read(|store| {
+            figures.paused_since = paused_since(store, target)?;
+            store.jobs(target, None, &mut |job| {
+                let job = taken_over(job);
+                match job.state {
+                    JobState::Failed => figures.counts.failed += 1,
+                    JobState::Waiting if job.due_at > now => figures.counts.waiting += 1,
+                    JobState::Ready | JobState::Running | JobState::Waiting => figures.counts.ready += 1,
+                }
+                figures.oldest = Some(figures.oldest.map_or(job.queued_at, |oldest| oldest.min(job.queued_at)));
+                ControlFlow::Continue(())
+            })
+        })?;
+        Ok(figures)
+    }
+}
+
+fn paused_since(store: &mut SledStore, target: TargetId) -> Result<Option<Timestamp>, StoreError> {
+    let (_, records) = store.known()?;
+    Ok(records.iter().find(|record| record.id == target).and_then(|record| record.paused_since))
+}
+
+/// The job that will make the path equal, if there is one.
+fn job_for(store: &mut SledStore, target: TargetId, path: &RelPath) -> Result<Option<Job>, StoreError> {
+    let mut found = store.job(target, path)?;
+    for above in path.ancestors() {
+        if found.is_some() {
+            break;
+        }
+        found = store.job(target, &above)?.filter(|job| job.scope == Scope::Subtree);
+    }
+    Ok(found.map(taken_over))
+}
+
+fn unreadable(error: StoreError) -> Refusal {
+    let message = format!("the store cannot be read: {}", error.with_causes());
+    Refusal::new(RefusalKind::Unavailable, message, "see whether its disk is well, and start syncq")
 }
 
 impl Inspect for Offline {
@@ -51,8 +139,12 @@ impl Inspect for Offline {
         let now = SystemClock.now();
         let mut roots: Vec<RootStatus> = Vec::new();
         let mut targets = Vec::new();
+        let mut error = None;
         for target in &self.targets {
-            let Some(stats) = self.queue.stats(target.id) else { continue };
+            let figures = self.figures(target.id, now).unwrap_or_else(|failure| {
+                error = Some(failure.with_causes());
+                Figures::default()
+            });
             let root = target.root.display().to_string();
             match roots.iter_mut().find(|known| known.path == root) {
                 Some(known) => known.targets.push(target.name.clone()),
@@ -66,23 +158,24 @@ impl Inspect for Offline {
             targets.push(TargetStatus {
                 name: target.name.clone(),
                 root,
-                state: if stats.paused_since.is_some() { TargetState::Paused } else { TargetState::Offline },
-                pending: stats.counts.ready as u64,
+                state: if figures.paused_since.is_some() { TargetState::Paused } else { TargetState::Offline },
+                pending: figures.counts.ready as u64,
                 running: 0,
-                waiting: stats.counts.waiting as u64,
-                failed: stats.counts.failed as u64,
-                lag_s: stats.oldest.map_or(0.0, |oldest| seconds(now.since(oldest))),
+                waiting: figures.counts.waiting as u64,
+                failed: figures.counts.failed as u64,
+                lag_s: figures.oldest.map_or(0.0, |oldest| seconds(now.since(oldest))),
                 jobs_per_s: 0.0,
                 eta_s: None,
                 last_path: None,
                 last_success_at: None,
-                paused_since: stats.paused_since,
+                paused_since: figures.paused_since,
                 reason: None,
                 hint: None,
                 command: None,
                 retry_at: None,
             });
         }
+        let stats = self.read(|store| Ok(store.stats())).unwrap_or_default();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             state: DaemonState::Offline,
@@ -92,32 +185,50 @@ impl Inspect for Offline {
             config: None,
             roots,
             targets,
-            store: store_status(self.queue.store_health()),
+            store: store_status(StoreHealth { stats, error, uncommitted: 0 }),
             watches: WatchStatus::default(),
             plugins: Vec::new(),
         }
     }
 
     fn store(&self) -> Result<StoreReport, Refusal> {
-        operate::store(&self.queue, false)
+        let census = self.read(SledStore::census).map_err(unreadable)?;
+        Ok(operate::report(census, None))
     }
 
     fn list(&self, page: &ListPage) -> Result<Listed, Refusal> {
-        operate::jobs(&self.queue, &self.targets, JobAction::List, page)
+        operate::gather(&operate::wanted(&self.targets, page)?, page, |target, after, room| {
+            let mut selected = Selected::default();
+            let mut each = |job: Job| {
+                if selected.jobs.len() >= room {
+                    selected.next = selected.jobs.last().map(|job| job.path.clone());
+                    return ControlFlow::Break(());
+                }
+                selected.jobs.extend(Some(taken_over(job)).filter(|job| page.wanted.wants(job)));
+                ControlFlow::Continue(())
+            };
+            self.read(|store| store.jobs(target, after, &mut each)).map_err(unreadable)?;
+            Ok(selected)
+        })
     }
 }
 
 impl Operate for Offline {
     fn change(&self, action: JobAction, page: &ListPage) -> Result<Listed, Refusal> {
-        operate::jobs(&self.queue, &self.targets, action, page)
+        self.change(|queue| operate::jobs(queue, &self.targets, action, page))
     }
 
     fn add(&self, jobs: &[NewJob]) -> Result<Vec<Option<String>>, Refusal> {
-        operate::add(&self.queue, &self.targets, jobs)
+        self.change(|queue| operate::add(queue, &self.targets, jobs))
     }
 
     fn compact_store(&self) -> Result<StoreReport, Refusal> {
-        operate::store(&self.queue, true)
+        let compact = |store: &mut SledStore| {
+            let before = store.stats().bytes;
+            store.compact()?;
+            Ok(operate::report(store.census()?, Some(before)))
+        };
+        self.read(compact).map_err(unreadable)
     }
 
     fn explain(&self, query: &ExplainQuery) -> Result<Explanation, Refusal> {
@@ -125,18 +236,133 @@ impl Operate for Offline {
         roots.sort();
         roots.dedup();
         let (root, path) = resolve(query, &roots)?;
-        let targets = self.targets.iter().filter(|target| target.root == root);
-        let targets = targets.map(|target| {
-            on_target(&self.queue, target, &path, |_, _| Circumstances {
+        let mut targets = Vec::new();
+        for target in self.targets.iter().filter(|target| target.root == root) {
+            let look = |store: &mut SledStore| Ok((job_for(store, target.id, &path)?, paused_since(store, target.id)?));
+            let (found, paused_since) = self.read(look).map_err(unreadable)?;
+            let standing = Standing { paused_since, ..Standing::default() };
+            let circumstances = |_: &_, _| Circumstances {
                 state: TargetState::Offline,
                 suspended: Some("a running daemon (syncq run)".to_owned()),
                 command: None,
-            })
-        });
-        Ok(explain_offline(&root, &path, targets))
+            };
+            targets.push(on_target(target, &path, found.map(|job| (job, None)), &standing, circumstances));
+        }
+        Ok(explain_offline(&root, &path, targets.into_iter()))
     }
 
     fn pause(&self, request: &PauseRequest) -> Result<Paused, Refusal> {
-        operate::pause(&self.queue, &self.targets, request)
+        self.change(|queue| operate::pause(queue, &self.targets, request))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::{JobFilter, JobRow, Matcher, PathArg};
+    use crate::model::{Generation, JobError, JobId, Origin, RootId};
+    use crate::store::Op;
+
+    const LONG_AGO: Timestamp = Timestamp(1_000);
+    const NEVER: Timestamp = Timestamp(u64::MAX / 2);
+
+    fn path(text: &str) -> RelPath {
+        RelPath::new(text.as_bytes()).expect("a path")
+    }
+
+    /// A store of two targets with jobs in every state that can be stored.
+    fn fill(dir: &Path) {
+        let (mut store, _) = SledStore::open(dir, LONG_AGO).expect("a store");
+        let root =
+            RootRecord { id: RootId(1), path: b"/srv".to_vec(), mark: None, watermark: None, scheduled_run: None };
+        let target = |id, paused_since| TargetRecord {
+            id: TargetId(id),
+            root: RootId(1),
+            destination: format!("b::m{id}"),
+            complete_under: None,
+            paused_since,
+        };
+        let mut ops = vec![Op::PutRoot(root), Op::PutTarget(target(1, None)), Op::PutTarget(target(2, Some(LONG_AGO)))];
+        let states = [
+            (JobState::Ready, 0, LONG_AGO),
+            (JobState::Waiting, 0, NEVER),
+            (JobState::Waiting, 3, NEVER),
+            (JobState::Waiting, 3, LONG_AGO),
+            (JobState::Failed, 7, LONG_AGO),
+        ];
+        for (n, id) in (0..700_u64).flat_map(|n| [(n, 1), (n, 2)]) {
+            let (state, attempts, due_at) = states[n as usize % states.len()];
+            ops.push(Op::PutJob(Job {
+                id: JobId(2 * n + u64::from(id)),
+                target: TargetId(id),
+                path: path(&format!("d{}/f{n}", n % 7)),
+                scope: if n == 9 { Scope::Subtree } else { Scope::Entry },
+                origin: Origin::Write,
+                state,
+                generation: Generation::FIRST,
+                queued_at: Timestamp(2_000 + n),
+                changed_at: Timestamp(3_000 + n),
+                attempts,
+                due_at,
+                last_error: (attempts > 0).then(|| JobError { code: Some(23), message: "denied".to_owned() }),
+            }));
+        }
+        ops.chunks(500).for_each(|ops| store.commit(ops).expect("commits"));
+    }
+
+    fn rows(store: &dyn Operate, filter: &JobFilter) -> Vec<JobRow> {
+        let page = ListPage::first(Matcher::new(filter, Timestamp(10_000)).expect("a filter"));
+        let mut rows = Vec::new();
+        let listed = crate::control::each_job(page, |page| store.list(page), &mut |row| {
+            rows.push(row);
+            ControlFlow::Continue(())
+        });
+        listed.expect("a list");
+        rows
+    }
+
+    /// Half a million jobs were held in memory to list them.
+    #[test]
+    fn what_is_read_from_the_store_is_what_its_queue_would_tell() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fill(dir.path());
+        let (mut all, mut failed) = (Vec::new(), Vec::new());
+        let mut stats = Vec::new();
+        {
+            let store = SledStore::open_existing(dir.path()).expect("a store");
+            let (queue, _) = Queue::open(Box::new(store), Arc::new(SystemClock)).expect("a queue");
+            for id in [1, 2] {
+                let root = Path::new("/srv");
+                let row = |job: &Job| JobRow::new(job, root, &format!("b::m{id}"));
+                let jobs = queue.preview(TargetId(id), None, 1_000, JobAction::List, &|_| true).jobs;
+                all.extend(jobs.iter().map(row));
+                failed.extend(jobs.iter().filter(|job| job.state == JobState::Failed).map(row));
+                let found = queue.stats(TargetId(id)).expect("a target");
+                stats.push((found.counts, found.oldest, found.paused_since));
+            }
+        }
+        let offline = open(dir.path()).expect("a store");
+        assert_eq!(rows(offline.as_ref(), &JobFilter::default()), all);
+        let only_failed = JobFilter { state: Some(JobState::Failed), ..JobFilter::default() };
+        assert_eq!(rows(offline.as_ref(), &only_failed), failed);
+        let status = offline.status();
+        for (target, (counts, oldest, paused_since)) in status.targets.iter().zip(&stats) {
+            let figures = (target.pending, target.waiting, target.failed);
+            assert_eq!(figures, (counts.ready as u64, counts.waiting as u64, counts.failed as u64), "{target:?}");
+            assert!(target.lag_s > 0.0 && *oldest == Some(Timestamp(2_000)));
+            assert_eq!(target.paused_since, *paused_since);
+        }
+        let about = |text: &str| PathArg { path: format!("/srv/{text}"), path_b64: None, cwd: None };
+        for (text, found) in [("d2/f9/below", Some(9)), ("d2/f9", Some(9)), ("d1/f1", Some(1)), ("d1/other", None)] {
+            let explained = offline.explain(&about(text)).expect("an explanation");
+            let ids: Vec<_> = explained.targets.iter().map(|it| it.job.as_ref().map(|job| job.id)).collect();
+            assert_eq!(ids, [found.map(|n| 2 * n + 1), found.map(|n| 2 * n + 2)], "{text}");
+        }
+        // What changes jobs works on the same store, and is seen afterwards.
+        let page = ListPage::first(Matcher::new(&only_failed, Timestamp(10_000)).expect("a filter"));
+        assert_eq!(offline.change(JobAction::Purge, &page).expect("purged").rows.len(), failed.len());
+        assert_eq!(rows(offline.as_ref(), &only_failed), []);
+        assert_eq!(offline.store().expect("a census").jobs, (all.len() - failed.len()) as u64);
+        assert_eq!(rows(offline.as_ref(), &JobFilter::default()).len(), all.len() - failed.len());
     }
 }

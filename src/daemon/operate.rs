@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::control::{
     JobRow, KeptStore, ListPage, Listed, NewJob, PauseRequest, Paused, PausedTarget, Refusal, RefusalKind, StoreReport,
 };
-use crate::model::{Change, JobAction, Scope};
-use crate::queue::Queue;
+use crate::model::{Change, JobAction, RelPath, Scope, TargetId};
+use crate::queue::{Queue, Selected};
 use crate::store::Census;
 
 use super::view::NamedTarget;
@@ -25,14 +25,40 @@ pub(super) fn jobs(
     action: JobAction,
     page: &ListPage,
 ) -> Result<Listed, Refusal> {
+    let wanted = wanted(targets, page)?;
+    let filter = &page.wanted.filter;
+    if action == JobAction::Retry && !page.dry_run && page.after.is_none() && filter.is_of_whole_targets() {
+        queue.hurry(&wanted.iter().map(|target| target.id).collect::<Vec<_>>());
+    }
+    let pick = |job: &_| page.wanted.wants(job);
+    let listed = gather(&wanted, page, |target, after, room| {
+        Ok(match page.dry_run {
+            true => queue.preview(target, after, room, action, &pick),
+            false => queue.operate(target, after, room, action, &pick),
+        })
+    })?;
+    if action != JobAction::List && !page.dry_run && !listed.rows.is_empty() {
+        make_durable(queue)?;
+    }
+    Ok(listed)
+}
+
+/// The targets that a page is about, in its order.
+pub(super) fn wanted<'a>(targets: &'a [NamedTarget], page: &ListPage) -> Result<Vec<&'a NamedTarget>, Refusal> {
     let filter = &page.wanted.filter;
     let mut wanted: Vec<&NamedTarget> =
         targets.iter().filter(|target| page.wanted.wants_target(&target.name, &target.root)).collect();
     check_names(targets, filter.target.as_deref(), filter.root.as_deref(), !wanted.is_empty())?;
     wanted.sort_by_key(|target| target.id);
-    if action == JobAction::Retry && !page.dry_run && page.after.is_none() && filter.is_of_whole_targets() {
-        queue.hurry(&wanted.iter().map(|target| target.id).collect::<Vec<_>>());
-    }
+    Ok(wanted)
+}
+
+/// Gathers one page. `select` returns up to so many jobs of a target behind a path.
+pub(super) fn gather(
+    wanted: &[&NamedTarget],
+    page: &ListPage,
+    mut select: impl FnMut(TargetId, Option<&RelPath>, usize) -> Result<Selected, Refusal>,
+) -> Result<Listed, Refusal> {
     let mut listed = Listed::default();
     for (n, target) in wanted.iter().enumerate() {
         let after = match &page.after {
@@ -41,11 +67,7 @@ pub(super) fn jobs(
             _ => None,
         };
         let room = page.limit.saturating_sub(listed.rows.len());
-        let pick = |job: &_| page.wanted.wants(job);
-        let selected = match page.dry_run {
-            true => queue.preview(target.id, after, room, action, &pick),
-            false => queue.operate(target.id, after, room, action, &pick),
-        };
+        let selected = select(target.id, after, room)?;
         listed.rows.extend(selected.jobs.iter().map(|job| JobRow::new(job, &target.root, &target.name)));
         if let Some(path) = selected.next {
             listed.next = Some((target.id, path));
@@ -58,9 +80,6 @@ pub(super) fn jobs(
             listed.next = Some((target.id, job.path.clone()));
             break;
         }
-    }
-    if action != JobAction::List && !page.dry_run && !listed.rows.is_empty() {
-        make_durable(queue)?;
     }
     Ok(listed)
 }
@@ -94,11 +113,15 @@ pub(super) fn store(queue: &Queue, compact: bool) -> Result<StoreReport, Refusal
         let message = format!("the store cannot be read: {reason}");
         Refusal::new(RefusalKind::Unavailable, message, "see syncq status and the daemon's log")
     })?;
+    Ok(report(census, compact.then_some(bytes)))
+}
+
+/// A census in words for operators. `bytes_before`: what the store took before it was made smaller.
+pub(super) fn report(census: Census, bytes_before: Option<u64>) -> StoreReport {
     let Census { schema, roots, targets, directories, jobs, damaged, rolled_back, live_bytes, bytes: now, kept } =
         census;
     let kept = kept.into_iter().map(|store| KeptStore { path: store.path.display().to_string(), bytes: store.bytes });
-    let (kept, bytes_before) = (kept.collect(), compact.then_some(bytes));
-    Ok(StoreReport {
+    StoreReport {
         schema,
         bytes: now,
         live_bytes,
@@ -109,8 +132,8 @@ pub(super) fn store(queue: &Queue, compact: bool) -> Result<StoreReport, Refusal
         jobs,
         damaged,
         rolled_back,
-        kept,
-    })
+        kept: kept.collect(),
+    }
 }
 
 /// Pauses targets, or has them go on.

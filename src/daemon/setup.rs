@@ -172,7 +172,7 @@ impl Setup {
                 Guard::new(settings.max_delete, asked.accept_deletions, asked.accept_root),
                 &core.owner,
             );
-            context.connection = core.connections.of(target, settings.ssh_share);
+            context.connection = core.connections.of(root.path(), target, settings.ssh_share);
             let context = match before.contexts.get(&named.id) {
                 Some(old) if old.runs_like(&context) => Arc::clone(old),
                 Some(old) => {

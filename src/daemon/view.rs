@@ -294,7 +294,8 @@ impl Operate for View {
         };
         let targets = selected.iter().flat_map(|(root, _, targets)| targets.iter().map(move |target| (root, target)));
         let targets = targets.map(|(root, target)| {
-            on_target(&self.queue, target, path, |path, scope| Circumstances {
+            let (found, standing) = (self.queue.job_for(target.id, path), self.queue.standing(target.id));
+            on_target(target, path, found, &standing, |path, scope| Circumstances {
                 state: self.target_status(target).map_or(TargetState::Unknown, |status| status.state),
                 suspended: root.suspended(),
                 command: self.executor.command_line(target.id, path, scope),

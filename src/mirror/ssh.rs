@@ -9,7 +9,8 @@
 //! A connection is ended when nobody wants it any more ([`Master`]), and all are at a stop. Unused it ends by itself
 //! after some minutes, also when syncq was killed, and what a killed daemon has left is ended at the next start. One
 //! that broke says nothing of the host: the run is begun again over a fresh one. Where ssh refuses a session more
-//! (`MaxSessions`), it connects by itself.
+//! (`MaxSessions`), it connects by itself. A user's option that names a file by a relative path means the source's
+//! directory; then nothing is shared, since the process in the background would have to stay there.
 //!
 //! `shell` says how ssh is called, `sockets` where the connections' sockets are.
 //!
@@ -29,7 +30,7 @@ use std::time::{Duration, Instant};
 use log::{debug, info};
 
 pub use shell::line;
-use shell::{Settings, append, base, blames_host, blames_sharing, shares, words};
+use shell::{Settings, append, base, blames_host, blames_sharing, names_relative_path, shares, words};
 use sockets::{POLL, Sockets, control_path, end, listens};
 
 use super::capture::Capture;
@@ -75,6 +76,8 @@ struct Reach {
     host: String,
     timeout: Option<Duration>,
     share: bool,
+    /// Where ssh is asked for its settings.
+    dir: PathBuf,
 }
 
 impl Connections {
@@ -85,13 +88,18 @@ impl Connections {
         Self { sockets, known: Mutex::default() }
     }
 
-    /// How runs reach `target`: `None` unless that is through ssh. Targets that are reached alike share a connection,
-    /// unless `share` is off.
-    pub fn of(&self, target: &Target, share: bool) -> Option<Arc<Connection>> {
+    /// How runs for the root at `root` reach `target`: `None` unless that is through ssh. Targets that are reached alike
+    /// share a connection, unless `share` is off.
+    pub fn of(&self, root: &Path, target: &Target, share: bool) -> Option<Arc<Connection>> {
         let Destination::Ssh { host, .. } = &target.destination else { return None };
         let base = base(remote_shell(&target.options.params), target.options.port)?;
-        let share = share && !shares(&words(&base)?);
-        let reach = Reach { base, host: host.clone(), timeout: target.options.timeout, share };
+        let own = words(&base)?;
+        // A relative path is meant from the source's directory, where each rsync runs. A connection that is kept must not
+        // stay there.
+        let is_relative = names_relative_path(&own);
+        let share = share && !shares(&own) && !is_relative;
+        let dir = if is_relative { root } else { Path::new("/") }.to_owned();
+        let reach = Reach { base, host: host.clone(), timeout: target.options.timeout, share, dir };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|_, connection| connection.strong_count() > 0);
         if let Some(connection) = known.get(&reach).and_then(Weak::upgrade) {
@@ -308,7 +316,7 @@ impl Connection {
         args.push("-G".into());
         args.extend(self.destination());
         let stdout = Some(Capture::new(SETTINGS_BYTES_MAX, 0));
-        let asked = run(ssh, Path::new("/"), &args, b"", stdout, stop);
+        let asked = run(ssh, &self.reach.dir, &args, b"", stdout, stop);
         let said = asked.map(|ended| ended.stdout.bytes()).unwrap_or_default();
         Settings::read(&String::from_utf8_lossy(&said), self.reach.timeout)
     }

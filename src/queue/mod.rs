@@ -29,7 +29,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use log::info;
 
 pub use operator::{Selected, Standing};
-pub use target_queue::{BatchId, Counts, Policy};
+pub use target_queue::{BatchId, Counts, Policy, taken_over};
 
 use breaker::Gate;
 use checkpoint::Ledger;

@@ -4,10 +4,11 @@ use std::fs::{self, Permissions};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::harness::config::Conf;
 use crate::harness::world::soon;
 use crate::harness::{World, make_dir, secs, wait_for, wait_until, write};
 use crate::operators::{done, target};
@@ -22,11 +23,16 @@ fn listening(with_token: bool) -> (World, u16) {
     let token = token_file(&world, 0o600).display().to_string();
     let more: &[&str] = if with_token { &["--token-file", &token] } else { &[] };
     world.start_with(&[&["--listen", "127.0.0.1:0"], more].concat());
+    let port = port_of(&mut world);
+    (world, port)
+}
+
+/// Where the daemon listens since its last start.
+fn port_of(world: &mut World) -> u16 {
     let log = world.daemon().log_text();
     assert!(!log.contains(SECRET), "the token is in the log");
-    let (_, rest) = log.split_once("listening on 127.0.0.1:").unwrap_or_else(|| panic!("no port in the log\n{log}"));
-    let port = rest.split(',').next().and_then(|port| port.parse().ok()).expect("a port");
-    (world, port)
+    let (_, rest) = log.rsplit_once("listening on 127.0.0.1:").unwrap_or_else(|| panic!("no port in the log\n{log}"));
+    rest.split(',').next().and_then(|port| port.parse().ok()).expect("a port")
 }
 
 fn token_file(world: &World, mode: u32) -> PathBuf {
@@ -134,6 +140,55 @@ fn what_is_unsafe_is_refused_before_the_start() {
     let port = rest.split(',').next().and_then(|port| port.parse().ok()).expect("a port");
     assert_eq!(ask(port, STATUS, "").0, 401);
     assert_eq!(ask(port, &format!("{STATUS}\nAuthorization: Bearer {SECRET}"), "").0, 200);
+}
+
+#[test]
+fn the_configuration_says_where_to_listen_until_the_next_start() {
+    let mut world = World::new();
+    make_dir(world.src.join("d"));
+    let (open, private) = (token_file(&world, 0o644), token_file(&world, 0o600));
+    let control =
+        |listen: &str, token: &Path| format!("<control listen=\"{listen}\" tokenFile=\"{}\"/>", token.display());
+    let state = world.cli.state.display().to_string();
+    let mut other = world.conf.clone();
+    other.file = world.base().join("other.xml");
+    other.syncq = control("127.0.0.1:1", &private);
+    world.conf.syncq = control("127.0.0.1:0", &open);
+    let files = [world.conf.save(), other.save()].map(|file| file.display().to_string());
+    let run =
+        |command: &str, conf: &[&str]| world.cli.run([&[command, "--state-dir", &state, "-o"][..], conf].concat());
+    // A file's own fault, and two files that contradict each other, each told by the place to look at.
+    let ended = run("run", &[&files[0]]);
+    assert!(ended.code == Some(78) && ended.stderr.contains("hint: chmod 600"), "{}", ended.text());
+    let place = |conf: &Conf| {
+        let line = conf.xml().lines().position(|line| line.contains("<control ")).expect("it is there") + 1;
+        format!("{}:{line}:", conf.file.display())
+    };
+    let ended = run("check", &[&files[0], "-o", &files[1], "--offline"]);
+    assert!(ended.code == Some(78) && ended.stdout.contains(&place(&other)), "{}", ended.text());
+    assert!(ended.stdout.contains("control on 127.0.0.1:1, token file ") && ended.stdout.contains("is open to others"));
+    let ended = run("run", &[&files[0], "-o", &files[1]]);
+    let said = [place(&other), place(&world.conf)].iter().all(|place| ended.stderr.contains(place));
+    assert!(ended.code == Some(78) && said, "{}", ended.text());
+
+    world.conf.syncq = control("127.0.0.1:0", &private);
+    world.start();
+    let port = port_of(&mut world);
+    assert_eq!((ask(port, STATUS, "").0, ask(port, PAUSE, r#"{"all":true,"paused":true}"#).0), (200, 401));
+    let authorized = format!("{PAUSE}\nAuthorization: Bearer {SECRET}");
+    assert_eq!(ask(port, &authorized, r#"{"all":true,"paused":false}"#).0, 200);
+    world.conf.syncq = control("127.0.0.1:1", &private);
+    world.conf.save();
+    let ended = world.cli.run(["reload", "--state-dir", &state]).ok();
+    assert!(ended.stdout.contains("nothing changed"), "{}", ended.text());
+    assert!(world.daemon().log_text().contains("it takes effect at the next start"));
+    assert_eq!(ask(port, STATUS, "").0, 200);
+    // The command line wins, whatever the files say.
+    world.stop();
+    world.start_daemon(&["--listen", "127.0.0.1:0"]);
+    let port = port_of(&mut world);
+    assert_eq!((ask(port, STATUS, "").0, ask(port, &authorized, r#"{"all":true,"paused":true}"#).0), (200, 403));
+    is_mirrored(&world, "d/after");
 }
 
 #[test]

@@ -113,6 +113,19 @@ fn without_sharing_each_run_connects() {
     world.stop();
 }
 
+/// The shared connection was opened elsewhere, and found neither.
+#[test]
+fn a_relative_path_in_the_remote_shell_is_found_in_the_source_and_holds_nothing_there() {
+    let Some((mut world, sshd)) = world() else { return };
+    fs::copy(sshd.client(), world.src.join("client")).expect("cannot copy the client's configuration");
+    world.conf.params = "-artz -e 'ssh -F client'".to_owned();
+    world.start_daemon(&[]);
+    change(&world, "file", "content");
+    world.converges(soon());
+    assert!(!has_trouble(&mut world), "{}", world.daemon().log_text());
+    assert!(masters(&world).is_empty() && !world.cli.state.join("ssh").exists());
+}
+
 #[test]
 fn a_user_who_shares_connections_already_goes_on_doing_it_his_way() {
     let Some((mut world, sshd)) = world() else { return };

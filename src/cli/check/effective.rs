@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 
 use crate::config::{Config, Plugin};
-use crate::model::{EventSwitches, Root, Schedule, Settings, Target};
+use crate::model::{Endpoint, EventSwitches, Root, Schedule, Settings, Target};
 
 /// The lines of one configuration, those of a root's parts indented.
 pub fn lines(config: &Config) -> Vec<String> {
@@ -36,6 +36,7 @@ pub fn lines(config: &Config) -> Vec<String> {
         lines.push(format!("complete plugin sections {}", sections.join(", ")));
     }
     lines.extend(settings(&config.settings));
+    lines.extend(config.control.iter().map(|control| endpoint(&control.endpoint)));
     lines
 }
 
@@ -155,6 +156,11 @@ pub fn settings(settings: &Settings) -> [String; 3] {
         ),
         format!("guard maxDelete {max_delete}{ssh}"),
     ]
+}
+
+fn endpoint(Endpoint { address, token_file }: &Endpoint) -> String {
+    let token = token_file.as_ref().map(|file| format!("token file {}", shown(file.as_os_str())));
+    format!("control on {address}, {}", token.as_deref().unwrap_or("read-only"))
 }
 
 /// Bytes of any encoding in one line: what is no UTF-8, or steers a terminal, as escapes; with quotes around what a blank

@@ -23,7 +23,7 @@ use clap::Args;
 use super::exit::{CliError, Exit};
 use super::output::stdout;
 use super::sersync_args::DEFAULT_CONFIG;
-use super::{run, state_dir};
+use super::{configs, listen, run, state_dir};
 use crate::config::{self, Config};
 use crate::daemon::RootOptions;
 use crate::mirror::{self, ProbeOptions};
@@ -148,6 +148,7 @@ fn check_all<W: Write>(args: &CheckArgs, report: &mut Report<W>) -> Result<bool,
         report.add_all(&limits::check(&roots))?;
     }
     report.add_all(&places::passwords(&roots))?;
+    report.add_all(&configs.iter().filter_map(token_file).collect::<Vec<_>>())?;
     report.add_all(&places::state(&state_dir))?;
     if has_rsync && !args.offline {
         let options = ProbeOptions { writes: !args.no_write_probe, limit: args.timeout };
@@ -201,7 +202,22 @@ fn contradictions(configs: &[Config], state_dir: &Path) -> Vec<Note> {
         let file = configs.last().map(|config| config.file.display().to_string()).unwrap_or_default();
         places::refusal(Check::Config, &file, &refused)
     });
-    once.into_iter().chain(outside).collect()
+    let controls = configs.iter().filter_map(|config| Some((config.file.as_path(), config.control.as_ref()?)));
+    let listens = configs::one_endpoint(controls).err().map(|refused| {
+        let file = configs.last().map(|config| config.file.display().to_string()).unwrap_or_default();
+        places::refusal(Check::Config, &file, &refused)
+    });
+    once.into_iter().chain(listens).chain(outside).collect()
+}
+
+/// What is wrong with the token of the control API.
+fn token_file(config: &Config) -> Option<Note> {
+    let endpoint = &config.control.as_ref()?.endpoint;
+    let file = endpoint.token_file.as_ref()?.display().to_string();
+    Some(match listen::options(endpoint) {
+        Ok(_) => Note::ok(Check::Password, file, "readable, and closed to others"),
+        Err(refused) => places::refusal(Check::Password, &file, &refused),
+    })
 }
 
 /// `1 root`, `2 roots`.

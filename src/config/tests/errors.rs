@@ -152,6 +152,13 @@ fn settings_that_cannot_be_used_have_a_place_and_a_way_out() {
             "66:26: maxDelete: -1 is no share (50%), number of entries (20000), or off",
         ),
         (
+            extension("<control listen='host:1'/>"),
+            "66:25: listen: host:1 is no port, or address with a port, such as 127.0.0.1:7878",
+        ),
+        (extension("<control listen='1' tokenFile=''/>"), "66:39: tokenFile:  is no name of a file"),
+        (extension("<control tokenFile='/t'/>"), "66:8: <control> has a tokenFile and no listen"),
+        (extension("<control listen='0.0.0.0:1'/>"), "66:25: others can reach 0.0.0.0:1, and there is no tokenFile"),
+        (
             extension("<transfer largeFile='99999999999TiB'/>"),
             "66:29: largeFile: 99999999999TiB is no size, such as 8MiB or 500kB",
         ),

@@ -283,6 +283,27 @@ fn the_extension_sets_everything() {
 }
 
 #[test]
+fn the_control_api_is_where_the_extension_says() {
+    let loopback = "127.0.0.1:7878".parse().expect("an address");
+    let others = "10.0.0.1:1".parse().expect("an address");
+    for (given, expected) in [
+        ("", None),
+        ("<control/>", None),
+        ("<control listen='7878'/>", Some(Endpoint { address: loopback, token_file: None })),
+        (
+            "<control listen='10.0.0.1:1' tokenFile='/t o'/>",
+            Some(Endpoint { address: others, token_file: Some("/t o".into()) }),
+        ),
+    ] {
+        let (config, warnings) = with("</head>", &format!("<syncq>{given}</syncq></head>"));
+        assert_eq!(warnings, [""; 0], "{given}");
+        let place = config.control.as_ref().map(|control| (control.line, control.column));
+        assert_eq!(place, expected.as_ref().map(|_| (66, 8)), "{given}");
+        assert_eq!(config.control.map(|control| control.endpoint), expected, "{given}");
+    }
+}
+
+#[test]
 fn a_plugin_does_not_take_over_the_watch_and_hides_its_password() {
     let (config, warnings) =
         with(r#"<plugin start="false" name="command"/>"#, r#"<plugin start="true" name="refreshCDN"/>"#);

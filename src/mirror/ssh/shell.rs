@@ -86,6 +86,57 @@ pub(super) fn shares(words: &[OsString]) -> bool {
     })
 }
 
+/// Options of ssh that take a value, and of these the ones whose value is a file.
+const WITH_VALUE: &[u8] = b"BbcDEeFIiJLlmOoPpQRSWw";
+const WITH_FILE: &[u8] = b"EFi";
+
+/// What in `-o` names files, in lower case.
+const FILE_OPTIONS: [&str; 6] = [
+    "identityfile",
+    "certificatefile",
+    "userknownhostsfile",
+    "globalknownhostsfile",
+    "revokedhostkeys",
+    "identityagent",
+];
+
+/// Whether the user's words, or the program's name, name a file that ssh finds from its working directory. In what is
+/// no name of a file by itself, such as a command, only words with a slash are taken for one.
+pub(super) fn names_relative_path(words: &[OsString]) -> bool {
+    let mut words = words.iter().map(|word| word.as_bytes());
+    if words.next().is_some_and(|program| program.contains(&b'/') && !program.starts_with(b"/")) {
+        return true;
+    }
+    while let Some(word) = words.next() {
+        let Some(letters) = word.strip_prefix(b"-") else { continue };
+        let Some(at) = letters.iter().position(|letter| WITH_VALUE.contains(letter)) else { continue };
+        let (letter, rest) =
+            letters.split_at_checked(at).and_then(|(_, rest)| rest.split_first()).unwrap_or((&b' ', b""));
+        let value = if rest.is_empty() { words.next().unwrap_or_default() } else { rest };
+        let is_found = match letter {
+            b'o' => {
+                let value = String::from_utf8_lossy(value);
+                let (name, value) = value.trim().split_once(['=', ' ', '\t']).unwrap_or_default();
+                let is_file = FILE_OPTIONS.contains(&name.trim().to_ascii_lowercase().as_str());
+                value.split_ascii_whitespace().any(|part| is_relative(part.trim_matches(['=', '"']), is_file))
+            }
+            b'I' => is_relative(&String::from_utf8_lossy(value), false),
+            letter => WITH_FILE.contains(letter) && is_relative(&String::from_utf8_lossy(value), true),
+        };
+        if is_found {
+            return true;
+        }
+    }
+    false
+}
+
+/// A tilde, `%d` and variables are ssh's to expand, and stand for absolute paths.
+fn is_relative(value: &str, is_file: bool) -> bool {
+    let is_name = (is_file || value.contains('/')) && !value.contains("://");
+    let is_elsewhere = ["/", "~", "%d", "$"].iter().any(|start| value.starts_with(start));
+    is_name && !is_elsewhere && !["", "none", "SSH_AUTH_SOCK"].contains(&value)
+}
+
 /// What the user's configuration of ssh leaves to us.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Settings {
@@ -172,6 +223,36 @@ mod tests {
             ("ssh -ocontrolmaster=auto", true),
         ] {
             assert_eq!(shares(&words(OsStr::new(line)).unwrap()), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn relative_paths_are_found_wherever_ssh_takes_a_file() {
+        for (line, expected) in [
+            ("ssh -i /k -F ~/conf -E /l -p 2 -4A", false),
+            ("ssh -i key", true),
+            ("ssh -ikey", true),
+            ("ssh -4Ai key", true),
+            ("ssh -l user -F conf", true),
+            ("ssh -F none -i ${HOME}/k", false),
+            ("ssh -l i -J user@jump -c a,b", false),
+            ("ssh -J ssh://user@jump:22", false),
+            ("ssh -o IdentityFile=key", true),
+            ("ssh -oIdentityFile=.ssh/key", true),
+            ("ssh -o 'IdentityFile key'", true),
+            ("ssh -o 'identityfile = ~/key'", false),
+            ("ssh -o IdentityFile=%d/key -o IdentityAgent=none", false),
+            ("ssh -o 'UserKnownHostsFile=/a b'", true),
+            ("ssh -o UserKnownHostsFile=/dev/null -o StrictHostKeyChecking=no", false),
+            ("ssh -o 'ProxyCommand=nc -X 5 -x proxy:1080 %h %p'", false),
+            ("ssh -o ProxyJump=ssh://user@jump:22", false),
+            ("ssh -o 'ProxyCommand=bin/proxy %h'", true),
+            ("ssh -I libpkcs11.so", false),
+            ("ssh -I lib/pkcs11.so", true),
+            ("bin/ssh", true),
+            ("/usr/bin/ssh -i", false),
+        ] {
+            assert_eq!(names_relative_path(&words(OsStr::new(line)).unwrap()), expected, "{line}");
         }
     }
 

@@ -142,6 +142,16 @@ fn lane_index(lane: Lane) -> usize {
     }
 }
 
+/// A stored job as a queue takes it over. What was settling when the daemon ended is ready: no event will come for it.
+pub fn taken_over(job: Job) -> Job {
+    let (state, due_at) = match job.state {
+        JobState::Waiting if job.attempts > 0 => (JobState::Waiting, job.due_at),
+        JobState::Ready | JobState::Running | JobState::Waiting => (JobState::Ready, Timestamp::ZERO),
+        JobState::Failed => (JobState::Failed, Timestamp::ZERO),
+    };
+    Job { state, due_at, ..job }
+}
+
 impl TargetQueue {
     pub fn new(target: TargetId) -> Self {
         Self {
@@ -166,11 +176,11 @@ impl TargetQueue {
         }
     }
 
-    /// Takes over a job from the store. What was settling when the daemon ended is ready: no event will come for it.
+    /// Takes over a job from the store.
     pub fn load(&mut self, job: Job) {
+        let job = taken_over(job);
         let state = match job.state {
             JobState::Ready | JobState::Running => State::Ready,
-            JobState::Waiting if job.attempts == 0 => State::Ready,
             JobState::Waiting => State::Waiting { due: job.due_at, why: Wait::Backoff },
             JobState::Failed => State::Failed,
         };

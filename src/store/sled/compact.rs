@@ -35,7 +35,7 @@ pub fn is_worthwhile(tree: &Tree, file_bytes: u64) -> Result<bool, Trouble> {
     }
     let bytes_max = file_bytes / GAIN_MIN;
     let mut copy_bytes = 0;
-    tree.walk(b"", |key, value| {
+    tree.walk(b"", None, |key, value| {
         copy_bytes += COPY_FACTOR * (key.len() + value.len()) as u64 + COPY_RECORD_BYTES;
         if copy_bytes < bytes_max { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
@@ -60,7 +60,7 @@ pub fn copy(layout: &Layout, tree: &Tree) -> io::Result<()> {
 fn copy_records(from: &Tree, to: &Tree) -> io::Result<()> {
     let mut batch: Vec<RawChange> = Vec::new();
     let mut result = Ok(());
-    from.walk(b"", |key, value| {
+    from.walk(b"", None, |key, value| {
         batch.push((key.to_vec(), Some(value.to_vec())));
         if batch.len() == CHANGES_MAX {
             result = to.write(std::mem::take(&mut batch));

@@ -7,7 +7,7 @@ use super::key::{self, Key};
 use super::migrations::RawChange;
 use super::record::{self, RecordError};
 use super::tree::{Tree, Trouble};
-use crate::model::{DirectoryId, Job, RootId, TargetId};
+use crate::model::{DirectoryId, Job, RelPath, RootId, TargetId};
 use crate::store::{Census, Contents, DirectoryRecord, Op, RootRecord, StoreError, TargetRecord};
 
 /// What a tree holds, and the keys of records that are of no use.
@@ -19,8 +19,18 @@ pub struct Scanned {
     pub commit: u64,
 }
 
-/// Reads the whole tree.
-pub fn scan(tree: &Tree) -> Result<Scanned, Trouble> {
+/// Which records are kept of what is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    All,
+    /// Roots and targets: what is few.
+    Outline,
+}
+
+/// Reads the whole tree. Of what is not kept only damage is found.
+pub fn scan(tree: &Tree, keep: Keep) -> Result<Scanned, Trouble> {
+    let keeps_all = keep == Keep::All;
+    let mut past_jobs = 0;
     let mut contents = Contents::default();
     let mut damaged = Vec::new();
     let mut commit = 0;
@@ -30,8 +40,11 @@ pub fn scan(tree: &Tree) -> Result<Scanned, Trouble> {
         Ok(Record::OtherMeta) => {}
         Ok(Record::Root(root)) => contents.roots.push(root),
         Ok(Record::Target(target)) => contents.targets.push(target),
-        Ok(Record::Directory(directory)) => contents.directories.push(directory),
-        Ok(Record::Job(job)) => contents.jobs.push(job),
+        Ok(Record::Directory(directory)) => contents.directories.extend(keeps_all.then_some(directory)),
+        Ok(Record::Job(job)) => {
+            past_jobs = past_jobs.max(job.id.0.saturating_add(1));
+            contents.jobs.extend(keeps_all.then_some(job));
+        }
         Err(error) => {
             log::warn!("a damaged record is dropped: {} ({error})", bytes.escape_ascii());
             damaged.push(bytes.to_vec());
@@ -39,7 +52,6 @@ pub fn scan(tree: &Tree) -> Result<Scanned, Trouble> {
     })?;
     drop_orphans(&mut contents, &mut damaged);
     // Also when that record was lost: no id is ever given twice.
-    let past_jobs = contents.jobs.iter().map(|job| job.id.0.saturating_add(1)).max().unwrap_or(0);
     contents.next_job_id = contents.next_job_id.max(past_jobs);
     contents.damaged_records = damaged.len() as u64;
     Ok(Scanned { contents, damaged, commit })
@@ -47,19 +59,9 @@ pub fn scan(tree: &Tree) -> Result<Scanned, Trouble> {
 
 /// Counts what the tree holds, and what of it is of no use.
 pub fn census(tree: &Tree) -> Result<Census, Trouble> {
-    let (mut roots, mut targets) = (HashSet::new(), HashSet::new());
-    tree.visit(key::ROOTS, |bytes, value| {
-        if let Ok(Record::Root(root)) = read(bytes, value) {
-            roots.insert(root.id);
-        }
-    })?;
-    tree.visit(key::TARGETS, |bytes, value| {
-        if let Ok(Record::Target(target)) = read(bytes, value)
-            && roots.contains(&target.root)
-        {
-            targets.insert(target.id);
-        }
-    })?;
+    let (roots, targets) = known(tree)?;
+    let roots: HashSet<RootId> = roots.iter().map(|root| root.id).collect();
+    let targets: HashSet<TargetId> = targets.iter().map(|target| target.id).collect();
     let mut census = Census { roots: roots.len() as u64, targets: targets.len() as u64, ..Census::default() };
     tree.visit(b"", |bytes, value| {
         census.live_bytes += (bytes.len() + value.len()) as u64;
@@ -77,6 +79,45 @@ pub fn census(tree: &Tree) -> Result<Census, Trouble> {
         }
     })?;
     Ok(census)
+}
+
+/// The roots, and the targets of these, ordered by id.
+pub fn known(tree: &Tree) -> Result<(Vec<RootRecord>, Vec<TargetRecord>), Trouble> {
+    let (mut roots, mut targets): (Vec<RootRecord>, Vec<TargetRecord>) = Default::default();
+    tree.visit(key::ROOTS, |bytes, value| {
+        if let Ok(Record::Root(root)) = read(bytes, value) {
+            roots.push(root);
+        }
+    })?;
+    tree.visit(key::TARGETS, |bytes, value| {
+        if let Ok(Record::Target(target)) = read(bytes, value)
+            && roots.iter().any(|root| root.id == target.root)
+        {
+            targets.push(target);
+        }
+    })?;
+    Ok((roots, targets))
+}
+
+/// Hands the jobs of a target to `each` in the order of their paths, from behind `after`, until it breaks off.
+pub fn jobs(
+    tree: &Tree,
+    target: TargetId,
+    after: Option<&RelPath>,
+    each: &mut dyn FnMut(Job) -> ControlFlow<()>,
+) -> Result<(), Trouble> {
+    let after = after.map(|path| key::job(target, path));
+    tree.walk(&key::jobs(target), after.as_deref(), |bytes, value| match read(bytes, value) {
+        Ok(Record::Job(job)) => each(job),
+        _ => ControlFlow::Continue(()),
+    })
+}
+
+/// The job of that target and path.
+pub fn job(tree: &Tree, target: TargetId, path: &RelPath) -> Result<Option<Job>, Trouble> {
+    let key = key::job(target, path);
+    let value = tree.read(&key)?;
+    Ok(value.and_then(|value| record::decode_job(&key, target, path.clone(), &value).ok()))
 }
 
 /// A record, read.
@@ -128,7 +169,7 @@ pub fn holds_records(tree: &Tree) -> Result<bool, Trouble> {
 /// Up to `limit` directories that have a record under `root`.
 pub fn directories(tree: &Tree, root: RootId, limit: usize) -> Result<Vec<DirectoryId>, Trouble> {
     let mut found = Vec::new();
-    tree.walk(&key::directories(root), |bytes, _| {
+    tree.walk(&key::directories(root), None, |bytes, _| {
         if let Some(Key::Directory(_, id)) = key::parse(bytes) {
             found.push(id);
         }

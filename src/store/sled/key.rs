@@ -72,10 +72,13 @@ fn numbered(prefix: u8, id: u32) -> Vec<u8> {
     key
 }
 
+/// What the keys of all jobs of a target start with.
+pub fn jobs(target: TargetId) -> Vec<u8> {
+    numbered(JOB, target.0)
+}
+
 pub fn job(target: TargetId, path: &RelPath) -> Vec<u8> {
-    let mut key = Vec::with_capacity(5 + path.as_bytes().len());
-    key.push(JOB);
-    key.extend_from_slice(&target.0.to_be_bytes());
+    let mut key = jobs(target);
     key.extend_from_slice(path.as_bytes());
     key
 }

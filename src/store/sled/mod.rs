@@ -42,17 +42,18 @@ mod tree;
 pub(crate) mod tests;
 
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use self::contents::Scanned;
+use self::contents::{Keep, Scanned};
 use self::identity::Identity;
 use self::lock::Lock;
 use self::migrations::{STEPS, Step};
 use self::open::{Layout, Otherwise, Usable};
 use self::progress::Progress;
 use self::tree::{Tree, Trouble};
-use super::{COMMIT_OPS_MAX, Census, Contents, Op, Store, StoreError, StoreStats};
-use crate::model::{DirectoryId, RootId, Timestamp};
+use super::{COMMIT_OPS_MAX, Census, Contents, Op, RootRecord, Store, StoreError, StoreStats, TargetRecord};
+use crate::model::{DirectoryId, Job, RelPath, RootId, TargetId, Timestamp};
 
 /// The version that is stored as a store's writer.
 const WRITER: &str = env!("CARGO_PKG_VERSION");
@@ -66,7 +67,7 @@ const OPS_BETWEEN_LOOKS: usize = 50_000;
 pub struct SledStore {
     /// `None` after a failed commit, until the next one opens it again.
     tree: Option<Tree>,
-    /// What opening has read, until it is asked for.
+    /// What opening for a daemon has read, until it is asked for.
     scanned: Option<Scanned>,
     /// Keys of records that are of no use, removed with the next commits.
     damaged: Vec<Vec<u8>>,
@@ -143,6 +144,34 @@ impl SledStore {
         Ok(Self::open_locked(layout, lock, Otherwise::Refuse, STEPS)?.0)
     }
 
+    /// All roots and targets, ordered by id.
+    pub fn known(&mut self) -> Result<(Vec<RootRecord>, Vec<TargetRecord>), StoreError> {
+        self.read(contents::known)
+    }
+
+    /// Hands the jobs of a target to `each` as they are stored, in the order of their paths, from behind `after`, until it
+    /// breaks off. Holds none of them.
+    pub fn jobs(
+        &mut self,
+        target: TargetId,
+        after: Option<&RelPath>,
+        each: &mut dyn FnMut(Job) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        self.read(|tree| contents::jobs(tree, target, after, each))
+    }
+
+    /// The job of that target and path, as it is stored.
+    pub fn job(&mut self, target: TargetId, path: &RelPath) -> Result<Option<Job>, StoreError> {
+        self.read(|tree| contents::job(tree, target, path))
+    }
+
+    fn read<T>(&mut self, read: impl FnOnce(&Tree) -> Result<T, Trouble>) -> Result<T, StoreError> {
+        read(self.tree()?).map_err(|trouble| match trouble {
+            Trouble::Damage(reason) => StoreError::Damaged { dir: self.layout.dir.clone(), reason },
+            Trouble::Outside(source) => StoreError::Read { source },
+        })
+    }
+
     fn open_with_steps(dir: &Path, now: Timestamp, steps: &[Step]) -> Result<(Self, Opened), StoreError> {
         match Self::try_open(dir, now, steps) {
             Err(error) if error.is_full_disk() && ballast::give_up(&Layout::of(dir).ballast) => {
@@ -181,7 +210,7 @@ impl SledStore {
             damaged: scanned.damaged.clone(),
             committed: scanned.commit,
             next_job_id: scanned.contents.next_job_id,
-            scanned: Some(scanned),
+            scanned: starts_anew.then_some(scanned),
             acknowledged,
             progress,
             layout,
@@ -291,13 +320,7 @@ impl Store for SledStore {
         if let Some(scanned) = self.scanned.take() {
             return Ok(scanned.contents);
         }
-        let scanned = match contents::scan(self.tree()?) {
-            Ok(scanned) => scanned,
-            Err(Trouble::Damage(reason)) => {
-                return Err(StoreError::Damaged { dir: self.layout.dir.clone(), reason });
-            }
-            Err(Trouble::Outside(source)) => return Err(StoreError::Read { source }),
-        };
+        let scanned = self.read(|tree| contents::scan(tree, Keep::All))?;
         self.damaged = scanned.damaged;
         Ok(scanned.contents)
     }
@@ -367,10 +390,7 @@ impl Store for SledStore {
 
     fn census(&mut self) -> Result<Census, StoreError> {
         let rolled_back = self.rolled_back;
-        let census = contents::census(self.tree()?).map_err(|trouble| match trouble {
-            Trouble::Damage(reason) => StoreError::Damaged { dir: self.layout.dir.clone(), reason },
-            Trouble::Outside(source) => StoreError::Read { source },
-        })?;
+        let census = self.read(contents::census)?;
         let kept = self.layout.kept().map_err(|source| StoreError::Read { source })?;
         let bytes = disk::size_bytes(&self.layout.store);
         Ok(Census { schema: self.identity.schema, rolled_back, bytes, kept, ..census })

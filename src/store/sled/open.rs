@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use super::compact;
-use super::contents::{self, Scanned};
+use super::contents::{self, Keep, Scanned};
 use super::disk;
 use super::identity::{Identity, StoreId};
 use super::key;
@@ -239,7 +239,12 @@ fn as_it_is(
     } else {
         tree
     };
-    let scanned = contents::scan(&tree).map_err(rung)?;
+    // A daemon is about to load all of it; a command may want to know no more than what is there.
+    let keep = match otherwise {
+        Otherwise::StartAnew(_) => Keep::All,
+        Otherwise::Refuse => Keep::Outline,
+    };
+    let scanned = contents::scan(&tree, keep).map_err(rung)?;
     let id = id.or(known.map(|known| known.id)).unwrap_or_else(StoreId::random);
     let clean = known.is_some_and(|known| known.clean);
     let identity = sign(layout, &tree, id, clean, steps).map_err(Rung::Final)?;

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io;
-use std::ops::ControlFlow;
+use std::ops::{Bound, ControlFlow};
 use std::path::Path;
 use std::time::Duration;
 
@@ -63,19 +63,25 @@ impl Tree {
 
     /// Calls `visit` with every key that starts with `prefix`, in the order of bytes, and its value.
     pub fn visit(&self, prefix: &[u8], mut visit: impl FnMut(&[u8], &[u8])) -> Result<(), Trouble> {
-        self.walk(prefix, |key, value| {
+        self.walk(prefix, None, |key, value| {
             visit(key, value);
             ControlFlow::Continue(())
         })
     }
 
-    /// The same, until `visit` breaks it off.
-    pub fn walk(&self, prefix: &[u8], mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> Result<(), Trouble> {
+    /// The same, from behind the key `after` if one is given, and until `visit` breaks it off.
+    pub fn walk(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), Trouble> {
         let db = self.db()?;
+        let start = after.map_or(Bound::Included(prefix), Bound::Excluded);
         guarded(|| {
-            for entry in db.scan_prefix(prefix) {
+            for entry in db.range::<&[u8], _>((start, Bound::Unbounded)) {
                 let (key, value) = entry?;
-                if visit(&key, &value).is_break() {
+                if !key.starts_with(prefix) || visit(&key, &value).is_break() {
                     break;
                 }
             }
