@@ -911,7 +911,7 @@ mod threads {
         #[test]
         fn jobs_do_not_wait_for_directories() {
             let world = World::new();
-            world.fails_after(1, || {
+            world.fails_after(2, || {
                 world.checkpoint(10, (2..50_002).map(put).collect(), &[]);
                 world.queue.enqueue(&[world.target], &[Change::write(path("a"))]);
             });
