@@ -77,6 +77,6 @@ pub fn run(args: &ImportArgs) -> Result<ExitCode, CliError> {
         return Ok(ExitCode::SUCCESS);
     }
     let error = anyhow::anyhow!("not all of {file} could be taken over");
-    let hint = "every start of syncq compares all targets in full anyway".to_owned();
+    let hint = "what is left out is found by a comparison: syncq reconcile".to_owned();
     Err(CliError { exit: Exit::Failed, error, hint: Some(hint) })
 }

@@ -24,7 +24,7 @@ pub struct RunArgs {
     /// Configuration file; may be given several times [default: confxml.xml]
     #[arg(short = 'o', long = "config", value_name = "CONF")]
     config: Vec<PathBuf>,
-    /// As in sersync; every start compares all targets in full
+    /// Compare every target in full, and not only what changed since the last run
     #[arg(short = 'r', long)]
     reconcile: bool,
     /// Run in the background; returns when the daemon is ready

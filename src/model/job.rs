@@ -74,7 +74,8 @@ pub enum JobState {
     /// Part of a batch that rsync works on. The end of that batch moves it; after a crash the next start makes it
     /// `ready`. Never stored: the store keeps the state to which a crash returns.
     Running,
-    /// Waits until `due_at`: either it failed and backs off, or its file is still being written and has to settle.
+    /// Waits until `due_at`: it failed and backs off, its file is still being written and has to settle, or it is done and
+    /// runs once more, since an earlier run of it was cut off.
     /// Time moves it to `ready`; a newer change or an operator may do so earlier.
     Waiting,
     /// Dead letter: it failed `max_attempts` times for a reason of its own. Only an operator, a newer change of the

@@ -4,7 +4,7 @@
 //! busy with the files that are being mirrored, is not kept busier by many small commits, and a job that is done by
 //! then never touches it. Whoever waits for the disk ([`Queue::flush`](super::Queue::flush)) ends the pause. A failed
 //! commit takes nothing away: its paths are dirty again at their old place and are tried after a pause, from the state
-//! that memory has by then.
+//! that memory has by then. What operators want of the store (counted, compacted) is done between two commits.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};

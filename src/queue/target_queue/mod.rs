@@ -13,6 +13,9 @@
 //!    may undo it;
 //! 5. never a `Subtree` job inside another one in flight.
 //!
+//! A run that was cut off may still have a receiver that writes. So a job of such a run, and whatever runs in the first
+//! moments after an earlier daemon, is kept when it is done and runs once more ([`Wait::Unsure`]).
+//!
 //! A directory that comes into being (`Change::fresh`) while work for its name, or for anything below, is pending or
 //! running becomes a `Subtree` job: an older run may still delete what the new one has sent, and the subtree job, which
 //! has to wait for the older run by rule 1 or 2, repairs that. So it is not left to a subtree job above, either, except
@@ -114,7 +117,7 @@ pub struct TargetQueue {
 
 /// For how long after a run that was cut off its receiver may still be writing: it has to notice the end of its connection, and
 /// does so behind what the connection still holds.
-pub(super) const RECEIVER_PATIENCE: Duration = Duration::from_secs(5);
+const RECEIVER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Up to when runs of an earlier daemon may still have receivers.
 #[derive(Debug, Clone, Copy, Default)]
