@@ -36,8 +36,10 @@ const JOBS_PATIENCE: Duration = Duration::from_secs(60);
 const JOBS_POLL: Duration = Duration::from_millis(20);
 /// How long the watcher's answer is waited for.
 const BARRIER_PATIENCE: Duration = Duration::from_secs(10);
-/// A job that has failed so often is not waited for any more. Fewer failures are those of a tree that changes.
+/// A job that has failed so often, and is so long after its newest change still to be tried, is not waited for any more.
+/// Fewer failures, or such as follow a change, are those of a tree that changes.
 const FAILURES_MIN: u32 = 3;
+const CHANGE_AGE_MIN: Duration = Duration::from_secs(10);
 /// Jobs about one path that are looked at.
 const JOBS_LOOKED_AT: usize = 16;
 /// The least and the most that a budget can be, in bytes a second.
@@ -263,9 +265,6 @@ impl Verification<'_> {
 
     /// Whether a job is about the path that may yet make it equal.
     fn has_job(&self, path: &RelPath, number: u64) -> bool {
-        let is_failing = |job: &Job| {
-            job.state == JobState::Failed || (job.state == JobState::Waiting && job.attempts >= FAILURES_MIN)
-        };
         let jobs = self.queue.lacking(self.target.id, number, Some(path), JOBS_LOOKED_AT);
         jobs.iter().any(|job| !is_failing(job))
     }
@@ -329,6 +328,17 @@ impl Verification<'_> {
     }
 }
 
+/// Whether a job has failed for longer than a change of its path explains.
+fn is_failing(job: &Job) -> bool {
+    let is_old = job.due_at.since(job.changed_at) >= CHANGE_AGE_MIN;
+    let meets_changes = job.last_error.as_ref().is_some_and(|error| error.code == Some(24));
+    match job.state {
+        JobState::Failed => true,
+        JobState::Waiting => job.attempts >= FAILURES_MIN && is_old && !meets_changes,
+        JobState::Ready | JobState::Running => false,
+    }
+}
+
 /// Whether one of the paths is this one, above it or below it.
 fn touches(ended: &BTreeSet<RelPath>, path: &RelPath) -> bool {
     if path.is_root() {
@@ -364,6 +374,37 @@ fn too_many(hint: &str) -> TargetTrouble {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Generation, JobError, JobId, TargetId, Timestamp};
+
+    #[test]
+    fn failures_that_follow_changes_are_no_reason_to_call_a_path_different() {
+        let job = |state, attempts, due_s: u64, code| Job {
+            id: JobId(1),
+            target: TargetId(1),
+            path: RelPath::root(),
+            scope: Scope::Entry,
+            origin: Origin::Write,
+            state,
+            generation: Generation::FIRST,
+            queued_at: Timestamp(0),
+            changed_at: Timestamp(1_000_000),
+            attempts,
+            due_at: Timestamp(1_000_000 + due_s * 1_000),
+            last_error: Some(JobError::new(Some(code), "it failed")),
+        };
+        for (state, attempts, due_s, code, failing) in [
+            (JobState::Waiting, 3, 12, 23, true),
+            (JobState::Waiting, 2, 12, 23, false),
+            // It has failed often, and has changed a moment ago.
+            (JobState::Waiting, 9, 2, 23, false),
+            (JobState::Waiting, 9, 60, 24, false),
+            (JobState::Failed, 1, 0, 24, true),
+            (JobState::Ready, 9, 60, 23, false),
+            (JobState::Running, 9, 60, 23, false),
+        ] {
+            assert_eq!(is_failing(&job(state, attempts, due_s, code)), failing, "{state:?} {attempts} {due_s} {code}");
+        }
+    }
 
     #[test]
     fn a_run_touches_its_path_those_above_and_those_below() {

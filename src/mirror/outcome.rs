@@ -140,14 +140,25 @@ fn whole(code: i32, stderr: &[u8], run: &Run, prefixes: &Prefixes) -> Outcome {
     match remedy(code, stderr) {
         Some((Remedy::Fallback(fallback), _)) => Outcome::Fallback(fallback),
         // A stream may break since one path broke the other side.
-        Some((Remedy::Trouble(TroubleClass::Unavailable), Some(trouble))) if matches!(code, 12 | 22) => {
+        Some((Remedy::Trouble(TroubleClass::Unavailable), Some(trouble))) if is_broken_stream(code, stderr) => {
             Outcome::Split(trouble)
         }
         Some((Remedy::Trouble(_), Some(trouble))) => Outcome::Target(trouble),
         // 2 also when a file that was being compared went from the target meanwhile, by another run's doing.
-        _ if matches!(code, 2 | 11 | 12 | 22) => Outcome::Split(unknown(End::Exit(code), stderr)),
+        _ if matches!(code, 2 | 11) || is_broken_stream(code, stderr) => {
+            Outcome::Split(unknown(End::Exit(code), stderr))
+        }
         _ => Outcome::Target(unknown(End::Exit(code), stderr)),
     }
+}
+
+/// Whether the other side went away in the middle of a stream. If it had not read all that was sent, the kernel says so
+/// (10) where there would otherwise have been an end (12).
+fn is_broken_stream(code: i32, stderr: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(stderr);
+    let is_stream = |line: &&str| line.contains("read error:") || line.contains("write error:");
+    let is_gone = |line: &str| line.contains("Connection reset") || line.contains("Broken pipe");
+    matches!(code, 12 | 22) || (code == 10 && text.lines().filter(is_stream).any(is_gone))
 }
 
 /// A run that went through: who failed, who vanished.

@@ -182,6 +182,14 @@ fn what_is_tried_another_way() {
         read(12, "rsync: connection unexpectedly closed (0 bytes received so far) [sender]", &run),
         Outcome::Split(_)
     ));
+    for said in ["[sender] read error: Connection reset by peer (104)", "[sender] write error: Broken pipe (32)"] {
+        let said = format!("rsync: {said}\nrsync error: error in socket IO (code 10) at io.c(806) [sender=3.5.0]");
+        assert!(matches!(read(10, &said, &run), Outcome::Split(_)), "{said}");
+    }
+    assert!(matches!(
+        read(10, "rsync: failed to connect to h (h): Connection refused (111)", &run),
+        Outcome::Target(_)
+    ));
     assert!(matches!(read(22, "rsync error: error allocating core memory buffers (code 22)", &run), Outcome::Split(_)));
     let full = "rsync: [receiver] write failed on \"/sub/zz\" (in m): No space left on device (28)";
     assert!(matches!(read(11, full, &run), Outcome::NoRoom { entry: Some(1), .. }));
