@@ -44,6 +44,9 @@ pub(super) fn read(head: &Element, mut settings: Settings, notes: &mut Notes<'_>
                 .filter(|jobs| PENDING_MAX.contains(jobs))
                 .ok_or_else(|| wrong("maxPending", value, "number from 100 to 10000000", notes))?;
         }
+        if let Some(value) = value::attribute(transfer, "standby", notes) {
+            settings.standby = value::boolean(value, "standby", notes);
+        }
     }
     if let Some(value) = syncq.child("guard").and_then(|guard| value::attribute(guard, "maxDelete", notes)) {
         settings.max_delete = max_delete(value, notes)?;

@@ -92,7 +92,11 @@ const HEAD: Spec = one(
             &[],
             &[
                 one("backoff", &["base", "factor", "cap", "maxAttempts"], &[]),
-                one("transfer", &["connections", "largeFile", "hotInterval", "quietPeriod", "maxPending"], &[]),
+                one(
+                    "transfer",
+                    &["connections", "largeFile", "hotInterval", "quietPeriod", "maxPending", "standby"],
+                    &[],
+                ),
                 one("ssh", &["share"], &[]),
                 one("guard", &["maxDelete"], &[]),
                 one("control", &["listen", "tokenFile"], &[]),

@@ -57,7 +57,7 @@ use vital::Crashed;
 
 use crate::clock::{Clock, SystemClock, moment, monotonic};
 use crate::control::{ConfigStatus, ControlServer, DaemonState, Inspect, TcpOptions, TcpServer};
-use crate::mirror::{self, Connections, Executor};
+use crate::mirror::{self, Connections, Executor, Standbys};
 use crate::plugin::Follower;
 use crate::queue::Queue;
 use crate::store::StoreError;
@@ -173,6 +173,7 @@ impl Daemon {
             executor,
             clock: Arc::clone(&clock),
             connections,
+            standbys: Standbys::default(),
             tenders: Tenders::default(),
             owner,
             follower: follower.context("cannot follow changes")?.map(Arc::new),
@@ -275,10 +276,11 @@ impl Daemon {
         if let Some(reload) = &self.reload {
             reload.stop();
         }
-        let Core { queue, executor, connections, fail_log, tenders, follower, current, .. } = &*self.core;
+        let Core { queue, executor, connections, standbys, fail_log, tenders, follower, current, .. } = &*self.core;
         let setup = current.get();
         tenders.end(|_| true);
         setup.roots().for_each(|root| root.stop());
+        standbys.close();
         executor.stop();
         connections.close();
         follower.iter().for_each(|follower| follower.stop());

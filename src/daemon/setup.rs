@@ -24,7 +24,7 @@ use super::view::NamedTarget;
 use crate::clock::Clock;
 use crate::control::ConfigStatus;
 use crate::filter::Filter;
-use crate::mirror::{Connections, Contexts, Executor, Guard, Limits, RootIdentity, TargetContext};
+use crate::mirror::{Connections, Contexts, Executor, Guard, Limits, RootIdentity, Standbys, TargetContext};
 use crate::model::{DirectoryId, RelPath, Scope, Target, TargetId, TroubleClass};
 use crate::plugin::Follower;
 use crate::queue::Queue;
@@ -36,6 +36,7 @@ pub(super) struct Core {
     pub executor: Arc<Executor>,
     pub clock: Arc<dyn Clock>,
     pub connections: Connections,
+    pub standbys: Standbys,
     pub fail_log: Option<FailLog>,
     pub tenders: Tenders,
     /// The state directory, absolute.
@@ -173,6 +174,7 @@ impl Setup {
                 &core.owner,
             );
             context.connection = core.connections.of(root.path(), target, settings.ssh_share);
+            context.standby = core.standbys.of(target, settings.standby && settings.connections_max > 1);
             let context = match before.contexts.get(&named.id) {
                 Some(old) if old.runs_like(&context) => Arc::clone(old),
                 Some(old) => {

@@ -36,6 +36,10 @@ impl Capture {
         }
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.head.is_empty() && self.tail.is_empty()
+    }
+
     /// Whether something was dropped.
     pub fn is_cut(&self) -> bool {
         self.cut || self.tail.len() > self.tail_max

@@ -14,6 +14,7 @@ use super::plan::{Deletion, Limits};
 use super::program::Program;
 use super::run::{RSYNC, STALL_LIMIT};
 use super::ssh::Connection;
+use super::standby::Standby;
 use super::trouble::{Fallback, trouble};
 use crate::filter::Filter;
 use crate::model::{DirectoryId, Target, TargetTrouble, Timestamp, TroubleClass};
@@ -113,6 +114,8 @@ pub struct TargetContext {
     observer: Mutex<Option<Arc<dyn Observer>>>,
     /// The way to the host, if it is reached through ssh.
     pub connection: Option<Arc<Connection>>,
+    /// The connection that stands ready, if it may have one.
+    pub standby: Option<Arc<Standby>>,
     /// When the leftovers of killed receivers were last removed.
     cleaned_at: Mutex<Option<Timestamp>>,
     /// rsync, except in tests.
@@ -143,6 +146,7 @@ impl TargetContext {
             prefixes,
             observer: Mutex::default(),
             connection: None,
+            standby: None,
             cleaned_at: Mutex::default(),
             program: Program { path: RSYNC.into(), owner: owner.as_os_str().to_owned(), stall_limit: STALL_LIMIT },
         }
@@ -154,6 +158,7 @@ impl TargetContext {
             == (&other.root, other.identity, &other.target, other.limits)
             && Arc::ptr_eq(&self.filter, &other.filter)
             && self.connection.as_ref().map(Arc::as_ptr) == other.connection.as_ref().map(Arc::as_ptr)
+            && self.standby.is_some() == other.standby.is_some()
             && self.guard.has_limit_of(&other.guard)
     }
 

@@ -13,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use log::{debug, error, info, warn};
@@ -24,6 +24,7 @@ use super::changed::Ran;
 use super::context::TargetContext;
 use super::execute::{BatchReport, command_line, execute};
 use super::lanes::Lanes;
+use super::standby::Next;
 use super::stop::StopSignal;
 use super::survey::{Comparison, Look};
 use crate::clock::{Clock, monotonic};
@@ -87,6 +88,7 @@ struct Ended {
     target: TargetId,
     lane: Lane,
     busy: bool,
+    reached: bool,
 }
 
 impl Executor {
@@ -208,21 +210,26 @@ struct Dispatcher {
     /// Where the next round begins, so that no target is always first.
     turn: usize,
     ended: (Sender<Ended>, Receiver<Ended>),
+    /// Something was done about a standby.
+    tended: (Sender<()>, Receiver<()>),
 }
 
 impl Dispatcher {
     fn new(shared: Arc<Shared>, pool: ThreadPool, threads: usize) -> Self {
         let (contexts, lanes, targets) = (Arc::default(), BTreeMap::new(), Vec::new());
-        Self { shared, pool, threads, contexts, lanes, targets, turn: 0, ended: unbounded() }
+        Self { shared, pool, threads, contexts, lanes, targets, turn: 0, ended: unbounded(), tended: bounded(1) }
     }
 
     fn run(mut self, ordered: &Receiver<Served>) {
         let work = self.shared.queue.work().clone();
         let ended = self.ended.1.clone();
+        let tended = self.tended.1.clone();
         loop {
             let due = self.shared.queue.next_due(&self.targets);
             self.start_batches();
+            let renewal = self.tend_standbys();
             let wait = due.map_or(IDLE, |due| due.since(self.shared.clock.now()).max(Duration::from_millis(1)));
+            let wait = renewal.map_or(wait, |at| wait.min(at.saturating_duration_since(monotonic())));
             crossbeam_channel::select! {
                 recv(ordered) -> served => match served {
                     Ok(served) => self.serve(served),
@@ -230,6 +237,7 @@ impl Dispatcher {
                 },
                 recv(ended) -> ended => if let Ok(ended) = ended { self.note_end(&ended) },
                 recv(work) -> _ => {}
+                recv(tended) -> _ => {}
                 default(wait.min(IDLE)) => {}
             }
         }
@@ -240,6 +248,10 @@ impl Dispatcher {
         self.targets = contexts.keys().copied().collect();
         for target in &self.targets {
             self.lanes.entry(*target).or_insert_with(|| Lanes::new(connections_max)).resize(connections_max);
+        }
+        let is_served = |old: &Arc<TargetContext>| contexts.values().any(|new| Arc::ptr_eq(old, new));
+        for standby in self.contexts.values().filter(|old| !is_served(old)).filter_map(|old| old.standby.clone()) {
+            self.pool.spawn(move || standby.close());
         }
         self.contexts = contexts;
         self.forget_idle();
@@ -261,7 +273,40 @@ impl Dispatcher {
         if let Some(lanes) = self.lanes.get_mut(&ended.target) {
             lanes.ended(ended.lane, ended.busy, now);
         }
+        if let Some(standby) = self.contexts.get(&ended.target).and_then(|context| context.standby.as_ref())
+            && ended.reached
+        {
+            standby.used(monotonic());
+        }
         self.forget_idle();
+    }
+
+    /// Has the workers start, exchange and end standbys as it is due. Returns when the next one is. After the batches, so
+    /// that none of those waits for it.
+    fn tend_standbys(&self) -> Option<Instant> {
+        let mut next = None;
+        for (target, context) in self.contexts.iter() {
+            let (Some(standby), Some(lanes)) = (&context.standby, self.lanes.get(target)) else { continue };
+            let may_wait = || lanes.bears_standby() && self.shared.queue.is_open(*target);
+            match standby.next(may_wait, lanes.is_small_idle(), monotonic()) {
+                Next::Nothing => {}
+                Next::At(at) => next = Some(next.map_or(at, |next: Instant| next.min(at))),
+                order @ (Next::Renew | Next::End) => {
+                    let (standby, context) = (Arc::clone(standby), Arc::clone(context));
+                    let tended = self.tended.0.clone();
+                    self.pool.spawn(move || {
+                        if order == Next::Renew {
+                            standby.renew(&context)
+                        } else {
+                            standby.end()
+                        }
+                        // Full means that a wake-up is already under way.
+                        let _ = tended.try_send(());
+                    });
+                }
+            }
+        }
+        next
     }
 
     fn start_batches(&mut self) {
@@ -299,10 +344,10 @@ impl Dispatcher {
         let ended = self.ended.0.clone();
         self.pool.spawn(move || {
             let (target, lane) = (batch.target, batch.lane);
-            let busy = work(&shared, &context, &batch);
+            let (busy, reached) = work(&shared, &context, &batch);
             shared.in_flight.fetch_sub(1, Ordering::SeqCst);
             // Nobody listens any more only when the dispatcher is gone.
-            let _ = ended.send(Ended { target, lane, busy });
+            let _ = ended.send(Ended { target, lane, busy, reached });
         });
     }
 
@@ -325,8 +370,9 @@ impl Dispatcher {
     }
 }
 
-/// Runs a batch and gives it back to the queue. Returns whether the target was out of connections.
-fn work(shared: &Shared, context: &Arc<TargetContext>, batch: &Batch) -> bool {
+/// Runs a batch and gives it back to the queue. Returns whether the target was out of connections, and whether it was
+/// reached.
+fn work(shared: &Shared, context: &Arc<TargetContext>, batch: &Batch) -> (bool, bool) {
     let name = context.target.name();
     let started = monotonic();
     let report =
@@ -361,7 +407,8 @@ fn work(shared: &Shared, context: &Arc<TargetContext>, batch: &Batch) -> bool {
     }
     let busy = report.trouble.as_ref().is_some_and(|trouble| trouble.class == TroubleClass::Busy);
     let reached = report.trouble.is_none() && report.runs > 0 && !shared.stop.is_raised() && !outdated;
-    let result = BatchResult { verdicts: report.verdicts, found: report.found, trouble: report.trouble, reached };
+    let BatchReport { verdicts, found, trouble, cut, .. } = report;
+    let result = BatchResult { verdicts, found, trouble, reached, cut };
     if let Some(observer) = context.observer() {
         if report.changed_cut {
             warn!("{name}: more paths changed in one run than plugins can be told of");
@@ -402,7 +449,7 @@ fn work(shared: &Shared, context: &Arc<TargetContext>, batch: &Batch) -> bool {
         }
         None => {}
     }
-    busy
+    (busy, reached)
 }
 
 fn shown_wait(until: Timestamp, now: Timestamp) -> String {

@@ -22,6 +22,7 @@ use super::recent;
 use super::run::{End, Ended, RSYNC};
 use super::says::difference;
 use super::ssh::run_rsync;
+use super::standby::{self, Begun, Standby};
 use super::stop::StopSignal;
 use super::trouble::{Fallback, lacking_option, trouble};
 use crate::model::{
@@ -73,6 +74,8 @@ pub struct BatchReport {
     pub changed: Vec<Changed>,
     /// More was changed than could be kept.
     pub changed_cut: bool,
+    /// A run was cut off and begun again: a receiver of the first may still be writing.
+    pub cut: bool,
 }
 
 impl BatchReport {
@@ -154,6 +157,13 @@ pub fn command_line(ctx: &TargetContext, path: &RelPath, scope: Scope) -> Option
         pass: Pass::Real,
     };
     Some(pasteable(&ctx.root, &arguments(&ctx.target, &run, mode), &run))
+}
+
+/// What a run ended with that was begun before, over a standby. What it had changed by then is not named a second time.
+fn after(before: Option<Capture>, ended: Ended) -> Ended {
+    let Some(mut stdout) = before.filter(|said| !said.is_empty()) else { return ended };
+    stdout.push(&ended.stdout.bytes());
+    Ended { stdout, ..ended }
 }
 
 fn is_busy(outcome: &Outcome) -> bool {
@@ -438,18 +448,38 @@ impl Batch<'_> {
             Pass::Show => Some(Capture::new(DRY_OUTPUT_BYTES_MAX, 0)),
             Pass::Count => Some(Capture::new(0, COUNT_OUTPUT_BYTES_MAX)),
         };
-        let start = || run_rsync(self.ctx, &args, &list(planned), &stdout, self.stop);
+        let list = list(planned);
+        let standby = self.ctx.standby.as_deref();
+        let begun = standby.filter(|_| standby::suits(planned, self.lane, pass));
+        let begun = begun.map_or(Begun::Not, |standby| standby.begin(self.ctx, &list, stdout(), self.stop));
+        let (args, before) = match begun {
+            Begun::Answered(ended) => return Some((ended, command)),
+            Begun::Not => (args, None),
+            Begun::Unconfirmed(said) => (standby::flat_arguments(self.ctx, Origin::Scan), Some(said)),
+            Begun::CutOff(said) => {
+                self.report.cut = true;
+                (args, Some(said))
+            }
+        };
+        if before.is_some() && !self.may_run() {
+            return None;
+        }
+        let start = || run_rsync(self.ctx, &args, &list, &stdout, self.stop);
+        let refused = |ended: &io::Result<Ended>| {
+            ended.as_ref().is_ok_and(|ended| is_busy(&classify(ended, planned, &self.ctx.prefixes)))
+        };
         let mut ended = start();
         // A server takes a moment to notice that a connection has ended. Where it allows only one, a batch that needs two
         // runs would never be done.
-        let mut pauses = if self.report.runs > 1 { OWN_CONNECTION_PAUSES } else { 0 };
-        while pauses > 0 && ended.as_ref().is_ok_and(|ended| is_busy(&classify(ended, planned, &self.ctx.prefixes))) {
+        let had_another = self.report.runs > 1 || (refused(&ended) && standby.is_some_and(Standby::make_room));
+        let mut pauses = if had_another { OWN_CONNECTION_PAUSES } else { 0 };
+        while pauses > 0 && refused(&ended) {
             self.stop.rest(OWN_CONNECTION_PAUSE);
             pauses -= 1;
             ended = start();
         }
         match ended {
-            Ok(ended) => Some((ended, command)),
+            Ok(ended) => Some((after(before, ended), command)),
             Err(error) => {
                 // A root that went away in this moment looks like a missing program.
                 self.report.trouble =

@@ -49,6 +49,16 @@ impl Lanes {
         }
     }
 
+    /// Whether the target bears a connection that only waits, beside what runs and a run more.
+    pub fn bears_standby(&self) -> bool {
+        self.large + 2 <= self.limit
+    }
+
+    /// Whether nothing runs in the small lane.
+    pub fn is_small_idle(&self) -> bool {
+        self.small == 0
+    }
+
     pub fn started(&mut self, lane: Lane) {
         *self.count(lane) += 1;
     }
@@ -100,6 +110,23 @@ mod tests {
         assert!(!lanes.may_start(Lane::Small));
         lanes.ended(Lane::Large, false, Timestamp(0));
         assert!(lanes.may_start(Lane::Small) && lanes.may_start(Lane::Large));
+    }
+
+    #[test]
+    fn a_standby_is_the_first_to_go_when_connections_are_short() {
+        for (limit, large, bears) in [(1, 0, false), (2, 0, true), (2, 1, false), (4, 2, true), (4, 3, false)] {
+            let mut lanes = Lanes::new(limit);
+            (0..large).for_each(|_| lanes.started(Lane::Large));
+            assert_eq!(lanes.bears_standby(), bears, "{large} of {limit}");
+            // The run that it stands ready for changes nothing.
+            lanes.started(Lane::Small);
+            assert_eq!(lanes.bears_standby(), bears, "{large} of {limit}, beside a small one");
+        }
+        let mut lanes = Lanes::new(4);
+        lanes.started(Lane::Small);
+        lanes.started(Lane::Large);
+        lanes.ended(Lane::Large, true, Timestamp(0));
+        assert!(!lanes.bears_standby(), "the target has refused a run");
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! The way of a batch: `look` sees what stands at its paths, `plan` makes runs of it, `command` writes their
 //! argument lists, `run` starts rsync, `outcome` reads what became of it, and [`execute`] carries the batch
 //! through, falling back, verifying and halving where rsync's answer is not enough. `guard` asks before much is
-//! deleted, `leftovers` removes what killed receivers have left, `ssh` keeps connections to hosts open between runs.
+//! deleted, `leftovers` removes what killed receivers have left, `ssh` keeps connections to hosts open between runs, `standby`
+//! has one to an rsync daemon ready before it is needed.
 //! [`inspect`] asks a target in advance.
 //!
 //! Invariant: only this module starts rsync, and it knows nothing of the queue or the store: jobs come in as values,
@@ -31,6 +32,7 @@ mod run;
 mod says;
 mod spool;
 mod ssh;
+mod standby;
 mod stop;
 mod survey;
 mod trouble;
@@ -47,6 +49,7 @@ pub use plan::Limits;
 pub use probe::{Finding, NotTried, ProbeOptions, RsyncVersion, inspect, rsync_version};
 pub use program::{NoRsync, end_leftovers, find_rsync};
 pub use ssh::{Connection, Connections};
+pub use standby::{Standby, Standbys};
 pub use stop::StopSignal;
 pub use survey::{Comparison, Difference, Differs, Found, Look};
 

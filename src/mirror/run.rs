@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -114,30 +114,132 @@ fn start(
     stop: &StopSignal,
     leisure: Option<Leisure<'_>>,
 ) -> io::Result<Ended> {
-    let mut command = Command::new(&program.path);
-    command.args(args).current_dir(root).process_group(0);
-    for (name, _) in std::env::vars_os() {
-        if name.as_encoded_bytes().starts_with(b"RSYNC_") {
-            command.env_remove(name);
-        }
-    }
-    command.env("LC_ALL", "C").env("TZ", "UTC").env(OWNER, &program.owner);
-    // Without a password from anywhere rsync would prompt on the terminal, or take the list for the password.
-    command.env("RSYNC_PASSWORD", "");
-    let pipe = if stdout.is_some() { Stdio::piped() } else { Stdio::null() };
-    let mut child = command.stdin(Stdio::piped()).stdout(pipe).stderr(Stdio::piped()).spawn()?;
+    let mut started = Started::new(program, root, args, stdout.is_some())?;
     if leisure.is_some() {
         // A comparison that is not nice is no worse than any other run.
-        let _ = setpriority_pgrp(Some(Pid::from_child(&child)), COMPARISON_NICENESS);
+        let _ = setpriority_pgrp(Some(Pid::from_child(&started.child)), COMPARISON_NICENESS);
     }
-    let mut ignored = |_: &[u8]| Ok(());
-    let each = stdout.unwrap_or(&mut ignored);
-    let ended = Watch::new(&mut child, list, each, leisure, program.stall_limit)
-        .and_then(|mut watch| watch.wait(&mut child, stop));
-    if ended.is_err() {
-        end_group(&mut child)?;
+    started.conduct(list, stdout, program.stall_limit, stop, leisure)
+}
+
+/// A process that has been started and waits for its list. Dropped before it got one, it is killed.
+#[derive(Debug)]
+pub struct Started {
+    child: Child,
+    has_list: bool,
+}
+
+impl Started {
+    /// Starts `program args` in `root`.
+    pub fn new(program: &Program, root: &Path, args: &[OsString], with_stdout: bool) -> io::Result<Self> {
+        let mut command = Command::new(&program.path);
+        command.args(args).current_dir(root).process_group(0);
+        for (name, _) in std::env::vars_os() {
+            if name.as_encoded_bytes().starts_with(b"RSYNC_") {
+                command.env_remove(name);
+            }
+        }
+        command.env("LC_ALL", "C").env("TZ", "UTC").env(OWNER, &program.owner);
+        // Without a password from anywhere rsync would prompt on the terminal, or take the list for the password.
+        command.env("RSYNC_PASSWORD", "");
+        let pipe = if with_stdout { Stdio::piped() } else { Stdio::null() };
+        let child = command.stdin(Stdio::piped()).stdout(pipe).stderr(Stdio::piped()).spawn()?;
+        Ok(Self { child, has_list: false })
     }
-    ended
+
+    /// The directory in which it works, as the kernel knows it: whatever has its name by now, this is the one.
+    pub fn directory(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/cwd", self.child.id()))
+    }
+
+    /// How it ended, if it did, and what it said.
+    pub fn ended(&mut self) -> io::Result<Option<Ended>> {
+        let Some(status) = self.child.try_wait()? else { return Ok(None) };
+        let mut stderr = Capture::of_errors();
+        if let Some(pipe) = &self.child.stderr {
+            unblock(pipe)?;
+        }
+        drain(&mut self.child.stderr.take(), &mut |bytes| {
+            stderr.push(bytes);
+            Ok(())
+        })?;
+        Ok(Some(Ended { end: of_status(status), stderr, stdout: Capture::default() }))
+    }
+
+    #[cfg(test)]
+    pub fn has_died(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(Some(_)))
+    }
+
+    /// Gives it its list and waits for its end, as [`run`].
+    pub fn hand_over(
+        mut self,
+        list: &[u8],
+        stdout: Option<Capture>,
+        stall_limit: Duration,
+        stop: &StopSignal,
+    ) -> io::Result<Ended> {
+        let Some(mut kept) = stdout else { return self.conduct(list, None, stall_limit, stop, None) };
+        let mut keep = |bytes: &[u8]| {
+            kept.push(bytes);
+            Ok(())
+        };
+        let ended = self.conduct(list, Some(&mut keep), stall_limit, stop, None)?;
+        Ok(Ended { stdout: kept, ..ended })
+    }
+
+    /// Gives it an empty list: it ends by itself. Does not wait for that.
+    pub fn release(&mut self) {
+        drop(self.child.stdin.take());
+    }
+
+    /// Ends it without having done anything. Takes a moment; one that has not ended after `patience` is killed.
+    pub fn dismiss(mut self, patience: Duration) -> io::Result<Option<Ended>> {
+        self.release();
+        let begun = monotonic();
+        loop {
+            let ended = self.ended()?;
+            let left = patience.saturating_sub(begun.elapsed());
+            if ended.is_some() || left.is_zero() {
+                return Ok(ended);
+            }
+            let pidfd = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty());
+            let tick = if pidfd.is_ok() { left } else { REAP_TICK };
+            let timeout = Timespec::try_from(tick).map_err(|_| io::ErrorKind::InvalidInput)?;
+            // An early end of the wait does no harm.
+            let _ =
+                poll(&mut pidfd.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect::<Vec<_>>(), Some(&timeout));
+        }
+    }
+
+    fn conduct(
+        &mut self,
+        list: &[u8],
+        stdout: Option<&mut Each<'_>>,
+        stall_limit: Duration,
+        stop: &StopSignal,
+        leisure: Option<Leisure<'_>>,
+    ) -> io::Result<Ended> {
+        self.has_list = true;
+        let child = &mut self.child;
+        let mut ignored = |_: &[u8]| Ok(());
+        let each = stdout.unwrap_or(&mut ignored);
+        let ended = Watch::new(child, list, each, leisure, stall_limit).and_then(|mut watch| watch.wait(child, stop));
+        if ended.is_err() {
+            end_group(child)?;
+        }
+        ended
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        if !self.has_list && matches!(self.child.try_wait(), Ok(None)) {
+            // It is in the middle of nothing, so there is nothing to be polite about.
+            let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+            let _ = self.child.wait();
+        }
+    }
 }
 
 /// One process under observation.
@@ -296,7 +398,7 @@ impl<'a> Watch<'a> {
             Some(leisure) if leisure.pace.is_bounded() => LOOK,
             _ if self.pidfd.is_none() => REAP_TICK,
             Some(_) => WANTED_TICK,
-            None => PROGRESS_TICK,
+            None => self.progress_tick(),
         };
         let mut fds = vec![PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN)];
         if let Some(pidfd) = &self.pidfd {
@@ -318,10 +420,14 @@ impl<'a> Watch<'a> {
         }
     }
 
+    fn progress_tick(&self) -> Duration {
+        PROGRESS_TICK.min(self.stall_limit / 2)
+    }
+
     /// Whether the process has moved no byte for too long. Unknown counters count as movement.
     fn stalled(&mut self) -> bool {
         let now = monotonic();
-        if now.duration_since(self.moved) < PROGRESS_TICK {
+        if now.duration_since(self.moved) < self.progress_tick() {
             return false;
         }
         let counters = bytes_moved(self.pid);

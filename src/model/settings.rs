@@ -27,6 +27,8 @@ pub struct Settings {
     pub pending_max: u32,
     /// Whether runs to one host through ssh share a connection.
     pub ssh_share: bool,
+    /// Whether a connection to each rsync daemon in use stands ready for the next change.
+    pub standby: bool,
 }
 
 /// How much a run that makes directories equal may delete without being asked to.
@@ -91,6 +93,7 @@ impl Default for Settings {
             max_delete: MaxDelete::default(),
             pending_max: 100_000,
             ssh_share: true,
+            standby: true,
         }
     }
 }

@@ -73,6 +73,8 @@ pub struct BatchResult {
     pub trouble: Option<TargetTrouble>,
     /// The target answered and took work, so it is not in trouble.
     pub reached: bool,
+    /// A run of it was cut off and begun again, so that a receiver of the first may still be writing.
+    pub cut: bool,
 }
 
 /// What [`Queue::finish`] has to say to an operator.
@@ -499,7 +501,7 @@ impl Queue {
         // In the order of the claim, so that released jobs keep theirs.
         for path in unsettled.drain(..) {
             let verdict = verdicts.remove(&path).unwrap_or(Verdict::Released);
-            if is_cut && verdict == Verdict::Released {
+            if result.cut || (is_cut && verdict == Verdict::Released) {
                 queue.note_cut(&path);
             }
             queue.finish(&path, verdict, took, now, state.random.f64());
@@ -566,6 +568,12 @@ impl Queue {
             next = [next, due].into_iter().flatten().min();
         }
         next
+    }
+
+    /// Whether the target is neither paused nor in trouble.
+    pub fn is_open(&self, target: TargetId) -> bool {
+        let is_well = |queue: &TargetQueue| !queue.paused && queue.breaker.trouble().is_none();
+        self.shared.lock().targets.get(&target).is_some_and(is_well)
     }
 
     /// A target's figures. Looks at each of its jobs.

@@ -48,6 +48,7 @@ mod rsync_runs;
 mod seed;
 mod service;
 mod ssh;
+mod standby;
 mod store_commands;
 mod store_loss;
 mod swaps;

@@ -139,8 +139,10 @@ pub fn settings(settings: &Settings) -> [String; 3] {
         max_delete,
         pending_max,
         ssh_share,
+        standby,
     } = settings;
     let ssh = if *ssh_share { "" } else { "; ssh share false" };
+    let standby = if *standby { "" } else { ", standby false" };
     [
         format!(
             "backoff base {}, factor {}, cap {}, maxAttempts {max_attempts}",
@@ -150,7 +152,7 @@ pub fn settings(settings: &Settings) -> [String; 3] {
         ),
         format!(
             "transfer connections {connections_max}, largeFile {large_file_bytes} bytes, hotInterval {}, quietPeriod {}, \
-             maxPending {pending_max}",
+             maxPending {pending_max}{standby}",
             duration(*hot_interval),
             duration(*quiet_period)
         ),

@@ -255,7 +255,8 @@ fn the_extension_sets_everything() {
     let (config, warnings) = with(
         "</head>",
         r#"<syncq> <backoff base="500ms" factor="1.5" cap="1h 30m" maxAttempts="7"/>
-           <transfer connections="8" largeFile="500kB" hotInterval="2s" quietPeriod="1m" maxPending="5000"/>
+           <transfer connections="8" largeFile="500kB" hotInterval="2s" quietPeriod="1m" maxPending="5000"
+             standby="false"/>
            <ssh share="false"/> <guard maxDelete="20000"/> <legacyHidden start="true"/> </syncq></head>"#,
     );
     assert_eq!(warnings, [""; 0]);
@@ -272,6 +273,7 @@ fn the_extension_sets_everything() {
             max_delete: MaxDelete::Entries(20_000),
             pending_max: 5_000,
             ssh_share: false,
+            standby: false,
         }
     );
     for (given, expected) in

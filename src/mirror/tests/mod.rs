@@ -5,6 +5,7 @@ mod fake;
 mod filtered;
 mod guard;
 mod leftovers;
+mod standby;
 mod trees;
 
 use std::io::Write;

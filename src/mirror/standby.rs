@@ -1,0 +1,389 @@
+//! A connection to each target in use that stands ready, so that a change does not wait for one.
+//!
+//! `rsync --files-from=-` connects and is let in before it reads its list. So one is started ahead for the argument list
+//! of the next flat run, and gets that run's list when there is one. It is replaced in the background once the batch has
+//! come back, exchanged before it grows old, and goes when the target has not been in use for some minutes (`care`).
+//! The dispatcher decides when ([`Standby::next`]) and has the workers do it.
+//!
+//! A standby only makes things faster; nothing may depend on it:
+//!
+//! - It is bound to the directory in which it was started. That is compared with the root's identity when the list is
+//!   handed over, and not the root's name.
+//! - Whatever keeps it from being used, and whatever end but a regular one a run has that was begun on it, makes the same
+//!   run begin again over a fresh connection, and that one counts. If the list had been handed over, its receiver may
+//!   still be writing: then the batch counts as cut off.
+//! - The server has entered the module's directory when the connection was made. If that directory has been moved away,
+//!   or another file system was mounted over it since, everything goes to the old one, and rsync ends with 0. So what was
+//!   done over a connection older than two seconds shows at the target at once, but is confirmed: the run is repeated over
+//!   a fresh connection, with the quick check. Then it costs what it would have cost anyway, only nobody waits for it.
+//! - It counts as a connection of the target. It goes first when the target is short of them, and a run that was refused
+//!   for want of one is tried again when the standbys at the same server have gone. Such a target gets none for a while.
+//!
+//! There is at most one for each target, and at most `STANDBYS_MAX` in all. A daemon that is killed leaves none: they find
+//! the end of their empty list, and end.
+//!
+//! It keeps the file systems of the source and of the target busy, so that neither can be unmounted; `pause` ends it.
+//!
+//! Deliberately absent: targets that are reached through ssh, whose runs share a connection already (`ssh`), local ones,
+//! and long lists, for which a connection is not what takes the time.
+
+mod care;
+
+use std::ffi::OsString;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use log::debug;
+
+use super::capture::Capture;
+use super::command::{Mode, Pass, arguments};
+use super::context::TargetContext;
+use super::look::Presence;
+use super::plan::{Run, RunKind};
+use super::run::{End, Ended, Started};
+use super::stop::StopSignal;
+use crate::clock::monotonic;
+use crate::model::{Destination, Lane, Origin, Target};
+use care::{Care, Loss};
+
+/// So many stand ready at the most, over all targets. Each is a process of some megabytes here and one at the server.
+const STANDBYS_MAX: usize = 32;
+
+/// A run with more than this starts cold: the connection is not what takes its time, and confirming costs the more the
+/// longer its list.
+const ENTRIES_MAX: usize = 200;
+const BYTES_MAX: u64 = 1 << 20;
+
+/// A run over a standby that moves no byte for so long has lost its connection without a word. Runs are short here.
+const STALL_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long one that has been told to end may take.
+const END_WITHIN: Duration = Duration::from_millis(500);
+
+/// For so long after a standby has ended, the server may count its connection.
+const COUNTED_FOR: Duration = Duration::from_secs(2);
+
+/// The standbys of one daemon.
+#[derive(Debug, Default)]
+pub struct Standbys(Arc<All>);
+
+#[derive(Debug, Default)]
+struct All {
+    known: Mutex<Vec<Weak<Standby>>>,
+    waiting: AtomicUsize,
+    closed: AtomicBool,
+}
+
+impl Standbys {
+    /// The place for the standbys of `target`. `None` if it is to have none.
+    pub fn of(&self, target: &Target, wanted: bool) -> Option<Arc<Standby>> {
+        let Destination::Daemon { host, .. } = &target.destination else { return None };
+        if !wanted {
+            return None;
+        }
+        let host = host.rsplit_once('@').map_or(host.as_str(), |(_, host)| host).to_owned();
+        let care = Care::new(target.options.timeout);
+        let standby = Arc::new(Standby {
+            server: Server { host, port: target.options.port },
+            all: Arc::clone(&self.0),
+            state: Mutex::new(State { care, waiting: None, ordered: false, closed: false, ended_at: None }),
+        });
+        let mut known = self.0.known();
+        known.retain(|standby| standby.strong_count() > 0);
+        known.push(Arc::downgrade(&standby));
+        Some(standby)
+    }
+
+    /// Ends them all, for good.
+    pub fn close(&self) {
+        self.0.closed.store(true, Ordering::SeqCst);
+        let known: Vec<_> = self.0.known().iter().filter_map(Weak::upgrade).collect();
+        let mut waiting: Vec<Waiting> = known.iter().filter_map(|standby| standby.lock().close()).collect();
+        // All at once.
+        waiting.iter_mut().for_each(|waiting| waiting.started.release());
+        let begun = monotonic();
+        for Waiting { started, .. } in waiting {
+            let _ = started.dismiss(END_WITHIN.saturating_sub(begun.elapsed()));
+        }
+    }
+}
+
+impl All {
+    fn known(&self) -> MutexGuard<'_, Vec<Weak<Standby>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One of `STANDBYS_MAX`.
+#[derive(Debug)]
+struct Place(Arc<All>);
+
+impl Place {
+    fn take(all: &Arc<All>) -> Option<Self> {
+        let more = |taken: usize| (taken < STANDBYS_MAX).then_some(taken + 1);
+        all.waiting.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
+        Some(Self(Arc::clone(all)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// What counts connections: modules share one count, unless each has a lock file of its own.
+#[derive(Debug, PartialEq, Eq)]
+struct Server {
+    host: String,
+    port: Option<u16>,
+}
+
+/// The standby of one target, if it has one at present.
+#[derive(Debug)]
+pub struct Standby {
+    server: Server,
+    all: Arc<All>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    care: Care,
+    waiting: Option<Waiting>,
+    /// A worker has been told to do something about it.
+    ordered: bool,
+    closed: bool,
+    /// When the last one went.
+    ended_at: Option<Instant>,
+}
+
+/// An rsync that waits for its list.
+#[derive(Debug)]
+struct Waiting {
+    started: Started,
+    args: Vec<OsString>,
+    born: Instant,
+    _place: Place,
+}
+
+/// What is to be done about a target's standby.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing, unless something happens.
+    Nothing,
+    /// Nothing until then.
+    At(Instant),
+    /// A worker shall [`Standby::renew`] it.
+    Renew,
+    /// A worker shall [`Standby::end`] it.
+    End,
+}
+
+/// What became of a run that was to begin on a standby.
+#[derive(Debug)]
+pub enum Begun {
+    /// It could not.
+    Not,
+    /// It went through, and counts.
+    Answered(Ended),
+    /// It went through, as far as the other side tells, and has to be confirmed. What it printed.
+    Unconfirmed(Capture),
+    /// It broke off. What it had printed.
+    CutOff(Capture),
+}
+
+/// Whether the connection is what takes the time of a run.
+pub fn suits(run: &Run, lane: Lane, pass: Pass) -> bool {
+    let content = |entry: &super::plan::Entry| match entry.presence {
+        Presence::File { size } => Some(size),
+        Presence::Other => Some(0),
+        Presence::Missing | Presence::Directory => None,
+    };
+    // A standby ignores times. Where there is no content that makes no difference.
+    let may_ignore_times = run.origin == Origin::Write || run.entries.iter().all(|entry| content(entry).is_none());
+    run.kind == RunKind::Flat
+        && lane == Lane::Small
+        && pass == Pass::Real
+        && may_ignore_times
+        && run.entries.len() <= ENTRIES_MAX
+        && run.entries.iter().filter_map(content).fold(0, u64::saturating_add) <= BYTES_MAX
+}
+
+/// The argument list of a target's flat runs after write events, which depends on no path.
+pub fn flat_arguments(ctx: &TargetContext, origin: Origin) -> Vec<OsString> {
+    let mode = Mode {
+        lane: Lane::Small,
+        deletion: ctx.capabilities.deletion(ctx.target.options.delete),
+        mkpath: ctx.capabilities.makes_path(),
+        rules: &[],
+        pass: if ctx.observer().is_some() { Pass::Itemized } else { Pass::Real },
+    };
+    arguments(&ctx.target, &Run::new(RunKind::Flat, origin, Vec::new()), mode)
+}
+
+impl State {
+    fn close(&mut self) -> Option<Waiting> {
+        self.closed = true;
+        self.take(monotonic())
+    }
+
+    fn take(&mut self, now: Instant) -> Option<Waiting> {
+        let waiting = self.waiting.take()?;
+        self.ended_at = Some(now);
+        Some(waiting)
+    }
+
+    /// Takes note of how one ended that was not given a list.
+    fn learn(&mut self, ended: &Ended, born: Instant, now: Instant) {
+        if ended.end != End::Exit(0) {
+            let is_busy = String::from_utf8_lossy(&ended.stderr.bytes()).contains("@ERROR: max connections");
+            self.care.lost(if is_busy { Loss::Busy } else { Loss::Dead }, born, now);
+        }
+    }
+}
+
+impl Standby {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something was sent to the target.
+    pub fn used(&self, now: Instant) {
+        self.lock().care.used(now);
+    }
+
+    /// What is to be done now. `may_wait`: the target bears a connection that waits. `may_start`: nothing runs that a new
+    /// one would disturb. An answer that asks for a worker is given once.
+    pub fn next(&self, may_wait: impl Fn() -> bool, may_start: bool, now: Instant) -> Next {
+        let mut state = self.lock();
+        if state.ordered || state.closed {
+            return Next::Nothing;
+        }
+        let next = match &state.waiting {
+            Some(_) if !may_wait() => Next::End,
+            Some(waiting) => match state.care.ends_at(waiting.born, now) {
+                at if at > now => Next::At(at),
+                _ => Next::Renew,
+            },
+            None if may_start && state.care.wants(now) && self.has_place() && may_wait() => Next::Renew,
+            None => Next::Nothing,
+        };
+        state.ordered = matches!(next, Next::Renew | Next::End);
+        next
+    }
+
+    fn has_place(&self) -> bool {
+        self.all.waiting.load(Ordering::SeqCst) < STANDBYS_MAX
+    }
+
+    /// Ends the present one, and starts another if the target is to have one.
+    pub fn renew(&self, ctx: &TargetContext) {
+        self.end();
+        let now = monotonic();
+        let mut state = self.lock();
+        if state.closed || self.all.closed.load(Ordering::SeqCst) || state.waiting.is_some() || !state.care.wants(now) {
+            return;
+        }
+        let Some(place) = Place::take(&self.all) else { return };
+        // Looked at again when the list is handed over; this spares the attempt.
+        if ctx.identity.check(&ctx.root).is_err() {
+            return;
+        }
+        let args = flat_arguments(ctx, Origin::Write);
+        match Started::new(&ctx.program, &ctx.root, &args, ctx.observer().is_some()) {
+            Ok(started) => state.waiting = Some(Waiting { started, args, born: now, _place: place }),
+            Err(_) => state.care.lost(Loss::Dead, now, now),
+        }
+    }
+
+    /// Ends the present one.
+    pub fn end(&self) {
+        let mut state = self.lock();
+        state.ordered = false;
+        let Some(Waiting { started, born, .. }) = state.take(monotonic()) else { return };
+        drop(state);
+        let ended = started.dismiss(END_WITHIN);
+        if let Ok(Some(ended)) = ended {
+            self.lock().learn(&ended, born, monotonic());
+        }
+    }
+
+    /// Ends the present one, and there is no other.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.end();
+    }
+
+    /// A run to the target was refused for want of a connection. Ends the standbys that hold one there. Returns whether
+    /// there were any.
+    pub fn make_room(&self) -> bool {
+        let known: Vec<_> = self.all.known().iter().filter_map(Weak::upgrade).collect();
+        let same = known.iter().filter(|other| other.server == self.server);
+        let made: Vec<bool> = same
+            .map(|other| {
+                let now = monotonic();
+                let mut state = other.lock();
+                let was_there = state.waiting.is_some();
+                let counts = state.ended_at.is_some_and(|at| now.duration_since(at) < COUNTED_FOR);
+                if was_there || counts {
+                    state.care.lost(Loss::Busy, now, now);
+                }
+                drop(state);
+                other.end();
+                was_there || counts
+            })
+            .collect();
+        made.contains(&true)
+    }
+
+    /// Has the run with this list made over the connection that stands ready, if there is one that can be used.
+    pub fn begin(&self, ctx: &TargetContext, list: &[u8], stdout: Option<Capture>, stop: &StopSignal) -> Begun {
+        // One that is just being started or ended is not waited for.
+        let Ok(mut state) = self.state.try_lock() else { return Begun::Not };
+        let now = monotonic();
+        let Some(Waiting { mut started, args, born, _place }) = state.take(now) else { return Begun::Not };
+        let age = now.duration_since(born);
+        if let Ok(Some(ended)) = started.ended() {
+            state.learn(&ended, born, now);
+            debug!("{}: the standby was found dead after {} s", ctx.target.name(), age.as_secs());
+            return Begun::Not;
+        }
+        let fits = args == flat_arguments(ctx, Origin::Write) && state.care.is_usable(born, now);
+        drop(state);
+        if !fits || ctx.identity.check(&started.directory()).is_err() {
+            return Begun::Not;
+        }
+        match started.hand_over(list, stdout, STALL_LIMIT, stop) {
+            Ok(ended) if matches!(ended.end, End::Exit(0 | 23 | 24 | 25)) => {
+                debug!("{}: sent by the standby, {} ms old", ctx.target.name(), age.as_millis());
+                if Care::is_trusted(born, now) { Begun::Answered(ended) } else { Begun::Unconfirmed(ended.stdout) }
+            }
+            Ok(ended) if ended.end == End::Stopped => Begun::Answered(ended),
+            broken => {
+                debug!("{}: the standby broke after {} s, a fresh run begins", ctx.target.name(), age.as_secs());
+                self.lock().care.lost(Loss::Dead, born, now);
+                Begun::CutOff(broken.map(|ended| ended.stdout).unwrap_or_default())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+impl Standby {
+    /// Makes the present one older.
+    pub fn age(&self, by: Duration) {
+        if let Some(waiting) = &mut self.lock().waiting {
+            waiting.born -= by;
+        }
+    }
+
+    pub fn is_there(&self) -> bool {
+        self.lock().waiting.is_some()
+    }
+
+    pub fn has_died(&self) -> bool {
+        self.lock().waiting.as_mut().is_some_and(|waiting| waiting.started.has_died())
+    }
+}

@@ -1,0 +1,170 @@
+//! When a target has a standby, for how long, and what its end teaches. Pure: time is a parameter.
+
+use std::time::{Duration, Instant};
+
+/// A standby is exchanged at this age, unless its target is known to end idle connections sooner.
+const AGE_MAX: Duration = Duration::from_secs(50);
+
+/// A target that ends them sooner than this gets none for a while.
+const AGE_MIN: Duration = Duration::from_secs(5);
+
+/// For how long what was learned of a target's patience holds. Its daemon may just have been restarted.
+const LESSON: Duration = Duration::from_secs(60 * 60);
+
+/// A target to which nothing was sent for so long has none: idle is idle.
+const IDLE_MAX: Duration = Duration::from_secs(10 * 60);
+
+/// How long a target goes without that was short of connections, or that would not bear one.
+const REST_BUSY: Duration = Duration::from_secs(10 * 60);
+const REST_DEAD: Duration = Duration::from_secs(60);
+
+/// What was done over a connection younger than this counts by itself. See the parent's documentation.
+const TRUST_MAX: Duration = Duration::from_secs(2);
+
+/// What is known of a target's standbys.
+#[derive(Debug, Clone)]
+pub struct Care {
+    /// Given by the target's own timeout.
+    age_max: Duration,
+    /// A shorter one that was learned, and when.
+    lesson: Option<(Duration, Instant)>,
+    resting_until: Option<Instant>,
+    used_at: Option<Instant>,
+}
+
+/// Why a standby ended that was not told to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// There was no connection left for it.
+    Busy,
+    /// It was not let in, or its connection broke.
+    Dead,
+}
+
+impl Care {
+    /// `timeout` is the silence after which the target's runs end, as far as it is known.
+    pub fn new(timeout: Option<Duration>) -> Self {
+        let age_max = timeout.map_or(AGE_MAX, |timeout| AGE_MAX.min(timeout / 2));
+        Self { age_max, lesson: None, resting_until: None, used_at: None }
+    }
+
+    /// Something was sent to the target.
+    pub fn used(&mut self, now: Instant) {
+        self.used_at = Some(now);
+    }
+
+    /// Whether it is to have one.
+    pub fn wants(&self, now: Instant) -> bool {
+        self.used_at.is_some_and(|used| now.duration_since(used) < IDLE_MAX)
+            && self.resting_until.is_none_or(|until| until <= now)
+            && self.age_limit(now) >= AGE_MIN.min(AGE_MAX)
+    }
+
+    /// When one that was started then is to be exchanged, or to go.
+    pub fn ends_at(&self, born: Instant, now: Instant) -> Instant {
+        let old = born + self.age_limit(now);
+        self.used_at.map_or(old, |used| old.min(used + IDLE_MAX))
+    }
+
+    /// Whether one that was started then may still be used.
+    pub fn is_usable(&self, born: Instant, now: Instant) -> bool {
+        now.duration_since(born) <= self.age_limit(now)
+    }
+
+    /// Whether what was done over a connection made then needs no second look.
+    pub fn is_trusted(born: Instant, now: Instant) -> bool {
+        now.duration_since(born) < TRUST_MAX
+    }
+
+    /// One that was started then is lost. Whoever ended it at this age may do so again: half of it is the limit from now
+    /// on.
+    pub fn lost(&mut self, loss: Loss, born: Instant, now: Instant) {
+        let half = now.duration_since(born) / 2;
+        match loss {
+            Loss::Busy => self.resting_until = Some(now + REST_BUSY),
+            Loss::Dead if half < AGE_MIN => self.resting_until = Some(now + REST_DEAD),
+            Loss::Dead => self.lesson = Some((half, now)),
+        }
+    }
+
+    fn age_limit(&self, now: Instant) -> Duration {
+        let lesson = self.lesson.filter(|(_, at)| now.duration_since(*at) < LESSON);
+        lesson.map_or(self.age_max, |(limit, _)| limit.min(self.age_max))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::monotonic;
+
+    const fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn only_a_target_in_use_has_one() {
+        let start = monotonic();
+        let mut care = Care::new(None);
+        assert!(!care.wants(start), "nothing was sent yet");
+        care.used(start);
+        for (after, wants) in [(0, true), (599, true), (600, false), (86_400, false)] {
+            assert_eq!(care.wants(start + s(after)), wants, "{after} s");
+        }
+        assert_eq!(care.ends_at(start + s(580), start + s(580)), start + s(600), "it goes with the use");
+    }
+
+    #[test]
+    fn it_is_exchanged_before_any_timeout() {
+        let start = monotonic();
+        for (timeout, age) in [(None, 50), (Some(600), 50), (Some(60), 30), (Some(10), 5)] {
+            let mut care = Care::new(timeout.map(s));
+            care.used(start);
+            assert!(care.wants(start), "{timeout:?}");
+            assert_eq!(care.ends_at(start, start), start + s(age), "{timeout:?}");
+            assert!(care.is_usable(start, start + s(age)) && !care.is_usable(start, start + s(age + 1)));
+        }
+        let mut hasty = Care::new(Some(s(8)));
+        hasty.used(start);
+        assert!(!hasty.wants(start), "it would have to be exchanged all the time");
+    }
+
+    #[test]
+    fn the_target_teaches_its_patience() {
+        let start = monotonic();
+        let mut care = Care::new(None);
+        care.used(start + s(31));
+        care.lost(Loss::Dead, start, start + s(30));
+        assert!(care.wants(start + s(31)));
+        assert_eq!(care.ends_at(start + s(31), start + s(31)), start + s(46));
+        care.lost(Loss::Dead, start + s(31), start + s(45));
+        let later = start + s(46);
+        assert_eq!(care.ends_at(later, later), later + s(7));
+        let forgotten = start + s(45 + 3600);
+        assert_eq!(care.ends_at(forgotten, forgotten), start + s(31 + 600));
+        care.used(forgotten);
+        assert_eq!(care.ends_at(forgotten, forgotten), forgotten + s(50));
+    }
+
+    #[test]
+    fn a_target_that_refuses_is_left_alone() {
+        let start = monotonic();
+        for (loss, after, rest) in
+            [(Loss::Dead, 0, 60), (Loss::Dead, 9, 60), (Loss::Busy, 0, 600), (Loss::Busy, 49, 600)]
+        {
+            let mut care = Care::new(None);
+            let ended = start + s(after);
+            care.lost(loss, start, ended);
+            care.used(ended + s(rest));
+            assert!(!care.wants(ended + s(rest - 1)), "{loss:?} after {after} s");
+            assert!(care.wants(ended + s(rest)), "{loss:?} after {after} s");
+        }
+    }
+
+    #[test]
+    fn an_older_connection_is_not_trusted() {
+        let start = monotonic();
+        assert!(Care::is_trusted(start, start + Duration::from_millis(1_999)));
+        assert!(!Care::is_trusted(start, start + s(2)));
+    }
+}
