@@ -63,7 +63,7 @@ fn log(world: &mut World) -> String {
 #[track_caller]
 fn no_complaint(world: &mut World) {
     let log = log(world);
-    let loud: Vec<_> = log.lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).collect();
+    let loud: Vec<_> = log.lines().filter(|line| line.contains("Z WARN ") || line.contains("Z ERROR ")).collect();
     assert!(loud.is_empty(), "{loud:#?}");
 }
 

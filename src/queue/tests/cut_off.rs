@@ -111,3 +111,46 @@ fn what_was_on_a_connection_that_broke_is_sent_once_more() {
     finished(&again, None);
     assert_eq!(queue.stats(target).expect("a target").counts.total(), 0);
 }
+
+/// The first attempt was cut off and the second went through, all in one batch.
+#[test]
+fn what_was_begun_twice_is_sent_once_more() {
+    let clock = Arc::new(SimulatedClock::new(Timestamp(1_000_000)));
+    let store = crate::store::memory::MemoryStore::new();
+    let (queue, _) = Queue::open(Box::new(store), Arc::<SimulatedClock>::clone(&clock)).expect("opens");
+    let (target, _) = queue.register(Path::new("/src"), &Destination::Local("/dst".into()), Policy::default());
+    let done = |batch: &Batch, cut: bool| {
+        let verdicts = batch.jobs.iter().map(|job| (job.path.clone(), Verdict::Done)).collect();
+        queue.finish(batch, BatchResult { verdicts, cut, reached: true, ..BatchResult::default() });
+    };
+    queue.enqueue(&[target], &[Change::write(path("a"))]);
+    done(&queue.claim(target, Lane::Small).expect("a batch"), true);
+    assert!(queue.is_open(target) && queue.claim(target, Lane::Small).is_none());
+    clock.advance(Duration::from_millis(PATIENCE_MS));
+    queue.next_due(&[target]);
+    done(&queue.claim(target, Lane::Small).expect("once more"), false);
+    assert_eq!(queue.stats(target).expect("a target").counts.total(), 0);
+}
+
+#[test]
+fn a_target_is_open_unless_it_is_paused_or_in_trouble() {
+    let clock = Arc::new(SimulatedClock::new(Timestamp(1_000_000)));
+    let store = crate::store::memory::MemoryStore::new();
+    let (queue, _) = Queue::open(Box::new(store), Arc::<SimulatedClock>::clone(&clock)).expect("opens");
+    let (target, _) = queue.register(Path::new("/src"), &Destination::Local("/dst".into()), Policy::default());
+    assert!(queue.is_open(target));
+    queue.pause(target, true);
+    assert!(!queue.is_open(target));
+    queue.pause(target, false);
+    queue.enqueue(&[target], &[Change::write(path("a"))]);
+    let batch = queue.claim(target, Lane::Small).expect("a batch");
+    let down = TargetTrouble {
+        class: TroubleClass::Unavailable,
+        code: Some(10),
+        message: "refused".into(),
+        hint: None,
+        command: None,
+    };
+    queue.finish(&batch, BatchResult { trouble: Some(down), ..BatchResult::default() });
+    assert!(!queue.is_open(target));
+}
