@@ -399,7 +399,7 @@ fn flat(name: &RelPath) -> Run {
 }
 
 /// Whether what rsync deletes lives on under another name.
-fn keeps_backups(params: &[OsString]) -> bool {
+pub(super) fn keeps_backups(params: &[OsString]) -> bool {
     let asks = |param: &OsString| {
         ["--backup", "--backup-dir", "--suffix"].iter().any(|option| is_option(param, option)) || has_short(param, b'b')
     };

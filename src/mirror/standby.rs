@@ -25,7 +25,7 @@
 //! It keeps the file systems of the source and of the target busy, so that neither can be unmounted; `pause` ends it.
 //!
 //! Deliberately absent: targets that are reached through ssh, whose runs share a connection already (`ssh`), local ones,
-//! and long lists, for which a connection is not what takes the time.
+//! those that keep backups, and long lists, for which a connection is not what takes the time.
 
 mod care;
 
@@ -41,6 +41,7 @@ use super::command::{Mode, Pass, arguments};
 use super::context::TargetContext;
 use super::look::Presence;
 use super::plan::{Run, RunKind};
+use super::probe::keeps_backups;
 use super::run::{End, Ended, Started};
 use super::stop::StopSignal;
 use crate::clock::monotonic;
@@ -79,7 +80,8 @@ impl Standbys {
     /// The place for the standbys of `target`. `None` if it is to have none.
     pub fn of(&self, target: &Target, wanted: bool) -> Option<Arc<Standby>> {
         let Destination::Daemon { host, .. } = &target.destination else { return None };
-        if !wanted {
+        // A file that is sent twice would be its own backup.
+        if !wanted || keeps_backups(&target.options.params) {
             return None;
         }
         let host = host.rsplit_once('@').map_or(host.as_str(), |(_, host)| host).to_owned();

@@ -221,5 +221,8 @@ fn there_are_not_more_than_so_many_and_none_after_the_end() {
     all.close();
     standbys[0].renew(&ctx);
     assert!(standbys.iter().all(|standby| !standby.is_there()));
-    assert!(all.of(&stage.local().target, true).is_none() && all.of(&ctx.target, false).is_none());
+    let backed_up = stage.module_with("m", |options| options.params = vec!["-artzb".into()]);
+    for (ctx, wanted) in [(&stage.local(), true), (&backed_up, true), (&ctx, false)] {
+        assert!(all.of(&ctx.target, wanted).is_none(), "{:?}", ctx.target);
+    }
 }
