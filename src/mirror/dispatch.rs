@@ -24,7 +24,7 @@ use super::changed::Ran;
 use super::context::TargetContext;
 use super::execute::{BatchReport, command_line, execute};
 use super::lanes::Lanes;
-use super::standby::Next;
+use super::standby::{Next, STANDBYS_MAX, Standby};
 use super::stop::StopSignal;
 use super::survey::{Comparison, Look};
 use crate::clock::{Clock, monotonic};
@@ -285,9 +285,11 @@ impl Dispatcher {
     /// that none of those waits for it.
     fn tend_standbys(&self) -> Option<Instant> {
         let mut next = None;
+        // One more run may start at any time.
+        let mut room = self.threads.saturating_sub(self.in_flight() + 1).min(STANDBYS_MAX);
         for (target, context) in self.contexts.iter() {
             let (Some(standby), Some(lanes)) = (&context.standby, self.lanes.get(target)) else { continue };
-            let may_wait = || lanes.bears_standby() && self.shared.queue.is_open(*target);
+            let may_wait = || room > 0 && lanes.bears_standby() && self.shared.queue.is_open(*target);
             match standby.next(may_wait, lanes.is_small_idle(), monotonic()) {
                 Next::Nothing => {}
                 Next::At(at) => next = Some(next.map_or(at, |next: Instant| next.min(at))),
@@ -305,6 +307,7 @@ impl Dispatcher {
                     });
                 }
             }
+            room = room.saturating_sub(usize::from(standby.is_held()));
         }
         next
     }
@@ -342,13 +345,31 @@ impl Dispatcher {
         self.shared.in_flight.fetch_add(1, Ordering::SeqCst);
         let shared = Arc::clone(&self.shared);
         let ended = self.ended.0.clone();
+        let surplus = self.surplus(batch.target, batch.lane);
         self.pool.spawn(move || {
+            surplus.iter().for_each(|standby| standby.end());
             let (target, lane) = (batch.target, batch.lane);
             let (busy, reached) = work(&shared, &context, &batch);
             shared.in_flight.fetch_sub(1, Ordering::SeqCst);
             // Nobody listens any more only when the dispatcher is gone.
             let _ = ended.send(Ended { target, lane, busy, reached });
         });
+    }
+
+    /// The standbys that have to go before a run that was just counted begins: what its target bears no more, and what
+    /// would be an rsync too many.
+    fn surplus(&self, target: TargetId, lane: Lane) -> Vec<Arc<Standby>> {
+        let held = |(id, context): (&TargetId, &Arc<TargetContext>)| {
+            let standby = context.standby.clone().filter(|standby| standby.is_held())?;
+            Some((*id, standby))
+        };
+        let mut held: Vec<_> = self.contexts.iter().filter_map(held).collect();
+        let too_many = (self.in_flight() + held.len()).saturating_sub(self.threads);
+        // The small lane takes its own, as a rule, and is the last to have it ended.
+        held.sort_by_key(|(id, _)| *id == target && lane == Lane::Small);
+        let bears = |id: &TargetId| *id != target || self.lanes.get(id).is_some_and(Lanes::bears_standby);
+        let gone = held.iter().enumerate().filter(|(at, (id, _))| *at < too_many || !bears(id));
+        gone.map(|(_, (_, standby))| Arc::clone(standby)).collect()
     }
 
     /// Waits for what is in flight, and ends it when the grace time is over.

@@ -19,8 +19,9 @@
 //! - It counts as a connection of the target. It goes first when the target is short of them, and a run that was refused
 //!   for want of one is tried again when the standbys at the same server have gone. Such a target gets none for a while.
 //!
-//! There is at most one for each target, and at most `STANDBYS_MAX` in all. A daemon that is killed leaves none: they find
-//! the end of their empty list, and end.
+//! There is at most one for each target, and at most [`STANDBYS_MAX`] in all. They count as rsyncs where their number is
+//! limited (`-n`): they go before a run has to wait or there is one too many. A daemon that is killed leaves none: they
+//! find the end of an empty list, and end.
 //!
 //! It keeps the file systems of the source and of the target busy, so that neither can be unmounted; `pause` ends it.
 //!
@@ -30,7 +31,7 @@
 mod care;
 
 use std::ffi::OsString;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -49,7 +50,7 @@ use crate::model::{Destination, Lane, Origin, Target};
 use care::{Care, Loss};
 
 /// So many stand ready at the most, over all targets. Each is a process of some megabytes here and one at the server.
-const STANDBYS_MAX: usize = 32;
+pub const STANDBYS_MAX: usize = 32;
 
 /// A run with more than this starts cold: the connection is not what takes its time, and confirming costs the more the
 /// longer its list.
@@ -72,7 +73,6 @@ pub struct Standbys(Arc<All>);
 #[derive(Debug, Default)]
 struct All {
     known: Mutex<Vec<Weak<Standby>>>,
-    waiting: AtomicUsize,
     closed: AtomicBool,
 }
 
@@ -117,24 +117,6 @@ impl All {
     }
 }
 
-/// One of `STANDBYS_MAX`.
-#[derive(Debug)]
-struct Place(Arc<All>);
-
-impl Place {
-    fn take(all: &Arc<All>) -> Option<Self> {
-        let more = |taken: usize| (taken < STANDBYS_MAX).then_some(taken + 1);
-        all.waiting.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
-        Some(Self(Arc::clone(all)))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
 /// What counts connections: modules share one count, unless each has a lock file of its own.
 #[derive(Debug, PartialEq, Eq)]
 struct Server {
@@ -167,7 +149,6 @@ struct Waiting {
     started: Started,
     args: Vec<OsString>,
     born: Instant,
-    _place: Place,
 }
 
 /// What is to be done about a target's standby.
@@ -269,15 +250,17 @@ impl Standby {
                 at if at > now => Next::At(at),
                 _ => Next::Renew,
             },
-            None if may_start && state.care.wants(now) && self.has_place() && may_wait() => Next::Renew,
+            None if may_start && state.care.wants(now) && may_wait() => Next::Renew,
             None => Next::Nothing,
         };
         state.ordered = matches!(next, Next::Renew | Next::End);
         next
     }
 
-    fn has_place(&self) -> bool {
-        self.all.waiting.load(Ordering::SeqCst) < STANDBYS_MAX
+    /// Whether there is one, or is about to be.
+    pub fn is_held(&self) -> bool {
+        let state = self.lock();
+        state.waiting.is_some() || state.ordered
     }
 
     /// Ends the present one, and starts another if the target is to have one.
@@ -288,14 +271,13 @@ impl Standby {
         if state.closed || self.all.closed.load(Ordering::SeqCst) || state.waiting.is_some() || !state.care.wants(now) {
             return;
         }
-        let Some(place) = Place::take(&self.all) else { return };
         // Looked at again when the list is handed over; this spares the attempt.
         if ctx.identity.check(&ctx.root).is_err() {
             return;
         }
         let args = flat_arguments(ctx, Origin::Write);
         match Started::new(&ctx.program, &ctx.root, &args, ctx.observer().is_some()) {
-            Ok(started) => state.waiting = Some(Waiting { started, args, born: now, _place: place }),
+            Ok(started) => state.waiting = Some(Waiting { started, args, born: now }),
             Err(_) => state.care.lost(Loss::Dead, now, now),
         }
     }
@@ -345,7 +327,7 @@ impl Standby {
         // One that is just being started or ended is not waited for.
         let Ok(mut state) = self.state.try_lock() else { return Begun::Not };
         let now = monotonic();
-        let Some(Waiting { mut started, args, born, _place }) = state.take(now) else { return Begun::Not };
+        let Some(Waiting { mut started, args, born }) = state.take(now) else { return Begun::Not };
         let age = now.duration_since(born);
         if let Ok(Some(ended)) = started.ended() {
             state.learn(&ended, born, now);
