@@ -531,8 +531,11 @@ fn l3_without_processes_everything_waits_and_comes_again() {
         assert!(command.arg(format!("--nproc={soft}:{hard}")).status().expect("prlimit").success());
     };
     limit("1");
-    write(world.src.join("file"), "content");
+    let mut writes = 0;
     wait_for(soon(), "the trouble", || {
+        // The first may go through an rsync that has been started already.
+        writes += 1;
+        write(world.src.join("file"), format!("content {writes}"));
         let status = world.cli.try_status()?;
         let reasons: Vec<_> = status.targets.iter().filter_map(|target| target.reason.clone()).collect();
         let known = reasons.len() == 2 && reasons.iter().all(|reason| reason.contains("cannot be started"));
