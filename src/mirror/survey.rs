@@ -80,13 +80,14 @@ pub struct Comparison<'a> {
     pace: Pace,
     stop: &'a StopSignal,
     is_wanted: &'a dyn Fn() -> bool,
-    /// Why the last run broke off, if one did.
+    /// Why the last run broke off, if one did, and how many have.
     broken: Option<TargetTrouble>,
+    breaks: u32,
 }
 
 impl fmt::Debug for Comparison<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { ctx, checksum, pace, stop: _, is_wanted: _, broken: _ } = self;
+        let Self { ctx, checksum, pace, stop: _, is_wanted: _, broken: _, breaks: _ } = self;
         f.debug_struct("Comparison")
             .field("ctx", ctx)
             .field("checksum", checksum)
@@ -103,7 +104,15 @@ impl<'a> Comparison<'a> {
         stop: &'a StopSignal,
         is_wanted: &'a dyn Fn() -> bool,
     ) -> Self {
-        Self { ctx, checksum: look.checksum, pace: Pace::new(look.bytes_per_s), stop, is_wanted, broken: None }
+        Self {
+            ctx,
+            checksum: look.checksum,
+            pace: Pace::new(look.bytes_per_s),
+            stop,
+            is_wanted,
+            broken: None,
+            breaks: 0,
+        }
     }
 
     /// Finds what differs at `path` and below, in rsync's order.
@@ -267,7 +276,9 @@ impl<'a> Comparison<'a> {
             Outcome::Fallback(_) => Err(self.gave_up()),
             Outcome::Split(found) => {
                 self.broken = Some(TargetTrouble { command: Some(command), ..found });
-                stop.rest(BUSY_PAUSE);
+                // Each time for longer, so that a storm of changes may pass.
+                self.breaks += 1;
+                stop.rest(BUSY_PAUSE * self.breaks.min(ROUNDS_MAX));
                 Ok(Asked::Again)
             }
             Outcome::Target(found) | Outcome::NoRoom { trouble: found, .. } => {
