@@ -19,7 +19,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const PASTE_PATHS_MAX: usize = 20;
 
 /// The directory, on the target, that keeps the received part of an interrupted large file for the next attempt.
-const PARTIAL_DIR: &str = ".rsync-partial";
+pub(super) const PARTIAL_DIR: &str = ".rsync-partial";
 
 /// What a command line depends on besides target and run.
 #[derive(Debug, Clone, Copy)]
@@ -58,7 +58,7 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
         true => without_max_delete(params).cloned().collect(),
         false => params.iter().filter(|param| !asks_for_deletion(param)).cloned().collect(),
     };
-    if mode.pass != Pass::Real {
+    if mode.pass != Pass::Real || listing {
         args = args.iter().filter_map(|param| audible(param)).collect();
     }
     let mut add = |arg: &str| args.push(OsString::from(arg));
@@ -375,7 +375,8 @@ fn letters(cluster: &[u8]) -> usize {
     cluster.iter().position(|b| b"efTBM@".contains(b)).map_or(cluster.len(), |at| at + 1)
 }
 
-/// A user's parameter without `-q`: the answer of a dry run is what it prints.
+/// A user's parameter without `-q`: the answer of a dry run is what it prints, and a run that deletes prints that it does
+/// not.
 fn audible(param: &OsStr) -> Option<OsString> {
     if param == "--quiet" {
         return None;
@@ -514,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dry_run_is_never_quiet() {
+    fn runs_whose_words_count_are_never_quiet() {
         let target = target(Destination::Local("/b".into()), &["-aqz", "--quiet", "-q", "-qeq", "-a"]);
         let mode = Mode { lane: Lane::Small, deletion: Deletion::ByName, mkpath: false, rules: &[], pass: Pass::Show };
         let args = arguments(&target, &run(RunKind::Flat, Origin::Write, &[]), mode);
@@ -524,6 +525,10 @@ mod tests {
                 && args.contains(&"-n".into())
                 && !args.contains(&"--ignore-times".into())
         );
+        let mode = |pass| Mode { lane: Lane::Small, deletion: Deletion::ByName, mkpath: false, rules: &[], pass };
+        for (kind, first) in [(RunKind::Tree, "-az"), (RunKind::Level, "-az"), (RunKind::Flat, "-aqz")] {
+            assert_eq!(arguments(&target, &run(kind, Origin::Scan, &[]), mode(Pass::Real))[0], first, "{kind:?}");
+        }
     }
 
     #[test]

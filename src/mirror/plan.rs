@@ -83,6 +83,16 @@ impl Run {
         }
     }
 
+    /// Two runs: the entries that are `chosen`, by their place in the list, and the others.
+    pub fn parted(self, chosen: impl Fn(usize) -> bool) -> (Self, Self) {
+        let (mut these, mut others) = (Vec::new(), Vec::new());
+        for (at, entry) in self.entries.into_iter().enumerate() {
+            if chosen(at) { these.push(entry) } else { others.push(entry) }
+        }
+        let first = Self { entries: these, skip: self.skip.clone(), ..self };
+        (first, Self { entries: others, skip: self.skip, ..self })
+    }
+
     /// Cuts the run into two of about the same length.
     pub fn halves(mut self) -> (Self, Self) {
         let tail = self.entries.split_off(self.entries.len() / 2);

@@ -101,6 +101,24 @@ fn what_vanished_is_looked_at_again_and_the_rest_is_done() {
     assert_eq!(report.verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::Done).count(), 15);
 }
 
+/// What one of them held kept all others from being made equal, and they passed for done.
+#[test]
+fn an_entry_that_cannot_be_read_costs_the_others_no_deletion() {
+    let stage = Stage::new();
+    let names = ["a", "b", "c"];
+    names.iter().for_each(|name| stage.write(&format!("{name}/f"), "x"));
+    let unread = stage.src("b").display().to_string();
+    let script = format!(
+        "case $list in *b*) echo 'rsync: [sender] link_stat \"{unread}\" failed: Too many levels of symbolic links (40)' >&2; \
+         echo 'IO error encountered -- skipping file deletion'; exit 23;; esac"
+    );
+    for scope in [Scope::Children, Scope::Subtree] {
+        let report = go(&scripted(&stage, &script), &names.map(|name| job(name, scope, Origin::Scan)));
+        assert_eq!((failed(&report), report.runs), (vec!["b".to_owned()], 2), "{report:#?}");
+        assert!(["a", "c"].iter().all(|name| *verdict(&report, name) == Verdict::Done), "{report:#?}");
+    }
+}
+
 /// Or one bad file would have the whole tree compared again and again.
 #[test]
 fn what_fails_in_a_sweep_fails_alone() {
