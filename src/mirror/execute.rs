@@ -463,7 +463,8 @@ impl Batch<'_> {
         };
         let list = list(planned);
         let standby = self.ctx.standby.as_deref();
-        let begun = standby.filter(|_| standby::suits(planned, self.lane, pass));
+        let suits = standby::suits(planned, self.lane, pass);
+        let begun = standby.filter(|_| suits && args == standby::flat_arguments(self.ctx, planned.origin));
         let begun = begun.map_or(Begun::Not, |standby| standby.begin(self.ctx, &list, stdout(), self.stop));
         let (args, before) = match begun {
             Begun::Answered(ended) => return Some((ended, command)),

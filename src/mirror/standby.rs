@@ -60,8 +60,8 @@ const BYTES_MAX: u64 = 1 << 20;
 /// A run over a standby that moves no byte for so long has lost its connection without a word. Runs are short here.
 const STALL_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long one that has been told to end may take.
-const END_WITHIN: Duration = Duration::from_millis(500);
+/// How long one that has been told to end may take. It takes a moment, unless its connection is dead.
+const END_WITHIN: Duration = Duration::from_millis(200);
 
 /// For so long after a standby has ended, the server may count its connection.
 const COUNTED_FOR: Duration = Duration::from_secs(2);
@@ -194,7 +194,7 @@ pub fn suits(run: &Run, lane: Lane, pass: Pass) -> bool {
         && run.entries.iter().filter_map(content).fold(0, u64::saturating_add) <= BYTES_MAX
 }
 
-/// The argument list of a target's flat runs after write events, which depends on no path.
+/// The argument list of a target's flat runs in the small lane, which depends on no path.
 pub fn flat_arguments(ctx: &TargetContext, origin: Origin) -> Vec<OsString> {
     let mode = Mode {
         lane: Lane::Small,

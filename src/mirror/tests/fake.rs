@@ -2,17 +2,15 @@
 
 use super::*;
 use crate::model::TroubleClass::{Misconfigured, Unavailable};
-use std::os::unix::fs::PermissionsExt;
 
 /// A context whose rsync is a shell script. It finds the list, one path a line, in `$list`, and `$dry` set in a dry
 /// run.
 pub(super) fn scripted(stage: &Stage, script: &str) -> TargetContext {
-    let program = stage.dir.path().join("rsync");
+    let rsync = stage.dir.path().join("rsync");
     let head = "#!/bin/sh\nlist=$(tr '\\0' '\\n')\nfor arg; do [ \"$arg\" = -n ] && dry=1; done\n";
-    write(&program, &format!("{head}{script}\n"));
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    program(&rsync, &format!("{head}{script}\n"));
     let mut ctx = stage.local();
-    ctx.program.path = program.into();
+    ctx.program.path = rsync.into();
     ctx
 }
 

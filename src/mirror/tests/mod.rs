@@ -155,6 +155,15 @@ fn write(path: &Path, content: &str) {
     std::fs::File::create(path).unwrap().write_all(content.as_bytes()).unwrap();
 }
 
+/// Writes a program. By another process: a descriptor of ours, inherited by a child of another test, would make it busy.
+fn program(path: &Path, text: &str) {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "cat > \"$0\" && chmod 755 \"$0\""]).arg(path).stdin(Stdio::piped());
+    let mut shell = shell.spawn().unwrap();
+    shell.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    assert!(shell.wait().unwrap().success());
+}
+
 fn path(name: impl AsRef<std::ffi::OsStr>) -> RelPath {
     RelPath::new(name.as_ref().as_bytes()).unwrap()
 }

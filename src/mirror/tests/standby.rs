@@ -3,7 +3,6 @@
 use super::*;
 use crate::clock::monotonic;
 use crate::mirror::standby::Next;
-use std::os::unix::fs::PermissionsExt;
 
 /// A context with a standby that waits.
 fn ready(mut ctx: TargetContext, all: &Standbys) -> TargetContext {
@@ -21,13 +20,12 @@ fn standby(ctx: &TargetContext) -> &Standby {
 
 /// A context whose rsync is a script: `$n` is the number of the start, the first of which is the standby.
 fn scripted(stage: &Stage, script: &str) -> TargetContext {
-    let (program, count) = (stage.dir.path().join("rsync"), stage.dir.path().join("count"));
+    let (rsync, count) = (stage.dir.path().join("rsync"), stage.dir.path().join("count"));
     let count = count.display();
     let head = format!("#!/bin/sh\necho x >> {count}; n=$(wc -l < {count})\nlist=$(tr '\\0' '\\n')");
-    write(&program, &format!("{head}\n{script}\n"));
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    program(&rsync, &format!("{head}\n{script}\n"));
     let mut ctx = stage.module("m");
-    ctx.program.path = program.into();
+    ctx.program.path = rsync.into();
     ctx
 }
 
@@ -80,10 +78,9 @@ fn one_that_has_ended_is_not_used_and_nothing_is_cut_off() {
     stage.write("f", "f");
     let all = Standbys::default();
     let mut ctx = scripted(&stage, "");
-    let program = stage.dir.path().join("gone");
-    write(&program, "#!/bin/sh\necho '@ERROR: max connections (1) reached -- try again later' >&2; exit 5\n");
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let real = std::mem::replace(&mut ctx.program.path, program.into());
+    let refused = stage.dir.path().join("refused");
+    program(&refused, "#!/bin/sh\necho '@ERROR: max connections (1) reached -- try again later' >&2; exit 5\n");
+    let real = std::mem::replace(&mut ctx.program.path, refused.into());
     let mut ctx = ready(ctx, &all);
     ctx.program.path = real;
     // It ends by itself, at a time of its own.
