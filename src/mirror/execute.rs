@@ -22,7 +22,7 @@ use super::recent;
 use super::run::{End, Ended, RSYNC};
 use super::says::difference;
 use super::ssh::run_rsync;
-use super::standby::{self, Begun, Standby};
+use super::standby::{self, Begun};
 use super::stop::StopSignal;
 use super::trouble::{Fallback, lacking_option, trouble};
 use crate::model::{
@@ -124,7 +124,8 @@ pub fn probe(ctx: &TargetContext, stop: &StopSignal) -> Result<(), TargetTrouble
     };
     let args = probe_arguments(&ctx.target, mode);
     let nothing = Run::new(RunKind::Flat, Origin::Scan, Vec::new());
-    let ended = run_rsync(ctx, &args, b"", &|| None, stop).map_err(|error| cannot_start(&error))?;
+    let start = || run_rsync(ctx, &args, b"", &|| None, stop);
+    let ended = with_room(ctx, &nothing, false, stop, &start).map_err(|error| cannot_start(&error))?;
     match classify(&ended, &nothing, &ctx.prefixes) {
         Outcome::Target(found) | Outcome::Split(found) | Outcome::NoRoom { trouble: found, .. } => {
             Err(TargetTrouble { command: Some(pasteable(&ctx.root, &args, &nothing)), ..found })
@@ -164,6 +165,29 @@ fn after(before: Option<Capture>, ended: Ended) -> Ended {
     let Some(mut stdout) = before.filter(|said| !said.is_empty()) else { return ended };
     stdout.push(&ended.stdout.bytes());
     Ended { stdout, ..ended }
+}
+
+/// Starts a run, and again if there was no connection left for it that was ours a moment ago: a server takes its time to
+/// notice the end of one. Where it allows only one, a batch that needs two runs would never be done otherwise, nor
+/// anything beside a standby.
+fn with_room(
+    ctx: &TargetContext,
+    run: &Run,
+    had_another: bool,
+    stop: &StopSignal,
+    start: &dyn Fn() -> io::Result<Ended>,
+) -> io::Result<Ended> {
+    let refused =
+        |ended: &io::Result<Ended>| ended.as_ref().is_ok_and(|ended| is_busy(&classify(ended, run, &ctx.prefixes)));
+    let mut ended = start();
+    let makes_room = refused(&ended) && ctx.standby.as_ref().is_some_and(|standby| standby.make_room());
+    let mut pauses = if had_another || makes_room { OWN_CONNECTION_PAUSES } else { 0 };
+    while pauses > 0 && refused(&ended) {
+        stop.rest(OWN_CONNECTION_PAUSE);
+        pauses -= 1;
+        ended = start();
+    }
+    ended
 }
 
 fn is_busy(outcome: &Outcome) -> bool {
@@ -479,19 +503,7 @@ impl Batch<'_> {
             return None;
         }
         let start = || run_rsync(self.ctx, &args, &list, &stdout, self.stop);
-        let refused = |ended: &io::Result<Ended>| {
-            ended.as_ref().is_ok_and(|ended| is_busy(&classify(ended, planned, &self.ctx.prefixes)))
-        };
-        let mut ended = start();
-        // A server takes a moment to notice that a connection has ended. Where it allows only one, a batch that needs two
-        // runs would never be done.
-        let had_another = self.report.runs > 1 || (refused(&ended) && standby.is_some_and(Standby::make_room));
-        let mut pauses = if had_another { OWN_CONNECTION_PAUSES } else { 0 };
-        while pauses > 0 && refused(&ended) {
-            self.stop.rest(OWN_CONNECTION_PAUSE);
-            pauses -= 1;
-            ended = start();
-        }
+        let ended = with_room(self.ctx, planned, self.report.runs > 1, self.stop, &start);
         match ended {
             Ok(ended) => Some((after(before, ended), command)),
             Err(error) => {

@@ -252,6 +252,9 @@ impl<'a> Comparison<'a> {
                 // The mirror has its connections first.
                 Outcome::Target(TargetTrouble { class: TroubleClass::Busy, .. }) if pauses > 0 && is_wanted() => {
                     pauses -= 1;
+                    if let Some(standby) = &ctx.standby {
+                        standby.make_room();
+                    }
                     stop.rest(BUSY_PAUSE);
                 }
                 outcome => break outcome,
