@@ -218,7 +218,7 @@ fn a_run_under_the_old_params_does_not_have_the_last_word() {
     let (src, dst) = (world.src.clone(), world.dsts[0].clone());
     world.equal_within(&src, &[&dst], soon());
     write(world.src.join("d/slow"), crate::harness::patterned(1, 1_600_000));
-    wait_until(soon(), "the slow run", || !world.daemon.as_ref().expect("it runs").rsyncs().is_empty());
+    wait_until(soon(), "the slow run", || world.cli.status().target("m1").running > 0);
     world.conf.params = "-art --chmod=F600".to_owned();
     assert_eq!(taken(&world)["changes"]["targets"]["changed"], 1);
     let slow = world.dsts[0].join("d/slow");

@@ -271,6 +271,8 @@ fn begun(world: &World) -> usize {
 fn slow_world() -> World {
     world(|world| {
         world.conf.debug = true;
+        // Whatever rsync there is compares.
+        world.conf.syncq = "<transfer standby=\"false\"/>".to_owned();
         write(world.src.join("d/big"), patterned(1, 8_000_000));
     })
 }

@@ -312,7 +312,7 @@ impl Daemon {
         signal(self.pid(), which);
     }
 
-    /// The rsyncs that run for the daemon.
+    /// The rsyncs that run for the daemon, or stand ready.
     pub fn rsyncs(&self) -> Vec<i32> {
         let mut members = self.cli.family.members();
         members.retain(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "rsync"));
