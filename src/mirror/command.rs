@@ -122,6 +122,8 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
     }
     if listing {
         args.extend(run.skip.iter().map(|path| joined("--exclude=", &literal_pattern(path))));
+    }
+    if listing || !run.with_contents.is_empty() {
         // Last, since the first rule that matches decides and some of these include.
         args.extend(mode.rules.iter().map(|rule| joined("--filter=", rule)));
     }
@@ -288,7 +290,7 @@ pub fn with_remote_shell(args: &[OsString], line: &OsStr) -> Vec<OsString> {
 pub fn list(run: &Run) -> Vec<u8> {
     let mut list = Vec::new();
     for entry in &run.entries {
-        if let Some(line) = list_entry(run.kind, entry) {
+        if let Some(line) = list_entry(run, entry) {
             list.extend_from_slice(&line);
             list.push(0);
         }
@@ -297,11 +299,12 @@ pub fn list(run: &Run) -> Vec<u8> {
 }
 
 /// One list entry, or `None` for the root of a flat list: rsync sends its attributes as everybody's parent.
-fn list_entry(kind: RunKind, entry: &Entry) -> Option<Vec<u8>> {
+fn list_entry(run: &Run, entry: &Entry) -> Option<Vec<u8>> {
     let mut line = b"./".to_vec();
     line.extend_from_slice(entry.path.as_bytes());
-    match kind {
+    match run.kind {
         RunKind::Flat if entry.path.is_root() => return None,
+        RunKind::Flat if run.with_contents.contains(&entry.path) => line.push(b'/'),
         RunKind::Flat | RunKind::RootOnly => {}
         RunKind::Level | RunKind::Tree if entry.path.is_root() => {}
         RunKind::Level | RunKind::Tree => line.push(b'/'),
@@ -311,7 +314,7 @@ fn list_entry(kind: RunKind, entry: &Entry) -> Option<Vec<u8>> {
 
 /// The run as one shell line that does the same when pasted.
 pub fn pasteable(root: &Path, args: &[OsString], run: &Run) -> String {
-    let lines: Vec<Vec<u8>> = run.entries.iter().filter_map(|entry| list_entry(run.kind, entry)).collect();
+    let lines: Vec<Vec<u8>> = run.entries.iter().filter_map(|entry| list_entry(run, entry)).collect();
     let mut text = format!("cd {} && printf '%s\\0'", quoted(root.as_os_str().as_bytes()));
     for line in lines.iter().take(PASTE_PATHS_MAX) {
         text.push(' ');

@@ -14,6 +14,7 @@ use super::changed::{CHANGED_BYTES_MAX, Changed, changes};
 use super::command::{Mode, Pass, arguments, list, pasteable, probe_arguments};
 use super::context::TargetContext;
 use super::expand;
+use super::fold;
 use super::leftovers;
 use super::look::{Presence, Source};
 use super::outcome::{Outcome, Paths, classify};
@@ -270,6 +271,9 @@ impl Batch<'_> {
 
     /// Runs rsync for `run` and settles its jobs, halving where one path sinks all.
     pub(super) fn attempt(&mut self, run: Run) -> Flow {
+        if let Some(flow) = fold::attempt(self, &run) {
+            return flow;
+        }
         let mut halves = vec![run];
         while let Some(run) = halves.pop() {
             if run.entries.is_empty() {
@@ -517,7 +521,7 @@ impl Batch<'_> {
 
     /// Keeps what a run says it changed, but for what failed. Of a run that broke off all is kept: what has arrived is
     /// not sent again, and would never be told of.
-    fn note_changed(&mut self, run: &Run, ended: &Ended, outcome: &Outcome) {
+    pub(super) fn note_changed(&mut self, run: &Run, ended: &Ended, outcome: &Outcome) {
         if self.ctx.observer().is_none() {
             return;
         }

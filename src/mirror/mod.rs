@@ -18,6 +18,7 @@ mod context;
 mod dispatch;
 mod execute;
 mod expand;
+mod fold;
 mod guard;
 mod lanes;
 mod leftovers;
