@@ -309,6 +309,7 @@ mod tests {
                 origin,
                 generation: Generation::FIRST,
                 since: Timestamp::ZERO,
+                moved_from: None,
             })
             .collect();
         let indices: Vec<usize> = (0..jobs.len()).collect();
