@@ -298,9 +298,10 @@ fn command(
     Some((args, list))
 }
 
-/// Whether the other side takes a name in its arguments for what it is: a server expands wildcards there.
+/// Whether the other side takes a name in its arguments for what it is: a server expands wildcards there, though none of
+/// the shell's other signs.
 fn is_unmistakable(path: &RelPath) -> bool {
-    path.as_bytes().iter().all(|&b| is_plain(b) || b == b' ' || b >= 0x80)
+    !path.as_bytes().iter().any(|b| b.is_ascii_control() || b"*?[]\\".contains(b))
 }
 
 /// The directory `dir` of a mirror.

@@ -345,11 +345,13 @@ impl Tracker {
     }
 
     /// Reports the tree at `wd`, which has been moved there from `old` and was watched all the time.
-    fn report_moved(&mut self, wd: Wd, dir: Wd, path: RelPath, old: RelPath) {
+    pub(super) fn report_moved(&mut self, wd: Wd, dir: Wd, path: RelPath, old: RelPath) {
         self.speak(dir);
         self.table.break_silence(wd);
         let moved = Change { fresh: true, origin: Origin::Replaced, ..Change::scan(path, Scope::Subtree) };
         self.gather.add(Change { moved_from: Some(old), ..moved }, Presence::There);
+        // What is new in it, without a watch until now, is reported by itself.
+        self.tasks.push(Task::List { wd, walk: Walk { report_whole: true, ..Walk::DEEP } });
     }
 
     /// Events are lost from the moment on up to which all are known to have been read. What they told of is looked for once
@@ -570,15 +572,12 @@ impl Tracker {
         self.touch(entry);
         self.gather.appeared(&entry.path);
         let left = self.limbo.iter().position(|l| l.cookie == cookie).map(|at| self.limbo.swap_remove(at));
-        let known_from = left.as_ref().filter(|left| self.knows_all_of(left)).map(|left| (left.wd, left.path.clone()));
+        let known = left.as_ref().filter(|left| self.knows_all_of(left)).map(|left| (left.wd, left.path.clone()));
         let left = left.map(|left| left.wd);
         if !self.excludes_dir(&entry.path) {
             match self.place_at(entry.dir, entry.name, &entry.path).wd() {
-                Some(wd) => match known_from.filter(|(left, _)| *left == wd) {
-                    Some((_, old)) => {
-                        self.report_moved(wd, entry.dir, entry.path.clone(), old);
-                        self.tasks.push(Task::List { wd, walk: Walk { report_whole: true, ..Walk::DEEP } });
-                    }
+                Some(wd) => match known.filter(|(left, _)| *left == wd) {
+                    Some((_, old)) => self.report_moved(wd, entry.dir, entry.path.clone(), old),
                     None => self.look_over(wd),
                 },
                 // It has moved on: keep it, watches and all, until the event that says where to.
@@ -607,6 +606,16 @@ impl Tracker {
             && self.table.unwatched() == 0
             && self.in_passing.is_empty();
         reports_all && sees_all && !left.is_disturbed && !self.excludes_dir(&left.path)
+    }
+
+    /// From where a directory came that a walk has found under another name than it had, as far as that is known.
+    pub(super) fn left_from(&mut self, wd: Wd) -> Option<RelPath> {
+        let at = self.limbo.iter().position(|left| left.wd == wd)?;
+        let old = self.limbo.get(at).filter(|left| self.knows_all_of(left)).map(|left| left.path.clone());
+        if let Some(left) = self.limbo.get_mut(at) {
+            left.is_disturbed = true;
+        }
+        old
     }
 
     fn directory_gone(&mut self, entry: &Entry<'_>, reported: bool) {

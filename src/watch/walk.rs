@@ -110,7 +110,10 @@ impl Tracker {
                 }
                 self.tasks.push(Task::List { wd, walk });
             }
-            Placed::Moved(wd) => self.look_over(wd),
+            Placed::Moved(wd) => match self.left_from(wd) {
+                Some(old) => self.report_moved(wd, dir, path.clone(), old),
+                None => self.look_over(wd),
+            },
             Placed::Known(_) | Placed::New(_) | Placed::Not => {}
         }
         placed
