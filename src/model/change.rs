@@ -34,14 +34,7 @@ pub struct Change {
 impl Change {
     /// A finished change of the path itself whose content may be new.
     pub fn write(path: RelPath) -> Self {
-        Self {
-            path,
-            scope: Scope::Entry,
-            origin: Origin::Write,
-            settle: Settle::Now,
-            fresh: false,
-            moved_from: None,
-        }
+        Self { path, scope: Scope::Entry, origin: Origin::Write, settle: Settle::Now, fresh: false, moved_from: None }
     }
 
     /// A change that rsync's quick check can see: a deletion, an attribute, something a walk found.

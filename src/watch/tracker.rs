@@ -601,10 +601,8 @@ impl Tracker {
     fn knows_all_of(&self, left: &Limbo) -> bool {
         let events = self.settings.events;
         let reports_all = events.move_from && events.move_to && events.close_write;
-        let sees_all = self.gap.is_none()
-            && self.started.is_none()
-            && self.table.unwatched() == 0
-            && self.in_passing.is_empty();
+        let sees_all =
+            self.gap.is_none() && self.started.is_none() && self.table.unwatched() == 0 && self.in_passing.is_empty();
         reports_all && sees_all && !left.is_disturbed && !self.excludes_dir(&left.path)
     }
 

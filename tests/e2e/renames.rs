@@ -298,8 +298,7 @@ fn where_nothing_is_deleted_no_files_are_shared() {
         world.cli.wait_idle(soon());
         // What was there stays, and changes of the new names do not reach it.
         write(world.src.join("new/file0"), "changed");
-        fs::set_permissions(world.src.join("new/file3"), Permissions::from_mode(0o600))
-            .expect("cannot chmod");
+        fs::set_permissions(world.src.join("new/file3"), Permissions::from_mode(0o600)).expect("cannot chmod");
         world.cli.wait_idle(soon());
         for name in ["new", "larger", "stays"] {
             rename_aside(&world.src.join(name), &copy.join(name));

@@ -13,8 +13,8 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use super::slot::{Slot, State, Wait};
 use super::TargetQueue;
+use super::slot::{Slot, State, Wait};
 use crate::model::{Change, Lane, Origin, RelPath, Scope, below_range};
 
 /// Where what a job sends came from.
