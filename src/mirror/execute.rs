@@ -238,6 +238,19 @@ impl Batch<'_> {
         self.trusted.insert(job);
     }
 
+    /// Tells the observer, if there is one, of paths that changed in a run whose output did not say so.
+    pub(super) fn note_taken_over(&mut self, changed: impl Iterator<Item = Changed>) {
+        let mut bytes = 0;
+        for changed in changed {
+            bytes += changed.path.as_bytes().len();
+            if bytes > CHANGED_BYTES_MAX {
+                self.report.changed_cut = true;
+                return;
+            }
+            self.report.changed.push(changed);
+        }
+    }
+
     pub(super) fn is_done(&self, job: usize) -> bool {
         self.verdicts.get(job) == Some(&Some(Verdict::Done))
     }

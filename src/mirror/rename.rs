@@ -16,9 +16,11 @@
 //! targets on which nothing is deleted.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::{Metadata, ReadDir};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
+use super::changed::{Changed, Operation};
 use super::command::{
     Mode, Pass, arguments, asks_for_deletion, connection, is_option, is_plain, joined, list, option_letters,
     without_max_delete,
@@ -29,7 +31,7 @@ use super::outcome::{Outcome, Paths, classify};
 use super::plan::{Deletion, Entry, Run, RunKind};
 use super::run::{End, Ended};
 use super::trouble::Fallback;
-use crate::filter::Filter;
+use crate::filter::{Filter, Kind};
 use crate::model::{ClaimedJob, Destination, Origin, RelPath, Scope, Target, TroubleClass, Verdict};
 
 /// Less than this is sent sooner than taken over. A file of a directory counts for its size and for what it costs anyway.
@@ -69,7 +71,7 @@ pub(super) fn drive(batch: &mut Batch<'_>) {
         let mut source = Source::new(&batch.ctx.root);
         let Some(way) = way(new_job, &old_job.path, &mut source) else { continue };
         let is_worth_it = match way {
-            Way::Tree => holds_much(&new_job.path.under(&batch.ctx.root), &new_job.path, &batch.ctx.filter),
+            Way::Tree => holds_much(&batch.ctx.root, &new_job.path, &batch.ctx.filter),
             Way::SameName | Way::SameDirectory => true,
         };
         if is_worth_it && take_over(batch, way, (new, new_job), (old, old_job)) != Flow::Continue {
@@ -84,7 +86,6 @@ fn is_possible(batch: &Batch<'_>) -> bool {
     let ctx = batch.ctx;
     batch.deletion() == Deletion::ByName
         && !ctx.filter.has_expressions()
-        && ctx.observer().is_none()
         && ctx.target.options.params.iter().all(|param| is_harmless(param))
 }
 
@@ -110,27 +111,60 @@ fn way(job: &ClaimedJob, old: &RelPath, source: &mut Source) -> Option<Way> {
 }
 
 /// Whether taking over the files below a directory spares more than it costs. Reads no further than it has to.
-fn holds_much(dir: &Path, path: &RelPath, filter: &Filter) -> bool {
+fn holds_much(root: &Path, dir: &RelPath, filter: &Filter) -> bool {
     let mut bytes: u64 = 0;
-    let mut left = vec![(dir.to_path_buf(), path.clone())];
-    while let Some((dir, path)) = left.pop() {
-        let Ok(entries) = std::fs::read_dir(dir) else { continue };
-        for entry in entries.flatten() {
-            let Ok(found) = entry.metadata() else { continue };
-            let path = path.join(entry.file_name().as_bytes());
-            if found.is_dir() {
-                if !filter.excludes(&path, crate::filter::Kind::Directory) {
-                    left.push((entry.path(), path));
-                }
+    below(root, dir, filter).any(|(_, found)| {
+        bytes += FILE_COSTS_BYTES + if found.is_file() { found.len() } else { 0 };
+        bytes >= BYTES_MIN
+    })
+}
+
+/// What is mirrored below a directory of the source.
+fn below<'a>(root: &Path, dir: &RelPath, filter: &'a Filter) -> impl Iterator<Item = (RelPath, Metadata)> + 'a {
+    let root = root.to_path_buf();
+    let mut left = vec![dir.clone()];
+    let mut listing: Option<(RelPath, ReadDir)> = None;
+    std::iter::from_fn(move || {
+        loop {
+            let Some((dir, entries)) = &mut listing else {
+                let dir = left.pop()?;
+                // What cannot be read is for rsync to name.
+                listing = std::fs::read_dir(dir.under(&root)).ok().map(|entries| (dir, entries));
+                continue;
+            };
+            let Some(entry) = entries.next() else {
+                listing = None;
+                continue;
+            };
+            let Some((entry, found)) = entry.ok().and_then(|entry| entry.metadata().ok().map(|found| (entry, found)))
+            else {
+                continue;
+            };
+            let path = dir.join(entry.file_name().as_bytes());
+            let kind = if found.is_dir() { Kind::Directory } else { Kind::File { size: found.len() } };
+            if filter.excludes(&path, kind) {
                 continue;
             }
-            bytes += FILE_COSTS_BYTES + if found.is_file() { found.len() } else { 0 };
-            if bytes >= BYTES_MIN {
-                return true;
+            if found.is_dir() {
+                left.push(path.clone());
             }
+            return Some((path, found));
         }
+    })
+}
+
+/// Tells the observer what it would have been told if all had been sent.
+fn tell(batch: &mut Batch<'_>, path: &RelPath, way: Way) {
+    let ctx = batch.ctx;
+    if ctx.observer().is_none() {
+        return;
     }
-    false
+    let changed = |path, directory| Changed { path, operation: Operation::Update, directory };
+    batch.note_taken_over(std::iter::once(changed(path.clone(), way == Way::Tree)));
+    if way == Way::Tree {
+        let below = below(&ctx.root, path, &ctx.filter);
+        batch.note_taken_over(below.map(|(path, found)| changed(path, found.is_dir())));
+    }
 }
 
 fn take_over(
@@ -154,6 +188,7 @@ fn take_over(
     if way != Way::Tree {
         if sent == Sent::All {
             batch.settle_rest(&run, &nothing_wrong);
+            tell(batch, &new_job.path, way);
         }
         return Flow::Continue;
     }
@@ -166,7 +201,12 @@ fn take_over(
     let is_as_before = way_is(Way::Tree, new_job, &old_job.path, &mut source);
     if flow == Flow::Continue && batch.is_done(old) && is_as_before {
         match sent {
-            Sent::All => batch.settle_rest(&run, &nothing_wrong),
+            Sent::All => {
+                batch.settle_rest(&run, &nothing_wrong);
+                tell(batch, &new_job.path, way);
+            }
+            // An observer is to be told of what has arrived only, and what that is only a run tells that looks at all.
+            Sent::Partly if batch.ctx.observer().is_some() => {}
             Sent::Partly | Sent::Nothing => batch.trust(new),
         }
     }
@@ -550,8 +590,11 @@ mod tests {
         let filter = Filter::new(&[], false).unwrap();
         std::fs::create_dir_all(dir.path().join("a/b")).unwrap();
         std::fs::write(dir.path().join("a/small"), "1").unwrap();
-        assert!(!holds_much(dir.path(), &RelPath::root(), &filter));
+        assert!(!holds_much(dir.path(), &path("a"), &filter));
         std::fs::File::create(dir.path().join("a/b/large")).unwrap().set_len(BYTES_MIN).unwrap();
-        assert!(holds_much(dir.path(), &RelPath::root(), &filter));
+        assert!(holds_much(dir.path(), &path("a"), &filter));
+        let mut all: Vec<String> = below(dir.path(), &path("a"), &filter).map(|(path, _)| path.to_string()).collect();
+        all.sort();
+        assert_eq!(all, ["a/b", "a/b/large", "a/small"]);
     }
 }

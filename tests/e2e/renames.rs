@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use crate::churn::seeds;
 use crate::harness::sshd::Sshd;
 use crate::harness::world::soon;
 use crate::harness::{Compare, Daemon, World, make_dir, patterned, set_mtime, skipped, wait_until, write};
@@ -365,4 +366,69 @@ fn taken_over_from_the_old_name(world: &World) {
     rename(world, "old", "deep/er/new");
     world.converges(soon());
     assert_eq!(inodes(world, "deep/er/new"), before, "the files have been sent again");
+}
+
+/// Everything is large enough to be taken over, and no quick check tells one tree from another.
+#[test]
+fn random_renames_of_trees_that_look_alike_end_equal() {
+    for seed in seeds(2) {
+        random_renames(seed);
+    }
+}
+
+fn random_renames(seed: u64) {
+    const NAMES: [&str; 6] = ["a", "b", "c", "a/x", "b/x", "c/x/y"];
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let mut world = world();
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let fill = |dir: &Path, seed: u64| {
+        make_dir(dir.join("sub"));
+        for n in 0..8 {
+            let file = dir.join(["", "sub"][n % 2]).join(format!("file{n}"));
+            write(&file, patterned(seed * 8 + n as u64, 200_000));
+            set_mtime(&file, time);
+        }
+    };
+    for (n, name) in NAMES.into_iter().enumerate().take(4) {
+        fill(&world.src.join(name), n as u64);
+    }
+    world.start();
+    world.converges(soon());
+    let mut done = Vec::new();
+    for step in 0..120_u64 {
+        let (one, other) = (NAMES[rng.usize(..6)], NAMES[rng.usize(..6)]);
+        let (path, to) = (world.src.join(one), world.src.join(other));
+        let what = match rng.u32(..12) {
+            0..6 => fs::rename(&path, &to).map(|()| "renamed"),
+            6 => fs::rename(&path, world.src.join("aside"))
+                .and_then(|()| fs::rename(&to, &path))
+                .and_then(|()| fs::rename(world.src.join("aside"), &to))
+                .map(|()| "swapped"),
+            7 if path.join("file0").exists() => {
+                rewrite_unseen(&path.join("file0"), step);
+                Ok("rewritten")
+            }
+            8 if path.parent().is_some_and(Path::exists) => {
+                fill(&path, 1_000 + step);
+                Ok("filled")
+            }
+            9 => fs::remove_dir_all(&path).map(|()| "removed"),
+            10 => fs::rename(path.join("file2"), to.join("file2")).map(|()| "file moved"),
+            _ => fs::rename(path.join("sub"), to.join("sub")).map(|()| "part moved"),
+        };
+        done.extend(what.map(|what| format!("{step}: {one} {other} {what}")));
+        // Not everything at once, and now and then a moment of rest.
+        match rng.u32(..8) {
+            0 => std::thread::sleep(Duration::from_millis(rng.u64(..400))),
+            1 | 2 => std::thread::sleep(Duration::from_millis(rng.u64(..30))),
+            _ => {}
+        }
+        if step % 30 == 29 {
+            let end = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.converges(soon())));
+            if let Err(panic) = end {
+                eprintln!("SYNCQ_SEED={seed}\n{}", done.join("\n"));
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
 }

@@ -234,7 +234,7 @@ impl TargetQueue {
     pub fn enqueue(&mut self, change: &Change, now: Timestamp, next_id: impl FnOnce() -> JobId) {
         let path = &change.path;
         self.changes += 1;
-        self.doubt_old_names(change);
+        self.doubt_old_names(change, now);
         let old_name = self.usable_old_name(change);
         let mut scope = change.scope;
         if change.fresh && scope < Scope::Subtree && (self.jobs.contains_key(path) || self.any_job_below(path)) {
@@ -595,6 +595,7 @@ impl TargetQueue {
 
     /// Moves what has waited long enough to ready.
     pub fn promote(&mut self, now: Timestamp) {
+        self.renames.expire(now);
         while let Some((due, path)) = self.waiting.first()
             && *due <= now
         {
@@ -606,7 +607,8 @@ impl TargetQueue {
 
     /// When the next waiting job becomes ready.
     pub fn next_due(&self) -> Option<Timestamp> {
-        self.waiting.first().map(|(due, _)| *due)
+        let waiting = self.waiting.first().map(|(due, _)| *due);
+        [waiting, self.renames.next_due()].into_iter().flatten().min()
     }
 
     /// Gives the job, which must stand in no order, its state and its place in that state's order.

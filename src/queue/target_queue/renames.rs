@@ -10,12 +10,17 @@
 //!
 //! Deliberately absent: how rsync is made to use it (`mirror`), and whether it is worth it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
+use std::time::Duration;
 
 use super::TargetQueue;
 use super::slot::{Slot, State, Wait};
-use crate::model::{Change, Lane, Origin, RelPath, Scope, below_range};
+use crate::model::{Change, Lane, Origin, RelPath, Scope, Timestamp, below_range};
+
+/// How long something new under the old name of a file is held back at most. It is small, as a rule: a log that begins
+/// anew.
+const HELD_BACK: Duration = Duration::from_secs(10);
 
 /// Where what a job sends came from.
 #[derive(Debug)]
@@ -29,6 +34,8 @@ struct Hint {
 pub(super) struct Renames {
     by_new: BTreeMap<RelPath, Hint>,
     by_old: BTreeMap<RelPath, RelPath>,
+    /// Until when something new under an old name waits for these new names.
+    until: BTreeSet<(Timestamp, RelPath)>,
 }
 
 impl Renames {
@@ -53,6 +60,20 @@ impl Renames {
         }
     }
 
+    /// Drops the hints for which something else has waited long enough.
+    pub(super) fn expire(&mut self, now: Timestamp) {
+        while self.until.first().is_some_and(|(until, _)| *until <= now) {
+            if let Some((_, new)) = self.until.pop_first() {
+                self.forget(&new);
+            }
+        }
+    }
+
+    /// When the next one ends.
+    pub(super) fn next_due(&self) -> Option<Timestamp> {
+        self.until.first().map(|(until, _)| *until)
+    }
+
     fn forget_trees(&mut self, news: Vec<RelPath>) {
         for new in news {
             if self.by_new.get(&new).is_some_and(|hint| hint.is_tree) {
@@ -63,19 +84,24 @@ impl Renames {
 
     /// The new names of what was moved from strictly below `path`.
     fn from_below(&self, path: &RelPath) -> Vec<RelPath> {
-        let is_below = |old: &RelPath| path.is_ancestor_of(old);
-        if path.is_root() {
-            return self.by_old.iter().filter(|(old, _)| is_below(old)).map(|(_, new)| new.clone()).collect();
-        }
-        let (start, end) = below_range(path);
-        let bounds = (Bound::Included(start.as_slice()), Bound::Excluded(end.as_slice()));
-        self.by_old.range::<[u8], _>(bounds).map(|(_, new)| new.clone()).collect()
+        below(&self.by_old, path).map(|(_, new)| new.clone()).collect()
     }
 
     /// The new names strictly below `path`.
     fn to_below(&self, path: &RelPath) -> Vec<RelPath> {
-        self.by_new.keys().filter(|new| path.is_ancestor_of(new)).cloned().collect()
+        below(&self.by_new, path).map(|(new, _)| new.clone()).collect()
     }
+}
+
+fn below<'a, T>(map: &'a BTreeMap<RelPath, T>, path: &RelPath) -> impl Iterator<Item = (&'a RelPath, &'a T)> {
+    let (start, end) = below_range(path);
+    let bounds = match path.is_root() {
+        // Whatever has a first byte.
+        true => (Vec::from([0]), Bound::Unbounded),
+        false => (start, Bound::Excluded(end)),
+    };
+    let (start, end) = (bounds.0, bounds.1);
+    map.range::<[u8], _>((Bound::Included(start.as_slice()), end.as_ref().map(Vec::as_slice)))
 }
 
 impl TargetQueue {
@@ -133,12 +159,15 @@ impl TargetQueue {
     }
 
     /// A change came: hints that may be wrong by now are dropped.
-    pub(super) fn doubt_old_names(&mut self, change: &Change) {
+    pub(super) fn doubt_old_names(&mut self, change: &Change, now: Timestamp) {
         if self.renames.by_new.is_empty() {
             return;
         }
         let path = &change.path;
         let (writes, is_wide) = (change.origin >= Origin::Write, change.scope > Scope::Entry);
+        if writes && let Some(new) = self.renames.by_old.get(path).cloned() {
+            self.renames.until.insert((now.after(HELD_BACK), new));
+        }
         let renames = &self.renames;
         let mut doubtful = Vec::new();
         let mut doubt = |at: &[u8]| {

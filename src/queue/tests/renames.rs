@@ -51,6 +51,21 @@ fn a_large_file_goes_with_its_old_name_in_the_large_lane() {
     assert_eq!(claimed(&mut bench), from("d/f", "f"));
 }
 
+/// A log that begins anew does not wait for the large lane for long.
+#[test]
+fn what_is_new_under_the_old_name_of_a_file_is_not_held_back_for_long() {
+    let mut bench = Bench::new();
+    bench.add(moved_file("log.1", "log"));
+    bench.scan("log", Scope::Entry);
+    bench.write("log");
+    bench.wait(9_000);
+    assert!(bench.small().is_empty());
+    let due = bench.queue.next_due().expect("something is due");
+    bench.wait(due.since(bench.now).as_millis() as u64);
+    assert_eq!(bench.small(), ["log"]);
+    assert_eq!(claimed(&mut bench), [("log.1".to_owned(), None)]);
+}
+
 #[test]
 fn a_target_that_was_down_is_told_again_and_one_that_failed_is_not() {
     let mut bench = Bench::new();
