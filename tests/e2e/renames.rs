@@ -417,6 +417,12 @@ fn random_renames(seed: u64) {
             _ => fs::rename(path.join("sub"), to.join("sub")).map(|()| "part moved"),
         };
         done.extend(what.map(|what| format!("{step}: {one} {other} {what}")));
+        // What waits for a paused target meets what comes later.
+        match step % 30 {
+            5 | 15 => told(&world, "pause"),
+            12 | 22 => told(&world, "resume"),
+            _ => {}
+        }
         // Not everything at once, and now and then a moment of rest.
         match rng.u32(..8) {
             0 => std::thread::sleep(Duration::from_millis(rng.u64(..400))),
