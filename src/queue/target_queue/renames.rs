@@ -83,12 +83,12 @@ impl Renames {
     }
 
     /// The new names of what was moved from strictly below `path`.
-    fn from_below(&self, path: &RelPath) -> Vec<RelPath> {
+    fn moved_from_below(&self, path: &RelPath) -> Vec<RelPath> {
         below(&self.by_old, path).map(|(_, new)| new.clone()).collect()
     }
 
     /// The new names strictly below `path`.
-    fn to_below(&self, path: &RelPath) -> Vec<RelPath> {
+    fn moved_to_below(&self, path: &RelPath) -> Vec<RelPath> {
         below(&self.by_new, path).map(|(new, _)| new.clone()).collect()
     }
 }
@@ -181,8 +181,8 @@ impl TargetQueue {
             path.ancestor_bytes().for_each(doubt);
         }
         if writes && is_wide {
-            doubtful.extend(renames.from_below(path));
-            doubtful.extend(renames.to_below(path));
+            doubtful.extend(renames.moved_from_below(path));
+            doubtful.extend(renames.moved_to_below(path));
         }
         self.renames.forget_trees(doubtful);
     }
@@ -195,7 +195,7 @@ impl TargetQueue {
         let mut touched: Vec<RelPath> =
             path.ancestor_bytes().filter_map(|above| self.renames.by_old.get(above)).cloned().collect();
         if scope > Scope::Entry {
-            touched.extend(self.renames.from_below(path));
+            touched.extend(self.renames.moved_from_below(path));
         }
         self.renames.forget_trees(touched);
     }
