@@ -175,6 +175,33 @@ mod tests {
     }
 
     #[test]
+    fn where_a_directory_came_from_is_passed_on_if_nothing_speaks_against_it() {
+        let entry = |at: &str| Change::scan(path(at), Scope::Entry);
+        let tree = |at: &str| Change { origin: Origin::Replaced, ..Change::scan(path(at), Scope::Subtree) };
+        let moved = |new: &str, old: &str| Change { moved_from: Some(path(old)), ..tree(new) };
+        for (changes, expected) in [
+            (vec![moved("new", "old"), entry("old")], Some("old")),
+            (vec![entry("old/d"), moved("new", "old"), entry("new"), entry("old")], Some("old")),
+            (vec![Change::write(path("old/f")), moved("new", "old"), entry("old")], None),
+            (vec![moved("new", "old"), Change::write(path("new/f"))], None),
+            (vec![moved("new", "old"), entry("new/f")], None),
+            (vec![moved("new", "old"), Change { fresh: true, scope: Scope::Children, ..entry("old") }], None),
+            (vec![entry("new"), moved("new", "old")], None),
+            (vec![moved("new", "old"), tree("new")], None),
+            // In two steps at once, and with something in between.
+            (vec![moved("b", "old"), moved("new", "b"), entry("b")], Some("old")),
+            (vec![moved("b", "old"), Change::write(path("b/f")), moved("new", "b"), entry("b")], None),
+            (vec![tree("b"), moved("new", "b"), entry("b")], None),
+        ] {
+            let mut gather = Gather::default();
+            changes.iter().for_each(|change| gather.add(change.clone(), Presence::There));
+            let taken = gather.take();
+            let new = taken.iter().find(|change| change.path == path("new")).expect("the new name");
+            assert_eq!(new.moved_from, expected.map(path), "{changes:?}");
+        }
+    }
+
+    #[test]
     fn a_directory_that_came_back_stands_for_nothing() {
         let mut gather = Gather::default();
         gather.add(Change::scan(path("d"), Scope::Entry), Presence::GoneDirectory);
