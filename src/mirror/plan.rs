@@ -222,24 +222,36 @@ fn topmost(path: &RelPath, look: &mut dyn FnMut(&RelPath) -> Presence) -> (RelPa
     (path.clone(), look(path))
 }
 
+/// So much that may trust the quick check goes along in a run that must not.
+const ALONG_ENTRIES_MAX: usize = 1_000;
+const ALONG_BYTES_MAX: u64 = 1 << 20;
+
+fn content_bytes(entry: &Entry) -> u64 {
+    if let Presence::File { size } = entry.presence { size } else { 0 }
+}
+
 /// By kind and origin, the entries of each path.
 type Runs = BTreeMap<(RunKind, Origin), BTreeMap<RelPath, Entry>>;
 
 /// Puts entries that need no run of their own into one that is there anyway. A level run sends the files of its
 /// directories without being told.
 fn fold(mut runs: Runs) -> Runs {
-    // Directories by themselves and deletions have no content that the quick check could miss.
+    // Directories by themselves and deletions have no content that the quick check could miss, and a few small files are
+    // sooner looked into than given a connection of their own.
     if runs.contains_key(&(RunKind::Flat, Origin::Write))
         && let Some(mut scans) = runs.remove(&(RunKind::Flat, Origin::Scan))
     {
         let writes = runs.entry((RunKind::Flat, Origin::Write)).or_default();
+        let are_few =
+            scans.len() <= ALONG_ENTRIES_MAX && scans.values().map(content_bytes).sum::<u64>() <= ALONG_BYTES_MAX;
         scans.retain(|path, entry| {
             let has_content = matches!(entry.presence, Presence::File { .. } | Presence::Other);
-            if !has_content {
+            let goes_along = are_few || !has_content;
+            if goes_along {
                 let known = writes.entry(path.clone());
                 known.or_insert_with(|| Entry { jobs: Vec::new(), ..entry.clone() }).jobs.append(&mut entry.jobs);
             }
-            has_content
+            !goes_along
         });
         if !scans.is_empty() {
             runs.insert((RunKind::Flat, Origin::Scan), scans);
@@ -382,15 +394,36 @@ mod tests {
             Deletion::ByName,
         );
         let expected = [
-            (RunKind::Flat, Origin::Scan, ".", vec![4]),
-            (RunKind::Flat, Origin::Scan, "f", vec![2]),
+            (RunKind::Flat, Origin::Write, ".", vec![4]),
+            // Sooner looked into than given a connection of its own.
+            (RunKind::Flat, Origin::Write, "f", vec![2]),
             (RunKind::Flat, Origin::Write, "f2", vec![5]),
             // A deletion does not care for the quick check.
             (RunKind::Flat, Origin::Write, "x", vec![0, 3]),
             (RunKind::Tree, Origin::Scan, "d", vec![1]),
         ];
         assert_eq!(shown(&plan), expected.map(|(kind, origin, path, jobs)| (kind, origin, path.to_owned(), jobs)));
-        assert_eq!(plan.runs.len(), 3);
+        assert_eq!(plan.runs.len(), 2);
+    }
+
+    #[test]
+    fn much_that_may_trust_the_quick_check_has_a_run_of_its_own() {
+        for (count, size, runs) in [(1_000, 1, 1), (1_001, 1, 2), (8, 1 << 17, 1), (9, 1 << 17, 2)] {
+            let entry = |name: String| {
+                let path = RelPath::new(name.as_bytes()).unwrap();
+                Entry { path, presence: Presence::File { size }, orphan: false, jobs: vec![0] }
+            };
+            let entries = |names: Vec<String>| names.into_iter().map(entry).map(|entry| (entry.path.clone(), entry));
+            let scans = entries((0..count).map(|n| format!("f{n}")).collect()).collect();
+            let writes = entries(vec!["w".to_owned()]).collect();
+            let all = [((RunKind::Flat, Origin::Scan), scans), ((RunKind::Flat, Origin::Write), writes)];
+            let folded = fold(all.into_iter().collect());
+            assert_eq!(
+                (folded.len(), folded.values().map(BTreeMap::len).sum::<usize>()),
+                (runs, count + 1),
+                "{count} {size}"
+            );
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! Callers give changes and verdicts and take batches; each call is short and never waits for disk or network.
 //! Invariant: the queue knows nothing of rsync, inotify or files.
 
+mod batch_size;
 mod breaker;
 mod checkpoint;
 mod committer;
@@ -43,12 +44,6 @@ use crate::model::{
 };
 use crate::store::{Census, Contents, DirectoryRecord, Op, RootRecord, Store, StoreError, StoreStats, TargetRecord};
 use std::os::unix::ffi::OsStrExt;
-
-/// Jobs in one batch at the most, as a rule: rsync's cost per file is near its floor well before. Of a longer backlog an
-/// eighth goes at once, since what comes next has to wait for it anyway, up to so many times as much.
-const BATCH_JOBS_MAX: usize = 1_000;
-const BATCH_SHARE: usize = 8;
-const BATCH_FACTOR_MAX: usize = 8;
 
 /// A batch of jobs handed to the executor, which gives it back through [`Queue::finish`].
 #[derive(Debug, Clone)]
@@ -466,9 +461,7 @@ impl Queue {
         let queue = state.targets.get_mut(&target).filter(|queue| !queue.paused)?;
         let gate = queue.breaker.gate(now);
         let jobs_max = match gate {
-            Gate::Closed => {
-                (queue.ready_len(lane) / BATCH_SHARE).clamp(BATCH_JOBS_MAX, BATCH_JOBS_MAX * BATCH_FACTOR_MAX)
-            }
+            Gate::Closed => queue.batch_size.next(queue.ready_len(lane)),
             Gate::Probe => 1,
             Gate::Open(_) => return None,
         };
@@ -494,6 +487,9 @@ impl Queue {
         let mut unsettled = state.batches.remove(&batch.id)?;
         let queue = state.targets.get_mut(&batch.target)?;
         let took = now.since(batch.started_at);
+        if batch.lane == Lane::Small && result.reached {
+            queue.batch_size.note(batch.jobs.len(), took);
+        }
         let mut verdicts: HashMap<RelPath, Verdict> = result.verdicts.into_iter().collect();
         let is_cut = result.trouble.as_ref().is_some_and(|trouble| trouble.class == TroubleClass::Unavailable);
         // In the order of the claim, so that released jobs keep theirs.

@@ -43,6 +43,7 @@ use self::dirty::DirtyPaths;
 pub use self::operator::Selected;
 use self::renames::Renames;
 use self::slot::{Newer, Slot, State, Wait};
+use super::batch_size::BatchSize;
 use super::breaker::Breaker;
 use super::pace::Pace;
 use super::sent_log::SentLog;
@@ -110,6 +111,8 @@ pub struct TargetQueue {
     /// Changes are numbered, so that one can wait for all that came before a moment.
     changes: u64,
     pub(super) pace: Pace,
+    /// Of the small lane.
+    pub(super) batch_size: BatchSize,
     /// When a job was last done, since the start.
     pub(super) last_success: Option<Timestamp>,
     /// Nothing is handed out.
@@ -177,6 +180,7 @@ impl TargetQueue {
             next_seq: 0,
             changes: 0,
             pace: Pace::default(),
+            batch_size: BatchSize::default(),
             last_success: None,
             paused: false,
             unsure: Unsure::default(),
