@@ -212,7 +212,7 @@ pub fn max_delete(params: &[OsString]) -> Option<u64> {
     values.last()
 }
 
-fn without_max_delete(params: &[OsString]) -> impl Iterator<Item = &OsString> {
+pub(super) fn without_max_delete(params: &[OsString]) -> impl Iterator<Item = &OsString> {
     let mut is_value = false;
     params.iter().filter(move |param| {
         let was_value = std::mem::replace(&mut is_value, *param == MAX_DELETE);
@@ -222,7 +222,7 @@ fn without_max_delete(params: &[OsString]) -> impl Iterator<Item = &OsString> {
 
 const MAX_DELETE: &str = "--max-delete";
 
-fn connection(target: &Target, args: &mut Vec<OsString>) {
+pub(super) fn connection(target: &Target, args: &mut Vec<OsString>) {
     let options = &target.options;
     if let Some(timeout) = options.timeout {
         args.push(format!("--timeout={}", timeout.as_secs().max(1)).into());
@@ -352,11 +352,11 @@ fn quoted(bytes: &[u8]) -> String {
 }
 
 /// Bytes without a meaning to any shell.
-fn is_plain(b: u8) -> bool {
+pub(super) fn is_plain(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b"-_./,:=@+%".contains(&b)
 }
 
-fn joined(option: &str, value: &OsStr) -> OsString {
+pub(super) fn joined(option: &str, value: &OsStr) -> OsString {
     OsString::from_vec([option.as_bytes(), value.as_bytes()].concat())
 }
 
@@ -371,6 +371,12 @@ pub(super) fn has_short(param: &OsStr, letter: u8) -> bool {
         return false;
     };
     cluster.iter().take(letters(cluster)).any(|&b| b == letter)
+}
+
+/// The letters of a cluster of short options, without the value that may follow the last.
+pub(super) fn option_letters(param: &OsStr) -> Option<&[u8]> {
+    let cluster = param.as_bytes().strip_prefix(b"-").filter(|rest| !rest.starts_with(b"-"))?;
+    cluster.get(..letters(cluster))
 }
 
 /// How much of a cluster is letters: what follows one that takes a value is its value.
@@ -395,7 +401,7 @@ fn audible(param: &OsStr) -> Option<OsString> {
 }
 
 /// Options that delete whatever is not in the list. In a flat run they would reach beyond the listed paths.
-fn asks_for_deletion(param: &OsStr) -> bool {
+pub(super) fn asks_for_deletion(param: &OsStr) -> bool {
     const WIDENING: [&str; 7] = [
         "--del",
         "--delete",

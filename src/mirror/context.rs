@@ -66,24 +66,36 @@ pub struct Capabilities {
     delete_by_level: AtomicBool,
     delete_nothing: AtomicBool,
     make_path: AtomicBool,
+    no_link_dest: AtomicBool,
+    no_fuzzy: AtomicBool,
 }
 
 impl Capabilities {
     /// Forgets it all, since servers are upgraded and reconfigured.
     pub fn forget(&self) {
-        for flag in [&self.delete_by_level, &self.delete_nothing, &self.make_path] {
+        let deletions = [&self.delete_by_level, &self.delete_nothing];
+        for flag in deletions.into_iter().chain([&self.make_path, &self.no_link_dest, &self.no_fuzzy]) {
             flag.store(false, Ordering::Relaxed);
         }
     }
 
     /// Takes note; false if it was known already, so that falling back again would change nothing.
     pub(super) fn learn(&self, fallback: Fallback) -> bool {
-        let flag = match fallback {
+        !self.flag(fallback).swap(true, Ordering::Relaxed)
+    }
+
+    pub(super) fn lacks(&self, fallback: Fallback) -> bool {
+        self.flag(fallback).load(Ordering::Relaxed)
+    }
+
+    fn flag(&self, fallback: Fallback) -> &AtomicBool {
+        match fallback {
             Fallback::DeleteByLevel => &self.delete_by_level,
             Fallback::DeleteNothing => &self.delete_nothing,
             Fallback::MakePath => &self.make_path,
-        };
-        !flag.swap(true, Ordering::Relaxed)
+            Fallback::LinkDest => &self.no_link_dest,
+            Fallback::Fuzzy => &self.no_fuzzy,
+        }
     }
 
     pub(super) fn makes_path(&self) -> bool {

@@ -20,6 +20,7 @@ use super::look::{Presence, Source};
 use super::outcome::{Outcome, Paths, classify};
 use super::plan::{Deletion, Entry, Plan, Run, RunKind, deletion_refused, plan};
 use super::recent;
+use super::rename;
 use super::run::{End, Ended, RSYNC};
 use super::says::difference;
 use super::ssh::run_rsync;
@@ -213,6 +214,8 @@ pub(super) struct Batch<'a> {
     stop: &'a StopSignal,
     rules: Vec<OsString>,
     verdicts: Vec<Option<Verdict>>,
+    /// Jobs at whose paths the quick check can be trusted after all.
+    trusted: BTreeSet<usize>,
     runs_max: u32,
     report: BatchReport,
 }
@@ -220,12 +223,18 @@ pub(super) struct Batch<'a> {
 impl<'a> Batch<'a> {
     pub(super) fn new(ctx: &'a TargetContext, lane: Lane, jobs: &'a [ClaimedJob], stop: &'a StopSignal) -> Self {
         let (rules, verdicts) = (ctx.filter.rsync_rules(), vec![None; jobs.len()]);
-        Self { ctx, lane, jobs, stop, rules, verdicts, runs_max: RUNS_MAX, report: BatchReport::default() }
+        let (trusted, report) = (BTreeSet::new(), BatchReport::default());
+        Self { ctx, lane, jobs, stop, rules, verdicts, trusted, runs_max: RUNS_MAX, report }
     }
 }
 
 impl Batch<'_> {
     fn work(&mut self) {
+        rename::drive(self);
+        if self.report.trouble.is_some() {
+            return;
+        }
+        let jobs = self.jobs_to_plan();
         for _ in 0..ROUNDS_MAX {
             let undecided: Vec<usize> =
                 self.verdicts.iter().enumerate().filter(|(_, v)| v.is_none()).map(|(at, _)| at).collect();
@@ -234,7 +243,7 @@ impl Batch<'_> {
             }
             let mut source = Source::new(&self.ctx.root);
             let Plan { runs, settled } =
-                plan(self.jobs, &undecided, self.lane, self.ctx.limits, self.deletion(), &mut |path| source.look(path));
+                plan(&jobs, &undecided, self.lane, self.ctx.limits, self.deletion(), &mut |path| source.look(path));
             for (job, verdict) in settled {
                 self.settle(job, verdict);
             }
@@ -249,6 +258,36 @@ impl Batch<'_> {
                 return;
             }
         }
+    }
+
+    fn jobs_to_plan(&self) -> Vec<ClaimedJob> {
+        let mut jobs = self.jobs.to_vec();
+        for (_, job) in jobs.iter_mut().enumerate().filter(|(at, _)| self.trusted.contains(at)) {
+            job.origin = job.origin.min(Origin::Scan);
+        }
+        jobs
+    }
+
+    /// What the quick check sees of the job's path is what there is to send.
+    pub(super) fn trust(&mut self, job: usize) {
+        self.trusted.insert(job);
+    }
+
+    /// Tells the observer, if there is one, of paths that changed in a run whose output did not say so.
+    pub(super) fn note_taken_over(&mut self, changed: impl Iterator<Item = Changed>) {
+        let mut bytes = 0;
+        for changed in changed {
+            bytes += changed.path.as_bytes().len();
+            if bytes > CHANGED_BYTES_MAX {
+                self.report.changed_cut = true;
+                return;
+            }
+            self.report.changed.push(changed);
+        }
+    }
+
+    pub(super) fn is_done(&self, job: usize) -> bool {
+        self.verdicts.get(job) == Some(&Some(Verdict::Done))
     }
 
     pub(super) fn drive(&mut self, run: Run) -> Flow {
@@ -469,15 +508,7 @@ impl Batch<'_> {
             return None;
         }
         let itemized = pass == Pass::Real && self.ctx.observer().is_some();
-        let mode = Mode {
-            lane: self.lane,
-            deletion: self.deletion(),
-            mkpath: self.ctx.capabilities.makes_path(),
-            // With expressions rsync lists nothing by itself, except to find what it would delete: unfiltered, since
-            // the expressions decide.
-            rules: if pass != Pass::Real && self.ctx.filter.has_expressions() { &[] } else { &self.rules },
-            pass: if itemized { Pass::Itemized } else { pass },
-        };
+        let mode = self.mode(if itemized { Pass::Itemized } else { pass });
         let args = arguments(&self.ctx.target, planned, mode);
         self.report.runs += 1;
         let command = pasteable(&self.ctx.root, &args, planned);
@@ -516,6 +547,19 @@ impl Batch<'_> {
                     Some(self.ctx.identity.check(&self.ctx.root).err().unwrap_or_else(|| cannot_start(&error)));
                 None
             }
+        }
+    }
+
+    pub(super) fn mode(&self, pass: Pass) -> Mode<'_> {
+        // With expressions rsync lists nothing by itself, except to find what it would delete: unfiltered, since the
+        // expressions decide.
+        let is_dry = !matches!(pass, Pass::Real | Pass::Itemized);
+        Mode {
+            lane: self.lane,
+            deletion: self.deletion(),
+            mkpath: self.ctx.capabilities.makes_path(),
+            rules: if is_dry && self.ctx.filter.has_expressions() { &[] } else { &self.rules },
+            pass,
         }
     }
 
@@ -565,11 +609,20 @@ impl Batch<'_> {
 
     /// Lists the target. `None`: that could not be started.
     pub(super) fn list_target(&mut self, args: &[OsString], kept: Capture) -> Option<Ended> {
+        self.launch_with(args, b"", &|| Some(kept.clone()))
+    }
+
+    /// Starts one rsync with these very arguments. `None`: that could not be done.
+    pub(super) fn launch(&mut self, args: &[OsString], list: &[u8]) -> Option<Ended> {
+        self.launch_with(args, list, &|| None)
+    }
+
+    fn launch_with(&mut self, args: &[OsString], list: &[u8], kept: &dyn Fn() -> Option<Capture>) -> Option<Ended> {
         if !self.may_run() {
             return None;
         }
         self.report.runs += 1;
-        run_rsync(self.ctx, args, b"", &|| Some(kept.clone()), self.stop).ok()
+        run_rsync(self.ctx, args, list, kept, self.stop).ok()
     }
 
     pub(super) fn halt(&mut self, trouble: TargetTrouble, command: String) -> Flow {

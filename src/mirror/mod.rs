@@ -29,6 +29,7 @@ mod plan;
 mod probe;
 mod program;
 mod recent;
+mod rename;
 mod run;
 mod says;
 mod spool;

@@ -333,6 +333,7 @@ mod tests {
                 origin,
                 generation: Generation::FIRST,
                 since: Timestamp::ZERO,
+                moved_from: None,
             })
             .collect();
         let indices: Vec<usize> = (0..jobs.len()).collect();

@@ -223,7 +223,7 @@ impl<'a> Inspection<'a> {
                     match fallback {
                         Fallback::DeleteByLevel => self.findings.push(Finding::DeletesByLevel),
                         Fallback::DeleteNothing => self.findings.push(Finding::DeletesNothing(deletion_refused())),
-                        Fallback::MakePath => {}
+                        Fallback::MakePath | Fallback::LinkDest | Fallback::Fuzzy => {}
                     }
                 }
                 Outcome::Target(found) | Outcome::Split(found) | Outcome::NoRoom { trouble: found, .. } => {

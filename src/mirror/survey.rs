@@ -206,6 +206,7 @@ impl<'a> Comparison<'a> {
             origin,
             generation: Generation::FIRST,
             since: Timestamp::ZERO,
+            moved_from: None,
         };
         let jobs: Vec<ClaimedJob> = paths.iter().map(job).collect();
         let all: Vec<usize> = (0..jobs.len()).collect();

@@ -15,6 +15,10 @@ pub enum Fallback {
     DeleteNothing,
     /// The destination's parent directory does not exist yet.
     MakePath,
+    /// What was moved cannot be linked from its old name.
+    LinkDest,
+    /// A file that was renamed cannot be looked for under its old name.
+    Fuzzy,
 }
 
 /// What to do about a run that ended as a whole.
@@ -128,6 +132,8 @@ const KNOWN: &[Known] = &[
         "`ssh HOST true` must print nothing: silence the login scripts there",
     ),
     lacking("configured to refuse --delete", Fallback::DeleteNothing),
+    lacking("configured to refuse --link-dest", Fallback::LinkDest),
+    lacking("configured to refuse --fuzzy", Fallback::Fuzzy),
     known(
         "configured to refuse --max-delete",
         Misconfigured,

@@ -21,6 +21,9 @@ pub struct ClaimedJob {
     pub generation: Generation,
     /// When the oldest change that it stands for was seen.
     pub since: Timestamp,
+    /// What it is to send was moved here from that path, whose job is part of the same batch. The target may still hold
+    /// the content there.
+    pub moved_from: Option<RelPath>,
 }
 
 /// What became of one claimed job.

@@ -26,16 +26,19 @@ pub struct Change {
     /// name, or for anything below it, is still pending or running, the target may hold remains of it: the queue
     /// then widens the job to a subtree.
     pub fresh: bool,
+    /// What is at the path has just been moved here from that one. A hint that saves sending its content again: nothing
+    /// depends on it but cost. Of a directory it also says that nothing else is known to have changed in either place.
+    pub moved_from: Option<RelPath>,
 }
 
 impl Change {
     /// A finished change of the path itself whose content may be new.
     pub fn write(path: RelPath) -> Self {
-        Self { path, scope: Scope::Entry, origin: Origin::Write, settle: Settle::Now, fresh: false }
+        Self { path, scope: Scope::Entry, origin: Origin::Write, settle: Settle::Now, fresh: false, moved_from: None }
     }
 
     /// A change that rsync's quick check can see: a deletion, an attribute, something a walk found.
     pub fn scan(path: RelPath, scope: Scope) -> Self {
-        Self { path, scope, origin: Origin::Scan, settle: Settle::Now, fresh: false }
+        Self { scope, origin: Origin::Scan, ..Self::write(path) }
     }
 }

@@ -12,6 +12,7 @@ use crate::model::{JobState, Origin, Scope, Settle, TroubleClass};
 
 mod cut_off;
 mod full_disk;
+mod renames;
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -20,7 +21,7 @@ fn path(text: &str) -> RelPath {
 }
 
 fn fresh_dir(text: &str) -> Change {
-    Change { path: path(text), scope: Scope::Children, origin: Origin::Write, settle: Settle::Now, fresh: true }
+    Change { scope: Scope::Children, fresh: true, ..Change::write(path(text)) }
 }
 
 /// One target's queue with a clock and ids of its own.

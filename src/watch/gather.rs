@@ -2,12 +2,13 @@
 //! many events name it.
 //!
 //! Pure. The order of first appearance is kept, except that what is gone goes last: a renamed file's new name is then
-//! ahead of the deletion of its old one, and the content is still on the target when the new name is sent.
+//! ahead of the deletion of its old one, and the content is still on the target when the new name is sent. Where from a
+//! directory was moved is passed on only if nothing else was reported that says more of either place.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use crate::model::{Change, RelPath, Settle};
+use crate::model::{Change, Origin, RelPath, Scope, Settle};
 
 /// Whether a path was there when it was last reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,13 +31,27 @@ impl Gather {
         self.changes.len()
     }
 
-    pub fn add(&mut self, change: Change, presence: Presence) {
+    pub fn add(&mut self, mut change: Change, presence: Presence) {
+        if let Some(between) = &change.moved_from
+            && let Some(&place) = self.places.get(between)
+        {
+            // Moved on at once: the name in between does not matter, unless something happened there.
+            let is_quiet = !self.changes.iter().any(|(other, _)| between.is_ancestor_of(&other.path));
+            let first = self.changes.get_mut(place).and_then(|(earlier, _)| earlier.moved_from.take());
+            if let Some(first) = first {
+                change.moved_from = is_quiet.then_some(first);
+            }
+        }
         match self.places.get(&change.path).and_then(|&place| self.changes.get_mut(place)) {
             Some((earlier, was)) => {
                 earlier.scope = earlier.scope.max(change.scope);
                 earlier.origin = earlier.origin.max(change.origin);
                 earlier.settle = sooner(earlier.settle, change.settle);
                 earlier.fresh |= change.fresh;
+                // Its own times and attributes do not count.
+                if change.scope > Scope::Entry || change.origin >= Origin::Write {
+                    earlier.moved_from = None;
+                }
                 *was = presence;
             }
             None => {
@@ -56,6 +71,7 @@ impl Gather {
     /// Hands out what has been gathered, and is empty again.
     pub fn take(&mut self) -> Vec<Change> {
         self.places.clear();
+        self.drop_doubtful_moves();
         let mut changes = std::mem::take(&mut self.changes);
         let gone: HashSet<RelPath> =
             changes.iter().filter(|(_, p)| *p == Presence::GoneDirectory).map(|(c, _)| c.path.clone()).collect();
@@ -65,6 +81,35 @@ impl Gather {
         }
         changes.sort_by_key(|(_, presence)| *presence != Presence::There);
         changes.into_iter().map(|(change, _)| change).collect()
+    }
+
+    /// Of a moved directory nothing may have been reported but that it is there and no longer where it was: neither
+    /// what was written below the old name, nor what was or became of the new one.
+    fn drop_doubtful_moves(&mut self) {
+        let is_moved_tree = |change: &&Change| change.moved_from.is_some() && change.scope == Scope::Subtree;
+        let changes = || self.changes.iter().map(|(change, _)| change);
+        let places: Vec<(&RelPath, &RelPath)> = changes()
+            .filter(is_moved_tree)
+            .filter_map(|change| change.moved_from.as_ref().map(|old| (old, &change.path)))
+            .collect();
+        if places.is_empty() {
+            return;
+        }
+        let by_old: HashMap<&RelPath, &RelPath> = places.iter().copied().collect();
+        let by_new: HashSet<&RelPath> = places.iter().map(|(_, new)| *new).collect();
+        let mut doubtful: HashSet<RelPath> = HashSet::new();
+        for change in changes() {
+            let writes = change.origin >= Origin::Write;
+            let at_old = by_old.get(&change.path).filter(|_| writes || change.scope > Scope::Entry);
+            doubtful.extend(at_old.map(|new| (*new).clone()));
+            for above in change.path.ancestors() {
+                doubtful.extend(by_new.get(&above).map(|new| (*new).clone()));
+                doubtful.extend(by_old.get(&above).filter(|_| writes).map(|new| (*new).clone()));
+            }
+        }
+        for (change, _) in &mut self.changes {
+            change.moved_from.take_if(|_| doubtful.contains(&change.path));
+        }
     }
 }
 
@@ -127,6 +172,33 @@ mod tests {
         gather.add(Change::scan(path("d/e"), Scope::Entry), Presence::GoneDirectory);
         gather.add(Change::write(path("new")), Presence::There);
         assert_eq!(paths(&gather.take()), ["d", "new", "old", "d/e"]);
+    }
+
+    #[test]
+    fn where_a_directory_came_from_is_passed_on_if_nothing_speaks_against_it() {
+        let entry = |at: &str| Change::scan(path(at), Scope::Entry);
+        let tree = |at: &str| Change { origin: Origin::Replaced, ..Change::scan(path(at), Scope::Subtree) };
+        let moved = |new: &str, old: &str| Change { moved_from: Some(path(old)), ..tree(new) };
+        for (changes, expected) in [
+            (vec![moved("new", "old"), entry("old")], Some("old")),
+            (vec![entry("old/d"), moved("new", "old"), entry("new"), entry("old")], Some("old")),
+            (vec![Change::write(path("old/f")), moved("new", "old"), entry("old")], None),
+            (vec![moved("new", "old"), Change::write(path("new/f"))], None),
+            (vec![moved("new", "old"), entry("new/f")], None),
+            (vec![moved("new", "old"), Change { fresh: true, scope: Scope::Children, ..entry("old") }], None),
+            (vec![entry("new"), moved("new", "old")], None),
+            (vec![moved("new", "old"), tree("new")], None),
+            // In two steps at once, and with something in between.
+            (vec![moved("b", "old"), moved("new", "b"), entry("b")], Some("old")),
+            (vec![moved("b", "old"), Change::write(path("b/f")), moved("new", "b"), entry("b")], None),
+            (vec![tree("b"), moved("new", "b"), entry("b")], None),
+        ] {
+            let mut gather = Gather::default();
+            changes.iter().for_each(|change| gather.add(change.clone(), Presence::There));
+            let taken = gather.take();
+            let new = taken.iter().find(|change| change.path == path("new")).expect("the new name");
+            assert_eq!(new.moved_from, expected.map(path), "{changes:?}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //!
 //! Never reads a clock: each turn of the loop is told the time.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -36,6 +37,9 @@ const GATHERED_MAX: usize = 4_096;
 const CALM: Duration = Duration::from_millis(500);
 const CALM_AWAITED: Duration = Duration::from_secs(5);
 
+/// A smaller file is sent again rather than looked for under its old name.
+const MOVED_BYTES_MIN: u64 = 1 << 20;
+
 /// The only name whose verdict depends on the file's size: vim's probe, while empty.
 const SIZE_MATTERS: &[u8] = b"4913";
 
@@ -44,8 +48,18 @@ const SIZE_MATTERS: &[u8] = b"4913";
 struct Limbo {
     cookie: u32,
     wd: Wd,
+    path: RelPath,
     deadline: Instant,
     turn: u64,
+    /// Something has happened in it since, and was not reported.
+    is_disturbed: bool,
+}
+
+/// A file that left its name a moment ago.
+#[derive(Debug)]
+struct MovedFile {
+    cookie: u32,
+    path: RelPath,
 }
 
 /// A span of time of which events are lost.
@@ -95,6 +109,10 @@ pub(super) struct Tracker {
     gap: Option<Gap>,
     gather: Gather,
     limbo: Vec<Limbo>,
+    /// Directories that were not found any more under the name to which they had moved.
+    in_passing: HashSet<Wd>,
+    /// The last one: the kernel queues both events of a move at once.
+    moved_file: Option<MovedFile>,
     sink: Arc<dyn Sink>,
     counters: Arc<Counters>,
     now: Instant,
@@ -131,6 +149,8 @@ impl Tracker {
             gap: None,
             gather: Gather::default(),
             limbo: Vec::new(),
+            in_passing: HashSet::new(),
+            moved_file: None,
             sink,
             counters,
             now,
@@ -182,7 +202,10 @@ impl Tracker {
             Event::Itself { wd, what } => self.itself(wd, what),
             Event::Entry { dir, name, is_dir, what } => {
                 // Not known: forgotten already. Without a path: moved away, and reported whole if it turns up.
-                let Some(parent) = self.table.path(dir) else { return };
+                let Some(parent) = self.table.path(dir) else {
+                    self.limbo.iter_mut().for_each(|left| left.is_disturbed = true);
+                    return;
+                };
                 let entry = Entry { dir, path: parent.join(name), parent, name };
                 if is_dir { self.directory(&entry, what) } else { self.file(&entry, what) }
             }
@@ -245,6 +268,7 @@ impl Tracker {
 
     /// Forgets a directory and all below it, watches included.
     pub(super) fn forget(&mut self, wd: Wd) {
+        self.in_passing.remove(&wd);
         let watched = self.table.remove(wd);
         self.kernel.unwatch(&watched);
     }
@@ -318,6 +342,16 @@ impl Tracker {
         self.table.break_silence(wd);
         let origin = if fresh { Origin::Replaced } else { Origin::Scan };
         self.gather.add(Change { fresh, origin, ..Change::scan(path, Scope::Subtree) }, Presence::There);
+    }
+
+    /// Reports the tree at `wd`, which has been moved there from `old` and was watched all the time.
+    pub(super) fn report_moved(&mut self, wd: Wd, dir: Wd, path: RelPath, old: RelPath) {
+        self.speak(dir);
+        self.table.break_silence(wd);
+        let moved = Change { fresh: true, origin: Origin::Replaced, ..Change::scan(path, Scope::Subtree) };
+        self.gather.add(Change { moved_from: Some(old), ..moved }, Presence::There);
+        // What is new in it, without a watch until now, is reported by itself.
+        self.tasks.push(Task::List { wd, walk: Walk { report_whole: true, ..Walk::DEEP } });
     }
 
     /// Events are lost from the moment on up to which all are known to have been read. What they told of is looked for once
@@ -428,11 +462,19 @@ impl Tracker {
             }
             What::Written => self.written_unless_excluded(entry, events.close_write.then_some(Settle::Now)),
             What::Modified => self.written_unless_excluded(entry, policy::modified(&self.settings)),
-            What::MovedTo(_) => {
+            What::MovedTo(cookie) => {
                 self.touch(entry);
-                self.written_unless_excluded(entry, events.move_to.then_some(Settle::Now));
+                if events.move_to && !self.excludes_file(&entry.path, entry.name) {
+                    self.speak(entry.dir);
+                    let moved_from = self.moved_from(entry, cookie);
+                    self.gather.add(Change { moved_from, ..Change::write(entry.path.clone()) }, Presence::There);
+                }
             }
-            What::MovedFrom(_) => self.file_gone(entry, events.move_from),
+            What::MovedFrom(cookie) => {
+                self.moved_file = (events.move_from && !self.excludes_file(&entry.path, entry.name))
+                    .then(|| MovedFile { cookie, path: entry.path.clone() });
+                self.file_gone(entry, events.move_from);
+            }
             What::Deleted => self.file_gone(entry, events.delete),
             What::Attributes => {
                 if !self.excludes_file(&entry.path, entry.name) {
@@ -441,6 +483,15 @@ impl Tracker {
                 }
             }
         }
+    }
+
+    /// Where a large file came from that has just been moved to `entry`, if its content can be found there by its place or
+    /// by its name.
+    fn moved_from(&mut self, entry: &Entry<'_>, cookie: u32) -> Option<RelPath> {
+        let old = self.moved_file.take().filter(|left| left.cookie == cookie)?.path;
+        let is_near = old.name() == entry.name || old.parent().as_ref() == Some(&entry.parent);
+        let is_large = || self.kernel.look(&entry.path).is_ok_and(|look| look.is_plain && look.size >= MOVED_BYTES_MIN);
+        (is_near && is_large()).then_some(old)
     }
 
     fn written_unless_excluded(&mut self, entry: &Entry<'_>, settle: Option<Settle>) {
@@ -488,7 +539,9 @@ impl Tracker {
             What::MovedFrom(cookie) => {
                 if let Some(wd) = self.table.child(entry.dir, entry.name) {
                     self.table.detach(wd);
-                    self.limbo.push(Limbo { cookie, wd, deadline: self.now + LIMBO, turn: self.turn });
+                    let (path, is_disturbed) = (entry.path.clone(), self.in_passing.remove(&wd));
+                    let (deadline, turn) = (self.now + LIMBO, self.turn);
+                    self.limbo.push(Limbo { cookie, wd, path, deadline, turn, is_disturbed });
                 }
                 self.directory_gone(entry, events.move_from);
             }
@@ -518,10 +571,15 @@ impl Tracker {
     fn directory_arrived(&mut self, entry: &Entry<'_>, cookie: u32) {
         self.touch(entry);
         self.gather.appeared(&entry.path);
-        let left = self.limbo.iter().position(|l| l.cookie == cookie).map(|at| self.limbo.swap_remove(at).wd);
+        let left = self.limbo.iter().position(|l| l.cookie == cookie).map(|at| self.limbo.swap_remove(at));
+        let known = left.as_ref().filter(|left| self.knows_all_of(left)).map(|left| (left.wd, left.path.clone()));
+        let left = left.map(|left| left.wd);
         if !self.excludes_dir(&entry.path) {
             match self.place_at(entry.dir, entry.name, &entry.path).wd() {
-                Some(wd) => self.look_over(wd),
+                Some(wd) => match known.filter(|(left, _)| *left == wd) {
+                    Some((_, old)) => self.report_moved(wd, entry.dir, entry.path.clone(), old),
+                    None => self.look_over(wd),
+                },
                 // It has moved on: keep it, watches and all, until the event that says where to.
                 None => {
                     if let Some(left) = left.filter(|&wd| self.table.is_detached(wd)) {
@@ -529,6 +587,7 @@ impl Tracker {
                             self.forget(stale);
                         }
                         self.table.attach(left, entry.dir, entry.name);
+                        self.in_passing.insert(left);
                     }
                 }
             }
@@ -536,6 +595,25 @@ impl Tracker {
         if let Some(left) = left {
             self.forget_if_detached(left);
         }
+    }
+
+    /// Whether all that happened in a directory before it was moved has been reported, and what leaves and arrives is.
+    fn knows_all_of(&self, left: &Limbo) -> bool {
+        let events = self.settings.events;
+        let reports_all = events.move_from && events.move_to && events.close_write;
+        let sees_all =
+            self.gap.is_none() && self.started.is_none() && self.table.unwatched() == 0 && self.in_passing.is_empty();
+        reports_all && sees_all && !left.is_disturbed && !self.excludes_dir(&left.path)
+    }
+
+    /// From where a directory came that a walk has found under another name than it had, as far as that is known.
+    pub(super) fn left_from(&mut self, wd: Wd) -> Option<RelPath> {
+        let at = self.limbo.iter().position(|left| left.wd == wd)?;
+        let old = self.limbo.get(at).filter(|left| self.knows_all_of(left)).map(|left| left.path.clone());
+        if let Some(left) = self.limbo.get_mut(at) {
+            left.is_disturbed = true;
+        }
+        old
     }
 
     fn directory_gone(&mut self, entry: &Entry<'_>, reported: bool) {
@@ -554,5 +632,5 @@ impl Tracker {
 
 /// A directory that has just come into being: with the one level in it, whose files may be older than its watch.
 fn fresh_directory(path: RelPath) -> Change {
-    Change { path, scope: Scope::Children, origin: Origin::Write, settle: Settle::Now, fresh: true }
+    Change { scope: Scope::Children, fresh: true, ..Change::write(path) }
 }

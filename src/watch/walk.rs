@@ -24,6 +24,8 @@ pub(super) struct Walk {
     pub deep: bool,
     /// Report new directories one by one.
     pub report: bool,
+    /// Report the whole of each directory that is not known.
+    pub report_whole: bool,
     /// Report what changed from then on by its `ctime`, and all of each directory that was not known.
     pub since: Option<Timestamp>,
     /// Nobody knew the directory; with `since`.
@@ -33,7 +35,8 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    pub const DEEP: Self = Self { deep: true, report: false, since: None, is_unknown: false, quick: false };
+    pub const DEEP: Self =
+        Self { deep: true, report: false, report_whole: false, since: None, is_unknown: false, quick: false };
 }
 
 /// What the kernel and the table together say of a directory under a name.
@@ -93,6 +96,9 @@ impl Tracker {
             Placed::Known(wd) | Placed::New(wd) if walk.deep || placed == Placed::New(wd) => {
                 if walk.report {
                     self.announce(wd, path.clone());
+                } else if walk.report_whole && placed == Placed::New(wd) {
+                    walk.report_whole = false;
+                    self.tasks.push(Task::Report { wd, fresh: true });
                 } else if walk.since.is_some() && placed == Placed::New(wd) && !self.was_known(wd) {
                     if self.settings.events.create_folder {
                         walk.is_unknown = true;
@@ -104,7 +110,10 @@ impl Tracker {
                 }
                 self.tasks.push(Task::List { wd, walk });
             }
-            Placed::Moved(wd) => self.look_over(wd),
+            Placed::Moved(wd) => match self.left_from(wd) {
+                Some(old) => self.report_moved(wd, dir, path.clone(), old),
+                None => self.look_over(wd),
+            },
             Placed::Known(_) | Placed::New(_) | Placed::Not => {}
         }
         placed

@@ -43,6 +43,7 @@ mod operators_day;
 mod ordinary_user;
 mod plugins;
 mod reload;
+mod renames;
 mod roots;
 mod rsync_runs;
 mod seed;

@@ -169,7 +169,14 @@ fn path(name: impl AsRef<std::ffi::OsStr>) -> RelPath {
 }
 
 fn job(name: &str, scope: Scope, origin: Origin) -> ClaimedJob {
-    ClaimedJob { path: path(name), scope, origin, generation: Generation::FIRST, since: Timestamp::ZERO }
+    ClaimedJob {
+        path: path(name),
+        scope,
+        origin,
+        generation: Generation::FIRST,
+        since: Timestamp::ZERO,
+        moved_from: None,
+    }
 }
 
 fn entries(names: &[&str]) -> Vec<ClaimedJob> {

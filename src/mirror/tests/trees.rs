@@ -73,6 +73,7 @@ fn odd_names_arrive_and_go_byte_for_byte() {
             origin: Origin::Write,
             generation: Generation::FIRST,
             since: Timestamp::ZERO,
+            moved_from: None,
         })
         .chain([job("", Scope::Entry, Origin::Scan)])
         .collect();

@@ -33,6 +33,7 @@ impl TargetQueue {
         if lane == Lane::Small {
             self.add_parents(&mut chosen);
         }
+        self.add_old_names(&mut chosen);
         chosen.into_iter().filter_map(|path| self.start(path)).collect()
     }
 
@@ -51,15 +52,20 @@ impl TargetQueue {
 
     fn start(&mut self, path: RelPath) -> Option<ClaimedJob> {
         self.unplace(&path);
+        let scope = self.jobs.get(&path)?.scope;
+        self.touch_old_names(&path, scope);
+        let moved_from = self.renames.old_name(&path).cloned();
+        // Nothing below an old name may begin while its content is still needed there.
+        let reach = if self.renames.is_old_name(&path) { scope.max(Scope::Children) } else { scope };
         let slot = self.jobs.get_mut(&path)?;
         slot.state = State::Running { claimed: slot.generation };
         slot.echo = false;
         let Slot { scope, origin, generation, queued_at: since, .. } = *slot;
-        let job = ClaimedJob { path: path.clone(), scope, origin, generation, since };
+        let job = ClaimedJob { path: path.clone(), scope, origin, generation, since, moved_from };
         if slot.scope == Scope::Subtree {
             self.in_flight_subtrees += 1;
         }
-        self.in_flight.insert(path, job.scope);
+        self.in_flight.insert(path, reach);
         Some(job)
     }
 
@@ -79,8 +85,12 @@ impl TargetQueue {
             || path.ancestor_bytes().any(|above| self.in_flight.contains_key(above))
     }
 
+    fn is_blocked(&self, path: &RelPath, slot: &Slot) -> bool {
+        self.is_held(path) || self.is_excluded(path, slot)
+    }
+
     /// The rules of the module's documentation.
-    pub(super) fn is_blocked(&self, path: &RelPath, slot: &Slot) -> bool {
+    pub(super) fn is_excluded(&self, path: &RelPath, slot: &Slot) -> bool {
         if self.in_flight.is_empty() {
             return false;
         }

@@ -21,6 +21,8 @@
 //! has to wait for the older run by rule 1 or 2, repairs that. So it is not left to a subtree job above, either, except
 //! to a sweep.
 //!
+//! What was moved within the tree is sent before its old name is deleted, in one batch with that ([`renames`]).
+//!
 //! A *sweep* is a `Subtree` job of origin `Write`: one for which writes count as well. It waits for all that is in
 //! flight below it, be it the whole tree's: rule 2 has no exception for it. So it can take over everything that is to
 //! be done below it, and as long as one has not begun, nothing below it becomes a job. That is how a backlog is bounded
@@ -30,6 +32,7 @@ mod claim;
 mod collapse;
 mod dirty;
 mod operator;
+mod renames;
 mod slot;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,6 +41,7 @@ use std::time::Duration;
 
 use self::dirty::DirtyPaths;
 pub use self::operator::Selected;
+use self::renames::Renames;
 use self::slot::{Newer, Slot, State, Wait};
 use super::batch_size::BatchSize;
 use super::breaker::Breaker;
@@ -114,6 +118,7 @@ pub struct TargetQueue {
     /// Nothing is handed out.
     pub(super) paused: bool,
     unsure: Unsure,
+    renames: Renames,
     /// Paths whose run has ended, if somebody wants to know.
     ended: Option<Vec<RelPath>>,
 }
@@ -179,6 +184,7 @@ impl TargetQueue {
             last_success: None,
             paused: false,
             unsure: Unsure::default(),
+            renames: Renames::default(),
             ended: None,
         }
     }
@@ -232,6 +238,8 @@ impl TargetQueue {
     pub fn enqueue(&mut self, change: &Change, now: Timestamp, next_id: impl FnOnce() -> JobId) {
         let path = &change.path;
         self.changes += 1;
+        self.doubt_old_names(change, now);
+        let old_name = self.usable_old_name(change);
         let mut scope = change.scope;
         if change.fresh && scope < Scope::Subtree && (self.jobs.contains_key(path) || self.any_job_below(path)) {
             scope = Scope::Subtree;
@@ -245,6 +253,9 @@ impl TargetQueue {
             return;
         } else {
             self.create(path, scope, change, now, next_id());
+            if let Some(old) = old_name {
+                self.note_old_name(change, old);
+            }
         }
         if scope == Scope::Subtree {
             self.absorb_below(path, now);
@@ -471,6 +482,10 @@ impl TargetQueue {
             slot.first_change = slot.first_change.min(newer.first_change);
         }
         let whole_tree = path.is_root() && slot.scope == Scope::Subtree;
+        if verdict != Verdict::Released {
+            // What follows cannot lean on what it was when it was claimed.
+            self.renames.forget(path);
+        }
         let was_early = now.before(took) < self.unsure.until && (self.unsure.whole_trees || !whole_tree);
         match verdict {
             Verdict::Done => {
@@ -584,6 +599,7 @@ impl TargetQueue {
 
     /// Moves what has waited long enough to ready.
     pub fn promote(&mut self, now: Timestamp) {
+        self.renames.expire(now);
         while let Some((due, path)) = self.waiting.first()
             && *due <= now
         {
@@ -595,7 +611,8 @@ impl TargetQueue {
 
     /// When the next waiting job becomes ready.
     pub fn next_due(&self) -> Option<Timestamp> {
-        self.waiting.first().map(|(due, _)| *due)
+        let waiting = self.waiting.first().map(|(due, _)| *due);
+        [waiting, self.renames.next_due()].into_iter().flatten().min()
     }
 
     /// Gives the job, which must stand in no order, its state and its place in that state's order.
@@ -646,6 +663,7 @@ impl TargetQueue {
 
     fn remove(&mut self, path: &RelPath) {
         self.unplace(path);
+        self.renames.forget(path);
         if let Some(slot) = self.jobs.remove(path) {
             if slot.stored {
                 self.dirty.note(path);

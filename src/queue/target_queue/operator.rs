@@ -122,7 +122,7 @@ impl TargetQueue {
 
     /// The path whose run in flight keeps the ready job at `path` from being run.
     pub fn blocker(&self, path: &RelPath) -> Option<RelPath> {
-        self.jobs.get(path).filter(|slot| slot.state == State::Ready && self.is_blocked(path, slot))?;
+        self.jobs.get(path).filter(|slot| slot.state == State::Ready && self.is_excluded(path, slot))?;
         let above = path.ancestors().find(|above| self.in_flight.contains_key(above));
         let below = || self.in_flight.keys().find(|flying| path.is_ancestor_of(flying)).cloned();
         let own = Some(path).filter(|path| self.in_flight.contains_key(*path)).cloned();

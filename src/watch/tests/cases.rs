@@ -31,6 +31,10 @@ fn subtree(at: &str) -> Change {
     Change { fresh: true, origin: Origin::Replaced, ..Change::scan(path(at), Scope::Subtree) }
 }
 
+fn moved(at: &str, old: &str) -> Change {
+    Change { moved_from: Some(path(old)), ..subtree(at) }
+}
+
 fn fresh(at: &str) -> Change {
     Change { scope: Scope::Children, fresh: true, ..Change::write(path(at)) }
 }
@@ -149,10 +153,57 @@ fn a_renamed_directory_keeps_its_watches_and_is_reported_whole() {
     let before = driver.tracker.table().snapshot();
     fs::rename(driver.root.join("d1"), driver.root.join("d3")).unwrap();
     fs::write(driver.root.join("d3/sub/f"), "1").unwrap();
-    assert_eq!(driver.report(), [root(), times("d3/sub"), write("d3/sub/f"), subtree("d3"), entry("d1")]);
+    assert_eq!(driver.report(), [root(), subtree("d3"), times("d3/sub"), write("d3/sub/f"), entry("d1")]);
     let after = driver.tracker.table().snapshot();
     assert_eq!(after[&path("d3/sub")], before[&path("d1/sub")]);
     driver.check_table();
+}
+
+#[test]
+fn where_a_directory_came_from_is_told_if_nothing_else_is_known_of_it() {
+    let mut driver = Driver::new(|root| fs::create_dir_all(root.join("d1/sub")).unwrap());
+    fs::rename(driver.root.join("d1"), driver.root.join("d2")).unwrap();
+    assert_eq!(driver.report(), [root(), moved("d2", "d1"), entry("d1")]);
+    fs::write(driver.root.join("d2/sub/f"), "1").unwrap();
+    fs::rename(driver.root.join("d2"), driver.root.join("d3")).unwrap();
+    assert!(driver.report().contains(&subtree("d3")), "a write to the old name may be on its way");
+    fs::rename(driver.root.join("d3"), driver.root.join("d4")).unwrap();
+    fs::create_dir(driver.root.join("d3")).unwrap();
+    assert!(driver.report().contains(&subtree("d4")), "another has come to the old name");
+    fs::rename(driver.root.join("d3"), driver.outside.join("d3")).unwrap();
+    fs::rename(driver.root.join("d4"), driver.root.join("d3")).unwrap();
+    assert!(driver.report().contains(&subtree("d3")), "the new name was that of another");
+    // Into a directory that nobody watches yet.
+    fs::create_dir_all(driver.root.join("made/now")).unwrap();
+    fs::rename(driver.root.join("d3"), driver.root.join("made/now/d3")).unwrap();
+    let reported = driver.report();
+    assert!(reported.contains(&moved("made/now/d3", "d3")), "{reported:?}");
+    driver.check_table();
+}
+
+#[test]
+fn where_a_large_file_came_from_is_told_if_rsync_can_find_it_there() {
+    let large = |path: std::path::PathBuf| fs::File::create(path).unwrap().set_len(1 << 20).unwrap();
+    let mut driver = Driver::new(|root| {
+        fs::create_dir(root.join("d")).unwrap();
+        large(root.join("a"));
+        fs::write(root.join("small"), "1").unwrap();
+    });
+    let from = |new: &str, old: &str| Change { moved_from: Some(path(old)), ..write(new) };
+    for (old, new, expected) in [
+        ("a", "b", from("b", "a")),
+        ("b", "d/b", from("d/b", "b")),
+        ("d/b", "c", write("c")),
+        ("small", "smaller", write("smaller")),
+    ] {
+        fs::rename(driver.root.join(old), driver.root.join(new)).unwrap();
+        let reported = driver.report();
+        assert!(reported.contains(&expected), "{old} to {new}: {reported:?}");
+    }
+    fs::rename(driver.root.join("c"), driver.root.join("c~")).unwrap();
+    driver.settle();
+    fs::rename(driver.root.join("c~"), driver.root.join("e")).unwrap();
+    assert!(driver.report().contains(&write("e")), "the old name was never mirrored");
 }
 
 #[test]
@@ -196,7 +247,7 @@ fn a_move_whose_second_half_comes_in_a_later_read_is_still_one() {
     fs::rename(driver.root.join("a"), driver.root.join("b")).unwrap();
     // Room for one event with a short name.
     assert!(driver.turn(Duration::ZERO, 40, 0) && driver.tracker.awaits_name());
-    assert!(driver.report().contains(&subtree("b")));
+    assert!(driver.report().contains(&moved("b", "a")));
     assert_eq!(driver.tracker.table().snapshot()[&path("b/sub")], before[&path("a/sub")]);
 }
 

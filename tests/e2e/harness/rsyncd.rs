@@ -130,6 +130,16 @@ impl Rsyncd {
         self.dir.join("rsyncd.log")
     }
 
+    /// What clients have sent so far in runs that came to an end, as the server's log has it.
+    pub fn received_bytes(&self) -> u64 {
+        let log = fs::read(self.log()).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let received = log.lines().filter_map(|line| {
+            line.split_once(" received ")?.1.split_once(" bytes")?.0.replace(',', "").parse::<u64>().ok()
+        });
+        received.sum()
+    }
+
     /// Starts the server and waits until it greets. Starting it again after [`Rsyncd::stop`] takes the same port.
     pub fn start(&mut self) {
         assert!(self.child.is_none(), "rsyncd runs already");

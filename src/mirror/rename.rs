@@ -1,0 +1,600 @@
+//! Mirrors what was moved within the tree without sending its data again: from what the target still has under the old
+//! name, in a run of its own before those of the batch, and before the old name is deleted.
+//!
+//! - A directory: rsync is rooted in the new one and may hard-link from the old one (`--link-dest`), as far as its quick
+//!   check finds files equal. That can be trusted, since the queue passes on where a directory came from only if nothing
+//!   else was going on in either place. Two names would then share their files, so the old one is deleted next, and if
+//!   that cannot be done, the normal run of the new one, which distrusts everything, makes new files of them.
+//! - A large file under the same name in another directory: the old one serves rsync as what to compare with
+//!   (`--link-dest` and `--ignore-times`: nothing is linked, nothing trusted).
+//! - A large file under another name in the same directory: `--fuzzy` finds it.
+//!
+//! Whatever goes wrong, the batch goes on as if nothing had been tried: the job is still to be done. Only a run that
+//! was cut off ends the batch, since its receiver may still be writing.
+//!
+//! Deliberately absent: moves of which both paths change at once for a single file (rsync finds no such thing), and
+//! targets on which nothing is deleted.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{Metadata, ReadDir};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+
+use super::changed::{Changed, Operation};
+use super::command::{
+    Mode, Pass, arguments, asks_for_deletion, connection, is_option, is_plain, joined, list, option_letters,
+    without_max_delete,
+};
+use super::execute::{Batch, Flow};
+use super::look::{Presence, Source};
+use super::outcome::{Outcome, Paths, classify};
+use super::plan::{Deletion, Entry, Run, RunKind};
+use super::run::{End, Ended};
+use super::trouble::Fallback;
+use crate::filter::{Filter, Kind};
+use crate::model::{ClaimedJob, Destination, Origin, RelPath, Scope, Target, TroubleClass, Verdict};
+
+/// Less than this is sent sooner than taken over. A file of a directory counts for its size and for what it costs anyway.
+const BYTES_MIN: u64 = 1 << 20;
+const FILE_COSTS_BYTES: u64 = 256;
+
+/// Each costs a run or two of its own. What else was moved goes the normal way, many in one run.
+const MOVED_MAX: usize = 8;
+
+/// How the content is taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// A directory, by hard links.
+    Tree,
+    /// A file from another directory, by comparison with that.
+    SameName,
+    /// A file from the same directory, by comparison with that.
+    SameDirectory,
+}
+
+/// Takes over what it can for the jobs of a batch.
+pub(super) fn drive(batch: &mut Batch<'_>) {
+    let jobs = batch.jobs;
+    let moved: Vec<(usize, usize)> = jobs
+        .iter()
+        .enumerate()
+        .filter_map(|(at, job)| {
+            let old = job.moved_from.as_ref()?;
+            Some((at, jobs.iter().position(|job| job.path == *old)?))
+        })
+        .collect();
+    if moved.is_empty() || !is_possible(batch) {
+        return;
+    }
+    for (new, old) in moved.into_iter().take(MOVED_MAX) {
+        let (Some(new_job), Some(old_job)) = (jobs.get(new), jobs.get(old)) else { continue };
+        let mut source = Source::new(&batch.ctx.root);
+        let Some(way) = way(new_job, &old_job.path, &mut source) else { continue };
+        let is_worth_it = match way {
+            Way::Tree => holds_much(&batch.ctx.root, &new_job.path, &batch.ctx.filter),
+            Way::SameName | Way::SameDirectory => true,
+        };
+        if is_worth_it && take_over(batch, way, (new, new_job), (old, old_job)) != Flow::Continue {
+            return;
+        }
+    }
+}
+
+/// Whether the target and its parameters allow it: the old name is deleted, and nothing that rsync is told means another
+/// thing in a run that begins elsewhere, or writes into files that may have two names.
+fn is_possible(batch: &Batch<'_>) -> bool {
+    let ctx = batch.ctx;
+    batch.deletion() == Deletion::ByName
+        && !ctx.filter.has_expressions()
+        && ctx.target.options.params.iter().all(|param| is_harmless(param))
+}
+
+/// How the job's content can be taken over, by what stands at both paths.
+fn way(job: &ClaimedJob, old: &RelPath, source: &mut Source) -> Option<Way> {
+    let new = &job.path;
+    match (job.scope, source.look(new)) {
+        (Scope::Subtree, Presence::Directory) => {
+            // What has come to the old name since may not share files with the new one.
+            let is_gone = source.look(old) == Presence::Missing;
+            let is_topmost = old.parent().is_some_and(|parent| source.look(&parent) == Presence::Directory);
+            (is_gone && is_topmost).then_some(Way::Tree)
+        }
+        (Scope::Entry, Presence::File { size }) if size >= BYTES_MIN => {
+            if new.parent() == old.parent() {
+                Some(Way::SameDirectory)
+            } else {
+                (new.name() == old.name()).then_some(Way::SameName)
+            }
+        }
+        _ => None,
+    }
+}
+
+/// Whether taking over the files below a directory spares more than it costs. Reads no further than it has to.
+fn holds_much(root: &Path, dir: &RelPath, filter: &Filter) -> bool {
+    let mut bytes: u64 = 0;
+    below(root, dir, filter).any(|(_, found)| {
+        bytes += FILE_COSTS_BYTES + if found.is_file() { found.len() } else { 0 };
+        bytes >= BYTES_MIN
+    })
+}
+
+/// What is mirrored below a directory of the source.
+fn below<'a>(root: &Path, dir: &RelPath, filter: &'a Filter) -> impl Iterator<Item = (RelPath, Metadata)> + 'a {
+    let root = root.to_path_buf();
+    let mut left = vec![dir.clone()];
+    let mut listing: Option<(RelPath, ReadDir)> = None;
+    std::iter::from_fn(move || {
+        loop {
+            let Some((dir, entries)) = &mut listing else {
+                let dir = left.pop()?;
+                // What cannot be read is for rsync to name.
+                listing = std::fs::read_dir(dir.under(&root)).ok().map(|entries| (dir, entries));
+                continue;
+            };
+            let Some(entry) = entries.next() else {
+                listing = None;
+                continue;
+            };
+            let Some((entry, found)) = entry.ok().and_then(|entry| entry.metadata().ok().map(|found| (entry, found)))
+            else {
+                continue;
+            };
+            let path = dir.join(entry.file_name().as_bytes());
+            let kind = if found.is_dir() { Kind::Directory } else { Kind::File { size: found.len() } };
+            if filter.excludes(&path, kind) {
+                continue;
+            }
+            if found.is_dir() {
+                left.push(path.clone());
+            }
+            return Some((path, found));
+        }
+    })
+}
+
+/// Tells the observer what it would have been told if all had been sent.
+fn tell(batch: &mut Batch<'_>, path: &RelPath, way: Way) {
+    let ctx = batch.ctx;
+    if ctx.observer().is_none() {
+        return;
+    }
+    let changed = |path, directory| Changed { path, operation: Operation::Update, directory };
+    batch.note_taken_over(std::iter::once(changed(path.clone(), way == Way::Tree)));
+    if way == Way::Tree {
+        let below = below(&ctx.root, path, &ctx.filter);
+        batch.note_taken_over(below.map(|(path, found)| changed(path, found.is_dir())));
+    }
+}
+
+fn take_over(
+    batch: &mut Batch<'_>,
+    way: Way,
+    (new, new_job): (usize, &ClaimedJob),
+    (old, old_job): (usize, &ClaimedJob),
+) -> Flow {
+    let entry =
+        |at, job: &ClaimedJob, presence| Entry { path: job.path.clone(), presence, orphan: false, jobs: vec![at] };
+    let (kind, presence) = match way {
+        Way::Tree => (RunKind::Tree, Presence::Directory),
+        Way::SameName | Way::SameDirectory => (RunKind::Flat, Presence::File { size: 0 }),
+    };
+    let run = Run::new(kind, Origin::Write, vec![entry(new, new_job, presence)]);
+    let sent = match send(batch, way, &run, &new_job.path, &old_job.path) {
+        Ok(sent) => sent,
+        Err(flow) => return flow,
+    };
+    let nothing_wrong = Paths::default();
+    if way != Way::Tree {
+        if sent == Sent::All {
+            batch.settle_rest(&run, &nothing_wrong);
+            tell(batch, &new_job.path, way);
+        }
+        return Flow::Continue;
+    }
+    if sent == Sent::Nothing {
+        return Flow::Continue;
+    }
+    let deletion = Run::new(RunKind::Flat, Origin::Scan, vec![entry(old, old_job, Presence::Missing)]);
+    let flow = batch.attempt(deletion);
+    let mut source = Source::new(&batch.ctx.root);
+    let is_as_before = way_is(Way::Tree, new_job, &old_job.path, &mut source);
+    if flow == Flow::Continue && batch.is_done(old) && is_as_before {
+        match sent {
+            Sent::All => {
+                batch.settle_rest(&run, &nothing_wrong);
+                tell(batch, &new_job.path, way);
+            }
+            // An observer is to be told of what has arrived only, and what that is only a run tells that looks at all.
+            Sent::Partly if batch.ctx.observer().is_some() => {}
+            Sent::Partly | Sent::Nothing => batch.trust(new),
+        }
+    }
+    flow
+}
+
+fn way_is(expected: Way, job: &ClaimedJob, old: &RelPath, source: &mut Source) -> bool {
+    way(job, old, source) == Some(expected)
+}
+
+/// How much of the content has been taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    All,
+    /// Some paths failed, or deletions are to be judged: for the normal run to find out.
+    Partly,
+    Nothing,
+}
+
+fn send(batch: &mut Batch<'_>, way: Way, run: &Run, new: &RelPath, old: &RelPath) -> Result<Sent, Flow> {
+    for mkpath in [batch.ctx.capabilities.makes_path(), true] {
+        let mode = Mode { mkpath, rules: &batch.ctx.filter.rsync_rules(), ..batch.mode(Pass::Real) };
+        let is_guarded = batch.ctx.guard.limit().is_some();
+        let Some((args, list)) = command(&batch.ctx.target, way, run, (new, old), mode, is_guarded) else { break };
+        let needed = if way == Way::SameDirectory { Fallback::Fuzzy } else { Fallback::LinkDest };
+        if batch.ctx.capabilities.lacks(needed) {
+            break;
+        }
+        let Some(ended) = batch.launch(&args, &list) else { return Err(Flow::Halt) };
+        log::debug!("{new} was moved from {old}: {:?}", ended.end);
+        match classify(&ended, run, &batch.ctx.prefixes) {
+            Outcome::Done => return Ok(Sent::All),
+            Outcome::Paths(_) => return Ok(Sent::Partly),
+            // The directory above is to come in another run.
+            Outcome::Fallback(Fallback::MakePath) if !mkpath => continue,
+            Outcome::Fallback(lacking @ (Fallback::LinkDest | Fallback::Fuzzy)) => {
+                batch.ctx.capabilities.learn(lacking);
+            }
+            Outcome::Void => return Err(Flow::Halt),
+            Outcome::Target(_) | Outcome::Split(_) if batch.is_stopped() => return Err(Flow::Halt),
+            Outcome::Target(found) | Outcome::Split(found)
+                if matches!(found.class, TroubleClass::Unavailable | TroubleClass::Busy) && !is_orderly(&ended) =>
+            {
+                if !never_began(&ended)
+                    && let Some(&job) = run.entries.iter().flat_map(|entry| &entry.jobs).next()
+                {
+                    // The next time without it.
+                    let scope = batch.jobs.get(job).map_or(Scope::Entry, |job| job.scope);
+                    batch.settle(job, Verdict::LookAgain(scope));
+                }
+                return Err(batch.halt(found, super::command::pasteable(&batch.ctx.root, &args, run)));
+            }
+            Outcome::Target(_) | Outcome::Split(_) | Outcome::NoRoom { .. } | Outcome::Fallback(_) => {}
+        }
+        break;
+    }
+    Ok(Sent::Nothing)
+}
+
+/// Whether both sides have said that they end.
+fn is_orderly(ended: &Ended) -> bool {
+    matches!(ended.end, End::Exit(1..=4 | 11 | 13 | 14 | 21..=25))
+}
+
+/// Whether there was no connection to be cut off.
+fn never_began(ended: &Ended) -> bool {
+    matches!(ended.end, End::Exit(5 | 10 | 35 | 255))
+}
+
+/// The arguments and the list that take the content over. `None`: these names could be misread on the way.
+fn command(
+    target: &Target,
+    way: Way,
+    run: &Run,
+    (new, old): (&RelPath, &RelPath),
+    mode: Mode<'_>,
+    is_guarded: bool,
+) -> Option<(Vec<OsString>, Vec<u8>)> {
+    if way == Way::SameDirectory {
+        let mut args = arguments(target, run, mode);
+        args.insert(0, "--fuzzy".into());
+        return Some((args, list(run)));
+    }
+    let (root, basis) = match way {
+        Way::Tree => (new.clone(), old.clone()),
+        Way::SameName | Way::SameDirectory => (new.parent()?, old.parent()?),
+    };
+    if !is_unmistakable(&root) || !is_unmistakable(&basis) {
+        return None;
+    }
+    let params = without_max_delete(&target.options.params).filter(|param| !asks_for_deletion(param));
+    let mut args: Vec<OsString> = params.cloned().collect();
+    args.push("--modify-window=-1".into());
+    match way {
+        Way::Tree => {
+            args.push("-r".into());
+            args.push("--delete".into());
+            if is_guarded {
+                args.push("--max-delete=0".into());
+            }
+        }
+        Way::SameName | Way::SameDirectory => {
+            args.extend(["--no-r", "--dirs", "--files-from=-", "--from0", "--ignore-times"].map(OsString::from));
+        }
+    }
+    if mode.mkpath {
+        args.push("--mkpath".into());
+    }
+    args.push(joined("--link-dest=", &link_dest(&target.destination, &root, &basis)));
+    if way == Way::Tree {
+        args.extend(mode.rules.iter().map(|rule| joined("--filter=", rule)));
+    }
+    let inside = Target { destination: within(&target.destination, &root), options: target.options.clone() };
+    connection(&inside, &mut args);
+    if inside.destination.is_ssh() && !basis.as_bytes().iter().all(|&b| is_plain(b)) {
+        args.push("-s".into());
+    }
+    let slash: &[u8] = if root.is_root() { b"" } else { b"/" };
+    args.push(OsString::from_vec([b"./", root.as_bytes(), slash].concat()));
+    args.push(inside.destination.to_arg());
+    let list = match way {
+        Way::Tree => Vec::new(),
+        Way::SameName | Way::SameDirectory => [b"./", new.name(), b"\0"].concat(),
+    };
+    Some((args, list))
+}
+
+/// Whether the other side takes a name in its arguments for what it is: a server expands wildcards there, though none of
+/// the shell's other signs.
+fn is_unmistakable(path: &RelPath) -> bool {
+    !path.as_bytes().iter().any(|b| b.is_ascii_control() || b"*?[]\\".contains(b))
+}
+
+/// The directory `dir` of a mirror.
+fn within(destination: &Destination, dir: &RelPath) -> Destination {
+    match destination {
+        Destination::Local(path) => Destination::Local(dir.under(path)),
+        Destination::Ssh { host, path } => Destination::Ssh { host: host.clone(), path: dir.under(path) },
+        Destination::Daemon { host, module } => {
+            let module = dir.under(Path::new(module)).into_os_string();
+            Destination::Daemon { host: host.clone(), module }
+        }
+    }
+}
+
+/// The directory `basis` of a mirror as a run that is rooted in its directory `root` has to call it: a daemon counts from
+/// the module's, any other from the one that it writes to.
+fn link_dest(destination: &Destination, root: &RelPath, basis: &RelPath) -> OsString {
+    let mut path = match destination {
+        Destination::Daemon { module, .. } => {
+            let inside = module.as_bytes().splitn(2, |&b| b == b'/').nth(1).unwrap_or_default();
+            let inside = inside.strip_suffix(b"/").unwrap_or(inside);
+            if inside.is_empty() { b"/".to_vec() } else { [b"/", inside, b"/"].concat() }
+        }
+        Destination::Local(_) | Destination::Ssh { .. } => b"../".repeat(root.components().count()),
+    };
+    path.extend_from_slice(basis.as_bytes());
+    if path.is_empty() {
+        path.push(b'.');
+    }
+    OsString::from_vec(path)
+}
+
+/// Whether a parameter of the user's means the same in a run that is rooted elsewhere, and lets no file be written in
+/// place. What is not known does not.
+fn is_harmless(param: &OsStr) -> bool {
+    const SHORT: &[u8] = b"artzpogDlEAXUNOJSvqhutm846eW";
+    const LONG: [&str; 38] = [
+        "--archive",
+        "--recursive",
+        "--links",
+        "--perms",
+        "--times",
+        "--group",
+        "--owner",
+        "--devices",
+        "--specials",
+        "--executability",
+        "--acls",
+        "--xattrs",
+        "--atimes",
+        "--crtimes",
+        "--omit-dir-times",
+        "--omit-link-times",
+        "--numeric-ids",
+        "--chmod",
+        "--chown",
+        "--usermap",
+        "--groupmap",
+        "--fake-super",
+        "--sparse",
+        "--compress",
+        "--compress-level",
+        "--compress-choice",
+        "--whole-file",
+        "--no-whole-file",
+        "--bwlimit",
+        "--timeout",
+        "--contimeout",
+        "--sockopts",
+        "--rsh",
+        "--rsync-path",
+        "--delete",
+        "--max-delete",
+        "--force",
+        "--quiet",
+    ];
+    match option_letters(param) {
+        Some(letters) => letters.iter().all(|letter| SHORT.contains(letter)),
+        None => {
+            // A value on its own, of an option that is allowed or not by itself.
+            !param.as_bytes().starts_with(b"-")
+                || asks_for_deletion(param)
+                || LONG.iter().any(|option| is_option(param, option))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::model::{Generation, Lane, Timestamp, TransferOptions};
+
+    fn path(text: &str) -> RelPath {
+        RelPath::new(text.as_bytes()).unwrap()
+    }
+
+    fn daemon(module: &str) -> Destination {
+        Destination::Daemon { host: "h".into(), module: module.into() }
+    }
+
+    fn ssh(at: &str) -> Destination {
+        Destination::Ssh { host: "u@h".into(), path: PathBuf::from(at) }
+    }
+
+    #[test]
+    fn ways() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("new/sub")).unwrap();
+        std::fs::create_dir_all(dir.path().join("there")).unwrap();
+        std::fs::write(dir.path().join("small"), "1").unwrap();
+        for name in ["large", "new/large"] {
+            std::fs::File::create(dir.path().join(name)).unwrap().set_len(BYTES_MIN).unwrap();
+        }
+        for (new, scope, old, expected) in [
+            ("new", Scope::Subtree, "old", Some(Way::Tree)),
+            ("new/sub", Scope::Subtree, "there/old", Some(Way::Tree)),
+            // Something else has come to the old name, or all above it is gone too.
+            ("new", Scope::Subtree, "there", None),
+            ("new", Scope::Subtree, "gone/old", None),
+            ("gone", Scope::Subtree, "old", None),
+            ("large", Scope::Subtree, "old", None),
+            ("large", Scope::Entry, "old", Some(Way::SameDirectory)),
+            ("large", Scope::Entry, "small", Some(Way::SameDirectory)),
+            ("new/large", Scope::Entry, "large", Some(Way::SameName)),
+            ("new/large", Scope::Entry, "gone/large", Some(Way::SameName)),
+            ("new/large", Scope::Entry, "other", None),
+            ("small", Scope::Entry, "old", None),
+            ("new", Scope::Entry, "old", None),
+        ] {
+            let job = ClaimedJob {
+                path: path(new),
+                scope,
+                origin: Origin::Replaced,
+                generation: Generation::FIRST,
+                since: Timestamp::ZERO,
+                moved_from: Some(path(old)),
+            };
+            assert_eq!(way(&job, &path(old), &mut Source::new(dir.path())), expected, "{new} from {old}");
+        }
+    }
+
+    #[test]
+    fn where_the_old_name_is_seen_from_the_new_one() {
+        let local = Destination::Local(PathBuf::from("/srv/m"));
+        for (destination, root, basis, expected) in [
+            (daemon("m"), "new", "old", "/old"),
+            (daemon("m/in/side/"), "a/new", "b/old", "/in/side/b/old"),
+            (daemon("m"), "a", "", "/"),
+            (ssh("/srv/m"), "new", "old", "../old"),
+            (ssh("m"), "a/b/new", "a/old", "../../../a/old"),
+            (ssh("m"), "", "old", "old"),
+            (local, "a/new", "", "../../"),
+        ] {
+            let (root, basis) = (RelPath::new(root.as_bytes()).unwrap(), RelPath::new(basis.as_bytes()).unwrap());
+            assert_eq!(link_dest(&destination, &root, &basis), expected, "{destination} {root} {basis}");
+        }
+        assert_eq!(within(&daemon("m"), &path("a/b")), daemon("m/a/b"));
+        assert_eq!(within(&ssh("m"), &path("a")), ssh("m/a"));
+    }
+
+    fn shown(target: &Destination, params: &[&str], way: Way, new: &str, old: &str) -> Option<(String, Vec<u8>)> {
+        let params = params.iter().map(OsString::from).collect();
+        let options = TransferOptions { params, ..TransferOptions::default() };
+        let target = Target { destination: target.clone(), options };
+        let entry = Entry { path: path(new), presence: Presence::Directory, orphan: false, jobs: vec![0] };
+        let run = Run::new(RunKind::Flat, Origin::Write, vec![entry]);
+        let rules = ["- *~".into()];
+        let mode =
+            Mode { lane: Lane::Small, deletion: Deletion::ByName, mkpath: false, rules: &rules, pass: Pass::Real };
+        let (args, list) = command(&target, way, &run, (&path(new), &path(old)), mode, true)?;
+        let args: Vec<String> = args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
+        Some((args.join(" "), list))
+    }
+
+    #[test]
+    fn commands() {
+        let to_daemon = "--sockopts=TCP_NODELAY --contimeout=30";
+        assert_eq!(
+            shown(&daemon("m"), &["-artz", "--delete", "--max-delete", "5"], Way::Tree, "a/new", "b/old").unwrap(),
+            (
+                format!(
+                    "-artz --modify-window=-1 -r --delete --max-delete=0 --link-dest=/b/old --filter=- *~ {to_daemon} \
+                     ./a/new/ h::m/a/new/"
+                ),
+                Vec::new()
+            )
+        );
+        assert_eq!(
+            shown(&daemon("m"), &["-artz"], Way::SameName, "f", "b/f").unwrap(),
+            (
+                format!(
+                    "-artz --modify-window=-1 --no-r --dirs --files-from=- --from0 --ignore-times --link-dest=/b \
+                     {to_daemon} ./ h::m/"
+                ),
+                b"./f\0".to_vec()
+            )
+        );
+        let (fuzzy, list) = shown(&daemon("m"), &["-artz"], Way::SameDirectory, "d/g", "d/f").unwrap();
+        assert!(fuzzy.starts_with("--fuzzy -artz ") && fuzzy.contains(" --ignore-times ") && list == b"./d/g\0");
+        // Behind ssh a shell sees the arguments, unless it is told not to.
+        let (plain, _) = shown(&ssh("/m"), &["-a"], Way::Tree, "new", "old").unwrap();
+        assert!(plain.contains(" --link-dest=../old ") && !plain.contains(" -s "), "{plain}");
+        for (new, old) in [("it's", "old"), ("new", "$(x)")] {
+            assert!(shown(&ssh("/m"), &["-a"], Way::Tree, new, old).unwrap().0.contains(" -s "), "{new} {old}");
+        }
+        for name in ["a*", "b?", "[c]", "d\\", "e\nf"] {
+            assert_eq!(shown(&daemon("m"), &["-a"], Way::Tree, name, "old"), None, "{name}");
+            assert_eq!(shown(&daemon("m"), &["-a"], Way::Tree, "new", name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn parameters_that_mean_the_same_elsewhere() {
+        for harmless in ["-artuz", "-e", "ssh -p 22", "--bwlimit=100", "--max-delete", "7", "--delete", "--chmod=D755"]
+        {
+            assert!(is_harmless(OsStr::new(harmless)), "{harmless}");
+        }
+        for not in [
+            "--exclude=/x",
+            "--exclude",
+            "-f",
+            "--filter=- x",
+            "-aF",
+            "-C",
+            "--inplace",
+            "--append",
+            "-aH",
+            "--hard-links",
+            "-b",
+            "--backup",
+            "-R",
+            "-L",
+            "-k",
+            "-P",
+            "--partial",
+            "--size-only",
+            "--link-dest=/x",
+            "--delay-updates",
+            "--unknown",
+        ] {
+            assert!(!is_harmless(OsStr::new(not)), "{not}");
+        }
+    }
+
+    #[test]
+    fn small_trees_are_not_worth_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let filter = Filter::new(&[], false).unwrap();
+        std::fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        std::fs::write(dir.path().join("a/small"), "1").unwrap();
+        assert!(!holds_much(dir.path(), &path("a"), &filter));
+        std::fs::File::create(dir.path().join("a/b/large")).unwrap().set_len(BYTES_MIN).unwrap();
+        assert!(holds_much(dir.path(), &path("a"), &filter));
+        let mut all: Vec<String> = below(dir.path(), &path("a"), &filter).map(|(path, _)| path.to_string()).collect();
+        all.sort();
+        assert_eq!(all, ["a/b", "a/b/large", "a/small"]);
+    }
+}

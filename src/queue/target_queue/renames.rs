@@ -1,0 +1,238 @@
+//! Which jobs send what was moved from another path, whose content the target therefore has already.
+//!
+//! Only a hint, and only in memory: a job that loses it sends everything. While it holds, the job at the old path, which
+//! deletes it on the target, waits for the job at the new one, and both are claimed together.
+//!
+//! Of a moved *directory* the content is taken over on the target without being looked at. So its hint has to be true: it
+//! is not taken, or dropped, as soon as anything was or will be sent to either place that rsync's quick check may have
+//! missed, or a run has touched the old name. Of a moved *file* the old content is only what the new one is compared with;
+//! its hint can be wrong without harm.
+//!
+//! Deliberately absent: how rsync is made to use it (`mirror`), and whether it is worth it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::time::Duration;
+
+use super::TargetQueue;
+use super::slot::{Slot, State, Wait};
+use crate::model::{Change, Lane, Origin, RelPath, Scope, Timestamp, below_range};
+
+/// How long something new under the old name of a file is held back at most. It is small, as a rule: a log that begins
+/// anew.
+const HELD_BACK: Duration = Duration::from_secs(10);
+
+/// Where what a job sends came from.
+#[derive(Debug)]
+struct Hint {
+    old: RelPath,
+    is_tree: bool,
+}
+
+/// The hints of all jobs, by both paths.
+#[derive(Debug, Default)]
+pub(super) struct Renames {
+    by_new: BTreeMap<RelPath, Hint>,
+    by_old: BTreeMap<RelPath, RelPath>,
+    /// Until when something new under an old name waits for these new names.
+    until: BTreeSet<(Timestamp, RelPath)>,
+}
+
+impl Renames {
+    pub(super) fn old_name(&self, new: &RelPath) -> Option<&RelPath> {
+        self.by_new.get(new).map(|hint| &hint.old)
+    }
+
+    pub(super) fn is_old_name(&self, path: &RelPath) -> bool {
+        self.by_old.contains_key(path)
+    }
+
+    fn put(&mut self, new: RelPath, hint: Hint) {
+        if let Some(before) = self.by_old.insert(hint.old.clone(), new.clone()) {
+            self.by_new.remove(&before);
+        }
+        self.by_new.insert(new, hint);
+    }
+
+    pub(super) fn forget(&mut self, new: &RelPath) {
+        if let Some(hint) = self.by_new.remove(new) {
+            self.by_old.remove(&hint.old);
+        }
+    }
+
+    /// Drops the hints for which something else has waited long enough.
+    pub(super) fn expire(&mut self, now: Timestamp) {
+        while self.until.first().is_some_and(|(until, _)| *until <= now) {
+            if let Some((_, new)) = self.until.pop_first() {
+                self.forget(&new);
+            }
+        }
+    }
+
+    /// When the next one ends.
+    pub(super) fn next_due(&self) -> Option<Timestamp> {
+        self.until.first().map(|(until, _)| *until)
+    }
+
+    fn forget_trees(&mut self, news: Vec<RelPath>) {
+        for new in news {
+            if self.by_new.get(&new).is_some_and(|hint| hint.is_tree) {
+                self.forget(&new);
+            }
+        }
+    }
+
+    /// The new names of what was moved from strictly below `path`.
+    fn moved_from_below(&self, path: &RelPath) -> Vec<RelPath> {
+        below(&self.by_old, path).map(|(_, new)| new.clone()).collect()
+    }
+
+    /// The new names strictly below `path`.
+    fn moved_to_below(&self, path: &RelPath) -> Vec<RelPath> {
+        below(&self.by_new, path).map(|(new, _)| new.clone()).collect()
+    }
+}
+
+fn below<'a, T>(map: &'a BTreeMap<RelPath, T>, path: &RelPath) -> impl Iterator<Item = (&'a RelPath, &'a T)> {
+    let (start, end) = below_range(path);
+    let bounds = match path.is_root() {
+        // Whatever has a first byte.
+        true => (Vec::from([0]), Bound::Unbounded),
+        false => (start, Bound::Excluded(end)),
+    };
+    let (start, end) = (bounds.0, bounds.1);
+    map.range::<[u8], _>((Bound::Included(start.as_slice()), end.as_ref().map(Vec::as_slice)))
+}
+
+impl TargetQueue {
+    /// From where the content for a job that is about to be made can be taken, if the change says so and nothing speaks
+    /// against it. A name in between, whose job has not begun, is skipped.
+    pub(super) fn usable_old_name(&self, change: &Change) -> Option<RelPath> {
+        let (new, old) = (&change.path, change.moved_from.as_ref()?);
+        let is_tree = change.scope == Scope::Subtree;
+        let waits = |path: &RelPath| self.jobs.get(path).is_some_and(|slot| !slot.is_running());
+        let first = self.renames.by_new.get(old).filter(|before| before.is_tree == is_tree && waits(old));
+        let old = first.map_or(old, |before| &before.old);
+        let is_free = !self.jobs.contains_key(new)
+            && !self.renames.is_old_name(new)
+            && (first.is_some() || !self.renames.by_new.contains_key(old));
+        if !is_free || new.covers(old) || old.covers(new) {
+            return None;
+        }
+        (!is_tree || (self.is_unwritten(old, Scope::Children) && self.is_unused(new))).then(|| old.clone())
+    }
+
+    /// Whether the target has at `old` what the source had, but for what the quick check sees: nothing that writes there is
+    /// pending or in flight.
+    fn is_unwritten(&self, old: &RelPath, reach: Scope) -> bool {
+        let writes = |slot: &Slot| slot.all_of_it().1 >= Origin::Write;
+        let is_above = |above: &[u8]| {
+            self.jobs.get(above).is_some_and(|slot| writes(slot) && slot.all_of_it().0 >= reach)
+                || self.in_flight.get(above).is_some_and(|scope| *scope >= reach)
+        };
+        !self.jobs.get(old).is_some_and(|slot| writes(slot) || slot.is_running())
+            && !self.range_below(old).any(|(_, slot)| writes(slot) || slot.is_running())
+            && !old.ancestor_bytes().any(is_above)
+    }
+
+    /// Whether the target has nothing at `new`: nothing is to be done there or has been begun.
+    fn is_unused(&self, new: &RelPath) -> bool {
+        self.is_unwritten(new, Scope::Subtree) && !self.any_job_below(new)
+    }
+
+    /// The job at the change's path, which has just come into being, sends what the target has at `old`.
+    pub(super) fn note_old_name(&mut self, change: &Change, old: RelPath) {
+        let new = &change.path;
+        let is_tree = change.scope == Scope::Subtree;
+        if let Some(between) = change.moved_from.as_ref().filter(|between| **between != old) {
+            self.renames.forget(between);
+        }
+        self.renames.put(new.clone(), Hint { old, is_tree });
+        if let Some(state) = self.jobs.get(new).map(|slot| slot.state).filter(|_| !is_tree) {
+            // Where it gets a run of its own.
+            self.unplace(new);
+            if let Some(slot) = self.jobs.get_mut(new) {
+                slot.lane = Lane::Large;
+            }
+            self.place(new, state);
+        }
+    }
+
+    /// A change came: hints that may be wrong by now are dropped.
+    pub(super) fn doubt_old_names(&mut self, change: &Change, now: Timestamp) {
+        if self.renames.by_new.is_empty() {
+            return;
+        }
+        let path = &change.path;
+        let (writes, is_wide) = (change.origin >= Origin::Write, change.scope > Scope::Entry);
+        if writes && let Some(new) = self.renames.by_old.get(path).cloned() {
+            self.renames.until.insert((now.after(HELD_BACK), new));
+        }
+        let renames = &self.renames;
+        let mut doubtful = Vec::new();
+        let mut doubt = |at: &[u8]| {
+            doubtful.extend(renames.by_new.get_key_value(at).map(|(new, _)| new.clone()));
+            doubtful.extend(renames.by_old.get(at).cloned());
+        };
+        if writes || is_wide {
+            doubt(path.as_bytes());
+        }
+        if writes {
+            path.ancestor_bytes().for_each(doubt);
+        }
+        if writes && is_wide {
+            doubtful.extend(renames.moved_from_below(path));
+            doubtful.extend(renames.moved_to_below(path));
+        }
+        self.renames.forget_trees(doubtful);
+    }
+
+    /// A run of the job at `path` begins, which may change what the target has at old names.
+    pub(super) fn touch_old_names(&mut self, path: &RelPath, scope: Scope) {
+        if self.renames.by_new.is_empty() {
+            return;
+        }
+        let mut touched: Vec<RelPath> =
+            path.ancestor_bytes().filter_map(|above| self.renames.by_old.get(above)).cloned().collect();
+        if scope > Scope::Entry {
+            touched.extend(self.renames.moved_from_below(path));
+        }
+        self.renames.forget_trees(touched);
+    }
+
+    /// Whether the job waits for one that needs what the target has at the path, or above. What has an old name itself
+    /// waits for no other, so that no two wait for each other.
+    pub(super) fn is_held(&self, path: &RelPath) -> bool {
+        if self.renames.by_new.is_empty() || self.renames.by_new.contains_key(path) {
+            return false;
+        }
+        let is_pending = |new: &RelPath| {
+            self.jobs.get(new).is_some_and(|slot| match slot.state {
+                State::Ready | State::Waiting { why: Wait::Hot | Wait::Settling | Wait::Unsure, .. } => true,
+                State::Waiting { why: Wait::Backoff, .. } | State::Running { .. } | State::Failed => false,
+            })
+        };
+        std::iter::once(path.as_bytes())
+            .chain(path.ancestor_bytes())
+            .filter_map(|at| self.renames.by_old.get(at))
+            .any(is_pending)
+    }
+
+    /// Takes along the jobs at the old names of what was chosen. Where that cannot be, the hint is of no use.
+    pub(super) fn add_old_names(&mut self, chosen: &mut Vec<RelPath>) {
+        for at in 0..chosen.len() {
+            let Some(new) = chosen.get(at).cloned() else { break };
+            let Some(Hint { old, is_tree }) = self.renames.by_new.get(&new) else { continue };
+            let may_go = |slot: &Slot| {
+                matches!(slot.state, State::Ready | State::Waiting { why: Wait::Hot | Wait::Settling, .. })
+                    && (!is_tree || (slot.scope == Scope::Entry && slot.origin < Origin::Write))
+                    && !self.is_excluded(old, slot)
+            };
+            if self.jobs.get(old).is_some_and(may_go) && !chosen.contains(old) {
+                chosen.push(old.clone());
+            } else {
+                self.renames.forget(&new);
+            }
+        }
+    }
+}
