@@ -30,6 +30,10 @@ impl Gather {
         self.changes.len()
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
     pub fn add(&mut self, change: Change, presence: Presence) {
         match self.places.get(&change.path).and_then(|&place| self.changes.get_mut(place)) {
             Some((earlier, was)) => {
