@@ -549,6 +549,7 @@ impl Queue {
             }
             queue.finish(&path, verdict, took, now, state.random.f64());
         }
+        let has_found = !result.found.is_empty();
         for (path, error) in result.found {
             let chance = state.random.f64();
             queue.add_failure(&path, error, now, chance, || {
@@ -556,6 +557,10 @@ impl Queue {
                 state.next_job_id += 1;
                 id
             });
+        }
+        if has_found {
+            // Not written after the deletion of the job that found it: that may be in line for longer.
+            queue.ripen();
         }
         let event = if let Some(trouble) = result.trouble {
             let chance = state.random.f64();

@@ -693,6 +693,34 @@ mod threads {
         assert_eq!(id, Some(101), "no number is given twice");
     }
 
+    /// A crash between the two would forget the path that failed. The directory's job has been in line for longer.
+    #[test]
+    fn a_failure_that_a_run_found_is_stored_with_the_end_of_its_job() {
+        let (store, clock) = (MemoryStore::default(), Arc::new(SimulatedClock::new(Timestamp(1_000))));
+        let queue = open(&store, &clock);
+        let (target, _) = queue.register(Path::new("/src"), &destination(), Policy::default());
+        let whole = |origin| Change { origin, ..Change::scan(path("d"), Scope::Subtree) };
+        queue.enqueue(&[target], &[whole(Origin::Reconcile)]);
+        assert!(queue.flush(SOON));
+        queue.enqueue(&[target], &[whole(Origin::Scan)]);
+        // Of all else the committer is told at once, and with it of what is in line.
+        queue.set_root_mark(Path::new("/src"), DirectoryId { inode: 1, born_ns: None });
+        let batch = queue.claim(target, Lane::Large).expect("a job");
+        let found = vec![(path("d/f"), JobError::new(Some(23), "permission denied"))];
+        let verdicts = vec![(path("d"), Verdict::Done)];
+        queue.finish(&batch, BatchResult { verdicts, found, reached: true, ..BatchResult::default() });
+        let begun = crate::clock::monotonic();
+        loop {
+            let stored: Vec<RelPath> = store.contents().jobs.iter().map(|job| job.path.clone()).collect();
+            if !stored.contains(&path("d")) {
+                assert_eq!(stored, [path("d/f")]);
+                break;
+            }
+            assert!(begun.elapsed() < SOON * 4, "the job's end is not written");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// No run will do what it stands for soon, so it is written without waiting to be asked.
     #[test]
     fn a_job_of_a_target_that_is_not_served_is_written_at_once() {
