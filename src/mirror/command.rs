@@ -19,7 +19,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const PASTE_PATHS_MAX: usize = 20;
 
 /// The directory, on the target, that keeps the received part of an interrupted large file for the next attempt.
-const PARTIAL_DIR: &str = ".rsync-partial";
+pub(super) const PARTIAL_DIR: &str = ".rsync-partial";
 
 /// What a command line depends on besides target and run.
 #[derive(Debug, Clone, Copy)]
@@ -58,7 +58,7 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
         true => without_max_delete(params).cloned().collect(),
         false => params.iter().filter(|param| !asks_for_deletion(param)).cloned().collect(),
     };
-    if mode.pass != Pass::Real {
+    if mode.pass != Pass::Real || listing {
         args = args.iter().filter_map(|param| audible(param)).collect();
     }
     let mut add = |arg: &str| args.push(OsString::from(arg));
@@ -122,6 +122,8 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
     }
     if listing {
         args.extend(run.skip.iter().map(|path| joined("--exclude=", &literal_pattern(path))));
+    }
+    if listing || !run.with_contents.is_empty() {
         // Last, since the first rule that matches decides and some of these include.
         args.extend(mode.rules.iter().map(|rule| joined("--filter=", rule)));
     }
@@ -288,7 +290,7 @@ pub fn with_remote_shell(args: &[OsString], line: &OsStr) -> Vec<OsString> {
 pub fn list(run: &Run) -> Vec<u8> {
     let mut list = Vec::new();
     for entry in &run.entries {
-        if let Some(line) = list_entry(run.kind, entry) {
+        if let Some(line) = list_entry(run, entry) {
             list.extend_from_slice(&line);
             list.push(0);
         }
@@ -297,11 +299,12 @@ pub fn list(run: &Run) -> Vec<u8> {
 }
 
 /// One list entry, or `None` for the root of a flat list: rsync sends its attributes as everybody's parent.
-fn list_entry(kind: RunKind, entry: &Entry) -> Option<Vec<u8>> {
+fn list_entry(run: &Run, entry: &Entry) -> Option<Vec<u8>> {
     let mut line = b"./".to_vec();
     line.extend_from_slice(entry.path.as_bytes());
-    match kind {
+    match run.kind {
         RunKind::Flat if entry.path.is_root() => return None,
+        RunKind::Flat if run.with_contents.contains(&entry.path) => line.push(b'/'),
         RunKind::Flat | RunKind::RootOnly => {}
         RunKind::Level | RunKind::Tree if entry.path.is_root() => {}
         RunKind::Level | RunKind::Tree => line.push(b'/'),
@@ -311,7 +314,7 @@ fn list_entry(kind: RunKind, entry: &Entry) -> Option<Vec<u8>> {
 
 /// The run as one shell line that does the same when pasted.
 pub fn pasteable(root: &Path, args: &[OsString], run: &Run) -> String {
-    let lines: Vec<Vec<u8>> = run.entries.iter().filter_map(|entry| list_entry(run.kind, entry)).collect();
+    let lines: Vec<Vec<u8>> = run.entries.iter().filter_map(|entry| list_entry(run, entry)).collect();
     let mut text = format!("cd {} && printf '%s\\0'", quoted(root.as_os_str().as_bytes()));
     for line in lines.iter().take(PASTE_PATHS_MAX) {
         text.push(' ');
@@ -375,7 +378,8 @@ fn letters(cluster: &[u8]) -> usize {
     cluster.iter().position(|b| b"efTBM@".contains(b)).map_or(cluster.len(), |at| at + 1)
 }
 
-/// A user's parameter without `-q`: the answer of a dry run is what it prints.
+/// A user's parameter without `-q`: the answer of a dry run is what it prints, and a run that deletes prints that it does
+/// not.
 fn audible(param: &OsStr) -> Option<OsString> {
     if param == "--quiet" {
         return None;
@@ -514,7 +518,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dry_run_is_never_quiet() {
+    fn runs_whose_words_count_are_never_quiet() {
         let target = target(Destination::Local("/b".into()), &["-aqz", "--quiet", "-q", "-qeq", "-a"]);
         let mode = Mode { lane: Lane::Small, deletion: Deletion::ByName, mkpath: false, rules: &[], pass: Pass::Show };
         let args = arguments(&target, &run(RunKind::Flat, Origin::Write, &[]), mode);
@@ -524,6 +528,10 @@ mod tests {
                 && args.contains(&"-n".into())
                 && !args.contains(&"--ignore-times".into())
         );
+        let mode = |pass| Mode { lane: Lane::Small, deletion: Deletion::ByName, mkpath: false, rules: &[], pass };
+        for (kind, first) in [(RunKind::Tree, "-az"), (RunKind::Level, "-az"), (RunKind::Flat, "-aqz")] {
+            assert_eq!(arguments(&target, &run(kind, Origin::Scan, &[]), mode(Pass::Real))[0], first, "{kind:?}");
+        }
     }
 
     #[test]

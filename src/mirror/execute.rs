@@ -4,7 +4,7 @@
 //! Deliberately absent: when and on which thread a batch runs (`dispatch`), and what a verdict does to a job (the
 //! queue).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use super::changed::{CHANGED_BYTES_MAX, Changed, changes};
 use super::command::{Mode, Pass, arguments, list, pasteable, probe_arguments};
 use super::context::TargetContext;
 use super::expand;
+use super::fold;
 use super::leftovers;
 use super::look::{Presence, Source};
 use super::outcome::{Outcome, Paths, classify};
@@ -38,14 +39,14 @@ const ROUNDS_MAX: u32 = 4;
 /// Of a dry run so much output is kept. What does not fit counts as differing.
 pub(super) const DRY_OUTPUT_BYTES_MAX: usize = 32 << 20;
 
+/// Of what a run prints that lists directories so much is kept. Without options of the user's that is a line at most.
+const WORDS_BYTES_MAX: usize = 64 << 10;
+
 /// Of a count the end is kept, where the figures are.
 const COUNT_OUTPUT_BYTES_MAX: usize = 16 << 10;
 
 /// A file larger than this may fail for lack of room while the target still takes others.
 const SMALL_BYTES_MAX: u64 = 64 << 10;
-
-/// So many unreadable paths are left out of a tree; with more, nothing is deleted there.
-const SKIPPED_MAX: usize = 1_000;
 
 /// How often, and after which pause, a run is begun again for which its batch's last connection may have left no room.
 const OWN_CONNECTION_PAUSES: u32 = 20;
@@ -236,6 +237,9 @@ impl Batch<'_> {
 
     /// Runs rsync for `run` and settles its jobs, halving where one path sinks all.
     pub(super) fn attempt(&mut self, run: Run) -> Flow {
+        if let Some(flow) = fold::attempt(self, &run) {
+            return flow;
+        }
         let mut halves = vec![run];
         while let Some(run) = halves.pop() {
             if run.entries.is_empty() {
@@ -297,16 +301,28 @@ impl Batch<'_> {
                 }
             }
         }
-        if paths.deletions_skipped && run.skip.is_empty() && !paths.unreadable.is_empty() {
-            // Without what it cannot read, rsync deletes the rest.
-            let skip: Vec<RelPath> = paths.unreadable.iter().take(SKIPPED_MAX).cloned().collect();
+        if let Some(skip) = paths.to_skip(&run) {
             self.report.found.extend(paths.found);
             halves.push(Run { skip, ..run });
+            return Flow::Continue;
+        }
+        if paths.deletions_skipped && !paths.failed.is_empty() && paths.failed.len() < run.entries.len() {
+            // So it does for the others without what is listed and cannot be read.
+            self.report.found.extend(paths.found);
+            let (guilty, others) = run.parted(|at| paths.failed.contains_key(&at));
+            let failed = paths.failed.into_values().enumerate().collect();
+            self.settle_rest(&guilty, &Paths { failed, ..Paths::default() });
+            halves.push(others);
             return Flow::Continue;
         }
         self.settle_rest(&run, &paths);
         self.report.found.extend(paths.found);
         Flow::Continue
+    }
+
+    /// Failures at paths that no job named.
+    pub(super) fn found(&mut self, found: BTreeMap<RelPath, JobError>) {
+        self.report.found.extend(found);
     }
 
     /// Gives every job of the run its verdict: done, unless `paths` says otherwise.
@@ -434,7 +450,8 @@ impl Batch<'_> {
         // sersync's words: people look for them, copy what follows and run it by hand.
         log::debug!("execute command: {command}");
         let stdout = || match pass {
-            Pass::Real | Pass::Itemized => itemized.then(|| Capture::new(CHANGED_BYTES_MAX, 0)),
+            Pass::Real | Pass::Itemized if itemized => Some(Capture::new(CHANGED_BYTES_MAX, 0)),
+            Pass::Real | Pass::Itemized => planned.lists().then(|| Capture::new(WORDS_BYTES_MAX, WORDS_BYTES_MAX)),
             Pass::Show => Some(Capture::new(DRY_OUTPUT_BYTES_MAX, 0)),
             Pass::Count => Some(Capture::new(0, COUNT_OUTPUT_BYTES_MAX)),
         };
@@ -461,7 +478,7 @@ impl Batch<'_> {
 
     /// Keeps what a run says it changed, but for what failed. Of a run that broke off all is kept: what has arrived is
     /// not sent again, and would never be told of.
-    fn note_changed(&mut self, run: &Run, ended: &Ended, outcome: &Outcome) {
+    pub(super) fn note_changed(&mut self, run: &Run, ended: &Ended, outcome: &Outcome) {
         if self.ctx.observer().is_none() {
             return;
         }

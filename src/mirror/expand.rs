@@ -40,6 +40,10 @@ fn survey_and_send(batch: &mut Batch<'_>, run: &Run) -> Flow {
         }
         Outcome::Void => return Flow::Halt,
     };
+    if let Some(skip) = paths.to_skip(run) {
+        batch.found(paths.found);
+        return survey_and_send(batch, &Run { skip, ..run.clone() });
+    }
     if let Some(error) = paths.unattributed.take() {
         batch.note(command, error.message.clone());
         for at in 0..run.entries.len() {

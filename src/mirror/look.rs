@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::model::RelPath;
@@ -49,6 +50,12 @@ impl Source {
         };
         self.seen.insert(path.clone(), presence);
         presence
+    }
+
+    /// Whether every name in a directory `is_listed`. No, if it cannot be read.
+    pub fn holds_only(&self, directory: &RelPath, is_listed: &dyn Fn(&[u8]) -> bool) -> bool {
+        let Ok(mut entries) = std::fs::read_dir(directory.under(&self.root)) else { return false };
+        entries.all(|entry| entry.is_ok_and(|entry| is_listed(entry.file_name().as_bytes())))
     }
 }
 

@@ -17,6 +17,7 @@ mod context;
 mod dispatch;
 mod execute;
 mod expand;
+mod fold;
 mod guard;
 mod lanes;
 mod leftovers;

@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use super::capture::Capture;
 use super::plan::Run;
 use super::run::{End, Ended};
-use super::says::{About, Line, lines};
+use super::says::{About, Line, lines, skips_deletions};
 use super::trouble::{Fallback, Remedy, first_words, printable, remedy, trouble, unknown};
 use crate::model::{Destination, JobError, RelPath, TargetTrouble, TroubleClass};
 
@@ -45,6 +46,17 @@ pub struct Paths {
     pub found: BTreeMap<RelPath, JobError>,
     /// Those of them that could not be read at the source: what keeps rsync from deleting.
     pub unreadable: BTreeSet<RelPath>,
+}
+
+/// So many unreadable paths are left out of a tree; with more, nothing is deleted there.
+const SKIPPED_MAX: usize = 1_000;
+
+impl Paths {
+    /// What `run` has to leave out so that rsync deletes the rest, if it was run without leaving out anything.
+    pub fn to_skip(&self, run: &Run) -> Option<Vec<RelPath>> {
+        let helps = self.deletions_skipped && run.skip.is_empty() && !self.unreadable.is_empty();
+        helps.then(|| self.unreadable.iter().take(SKIPPED_MAX).cloned().collect())
+    }
 }
 
 /// The prefixes under which rsync names what the list calls `./path`.
@@ -104,7 +116,8 @@ pub fn classify(ended: &Ended, run: &Run, prefixes: &Prefixes) -> Outcome {
     }
     match code {
         0 | 23 | 24 | 25 => {
-            let paths = paths(code, &stderr, ended.stderr.is_cut(), run, prefixes);
+            let mut paths = paths(code, &stderr, ended.stderr.is_cut(), run, prefixes);
+            paths.deletions_skipped |= run.lists() && skips_deletions_on(&ended.stdout, &stderr);
             if paths == Paths::default() { Outcome::Done } else { Outcome::Paths(paths) }
         }
         _ => whole(code, &stderr, run, prefixes),
@@ -159,6 +172,13 @@ fn is_broken_stream(code: i32, stderr: &[u8]) -> bool {
     let is_stream = |line: &&str| line.contains("read error:") || line.contains("write error:");
     let is_gone = |line: &str| line.contains("Connection reset") || line.contains("Broken pipe");
     matches!(code, 12 | 22) || (code == 10 && text.lines().filter(is_stream).any(is_gone))
+}
+
+/// Whether rsync has said among its output that it deletes no more. Where a part of that is lost, anything of the source
+/// that could not be read is taken for the reason.
+fn skips_deletions_on(stdout: &Capture, stderr: &[u8]) -> bool {
+    let said = stdout.bytes().split(|&b| b == b'\n').any(skips_deletions);
+    said || (stdout.is_cut() && lines(stderr).any(|line| line.about == About::Failure && line.is_senders()))
 }
 
 /// A run that went through: who failed, who vanished.

@@ -4,7 +4,7 @@
 //! Deliberately absent: argv (`command`), the file system (`look` answers through a closure), and the user's filter
 //! expressions (`expand` rewrites the runs that they touch).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::look::Presence;
 use crate::model::{ClaimedJob, JobError, Lane, Origin, RelPath, Scope, Verdict};
@@ -59,11 +59,13 @@ pub struct Run {
     pub skip: Vec<RelPath>,
     /// How many deletions a level or tree run may make; `None` for any number.
     pub max_delete: Option<u64>,
+    /// Directories in the list of a flat run that stand for what is in them as well, one level deep.
+    pub with_contents: BTreeSet<RelPath>,
 }
 
 impl Run {
     pub fn new(kind: RunKind, origin: Origin, entries: Vec<Entry>) -> Self {
-        Self { kind, origin, entries, skip: Vec::new(), max_delete: None }
+        Self { kind, origin, entries, skip: Vec::new(), max_delete: None, with_contents: BTreeSet::new() }
     }
 
     /// Whether rsync looks into the directories of the list.
@@ -83,10 +85,20 @@ impl Run {
         }
     }
 
+    /// Two runs: the entries that are `chosen`, by their place in the list, and the others.
+    pub fn parted(self, chosen: impl Fn(usize) -> bool) -> (Self, Self) {
+        let (mut these, mut others) = (Vec::new(), Vec::new());
+        for (at, entry) in self.entries.into_iter().enumerate() {
+            if chosen(at) { these.push(entry) } else { others.push(entry) }
+        }
+        let first = Self { entries: these, skip: self.skip.clone(), with_contents: self.with_contents.clone(), ..self };
+        (first, Self { entries: others, skip: self.skip, with_contents: self.with_contents, ..self })
+    }
+
     /// Cuts the run into two of about the same length.
     pub fn halves(mut self) -> (Self, Self) {
         let tail = self.entries.split_off(self.entries.len() / 2);
-        let rest = Self { entries: tail, skip: self.skip.clone(), ..self };
+        let rest = Self { entries: tail, skip: self.skip.clone(), with_contents: self.with_contents.clone(), ..self };
         // A flat list carries the root only as the parent of its other entries.
         if self.kind == RunKind::Flat && self.entries.iter().all(|entry| entry.path.is_root()) {
             self.kind = RunKind::RootOnly;

@@ -58,6 +58,12 @@ const BARE: [&str; 5] = [
 /// Marks of messages about attributes.
 const ATTRIBUTES: [&str; 4] = ["failed to set times on", "failed to set permissions on", " chown \"", " chgrp \""];
 
+/// Whether rsync says that it deletes no more, since it could not read all of the source. Unlike its errors it says so on
+/// its standard output.
+pub fn skips_deletions(line: &[u8]) -> bool {
+    line.strip_suffix(b"\r").unwrap_or(line) == b"IO error encountered -- skipping file deletion"
+}
+
 impl<'a> Line<'a> {
     pub fn read(bytes: &'a [u8]) -> Self {
         let text = String::from_utf8_lossy(bytes);
@@ -68,7 +74,7 @@ impl<'a> Line<'a> {
             || text.starts_with("WARNING: parent dir is absent")
         {
             About::Vanished
-        } else if text.contains("skipping file deletion") {
+        } else if skips_deletions(bytes) {
             About::DeletionsSkipped
         } else if text.starts_with("Deletions stopped due to --max-delete") {
             About::DeletionsLimited

@@ -5,21 +5,22 @@
 //!
 //! Deliberately absent: the limit on deletions (nothing is deleted), and waiting for anything.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use super::command::{Mode, Pass, arguments, list, pasteable};
+use super::command::{Mode, PARTIAL_DIR, Pass, arguments, list, pasteable};
 use super::context::TargetContext;
 use super::expand::to_path;
 use super::look::{Presence, Source};
-use super::outcome::{Outcome, classify};
+use super::outcome::{Outcome, Paths, classify};
 use super::pace::Pace;
 use super::plan::{Limits, Run, plan};
 use super::run::{Leisure, run_at_leisure};
-use super::says::difference_of;
+use super::says::{difference_of, skips_deletions};
 use super::spool::{Lines, Spool};
 use super::stop::StopSignal;
 use super::trouble::trouble;
@@ -79,13 +80,14 @@ pub struct Comparison<'a> {
     pace: Pace,
     stop: &'a StopSignal,
     is_wanted: &'a dyn Fn() -> bool,
-    /// Why the last run broke off, if one did.
+    /// Why the last run broke off, if one did, and how many have.
     broken: Option<TargetTrouble>,
+    breaks: u32,
 }
 
 impl fmt::Debug for Comparison<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { ctx, checksum, pace, stop: _, is_wanted: _, broken: _ } = self;
+        let Self { ctx, checksum, pace, stop: _, is_wanted: _, broken: _, breaks: _ } = self;
         f.debug_struct("Comparison")
             .field("ctx", ctx)
             .field("checksum", checksum)
@@ -102,21 +104,36 @@ impl<'a> Comparison<'a> {
         stop: &'a StopSignal,
         is_wanted: &'a dyn Fn() -> bool,
     ) -> Self {
-        Self { ctx, checksum: look.checksum, pace: Pace::new(look.bytes_per_s), stop, is_wanted, broken: None }
+        Self {
+            ctx,
+            checksum: look.checksum,
+            pace: Pace::new(look.bytes_per_s),
+            stop,
+            is_wanted,
+            broken: None,
+            breaks: 0,
+        }
     }
 
     /// Finds what differs at `path` and below, in rsync's order.
     pub fn below(&mut self, path: &RelPath) -> Result<Found<'a>, TargetTrouble> {
         let spool_dir = Path::new(&self.ctx.program.owner);
+        let mut unreadable = BTreeMap::new();
+        let mut skip = Vec::new();
         for _ in 0..ROUNDS_MAX {
             let mut spool = Spool::in_dir(spool_dir).map_err(|error| cannot_keep(spool_dir, &error))?;
             // No run at all if it is gone, and deletions are not mirrored.
             let runs = self.plan(std::slice::from_ref(path), Scope::Subtree, Origin::Reconcile);
-            let mut unreadable = BTreeMap::new();
             let mut again = false;
             for run in runs {
+                let run = Run { skip: skip.clone(), ..run };
                 match self.ask(&run, &[], &mut |bytes| spool.push(bytes))? {
                     Asked::Told(more) => unreadable.extend(more),
+                    Asked::Without(paths) => {
+                        skip = paths.to_skip(&run).unwrap_or_default();
+                        unreadable.extend(paths.found);
+                        again = true;
+                    }
                     Asked::Again => again = true,
                 }
             }
@@ -158,7 +175,7 @@ impl<'a> Comparison<'a> {
                 }
             });
             match self.ask(run, &[], &mut |bytes| take.push(bytes))? {
-                Asked::Again => return Ok(None),
+                Asked::Again | Asked::Without(_) => return Ok(None),
                 Asked::Told(unreadable) => {
                     let differs = unreadable.into_iter().filter(|(path, _)| asked.contains(path));
                     found.extend(differs.map(|(path, error)| (path, Differs::Unreadable(error))));
@@ -224,6 +241,9 @@ impl<'a> Comparison<'a> {
         let command = pasteable(&ctx.root, &args, run);
         log::debug!("execute command: {command}");
         let mut pauses = BUSY_PAUSES;
+        let deletions_skipped = Cell::new(false);
+        let mut words = Cut::new(|line| deletions_skipped.set(deletions_skipped.get() || skips_deletions(line)));
+        let each = &mut |bytes: &[u8]| words.push(bytes).and_then(|()| each(bytes));
         let outcome = loop {
             let leisure = Leisure { pace: &mut self.pace, is_wanted };
             let ended = run_at_leisure(&ctx.program, &ctx.root, &args, &list(run), each, stop, leisure)
@@ -243,6 +263,10 @@ impl<'a> Comparison<'a> {
                 let failed =
                     paths.failed.iter().filter_map(|(at, error)| Some((run.entries.get(*at)?.path.clone(), error)));
                 paths.found.extend(failed.map(|(path, error)| (path, error.clone())));
+                paths.deletions_skipped |= deletions_skipped.get();
+                if paths.to_skip(run).is_some() {
+                    return Ok(Asked::Without(paths));
+                }
                 if let Some(error) = paths.unattributed {
                     return Err(TargetTrouble { command: Some(command), ..could_not(ctx, &error.message) });
                 }
@@ -252,7 +276,9 @@ impl<'a> Comparison<'a> {
             Outcome::Fallback(_) => Err(self.gave_up()),
             Outcome::Split(found) => {
                 self.broken = Some(TargetTrouble { command: Some(command), ..found });
-                stop.rest(BUSY_PAUSE);
+                // Each time for longer, so that a storm of changes may pass.
+                self.breaks += 1;
+                stop.rest(BUSY_PAUSE * self.breaks.min(ROUNDS_MAX));
                 Ok(Asked::Again)
             }
             Outcome::Target(found) | Outcome::NoRoom { trouble: found, .. } => {
@@ -272,6 +298,8 @@ impl<'a> Comparison<'a> {
 enum Asked {
     /// All was told, but for what cannot be read.
     Told(BTreeMap<RelPath, JobError>),
+    /// What is on the target alone was not told, because of what cannot be read.
+    Without(Paths),
     /// The target lacks an option and can be asked without it, or the run broke off.
     Again,
 }
@@ -362,7 +390,8 @@ impl<'a> Filtered<'a> {
     }
 }
 
-/// A line of `--out-format='%i %n'` as what differs.
+/// A line of `--out-format='%i %n'` as what differs. What a transfer that broke off has left to go on from is no part of
+/// the mirror; a comparison of the whole tree deletes it.
 fn read(line: &[u8]) -> Option<Difference> {
     let found = difference_of(line)?;
     let path = to_path(&found.name)?;
@@ -376,7 +405,9 @@ fn read(line: &[u8]) -> Option<Difference> {
         () if has(2) => Differs::Time,
         () => Differs::Attributes,
     };
-    Some(Difference { path, what })
+    let is_ours =
+        what == Differs::Extra && path.as_bytes().split(|&b| b == b'/').any(|name| name == PARTIAL_DIR.as_bytes());
+    (!is_ours).then_some(Difference { path, what })
 }
 
 /// Cuts output into lines.

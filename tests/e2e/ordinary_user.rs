@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::harness::world::soon;
 use crate::harness::{World, is_root, make_dir, skipped, wait_for, wait_until, write};
+use crate::operators::{done, syncq};
 
 const HEAL: Duration = Duration::from_secs(150);
 
@@ -98,6 +99,33 @@ fn l13_an_unreadable_directory_is_shown_and_covered_once_it_opens() {
     world.converges(HEAL);
     put(&world.src.join("closed/below/file"), "watched from now on");
     world.converges(HEAL);
+}
+
+/// rsync deletes nothing once it has met something that it cannot read, and says so where nobody listened: what was gone
+/// from the source stayed on the targets, and the tree passed for equal.
+#[test]
+fn l13_an_unreadable_directory_keeps_nothing_else_from_being_deleted() {
+    for excludes in [&[][..], &["^never/.*"]] {
+        let Some(mut world) = ordinary() else { return };
+        for file in ["closed/kept", "open/stays", "open/deep/stays"] {
+            make_dir(world.src.join(file).parent().expect("a parent"));
+            write(world.src.join(file), "content");
+        }
+        world.conf.excludes = excludes.iter().map(ToString::to_string).collect();
+        world.become_nobody();
+        world.start();
+        world.converges(soon());
+        let extra = ["open/extra", "open/deep/extra"].map(|file| world.dsts[0].join(file));
+        extra.iter().for_each(|file| put(file, "only here"));
+        chmod(&world.src.join("closed"), 0o000);
+        let verified = syncq(&world, &["verify"]);
+        assert_eq!(verified.stdout.matches("\textra\topen/").count(), 2, "{}", verified.text());
+        done(&world, &["reconcile"]);
+        wait_until(soon(), "what is in excess to be deleted", || !extra.iter().any(|file| file.exists()));
+        assert!(world.dsts[0].join("closed/kept").exists(), "what cannot be read was taken for gone");
+        chmod(&world.src.join("closed"), 0o755);
+        world.converges(HEAL);
+    }
 }
 
 #[test]

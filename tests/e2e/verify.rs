@@ -204,7 +204,11 @@ fn a_mirror_under_churn_raises_no_alarm() {
             let ended = syncq(&world, args);
             let lines = json_lines(&ended);
             let alarms = of_type(&lines, "difference");
-            if !alarms.is_empty() || ended.code != Some(0) {
+            // On a busy machine what changes under rsync may break off a comparison as often as it is begun again.
+            let broke =
+                |line: &&Value| line["error"].as_str().is_some_and(|error| error.starts_with("the connection broke"));
+            let broken = of_type(&lines, "target").iter().filter(|line| broke(line)).count();
+            if !alarms.is_empty() || ended.code != Some(i32::from(broken > 0)) {
                 stop.store(true, Ordering::Relaxed);
                 panic!("round {round}: {}", ended.text());
             }

@@ -312,6 +312,34 @@ fn what_vanished_is_looked_at_again() {
     assert!(paths.unreadable.iter().eq([&path("t/x")]));
 }
 
+/// rsync says so on standard output, where nobody listened: what the source had lost stayed on the target for ever.
+#[test]
+fn deletions_that_did_not_happen_are_seen_where_rsync_tells_of_them() {
+    let unread = "rsync: [sender] opendir \"/data/www/t/x\" failed: Permission denied (13)";
+    let refused = "rsync: [receiver] mkstemp \"/sub/t/.g.aB3dEf\" (in m) failed: Operation not permitted (1)";
+    let word = "IO error encountered -- skipping file deletion\n";
+    for (kind, stdout, keeps, stderr, skipped) in [
+        (RunKind::Tree, word, 100, unread, true),
+        (RunKind::Level, word, 100, unread, true),
+        (RunKind::Tree, "t/IO error encountered -- skipping file deletion\n", 100, unread, false),
+        (RunKind::Tree, "", 100, unread, false),
+        // What is lost may have said it.
+        (RunKind::Tree, "many names\n", 4, unread, true),
+        (RunKind::Tree, "many names\n", 4, refused, false),
+        (RunKind::Flat, word, 100, unread, false),
+    ] {
+        let run = self::run(kind, &["t"]);
+        let (mut said, mut printed) = (Capture::of_errors(), Capture::new(keeps, 0));
+        said.push(stderr.as_bytes());
+        printed.push(stdout.as_bytes());
+        let ended = Ended { end: End::Exit(23), stderr: said, stdout: printed };
+        let module = Destination::Daemon { host: "h".into(), module: "m/sub".into() };
+        let outcome = classify(&ended, &run, &Prefixes::new(&[Path::new("/data/www")], &module));
+        let Outcome::Paths(paths) = outcome else { panic!("{outcome:?}") };
+        assert_eq!(paths.deletions_skipped, skipped, "{kind:?} {stdout} {stderr}");
+    }
+}
+
 /// One unreadable file in a tree of a million made the whole tree fail, and be compared again, for ever.
 #[test]
 fn below_a_tree_only_the_paths_that_fail_are_blamed() {

@@ -101,6 +101,55 @@ fn what_vanished_is_looked_at_again_and_the_rest_is_done() {
     assert_eq!(report.verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::Done).count(), 15);
 }
 
+/// What one of them held kept all others from being made equal, and they passed for done.
+#[test]
+fn an_entry_that_cannot_be_read_costs_the_others_no_deletion() {
+    let stage = Stage::new();
+    let names = ["a", "b", "c"];
+    names.iter().for_each(|name| stage.write(&format!("{name}/f"), "x"));
+    let unread = stage.src("b").display().to_string();
+    let script = format!(
+        "case $list in *b*) echo 'rsync: [sender] link_stat \"{unread}\" failed: Too many levels of symbolic links (40)' >&2; \
+         echo 'IO error encountered -- skipping file deletion'; exit 23;; esac"
+    );
+    for scope in [Scope::Children, Scope::Subtree] {
+        let report = go(&scripted(&stage, &script), &names.map(|name| job(name, scope, Origin::Scan)));
+        assert_eq!((failed(&report), report.runs), (vec!["b".to_owned()], 2), "{report:#?}");
+        assert!(["a", "c"].iter().all(|name| *verdict(&report, name) == Verdict::Done), "{report:#?}");
+    }
+}
+
+/// A directory that is listed in full is listed by its name, until something goes wrong in it.
+#[test]
+fn a_short_list_that_fails_is_said_at_length() {
+    let stage = Stage::new();
+    let mut names: Vec<String> = (0..40).map(|n| format!("d/f{n:02}")).collect();
+    names.iter().for_each(|name| stage.write(name, "x"));
+    stage.write("e", "x");
+    names.push("e".to_owned());
+    let jobs = entries(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let lists = stage.dir.path().join("lists");
+    let kept = format!("printf '%s|' $list >> {0}; echo >> {0}", lists.display());
+    let report = go(&scripted(&stage, &kept), &jobs);
+    all_done(&report);
+    assert_eq!((report.runs, std::fs::read_to_string(&lists).unwrap().as_str()), (1, "./d/|./e|\n"));
+    let said = format!(
+        "rsync: [sender] send_files failed to open \\\"{}\\\": Permission denied (13)",
+        stage.src("d/f03").display()
+    );
+    let report = go(&scripted(&stage, &format!("{kept}; echo \"{said}\" >&2; exit 23")), &jobs);
+    assert_eq!((failed(&report), report.runs), (vec!["d/f03".to_owned()], 2), "{report:#?}");
+    assert!(std::fs::read_to_string(&lists).unwrap().lines().last().unwrap().contains("|./d/f38|./d/f39|./e|"));
+    // A dead target is asked no more often than before.
+    let report =
+        go(&scripted(&stage, "echo 'rsync: failed to connect to h: Connection refused (111)' >&2; exit 10"), &jobs);
+    assert!(report.runs == 1 && report.trouble.is_some(), "{report:#?}");
+    // Something else in the directory, which nobody has asked for.
+    stage.write("d/other", "x");
+    all_done(&go(&scripted(&stage, &kept), &jobs));
+    assert!(std::fs::read_to_string(&lists).unwrap().lines().last().unwrap().starts_with("./d/f00|"));
+}
+
 /// Or one bad file would have the whole tree compared again and again.
 #[test]
 fn what_fails_in_a_sweep_fails_alone() {

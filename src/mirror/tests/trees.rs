@@ -5,6 +5,39 @@ use crate::clock::{Clock, SystemClock};
 use crate::model::TroubleClass;
 
 #[test]
+fn directories_that_are_sent_in_full_arrive_in_full() {
+    let stage = Stage::with_daemon("", "");
+    let mut names: Vec<String> =
+        ["d", "d/sub", "[x]", "partly"].iter().flat_map(|dir| (0..40).map(move |n| format!("{dir}/f*{n}"))).collect();
+    names.iter().for_each(|name| stage.write(name, name));
+    names.push("d/sub".to_owned());
+    names.push("d/gone".to_owned());
+    let jobs = entries(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    for ctx in [stage.local(), stage.module("m")] {
+        stage.write("partly/unasked", "x");
+        write(&stage.dst("d/gone"), "to be deleted");
+        write(&stage.dst("d/stays"), "nobody has asked");
+        all_done(&go(&ctx, &jobs));
+        assert!(
+            !stage.dst("d/gone").exists() && stage.dst("d/stays").exists() && !stage.dst("partly/unasked").exists()
+        );
+        std::fs::remove_file(stage.dst("d/stays")).unwrap();
+        std::fs::remove_file(stage.src("partly/unasked")).unwrap();
+        all_done(&go(&ctx, &jobs));
+        assert_eq!(stage.difference(), None);
+        // Changed at the same size and time: a write is never left to the quick check.
+        let (changed, dst) = (stage.src("[x]/f*7"), stage.dst("[x]/f*7"));
+        let time = std::fs::metadata(&changed).unwrap().modified().unwrap();
+        std::fs::write(&changed, "[X]/F*7").unwrap();
+        std::fs::File::options().write(true).open(&changed).unwrap().set_modified(time).unwrap();
+        all_done(&go(&ctx, &jobs));
+        assert_eq!(std::fs::read(dst).unwrap(), b"[X]/F*7");
+        std::fs::remove_dir_all(stage.dst("")).unwrap();
+        std::fs::create_dir(stage.dst("")).unwrap();
+    }
+}
+
+#[test]
 fn odd_names_arrive_and_go_byte_for_byte() {
     use std::ffi::OsStr;
     let stage = Stage::with_daemon("", "");

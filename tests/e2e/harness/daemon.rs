@@ -184,7 +184,7 @@ impl Cli {
         let mut command = self.command();
         command.args(args).stdout(create(&files[0])).stderr(create(&files[1]));
         let mut child = command.spawn().unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
-        let ended = try_for(secs(60), || child.try_wait().map_err(|e| e.to_string())?.ok_or_else(String::new));
+        let ended = try_for(secs(180), || child.try_wait().map_err(|e| e.to_string())?.ok_or_else(String::new));
         let [stdout, stderr] = files.each_ref().map(|path| {
             let bytes = fs::read(path).unwrap_or_default();
             let _ = fs::remove_file(path);

@@ -175,7 +175,8 @@ impl Rsyncd {
     fn output(&self) -> String {
         [self.dir.join("rsyncd.out"), self.log()]
             .iter()
-            .map(|path| fs::read_to_string(path).unwrap_or_default())
+            // Names in it need not be text.
+            .map(|path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned())
             .collect::<Vec<_>>()
             .join("\n")
     }
