@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{RecvTimeoutError, Sender, unbounded};
+use crossbeam_channel::{Sender, after, never, select, unbounded};
 use log::{error, info, warn};
 
 use super::view::NamedTarget;
@@ -26,8 +26,10 @@ use crate::mirror::Executor;
 use crate::model::{Job, JobState, Timestamp};
 use crate::queue::{Queue, TargetStats};
 
-/// How often it is looked whether something has changed, at the most.
+/// The least time between two looks at what is failing, and how often it is looked whether a list is still there although
+/// nothing has happened.
 const INTERVAL: Duration = Duration::from_secs(3);
+const REST: Duration = Duration::from_secs(60);
 /// So many failing paths of a target are listed; the rest is counted.
 const PATHS_MAX: usize = 200;
 /// By this first line a list is known.
@@ -97,18 +99,27 @@ impl FailLog {
         let (lists, wanted) = unbounded::<Lists>();
         let run = move || {
             let mut kept: Vec<List> = Vec::new();
+            let (stirred, nothing) = (sources.queue.stirred(), never());
+            let mut is_current = false;
             loop {
-                let next = if kept.is_empty() {
-                    wanted.recv().map_err(|_| RecvTimeoutError::Disconnected)
-                } else {
-                    wanted.recv_timeout(INTERVAL)
+                let (stirred, pause) = match (kept.is_empty(), is_current) {
+                    (true, _) => (&nothing, never()),
+                    (false, true) => (&stirred, after(REST)),
+                    // Not before the pause is over, however much happens.
+                    (false, false) => (&nothing, after(INTERVAL)),
                 };
-                match next {
-                    Ok(lists) => keep(&mut kept, lists, &sources),
-                    Err(RecvTimeoutError::Timeout) => kept.iter_mut().for_each(|list| list.update(&sources, "")),
-                    Err(RecvTimeoutError::Disconnected) => {
-                        kept.iter_mut().for_each(|list| list.update(&sources, STOPPED));
-                        return;
+                select! {
+                    recv(wanted) -> lists => match lists {
+                        Ok(lists) => keep(&mut kept, lists, &sources),
+                        Err(_) => {
+                            kept.iter_mut().for_each(|list| list.update(&sources, STOPPED));
+                            return;
+                        }
+                    },
+                    recv(stirred) -> _ => is_current = false,
+                    recv(pause) -> _ => {
+                        kept.iter_mut().for_each(|list| list.update(&sources, ""));
+                        is_current = true;
                     }
                 }
             }

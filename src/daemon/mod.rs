@@ -63,8 +63,10 @@ use crate::queue::Queue;
 use crate::store::StoreError;
 use crate::store::sled::{FreshReason, Opened, SledStore};
 
-/// How often roots and schedules are looked at.
+/// How often the main thread looks after things while something is going on, and how often while not: what no event tells
+/// of, such as a control socket that was removed.
 const TICK: Duration = Duration::from_secs(1);
+const REST: Duration = Duration::from_secs(15);
 /// How long a start waits for the store's lock, and how often it looks.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_POLL: Duration = Duration::from_millis(20);
@@ -226,7 +228,12 @@ impl Daemon {
         // Whoever has asked for a reload so far is answered now.
         self.reload = Some(reloader.start().context("cannot start a thread")?);
         let mut reloading = false;
+        let stirred = self.core.queue.stirred();
+        // Nothing rouses it before the next tick, so that a busy queue does not keep it busy as well.
+        let (never, mut is_busy) = (crossbeam_channel::never(), true);
         loop {
+            let rest = if is_busy { tick } else { self.rest().min(manager.interval().unwrap_or(REST)) };
+            let roused = if is_busy { &never } else { &stirred };
             crossbeam_channel::select! {
                 recv(ends.stopped) -> _ => return Ok(()),
                 recv(ends.deaths) -> crashed => return crashed.map_or(Ok(()), |crashed| Err(crashed.into())),
@@ -237,11 +244,15 @@ impl Daemon {
                         false => manager.ready(&notify::summary(&self.view.status())),
                     }
                 }
-                default(tick) => {}
+                recv(roused) -> _ => {
+                    is_busy = true;
+                    continue;
+                }
+                default(rest) => {}
             }
-            self.stay_reachable();
+            let is_reachable = self.stay_reachable();
             let setup = self.core.current.get();
-            setup.plugins.tick();
+            is_busy = setup.plugins.tick() || reloading || !is_reachable;
             setup.run_due(&self.core);
             if reloading {
                 manager.still_reloading();
@@ -253,10 +264,21 @@ impl Daemon {
         }
     }
 
-    /// Comes back to a state directory that was removed, once the store has made it anew.
-    fn stay_reachable(&mut self) {
-        if self.control.is_reachable() || !self.state_dir.is_dir() {
-            return;
+    /// How long nothing is due.
+    fn rest(&self) -> Duration {
+        let due = self.core.current.get().next_due().map(|due| due.since(self.core.clock.now()));
+        due.map_or(REST, |due| due.clamp(Duration::from_millis(1), REST))
+    }
+
+    /// Comes back to a state directory that was removed, once the store has made it anew. Returns whether the control socket
+    /// was in its place.
+    fn stay_reachable(&mut self) -> bool {
+        if self.control.is_reachable() {
+            return true;
+        }
+        if !self.state_dir.is_dir() {
+            self.core.queue.doubt_store();
+            return false;
         }
         match ControlServer::start(&self.state_dir, Arc::<View>::clone(&self.view)) {
             Ok(control) => {
@@ -269,6 +291,7 @@ impl Daemon {
         if let Err(failure) = self.pid_file.write() {
             warn!("cannot write the pid file: {failure}");
         }
+        false
     }
 
     fn stop(&self) {

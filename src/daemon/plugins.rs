@@ -157,9 +157,10 @@ impl Plugins {
         }
     }
 
-    /// To be called once a second.
-    pub(super) fn tick(&self) {
+    /// To be called once a second while it returns that something waits for the time to pass, and once after each run.
+    pub(super) fn tick(&self) -> bool {
         self.announcers.iter().for_each(|announcer| announcer.tick());
+        self.announcers.iter().any(|announcer| announcer.is_waiting())
     }
 
     pub(super) fn status(&self) -> Vec<PluginStatus> {

@@ -2,9 +2,9 @@
 //! was.
 //!
 //! A root is suspended while its directory is missing, another one than before, or at the start empty while it was not:
-//! nothing is sent or deleted then. [`RootRuntime::tend`], called once a second, notices both that and the return; on the
-//! return the tree is watched anew and compared in full. What happened meanwhile to the watcher itself is told by its
-//! notices.
+//! nothing is sent or deleted then. [`RootRuntime::tend`], called once a second while something is going on and now and then
+//! while not, notices both that and the return; on the return the tree is watched anew and compared in full. What happened
+//! meanwhile to the watcher itself is told by its notices.
 //!
 //! The watermark is the time up to which every change has a job in the store or is mirrored. It moves in three steps, so
 //! that nothing it stands for can be lost after it: the watcher passes on everything up to a barrier, the queue writes down
@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, TryRecvError};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 use log::{error, info, warn};
 use rustix::io::Errno;
 
@@ -43,6 +43,9 @@ use super::sysctl;
 
 /// The least time between two moves of the watermark: as much is looked through again after a crash.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
+/// A move has all jobs written. While many would have to be that are not, it waits so long for most of them to be done.
+const CHECKPOINT_PATIENCE: Duration = Duration::from_secs(30);
+const UNWRITTEN_MANY: usize = 1_000;
 /// How long a checkpoint waits for the disk before it tries again later, and how long the last one waits.
 const FLUSH_PATIENCE: Duration = Duration::from_millis(500);
 const LAST_PATIENCE: Duration = Duration::from_secs(3);
@@ -101,6 +104,9 @@ pub struct RootRuntime {
     /// Told of every change, with `-m`.
     follower: OnceLock<Arc<Follower>>,
     state: Mutex<State>,
+    /// Rouses whoever tends the root.
+    stir: Sender<()>,
+    stirred: Receiver<()>,
 }
 
 /// What the start of the daemon asks of a root.
@@ -159,7 +165,18 @@ impl RootRuntime {
     ) -> Self {
         let state = Mutex::new(State { in_charge: !options.beside, ..State::default() });
         let (targets, follower) = (Mutex::new(targets), OnceLock::new());
-        Self { rules, filter, identity, options, queue, targets, follower, state }
+        let (stir, stirred) = bounded(1);
+        Self { rules, filter, identity, options, queue, targets, follower, state, stir, stirred }
+    }
+
+    /// Receives a token when something has happened that [`tend`](Self::tend) may have to see to.
+    pub fn stirred(&self) -> &Receiver<()> {
+        &self.stirred
+    }
+
+    fn stir(&self) {
+        // Full means that one is on its way.
+        let _ = self.stir.try_send(());
     }
 
     pub fn path(&self) -> &Path {
@@ -324,13 +341,24 @@ impl RootRuntime {
         self.queue.enqueue(targets, &[change]);
     }
 
-    /// Does what is due: looks whether the source is what it was, and moves the watermark.
-    pub fn tend(self: &Arc<Self>) {
+    /// Does what is due: looks whether the source is what it was, and moves the watermark. Returns whether something is going
+    /// on that has to be seen to soon.
+    pub fn tend(self: &Arc<Self>) -> bool {
         if !self.lock().in_charge {
-            return;
+            return true;
         }
         self.check();
         self.advance();
+        !self.is_at_rest()
+    }
+
+    /// Whether the source is as it should be and the watermark stands for all that has happened.
+    fn is_at_rest(&self) -> bool {
+        let state = self.lock();
+        let Watching::On(watcher) = &state.watching else { return false };
+        let Checkpoint { asked, reached, events, .. } = &state.checkpoint;
+        let is_marked = asked.is_none() && reached.is_none() && *events == Some(watcher.stats().events);
+        state.suspended.is_none() && (is_marked || !self.rules.keeps_watermark)
     }
 
     /// Whether the source is there and what it was. An empty one that was not when it was last mirrored is most likely
@@ -392,14 +420,16 @@ impl RootRuntime {
     /// Goes on with the next move of the watermark; see the module's documentation. Nothing has to move while nothing
     /// happens.
     fn advance(&self) {
-        if !self.rules.keeps_watermark || self.queue.store_health().error.is_some() {
+        let store = self.queue.store_health();
+        if !self.rules.keeps_watermark || store.error.is_some() {
             return;
         }
+        let interval = if store.uncommitted < UNWRITTEN_MANY { CHECKPOINT_INTERVAL } else { CHECKPOINT_PATIENCE };
         let mut state = self.lock();
         let State { watching: Watching::On(watcher), suspended: None, checkpoint, .. } = &mut *state else { return };
         if checkpoint.asked.is_none() && checkpoint.reached.is_none() {
             let events = watcher.stats().events;
-            let waited = checkpoint.last.is_none_or(|last| last.elapsed() >= CHECKPOINT_INTERVAL);
+            let waited = checkpoint.last.is_none_or(|last| last.elapsed() >= interval);
             if waited && checkpoint.events.replace(events) != Some(events) {
                 checkpoint.asked = Some((moment(), watcher.checkpoint()));
             }
@@ -456,6 +486,7 @@ impl RootRuntime {
     /// Takes the directory as it is although it is empty. The next [`tend`](Self::tend) goes on with it.
     pub fn accept_empty(&self) {
         self.lock().accepts_empty = true;
+        self.stir();
     }
 
     /// Asks the watcher to answer once everything that happened in the tree before this call has jobs. The error says why
@@ -565,6 +596,7 @@ impl Sink for RootSink {
             follower.changes(self.root.path(), &changes);
         }
         self.root.queue.enqueue(&self.root.targets(), &changes);
+        self.root.stir();
     }
 
     fn notice(&self, notice: Notice) {
@@ -574,7 +606,10 @@ impl Sink for RootSink {
             None => warn!("{root}: {notice}"),
         }
         match notice {
-            Notice::RootGone { .. } => self.root.lock().suspended = Some(notice.to_string()),
+            Notice::RootGone { .. } => {
+                self.root.lock().suspended = Some(notice.to_string());
+                self.root.stir();
+            }
             // The watcher tries again by itself and then reports what it has missed.
             Notice::Unwatched { errno: Errno::NOSPC, .. } => sysctl::make_room(),
             _ => {}

@@ -25,7 +25,7 @@ use crate::clock::Clock;
 use crate::control::ConfigStatus;
 use crate::filter::Filter;
 use crate::mirror::{Connections, Contexts, Executor, Guard, Limits, RootIdentity, Standbys, TargetContext};
-use crate::model::{DirectoryId, RelPath, Scope, Target, TargetId, TroubleClass};
+use crate::model::{DirectoryId, RelPath, Scope, Target, TargetId, Timestamp, TroubleClass};
 use crate::plugin::Follower;
 use crate::queue::Queue;
 use crate::schedule::Scheduler;
@@ -227,6 +227,11 @@ impl Setup {
                 core.queue.set_scheduled_run(root.path(), core.clock.now());
             }
         }
+    }
+
+    /// When a tree is to be compared next, if ever.
+    pub fn next_due(&self) -> Option<Timestamp> {
+        self.scheduler().next_due()
     }
 
     fn scheduler(&self) -> MutexGuard<'_, Scheduler> {

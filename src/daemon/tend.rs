@@ -1,16 +1,20 @@
 //! The threads that look after the roots, one each, so that a file system that hangs holds up only the root on it.
+//!
+//! A root at which something is going on is looked after once a second. One at rest is left alone until something happens
+//! there, but for a look now and then at what no event tells of.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
 
 use super::root::RootRuntime;
 use crate::clock::monotonic;
 
-/// How often a root is looked at.
+/// How often a root is looked after at which something is going on, and how often one at rest.
 const TICK: Duration = Duration::from_secs(1);
+const REST: Duration = Duration::from_secs(15);
 /// How long an end waits for looks at roots that are under way.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -36,14 +40,20 @@ impl Tenders {
             let (running, ended) = bounded::<()>(0);
             let (tended, done) = (Arc::clone(root), done.clone());
             let tend = move || {
+                let _running = running;
                 let result = tended.start().map_err(anyhow::Error::from);
                 let is_watched = result.is_ok();
                 // Nobody listens any more after a stop.
                 let _ = done.send(result);
                 while is_watched && stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
-                    tended.tend();
+                    while !tended.tend() {
+                        select! {
+                            recv(stopped) -> _ => return,
+                            recv(tended.stirred()) -> _ => break,
+                            default(REST) => {}
+                        }
+                    }
                 }
-                drop(running);
             };
             std::thread::Builder::new().name("root".into()).spawn(tend).context("cannot start a thread")?;
             let tender = Tender { root: Arc::clone(root), stop, ended };

@@ -83,6 +83,11 @@ impl Announcer {
         }
     }
 
+    /// Whether something waits for other targets, and thereby for [`tick`](Self::tick).
+    pub fn is_waiting(&self) -> bool {
+        !self.lock().paths.is_empty()
+    }
+
     /// Whether one made of these would do the same.
     pub fn is_for(&self, engine: &Arc<Engine>, source: &Source, targets: &[TargetId]) -> bool {
         Arc::ptr_eq(&self.engine, engine) && *self.source == *source && self.targets == targets

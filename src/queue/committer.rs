@@ -1,13 +1,15 @@
 //! The one thread that writes the store: takes what has become dirty, commits it as one batch, and begins again.
 //!
-//! While one batch is being flushed the next gathers, and then for twice as long as that took: a disk that is slow, or
-//! busy with the files that are being mirrored, is not kept busier by many small commits, and a job that is done by
-//! then never touches it. Whoever waits for the disk ([`Queue::flush`](super::Queue::flush)) ends the pause. A failed
+//! A job that is done before it is written never touches the disk, and most are done within moments. So while every
+//! target is served, only what has been dirty for [`GATHER_WELL`] is written. Nothing is lost by that: the watermark does
+//! not move before all older jobs are on disk, so a start after a crash looks for whatever came later. With a target that
+//! is down or paused, jobs will stay: then the next batch gathers while one is being flushed, and for twice as long as
+//! that took. Whoever waits for the disk ([`Queue::flush`](super::Queue::flush)) ends the pause. A failed
 //! commit takes nothing away: its paths are dirty again at their old place and are tried after a pause, from the state
 //! that memory has by then. What operators want of the store (counted, compacted) is done between two commits.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -18,11 +20,15 @@ use super::{Shared, State};
 use crate::clock::monotonic;
 use crate::store::{COMMIT_OPS_MAX, Census, Op, Store, StoreError};
 
-/// The shortest and the longest pause after a commit.
+/// How long what is noted waits for being done while all targets are served. What is written then is up to twice as old.
+const GATHER_WELL: Duration = Duration::from_secs(1);
+/// The shortest and the longest pause after a commit while they are not.
 const GATHER_MIN: Duration = Duration::from_millis(5);
 const GATHER_MAX: Duration = Duration::from_millis(100);
-/// How often the store is given time to look after itself.
+/// How often the store is given time to look after itself: while there is something to commit, and while there is not.
+/// Then nothing is written that could be lost, and a look only serves to have it made good before somebody asks.
 const TEND_EVERY: Duration = Duration::from_secs(1);
+const TEND_IDLE_EVERY: Duration = Duration::from_secs(15);
 /// The pause after a failed commit.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -49,64 +55,106 @@ impl Committer {
 
 fn run(shared: &Shared, mut store: Box<dyn Store>) {
     let mut tended = monotonic();
+    let mut gather = GATHER_MIN;
     loop {
-        let patience = TEND_EVERY.saturating_sub(tended.elapsed());
-        let idle = |state: &mut State| {
-            state.dirty_len() == 0 && state.store_tasks.is_empty() && !shared.closing.load(Ordering::SeqCst)
-        };
+        let patience = TEND_IDLE_EVERY.saturating_sub(tended.elapsed());
+        let is_idle = |state: &mut State| state.is_clean() && !is_asked(shared, state);
         let (mut state, _) =
-            shared.dirty.wait_timeout_while(shared.lock(), patience, idle).unwrap_or_else(PoisonError::into_inner);
+            shared.dirty.wait_timeout_while(shared.lock(), patience, is_idle).unwrap_or_else(PoisonError::into_inner);
+        if !state.is_clean() {
+            if state.may_wait() {
+                state.ripen();
+                state = pause(shared, state, GATHER_WELL, State::may_wait);
+            } else {
+                state = pause(shared, state, gather, |_| true);
+            }
+        }
+        if !state.may_wait() || is_hurried(shared, &state) {
+            state.ripen();
+        }
         if shared.closing.load(Ordering::SeqCst) {
+            let last_id = state.next_job_id;
+            let is_known = state.stored_job_id == last_id || state.store_error.is_some();
+            drop(state);
+            if !is_known && let Err(failure) = store.commit(&[Op::PutNextJobId(last_id)]) {
+                error!("{}", failure.with_causes());
+            }
             return;
         }
-        let tasks = std::mem::take(&mut state.store_tasks);
         drop(state);
-        let tend = tended.elapsed() >= TEND_EVERY;
-        let begun = monotonic();
-        let (ops, result) = commit_next(shared, &mut *store, tend, tasks);
-        if tend {
-            tended = monotonic();
-        }
-        let gather = (begun.elapsed() * 2).clamp(GATHER_MIN, GATHER_MAX);
-        let stats = store.stats();
-        let mut state = shared.lock();
-        state.store_stats = stats;
-        state.settle_commit(ops, result.is_ok());
-        match result {
-            Ok(()) => {
-                if state.store_error.take().is_some() {
-                    info!("the store can be written again");
-                }
-                shared.committed.notify_all();
-                let hurried = |state: &mut State| state.flushing > 0 || shared.closing.load(Ordering::SeqCst);
-                drop(
-                    shared
-                        .dirty
-                        .wait_timeout_while(state, gather, |state| !hurried(state))
-                        .unwrap_or_else(PoisonError::into_inner),
-                );
+        loop {
+            let mut state = shared.lock();
+            let tasks = std::mem::take(&mut state.store_tasks);
+            let in_doubt = std::mem::take(&mut state.store_in_doubt);
+            drop(state);
+            let tend = in_doubt || tended.elapsed() >= TEND_EVERY;
+            let begun = monotonic();
+            let (ops, result) = commit_next(shared, &mut *store, tend, tasks);
+            if tend {
+                tended = monotonic();
             }
-            Err(failure) => {
-                let lost = matches!(failure, StoreError::Lost { .. });
-                let failure = failure.with_causes();
-                if lost {
-                    state.store_lost();
-                    error!("{failure}; mirroring goes on, and the new store gets all pending jobs");
-                } else if state.store_error.is_none() {
-                    error!("{failure}; mirroring goes on, new jobs are held in memory until the store can be written");
-                }
-                state.store_error = Some(failure);
-                shared.committed.notify_all();
+            gather = (begun.elapsed() * 2).clamp(GATHER_MIN, GATHER_MAX);
+            let stats = store.stats();
+            let mut state = shared.lock();
+            state.store_stats = stats;
+            state.settle_commit(ops, result.is_ok());
+            let failed = result.is_err();
+            note_result(&mut state, result);
+            shared.committed.notify_all();
+            if failed {
                 let closing = || shared.closing.load(Ordering::SeqCst);
                 drop(
                     shared
-                        .dirty
+                        .hurry
                         .wait_timeout_while(state, RETRY_AFTER, |_| !closing())
                         .unwrap_or_else(PoisonError::into_inner),
                 );
+                break;
+            }
+            if !state.has_ripe() || shared.closing.load(Ordering::SeqCst) {
+                break;
             }
         }
     }
+}
+
+/// Whether something else is wanted than to write what is dirty.
+fn is_asked(shared: &Shared, state: &State) -> bool {
+    !state.store_tasks.is_empty() || state.store_in_doubt || shared.closing.load(Ordering::SeqCst)
+}
+
+/// Whether somebody waits for the committer.
+fn is_hurried(shared: &Shared, state: &State) -> bool {
+    state.flushing > 0 || is_asked(shared, state)
+}
+
+/// Waits while `may_wait` and nobody waits for the committer. What becomes dirty meanwhile does not even wake the thread.
+fn pause<'a>(
+    shared: &'a Shared,
+    state: MutexGuard<'a, State>,
+    length: Duration,
+    may_wait: fn(&State) -> bool,
+) -> MutexGuard<'a, State> {
+    let quiet = |state: &mut State| may_wait(state) && !is_hurried(shared, state);
+    shared.hurry.wait_timeout_while(state, length, quiet).unwrap_or_else(PoisonError::into_inner).0
+}
+
+fn note_result(state: &mut State, result: Result<(), StoreError>) {
+    let Err(failure) = result else {
+        if state.store_error.take().is_some() {
+            info!("the store can be written again");
+        }
+        return;
+    };
+    let lost = matches!(failure, StoreError::Lost { .. });
+    let failure = failure.with_causes();
+    if lost {
+        state.store_lost();
+        error!("{failure}; mirroring goes on, and the new store gets all pending jobs");
+    } else if state.store_error.is_none() {
+        error!("{failure}; mirroring goes on, new jobs are held in memory until the store can be written");
+    }
+    state.store_error = Some(failure);
 }
 
 /// What an operator wants of the store.

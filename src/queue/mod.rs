@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use log::info;
 
 pub use operator::{Selected, Standing};
@@ -136,19 +136,25 @@ struct State {
     /// How many callers wait for the disk.
     flushing: usize,
     store_tasks: Vec<StoreTask>,
+    /// Somebody has reason to think that the store is not where it was.
+    store_in_doubt: bool,
     random: fastrand::Rng,
 }
 
 /// What the callers' side and the committer share.
 struct Shared {
     state: Mutex<State>,
-    /// Something became dirty, or the committer should end.
+    /// Something became dirty, or somebody waits for the committer.
     dirty: Condvar,
+    /// Somebody waits for the committer.
+    hurry: Condvar,
     /// A commit ended.
     committed: Condvar,
     closing: AtomicBool,
     clock: Arc<dyn Clock>,
     wake: Sender<()>,
+    /// Of those who want to know that something happened.
+    bells: Mutex<Vec<Sender<()>>>,
 }
 
 /// See the module's documentation.
@@ -171,9 +177,19 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Ends the committer's pauses. What it is to do has to be noted before.
+    fn hurry_committer(&self) {
+        self.dirty.notify_all();
+        self.hurry.notify_all();
+    }
+
     fn announce_work(&self) {
         // Full means that a wake-up is already under way.
         let _ = self.wake.try_send(());
+        self.bells
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|bell| !matches!(bell.try_send(()), Err(TrySendError::Disconnected(()))));
     }
 }
 
@@ -182,13 +198,17 @@ impl State {
         self.ledger.dirty_len() + self.targets.values().map(TargetQueue::dirty_len).sum::<usize>()
     }
 
+    /// Whether the store has been told of everything.
+    fn is_clean(&self) -> bool {
+        self.dirty_len() == 0 && self.notes_durable == self.notes
+    }
+
     /// The operations of the next commit. What concerns no job is few and always part of it. The targets take turns, so
     /// that none waits for another one's backlog to be written.
     fn take_dirty(&mut self, ops_max: usize) -> Vec<Op> {
         let mut ops: Vec<Op> = Vec::new();
-        if self.next_job_id != self.stored_job_id {
-            ops.push(Op::PutNextJobId(self.next_job_id));
-        }
+        let numbers = self.next_job_id != self.stored_job_id;
+        let ops_max = ops_max.saturating_sub(usize::from(numbers));
         self.ledger.take_records(ops_max, &mut ops);
         let behind = self.cut_at.take().map_or(Bound::Unbounded, Bound::Excluded);
         let order: Vec<TargetId> = self.targets.range((behind, Bound::Unbounded)).map(|(id, _)| *id).collect();
@@ -206,7 +226,27 @@ impl State {
         if self.ledger.dirty_len() == 0 {
             self.notes_taken = self.notes;
         }
+        // Jobs that are done before they are stored are no reason to write.
+        if numbers && !ops.is_empty() {
+            ops.push(Op::PutNextJobId(self.next_job_id));
+        }
         ops
+    }
+
+    /// Whether nothing but jobs is to be written, and no target is down or paused, as far as is known, so that they are done
+    /// rather than kept.
+    fn may_wait(&self) -> bool {
+        self.ledger.dirty_len() == 0 && self.targets.values().all(TargetQueue::is_served)
+    }
+
+    /// Lets what is dirty now be part of the next commits.
+    fn ripen(&mut self) {
+        self.targets.values_mut().for_each(TargetQueue::ripen);
+    }
+
+    /// Whether there is more for a commit right now.
+    fn has_ripe(&self) -> bool {
+        self.ledger.dirty_len() > 0 || self.targets.values().any(TargetQueue::has_ripe)
     }
 
     /// The store has lost everything and gets all of it again.
@@ -315,15 +355,18 @@ impl Queue {
             cut_at: None,
             flushing: 0,
             store_tasks: Vec::new(),
+            store_in_doubt: false,
             random: fastrand::Rng::new(),
         };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             dirty: Condvar::new(),
+            hurry: Condvar::new(),
             committed: Condvar::new(),
             closing: AtomicBool::new(false),
             clock,
             wake,
+            bells: Mutex::default(),
         });
         let committer = Committer::start(Arc::clone(&shared), store);
         Ok((Self { shared, work, committer: Mutex::new(Some(committer)) }, damaged_records))
@@ -344,7 +387,7 @@ impl Queue {
         let (id, new) = state.ledger.register(root.as_os_str().as_bytes(), destination.to_string());
         state.notes += u64::from(new);
         state.targets.entry(id).or_insert_with(|| TargetQueue::new(id)).policy = policy;
-        self.shared.dirty.notify_all();
+        self.shared.hurry_committer();
         (id, new)
     }
 
@@ -407,9 +450,11 @@ impl Queue {
     fn change_ledger(&self, change: impl FnOnce(&mut Ledger)) {
         let mut state = self.shared.lock();
         change(&mut state.ledger);
+        // It may build on jobs, and must not get to the disk before them.
+        state.ripen();
         // What the store has already is not written again.
         state.notes += u64::from(state.ledger.dirty_len() > 0);
-        self.shared.dirty.notify_all();
+        self.shared.hurry_committer();
     }
 
     /// All roots that the store knows, configured or not.
@@ -502,6 +547,7 @@ impl Queue {
             }
             queue.finish(&path, verdict, took, now, state.random.f64());
         }
+        let has_found = !result.found.is_empty();
         for (path, error) in result.found {
             let chance = state.random.f64();
             queue.add_failure(&path, error, now, chance, || {
@@ -510,9 +556,14 @@ impl Queue {
                 id
             });
         }
+        if has_found {
+            // Not written after the deletion of the job that found it: that may be in line for longer.
+            queue.ripen();
+        }
         let event = if let Some(trouble) = result.trouble {
             let chance = state.random.f64();
             let news = queue.breaker.trip(trouble.clone(), batch.probe, now, chance);
+            self.shared.hurry_committer();
             queue.breaker.probe_at().filter(|_| news).map(|probe_at| TargetEvent::Trouble { trouble, probe_at })
         } else if result.reached {
             queue.breaker.close(now).map(|(class, after)| TargetEvent::Recovered { class, after })
@@ -543,6 +594,14 @@ impl Queue {
     /// Receives a token whenever there may be new work. One token may stand for many changes.
     pub fn work(&self) -> &Receiver<()> {
         &self.work
+    }
+
+    /// Receives a token after jobs have come, gone or changed, so that whoever shows them can sleep until then. One token may
+    /// stand for many changes.
+    pub fn stirred(&self) -> Receiver<()> {
+        let (bell, stirred) = bounded(1);
+        self.shared.bells.lock().unwrap_or_else(PoisonError::into_inner).push(bell);
+        stirred
     }
 
     /// Makes ready what has waited long enough, and tells when one of `targets` next has something to do that no token
@@ -633,11 +692,17 @@ impl Queue {
         let mut state = self.shared.lock();
         state.store_tasks.push(StoreTask { compact, reply });
         drop(state);
-        self.shared.dirty.notify_all();
+        self.shared.hurry_committer();
         answer.recv_timeout(timeout).unwrap_or_else(|error| match error {
             RecvTimeoutError::Timeout => Err("it takes too long".to_owned()),
             RecvTimeoutError::Disconnected => Err("syncq is stopping".to_owned()),
         })
+    }
+
+    /// Has it looked at once whether the store is still what and where it was. That happens from time to time by itself.
+    pub fn doubt_store(&self) {
+        self.shared.lock().store_in_doubt = true;
+        self.shared.hurry_committer();
     }
 
     /// Waits until everything noted before the call is on disk, at most `timeout`. Returns whether it is. What is noted
@@ -646,7 +711,7 @@ impl Queue {
         let mut state = self.shared.lock();
         let mark = state.mark();
         state.flushing += 1;
-        self.shared.dirty.notify_all();
+        self.shared.hurry_committer();
         let (mut state, _) = self
             .shared
             .committed
@@ -664,7 +729,7 @@ impl Queue {
         let Some(committer) = committer else { return };
         self.flush(timeout);
         self.shared.closing.store(true, Ordering::SeqCst);
-        self.shared.dirty.notify_all();
+        self.shared.hurry_committer();
         self.shared.committed.notify_all();
         committer.join();
     }

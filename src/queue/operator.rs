@@ -77,7 +77,7 @@ impl Queue {
         queue.paused = paused;
         state.ledger.set_paused(target, paused.then_some(now));
         state.notes += 1;
-        self.shared.dirty.notify_all();
+        self.shared.hurry_committer();
         self.shared.announce_work();
         true
     }

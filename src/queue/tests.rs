@@ -502,6 +502,7 @@ fn only_what_the_store_holds_is_deleted_from_it() {
     assert_eq!(bench.queue.dirty_len(), 0);
     bench.write("a");
     let mut ops = Vec::new();
+    bench.queue.ripen();
     bench.queue.take_dirty(10, &mut ops);
     assert!(matches!(ops.as_slice(), [Op::PutJob(_)]));
     bench.small();
@@ -510,6 +511,7 @@ fn only_what_the_store_holds_is_deleted_from_it() {
     bench.small();
     bench.done("a");
     ops.clear();
+    bench.queue.ripen();
     bench.queue.take_dirty(10, &mut ops);
     assert!(matches!(ops.as_slice(), [Op::DeleteJob { .. }]));
 }
@@ -667,6 +669,72 @@ mod threads {
         queue.enqueue(&[target], &[Change::write(path("one more"))]);
         let one_more = queue.page(target, None, 10_000, |_| true).iter().map(|job| job.id.0).max();
         assert_eq!(one_more, ids.iter().max().map(|max| max + 1), "and are never used twice");
+    }
+
+    /// Each of them cost the disk two commits.
+    #[test]
+    fn a_job_that_is_done_at_once_is_never_written() {
+        let (store, clock) = (MemoryStore::default(), Arc::new(SimulatedClock::new(Timestamp(1_000))));
+        let queue = open(&store, &clock);
+        let (target, _) = queue.register(Path::new("/src"), &destination(), Policy::default());
+        assert!(queue.flush(SOON));
+        let before = store.commits();
+        for n in 0..100 {
+            queue.enqueue(&[target], &[Change::write(path(&format!("f{n}")))]);
+            let batch = queue.claim(target, Lane::Small).expect("a job");
+            let verdicts = batch.jobs.iter().map(|job| (job.path.clone(), Verdict::Done)).collect();
+            queue.finish(&batch, BatchResult { verdicts, reached: true, ..BatchResult::default() });
+        }
+        // The first may have been there before the committer went to rest.
+        assert!(queue.flush(SOON) && store.commits() <= before + 2, "{} commits", store.commits() - before);
+        drop(queue);
+        let queue = open(&store, &clock);
+        queue.enqueue(&[target], &[Change::write(path("one more"))]);
+        let id = queue.page(target, None, 1, |_| true).first().map(|job| job.id.0);
+        assert_eq!(id, Some(101), "no number is given twice");
+    }
+
+    /// A crash between the two would forget the path that failed. The directory's job has been in line for longer.
+    #[test]
+    fn a_failure_that_a_run_found_is_stored_with_the_end_of_its_job() {
+        let (store, clock) = (MemoryStore::default(), Arc::new(SimulatedClock::new(Timestamp(1_000))));
+        let queue = open(&store, &clock);
+        let (target, _) = queue.register(Path::new("/src"), &destination(), Policy::default());
+        let whole = |origin| Change { origin, ..Change::scan(path("d"), Scope::Subtree) };
+        queue.enqueue(&[target], &[whole(Origin::Reconcile)]);
+        assert!(queue.flush(SOON));
+        queue.enqueue(&[target], &[whole(Origin::Scan)]);
+        // Of all else the committer is told at once, and with it of what is in line.
+        queue.set_root_mark(Path::new("/src"), DirectoryId { inode: 1, born_ns: None });
+        let batch = queue.claim(target, Lane::Large).expect("a job");
+        let found = vec![(path("d/f"), JobError::new(Some(23), "permission denied"))];
+        let verdicts = vec![(path("d"), Verdict::Done)];
+        queue.finish(&batch, BatchResult { verdicts, found, reached: true, ..BatchResult::default() });
+        let begun = crate::clock::monotonic();
+        loop {
+            let stored: Vec<RelPath> = store.contents().jobs.iter().map(|job| job.path.clone()).collect();
+            if !stored.contains(&path("d")) {
+                assert_eq!(stored, [path("d/f")]);
+                break;
+            }
+            assert!(begun.elapsed() < SOON * 4, "the job's end is not written");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// No run will do what it stands for soon, so it is written without waiting to be asked.
+    #[test]
+    fn a_job_of_a_target_that_is_not_served_is_written_at_once() {
+        let (store, clock) = (MemoryStore::default(), Arc::new(SimulatedClock::new(Timestamp(1_000))));
+        let queue = open(&store, &clock);
+        let (target, _) = queue.register(Path::new("/src"), &destination(), Policy::default());
+        assert!(queue.pause(target, true) && queue.flush(SOON));
+        queue.enqueue(&[target], &[Change::write(path("f"))]);
+        let begun = crate::clock::monotonic();
+        while store.contents().jobs.is_empty() {
+            assert!(begun.elapsed() < SOON, "it is not written");
+            std::thread::yield_now();
+        }
     }
 
     #[test]

@@ -112,6 +112,11 @@ impl Scheduler {
         Ok(())
     }
 
+    /// When something is due next; what is overdue counts.
+    pub fn next_due(&self) -> Option<Timestamp> {
+        self.0.iter().map(|entry| entry.due).min()
+    }
+
     /// The numbers of all that is due, in the order in which they were added. Each counts as run now.
     pub fn due(&mut self, now: Timestamp) -> Vec<usize> {
         let mut keys = Vec::new();

@@ -31,6 +31,10 @@ impl Gather {
         self.changes.len()
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
     pub fn add(&mut self, mut change: Change, presence: Presence) {
         if let Some(between) = &change.moved_from
             && let Some(&place) = self.places.get(between)

@@ -14,7 +14,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use inotify::{Inotify, WatchDescriptor, WatchMask, Watches};
+use inotify::{Inotify, WatchMask, Watches};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
@@ -48,8 +48,6 @@ pub struct Listed {
 pub struct Kernel {
     inotify: Inotify,
     watches: Watches,
-    /// What removing a watch asks for.
-    descriptors: HashMap<Wd, WatchDescriptor>,
     root: PathBuf,
     /// Whether the kernel can look up a path without following links (Linux 5.6), and name what it found.
     strict: bool,
@@ -99,7 +97,6 @@ impl Kernel {
             root_id,
             watches: inotify.watches(),
             inotify,
-            descriptors: HashMap::new(),
             root,
             strict,
             mask,
@@ -132,7 +129,6 @@ impl Kernel {
         let link = if follow { WatchMask::empty() } else { WatchMask::DONT_FOLLOW };
         let descriptor = self.watches.add(&resolved.path, self.mask | link).map_err(errno)?;
         let wd = Wd(descriptor.get_watch_descriptor_id());
-        self.descriptors.insert(wd, descriptor);
         let id = resolved.stat(b"", StatxFlags::INO | StatxFlags::BTIME).ok().map(|stat| directory_id(&stat));
         Ok((wd, id))
     }
@@ -144,8 +140,9 @@ impl Kernel {
 
     /// Removes watches. One that ended by itself meanwhile is no error.
     pub fn unwatch(&mut self, wds: &[Wd]) {
-        for descriptor in wds.iter().filter_map(|wd| self.descriptors.remove(wd)) {
-            let _ = self.watches.remove(descriptor);
+        for wd in wds {
+            // Not by way of the inotify crate, which asks for a descriptor of its own kind: one more map of all watches.
+            let _ = rustix::fs::inotify::remove_watch(&self.inotify, wd.0);
         }
     }
 

@@ -37,6 +37,13 @@ use crate::filter::Filter;
 use crate::model::{Change, DirectoryId, EventSwitches, Timestamp};
 
 pub use notice::{GoneReason, Notice};
+/// For `tools/micro`, which times the parts one by one; of no use to anybody else.
+#[doc(hidden)]
+pub mod parts {
+    pub use super::event::{Event, RawEvent};
+    pub use super::gather::{Gather, Presence};
+    pub use super::table::{Table, Wd};
+}
 pub use thread::Watcher;
 
 /// What to watch, and what to report of it.

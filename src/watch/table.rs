@@ -2,11 +2,13 @@
 //!
 //! A tree of nodes keyed by watch descriptor; each knows its parent's descriptor and its own name, so renaming a
 //! directory moves one node however much lies below it, and a path is put together only when an event asks for it.
-//! That is about 100 bytes a directory beyond its name. Pure: never talks to the kernel or the file system.
+//! That is about 100 bytes a directory beyond its name (`tools/micro size` measures it). Pure: never talks to the kernel
+//! or the file system.
 //!
 //! The kernel does not use a descriptor twice within one inotify instance, so a [`Wd`] that was noted earlier either
 //! still means the same directory or means nothing. A directory that could not be watched has a made-up negative one.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 
 use crate::model::{DirectoryChange, DirectoryId, RelPath};
@@ -26,15 +28,39 @@ impl Wd {
     }
 }
 
+/// An `Option<DirectoryId>` in two thirds of its size. Zero stands for what is not known: no directory has such an inode, and
+/// none was born as 1970 began.
+#[derive(Debug, Clone, Copy)]
+struct PackedId {
+    inode: u64,
+    born_ns: u64,
+}
+
+impl From<Option<DirectoryId>> for PackedId {
+    fn from(id: Option<DirectoryId>) -> Self {
+        let born_ns = id.and_then(|id| id.born_ns).unwrap_or(0);
+        Self { inode: id.map_or(0, |id| id.inode), born_ns }
+    }
+}
+
+impl PackedId {
+    fn get(self) -> Option<DirectoryId> {
+        let born_ns = (self.born_ns != 0).then_some(self.born_ns);
+        (self.inode != 0).then_some(DirectoryId { inode: self.inode, born_ns })
+    }
+}
+
+/// One directory. There may be a million of these, so each byte counts.
 #[derive(Debug)]
 struct Node {
     /// `None` for the root, and for a directory that was moved away and has not turned up elsewhere yet.
     parent: Option<Wd>,
     name: Box<[u8]>,
-    /// Sorted by name.
-    children: Vec<Wd>,
+    /// Sorted by name. Boxed, since most directories hold none.
+    #[expect(clippy::box_collection, reason = "a third of the vector's size where there is none")]
+    children: Option<Box<Vec<Wd>>>,
     /// Which directory it is, if the kernel could tell.
-    id: Option<DirectoryId>,
+    id: PackedId,
     /// Nothing has been reported of it, since new directories are not.
     silent: bool,
     /// Its place has changed since [`Table::take_changes`].
@@ -43,7 +69,11 @@ struct Node {
 
 impl Node {
     fn new(id: Option<DirectoryId>) -> Self {
-        Self { parent: None, name: Box::default(), children: Vec::new(), id, silent: false, moved: false }
+        Self { parent: None, name: Box::default(), children: None, id: id.into(), silent: false, moved: false }
+    }
+
+    fn children(&self) -> &[Wd] {
+        self.children.as_deref().map(Vec::as_slice).unwrap_or_default()
     }
 }
 
@@ -57,12 +87,22 @@ pub struct Table {
     /// Directories that came to their places or left the tree since [`Table::take_changes`].
     moved: Vec<Wd>,
     gone: Vec<DirectoryId>,
+    /// The last path that was asked for: events of one directory come together. Forgotten whenever a place changes.
+    last_path: RefCell<Option<(Wd, RelPath)>>,
 }
 
 impl Table {
     pub fn new(root: Wd, id: Option<DirectoryId>) -> Self {
         let nodes = HashMap::from([(root, Node::new(id))]);
-        Self { nodes, root, unwatched: 0, next_made_up: -2, moved: Vec::new(), gone: Vec::new() }
+        Self {
+            nodes,
+            root,
+            unwatched: 0,
+            next_made_up: -2,
+            moved: Vec::new(),
+            gone: Vec::new(),
+            last_path: RefCell::default(),
+        }
     }
 
     pub fn root(&self) -> Wd {
@@ -90,6 +130,18 @@ impl Table {
 
     /// The directory's present path; `None` if it is not known or has been moved away.
     pub fn path(&self, wd: Wd) -> Option<RelPath> {
+        let mut last = self.last_path.borrow_mut();
+        if let Some((known, path)) = &*last
+            && *known == wd
+        {
+            return Some(path.clone());
+        }
+        let path = self.put_together(wd)?;
+        *last = Some((wd, path.clone()));
+        Some(path)
+    }
+
+    fn put_together(&self, wd: Wd) -> Option<RelPath> {
         let mut names: Vec<&[u8]> = Vec::new();
         let mut at = wd;
         while at != self.root {
@@ -111,13 +163,13 @@ impl Table {
     }
 
     pub fn child(&self, parent: Wd, name: &[u8]) -> Option<Wd> {
-        let children = &self.nodes.get(&parent)?.children;
+        let children = self.nodes.get(&parent)?.children();
         children.get(self.position(children, name).ok()?).copied()
     }
 
     /// The directories known in `parent`, by name.
     pub fn children(&self, parent: Wd) -> Vec<(Wd, &[u8])> {
-        let children = self.nodes.get(&parent).map(|n| n.children.as_slice()).unwrap_or_default();
+        let children = self.nodes.get(&parent).map(Node::children).unwrap_or_default();
         children.iter().map(|&wd| (wd, self.name(wd))).collect()
     }
 
@@ -135,7 +187,7 @@ impl Table {
     }
 
     pub fn id(&self, wd: Wd) -> Option<DirectoryId> {
-        self.nodes.get(&wd)?.id
+        self.nodes.get(&wd)?.id.get()
     }
 
     /// Adds a directory under a free name. Without a watch descriptor it gets a made-up one, which is returned.
@@ -153,27 +205,29 @@ impl Table {
     /// Puts a detached directory, with all below it, under a free name of `parent`.
     pub fn attach(&mut self, wd: Wd, parent: Wd, name: &[u8]) {
         let Some(node) = self.nodes.get_mut(&wd) else { return };
+        self.last_path.take();
         node.parent = Some(parent);
         node.name = name.into();
         if !std::mem::replace(&mut node.moved, true) {
             self.moved.push(wd);
         }
         let Some(holder) = self.nodes.get(&parent) else { return };
-        if let Err(place) = self.position(&holder.children, name)
+        if let Err(place) = self.position(holder.children(), name)
             && let Some(holder) = self.nodes.get_mut(&parent)
         {
-            holder.children.insert(place, wd);
+            holder.children.get_or_insert_default().insert(place, wd);
         }
     }
 
     /// Takes a directory, with all below it, out of its parent. It stays known, but has no path.
     pub fn detach(&mut self, wd: Wd) {
+        self.last_path.take();
         let Some(parent) = self.nodes.get_mut(&wd).and_then(|n| n.parent.take()) else { return };
         let Some(holder) = self.nodes.get(&parent) else { return };
-        if let Ok(place) = self.position(&holder.children, self.name(wd))
-            && let Some(holder) = self.nodes.get_mut(&parent)
+        if let Ok(place) = self.position(holder.children(), self.name(wd))
+            && let Some(children) = self.nodes.get_mut(&parent).and_then(|holder| holder.children.as_mut())
         {
-            holder.children.remove(place);
+            children.remove(place);
         }
     }
 
@@ -183,13 +237,14 @@ impl Table {
 
     /// Forgets a directory and all below it, and returns the descriptors whose watches are to be removed.
     pub fn remove(&mut self, wd: Wd) -> Vec<Wd> {
+        self.last_path.take();
         self.detach(wd);
         let mut watched = Vec::new();
         let mut open = vec![wd];
         while let Some(wd) = open.pop() {
             let Some(node) = self.nodes.remove(&wd) else { continue };
-            open.extend(node.children);
-            self.gone.extend(node.id);
+            open.extend(node.children());
+            self.gone.extend(node.id.get());
             if wd.is_watched() {
                 watched.push(wd);
             } else {
@@ -204,9 +259,9 @@ impl Table {
         let Some((parent, name)) = self.place(old).map(|(p, n)| (p, Box::<[u8]>::from(n))) else { return };
         self.detach(old);
         let Some(mut node) = self.nodes.remove(&old) else { return };
-        node.id = id;
+        node.id = id.into();
         node.moved = false;
-        for &wd in &node.children {
+        for &wd in node.children() {
             if let Some(child) = self.nodes.get_mut(&wd) {
                 child.parent = Some(new);
                 // In a place that can be told only now.
@@ -228,7 +283,7 @@ impl Table {
         for wd in std::mem::take(&mut self.moved) {
             let Some(node) = self.nodes.get_mut(&wd) else { continue };
             node.moved = false;
-            let Some(id) = node.id else { continue };
+            let Some(id) = node.id.get() else { continue };
             let parent = node.parent.filter(|_| wd.is_watched());
             let name = node.name.clone();
             changes.push(match parent.and_then(|parent| self.id(parent)) {

@@ -22,6 +22,10 @@ const BUFFER_BYTES: usize = 256 * 1024;
 /// Directories listed between two reads.
 const WALK_STEPS: usize = 64;
 
+/// How long a walk keeps what it finds while there are no events: handed on one by one, each change of a large tree would
+/// get a run of its own after a restart.
+const WALK_GATHERS: Duration = Duration::from_secs(1);
+
 /// How long the loop rests while a directory may still turn up under its next name, or lost events are to be made up for.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -174,13 +178,15 @@ impl Loop {
     fn watch(&mut self) -> Result<bool, Errno> {
         let mut buffer = vec![0; BUFFER_BYTES];
         let mut retried = clock::monotonic();
+        let mut flushed = retried;
         while !self.tracker.is_gone() {
             let [_, asked] = wait([self.tracker.kernel(), &*self.wake], self.rest())?;
             if asked && self.is_told_to_stop()? {
                 return Ok(true);
             }
             let moment = clock::moment();
-            self.tracker.begin(clock::monotonic(), moment);
+            let now = clock::monotonic();
+            self.tracker.begin(now, moment);
             let mut bytes = 0;
             for event in self.tracker.kernel_mut().read(&mut buffer)? {
                 bytes += event.queued_bytes();
@@ -194,13 +200,16 @@ impl Loop {
                 barrier.unread = barrier.unread.saturating_sub(bytes);
             }
             self.tracker.expire();
-            if self.tracker.lacks_watches() && clock::monotonic().duration_since(retried) >= RETRY {
-                retried = clock::monotonic();
+            if self.tracker.lacks_watches() && now.duration_since(retried) >= RETRY {
+                retried = now;
                 self.tracker.retry_unwatched();
             }
             self.tracker.close_gap();
             self.tracker.work(WALK_STEPS);
-            self.tracker.flush();
+            if bytes > 0 || !self.tracker.has_work() || now.duration_since(flushed) >= WALK_GATHERS {
+                flushed = now;
+                self.tracker.flush();
+            }
             self.answer();
         }
         Ok(false)

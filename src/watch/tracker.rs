@@ -242,7 +242,7 @@ impl Tracker {
         let (watches, unwatched) = if self.gone { (0, 0) } else { (self.table.watched(), self.table.unwatched()) };
         self.counters.watches.store(count(watches), Ordering::Relaxed);
         self.counters.unwatched.store(count(unwatched), Ordering::Relaxed);
-        if self.gather.len() > 0 {
+        if !self.gather.is_empty() {
             self.sink.changes(self.gather.take());
         }
     }

@@ -6,6 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -56,6 +57,39 @@ fn watches_of(pid: i32) -> usize {
     let entries = fs::read_dir(format!("/proc/{pid}/fdinfo")).expect("the process runs");
     let infos = entries.filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok());
     infos.map(|info| info.lines().filter(|line| line.starts_with("inotify wd:")).count()).sum()
+}
+
+/// How often the threads of a process have gone to sleep of their own accord so far.
+fn wake_ups_of(pid: i32) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs").flatten();
+    let statuses = tasks.filter_map(|task| fs::read_to_string(task.path().join("status")).ok());
+    let count = |status: String| -> Option<u64> {
+        status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?.trim().parse().ok()
+    };
+    statuses.filter_map(count).sum()
+}
+
+/// It woke up eleven times a second: each second a look at the store, at each root and at the schedules, and seven threads
+/// of the store's engine.
+#[test]
+fn an_idle_daemon_sleeps() {
+    let mut world = World::new();
+    write(world.src.join("f"), "1");
+    world.start();
+    world.converges(soon());
+    let pid = world.daemon().pid();
+    let mut samples = Vec::new();
+    wait_for(soon(), "ten seconds with at most one wake-up each", || {
+        let now = (Instant::now(), wake_ups_of(pid));
+        let before = samples.iter().rfind(|(then, _): &&(Instant, u64)| now.0 - *then >= secs(10));
+        // Fewer than before: a thread has ended meanwhile.
+        let woken = before.and_then(|(_, before)| now.1.checked_sub(*before));
+        samples.push(now);
+        match woken {
+            Some(0..=10) => Ok(()),
+            _ => Err(format!("{woken:?}")),
+        }
+    });
 }
 
 #[test]

@@ -36,6 +36,14 @@ fn store_state(world: &World) -> Result<(String, String), String> {
     Ok((store["state"].as_str().unwrap_or_default().to_owned(), store["error"].to_string()))
 }
 
+/// The daemon may be making a file there at that moment.
+fn remove_in_use(dir: &Path) {
+    wait_for(soon(), "the directory to go", || match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => Err(error.to_string()),
+        removed => removed.map_err(|error| panic!("cannot remove {}: {error}", dir.display())),
+    });
+}
+
 /// The store has been made anew and holds all jobs.
 fn comes_through(mut world: World, removed: &Path) {
     write(world.src.join(format!("pending{FILES}")), "written after the loss");
@@ -58,7 +66,7 @@ fn comes_through(mut world: World, removed: &Path) {
 fn a_store_that_is_removed_while_it_is_used_is_made_anew_with_all_jobs() {
     let world = pending();
     let store = world.cli.state.join("store");
-    fs::remove_dir_all(&store).expect("cannot remove the store");
+    remove_in_use(&store);
     wait_for(soon(), "the loss to show", || match store_state(&world)? {
         (state, error) if state == "degraded" && error.contains("removed or replaced") => Ok(()),
         other => Err(format!("{other:?}")),
@@ -70,11 +78,7 @@ fn a_store_that_is_removed_while_it_is_used_is_made_anew_with_all_jobs() {
 fn a_state_directory_that_is_removed_while_it_is_used_is_made_anew_with_all_jobs() {
     let mut world = pending();
     let store = world.cli.state.join("store");
-    // The daemon may be making a file there at that moment.
-    wait_for(soon(), "the directory to go", || match fs::remove_dir_all(&world.cli.state) {
-        Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => Err(error.to_string()),
-        removed => removed.map_err(|error| panic!("cannot remove the state directory: {error}")),
-    });
+    remove_in_use(&world.cli.state);
     wait_for(soon(), "the daemon to answer again", || {
         let status = world.cli.try_status()?;
         if status.json["state"] == "running" { Ok(()) } else { Err(status.json["state"].to_string()) }
@@ -93,7 +97,7 @@ fn changes_are_mirrored_while_the_store_is_removed_again_and_again() {
         for n in 0..30 {
             write(world.src.join(format!("f{n}")), patterned(round * 100 + n, 2_000));
         }
-        fs::remove_dir_all(world.cli.state.join("store")).expect("cannot remove the store");
+        remove_in_use(&world.cli.state.join("store"));
         write(world.src.join("last"), format!("{round}"));
         world.converges(soon());
         wait_until(soon(), "the new store", || world.cli.state.join("store/db").exists());

@@ -34,6 +34,8 @@ impl RootRuntime {
             // The next checkpoint comes soon, whether something happens or not.
             let mut state = self.lock();
             (state.checkpoint.last, state.checkpoint.events) = (None, None);
+            drop(state);
+            self.stir();
             info!("{}: {} targets are compared in full", self.path().display(), new.len());
         }
     }

@@ -17,6 +17,8 @@ pub struct DirtyPaths {
     /// Part of the commit under way, with the places to which a failure returns them.
     under_way: HashMap<RelPath, u64>,
     next_place: u64,
+    /// Places from here on have to wait.
+    ripe_until: u64,
 }
 
 impl DirtyPaths {
@@ -64,8 +66,22 @@ impl DirtyPaths {
         self.places.len()
     }
 
-    /// Takes the next path into the commit under way.
+    /// Lets all that is dirty now be taken. What is noted from now on has to wait for the next time: it may be settled
+    /// without the store by then.
+    pub fn ripen(&mut self) {
+        self.ripe_until = self.next_place;
+    }
+
+    /// Whether something can be taken.
+    pub fn has_ripe(&self) -> bool {
+        self.order.first().is_some_and(|(place, _)| *place < self.ripe_until)
+    }
+
+    /// Takes the next path that is ripe into the commit under way.
     pub fn take(&mut self) -> Option<RelPath> {
+        if !self.has_ripe() {
+            return None;
+        }
         let (place, path) = self.order.pop_first()?;
         self.places.remove(&path);
         self.under_way.insert(path.clone(), place);
@@ -112,6 +128,8 @@ mod tests {
             dirty.note(&path(name));
         }
         let mark = dirty.mark();
+        assert_eq!(dirty.take(), None, "nothing is ripe");
+        dirty.ripen();
         assert_eq!(dirty.take(), Some(path("a")));
         assert_eq!(dirty.take(), Some(path("b")));
         for name in ["d", "b"] {
@@ -123,6 +141,7 @@ mod tests {
             assert_eq!(dirty.take(), Some(path(name)));
         }
         assert!(!dirty.is_durable(mark), "the commit is still under way");
+        assert!(dirty.take().is_none(), "d came later");
         dirty.committed();
         assert!(dirty.is_durable(mark), "d came later");
         assert!(!dirty.is_durable(dirty.mark()));
@@ -135,6 +154,7 @@ mod tests {
         for name in ["d/a", "d/b", "other"] {
             dirty.note(&path(name));
         }
+        dirty.ripen();
         assert_eq!(dirty.take(), Some(path("d/a")));
         let mark = dirty.mark();
         for name in ["d/a", "d/b"] {
@@ -142,6 +162,7 @@ mod tests {
             dirty.note(&path(name));
         }
         dirty.restore();
+        dirty.ripen();
         let order: Vec<RelPath> = std::iter::from_fn(|| dirty.take()).collect();
         assert_eq!(order, ["d", "d/a", "other", "d/b"].map(path));
         assert!(!dirty.is_durable(mark));

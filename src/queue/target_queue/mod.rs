@@ -673,7 +673,7 @@ impl TargetQueue {
         }
     }
 
-    /// Hands over what the store has to be told, until there are `ops_max` operations. [`TargetQueue::settle_dirty`] is
+    /// Hands over what the store has to be told and is ripe, until there are `ops_max` operations. [`TargetQueue::settle_dirty`] is
     /// told what came of it.
     pub fn take_dirty(&mut self, ops_max: usize, ops: &mut Vec<Op>) {
         while ops.len() < ops_max
@@ -697,6 +697,21 @@ impl TargetQueue {
     /// What was taken is durable, or has to be taken again.
     pub fn settle_dirty(&mut self, durable: bool) {
         if durable { self.dirty.committed() } else { self.dirty.restore() }
+    }
+
+    /// Lets the store be told of all that it has not been told of by now.
+    pub fn ripen(&mut self) {
+        self.dirty.ripen();
+    }
+
+    /// Whether there is something that [`take_dirty`](Self::take_dirty) hands over.
+    pub fn has_ripe(&self) -> bool {
+        self.dirty.has_ripe()
+    }
+
+    /// Whether jobs that are ready are handed out, as far as is known.
+    pub fn is_served(&self) -> bool {
+        !self.paused && self.breaker.trouble().is_none()
     }
 
     /// Stands for all that the store has not been told of, or is being told.

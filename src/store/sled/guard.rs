@@ -9,17 +9,20 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::Once;
 
+use super::slack::with_slack;
+
 thread_local! {
     static GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `work` and returns what it panicked with, if it did, in words.
+/// Runs `work` and returns what it panicked with, if it did, in words. Threads that sled starts meanwhile sleep while there
+/// is nothing to do.
 ///
 /// The caller drops whatever `work` touched: it may be half changed.
 pub fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     install_hook();
     let before = GUARDED.replace(true);
-    let result = catch_unwind(AssertUnwindSafe(work));
+    let result = catch_unwind(AssertUnwindSafe(|| if before { work() } else { with_slack(work) }));
     GUARDED.set(before);
     result.map_err(|payload| in_words(payload.as_ref()))
 }

@@ -36,6 +36,7 @@ mod migrations;
 mod open;
 mod progress;
 mod record;
+mod slack;
 mod tree;
 
 #[cfg(test)]

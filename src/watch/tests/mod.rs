@@ -11,6 +11,7 @@ mod threaded;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -54,6 +55,8 @@ fn scratch() -> TempDir {
 #[derive(Default)]
 struct Collector {
     changes: Mutex<Vec<Change>>,
+    /// How often changes came.
+    calls: AtomicU64,
     notices: Mutex<Vec<Notice>>,
 }
 
@@ -66,6 +69,7 @@ impl Collector {
 
 impl Sink for Collector {
     fn changes(&self, changes: Vec<Change>) {
+        self.calls.fetch_add(1, Ordering::SeqCst);
         self.changes.lock().unwrap().extend(changes);
     }
 
