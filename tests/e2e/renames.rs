@@ -7,9 +7,9 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use crate::churn::seeds;
-use crate::harness::sshd::Sshd;
 use crate::harness::world::soon;
 use crate::harness::{Compare, Daemon, World, make_dir, patterned, set_mtime, skipped, wait_until, write};
+use crate::ssh;
 
 /// What the two targets may be sent for a rename of [`tree`], which holds many times as much.
 const FEW_BYTES: u64 = 150_000;
@@ -322,16 +322,9 @@ fn rename_aside(from: &Path, to: &Path) {
 
 #[test]
 fn a_rename_behind_ssh_is_not_sent_again() {
-    let mut world = world();
-    let Some(sshd) = Sshd::start_with(&world.base().join("sshd"), &[]) else { return skipped("no sshd") };
-    sshd.forget_log();
-    let paths: Vec<String> = world.dsts.iter().map(|dst| dst.display().to_string()).collect();
-    world.conf.local_paths.clear();
-    let (src, remotes) = (world.src.clone(), [("127.0.0.1", paths[0].as_str()), ("127.0.0.1", paths[1].as_str())]);
-    world.conf.root(&src, &remotes);
-    world.conf.ssh = true;
-    world.conf.port = sshd.port;
-    world.conf.params = format!("-artz -e '{}'", sshd.shell());
+    let Some((mut world, _sshd)) = ssh::world() else { return skipped("no sshd") };
+    world.conf.attrib = true;
+    world.compare.hard_links = true;
     tree(&world.src.join("old"), 1);
     world.start();
     taken_over_from_the_old_name(&world);

@@ -16,7 +16,7 @@ use crate::harness::world::{give_to_nobody, soon};
 use crate::harness::{Daemon, World, is_root, make_dir, patterned, secs, skipped, wait_for, wait_until, write};
 
 /// A world whose two targets are directories behind one sshd. `None`: there is no sshd.
-fn world() -> Option<(World, Sshd)> {
+pub fn world() -> Option<(World, Sshd)> {
     world_with(&[])
 }
 
