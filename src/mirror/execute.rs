@@ -4,6 +4,7 @@
 //! Deliberately absent: when and on which thread a batch runs (`dispatch`), and what a verdict does to a job (the
 //! queue).
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
@@ -226,6 +227,17 @@ impl<'a> Batch<'a> {
         let (trusted, report) = (BTreeSet::new(), BatchReport::default());
         Self { ctx, lane, jobs, stop, rules, verdicts, trusted, runs_max: RUNS_MAX, report }
     }
+
+    fn jobs_to_plan(&self) -> Cow<'a, [ClaimedJob]> {
+        if self.trusted.is_empty() {
+            return Cow::Borrowed(self.jobs);
+        }
+        let mut jobs = self.jobs.to_vec();
+        for (_, job) in jobs.iter_mut().enumerate().filter(|(at, _)| self.trusted.contains(at)) {
+            job.origin = job.origin.min(Origin::Scan);
+        }
+        Cow::Owned(jobs)
+    }
 }
 
 impl Batch<'_> {
@@ -258,14 +270,6 @@ impl Batch<'_> {
                 return;
             }
         }
-    }
-
-    fn jobs_to_plan(&self) -> Vec<ClaimedJob> {
-        let mut jobs = self.jobs.to_vec();
-        for (_, job) in jobs.iter_mut().enumerate().filter(|(at, _)| self.trusted.contains(at)) {
-            job.origin = job.origin.min(Origin::Scan);
-        }
-        jobs
     }
 
     /// What the quick check sees of the job's path is what there is to send.
@@ -393,6 +397,11 @@ impl Batch<'_> {
         Flow::Continue
     }
 
+    /// A run was cut off, and what it was to do is done by another.
+    pub(super) fn note_cut(&mut self) {
+        self.report.cut = true;
+    }
+
     /// Failures at paths that no job named.
     pub(super) fn found(&mut self, found: BTreeMap<RelPath, JobError>) {
         self.report.found.extend(found);
@@ -458,6 +467,8 @@ impl Batch<'_> {
         if let Err(trouble) = probe(self.ctx, self.stop) {
             return self.halt(trouble, command);
         }
+        // Its receiver may still be writing what the connection held.
+        self.note_cut();
         self.note(command, found.message.clone());
         if let [only] = run.entries.as_slice() {
             let error = JobError::new(found.code, found.message);
@@ -530,7 +541,7 @@ impl Batch<'_> {
             Begun::Not => (args, None),
             Begun::Unconfirmed(said) => (standby::flat_arguments(self.ctx, Origin::Scan), Some(said)),
             Begun::CutOff(said) => {
-                self.report.cut = true;
+                self.note_cut();
                 (args, Some(said))
             }
         };

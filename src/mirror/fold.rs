@@ -19,7 +19,7 @@ use super::execute::{Batch, Flow};
 use super::look::{Presence, Source};
 use super::outcome::{Outcome, Paths, classify};
 use super::plan::{Entry, Run, RunKind};
-use crate::model::RelPath;
+use crate::model::{Origin, RelPath};
 
 /// With fewer entries, a list is too short for its directory to be worth a look.
 const ENTRIES_MIN: usize = 32;
@@ -33,15 +33,22 @@ pub(super) fn attempt(batch: &mut Batch<'_>, run: &Run) -> Option<Flow> {
     let short = folded(run, |directory, is_listed| source.holds_only(directory, is_listed))?;
     let Some((ended, command)) = batch.start(&short, Pass::Real) else { return Some(Flow::Halt) };
     let outcome = classify(&ended, &short, &batch.ctx.prefixes);
+    let is_over = matches!(outcome, Outcome::Done | Outcome::Target(_) | Outcome::Void);
+    if is_over || run.origin < Origin::Write {
+        // Otherwise the long one sends all of it again, and tells of it.
+        batch.note_changed(&short, &ended, &outcome);
+    }
     match outcome {
         Outcome::Done => {
-            batch.note_changed(run, &ended, &outcome);
             batch.settle_rest(run, &Paths::default());
             Some(Flow::Continue)
         }
         Outcome::Target(_) | Outcome::Void if batch.is_stopped() => Some(Flow::Halt),
         Outcome::Target(trouble) => Some(batch.halt(trouble, command)),
-        // What it did is found done, and told of, by the other.
+        Outcome::Split(_) => {
+            batch.note_cut();
+            None
+        }
         _ => None,
     }
 }
@@ -77,7 +84,6 @@ fn folded(run: &Run, holds_only: impl Fn(&RelPath, &dyn Fn(&[u8]) -> bool) -> bo
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Origin;
 
     fn path(text: &str) -> RelPath {
         RelPath::new(text.as_bytes()).unwrap()

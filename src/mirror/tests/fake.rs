@@ -37,6 +37,8 @@ fn halving_finds_the_paths_that_sink_a_batch() {
     );
     let report = go(&ctx, &jobs);
     assert_eq!(failed(&report), ["f03", "f11"]);
+    // What was cut off may have a receiver that still writes.
+    assert!(report.cut);
     let done = report.verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::Done).count();
     assert!(done == 14 && report.trouble.is_none() && report.runs < 40, "{report:#?}");
     assert!(!report.commands_failed.is_empty() && report.commands_failed.len() <= 4);
@@ -138,6 +140,12 @@ fn a_short_list_that_fails_is_said_at_length() {
     let report = go(&scripted(&stage, &format!("{kept}; echo \"{said}\" >&2; exit 23")), &jobs);
     assert_eq!((failed(&report), report.runs), (vec!["d/f03".to_owned()], 2), "{report:#?}");
     assert!(std::fs::read_to_string(&lists).unwrap().lines().last().unwrap().contains("|./d/f38|./d/f39|./e|"));
+    let gone = format!(
+        "{kept}; case $list in ./d/*) case $list in *f03*) ;; *) echo 'rsync: [sender] read error: Connection reset by peer (104)' >&2; exit 10;; esac;; esac"
+    );
+    let report = go(&scripted(&stage, &gone), &jobs);
+    all_done(&report);
+    assert!(report.cut && report.runs == 2, "{report:#?}");
     // A dead target is asked no more often than before.
     let report =
         go(&scripted(&stage, "echo 'rsync: failed to connect to h: Connection refused (111)' >&2; exit 10"), &jobs);
