@@ -217,6 +217,21 @@ fn what_ends_below_a_running_subtree_runs_once_more_after_it() {
     assert_eq!(bench.len(), 0);
 }
 
+/// A run beside a subtree's deleted a file, the subtree's made it again, ended, and then the first was done for good.
+#[test]
+fn what_ends_after_a_subtree_it_ran_beside_runs_once_more_too() {
+    let mut bench = Bench::new();
+    bench.scan("d", Scope::Subtree);
+    assert_eq!(bench.claim(Lane::Large), ["d"]);
+    bench.write("d/f");
+    assert_eq!(bench.small(), ["d/f"]);
+    bench.done("d");
+    bench.done("d/f");
+    assert_eq!(bench.small(), ["d/f"]);
+    bench.done("d/f");
+    assert_eq!(bench.len(), 0);
+}
+
 #[test]
 fn what_was_in_flight_when_a_subtree_started_runs_once_more_too() {
     let mut bench = Bench::new();
@@ -312,7 +327,7 @@ fn the_whole_tree_does_not_stand_in_for_what_a_run_in_flight_may_put_back() {
     assert_eq!(bench.claim(Lane::Large), ["."]);
     bench.done("");
     bench.done("a");
-    assert_eq!(bench.small(), ["a/f"]);
+    assert_eq!(bench.small(), ["a/f", "a"]);
 }
 
 #[test]
@@ -516,14 +531,15 @@ fn only_what_the_store_holds_is_deleted_from_it() {
     assert!(matches!(ops.as_slice(), [Op::DeleteJob { .. }]));
 }
 
-/// A mirror in miniature: the source and the target map paths to versions, a run copies what it saw when it began.
-/// Whatever the order of changes, claims, verdicts and waits, the target equals the source once the queue is empty.
+/// A mirror in miniature: the source and the target map paths to versions, a run copies what it saw when it began, each
+/// path at some moment until it ends. Whatever the order of changes, claims, verdicts and waits, the target equals the source once the queue is empty.
 #[derive(Debug, Clone)]
 enum Step {
     Write(u8),
     Modify(u8),
     Subtree(u8),
     Claim(bool),
+    Send(u8, u8),
     Finish(u8, u8),
     Wait(u16),
     Restart,
@@ -535,6 +551,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0u8..12).prop_map(Step::Modify),
         1 => (0u8..12).prop_map(Step::Subtree),
         4 => any::<bool>().prop_map(Step::Claim),
+        4 => (any::<u8>(), any::<u8>()).prop_map(|(which, what)| Step::Send(which, what)),
         4 => (any::<u8>(), 0u8..8).prop_map(|(which, how)| Step::Finish(which, how)),
         2 => (0u16..3_000).prop_map(Step::Wait),
         1 => Just(Step::Restart),
@@ -551,7 +568,7 @@ proptest! {
         let mut bench = Bench::new();
         let mut source: BTreeMap<String, u64> = BTreeMap::new();
         let mut mirror: BTreeMap<String, u64> = BTreeMap::new();
-        // What each run in flight saw when it began.
+        // What each run in flight saw when it began and has not sent yet.
         let mut in_flight: Vec<(String, Vec<(String, u64)>)> = Vec::new();
         let mut version = 0;
         // Path, version and number of each write.
@@ -586,6 +603,13 @@ proptest! {
                 Step::Claim(small) => {
                     begin(&mut bench, if small { Lane::Small } else { Lane::Large }, &source, &mut in_flight);
                 }
+                Step::Send(which, what) if !in_flight.is_empty() => {
+                    let which = which as usize % in_flight.len();
+                    let saw = &mut in_flight[which].1;
+                    if !saw.is_empty() {
+                        mirror.extend([saw.remove(what as usize % saw.len())]);
+                    }
+                }
                 Step::Finish(which, how) if !in_flight.is_empty() => {
                     let (at, saw) = in_flight.remove(which as usize % in_flight.len());
                     let verdict = match how {
@@ -600,7 +624,7 @@ proptest! {
                     };
                     bench.finish(&at, verdict);
                 }
-                Step::Finish(..) => {}
+                Step::Send(..) | Step::Finish(..) => {}
                 Step::Wait(ms) => bench.wait(u64::from(ms)),
                 Step::Restart => {
                     // What was in flight may or may not have done its work.

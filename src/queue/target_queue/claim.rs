@@ -60,6 +60,7 @@ impl TargetQueue {
         let slot = self.jobs.get_mut(&path)?;
         slot.state = State::Running { claimed: slot.generation };
         slot.echo = false;
+        slot.overlapped = false;
         let Slot { scope, origin, generation, queued_at: since, .. } = *slot;
         let job = ClaimedJob { path: path.clone(), scope, origin, generation, since, moved_from };
         if slot.scope == Scope::Subtree {

@@ -8,9 +8,9 @@
 //! 2. no job while something below its path is in flight: either run may delete what the other sends. Excepted is the
 //!    whole tree, which would never find a moment; nothing deletes the root, and rule 4 repairs the rest;
 //! 3. nothing below a `Children` job in flight: that run deletes what it did not see at its level;
-//! 4. below a `Subtree` job in flight everything may run, since such a run can take hours, but what ends meanwhile is
-//!    run once more after it ([`Slot::echo`]): the subtree's rsync may have listed the tree before the change and
-//!    may undo it;
+//! 4. below a `Subtree` job in flight everything may run, since such a run can take hours, but what was in flight beside
+//!    it is run once more after it ([`Slot::echo`], [`Slot::overlapped`]): the subtree's rsync may have listed the tree
+//!    before the change and may undo it;
 //! 5. never a `Subtree` job inside another one in flight.
 //!
 //! A run that was cut off may still have a receiver that writes. So a job of such a run, and whatever runs in the first
@@ -213,6 +213,7 @@ impl TargetQueue {
             last_error: job.last_error.map(Box::new),
             newer: None,
             echo: false,
+            overlapped: false,
             cut: false,
             repeats: false,
             stored: true,
@@ -280,6 +281,7 @@ impl TargetQueue {
             last_error: None,
             newer: None,
             echo: false,
+            overlapped: false,
             cut: false,
             repeats: false,
             // A record of the path's last job may still await its deletion from the store.
@@ -466,10 +468,12 @@ impl TargetQueue {
             && scope == Scope::Subtree
         {
             self.in_flight_subtrees = self.in_flight_subtrees.saturating_sub(1);
+            self.note_overlap(path);
         }
-        let under_subtree = self.in_flight_subtrees > 0
+        let beside_subtree = self.in_flight_subtrees > 0
             && path.ancestor_bytes().any(|above| self.in_flight.get(above) == Some(&Scope::Subtree));
         let Some(slot) = self.jobs.get_mut(path) else { return };
+        let under_subtree = beside_subtree || slot.overlapped;
         let State::Running { claimed } = slot.state else { return };
         let newer = slot.newer.take().map(|newer| *newer).filter(|_| slot.generation > claimed);
         let is_write = slot.origin == Origin::Write && slot.scope == Scope::Entry;
@@ -512,7 +516,7 @@ impl TargetQueue {
                         self.dirty.note(path);
                     }
                 } else if under_subtree {
-                    slot.echo = true;
+                    slot.echo = beside_subtree;
                     slot.seq = 0;
                     self.place(path, State::Ready);
                 } else if slot.cut || (was_early && !slot.repeats) {
@@ -550,6 +554,16 @@ impl TargetQueue {
             && let Some(sweep) = self.sweep_above(path)
         {
             self.take_over(&sweep, std::slice::from_ref(path));
+        }
+    }
+
+    /// A subtree's run has ended: what is in flight below may have done its work before that run undid it.
+    fn note_overlap(&mut self, subtree: &RelPath) {
+        let Self { jobs, in_flight, .. } = self;
+        for path in in_flight.keys().filter(|path| subtree.covers(path)) {
+            if let Some(slot) = jobs.get_mut(path) {
+                slot.overlapped = true;
+            }
         }
     }
 

@@ -57,6 +57,8 @@ pub(super) struct Slot {
     pub(super) newer: Option<Box<Newer>>,
     /// Done while a subtree above was in flight: runs once more, but not before that subtree has ended.
     pub(super) echo: bool,
+    /// A subtree above has ended since this run began, so that it is run once more.
+    pub(super) overlapped: bool,
     /// An earlier run of it was cut off: once it is done, it runs once more.
     pub(super) cut: bool,
     /// It was done and runs once more for that reason.

@@ -72,6 +72,8 @@ fn a_sweep_takes_over_what_changes_below_until_it_begins() {
     assert_eq!(bench.small(), ["d/a"], "it may have passed there already");
     bench.done("d");
     bench.done("d/a");
+    assert_eq!(bench.small(), ["d/a"], "it may have undone that");
+    bench.done("d/a");
     assert_eq!(bench.len(), 0);
 }
 
