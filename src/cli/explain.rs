@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::exit::CliError;
+use super::exit::{CliError, quoted};
 use super::output::{json_line, plain, stdout};
 use super::source::Source;
 use super::state_dir::WhichDaemon;
@@ -50,12 +50,18 @@ fn write_page(out: &mut impl Write, about: &Explanation) -> io::Result<()> {
         (None, Some(_)) => writeln!(out, "  mirrored")?,
         (None, None) => writeln!(out, "  mirrored or filtered: a running daemon knows")?,
     }
-    about.targets.iter().try_for_each(|target| write_target(out, target))
+    about.targets.iter().try_for_each(|target| write_target(out, about, target))
 }
 
-fn write_target(out: &mut impl Write, target: &TargetExplanation) -> io::Result<()> {
+fn write_target(out: &mut impl Write, about: &Explanation, target: &TargetExplanation) -> io::Result<()> {
     writeln!(out, "\n{}: {}", plain(&target.name), word(target.state))?;
     match &target.job {
+        None if about.mirrored == Some(false) => writeln!(out, "  job: none; nothing is sent or deleted there")?,
+        None if about.source == "directory" => {
+            let glob = quoted(format!("/{}", plain(&about.path)).as_ref());
+            let glob = if about.path.is_empty() { String::new() } else { format!(" --path {glob}") };
+            writeln!(out, "  job: none for the directory itself; what is pending in it: syncq list{glob}")?
+        }
         None => writeln!(out, "  job: none; the target is equal there, as far as is known")?,
         Some(job) => {
             let path = if job.path.is_empty() { ".".to_owned() } else { job.shown_path() };
@@ -86,6 +92,47 @@ mod tests {
     use crate::control::{JobRow, TargetState};
     use crate::model::{JobState, Origin, Scope, Timestamp};
 
+    fn idle() -> TargetExplanation {
+        TargetExplanation {
+            name: "/dst".to_owned(),
+            job: None,
+            waits_for: None,
+            next_try: None,
+            last_success_at: None,
+            command: None,
+            state: TargetState::Idle,
+        }
+    }
+
+    fn page(about: &Explanation) -> String {
+        let mut out = Vec::new();
+        write_page(&mut out, about).expect("a page");
+        String::from_utf8(out).expect("text")
+    }
+
+    /// A path that is left out, and a directory with pending jobs in it, were said to be equal on the target.
+    #[test]
+    fn only_what_may_be_equal_is_called_equal() {
+        let about = |path: &str, source: &str, rule: Option<&str>| Explanation {
+            root: "/srv".to_owned(),
+            path: path.to_owned(),
+            source: source.to_owned(),
+            mirrored: Some(rule.is_none()),
+            rule: rule.map(str::to_owned),
+            targets: vec![idle()],
+        };
+        for (path, source, rule, words) in [
+            ("a", "file", None, "job: none; the target is equal there, as far as is known\n"),
+            ("a", "file", Some("excluded"), "job: none; nothing is sent or deleted there\n"),
+            ("d", "directory", Some("excluded"), "job: none; nothing is sent or deleted there\n"),
+            ("my d", "directory", None, "what is pending in it: syncq list --path '/my d'\n"),
+            ("", "directory", None, "what is pending in it: syncq list\n"),
+        ] {
+            let said = page(&about(path, source, rule));
+            assert!(said.contains(words), "{said}");
+        }
+    }
+
     #[test]
     fn a_person_reads_what_is_in_the_way() {
         let job = JobRow {
@@ -111,27 +158,16 @@ mod tests {
             last_success_at: Some(Timestamp(0)),
             command: Some("rsync x".to_owned()),
         };
-        let idle = TargetExplanation {
-            name: "/dst".to_owned(),
-            job: None,
-            waits_for: None,
-            next_try: None,
-            last_success_at: None,
-            command: None,
-            state: TargetState::Idle,
-        };
         let about = Explanation {
             root: "/srv".to_owned(),
             path: "a\\nb".to_owned(),
             source: "file".to_owned(),
             mirrored: Some(true),
             rule: None,
-            targets: vec![busy, idle],
+            targets: vec![busy, idle()],
         };
-        let mut out = Vec::new();
-        write_page(&mut out, &about).expect("a page");
         assert_eq!(
-            String::from_utf8(out).expect("text"),
+            page(&about),
             "a\\nb in /srv\n  source: file\n  mirrored\n\nb::www: syncing\n  job: 7 entry of a\\nb, waiting since \
              1970-01-01T00:00:00.000Z\n  last error: denied (rsync exit 23) (failed 2 times)\n  waits for: its next \
              attempt, after 2 failures\n  next try: 1970-01-01T00:00:01.000Z\n  last success of the target: \

@@ -89,6 +89,11 @@ pub fn plain(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
+/// `1 root`, `2 roots`.
+pub fn counted(number: u64, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 /// An age in seconds as a person says it: the two greatest units.
 pub fn age(seconds: f64) -> String {
     if seconds < 1.0 {

@@ -7,10 +7,12 @@ use std::time::Duration;
 use clap::Args;
 
 use super::exit::CliError;
-use super::output::{Form, Rows, age, json_line, plain, size, stdout};
+use super::output::{Form, Rows, age, counted, json_line, plain, size, stdout};
 use super::source::Source;
 use super::state_dir::WhichDaemon;
-use crate::control::{ConfigStatus, PluginStatus, RootState, Status, StoreState, TargetStatus, word};
+use crate::control::{
+    ConfigStatus, DaemonState, PluginStatus, RootState, Status, StoreState, TargetStatus, WatchStatus, word,
+};
 
 /// Show what is pending, since when, and why
 #[derive(Debug, Args)]
@@ -92,7 +94,11 @@ fn write_targets(out: &mut impl Write, form: Form, status: &Status) -> io::Resul
 }
 
 fn write_page(out: &mut impl Write, status: &Status) -> io::Result<()> {
-    write!(out, "syncq {} is {}, pid {}", plain(&status.version), word(status.state), status.pid)?;
+    if status.state == DaemonState::Offline {
+        write!(out, "no daemon is running; this is what its store tells")?;
+    } else {
+        write!(out, "syncq {} is {}, pid {}", plain(&status.version), word(status.state), status.pid)?;
+    }
     if let Some(started_at) = status.started_at {
         write!(out, ", since {started_at}")?;
     }
@@ -104,17 +110,8 @@ fn write_page(out: &mut impl Write, status: &Status) -> io::Result<()> {
             writeln!(out, "  hint: {}", plain(hint))?;
         }
     }
-    let watches = &status.watches;
-    write!(out, "watches: {} of {}", watches.used, watches.limit)?;
-    if watches.unwatched > 0 {
-        write!(out, ", {} directories polled instead", watches.unwatched)?;
-    }
-    if watches.overflows > 0 {
-        write!(out, ", event queue overflowed {} times", watches.overflows)?;
-    }
-    writeln!(out)?;
-    if let Some(hint) = &watches.hint {
-        writeln!(out, "hint: {}", plain(hint))?;
+    if status.state != DaemonState::Offline {
+        write_watches(out, &status.watches)?;
     }
     write!(out, "store: {}, {}", word(status.store.state), size(status.store.bytes))?;
     if status.store.state != StoreState::Ok {
@@ -126,18 +123,27 @@ fn write_page(out: &mut impl Write, status: &Status) -> io::Result<()> {
         writeln!(out, "{} is suspended: {reason}\n", plain(&root.path))?;
     }
     write_targets(out, Form::Table, status)?;
-    for target in status.targets.iter().filter(|target| target.jobs_per_s > 0.0) {
-        let left = target.eta_s.map(|eta| format!(", done in about {} at that pace", age(eta.max(1.0))));
-        let name = plain(&target.name);
-        writeln!(out, "\n{name}: {:.1} jobs a second{}", target.jobs_per_s, left.unwrap_or_default())?;
+    for target in &status.targets {
+        if let Some(eta) = target.eta_s {
+            let (name, left) = (plain(&target.name), age(eta.max(1.0)));
+            writeln!(out, "\n{name}: {:.1} jobs a second, done in about {left} at that pace", target.jobs_per_s)?;
+        }
     }
     for target in &status.targets {
         if let Some(since) = target.paused_since {
-            writeln!(out, "\n{}: paused since {since}\n  to go on: syncq resume", plain(&target.name))?;
+            let name = plain(&target.name);
+            writeln!(out, "\n{name}: paused since {since}\n  to go on: syncq resume {name}")?;
         }
     }
     for target in &status.targets {
         write_trouble(out, target)?;
+    }
+    for target in status.targets.iter().filter(|target| target.failed > 0) {
+        let (name, jobs) = (plain(&target.name), counted(target.failed, "job"));
+        writeln!(
+            out,
+            "\n{name}: given up: {jobs}\n  why: syncq list --state failed\n  to try again: syncq retry --state failed"
+        )?;
     }
     for plugin in &status.plugins {
         let PluginStatus { name, waiting, delivered, failed, dropped, reason } = plugin;
@@ -146,6 +152,21 @@ fn write_page(out: &mut impl Write, status: &Status) -> io::Result<()> {
         if let Some(reason) = reason {
             writeln!(out, "  {}", plain(reason))?;
         }
+    }
+    Ok(())
+}
+
+fn write_watches(out: &mut impl Write, watches: &WatchStatus) -> io::Result<()> {
+    write!(out, "watches: {} of {}", watches.used, watches.limit)?;
+    if watches.unwatched > 0 {
+        write!(out, ", {} directories polled instead", watches.unwatched)?;
+    }
+    if watches.overflows > 0 {
+        write!(out, ", event queue overflowed {}", counted(watches.overflows, "time"))?;
+    }
+    writeln!(out)?;
+    if let Some(hint) = &watches.hint {
+        writeln!(out, "hint: {}", plain(hint))?;
     }
     Ok(())
 }
@@ -168,7 +189,7 @@ fn write_trouble(out: &mut impl Write, target: &TargetStatus) -> io::Result<()> 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::control::{ConfigError, DaemonState, RootStatus, StoreStatus, TargetState, WatchStatus};
+    use crate::control::{ConfigError, RootStatus, StoreStatus, TargetState};
     use crate::model::Timestamp;
 
     /// One idle target, and one whose password is wrong.
@@ -255,9 +276,33 @@ pub(super) mod tests {
         let page = String::from_utf8(out).expect("text");
         assert!(page.contains("\n/backup/www: 12.5 jobs a second, done in about 1m30s at that pace\n"), "{page}");
         assert!(
-            page.contains("\n/backup/www: paused since 1970-01-01T00:00:00.000Z\n  to go on: syncq resume\n"),
+            page.contains(
+                "\n/backup/www: paused since 1970-01-01T00:00:00.000Z\n  to go on: syncq resume /backup/www\n"
+            ),
             "{page}"
         );
+    }
+
+    /// Jobs that were given up showed as a number alone.
+    #[test]
+    fn a_person_sees_what_was_given_up_and_how_to_go_on() {
+        let mut status = sample();
+        status.targets[0].failed = 1;
+        let mut out = Vec::new();
+        write_page(&mut out, &status).expect("a page");
+        let page = String::from_utf8(out).expect("text");
+        let expected = "\n/backup/www: given up: 1 job\n  why: syncq list --state failed\n  \
+                        to try again: syncq retry --state failed\n";
+        assert!(page.ends_with(expected), "{page}");
+    }
+
+    /// It said that a daemon with pid 0 has 0 of 0 watches.
+    #[test]
+    fn a_person_sees_that_no_daemon_runs() {
+        let mut out = Vec::new();
+        write_page(&mut out, &Status { state: DaemonState::Offline, started_at: None, ..sample() }).expect("a page");
+        let page = String::from_utf8(out).expect("text");
+        assert!(page.starts_with("no daemon is running; this is what its store tells\nstore: ok, 2.0 KiB\n"), "{page}");
     }
 
     #[test]

@@ -30,19 +30,25 @@ pub(super) fn explain(
         Exclusion::Hidden => "dot files and backup copies are left out, as sersync does".to_owned(),
         Exclusion::Expression(n) => {
             let expression = root.rules.excludes.get(n).map_or("", String::as_str);
-            format!("excluded by the expression {expression:?}")
+            format!("excluded by the expression {expression}")
         }
     });
     let kept = (presence == Presence::Missing && !root.rules.events.delete)
         .then(|| "it is gone, and deletions are not mirrored (delete is off)".to_owned());
     let rule = excluded.or(kept);
+    // Nothing would ever run what the command line says.
+    let shown = |target: TargetExplanation| match (&rule, &target.job) {
+        (Some(_), None) => TargetExplanation { command: None, ..target },
+        _ => target,
+    };
+    let targets = targets.map(shown).collect();
     Explanation {
         root: root.path().display().to_string(),
         path: path_text(path),
         source: standing_there(presence).to_owned(),
         mirrored: Some(rule.is_none()),
         rule,
-        targets: targets.collect(),
+        targets,
     }
 }
 
@@ -85,6 +91,15 @@ pub(super) struct Circumstances {
     pub command: Option<String>,
 }
 
+/// Whether a job above the path makes it equal as well: a subtree's, or that of the directory with the one level in it.
+pub(super) fn reaches(job: &Job, path: &RelPath) -> bool {
+    match job.scope {
+        Scope::Entry => false,
+        Scope::Children => path.parent().as_ref() == Some(&job.path),
+        Scope::Subtree => true,
+    }
+}
+
 /// How one target stands to the path. `found` is the job that makes it equal there, and what that waits for.
 pub(super) fn on_target(
     target: &NamedTarget,
@@ -97,8 +112,8 @@ pub(super) fn on_target(
         Some((job, _)) => circumstances(&job.path, job.scope),
         None => circumstances(path, Scope::Entry),
     };
-    let waits_for =
-        found.as_ref().map(|(job, blocker)| suspended.unwrap_or_else(|| reason(job, path, blocker.as_ref(), standing)));
+    let reason = |job: &Job, blocker: Option<&RelPath>| reason(&target.name, job, path, blocker, standing);
+    let waits_for = found.as_ref().map(|(job, blocker)| suspended.unwrap_or_else(|| reason(job, blocker.as_ref())));
     TargetExplanation {
         name: target.name.clone(),
         state,
@@ -116,7 +131,7 @@ fn next_try(job: &Job, standing: &Standing) -> Option<Timestamp> {
 }
 
 /// What the job waits for: what holds up the target first, then what holds up the job.
-fn reason(job: &Job, path: &RelPath, blocker: Option<&RelPath>, standing: &Standing) -> String {
+fn reason(target: &str, job: &Job, path: &RelPath, blocker: Option<&RelPath>, standing: &Standing) -> String {
     if job.state == JobState::Running {
         return if job.path == *path {
             "its run, which is under way".to_owned()
@@ -125,7 +140,7 @@ fn reason(job: &Job, path: &RelPath, blocker: Option<&RelPath>, standing: &Stand
         };
     }
     if let Some(since) = standing.paused_since {
-        return format!("an operator: the target is paused since {since} (syncq resume)");
+        return format!("an operator: the target is paused since {since} (syncq resume {target})");
     }
     if job.state == JobState::Failed {
         return format!("a change of it, a comparison or an operator: given up after {} failures", job.attempts)
@@ -165,6 +180,22 @@ mod tests {
         }
     }
 
+    /// A file in a new directory was said to be equal while the directory's job, which sends it, was pending.
+    #[test]
+    fn a_directory_with_its_one_level_reaches_what_lies_in_it() {
+        let path = |text: &str| RelPath::new(text.as_bytes()).expect("a path");
+        for (above, scope, below, expected) in [
+            ("d", Scope::Entry, "d/a", false),
+            ("d", Scope::Children, "d/a", true),
+            ("d", Scope::Children, "d/e/a", false),
+            ("", Scope::Children, "a", true),
+            ("d", Scope::Subtree, "d/e/a", true),
+        ] {
+            let job = Job { scope, ..imagined(TargetId(1), &path(above)) };
+            assert_eq!(reaches(&job, &path(below)), expected, "{above} {scope} {below}");
+        }
+    }
+
     #[test]
     fn the_first_thing_in_the_way_is_named() {
         let path = RelPath::new(b"d/a").expect("a path");
@@ -182,7 +213,7 @@ mod tests {
         let away = Standing { trouble: Some(trouble), probe_at: Some(Timestamp(9)), ..Standing::default() };
         for (job, blocker, standing, words) in [
             (job(JobState::Running, 0), None, &paused, "its run"),
-            (job(JobState::Ready, 0), Some(&above), &paused, "paused since"),
+            (job(JobState::Ready, 0), Some(&above), &paused, "(syncq resume b::m)"),
             (job(JobState::Failed, 7), None, &well, "given up after 7 failures (syncq retry 0)"),
             (job(JobState::Ready, 0), None, &away, "the target: refused"),
             (job(JobState::Waiting, 0), None, &well, "a pause"),
@@ -190,7 +221,7 @@ mod tests {
             (job(JobState::Ready, 0), Some(&above), &well, "the run over d,"),
             (job(JobState::Ready, 0), None, &well, "its turn"),
         ] {
-            let said = reason(&job, &path, blocker, standing);
+            let said = reason("b::m", &job, &path, blocker, standing);
             assert!(said.contains(words), "{said}");
         }
         assert_eq!(next_try(&Job { due_at: Timestamp(5), ..job(JobState::Waiting, 1) }, &well), Some(Timestamp(5)));

@@ -17,12 +17,12 @@ use crate::control::{
     DaemonState, ExplainQuery, Explanation, Inspect, ListPage, Listed, NewJob, Operate, PauseRequest, Paused, Refusal,
     RefusalKind, RootState, RootStatus, Status, StoreReport, TargetState, TargetStatus, WatchStatus, seconds,
 };
-use crate::model::{Job, JobAction, JobState, RelPath, Scope, TargetId, Timestamp};
+use crate::model::{Job, JobAction, JobState, RelPath, TargetId, Timestamp};
 use crate::queue::{Counts, Queue, Selected, Standing, StoreHealth, taken_over};
 use crate::store::sled::SledStore;
 use crate::store::{RootRecord, Store, StoreError, TargetRecord};
 
-use super::explain::{Circumstances, explain_offline, on_target};
+use super::explain::{Circumstances, explain_offline, on_target, reaches};
 use super::operate;
 use super::paths::resolve;
 use super::view::{NamedTarget, store_status};
@@ -124,7 +124,7 @@ fn job_for(store: &mut SledStore, target: TargetId, path: &RelPath) -> Result<Op
         if found.is_some() {
             break;
         }
-        found = store.job(target, &above)?.filter(|job| job.scope == Scope::Subtree);
+        found = store.job(target, &above)?.filter(|job| reaches(job, path));
     }
     Ok(found.map(taken_over))
 }
@@ -260,7 +260,7 @@ impl Operate for Offline {
 mod tests {
     use super::*;
     use crate::control::{JobFilter, JobRow, Matcher, PathArg};
-    use crate::model::{Generation, JobError, JobId, Origin, RootId};
+    use crate::model::{Generation, JobError, JobId, Origin, RootId, Scope};
     use crate::store::Op;
 
     const LONG_AGO: Timestamp = Timestamp(1_000);
@@ -296,7 +296,11 @@ mod tests {
                 id: JobId(2 * n + u64::from(id)),
                 target: TargetId(id),
                 path: path(&format!("d{}/f{n}", n % 7)),
-                scope: if n == 9 { Scope::Subtree } else { Scope::Entry },
+                scope: match n {
+                    9 => Scope::Subtree,
+                    10 => Scope::Children,
+                    _ => Scope::Entry,
+                },
                 origin: Origin::Write,
                 state,
                 generation: Generation::FIRST,
@@ -353,7 +357,13 @@ mod tests {
             assert_eq!(target.paused_since, *paused_since);
         }
         let about = |text: &str| PathArg { path: format!("/srv/{text}"), path_b64: None, cwd: None };
-        for (text, found) in [("d2/f9/below", Some(9)), ("d2/f9", Some(9)), ("d1/f1", Some(1)), ("d1/other", None)] {
+        for (text, found) in [
+            ("d2/f9/below", Some(9)),
+            ("d2/f9", Some(9)),
+            ("d1/f1", Some(1)),
+            ("d1/other", None),
+            ("d3/f10/in", Some(10)),
+        ] {
             let explained = offline.explain(&about(text)).expect("an explanation");
             let ids: Vec<_> = explained.targets.iter().map(|it| it.job.as_ref().map(|job| job.id)).collect();
             assert_eq!(ids, [found.map(|n| 2 * n + 1), found.map(|n| 2 * n + 2)], "{text}");

@@ -313,7 +313,7 @@ impl Setup {
                     info!("execute command: {command}");
                 }
                 if let Some(since) = standing.paused_since {
-                    warn!("{}: paused since {since}, nothing is sent; to go on: syncq resume", target.name);
+                    warn!("{0}: paused since {since}, nothing is sent; to go on: syncq resume {0}", target.name);
                 }
             }
             // What is misconfigured may have been so in a file that the configuration only names.

@@ -17,7 +17,7 @@ use crate::mirror::{Activity, Executor, Happened};
 use crate::model::{Job, JobAction, JobError, RelPath, TargetId, TargetTrouble, Timestamp, TroubleClass};
 use crate::queue::{Queue, StoreHealth, TargetStats};
 
-use super::explain::{Circumstances, explain, on_target};
+use super::explain::{Circumstances, explain, on_target, reaches};
 use super::paths::resolve;
 use super::reload::Reloads;
 use super::root::RootRuntime;
@@ -294,7 +294,9 @@ impl Operate for View {
         };
         let targets = selected.iter().flat_map(|(root, _, targets)| targets.iter().map(move |target| (root, target)));
         let targets = targets.map(|(root, target)| {
-            let (found, standing) = (self.queue.job_for(target.id, path), self.queue.standing(target.id));
+            let above = || self.queue.job_for(target.id, &path.parent()?).filter(|(job, _)| reaches(job, path));
+            let found = self.queue.job_for(target.id, path).or_else(above);
+            let standing = self.queue.standing(target.id);
             on_target(target, path, found, &standing, |path, scope| Circumstances {
                 state: self.target_status(target).map_or(TargetState::Unknown, |status| status.state),
                 suspended: root.suspended(),
@@ -384,7 +386,9 @@ fn target_status(target: &NamedTarget, stats: &TargetStats, last_path: Option<St
         .or_else(|| failing.map(|(path, error)| format!("{path}: {error}")));
     let hint = stats.trouble.as_ref().and_then(|trouble| trouble.hint.clone()).or_else(|| failing.map(|_| advice()));
     let open = counts.ready + counts.running + counts.waiting;
-    let eta_s = (stats.jobs_per_s > 0.0 && open > 0).then(|| (open as f64 / stats.jobs_per_s).round());
+    let jobs_per_s = (stats.jobs_per_s * 10.0).round() / 10.0;
+    // The pace says nothing about a target that is held up, nor about jobs that wait for their time.
+    let eta_s = (state == TargetState::Syncing && jobs_per_s > 0.0).then(|| (open as f64 / jobs_per_s).round());
     TargetStatus {
         name: target.name.clone(),
         root: target.root.display().to_string(),
@@ -394,7 +398,7 @@ fn target_status(target: &NamedTarget, stats: &TargetStats, last_path: Option<St
         waiting: counts.waiting as u64,
         failed: counts.failed as u64,
         lag_s: stats.oldest.map_or(0.0, |oldest| seconds(now.since(oldest))),
-        jobs_per_s: (stats.jobs_per_s * 10.0).round() / 10.0,
+        jobs_per_s,
         eta_s,
         last_path,
         last_success_at: stats.last_success,
@@ -403,5 +407,47 @@ fn target_status(target: &NamedTarget, stats: &TargetStats, last_path: Option<St
         hint,
         command: stats.trouble.as_ref().and_then(|trouble| trouble.command.clone()),
         retry_at: stats.probe_at.filter(|_| stats.paused_since.is_none()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::Counts;
+
+    /// A target that was paused, or had only failing jobs, was "done in about 6s".
+    #[test]
+    fn only_a_target_that_is_at_work_has_a_time_when_it_is_done() {
+        let target = NamedTarget { id: TargetId(1), name: "b::m".to_owned(), root: "/srv".into() };
+        let at_work = || TargetStats {
+            counts: Counts { ready: 20, waiting: 10, ..Counts::default() },
+            oldest: None,
+            trouble: None,
+            trouble_since: None,
+            trouble_failures: 0,
+            probe_at: None,
+            paused_since: None,
+            refused: None,
+            jobs_per_s: 10.0,
+            last_success: None,
+            failing: None,
+        };
+        let trouble = TargetTrouble {
+            class: TroubleClass::Unavailable,
+            code: Some(10),
+            message: "refused".into(),
+            hint: None,
+            command: None,
+        };
+        let waiting = Counts { waiting: 3, ..Counts::default() };
+        for (stats, expected) in [
+            (at_work(), Some(3.0)),
+            (TargetStats { paused_since: Some(Timestamp(1)), ..at_work() }, None),
+            (TargetStats { trouble: Some(trouble), ..at_work() }, None),
+            (TargetStats { counts: waiting, ..at_work() }, None),
+            (TargetStats { jobs_per_s: 0.04, ..at_work() }, None),
+        ] {
+            assert_eq!(target_status(&target, &stats, None, Timestamp(9)).eta_s, expected, "{stats:?}");
+        }
     }
 }

@@ -123,6 +123,7 @@ impl RootWait {
 /// Why none of a target's jobs can run.
 pub(super) fn held_up(queue: &Queue, target: &NamedTarget) -> Option<String> {
     let standing = queue.standing(target.id);
-    let paused = standing.paused_since.map(|since| format!("paused since {since}; to go on: syncq resume"));
+    let paused =
+        standing.paused_since.map(|since| format!("paused since {since}; to go on: syncq resume {}", target.name));
     paused.or_else(|| standing.trouble.map(|trouble| trouble.message))
 }

@@ -21,7 +21,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::exit::{CliError, Exit};
-use super::output::stdout;
+use super::output::{counted, stdout};
 use super::sersync_args::DEFAULT_CONFIG;
 use super::{configs, listen, run, state_dir};
 use crate::config::{self, Config};
@@ -218,11 +218,6 @@ fn token_file(config: &Config) -> Option<Note> {
         Ok(_) => Note::ok(Check::Password, file, "readable, and closed to others"),
         Err(refused) => places::refusal(Check::Password, &file, &refused),
     })
-}
-
-/// `1 root`, `2 roots`.
-fn counted(number: u64, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 /// Whether there is an rsync, and which.

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::counted;
+use crate::cli::output::counted;
 use crate::cli::output::{json_line, plain};
 use crate::model::TargetTrouble;
 
