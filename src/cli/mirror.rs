@@ -1,7 +1,6 @@
 //! `syncq mirror`: one source, its destinations, no configuration file.
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -107,9 +106,8 @@ pub fn run(args: MirrorArgs) -> Result<ExitCode, CliError> {
         source: None,
         plugin_only: false,
         on_ready: Some(Box::new(move |inspect| {
-            if io::stderr().is_terminal() {
-                *begun.lock().unwrap_or_else(PoisonError::into_inner) = Progress::start(inspect);
-            }
+            let view = Progress::start(move || Some(inspect.status()));
+            *begun.lock().unwrap_or_else(PoisonError::into_inner) = view;
         })),
     });
     drop(progress.lock().unwrap_or_else(PoisonError::into_inner).take());

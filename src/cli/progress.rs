@@ -1,12 +1,13 @@
-//! The live view of a mirror on a terminal: a line per target below the log lines, redrawn when something changed.
+//! The live view on a terminal, of a mirror or of what is waited for: a line per target below the log lines, redrawn when
+//! something changed.
 
-use std::sync::Arc;
+use std::io::{self, IsTerminal as _};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::output::{age, plain};
-use crate::control::{Inspect, Status, TargetStatus, word};
+use crate::control::{Status, TargetStatus, word};
 use crate::daemon::logging;
 
 /// Five looks a second follow the eye and cost the daemon nothing.
@@ -24,19 +25,20 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Starts the view. Without a thread for it there is just no view.
-    pub fn start(inspect: Arc<dyn Inspect>) -> Option<Self> {
+    /// Starts the view of what `look` returns, on a terminal. Without a thread for it there is just no view.
+    pub fn start(look: impl Fn() -> Option<Status> + Send + 'static) -> Option<Self> {
+        if !io::stderr().is_terminal() {
+            return None;
+        }
         let (stop, stopped) = mpsc::channel();
         let draw = move || {
             let mut shown = Vec::new();
-            loop {
-                let lines = render(&inspect.status());
+            // What is over at once needs no view.
+            while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                let lines = look().map(|status| render(&status)).unwrap_or_default();
                 if lines != shown {
                     logging::show_live(&lines);
                     shown = lines;
-                }
-                if stopped.recv_timeout(INTERVAL) != Err(RecvTimeoutError::Timeout) {
-                    break;
                 }
             }
             logging::show_live(&[]);

@@ -9,8 +9,9 @@ use clap::Args;
 
 use super::exit::{CliError, Exit};
 use super::output::{json_line, plain, stdout};
+use super::progress::Progress;
 use super::state_dir::WhichDaemon;
-use crate::control::{Client, JobRow, Missing, PathArg, WaitRequest, Waiting};
+use crate::control::{Client, JobRow, Missing, PathArg, Status, WaitRequest, Waiting};
 
 /// Wait until everything changed so far is on the targets
 ///
@@ -26,7 +27,7 @@ pub struct WaitArgs {
     /// Only changes of this file, or of this directory with all below it
     #[arg(long, value_name = "PATH")]
     path: Option<PathBuf>,
-    /// On so many targets of each mirrored directory, or on all of them
+    /// On so many targets of each mirrored directory: a number, any (one of them) or all
     #[arg(long, value_name = "N", default_value = "all", value_parser = count)]
     targets: Count,
     /// Only this target, named as in status
@@ -46,7 +47,8 @@ enum Count {
 fn count(text: &str) -> Result<Count, String> {
     match text {
         "all" => Ok(Count::All),
-        number => number.parse().map(Count::Of).map_err(|_| "give a number, or all".to_owned()),
+        "any" => Ok(Count::Of(1)),
+        number => number.parse().map(Count::Of).map_err(|_| "give a number, any or all".to_owned()),
     }
 }
 
@@ -70,7 +72,10 @@ pub fn path_arg(path: &std::path::Path) -> PathArg {
 
 /// Waits and tells how it ended.
 pub fn wait(client: &Client, request: &WaitRequest, json: bool) -> Result<ExitCode, CliError> {
-    let waiting = client.wait(request)?;
+    let view = Progress::start(watched(client, request));
+    let waiting = client.wait(request);
+    drop(view);
+    let waiting = waiting?;
     if json {
         let mut out = stdout();
         json_line(&mut out, &waiting)?;
@@ -84,6 +89,18 @@ pub fn wait(client: &Client, request: &WaitRequest, json: bool) -> Result<ExitCo
         error: anyhow::anyhow!("the time is over: {}", missing(&waiting)),
         hint: Some("see syncq status and syncq list; ask about one path: syncq explain PATH".to_owned()),
     })
+}
+
+/// Looks at the targets that are waited for.
+fn watched(client: &Client, request: &WaitRequest) -> impl Fn() -> Option<Status> + Send + 'static {
+    // Another one: the first is busy with the wait.
+    let client = Client::connect(client.state_dir());
+    let target = request.target.clone();
+    move || {
+        let mut status = client.as_ref().ok()?.status().ok()?;
+        status.targets.retain(|known| target.as_ref().is_none_or(|target| *target == known.name));
+        Some(status)
+    }
 }
 
 fn missing(waiting: &Waiting) -> String {
@@ -119,9 +136,8 @@ mod tests {
     }
 
     #[test]
-    fn a_count_is_a_number_or_all() {
-        assert!(
-            matches!(count("all"), Ok(Count::All)) && matches!(count("2"), Ok(Count::Of(2))) && count("x").is_err()
-        );
+    fn a_count_is_a_number_any_or_all() {
+        assert!(matches!(count("all"), Ok(Count::All)) && matches!(count("any"), Ok(Count::Of(1))));
+        assert!(matches!(count("2"), Ok(Count::Of(2))) && count("x").is_err());
     }
 }

@@ -75,6 +75,11 @@ impl Client {
         Ok(client)
     }
 
+    /// The state directory of the daemon.
+    pub fn state_dir(&self) -> &Path {
+        &self.state_dir
+    }
+
     pub fn status(&self) -> Result<Status, ClientError> {
         self.question(Method::GET, "/v1/status", None)
     }
