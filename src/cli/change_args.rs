@@ -1,6 +1,7 @@
 //! What `retry` and `purge` have in common: which jobs they mean, and doing it.
 
 use std::collections::BTreeSet;
+use std::process::ExitCode;
 
 use clap::Args;
 
@@ -39,9 +40,17 @@ impl ChangeArgs {
     }
 }
 
-/// Does `action` to the jobs of the request, prints them, and returns how many they were. Numbers that name no such job
-/// are an error once the others are done.
-pub fn apply(source: &Source, action: JobAction, request: &JobsRequest, json: bool) -> Result<u64, CliError> {
+/// What came of it.
+pub struct Applied {
+    /// How many jobs it was done to.
+    pub count: u64,
+    action: JobAction,
+    /// Numbers that name no such job.
+    missing: BTreeSet<u64>,
+}
+
+/// Does `action` to the jobs of the request, and prints them.
+pub fn apply(source: &Source, action: JobAction, request: &JobsRequest, json: bool) -> Result<Applied, CliError> {
     let mut missing: BTreeSet<u64> = request.filter.ids.iter().copied().collect();
     let mut count = 0;
     let mut out = Jobs::new(json);
@@ -53,17 +62,24 @@ pub fn apply(source: &Source, action: JobAction, request: &JobsRequest, json: bo
     // What is done is shown, whatever came after it.
     out.end()?;
     result?;
-    if missing.is_empty() {
-        return Ok(count);
+    Ok(Applied { count, action, missing })
+}
+
+impl Applied {
+    /// How the command ends, once it has told what is done: numbers that name no such job are an error.
+    pub fn end(self) -> Result<ExitCode, CliError> {
+        if self.missing.is_empty() {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let ids: Vec<String> = self.missing.iter().map(u64::to_string).collect();
+        let open = match self.action {
+            JobAction::Retry => "failed or backing off",
+            _ => "pending and not being sent",
+        };
+        Err(CliError {
+            exit: Exit::Failed,
+            error: anyhow::anyhow!("no job of these numbers is {open}: {}", ids.join(", ")),
+            hint: Some("see syncq list; a job that is done is in it no more".to_owned()),
+        })
     }
-    let ids: Vec<String> = missing.iter().map(u64::to_string).collect();
-    let open = match action {
-        JobAction::Retry => "failed or backing off",
-        _ => "pending and not being sent",
-    };
-    Err(CliError {
-        exit: Exit::Failed,
-        error: anyhow::anyhow!("no job of these numbers is {open}: {}", ids.join(", ")),
-        hint: Some("see syncq list; a job that is done is in it no more".to_owned()),
-    })
 }

@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::change_args::{ChangeArgs, apply};
 use super::exit::CliError;
+use super::output::counted;
 use crate::control::{JobFilter, JobsRequest};
 use crate::model::JobAction;
 
@@ -47,18 +48,19 @@ pub fn run(args: &PurgeArgs) -> Result<ExitCode, CliError> {
             count += 1;
             Ok(())
         })?;
-        if count > 0 && !agrees(&format!("forget {count} jobs? {MEANING} [y/N] "))? {
+        if count > 0 && !agrees(&format!("forget {}? {MEANING} [y/N] ", counted(count, "job")))? {
             let _ = writeln!(io::stderr(), "nothing was purged");
             return Ok(ExitCode::FAILURE);
         }
     }
-    let count = apply(&source, JobAction::Purge, &request, args.change.json)?;
-    let _ = match (request.dry_run, count) {
-        (true, _) => writeln!(io::stderr(), "{count} jobs would be purged; {MEANING}"),
-        (false, 0) => writeln!(io::stderr(), "0 jobs purged"),
-        (false, _) => writeln!(io::stderr(), "{count} jobs purged; {MEANING}"),
+    let applied = apply(&source, JobAction::Purge, &request, args.change.json)?;
+    let jobs = counted(applied.count, "job");
+    let _ = match (request.dry_run, applied.count) {
+        (true, _) => writeln!(io::stderr(), "{jobs} would be purged; {MEANING}"),
+        (false, 0) => writeln!(io::stderr(), "{jobs} purged"),
+        (false, _) => writeln!(io::stderr(), "{jobs} purged; {MEANING}"),
     };
-    Ok(ExitCode::SUCCESS)
+    applied.end()
 }
 
 fn agrees(question: &str) -> Result<bool, CliError> {

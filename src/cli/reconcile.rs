@@ -8,10 +8,10 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::exit::CliError;
-use super::output::{Form, Rows, json_line, plain, stdout};
+use super::output::{Form, Rows, counted, json_line, plain, stdout};
 use super::state_dir::WhichDaemon;
 use super::wait::{path_arg, wait};
-use crate::control::{Client, DifferenceRow, ReconcileRequest, WaitRequest, word};
+use crate::control::{Client, DifferenceKind, DifferenceRow, ReconcileRequest, WaitRequest, word};
 
 /// Compare source and targets in full, and make them equal
 ///
@@ -68,6 +68,7 @@ pub fn run(args: &ReconcileArgs) -> Result<ExitCode, CliError> {
 fn survey(client: &Client, request: &ReconcileRequest, json: bool) -> Result<ExitCode, CliError> {
     let mut out = stdout();
     let mut result = Ok(());
+    let (mut sent, mut deleted) = (0, 0);
     let mut print = |row: &DifferenceRow| -> io::Result<()> {
         if json {
             return json_line(&mut out, row);
@@ -76,10 +77,15 @@ fn survey(client: &Client, request: &ReconcileRequest, json: bool) -> Result<Exi
         writeln!(out, "{}\t{}\t{}", plain(&row.target), word(row.change), plain(path))
     };
     client.survey(request, &mut |row| {
+        match row.change {
+            DifferenceKind::Delete => deleted += 1,
+            _ => sent += 1,
+        }
         result = print(&row);
         if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
     result?;
     out.flush()?;
+    let _ = writeln!(io::stderr(), "{} would be sent, {} deleted", counted(sent, "path"), counted(deleted, "path"));
     Ok(ExitCode::SUCCESS)
 }

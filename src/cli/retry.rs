@@ -1,13 +1,16 @@
 //! `syncq retry`: failed jobs are tried again now.
 
 use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
 
 use super::change_args::{ChangeArgs, apply};
 use super::exit::CliError;
-use crate::control::JobsRequest;
+use super::output::{counted, plain};
+use super::source::Source;
+use crate::control::{JobFilter, JobsRequest, TargetStatus};
 use crate::model::JobAction;
 
 /// Try failed and waiting jobs again now
@@ -23,8 +26,28 @@ pub struct RetryArgs {
 pub fn run(args: &RetryArgs) -> Result<ExitCode, CliError> {
     let source = args.change.source()?;
     let request = JobsRequest { filter: args.change.filter(), all: true, dry_run: args.change.dry_run };
-    let count = apply(&source, JobAction::Retry, &request, args.change.json)?;
-    let what = if request.dry_run { "would be tried again now" } else { "are tried again now" };
-    let _ = writeln!(std::io::stderr(), "{count} jobs {what}");
-    Ok(ExitCode::SUCCESS)
+    let hurried = hurried(&source, &request.filter)?;
+    let applied = apply(&source, JobAction::Retry, &request, args.change.json)?;
+    let mut said = vec![counted(applied.count, "job")];
+    said.extend(hurried.iter().map(|name| plain(name)));
+    let what = match (request.dry_run, applied.count + hurried.len() as u64) {
+        (true, _) => "would be tried again now",
+        (false, 1) => "is tried again now",
+        (false, _) => "are tried again now",
+    };
+    let _ = writeln!(std::io::stderr(), "{} {what}", said.join(", "));
+    applied.end()
+}
+
+/// The targets in trouble that are tried as well.
+fn hurried(source: &Source, filter: &JobFilter) -> Result<Vec<String>, CliError> {
+    if !filter.is_of_whole_targets() {
+        return Ok(Vec::new());
+    }
+    let wanted = |target: &TargetStatus| {
+        target.retry_at.is_some()
+            && filter.target.as_ref().is_none_or(|name| *name == target.name)
+            && filter.root.as_ref().is_none_or(|root| Path::new(root) == Path::new(&target.root))
+    };
+    Ok(source.status()?.targets.into_iter().filter(wanted).map(|target| target.name).collect())
 }

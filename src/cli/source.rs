@@ -7,7 +7,7 @@ use super::exit::CliError;
 use crate::clock::{Clock, SystemClock};
 use crate::control::{
     Client, ClientError, Explanation, JobFilter, JobRow, JobsRequest, ListPage, Matcher, NewJob, Operate, PathArg,
-    PauseRequest, Paused, Status, StoreReport, each_job,
+    PauseRequest, Paused, Refusal, Status, StoreReport, each_job,
 };
 use crate::daemon::offline;
 use crate::model::JobAction;
@@ -65,7 +65,7 @@ impl Source {
         match self {
             Self::Daemon(client) => client.change(action, request, &mut step)?,
             Self::Store(store) => {
-                let matcher = Matcher::new(&request.filter, SystemClock.now()).map_err(anyhow::Error::from)?;
+                let matcher = Matcher::new(&request.filter, SystemClock.now()).map_err(Refusal::from)?;
                 let page = ListPage { dry_run: request.dry_run, ..ListPage::first(matcher) };
                 let ask = |page: &ListPage| match action {
                     JobAction::List => store.list(page),

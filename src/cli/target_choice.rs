@@ -2,20 +2,21 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 use super::state_dir::WhichDaemon;
 
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("which targets").args(["target", "root", "all"]).required(true))]
 pub struct TargetChoice {
     /// Which target, named as in status
-    #[arg(value_name = "TARGET", required_unless_present_any = ["root", "all"])]
+    #[arg(value_name = "TARGET")]
     pub target: Option<String>,
     /// All targets of this mirrored directory
-    #[arg(long, value_name = "DIR", conflicts_with = "target")]
+    #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
     /// All targets
-    #[arg(long, conflicts_with_all = ["target", "root"])]
+    #[arg(long)]
     pub all: bool,
     #[command(flatten)]
     pub which: WhichDaemon,

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -23,13 +23,13 @@ use crate::control::{Client, ClientError, Differing, Verified, VerifyLine, Verif
 #[command(after_help = super::help_tail("syncq verify backup::www /srv/www/photos --checksum --budget 20"))]
 pub struct VerifyArgs {
     /// Only with this target, named as in status; and only this file, or this directory with all below it. A single word
-    /// is a target if there is one of that name
+    /// is a target if there is one of that name, or else a path that is there
     #[arg(value_names = ["TARGET", "PATH"], num_args = 0..=2)]
     words: Vec<OsString>,
     /// Only with this target
     #[arg(long, value_name = "TARGET")]
     target: Option<String>,
-    /// Only this path
+    /// Only this path, there or gone
     #[arg(long, value_name = "PATH")]
     path: Option<PathBuf>,
     /// Read and compare all contents
@@ -51,7 +51,7 @@ pub struct VerifyArgs {
 
 pub fn run(args: &VerifyArgs) -> Result<ExitCode, CliError> {
     let client = Client::connect(&args.which.find()?)?;
-    let (target, path) = subject(args, &|name| is_target(&client, name))?;
+    let (target, path) = subject(args, &|name| is_target(&client, name), &|path| is_there(&client, path))?;
     let request = VerifyRequest {
         target,
         path: path.map(|path| path_arg(&path)),
@@ -74,10 +74,11 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode, CliError> {
     verdict(&ended, args.repair)
 }
 
-/// Which target and which path are meant.
+/// Which target and which path are meant. A word that is neither is no path that is gone: it may be a misspelt target.
 fn subject(
     args: &VerifyArgs,
     is_target: &dyn Fn(&str) -> Result<bool, ClientError>,
+    is_there: &dyn Fn(&Path) -> Result<bool, ClientError>,
 ) -> Result<(Option<String>, Option<PathBuf>), CliError> {
     let VerifyArgs { words, target, path, .. } = args;
     let named = |word: &OsString| match word.to_str() {
@@ -89,7 +90,12 @@ fn subject(
         ([one], Some(_), None) => (None, Some(one)),
         ([one], None, Some(_)) => (Some(one), None),
         ([one], None, None) if named(one)? => (Some(one), None),
-        ([one], None, None) => (None, Some(one)),
+        ([one], None, None) if is_there(one.as_ref())? => (None, Some(one)),
+        ([one], None, None) => {
+            let one = one.to_string_lossy();
+            let error = CliError::usage(format!("{one} is no target, and nothing is there in the source"));
+            return Err(error.hint(format!("targets are named in syncq status; a path that is gone: --path {one}")));
+        }
         ([one, two], None, None) => (Some(one), Some(two)),
         _ => return Err(CliError::usage("target or path is named twice")),
     };
@@ -99,6 +105,10 @@ fn subject(
 
 fn is_target(client: &Client, name: &str) -> Result<bool, ClientError> {
     Ok(client.status()?.targets.iter().any(|target| target.name == name))
+}
+
+fn is_there(client: &Client, path: &Path) -> Result<bool, ClientError> {
+    Ok(client.explain(&path_arg(path))?.source != "nothing")
 }
 
 fn print(out: &mut impl Write, line: &VerifyLine, json: bool) -> io::Result<()> {
@@ -123,13 +133,14 @@ fn summary(verified: &Verified) -> String {
     let Verified { target, root, differences, busy, repaired, bytes_read, elapsed_s, error, hint: _ } = verified;
     let said = match (error, differences) {
         (Some(error), _) => format!("not compared: {}", plain(error)),
-        (None, 0) => "equal".to_owned(),
+        (None, 0) if *busy == 0 => "equal".to_owned(),
+        (None, 0) => "no path differs for certain".to_owned(),
         (None, 1) => "1 path differs".to_owned(),
         (None, count) => format!("{count} paths differ"),
     };
     let mut text = format!("# {} of {}: {said}", plain(target), plain(root));
     if *busy > 0 {
-        text.push_str(&format!(", {busy} kept changing"));
+        text.push_str(&format!(", {busy} still pending or changing"));
     }
     if *repaired > 0 {
         text.push_str(&format!(", {repaired} queued"));
@@ -163,8 +174,6 @@ fn verdict(ended: &[Verified], repair: bool) -> Result<ExitCode, CliError> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::control::DifferingKind;
     use crate::model::RelPath;
@@ -185,17 +194,21 @@ mod tests {
     #[test]
     fn words_are_a_target_a_path_or_both() {
         let is_target = |name: &str| Ok(name == "b::m");
+        let is_there = |path: &Path| Ok(path.starts_with("/srv"));
         for (words, target, path, expected) in [
             (&[][..], None, None, Some((None, None))),
             (&["b::m"], None, None, Some((Some("b::m"), None))),
             (&["/srv/d"], None, None, Some((None, Some("/srv/d")))),
+            // It was taken for a path that is gone everywhere, and that is equal.
+            (&["x::m"], None, None, None),
+            (&[], None, Some("gone"), Some((None, Some("gone")))),
             (&["x::m", "/srv/d"], None, None, Some((Some("x::m"), Some("/srv/d")))),
             (&["b::m"], Some("a::m"), None, Some((Some("a::m"), Some("b::m")))),
             (&["a::m"], None, Some("d"), Some((Some("a::m"), Some("d")))),
             (&["a::m", "d"], None, Some("e"), None),
             (&["d"], Some("a::m"), Some("e"), None),
         ] {
-            let meant = subject(&args(words, target, path), &is_target).ok();
+            let meant = subject(&args(words, target, path), &is_target, &is_there).ok();
             let expected =
                 expected.map(|(t, p): (Option<&str>, Option<&str>)| (t.map(str::to_owned), p.map(PathBuf::from)));
             assert_eq!(meant, expected, "{words:?}");
@@ -221,9 +234,14 @@ mod tests {
         }
         let text = String::from_utf8(out).expect("text");
         let expected = "b::m\tcontent\ta\\nb\nb::m\tbusy\ta\\nb\n\
-                        # b::m of /srv: 2 paths differ, 1 kept changing; read 3.0 MiB in 1.5 s (2.0 MiB/s)\n";
+                        # b::m of /srv: 2 paths differ, 1 still pending or changing; read 3.0 MiB in 1.5 s (2.0 MiB/s)\n";
         assert_eq!(text, expected);
         let equal = Verified { differences: 0, ..verified.clone() };
+        // It was called equal, also when nothing had arrived at a target that was paused.
+        assert!(
+            summary(&equal).starts_with("# b::m of /srv: no path differs for certain, 1 still pending or changing; ")
+        );
+        assert!(summary(&Verified { busy: 0, ..equal.clone() }).starts_with("# b::m of /srv: equal; read "));
         assert!(verdict(std::slice::from_ref(&equal), false).is_ok(), "what kept changing is no difference");
         let away = Verified { error: Some("refused".to_owned()), hint: Some("look".to_owned()), ..equal };
         let said = verdict(&[away, verified], false).expect_err("it differs").to_string();

@@ -7,6 +7,7 @@ use std::time::Duration;
 use regex::bytes::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
+use super::inspect::{Refusal, RefusalKind};
 use crate::model::{Job, JobState, Scope, Timestamp};
 
 /// Which jobs are wanted: those for which everything given holds. As the query of `GET /v1/jobs`, and as JSON.
@@ -45,6 +46,13 @@ pub struct JobFilter {
 #[error("{glob:?} is no pattern for paths")]
 pub struct GlobError {
     pub glob: String,
+}
+
+impl From<GlobError> for Refusal {
+    fn from(error: GlobError) -> Self {
+        let hint = "patterns are as in .gitignore, like *.jpg or photos/**; for a bracket in a name write [[]";
+        Self::new(RefusalKind::Wrong, error.to_string(), hint)
+    }
 }
 
 /// A filter that has been checked.

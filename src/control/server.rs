@@ -501,7 +501,7 @@ fn stream(
 ) -> Response {
     let matcher = match Matcher::new(filter, SystemClock.now()) {
         Ok(matcher) => matcher,
-        Err(error) => return problem(StatusCode::BAD_REQUEST, &error.to_string()),
+        Err(error) => return refused(&error.into()),
     };
     let page = ListPage { dry_run, ..ListPage::first(matcher) };
     // Room for one: a page is made while the one before it is being sent, and no further.

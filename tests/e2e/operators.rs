@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::chown;
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -131,10 +132,14 @@ fn jobs_are_listed_by_every_filter_and_in_every_order() {
     let times: Vec<_> = by_age.iter().map(|job| job["queued_at"].as_str().expect("a time").to_owned()).collect();
     assert!(times.len() == 6 && times.is_sorted(), "{times:?}");
     assert_eq!(listed(&["--path", "*.*", "--sort", "attempts", "--limit", "4"]).len(), 4);
+    let glob = syncq(&world, &["list", "--path", "["]);
+    assert!(glob.stderr.contains("hint: patterns are as in .gitignore"), "{}", glob.text());
     for args in [&["list", "--target", "nobody::x"][..], &["list", "--root", "/nowhere"], &["list", "--path", "["]] {
         let refused = syncq(&world, args);
         assert!(refused.code == Some(1) && refused.stderr.starts_with("syncq: "), "{}", refused.text());
     }
+    let nothing = syncq(&world, &["pause"]);
+    assert!(nothing.code == Some(2) && nothing.stderr.contains("<TARGET|--root <DIR>|--all>"), "{}", nothing.text());
     let unknown = syncq(&world, &["pause", "nobody::x"]);
     assert!(unknown.code == Some(1) && unknown.stderr.contains("hint: there are: "), "{}", unknown.text());
 }
@@ -154,11 +159,19 @@ fn a_purge_says_what_it_means_and_asks() {
     assert_eq!(world.cli.list().iter().filter(|job| job["path"] == "d/purged").count(), 2);
     let purged = syncq(&world, &["purge", "--path", "d/purged", "-y"]).ok();
     assert!(purged.stderr.contains("2 jobs purged; their paths may stay different"), "{}", purged.stderr);
+    // What was done is said, also if a number is wrong.
+    write(world.src.join("d/other"), "new");
+    wait_until(soon(), "the job", || world.cli.list().iter().any(|job| job["path"] == "d/other"));
+    let id = world.cli.list().iter().find(|job| job["path"] == "d/other").expect("the job")["id"].to_string();
+    let half = syncq(&world, &["purge", &id, "999999", "--yes"]);
+    assert!(half.code == Some(1) && half.stderr.starts_with("1 job purged; "), "{}", half.text());
+    assert!(half.stderr.contains("\nsyncq: no job of these numbers"), "{}", half.text());
     done(&world, &["resume", "--all"]);
     world.cli.wait_idle(soon());
     assert!(!world.dsts[0].join("d/purged").exists());
     // And the next change of the path, or a comparison, makes it equal.
     write(world.src.join("d/purged"), "newer");
+    write(world.src.join("d/other"), "newer");
     world.converges(soon());
 }
 
@@ -212,6 +225,9 @@ fn a_retry_of_a_whole_target_hurries_its_probe() {
     world.rsyncd.start();
     let begun = Instant::now();
     let targets: Vec<String> = world.cli.status().targets.iter().map(|target| target.name.clone()).collect();
+    // It said that nothing was tried.
+    let dry = syncq(&world, &["retry", "--dry-run"]).ok();
+    assert_eq!(dry.stderr, format!("0 jobs, {} would be tried again now\n", targets.join(", ")));
     for name in &targets {
         done(&world, &["retry", "--target", name]);
     }
@@ -396,7 +412,7 @@ fn a_path_is_explained_from_the_rule_to_the_command_line() {
     };
     let whole = |name: &str| src.join(name).display().to_string();
     let about = explained(&whole("d/x.log"));
-    assert!(about["mirrored"] == false && about["rule"].as_str().expect("a rule").contains(r"(.*)\\.log"), "{about}");
+    assert!(about["mirrored"] == false && about["rule"].as_str().expect("a rule").contains(r"(.*)\.log"), "{about}");
     let about = explained(&whole("cache/deep/f"));
     assert!(about["rule"].as_str().expect("a rule").contains("cache/"), "{about}");
     assert!(explained(&whole("d/.f.swp"))["rule"].as_str().expect("a rule").contains("temporary"));
@@ -421,6 +437,7 @@ fn a_path_is_explained_from_the_rule_to_the_command_line() {
     let m1 = &about["targets"][0];
     assert!(m1["state"] == "paused" && m1["job"]["path"] == "d/f", "{about}");
     assert!(m1["waits_for"].as_str().expect("a reason").contains("syncq resume"), "{about}");
+    assert!(explained(&whole("d/x.log"))["targets"][0]["command"].is_null(), "a command that nobody runs");
     let page = syncq(&world, &["explain", &whole("d/f")]).ok().stdout;
     assert!(page.contains("\n  waits for: an operator: the target is paused since "), "{page}");
 
@@ -441,6 +458,22 @@ fn a_path_is_explained_from_the_rule_to_the_command_line() {
     assert!(m2["job"]["path"] == "d/f" && m2["waits_for"].as_str().is_some_and(|on| on.contains("daemon")), "{about}");
     let nowhere = syncq(&world, &["explain", "/nowhere"]);
     assert!(nowhere.code == Some(1) && nowhere.stderr.contains("hint: "), "{}", nowhere.text());
+}
+
+/// A wait for what can never come, without a time limit, said nothing at all.
+#[test]
+fn a_wait_on_a_terminal_shows_what_it_waits_for() {
+    if std::process::Command::new("script").arg("--version").output().is_err() {
+        return skipped("needs script, for a terminal");
+    }
+    let world = mirrored();
+    let m1 = target(&world, "m1");
+    done(&world, &["pause", &m1]);
+    put(world.src.join("d/waited"), "new");
+    let line = format!("{} wait --timeout 3s --state-dir {}", env!("CARGO_BIN_EXE_syncq"), world.cli.state.display());
+    let shown = std::process::Command::new("script").args(["-qec", &line, "/dev/null"]).stdin(Stdio::null()).output();
+    let shown = String::from_utf8_lossy(&shown.expect("cannot start script").stdout).into_owned();
+    assert!(shown.contains(&format!("{m1}  paused ")) && shown.contains("the time is over: "), "{shown}");
 }
 
 /// One target of two holds what is somebody else's: its comparison waits for an operator, and all else goes on.
@@ -540,6 +573,8 @@ fn a_dry_run_tells_what_a_comparison_would_change_and_changes_nothing() {
             expected.push(pair("d/x.log", "delete"));
         }
         assert_eq!(found, expected);
+        let deleted = if filtered { "1 path" } else { "2 paths" };
+        assert!(shown.stderr.ends_with(&format!(" would be sent, {deleted} deleted\n")), "{}", shown.text());
         assert!(!world.arrived(0, "d/damaged") && world.dsts[0].join("d/excess").exists());
         world.rsyncd.stop();
         let away = syncq(&world, &["reconcile", "--dry-run"]);
