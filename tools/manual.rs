@@ -23,14 +23,18 @@ fn main() -> anyhow::Result<()> {
     // Fills in the full names of the subcommands. The list of subcommands is no page of its own.
     let mut command = syncq::cli::command().disable_help_subcommand(true);
     command.build();
-    let names: Vec<String> = command.get_subcommands().map(|sub| format!("syncq-{}", sub.get_name())).collect();
-    write_page(dir, "syncq", &command, &names)?;
-    for (sub, name) in command.get_subcommands().zip(&names) {
-        write_page(dir, name, sub, &["syncq".to_owned()])?;
-    }
+    write_pages(dir, "syncq", &command, None)?;
     // sersync's name stands for `syncq run`.
     fs::write(dir.join("sersync2.1"), ".so man1/syncq-run.1\n")?;
     Ok(())
+}
+
+/// Writes the page of a command and those of all commands below it.
+fn write_pages(dir: &Path, name: &str, command: &Command, above: Option<&str>) -> io::Result<()> {
+    let below: Vec<String> = command.get_subcommands().map(|sub| format!("{name}-{}", sub.get_name())).collect();
+    let see_also: Vec<String> = above.map(str::to_owned).into_iter().chain(below.iter().cloned()).collect();
+    write_page(dir, name, command, &see_also)?;
+    command.get_subcommands().zip(&below).try_for_each(|(sub, page)| write_pages(dir, page, sub, Some(name)))
 }
 
 fn write_page(dir: &Path, name: &str, command: &Command, see_also: &[String]) -> io::Result<()> {
