@@ -28,8 +28,10 @@ pub fn run(args: &RetryArgs) -> Result<ExitCode, CliError> {
     let request = JobsRequest { filter: args.change.filter(), all: true, dry_run: args.change.dry_run };
     let hurried = hurried(&source, &request.filter)?;
     let applied = apply(&source, JobAction::Retry, &request, args.change.json)?;
-    let mut said = vec![counted(applied.count, "job")];
-    said.extend(hurried.iter().map(|name| plain(name)));
+    let mut said: Vec<String> = hurried.iter().map(|name| plain(name)).collect();
+    if applied.count > 0 || said.is_empty() {
+        said.insert(0, counted(applied.count, "job"));
+    }
     let what = match (request.dry_run, applied.count + hurried.len() as u64) {
         (true, _) => "would be tried again now",
         (false, 1) => "is tried again now",
