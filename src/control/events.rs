@@ -17,7 +17,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc};
 
-use super::server::{LOOK_SHARE, Pages, Served, WORD, problem, refused};
+use super::routes::{LOOK_SHARE, Pages, Served, WORD, problem, refused};
 use super::types::rfc3339;
 use super::{Listen, Status};
 use crate::clock::monotonic;

@@ -31,6 +31,7 @@ mod filter;
 mod inspect;
 mod reload;
 mod requests;
+mod routes;
 mod server;
 mod stall;
 mod tcp;

@@ -1,18 +1,25 @@
 //! The router called in memory, and the server over its real socket.
 
 use std::io::{Read as _, Write as _};
+use std::ops::ControlFlow;
 use std::os::unix::net::UnixStream as StdStream;
 
+use axum::body::Bytes;
+use axum::http::StatusCode;
 use http_body_util::{BodyExt as _, Full};
 use hyper::Request;
 use hyper::service::Service as _;
 
 use super::*;
+use crate::clock::monotonic;
+use crate::control::events;
+use crate::control::routes::{BODY_BYTES_MAX, WAITS_MAX};
 use crate::control::{
-    Client, ClientError, DaemonState, Event, Inspect, JobRow, Listen, Paused, Sent, Status, StoreReport, StoreState,
-    StoreStatus, TcpOptions, TcpServer, Token, WatchStatus, each_job,
+    Client, ClientError, DaemonState, Event, Inspect, JobFilter, JobRow, JobsRequest, ListPage, Listed, Listen,
+    Matcher, NewJob, PauseRequest, Paused, Refusal, RefusalKind, Sent, Status, StoreReport, StoreState, StoreStatus,
+    TcpOptions, TcpServer, Token, Wait, WaitRequest, Waiting, WatchStatus, each_job,
 };
-use crate::model::{Generation, Job, JobId, JobState, Origin, RelPath, Scope, TargetId, Timestamp};
+use crate::model::{Generation, Job, JobAction, JobId, JobState, Origin, RelPath, Scope, TargetId, Timestamp};
 
 /// Holds `jobs` ready jobs of one target; what is purged is gone.
 #[derive(Default)]

@@ -18,7 +18,8 @@ use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
 
 use super::Operate;
-use super::server::{ControlError, PATIENCE, Patience, Running, Stopping, router};
+use super::routes::router;
+use super::server::{ControlError, PATIENCE, Patience, Running, Stopping};
 
 /// Where to listen, and for whom.
 #[derive(Debug, Clone)]

@@ -1,0 +1,448 @@
+//! What the control API answers at each address: takes a request apart, asks [`Operate`], and writes the answer, be it one
+//! object or lines that come for hours. `server` and `tcp` bring the connections.
+//!
+//! Bounds: so much body and so long for it, one page of a list in memory, so many clients that wait, one comparison at a
+//! time. Questions to the daemon run on a helper thread, so a busy lock delays answers and never the runtime.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use crossbeam_channel::TryRecvError;
+use hyper::body::Frame;
+use serde::de::DeserializeOwned;
+use tokio::sync::{Semaphore, mpsc};
+
+use super::events;
+use super::server::{Patience, Stopping};
+use super::{
+    AcceptRequest, ExplainQuery, JobFilter, JobsRequest, ListPage, Listed, Matcher, NewJob, Operate, PauseRequest,
+    ReconcileRequest, Refusal, RefusalKind, VerifyRequest, Wait, WaitRequest, Waiting,
+};
+use crate::clock::{Clock, SystemClock, monotonic};
+use crate::model::JobAction;
+
+/// Larger bodies get 413. Who has more jobs to add asks several times.
+pub(super) const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Clients that wait for the mirror hold their place for long; the others are for all else.
+pub(super) const WAITS_MAX: usize = 32;
+/// How often a wait looks how far it is, at the least and at the most: so many times what a look takes.
+const LOOK_MIN: Duration = Duration::from_millis(10);
+const LOOK_MAX: Duration = Duration::from_secs(1);
+pub(super) const LOOK_SHARE: u32 = 20;
+/// Rows of a survey that wait for a slow client.
+const SURVEY_ROWS_AHEAD: usize = 64;
+/// How often a client that waits is told what is missing. Also finds out that it has gone.
+pub(super) const WORD: Duration = Duration::from_secs(5);
+/// How often it is looked whether a reload is over.
+const RELOAD_POLL: Duration = Duration::from_millis(20);
+
+/// The addresses, each with what answers there.
+pub(super) fn router(operate: Arc<dyn Operate>, patience: Patience, stopping: Stopping) -> Router {
+    let places = |count| Arc::new(Semaphore::new(count));
+    let (waits, surveys, streams) = (places(WAITS_MAX), places(1), places(events::STREAMS_MAX));
+    let served = Served { operate, patience, waits, surveys, streams, stopping };
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/jobs", get(jobs).post(add))
+        .route("/v1/jobs/retry", post(async |State(served), request| change(served, request, JobAction::Retry).await))
+        .route("/v1/jobs/purge", post(async |State(served), request| change(served, request, JobAction::Purge).await))
+        .route("/v1/pause", post(pause))
+        .route("/v1/store", get(store))
+        .route("/v1/store/compact", post(compact_store))
+        .route("/v1/accept-deletions", post(accept_deletions))
+        .route("/v1/reconcile", post(reconcile))
+        .route("/v1/survey", post(survey))
+        .route("/v1/verify", post(verify))
+        .route("/v1/wait", post(wait))
+        .route("/v1/reload", post(reload))
+        .route("/v1/explain", get(explain))
+        .route("/v1/events", get(events::events))
+        .fallback(async || problem(StatusCode::NOT_FOUND, "no such thing here; see /v1/status and /v1/jobs"))
+        .method_not_allowed_fallback(async || {
+            problem(StatusCode::METHOD_NOT_ALLOWED, "what asks is GET, what changes something is POST")
+        })
+        .with_state(served)
+}
+
+/// What every handler gets.
+#[derive(Clone)]
+pub(super) struct Served {
+    operate: Arc<dyn Operate>,
+    patience: Patience,
+    waits: Arc<Semaphore>,
+    surveys: Arc<Semaphore>,
+    pub(super) streams: Arc<Semaphore>,
+    pub(super) stopping: Stopping,
+}
+
+impl Served {
+    /// Asks the daemon on a helper thread.
+    pub(super) async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&dyn Operate) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let operate = Arc::clone(&self.operate);
+        match tokio::task::spawn_blocking(move || question(operate.as_ref())).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Refusal {
+                kind: RefusalKind::Unavailable,
+                message: "the daemon could not answer".to_owned(),
+                hint: Some("please report it with the daemon's log".to_owned()),
+            }),
+        }
+    }
+
+    /// Reads a request's body as JSON. An empty one stands for `{}`.
+    async fn read<T: DeserializeOwned>(&self, request: Request) -> Result<T, Response> {
+        let body = axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX);
+        let Ok(body) = tokio::time::timeout(self.patience.body, body).await else {
+            return Err(problem(StatusCode::REQUEST_TIMEOUT, "the body of the request did not come"));
+        };
+        let Ok(body) = body else {
+            return Err(problem(StatusCode::PAYLOAD_TOO_LARGE, "the body of the request is too large or broken"));
+        };
+        let body: &[u8] = if body.is_empty() { b"{}" } else { &body };
+        serde_json::from_slice(body).map_err(|error| problem(StatusCode::BAD_REQUEST, &error.to_string()))
+    }
+
+    /// Reads a request, asks, and answers with JSON.
+    async fn answer<Q, A>(&self, request: Request, question: fn(&dyn Operate, &Q) -> Result<A, Refusal>) -> Response
+    where
+        Q: DeserializeOwned + Send + 'static,
+        A: serde::Serialize + Send + 'static,
+    {
+        let query: Q = match self.read(request).await {
+            Ok(query) => query,
+            Err(response) => return response,
+        };
+        match self.ask(move |operate| question(operate, &query)).await {
+            Ok(answer) => axum::Json(answer).into_response(),
+            Err(refusal) => refused(&refusal),
+        }
+    }
+}
+
+pub(super) fn problem(code: StatusCode, message: &str) -> Response {
+    (code, axum::Json(serde_json::json!({ "error": message }))).into_response()
+}
+
+pub(super) fn refused(refusal: &Refusal) -> Response {
+    let code = match refusal.kind {
+        RefusalKind::Wrong => StatusCode::BAD_REQUEST,
+        RefusalKind::Unknown => StatusCode::NOT_FOUND,
+        RefusalKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    (code, axum::Json(refusal_json(refusal))).into_response()
+}
+
+fn refusal_json(refusal: &Refusal) -> serde_json::Value {
+    serde_json::json!({ "error": refusal.message, "hint": refusal.hint })
+}
+
+async fn status(State(served): State<Served>) -> Response {
+    match served.ask(|operate| Ok(operate.status())).await {
+        Ok(status) => axum::Json(status).into_response(),
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+async fn store(State(served): State<Served>) -> Response {
+    match served.ask(|operate| operate.store()).await {
+        Ok(report) => axum::Json(report).into_response(),
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+async fn compact_store(State(served): State<Served>) -> Response {
+    match served.ask(|operate| operate.compact_store()).await {
+        Ok(report) => axum::Json(report).into_response(),
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+async fn add(State(served): State<Served>, request: Request) -> Response {
+    served.answer(request, |operate, jobs: &Vec<NewJob>| operate.add(jobs)).await
+}
+
+async fn jobs(State(served): State<Served>, query: Result<Query<JobFilter>, QueryRejection>) -> Response {
+    match query {
+        Ok(Query(filter)) => stream(served, &filter, false, |operate, page| operate.list(page)),
+        Err(rejection) => problem(StatusCode::BAD_REQUEST, &rejection.body_text()),
+    }
+}
+
+async fn change(served: Served, request: Request, action: JobAction) -> Response {
+    let JobsRequest { filter, all, dry_run } = match served.read(request).await {
+        Ok(request) => request,
+        Err(response) => return response,
+    };
+    if action == JobAction::Purge && !all && filter == JobFilter::default() {
+        return problem(StatusCode::BAD_REQUEST, "say which jobs to purge, or \"all\": true");
+    }
+    stream(served, &filter, dry_run, move |operate, page| operate.change(action, page))
+}
+
+async fn pause(State(served): State<Served>, request: Request) -> Response {
+    served.answer(request, |operate, request: &PauseRequest| operate.pause(request)).await
+}
+
+async fn accept_deletions(State(served): State<Served>, request: Request) -> Response {
+    served.answer(request, |operate, request: &AcceptRequest| operate.accept_deletions(request)).await
+}
+
+async fn reconcile(State(served): State<Served>, request: Request) -> Response {
+    served.answer(request, |operate, request: &ReconcileRequest| operate.reconcile(request)).await
+}
+
+async fn explain(State(served): State<Served>, query: Result<Query<ExplainQuery>, QueryRejection>) -> Response {
+    let query = match query {
+        Ok(Query(query)) => query,
+        Err(rejection) => return problem(StatusCode::BAD_REQUEST, &rejection.body_text()),
+    };
+    match served.ask(move |operate| operate.explain(&query)).await {
+        Ok(answer) => axum::Json(answer).into_response(),
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+/// Answers with lines that are made while they are being sent.
+fn lines(body: mpsc::Receiver<Result<Bytes, io::Error>>) -> Response {
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::new(Pages(body))).into_response()
+}
+
+fn line(value: &impl serde::Serialize) -> Bytes {
+    let mut line = serde_json::to_vec(value).unwrap_or_default();
+    line.push(b'\n');
+    line.into()
+}
+
+/// Asks for page after page and sends their rows.
+fn stream(
+    served: Served,
+    filter: &JobFilter,
+    dry_run: bool,
+    ask: impl Fn(&dyn Operate, &ListPage) -> Result<Listed, Refusal> + Copy + Send + 'static,
+) -> Response {
+    let matcher = match Matcher::new(filter, SystemClock.now()) {
+        Ok(matcher) => matcher,
+        Err(error) => return refused(&error.into()),
+    };
+    let page = ListPage { dry_run, ..ListPage::first(matcher) };
+    // Room for one: a page is made while the one before it is being sent, and no further.
+    let (pages, body) = mpsc::channel(1);
+    tokio::spawn(send_pages(served, page, ask, pages));
+    lines(body)
+}
+
+async fn send_pages(
+    served: Served,
+    mut page: ListPage,
+    ask: impl Fn(&dyn Operate, &ListPage) -> Result<Listed, Refusal> + Copy + Send + 'static,
+    pages: mpsc::Sender<Result<Bytes, io::Error>>,
+) {
+    let mut left = page.wanted.filter.limit.unwrap_or(u64::MAX);
+    while left > 0 {
+        page.limit = usize::try_from(left).unwrap_or(usize::MAX).min(ListPage::ROWS);
+        let asked = page.clone();
+        let made = served.ask(move |operate| {
+            let listed = ask(operate, &asked)?;
+            let mut lines = Vec::with_capacity(listed.rows.len() * 256);
+            for row in &listed.rows {
+                lines.extend_from_slice(&line(row));
+            }
+            Ok((listed.rows.len() as u64, listed, lines))
+        });
+        let (count, listed, lines) = match made.await {
+            Ok(made) => made,
+            Err(refusal) => {
+                let _ = pages.send(Ok(line(&refusal_json(&refusal)))).await;
+                return;
+            }
+        };
+        left = left.saturating_sub(count);
+        let more = page.advance(&listed);
+        if (!lines.is_empty() && pages.send(Ok(lines.into())).await.is_err()) || pages.is_closed() || !more {
+            return;
+        }
+    }
+}
+
+async fn survey(State(served): State<Served>, request: Request) -> Response {
+    compare(served, request, |operate, request: &ReconcileRequest, rows: &Rows| {
+        operate.survey(request, &mut |row| rows.send(&row), &|| rows.are_wanted())
+    })
+    .await
+}
+
+async fn verify(State(served): State<Served>, request: Request) -> Response {
+    compare(served, request, |operate, request: &VerifyRequest, rows: &Rows| {
+        operate.verify(request, &mut |row| rows.send(&row), &|| rows.are_wanted())
+    })
+    .await
+}
+
+/// Rows of a comparison on their way to the client.
+struct Rows(mpsc::Sender<Result<Bytes, io::Error>>);
+
+impl Rows {
+    /// Waits for a slow client.
+    fn send(&self, row: &impl serde::Serialize) -> ControlFlow<()> {
+        match self.0.blocking_send(Ok(line(row))) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    }
+
+    /// Whether the client is still there.
+    fn are_wanted(&self) -> bool {
+        !self.0.is_closed()
+    }
+}
+
+/// Compares on a thread of its own, one comparison at a time: it may take hours, and the helpers are for short questions.
+async fn compare<Q: DeserializeOwned + Send + 'static>(
+    served: Served,
+    request: Request,
+    ask: fn(&dyn Operate, &Q, &Rows) -> Result<(), Refusal>,
+) -> Response {
+    let request: Q = match served.read(request).await {
+        Ok(request) => request,
+        Err(response) => return response,
+    };
+    let Ok(place) = Arc::clone(&served.surveys).try_acquire_owned() else {
+        return problem(StatusCode::SERVICE_UNAVAILABLE, "another comparison for looking only is under way");
+    };
+    let (rows, body) = mpsc::channel(SURVEY_ROWS_AHEAD);
+    let operate = Arc::clone(&served.operate);
+    let alive = rows.clone();
+    let compare = move || {
+        let rows = Rows(rows);
+        if let Err(refusal) = ask(operate.as_ref(), &request, &rows) {
+            let _ = rows.send(&refusal_json(&refusal));
+        }
+        drop(place);
+    };
+    if let Err(error) = std::thread::Builder::new().name("survey".to_owned()).spawn(compare) {
+        return problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string());
+    }
+    tokio::spawn(async move {
+        // Signs of life for as long as the comparison has the other sender.
+        while alive.strong_count() > 1 {
+            let _ = alive.try_send(Ok(Bytes::from_static(b"\n")));
+            for _ in 0..(WORD.as_millis() / LOOK_MAX.as_millis() * 10) {
+                tokio::time::sleep(LOOK_MAX / 10).await;
+                if alive.strong_count() <= 1 {
+                    return;
+                }
+            }
+        }
+    });
+    lines(body)
+}
+
+async fn wait(State(served): State<Served>, request: Request) -> Response {
+    let request: WaitRequest = match served.read(request).await {
+        Ok(request) => request,
+        Err(response) => return response,
+    };
+    let Ok(place) = Arc::clone(&served.waits).try_acquire_owned() else {
+        return problem(StatusCode::SERVICE_UNAVAILABLE, "too many clients are waiting already");
+    };
+    let timeout = request.timeout_s.map(|timeout| Duration::try_from_secs_f64(timeout).unwrap_or(Duration::MAX));
+    let wait = match served.ask(move |operate| operate.wait(&request)).await {
+        Ok(wait) => wait,
+        Err(refusal) => return refused(&refusal),
+    };
+    let (words, body) = mpsc::channel(1);
+    tokio::spawn(async move {
+        send_words(served, wait, timeout, words).await;
+        drop(place);
+    });
+    lines(body)
+}
+
+async fn reload(State(served): State<Served>) -> Response {
+    let outcome = match served.ask(|operate| operate.reload()).await {
+        Ok(outcome) => outcome,
+        Err(refusal) => return refused(&refusal),
+    };
+    let (words, body) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let mut told = monotonic();
+        loop {
+            match outcome.try_recv() {
+                Ok(reloaded) => return drop(words.send(Ok(line(&reloaded))).await),
+                // The daemon stops; the missing line tells.
+                Err(TryRecvError::Disconnected) => return,
+                Err(TryRecvError::Empty) => tokio::time::sleep(RELOAD_POLL).await,
+            }
+            if told.elapsed() >= WORD {
+                told = monotonic();
+                if words.send(Ok(Bytes::from_static(b"\n"))).await.is_err() {
+                    return;
+                }
+            }
+        }
+    });
+    lines(body)
+}
+
+/// Looks at a wait until it is over, and sends a line now and then.
+async fn send_words(
+    served: Served,
+    mut wait: Box<dyn Wait>,
+    timeout: Option<Duration>,
+    words: mpsc::Sender<Result<Bytes, io::Error>>,
+) {
+    let begun = monotonic();
+    let mut told = begun;
+    loop {
+        let looked_at = monotonic();
+        let looked = served.ask(move |_| {
+            let waiting = wait.look();
+            Ok((wait, waiting))
+        });
+        let waiting;
+        (wait, waiting) = match looked.await {
+            Ok(looked) => looked,
+            Err(refusal) => {
+                let _ = words.send(Ok(line(&refusal_json(&refusal)))).await;
+                return;
+            }
+        };
+        let timed_out = !waiting.done && timeout.is_some_and(|timeout| begun.elapsed() >= timeout);
+        let is_last = waiting.done || timed_out;
+        if is_last || told.elapsed() >= WORD {
+            told = monotonic();
+            if words.send(Ok(line(&Waiting { timed_out, ..waiting }))).await.is_err() || is_last {
+                return;
+            }
+        }
+        let rest = (looked_at.elapsed() * LOOK_SHARE).clamp(LOOK_MIN, LOOK_MAX);
+        let left = timeout.map_or(rest, |timeout| timeout.saturating_sub(begun.elapsed()));
+        tokio::time::sleep(rest.min(left.max(Duration::from_millis(1)))).await;
+    }
+}
+
+/// A body that is made while it is being sent.
+pub(super) struct Pages(pub(super) mpsc::Receiver<Result<Bytes, io::Error>>);
+
+impl hyper::body::Body for Pages {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        self.0.poll_recv(cx).map(|page| page.map(|page| page.map(Frame::data)))
+    }
+}
