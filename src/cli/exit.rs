@@ -77,7 +77,11 @@ impl From<anyhow::Error> for CliError {
             ),
             Some(StoreError::Directory { source, .. }) if source.kind() == io::ErrorKind::NotFound => (
                 Exit::NoDaemon,
-                Some("no daemon runs there and none ever did: name its directory with --state-dir DIR".to_owned()),
+                Some(
+                    "no daemon runs there and none ever did: name its directory with --state-dir DIR; of several -o FILE \
+                     the first counts"
+                        .to_owned(),
+                ),
             ),
             Some(StoreError::Directory { .. }) => {
                 (Exit::Failed, Some("choose a directory that you may write: --state-dir DIR".to_owned()))

@@ -11,6 +11,9 @@ use serde::Serialize;
 /// Rows of one table. A longer list becomes several, since the widths of all rows are only known with all in memory.
 const TABLE_ROWS_MAX: usize = 1_000;
 
+/// What is told in one line; a person reads no more, and a script has JSON.
+const PARTS_MAX: usize = 5;
+
 /// How rows are to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
@@ -89,6 +92,15 @@ pub fn plain(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
+/// Parts of one line. Of many only the first are there.
+pub fn some(parts: &[String]) -> String {
+    let shown = parts.get(..PARTS_MAX).unwrap_or(parts).join("; ");
+    match parts.len().saturating_sub(PARTS_MAX) {
+        0 => shown,
+        more => format!("{shown}; and {more} more"),
+    }
+}
+
 /// `1 root`, `2 roots`.
 pub fn counted(number: u64, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
@@ -143,6 +155,15 @@ mod tests {
         let table = written(Form::Table);
         let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(lines, [vec!["A", "B"], vec!["1", "long"], vec!["22"]]);
+    }
+
+    /// A wait for twenty targets that were away ended with a line of two screens.
+    #[test]
+    fn of_many_parts_the_first_are_told() {
+        let parts: Vec<String> = (1..=7).map(|n| format!("t{n}")).collect();
+        assert_eq!(some(&parts), "t1; t2; t3; t4; t5; and 2 more");
+        assert_eq!(some(&parts[..5]), "t1; t2; t3; t4; t5");
+        assert_eq!(some(&[]), "");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::exit::{CliError, Exit};
-use super::output::{json_line, plain, size, stdout};
+use super::output::{json_line, plain, size, some, stdout};
 use super::state_dir::WhichDaemon;
 use super::wait::path_arg;
 use crate::control::{Client, ClientError, Differing, Verified, VerifyLine, VerifyRequest, word};
@@ -169,7 +169,7 @@ fn verdict(ended: &[Verified], repair: bool) -> Result<ExitCode, CliError> {
         (None, true) => Some("they are queued; syncq wait returns when they are done".to_owned()),
         (None, false) => Some("make them equal: the same command with --repair".to_owned()),
     };
-    Err(CliError { exit: Exit::Failed, error: anyhow::Error::msg(problems.join("; ")), hint })
+    Err(CliError { exit: Exit::Failed, error: anyhow::Error::msg(some(&problems)), hint })
 }
 
 #[cfg(test)]

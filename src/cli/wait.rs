@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::exit::{CliError, Exit};
-use super::output::{json_line, plain, stdout};
+use super::output::{json_line, plain, some, stdout};
 use super::progress::Progress;
 use super::state_dir::WhichDaemon;
 use crate::control::{Client, JobRow, Missing, PathArg, Status, WaitRequest, Waiting};
@@ -115,7 +115,7 @@ fn missing(waiting: &Waiting) -> String {
         let jobs = if jobs.is_empty() { String::new() } else { format!(" lacks {}", jobs.join(", ")) };
         format!("{what}{jobs}{reason}")
     };
-    waiting.missing.iter().map(one).collect::<Vec<_>>().join("; ")
+    some(&waiting.missing.iter().map(one).collect::<Vec<_>>())
 }
 
 #[cfg(test)]

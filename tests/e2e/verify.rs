@@ -176,6 +176,9 @@ fn a_target_out_of_reach_is_named_with_its_trouble() {
         let refused = syncq(&world, wrong);
         assert!(refused.code == Some(1) && refused.stderr.contains("\nhint: "), "{}", refused.text());
     }
+    // It was taken for a path, which is gone everywhere and so equal.
+    let misspelt = syncq(&world, &["verify", "nowhere::x"]);
+    assert!(misspelt.code == Some(2) && misspelt.stderr.contains("is no target"), "{}", misspelt.text());
 }
 
 /// Changes of every kind while the trees are compared: none of them is a difference. `SYNCQ_VERIFIES=100` makes so many
