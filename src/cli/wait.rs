@@ -99,6 +99,8 @@ fn watched(client: &Client, request: &WaitRequest) -> impl Fn() -> Option<Status
     move || {
         let mut status = client.as_ref().ok()?.status().ok()?;
         status.targets.retain(|known| target.as_ref().is_none_or(|target| *target == known.name));
+        // Of many targets not all are shown: those first that lack something.
+        status.targets.sort_by_key(|known| known.lag_s <= 0.0);
         Some(status)
     }
 }
