@@ -109,6 +109,11 @@ fn with_ssh(here: &Here<'_>) -> bool {
     here.is_on("sersync/rsync/ssh")
 }
 
+/// A password file and ssh: rsync refuses them together. syncq then takes neither the file nor the user.
+fn with_ssh_and_password(here: &Here<'_>) -> bool {
+    with_ssh(here) && here.file.value("sersync/rsync/auth", "passwordfile").is_some_and(|file| !file.trim().is_empty())
+}
+
 fn without_crontab(here: &Here<'_>) -> bool {
     !here.is_on("sersync/crontab")
 }
@@ -296,16 +301,23 @@ pub const ROWS: &[Row] = &[
     row(
         "sersync/rsync/auth",
         "start",
-        If(|here| is_true(here.value) && with_ssh(here)),
+        If(|here| is_true(here.value) && with_ssh_and_password(here)),
         Differs,
         "with ssh the password file is dropped, since rsync takes it for its daemons only. In sersync every rsync failed",
     ),
     same("sersync/rsync/auth", "start"),
     row("sersync/rsync/auth", "users", If(without_auth), Unused, NO_AUTH),
+    row(
+        "sersync/rsync/auth",
+        "users",
+        If(with_ssh_and_password),
+        Differs,
+        "dropped with the password file: it is the user of an rsync daemon. For ssh write it into the remote: ip=\"user@host\"",
+    ),
     row("sersync/rsync/auth", "users", If(blanks), Differs, BLANKS),
     same("sersync/rsync/auth", "users"),
     row("sersync/rsync/auth", "passwordfile", If(without_auth), Unused, NO_AUTH),
-    row("sersync/rsync/auth", "passwordfile", If(with_ssh), Differs, "dropped: ssh takes keys"),
+    row("sersync/rsync/auth", "passwordfile", If(with_ssh_and_password), Differs, "dropped: ssh takes keys"),
     row("sersync/rsync/auth", "passwordfile", If(blanks), Differs, BLANKS),
     row("sersync/rsync/auth", "passwordfile", If(|here| here.value.is_empty()), Same, ""),
     row(
