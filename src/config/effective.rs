@@ -58,9 +58,8 @@ fn warn_of_watch(head: &Element, plugin: Option<&plugin::Plugin>, roots: &[Root]
         section.attribute("name").is_some_and(|found| found.value.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
     });
     let offset = section.map_or(head.offset, |section| section.offset);
-    let overlaps = roots.iter().any(|root| root.path.starts_with(&normal) || normal.starts_with(&root.path));
     let shown = watch.display();
-    if overlaps {
+    if roots.iter().any(|root| plugin.is_told_of(&root.path)) {
         notes.warn(offset, format!("plugin {name} is told of what changes below {shown}; sersync mirrored that directory in place of <localpath>"));
     } else {
         notes.warn_with(

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::diagnostic::Notes;
 use super::error::{Fault, Problem};
@@ -66,6 +66,11 @@ impl Plugin {
             Self::RefreshCdn(plugin) => plugin.watch.as_ref(),
             Self::Http(plugin) => plugin.watch.as_ref(),
         }
+    }
+
+    /// Whether the plugin is told of anything that changes in a mirrored directory.
+    pub fn is_told_of(&self, root: &Path) -> bool {
+        self.watch().is_none_or(|watch| root.starts_with(watch) || watch.starts_with(root))
     }
 }
 
@@ -328,6 +333,22 @@ fn words(value: Value<'_>, attribute: &'static str) -> Result<Vec<OsString>, Pro
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The start said that such a plugin is told of what changes, right after the warning that it is not.
+    #[test]
+    fn a_plugin_that_watches_elsewhere_is_told_of_nothing() {
+        for (watch, root, told) in [
+            (None, "/a", true),
+            (Some("/a/"), "/a", true),
+            (Some("/a/b"), "/a", true),
+            (Some("/a"), "/a/b", true),
+            (Some("/ab"), "/a", false),
+            (Some("/opt/tongbu"), "/a", false),
+        ] {
+            let socket = SocketPlugin { watch: watch.map(PathBuf::from), host: "h".to_owned(), port: 1 };
+            assert_eq!(Plugin::Socket(socket).is_told_of(Path::new(root)), told, "{watch:?} {root}");
+        }
+    }
 
     #[test]
     fn a_url_is_taken_apart() {
