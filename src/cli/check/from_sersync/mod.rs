@@ -272,6 +272,15 @@ mod tests {
                 Verdict::Differs,
                 "whole of",
             ),
+            ("<closeWrite", "<closeWrite ", "inotify/closeWrite", "start", Verdict::Differs, "begin with a dot"),
+            (
+                "</head>",
+                "<syncq><legacyHidden start=\"true\"/></syncq></head>",
+                "inotify/closeWrite",
+                "start",
+                Verdict::Same,
+                "",
+            ),
             ("<delete start=\"true\"", "<delete start=\"false\"", "inotify/delete", "start", Verdict::Same, ""),
         ] {
             let (found, message) = said(from, to, element, attribute);

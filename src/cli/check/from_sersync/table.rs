@@ -219,6 +219,14 @@ pub const ROWS: &[Row] = &[
         "files are sent when they are closed, as in sersync; symbolic links, hard links, pipes and files without a name until \
          then are sent as well. sersync missed those",
     ),
+    row(
+        "inotify/closeWrite",
+        "start",
+        If(|here| is_true(here.value) && !here.is_on("syncq/legacyHidden")),
+        Differs,
+        "files whose names begin with a dot are sent too, but for temporaries of editors and of rsync; sersync \
+         passed over .htaccess and .env. <syncq><legacyHidden start=\"true\"/> in <head> brings its rule back",
+    ),
     same("inotify/closeWrite", "start"),
     row("inotify/moveFrom", "start", On, Same, ""),
     row(
