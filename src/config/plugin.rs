@@ -307,9 +307,10 @@ impl<'r> Reader<'r, '_> {
         let offset = param.map(|param| param.offset);
         let prefix = param.and_then(|param| value::attribute(param, "prefix", self.notes));
         let prefix = prefix.filter(|prefix| !prefix.is_empty());
-        let prefix = words(prefix.ok_or_else(|| self.incomplete("param", "prefix", offset))?, "prefix")?;
+        let prefix = prefix.ok_or_else(|| self.incomplete("param", "prefix", offset))?;
+        let prefix = self.words(prefix, "prefix")?;
         let suffix = match param.and_then(|param| value::attribute(param, "suffix", self.notes)) {
-            Some(suffix) => words(suffix, "suffix")?,
+            Some(suffix) => self.words(suffix, "suffix")?,
             None => Vec::new(),
         };
         let ignore_error = param
@@ -322,12 +323,28 @@ impl<'r> Reader<'r, '_> {
         };
         Ok(CommandPlugin { prefix, suffix, ignore_error, includes })
     }
+
+    fn words(&mut self, value: Value<'_>, attribute: &'static str) -> Result<Vec<OsString>, Problem> {
+        let words = words::split(value.bytes)
+            .map_err(|open| Fault::Unbalanced { attribute, quote: open.quote }.at(value.offset_of(open.offset)))?;
+        if let Some(word) = words.iter().find(|word| is_operator(&word.text)) {
+            let shown = self.notes.show(&word.text);
+            self.notes.warn_with(
+                value.offset_of(word.offset),
+                format!("{attribute}: {shown} is for a shell, and none is run: it is an argument like any other"),
+                "put what needs a shell into a script, and name that in prefix",
+            );
+        }
+        Ok(words.into_iter().map(|word| OsString::from_vec(word.text)).collect())
+    }
 }
 
-fn words(value: Value<'_>, attribute: &'static str) -> Result<Vec<OsString>, Problem> {
-    let words = words::split(value.bytes)
-        .map_err(|open| Fault::Unbalanced { attribute, quote: open.quote }.at(value.offset_of(open.offset)))?;
-    Ok(words.into_iter().map(|word| OsString::from_vec(word.text)).collect())
+/// Whether the word is one of those with which a shell joins and redirects commands.
+fn is_operator(word: &[u8]) -> bool {
+    let undirected = word.iter().position(|b| !b.is_ascii_digit()).map_or(&b""[..], |at| word.split_at(at).1);
+    matches!(word, b"|" | b"||" | b"&" | b"&&" | b";")
+        || word.ends_with(b";")
+        || (matches!(undirected.first(), Some(b'<' | b'>')) && !word.iter().any(u8::is_ascii_whitespace))
 }
 
 #[cfg(test)]
@@ -347,6 +364,17 @@ mod tests {
         ] {
             let socket = SocketPlugin { watch: watch.map(PathBuf::from), host: "h".to_owned(), port: 1 };
             assert_eq!(Plugin::Socket(socket).is_told_of(Path::new(root)), told, "{watch:?} {root}");
+        }
+    }
+
+    #[test]
+    fn what_only_a_shell_understands_is_seen() {
+        for word in [">", ">>", "2>&1", ">/tmp/log", "<", "|", "||", "&&", "&", ";", "/x;"] {
+            assert!(is_operator(word.as_bytes()), "{word}");
+        }
+        // In quotes, where the program that is run makes something of it.
+        for word in ["cd /x && ./y \"$0\" >> z", "", "2", "a>b", "--if=a|b", "> said she"] {
+            assert!(!is_operator(word.as_bytes()), "{word}");
         }
     }
 

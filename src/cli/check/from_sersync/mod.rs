@@ -198,6 +198,7 @@ mod tests {
             "several_localpaths",
             "ssh_auth_port",
             "plugin_http_with_password",
+            "plugin_command_for_a_shell",
             "missing_sections",
         ];
         for (file, _) in corpus() {

@@ -456,6 +456,14 @@ pub const ROWS: &[Row] = &[
         "split into words and started without a shell; the path is one argument. In sersync a file name could run commands",
     ),
     row("plugin/param", "suffix", If(not_in_use), Unused, NOT_IN_USE),
+    row(
+        "plugin/param",
+        "suffix",
+        If(is_for_a_shell),
+        Differs,
+        "split into words, quotes as in a shell; a redirection, a pipe or a variable is an argument like any other. Put what \
+         needs a shell into a script, and name that in prefix",
+    ),
     same("plugin/param", "suffix"),
     row("plugin/param", "ignoreError", If(not_in_use), Unused, NOT_IN_USE),
     row("plugin/param", "ignoreError", On, Same, ""),
