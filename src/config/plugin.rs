@@ -146,7 +146,12 @@ impl HttpUrl {
             Some((host, port)) => (host, port.parse().ok().filter(|&port| port > 0)?),
             None => (address, 80),
         };
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        // What is no host may be a password in front of a forgotten @.
+        let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+            Some(address) => address,
+            None if host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) => host,
+            None => return None,
+        };
         let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
         let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
         let credentials = credentials.map(|credentials| Secret(decoded(credentials)));
@@ -403,6 +408,8 @@ mod tests {
             "http://h/a b",
             "http://h/\r\nX: y",
             "http://é/",
+            "http://u:p127.0.0.1:80/",
+            "http://u:p<127.0.0.1/",
         ] {
             assert_eq!(HttpUrl::parse(text), None, "{text}");
         }
