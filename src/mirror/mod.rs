@@ -51,7 +51,7 @@ pub use plan::Limits;
 /// For `tools/micro`, which times the parts one by one; of no use to anybody else.
 #[doc(hidden)]
 pub mod parts {
-    pub use super::plan::{Deletion, Plan, plan};
+    pub use super::plan::{Deletion, Entry, Plan, Run, RunKind, plan};
 }
 pub use probe::{Finding, NotTried, ProbeOptions, RsyncVersion, inspect, rsync_version};
 pub use program::{NoRsync, end_leftovers, find_rsync};

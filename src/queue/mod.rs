@@ -543,7 +543,7 @@ impl Queue {
         for path in unsettled.drain(..) {
             let verdict = verdicts.remove(&path).unwrap_or(Verdict::Released);
             if result.cut || (is_cut && verdict == Verdict::Released) {
-                queue.note_cut(&path);
+                queue.note_cut(&path, now);
             }
             queue.finish(&path, verdict, took, now, state.random.f64());
         }

@@ -13,6 +13,7 @@ use crate::model::{JobState, Origin, Scope, Settle, TroubleClass};
 mod cut_off;
 mod full_disk;
 mod renames;
+mod simulation;
 
 const SOON: Duration = Duration::from_secs(5);
 

@@ -150,10 +150,12 @@ fn l3_no_process_can_be_started_for_a_while() {
     if !limit_processes(pid, "1") {
         return skipped("no prlimit");
     }
-    for n in 0..20 {
-        write(world.src.join(format!("file{n}")), "cannot be sent yet");
-    }
+    let mut names = 0..;
     wait_for(soon(), "the reason to be shown", || {
+        // Again and again: the first ones may go with an rsync that waits for them already.
+        for n in names.by_ref().take(20) {
+            write(world.src.join(format!("file{n}")), "cannot be sent yet");
+        }
         let status = world.cli.try_status()?;
         let shown = status.targets.iter().all(|target| target.reason.is_some() && !target.is_idle());
         if shown { Ok(()) } else { Err(status.json.to_string()) }

@@ -127,7 +127,7 @@ pub struct TargetQueue {
 /// does so behind what the connection still holds.
 const RECEIVER_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Up to when runs of an earlier daemon may still have receivers.
+/// Up to when runs that nobody watches any more may still have receivers that write anywhere.
 #[derive(Debug, Clone, Copy, Default)]
 struct Unsure {
     until: Timestamp,
@@ -228,10 +228,13 @@ impl TargetQueue {
         self.unsure = Unsure { until: now.after(RECEIVER_PATIENCE), whole_trees };
     }
 
-    /// A run of the job was cut off, whatever becomes of the next.
-    pub fn note_cut(&mut self, path: &RelPath) {
-        if let Some(slot) = self.jobs.get_mut(path) {
-            slot.cut = true;
+    /// A run of the job was cut off, whatever becomes of the next. If it was to send what is below the path as well, so may
+    /// its receiver do over what others send there.
+    pub fn note_cut(&mut self, path: &RelPath, now: Timestamp) {
+        let Some(slot) = self.jobs.get_mut(path) else { return };
+        slot.cut = true;
+        if slot.scope > Scope::Entry {
+            self.unsure.until = self.unsure.until.max(now.after(RECEIVER_PATIENCE));
         }
     }
 
@@ -343,8 +346,7 @@ impl TargetQueue {
             }),
             State::Waiting { why: Wait::Hot, .. } => None,
             State::Waiting { why: Wait::Unsure, .. } => {
-                // What it waited for may still come.
-                slot.cut = true;
+                slot.cut = slot.awaits_receiver();
                 Some(settles_at.map_or(State::Ready, |due| State::Waiting { due, why: Wait::Settling }))
             }
             State::Waiting { why: Wait::Backoff, .. } if !hurries => None,
@@ -432,7 +434,7 @@ impl TargetQueue {
         for path in paths {
             let Some(slot) = self.jobs.get_mut(path) else { continue };
             let (since, origin, error) = (slot.queued_at, slot.origin, slot.last_error.take());
-            let (first_change, cut) = (slot.first_change, slot.cut);
+            let (first_change, cut) = (slot.first_change, slot.awaits_receiver());
             self.dirty.hand_over(path, heir);
             self.remove(path);
             let Some(heir) = self.jobs.get_mut(heir) else { continue };
@@ -501,12 +503,18 @@ impl TargetQueue {
                 let had_error = slot.last_error.take().is_some();
                 let hot_until =
                     if is_write { self.sent.note(path, self.policy.hot_interval.max(took), now) } else { None };
+                let may_be_undone = slot.cut || (was_early && !slot.repeats);
                 if let Some(newer) = newer {
-                    // Under a subtree all of it has to run once more, not only what is new.
-                    slot.scope = if under_subtree { slot.scope.max(newer.scope) } else { newer.scope };
-                    slot.origin = if under_subtree { slot.origin.max(newer.origin) } else { newer.origin };
-                    slot.first_change =
-                        if under_subtree { slot.first_change.min(newer.first_change) } else { newer.first_change };
+                    // What may be undone has to run once more, not only what is new.
+                    if under_subtree || may_be_undone {
+                        slot.scope = slot.scope.max(newer.scope);
+                        slot.origin = slot.origin.max(newer.origin);
+                        slot.first_change = slot.first_change.min(newer.first_change);
+                    } else {
+                        slot.scope = newer.scope;
+                        slot.origin = newer.origin;
+                        slot.first_change = newer.first_change;
+                    }
                     slot.queued_at = newer.since;
                     slot.seq = 0;
                     let due = newer.due.max(hot_until);
@@ -519,7 +527,7 @@ impl TargetQueue {
                     slot.echo = beside_subtree;
                     slot.seq = 0;
                     self.place(path, State::Ready);
-                } else if slot.cut || (was_early && !slot.repeats) {
+                } else if may_be_undone {
                     let due = now.after(RECEIVER_PATIENCE);
                     let due = if slot.cut { due } else { due.min(self.unsure.until) };
                     slot.cut = false;

@@ -86,6 +86,11 @@ impl Slot {
         }
     }
 
+    /// Whether a receiver of an earlier run may still write, so that being done once is not enough.
+    pub(super) fn awaits_receiver(&self) -> bool {
+        self.cut || matches!(self.state, State::Waiting { why: Wait::Unsure, .. })
+    }
+
     /// When the oldest change was seen that the target lacks, the run under way included.
     pub(super) fn oldest(&self) -> Timestamp {
         self.newer.as_ref().map_or(self.queued_at, |newer| self.queued_at.min(newer.since))

@@ -58,6 +58,44 @@ fn a_newer_change_does_not_wait_and_is_repeated_as_well() {
     assert_eq!(bench.len(), 0);
 }
 
+/// A change of the directory's own times during the second run made the repeat as small as that.
+#[test]
+fn a_run_that_was_cut_off_is_repeated_in_full_whatever_changes_meanwhile() {
+    let mut bench = Bench::new();
+    bench.scan("d", Scope::Subtree);
+    assert_eq!(bench.claim(Lane::Large), ["d"]);
+    bench.queue.note_cut(&path("d"), bench.now);
+    bench.finish("d", Verdict::Released);
+    assert_eq!(bench.claim(Lane::Large), ["d"]);
+    bench.scan("d", Scope::Entry);
+    bench.done("d");
+    assert_eq!(bench.claim(Lane::Large), ["d"], "at once, for what is new");
+    bench.done("d");
+    assert_eq!((bench.job("d").state, bench.job("d").scope), (JobState::Waiting, Scope::Subtree));
+    bench.wait(PATIENCE_MS);
+    assert_eq!(bench.claim(Lane::Large), ["d"]);
+    bench.done("d");
+    assert_eq!(bench.len(), 0);
+}
+
+/// The sweep that took it over ran at once, and then nothing did.
+#[test]
+fn a_repeat_that_a_sweep_takes_over_is_not_forgotten() {
+    let mut bench = Bench::new();
+    bench.write("d/a");
+    assert_eq!(bench.small(), ["d/a"]);
+    bench.queue.note_cut(&path("d/a"), bench.now);
+    bench.done("d/a");
+    assert_eq!(bench.job("d/a").state, JobState::Waiting);
+    bench.add(Change { origin: Origin::Write, ..Change::scan(path("d"), Scope::Subtree) });
+    assert_eq!(bench.claim(Lane::Large), ["d"]);
+    bench.done("d");
+    bench.wait(PATIENCE_MS);
+    assert_eq!(bench.claim(Lane::Large), ["d"]);
+    bench.done("d");
+    assert_eq!(bench.len(), 0);
+}
+
 /// By the wall clock the moment of the start then lies in the future for an hour.
 #[test]
 fn a_clock_that_is_set_back_repeats_nothing_for_ever() {
