@@ -78,12 +78,12 @@ impl Loaded {
     fn add(&mut self, config: Config) -> Result<(), CliError> {
         let first = self.config.roots.len();
         let indices = || first..first + config.roots.len();
-        let told = |(index, spelled): (usize, &PathBuf)| PluginRoot { index, spelled: spelled.clone() };
-        self.config.plugins.extend(
-            config
-                .plugin
-                .map(|plugin| PluginOptions { plugin, roots: indices().zip(&config.spelled).map(told).collect() }),
-        );
+        if let Some(plugin) = config.plugin {
+            let roots = indices().zip(&config.roots).zip(&config.spelled);
+            let told = roots.filter(|((_, root), _)| plugin.is_told_of(&root.path));
+            let roots = told.map(|((index, _), spelled)| PluginRoot { index, spelled: spelled.clone() }).collect();
+            self.config.plugins.push(PluginOptions { plugin, roots });
+        }
         if let Some(path) = config.fail_log {
             let path = std::path::absolute(path).context("cannot find the working directory")?;
             self.config.fail_logs.push(FailLogOptions { path, roots: indices().collect() });

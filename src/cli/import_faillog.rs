@@ -37,6 +37,10 @@ pub struct ImportArgs {
 pub fn run(args: &ImportArgs) -> Result<ExitCode, CliError> {
     let file = args.file.display();
     let found = std::fs::metadata(&args.file).with_context(|| format!("cannot read {file}"))?;
+    if found.is_dir() {
+        let hint = "name the script, as <failLog path=\"...\"> did";
+        return Err(CliError::usage(format!("{file} is a directory")).hint(hint));
+    }
     if found.len() > FILE_BYTES_MAX {
         return Err(CliError::usage(format!("{file} is larger than {} MiB", FILE_BYTES_MAX >> 20)));
     }

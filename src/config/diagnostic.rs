@@ -25,6 +25,14 @@ pub(super) fn is_secret(name: &[u8]) -> bool {
     SECRETS.iter().any(|secret| name.eq_ignore_ascii_case(secret.as_bytes()))
 }
 
+/// The end of the first such name in a piece of markup. What follows may be a password, or the rest of one: a missing
+/// quote or blank puts the name into another value or into the tag's name.
+pub(super) fn secret_after(markup: &[u8]) -> Option<usize> {
+    let lower = markup.to_ascii_lowercase();
+    let at = |secret: &str| lower.windows(secret.len()).position(|window| window == secret.as_bytes());
+    SECRETS.iter().filter_map(|secret| Some(at(secret)? + secret.len())).min()
+}
+
 /// A warning: something is not as it should be, and this is what syncq makes of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
@@ -104,9 +112,7 @@ impl<'a> Notes<'a> {
 
     /// A piece of markup that cannot be made out, up to where a password may stand in it.
     pub(super) fn show_markup(&self, bytes: &[u8]) -> String {
-        let lower = bytes.to_ascii_lowercase();
-        let at = |secret: &str| lower.windows(secret.len()).position(|window| window == secret.as_bytes());
-        match SECRETS.iter().filter_map(|secret| Some(at(secret)? + secret.len())).min() {
+        match secret_after(bytes) {
             Some(end) => format!("{}…", self.show(bytes.get(..end).unwrap_or_default())),
             None => self.show(bytes),
         }

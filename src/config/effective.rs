@@ -58,9 +58,8 @@ fn warn_of_watch(head: &Element, plugin: Option<&plugin::Plugin>, roots: &[Root]
         section.attribute("name").is_some_and(|found| found.value.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
     });
     let offset = section.map_or(head.offset, |section| section.offset);
-    let overlaps = roots.iter().any(|root| root.path.starts_with(&normal) || normal.starts_with(&root.path));
     let shown = watch.display();
-    if overlaps {
+    if roots.iter().any(|root| plugin.is_told_of(&root.path)) {
         notes.warn(offset, format!("plugin {name} is told of what changes below {shown}; sersync mirrored that directory in place of <localpath>"));
     } else {
         notes.warn_with(
@@ -88,7 +87,7 @@ fn events(head: &Element, notes: &mut Notes<'_>) -> EventSwitches {
     let state = "delete, createFolder, closeWrite, moveFrom and moveTo are on";
     let Some(inotify) = value::section(head, "inotify", state, notes) else { return default };
     let mut switch = |name, default| value::switch(inotify, name, default, notes);
-    EventSwitches {
+    let events = EventSwitches {
         delete: switch("delete", default.delete),
         create_folder: switch("createFolder", default.create_folder),
         create_file: switch("createFile", default.create_file),
@@ -97,7 +96,15 @@ fn events(head: &Element, notes: &mut Notes<'_>) -> EventSwitches {
         move_to: switch("moveTo", default.move_to),
         attrib: switch("attrib", default.attrib),
         modify: switch("modify", default.modify),
+    };
+    if !(events.close_write || events.create_file || events.modify) {
+        notes.warn_with(
+            inotify.offset,
+            "closeWrite, createFile and modify are off: files that are written are not followed",
+            "switch closeWrite on; without it only whole-tree runs send them: <crontab start=\"true\" schedule=\"60\">",
+        );
     }
+    events
 }
 
 /// The list of failures and the longest wait of a failing job.

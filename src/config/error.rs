@@ -224,7 +224,7 @@ impl Fault {
             Self::Value { .. } => return None,
             Self::UnknownPlugin { .. } => "one of command, socket, refreshCDN, http".into(),
             Self::NoPluginSection { name } => format!("add <plugin name=\"{name}\"> to <head>"),
-            Self::PluginMatch { .. } => "write it without look-around and back-references".into(),
+            Self::PluginMatch { .. } => "correct it; look-around and back-references are not known".into(),
             Self::PluginUrl => "write http://host:port/path; https is not supported".into(),
             Self::PluginIncomplete { element, attribute, .. } => format!("<{element} {attribute}=\"...\"/>"),
         })

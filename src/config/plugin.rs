@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::diagnostic::Notes;
 use super::error::{Fault, Problem};
@@ -66,6 +66,11 @@ impl Plugin {
             Self::RefreshCdn(plugin) => plugin.watch.as_ref(),
             Self::Http(plugin) => plugin.watch.as_ref(),
         }
+    }
+
+    /// Whether the plugin is told of anything that changes in a mirrored directory.
+    pub fn is_told_of(&self, root: &Path) -> bool {
+        self.watch().is_none_or(|watch| root.starts_with(watch) || watch.starts_with(root))
     }
 }
 
@@ -141,7 +146,12 @@ impl HttpUrl {
             Some((host, port)) => (host, port.parse().ok().filter(|&port| port > 0)?),
             None => (address, 80),
         };
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        // What is no host may be a password in front of a forgotten @.
+        let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+            Some(address) => address,
+            None if host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) => host,
+            None => return None,
+        };
         let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
         let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
         let credentials = credentials.map(|credentials| Secret(decoded(credentials)));
@@ -302,9 +312,10 @@ impl<'r> Reader<'r, '_> {
         let offset = param.map(|param| param.offset);
         let prefix = param.and_then(|param| value::attribute(param, "prefix", self.notes));
         let prefix = prefix.filter(|prefix| !prefix.is_empty());
-        let prefix = words(prefix.ok_or_else(|| self.incomplete("param", "prefix", offset))?, "prefix")?;
+        let prefix = prefix.ok_or_else(|| self.incomplete("param", "prefix", offset))?;
+        let prefix = self.words(prefix, "prefix")?;
         let suffix = match param.and_then(|param| value::attribute(param, "suffix", self.notes)) {
-            Some(suffix) => words(suffix, "suffix")?,
+            Some(suffix) => self.words(suffix, "suffix")?,
             None => Vec::new(),
         };
         let ignore_error = param
@@ -317,17 +328,60 @@ impl<'r> Reader<'r, '_> {
         };
         Ok(CommandPlugin { prefix, suffix, ignore_error, includes })
     }
+
+    fn words(&mut self, value: Value<'_>, attribute: &'static str) -> Result<Vec<OsString>, Problem> {
+        let words = words::split(value.bytes)
+            .map_err(|open| Fault::Unbalanced { attribute, quote: open.quote }.at(value.offset_of(open.offset)))?;
+        if let Some(word) = words.iter().find(|word| is_operator(&word.text)) {
+            let shown = self.notes.show(&word.text);
+            self.notes.warn_with(
+                value.offset_of(word.offset),
+                format!("{attribute}: {shown} is for a shell, and none is run: it is an argument like any other"),
+                "put what needs a shell into a script, and name that in prefix",
+            );
+        }
+        Ok(words.into_iter().map(|word| OsString::from_vec(word.text)).collect())
+    }
 }
 
-fn words(value: Value<'_>, attribute: &'static str) -> Result<Vec<OsString>, Problem> {
-    let words = words::split(value.bytes)
-        .map_err(|open| Fault::Unbalanced { attribute, quote: open.quote }.at(value.offset_of(open.offset)))?;
-    Ok(words.into_iter().map(|word| OsString::from_vec(word.text)).collect())
+/// Whether the word is one of those with which a shell joins and redirects commands.
+fn is_operator(word: &[u8]) -> bool {
+    let undirected = word.iter().position(|b| !b.is_ascii_digit()).map_or(&b""[..], |at| word.split_at(at).1);
+    matches!(word, b"|" | b"||" | b"&" | b"&&" | b";")
+        || word.ends_with(b";")
+        || (matches!(undirected.first(), Some(b'<' | b'>')) && !word.iter().any(u8::is_ascii_whitespace))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The start said that such a plugin is told of what changes, right after the warning that it is not.
+    #[test]
+    fn a_plugin_that_watches_elsewhere_is_told_of_nothing() {
+        for (watch, root, told) in [
+            (None, "/a", true),
+            (Some("/a/"), "/a", true),
+            (Some("/a/b"), "/a", true),
+            (Some("/a"), "/a/b", true),
+            (Some("/ab"), "/a", false),
+            (Some("/opt/tongbu"), "/a", false),
+        ] {
+            let socket = SocketPlugin { watch: watch.map(PathBuf::from), host: "h".to_owned(), port: 1 };
+            assert_eq!(Plugin::Socket(socket).is_told_of(Path::new(root)), told, "{watch:?} {root}");
+        }
+    }
+
+    #[test]
+    fn what_only_a_shell_understands_is_seen() {
+        for word in [">", ">>", "2>&1", ">/tmp/log", "<", "|", "||", "&&", "&", ";", "/x;"] {
+            assert!(is_operator(word.as_bytes()), "{word}");
+        }
+        // In quotes, where the program that is run makes something of it.
+        for word in ["cd /x && ./y \"$0\" >> z", "", "2", "a>b", "--if=a|b", "> said she"] {
+            assert!(!is_operator(word.as_bytes()), "{word}");
+        }
+    }
 
     #[test]
     fn a_url_is_taken_apart() {
@@ -354,6 +408,8 @@ mod tests {
             "http://h/a b",
             "http://h/\r\nX: y",
             "http://é/",
+            "http://u:p127.0.0.1:80/",
+            "http://u:p<127.0.0.1/",
         ] {
             assert_eq!(HttpUrl::parse(text), None, "{text}");
         }

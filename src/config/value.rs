@@ -144,7 +144,7 @@ pub(super) fn regexes(element: &Element, name: &str, notes: &mut Notes<'_>) -> V
                 let hint = if value.bytes.starts_with(b"*") {
                     "this is a regular expression, not a shell pattern: any text is .* and a dot is \\."
                 } else {
-                    "write it without look-around and back-references"
+                    "correct it; look-around and back-references are not known"
                 };
                 notes.warn_with(value.offset, format!("{name} {shown} is ignored: {error}"), hint);
             }

@@ -182,7 +182,7 @@ pub struct PluginStatus {
     pub failed: u64,
     /// Not even tried: too many were waiting.
     pub dropped: u64,
-    /// Why nothing can be delivered at present.
+    /// Why nothing can be delivered at present, or why the notice that ended last was given up.
     pub reason: Option<String>,
 }
 

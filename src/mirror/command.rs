@@ -298,17 +298,20 @@ pub fn list(run: &Run) -> Vec<u8> {
     list
 }
 
-/// One list entry, or `None` for the root of a flat list: rsync sends its attributes as everybody's parent.
+/// One list entry, or `None` for a root that is not looked into: rsync sends its attributes as everybody's parent.
 fn list_entry(run: &Run, entry: &Entry) -> Option<Vec<u8>> {
     let mut line = b"./".to_vec();
     line.extend_from_slice(entry.path.as_bytes());
-    match run.kind {
-        RunKind::Flat if entry.path.is_root() => return None,
-        RunKind::Flat if run.with_contents.contains(&entry.path) => line.push(b'/'),
-        RunKind::Flat | RunKind::RootOnly => {}
-        RunKind::Level | RunKind::Tree if entry.path.is_root() => {}
-        RunKind::Level | RunKind::Tree => line.push(b'/'),
+    let looks_into = match run.kind {
+        RunKind::Flat => run.with_contents.contains(&entry.path),
+        RunKind::RootOnly => true,
+        RunKind::Level => run.with_contents.is_empty() || run.with_contents.contains(&entry.path),
+        RunKind::Tree => true,
+    };
+    if entry.path.is_root() {
+        return looks_into.then_some(line);
     }
+    line.extend_from_slice(if looks_into { b"/" } else { b"" });
     Some(line)
 }
 

@@ -254,17 +254,17 @@ impl Batch<'_> {
                 return;
             }
             let mut source = Source::new(&self.ctx.root);
-            let Plan { runs, settled } =
+            let Plan { mut runs, settled } =
                 plan(&jobs, &undecided, self.lane, self.ctx.limits, self.deletion(), &mut |path| source.look(path));
             for (job, verdict) in settled {
                 self.settle(job, verdict);
             }
-            let mut flow = Flow::Continue;
-            for run in runs {
+            let mut flow = fold::attempt_together(self, &mut runs);
+            let mut runs = runs.into_iter();
+            while flow == Flow::Continue
+                && let Some(run) = runs.next()
+            {
                 flow = self.drive(run);
-                if flow != Flow::Continue {
-                    break;
-                }
             }
             if flow != Flow::Replan {
                 return;

@@ -1,14 +1,16 @@
-//! Shortens the list of a flat run. A directory of which everything is listed anyway is listed as `./dir/`, and rsync finds
-//! by itself what is in it.
+//! Shortcuts for bursts: fewer words in a run's list, and fewer runs.
 //!
-//! rsync reads its list byte by byte, with two system calls for each byte, and looks at each path and its parents from the
-//! start. Where a burst has filled whole directories, which is where lists are long, that is most of what a run costs on
-//! this side.
+//! - A directory of which everything is listed anyway is listed as `./dir/`, and rsync finds by itself what is in it. rsync
+//!   reads its list byte by byte, with two system calls for each byte, and looks at each path and its parents from the
+//!   start. Where a burst has filled whole directories, which is where lists are long, that is most of what a run costs on
+//!   this side.
+//! - New directories, one level each, and single entries go in one run. Each run costs a connection, which is most of what
+//!   a short list costs.
 //!
-//! A short list only ever says the same in fewer words: directories with anything unlisted in them (of another batch, still
-//! being written, or filtered) stay as they are, and a run of it that ends in any way but well is run again with the long
-//! one, which tells whose fault it was. What comes into being between our look and rsync's is sent a moment early; its own
-//! job follows.
+//! A shortcut only ever says the same in another way: directories with anything unlisted in them (of another batch, still
+//! being written, or filtered) stay as they are, nothing is deleted by name where rsync deletes by itself, and one that ends
+//! in any way but well is followed by the runs it stood for, which tell whose fault it was. What comes into being between
+//! our look and rsync's is sent a moment early; its own job follows.
 //!
 //! Deliberately absent: the root, and deletions, which go by name.
 
@@ -24,6 +26,9 @@ use crate::model::{Origin, RelPath};
 /// With fewer entries, a list is too short for its directory to be worth a look.
 const ENTRIES_MIN: usize = 32;
 
+/// A longer list is sooner sent with a connection of its own, where it can be shortened.
+const ALONG_ENTRIES_MAX: usize = 1_000;
+
 /// Runs `run` with a short list. `None`: it has none, or that did not go well, and nothing is settled.
 pub(super) fn attempt(batch: &mut Batch<'_>, run: &Run) -> Option<Flow> {
     if run.kind != RunKind::Flat || run.entries.len() < ENTRIES_MIN || batch.ctx.filter.has_expressions() {
@@ -31,16 +36,42 @@ pub(super) fn attempt(batch: &mut Batch<'_>, run: &Run) -> Option<Flow> {
     }
     let source = Source::new(&batch.ctx.root);
     let short = folded(run, |directory, is_listed| source.holds_only(directory, is_listed))?;
-    let Some((ended, command)) = batch.start(&short, Pass::Real) else { return Some(Flow::Halt) };
-    let outcome = classify(&ended, &short, &batch.ctx.prefixes);
+    run_instead(batch, &short, &[run])
+}
+
+/// Sends single entries along with new directories, if both are in `runs`, and takes out what has been done by that.
+pub(super) fn attempt_together(batch: &mut Batch<'_>, runs: &mut Vec<Run>) -> Flow {
+    if batch.ctx.filter.has_expressions() {
+        return Flow::Continue;
+    }
+    let Some(mut joint) = joined(runs) else { return Flow::Continue };
+    joint.max_delete = batch.first_limit(&joint);
+    let (along, others): (Vec<Run>, Vec<Run>) = std::mem::take(runs).into_iter().partition(goes_along);
+    match run_instead(batch, &joint, &along.iter().collect::<Vec<_>>()) {
+        Some(flow) => {
+            *runs = others;
+            flow
+        }
+        None => {
+            runs.extend(along);
+            runs.extend(others);
+            Flow::Continue
+        }
+    }
+}
+
+/// Runs `shortcut` for `runs`. `None`: that did not go well, and nothing is settled.
+fn run_instead(batch: &mut Batch<'_>, shortcut: &Run, runs: &[&Run]) -> Option<Flow> {
+    let Some((ended, command)) = batch.start(shortcut, Pass::Real) else { return Some(Flow::Halt) };
+    let outcome = classify(&ended, shortcut, &batch.ctx.prefixes);
     let is_over = matches!(outcome, Outcome::Done | Outcome::Target(_) | Outcome::Void);
-    if is_over || run.origin < Origin::Write {
-        // Otherwise the long one sends all of it again, and tells of it.
-        batch.note_changed(&short, &ended, &outcome);
+    if is_over || shortcut.origin < Origin::Write {
+        // Otherwise the runs that follow send all of it again, and tell of it.
+        batch.note_changed(shortcut, &ended, &outcome);
     }
     match outcome {
         Outcome::Done => {
-            batch.settle_rest(run, &Paths::default());
+            runs.iter().for_each(|run| batch.settle_rest(run, &Paths::default()));
             Some(Flow::Continue)
         }
         Outcome::Target(_) | Outcome::Void if batch.is_stopped() => Some(Flow::Halt),
@@ -51,6 +82,32 @@ pub(super) fn attempt(batch: &mut Batch<'_>, run: &Run) -> Option<Flow> {
         }
         _ => None,
     }
+}
+
+/// Whether a run may become part of a joint one. The root's own attributes go with every list.
+fn goes_along(run: &Run) -> bool {
+    match run.kind {
+        RunKind::RootOnly => true,
+        RunKind::Level => run.origin == Origin::Write,
+        RunKind::Flat => {
+            run.origin == Origin::Write
+                && run.entries.len() <= ALONG_ENTRIES_MAX
+                && run.entries.iter().all(|entry| entry.presence != Presence::Missing)
+        }
+        RunKind::Tree => false,
+    }
+}
+
+/// One run for the levels and the single entries among `runs`, if there are both.
+fn joined(runs: &[Run]) -> Option<Run> {
+    let along: Vec<&Run> = runs.iter().filter(|run| goes_along(run)).collect();
+    let level = along.iter().find(|run| run.kind == RunKind::Level).filter(|_| along.len() > 1)?;
+    let with_contents = level.entries.iter().map(|entry| entry.path.clone()).collect();
+    let mut entries: BTreeMap<RelPath, Entry> = BTreeMap::new();
+    for entry in level.entries.iter().chain(along.iter().flat_map(|run| &run.entries)) {
+        entries.entry(entry.path.clone()).or_insert_with(|| entry.clone());
+    }
+    Some(Run { entries: entries.into_values().collect(), with_contents, ..(*level).clone() })
 }
 
 /// The same run with fewer entries, if there is such a one. `holds_only` tells whether all names in a directory of the

@@ -59,7 +59,8 @@ pub struct Run {
     pub skip: Vec<RelPath>,
     /// How many deletions a level or tree run may make; `None` for any number.
     pub max_delete: Option<u64>,
-    /// Directories in the list of a flat run that stand for what is in them as well, one level deep.
+    /// Directories in the list of a flat run that stand for what is in them as well, one level deep. In a level run all do
+    /// if this is empty.
     pub with_contents: BTreeSet<RelPath>,
 }
 

@@ -63,7 +63,7 @@ const KNOWN: &[Known] = &[
         "@ERROR: Unknown module",
         Misconfigured,
         "the rsync server has no module of that name",
-        "compare the module name with `rsync HOST::` and rsyncd.conf",
+        "compare the module name with rsyncd.conf on the server; with `list = no` a host that `hosts allow` leaves out is told the same",
     ),
     known(
         "@ERROR: access denied",

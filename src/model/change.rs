@@ -29,12 +29,22 @@ pub struct Change {
     /// What is at the path has just been moved here from that one. A hint that saves sending its content again: nothing
     /// depends on it but cost. Of a directory it also says that nothing else is known to have changed in either place.
     pub moved_from: Option<RelPath>,
+    /// What is no longer at the path was a directory. For those who tell others of it; mirroring looks for itself.
+    pub gone_directory: bool,
 }
 
 impl Change {
     /// A finished change of the path itself whose content may be new.
     pub fn write(path: RelPath) -> Self {
-        Self { path, scope: Scope::Entry, origin: Origin::Write, settle: Settle::Now, fresh: false, moved_from: None }
+        Self {
+            path,
+            scope: Scope::Entry,
+            origin: Origin::Write,
+            settle: Settle::Now,
+            fresh: false,
+            moved_from: None,
+            gone_directory: false,
+        }
     }
 
     /// A change that rsync's quick check can see: a deletion, an attribute, something a walk found.

@@ -108,9 +108,14 @@ impl Announcer {
         self.engine.tell(Notice { source: Arc::clone(&self.source), path, operation, directory });
     }
 
-    /// Whether a target that is not through with the path has yet to take it.
-    fn is_awaited(&self, path: &RelPath, through: &[TargetId]) -> bool {
-        self.targets.iter().any(|other| !through.contains(other) && self.queue.awaits(*other, path))
+    /// Whether a target that is not through with the path has yet to take it. What goes with its directory has no job:
+    /// that directory's stands for it.
+    fn is_awaited(&self, path: &RelPath, debt: &Debt) -> bool {
+        let has_yet_to = |other: TargetId| {
+            let goes_with = || path.ancestors().any(|above| !above.is_root() && self.queue.awaits(other, &above));
+            self.queue.awaits(other, path) || (debt.operation == Operation::Delete && goes_with())
+        };
+        self.targets.iter().any(|other| !debt.through.contains(other) && has_yet_to(*other))
     }
 }
 
@@ -129,7 +134,7 @@ impl Observer for Announcer {
             if !debt.through.contains(&ran.target) {
                 debt.through.push(ran.target);
             }
-            let waits = !finished && self.is_awaited(&path, &debt.through);
+            let waits = !finished && self.is_awaited(&path, debt);
             if (!waits || owed.paths.len() > OWED_MAX)
                 && let Some(debt) = owed.paths.remove(&path)
             {
@@ -268,6 +273,31 @@ mod tests {
             scene.announcer.ran(ran);
         }
         assert_eq!(scene.told(), ["f"]);
+    }
+
+    /// Told after the first target and again after the second, a CDN would fetch from the second what is gone.
+    #[test]
+    fn what_goes_with_its_directory_is_told_of_once_all_targets_have_lost_it() {
+        let scene = Scene::new();
+        scene.change("d");
+        let batches = [scene.claim(0), scene.claim(1)];
+        let paths = ["d", "d/e", "d/e/f"];
+        for (batch, told) in batches.iter().zip([&[""; 0][..], &paths[..]]) {
+            let gone = |path: &str| Changed {
+                path: RelPath::new(path.as_bytes()).unwrap(),
+                operation: Operation::Delete,
+                directory: !path.ends_with('f'),
+            };
+            scene.announcer.ran(Ran {
+                target: batch.target,
+                settled: batch.jobs.iter().collect(),
+                changed: paths.map(gone).into(),
+                in_trouble: false,
+            });
+            let verdicts = batch.jobs.iter().map(|job| (job.path.clone(), Verdict::Done)).collect();
+            scene.queue.finish(batch, BatchResult { verdicts, reached: true, ..BatchResult::default() });
+            assert_eq!(scene.told(), told);
+        }
     }
 
     #[test]

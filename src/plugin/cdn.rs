@@ -10,7 +10,7 @@ use log::debug;
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_encode, utf8_percent_encode};
 use regex::bytes::Regex;
 
-use super::exchange::{Answer, Peer, Timeouts, judge};
+use super::exchange::{Answer, Peer, Timeouts};
 use super::notice::Watch;
 use super::{Failure, Notice, PluginError, Speaker};
 use crate::config::RefreshCdnPlugin;
@@ -92,7 +92,7 @@ impl Speaker for RefreshCdn {
         let Some(request) = self.request(notice) else { return Ok(()) };
         let answer = self.peer.ask(&request)?;
         debug!("plugin refreshCDN: {}: HTTP {} {}", notice.path, answer.status, self.whatsup(&answer));
-        judge(&answer)
+        self.peer.judge(&answer)
     }
 
     fn stop(&self) {

@@ -56,7 +56,7 @@ pub struct EngineStats {
     pub failed: u64,
     /// Never tried, for lack of room.
     pub dropped: u64,
-    /// Why nothing can be delivered at present.
+    /// Why nothing can be delivered at present, or why the notice that ended last was given up.
     pub reason: Option<String>,
 }
 
@@ -244,6 +244,7 @@ impl Worker {
                 state.stats.delivered += 1;
                 state.line.done(&waiting.notice);
                 self.reached(&mut state);
+                state.stats.reason = None;
                 debug!("plugin {name}: told of {path}");
             }
             Err(Failure::Stopped) => state.line.again(waiting, true),
@@ -283,6 +284,9 @@ impl Worker {
         }
         if say.this {
             warn!("plugin {name}: {path}: {reason}");
+        }
+        if state.trouble.is_none() {
+            state.stats.reason = Some(format!("{path}: {reason}"));
         }
     }
 

@@ -94,9 +94,28 @@ impl Peer {
         let mut stream = self.connect()?;
         stream.write_all(request).map_err(|failure| self.broken(&failure))?;
         let head = self.read_head(&mut stream).map_err(|failure| self.broken(&failure))?;
-        let status = status_of(&head)
-            .ok_or_else(|| self.broken(&io::Error::new(io::ErrorKind::InvalidData, "the answer is no HTTP")))?;
+        let no_http = || {
+            let what = if head.is_empty() { "it hangs up without an answer" } else { "the answer is no HTTP" };
+            Failure::Again(format!("{}:{}: {what}", self.host, self.port))
+        };
+        let status = status_of(&head).ok_or_else(no_http)?;
         Ok(Answer { status, head })
+    }
+
+    /// What an answer means for a notice: 2xx is fine, 408, 429 and 5xx may pass, all else will not, redirections included.
+    pub(super) fn judge(&self, answer: &Answer) -> Result<(), Failure> {
+        let what = match answer.status {
+            200..=299 => return Ok(()),
+            300..=399 => "; it sends elsewhere, which is not followed: name the right address",
+            401 | 403 | 407 => "; user or password may be wrong",
+            404 => "; the address may be wrong",
+            _ => "",
+        };
+        let reason = format!("{}:{}: the answer was HTTP {}{what}", self.host, self.port, answer.status);
+        match answer.status {
+            408 | 429 | 500..=599 => Err(Failure::Again(reason)),
+            _ => Err(Failure::Refused(reason)),
+        }
     }
 
     fn read_head(&self, stream: &mut TcpStream) -> io::Result<Vec<u8>> {
@@ -131,16 +150,6 @@ fn status_of(head: &[u8]) -> Option<u16> {
     status.parse().ok().filter(|status| (100..1000).contains(status))
 }
 
-/// What a status means for a notice: 2xx is fine, 408, 429 and 5xx may pass, all else will not, redirections included.
-pub(super) fn judge(answer: &Answer) -> Result<(), Failure> {
-    let reason = || format!("the answer was HTTP {}", answer.status);
-    match answer.status {
-        200..=299 => Ok(()),
-        408 | 429 | 500..=599 => Err(Failure::Again(reason())),
-        _ => Err(Failure::Refused(reason())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,8 +166,22 @@ mod tests {
         ] {
             assert_eq!(status_of(head), status, "{head:?}");
         }
-        let judged = |status| judge(&Answer { status, head: Vec::new() });
+        let peer = Peer::new("h", 81, Timeouts::default());
+        let judged = |status| peer.judge(&Answer { status, head: Vec::new() });
         assert_eq!(judged(204), Ok(()));
         assert!(matches!(judged(503), Err(Failure::Again(_))) && matches!(judged(403), Err(Failure::Refused(_))));
+    }
+
+    #[test]
+    fn a_refusal_says_who_refuses_and_what_may_be_wrong() {
+        let peer = Peer::new("h", 81, Timeouts::default());
+        for (status, says) in [
+            (301, "h:81: the answer was HTTP 301; it sends elsewhere, which is not followed: name the right address"),
+            (403, "h:81: the answer was HTTP 403; user or password may be wrong"),
+            (404, "h:81: the answer was HTTP 404; the address may be wrong"),
+            (410, "h:81: the answer was HTTP 410"),
+        ] {
+            assert_eq!(peer.judge(&Answer { status, head: Vec::new() }), Err(Failure::Refused(says.to_owned())));
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! changes again and again and waits until a file is complete, as it does for mirrors. What it hands out is told of and
 //! done. What changed while no such process ran is not told of, as in sersync.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -39,11 +39,15 @@ pub struct FollowedRoot {
 /// The roots that are followed, by what stands for them in the queue.
 type Followed = BTreeMap<TargetId, FollowedRoot>;
 
+/// What was a directory when it went, and has not been told of yet: a path that is gone does not say what it was.
+type GoneDirectories = HashSet<(TargetId, RelPath)>;
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Follower {
     queue: Arc<Queue>,
     followed: Arc<Mutex<Followed>>,
+    gone_directories: Arc<Mutex<GoneDirectories>>,
     stop: Mutex<Option<Sender<()>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -53,12 +57,18 @@ impl Follower {
     pub fn start(clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let (queue, _) = Queue::open(Box::new(MemoryStore::new()), Arc::clone(&clock))?;
         let queue = Arc::new(queue);
-        let followed = Arc::default();
+        let (followed, gone_directories) = (Arc::default(), Arc::default());
         let (stop, stopped) = bounded(1);
-        let worker = Worker { queue: Arc::clone(&queue), clock, followed: Arc::clone(&followed) };
+        let worker = Worker {
+            queue: Arc::clone(&queue),
+            clock,
+            followed: Arc::clone(&followed),
+            gone_directories: Arc::clone(&gone_directories),
+        };
         let thread = std::thread::Builder::new().name("follow".into()).spawn(move || worker.run(&stopped));
         let thread = thread.map_err(|source| StoreError::Write { source })?;
-        Ok(Self { queue, followed, stop: Mutex::new(Some(stop)), thread: Mutex::new(Some(thread)) })
+        let (stop, thread) = (Mutex::new(Some(stop)), Mutex::new(Some(thread)));
+        Ok(Self { queue, followed, gone_directories, stop, thread })
     }
 
     /// From now on tells of what changes in these roots, and in no others. What waits to be complete in one of the others
@@ -86,6 +96,7 @@ impl Follower {
                 let path = root.source.path.display();
                 warn!("{path} is no longer followed; plugins are not told of {left} changes that were not complete");
             }
+            lock(&self.gone_directories).retain(|(gone_from, _)| *gone_from != target);
         }
     }
 
@@ -95,6 +106,8 @@ impl Follower {
             lock(&self.followed).iter().find(|(_, known)| known.source.path == root).map(|(target, _)| *target);
         let Some(target) = target else { return };
         let told: Vec<Change> = changes.iter().filter(|change| is_told(root, change)).cloned().collect();
+        let gone = told.iter().filter(|change| change.gone_directory).map(|change| (target, change.path.clone()));
+        lock(&self.gone_directories).extend(gone);
         self.queue.enqueue(&[target], &told);
     }
 
@@ -108,8 +121,9 @@ impl Follower {
     }
 }
 
-fn lock(followed: &Mutex<Followed>) -> MutexGuard<'_, Followed> {
-    followed.lock().unwrap_or_else(PoisonError::into_inner)
+/// Maps and sets stay sound through any panic.
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A directory by itself is reported whenever an entry of it comes or goes, and that is no news: the entry is.
@@ -122,6 +136,7 @@ struct Worker {
     queue: Arc<Queue>,
     clock: Arc<dyn Clock>,
     followed: Arc<Mutex<Followed>>,
+    gone_directories: Arc<Mutex<GoneDirectories>>,
 }
 
 impl Worker {
@@ -136,7 +151,9 @@ impl Worker {
                 for lane in [Lane::Small, Lane::Large] {
                     while let Some(batch) = self.queue.claim(target, lane) {
                         busy = true;
-                        tell(root, &batch);
+                        let was_directory =
+                            |path: &RelPath| lock(&self.gone_directories).remove(&(target, path.clone()));
+                        tell(root, &batch, was_directory);
                         let done = |job: &ClaimedJob| (job.path.clone(), Verdict::Done);
                         let verdicts = batch.jobs.iter().map(done).collect();
                         self.queue.finish(&batch, BatchResult { verdicts, reached: true, ..BatchResult::default() });
@@ -158,12 +175,13 @@ impl Worker {
 }
 
 /// Tells of each path of a batch, and of what stands in new directories.
-fn tell(root: &FollowedRoot, batch: &Batch) {
+fn tell(root: &FollowedRoot, batch: &Batch, was_directory: impl Fn(&RelPath) -> bool) {
     for job in &batch.jobs {
         let found = std::fs::symlink_metadata(job.path.under(&root.source.path));
+        let was_directory = was_directory(&job.path);
         let (operation, directory) = match &found {
             Ok(found) => (Operation::Update, found.is_dir()),
-            Err(_) => (Operation::Delete, false),
+            Err(_) => (Operation::Delete, was_directory),
         };
         if job.path.is_root() {
             if job.scope == Scope::Subtree {

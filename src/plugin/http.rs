@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
-use super::exchange::{Peer, Timeouts, judge};
+use super::exchange::{Peer, Timeouts};
 use super::notice::Watch;
 use super::{Failure, Notice, Speaker};
 use crate::config::{HttpPlugin, HttpUrl};
@@ -73,7 +73,7 @@ impl Speaker for Http {
 
     fn deliver(&self, notice: &Notice) -> Result<(), Failure> {
         let Some(request) = self.request(notice) else { return Ok(()) };
-        judge(&self.peer.ask(&request)?)
+        self.peer.judge(&self.peer.ask(&request)?)
     }
 
     fn stop(&self) {

@@ -84,7 +84,8 @@ impl Gather {
             changes.retain(|(change, _)| !change.path.ancestors().any(|above| gone.contains(&above)));
         }
         changes.sort_by_key(|(_, presence)| *presence != Presence::There);
-        changes.into_iter().map(|(change, _)| change).collect()
+        let tell = |(change, presence)| Change { gone_directory: presence == Presence::GoneDirectory, ..change };
+        changes.into_iter().map(tell).collect()
     }
 
     /// Of a moved directory nothing may have been reported but that it is there and no longer where it was: neither

@@ -26,6 +26,12 @@ const WALK_STEPS: usize = 64;
 /// get a run of its own after a restart.
 const WALK_GATHERS: Duration = Duration::from_secs(1);
 
+/// A change that is followed by nothing for so long is handed on at once; one that begins a burst is handed on with what
+/// follows, up to a limit. Otherwise the first file of a thousand would take the connection that waits for all of them, and
+/// the others would have to make one of their own.
+const LULL: Duration = Duration::from_millis(1);
+const BURST_GATHERS: Duration = Duration::from_millis(25);
+
 /// How long the loop rests while a directory may still turn up under its next name, or lost events are to be made up for.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -178,9 +184,12 @@ impl Loop {
     fn watch(&mut self) -> Result<bool, Errno> {
         let mut buffer = vec![0; BUFFER_BYTES];
         let mut retried = clock::monotonic();
-        let mut flushed = retried;
+        let mut gathers_since = retried;
+        let mut has_events = false;
         while !self.tracker.is_gone() {
-            let [_, asked] = wait([self.tracker.kernel(), &*self.wake], self.rest())?;
+            let rest =
+                if has_events { self.rest().map_or(Some(LULL), |rest| Some(rest.min(LULL))) } else { self.rest() };
+            let [_, asked] = wait([self.tracker.kernel(), &*self.wake], rest)?;
             if asked && self.is_told_to_stop()? {
                 return Ok(true);
             }
@@ -206,8 +215,13 @@ impl Loop {
             }
             self.tracker.close_gap();
             self.tracker.work(WALK_STEPS);
-            if bytes > 0 || !self.tracker.has_work() || now.duration_since(flushed) >= WALK_GATHERS {
-                flushed = now;
+            if bytes > 0 && !std::mem::replace(&mut has_events, true) && !self.tracker.has_work() {
+                gathers_since = now;
+            }
+            let gathers_for = if has_events { BURST_GATHERS } else { WALK_GATHERS };
+            let is_lull = bytes == 0 && !self.tracker.has_work();
+            if is_lull || !self.barriers.is_empty() || now.duration_since(gathers_since) >= gathers_for {
+                (gathers_since, has_events) = (now, false);
                 self.tracker.flush();
             }
             self.answer();

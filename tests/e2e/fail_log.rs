@@ -139,6 +139,9 @@ fn an_old_script_is_kept_and_can_be_taken_over() {
             assert!(ended.stdout.contains(expected), "{expected}: {}", ended.text());
         }
     };
+    let base = world.base().as_os_str().to_owned();
+    let ended = world.cli.run([OsStr::new("import-faillog"), &base]);
+    assert!(ended.code == Some(2) && ended.text().contains("is a directory"), "{}", ended.text());
     damage(&world);
     import(&world);
     world.converges(soon());

@@ -581,9 +581,41 @@ fn m_runs_the_plugin_alone() {
     fs::remove_file(world.src.join("old/f")).expect("cannot remove");
     recorder.wait_told(&["update directory in", "update file in/a", "update file in/b/c", "delete file old/f"]);
     assert!(!recorder.lines().contains("update directory old"), "{:?}", recorder.lines());
+    recorder.forget();
+    // A CDN is asked for something else than of a file, and what is gone does not say what it was.
+    fs::remove_dir_all(world.src.join("dir")).expect("cannot remove");
+    fs::rename(world.src.join("in"), outside.join("out")).expect("cannot rename");
+    recorder.wait_told(&["delete directory dir", "delete directory in"]);
     world.stop();
     assert_eq!(rsyncs.naming(""), 0);
     assert!(fs::read_dir(&world.dsts[0]).expect("the target").next().is_none());
+}
+
+/// Found by the first change only, in the log, hours later.
+#[test]
+fn a_program_that_is_missing_and_a_password_for_all_to_read_are_found_before_the_start() {
+    let mut world = World::new();
+    let check = |world: &World| {
+        let conf = world.conf.save();
+        (world.cli.run(["check".as_ref(), "--offline".as_ref(), "-o".as_ref(), conf.as_os_str()]), conf)
+    };
+    world.conf.plugin = Some("command".to_owned());
+    for (prefix, missing) in
+        [("sh -c :", false), ("/bin/sh", false), ("no-such-program x", true), ("/etc/passwd", true)]
+    {
+        world.conf.plugin_sections = format!("<plugin name=\"command\"><param prefix=\"{prefix}\"/></plugin>");
+        let (ended, _) = check(&world);
+        assert_eq!(ended.text().contains("there is no such program"), missing, "{prefix}: {}", ended.text());
+    }
+    world.conf.plugin = Some("http".to_owned());
+    world.conf.plugin_sections =
+        "<plugin name=\"http\"><localpath><deshost url=\"http://u:S3cret@h/\"/></localpath></plugin>".to_owned();
+    let (ended, conf) = check(&world);
+    assert!(ended.text().contains("other users can read it") && ended.text().contains("chmod 600"), "{}", ended.text());
+    assert!(!ended.text().contains("S3cret"), "{}", ended.text());
+    fs::set_permissions(&conf, fs::Permissions::from_mode(0o600)).expect("cannot chmod");
+    let ended = world.cli.run(["check".as_ref(), "--offline".as_ref(), "-o".as_ref(), conf.as_os_str()]);
+    assert!(!ended.text().contains("other users can read it"), "{}", ended.text());
 }
 
 #[test]

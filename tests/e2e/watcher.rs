@@ -169,6 +169,36 @@ fn without_delete_nothing_is_deleted() {
     }
 }
 
+#[test]
+fn without_close_write_only_what_is_moved_in_is_sent() {
+    let mut world = World::new();
+    world.conf.close_write = false;
+    world.start();
+    world.converges(soon());
+    write(world.src.join("written"), "content");
+    let outside = world.side("outside");
+    write(outside.join("whole"), "content");
+    fs::rename(outside.join("whole"), world.src.join("whole")).expect("cannot rename");
+    wait_until(soon(), "the moved file", || world.arrived(0, "whole") && world.arrived(1, "whole"));
+    world.cli.wait_idle(soon());
+    assert!(world.dsts.iter().all(|dst| !dst.join("written").exists()), "closeWrite=false has sent a written file");
+}
+
+#[test]
+fn without_move_to_a_new_name_waits_for_a_write() {
+    let mut world = World::new();
+    world.conf.move_to = false;
+    write(world.src.join("old"), "content");
+    world.start();
+    world.converges(soon());
+    fs::rename(world.src.join("old"), world.src.join("new")).expect("cannot rename");
+    wait_until(soon(), "the end of the old name", || world.dsts.iter().all(|dst| !dst.join("old").exists()));
+    world.cli.wait_idle(soon());
+    assert!(world.dsts.iter().all(|dst| !dst.join("new").exists()), "moveTo=false has sent a new name");
+    write(world.src.join("new"), "more content");
+    world.converges(soon());
+}
+
 /// The trouble may be shown at the root or at each of its targets.
 fn status_says(world: &World, words: &[&str]) {
     wait_for(soon(), &format!("one of {words:?} in the status"), || {

@@ -71,3 +71,26 @@ fn every_file_means_what_is_written_beside_it() {
     }
     assert!(wrong.is_empty(), "{wrong}SYNCQ_GOLDEN=write writes them anew");
 }
+
+/// A slip next to a password must not bring it into an error, and thereby into the log and the status of a daemon.
+#[test]
+fn no_slip_beside_a_password_shows_it() {
+    let sections = "<plugin name=\"refreshCDN\"><localpath watch=\"/opt/tongbu\">\
+        <cdninfo domainname=\"h\" port=\"80\" username=\"u\" passwd=\"S3cret\"/><sendurl base=\"http://x\"/></localpath></plugin>\
+        <plugin name=\"http\"><localpath watch=\"/opt/tongbu\">\
+        <deshost url=\"http://u:S3cret@h:80/x?token=S3cret\"/></localpath></plugin>";
+    for used in ["refreshCDN", "http"] {
+        let head = format!(
+            "<head><sersync><localpath watch=\"/opt/tongbu\"><remote ip=\"h\" name=\"m\"/></localpath>\
+             <plugin start=\"true\" name=\"{used}\"/></sersync>"
+        );
+        for (at, sign) in sections.char_indices().filter(|(_, c)| "\"=<>/ &?:@".contains(*c)) {
+            let (before, behind) = (&sections[..at], &sections[at + sign.len_utf8()..]);
+            for instead in ["", "<", " ", "\"", "<!--"] {
+                let file = format!("{head}{before}{instead}{behind}</head>");
+                let said = meaning(Path::new("c.xml"), file.as_bytes());
+                assert!(!said.contains("S3cret"), "{file}\n{said}");
+            }
+        }
+    }
+}

@@ -11,6 +11,7 @@ mod from_sersync;
 mod limits;
 mod note;
 mod places;
+mod plugin;
 mod probe_report;
 
 use std::io::Write;
@@ -149,6 +150,7 @@ fn check_all<W: Write>(args: &CheckArgs, report: &mut Report<W>) -> Result<bool,
     }
     report.add_all(&places::passwords(&roots))?;
     report.add_all(&configs.iter().filter_map(token_file).collect::<Vec<_>>())?;
+    report.add_all(&configs.iter().filter_map(plugin::check).collect::<Vec<_>>())?;
     report.add_all(&places::state(&state_dir))?;
     if has_rsync && !args.offline {
         let options = ProbeOptions { writes: !args.no_write_probe, limit: args.timeout };

@@ -31,6 +31,7 @@ pub enum Check {
     Password,
     State,
     Daemon,
+    Plugin,
     Target,
 }
 
@@ -45,6 +46,7 @@ impl Check {
             Self::Password => "password",
             Self::State => "state",
             Self::Daemon => "daemon",
+            Self::Plugin => "plugin",
             Self::Target => "target",
         }
     }

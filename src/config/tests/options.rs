@@ -50,6 +50,17 @@ fn whatever_is_missing_has_a_default_and_a_warning() {
     }
 }
 
+/// sersync got an empty mask, watched nothing and said nothing.
+#[test]
+fn switches_that_leave_writes_unfollowed_are_told() {
+    let (_, said) = with(r#"<closeWrite start="true"/>"#, r#"<closeWrite start="false"/>"#);
+    let expected = "c.xml:12:5: closeWrite, createFile and modify are off: files that are written are not followed";
+    assert!(said.iter().any(|line| line == expected), "{said:#?}");
+    let (_, said) =
+        with("<closeWrite start=\"true\"/>", "<closeWrite start=\"false\"/><!-- --><modify start=\"true\"/>");
+    assert!(!said.iter().any(|line| line.contains("not followed")), "{said:#?}");
+}
+
 #[test]
 fn the_shortest_file_that_works() {
     let (config, warnings) =

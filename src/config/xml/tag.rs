@@ -1,7 +1,7 @@
 //! The inside of one start tag: a name and attributes, as sersync takes them.
 
 use super::Attribute;
-use crate::config::diagnostic::{Notes, is_secret};
+use crate::config::diagnostic::{Notes, secret_after};
 use crate::config::error::{Fault, Problem};
 
 /// sersync's elements have 4 at most; the limit keeps the search for duplicates cheap.
@@ -54,14 +54,16 @@ pub(super) fn read(content: &[u8], base: usize, notes: &mut Notes<'_>) -> Result
         return Err(Fault::StrayLess.at(base.saturating_sub(1)));
     }
     let mut tag = Tag { name: name.to_vec(), attributes: Vec::new(), closed: false };
+    let (mut secret, mut seen) = (false, 0);
     loop {
         cursor.skip_blanks();
         let offset = base + cursor.at;
+        // Only what is new, or a long tag would be looked through again and again.
+        secret |= secret_after(content.get(seen..cursor.at).unwrap_or_default()).is_some();
+        seen = cursor.at;
         let malformed = |rest: &[u8]| {
             // A missing quote makes the tag swallow what follows: only what stands before the next > tells.
             let piece = rest.split(|&b| b == b'\n' || b == b'>').next().unwrap_or_default().trim_ascii();
-            // What follows a password may be the rest of it.
-            let secret = tag.attributes.iter().any(|attribute| is_secret(&attribute.name));
             let text = if secret { "…".to_owned() } else { notes.show_markup(piece) };
             let element = element.clone();
             if rest.starts_with(b"<!--") {
@@ -90,7 +92,6 @@ pub(super) fn read(content: &[u8], base: usize, notes: &mut Notes<'_>) -> Result
             Some(b'=') => {}
             Some(b'"' | b'\'' | b'<') => return Err(malformed(start)),
             _ => {
-                let secret = tag.attributes.iter().any(|attribute| is_secret(&attribute.name));
                 let shown = if secret { "…".to_owned() } else { notes.show(name) };
                 notes.warn_with(
                     offset,

@@ -37,6 +37,50 @@ fn directories_that_are_sent_in_full_arrive_in_full() {
     }
 }
 
+/// Each of the two runs cost a connection, in a burst again and again.
+#[test]
+fn new_directories_and_single_entries_share_a_run_that_deletes_only_in_the_directories() {
+    let stage = Stage::with_daemon("", "");
+    let jobs = [
+        job("", Scope::Entry, Origin::Scan),
+        job("old", Scope::Entry, Origin::Scan),
+        job("old/deep/new", Scope::Children, Origin::Write),
+        job("old/f", Scope::Entry, Origin::Write),
+        job("new", Scope::Children, Origin::Write),
+        job("new/sub", Scope::Entry, Origin::Scan),
+        job("f", Scope::Entry, Origin::Write),
+    ];
+    for ctx in [stage.local(), stage.module("m")] {
+        for name in ["old/f", "old/deep/new/f", "new/a", "new/b", "new/sub/unasked", "f", "unasked"] {
+            stage.write(name, name);
+        }
+        let stays = ["extra", "old/extra", "old/deep/extra", "new/sub/extra"];
+        stays.iter().for_each(|name| write(&stage.dst(name), "nobody has asked"));
+        ["new/extra", "old/deep/new/extra/f"].iter().for_each(|name| write(&stage.dst(name), "goes with the level"));
+        all_done(&go(&ctx, &jobs));
+        assert!(stays.iter().all(|name| stage.dst(name).exists()));
+        assert!(!stage.dst("unasked").exists() && !stage.dst("new/sub/unasked").exists());
+        stays.iter().for_each(|name| std::fs::remove_file(stage.dst(name)).unwrap());
+        std::fs::remove_file(stage.src("unasked")).unwrap();
+        std::fs::remove_file(stage.src("new/sub/unasked")).unwrap();
+        let report = go(&ctx, &jobs);
+        all_done(&report);
+        assert_eq!(report.runs, 1);
+        assert_eq!(stage.difference(), None);
+        std::fs::remove_dir_all(stage.dst("")).unwrap();
+        std::fs::create_dir(stage.dst("")).unwrap();
+        let report = go(&ctx, &jobs);
+        all_done(&report);
+        assert_eq!(report.runs, 1);
+        // Only the time of a directory of which no job tells may differ.
+        let deep = [job("old/deep", Scope::Entry, Origin::Scan)];
+        all_done(&go(&ctx, &deep));
+        assert_eq!(stage.difference(), None);
+        std::fs::remove_dir_all(stage.dst("")).unwrap();
+        std::fs::create_dir(stage.dst("")).unwrap();
+    }
+}
+
 #[test]
 fn odd_names_arrive_and_go_byte_for_byte() {
     use std::ffi::OsStr;

@@ -23,6 +23,10 @@ fn entry(at: &str) -> Change {
     Change::scan(path(at), Scope::Entry)
 }
 
+fn gone_directory(at: &str) -> Change {
+    Change { gone_directory: true, ..entry(at) }
+}
+
 fn write(at: &str) -> Change {
     Change::write(path(at))
 }
@@ -153,7 +157,7 @@ fn a_renamed_directory_keeps_its_watches_and_is_reported_whole() {
     let before = driver.tracker.table().snapshot();
     fs::rename(driver.root.join("d1"), driver.root.join("d3")).unwrap();
     fs::write(driver.root.join("d3/sub/f"), "1").unwrap();
-    assert_eq!(driver.report(), [root(), subtree("d3"), times("d3/sub"), write("d3/sub/f"), entry("d1")]);
+    assert_eq!(driver.report(), [root(), subtree("d3"), times("d3/sub"), write("d3/sub/f"), gone_directory("d1")]);
     let after = driver.tracker.table().snapshot();
     assert_eq!(after[&path("d3/sub")], before[&path("d1/sub")]);
     driver.check_table();
@@ -163,7 +167,7 @@ fn a_renamed_directory_keeps_its_watches_and_is_reported_whole() {
 fn where_a_directory_came_from_is_told_if_nothing_else_is_known_of_it() {
     let mut driver = Driver::new(|root| fs::create_dir_all(root.join("d1/sub")).unwrap());
     fs::rename(driver.root.join("d1"), driver.root.join("d2")).unwrap();
-    assert_eq!(driver.report(), [root(), moved("d2", "d1"), entry("d1")]);
+    assert_eq!(driver.report(), [root(), moved("d2", "d1"), gone_directory("d1")]);
     fs::write(driver.root.join("d2/sub/f"), "1").unwrap();
     fs::rename(driver.root.join("d2"), driver.root.join("d3")).unwrap();
     assert!(driver.report().contains(&subtree("d3")), "a write to the old name may be on its way");
@@ -222,7 +226,7 @@ fn a_directory_that_leaves_the_tree_is_forgotten_and_one_that_enters_is_met() {
     let mut driver = Driver::new(|root| fs::create_dir_all(root.join("d/sub")).unwrap());
     fs::rename(driver.root.join("d"), driver.outside.join("d")).unwrap();
     fs::write(driver.outside.join("d/f"), "1").unwrap();
-    assert_eq!(driver.report(), [root(), entry("d")]);
+    assert_eq!(driver.report(), [root(), gone_directory("d")]);
     driver.check_table();
     fs::write(driver.outside.join("d/sub/f"), "1").unwrap();
     fs::rename(driver.outside.join("d"), driver.root.join("e")).unwrap();
@@ -285,7 +289,7 @@ fn a_deleted_tree_is_one_change() {
     fs::remove_dir_all(driver.root.join("d")).unwrap();
     let reported = driver.report();
     assert_eq!(reported.len(), 2, "{reported:?}");
-    assert!(reported.contains(&root()) && reported.contains(&entry("d")));
+    assert!(reported.contains(&root()) && reported.contains(&gone_directory("d")));
 }
 
 #[test]
@@ -324,7 +328,7 @@ fn moves_that_are_not_to_be_reported_are_followed_all_the_same() {
         driver.settle();
         fs::rename(driver.root.join("old"), driver.root.join("new")).unwrap();
         let reported = driver.report();
-        assert_eq!(reported.contains(&entry("old")), move_from);
+        assert_eq!(reported.contains(&gone_directory("old")), move_from);
         assert_eq!(reported.contains(&subtree("new")), move_to);
         fs::write(driver.root.join("new/sub/f"), "1").unwrap();
         assert!(driver.report().contains(&write("new/sub/f")));
@@ -428,7 +432,7 @@ fn excluded_directories_are_neither_watched_nor_reported() {
     assert_eq!(driver.report(), [root(), subtree("kept")], "the old name was never mirrored");
     assert_eq!(driver.tracker.table().watched(), 3);
     fs::rename(driver.root.join("kept"), driver.root.join("cache3")).unwrap();
-    assert_eq!(driver.report(), [root(), entry("kept")]);
+    assert_eq!(driver.report(), [root(), gone_directory("kept")]);
     assert_eq!(driver.tracker.table().watched(), 1);
 }
 

@@ -198,6 +198,7 @@ mod tests {
             "several_localpaths",
             "ssh_auth_port",
             "plugin_http_with_password",
+            "plugin_command_for_a_shell",
             "missing_sections",
         ];
         for (file, _) in corpus() {
@@ -272,10 +273,38 @@ mod tests {
                 Verdict::Differs,
                 "whole of",
             ),
+            ("<closeWrite", "<closeWrite ", "inotify/closeWrite", "start", Verdict::Differs, "begin with a dot"),
+            (
+                "</head>",
+                "<syncq><legacyHidden start=\"true\"/></syncq></head>",
+                "inotify/closeWrite",
+                "start",
+                Verdict::Same,
+                "",
+            ),
             ("<delete start=\"true\"", "<delete start=\"false\"", "inotify/delete", "start", Verdict::Same, ""),
         ] {
             let (found, message) = said(from, to, element, attribute);
             assert!(found == verdict && message.contains(words), "{to}: {found:?} {message}");
+        }
+    }
+
+    /// Without a password file a user goes with ssh, in both; with one sersync failed, and syncq drops both.
+    #[test]
+    fn users_and_ssh_are_told_as_they_are_treated() {
+        let stock = include_str!("../../../../tests/fixtures/configs/stock.xml");
+        let stock = stock.replacen("<ssh start=\"false\"", "<ssh start=\"true\"", 1);
+        let auth = "<auth start=\"false\" users=\"root\" passwordfile=\"/etc/rsync.pas\"/>";
+        assert!(stock.contains(auth));
+        for (file, verdict) in [("/etc/rsync.pas", Verdict::Differs), ("", Verdict::Same)] {
+            let dir = tempfile::tempdir().expect("a directory");
+            let path = dir.path().join("c.xml");
+            let ours = format!("<auth start=\"true\" users=\"joe\" passwordfile=\"{file}\"/>");
+            std::fs::write(&path, stock.replacen(auth, &ours, 1)).expect("a file");
+            let found = compare(&path, &outline(&path).expect("an outline"));
+            let of_auth = found.iter().filter(|one| one.element.as_deref() == Some("sersync/rsync/auth"));
+            let verdicts: Vec<_> = of_auth.map(|one| one.verdict).collect();
+            assert_eq!(verdicts, [verdict; 3], "{file}");
         }
     }
 

@@ -109,6 +109,11 @@ fn with_ssh(here: &Here<'_>) -> bool {
     here.is_on("sersync/rsync/ssh")
 }
 
+/// A password file and ssh: rsync refuses them together. syncq then takes neither the file nor the user.
+fn with_ssh_and_password(here: &Here<'_>) -> bool {
+    with_ssh(here) && here.file.value("sersync/rsync/auth", "passwordfile").is_some_and(|file| !file.trim().is_empty())
+}
+
 fn without_crontab(here: &Here<'_>) -> bool {
     !here.is_on("sersync/crontab")
 }
@@ -214,6 +219,14 @@ pub const ROWS: &[Row] = &[
         "files are sent when they are closed, as in sersync; symbolic links, hard links, pipes and files without a name until \
          then are sent as well. sersync missed those",
     ),
+    row(
+        "inotify/closeWrite",
+        "start",
+        If(|here| is_true(here.value) && !here.is_on("syncq/legacyHidden")),
+        Differs,
+        "files whose names begin with a dot are sent too, but for temporaries of editors and of rsync; sersync \
+         passed over .htaccess and .env. <syncq><legacyHidden start=\"true\"/> in <head> brings its rule back",
+    ),
     same("inotify/closeWrite", "start"),
     row("inotify/moveFrom", "start", On, Same, ""),
     row(
@@ -296,16 +309,23 @@ pub const ROWS: &[Row] = &[
     row(
         "sersync/rsync/auth",
         "start",
-        If(|here| is_true(here.value) && with_ssh(here)),
+        If(|here| is_true(here.value) && with_ssh_and_password(here)),
         Differs,
         "with ssh the password file is dropped, since rsync takes it for its daemons only. In sersync every rsync failed",
     ),
     same("sersync/rsync/auth", "start"),
     row("sersync/rsync/auth", "users", If(without_auth), Unused, NO_AUTH),
+    row(
+        "sersync/rsync/auth",
+        "users",
+        If(with_ssh_and_password),
+        Differs,
+        "dropped with the password file: it is the user of an rsync daemon. For ssh write it into the remote: ip=\"user@host\"",
+    ),
     row("sersync/rsync/auth", "users", If(blanks), Differs, BLANKS),
     same("sersync/rsync/auth", "users"),
     row("sersync/rsync/auth", "passwordfile", If(without_auth), Unused, NO_AUTH),
-    row("sersync/rsync/auth", "passwordfile", If(with_ssh), Differs, "dropped: ssh takes keys"),
+    row("sersync/rsync/auth", "passwordfile", If(with_ssh_and_password), Differs, "dropped: ssh takes keys"),
     row("sersync/rsync/auth", "passwordfile", If(blanks), Differs, BLANKS),
     row("sersync/rsync/auth", "passwordfile", If(|here| here.value.is_empty()), Same, ""),
     row(
@@ -436,6 +456,14 @@ pub const ROWS: &[Row] = &[
         "split into words and started without a shell; the path is one argument. In sersync a file name could run commands",
     ),
     row("plugin/param", "suffix", If(not_in_use), Unused, NOT_IN_USE),
+    row(
+        "plugin/param",
+        "suffix",
+        If(is_for_a_shell),
+        Differs,
+        "split into words, quotes as in a shell; a redirection, a pipe or a variable is an argument like any other. Put what \
+         needs a shell into a script, and name that in prefix",
+    ),
     same("plugin/param", "suffix"),
     row("plugin/param", "ignoreError", If(not_in_use), Unused, NOT_IN_USE),
     row("plugin/param", "ignoreError", On, Same, ""),
