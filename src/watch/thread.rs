@@ -191,6 +191,8 @@ impl Loop {
                 if has_events { self.rest().map_or(Some(LULL), |rest| Some(rest.min(LULL))) } else { self.rest() };
             let [_, asked] = wait([self.tracker.kernel(), &*self.wake], rest)?;
             if asked && self.is_told_to_stop()? {
+                // What was gathered came out of the kernel's queue, and nobody would bring it to mind again.
+                self.tracker.flush();
                 return Ok(true);
             }
             let moment = clock::moment();
