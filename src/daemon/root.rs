@@ -447,8 +447,12 @@ impl RootRuntime {
             }
             checkpoint.asked = None;
         }
+        let age = checkpoint.reached.map_or(0, |reached| moment().uptime_ms.saturating_sub(reached.uptime_ms));
+        let may_wait = Duration::from_millis(age) < CHECKPOINT_PATIENCE;
         drop(state);
-        self.settle(FLUSH_PATIENCE);
+        if store.uncommitted < UNWRITTEN_MANY || !may_wait {
+            self.settle(FLUSH_PATIENCE);
+        }
     }
 
     /// Moves the watermark to the barrier that was reached, once all jobs up to there are on disk.
@@ -587,7 +591,7 @@ struct RootSink {
 }
 
 impl Sink for RootSink {
-    fn changes(&self, changes: Vec<Change>) {
+    fn changes(&self, changes: Vec<Change>, more_follow: bool) {
         // By a watcher that is about to be given up: another one goes by other rules.
         if self.root.lock().over {
             return;
@@ -595,7 +599,7 @@ impl Sink for RootSink {
         if let Some(follower) = self.root.follower.get() {
             follower.changes(self.root.path(), &changes);
         }
-        self.root.queue.enqueue(&self.root.targets(), &changes);
+        self.root.queue.enqueue_burst(&self.root.targets(), &changes, more_follow);
         self.root.stir();
     }
 

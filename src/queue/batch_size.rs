@@ -1,18 +1,26 @@
-//! How many jobs a batch takes, by the time that the last ones took. Pure.
+//! How many jobs a batch takes, and how long it waits for more of a burst: by the time that the last ones took. Pure.
 //!
-//! Each run costs a connection, so that a burst is cheapest in few batches; but what changes meanwhile waits for the run
-//! under way. So a batch takes what the target has lately done in a third of a second, and of a long backlog an eighth,
-//! since what comes next has to wait for it anyway.
+//! Each run costs a connection, and a directory that is sent in pieces costs more than one that is sent whole, so that a
+//! flood is cheapest in few batches. Jobs go in the order in which they came: behind a long backlog, nothing comes sooner
+//! for batches being short. What bounds them is that a batch that breaks off is sent again, and that a path in flight that
+//! changes again waits for its end. So a batch takes what the target has lately done in a second and a half, and little
+//! after one that failed.
+//!
+//! While a burst goes on, a batch waits for as long as sending would take what is there, a second at most. If the burst is
+//! faster than the target, that costs nothing in the end; if it is slower, the wait is short.
 
 use std::time::Duration;
 
-/// Fewer are not worth a connection of their own; with more, rsync's cost per file is at its floor.
+/// Fewer are not worth a connection of their own.
 const JOBS_MIN: usize = 1_000;
-const JOBS_MAX: usize = 8_000;
+/// With more, rsync's cost per file is at its floor, and its list takes memory.
+const JOBS_MAX: usize = 32_000;
+/// As long as nothing is known of the target.
+const JOBS_FIRST: usize = 10_000;
 /// What a batch should take.
-const DURATION: Duration = Duration::from_millis(330);
-/// Of a backlog this part goes at once.
-const SHARE: usize = 8;
+const DURATION: Duration = Duration::from_millis(1_500);
+/// The longest wait for more.
+const HOLD_MAX: Duration = Duration::from_secs(1);
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -22,14 +30,23 @@ pub struct BatchSize {
 
 impl Default for BatchSize {
     fn default() -> Self {
-        Self { jobs: JOBS_MIN }
+        Self { jobs: JOBS_FIRST }
     }
 }
 
 impl BatchSize {
-    /// Jobs of the next batch at the most, with so many ready.
-    pub fn next(&self, ready: usize) -> usize {
-        self.jobs.max(ready / SHARE).clamp(JOBS_MIN, JOBS_MAX)
+    /// Jobs of the next batch at the most.
+    pub fn jobs(&self) -> usize {
+        self.jobs
+    }
+
+    /// How long the oldest of so many jobs waits for what else belongs to its burst. Not at all, if they fill a batch.
+    pub fn hold(&self, ready: usize) -> Duration {
+        if ready >= self.jobs {
+            return Duration::ZERO;
+        }
+        let ms = DURATION.as_millis().saturating_mul(ready as u128) / self.jobs as u128;
+        u64::try_from(ms).map_or(HOLD_MAX, Duration::from_millis).min(HOLD_MAX)
     }
 
     /// Notes what a batch took. Of a small one the connection is the greater part, which says nothing.
@@ -40,7 +57,12 @@ impl BatchSize {
         let took_ms = usize::try_from(took.as_millis()).unwrap_or(usize::MAX).max(1);
         let fitting = jobs.saturating_mul(DURATION.as_millis() as usize) / took_ms;
         // One that was quick by chance should not be followed by one that takes very long.
-        self.jobs = fitting.min(jobs * 2).clamp(JOBS_MIN, JOBS_MAX);
+        self.jobs = fitting.min(jobs.max(JOBS_FIRST) * 2).clamp(JOBS_MIN, JOBS_MAX);
+    }
+
+    /// Notes that a batch broke off: what the next one sends in vain should be little.
+    pub fn failed(&mut self) {
+        self.jobs = JOBS_MIN;
     }
 }
 
@@ -48,23 +70,44 @@ impl BatchSize {
 mod tests {
     use super::*;
 
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
     #[test]
     fn a_quick_target_gets_larger_batches() {
-        let ms = Duration::from_millis;
         let mut size = BatchSize::default();
-        assert_eq!((size.next(10), size.next(20_000), size.next(1_000_000)), (1_000, 2_500, 8_000));
         for (jobs, took, next) in [
-            (1, ms(10), 1_000),
-            (1_000, ms(110), 2_000),
-            (2_000, ms(220), 3_000),
-            (3_000, ms(330), 3_000),
-            (8_000, ms(0), 8_000),
-            (300, ms(1), 8_000),
-            (8_000, ms(660), 4_000),
+            (1, ms(10), 10_000),
+            (10_000, ms(1_000), 15_000),
+            (15_000, ms(1_500), 15_000),
+            (1_000, ms(100), 15_000),
+            (15_000, ms(0), 30_000),
+            (300, ms(1), 30_000),
+            (30_000, ms(0), 32_000),
+            (8_000, ms(3_000), 4_000),
             (4_000, Duration::from_secs(60), 1_000),
         ] {
             size.note(jobs, took);
-            assert_eq!(size.next(0), next, "{jobs} in {took:?}");
+            assert_eq!(size.jobs(), next, "{jobs} in {took:?}");
+        }
+    }
+
+    #[test]
+    fn after_a_failure_little_is_tried() {
+        let mut size = BatchSize::default();
+        size.failed();
+        assert_eq!(size.jobs(), 1_000);
+        size.note(1_000, ms(100));
+        assert_eq!(size.jobs(), 15_000);
+    }
+
+    #[test]
+    fn a_burst_waits_as_long_as_sending_it_takes() {
+        let mut size = BatchSize::default();
+        size.note(10_000, ms(1_500));
+        for (ready, hold) in [(1, ms(0)), (100, ms(15)), (1_000, ms(150)), (9_999, ms(1_000)), (10_000, ms(0))] {
+            assert_eq!(size.hold(ready), hold, "{ready}");
         }
     }
 }

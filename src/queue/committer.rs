@@ -21,7 +21,7 @@ use crate::clock::monotonic;
 use crate::store::{COMMIT_OPS_MAX, Census, Op, Store, StoreError};
 
 /// How long what is noted waits for being done while all targets are served. What is written then is up to twice as old.
-const GATHER_WELL: Duration = Duration::from_secs(3);
+const GATHER_WELL: Duration = Duration::from_secs(5);
 /// The shortest and the longest pause after a commit while they are not.
 const GATHER_MIN: Duration = Duration::from_millis(5);
 const GATHER_MAX: Duration = Duration::from_millis(100);

@@ -479,7 +479,15 @@ impl Queue {
 
     /// Notes for each of `targets` that each of `changes` may differ there.
     pub fn enqueue(&self, targets: &[TargetId], changes: &[Change]) {
-        if targets.is_empty() || changes.is_empty() {
+        if !changes.is_empty() {
+            self.enqueue_burst(targets, changes, false);
+        }
+    }
+
+    /// The same for changes that came in a burst, which goes on if `more_follow`. Then the next batch may wait for them, a
+    /// second at most, so that a flood is sent in few batches.
+    pub fn enqueue_burst(&self, targets: &[TargetId], changes: &[Change], more_follow: bool) {
+        if targets.is_empty() {
             return;
         }
         let now = self.shared.clock.now();
@@ -487,6 +495,7 @@ impl Queue {
         let state = &mut *state;
         for target in targets {
             let Some(queue) = state.targets.get_mut(target) else { continue };
+            queue.expects_more = more_follow;
             for change in changes {
                 queue.enqueue(change, now, || {
                     let id = JobId(state.next_job_id);
@@ -508,7 +517,8 @@ impl Queue {
         let queue = state.targets.get_mut(&target).filter(|queue| !queue.paused)?;
         let gate = queue.breaker.gate(now);
         let jobs_max = match gate {
-            Gate::Closed => queue.batch_size.next(queue.ready_len(lane)),
+            Gate::Closed if lane == Lane::Small && queue.held_until(now).is_some() => return None,
+            Gate::Closed => queue.batch_size.jobs(),
             Gate::Probe => 1,
             Gate::Open(_) => return None,
         };
@@ -534,8 +544,12 @@ impl Queue {
         let mut unsettled = state.batches.remove(&batch.id)?;
         let queue = state.targets.get_mut(&batch.target)?;
         let took = now.since(batch.started_at);
-        if batch.lane == Lane::Small && result.reached {
-            queue.batch_size.note(batch.jobs.len(), took);
+        if batch.lane == Lane::Small {
+            match result.trouble {
+                Some(_) => queue.batch_size.failed(),
+                None if result.reached => queue.batch_size.note(batch.jobs.len(), took),
+                None => {}
+            }
         }
         let mut verdicts: HashMap<RelPath, Verdict> = result.verdicts.into_iter().collect();
         let is_cut = result.trouble.as_ref().is_some_and(|trouble| trouble.class == TroubleClass::Unavailable);
@@ -617,7 +631,8 @@ impl Queue {
                 continue;
             }
             let due = match queue.breaker.gate(now) {
-                Gate::Closed | Gate::Probe => queue.next_due(),
+                Gate::Closed => [queue.next_due(), queue.held_until(now)].into_iter().flatten().min(),
+                Gate::Probe => queue.next_due(),
                 Gate::Open(at) => at,
             };
             next = [next, due].into_iter().flatten().min();

@@ -77,8 +77,9 @@ pub struct CatchUp {
 
 /// Takes what the watcher finds. Must not block: the kernel's queue fills meanwhile.
 pub trait Sink: Send + Sync {
-    /// Paths that may have changed, each at most once in a call.
-    fn changes(&self, changes: Vec<Change>);
+    /// Paths that may have changed, each at most once in a call. `more_follow`: they are part of a burst that goes on, so that
+    /// another call comes in some milliseconds, if only to say with no changes that it is over.
+    fn changes(&self, changes: Vec<Change>, more_follow: bool);
     fn notice(&self, notice: Notice);
 }
 

@@ -187,12 +187,13 @@ impl Loop {
         let mut gathers_since = retried;
         let mut has_events = false;
         while !self.tracker.is_gone() {
+            let awaits_lull = has_events || self.tracker.has_promised_more();
             let rest =
-                if has_events { self.rest().map_or(Some(LULL), |rest| Some(rest.min(LULL))) } else { self.rest() };
+                if awaits_lull { self.rest().map_or(Some(LULL), |rest| Some(rest.min(LULL))) } else { self.rest() };
             let [_, asked] = wait([self.tracker.kernel(), &*self.wake], rest)?;
             if asked && self.is_told_to_stop()? {
                 // What was gathered came out of the kernel's queue, and nobody would bring it to mind again.
-                self.tracker.flush();
+                self.tracker.flush(false);
                 return Ok(true);
             }
             let moment = clock::moment();
@@ -224,7 +225,7 @@ impl Loop {
             let is_lull = bytes == 0 && !self.tracker.has_work();
             if is_lull || !self.barriers.is_empty() || now.duration_since(gathers_since) >= gathers_for {
                 (gathers_since, has_events) = (now, false);
-                self.tracker.flush();
+                self.tracker.flush(!is_lull);
             }
             self.answer();
         }

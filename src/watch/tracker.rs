@@ -108,6 +108,7 @@ pub(super) struct Tracker {
     complete_until: Moment,
     gap: Option<Gap>,
     gather: Gather,
+    has_promised_more: bool,
     limbo: Vec<Limbo>,
     /// Directories that were not found any more under the name to which they had moved.
     in_passing: HashSet<Wd>,
@@ -148,6 +149,7 @@ impl Tracker {
             complete_until: moment,
             gap: None,
             gather: Gather::default(),
+            has_promised_more: false,
             limbo: Vec::new(),
             in_passing: HashSet::new(),
             moved_file: None,
@@ -212,7 +214,7 @@ impl Tracker {
             Event::Nothing => {}
         }
         if self.gather.len() >= GATHERED_MAX {
-            self.flush();
+            self.flush(true);
         }
     }
 
@@ -233,8 +235,13 @@ impl Tracker {
         self.away = self.away || self.kernel.is_root_away();
     }
 
+    /// Whether the sink was told that more follow, and has to be told when none do.
+    pub fn has_promised_more(&self) -> bool {
+        self.has_promised_more
+    }
+
     /// Hands on what has been gathered, and brings the numbers up to date.
-    pub fn flush(&mut self) {
+    pub fn flush(&mut self, more_follow: bool) {
         if std::mem::take(&mut self.away) {
             self.give_up(GoneReason::Away);
         }
@@ -242,8 +249,9 @@ impl Tracker {
         let (watches, unwatched) = if self.gone { (0, 0) } else { (self.table.watched(), self.table.unwatched()) };
         self.counters.watches.store(count(watches), Ordering::Relaxed);
         self.counters.unwatched.store(count(unwatched), Ordering::Relaxed);
-        if !self.gather.is_empty() {
-            self.sink.changes(self.gather.take());
+        if !self.gather.is_empty() || (self.has_promised_more && !more_follow) {
+            self.has_promised_more = more_follow;
+            self.sink.changes(self.gather.take(), more_follow);
         }
     }
 
@@ -257,7 +265,7 @@ impl Tracker {
             self.started = None;
             let root = self.table.root();
             self.forget(root);
-            self.flush();
+            self.flush(false);
             self.sink.notice(Notice::RootGone { reason });
         }
     }
@@ -328,7 +336,7 @@ impl Tracker {
         let change = if quick { Change::scan(path, Scope::Entry) } else { Change::write(path) };
         self.gather.add(change, Presence::There);
         if self.gather.len() >= GATHERED_MAX {
-            self.flush();
+            self.flush(true);
         }
     }
 

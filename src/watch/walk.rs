@@ -78,7 +78,7 @@ impl Tracker {
                 Some(Task::List { wd, walk }) => self.list(wd, walk),
                 Some(Task::Report { wd, fresh }) => self.report_tree(wd, fresh),
                 Some(Task::Started) => {
-                    self.flush();
+                    self.flush(false);
                     if let Some(started) = self.started.take() {
                         // Nobody waits any more: the start was given up.
                         let _ = started.send(());

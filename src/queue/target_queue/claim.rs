@@ -7,6 +7,16 @@ use super::slot::{Slot, State, Wait, is_sweep};
 use super::{TargetQueue, lane_index};
 use crate::model::{ClaimedJob, Lane, RelPath, Scope, Timestamp, below_range};
 
+/// Leaves the directory of the last of the `chosen` to the next batch, unless it is most of them: more of it is to come, and
+/// what is sent in two pieces is listed twice, in part sent twice.
+fn leave_last_directory(chosen: &mut Vec<RelPath>) {
+    let Some(last) = chosen.last().and_then(RelPath::parent).filter(|last| !last.is_root()) else { return };
+    let stays = |path: &RelPath| *path != last && path.parent().as_ref() != Some(&last);
+    if chosen.iter().filter(|path| stays(path)).count() >= chosen.len() / 2 {
+        chosen.retain(stays);
+    }
+}
+
 impl TargetQueue {
     /// Takes up to `jobs_max` jobs that may run together in one batch, oldest first, and marks them running.
     pub fn claim(&mut self, lane: Lane, jobs_max: usize, now: Timestamp) -> Vec<ClaimedJob> {
@@ -31,6 +41,9 @@ impl TargetQueue {
             chosen.push(path.clone());
         }
         if lane == Lane::Small {
+            if chosen.len() >= limit || self.expects_more {
+                leave_last_directory(&mut chosen);
+            }
             self.add_parents(&mut chosen);
         }
         self.add_old_names(&mut chosen);

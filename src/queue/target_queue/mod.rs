@@ -113,6 +113,8 @@ pub struct TargetQueue {
     pub(super) pace: Pace,
     /// Of the small lane.
     pub(super) batch_size: BatchSize,
+    /// A burst goes on, as far as anybody knows.
+    pub(super) expects_more: bool,
     /// When a job was last done, since the start.
     pub(super) last_success: Option<Timestamp>,
     /// Nothing is handed out.
@@ -181,6 +183,7 @@ impl TargetQueue {
             changes: 0,
             pace: Pace::default(),
             batch_size: BatchSize::default(),
+            expects_more: false,
             last_success: None,
             paused: false,
             unsure: Unsure::default(),
@@ -749,6 +752,15 @@ impl TargetQueue {
     /// Jobs that may run now in one lane, but for those that exclude each other.
     pub fn ready_len(&self, lane: Lane) -> usize {
         self.ready.get(lane_index(lane)).map_or(0, BTreeMap::len)
+    }
+
+    /// Until when the next batch of the small lane should wait for the rest of a burst, if it should.
+    pub fn held_until(&self, now: Timestamp) -> Option<Timestamp> {
+        let oldest = self.ready.get(lane_index(Lane::Small)).and_then(|ready| ready.values().next());
+        let begun = self.jobs.get(oldest.filter(|_| self.expects_more)?)?.queued_at;
+        let until = begun.after(self.batch_size.hold(self.ready_len(Lane::Small)));
+        // A job from the future tells of a clock that was set back, not of how long it has waited.
+        (begun <= now && now < until).then_some(until)
     }
 
     pub fn dirty_len(&self) -> usize {

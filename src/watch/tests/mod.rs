@@ -68,7 +68,7 @@ impl Collector {
 }
 
 impl Sink for Collector {
-    fn changes(&self, changes: Vec<Change>) {
+    fn changes(&self, changes: Vec<Change>, _more_follow: bool) {
         self.calls.fetch_add(1, Ordering::SeqCst);
         self.changes.lock().unwrap().extend(changes);
     }
@@ -152,7 +152,7 @@ impl Driver {
         self.tracker.expire();
         self.tracker.close_gap();
         self.tracker.work(steps);
-        self.tracker.flush();
+        self.tracker.flush(false);
         any
     }
 
