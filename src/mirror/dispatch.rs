@@ -287,10 +287,11 @@ impl Dispatcher {
         let mut next = None;
         // One more run may start at any time.
         let mut room = self.threads.saturating_sub(self.in_flight() + 1).min(STANDBYS_MAX);
+        let disturbs = self.lanes.values().any(|lanes| !lanes.is_small_idle());
         for (target, context) in self.contexts.iter() {
             let (Some(standby), Some(lanes)) = (&context.standby, self.lanes.get(target)) else { continue };
             let may_wait = || room > 0 && lanes.bears_standby() && self.shared.queue.is_open(*target);
-            match standby.next(may_wait, lanes.is_small_idle(), monotonic()) {
+            match standby.next(may_wait, lanes.is_small_idle(), disturbs, monotonic()) {
                 Next::Nothing => {}
                 Next::At(at) => next = Some(next.map_or(at, |next: Instant| next.min(at))),
                 order @ (Next::Renew | Next::End) => {

@@ -12,7 +12,7 @@
 //! in any way but well is followed by the runs it stood for, which tell whose fault it was. What comes into being between
 //! our look and rsync's is sent a moment early; its own job follows.
 //!
-//! Deliberately absent: the root, and deletions, which go by name.
+//! Deliberately absent: deletions, which go by name.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -115,7 +115,7 @@ fn joined(runs: &[Run]) -> Option<Run> {
 fn folded(run: &Run, holds_only: impl Fn(&RelPath, &dyn Fn(&[u8]) -> bool) -> bool) -> Option<Run> {
     let mut listed: BTreeMap<RelPath, HashSet<&[u8]>> = BTreeMap::new();
     for entry in run.entries.iter().filter(|entry| entry.presence != Presence::Missing) {
-        if let Some(parent) = entry.path.parent().filter(|parent| !parent.is_root()) {
+        if let Some(parent) = entry.path.parent() {
             listed.entry(parent).or_default().insert(entry.path.name());
         }
     }
@@ -180,10 +180,10 @@ mod tests {
                 && (*directory != path("more") || is_listed(b"unlisted"))
         };
         let short = folded(&all, holds_only).unwrap();
-        assert!(short.with_contents.iter().eq([&path("full"), &path("full/deep")]));
+        assert!(short.with_contents.iter().eq([&RelPath::root(), &path("full"), &path("full/deep")]));
         let others: Vec<&RelPath> = short.entries.iter().map(|entry| &entry.path).collect();
-        assert!(others.is_sorted() && others.len() == 3 + 31 + 40 + 40, "{others:?}");
-        assert!(["full", "full/deep", "full/gone"].iter().all(|name| others.contains(&&path(name))));
+        assert!(others.is_sorted() && others.len() == 4 + 31 + 40, "{others:?}");
+        assert!(["", "full", "full/deep", "full/gone"].iter().all(|name| others.contains(&&path(name))));
         assert!(others.iter().all(|path| !path.as_bytes().starts_with(b"full/f")));
         assert_eq!(folded(&run(files("few", 31)), |_, _| true), None);
     }

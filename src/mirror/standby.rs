@@ -57,6 +57,9 @@ pub const STANDBYS_MAX: usize = 32;
 const ENTRIES_MAX: usize = 200;
 const BYTES_MAX: u64 = 1 << 20;
 
+/// For so long a new one leaves the processor to the runs of other targets: in a burst to many, it is theirs.
+const DEFERENCE: Duration = Duration::from_millis(100);
+
 /// A run over a standby that moves no byte for so long has lost its connection without a word. Runs are short here.
 const STALL_LIMIT: Duration = Duration::from_secs(10);
 
@@ -89,7 +92,7 @@ impl Standbys {
         let standby = Arc::new(Standby {
             server: Server { host, port: target.options.port },
             all: Arc::clone(&self.0),
-            state: Mutex::new(State { care, waiting: None, ordered: false, closed: false, ended_at: None }),
+            state: Mutex::new(State { care, waiting: None, ordered: false, closed: false, lacking_since: None, ended_at: None }),
         });
         let mut known = self.0.known();
         known.retain(|standby| standby.strong_count() > 0);
@@ -139,6 +142,8 @@ struct State {
     /// A worker has been told to do something about it.
     ordered: bool,
     closed: bool,
+    /// Since when there is none although there should be.
+    lacking_since: Option<Instant>,
     /// When the last one went.
     ended_at: Option<Instant>,
 }
@@ -237,9 +242,9 @@ impl Standby {
         self.lock().care.used(now);
     }
 
-    /// What is to be done now. `may_wait`: the target bears a connection that waits. `may_start`: nothing runs that a new
-    /// one would disturb. An answer that asks for a worker is given once.
-    pub fn next(&self, may_wait: impl Fn() -> bool, may_start: bool, now: Instant) -> Next {
+    /// What is to be done now. `may_wait`: the target bears a connection that waits. `may_start`: no run of the target is in
+    /// its way. `disturbs`: those of others are. An answer that asks for a worker is given once.
+    pub fn next(&self, may_wait: impl Fn() -> bool, may_start: bool, disturbs: bool, now: Instant) -> Next {
         let mut state = self.lock();
         if state.ordered || state.closed {
             return Next::Nothing;
@@ -250,7 +255,12 @@ impl Standby {
                 at if at > now => Next::At(at),
                 _ => Next::Renew,
             },
-            None if may_start && state.care.wants(now) && may_wait() => Next::Renew,
+            None if may_start && state.care.wants(now) && may_wait() => {
+                match *state.lacking_since.get_or_insert(now) + DEFERENCE {
+                    at if disturbs && at > now => Next::At(at),
+                    _ => Next::Renew,
+                }
+            }
             None => Next::Nothing,
         };
         state.ordered = matches!(next, Next::Renew | Next::End);
@@ -277,7 +287,7 @@ impl Standby {
         }
         let args = flat_arguments(ctx, Origin::Write);
         match Started::new(&ctx.program, &ctx.root, &args, ctx.observer().is_some()) {
-            Ok(started) => state.waiting = Some(Waiting { started, args, born: now }),
+            Ok(started) => (state.waiting, state.lacking_since) = (Some(Waiting { started, args, born: now }), None),
             Err(_) => state.care.lost(Loss::Dead, now, now),
         }
     }

@@ -767,9 +767,9 @@ impl TargetQueue {
         self.dirty.len()
     }
 
-    /// How many jobs there are.
-    pub fn len(&self) -> usize {
-        self.jobs.len()
+    /// How many jobs are not in flight: what runs cannot be collapsed.
+    pub fn waiting_len(&self) -> usize {
+        self.jobs.len() - self.in_flight.len()
     }
 
     pub fn counts(&self) -> Counts {
