@@ -92,7 +92,14 @@ impl Standbys {
         let standby = Arc::new(Standby {
             server: Server { host, port: target.options.port },
             all: Arc::clone(&self.0),
-            state: Mutex::new(State { care, waiting: None, ordered: false, closed: false, lacking_since: None, ended_at: None }),
+            state: Mutex::new(State {
+                care,
+                waiting: None,
+                ordered: false,
+                closed: false,
+                lacking_since: None,
+                ended_at: None,
+            }),
         });
         let mut known = self.0.known();
         known.retain(|standby| standby.strong_count() > 0);

@@ -281,14 +281,18 @@ impl State {
 
     /// Keeps the number of jobs within bounds, at the cost of the target that has most of them.
     fn bound_backlog(&mut self, now: Timestamp) {
-        let total = |targets: &BTreeMap<TargetId, TargetQueue>| targets.values().map(TargetQueue::waiting_len).sum::<usize>();
+        let total =
+            |targets: &BTreeMap<TargetId, TargetQueue>| targets.values().map(TargetQueue::waiting_len).sum::<usize>();
         if total(&self.targets) <= self.collapse_above {
             return;
         }
         let mut stuck: Vec<TargetId> = Vec::new();
         while total(&self.targets) > self.pending_max
-            && let Some((id, queue)) =
-                self.targets.iter_mut().filter(|(id, _)| !stuck.contains(id)).max_by_key(|(_, queue)| queue.waiting_len())
+            && let Some((id, queue)) = self
+                .targets
+                .iter_mut()
+                .filter(|(id, _)| !stuck.contains(id))
+                .max_by_key(|(_, queue)| queue.waiting_len())
         {
             let before = queue.waiting_len();
             queue.collapse(now, || {

@@ -46,7 +46,7 @@ struct Args {
     /// Only this workload (may be repeated)
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// Only these peers: bare, inotifywait, lsyncd-1, lsyncd-0, syncq
+    /// Only these peers: bare, listed, inotifywait, lsyncd-1, lsyncd-0, syncq
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     peers: Vec<String>,
     /// Write the result as JSON

@@ -150,7 +150,7 @@ fn run(
     running: &mut Running,
 ) -> Result<Sample> {
     let timeout = settings.timeout * workload.patience;
-    if peer != Peer::Bare {
+    if !peer.is_bare() {
         wait_ready(source, &rsyncd.targets, READY_WAIT * workload.patience, running)?;
     }
     std::thread::sleep(settings.rest);

@@ -1,9 +1,11 @@
 //! The programs that are measured: how each is started, told that something was written, and asked for its cost.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 
@@ -23,11 +25,20 @@ push "$@"
 inotifywait -mrq -e modify,attrib,close_write,create,delete,move . | while read -r _; do push "$@"; done
 "#;
 
+/// What makes rsync send exactly what is on a list.
+const LISTED: [&str; 6] = ["--no-r", "--dirs", "-R", "--files-from=-", "--from0", "--ignore-times"];
+
+/// The kernel dates changes by a clock that lags behind by up to a tick.
+const TICK: Duration = Duration::from_millis(10);
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Peer {
     /// The limit: everything is written first, then one rsync over the whole tree for each target, at most
     /// `PUSHES_MAX` at once.
     Bare,
+    /// The limit of whoever sends only what has changed: the same, but with a list of it instead of the whole tree. rsync
+    /// reads such a list byte by byte.
+    Listed,
     /// A loop in a shell, as users write it.
     Inotifywait,
     LsyncdOneSecond,
@@ -36,12 +47,14 @@ pub enum Peer {
 }
 
 impl Peer {
-    pub const ALL: [Self; 5] = [Self::Bare, Self::Inotifywait, Self::LsyncdOneSecond, Self::LsyncdNoDelay, Self::Syncq];
+    pub const ALL: [Self; 6] =
+        [Self::Bare, Self::Listed, Self::Inotifywait, Self::LsyncdOneSecond, Self::LsyncdNoDelay, Self::Syncq];
 
     /// The name on the command line and in the JSON result.
     pub fn name(self) -> &'static str {
         match self {
             Self::Bare => "bare",
+            Self::Listed => "listed",
             Self::Inotifywait => "inotifywait",
             Self::LsyncdOneSecond => "lsyncd-1",
             Self::LsyncdNoDelay => "lsyncd-0",
@@ -53,6 +66,7 @@ impl Peer {
     pub fn title(self) -> &'static str {
         match self {
             Self::Bare => "bare rsync",
+            Self::Listed => "rsync with a list",
             Self::Inotifywait => "inotifywait loop",
             Self::LsyncdOneSecond => "lsyncd, delay 1",
             Self::LsyncdNoDelay => "lsyncd, delay 0",
@@ -63,7 +77,7 @@ impl Peer {
     /// The program it needs, if that is not part of every run anyway.
     pub fn needs(self) -> Option<&'static str> {
         match self {
-            Self::Bare | Self::Syncq => None,
+            Self::Bare | Self::Listed | Self::Syncq => None,
             Self::Inotifywait => Some("inotifywait"),
             Self::LsyncdOneSecond | Self::LsyncdNoDelay => Some("lsyncd"),
         }
@@ -71,7 +85,12 @@ impl Peer {
 
     /// Part of `--quick`: waiting for a delay of a second, or for a run per event, some thirty times is not.
     pub fn is_quick(self) -> bool {
-        !matches!(self, Self::Inotifywait | Self::LsyncdOneSecond)
+        !matches!(self, Self::Listed | Self::Inotifywait | Self::LsyncdOneSecond)
+    }
+
+    /// Whether it is no daemon, but started when everything is written.
+    pub fn is_bare(self) -> bool {
+        matches!(self, Self::Bare | Self::Listed)
     }
 
     /// Whether it promises not to lose a change. The loop does not: what happens between its first run and the first
@@ -97,13 +116,15 @@ pub struct Running {
     /// CPU time of this program's children before the first of `pushes`.
     before_pushes: Cpu,
     push_failed: Option<ExitStatus>,
+    /// What `Listed` has sent is older.
+    pushed: SystemTime,
 }
 
 impl Running {
     /// Starts `peer`; its own files go to `dir`.
     pub fn start(peer: Peer, syncq: &Path, dir: &Path, source: &Path, rsyncd: &Rsyncd) -> Result<Self> {
         match peer {
-            Peer::Bare | Peer::Inotifywait => {}
+            Peer::Bare | Peer::Listed | Peer::Inotifywait => {}
             Peer::LsyncdOneSecond => fs::write(dir.join(LSYNCD_CONF), lsyncd_conf(1, source, rsyncd))?,
             Peer::LsyncdNoDelay => fs::write(dir.join(LSYNCD_CONF), lsyncd_conf(0, source, rsyncd))?,
             Peer::Syncq => fs::write(dir.join(SYNCQ_CONF), syncq_conf(source, rsyncd))?,
@@ -120,6 +141,7 @@ impl Running {
             pushes: Vec::new(),
             before_pushes: Cpu::default(),
             push_failed: None,
+            pushed: SystemTime::UNIX_EPOCH,
         };
         running.start_daemon()?;
         Ok(running)
@@ -128,7 +150,7 @@ impl Running {
     /// Starts the daemon, for the first time or after `stop_daemon`. Bare rsync has none.
     pub fn start_daemon(&mut self) -> Result<()> {
         let mut command = match self.peer {
-            Peer::Bare => return Ok(()),
+            Peer::Bare | Peer::Listed => return Ok(()),
             Peer::Inotifywait => {
                 let mut command = Command::new("bash");
                 command.args(["-c", LOOP, "loop"]).args(&self.urls).current_dir(&self.source);
@@ -162,19 +184,29 @@ impl Running {
 
     /// Tells the peer that a piece of writing is done. A daemon has seen it by itself; bare rsync starts now.
     pub fn push(&mut self) -> Result<()> {
-        if self.peer != Peer::Bare {
+        if !self.peer.is_bare() {
             return Ok(());
         }
         self.settle()?;
         self.before_pushes = Cpu::of(std::process::id());
+        let list = self.dir.join("list");
+        if self.peer == Peer::Listed {
+            fs::write(&list, changed_since(&self.source, self.pushed)?)?;
+            self.pushed = SystemTime::now();
+        }
         for url in self.urls.clone() {
             if self.pushes.len() >= PUSHES_MAX {
                 self.reap_push()?;
             }
             let mut command = Command::new("rsync");
             // Without TCP_NODELAY rsync loses 40 ms twice a run; the limit shall be a real one.
-            command.args(["-az", "--delete", "--sockopts=TCP_NODELAY", "./", &url]).current_dir(&self.source);
-            command.stdin(Stdio::null()).stdout(Stdio::null());
+            command.args(["-az", "--sockopts=TCP_NODELAY"]).current_dir(&self.source);
+            if self.peer == Peer::Listed {
+                command.args(LISTED).stdin(fs::File::open(&list)?);
+            } else {
+                command.arg("--delete").stdin(Stdio::null());
+            }
+            command.args(["./", &url]).stdout(Stdio::null());
             self.pushes.push(command.spawn().context("cannot start rsync")?);
         }
         Ok(())
@@ -254,6 +286,23 @@ impl Drop for Running {
             let _ = push.wait();
         }
     }
+}
+
+/// All in the tree at `source` that is new or has changed since, each with a NUL after it.
+fn changed_since(source: &Path, since: SystemTime) -> Result<Vec<u8>> {
+    let since = since.checked_sub(TICK).unwrap_or(since).duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let mut list = Vec::new();
+    for entry in walkdir::WalkDir::new(source).min_depth(1) {
+        let entry = entry?;
+        let found = entry.metadata()?;
+        let changed = Duration::new(found.ctime().unsigned_abs(), found.ctime_nsec().unsigned_abs() as u32);
+        if changed >= since {
+            list.extend_from_slice(b"./");
+            list.extend_from_slice(entry.path().strip_prefix(source)?.as_os_str().as_bytes());
+            list.push(0);
+        }
+    }
+    Ok(list)
 }
 
 const SYNCQ_CONF: &str = "syncq.xml";
