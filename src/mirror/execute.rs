@@ -22,7 +22,7 @@ use super::outcome::{Outcome, Paths, classify};
 use super::plan::{Deletion, Entry, Plan, Run, RunKind, deletion_refused, plan};
 use super::recent;
 use super::rename;
-use super::run::{End, Ended, RSYNC};
+use super::run::{End, Ended, Priority, RSYNC};
 use super::says::difference;
 use super::ssh::run_rsync;
 use super::standby::{self, Begun};
@@ -127,7 +127,7 @@ pub fn probe(ctx: &TargetContext, stop: &StopSignal) -> Result<(), TargetTrouble
     };
     let args = probe_arguments(&ctx.target, mode);
     let nothing = Run::new(RunKind::Flat, Origin::Scan, Vec::new());
-    let start = || run_rsync(ctx, &args, b"", &|| None, stop);
+    let start = || run_rsync(ctx, &args, b"", &|| None, Priority::Usual, stop);
     let ended = with_room(ctx, &nothing, false, stop, &start).map_err(|error| cannot_start(&error))?;
     match classify(&ended, &nothing, &ctx.prefixes) {
         Outcome::Target(found) | Outcome::Split(found) | Outcome::NoRoom { trouble: found, .. } => {
@@ -548,7 +548,7 @@ impl Batch<'_> {
         if before.is_some() && !self.may_run() {
             return None;
         }
-        let start = || run_rsync(self.ctx, &args, &list, &stdout, self.stop);
+        let start = || run_rsync(self.ctx, &args, &list, &stdout, self.lane.into(), self.stop);
         let ended = with_room(self.ctx, planned, self.report.runs > 1, self.stop, &start);
         match ended {
             Ok(ended) => Some((after(before, ended), command)),
@@ -633,7 +633,7 @@ impl Batch<'_> {
             return None;
         }
         self.report.runs += 1;
-        run_rsync(self.ctx, args, list, kept, self.stop).ok()
+        run_rsync(self.ctx, args, list, kept, self.lane.into(), self.stop).ok()
     }
 
     pub(super) fn halt(&mut self, trouble: TargetTrouble, command: String) -> Flow {

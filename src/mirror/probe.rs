@@ -24,7 +24,7 @@ use super::look::Presence;
 use super::outcome::{Outcome, Prefixes, classify};
 use super::plan::{Deletion, Entry, Run, RunKind, deletion_refused};
 use super::program::Program;
-use super::run::{End, Ended, RSYNC, STALL_LIMIT, run};
+use super::run::{End, Ended, Priority, RSYNC, STALL_LIMIT, run};
 use super::says::difference;
 use super::stop::StopSignal;
 use super::trouble::{Fallback, first_words, lacking_option, trouble};
@@ -427,7 +427,7 @@ fn within(
                 stop.raise();
             }
         });
-        let ended = run(program, dir, args, list, Some(Capture::new(ANSWER_BYTES_MAX, 0)), stop);
+        let ended = run(program, dir, args, list, Some(Capture::new(ANSWER_BYTES_MAX, 0)), Priority::Usual, stop);
         drop(over);
         ended
     });

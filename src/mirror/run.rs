@@ -13,13 +13,14 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, setpriority_pgrp};
+use rustix::process::{Pid, PidfdFlags, Signal, getpriority_process, kill_process_group, pidfd_open, setpriority_pgrp};
 
 use super::capture::Capture;
 use super::pace::{LOOK, Pace, bytes_read};
 use super::program::{OWNER, Program};
 use super::stop::StopSignal;
 use crate::clock::monotonic;
+use crate::model::Lane;
 
 /// The program, found through PATH.
 pub const RSYNC: &str = "rsync";
@@ -37,8 +38,10 @@ const REAP_TICK: Duration = Duration::from_millis(10);
 /// How often it is asked whether a comparison is still wanted.
 const WANTED_TICK: Duration = Duration::from_millis(500);
 
-/// The niceness of comparisons, which have time. Where the I/O scheduler knows priorities it follows this one.
+/// Comparisons have time. Where the I/O scheduler knows priorities it follows the niceness.
 const COMPARISON_NICENESS: i32 = 10;
+/// What takes long should go on as well as it can beside a machine's other work, only behind what is quickly done.
+const LONG_RUN_NICENESS: i32 = 5;
 
 /// Between asking a process to end and ending it. rsync removes its temporary files in that time.
 const TERM_GRACE: Duration = Duration::from_secs(3);
@@ -71,6 +74,26 @@ pub struct Leisure<'a> {
     pub is_wanted: &'a dyn Fn() -> bool,
 }
 
+/// Who goes first when the processor is short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    /// As this process.
+    Usual,
+    /// Behind runs that are quickly done.
+    Long,
+    /// Behind everything.
+    Comparison,
+}
+
+impl From<Lane> for Priority {
+    fn from(lane: Lane) -> Self {
+        match lane {
+            Lane::Small => Self::Usual,
+            Lane::Large => Self::Long,
+        }
+    }
+}
+
 /// Starts `program args` in `root`, feeds it `list` and waits for its end. Of its output is kept what `stdout` keeps.
 pub fn run(
     program: &Program,
@@ -78,14 +101,20 @@ pub fn run(
     args: &[OsString],
     list: &[u8],
     stdout: Option<Capture>,
+    priority: Priority,
     stop: &StopSignal,
 ) -> io::Result<Ended> {
-    let Some(mut kept) = stdout else { return start(program, root, args, list, None, stop, None) };
+    let start = |stdout: Option<&mut Each<'_>>| {
+        let mut started = Started::new(program, root, args, stdout.is_some())?;
+        started.yield_to_others(priority);
+        started.conduct(list, stdout, program.stall_limit, stop, None)
+    };
+    let Some(mut kept) = stdout else { return start(None) };
     let mut keep = |bytes: &[u8]| {
         kept.push(bytes);
         Ok(())
     };
-    let ended = start(program, root, args, list, Some(&mut keep), stop, None)?;
+    let ended = start(Some(&mut keep))?;
     Ok(Ended { stdout: kept, ..ended })
 }
 
@@ -99,28 +128,13 @@ pub fn run_at_leisure(
     stop: &StopSignal,
     leisure: Leisure<'_>,
 ) -> io::Result<Ended> {
-    start(program, root, args, list, Some(each), stop, Some(leisure))
+    let mut started = Started::new(program, root, args, true)?;
+    started.yield_to_others(Priority::Comparison);
+    started.conduct(list, Some(each), program.stall_limit, stop, Some(leisure))
 }
 
 /// Takes pieces of a process's output.
 pub type Each<'a> = dyn FnMut(&[u8]) -> io::Result<()> + 'a;
-
-fn start(
-    program: &Program,
-    root: &Path,
-    args: &[OsString],
-    list: &[u8],
-    stdout: Option<&mut Each<'_>>,
-    stop: &StopSignal,
-    leisure: Option<Leisure<'_>>,
-) -> io::Result<Ended> {
-    let mut started = Started::new(program, root, args, stdout.is_some())?;
-    if leisure.is_some() {
-        // A comparison that is not nice is no worse than any other run.
-        let _ = setpriority_pgrp(Some(Pid::from_child(&started.child)), COMPARISON_NICENESS);
-    }
-    started.conduct(list, stdout, program.stall_limit, stop, leisure)
-}
 
 /// A process that has been started and waits for its list. Dropped before it got one, it is killed.
 #[derive(Debug)]
@@ -210,6 +224,17 @@ impl Started {
             let _ =
                 poll(&mut pidfd.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect::<Vec<_>>(), Some(&timeout));
         }
+    }
+
+    /// Lowers its priority, never below that of this process. One that cannot be lowered is as good as any other.
+    fn yield_to_others(&self, priority: Priority) {
+        let niceness = match priority {
+            Priority::Usual => return,
+            Priority::Long => LONG_RUN_NICENESS,
+            Priority::Comparison => COMPARISON_NICENESS,
+        };
+        let niceness = getpriority_process(None).map_or(niceness, |ours| ours.max(niceness));
+        let _ = setpriority_pgrp(Some(Pid::from_child(&self.child)), niceness);
     }
 
     fn conduct(
@@ -490,6 +515,7 @@ mod tests {
             &args,
             list,
             Some(Capture::new(1 << 20, 0)),
+            Priority::Usual,
             stop,
         )
         .unwrap()

@@ -37,7 +37,7 @@ use super::capture::Capture;
 use super::command::{remote_shell, with_remote_shell};
 use super::context::TargetContext;
 use super::program::{Program, end_with_argument};
-use super::run::{End, Ended, run};
+use super::run::{End, Ended, Priority, run};
 use super::stop::StopSignal;
 use crate::clock::monotonic;
 use crate::model::{Destination, Target};
@@ -186,9 +186,10 @@ pub(super) fn run_rsync(
     args: &[OsString],
     list: &[u8],
     stdout: &dyn Fn() -> Option<Capture>,
+    priority: Priority,
     stop: &StopSignal,
 ) -> io::Result<Ended> {
-    let start = |args: &[OsString]| run(&ctx.program, &ctx.root, args, list, stdout(), stop);
+    let start = |args: &[OsString]| run(&ctx.program, &ctx.root, args, list, stdout(), priority, stop);
     match &ctx.connection {
         Some(connection) => connection.drive(stop, |line| start(&with_remote_shell(args, line))),
         None => start(args),
@@ -274,7 +275,9 @@ impl Connection {
         args.extend(["-a", "-x", "-T", "-N", "-f"].map(OsString::from));
         args.extend(self.destination());
         // Where there is no ssh at all, rsync says so.
-        let Ok(mut ended) = run(&ssh, Path::new("/"), &args, b"", None, stop) else { return Way::alone(line) };
+        let Ok(mut ended) = run(&ssh, Path::new("/"), &args, b"", None, Priority::Usual, stop) else {
+            return Way::alone(line);
+        };
         if ended.end == End::Stalled {
             // As ssh would have put it.
             ended.end = End::Exit(255);
@@ -316,7 +319,7 @@ impl Connection {
         args.push("-G".into());
         args.extend(self.destination());
         let stdout = Some(Capture::new(SETTINGS_BYTES_MAX, 0));
-        let asked = run(ssh, &self.reach.dir, &args, b"", stdout, stop);
+        let asked = run(ssh, &self.reach.dir, &args, b"", stdout, Priority::Usual, stop);
         let said = asked.map(|ended| ended.stdout.bytes()).unwrap_or_default();
         Settings::read(&String::from_utf8_lossy(&said), self.reach.timeout)
     }

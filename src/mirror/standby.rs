@@ -250,7 +250,7 @@ impl Standby {
     }
 
     /// What is to be done now. `may_wait`: the target bears a connection that waits. `may_start`: no run of the target is in
-    /// its way. `disturbs`: those of others are. An answer that asks for a worker is given once.
+    /// its way. `disturbs`: those of several others are. An answer that asks for a worker is given once.
     pub fn next(&self, may_wait: impl Fn() -> bool, may_start: bool, disturbs: bool, now: Instant) -> Next {
         let mut state = self.lock();
         if state.ordered || state.closed {
