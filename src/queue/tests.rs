@@ -658,6 +658,7 @@ proptest! {
 }
 
 mod backlog;
+mod burst;
 
 mod threads {
     use super::*;

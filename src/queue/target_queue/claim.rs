@@ -12,7 +12,7 @@ use crate::model::{ClaimedJob, Lane, RelPath, Scope, Timestamp, below_range};
 fn leave_last_directory(chosen: &mut Vec<RelPath>) {
     let Some(last) = chosen.last().and_then(RelPath::parent).filter(|last| !last.is_root()) else { return };
     let stays = |path: &RelPath| *path != last && path.parent().as_ref() != Some(&last);
-    if chosen.iter().filter(|path| stays(path)).count() >= chosen.len() / 2 {
+    if chosen.iter().filter(|path| stays(path)).count() * 2 >= chosen.len() {
         chosen.retain(stays);
     }
 }

@@ -11,7 +11,7 @@ mod threaded;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -57,6 +57,8 @@ struct Collector {
     changes: Mutex<Vec<Change>>,
     /// How often changes came.
     calls: AtomicU64,
+    /// Whether the last call said that more follow.
+    awaits_more: AtomicBool,
     notices: Mutex<Vec<Notice>>,
 }
 
@@ -68,7 +70,8 @@ impl Collector {
 }
 
 impl Sink for Collector {
-    fn changes(&self, changes: Vec<Change>, _more_follow: bool) {
+    fn changes(&self, changes: Vec<Change>, more_follow: bool) {
+        self.awaits_more.store(more_follow, Ordering::SeqCst);
         self.calls.fetch_add(1, Ordering::SeqCst);
         self.changes.lock().unwrap().extend(changes);
     }

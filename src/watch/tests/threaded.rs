@@ -172,3 +172,19 @@ fn changes_found_by_one_walk_come_together() {
     assert!(calls <= 1 + begun.elapsed().as_secs(), "handed on in {calls} parts");
     watcher.stop();
 }
+
+/// Otherwise the last of a burst would wait for a batch that nobody fills.
+#[test]
+fn whoever_was_told_that_more_follow_is_told_when_none_do() {
+    let dir = scratch();
+    let (watcher, collector) = start(dir.path());
+    let mut names = 0..;
+    wait_until("a burst is handed on in parts", || {
+        names.by_ref().take(5_000).any(|n: u64| {
+            fs::write(dir.path().join(n.to_string()), "").unwrap();
+            collector.awaits_more.load(Ordering::SeqCst)
+        })
+    });
+    wait_until("it is over", || !collector.awaits_more.load(Ordering::SeqCst));
+    watcher.stop();
+}
