@@ -769,7 +769,7 @@ impl TargetQueue {
 
     /// How many jobs are not in flight: what runs cannot be collapsed.
     pub fn waiting_len(&self) -> usize {
-        self.jobs.len() - self.in_flight.len()
+        self.ready.iter().map(BTreeMap::len).sum::<usize>() + self.waiting.len() + self.failed
     }
 
     pub fn counts(&self) -> Counts {
