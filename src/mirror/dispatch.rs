@@ -287,6 +287,7 @@ impl Dispatcher {
         let mut next = None;
         // One more run may start at any time.
         let mut room = self.threads.saturating_sub(self.in_flight() + 1).min(STANDBYS_MAX);
+        // With one, a target in steady use would never have its standby back before the next change.
         let disturbs = self.lanes.values().filter(|lanes| !lanes.is_small_idle()).nth(1).is_some();
         for (target, context) in self.contexts.iter() {
             let (Some(standby), Some(lanes)) = (&context.standby, self.lanes.get(target)) else { continue };

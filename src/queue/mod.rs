@@ -512,7 +512,8 @@ impl Queue {
         self.shared.announce_work();
     }
 
-    /// Hands out the oldest jobs that may run now in one batch, or nothing.
+    /// Hands out the oldest jobs that may run now in one batch, or nothing: then [`Self::next_due`] tells whether that is
+    /// because a burst goes on.
     pub fn claim(&self, target: TargetId, lane: Lane) -> Option<Batch> {
         let now = self.shared.clock.now();
         let mut state = self.shared.lock();

@@ -1,5 +1,5 @@
-//! Gathers the changes that one read of the kernel's queue brings, so that a path is reported once per read however
-//! many events name it.
+//! Gathers changes until they are handed on (`thread` says when), so that a path is reported once in a call however many
+//! events name it.
 //!
 //! Pure. The order of first appearance is kept, except that what is gone goes last: a renamed file's new name is then
 //! ahead of the deletion of its old one, and the content is still on the target when the new name is sent. Where from a

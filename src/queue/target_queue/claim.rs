@@ -11,14 +11,15 @@ use crate::model::{ClaimedJob, Lane, RelPath, Scope, Timestamp, below_range};
 /// what is sent in two pieces is listed twice, in part sent twice.
 fn leave_last_directory(chosen: &mut Vec<RelPath>) {
     let Some(last) = chosen.last().and_then(RelPath::parent).filter(|last| !last.is_root()) else { return };
-    let stays = |path: &RelPath| *path != last && path.parent().as_ref() != Some(&last);
+    let stays = |path: &RelPath| *path != last && path.ancestor_bytes().next() != Some(last.as_bytes());
     if chosen.iter().filter(|path| stays(path)).count() * 2 >= chosen.len() {
         chosen.retain(stays);
     }
 }
 
 impl TargetQueue {
-    /// Takes up to `jobs_max` jobs that may run together in one batch, oldest first, and marks them running.
+    /// Takes up to `jobs_max` jobs that may run together in one batch, oldest first, and marks them running. A batch of the
+    /// small lane that is full, or comes in the middle of a burst, leaves the directory at its end to the next one.
     pub fn claim(&mut self, lane: Lane, jobs_max: usize, now: Timestamp) -> Vec<ClaimedJob> {
         self.promote(now);
         let mut recursive = None;
