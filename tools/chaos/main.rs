@@ -77,6 +77,9 @@ struct Args {
     /// Create this many files as fast as one process can, with event queues of 1,024 and of 16,384
     #[arg(long, value_name = "FILES", default_value_t = 0)]
     burst: usize,
+    /// Create this many files while one of two targets is away; tells what that costs, and what the other one notices
+    #[arg(long, value_name = "FILES", default_value_t = 0)]
+    away: usize,
     /// Only these kinds of fault
     #[arg(long, value_name = "KIND,…", value_delimiter = ',')]
     only: Vec<Kind>,
@@ -125,9 +128,10 @@ fn run(args: &Args, settings: &rounds::Settings, journal: &Journal) {
     if args.quick {
         rounds::kills(settings, journal, 6);
         rounds::pending(settings, journal, 1);
+        rounds::away(settings, journal, 5_000);
         return rounds::random(settings, journal, rounds::Until::after(Duration::from_secs(8)));
     }
-    let asked = args.kills > 0 || args.pending > 0 || args.burst > 0;
+    let asked = args.kills > 0 || args.pending > 0 || args.burst > 0 || args.away > 0;
     if args.kills > 0 {
         rounds::kills(settings, journal, args.kills);
     }
@@ -136,6 +140,9 @@ fn run(args: &Args, settings: &rounds::Settings, journal: &Journal) {
     }
     if args.burst > 0 {
         rounds::bursts(settings, journal, args.burst);
+    }
+    if args.away > 0 {
+        rounds::away(settings, journal, args.away);
     }
     match (args.rounds, args.seconds) {
         (Some(count), _) => rounds::random(settings, journal, rounds::Until::Rounds(count)),

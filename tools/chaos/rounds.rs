@@ -14,7 +14,7 @@ use crate::harness::rsyncd::free_port;
 use crate::harness::{Rsyncd, World, make_dir, secs, wait_until};
 use crate::journal::Journal;
 use crate::proxy::Mode;
-use crate::stage::{Setting, Stage};
+use crate::stage::{Setting, Stage, TARGETS};
 
 /// So small that a storm overflows it.
 const QUEUE_EVENTS: u32 = 1_024;
@@ -226,6 +226,79 @@ pub fn bursts(settings: &Settings, journal: &Journal, files: usize) {
         );
     }
     println!("faults: bare rsync of {files} such files to both targets: {:.1} s", bare(files).as_secs_f64());
+}
+
+/// What a daemon may take, in MB, while so many changes wait for a target: of memory, and of disk in its store.
+const AWAY_BOUNDS: (usize, u64, u64) = (200_000, 150, 300);
+/// Files of which the latency is taken.
+const SINGLES: usize = 21;
+
+/// One of two targets is away while so many files are created: what that costs in memory and disk, what the other target
+/// notices of it, and how long the return takes.
+pub fn away(settings: &Settings, journal: &Journal, files: usize) {
+    const FILES_PER_DIR: usize = 1_000;
+    let setting = Setting { seed: settings.seed, twins: false, mounts: false, queue: None };
+    let mut stage = Stage::set(setting, journal);
+    stage.note(format!("--- {files} files while a target is away ---"));
+    let before = latency(&stage, "before");
+    stage.proxies[1].set(Mode::Refuse);
+    let began = Instant::now();
+    create_in_dirs(&stage.tree, files, FILES_PER_DIR);
+    let last = format!("dir{}/file{}", (files - 1) / FILES_PER_DIR, files - 1);
+    wait_until(secs(300), "all files on the target that stays", || {
+        stage.world.arrived(0, &last) && stage.world.cli.status().target(TARGETS[0].1).is_idle()
+    });
+    let arrived = began.elapsed();
+    let during = latency(&stage, "during");
+    let (memory_mb, store_mb) = (stage.peak_memory_mb(), stage.store_mb());
+    stage.note("the target returns");
+    let began = Instant::now();
+    stage.heal();
+    stage.retry();
+    wait_until(secs(300), "all work done", || stage.world.cli.status().is_idle());
+    let returned = began.elapsed();
+    stage.equal();
+    println!(
+        "faults: {files} files while a target is away: on the other one after {:.1} s; {memory_mb} MB of memory at most, \
+         a store of {store_mb} MB; a small file to the other one takes {:.1} ms, {:.1} ms before; all done {:.1} s after \
+         the return, and equal",
+        arrived.as_secs_f64(),
+        during.as_secs_f64() * 1e3,
+        before.as_secs_f64() * 1e3,
+        returned.as_secs_f64(),
+    );
+    let (files_max, memory_max, store_max) = AWAY_BOUNDS;
+    assert!(files > files_max || memory_mb <= memory_max, "{memory_mb} MB of memory");
+    assert!(files > files_max || store_mb <= store_max, "{store_mb} MB of store");
+    println!("faults: bare rsync of {files} such files: {:.1} s", bare(files).as_secs_f64());
+}
+
+/// The median time from the write of a small file until the first target has it, on a daemon that has nothing else to do.
+fn latency(stage: &Stage, name: &str) -> Duration {
+    let mut taken: Vec<Duration> = (0..SINGLES)
+        .map(|n| {
+            let file = format!("{name}-{n}");
+            std::thread::sleep(Duration::from_millis(100));
+            crate::harness::write(stage.tree.join(&file), "small");
+            let written = Instant::now();
+            while !stage.world.arrived(0, &file) && written.elapsed() < secs(10) {
+                std::thread::sleep(Duration::from_micros(200));
+            }
+            written.elapsed()
+        })
+        .collect();
+    taken.sort();
+    taken[taken.len() / 2]
+}
+
+fn create_in_dirs(tree: &Path, files: usize, files_per_dir: usize) {
+    for n in 0..files {
+        let dir = tree.join(format!("dir{}", n / files_per_dir));
+        if n % files_per_dir == 0 {
+            make_dir(&dir);
+        }
+        fs::write(dir.join(format!("file{n}")), "content").expect("cannot create a file");
+    }
 }
 
 /// In the root itself, without a pause, as an unpacker would.

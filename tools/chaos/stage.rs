@@ -254,9 +254,31 @@ impl Stage {
         });
     }
 
+    /// The most memory that the daemon has had, in MB.
+    pub fn peak_memory_mb(&mut self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.world.daemon().pid()));
+        let status = status.expect("a running daemon");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its most memory");
+        let kb: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number of kB");
+        kb / 1_024
+    }
+
+    /// How large the store is, in MB.
+    pub fn store_mb(&self) -> u64 {
+        let status = self.world.cli.status();
+        status.json["store"]["bytes"].as_u64().expect("the size of the store") >> 20
+    }
+
     /// Puts every target's connection right.
     pub fn heal(&mut self) {
         self.proxies.iter().for_each(|proxy| proxy.set(Mode::Pass));
+    }
+
+    /// Has the daemon try again now what waits for a later try.
+    pub fn retry(&self) {
+        let cli = &self.world.cli;
+        let ended = cli.run(["retry".as_ref(), "--state-dir".as_ref(), cli.state.as_os_str()]);
+        drop(ended.ok());
     }
 
     /// Waits until both targets equal the source.

@@ -665,6 +665,13 @@ impl Drop for Tmpfs {
 const CHILD_DIR: &str = "SYNCQ_TEST_STORE_CHILD";
 const CHILD_COMPACTS: &str = "SYNCQ_TEST_STORE_CHILD_COMPACTS";
 
+/// With another version beside it, what sled leaves there would have no turn, and 200,000 jobs would take 50 MB more.
+#[test]
+fn the_collector_that_gets_its_turns_is_the_one_that_sled_uses() {
+    let lock = include_str!("../../../Cargo.lock");
+    assert_eq!(lock.matches("name = \"crossbeam-epoch\"").count(), 1);
+}
+
 /// Not a test: the process that `kill_9_loses_nothing_acknowledged` starts and kills. Commits for ever, adding and
 /// removing, and prints the number of each commit once it is acknowledged.
 #[test]

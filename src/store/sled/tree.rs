@@ -13,9 +13,13 @@ use super::disk::{self, DbFile};
 use super::guard::guarded;
 use super::migrations::{CHANGES_MAX, RawChange, RawStore, Visit};
 
-/// The queue keeps its own index, so reads are rare. With 32 MiB a daemon takes about 40 MB more while 200,000 changes come in
-/// for a target that is down, and a commit a tenth less time.
+/// The queue keeps its own index, so reads are rare.
 const CACHE_BYTES: u64 = 8 << 20;
+
+/// How often the collector of what sled has replaced gets its turn after each commit; a turn frees 512 objects at most. Left to
+/// itself it lags behind while no other thread has anything to do with it: with 200,000 changes for one target that is there
+/// and one that is not, a daemon took 160 to 180 MB instead of 110, and as much with 64 turns as with 8.
+const COLLECT_TURNS: usize = 16;
 
 /// How long to wait for sled's own lock, which its threads may hold for a moment after a store was dropped. Nobody
 /// else can: the state directory's lock is ours.
@@ -114,6 +118,9 @@ impl Tree {
             db.flush()
         })
         .map_err(Trouble::Damage)??;
+        for _ in 0..COLLECT_TURNS {
+            crossbeam_epoch::pin().flush();
+        }
         self.file.sync().map_err(Trouble::Outside)
     }
 
