@@ -44,8 +44,10 @@ pub struct Scene<'a> {
     timeout: Duration,
     /// What the peer had used when the measurement began.
     used_before: Usage,
-    /// The source as the act left it, if the act has looked.
-    left: Option<Tree>,
+    /// What all have at the beginning.
+    before: &'a Tree,
+    /// What they shall have in the end, if the act has looked.
+    goal: Option<Goal>,
     idle: Option<Usage>,
 }
 
@@ -83,7 +85,7 @@ impl Scene<'_> {
         self.running.stop_daemon();
         change(self.source)?;
         // Read now: walking a million files would take the CPU from those that start.
-        self.left = Some(tree::read(self.source)?);
+        self.goal = Some(Goal::new(self.before, tree::read(self.source)?));
         self.used_before = self.running.usage();
         self.running.start_daemon()
     }
@@ -167,18 +169,19 @@ fn run(
         latencies_s: Vec::new(),
         timeout,
         used_before,
-        left: None,
+        before: &before,
+        goal: None,
         idle: None,
     };
     (workload.act)(&mut scene)?;
     let written = Instant::now();
-    let Scene { running, tracker, mut latencies_s, used_before, left, idle, .. } = scene;
+    let Scene { running, tracker, mut latencies_s, used_before, goal, idle, .. } = scene;
     // Where every file was waited for, nothing is left to send.
     if workload.headline != Headline::Latency {
         running.push()?;
     }
-    let expected = left.map_or_else(|| tree::read(source), Ok)?;
-    let outcome = wait_equal(source, &before, &expected, &rsyncd.targets, timeout, running)?;
+    let goal = goal.map_or_else(|| tree::read(source).map(|expected| Goal::new(&before, expected)), Ok)?;
+    let outcome = wait_equal(source, &goal, &rsyncd.targets, timeout, running)?;
     running.settle()?;
     latencies_s.extend(tracker.finish());
     std::thread::sleep(settings.rest);
@@ -240,21 +243,36 @@ fn wait_ready(source: &Path, targets: &[PathBuf], timeout: Duration, running: &m
             bail!("mirrors nothing {} s after its start", timeout.as_secs());
         }
     }
-    match wait_equal(source, &Tree::new(), &tree::read(source)?, targets, timeout, running)? {
-        Ok(_) => Ok(()),
+    match wait_equal(source, &Goal::new(&Tree::new(), tree::read(source)?), targets, timeout, running)? {
+        Ok(_) => running.wait_idle(timeout),
         Err(difference) => bail!("not equal {} s after its start: {difference}", timeout.as_secs()),
     }
 }
 
-/// Waits until each target has what the source has, `expected`, and gives the instant, or the difference that stayed.
-/// Each of them is known to have had `before` already.
+/// What all targets shall have.
+struct Goal {
+    expected: Tree,
+    /// Where that differs from what they have had; `None` is to go.
+    coming: Vec<(PathBuf, Option<Entry>)>,
+}
+
+impl Goal {
+    fn new(before: &Tree, expected: Tree) -> Self {
+        let new = expected.iter().filter(|(path, entry)| before.get(*path) != Some(*entry));
+        let new = new.map(|(path, entry)| (path.clone(), Some(entry.clone())));
+        let gone = before.keys().filter(|path| !expected.contains_key(*path)).map(|path| (path.clone(), None));
+        let coming = new.chain(gone).collect();
+        Self { expected, coming }
+    }
+}
+
+/// Waits until each target has what the source has, and gives the instant, or the difference that stayed.
 ///
-/// Walking 10,000 files again and again would take the CPU from those that are measured. So a list of what is still
+/// Walking 10,000 files again and again would take the CPU from those that are measured. So the list of what is still
 /// to come is worked off from its front, one look at a time; only when it is empty the trees are compared in full.
 fn wait_equal(
     source: &Path,
-    before: &Tree,
-    expected: &Tree,
+    goal: &Goal,
     targets: &[PathBuf],
     timeout: Duration,
     running: &mut Running,
@@ -262,13 +280,10 @@ fn wait_equal(
     const POLL: Duration = Duration::from_millis(2);
     const FULL_POLL: Duration = Duration::from_millis(50);
     let deadline = Instant::now() + timeout;
-    let gone = before.keys().filter(|path| !expected.contains_key(*path)).map(|path| (path, None));
-    let coming = expected.iter().filter(|(path, entry)| before.get(*path) != Some(*entry));
-    let coming = coming.map(|(path, entry)| (path, Some(entry)));
-    for (path, entry) in coming.chain(gone) {
+    for (path, entry) in &goal.coming {
         for target in targets {
             let copy = target.join(path);
-            while Entry::at(&copy).as_ref() != entry {
+            while Entry::at(&copy) != *entry {
                 if Instant::now() > deadline {
                     return Ok(Err(format!("{} is not as it should be", copy.display())));
                 }
@@ -282,7 +297,7 @@ fn wait_equal(
     loop {
         let mut different = None;
         for target in targets {
-            different = different.or(tree::difference(source, expected, target)?);
+            different = different.or(tree::difference(source, &goal.expected, target)?);
         }
         match different {
             None => return Ok(Ok(equal)),

@@ -175,6 +175,20 @@ impl Running {
         Ok(())
     }
 
+    /// Waits until the daemon has nothing left to do of its start, if it can tell.
+    pub fn wait_idle(&self, timeout: Duration) -> Result<()> {
+        if self.peer != Peer::Syncq {
+            return Ok(());
+        }
+        let mut command = Command::new(&self.syncq);
+        command.arg("wait").arg("--state-dir").arg(self.dir.join("state"));
+        command.arg("--timeout").arg(format!("{}s", timeout.as_secs())).stdout(Stdio::null());
+        match command.status().context("cannot run syncq wait")? {
+            status if status.success() => Ok(()),
+            status => bail!("syncq wait: {status}"),
+        }
+    }
+
     /// Asks the daemon to end and waits for it.
     pub fn stop_daemon(&mut self) {
         if let Some(daemon) = self.daemon.take() {
