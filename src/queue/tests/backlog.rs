@@ -1,5 +1,7 @@
 //! What becomes of a backlog that is too large: it collapses, and nothing is lost.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::model::Generation;
 

@@ -1,7 +1,6 @@
 //! What a batch takes of a burst, and how long it waits for the rest.
 
 use super::*;
-use crate::store::memory::MemoryStore;
 
 struct Stage {
     clock: Arc<SimulatedClock>,

@@ -9,6 +9,8 @@
 
 use std::collections::VecDeque;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::mirror::parts::{Deletion, Entry, Run, RunKind, plan};
 use crate::mirror::{Limits, Presence};

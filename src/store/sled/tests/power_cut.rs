@@ -16,6 +16,7 @@ mod trace;
 use std::path::Path;
 use std::process::Command;
 
+use super::kills::{acknowledgements, holds_numbered, numbered};
 use super::*;
 use disk::Disk;
 
