@@ -31,6 +31,8 @@
 mod claim;
 mod collapse;
 mod dirty;
+mod enqueue;
+mod finish;
 mod operator;
 mod renames;
 mod slot;
@@ -42,15 +44,12 @@ use std::time::Duration;
 use self::dirty::DirtyPaths;
 pub use self::operator::Selected;
 use self::renames::Renames;
-use self::slot::{Newer, Slot, State, Wait};
+use self::slot::{Slot, State, Wait};
 use super::batch_size::BatchSize;
 use super::breaker::Breaker;
 use super::pace::Pace;
 use super::sent_log::SentLog;
-use crate::model::{
-    Backoff, Change, Generation, Job, JobError, JobId, JobState, Lane, Origin, RelPath, Scope, Settle, TargetId,
-    Timestamp, Verdict, below_range,
-};
+use crate::model::{Backoff, Job, JobError, JobState, Lane, Origin, RelPath, Scope, TargetId, Timestamp, below_range};
 use crate::store::Op;
 
 /// How jobs are retried and held back.
@@ -68,11 +67,6 @@ impl Default for Policy {
         Self { backoff: Backoff::default(), attempts_max: 0, hot_interval: Duration::from_secs(1) }
     }
 }
-
-/// A source that changes under each of so many runs in a row has its job backed off like a failure.
-const LOOKS_MAX: u32 = 20;
-/// The pause before a path that vanished under a run is looked at again, times the number of looks.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Names one batch in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -135,17 +129,6 @@ struct Unsure {
     until: Timestamp,
     /// Comparisons of the whole tree count as well, although they take long.
     whole_trees: bool,
-}
-
-/// What does the work of two jobs at one path. A whole-tree run does what there is to do at the root itself, whatever it
-/// leaves out below.
-fn both(path: &RelPath, one: (Scope, Origin), other: (Scope, Origin)) -> (Scope, Origin) {
-    let reconcile = (Scope::Subtree, Origin::Reconcile);
-    let itself = (Scope::Entry, Origin::Scan);
-    if path.is_root() && [(one, other), (other, one)].contains(&(reconcile, itself)) {
-        return reconcile;
-    }
-    (one.0.max(other.0), one.1.max(other.1))
 }
 
 fn lane_index(lane: Lane) -> usize {
@@ -231,395 +214,12 @@ impl TargetQueue {
         self.unsure = Unsure { until: now.after(RECEIVER_PATIENCE), whole_trees };
     }
 
-    /// A run of the job was cut off, whatever becomes of the next. If it was to send what is below the path as well, so may
-    /// its receiver do over what others send there.
-    pub fn note_cut(&mut self, path: &RelPath, now: Timestamp) {
-        let Some(slot) = self.jobs.get_mut(path) else { return };
-        slot.cut = true;
-        if slot.scope > Scope::Entry {
-            self.unsure.until = self.unsure.until.max(now.after(RECEIVER_PATIENCE));
-        }
-    }
-
-    /// Notes that a path may differ. `next_id` is called if a job comes into being.
-    pub fn enqueue(&mut self, change: &Change, now: Timestamp, next_id: impl FnOnce() -> JobId) {
-        let path = &change.path;
-        self.changes += 1;
-        self.doubt_old_names(change, now);
-        let old_name = self.usable_old_name(change);
-        let mut scope = change.scope;
-        if change.fresh && scope < Scope::Subtree && (self.jobs.contains_key(path) || self.any_job_below(path)) {
-            scope = Scope::Subtree;
-        }
-        if self.jobs.contains_key(path) {
-            self.merge(path, scope, change, now);
-        } else if let Some(sweep) = self.sweep_above(path).filter(|_| change.origin < Origin::Replaced) {
-            self.note_since(&sweep, now);
-            return;
-        } else if change.origin < Origin::Write && !change.fresh && self.pending_subtree_covers(path, change.origin) {
-            return;
-        } else {
-            self.create(path, scope, change, now, next_id());
-            if let Some(old) = old_name {
-                self.note_old_name(change, old);
-            }
-        }
-        if scope == Scope::Subtree {
-            self.absorb_below(path, now);
-        }
-    }
-
-    fn create(&mut self, path: &RelPath, scope: Scope, change: &Change, now: Timestamp, id: JobId) {
-        let slot = Slot {
-            id,
-            scope,
-            origin: change.origin,
-            state: State::Ready,
-            // A file's size is known only when it is looked at: the executor moves it to the large lane.
-            lane: Lane::Small,
-            seq: 0,
-            generation: Generation::FIRST,
-            first_change: self.changes,
-            queued_at: now,
-            changed_at: now,
-            attempts: 0,
-            looks: 0,
-            last_error: None,
-            newer: None,
-            echo: false,
-            overlapped: false,
-            cut: false,
-            repeats: false,
-            // A record of the path's last job may still await its deletion from the store.
-            stored: self.dirty.is_unsettled(path),
-        };
-        self.jobs.insert(path.clone(), slot);
-        let state = match (change.settle, self.sent.hot_until(path, now)) {
-            (_, Some(due)) => State::Waiting { due, why: Wait::Hot },
-            (Settle::Now, None) => State::Ready,
-            (Settle::Quiet(wait) | Settle::Within(wait), None) => {
-                State::Waiting { due: now.after(wait), why: Wait::Settling }
-            }
-        };
-        self.place(path, state);
-        self.dirty.note(path);
-    }
-
-    fn merge(&mut self, path: &RelPath, scope: Scope, change: &Change, now: Timestamp) {
-        let policy = self.policy;
-        let number = self.changes;
-        let Some(slot) = self.jobs.get_mut(path) else { return };
-        let before = slot.all_of_it();
-        let record_changes = scope > before.0 || change.origin > before.1;
-        // Not the directory's own times, say: a subtree that keeps failing would be tried at each change in it.
-        let hurries = scope >= slot.scope || change.origin >= Origin::Write;
-        if !slot.is_running() {
-            (slot.scope, slot.origin) = both(path, (slot.scope, slot.origin), (scope, change.origin));
-        }
-        slot.changed_at = now;
-        slot.echo = false;
-        slot.repeats = false;
-        let settles_at = match change.settle {
-            Settle::Now => None,
-            Settle::Quiet(wait) | Settle::Within(wait) => Some(now.after(wait)),
-        };
-        let quiet = matches!(change.settle, Settle::Quiet(_));
-        let next = match slot.state {
-            State::Running { .. } => {
-                slot.generation = slot.generation.next();
-                let due = match slot.newer.as_deref() {
-                    Some(Newer { due: None, .. }) => None,
-                    Some(Newer { due: Some(due), .. }) if !quiet => settles_at.map(|at| at.min(*due)),
-                    _ => settles_at,
-                };
-                let ((scope, origin), since, first_change) =
-                    slot.newer.as_ref().map_or(((scope, change.origin), now, number), |newer| {
-                        let both = both(path, (newer.scope, newer.origin), (scope, change.origin));
-                        (both, newer.since, newer.first_change)
-                    });
-                slot.newer = Some(Box::new(Newer { scope, origin, since, first_change, due }));
-                None
-            }
-            // Placed anew, since a wider scope may ask for the other lane.
-            State::Ready if record_changes => Some(State::Ready),
-            State::Ready => None,
-            State::Waiting { due, why: Wait::Settling } => Some(match settles_at {
-                None => State::Ready,
-                Some(at) => State::Waiting { due: if quiet { at } else { at.min(due) }, why: Wait::Settling },
-            }),
-            State::Waiting { why: Wait::Hot, .. } => None,
-            State::Waiting { why: Wait::Unsure, .. } => {
-                slot.cut = slot.awaits_receiver();
-                Some(settles_at.map_or(State::Ready, |due| State::Waiting { due, why: Wait::Settling }))
-            }
-            State::Waiting { why: Wait::Backoff, .. } if !hurries => None,
-            State::Waiting { due, why: Wait::Backoff } => {
-                let soon = now.after(policy.backoff.base);
-                Some(State::Waiting { due: due.min(soon), why: Wait::Backoff })
-            }
-            State::Failed => {
-                slot.attempts = 0;
-                Some(State::Ready)
-            }
-        };
-        let revived = slot.state == State::Failed;
-        if !slot.is_running() {
-            slot.generation = slot.generation.next();
-        }
-        if let Some(state) = next {
-            self.unplace(path);
-            self.place(path, state);
-        }
-        if record_changes || revived {
-            self.dirty.note(path);
-        }
-    }
-
-    /// Whether a subtree job above that has not started will do the work anyway. One that failed may fail again. A reconcile does not count for
-    /// others: it may leave out what `crontabfilter` names. Nor does the whole tree's for what a run in flight may put
-    /// back, since it would not wait for that run and may end before it.
-    fn pending_subtree_covers(&self, path: &RelPath, origin: Origin) -> bool {
-        let covers = |slot: &Slot| {
-            slot.scope == Scope::Subtree
-                && slot.origin >= origin
-                && slot.attempts == 0
-                && matches!(slot.state, State::Ready | State::Waiting { .. })
-        };
-        let mut above = path.ancestor_bytes().filter(|above| self.jobs.get(*above).is_some_and(covers));
-        above.any(|above| !above.is_empty() || !self.any_in_flight_around(path))
-    }
-
-    /// The nearest job above that will do whatever is to be done at `path`, writes included.
-    fn sweep_above(&self, path: &RelPath) -> Option<RelPath> {
-        let above = path.ancestor_bytes().filter_map(|above| self.jobs.get_key_value(above));
-        above.filter(|(_, slot)| slot.will_sweep()).map(|(path, _)| path.clone()).next()
-    }
-
-    /// The job at `path` has to make good also what was seen at `since`. That may be earlier than all before, if the
-    /// clock was set back.
-    fn note_since(&mut self, path: &RelPath, since: Timestamp) {
-        let Some(known) = self.jobs.get_mut(path).map(Slot::since) else { return };
-        if since < *known {
-            *known = since;
-            self.dirty.note(path);
-        }
-    }
-
-    /// A subtree job that has not started does the work of all that waits below it. A sweep takes all of it over. Others
-    /// leave writes, whose contents they would not look at, and what has to come after a run in flight for which the
-    /// whole tree would not wait. What stays is at least tried again.
-    fn absorb_below(&mut self, path: &RelPath, now: Timestamp) {
-        let Some(slot) = self.jobs.get(path) else { return };
-        let (origin, sweeps, can_absorb) = (slot.origin, slot.will_sweep(), !slot.is_running() && slot.attempts == 0);
-        let (mut going, mut failed) = (Vec::new(), Vec::new());
-        for (below, slot) in self.range_below(path).filter(|(_, slot)| !slot.is_running()) {
-            let repairs = || slot.echo || self.any_in_flight_around(below);
-            let trusts = slot.origin <= origin && slot.origin < Origin::Write;
-            if (sweeps && slot.may_go(false)) || (can_absorb && trusts && !repairs()) {
-                going.push(below.clone());
-            } else if slot.state == State::Failed {
-                failed.push(below.clone());
-            }
-        }
-        self.take_over(path, &going);
-        for path in failed {
-            let Some(slot) = self.jobs.get_mut(&path) else { continue };
-            slot.attempts = 0;
-            slot.changed_at = now;
-            self.unplace(&path);
-            self.place(&path, State::Ready);
-            self.dirty.note(&path);
-        }
-    }
-
-    /// Removes the jobs at `paths`, whose work the one at `heir`, above them, does as well.
-    fn take_over(&mut self, heir: &RelPath, paths: &[RelPath]) {
-        for path in paths {
-            let Some(slot) = self.jobs.get_mut(path) else { continue };
-            let (since, origin, error) = (slot.queued_at, slot.origin, slot.last_error.take());
-            let (first_change, cut) = (slot.first_change, slot.awaits_receiver());
-            self.dirty.hand_over(path, heir);
-            self.remove(path);
-            let Some(heir) = self.jobs.get_mut(heir) else { continue };
-            heir.cut |= cut;
-            *heir.since() = (*heir.since()).min(since);
-            *heir.first_change_to_come() = (*heir.first_change_to_come()).min(first_change);
-            if origin == Origin::Replaced {
-                heir.distrust_all();
-            }
-            // Others find out by themselves, and soon.
-            if heir.will_sweep() && heir.last_error.is_none() {
-                heir.last_error = error;
-            }
-        }
-    }
-
-    fn any_job_below(&self, path: &RelPath) -> bool {
-        self.range_below(path).next().is_some()
-    }
-
     fn range_below<'a>(&'a self, path: &RelPath) -> Box<dyn Iterator<Item = (&'a RelPath, &'a Slot)> + 'a> {
         if path.is_root() {
             return Box::new(self.jobs.iter().filter(|(path, _)| !path.is_root()));
         }
         let (start, end) = below_range(path);
         Box::new(self.jobs.range::<[u8], _>((Bound::Included(start.as_slice()), Bound::Excluded(end.as_slice()))))
-    }
-
-    /// Settles what became of one claimed job. `took` is how long its batch ran.
-    pub fn finish(&mut self, path: &RelPath, verdict: Verdict, took: Duration, now: Timestamp, chance: f64) {
-        self.note_end(path);
-        if let Some(scope) = self.in_flight.remove(path)
-            && scope == Scope::Subtree
-        {
-            self.in_flight_subtrees = self.in_flight_subtrees.saturating_sub(1);
-            self.note_overlap(path);
-        }
-        let beside_subtree = self.in_flight_subtrees > 0
-            && path.ancestor_bytes().any(|above| self.in_flight.get(above) == Some(&Scope::Subtree));
-        let Some(slot) = self.jobs.get_mut(path) else { return };
-        let under_subtree = beside_subtree || slot.overlapped;
-        let State::Running { claimed } = slot.state else { return };
-        let newer = slot.newer.take().map(|newer| *newer).filter(|_| slot.generation > claimed);
-        let is_write = slot.origin == Origin::Write && slot.scope == Scope::Entry;
-        if let Some(newer) = newer
-            && verdict != Verdict::Done
-        {
-            slot.scope = slot.scope.max(newer.scope);
-            slot.origin = slot.origin.max(newer.origin);
-            slot.queued_at = slot.queued_at.min(newer.since);
-            slot.first_change = slot.first_change.min(newer.first_change);
-        }
-        let whole_tree = path.is_root() && slot.scope == Scope::Subtree;
-        if verdict != Verdict::Released {
-            // What follows cannot lean on what it was when it was claimed.
-            self.renames.forget(path);
-        }
-        let was_early = now.before(took) < self.unsure.until && (self.unsure.whole_trees || !whole_tree);
-        match verdict {
-            Verdict::Done => {
-                self.pace.note(now);
-                self.last_success = Some(now);
-                slot.lane = Lane::Small;
-                slot.attempts = 0;
-                slot.looks = 0;
-                let had_error = slot.last_error.take().is_some();
-                let hot_until =
-                    if is_write { self.sent.note(path, self.policy.hot_interval.max(took), now) } else { None };
-                let may_be_undone = slot.cut || (was_early && !slot.repeats);
-                if let Some(newer) = newer {
-                    // What may be undone has to run once more, not only what is new.
-                    if under_subtree || may_be_undone {
-                        slot.scope = slot.scope.max(newer.scope);
-                        slot.origin = slot.origin.max(newer.origin);
-                        slot.first_change = slot.first_change.min(newer.first_change);
-                    } else {
-                        slot.scope = newer.scope;
-                        slot.origin = newer.origin;
-                        slot.first_change = newer.first_change;
-                    }
-                    slot.queued_at = newer.since;
-                    slot.seq = 0;
-                    let due = newer.due.max(hot_until);
-                    let why = if due == newer.due { Wait::Settling } else { Wait::Hot };
-                    self.place(path, due.map_or(State::Ready, |due| State::Waiting { due, why }));
-                    if had_error {
-                        self.dirty.note(path);
-                    }
-                } else if under_subtree {
-                    slot.echo = beside_subtree;
-                    slot.seq = 0;
-                    self.place(path, State::Ready);
-                } else if may_be_undone {
-                    let due = now.after(RECEIVER_PATIENCE);
-                    let due = if slot.cut { due } else { due.min(self.unsure.until) };
-                    slot.cut = false;
-                    slot.repeats = true;
-                    slot.seq = 0;
-                    let waits = State::Waiting { due, why: Wait::Unsure };
-                    self.place(path, if due > now { waits } else { State::Ready });
-                } else {
-                    self.remove(path);
-                }
-            }
-            Verdict::Failed(error) => self.fail(path, error, newer, now, chance),
-            Verdict::Released => self.place(path, State::Ready),
-            Verdict::Large => {
-                slot.lane = Lane::Large;
-                self.place(path, State::Ready);
-            }
-            Verdict::LookAgain(scope) => {
-                slot.scope = slot.scope.max(scope);
-                slot.looks += 1;
-                if slot.looks > LOOKS_MAX {
-                    let error = JobError::new(Some(24), "the source keeps changing while it is read");
-                    self.fail(path, error, newer, now, chance);
-                } else {
-                    let due = now.after(LOOK_AGAIN * slot.looks);
-                    self.place(path, State::Waiting { due, why: Wait::Hot });
-                }
-            }
-        }
-        // A job above took over what waited here while this one ran.
-        if self.jobs.get(path).is_some_and(|slot| slot.may_go(false))
-            && let Some(sweep) = self.sweep_above(path)
-        {
-            self.take_over(&sweep, std::slice::from_ref(path));
-        }
-    }
-
-    /// A subtree's run has ended: what is in flight below may have done its work before that run undid it.
-    fn note_overlap(&mut self, subtree: &RelPath) {
-        let Self { jobs, in_flight, .. } = self;
-        for path in in_flight.keys().filter(|path| subtree.covers(path)) {
-            if let Some(slot) = jobs.get_mut(path) {
-                slot.overlapped = true;
-            }
-        }
-    }
-
-    fn fail(&mut self, path: &RelPath, error: JobError, newer: Option<Newer>, now: Timestamp, chance: f64) {
-        let policy = self.policy;
-        let Some(slot) = self.jobs.get_mut(path) else { return };
-        slot.attempts = slot.attempts.saturating_add(1);
-        slot.last_error = Some(Box::new(error));
-        let dead = policy.attempts_max > 0 && slot.attempts >= policy.attempts_max && newer.is_none();
-        let state = if dead {
-            State::Failed
-        } else {
-            let wait = policy.backoff.delay(slot.attempts, chance);
-            let wait = if newer.is_some() { wait.min(policy.backoff.base) } else { wait };
-            State::Waiting { due: now.after(wait), why: Wait::Backoff }
-        };
-        self.place(path, state);
-        self.dirty.note(path);
-    }
-
-    /// Adds a failure that a run found at a path which no job of its own had named (below a subtree).
-    pub fn add_failure(
-        &mut self,
-        path: &RelPath,
-        error: JobError,
-        now: Timestamp,
-        chance: f64,
-        next_id: impl FnOnce() -> JobId,
-    ) {
-        if let Some(slot) = self.jobs.get_mut(path).filter(|slot| slot.is_running()) {
-            slot.first_change = 0;
-            return;
-        }
-        if self.jobs.contains_key(path) {
-            self.unplace(path);
-        } else {
-            // Whether the run looked at contents is not known here.
-            self.create(path, Scope::Entry, &Change::write(path.clone()), now, next_id());
-            self.unplace(path);
-        }
-        // Which change it was that the run above had for this path, nobody knows.
-        if let Some(slot) = self.jobs.get_mut(path) {
-            slot.first_change = 0;
-        }
-        self.fail(path, error, None, now, chance);
     }
 
     /// Moves what has waited long enough to ready.

@@ -1,0 +1,235 @@
+//! Which job a change becomes, or which one it goes with: the rules of the parent's documentation for what is pending.
+
+use super::TargetQueue;
+use super::slot::{Newer, Slot, State, Wait};
+use crate::model::{Change, Generation, JobId, Lane, Origin, RelPath, Scope, Settle, Timestamp};
+
+/// What does the work of two jobs at one path. A whole-tree run does what there is to do at the root itself, whatever it
+/// leaves out below.
+fn both(path: &RelPath, one: (Scope, Origin), other: (Scope, Origin)) -> (Scope, Origin) {
+    let reconcile = (Scope::Subtree, Origin::Reconcile);
+    let itself = (Scope::Entry, Origin::Scan);
+    if path.is_root() && [(one, other), (other, one)].contains(&(reconcile, itself)) {
+        return reconcile;
+    }
+    (one.0.max(other.0), one.1.max(other.1))
+}
+
+impl TargetQueue {
+    /// Notes that a path may differ. `next_id` is called if a job comes into being.
+    pub fn enqueue(&mut self, change: &Change, now: Timestamp, next_id: impl FnOnce() -> JobId) {
+        let path = &change.path;
+        self.changes += 1;
+        self.doubt_old_names(change, now);
+        let old_name = self.usable_old_name(change);
+        let mut scope = change.scope;
+        if change.fresh && scope < Scope::Subtree && (self.jobs.contains_key(path) || self.any_job_below(path)) {
+            scope = Scope::Subtree;
+        }
+        if self.jobs.contains_key(path) {
+            self.merge(path, scope, change, now);
+        } else if let Some(sweep) = self.sweep_above(path).filter(|_| change.origin < Origin::Replaced) {
+            self.note_since(&sweep, now);
+            return;
+        } else if change.origin < Origin::Write && !change.fresh && self.pending_subtree_covers(path, change.origin) {
+            return;
+        } else {
+            self.create(path, scope, change, now, next_id());
+            if let Some(old) = old_name {
+                self.note_old_name(change, old);
+            }
+        }
+        if scope == Scope::Subtree {
+            self.absorb_below(path, now);
+        }
+    }
+
+    pub(super) fn create(&mut self, path: &RelPath, scope: Scope, change: &Change, now: Timestamp, id: JobId) {
+        let slot = Slot {
+            id,
+            scope,
+            origin: change.origin,
+            state: State::Ready,
+            // A file's size is known only when it is looked at: the executor moves it to the large lane.
+            lane: Lane::Small,
+            seq: 0,
+            generation: Generation::FIRST,
+            first_change: self.changes,
+            queued_at: now,
+            changed_at: now,
+            attempts: 0,
+            looks: 0,
+            last_error: None,
+            newer: None,
+            echo: false,
+            overlapped: false,
+            cut: false,
+            repeats: false,
+            // A record of the path's last job may still await its deletion from the store.
+            stored: self.dirty.is_unsettled(path),
+        };
+        self.jobs.insert(path.clone(), slot);
+        let state = match (change.settle, self.sent.hot_until(path, now)) {
+            (_, Some(due)) => State::Waiting { due, why: Wait::Hot },
+            (Settle::Now, None) => State::Ready,
+            (Settle::Quiet(wait) | Settle::Within(wait), None) => {
+                State::Waiting { due: now.after(wait), why: Wait::Settling }
+            }
+        };
+        self.place(path, state);
+        self.dirty.note(path);
+    }
+
+    pub(super) fn merge(&mut self, path: &RelPath, scope: Scope, change: &Change, now: Timestamp) {
+        let policy = self.policy;
+        let number = self.changes;
+        let Some(slot) = self.jobs.get_mut(path) else { return };
+        let before = slot.all_of_it();
+        let record_changes = scope > before.0 || change.origin > before.1;
+        // Not the directory's own times, say: a subtree that keeps failing would be tried at each change in it.
+        let hurries = scope >= slot.scope || change.origin >= Origin::Write;
+        if !slot.is_running() {
+            (slot.scope, slot.origin) = both(path, (slot.scope, slot.origin), (scope, change.origin));
+        }
+        slot.changed_at = now;
+        slot.echo = false;
+        slot.repeats = false;
+        let settles_at = match change.settle {
+            Settle::Now => None,
+            Settle::Quiet(wait) | Settle::Within(wait) => Some(now.after(wait)),
+        };
+        let quiet = matches!(change.settle, Settle::Quiet(_));
+        let next = match slot.state {
+            State::Running { .. } => {
+                slot.generation = slot.generation.next();
+                let due = match slot.newer.as_deref() {
+                    Some(Newer { due: None, .. }) => None,
+                    Some(Newer { due: Some(due), .. }) if !quiet => settles_at.map(|at| at.min(*due)),
+                    _ => settles_at,
+                };
+                let ((scope, origin), since, first_change) =
+                    slot.newer.as_ref().map_or(((scope, change.origin), now, number), |newer| {
+                        let both = both(path, (newer.scope, newer.origin), (scope, change.origin));
+                        (both, newer.since, newer.first_change)
+                    });
+                slot.newer = Some(Box::new(Newer { scope, origin, since, first_change, due }));
+                None
+            }
+            // Placed anew, since a wider scope may ask for the other lane.
+            State::Ready if record_changes => Some(State::Ready),
+            State::Ready => None,
+            State::Waiting { due, why: Wait::Settling } => Some(match settles_at {
+                None => State::Ready,
+                Some(at) => State::Waiting { due: if quiet { at } else { at.min(due) }, why: Wait::Settling },
+            }),
+            State::Waiting { why: Wait::Hot, .. } => None,
+            State::Waiting { why: Wait::Unsure, .. } => {
+                slot.cut = slot.awaits_receiver();
+                Some(settles_at.map_or(State::Ready, |due| State::Waiting { due, why: Wait::Settling }))
+            }
+            State::Waiting { why: Wait::Backoff, .. } if !hurries => None,
+            State::Waiting { due, why: Wait::Backoff } => {
+                let soon = now.after(policy.backoff.base);
+                Some(State::Waiting { due: due.min(soon), why: Wait::Backoff })
+            }
+            State::Failed => {
+                slot.attempts = 0;
+                Some(State::Ready)
+            }
+        };
+        let revived = slot.state == State::Failed;
+        if !slot.is_running() {
+            slot.generation = slot.generation.next();
+        }
+        if let Some(state) = next {
+            self.unplace(path);
+            self.place(path, state);
+        }
+        if record_changes || revived {
+            self.dirty.note(path);
+        }
+    }
+
+    /// Whether a subtree job above that has not started will do the work anyway. One that failed may fail again. A
+    /// reconcile does not count for others: it may leave out what `crontabfilter` names. Nor does the whole tree's for
+    /// what a run in flight may put back, since it would not wait for that run and may end before it.
+    fn pending_subtree_covers(&self, path: &RelPath, origin: Origin) -> bool {
+        let covers = |slot: &Slot| {
+            slot.scope == Scope::Subtree
+                && slot.origin >= origin
+                && slot.attempts == 0
+                && matches!(slot.state, State::Ready | State::Waiting { .. })
+        };
+        let mut above = path.ancestor_bytes().filter(|above| self.jobs.get(*above).is_some_and(covers));
+        above.any(|above| !above.is_empty() || !self.any_in_flight_around(path))
+    }
+
+    /// The nearest job above that will do whatever is to be done at `path`, writes included.
+    pub(super) fn sweep_above(&self, path: &RelPath) -> Option<RelPath> {
+        let above = path.ancestor_bytes().filter_map(|above| self.jobs.get_key_value(above));
+        above.filter(|(_, slot)| slot.will_sweep()).map(|(path, _)| path.clone()).next()
+    }
+
+    /// The job at `path` has to make good also what was seen at `since`. That may be earlier than all before, if the
+    /// clock was set back.
+    fn note_since(&mut self, path: &RelPath, since: Timestamp) {
+        let Some(known) = self.jobs.get_mut(path).map(Slot::since) else { return };
+        if since < *known {
+            *known = since;
+            self.dirty.note(path);
+        }
+    }
+
+    /// A subtree job that has not started does the work of all that waits below it. A sweep takes all of it over. Others
+    /// leave writes, whose contents they would not look at, and what has to come after a run in flight for which the
+    /// whole tree would not wait. What stays is at least tried again.
+    fn absorb_below(&mut self, path: &RelPath, now: Timestamp) {
+        let Some(slot) = self.jobs.get(path) else { return };
+        let (origin, sweeps, can_absorb) = (slot.origin, slot.will_sweep(), !slot.is_running() && slot.attempts == 0);
+        let (mut going, mut failed) = (Vec::new(), Vec::new());
+        for (below, slot) in self.range_below(path).filter(|(_, slot)| !slot.is_running()) {
+            let repairs = || slot.echo || self.any_in_flight_around(below);
+            let trusts = slot.origin <= origin && slot.origin < Origin::Write;
+            if (sweeps && slot.may_go(false)) || (can_absorb && trusts && !repairs()) {
+                going.push(below.clone());
+            } else if slot.state == State::Failed {
+                failed.push(below.clone());
+            }
+        }
+        self.take_over(path, &going);
+        for path in failed {
+            let Some(slot) = self.jobs.get_mut(&path) else { continue };
+            slot.attempts = 0;
+            slot.changed_at = now;
+            self.unplace(&path);
+            self.place(&path, State::Ready);
+            self.dirty.note(&path);
+        }
+    }
+
+    /// Removes the jobs at `paths`, whose work the one at `heir`, above them, does as well.
+    pub(super) fn take_over(&mut self, heir: &RelPath, paths: &[RelPath]) {
+        for path in paths {
+            let Some(slot) = self.jobs.get_mut(path) else { continue };
+            let (since, origin, error) = (slot.queued_at, slot.origin, slot.last_error.take());
+            let (first_change, cut) = (slot.first_change, slot.awaits_receiver());
+            self.dirty.hand_over(path, heir);
+            self.remove(path);
+            let Some(heir) = self.jobs.get_mut(heir) else { continue };
+            heir.cut |= cut;
+            *heir.since() = (*heir.since()).min(since);
+            *heir.first_change_to_come() = (*heir.first_change_to_come()).min(first_change);
+            if origin == Origin::Replaced {
+                heir.distrust_all();
+            }
+            // Others find out by themselves, and soon.
+            if heir.will_sweep() && heir.last_error.is_none() {
+                heir.last_error = error;
+            }
+        }
+    }
+
+    pub(super) fn any_job_below(&self, path: &RelPath) -> bool {
+        self.range_below(path).next().is_some()
+    }
+}

@@ -1,0 +1,198 @@
+//! What becomes of a job when its run has ended.
+
+use std::time::Duration;
+
+use super::slot::{Newer, State, Wait};
+use super::{RECEIVER_PATIENCE, TargetQueue};
+use crate::model::{Change, JobError, JobId, Lane, Origin, RelPath, Scope, Timestamp, Verdict};
+
+/// A source that changes under each of so many runs in a row has its job backed off like a failure.
+const LOOKS_MAX: u32 = 20;
+/// The pause before a path that vanished under a run is looked at again, times the number of looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Of a job that is done: what happened while it ran.
+struct Done {
+    newer: Option<Newer>,
+    /// When the path may be sent next, if it has been sent too often of late.
+    hot_until: Option<Timestamp>,
+    /// The run began when receivers that were cut off may still have been writing.
+    was_early: bool,
+    /// A subtree above is still in flight.
+    beside_subtree: bool,
+}
+
+impl TargetQueue {
+    /// A run of the job was cut off, whatever becomes of the next. If it was to send what is below the path as well, so may
+    /// its receiver do over what others send there.
+    pub fn note_cut(&mut self, path: &RelPath, now: Timestamp) {
+        let Some(slot) = self.jobs.get_mut(path) else { return };
+        slot.cut = true;
+        if slot.scope > Scope::Entry {
+            self.unsure.until = self.unsure.until.max(now.after(RECEIVER_PATIENCE));
+        }
+    }
+
+    /// Settles what became of one claimed job. `took` is how long its batch ran.
+    pub fn finish(&mut self, path: &RelPath, verdict: Verdict, took: Duration, now: Timestamp, chance: f64) {
+        self.note_end(path);
+        if let Some(scope) = self.in_flight.remove(path)
+            && scope == Scope::Subtree
+        {
+            self.in_flight_subtrees = self.in_flight_subtrees.saturating_sub(1);
+            self.note_overlap(path);
+        }
+        let beside_subtree = self.in_flight_subtrees > 0
+            && path.ancestor_bytes().any(|above| self.in_flight.get(above) == Some(&Scope::Subtree));
+        let Some(slot) = self.jobs.get_mut(path) else { return };
+        let State::Running { claimed } = slot.state else { return };
+        let newer = slot.newer.take().map(|newer| *newer).filter(|_| slot.generation > claimed);
+        let is_write = slot.origin == Origin::Write && slot.scope == Scope::Entry;
+        if let Some(newer) = newer
+            && verdict != Verdict::Done
+        {
+            slot.scope = slot.scope.max(newer.scope);
+            slot.origin = slot.origin.max(newer.origin);
+            slot.queued_at = slot.queued_at.min(newer.since);
+            slot.first_change = slot.first_change.min(newer.first_change);
+        }
+        let whole_tree = path.is_root() && slot.scope == Scope::Subtree;
+        if verdict != Verdict::Released {
+            // What follows cannot lean on what it was when it was claimed.
+            self.renames.forget(path);
+        }
+        let was_early = now.before(took) < self.unsure.until && (self.unsure.whole_trees || !whole_tree);
+        match verdict {
+            Verdict::Done => {
+                let hot_until =
+                    if is_write { self.sent.note(path, self.policy.hot_interval.max(took), now) } else { None };
+                self.done(path, Done { newer, hot_until, was_early, beside_subtree }, now);
+            }
+            Verdict::Failed(error) => self.fail(path, error, newer, now, chance),
+            Verdict::Released => self.place(path, State::Ready),
+            Verdict::Large => {
+                slot.lane = Lane::Large;
+                self.place(path, State::Ready);
+            }
+            Verdict::LookAgain(scope) => {
+                slot.scope = slot.scope.max(scope);
+                slot.looks += 1;
+                if slot.looks > LOOKS_MAX {
+                    let error = JobError::new(Some(24), "the source keeps changing while it is read");
+                    self.fail(path, error, newer, now, chance);
+                } else {
+                    let due = now.after(LOOK_AGAIN * slot.looks);
+                    self.place(path, State::Waiting { due, why: Wait::Hot });
+                }
+            }
+        }
+        // A job above took over what waited here while this one ran.
+        if self.jobs.get(path).is_some_and(|slot| slot.may_go(false))
+            && let Some(sweep) = self.sweep_above(path)
+        {
+            self.take_over(&sweep, std::slice::from_ref(path));
+        }
+    }
+
+    /// The job goes, unless there is more to do at its path: what is newer than its run, or what others may have undone.
+    fn done(&mut self, path: &RelPath, done: Done, now: Timestamp) {
+        let Done { newer, hot_until, was_early, beside_subtree } = done;
+        self.pace.note(now);
+        self.last_success = Some(now);
+        let Some(slot) = self.jobs.get_mut(path) else { return };
+        slot.lane = Lane::Small;
+        slot.attempts = 0;
+        slot.looks = 0;
+        let had_error = slot.last_error.take().is_some();
+        let under_subtree = beside_subtree || slot.overlapped;
+        let may_be_undone = slot.cut || (was_early && !slot.repeats);
+        if let Some(newer) = newer {
+            // What may be undone has to run once more, not only what is new.
+            if under_subtree || may_be_undone {
+                slot.scope = slot.scope.max(newer.scope);
+                slot.origin = slot.origin.max(newer.origin);
+                slot.first_change = slot.first_change.min(newer.first_change);
+            } else {
+                slot.scope = newer.scope;
+                slot.origin = newer.origin;
+                slot.first_change = newer.first_change;
+            }
+            slot.queued_at = newer.since;
+            slot.seq = 0;
+            let due = newer.due.max(hot_until);
+            let why = if due == newer.due { Wait::Settling } else { Wait::Hot };
+            self.place(path, due.map_or(State::Ready, |due| State::Waiting { due, why }));
+            if had_error {
+                self.dirty.note(path);
+            }
+        } else if under_subtree {
+            slot.echo = beside_subtree;
+            slot.seq = 0;
+            self.place(path, State::Ready);
+        } else if may_be_undone {
+            let due = now.after(RECEIVER_PATIENCE);
+            let due = if slot.cut { due } else { due.min(self.unsure.until) };
+            slot.cut = false;
+            slot.repeats = true;
+            slot.seq = 0;
+            let waits = State::Waiting { due, why: Wait::Unsure };
+            self.place(path, if due > now { waits } else { State::Ready });
+        } else {
+            self.remove(path);
+        }
+    }
+
+    /// A subtree's run has ended: what is in flight below may have done its work before that run undid it.
+    fn note_overlap(&mut self, subtree: &RelPath) {
+        let Self { jobs, in_flight, .. } = self;
+        for path in in_flight.keys().filter(|path| subtree.covers(path)) {
+            if let Some(slot) = jobs.get_mut(path) {
+                slot.overlapped = true;
+            }
+        }
+    }
+
+    fn fail(&mut self, path: &RelPath, error: JobError, newer: Option<Newer>, now: Timestamp, chance: f64) {
+        let policy = self.policy;
+        let Some(slot) = self.jobs.get_mut(path) else { return };
+        slot.attempts = slot.attempts.saturating_add(1);
+        slot.last_error = Some(Box::new(error));
+        let dead = policy.attempts_max > 0 && slot.attempts >= policy.attempts_max && newer.is_none();
+        let state = if dead {
+            State::Failed
+        } else {
+            let wait = policy.backoff.delay(slot.attempts, chance);
+            let wait = if newer.is_some() { wait.min(policy.backoff.base) } else { wait };
+            State::Waiting { due: now.after(wait), why: Wait::Backoff }
+        };
+        self.place(path, state);
+        self.dirty.note(path);
+    }
+
+    /// Adds a failure that a run found at a path which no job of its own had named (below a subtree).
+    pub fn add_failure(
+        &mut self,
+        path: &RelPath,
+        error: JobError,
+        now: Timestamp,
+        chance: f64,
+        next_id: impl FnOnce() -> JobId,
+    ) {
+        if let Some(slot) = self.jobs.get_mut(path).filter(|slot| slot.is_running()) {
+            slot.first_change = 0;
+            return;
+        }
+        if self.jobs.contains_key(path) {
+            self.unplace(path);
+        } else {
+            // Whether the run looked at contents is not known here.
+            self.create(path, Scope::Entry, &Change::write(path.clone()), now, next_id());
+            self.unplace(path);
+        }
+        // Which change it was that the run above had for this path, nobody knows.
+        if let Some(slot) = self.jobs.get_mut(path) {
+            slot.first_change = 0;
+        }
+        self.fail(path, error, None, now, chance);
+    }
+}
