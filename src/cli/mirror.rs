@@ -140,10 +140,14 @@ fn root(args: &MirrorArgs, source: &Path, here: &Path) -> Result<Root, CliError>
         if let Destination::Local(path) = &parsed.destination {
             check_apart(source, path)?;
         }
-        if targets.iter().any(|target| target.destination == parsed.destination) {
-            return Err(CliError::usage(format!("the destination {} is given twice", parsed.destination)));
+        let new = target(args, parsed, password_file.as_ref());
+        if let Some(same) = targets.iter().find(|target| target.destination == new.destination) {
+            let error = CliError::usage(format!("the destination {} is given twice", new.destination));
+            let differs = same.options.port != new.options.port;
+            let hint = "a target's name has no port: give the modules of the two rsync daemons different names";
+            return Err(if differs { error.hint(hint) } else { error });
         }
-        targets.push(target(args, parsed, password_file.as_ref()));
+        targets.push(new);
     }
     if password_file.is_some() && !targets.iter().any(|target| target.destination.is_daemon()) {
         return Err(CliError::usage("--password-file is of no use here: no destination is an rsync daemon")

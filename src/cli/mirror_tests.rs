@@ -85,3 +85,16 @@ fn passwords_go_to_daemons_only_and_stay_private() {
     assert_eq!(root_of(&["/srv/www", "h:/x", &given]).expect_err("refused").exit, Exit::Usage);
     assert_eq!(root_of(&["/srv/www", "h:/x", "h:/x/"]).expect_err("refused").exit, Exit::Usage);
 }
+
+#[test]
+fn a_destination_is_given_once_and_a_port_makes_no_other_of_it() {
+    for (destinations, by_port) in [
+        (["b::m", "rsync://b/m"], false),
+        (["rsync://b:99/m", "rsync://b:99/m"], false),
+        (["rsync://b:98/m", "rsync://b:99/m"], true),
+    ] {
+        let error = root_of(&[&["/srv/www"][..], &destinations].concat()).expect_err("refused").to_string();
+        assert!(error.contains("the destination b::m is given twice"), "{error}");
+        assert_eq!(error.contains("a target's name has no port"), by_port, "{error}");
+    }
+}
