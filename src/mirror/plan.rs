@@ -177,11 +177,11 @@ pub fn plan(
         let entry = runs.entry((kind, origin)).or_default().entry(path.clone());
         entry.or_insert_with(|| Entry { path, presence, orphan: false, jobs: Vec::new() }).jobs.push(index);
     }
-    let runs = fold(runs)
+    let runs = share_runs(runs)
         .into_iter()
         .map(|((kind, origin), entries)| Run::new(kind, origin, entries.into_values().collect()))
         .collect();
-    Plan { runs: fold_root_only(runs), settled }
+    Plan { runs: place_root(runs), settled }
 }
 
 fn step(job: &ClaimedJob, deletion: Deletion, look: &mut dyn FnMut(&RelPath) -> Presence) -> Step {
@@ -236,7 +236,7 @@ type Runs = BTreeMap<(RunKind, Origin), BTreeMap<RelPath, Entry>>;
 
 /// Puts entries that need no run of their own into one that is there anyway. A level run sends the files of its
 /// directories without being told.
-fn fold(mut runs: Runs) -> Runs {
+fn share_runs(mut runs: Runs) -> Runs {
     // Directories by themselves and deletions have no content that the quick check could miss, and a few small files are
     // sooner looked into than given a connection of their own.
     if runs.contains_key(&(RunKind::Flat, Origin::Write))
@@ -280,7 +280,7 @@ fn fold(mut runs: Runs) -> Runs {
 
 /// Every rsync with a list sends the root's attributes too, so that a run for them alone is needed only if there is
 /// no flat one. (In a level or tree run the root would be an entry with all that such an entry means.)
-fn fold_root_only(runs: Vec<Run>) -> Vec<Run> {
+fn place_root(runs: Vec<Run>) -> Vec<Run> {
     let (roots, mut others): (Vec<Run>, Vec<Run>) = runs.into_iter().partition(|run| run.kind == RunKind::RootOnly);
     // At most one for each origin; the root has no content that an origin could distrust.
     let mut roots = roots.into_iter();
@@ -418,9 +418,9 @@ mod tests {
             let scans = entries((0..count).map(|n| format!("f{n}")).collect()).collect();
             let writes = entries(vec!["w".to_owned()]).collect();
             let all = [((RunKind::Flat, Origin::Scan), scans), ((RunKind::Flat, Origin::Write), writes)];
-            let folded = fold(all.into_iter().collect());
+            let shared = share_runs(all.into_iter().collect());
             assert_eq!(
-                (folded.len(), folded.values().map(BTreeMap::len).sum::<usize>()),
+                (shared.len(), shared.values().map(BTreeMap::len).sum::<usize>()),
                 (runs, count + 1),
                 "{count} {size}"
             );
