@@ -46,9 +46,9 @@ fn write_page(out: &mut impl Write, about: &Explanation) -> io::Result<()> {
     writeln!(out, "{} in {}", plain(path), plain(&about.root))?;
     writeln!(out, "  source: {}", about.source)?;
     match (&about.rule, about.mirrored) {
-        (Some(rule), _) => writeln!(out, "  not mirrored: {}", plain(rule))?,
-        (None, Some(_)) => writeln!(out, "  mirrored")?,
-        (None, None) => writeln!(out, "  mirrored or filtered: a running daemon knows")?,
+        (Some(rule), _) => writeln!(out, "  to be mirrored: no, {}", plain(rule))?,
+        (None, Some(_)) => writeln!(out, "  to be mirrored: yes")?,
+        (None, None) => writeln!(out, "  to be mirrored: a running daemon knows")?,
     }
     about.targets.iter().try_for_each(|target| write_target(out, about, target))
 }
@@ -168,8 +168,8 @@ mod tests {
         };
         assert_eq!(
             page(&about),
-            "a\\nb in /srv\n  source: file\n  mirrored\n\nb::www: syncing\n  job: 7 entry of a\\nb, waiting since \
-             1970-01-01T00:00:00.000Z\n  last error: denied (rsync exit 23) (failed 2 times)\n  waits for: its next \
+            "a\\nb in /srv\n  source: file\n  to be mirrored: yes\n\nb::www: syncing\n  job: 7 entry of a\\nb, waiting \
+             since 1970-01-01T00:00:00.000Z\n  last error: denied (rsync exit 23) (failed 2 times)\n  waits for: its next \
              attempt, after 2 failures\n  next try: 1970-01-01T00:00:01.000Z\n  last success of the target: \
              1970-01-01T00:00:00.000Z\n  command: rsync x\n\n/dst: idle\n  job: none; the target is equal there, as far as is known\n"
         );

@@ -91,15 +91,6 @@ pub(super) struct Circumstances {
     pub command: Option<String>,
 }
 
-/// Whether a job above the path makes it equal as well: a subtree's, or that of the directory with the one level in it.
-pub(super) fn reaches(job: &Job, path: &RelPath) -> bool {
-    match job.scope {
-        Scope::Entry => false,
-        Scope::Children => path.parent().as_ref() == Some(&job.path),
-        Scope::Subtree => true,
-    }
-}
-
 /// How one target stands to the path. `found` is the job that makes it equal there, and what that waits for.
 pub(super) fn on_target(
     target: &NamedTarget,
@@ -177,22 +168,6 @@ mod tests {
             attempts: 0,
             due_at: Timestamp::ZERO,
             last_error: None,
-        }
-    }
-
-    /// A file in a new directory was said to be equal while the directory's job, which sends it, was pending.
-    #[test]
-    fn a_directory_with_its_one_level_reaches_what_lies_in_it() {
-        let path = |text: &str| RelPath::new(text.as_bytes()).expect("a path");
-        for (above, scope, below, expected) in [
-            ("d", Scope::Entry, "d/a", false),
-            ("d", Scope::Children, "d/a", true),
-            ("d", Scope::Children, "d/e/a", false),
-            ("", Scope::Children, "a", true),
-            ("d", Scope::Subtree, "d/e/a", true),
-        ] {
-            let job = Job { scope, ..imagined(TargetId(1), &path(above)) };
-            assert_eq!(reaches(&job, &path(below)), expected, "{above} {scope} {below}");
         }
     }
 

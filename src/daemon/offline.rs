@@ -22,7 +22,7 @@ use crate::queue::{Counts, Queue, Selected, Standing, StoreHealth, taken_over};
 use crate::store::sled::SledStore;
 use crate::store::{RootRecord, Store, StoreError, TargetRecord};
 
-use super::explain::{Circumstances, explain_offline, on_target, reaches};
+use super::explain::{Circumstances, explain_offline, on_target};
 use super::operate;
 use super::paths::resolve;
 use super::view::{NamedTarget, store_status};
@@ -124,7 +124,7 @@ fn job_for(store: &mut SledStore, target: TargetId, path: &RelPath) -> Result<Op
         if found.is_some() {
             break;
         }
-        found = store.job(target, &above)?.filter(|job| reaches(job, path));
+        found = store.job(target, &above)?.filter(|job| job.scope.reaches(&above, path));
     }
     Ok(found.map(taken_over))
 }

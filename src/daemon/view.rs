@@ -17,7 +17,7 @@ use crate::mirror::{Activity, Executor, Happened};
 use crate::model::{Job, JobAction, JobError, RelPath, TargetId, TargetTrouble, Timestamp, TroubleClass};
 use crate::queue::{Queue, StoreHealth, TargetStats};
 
-use super::explain::{Circumstances, explain, on_target, reaches};
+use super::explain::{Circumstances, explain, on_target};
 use super::paths::resolve;
 use super::reload::Reloads;
 use super::root::RootRuntime;
@@ -294,8 +294,7 @@ impl Operate for View {
         };
         let targets = selected.iter().flat_map(|(root, _, targets)| targets.iter().map(move |target| (root, target)));
         let targets = targets.map(|(root, target)| {
-            let above = || self.queue.job_for(target.id, &path.parent()?).filter(|(job, _)| reaches(job, path));
-            let found = self.queue.job_for(target.id, path).or_else(above);
+            let found = self.queue.job_for(target.id, path);
             let standing = self.queue.standing(target.id);
             on_target(target, path, found, &standing, |path, scope| Circumstances {
                 state: self.target_status(target).map_or(TargetState::Unknown, |status| status.state),

@@ -113,6 +113,15 @@ impl Scope {
             Self::Subtree => "subtree",
         }
     }
+
+    /// Whether a job of this scope at `path` makes `other` equal as well.
+    pub fn reaches(self, path: &RelPath, other: &RelPath) -> bool {
+        match self {
+            Self::Entry => path == other,
+            Self::Children => path == other || other.parent().as_ref() == Some(path),
+            Self::Subtree => path.covers(other),
+        }
+    }
 }
 
 impl fmt::Display for JobState {
@@ -201,6 +210,24 @@ mod tests {
     fn merging_keeps_the_wider_scope_and_the_less_trusting_origin() {
         assert!(Scope::Entry < Scope::Children && Scope::Children < Scope::Subtree);
         assert!(Origin::Reconcile < Origin::Scan && Origin::Scan < Origin::Write && Origin::Write < Origin::Replaced);
+    }
+
+    #[test]
+    fn a_directory_with_its_one_level_reaches_what_lies_in_it() {
+        let path = |text: &str| RelPath::new(text.as_bytes()).expect("a path");
+        for (at, scope, other, expected) in [
+            ("d", Scope::Entry, "d", true),
+            ("d", Scope::Entry, "d/a", false),
+            ("d", Scope::Children, "d", true),
+            ("d", Scope::Children, "d/a", true),
+            ("d", Scope::Children, "d/e/a", false),
+            ("", Scope::Children, "a", true),
+            ("d", Scope::Subtree, "d/e/a", true),
+            ("d", Scope::Subtree, "da", false),
+            ("d/a", Scope::Subtree, "d", false),
+        ] {
+            assert_eq!(scope.reaches(&path(at), &path(other)), expected, "{at} {scope} {other}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::ops::Bound;
 
 use super::TargetQueue;
 use super::slot::{Slot, State, Wait};
-use crate::model::{Job, JobAction, JobError, RelPath, Scope};
+use crate::model::{Job, JobAction, JobError, RelPath};
 use crate::store::TargetRecord;
 
 /// So many jobs are looked at in one call: the caller holds a lock that enqueuing waits for.
@@ -115,8 +115,9 @@ impl TargetQueue {
 
     /// The job at `path`, or else the pending one above that does its work.
     pub fn job_for(&self, path: &RelPath) -> Option<Job> {
-        let subtree = |path: &RelPath| self.jobs.get_key_value(path).filter(|(_, slot)| slot.scope == Scope::Subtree);
-        let found = self.jobs.get_key_value(path).or_else(|| path.ancestors().find_map(|above| subtree(&above)));
+        let above = path.ancestors().filter_map(|above| self.jobs.get_key_value(&above));
+        let mut near = self.jobs.get_key_value(path).into_iter().chain(above);
+        let found = near.find(|(at, slot)| slot.scope.reaches(at, path));
         found.map(|(path, slot)| slot.to_job(self.target, path))
     }
 
@@ -144,7 +145,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::{Backoff, Change, JobId, JobState, Lane, Origin, TargetId, Timestamp, Verdict};
+    use crate::model::{Backoff, Change, JobId, JobState, Lane, Origin, Scope, TargetId, Timestamp, Verdict};
 
     fn path(text: &str) -> RelPath {
         RelPath::new(text.as_bytes()).unwrap()
@@ -353,6 +354,19 @@ mod tests {
         assert_eq!(bench.queue.blocker(&path("d/a")), Some(path("d")));
         assert_eq!(bench.queue.blocker(&path("x")), None);
         assert_eq!(bench.queue.job_for(&path("d/a")).map(|job| job.path), Some(path("d/a")));
-        assert_eq!(bench.queue.job_for(&path("d/b")).map(|job| job.path), None);
+    }
+
+    /// A file in a new directory was said to be equal while the directory's job, which sends it, was pending.
+    #[test]
+    fn the_job_of_a_path_may_be_its_directorys() {
+        let mut bench = Bench::new();
+        bench.scan("d", Scope::Children);
+        bench.scan("d/a", Scope::Entry);
+        bench.scan("t", Scope::Subtree);
+        for (about, at) in
+            [("d/a", Some("d/a")), ("d/b", Some("d")), ("d/e/c", None), ("t/u/v", Some("t")), ("x", None)]
+        {
+            assert_eq!(bench.queue.job_for(&path(about)).map(|job| job.path), at.map(path), "{about}");
+        }
     }
 }
