@@ -139,7 +139,7 @@ fn measure_all(workloads: &[&'static Workload], peers: &[Peer], runs: u32, setti
         let mut row = Row::new(workload);
         let runs = if workload.once { 1 } else { runs };
         for run in 1..=runs {
-            for peer in peers {
+            for peer in peers.iter().filter(|peer| peer.masters(workload)) {
                 let sample = measure(workload, *peer, settings)?;
                 let words = sample.failure.clone().unwrap_or_else(|| report::one_line(workload, &sample));
                 eprintln!("{:12} {:16} run {run} of {runs}: {words}", workload.name, peer.title());

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use crate::process::{Cpu, Process, Usage};
 use crate::ready::Start;
 use crate::rsyncd::Rsyncd;
+use crate::workload::Workload;
 
 /// So many bare rsyncs run at a time: two for each CPU of a small machine.
 const PUSHES_MAX: usize = 4;
@@ -86,6 +87,11 @@ impl Peer {
     /// Part of `--quick`: waiting for a delay of a second, or for a run per event, some thirty times is not.
     pub fn is_quick(self) -> bool {
         !matches!(self, Self::Listed | Self::Inotifywait | Self::LsyncdOneSecond)
+    }
+
+    /// Whether it can make the targets of the workload equal.
+    pub fn masters(self, workload: &Workload) -> bool {
+        self != Self::Listed || !workload.deletes
     }
 
     /// Whether it is no daemon, but started when everything is written.

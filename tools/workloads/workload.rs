@@ -49,6 +49,8 @@ pub struct Workload {
     pub once: bool,
     /// Part of `--quick`; not where another workload shows as well that everything runs.
     pub quick: bool,
+    /// Something of the targets has to go, which a list of what there is cannot say.
+    pub deletes: bool,
     pub prepare: fn(&Path, &Sizes) -> Result<()>,
     pub act: fn(&mut Scene<'_>) -> Result<()>,
 }
@@ -63,6 +65,7 @@ const USUAL: Workload = Workload {
     patience: 1,
     once: false,
     quick: true,
+    deletes: false,
     prepare: act::nothing,
     act: |_| Ok(()),
 };
@@ -198,6 +201,7 @@ pub const ALL: [Workload; 15] = [
     Workload {
         name: "rename",
         about: "a directory of 5,000 files renamed",
+        deletes: true,
         prepare: |source, sizes| act::noisy_files(&source.join("old"), sizes.renamed_files),
         act: |scene| Ok(fs::rename(scene.source.join("old"), scene.source.join("renamed"))?),
         ..USUAL
@@ -205,6 +209,7 @@ pub const ALL: [Workload; 15] = [
     Workload {
         name: "delete",
         about: "a tree of 10,000 files deleted",
+        deletes: true,
         prepare: |source, sizes| act::files_in_dirs(&source.join("doomed"), sizes.dirs, sizes.files_per_dir, SMALL),
         act: |scene| Ok(fs::remove_dir_all(scene.source.join("doomed"))?),
         ..USUAL
