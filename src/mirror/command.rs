@@ -120,9 +120,7 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
     if run.origin == Origin::Reconcile {
         args.extend(target.options.reconcile_excludes.iter().map(|pattern| joined("--exclude=", pattern)));
     }
-    if listing {
-        args.extend(run.skip.iter().map(|path| joined("--exclude=", &literal_pattern(path))));
-    }
+    args.extend(run.skip.iter().map(|path| joined("--exclude=", &literal_pattern(path))));
     if listing || !run.with_contents.is_empty() {
         // Last, since the first rule that matches decides and some of these include.
         args.extend(mode.rules.iter().map(|rule| joined("--filter=", rule)));

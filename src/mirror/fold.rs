@@ -1,16 +1,16 @@
 //! Shortcuts for bursts: fewer words in a run's list, and fewer runs.
 //!
-//! - A directory of which everything is listed anyway is listed as `./dir/`, and rsync finds by itself what is in it. rsync
-//!   reads its list byte by byte, with two system calls for each byte, and looks at each path and its parents from the
-//!   start. Where a burst has filled whole directories, which is where lists are long, that is most of what a run costs on
-//!   this side.
+//! - A directory of which nearly everything is listed anyway is listed as `./dir/`, without the rest, and rsync finds by
+//!   itself what is in it. rsync reads its list byte by byte, with two system calls for each byte, and looks at each path
+//!   and its parents from the start. Where a burst has filled directories, which is where lists are long, that is most of
+//!   what a run costs on this side.
 //! - New directories, one level each, and single entries go in one run. Each run costs a connection, which is most of what
 //!   a short list costs.
 //!
-//! A shortcut only ever says the same in another way: directories with anything unlisted in them (of another batch, still
-//! being written, or filtered) stay as they are, nothing is deleted by name where rsync deletes by itself, and one that ends
-//! in any way but well is followed by the runs it stood for, which tell whose fault it was. What comes into being between
-//! our look and rsync's is sent a moment early; its own job follows.
+//! A shortcut only ever says the same in another way: what is unlisted in a directory (older, of another batch, or still
+//! being written) is excluded by name, nothing is deleted by name where rsync deletes by itself, and one that ends in any
+//! way but well is followed by the runs it stood for, which tell whose fault it was. What comes into being between our
+//! look and rsync's is sent a moment early; its own job follows.
 //!
 //! Deliberately absent: deletions, which go by name.
 
@@ -26,6 +26,9 @@ use crate::model::{Origin, RelPath};
 /// With fewer entries, a list is too short for its directory to be worth a look.
 const ENTRIES_MIN: usize = 32;
 
+/// rsync matches each name that it finds against each that is excluded.
+const EXCLUDED_MAX: usize = 16;
+
 /// A longer list is sooner sent with a connection of its own, where it can be shortened.
 const ALONG_ENTRIES_MAX: usize = 1_000;
 
@@ -35,7 +38,7 @@ pub(super) fn attempt(batch: &mut Batch<'_>, run: &Run) -> Option<Flow> {
         return None;
     }
     let source = Source::new(&batch.ctx.root);
-    let short = folded(run, |directory, is_listed| source.holds_only(directory, is_listed))?;
+    let short = folded(run, |directory, is_listed, max| source.others(directory, is_listed, max))?;
     run_instead(batch, &short, &[run])
 }
 
@@ -110,16 +113,31 @@ fn joined(runs: &[Run]) -> Option<Run> {
     Some(Run { entries: entries.into_values().collect(), with_contents, ..(*level).clone() })
 }
 
-/// The same run with fewer entries, if there is such a one. `holds_only` tells whether all names in a directory of the
-/// source are listed.
-fn folded(run: &Run, holds_only: impl Fn(&RelPath, &dyn Fn(&[u8]) -> bool) -> bool) -> Option<Run> {
+/// The same run with fewer entries, if there is such a one. `others` tells what is in a directory of the source beside what
+/// is listed, or `None` if that is more than a number.
+fn folded(run: &Run, others: impl Fn(&RelPath, &dyn Fn(&[u8]) -> bool, usize) -> Option<Vec<RelPath>>) -> Option<Run> {
     let mut listed: BTreeMap<RelPath, HashSet<&[u8]>> = BTreeMap::new();
     for entry in run.entries.iter().filter(|entry| entry.presence != Presence::Missing) {
         if let Some(parent) = entry.path.parent() {
             listed.entry(parent).or_default().insert(entry.path.name());
         }
     }
-    listed.retain(|directory, names| names.len() >= ENTRIES_MIN && holds_only(directory, &|name| names.contains(name)));
+    let mut skip = run.skip.clone();
+    listed.retain(|directory, names| {
+        let max = EXCLUDED_MAX.saturating_sub(skip.len());
+        if names.len() < ENTRIES_MIN {
+            return false;
+        }
+        let Some(mut others) = others(directory, &|name| names.contains(name), max) else { return false };
+        // Gone when it was looked at, and there again.
+        if others.iter().any(|other| run.entries.iter().any(|entry| entry.path == *other)) {
+            return false;
+        }
+        // What has listed paths below it goes with them.
+        others.retain(|other| !run.entries.iter().any(|entry| other.is_ancestor_of(&entry.path)));
+        skip.append(&mut others);
+        true
+    });
     if listed.is_empty() {
         return None;
     }
@@ -135,7 +153,7 @@ fn folded(run: &Run, holds_only: impl Fn(&RelPath, &dyn Fn(&[u8]) -> bool) -> bo
         entries.entry(directory.clone()).or_insert_with(entry);
     }
     let with_contents = listed.into_keys().collect();
-    Some(Run { entries: entries.into_values().collect(), with_contents, ..run.clone() })
+    Some(Run { entries: entries.into_values().collect(), with_contents, skip, ..run.clone() })
 }
 
 #[cfg(test)]
@@ -162,29 +180,61 @@ mod tests {
         (0..count).map(|n| (format!("{directory}/f{n}"), FILE)).collect()
     }
 
+    /// `folded` on a source that holds what is listed, and besides `unlisted`.
+    fn folded_beside(run: &Run, unlisted: &[&str]) -> Option<Run> {
+        folded(run, |directory, is_listed, max| {
+            let listed = run.entries.iter().filter(|entry| entry.presence != Presence::Missing);
+            let present = listed.map(|entry| entry.path.clone()).chain(unlisted.iter().map(|text| path(text)));
+            let others = present.filter(|path| path.parent().as_ref() == Some(directory) && !is_listed(path.name()));
+            let others: Vec<RelPath> = others.collect();
+            (others.len() <= max).then_some(others)
+        })
+    }
+
     #[test]
     fn directories_that_are_listed_in_full_are_listed_by_name() {
         let mut names = files("full", 40);
         names.extend(files("full/deep", 50));
         names.extend(files("few", 31));
-        names.extend(files("more", 40));
         names.push(("full/gone".to_owned(), Presence::Missing));
         names.push(("full/deep".to_owned(), Presence::Directory));
         names.extend((0..40).map(|n| (format!("top{n}"), FILE)));
-        let all = run(names);
-        // What stands in the directories: those of the list, and in `more` one besides.
-        let holds_only = |directory: &RelPath, is_listed: &dyn Fn(&[u8]) -> bool| {
-            let listed = all.entries.iter().filter(|entry| entry.path.parent().as_ref() == Some(directory));
-            let present = listed.filter(|entry| entry.presence != Presence::Missing);
-            present.into_iter().all(|entry| is_listed(entry.path.name()))
-                && (*directory != path("more") || is_listed(b"unlisted"))
-        };
-        let short = folded(&all, holds_only).unwrap();
+        // Nobody lists `full` and `few`, but they go with what is in them.
+        let short = folded_beside(&run(names), &["full", "few"]).unwrap();
         assert!(short.with_contents.iter().eq([&RelPath::root(), &path("full"), &path("full/deep")]));
+        assert_eq!(short.skip, []);
         let others: Vec<&RelPath> = short.entries.iter().map(|entry| &entry.path).collect();
-        assert!(others.is_sorted() && others.len() == 4 + 31 + 40, "{others:?}");
+        assert!(others.is_sorted() && others.len() == 4 + 31, "{others:?}");
         assert!(["", "full", "full/deep", "full/gone"].iter().all(|name| others.contains(&&path(name))));
         assert!(others.iter().all(|path| !path.as_bytes().starts_with(b"full/f")));
-        assert_eq!(folded(&run(files("few", 31)), |_, _| true), None);
+        assert_eq!(folded_beside(&run(files("few", 31)), &["few"]), None);
+    }
+
+    #[test]
+    fn the_little_that_is_not_listed_is_left_out_and_much_is_not() {
+        let mut names = files("a", 40);
+        names.push(("a/sub/x".to_owned(), FILE));
+        names.push(("a/old/gone".to_owned(), Presence::Missing));
+        let all = run(names);
+        let short = folded_beside(&all, &["a/[1]", "a/other", "a/sub", "a/old", "b/other"]).unwrap();
+        assert_eq!(short.skip, [path("a/[1]"), path("a/other")]);
+        assert!(short.with_contents.iter().eq([&path("a")]));
+
+        let unlisted: Vec<String> = (0..=EXCLUDED_MAX).map(|n| format!("a/other{n}")).collect();
+        let unlisted: Vec<&str> = unlisted.iter().map(String::as_str).collect();
+        assert_eq!(folded_beside(&all, &unlisted), None);
+        let mut two = files("a", 40);
+        two.extend(files("b", 40));
+        let share = ["b/1", "b/2"].iter().chain(&unlisted[..EXCLUDED_MAX - 1]).copied().collect::<Vec<_>>();
+        let short = folded_beside(&run(two), &share).unwrap();
+        assert!(short.with_contents.iter().eq([&path("a")]), "the number is the run's, not a directory's");
+    }
+
+    /// It would have been sent, and its deletion with it.
+    #[test]
+    fn what_is_listed_as_gone_and_there_again_keeps_its_directory_as_it_is() {
+        let mut names = files("a", 40);
+        names.push(("a/back".to_owned(), Presence::Missing));
+        assert_eq!(folded_beside(&run(names), &["a/back"]), None);
     }
 }

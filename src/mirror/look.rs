@@ -52,10 +52,19 @@ impl Source {
         presence
     }
 
-    /// Whether every name in a directory `is_listed`. No, if it cannot be read.
-    pub fn holds_only(&self, directory: &RelPath, is_listed: &dyn Fn(&[u8]) -> bool) -> bool {
-        let Ok(mut entries) = std::fs::read_dir(directory.under(&self.root)) else { return false };
-        entries.all(|entry| entry.is_ok_and(|entry| is_listed(entry.file_name().as_bytes())))
+    /// What else there is in a directory beside what `is_listed`. `None`: more than `max`, or it cannot be read.
+    pub fn others(&self, directory: &RelPath, is_listed: &dyn Fn(&[u8]) -> bool, max: usize) -> Option<Vec<RelPath>> {
+        let mut others = Vec::new();
+        for entry in std::fs::read_dir(directory.under(&self.root)).ok()? {
+            let name = entry.ok()?.file_name();
+            if !is_listed(name.as_bytes()) {
+                others.push(directory.join(name.as_bytes()));
+            }
+            if others.len() > max {
+                return None;
+            }
+        }
+        Some(others)
     }
 }
 

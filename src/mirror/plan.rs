@@ -55,7 +55,7 @@ pub struct Run {
     /// The least trusting origin allows (`Reconcile`, `Scan`) or forbids (`Write`) the quick check.
     pub origin: Origin,
     pub entries: Vec<Entry>,
-    /// What rsync must neither read nor delete below the entries of a level or tree run.
+    /// What rsync must neither read nor delete in the directories that it looks into.
     pub skip: Vec<RelPath>,
     /// How many deletions a level or tree run may make; `None` for any number.
     pub max_delete: Option<u64>,

@@ -150,10 +150,17 @@ fn a_short_list_that_fails_is_said_at_length() {
     let report =
         go(&scripted(&stage, "echo 'rsync: failed to connect to h: Connection refused (111)' >&2; exit 10"), &jobs);
     assert!(report.runs == 1 && report.trouble.is_some(), "{report:#?}");
-    // Something else in the directory, which nobody has asked for.
+    // Something else in the directory, which nobody has asked for: a little, and more than a little.
+    let last_list = || std::fs::read_to_string(&lists).unwrap().lines().last().unwrap().to_owned();
     stage.write("d/other", "x");
+    all_done(&go(
+        &scripted(&stage, &format!("{kept}; case \"$*\" in *' --exclude=/d/other '*) ;; *) exit 1;; esac")),
+        &jobs,
+    ));
+    assert_eq!(last_list(), "./d/|./e|");
+    (0..20).for_each(|n| stage.write(&format!("d/other{n}"), "x"));
     all_done(&go(&scripted(&stage, &kept), &jobs));
-    assert!(std::fs::read_to_string(&lists).unwrap().lines().last().unwrap().starts_with("./d/f00|"));
+    assert!(last_list().starts_with("./d/f00|"));
 }
 
 /// Or one bad file would have the whole tree compared again and again.

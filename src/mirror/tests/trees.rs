@@ -37,6 +37,36 @@ fn directories_that_are_sent_in_full_arrive_in_full() {
     }
 }
 
+/// With one other file in the directory a burst of a thousand was listed name by name, which took half as long again.
+#[test]
+fn what_else_is_in_a_directory_that_is_sent_by_name_stays_as_it_is() {
+    let stage = Stage::with_daemon("", "");
+    let dirs = ["", "d/", "[x]/"];
+    let mut names: Vec<String> = dirs.iter().flat_map(|dir| (0..40).map(move |n| format!("{dir}f{n}"))).collect();
+    names.extend(dirs.map(|dir| format!("{dir}deep/er/f")));
+    let unasked = dirs.iter().flat_map(|dir| ["o[t]h*r", "o\\ther", "sub/f", " "].map(|name| format!("{dir}{name}")));
+    let unasked: Vec<String> = unasked.collect();
+    let jobs = entries(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    for ctx in [stage.local(), stage.module("m")] {
+        names.iter().chain(&unasked).for_each(|name| stage.write(name, name));
+        // One of them is there already, as it once was.
+        write(&stage.dst("d/o[t]h*r"), "older");
+        let report = go(&ctx, &jobs);
+        all_done(&report);
+        assert_eq!(report.runs, 1, "{report:#?}");
+        for name in &names {
+            assert_eq!(std::fs::read_to_string(stage.dst(name)).unwrap(), *name);
+        }
+        for name in &unasked {
+            let there = std::fs::read_to_string(stage.dst(name)).ok();
+            assert_eq!(there.as_deref(), (name == "d/o[t]h*r").then_some("older"), "{name}");
+        }
+        assert!(!stage.dst("sub").exists() && !stage.dst("d/sub").exists());
+        std::fs::remove_dir_all(stage.dst("")).unwrap();
+        std::fs::create_dir(stage.dst("")).unwrap();
+    }
+}
+
 /// Each of the two runs cost a connection, in a burst again and again.
 #[test]
 fn new_directories_and_single_entries_share_a_run_that_deletes_only_in_the_directories() {
