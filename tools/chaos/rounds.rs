@@ -1,7 +1,7 @@
 //! The orders in which faults come, and what has to hold after each.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -214,7 +214,10 @@ pub fn bursts(settings: &Settings, journal: &Journal, files: usize) {
         let began = Instant::now();
         create(&stage.tree, files);
         let created = began.elapsed();
-        wait_until(secs(300), "all files on both targets", || stage.world.dsts.iter().all(|dst| count(dst) > files));
+        // Reading a directory keeps rsync from adding to it.
+        let last_is_there = |dst: &Path| dst.join(burst_file(files - 1)).exists();
+        let all_there = |dst: &PathBuf| last_is_there(dst) && count(dst) > files;
+        wait_until(secs(300), "all files on both targets", || stage.world.dsts.iter().all(all_there));
         let arrived = began.elapsed();
         stage.world.converges(secs(300));
         let overflows = &stage.world.cli.status().json["watches"]["overflows"];
@@ -302,9 +305,13 @@ fn create_in_dirs(tree: &Path, files: usize, files_per_dir: usize) {
 }
 
 /// In the root itself, without a pause, as an unpacker would.
+fn burst_file(n: usize) -> String {
+    format!("burst{n}")
+}
+
 fn create(dir: &Path, files: usize) {
     for n in 0..files {
-        fs::write(dir.join(format!("burst{n}")), "content").expect("cannot create a file");
+        fs::write(dir.join(burst_file(n)), "content").expect("cannot create a file");
     }
 }
 
