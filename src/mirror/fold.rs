@@ -113,8 +113,8 @@ fn joined(runs: &[Run]) -> Option<Run> {
     Some(Run { entries: entries.into_values().collect(), with_contents, ..(*level).clone() })
 }
 
-/// The same run with fewer entries, if there is such a one. `others` tells what is in a directory of the source beside what
-/// is listed, or `None` if that is more than a number.
+/// The same run with fewer entries, if there is such a one. `others` tells what is in a directory of the source beside
+/// what is listed, or `None` if that is more than a number.
 fn folded(run: &Run, others: impl Fn(&RelPath, &dyn Fn(&[u8]) -> bool, usize) -> Option<Vec<RelPath>>) -> Option<Run> {
     let mut listed: BTreeMap<RelPath, HashSet<&[u8]>> = BTreeMap::new();
     for entry in run.entries.iter().filter(|entry| entry.presence != Presence::Missing) {

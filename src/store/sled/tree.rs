@@ -16,9 +16,9 @@ use super::migrations::{CHANGES_MAX, RawChange, RawStore, Visit};
 /// The queue keeps its own index, so reads are rare.
 const CACHE_BYTES: u64 = 8 << 20;
 
-/// How often the collector of what sled has replaced gets its turn after each commit; a turn frees 512 objects at most. Left to
-/// itself it lags behind while no other thread has anything to do with it: with 200,000 changes for one target that is there
-/// and one that is not, a daemon took 160 to 180 MB instead of 110, and as much with 64 turns as with 8.
+/// How often the collector of what sled has replaced gets its turn after each commit; a turn frees 512 objects at most.
+/// Left to itself it lags behind while no other thread has anything to do with it: with 200,000 changes for one target
+/// that is there and one that is not, a daemon took 160 to 180 MB instead of 110; 8 turns and 64 turns did not differ.
 const COLLECT_TURNS: usize = 16;
 
 /// How long to wait for sled's own lock, which its threads may hold for a moment after a store was dropped. Nobody
