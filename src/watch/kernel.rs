@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use inotify::{Inotify, WatchMask, Watches};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
 use super::event::RawEvent;
@@ -25,6 +25,9 @@ use crate::model::{DirectoryId, RelPath, Timestamp};
 
 /// Where a process finds its open files by number.
 const DESCRIPTORS: &str = "/proc/self/fd";
+
+/// What tells one directory from another.
+const IDENTITY: StatxFlags = StatxFlags::INO.union(StatxFlags::BTIME);
 
 /// What is in a directory.
 #[derive(Debug)]
@@ -129,8 +132,14 @@ impl Kernel {
         let link = if follow { WatchMask::empty() } else { WatchMask::DONT_FOLLOW };
         let descriptor = self.watches.add(&resolved.path, self.mask | link).map_err(errno)?;
         let wd = Wd(descriptor.get_watch_descriptor_id());
-        let id = resolved.stat(b"", StatxFlags::INO | StatxFlags::BTIME).ok().map(|stat| directory_id(&stat));
+        let id = resolved.stat(b"", IDENTITY).ok().map(|stat| directory_id(&stat));
         Ok((wd, id))
+    }
+
+    /// Which directory is at a path, if there is one and the kernel can tell.
+    pub fn identify(&self, path: &RelPath) -> Option<DirectoryId> {
+        let stat = self.resolve(path).ok()?.stat(b"", IDENTITY | StatxFlags::TYPE).ok()?;
+        (FileType::from_raw_mode(stat.stx_mode.into()) == FileType::Directory).then(|| directory_id(&stat))
     }
 
     /// Whether another directory, or none, is in the place of the root: a path that is not found then says nothing.
@@ -225,7 +234,7 @@ impl Resolved {
 }
 
 fn root_id(root: &Path) -> Option<DirectoryId> {
-    let stat = rustix::fs::statx(CWD, root, AtFlags::empty(), StatxFlags::INO | StatxFlags::BTIME);
+    let stat = rustix::fs::statx(CWD, root, AtFlags::empty(), IDENTITY);
     stat.ok().map(|stat| directory_id(&stat))
 }
 

@@ -542,16 +542,19 @@ impl Tracker {
                 if let Some(wd) = self.table.child(entry.dir, entry.name) {
                     self.forget(wd);
                 }
-                self.directory_gone(entry, events.delete);
+                self.directory_gone(entry, events.delete, Presence::GoneDirectory);
             }
             What::MovedFrom(cookie) => {
-                if let Some(wd) = self.table.child(entry.dir, entry.name) {
+                // Of two that are exchanged the first is told to have arrived before the second is told to have left its
+                // name; and one that left may be back.
+                if let Some(wd) = self.table.child(entry.dir, entry.name).filter(|wd| !self.is_in_place(*wd, entry)) {
                     self.table.detach(wd);
                     let (path, is_disturbed) = (entry.path.clone(), self.in_passing.remove(&wd));
                     let (deadline, turn) = (self.now + LIMBO, self.turn);
                     self.limbo.push(Limbo { cookie, wd, path, deadline, turn, is_disturbed });
                 }
-                self.directory_gone(entry, events.move_from);
+                let presence = if self.is_free(&entry.path) { Presence::GoneDirectory } else { Presence::There };
+                self.directory_gone(entry, events.move_from, presence);
             }
             What::Attributes => {
                 // One that is not known is excluded, or not met yet and then reported as a whole.
@@ -611,7 +614,12 @@ impl Tracker {
         let reports_all = events.move_from && events.move_to && events.close_write;
         let sees_all =
             self.gap.is_none() && self.started.is_none() && self.table.unwatched() == 0 && self.in_passing.is_empty();
-        reports_all && sees_all && !left.is_disturbed && !self.excludes_dir(&left.path)
+        reports_all && sees_all && !left.is_disturbed && !self.excludes_dir(&left.path) && self.is_free(&left.path)
+    }
+
+    /// Whether nothing is at a path. What was exchanged is found at both, and took neither of the names from nothing.
+    fn is_free(&self, path: &RelPath) -> bool {
+        self.kernel.look(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
     }
 
     /// From where a directory came that a walk has found under another name than it had, as far as that is known.
@@ -624,10 +632,15 @@ impl Tracker {
         old
     }
 
-    fn directory_gone(&mut self, entry: &Entry<'_>, reported: bool) {
+    /// Whether the directory that the table has under a name is there now.
+    fn is_in_place(&self, wd: Wd, entry: &Entry<'_>) -> bool {
+        self.table.id(wd).is_some_and(|id| self.kernel.identify(&entry.path) == Some(id))
+    }
+
+    fn directory_gone(&mut self, entry: &Entry<'_>, reported: bool, presence: Presence) {
         self.touch(entry);
         if reported && !self.excludes_dir(&entry.path) {
-            self.gather.add(Change::scan(entry.path.clone(), Scope::Entry), Presence::GoneDirectory);
+            self.gather.add(Change::scan(entry.path.clone(), Scope::Entry), presence);
         }
     }
 

@@ -6,6 +6,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use rustix::fs::{CWD, RenameFlags};
+
 use crate::churn::seeds;
 use crate::harness::world::soon;
 use crate::harness::{Compare, Daemon, World, make_dir, patterned, set_mtime, skipped, wait_until, write};
@@ -167,6 +169,31 @@ fn chains_and_swaps_end_equal() {
             rename(&world, from, to);
             if rng.bool() {
                 std::thread::sleep(Duration::from_millis(rng.u64(0..200)));
+            }
+        }
+        world.converges(soon());
+    }
+}
+
+#[test]
+fn exchanges_end_equal_and_both_sides_are_followed() {
+    let mut world = world();
+    tree(&world.src.join("a/x"), 1);
+    tree(&world.src.join("b/y"), 2);
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    for (n, name) in ["large", "b/large"].into_iter().enumerate() {
+        write(world.src.join(name), patterned(n as u64, 2 << 20));
+        set_mtime(world.src.join(name), time);
+    }
+    world.start();
+    world.converges(soon());
+    for (one, another) in [("a/x", "b/y"), ("large", "b/large"), ("a/x", "large"), ("a", "b/large"), ("b/large", "a")] {
+        let (one, another) = (world.src.join(one), world.src.join(another));
+        rustix::fs::renameat_with(CWD, &one, CWD, &another, RenameFlags::EXCHANGE).expect("exchanged");
+        world.converges(soon());
+        for path in [one, another] {
+            if path.is_dir() {
+                write(path.join("probe"), "1");
             }
         }
         world.converges(soon());

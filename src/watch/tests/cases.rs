@@ -10,6 +10,7 @@ use std::time::Duration;
 use inotify::EventMask;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
+use super::property::exchange;
 use super::{Driver, between_changes, path};
 use crate::filter::Filter;
 use crate::model::{Change, Origin, Scope, Settle};
@@ -219,6 +220,36 @@ fn a_directory_that_moves_on_before_the_watcher_looks_keeps_its_watches() {
     assert!(driver.report().contains(&subtree("c")));
     assert_eq!(driver.tracker.table().snapshot()[&path("c/sub")], before[&path("a/sub")]);
     driver.check_table();
+}
+
+/// One of two exchanged directories was not followed any more: the kernel tells of the first one's arrival before it tells
+/// that the second has left the same name.
+#[test]
+fn exchanged_directories_are_both_followed() {
+    let mut driver = Driver::new(|root| {
+        for name in ["a/x/deep", "b/y/deep", "c"] {
+            fs::create_dir_all(root.join(name)).unwrap();
+        }
+        fs::write(root.join("f"), "1").unwrap();
+    });
+    for (one, another) in [("a/x", "b/y"), ("c", "a/x"), ("a/x", "c"), ("b/y", "f"), ("f", "c")] {
+        for bytes in [64, 64 * 1024] {
+            exchange(&driver.root.join(one), &driver.root.join(another)).unwrap();
+            while driver.turn(Duration::ZERO, bytes, 1) {}
+            let reported = driver.report();
+            for name in [one, another] {
+                let is_dir = driver.root.join(name).is_dir();
+                let expected = if is_dir { subtree(name) } else { write(name) };
+                assert!(reported.contains(&expected), "{one} and {another}: {reported:?}");
+                if is_dir {
+                    fs::write(driver.root.join(name).join("probe"), "1").unwrap();
+                    let below = format!("{name}/probe");
+                    assert!(driver.report().contains(&write(&below)), "{one} and {another}: {below}");
+                }
+            }
+            driver.check_table();
+        }
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fastrand::Rng;
+use rustix::fs::{CWD, RenameFlags};
 
 use super::{Driver, model};
 
@@ -18,6 +19,11 @@ fn write(path: &Path, serial: u32) -> std::io::Result<()> {
         std::fs::remove_file(path)?;
     }
     std::fs::write(path, serial.to_string())
+}
+
+/// What is at each of two paths goes to the other.
+pub(super) fn exchange(one: &Path, another: &Path) -> std::io::Result<()> {
+    Ok(rustix::fs::renameat_with(CWD, one, CWD, another, RenameFlags::EXCHANGE)?)
 }
 
 /// One random operation. It may fail, as a program's may.
@@ -35,7 +41,8 @@ pub(super) fn operate(rng: &mut Rng, root: &Path, outside: &Path, serial: u32) {
         0..25 => std::fs::create_dir_all(&one).and_then(|()| write(&one.join("f"), serial)),
         25..35 => std::fs::create_dir(&one),
         35..55 => write(&one.join(rng.choice(["f", "g"]).unwrap()), serial),
-        55..75 => std::fs::rename(&one, any(rng)),
+        55..72 => std::fs::rename(&one, any(rng)),
+        72..75 => exchange(&one, &any(rng)),
         75..80 => std::fs::rename(&one, &away),
         80..86 => std::fs::rename(&away, &one),
         86..91 => std::fs::remove_dir_all(&one),

@@ -8,6 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use fastrand::Rng;
+use rustix::fs::{CWD, RenameFlags};
 
 /// Entries above which a tree only shrinks.
 const ENTRIES_MAX: usize = 400;
@@ -55,7 +56,7 @@ impl Churn {
     pub fn step(&mut self) {
         let shrink = super::tree::count(&self.root) > ENTRIES_MAX;
         let path = self.path();
-        let what = if shrink { 9 + self.rng.u32(0..2) } else { self.rng.u32(0..20) };
+        let what = if shrink { 9 + self.rng.u32(0..2) } else { self.rng.u32(0..21) };
         let (name, result) = match what {
             0..=3 => ("write", self.write(&path)),
             4 => ("append", self.append(&path)),
@@ -71,6 +72,7 @@ impl Churn {
             16 => ("chmod", self.chmod(&path)),
             17 => ("swap kind", self.swap(&path)),
             18 => ("move out or in", self.through_the_door(&path)),
+            19 => ("exchange", self.exchange(&path)),
             _ => ("save as editors do", self.save(&path)),
         };
         let outcome = result.map_or_else(|e| e.to_string(), |()| "ok".to_owned());
@@ -141,6 +143,10 @@ impl Churn {
     fn rename(&mut self, path: &Path) -> io::Result<()> {
         let to = self.path();
         fs::rename(path, to)
+    }
+
+    fn exchange(&mut self, path: &Path) -> io::Result<()> {
+        Ok(rustix::fs::renameat_with(CWD, path, CWD, self.path(), RenameFlags::EXCHANGE)?)
     }
 
     fn move_directory(&mut self, path: &Path) -> io::Result<()> {
