@@ -83,6 +83,9 @@ impl From<anyhow::Error> for CliError {
                         .to_owned(),
                 ),
             ),
+            Some(StoreError::NoCopy { .. }) => {
+                (Exit::Failed, Some("name a directory that has room for it: TMPDIR=DIR syncq ...".to_owned()))
+            }
             Some(StoreError::Directory { .. }) => {
                 (Exit::Failed, Some("choose a directory that you may write: --state-dir DIR".to_owned()))
             }

@@ -1,8 +1,8 @@
-//! What a stopped daemon's store tells, and what can be done to its jobs. Holds the store's lock from the first question to
-//! the end, and starts nothing.
+//! What a stopped daemon's store tells, and what can be done to its jobs. Starts nothing.
 //!
-//! Questions are answered by reading the store, record after record: of half a million jobs none is held. What changes jobs
-//! goes through a queue as in a daemon, which loads them all.
+//! Questions are answered by reading a copy of the store, record after record: nothing in the state directory is touched,
+//! and of half a million jobs none is held. What changes jobs goes through a queue as in a daemon, which loads them all; it
+//! holds the store's lock to the end, and is refused to others than the owner of the store.
 
 use std::ffi::OsStr;
 use std::ops::ControlFlow;
@@ -19,8 +19,8 @@ use crate::control::{
 };
 use crate::model::{Job, JobAction, JobState, RelPath, TargetId, Timestamp};
 use crate::queue::{Counts, Queue, Selected, Standing, StoreHealth, taken_over};
-use crate::store::sled::SledStore;
-use crate::store::{RootRecord, Store, StoreError, TargetRecord};
+use crate::store::sled::{Looked, SledStore};
+use crate::store::{RootRecord, Store as _, StoreError, TargetRecord};
 
 use super::explain::{Circumstances, explain_offline, on_target};
 use super::operate;
@@ -33,20 +33,20 @@ struct Offline {
     held: Mutex<Held>,
 }
 
-/// What the store is used through. Each takes it over from the other.
+/// What the store is seen or used through. What was looked at is no longer true after a change.
 enum Held {
     Nothing,
-    Store(Box<SledStore>),
+    Looked(Looked),
     Queue(Queue),
 }
 
 /// Opens the store in `state_dir` for looking at it, and for what can be done to it without a daemon.
 pub fn open(state_dir: &Path) -> anyhow::Result<Box<dyn Operate>> {
-    let mut store = SledStore::open_existing(state_dir)?;
+    let store = Looked::at(state_dir)?;
     let (roots, records) =
         store.known().with_context(|| format!("cannot read the store in {}", state_dir.display()))?;
     let targets = records.iter().filter_map(|record| named(&roots, record)).collect();
-    Ok(Box::new(Offline { dir: state_dir.to_owned(), targets, held: Mutex::new(Held::Store(Box::new(store))) }))
+    Ok(Box::new(Offline { dir: state_dir.to_owned(), targets, held: Mutex::new(Held::Looked(store)) }))
 }
 
 fn named(roots: &[RootRecord], record: &TargetRecord) -> Option<NamedTarget> {
@@ -65,17 +65,17 @@ struct Figures {
 
 impl Offline {
     /// Reads the store.
-    fn read<T>(&self, read: impl FnOnce(&mut SledStore) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    fn read<T>(&self, read: impl FnOnce(&Looked) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut store = match std::mem::replace(&mut *held, Held::Nothing) {
-            Held::Store(store) => store,
+        let store = match std::mem::replace(&mut *held, Held::Nothing) {
+            Held::Looked(store) => store,
             other => {
                 drop(other);
-                Box::new(SledStore::open_existing(&self.dir)?)
+                Looked::at(&self.dir)?
             }
         };
-        let result = read(&mut store);
-        *held = Held::Store(store);
+        let result = read(&store);
+        *held = Held::Looked(store);
         result
     }
 
@@ -85,8 +85,7 @@ impl Offline {
         let open = |store| Queue::open(Box::new(store), Arc::new(SystemClock)).map(|(queue, _)| queue);
         let queue = match std::mem::replace(&mut *held, Held::Nothing) {
             Held::Queue(queue) => queue,
-            Held::Store(store) => open(*store).map_err(unreadable)?,
-            Held::Nothing => SledStore::open_existing(&self.dir).and_then(open).map_err(unreadable)?,
+            _ => SledStore::open_existing(&self.dir).and_then(open).map_err(unusable)?,
         };
         let result = change(&queue);
         *held = Held::Queue(queue);
@@ -112,13 +111,13 @@ impl Offline {
     }
 }
 
-fn paused_since(store: &mut SledStore, target: TargetId) -> Result<Option<Timestamp>, StoreError> {
+fn paused_since(store: &Looked, target: TargetId) -> Result<Option<Timestamp>, StoreError> {
     let (_, records) = store.known()?;
     Ok(records.iter().find(|record| record.id == target).and_then(|record| record.paused_since))
 }
 
 /// The job that will make the path equal, if there is one.
-fn job_for(store: &mut SledStore, target: TargetId, path: &RelPath) -> Result<Option<Job>, StoreError> {
+fn job_for(store: &Looked, target: TargetId, path: &RelPath) -> Result<Option<Job>, StoreError> {
     let mut found = store.job(target, path)?;
     for above in path.ancestors() {
         if found.is_some() {
@@ -129,9 +128,18 @@ fn job_for(store: &mut SledStore, target: TargetId, path: &RelPath) -> Result<Op
     Ok(found.map(taken_over))
 }
 
-fn unreadable(error: StoreError) -> Refusal {
-    let message = format!("the store cannot be read: {}", error.with_causes());
+fn unusable(error: StoreError) -> Refusal {
+    if let StoreError::OfAnother { owner, .. } = &error {
+        let message = format!("{error}, whose daemon could not use what another one writes there");
+        return Refusal::new(RefusalKind::Unavailable, message, as_owner(*owner));
+    }
+    let message = format!("the store cannot be used: {}", error.with_causes());
     Refusal::new(RefusalKind::Unavailable, message, "see whether its disk is well, and start syncq")
+}
+
+/// What somebody can do who is not the owner of a store.
+fn as_owner(owner: u32) -> String {
+    format!("do it as that user: sudo -u '#{owner}' syncq ...; or start the daemon, and ask that")
 }
 
 impl Inspect for Offline {
@@ -192,7 +200,7 @@ impl Inspect for Offline {
     }
 
     fn store(&self) -> Result<StoreReport, Refusal> {
-        let census = self.read(SledStore::census).map_err(unreadable)?;
+        let census = self.read(Looked::census).map_err(unusable)?;
         Ok(operate::report(census, None))
     }
 
@@ -207,7 +215,7 @@ impl Inspect for Offline {
                 selected.jobs.extend(Some(taken_over(job)).filter(|job| page.wanted.wants(job)));
                 ControlFlow::Continue(())
             };
-            self.read(|store| store.jobs(target, after, &mut each)).map_err(unreadable)?;
+            self.read(|store| store.jobs(target, after, &mut each)).map_err(unusable)?;
             Ok(selected)
         })
     }
@@ -223,12 +231,14 @@ impl Operate for Offline {
     }
 
     fn compact_store(&self) -> Result<StoreReport, Refusal> {
-        let compact = |store: &mut SledStore| {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        *held = Held::Nothing;
+        let compact = |mut store: SledStore| {
             let before = store.stats().bytes;
             store.compact()?;
             Ok(operate::report(store.census()?, Some(before)))
         };
-        self.read(compact).map_err(unreadable)
+        SledStore::open_existing(&self.dir).and_then(compact).map_err(unusable)
     }
 
     fn explain(&self, query: &ExplainQuery) -> Result<Explanation, Refusal> {
@@ -238,8 +248,8 @@ impl Operate for Offline {
         let (root, path) = resolve(query, &roots)?;
         let mut targets = Vec::new();
         for target in self.targets.iter().filter(|target| target.root == root) {
-            let look = |store: &mut SledStore| Ok((job_for(store, target.id, &path)?, paused_since(store, target.id)?));
-            let (found, paused_since) = self.read(look).map_err(unreadable)?;
+            let look = |store: &Looked| Ok((job_for(store, target.id, &path)?, paused_since(store, target.id)?));
+            let (found, paused_since) = self.read(look).map_err(unusable)?;
             let standing = Standing { paused_since, ..Standing::default() };
             let circumstances = |_: &_, _| Circumstances {
                 state: TargetState::Offline,

@@ -163,6 +163,12 @@ pub enum StoreError {
     NewerSchema { dir: PathBuf, found: u32, supported: u32, writer: String, ours: &'static str },
     #[error("cannot use the state directory {}", .dir.display())]
     Directory { dir: PathBuf, source: std::io::Error },
+    /// Somebody else's daemon could not write what this user would leave in it.
+    #[error("the store in {} belongs to the user with the number {owner}", .dir.display())]
+    OfAnother { dir: PathBuf, owner: u32 },
+    /// A store is looked at through a copy, and there is no place for one.
+    #[error("cannot copy the store in {}, {} MiB, to look at it", .dir.display(), bytes.div_ceil(1 << 20))]
+    NoCopy { dir: PathBuf, bytes: u64, source: std::io::Error },
     #[error("the store in {} is damaged: {reason}", .dir.display())]
     Damaged { dir: PathBuf, reason: String },
     /// An empty store has taken the place of the one that was in use: all that the caller knows has to be committed

@@ -1,7 +1,7 @@
 //! Without root: files that may not be read are failures of their own, seen by name, and everything else goes on.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -143,4 +143,61 @@ fn the_default_state_directory_of_an_ordinary_user_is_his_own() {
     world.converges(soon());
     let mode = fs::metadata(&world.cli.state).expect("the state directory").permissions().mode();
     assert_eq!(mode & 0o077, 0, "others may look into the state directory: {mode:o}");
+}
+
+/// Everything in the state directory, with what shows whether anybody has touched it.
+fn prints(dir: &Path) -> Vec<String> {
+    let print = |entry: walkdir::DirEntry| {
+        let found = entry.metadata().expect("readable");
+        let owner = (found.uid(), found.gid(), found.mode());
+        let times = (found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec());
+        format!("{} {} {} {owner:?} {times:?}", entry.path().display(), found.ino(), found.len())
+    };
+    walkdir::WalkDir::new(dir).sort_by_file_name().into_iter().map(|entry| print(entry.expect("readable"))).collect()
+}
+
+/// Root's `syncq status` left files of root's in the store of a daemon that runs as somebody else, which did not start any
+/// more. What only looks touches nothing; what changes something is the owner's to do.
+#[test]
+fn commands_of_root_leave_the_store_of_another_user_as_it_is() {
+    let Some(mut world) = ordinary() else { return };
+    write(world.src.join("file"), "content");
+    world.become_nobody();
+    world.start();
+    world.converges(soon());
+    done(&world, &["pause", "--all"]);
+    put(&world.src.join("later"), "later");
+    wait_until(soon(), "a job", || !world.cli.list().is_empty());
+    world.stop();
+    let theirs = world.cli.clone();
+    world.cli.as_nobody = false;
+    let before = prints(&world.cli.state);
+    let later = world.src.join("later").display().to_string();
+    for (command, words) in [
+        (&["status"][..], "paused"),
+        (&["status", "--json"], "\"state\":\"offline\""),
+        (&["list"], "later"),
+        (&["explain", &later], "job: "),
+        (&["store", "stats"], "jobs"),
+        (&["store", "check"], "damaged\t0"),
+        (&["store", "export"], "later"),
+        (&["wait", "--timeout", "1s"], "start one"),
+        (&["verify"], "start one"),
+    ] {
+        let said = syncq(&world, command).text();
+        assert!(said.contains(words), "{command:?} says {said}");
+        assert_eq!(prints(&world.cli.state), before, "{command:?} has changed something");
+    }
+    if is_root() {
+        for command in [&["retry"][..], &["purge", "--all", "--yes"], &["resume", "--all"], &["store", "compact"]] {
+            let ended = syncq(&world, command);
+            let said = ended.text();
+            assert!(ended.code == Some(1) && said.contains("sudo -u '#65534'"), "{command:?} says {said}");
+            assert_eq!(prints(&world.cli.state), before, "{command:?} has changed something");
+        }
+    }
+    world.cli = theirs;
+    done(&world, &["resume", "--all"]);
+    world.daemon().restart();
+    world.converges(soon());
 }

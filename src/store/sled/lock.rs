@@ -44,9 +44,25 @@ impl Lock {
         }
         Ok(Self { file })
     }
-}
 
-impl Lock {
+    /// Keeps others from taking the lock at `path` for as long as what is returned is held, beside others who do the same.
+    /// Changes nothing. Without a file no syncq uses the directory, and there is nothing to hold.
+    pub fn share(dir: &Path, path: &Path) -> Result<Option<File>, StoreError> {
+        let in_dir = |source| StoreError::Directory { dir: dir.to_owned(), source };
+        let mut file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(in_dir(error)),
+        };
+        match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(Some(file)),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                Err(StoreError::Locked { dir: dir.to_owned(), pid: holder(&mut file) })
+            }
+            Err(errno) => Err(in_dir(errno.into())),
+        }
+    }
+
     /// Whether what is locked is still what lies at `path`. If not, another process may lock that.
     pub fn is_at(&self, path: &Path) -> io::Result<bool> {
         disk::is_at(&self.file, path)

@@ -15,7 +15,8 @@
 //!
 //! A commit is one `apply_batch` on one tree, sled's `flush()`, then `fdatasync` on a descriptor of our own: only that
 //! together survived simulated power cuts (`disk`). `open` is the ladder that gets any directory to a usable store,
-//! `key` and `record` are the format, `migrations/` is its history, `compact` makes a store small again.
+//! `key` and `record` are the format, `migrations/` is its history, `compact` makes a store small again, and `look` reads one
+//! without touching it.
 //!
 //! A store that is removed, replaced or damaged while it is in use is made anew, empty, and the caller is told to write
 //! all that it knows ([`StoreError::Lost`]).
@@ -31,6 +32,7 @@ mod guard;
 mod identity;
 mod key;
 mod lock;
+mod look;
 #[path = "../../../migrations/mod.rs"]
 mod migrations;
 mod open;
@@ -43,18 +45,18 @@ mod tree;
 pub(crate) mod tests;
 
 use std::io;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use self::contents::{Keep, Scanned};
 use self::identity::Identity;
 use self::lock::Lock;
+pub use self::look::Looked;
 use self::migrations::{STEPS, Step};
 use self::open::{Layout, Otherwise, Usable};
 use self::progress::Progress;
 use self::tree::{Tree, Trouble};
-use super::{COMMIT_OPS_MAX, Census, Contents, Op, RootRecord, Store, StoreError, StoreStats, TargetRecord};
-use crate::model::{DirectoryId, Job, RelPath, RootId, TargetId, Timestamp};
+use super::{COMMIT_OPS_MAX, Census, Contents, Op, Store, StoreError, StoreStats};
+use crate::model::{DirectoryId, RootId, Timestamp};
 
 /// The version that is stored as a store's writer.
 const WRITER: &str = env!("CARGO_PKG_VERSION");
@@ -136,34 +138,17 @@ impl SledStore {
         Self::open_with_steps(dir, now, STEPS)
     }
 
-    /// Opens the store in `dir` for a command while no daemon runs: creates and replaces nothing, and leaves it to the
-    /// next daemon to see how the last one ended. Without a store the error is `Directory` with `NotFound`.
+    /// Opens the store in `dir` for a command that changes what is in it while no daemon runs: creates and replaces no
+    /// store, and leaves it to the next daemon to see how the last one ended. Without a store the error is `Directory`
+    /// with `NotFound`; with one of another user's it is `OfAnother`, since what sled makes anew would be this user's.
     pub fn open_existing(dir: &Path) -> Result<Self, StoreError> {
         let layout = Layout::of(dir);
-        layout.has_store().map_err(|source| layout.directory(source))?;
+        let owner = layout.owner().map_err(|source| layout.directory(source))?;
+        if owner != rustix::process::geteuid().as_raw() {
+            return Err(StoreError::OfAnother { dir: dir.to_owned(), owner });
+        }
         let lock = Lock::take(dir, &layout.lock)?;
         Ok(Self::open_locked(layout, lock, Otherwise::Refuse, STEPS)?.0)
-    }
-
-    /// All roots and targets, ordered by id.
-    pub fn known(&mut self) -> Result<(Vec<RootRecord>, Vec<TargetRecord>), StoreError> {
-        self.read(contents::known)
-    }
-
-    /// Hands the jobs of a target to `each` as they are stored, in the order of their paths, from behind `after`, until it
-    /// breaks off. Holds none of them.
-    pub fn jobs(
-        &mut self,
-        target: TargetId,
-        after: Option<&RelPath>,
-        each: &mut dyn FnMut(Job) -> ControlFlow<()>,
-    ) -> Result<(), StoreError> {
-        self.read(|tree| contents::jobs(tree, target, after, each))
-    }
-
-    /// The job of that target and path, as it is stored.
-    pub fn job(&mut self, target: TargetId, path: &RelPath) -> Result<Option<Job>, StoreError> {
-        self.read(|tree| contents::job(tree, target, path))
     }
 
     fn read<T>(&mut self, read: impl FnOnce(&Tree) -> Result<T, Trouble>) -> Result<T, StoreError> {

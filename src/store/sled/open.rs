@@ -10,6 +10,7 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::compact;
@@ -28,9 +29,10 @@ const DAMAGED_PREFIX: &str = "store.damaged-";
 const SCHEMA_PREFIX: &str = "store.schema-";
 const KEPT_PREFIXES: [&str; 2] = [DAMAGED_PREFIX, SCHEMA_PREFIX];
 
-/// Where things lie in a state directory.
+/// Where things lie in a state directory, or in a copy of it.
 #[derive(Debug, Clone)]
 pub struct Layout {
+    /// The state directory, also of a copy.
     pub dir: PathBuf,
     pub store: PathBuf,
     /// The copy that a compaction makes, and the store that it replaces.
@@ -50,9 +52,29 @@ impl Layout {
         Self { dir: dir.into(), store, compact, old, identity, ballast, progress, lock }
     }
 
+    /// The same in `place`, for a copy. Errors name what was copied.
+    pub fn copied_to(&self, place: &Path) -> Self {
+        Self { dir: self.dir.clone(), ..Self::of(place) }
+    }
+
+    /// The directory that everything lies in.
+    pub fn place(&self) -> &Path {
+        self.store.parent().unwrap_or(&self.dir)
+    }
+
+    /// What a store is made of.
+    pub fn parts(&self) -> [&Path; 4] {
+        [&self.store, &self.old, &self.identity, &self.progress]
+    }
+
     /// Whether there is a store, be it one that a compaction was about to replace.
     pub fn has_store(&self) -> io::Result<()> {
-        let there = |dir: &Path| std::fs::metadata(dir.join(disk::DB)).map(drop);
+        self.owner().map(drop)
+    }
+
+    /// The number of the user whom that store belongs to.
+    pub fn owner(&self) -> io::Result<u32> {
+        let there = |dir: &Path| std::fs::metadata(dir.join(disk::DB)).map(|found| found.uid());
         there(&self.store).or_else(|error| there(&self.old).map_err(|_| error))
     }
 
@@ -258,7 +280,7 @@ pub fn replace(layout: &Layout) -> Result<(Tree, Identity), StoreError> {
         disk::remove_dir(&layout.compact)?;
         disk::remove_dir(&layout.old)?;
         let holds = |dir: &Path| std::fs::metadata(dir.join(disk::DB)).is_ok_and(|metadata| metadata.len() > 0);
-        let aside = layout.dir.join(format!("{DAMAGED_PREFIX}in-use"));
+        let aside = layout.place().join(format!("{DAMAGED_PREFIX}in-use"));
         if !holds(&layout.store) || aside.exists() {
             return disk::remove_dir(&layout.store);
         }
@@ -273,7 +295,7 @@ pub fn replace(layout: &Layout) -> Result<(Tree, Identity), StoreError> {
 
 /// The last rung. If not even an empty store can be created, the old one is put back.
 fn start_anew(layout: &Layout, now: Timestamp, reason: String, steps: &[Step]) -> Result<Usable, StoreError> {
-    let aside = free_name(&layout.dir, &format!("{DAMAGED_PREFIX}{}", file_time(now)));
+    let aside = free_name(layout.place(), &format!("{DAMAGED_PREFIX}{}", file_time(now)));
     disk::rename(&layout.store, &aside).map_err(|source| layout.directory(source))?;
     log::error!("the store is set aside as {} and a new one started: {reason}", aside.display());
     let started = Tree::open(&layout.store)
@@ -318,7 +340,7 @@ fn migrate(
             Otherwise::StartAnew(now) => format!("-{}", file_time(now)),
             Otherwise::Refuse => String::new(),
         };
-        let copy = free_name(&layout.dir, &format!("{SCHEMA_PREFIX}{from}{time}"));
+        let copy = free_name(layout.place(), &format!("{SCHEMA_PREFIX}{from}{time}"));
         disk::copy_dir(&layout.store, &copy).map_err(failed)?;
         log::info!("the store of schema {from} is kept as {}", copy.display());
         Tree::open(&layout.store).map_err(|trouble| failed(trouble.into()))?

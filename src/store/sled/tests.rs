@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::ops::ControlFlow;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -18,6 +19,7 @@ mod census;
 mod compaction;
 mod full_disk;
 mod kills;
+mod look;
 mod lost;
 mod power_cut;
 mod schemas;
