@@ -36,7 +36,7 @@ struct Offline {
 /// What the store is seen or used through. What was looked at is no longer true after a change.
 enum Held {
     Nothing,
-    Looked(Looked),
+    Looked(Box<Looked>),
     Queue(Queue),
 }
 
@@ -46,7 +46,7 @@ pub fn open(state_dir: &Path) -> anyhow::Result<Box<dyn Operate>> {
     let (roots, records) =
         store.known().with_context(|| format!("cannot read the store in {}", state_dir.display()))?;
     let targets = records.iter().filter_map(|record| named(&roots, record)).collect();
-    Ok(Box::new(Offline { dir: state_dir.to_owned(), targets, held: Mutex::new(Held::Looked(store)) }))
+    Ok(Box::new(Offline { dir: state_dir.to_owned(), targets, held: Mutex::new(Held::Looked(Box::new(store))) }))
 }
 
 fn named(roots: &[RootRecord], record: &TargetRecord) -> Option<NamedTarget> {
@@ -71,7 +71,7 @@ impl Offline {
             Held::Looked(store) => store,
             other => {
                 drop(other);
-                Looked::at(&self.dir)?
+                Box::new(Looked::at(&self.dir)?)
             }
         };
         let result = read(&store);
