@@ -14,6 +14,37 @@ pub struct Capture {
     head_max: usize,
     tail_max: usize,
     cut: bool,
+    tally: Option<Tally>,
+}
+
+/// Counts the lines that begin in one way, however many there are.
+#[derive(Debug, Clone)]
+struct Tally {
+    mark: &'static [u8],
+    /// How much of the mark the line under way has shown; `None` once it has shown something else.
+    matched: Option<usize>,
+    count: u64,
+}
+
+impl Tally {
+    fn push(&mut self, bytes: &[u8]) {
+        let mut rest = bytes;
+        while let Some((&byte, after)) = rest.split_first() {
+            match self.matched {
+                _ if byte == b'\n' => self.matched = Some(0),
+                Some(at) if self.mark.get(at) == Some(&byte) => {
+                    self.matched = Some(at + 1).filter(|&matched| matched < self.mark.len());
+                    self.count += u64::from(self.matched.is_none());
+                }
+                Some(_) => self.matched = None,
+                None => {
+                    rest = after.iter().position(|&b| b == b'\n').and_then(|end| after.get(end..)).unwrap_or_default();
+                    continue;
+                }
+            }
+            rest = after;
+        }
+    }
 }
 
 impl Capture {
@@ -21,11 +52,24 @@ impl Capture {
         Self { head_max, tail_max, ..Self::default() }
     }
 
+    /// Also counts the lines that begin with `mark`, which is not empty, among them those that are not kept.
+    pub fn counting(self, mark: &'static [u8]) -> Self {
+        Self { tally: Some(Tally { mark, matched: Some(0), count: 0 }), ..self }
+    }
+
+    /// How many lines began with the mark.
+    pub fn count(&self) -> u64 {
+        self.tally.as_ref().map_or(0, |tally| tally.count)
+    }
+
     pub fn of_errors() -> Self {
         Self::new(ERRORS_HEAD_BYTES_MAX, ERRORS_TAIL_BYTES_MAX)
     }
 
     pub fn push(&mut self, bytes: &[u8]) {
+        if let Some(tally) = &mut self.tally {
+            tally.push(bytes);
+        }
         let room = self.head_max.saturating_sub(self.head.len()).min(bytes.len());
         let (first, rest) = bytes.split_at(room);
         self.head.extend_from_slice(first);
@@ -79,6 +123,16 @@ mod tests {
         whole.push(b"abcdef");
         assert!(!whole.is_cut());
         assert_eq!(whole.bytes(), b"abcdef");
+    }
+
+    #[test]
+    fn counts_what_it_does_not_keep_however_it_is_cut() {
+        let text = b"*del a\nx *del\n\n*de\n*del\n*del *del\n*dex\n**del\n*del";
+        for size in 1..=text.len() {
+            let mut capture = Capture::new(0, 4).counting(b"*del");
+            text.chunks(size).for_each(|chunk| capture.push(chunk));
+            assert_eq!((capture.count(), capture.bytes().ends_with(b"*del")), (4, true), "{size}");
+        }
     }
 
     #[test]

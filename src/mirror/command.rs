@@ -115,6 +115,7 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
             add("-n");
             add("--no-h");
             add("--info=stats2");
+            add("--out-format=%i %n");
         }
     }
     if run.origin == Origin::Reconcile {

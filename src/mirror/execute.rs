@@ -23,7 +23,7 @@ use super::plan::{Deletion, Entry, Plan, Run, RunKind, deletion_refused, plan};
 use super::recent;
 use super::rename;
 use super::run::{End, Ended, Priority, RSYNC};
-use super::says::difference;
+use super::says::{DELETING, difference};
 use super::ssh::run_rsync;
 use super::standby::{self, Begun};
 use super::stop::StopSignal;
@@ -529,7 +529,7 @@ impl Batch<'_> {
             Pass::Real | Pass::Itemized if itemized => Some(Capture::new(CHANGED_BYTES_MAX, 0)),
             Pass::Real | Pass::Itemized => planned.lists().then(|| Capture::new(WORDS_BYTES_MAX, WORDS_BYTES_MAX)),
             Pass::Show => Some(Capture::new(DRY_OUTPUT_BYTES_MAX, 0)),
-            Pass::Count => Some(Capture::new(0, COUNT_OUTPUT_BYTES_MAX)),
+            Pass::Count => Some(Capture::new(0, COUNT_OUTPUT_BYTES_MAX).counting(DELETING)),
         };
         let list = list(planned);
         let standby = self.ctx.standby.as_deref();

@@ -75,7 +75,7 @@ fn survey_and_send(batch: &mut Batch<'_>, run: &Run) -> Flow {
         let mut survey = Survey { deleted, held: 0 };
         if !limit.allows(survey) {
             let counted = batch.count(run).and_then(|counted| {
-                survey.held = counted.map_or(0, |counted| counted.held);
+                survey.held = counted.held;
                 batch.in_depth(run, survey, limit)
             });
             survey = match counted {

@@ -2,13 +2,15 @@
 //! disk that is not mounted, a restore that is not finished, or the wrong module.
 //!
 //! Such a run starts with `--max-delete=0`: it sends everything and deletes nothing, and rsync tells how many deletions
-//! it held back. None, as a rule, and that was it. A few go through in a second run. For more a dry run counts exactly
-//! what would go and what there is, and the limit decides. A run over the limit fails its job, which is tried again
-//! with the usual backoff: the source may be complete again by then. All other jobs go on.
+//! it held back. None, as a rule, and that was it. A few go through in a second run. For more a dry run lists what would
+//! go and counts what there is, and the limit decides. A run over the limit fails its job, which is tried again
+//! with the usual backoff: the source may be complete again by then. All other jobs go on. So fails a run whose deletions
+//! were held back and then not listed: whatever the reason, nobody knows what would go.
 //!
-//! What `--max-delete` counts, and how it tells (rsync 3.5.0): everything that one process deletes, be it in excess,
+//! What `--max-delete` counts, and how it tells (rsync 3.2.3 to 3.5.1): everything that one process deletes, be it in excess,
 //! missing from the source by name, or in a directory that has to make way, but neither the entry that makes way
-//! itself nor a directory that is not empty because of the limit. A negative number means 0. A dry run counts exactly.
+//! itself nor a directory that is not empty because of the limit. A negative number means 0. A dry run lists exactly what
+//! would go, but its statistics have no deletions where the other side is a daemon before 3.5: the lines are counted.
 //! The exit code is 25 on this machine, 0 towards a daemon, and 23 or 24 if something else failed as well; only the
 //! warning on standard error is always there.
 //!
@@ -27,7 +29,7 @@ use super::execute::{Batch, Flow};
 use super::outcome::{Outcome, classify};
 use super::plan::{Deletion, Run, RunKind};
 use super::run::{End, Ended};
-use super::says::{About, Survey, held_back, lines};
+use super::says::{About, Statistics, Survey, deletions, held_back, lines};
 use crate::model::{JobError, MaxDelete, Scope, Verdict};
 
 /// One part in so many of what may go in any case goes uncounted. rsync does not count directories among what it holds
@@ -141,6 +143,17 @@ fn refusal(survey: Survey, limit: Limit) -> JobError {
     )
 }
 
+/// What a job is told of whose deletions nobody knows how many they are.
+fn uncounted(held_back: u64) -> JobError {
+    JobError::new(
+        Some(JobError::DELETES_TOO_MUCH),
+        format!(
+            "rsync held back {held_back} deletions, and then lists none of them; none was made: they are looked for \
+             again; if it is right that the target loses them: syncq accept-deletions"
+        ),
+    )
+}
+
 /// What a job is told that would empty its target.
 fn emptied(survey: Survey) -> JobError {
     JobError::new(
@@ -201,20 +214,24 @@ impl Batch<'_> {
             more.push(Run { max_delete: Some(limit.unseen()), ..run.clone() });
             return Some(Flow::Continue);
         }
-        let survey = match self.count(run) {
-            // Without figures it is what was held back, of nobody knows how many.
-            Ok(survey) => survey.unwrap_or(Survey { deleted: held_back.unwrap_or(0), held: 0 }),
+        let counted = match self.count(run) {
+            Ok(counted) => counted,
             Err(flow) => return Some(flow),
         };
+        if counted.deleted == 0 && held_back.is_none() {
+            return None;
+        }
+        // What was held back would go, whatever is listed.
+        let survey = Survey { deleted: counted.deleted.max(held_back.unwrap_or(0)), ..counted };
         let survey = match self.in_depth(run, survey, limit) {
             Ok(survey) => survey,
             Err(flow) => return Some(flow),
         };
-        if survey.deleted == 0 && held_back.is_none() {
-            return None;
-        }
         let next = limit.of(survey.held).unwrap_or(u64::MAX);
-        let refused = self.refused(run, survey, limit);
+        let refused = match held_back {
+            Some(held_back) if counted.deleted == 0 => Some(uncounted(held_back)),
+            _ => self.refused(run, survey, limit),
+        };
         if refused.is_none() && next > allowed {
             more.push(Run { max_delete: Some(next), ..run.clone() });
         } else if run.entries.len() > 1 && !self.is_emptied(run) {
@@ -237,11 +254,11 @@ impl Batch<'_> {
             return Ok(survey);
         }
         let tree = self.count(&Run { kind: RunKind::Tree, ..run.clone() })?;
-        Ok(Survey { held: tree.map_or(survey.held, |tree| tree.held), ..survey })
+        Ok(Survey { held: tree.held, ..survey })
     }
 
-    /// Has rsync count what a run would delete, and what there is. `Ok(None)`: its figures cannot be read.
-    pub(super) fn count(&mut self, run: &Run) -> Result<Option<Survey>, Flow> {
+    /// Has rsync count what a run would delete, and what there is. What it does not tell counts as none.
+    pub(super) fn count(&mut self, run: &Run) -> Result<Survey, Flow> {
         let Some((ended, command)) = self.start(run, Pass::Count) else { return Err(Flow::Halt) };
         match classify(&ended, run, &self.ctx.prefixes) {
             Outcome::Done | Outcome::Paths(_) => {}
@@ -254,7 +271,11 @@ impl Batch<'_> {
         }
         // Some options of the user's put all output on one of the two.
         let said = [ended.stdout.bytes(), ended.stderr.bytes()];
-        Ok(said.iter().find_map(|said| Survey::read(said)))
+        let figures =
+            said.iter().find_map(|said| Statistics::read(said)).unwrap_or(Statistics { deleted: 0, shared: 0 });
+        let [_, stderr] = said;
+        let deleted = figures.deleted.max(ended.stdout.count()).max(deletions(&stderr));
+        Ok(Survey { deleted, held: figures.shared.saturating_add(deleted) })
     }
 }
 
@@ -297,7 +318,7 @@ mod tests {
     #[test]
     fn a_refusal_fits_into_a_record() {
         let survey = Survey { deleted: u64::MAX, held: u64::MAX };
-        for error in [refusal(survey, limit(MaxDelete::default(), &[])), emptied(survey)] {
+        for error in [refusal(survey, limit(MaxDelete::default(), &[])), emptied(survey), uncounted(u64::MAX)] {
             assert!(error.message.len() < JobError::MESSAGE_BYTES_MAX && !error.message.contains("  "), "{error:?}");
         }
     }

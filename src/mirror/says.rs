@@ -184,7 +184,7 @@ pub struct Difference<'a> {
 pub fn difference_of(line: &[u8]) -> Option<Difference<'_>> {
     // `<f..T...... name`, `*deleting   name`: eleven columns and a blank.
     let (columns, name) = line.split_at_checked(12).filter(|(_, name)| !name.is_empty())?;
-    if columns == b"*deleting   " {
+    if columns == DELETING {
         return Some(Difference { name: unescape(name), deletes: true, attributes: b"" });
     }
     let [what @ (b'<' | b'>' | b'c' | b'h' | b'.'), b'f' | b'd' | b'L' | b'D' | b'S', attributes @ .., b' '] = columns
@@ -193,6 +193,14 @@ pub fn difference_of(line: &[u8]) -> Option<Difference<'_>> {
     };
     let equal = *what == b'.' && attributes.iter().all(|&b| b == b' ');
     (!equal).then(|| Difference { name: unescape(name), deletes: false, attributes })
+}
+
+/// What an itemized line begins with that tells of a deletion.
+pub const DELETING: &[u8] = b"*deleting   ";
+
+/// How many lines tell of a deletion.
+pub fn deletions(output: &[u8]) -> u64 {
+    output.split(|&b| b == b'\n').filter(|line| line.starts_with(DELETING)).count() as u64
 }
 
 /// How many deletions `--max-delete` has held back, if any. Directories with something in them are not counted.
@@ -204,7 +212,7 @@ pub fn held_back(stderr: &[u8]) -> Option<u64> {
     Some(count.unwrap_or(1))
 }
 
-/// What a dry run with `--stats` found.
+/// What a comparison would delete, and of how much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Survey {
     pub deleted: u64,
@@ -212,7 +220,16 @@ pub struct Survey {
     pub held: u64,
 }
 
-impl Survey {
+/// What a dry run with `--stats` says of both sides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Statistics {
+    /// Nothing if the other side does not say: a daemon before rsync 3.5 counts none in a dry run.
+    pub deleted: u64,
+    /// What both sides have.
+    pub shared: u64,
+}
+
+impl Statistics {
     pub fn read(output: &[u8]) -> Option<Self> {
         let text = String::from_utf8_lossy(output);
         let number = |name: &str| {
@@ -220,11 +237,10 @@ impl Survey {
             let digits: String = rest.chars().take_while(|c| c.is_ascii_digit() || *c == ',').collect();
             digits.replace(',', "").parse::<u64>().ok()
         };
-        let deleted = number("Number of deleted files")?;
         // The root is in every list, and no entry of its own.
         let sent = number("Number of files")?.saturating_sub(1);
-        let shared = sent.saturating_sub(number("Number of created files")?);
-        Some(Self { deleted, held: shared.saturating_add(deleted) })
+        let shared = sent.saturating_sub(number("Number of created files").unwrap_or(0));
+        Some(Self { deleted: number("Number of deleted files").unwrap_or(0), shared })
     }
 }
 
@@ -306,8 +322,10 @@ mod tests {
         assert_eq!(held_back(b"rsync: [sender] opendir \"/s/d\" failed: Permission denied (13)\n"), None);
         let stats = "\nNumber of files: 1,007 (reg: 3, dir: 4)\nNumber of created files: 4 (reg: 2, dir: 2)\n\
                      Number of deleted files: 57 (reg: 55, dir: 2)\n";
-        assert_eq!(Survey::read(stats.as_bytes()), Some(Survey { deleted: 57, held: 1_059 }));
-        assert_eq!(Survey::read(b"Number of files: 7\n"), None);
+        assert_eq!(Statistics::read(stats.as_bytes()), Some(Statistics { deleted: 57, shared: 1_002 }));
+        assert_eq!(Statistics::read(b"Number of files: 7\n"), Some(Statistics { deleted: 0, shared: 6 }));
+        assert_eq!(Statistics::read(b"sent 95 bytes\n"), None);
+        assert_eq!(deletions(b"*deleting   a\n<f+++++++++ *deleting   b\n*deleting   d/\nx\n"), 2);
     }
 
     #[test]

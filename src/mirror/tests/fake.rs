@@ -198,3 +198,29 @@ fn a_missing_rsync_is_said() {
     assert!(trouble.class == Misconfigured && trouble.message.contains("rsync is not installed"), "{trouble:?}");
     assert!(trouble.hint.is_some());
 }
+
+/// What a dry run towards rsync before 3.5 counts as deleted is none, and 1,500 of 1,501 files went.
+#[test]
+fn deletions_are_what_is_listed_whatever_the_statistics_say() {
+    let held_back = "echo 'Deletions stopped due to --max-delete limit (1500 skipped)' >&2; exit 25";
+    let stats = "echo 'Number of files: 2 (reg: 1, dir: 1)'; echo 'Number of created files: 0'; \
+                 echo 'Number of deleted files: 0'; exit 0";
+    let listed = "seq -f '*deleting   x%.0f' 1500";
+    for (list, words) in [
+        (format!("{listed}; {stats}"), "1500 of the 1501 entries"),
+        (format!("{listed}; exit 0"), "1500 of the 1500 entries"),
+        // Whatever the reason: nobody knows what would go.
+        (stats.to_owned(), "lists none of them"),
+        ("exit 0".to_owned(), "lists none of them"),
+        // Less than is known to go.
+        (format!("echo '*deleting   x'; {stats}"), "1500 of the 2 entries"),
+    ] {
+        let stage = Stage::new();
+        stage.write("a", "a");
+        let ctx = scripted(&stage, &format!("[ \"$dry\" ] && {{ {list}; }}; {held_back}"));
+        let report = go(&ctx, &[job("", Scope::Subtree, Origin::Reconcile)]);
+        let Verdict::Failed(error) = verdict(&report, "") else { panic!("{list}: {report:#?}") };
+        assert!(error.code == Some(JobError::DELETES_TOO_MUCH) && error.message.contains(words), "{list}: {error}");
+        assert_eq!(report.runs, 2, "{list}: nothing is deleted");
+    }
+}

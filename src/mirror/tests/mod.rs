@@ -8,6 +8,7 @@ mod leftovers;
 mod standby;
 mod trees;
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::ffi::OsStrExt;
@@ -19,8 +20,8 @@ use std::time::Duration;
 use super::*;
 use crate::filter::Filter;
 use crate::model::{
-    ClaimedJob, Destination, Generation, Lane, MaxDelete, Origin, RelPath, Scope, Target, Timestamp, TransferOptions,
-    Verdict,
+    ClaimedJob, Destination, Generation, JobError, Lane, MaxDelete, Origin, RelPath, Scope, Target, Timestamp,
+    TransferOptions, Verdict,
 };
 
 /// 2026-11-22, noon.
@@ -64,7 +65,7 @@ impl Stage {
              lock file = {at}/lock\n{user}[m]\npath = {at}/dst\nread only = no\n{settings}\n{modules}\n"
         );
         std::fs::write(stage.dir.path().join("conf"), text.replace("@DIR@", &at)).unwrap();
-        let child = Command::new("rsync")
+        let child = Command::new(rsync("SERVER"))
             .args(["--daemon", "--no-detach"])
             .arg(format!("--config={at}/conf"))
             .stdin(Stdio::null())
@@ -123,7 +124,7 @@ impl Stage {
         let identity = RootIdentity::of(&root).unwrap();
         let excludes: Vec<String> = excludes.iter().map(|&text| text.to_owned()).collect();
         let filter = Arc::new(Filter::new(&excludes, false).unwrap());
-        TargetContext::new(
+        let mut ctx = TargetContext::new(
             root,
             identity,
             Target { destination, options },
@@ -131,7 +132,9 @@ impl Stage {
             Limits::default(),
             Guard::default(),
             Path::new("/state"),
-        )
+        );
+        ctx.program.path = rsync("CLIENT");
+        ctx
     }
 
     /// Both trees, as `find` shows them: kind, mode, size, time (directories included), name and link value.
@@ -140,6 +143,11 @@ impl Stage {
         let (source, target) = (listing(&self.src("")), listing(&self.dst("")));
         (source != target).then_some((source, target))
     }
+}
+
+/// The rsync of one side: the one in PATH, unless the environment names another version to be tested.
+fn rsync(side: &str) -> OsString {
+    std::env::var_os(format!("SYNCQ_TEST_RSYNC_{side}")).unwrap_or_else(|| "rsync".into())
 }
 
 fn listing(root: &Path) -> String {
