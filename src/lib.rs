@@ -29,4 +29,5 @@ pub mod plugin;
 pub mod queue;
 pub mod schedule;
 pub mod store;
+pub mod trust;
 pub mod watch;

@@ -16,7 +16,7 @@ use crate::model::JobAction;
 #[derive(Debug, Args)]
 pub struct ChangeArgs {
     /// Numbers of jobs, as list shows them
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", value_parser = super::values::whole::<u64>)]
     ids: Vec<u64>,
     #[command(flatten)]
     which: WhichDaemon,

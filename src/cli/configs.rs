@@ -13,6 +13,7 @@ use crate::config;
 use crate::config::{Config, Control, PluginKind};
 use crate::daemon::{Configuration, FailLogOptions, PluginOptions, PluginRoot, RootOptions};
 use crate::model::{Endpoint, Root};
+use crate::trust;
 
 /// What the configuration files say, together.
 #[derive(Debug, Default)]
@@ -53,10 +54,17 @@ pub fn load(files: &[PathBuf], only: Option<PluginKind>) -> Result<Loaded, CliEr
             Some(kind) => loaded.add_followed(config, kind, &notices)?,
             None => loaded.add(config)?,
         }
+        loaded.notices.extend(others_hand(file));
         loaded.notices.extend(notices);
     }
     loaded.endpoint = one_endpoint(controls.iter().map(|(file, control)| (file.as_path(), control)))?;
     Ok(loaded)
+}
+
+/// What to say of a file that others can write: they decide what is run, and where what is deleted.
+pub fn others_hand(file: &Path) -> Option<String> {
+    let why = trust::others_hand(file)?;
+    Some(format!("{} {why}: whoever writes it decides what syncq runs and what it deletes", file.display()))
 }
 
 /// The one endpoint of several files: a daemon listens once.

@@ -23,7 +23,7 @@ pub struct FilterArgs {
     #[arg(long, value_name = "GLOB")]
     path: Option<String>,
     /// Only jobs queued at least this long ago, like 90s, 2h or 3d
-    #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "AGE", value_parser = super::values::duration)]
     older_than: Option<Duration>,
     /// Only jobs whose last error has this text in it
     #[arg(long, value_name = "TEXT")]

@@ -3,7 +3,7 @@
 //! The script is read and never run. Of each command only three things matter: the directory, the target, and the path;
 //! what has to be done there follows from the source as it is now.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -17,6 +17,7 @@ use super::source::Source;
 use super::state_dir::WhichDaemon;
 use crate::control::NewJob;
 use crate::model::Scope;
+use crate::trust;
 
 /// Larger files are refused: at 200 bytes a command these are more than 300,000.
 const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -44,7 +45,10 @@ pub fn run(args: &ImportArgs) -> Result<ExitCode, CliError> {
     if found.len() > FILE_BYTES_MAX {
         return Err(CliError::usage(format!("{file} is larger than {} MiB", FILE_BYTES_MAX >> 20)));
     }
-    let text = std::fs::read(&args.file).with_context(|| format!("cannot read {file}"))?;
+    let mut text = Vec::new();
+    trust::open_given(&args.file)
+        .and_then(|opened| opened.take(FILE_BYTES_MAX).read_to_end(&mut text))
+        .with_context(|| format!("cannot read {file}"))?;
     let source = Source::open(&args.which.find()?)?;
     let mut problems = Vec::new();
     let mut lines = Vec::new();

@@ -31,7 +31,7 @@ pub struct ListArgs {
     #[arg(long, value_name = "ORDER", value_enum, default_value_t = Order::Path)]
     sort: Order,
     /// At most this many jobs
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = super::values::whole::<u64>)]
     limit: Option<u64>,
 }
 

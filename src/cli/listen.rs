@@ -1,15 +1,18 @@
 //! Where the control API is on TCP: `--listen` and `--token-file`, or `<control>` in the configuration.
 
+use std::io::Read as _;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
 use clap::Args;
 
 use super::exit::{CliError, quoted};
 use crate::control::{TcpOptions, Token};
 use crate::model::Endpoint;
+use crate::trust;
+
+/// No more of it is read: a token is one word.
+const TOKEN_FILE_BYTES_MAX: u64 = 4_096;
 
 #[derive(Debug, Args)]
 pub struct ListenArgs {
@@ -48,15 +51,16 @@ pub fn options(endpoint: &Endpoint) -> Result<TcpOptions, CliError> {
 
 fn read_token(path: &Path) -> Result<Token, CliError> {
     let shown = path.display();
-    let text = std::fs::File::open(path)
-        .and_then(|file| Ok((file.metadata()?.permissions().mode(), std::io::read_to_string(file)?)))
-        .with_context(|| format!("cannot use the token file {shown}"));
     let make = || format!("umask 077; openssl rand -hex 32 > {}", quoted(path));
-    let (mode, text) = text.map_err(|error| CliError::config(error).hint(make()))?;
-    if mode & 0o077 != 0 {
-        let error = anyhow::anyhow!("the token file {shown} is open to others");
-        return Err(CliError::config(error).hint(format!("chmod 600 {}", quoted(path))));
-    }
+    let text = trust::open_secret(path).and_then(|file| std::io::read_to_string(file.take(TOKEN_FILE_BYTES_MAX)));
+    let text = text.map_err(|error| {
+        let hint = trust::Untrusted::of(&error).map_or_else(make, |untrusted| match untrusted.why {
+            trust::Why::Owner(_) => format!("chown {} {}", rustix::process::geteuid().as_raw(), quoted(path)),
+            trust::Why::Readable(_) | trust::Why::Writable(_) => format!("chmod 600 {}", quoted(path)),
+            _ => make(),
+        });
+        CliError::config(anyhow::Error::new(error).context(format!("cannot use the token file {shown}"))).hint(hint)
+    })?;
     Token::new(&text).ok_or_else(|| {
         let error = anyhow::anyhow!("the token file {shown} does not hold one word of 16 printable characters or more");
         CliError::config(error).hint(make())
@@ -65,6 +69,8 @@ fn read_token(path: &Path) -> Result<Token, CliError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
     use crate::cli::exit::Exit;
 

@@ -13,7 +13,7 @@ use super::listen::ListenArgs;
 use super::log_options::LogOptions;
 use super::progress::Progress;
 use super::state_dir::real_path;
-use super::{destination, password_file, run, state_dir};
+use super::{destination, password_file, run, state_dir, values};
 use crate::daemon::{Configuration, Options, RootOptions, logging};
 use crate::filter::Filter;
 use crate::model::{Destination, EventSwitches, Root, Settings, Target, TransferOptions};
@@ -51,7 +51,7 @@ pub struct MirrorArgs {
           require_equals = true, default_missing_value = "true")]
     attrib: bool,
     /// At most this many rsyncs at a time [default: 10]
-    #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true, value_parser = threads)]
     threads: Option<i64>,
     /// Mirror SRC even if it is another directory than the last time
     #[arg(long)]
@@ -66,6 +66,13 @@ pub struct MirrorArgs {
     listen: ListenArgs,
     #[command(flatten)]
     log: LogOptions,
+}
+
+/// sersync's `-n 0`, which `run` knows, never was a word of this command.
+fn threads(text: &str) -> Result<i64, String> {
+    let given = values::whole(text)?;
+    let is_usable = usize::try_from(given).is_ok_and(|threads| (1..=run::THREADS_MAX).contains(&threads));
+    if is_usable { Ok(given) } else { Err(format!("give a number from 1 to {}", run::THREADS_MAX)) }
 }
 
 pub fn run(args: MirrorArgs) -> Result<ExitCode, CliError> {

@@ -34,6 +34,7 @@ mod state_dir;
 mod status;
 mod store;
 mod target_choice;
+mod values;
 mod verify;
 mod wait;
 

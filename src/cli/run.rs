@@ -31,7 +31,7 @@ pub struct RunArgs {
     #[arg(short = 'd', long)]
     daemon: bool,
     /// At most this many rsyncs at a time [default: 10]
-    #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true, value_parser = super::values::whole::<i64>)]
     threads: Option<i64>,
     /// Only run this plugin for every change, and no rsync
     #[arg(short = 'm', long, value_name = "PLUGIN")]
@@ -151,7 +151,7 @@ fn plugin_named(name: &String) -> Result<PluginKind, CliError> {
 
 const THREADS_DEFAULT: usize = 10;
 /// More rsyncs than that at a time help no machine.
-const THREADS_MAX: usize = 1_024;
+pub const THREADS_MAX: usize = 1_024;
 
 /// How many rsyncs `-n` allows. Zero means the default, as in sersync, which for a negative number would hang.
 pub fn threads(given: Option<i64>, notices: &mut Vec<String>) -> usize {

@@ -14,6 +14,7 @@ use clap::Args;
 use super::exit::{CliError, Exit, quoted};
 use super::sersync_args::DEFAULT_CONFIG;
 use crate::control::socket_path;
+use crate::trust;
 
 /// The options by which a command names a daemon.
 #[derive(Debug, Args)]
@@ -68,14 +69,29 @@ fn source_name(source: &Path) -> OsString {
     name
 }
 
-/// Creates the directory if it is missing, for this user only.
+/// Creates the directory if it is missing, for this user only. One that is there has to be this user's, with all in it.
 pub fn create(dir: &Path) -> Result<(), CliError> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true).mode(0o700);
     builder
         .create(dir)
         .with_context(|| format!("cannot create the state directory {}", dir.display()))
-        .map_err(|error| CliError::from(error).hint("choose one that you may write: --state-dir DIR"))
+        .map_err(|error| CliError::from(error).hint("choose one that you may write: --state-dir DIR"))?;
+    check_trusted(dir)
+}
+
+/// Refuses a directory that others have prepared, or may.
+pub fn check_trusted(dir: &Path) -> Result<(), CliError> {
+    trust::check_state(dir).map_err(|error| {
+        let hint = trust::Untrusted::of(&error).map(trust::Untrusted::hint);
+        let error = CliError::config(
+            anyhow::Error::new(error).context(format!("cannot use the state directory {}", dir.display())),
+        );
+        match hint {
+            Some(hint) => error.hint(hint),
+            None => error.hint("choose another: --state-dir DIR"),
+        }
+    })
 }
 
 /// Refuses a state directory inside a mirrored tree: every change it recorded would be a change to record.

@@ -24,7 +24,7 @@ pub struct StatusArgs {
     #[arg(long)]
     json: bool,
     /// Show it again and again, until interrupted: every so often, like 500ms or 5s
-    #[arg(long, value_name = "EVERY", value_parser = humantime::parse_duration, num_args = 0..=1,
+    #[arg(long, value_name = "EVERY", value_parser = super::values::duration, num_args = 0..=1,
         default_missing_value = "2s", require_equals = true)]
     watch: Option<Duration>,
 }

@@ -40,7 +40,7 @@ pub struct VerifyArgs {
     repair: bool,
     /// Read so many megabytes a second on this machine, on average. A target elsewhere reads the same files, in bursts of
     /// at most a directory
-    #[arg(long, value_name = "MB/S")]
+    #[arg(long, value_name = "MB/S", value_parser = super::values::budget, allow_negative_numbers = true)]
     budget: Option<f64>,
     #[command(flatten)]
     which: WhichDaemon,

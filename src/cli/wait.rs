@@ -22,7 +22,7 @@ pub struct WaitArgs {
     #[command(flatten)]
     which: WhichDaemon,
     /// Give up after this long, like 30s or 5m [default: never]
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = super::values::duration)]
     timeout: Option<Duration>,
     /// Only changes of this file, or of this directory with all below it
     #[arg(long, value_name = "PATH")]
@@ -48,7 +48,10 @@ fn count(text: &str) -> Result<Count, String> {
     match text {
         "all" => Ok(Count::All),
         "any" => Ok(Count::Of(1)),
-        number => number.parse().map(Count::Of).map_err(|_| "give a number, any or all".to_owned()),
+        number => match number.parse() {
+            Ok(count @ 1..) => Ok(Count::Of(count)),
+            _ => Err("give a number from 1 on, any or all".to_owned()),
+        },
     }
 }
 

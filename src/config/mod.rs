@@ -20,11 +20,11 @@ mod value;
 mod words;
 mod xml;
 
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::model::{self, Endpoint, Settings};
+use crate::trust;
 
 pub use diagnostic::Diagnostic;
 pub use error::{ConfigError, Fault};
@@ -91,7 +91,11 @@ pub(crate) fn known_attributes() -> Vec<(String, &'static str)> {
 fn read(file: &Path) -> Result<Vec<u8>, ConfigError> {
     let unreadable = |source| ConfigError::Read { file: file.to_path_buf(), source };
     let mut bytes = Vec::new();
-    File::open(file).map_err(unreadable)?.take(CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    trust::open_given(file)
+        .map_err(unreadable)?
+        .take(CONFIG_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
     Ok(bytes)
 }
 

@@ -16,6 +16,8 @@ use super::value::{self, Value};
 use super::xml::Element;
 
 const TIMEOUT_SECONDS: u64 = 100;
+/// A year: more is no time that anybody has meant, and more than rsync takes.
+const TIMEOUT_SECONDS_MAX: u64 = 366 * 24 * 60 * 60;
 const RSYNCD_PORT: u16 = 874;
 
 /// How all targets of a configuration are reached.
@@ -40,7 +42,7 @@ pub(super) fn access(sersync: &Element, delete: bool, notes: &mut Notes<'_>) -> 
     access.options.params = params.words;
     access.ssh = value::switch(rsync, "ssh", false, notes);
     auth(rsync, params.password_file, &mut access, notes)?;
-    access.options.port = port(rsync, access.ssh, notes);
+    access.options.port = port(rsync, access.ssh, notes)?;
     access.options.timeout = timeout(rsync, notes);
     Ok(access)
 }
@@ -110,19 +112,24 @@ fn user(value: Value<'_>, notes: &Notes<'_>) -> Result<String, Problem> {
     }
 }
 
-fn port(rsync: &Element, ssh: bool, notes: &mut Notes<'_>) -> Option<u16> {
-    let element = value::section(rsync, "userDefinedPort", "the usual port", notes)?;
+/// A port that is none is refused: behind the usual one another daemon may have a module of the same name, which would be
+/// made equal to the source.
+fn port(rsync: &Element, ssh: bool, notes: &mut Notes<'_>) -> Result<Option<u16>, Problem> {
+    let Some(element) = value::section(rsync, "userDefinedPort", "the usual port", notes) else { return Ok(None) };
     if !value::start(element, false, notes) {
-        return None;
+        return Ok(None);
     }
     let default = format!("port {RSYNCD_PORT}");
     let port = match value::expected(element, "port", &default, notes) {
         None => RSYNCD_PORT,
-        Some(value) => value.number().filter(|&port| port > 0).unwrap_or_else(|| {
-            let shown = notes.show(value.bytes);
-            notes.warn(value.offset, format!("port {shown} is no port from 1 to 65535; {RSYNCD_PORT} is used"));
+        Some(value) if value.is_empty() => {
+            notes.warn(value.offset, format!("port is empty; {RSYNCD_PORT} is used"));
             RSYNCD_PORT
-        }),
+        }
+        Some(value) => value.number().filter(|&port| port > 0).ok_or_else(|| {
+            let given = notes.show(value.bytes);
+            Fault::Value { attribute: "port", given, expected: "port from 1 to 65535" }.at(value.offset)
+        })?,
     };
     if ssh {
         notes.warn_with(
@@ -131,7 +138,7 @@ fn port(rsync: &Element, ssh: bool, notes: &mut Notes<'_>) -> Option<u16> {
             "if ssh listens on 22, write <userDefinedPort start=\"false\"/>",
         );
     }
-    Some(port)
+    Ok(Some(port))
 }
 
 fn timeout(rsync: &Element, notes: &mut Notes<'_>) -> Option<Duration> {
@@ -142,7 +149,7 @@ fn timeout(rsync: &Element, notes: &mut Notes<'_>) -> Option<Duration> {
     let default = format!("{TIMEOUT_SECONDS} seconds");
     let seconds = match value::expected(element, "time", &default, notes) {
         None => TIMEOUT_SECONDS,
-        Some(value) => value.number().unwrap_or_else(|| {
+        Some(value) => value.number().filter(|&seconds| seconds <= TIMEOUT_SECONDS_MAX).unwrap_or_else(|| {
             let shown = notes.show(value.bytes);
             notes.warn(value.offset, format!("time {shown} is no number of seconds; {TIMEOUT_SECONDS} is used"));
             TIMEOUT_SECONDS

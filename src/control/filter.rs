@@ -8,6 +8,7 @@ use regex::bytes::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
 use super::inspect::{Refusal, RefusalKind};
+use super::strict::{self, NoDuration};
 use crate::model::{Job, JobState, Scope, Timestamp};
 
 /// Which jobs are wanted: those for which everything given holds. As the query of `GET /v1/jobs`, and as JSON.
@@ -15,29 +16,29 @@ use crate::model::{Job, JobState, Scope, Timestamp};
 #[serde(default, deny_unknown_fields)]
 pub struct JobFilter {
     /// Jobs of these numbers.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "strict::given_ids")]
     pub ids: Vec<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "strict::given")]
     pub state: Option<JobState>,
     /// The name of the target, as `status` shows it.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "strict::given_text")]
     pub target: Option<String>,
     /// The directory that is mirrored.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "strict::given_text")]
     pub root: Option<String>,
     /// A glob; see the module `glob`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "strict::given_text")]
     pub path: Option<String>,
     /// Queued at least so many seconds ago.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "strict::given")]
     pub older_than_s: Option<f64>,
     /// Text in the last error, in upper or lower case.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "strict::given_text")]
     pub error: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "strict::given")]
     pub scope: Option<Scope>,
     /// At most so many jobs.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "strict::given")]
     pub limit: Option<u64>,
 }
 
@@ -48,9 +49,23 @@ pub struct GlobError {
     pub glob: String,
 }
 
-impl From<GlobError> for Refusal {
-    fn from(error: GlobError) -> Self {
-        let hint = "patterns are as in .gitignore, like *.jpg or photos/**; for a bracket in a name write [[]";
+/// A filter that makes no sense.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum FilterError {
+    #[error(transparent)]
+    Glob(#[from] GlobError),
+    #[error("older_than_s: {0}")]
+    Age(#[from] NoDuration),
+}
+
+impl From<FilterError> for Refusal {
+    fn from(error: FilterError) -> Self {
+        let hint = match error {
+            FilterError::Glob(_) => {
+                "patterns are as in .gitignore, like *.jpg or photos/**; for a bracket in a name write [[]"
+            }
+            FilterError::Age(_) => "give an age in seconds; leave it out if jobs of any age are meant",
+        };
         Self::new(RefusalKind::Wrong, error.to_string(), hint)
     }
 }
@@ -62,7 +77,8 @@ pub struct Matcher {
     ids: HashSet<u64>,
     path: Option<Regex>,
     error: Option<String>,
-    queued_before: Option<Timestamp>,
+    /// The least age, and when it is asked for.
+    older_than: Option<(Duration, Timestamp)>,
 }
 
 impl JobFilter {
@@ -73,13 +89,13 @@ impl JobFilter {
 }
 
 impl Matcher {
-    pub fn new(filter: &JobFilter, now: Timestamp) -> Result<Self, GlobError> {
-        let age = filter.older_than_s.map(|age| Duration::try_from_secs_f64(age).unwrap_or_default());
+    pub fn new(filter: &JobFilter, now: Timestamp) -> Result<Self, FilterError> {
+        let age = filter.older_than_s.map(strict::duration).transpose()?;
         Ok(Self {
             ids: filter.ids.iter().copied().collect(),
             path: filter.path.as_deref().map(glob).transpose()?,
             error: filter.error.as_ref().map(|text| text.to_lowercase()),
-            queued_before: age.map(|age| Timestamp(now.0.saturating_sub(age.as_millis() as u64))),
+            older_than: age.map(|age| (age, now)),
             filter: filter.clone(),
         })
     }
@@ -98,7 +114,7 @@ impl Matcher {
         (self.ids.is_empty() || self.ids.contains(&job.id.0))
             && self.filter.state.is_none_or(|state| state == job.state)
             && self.filter.scope.is_none_or(|scope| scope == job.scope)
-            && self.queued_before.is_none_or(|before| job.queued_at <= before)
+            && self.older_than.is_none_or(|(age, now)| now.since(job.queued_at) >= age)
             && self.path.as_ref().is_none_or(|glob| glob.is_match(job.path.as_bytes()))
             && self.error.as_ref().is_none_or(has_text)
     }

@@ -34,12 +34,13 @@ mod requests;
 mod routes;
 mod server;
 mod stall;
+mod strict;
 mod tcp;
 mod types;
 
 pub use client::{Client, ClientError};
 pub use events::{Dropped, Event, Recovered, Sent, Trouble};
-pub use filter::{GlobError, JobFilter, Matcher};
+pub use filter::{FilterError, GlobError, JobFilter, Matcher};
 pub use inspect::{Inspect, ListPage, Listed, Listen, Operate, Place, Refusal, RefusalKind, Wait, each_job};
 pub use reload::{ConfigChanges, ConfigError, ConfigStatus, Reloaded, Tally};
 pub use requests::{

@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+use super::strict;
 use super::types::rfc3339_option;
 use super::{JobFilter, JobRow, TargetState};
 use crate::model::{RelPath, Timestamp};
@@ -17,7 +18,7 @@ use crate::model::{RelPath, Timestamp};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JobsRequest {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "strict::object")]
     pub filter: JobFilter,
     /// Said on purpose if a purge has no filter.
     #[serde(default)]
@@ -111,7 +112,7 @@ pub struct ReconcileRequest {
     #[serde(default)]
     pub target: Option<String>,
     /// Only this and what is below it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "strict::object_option")]
     pub path: Option<PathArg>,
 }
 
@@ -151,7 +152,7 @@ pub struct VerifyRequest {
     #[serde(default)]
     pub target: Option<String>,
     /// Only this and what is below it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "strict::object_option")]
     pub path: Option<PathArg>,
     /// Compare contents.
     #[serde(default)]
@@ -160,7 +161,7 @@ pub struct VerifyRequest {
     #[serde(default)]
     pub repair: bool,
     /// Megabytes that may be read in a second on this machine, on average.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::given")]
     pub budget_mb_s: Option<f64>,
 }
 
@@ -268,16 +269,16 @@ pub struct ReconcileJob {
 #[serde(deny_unknown_fields)]
 pub struct WaitRequest {
     /// Only changes of this and of what is below it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "strict::object_option")]
     pub path: Option<PathArg>,
     /// Only this target.
     #[serde(default)]
     pub target: Option<String>,
     /// On so many targets of each root; `None` for all of them.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::given")]
     pub targets: Option<u32>,
     /// Give up after so many seconds.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::given")]
     pub timeout_s: Option<f64>,
 }
 

@@ -25,6 +25,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::events;
 use super::server::{Patience, Stopping};
+use super::strict::{self, Object};
 use super::{
     AcceptRequest, ExplainQuery, JobFilter, JobsRequest, ListPage, Listed, Matcher, NewJob, Operate, PauseRequest,
     ReconcileRequest, Refusal, RefusalKind, VerifyRequest, Wait, WaitRequest, Waiting,
@@ -122,7 +123,7 @@ impl Served {
         Q: DeserializeOwned + Send + 'static,
         A: serde::Serialize + Send + 'static,
     {
-        let query: Q = match self.read(request).await {
+        let Object(query) = match self.read::<Object<Q>>(request).await {
             Ok(query) => query,
             Err(response) => return response,
         };
@@ -172,7 +173,14 @@ async fn compact_store(State(served): State<Served>) -> Response {
 }
 
 async fn add(State(served): State<Served>, request: Request) -> Response {
-    served.answer(request, |operate, jobs: &Vec<NewJob>| operate.add(jobs)).await
+    let jobs: Vec<NewJob> = match served.read::<Vec<Object<NewJob>>>(request).await {
+        Ok(jobs) => jobs.into_iter().map(|Object(job)| job).collect(),
+        Err(response) => return response,
+    };
+    match served.ask(move |operate| operate.add(&jobs)).await {
+        Ok(answer) => axum::Json(answer).into_response(),
+        Err(refusal) => refused(&refusal),
+    }
 }
 
 async fn jobs(State(served): State<Served>, query: Result<Query<JobFilter>, QueryRejection>) -> Response {
@@ -183,7 +191,7 @@ async fn jobs(State(served): State<Served>, query: Result<Query<JobFilter>, Quer
 }
 
 async fn change(served: Served, request: Request, action: JobAction) -> Response {
-    let JobsRequest { filter, all, dry_run } = match served.read(request).await {
+    let Object(JobsRequest { filter, all, dry_run }) = match served.read(request).await {
         Ok(request) => request,
         Err(response) => return response,
     };
@@ -316,7 +324,7 @@ async fn compare<Q: DeserializeOwned + Send + 'static>(
     request: Request,
     ask: fn(&dyn Operate, &Q, &Rows) -> Result<(), Refusal>,
 ) -> Response {
-    let request: Q = match served.read(request).await {
+    let Object(request): Object<Q> = match served.read(request).await {
         Ok(request) => request,
         Err(response) => return response,
     };
@@ -352,14 +360,17 @@ async fn compare<Q: DeserializeOwned + Send + 'static>(
 }
 
 async fn wait(State(served): State<Served>, request: Request) -> Response {
-    let request: WaitRequest = match served.read(request).await {
+    let Object(request): Object<WaitRequest> = match served.read(request).await {
         Ok(request) => request,
         Err(response) => return response,
     };
     let Ok(place) = Arc::clone(&served.waits).try_acquire_owned() else {
         return problem(StatusCode::SERVICE_UNAVAILABLE, "too many clients are waiting already");
     };
-    let timeout = request.timeout_s.map(|timeout| Duration::try_from_secs_f64(timeout).unwrap_or(Duration::MAX));
+    let timeout = match request.timeout_s.map(strict::duration).transpose() {
+        Ok(timeout) => timeout,
+        Err(error) => return problem(StatusCode::BAD_REQUEST, &format!("timeout_s: {error}")),
+    };
     let wait = match served.ask(move |operate| operate.wait(&request)).await {
         Ok(wait) => wait,
         Err(refusal) => return refused(&refusal),

@@ -202,6 +202,46 @@ fn answers_what_it_knows_and_refuses_the_rest_in_json() {
     assert_eq!(in_memory(3, "POST", "/v1/jobs/purge", &huge).0, StatusCode::PAYLOAD_TOO_LARGE);
 }
 
+/// What was left out of a filter because it could not be read would be more jobs.
+#[test]
+fn nothing_is_changed_by_what_cannot_be_understood() {
+    for path in ["/v1/jobs/purge", "/v1/jobs/retry"] {
+        for body in [
+            "[]",
+            "[{}]",
+            r#"[{},true]"#,
+            "null",
+            r#"{"filter":[],"all":true}"#,
+            r#"{"filter":null,"all":true}"#,
+            r#"{"filter":{"older_than_s":-5},"all":true}"#,
+            r#"{"filter":{"older_than_s":-1e300}}"#,
+            r#"{"filter":{"older_than_s":1e999}}"#,
+            r#"{"filter":{"older_than_s":null},"all":true}"#,
+            r#"{"filter":{"ids":[]},"all":true}"#,
+            r#"{"filter":{"ids":[-1]}}"#,
+            r#"{"filter":{"limit":-1}}"#,
+        ] {
+            let (code, answer) = in_memory(3, "POST", path, body);
+            assert!(code == StatusCode::BAD_REQUEST && answer.contains("error"), "{path} {body}: {code} {answer}");
+        }
+        // An age that nothing has.
+        for age in ["18446744073709551615", "1e300", "1e10"] {
+            let body = format!(r#"{{"filter":{{"older_than_s":{age}}}}}"#);
+            assert_eq!(in_memory(3, "POST", path, &body), (StatusCode::OK, String::new()), "{path} {age}");
+        }
+    }
+    for query in ["older_than_s=nan", "older_than_s=inf", "older_than_s=-1", "older_than_s=", "limit=-1", "target="] {
+        let (code, answer) = in_memory(3, "GET", &format!("/v1/jobs?{query}"), "");
+        assert!(code == StatusCode::BAD_REQUEST, "{query}: {code} {answer}");
+    }
+    for path in ["/v1/reconcile", "/v1/survey", "/v1/verify", "/v1/wait", "/v1/pause", "/v1/accept-deletions"] {
+        assert_eq!(in_memory(3, "POST", path, "[]").0, StatusCode::BAD_REQUEST, "{path}");
+    }
+    for body in [r#"{"timeout_s":-1}"#, r#"{"timeout_s":null}"#, r#"{"targets":-1}"#] {
+        assert_eq!(in_memory(3, "POST", "/v1/wait", body).0, StatusCode::BAD_REQUEST, "{body}");
+    }
+}
+
 #[test]
 fn a_list_of_many_pages_streams_in_order_and_complete() {
     let jobs = ListPage::ROWS as u64 * 2 + 100;

@@ -20,6 +20,7 @@ use rustix::fs::Mode;
 use rustix::process::umask;
 
 use super::logging;
+use crate::trust;
 
 /// The hidden flag by which the child knows what it is.
 pub const CHILD_FLAG: &str = "detached";
@@ -147,7 +148,7 @@ impl PidFile {
     }
 
     pub fn write(&self) -> io::Result<()> {
-        std::fs::write(&self.path, format!("{}\n", std::process::id()))
+        trust::make_anew(&self.path, 0o644)?.write_all(format!("{}\n", std::process::id()).as_bytes())
     }
 }
 

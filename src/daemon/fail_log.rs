@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixStream;
@@ -25,6 +25,7 @@ use crate::control::socket_path;
 use crate::mirror::Executor;
 use crate::model::{Job, JobState, Timestamp};
 use crate::queue::{Queue, TargetStats};
+use crate::trust;
 
 /// The least time between two looks at what is failing, and how often it is looked whether a list is still there although
 /// nothing has happened.
@@ -301,8 +302,7 @@ fn check_ours(path: &Path, state_dir: &Path) -> Result<(), NotWritten> {
     if found.len() == 0 && found.uid() == rustix::process::geteuid().as_raw() {
         return Ok(());
     }
-    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-    let file: File = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
+    let file = trust::open_plain(path, OpenOptions::new().read(true))?;
     let mut head = Vec::new();
     file.take(HEAD_BYTES_MAX).read_to_end(&mut head)?;
     let head = String::from_utf8_lossy(&head);

@@ -22,14 +22,15 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::clock::{Clock as _, SystemClock};
+use crate::trust;
 
 /// What is logged unless told otherwise.
 pub const DEFAULT_LEVEL: &str = "info";
 
 /// The areas that have a level of their own: the modules of syncq, and what it stands on.
-pub const AREAS: [&str; 15] = [
+pub const AREAS: [&str; 16] = [
     "cli", "clock", "config", "control", "ctime", "daemon", "filter", "mirror", "model", "plugin", "queue", "schedule",
-    "sled", "store", "watch",
+    "sled", "store", "trust", "watch",
 ];
 
 /// What a record looks like.
@@ -153,7 +154,7 @@ fn console() -> MutexGuard<'static, Console> {
 }
 
 fn open(path: &std::path::Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+    trust::open(path, OpenOptions::new().append(true).create(true).mode(0o640))
 }
 
 /// Reads a level or a list of levels into (module, level) pairs, without a module for all that have none of their own.

@@ -95,7 +95,7 @@ impl Watcher {
             .name("watch".into())
             .spawn({
                 let wake = Arc::clone(&wake);
-                move || Loop { tracker, wake, asked, barriers: Vec::new(), polls_now: false }.run()
+                move || Loop { tracker, wake, asked, barriers: Vec::new() }.run()
             })
             .map_err(WatchError::Thread)?;
         let watcher = Self { counters, requests, wake, thread: Mutex::new(Some(thread)) };
@@ -107,8 +107,7 @@ impl Watcher {
         self.counters.read()
     }
 
-    /// Answers once everything that has happened in the tree before this call is with the sink; directories without a watch
-    /// are looked through for that. Disconnected without an
+    /// Answers once everything that has happened in the tree before this call is with the sink. Disconnected without an
     /// answer if the watching ends or has ended.
     pub fn barrier(&self) -> Receiver<()> {
         let (reply, reached) = crossbeam_channel::bounded(1);
@@ -162,8 +161,6 @@ struct Loop {
     wake: Arc<OwnedFd>,
     asked: Receiver<Request>,
     barriers: Vec<Barrier>,
-    /// Somebody waits for what changed in directories without a watch as well.
-    polls_now: bool,
 }
 
 impl Loop {
@@ -215,8 +212,7 @@ impl Loop {
                 barrier.unread = barrier.unread.saturating_sub(bytes);
             }
             self.tracker.expire();
-            let polls_now = std::mem::take(&mut self.polls_now);
-            if self.tracker.lacks_watches() && (polls_now || now.duration_since(retried) >= RETRY) {
+            if self.tracker.lacks_watches() && now.duration_since(retried) >= RETRY {
                 retried = now;
                 self.tracker.retry_unwatched();
             }
@@ -255,7 +251,6 @@ impl Loop {
                 Request::Stop => return Ok(true),
                 Request::Barrier(reply) => {
                     let unread = self.tracker.kernel().queued_bytes()?;
-                    self.polls_now |= matches!(reply, Reply::Reached(_));
                     self.barriers.push(Barrier { unread, reply });
                 }
             }

@@ -166,7 +166,9 @@ fn the_configuration_says_where_to_listen_until_the_next_start() {
     };
     let ended = run("check", &[&files[0], "-o", &files[1], "--offline"]);
     assert!(ended.code == Some(78) && ended.stdout.contains(&place(&other)), "{}", ended.text());
-    assert!(ended.stdout.contains("control on 127.0.0.1:1, token file ") && ended.stdout.contains("is open to others"));
+    assert!(
+        ended.stdout.contains("control on 127.0.0.1:1, token file ") && ended.stdout.contains("may be read by others")
+    );
     let ended = run("run", &[&files[0], "-o", &files[1]]);
     let said = [place(&other), place(&world.conf)].iter().all(|place| ended.stderr.contains(place));
     assert!(ended.code == Some(78) && said, "{}", ended.text());

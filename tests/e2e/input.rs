@@ -62,6 +62,44 @@ fn a_configuration_without_anything_to_do_is_refused() {
     refused(&run_with(&world, &[]), &[78], &["confxml.xml", "localpath", "hint"]);
 }
 
+/// Root would write wherever links lead that others have put there.
+#[test]
+fn a_state_directory_that_others_have_prepared_is_refused_and_leads_nowhere() {
+    let mut world = World::new();
+    world.conf.save();
+    let (state, victim) = (world.cli.state.clone(), world.base().join("victim"));
+    write(&victim, "untouched");
+    fs::create_dir_all(state.join("store")).expect("a directory");
+    for name in ["lock", "syncq.pid", "syncq.log", "progress", "identity", "identity.new", "ballast", "store/db"] {
+        std::os::unix::fs::symlink(&victim, state.join(name)).expect("a link");
+        refused(&run_with(&world, &[]), &[78], &[name, "symbolic link", "hint"]);
+        if name != "store/db" {
+            refused(&run_with(&world, &["-d"]), &[78], &[name, "symbolic link", "hint"]);
+        }
+        fs::remove_file(state.join(name)).expect("the link");
+    }
+    fs::set_permissions(&state, Permissions::from_mode(0o777)).expect("a mode");
+    refused(&run_with(&world, &[]), &[78], &["may be written by others (mode 777)", "chmod go-w"]);
+    fs::set_permissions(&state, Permissions::from_mode(0o700)).expect("a mode");
+    assert_eq!(fs::read(&victim).expect("the victim"), b"untouched");
+
+    // A store that is there: what changes it refuses as the daemon does.
+    world.start();
+    world.stop();
+    fs::set_permissions(&state, Permissions::from_mode(0o777)).expect("a mode");
+    let purge = ["purge", "--all", "--yes", "--state-dir"].map(OsString::from);
+    let ended = world.cli.run(purge.into_iter().chain([state.into_os_string()]));
+    refused(&ended, &[1], &["may be written by others", "hint"]);
+}
+
+#[test]
+fn a_configuration_that_is_a_fifo_is_not_waited_for() {
+    let world = World::new();
+    let status = std::process::Command::new("mkfifo").arg(&world.conf.file).status().expect("mkfifo");
+    assert!(status.success());
+    refused(&run_with(&world, &[]), &[78], &["no regular file", "hint"]);
+}
+
 #[test]
 fn usage_errors_end_with_2() {
     let world = World::new();

@@ -57,7 +57,7 @@ pub struct CheckArgs {
     #[arg(long)]
     no_write_probe: bool,
     /// How long each rsync may take
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "15s")]
+    #[arg(long, value_name = "TIME", value_parser = crate::cli::values::pause, default_value = "15s")]
     timeout: Duration,
     /// Print one JSON object a line
     #[arg(long)]
@@ -103,6 +103,9 @@ fn check_file<W: Write>(file: &Path, shows: bool, report: &mut Report<W>) -> Res
                 report.add(&Note::ok(Check::Effective, file.display().to_string(), line))?;
             }
             report.add_all(&diagnostics.iter().map(warning).collect::<Vec<_>>())?;
+            let others = configs::others_hand(file);
+            report
+                .add_all(others.map(|others| Note::warn(Check::Config, file.display().to_string(), others)).as_ref())?;
             Ok(Some(config))
         }
         Err(error) => {

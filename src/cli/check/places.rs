@@ -1,7 +1,6 @@
 //! Looks at what lies on this machine: sources, password files, the state directory, the list of failures. Changes nothing.
 
 use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use rustix::fs::{Access, AtFlags, CWD, accessat, statfs, statvfs};
@@ -9,7 +8,7 @@ use rustix::fs::{Access, AtFlags, CWD, accessat, statfs, statvfs};
 use super::note::{Check, Note};
 use crate::cli::exit::{CliError, quoted};
 use crate::cli::output::size;
-use crate::cli::state_dir::real_path;
+use crate::cli::state_dir::{self, real_path};
 use crate::cli::{configs, mirror, password_file};
 use crate::control::{Client, ClientError};
 use crate::model::{Destination, Root};
@@ -119,22 +118,16 @@ pub fn passwords(roots: &[&Root]) -> Vec<Note> {
                 Destination::Daemon { host, .. } => host.rsplit_once('@').map(|(user, _)| user),
                 Destination::Local(_) | Destination::Ssh { .. } => None,
             };
-            notes.push(password(file, user, rustix::process::geteuid().is_root()));
+            notes.push(password(file, user));
         }
     }
     notes
 }
 
-fn password(file: &Path, user: Option<&str>, is_root: bool) -> Note {
+fn password(file: &Path, user: Option<&str>) -> Note {
     let shown = file.display().to_string();
     if let Err(refused) = password_file::check(file) {
         return refusal(Check::Password, &shown, &refused);
-    }
-    let owner = file.metadata().map_or(0, |found| found.uid());
-    if is_root && owner != 0 {
-        // rsync's own rule.
-        let message = format!("rsync refuses it: it belongs to user {owner}, and root runs rsync");
-        return Note::fail(Check::Password, shown, message).hint(format!("chown root {}", quoted(file)));
     }
     let mut content = String::new();
     let read = std::fs::File::open(file).and_then(|file| file.take(PASSWORD_BYTES_MAX).read_to_string(&mut content));
@@ -194,6 +187,7 @@ pub fn state(dir: &Path) -> Vec<Note> {
         });
     }
     if is_made {
+        notes.extend(state_dir::check_trusted(dir).err().map(|refused| refusal(Check::State, &shown, &refused)));
         notes.extend(daemon(dir));
     }
     notes

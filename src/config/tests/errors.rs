@@ -90,6 +90,9 @@ fn settings_that_cannot_be_used_have_a_place_and_a_way_out() {
     let params = r#"params="-artuz""#;
     let extension = |inside: &str| ("</head>", format!("<syncq>{inside}</syncq></head>"));
     let with = |from: &'static str, to: &str| (from, to.to_owned());
+    let port = |port: &str| {
+        (r#"<userDefinedPort start="false" port="874"/>"#, format!(r#"<userDefinedPort start="true" port="{port}"/>"#))
+    };
     let cases = [
         (with("/opt/tongbu\">", "\">"), "24:2: <localpath> has no watch directory"),
         (with(" watch=\"/opt/tongbu\"", ""), "24:2: <localpath> has no watch directory"),
@@ -158,6 +161,29 @@ fn settings_that_cannot_be_used_have_a_place_and_a_way_out() {
         (extension("<control listen='1' tokenFile=''/>"), "66:39: tokenFile:  is no name of a file"),
         (extension("<control tokenFile='/t'/>"), "66:8: <control> has a tokenFile and no listen"),
         (extension("<control listen='0.0.0.0:1'/>"), "66:25: others can reach 0.0.0.0:1, and there is no tokenFile"),
+        (extension("<backoff cap='0s'/>"), "66:22: cap: 0s is no duration above zero"),
+        (
+            extension("<backoff cap='18446744073709551615s'/>"),
+            "66:22: cap: 18446744073709551615s is no duration, such as 90s, 5m or 1h 30m",
+        ),
+        (extension("<backoff maxAttempts='-1'/>"), "66:30: maxAttempts: -1 is no whole number (0 never gives up)"),
+        (
+            extension("<backoff maxAttempts='99999999999'/>"),
+            "66:30: maxAttempts: 99999999999 is no whole number (0 never gives up)",
+        ),
+        (
+            extension("<transfer maxPending='99999999999999999999'/>"),
+            "66:30: maxPending: 99999999999999999999 is no number from 100 to 10000000",
+        ),
+        (
+            extension("<guard maxDelete='99999999999999999999'/>"),
+            "66:26: maxDelete: 99999999999999999999 is no share (50%), number of entries (20000), or off",
+        ),
+        (extension("<guard maxDelete=''/>"), "66:26: maxDelete:  is no share (50%), number of entries (20000), or off"),
+        (port("70000"), "32:42: port: 70000 is no port from 1 to 65535"),
+        (port("0"), "32:42: port: 0 is no port from 1 to 65535"),
+        (port("-873"), "32:42: port: -873 is no port from 1 to 65535"),
+        (port("rsync"), "32:42: port: rsync is no port from 1 to 65535"),
         (
             extension("<transfer largeFile='99999999999TiB'/>"),
             "66:29: largeFile: 99999999999TiB is no size, such as 8MiB or 500kB",

@@ -7,12 +7,14 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 use std::time::Duration;
 
 use rustix::fs::{Advice, FlockOperation, fadvise, fdatasync, flock};
 use rustix::io::Errno;
+
+use crate::trust;
 
 /// sled's one data file, by the name that it has in a store.
 pub const DB: &str = "db";
@@ -27,7 +29,7 @@ pub struct DbFile(File);
 
 impl DbFile {
     pub fn open(store_dir: &Path) -> io::Result<Self> {
-        OpenOptions::new().read(true).write(true).open(store_dir.join(DB)).map(Self)
+        trust::open_plain(&store_dir.join(DB), OpenOptions::new().read(true).write(true)).map(Self)
     }
 
     /// Makes durable what sled has flushed.
@@ -73,6 +75,12 @@ pub fn create_private_dir(dir: &Path) -> io::Result<()> {
     dir.parent().map_or(Ok(()), sync_dir)
 }
 
+/// The same for a directory that others must not have prepared.
+pub fn own_private_dir(dir: &Path) -> io::Result<()> {
+    create_private_dir(dir)?;
+    trust::check_dir(dir)
+}
+
 /// Syncs every file of the store, its directories, and the directory that holds it.
 pub fn settle(store_dir: &Path) -> io::Result<()> {
     sync_tree(store_dir)?;
@@ -104,7 +112,7 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
 /// Replaces the file at `path` as a whole, durably.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let new = path.with_extension("new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    let mut file = trust::make_anew(&new, 0o600)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&new, path)?;

@@ -4,10 +4,15 @@
 //! It also repeats the schema, which can thus be checked before sled touches anything, and tells whether the last
 //! syncq closed the store. Lines of `name value`; unknown names are skipped, so later versions may add some.
 
-use std::io;
+use std::fs::OpenOptions;
+use std::io::{self, Read as _};
 use std::path::Path;
 
 use super::disk;
+use crate::trust;
+
+/// No more of it is read; it has some 200.
+const FILE_BYTES_MAX: u64 = 4_096;
 
 /// Names one store for as long as it lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +39,11 @@ impl StoreId {
 impl Identity {
     /// Reads the file at `path`; `None` if it is not there or says nothing sensible.
     pub fn read(path: &Path) -> io::Result<Option<Self>> {
-        match std::fs::read(path) {
+        let read = trust::open_plain(path, OpenOptions::new().read(true)).and_then(|file| {
+            let mut bytes = Vec::new();
+            file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map(|_| bytes)
+        });
+        match read {
             Ok(bytes) => {
                 let identity = std::str::from_utf8(&bytes).ok().and_then(Self::parse);
                 if identity.is_none() {

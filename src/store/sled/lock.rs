@@ -11,6 +11,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::disk;
 use crate::store::StoreError;
+use crate::trust;
 
 /// Holds the lock until dropped.
 #[derive(Debug)]
@@ -23,14 +24,9 @@ impl Lock {
     pub fn take(dir: &Path, path: &Path) -> Result<Self, StoreError> {
         let in_dir = |source| StoreError::Directory { dir: dir.to_owned(), source };
         // The standard library opens with O_CLOEXEC: a child that outlives us must not hold the lock.
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-            .map_err(in_dir)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let mut file = trust::open_plain(path, &mut options).map_err(in_dir)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
@@ -49,7 +45,7 @@ impl Lock {
     /// Changes nothing. Without a file no syncq uses the directory, and there is nothing to hold.
     pub fn share(dir: &Path, path: &Path) -> Result<Option<File>, StoreError> {
         let in_dir = |source| StoreError::Directory { dir: dir.to_owned(), source };
-        let mut file = match File::open(path) {
+        let mut file = match trust::open_plain(path, OpenOptions::new().read(true)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(in_dir(error)),

@@ -57,6 +57,7 @@ use self::progress::Progress;
 use self::tree::{Tree, Trouble};
 use super::{COMMIT_OPS_MAX, Census, Contents, Op, Store, StoreError, StoreStats};
 use crate::model::{DirectoryId, RootId, Timestamp};
+use crate::trust;
 
 /// The version that is stored as a store's writer.
 const WRITER: &str = env!("CARGO_PKG_VERSION");
@@ -147,6 +148,8 @@ impl SledStore {
         if owner != rustix::process::geteuid().as_raw() {
             return Err(StoreError::OfAnother { dir: dir.to_owned(), owner });
         }
+        // What others have put there would be written where it leads.
+        trust::check_state(dir).map_err(|source| layout.directory(source))?;
         let lock = Lock::take(dir, &layout.lock)?;
         Ok(Self::open_locked(layout, lock, Otherwise::Refuse, STEPS)?.0)
     }
@@ -170,7 +173,7 @@ impl SledStore {
 
     fn try_open(dir: &Path, now: Timestamp, steps: &[Step]) -> Result<(Self, Opened), StoreError> {
         let layout = Layout::of(dir);
-        disk::create_private_dir(dir).map_err(|source| StoreError::Directory { dir: dir.to_owned(), source })?;
+        disk::own_private_dir(dir).map_err(|source| StoreError::Directory { dir: dir.to_owned(), source })?;
         let lock = Lock::take(dir, &layout.lock)?;
         Self::open_locked(layout, lock, Otherwise::StartAnew(now), steps)
     }
@@ -240,7 +243,7 @@ impl SledStore {
         let layout = &self.layout;
         let directory = |source| layout.directory(source);
         if !self.lock.is_at(&layout.lock).map_err(directory)? {
-            disk::create_private_dir(&layout.dir).map_err(directory)?;
+            disk::own_private_dir(&layout.dir).map_err(directory)?;
             self.lock = Lock::take(&layout.dir, &layout.lock)?;
         }
         if !self.progress.is_at(&layout.progress).map_err(directory)? {

@@ -11,6 +11,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use super::disk;
+use crate::trust;
 
 /// The number of the last commit, big-endian, and its CRC-32.
 const FILE_BYTES: usize = 12;
@@ -23,7 +24,9 @@ pub struct Progress {
 impl Progress {
     /// Opens or creates the file at `path`.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = trust::open_plain(path, &mut options)?;
         Ok(Self { file })
     }
 
