@@ -23,7 +23,7 @@ pub(super) fn explain(
         Presence::Directory => Kind::Directory,
         Presence::File { size } => Kind::File { size },
         // Only an empty one is treated differently, and a link is not empty.
-        Presence::Other => Kind::File { size: 1 },
+        Presence::Other | Presence::Unknown(_) => Kind::File { size: 1 },
     };
     let excluded = root.filter.exclusion(path, kind).map(|exclusion| match exclusion {
         Exclusion::Temporary => "its name is that of a temporary file".to_owned(),
@@ -75,6 +75,7 @@ fn standing_there(presence: Presence) -> &'static str {
         Presence::Directory => "directory",
         Presence::File { .. } => "file",
         Presence::Other => "other",
+        Presence::Unknown(_) => "out of reach",
     }
 }
 

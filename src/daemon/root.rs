@@ -502,10 +502,7 @@ impl RootRuntime {
         }
         let state = self.lock();
         match &state.watching {
-            Watching::On(watcher) => match watcher.stats().unwatched {
-                0 => Ok(watcher.barrier()),
-                count => Err(format!("{count} directories cannot be watched, and what changes in them is found late")),
-            },
+            Watching::On(watcher) => Ok(watcher.barrier()),
             Watching::Starting => Err("its directories are still being walked".to_owned()),
             Watching::Off(reason) => Err(reason.clone()),
         }

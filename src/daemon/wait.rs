@@ -3,7 +3,7 @@
 //! First the watcher of each root passes on all that has happened up to the moment of asking (its barrier). Then the newest
 //! change of each target has a number, and the wait is over when no job stands for that number or an older one. What
 //! comes later is not waited for, so that a tree that never rests does not keep a wait from ending. A root whose
-//! changes are not all seen (suspended, still being walked, too few watches) keeps it from ending: better late than wrong.
+//! changes are not all seen (suspended, still being walked) keeps it from ending: better late than wrong.
 //!
 //! A job that an operator purges is no longer waited for. A target that a reload takes out of the configuration is: what it
 //! lacks has not arrived, and may still do so if the target comes back.

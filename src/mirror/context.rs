@@ -53,6 +53,7 @@ impl RootIdentity {
         let meaning = match Self::of(root) {
             Ok(now) if now.mark == self.mark && (self.device.is_none() || now.device == self.device) => return Ok(()),
             Ok(_) => "another directory has taken the place of the source",
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => "the source directory cannot be looked at",
             Err(_) => "the source directory is missing",
         };
         let hint = "mount or restore it, or accept the other directory: restart syncq with --accept-root";

@@ -144,7 +144,7 @@ fn sorted(output: &[u8], filter: &Filter, source: &mut Source) -> (BTreeMap<RelP
         let kind = match presence {
             Presence::Directory => Kind::Directory,
             Presence::File { size } => Kind::File { size },
-            Presence::Other => Kind::File { size: 0 },
+            Presence::Other | Presence::Unknown(_) => Kind::File { size: 0 },
             // Gone since: its own event tells the watcher.
             Presence::Missing => continue,
         };

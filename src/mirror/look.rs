@@ -4,9 +4,10 @@
 //! a link is an entry of its own, whatever it points to.
 
 use std::collections::HashMap;
-use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
 
 use crate::model::RelPath;
 
@@ -18,9 +19,11 @@ pub enum Presence {
     File {
         size: u64,
     },
-    /// A symbolic link, fifo, socket or device; also what could not be looked at, so that rsync meets the same
+    /// A symbolic link, fifo, socket or device; also what has too long a path to be looked at, so that rsync meets the same
     /// obstacle and names it.
     Other,
+    /// It could not be looked at, for this reason. There or not: nothing may be concluded from it, and nothing be sent.
+    Unknown(Errno),
 }
 
 /// Remembers what it has seen, so that a batch is planned on one picture of the tree.
@@ -46,6 +49,9 @@ impl Source {
             Some(parent) => match self.look(&parent) {
                 Presence::Directory => present(&path.under(&self.root)),
                 Presence::Missing | Presence::File { .. } | Presence::Other => Presence::Missing,
+                // Without asking again: a directory that has just been opened would let a path be taken for looked at whose
+                // ancestors were not.
+                Presence::Unknown(errno) => Presence::Unknown(errno),
             },
         };
         self.seen.insert(path.clone(), presence);
@@ -73,10 +79,11 @@ fn present(path: &Path) -> Presence {
         Ok(found) if found.is_dir() => Presence::Directory,
         Ok(found) if found.is_file() => Presence::File { size: found.len() },
         Ok(_) => Presence::Other,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            Presence::Missing
-        }
-        Err(_) => Presence::Other,
+        Err(error) => match Errno::from_io_error(&error).unwrap_or(Errno::IO) {
+            Errno::NOENT | Errno::NOTDIR => Presence::Missing,
+            Errno::NAMETOOLONG => Presence::Other,
+            errno => Presence::Unknown(errno),
+        },
     }
 }
 

@@ -6,6 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use rustix::io::Errno;
+
 use super::look::Presence;
 use crate::model::{ClaimedJob, JobError, Lane, Origin, RelPath, Scope, Verdict};
 
@@ -186,6 +188,9 @@ pub fn plan(
 
 fn step(job: &ClaimedJob, deletion: Deletion, look: &mut dyn FnMut(&RelPath) -> Presence) -> Step {
     let (path, presence) = topmost(&job.path, look);
+    if let Presence::Unknown(errno) = presence {
+        return Step::Settle(Verdict::Failed(out_of_reach(&path, errno)));
+    }
     if presence == Presence::Missing {
         return match deletion {
             Deletion::Off => Step::Settle(Verdict::Done),
@@ -208,6 +213,12 @@ fn step(job: &ClaimedJob, deletion: Deletion, look: &mut dyn FnMut(&RelPath) -> 
         Scope::Subtree => RunKind::Tree,
     };
     Step::List(kind, path, presence)
+}
+
+/// Why a job waits whose path may be there or not.
+fn out_of_reach(path: &RelPath, errno: Errno) -> JobError {
+    let error = std::io::Error::from(errno);
+    JobError::new(None, format!("{path} cannot be looked at ({error}); give the user that syncq runs as access to it"))
 }
 
 /// The path itself, or the first ancestor from the root down that is no directory: a missing one takes everything
@@ -310,7 +321,8 @@ mod tests {
 
     const FILE: Presence = Presence::File { size: 10 };
 
-    /// A tree as a function: `d` and what starts with it are directories, `f` files, `l` links; the rest is missing.
+    /// A tree as a function: `d` and what starts with it are directories, `f` files, `l` links; whether `?` is there nobody may see; the
+    /// rest is missing.
     fn look(path: &RelPath) -> Presence {
         let mut presence = Presence::Directory;
         for name in path.components() {
@@ -319,6 +331,7 @@ mod tests {
                 (Presence::Directory, Some(b'f')) => FILE,
                 (Presence::Directory, Some(b'F')) => Presence::File { size: 1000 },
                 (Presence::Directory, Some(b'l')) => Presence::Other,
+                (Presence::Directory, Some(b'?')) | (Presence::Unknown(_), _) => Presence::Unknown(Errno::ACCESS),
                 _ => Presence::Missing,
             };
         }
@@ -346,6 +359,23 @@ mod tests {
     fn shown(plan: &Plan) -> Vec<(RunKind, Origin, String, Vec<usize>)> {
         let all = plan.runs.iter().flat_map(|run| run.entries.iter().map(move |entry| (run, entry)));
         all.map(|(run, entry)| (run.kind, run.origin, entry.path.to_string(), entry.jobs.clone())).collect()
+    }
+
+    /// "May not look" was read as "is not there": what lay below was settled by a run on its ancestor.
+    #[test]
+    fn what_cannot_be_looked_at_is_neither_sent_nor_deleted() {
+        let at = |path, scope| (path, scope, Origin::Write);
+        let jobs =
+            [at("d/?", Scope::Entry), at("d/?/d", Scope::Subtree), at("d/?/f/x", Scope::Entry), at("f", Scope::Entry)];
+        let planned = planned(&jobs, Deletion::ByName);
+        let listed: Vec<_> =
+            planned.runs.iter().flat_map(|run| &run.entries).map(|entry| entry.path.to_string()).collect();
+        assert_eq!(listed, ["f"]);
+        let settled: Vec<_> = planned.settled.iter().map(|(job, verdict)| (*job, verdict)).collect();
+        assert!(
+            matches!(settled[..], [(0, Verdict::Failed(_)), (1, Verdict::Failed(_)), (2, Verdict::Failed(_))]),
+            "{settled:?}"
+        );
     }
 
     #[test]

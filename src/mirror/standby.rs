@@ -193,7 +193,7 @@ pub enum Begun {
 pub fn suits(run: &Run, lane: Lane, pass: Pass) -> bool {
     let content = |entry: &super::plan::Entry| match entry.presence {
         Presence::File { size } => Some(size),
-        Presence::Other => Some(0),
+        Presence::Other | Presence::Unknown(_) => Some(0),
         Presence::Missing | Presence::Directory => None,
     };
     // A standby ignores times. Where there is no content that makes no difference.

@@ -386,7 +386,7 @@ impl<'a> Filtered<'a> {
         let kind = match self.source.look(path) {
             Presence::Directory => Kind::Directory,
             Presence::File { size } => Kind::File { size },
-            Presence::Other => Kind::File { size: 0 },
+            Presence::Other | Presence::Unknown(_) => Kind::File { size: 0 },
             // Gone since: its own event tells the watcher.
             Presence::Missing => return false,
         };

@@ -194,6 +194,12 @@ impl Kernel {
         Ok(Listing { changed, entries })
     }
 
+    /// Whether a directory can be listed, and what is in it be looked at.
+    pub fn is_open(&self, path: &RelPath) -> bool {
+        let Ok(resolved) = self.resolve(path) else { return false };
+        resolved.stat(b".", StatxFlags::TYPE).is_ok() && std::fs::read_dir(&resolved.path).is_ok()
+    }
+
     /// As on a file system that does not date changes.
     #[cfg(test)]
     pub fn distrust_all(&mut self) {

@@ -95,7 +95,7 @@ impl Watcher {
             .name("watch".into())
             .spawn({
                 let wake = Arc::clone(&wake);
-                move || Loop { tracker, wake, asked, barriers: Vec::new() }.run()
+                move || Loop { tracker, wake, asked, barriers: Vec::new(), polls_now: false }.run()
             })
             .map_err(WatchError::Thread)?;
         let watcher = Self { counters, requests, wake, thread: Mutex::new(Some(thread)) };
@@ -107,7 +107,8 @@ impl Watcher {
         self.counters.read()
     }
 
-    /// Answers once everything that has happened in the tree before this call is with the sink. Disconnected without an
+    /// Answers once everything that has happened in the tree before this call is with the sink; directories without a watch
+    /// are looked through for that. Disconnected without an
     /// answer if the watching ends or has ended.
     pub fn barrier(&self) -> Receiver<()> {
         let (reply, reached) = crossbeam_channel::bounded(1);
@@ -161,6 +162,8 @@ struct Loop {
     wake: Arc<OwnedFd>,
     asked: Receiver<Request>,
     barriers: Vec<Barrier>,
+    /// Somebody waits for what changed in directories without a watch as well.
+    polls_now: bool,
 }
 
 impl Loop {
@@ -212,7 +215,8 @@ impl Loop {
                 barrier.unread = barrier.unread.saturating_sub(bytes);
             }
             self.tracker.expire();
-            if self.tracker.lacks_watches() && now.duration_since(retried) >= RETRY {
+            let polls_now = std::mem::take(&mut self.polls_now);
+            if self.tracker.lacks_watches() && (polls_now || now.duration_since(retried) >= RETRY) {
                 retried = now;
                 self.tracker.retry_unwatched();
             }
@@ -251,6 +255,7 @@ impl Loop {
                 Request::Stop => return Ok(true),
                 Request::Barrier(reply) => {
                     let unread = self.tracker.kernel().queued_bytes()?;
+                    self.polls_now |= matches!(reply, Reply::Reached(_));
                     self.barriers.push(Barrier { unread, reply });
                 }
             }

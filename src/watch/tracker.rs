@@ -110,6 +110,9 @@ pub(super) struct Tracker {
     gather: Gather,
     has_promised_more: bool,
     limbo: Vec<Limbo>,
+    /// Directories in which something could not be looked at, for want of permission. What became of it is looked at once they
+    /// are open again.
+    pub(super) closed: HashSet<Wd>,
     /// Directories that were not found any more under the name to which they had moved.
     in_passing: HashSet<Wd>,
     /// The last one: the kernel queues both events of a move at once.
@@ -151,6 +154,7 @@ impl Tracker {
             gather: Gather::default(),
             has_promised_more: false,
             limbo: Vec::new(),
+            closed: HashSet::new(),
             in_passing: HashSet::new(),
             moved_file: None,
             sink,
@@ -443,6 +447,7 @@ impl Tracker {
     }
 
     fn attributes(&mut self, wd: Wd) {
+        self.look_if_open(wd);
         if let Some(path) = self.table.path(wd)
             && !self.table.is_silent(wd)
         {
@@ -553,6 +558,7 @@ impl Tracker {
                     let (deadline, turn) = (self.now + LIMBO, self.turn);
                     self.limbo.push(Limbo { cookie, wd, path, deadline, turn, is_disturbed });
                 }
+                self.note_if_closed(entry.dir, &entry.path);
                 let presence = if self.is_free(&entry.path) { Presence::GoneDirectory } else { Presence::There };
                 self.directory_gone(entry, events.move_from, presence);
             }
@@ -613,7 +619,7 @@ impl Tracker {
         let events = self.settings.events;
         let reports_all = events.move_from && events.move_to && events.close_write;
         let sees_all =
-            self.gap.is_none() && self.started.is_none() && self.table.unwatched() == 0 && self.in_passing.is_empty();
+            self.gap.is_none() && self.started.is_none() && !self.lacks_watches() && self.in_passing.is_empty();
         reports_all && sees_all && !left.is_disturbed && !self.excludes_dir(&left.path) && self.is_free(&left.path)
     }
 

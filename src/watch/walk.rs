@@ -66,9 +66,9 @@ impl Tracker {
         !self.tasks.is_empty()
     }
 
-    /// Whether some directories wait for a watch.
+    /// Whether some directories wait for a watch, or to be looked into.
     pub fn lacks_watches(&self) -> bool {
-        self.table.unwatched() > 0
+        self.table.unwatched() > 0 || !self.closed.is_empty()
     }
 
     /// Does up to `steps` tasks.
@@ -190,8 +190,12 @@ impl Tracker {
                 Placed::Not
             }
             Err(errno) => match there {
-                Some(wd) => Placed::Known(wd),
+                Some(wd) => {
+                    self.note_if_closed(dir, path);
+                    Placed::Known(wd)
+                }
                 None => {
+                    self.note_if_closed(dir, path);
                     let wd = self.table.insert(dir, name, None, None);
                     self.tell_unwatched(path, errno);
                     Placed::New(wd)
@@ -203,6 +207,9 @@ impl Tracker {
     /// Tries again to watch what could not be watched: watches may have become free, or permissions been given. What still
     /// cannot is looked through for what changed since the last time.
     pub fn retry_unwatched(&mut self) {
+        for wd in self.closed.clone() {
+            self.look_if_open(wd);
+        }
         let since = changed_since(self.polled_at, self.moment, self.settings.ctime_margin);
         self.polled_at = self.moment;
         let mut directories = 0;
@@ -233,6 +240,29 @@ impl Tracker {
         }
     }
 
+    /// Remembers that nobody may look at `path`, which says nothing of what is there: only that `dir`, in which it is, has to
+    /// be looked into later.
+    pub(super) fn note_if_closed(&mut self, dir: Wd, path: &RelPath) {
+        if self.kernel.look(path).is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied) {
+            self.closed.insert(dir);
+        }
+    }
+
+    /// Looks into a directory that was closed, if it is open by now, and reports all of it.
+    pub(super) fn look_if_open(&mut self, wd: Wd) {
+        if !self.closed.contains(&wd) {
+            return;
+        }
+        let path = self.table.path(wd);
+        if path.as_ref().is_none_or(|path| self.kernel.is_open(path)) {
+            self.closed.remove(&wd);
+            if path.is_some() {
+                self.tasks.push(Task::Report { wd, fresh: false });
+                self.tasks.push(Task::List { wd, walk: Walk::DEEP });
+            }
+        }
+    }
+
     fn list(&mut self, dir: Wd, mut walk: Walk) {
         let Some(path) = self.table.path(dir) else { return };
         let listing = match self.kernel.list(&path, walk.since.is_some()) {
@@ -242,7 +272,12 @@ impl Tracker {
                     // The event that explains it is still to come.
                     Errno::NOENT | Errno::NOTDIR | Errno::LOOP => self.not_found(),
                     // One that could not be watched either has been told of.
-                    errno if dir.is_watched() => self.tell_unwatched(&path, errno),
+                    errno if dir.is_watched() => {
+                        if errno == Errno::ACCESS {
+                            self.closed.insert(dir);
+                        }
+                        self.tell_unwatched(&path, errno);
+                    }
                     _ => {}
                 }
                 return;

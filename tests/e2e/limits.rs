@@ -9,6 +9,7 @@ use rustix::process::Signal;
 use crate::harness::inotify::{EventQueueLimit, SYSCTL, with_limit, without_raising};
 use crate::harness::world::soon;
 use crate::harness::{Daemon, World, is_root, make_dir, secs, skipped, wait_for, wait_until, write};
+use crate::operators::done;
 
 const HEAL: Duration = Duration::from_secs(150);
 
@@ -86,6 +87,32 @@ fn limited(name: &str, value: u32) -> Option<World> {
     let mut world = World::new();
     world.cli.wrapper = wrapper;
     Some(world)
+}
+
+/// Both commands waited for a watch, which never came, although what they wait for is found without one.
+#[test]
+fn waiting_ends_where_directories_cannot_be_watched_and_finds_what_changed_in_them() {
+    let Some(mut world) = limited("max_inotify_watches", 20) else { return };
+    for dir in 0..30 {
+        make_dir(world.src.join(format!("d{dir}/sub")));
+        write(world.src.join(format!("d{dir}/sub/file")), "before");
+    }
+    world.become_nobody();
+    world.start();
+    done(&world, &["wait", "--timeout", "60s"]);
+    assert!(world.cli.status().json["watches"]["unwatched"].as_u64() > Some(0), "everything is watched");
+    for dir in 0..30 {
+        let file = format!("d{dir}/sub/file");
+        write(world.src.join(&file), format!("after {dir}"));
+        if dir % 10 == 0 {
+            done(&world, &["wait", "--timeout", "60s"]);
+            for target in 0..2 {
+                assert!(world.arrived(target, &file), "{file} is said to be on target {target}");
+            }
+        }
+    }
+    done(&world, &["reconcile", "--wait"]);
+    world.converges(soon());
 }
 
 #[test]

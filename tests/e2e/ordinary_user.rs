@@ -6,6 +6,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
 use crate::harness::world::soon;
 use crate::harness::{World, is_root, make_dir, skipped, wait_for, wait_until, write};
 use crate::operators::{done, syncq};
@@ -99,6 +101,66 @@ fn l13_an_unreadable_directory_is_shown_and_covered_once_it_opens() {
     world.converges(HEAL);
     put(&world.src.join("closed/below/file"), "watched from now on");
     world.converges(HEAL);
+}
+
+/// What nobody may look at was taken for gone, and settled by a run on a directory above it.
+#[test]
+fn what_happens_in_a_directory_while_it_is_closed_arrives_once_it_opens() {
+    if !is_root() {
+        skipped("only root changes what is in a closed directory");
+        return;
+    }
+    let Some(mut world) = ordinary() else { return };
+    let closed = world.src.join("above/closed");
+    for dir in ["out/deep", "renamed/deep", "one/deep", "another/deep", "stays/deep"] {
+        make_dir(closed.join(dir));
+        write(closed.join(dir).join("file"), dir);
+    }
+    make_dir(world.side("outside").join("in/deep"));
+    write(world.side("outside").join("in/deep/file"), "in");
+    let rename = |from: &Path, to: &Path| fs::rename(from, to).expect("renamed");
+    let outside = world.side("outside");
+    world.become_nobody();
+    for round in 0..2 {
+        if round == 0 {
+            world.start()
+        } else {
+            chmod(&closed, 0o755)
+        }
+        world.converges(HEAL);
+        chmod(&closed, 0o000);
+        let (out, into) = if round == 0 { ("out", "in") } else { ("in", "out") };
+        rename(&closed.join(out), &outside.join(format!("was-{out}")));
+        rename(&outside.join(if round == 0 { "in" } else { "was-out" }), &closed.join(into));
+        let (old, new) = if round == 0 { ("renamed", "new name") } else { ("new name", "renamed") };
+        rename(&closed.join(old), &closed.join(new));
+        renameat_with(CWD, closed.join("one"), CWD, closed.join("another"), RenameFlags::EXCHANGE).expect("exchanged");
+        make_dir(closed.join(format!("made{round}/deep")));
+        own(&closed.join(format!("made{round}")));
+        own(&closed.join(format!("made{round}/deep")));
+        for dir in ["one/deep", "another/deep", "stays/deep", &format!("made{round}/deep")] {
+            put(&closed.join(dir).join("file"), &format!("{dir} {round}"));
+        }
+        wait_for(soon(), "what cannot be looked at to wait with a reason", || {
+            let jobs = world.cli.list();
+            let waits = |job: &&serde_json::Value| {
+                job["path"] == "above/closed/stays/deep/file"
+                    && job["error"].to_string().contains("cannot be looked at")
+            };
+            if jobs.iter().any(|job| waits(&job)) { Ok(()) } else { Err(format!("{jobs:#?}")) }
+        });
+        let gone = world.dsts[0].join("above/closed").join(out).join("deep/file");
+        assert!(gone.exists(), "what cannot be looked at was taken for gone");
+    }
+    chmod(&closed, 0o755);
+    world.converges(HEAL);
+    for dir in ["in", "renamed", "one", "another", "made0", "made1"] {
+        let dir = closed.join(dir).join("deep");
+        if dir.is_dir() {
+            put(&dir.join("file"), "followed");
+        }
+    }
+    world.converges(soon());
 }
 
 /// rsync deletes nothing once it has met something that it cannot read, and says so where nobody listened: what was gone
