@@ -163,7 +163,8 @@ impl Daemon {
             queue.begin_unsure(!opened.clean);
         }
 
-        if let Err(failure) = sysctl::InotifySysctl::default().ensure(0) {
+        sysctl::widen_descriptors();
+        if let Err(failure) = sysctl::InotifySysctl::default().widen_queue() {
             warn!("cannot read the inotify limits: {failure}");
         }
         let executor = Executor::start(Arc::clone(&queue), Arc::clone(&clock), threads);

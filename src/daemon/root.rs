@@ -600,6 +600,10 @@ impl Sink for RootSink {
         self.root.stir();
     }
 
+    fn make_instances(&self) -> bool {
+        sysctl::make_instances()
+    }
+
     fn notice(&self, notice: Notice) {
         let root = self.root.path().display();
         match notice.hint() {
@@ -612,7 +616,9 @@ impl Sink for RootSink {
                 self.root.stir();
             }
             // The watcher tries again by itself and then reports what it has missed.
-            Notice::Unwatched { errno: Errno::NOSPC, .. } => sysctl::make_room(),
+            Notice::Unwatched { errno: Errno::NOSPC, .. } => {
+                sysctl::make_watches();
+            }
             _ => {}
         }
     }

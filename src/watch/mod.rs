@@ -81,6 +81,10 @@ pub trait Sink: Send + Sync {
     /// another call comes in some milliseconds, if only to say with no changes that it is over.
     fn changes(&self, changes: Vec<Change>, more_follow: bool);
     fn notice(&self, notice: Notice);
+    /// The kernel grants this user no further inotify instance. Returns whether it may now, so that one more try is worth it.
+    fn make_instances(&self) -> bool {
+        false
+    }
 }
 
 /// Why a tree cannot be watched at all.
@@ -88,6 +92,9 @@ pub trait Sink: Send + Sync {
 pub enum WatchError {
     #[error("cannot use inotify")]
     Inotify(#[source] Errno),
+    /// Of this process, or of the machine.
+    #[error("cannot use inotify: all file descriptors are in use")]
+    Descriptors(#[source] Errno),
     #[error("cannot watch {}", .root.display())]
     Root {
         root: PathBuf,
@@ -105,6 +112,7 @@ impl WatchError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Inotify(Errno::MFILE) => Some("sysctl -w fs.inotify.max_user_instances=1024"),
+            Self::Descriptors(_) => Some("allow more open files: ulimit -n 65536, or LimitNOFILE=65536 in a unit"),
             Self::Root { errno, .. } => notice::hint(*errno),
             _ => None,
         }

@@ -71,14 +71,36 @@ pub struct Watcher {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
+/// Of the kind that wakes the thread up.
+fn descriptor() -> Result<OwnedFd, Errno> {
+    eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+}
+
+/// Opens an inotify instance. Other roots that start at the same time may take those that there is room for.
+fn kernel(settings: &WatchSettings, sink: &dyn Sink) -> Result<Kernel, WatchError> {
+    const TRIES: u32 = 16;
+    let mut tries = 0;
+    loop {
+        match Kernel::new(settings.root.clone(), settings.events.attrib) {
+            Ok(kernel) => return Ok(kernel),
+            // Both limits have the same error.
+            Err(errno @ (Errno::MFILE | Errno::NFILE)) if descriptor().is_err() => {
+                return Err(WatchError::Descriptors(errno));
+            }
+            Err(Errno::MFILE) if tries < TRIES && sink.make_instances() => tries += 1,
+            Err(errno) => return Err(WatchError::Inotify(errno)),
+        }
+    }
+}
+
 impl Watcher {
     /// Watches the whole tree and returns when it is watched. Changes go to `sink` from the first moment on, from a
     /// thread of the watcher's own; of what was there before only what
     /// [`CatchUp`](super::CatchUp) asks for is reported.
     pub fn start(settings: WatchSettings, sink: Arc<dyn Sink>) -> Result<Self, WatchError> {
         let counters = Arc::new(Counters::default());
-        let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(WatchError::Inotify)?);
-        let kernel = Kernel::new(settings.root.clone(), settings.events.attrib).map_err(WatchError::Inotify)?;
+        let wake = Arc::new(descriptor().map_err(WatchError::Descriptors)?);
+        let kernel = kernel(&settings, sink.as_ref())?;
         let root = settings.root.clone();
         let (requests, asked) = crossbeam_channel::unbounded();
         let (send_started, started) = crossbeam_channel::bounded(1);

@@ -62,7 +62,7 @@ pub fn check(roots: &[&Root]) -> Vec<Note> {
         count(&root.path, filter.as_ref(), &mut needed, &|| begun.elapsed() > COUNTING_MAX);
     }
     let mut notes = judge(&limits, needed, rights);
-    notes.extend(instances(&limits, roots.len()));
+    notes.extend(instances(&limits, roots.len(), rights));
     notes
 }
 
@@ -123,7 +123,7 @@ fn raise(name: &str, to: u64, rights: Rights) -> String {
 }
 
 /// Whether the user has inotify instances left: one is needed for each root.
-fn instances(limits: &InotifyLimits, needed: usize) -> Option<Note> {
+fn instances(limits: &InotifyLimits, needed: usize, rights: Rights) -> Option<Note> {
     let opened: Result<Vec<_>, _> = (0..needed).map(|_| inotify::Inotify::init()).collect();
     let allowed = limits.instances;
     Some(match opened {
@@ -131,6 +131,13 @@ fn instances(limits: &InotifyLimits, needed: usize) -> Option<Note> {
             Check::Limits,
             "instances",
             format!("{needed} needed and to be had; max_user_instances is {allowed}"),
+        ),
+        Err(_) if rights == Rights::Root => Note::ok(
+            Check::Limits,
+            "instances",
+            format!(
+                "{needed} needed; max_user_instances is {allowed}, and syncq raises it itself, since it runs as root"
+            ),
         ),
         Err(error) => Note::fail(
             Check::Limits,
