@@ -72,6 +72,10 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
     for arg in ["-R", "--files-from=-", "--from0", "--modify-window=-1"] {
         add(arg);
     }
+    if params.iter().any(|param| param == "--no-implied-dirs" || param == "--no-i-d") {
+        // Without what leads to a path in the list, rsync writes through a link that stands there on the target.
+        add("--implied-dirs");
+    }
     match mode.deletion {
         Deletion::ByName => add("--delete-missing-args"),
         Deletion::Off | Deletion::ByLevel | Deletion::Refused => add("--ignore-missing-args"),
@@ -476,6 +480,16 @@ mod tests {
                  --password-file=/etc/p ./ u@h::m/"
             )
         );
+    }
+
+    /// A link of the target that stands in a directory's place was followed.
+    #[test]
+    fn what_leads_to_a_path_is_always_listed() {
+        for (params, listed) in [(&["-a"][..], false), (&["-a", "--no-implied-dirs"], true), (&["--no-i-d"], true)] {
+            let target = target(Destination::Local("/b".into()), params);
+            let text = line(&target, &run(RunKind::Flat, Origin::Write, &[b"a/b"]), Deletion::ByName, Lane::Small);
+            assert_eq!(text.contains(" --implied-dirs "), listed, "{text}");
+        }
     }
 
     #[test]

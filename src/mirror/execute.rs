@@ -656,7 +656,7 @@ impl Batch<'_> {
     pub(super) fn settle(&mut self, job: usize, verdict: Verdict) {
         let rank = |verdict: &Verdict| match verdict {
             Verdict::Done => 0,
-            Verdict::LookAgain(_) => 1,
+            Verdict::Above(_) | Verdict::LookAgain(_) => 1,
             Verdict::Large | Verdict::Released => 2,
             Verdict::Failed(_) => 3,
         };

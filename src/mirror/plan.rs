@@ -4,7 +4,7 @@
 //! Deliberately absent: argv (`command`), the file system (`look` answers through a closure), and the user's filter
 //! expressions (`expand` rewrites the runs that they touch).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use rustix::io::Errno;
 
@@ -149,9 +149,11 @@ pub fn plan(
     let mut runs = Runs::new();
     let mut bytes: u64 = 0;
     let mut full = false;
+    let claimed: HashSet<&RelPath> = jobs.iter().map(|job| &job.path).collect();
+    let is_claimed = |path: &RelPath| claimed.contains(path);
     for &index in indices {
         let Some(job) = jobs.get(index) else { continue };
-        let (kind, path, presence) = match step(job, deletion, look) {
+        let (kind, path, presence) = match step(job, deletion, &is_claimed, look) {
             Step::List(kind, path, presence) => (kind, path, presence),
             Step::Settle(verdict) => {
                 settled.push((index, verdict));
@@ -186,10 +188,20 @@ pub fn plan(
     Plan { runs: place_root(runs), settled }
 }
 
-fn step(job: &ClaimedJob, deletion: Deletion, look: &mut dyn FnMut(&RelPath) -> Presence) -> Step {
+fn step(
+    job: &ClaimedJob,
+    deletion: Deletion,
+    is_claimed: &dyn Fn(&RelPath) -> bool,
+    look: &mut dyn FnMut(&RelPath) -> Presence,
+) -> Step {
     let (path, presence) = topmost(&job.path, look);
     if let Presence::Unknown(errno) = presence {
         return Step::Settle(Verdict::Failed(out_of_reach(&path, errno)));
+    }
+    let needs_run = presence != Presence::Missing || matches!(deletion, Deletion::ByName | Deletion::ByLevel);
+    if path != job.path && needs_run && !is_claimed(&path) {
+        // Another run may be sending what is below that path, as a directory.
+        return Step::Settle(Verdict::Above(path));
     }
     if presence == Presence::Missing {
         return match deletion {
@@ -223,7 +235,7 @@ fn out_of_reach(path: &RelPath, errno: Errno) -> JobError {
 
 /// The path itself, or the first ancestor from the root down that is no directory: a missing one takes everything
 /// below with it, and through any other (a file, a link) nothing may be sent.
-fn topmost(path: &RelPath, look: &mut dyn FnMut(&RelPath) -> Presence) -> (RelPath, Presence) {
+pub(super) fn topmost(path: &RelPath, look: &mut dyn FnMut(&RelPath) -> Presence) -> (RelPath, Presence) {
     let mut ancestors: Vec<RelPath> = path.ancestors().collect();
     while let Some(ancestor) = ancestors.pop() {
         let presence = look(&ancestor);
@@ -396,19 +408,30 @@ mod tests {
             (("f", Children, Scan), ByName, (Flat, Scan, "f")),
             (("l", Subtree, Reconcile), ByName, (Flat, Scan, "l")),
             (("x", Subtree, Write), ByName, (Flat, Write, "x")),
-            // The topmost ancestor that is missing, a file or a link stands for all below.
-            (("d1/x/y/z", Subtree, Scan), ByName, (Flat, Scan, "d1/x")),
-            (("d1/f/y", Entry, Scan), ByName, (Flat, Scan, "d1/f")),
-            (("l/f", Children, Scan), ByName, (Flat, Scan, "l")),
             // Deleted through the parent's level.
-            (("d1/x/y", Entry, Scan), ByLevel, (Level, Scan, "d1")),
+            (("d1/x", Entry, Scan), ByLevel, (Level, Scan, "d1")),
             (("x", Entry, Write), ByLevel, (Level, Write, ".")),
-            (("l/f", Entry, Scan), ByLevel, (Flat, Scan, "l")),
         ] {
             let plan = planned(&[(path, scope, origin)], deletion);
             assert_eq!(shown(&plan), [(kind, run_origin, listed.to_owned(), vec![0])], "{path} {scope}");
             assert!(plan.settled.is_empty());
         }
+    }
+
+    /// A run sent a link in the place of a directory below which another run was writing: the receiver followed it.
+    #[test]
+    fn what_stands_above_a_path_is_the_work_of_a_job_of_its_own() {
+        for (name, above) in [("d1/x/y/z", "d1/x"), ("d1/f/y", "d1/f"), ("l/f", "l")] {
+            for deletion in [Deletion::ByName, Deletion::ByLevel] {
+                let plan = planned(&[(name, Scope::Subtree, Origin::Scan)], deletion);
+                let above = RelPath::new(above.as_bytes()).unwrap();
+                assert_eq!((plan.runs, plan.settled), (vec![], vec![(0, Verdict::Above(above))]), "{name}");
+            }
+        }
+        assert_eq!(planned(&[("x/y", Scope::Entry, Origin::Scan)], Deletion::Off).settled, [(0, Verdict::Done)]);
+        // Together with that job it goes at once.
+        let plan = planned(&[("l/f", Scope::Entry, Origin::Scan), ("l", Scope::Entry, Origin::Scan)], Deletion::ByName);
+        assert_eq!(shown(&plan), [(RunKind::Flat, Origin::Scan, "l".to_owned(), vec![0, 1])]);
     }
 
     #[test]
@@ -421,6 +444,7 @@ mod tests {
                 ("x/1", Scope::Subtree, Origin::Scan),
                 ("", Scope::Entry, Origin::Write),
                 ("f2", Scope::Entry, Origin::Write),
+                ("x", Scope::Entry, Origin::Scan),
             ],
             Deletion::ByName,
         );
@@ -430,7 +454,7 @@ mod tests {
             (RunKind::Flat, Origin::Write, "f", vec![2]),
             (RunKind::Flat, Origin::Write, "f2", vec![5]),
             // A deletion does not care for the quick check.
-            (RunKind::Flat, Origin::Write, "x", vec![0, 3]),
+            (RunKind::Flat, Origin::Write, "x", vec![0, 3, 6]),
             (RunKind::Tree, Origin::Scan, "d", vec![1]),
         ];
         assert_eq!(shown(&plan), expected.map(|(kind, origin, path, jobs)| (kind, origin, path.to_owned(), jobs)));

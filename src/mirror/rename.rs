@@ -9,12 +9,16 @@
 //!   (`--link-dest` and `--ignore-times`: nothing is linked, nothing trusted).
 //! - A large file under another name in the same directory: `--fuzzy` finds it.
 //!
+//! Such a run begins in a directory of the target, to which rsync goes by its name, whatever stands there. So what is
+//! entered is first made sure to be a directory, by a run that begins where all others do.
+//!
 //! Whatever goes wrong, the batch goes on as if nothing had been tried: the job is still to be done. Only a run that
 //! was cut off ends the batch, since its receiver may still be writing.
 //!
 //! Deliberately absent: moves of which both paths change at once for a single file (rsync finds no such thing), and
 //! targets on which nothing is deleted.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{Metadata, ReadDir};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -66,18 +70,77 @@ pub(super) fn drive(batch: &mut Batch<'_>) {
     if moved.is_empty() || !is_possible(batch) {
         return;
     }
-    for (new, old) in moved.into_iter().take(MOVED_MAX) {
-        let (Some(new_job), Some(old_job)) = (jobs.get(new), jobs.get(old)) else { continue };
-        let mut source = Source::new(&batch.ctx.root);
-        let Some(way) = way(new_job, &old_job.path, &mut source) else { continue };
-        let is_worth_it = match way {
-            Way::Tree => holds_much(&batch.ctx.root, &new_job.path, &batch.ctx.filter),
-            Way::SameName | Way::SameDirectory => true,
-        };
-        if is_worth_it && take_over(batch, way, (new, new_job), (old, old_job)) != Flow::Continue {
+    let root = &batch.ctx.root;
+    let mut source = Source::new(root);
+    let worthy = moved.into_iter().take(MOVED_MAX).filter_map(|(new, old)| {
+        let (new_job, old_job) = (jobs.get(new)?, jobs.get(old)?);
+        let way = way(new_job, &old_job.path, &mut source)?;
+        let is_worth_it = way != Way::Tree || holds_much(root, &new_job.path, &batch.ctx.filter);
+        is_worth_it.then_some((way, (new, new_job), (old, old_job)))
+    });
+    let worthy: Vec<_> = worthy.collect();
+    let places = worthy.iter().flat_map(|&(way, (_, new), (_, old))| entered(way, &new.path, &old.path));
+    match make_sure(batch, places.collect()) {
+        Ok(true) => {}
+        Ok(false) | Err(_) => return,
+    }
+    for (earlier_way, new, old) in worthy {
+        // The source may have changed during the runs before this one.
+        let mut source = Source::new(root);
+        if way_is(earlier_way, new.1, &old.1.path, &mut source)
+            && take_over(batch, earlier_way, new, old) != Flow::Continue
+        {
             return;
         }
     }
+}
+
+/// The directories that rsync enters on the target by their names alone, following links, instead of by its list.
+fn entered(way: Way, new: &RelPath, old: &RelPath) -> Vec<RelPath> {
+    let places = match way {
+        Way::Tree => [Some(new.clone()), old.parent()],
+        Way::SameName => [new.parent(), old.parent()],
+        // Such a run begins at the root.
+        Way::SameDirectory => [None, None],
+    };
+    places.into_iter().flatten().filter(|place| !place.is_root()).collect()
+}
+
+/// Makes sure that these are directories on the target, and all above them: where a link still stands, a run that begins
+/// there would write and delete behind it. `Ok(false)`: that could not be had.
+///
+/// On this machine a look tells. Elsewhere a run from the root that lists them makes them what they are at the source; it
+/// costs a connection. What is in flight beside this batch leaves them as they are: the queue sees to that.
+fn make_sure(batch: &mut Batch<'_>, places: BTreeSet<RelPath>) -> Result<bool, Flow> {
+    if places.is_empty() {
+        return Ok(true);
+    }
+    if let Destination::Local(root) = &batch.ctx.target.destination {
+        return Ok(places.iter().all(|place| is_directory_all_the_way(root, place)));
+    }
+    let entry = |path: RelPath| Entry { path, presence: Presence::Directory, orphan: false, jobs: Vec::new() };
+    let run = Run::new(RunKind::Flat, Origin::Scan, places.into_iter().map(entry).collect());
+    let Some((ended, command)) = batch.start(&run, Pass::Real) else { return Err(Flow::Halt) };
+    match classify(&ended, &run, &batch.ctx.prefixes) {
+        Outcome::Done => Ok(true),
+        Outcome::Void => Err(Flow::Halt),
+        Outcome::Target(_) | Outcome::Split(_) if batch.is_stopped() => Err(Flow::Halt),
+        Outcome::Target(found) => Err(batch.halt(found, command)),
+        Outcome::Split(_) => {
+            batch.note_cut();
+            Ok(false)
+        }
+        Outcome::Paths(_) | Outcome::NoRoom { .. } | Outcome::Fallback(_) => Ok(false),
+    }
+}
+
+/// Whether no link and no other thing stands at `path` below `root`, nor above it. What is missing is made by rsync.
+fn is_directory_all_the_way(root: &Path, path: &RelPath) -> bool {
+    let mut all = path.ancestors().chain([path.clone()]).filter(|path| !path.is_root());
+    all.all(|path| match std::fs::symlink_metadata(path.under(root)) {
+        Ok(found) => found.is_dir(),
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    })
 }
 
 /// Whether the target and its parameters allow it: the old name is deleted, and nothing that rsync is told means another

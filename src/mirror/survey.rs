@@ -18,7 +18,7 @@ use super::expand::to_path;
 use super::look::{Presence, Source};
 use super::outcome::{Outcome, Paths, classify};
 use super::pace::Pace;
-use super::plan::{Limits, Run, plan};
+use super::plan::{Limits, Run, plan, topmost};
 use super::run::{Leisure, run_at_leisure};
 use super::says::{difference_of, skips_deletions};
 use super::spool::{Lines, Spool};
@@ -200,18 +200,19 @@ impl<'a> Comparison<'a> {
     }
 
     fn plan(&self, paths: &[RelPath], scope: Scope, origin: Origin) -> Vec<Run> {
-        let job = |path: &RelPath| ClaimedJob {
-            path: path.clone(),
+        let mut source = Source::new(&self.ctx.root);
+        let tops: BTreeSet<RelPath> = paths.iter().map(|path| topmost(path, &mut |path| source.look(path)).0).collect();
+        let job = |path: RelPath| ClaimedJob {
+            path,
             scope,
             origin,
             generation: Generation::FIRST,
             since: Timestamp::ZERO,
             moved_from: None,
         };
-        let jobs: Vec<ClaimedJob> = paths.iter().map(job).collect();
+        let jobs: Vec<ClaimedJob> = tops.into_iter().map(job).collect();
         let all: Vec<usize> = (0..jobs.len()).collect();
         let limits = Limits { large_file_bytes: u64::MAX, bytes_max: u64::MAX };
-        let mut source = Source::new(&self.ctx.root);
         let deletion = self.ctx.capabilities.deletion(self.ctx.target.options.delete);
         plan(&jobs, &all, Lane::Large, limits, deletion, &mut |path| source.look(path)).runs
     }

@@ -38,6 +38,9 @@ pub enum Verdict {
     Released,
     /// Belongs into the large lane. No attempt counted.
     Large,
+    /// At this path above the job's own stands something that is no directory, or nothing. So there is nothing to send at
+    /// the job's path, and what there is to do is the work of a job at that one, which other runs keep clear of.
+    Above(RelPath),
     /// The source changed under the run (a file vanished, its parent is gone too): ready again at once, under the
     /// scope given. Counts as an attempt only if it keeps happening.
     LookAgain(Scope),

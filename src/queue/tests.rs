@@ -10,6 +10,7 @@ use crate::clock::SimulatedClock;
 use crate::model::{JobState, Origin, Scope, Settle, TroubleClass};
 use crate::store::memory::MemoryStore;
 
+mod ancestors;
 mod backlog;
 mod burst;
 mod checkpoints;

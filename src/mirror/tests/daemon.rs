@@ -73,7 +73,7 @@ fn a_refused_deletion_by_name_is_made_by_level() {
     write(&stage.dst("d/gone"), "x");
     write(&stage.dst("d/tree/gone"), "x");
     let ctx = stage.module("m");
-    all_done(&go(&ctx, &entries(&["d/f", "d/gone", "d/tree/gone"])));
+    all_done(&go(&ctx, &entries(&["d/f", "d/gone", "d/tree", "d/tree/gone"])));
     assert!(!stage.dst("d/gone").exists() && !stage.dst("d/tree").exists() && stage.dst("d/f").exists());
 }
 

@@ -5,6 +5,7 @@ mod fake;
 mod filtered;
 mod guard;
 mod leftovers;
+mod links;
 mod standby;
 mod trees;
 

@@ -207,7 +207,7 @@ fn files_directories_and_links_take_each_others_place() {
     // `other/f` would be reached through the new link: the link itself is sent.
     all_done(&go(
         &ctx,
-        &entries(&["dir", "dir/in/f", "file", "file/in", "file/in/f", "link", "link/f", "other/f", ""]),
+        &entries(&["dir", "dir/in/f", "file", "file/in", "file/in/f", "link", "link/f", "other", "other/f", ""]),
     ));
     assert_eq!(stage.difference(), None);
 }

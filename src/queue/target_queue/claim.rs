@@ -26,13 +26,20 @@ impl TargetQueue {
         let mut chosen: Vec<RelPath> = Vec::new();
         let Some(ready) = self.ready.get(lane_index(lane)) else { return Vec::new() };
         let mut limit = jobs_max;
+        let mut whole_tree_waits = false;
         for path in ready.values() {
             if chosen.len() >= limit {
                 break;
             }
             let Some(slot) = self.jobs.get(path) else { continue };
             let is_subtree = slot.scope == Scope::Subtree;
-            if recursive.is_some_and(|recursive| recursive != is_subtree) || self.is_blocked(path, slot) {
+            // What a comparison of the whole tree waits for must not begin again and again before it.
+            if whole_tree_waits && (is_subtree || self.renames.old_name(path).is_some()) {
+                continue;
+            }
+            let is_blocked = self.is_blocked(path, slot);
+            whole_tree_waits |= is_blocked && is_subtree && path.is_root();
+            if is_blocked || recursive.is_some_and(|recursive| recursive != is_subtree) {
                 continue;
             }
             // Large files go out one a run, beside each other; subtrees share a run.
@@ -80,6 +87,9 @@ impl TargetQueue {
         if slot.scope == Scope::Subtree {
             self.in_flight_subtrees += 1;
         }
+        if job.moved_from.is_some() {
+            self.rooted.insert(path.clone());
+        }
         self.in_flight.insert(path, reach);
         Some(job)
     }
@@ -113,11 +123,17 @@ impl TargetQueue {
             return true;
         }
         let whole_tree = path.is_root() && slot.scope == Scope::Subtree && !is_sweep(slot.scope, slot.origin);
-        if !whole_tree && self.any_in_flight_below(path) {
+        let waits = match whole_tree {
+            true => self.in_flight_subtrees > 0 || !self.rooted.is_empty(),
+            false => self.any_in_flight_below(path),
+        };
+        if waits {
             return true;
         }
         path.ancestor_bytes().any(|ancestor| match self.in_flight.get(ancestor) {
-            None | Some(Scope::Entry) => false,
+            None => false,
+            // The root alone is a directory whatever happens.
+            Some(Scope::Entry) => !ancestor.is_empty(),
             Some(Scope::Children) => true,
             Some(Scope::Subtree) => slot.scope == Scope::Subtree || slot.echo,
         })

@@ -36,6 +36,7 @@ impl TargetQueue {
     /// Settles what became of one claimed job. `took` is how long its batch ran.
     pub fn finish(&mut self, path: &RelPath, verdict: Verdict, took: Duration, now: Timestamp, chance: f64) {
         self.note_end(path);
+        self.rooted.remove(path);
         if let Some(scope) = self.in_flight.remove(path)
             && scope == Scope::Subtree
         {
@@ -70,6 +71,14 @@ impl TargetQueue {
             }
             Verdict::Failed(error) => self.fail(path, error, newer, now, chance),
             Verdict::Released => self.place(path, State::Ready),
+            Verdict::Above(above) => {
+                let (id, origin, is_newer) = (slot.id, slot.origin.min(Origin::Write), newer.is_some());
+                self.place(path, State::Ready);
+                // What is newer may mean that there is something at the path again: it is looked at once more.
+                if !is_newer && self.sweep_above(path).is_none() {
+                    self.move_up(path, &above, id, origin, now);
+                }
+            }
             Verdict::Large => {
                 slot.lane = Lane::Large;
                 self.place(path, State::Ready);
@@ -92,6 +101,17 @@ impl TargetQueue {
         {
             self.take_over(&sweep, std::slice::from_ref(path));
         }
+    }
+
+    /// The work of the job at `path` becomes that of the one at `above`, which takes its id if there is none yet.
+    fn move_up(&mut self, path: &RelPath, above: &RelPath, id: JobId, origin: Origin, now: Timestamp) {
+        let change = Change { origin, ..Change::scan(above.clone(), Scope::Entry) };
+        if self.jobs.contains_key(above) {
+            self.merge(above, Scope::Entry, &change, now);
+        } else {
+            self.create(above, Scope::Entry, &change, now, id);
+        }
+        self.take_over(above, std::slice::from_ref(path));
     }
 
     /// The job goes, unless there is more to do at its path: what is newer than its run, or what others may have undone.

@@ -5,9 +5,13 @@
 //!
 //! What may run together is decided here, when a job is claimed:
 //! 1. never two jobs of one path;
-//! 2. no job while something below its path is in flight: either run may delete what the other sends. Excepted is the
-//!    whole tree, which would never find a moment; nothing deletes the root, and rule 4 repairs the rest;
-//! 3. nothing below a `Children` job in flight: that run deletes what it did not see at its level;
+//! 2. no job while something below its path is in flight: either run may delete what the other sends, or make of a
+//!    directory what the other would write through. Excepted is the whole tree, which would never find a moment; nothing
+//!    deletes the root, and rule 4 repairs the rest. It waits for other subtrees and for what was moved, and goes before
+//!    those that come after it;
+//! 3. nothing below an `Entry` or `Children` job in flight: what was a directory when the lower job was looked at may be
+//!    sent as a link by the upper one, and a `Children` run deletes what it did not see at its level. The root's `Entry`
+//!    is no obstacle, since the root remains a directory;
 //! 4. below a `Subtree` job in flight everything may run, since such a run can take hours, but what was in flight beside
 //!    it is run once more after it ([`Slot::echo`], [`Slot::overlapped`]): the subtree's rsync may have listed the tree
 //!    before the change and may undo it;
@@ -98,6 +102,9 @@ pub struct TargetQueue {
     waiting: BTreeSet<(Timestamp, RelPath)>,
     in_flight: BTreeMap<RelPath, Scope>,
     in_flight_subtrees: usize,
+    /// What is in flight and was moved: its run may begin below the target's root, where rsync follows what stands in the
+    /// place of a directory.
+    rooted: BTreeSet<RelPath>,
     failed: usize,
     sent: SentLog,
     dirty: DirtyPaths,
@@ -159,6 +166,7 @@ impl TargetQueue {
             waiting: BTreeSet::new(),
             in_flight: BTreeMap::new(),
             in_flight_subtrees: 0,
+            rooted: BTreeSet::new(),
             failed: 0,
             sent: SentLog::default(),
             dirty: DirtyPaths::default(),

@@ -228,7 +228,9 @@ impl TargetQueue {
                     && (!is_tree || (slot.scope == Scope::Entry && slot.origin < Origin::Write))
                     && !self.is_excluded(old, slot)
             };
-            if self.jobs.get(old).is_some_and(may_go) && !chosen.contains(old) {
+            // A subtree in flight above may be about to make something else of a directory that the run begins in.
+            let is_beside = new.ancestor_bytes().any(|above| self.in_flight.get(above) == Some(&Scope::Subtree));
+            if !is_beside && self.jobs.get(old).is_some_and(may_go) && !chosen.contains(old) {
                 chosen.push(old.clone());
             } else {
                 self.renames.forget(&new);

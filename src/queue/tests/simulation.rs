@@ -20,7 +20,12 @@ use crate::watch::parts::{Gather, Presence as Reported};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Node {
     Dir(u32),
-    File { content: u32, stamp: u32 },
+    File {
+        content: u32,
+        stamp: u32,
+    },
+    /// To a directory that is not the mirror's.
+    Link(u32),
 }
 
 const ROOT: u32 = 0;
@@ -45,6 +50,11 @@ impl Tree {
         self.0.retain(|other, _| !path.covers(other));
     }
 
+    /// Whether what is written at `path` would go through a link.
+    fn leads_astray(&self, path: &RelPath) -> bool {
+        path.ancestors().any(|above| matches!(self.0.get(&above), Some(Node::Link(_))))
+    }
+
     fn children(&self, dir: &RelPath) -> Vec<(RelPath, Node)> {
         let is_child = |(path, _): &(&RelPath, &Node)| path.parent().as_ref() == Some(dir);
         self.0.iter().filter(is_child).map(|(path, node)| (path.clone(), *node)).collect()
@@ -65,6 +75,7 @@ impl Tree {
             _ if path.is_root() => Presence::Directory,
             Some(Node::Dir(_)) => Presence::Directory,
             Some(Node::File { .. }) => Presence::File { size: 2 << 20 },
+            Some(Node::Link(_)) => Presence::Other,
             None => Presence::Missing,
         }
     }
@@ -74,6 +85,7 @@ impl Tree {
         let seen = |node: &Node| match node {
             Node::Dir(_) => None,
             Node::File { content, stamp } => Some((*content, *stamp)),
+            Node::Link(content) => Some((*content, u32::MAX)),
         };
         self.0.iter().map(|(path, node)| (path.to_string(), seen(node))).collect()
     }
@@ -275,6 +287,7 @@ enum Item {
     /// Make it, and if a listing is given, delete what that does not name.
     Dir(RelPath, Option<BTreeSet<RelPath>>),
     File(RelPath, u32),
+    Link(RelPath, u32),
     Gone(RelPath),
 }
 
@@ -289,12 +302,14 @@ struct Rsync {
     bad: BTreeMap<usize, Verdict>,
     /// The new and the old name, where content is taken over.
     linked: Option<(RelPath, RelPath)>,
+    /// It wrote through a link.
+    astray: bool,
 }
 
 impl Rsync {
     fn new(run: Run) -> Self {
         let (items, to_list, underway) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
-        Self { run, is_listed: false, to_list, items, underway, bad: BTreeMap::new(), linked: None }
+        Self { run, is_listed: false, to_list, items, underway, bad: BTreeMap::new(), linked: None, astray: false }
     }
 
     /// Does one thing; whether that was the last.
@@ -316,10 +331,13 @@ impl Rsync {
 
     /// Lets one thing arrive.
     fn arrive(&mut self, mirror: &mut Tree) {
-        if let Some((received, entry)) = self.underway.pop_front()
-            && !receive(received, mirror)
-        {
-            self.bad.insert(entry, Verdict::Failed(JobError::new(Some(23), "no")));
+        let Some((received, entry)) = self.underway.pop_front() else { return };
+        // One that begins in the new directory enters whatever has its name.
+        let begins_in = self.linked.as_ref().filter(|_| self.run.kind == RunKind::Tree).map(|(new, _)| new);
+        match receive(received, begins_in, mirror) {
+            Landed::Done => {}
+            Landed::Astray => self.astray = true,
+            Landed::Failed => drop(self.bad.insert(entry, Verdict::Failed(JobError::new(Some(23), "no")))),
         }
     }
 
@@ -328,7 +346,8 @@ impl Rsync {
             let mut above: Vec<RelPath> = entry.path.ancestors().filter(|above| !above.is_root()).collect();
             above.reverse();
             let is_there = above.iter().all(|above| source.is_dir(above));
-            if is_there {
+            let begins_here = self.linked.is_some() && self.run.kind == RunKind::Tree;
+            if is_there && !begins_here {
                 self.items.extend(above.into_iter().map(|above| (Item::Dir(above, None), at)));
             }
             match source.0.get(&entry.path) {
@@ -340,6 +359,7 @@ impl Rsync {
                 }
                 None if !entry.path.is_root() => self.items.push_back((Item::Gone(entry.path.clone()), at)),
                 Some(Node::File { stamp, .. }) => self.items.push_back((Item::File(entry.path.clone(), *stamp), at)),
+                Some(Node::Link(to)) => self.items.push_back((Item::Link(entry.path.clone(), *to), at)),
                 _ => match self.run.kind {
                     RunKind::Tree => self.to_list.push_back(entry.path.clone()),
                     RunKind::Level => self.list_dir(&entry.path, source.children(&entry.path), at, false),
@@ -361,6 +381,7 @@ impl Rsync {
             let item = match node {
                 Node::Dir(_) => Item::Dir(path, None),
                 Node::File { stamp, .. } => Item::File(path, stamp),
+                Node::Link(to) => Item::Link(path, to),
             };
             self.items.push_back((item, entry));
         }
@@ -416,6 +437,8 @@ fn underway(item: &Item, source: &Tree) -> Result<Received, RelPath> {
         Item::Dir(path, None) => Received::Node(path.clone(), Node::Dir(ROOT)),
         Item::Dir(path, Some(listed)) => Received::Only(path.clone(), listed.clone()),
         Item::Gone(path) => Received::Gone(path.clone()),
+        // rsync reads a link when it lists it.
+        Item::Link(path, to) => Received::Node(path.clone(), Node::Link(*to)),
         Item::File(path, stamp) => match source.0.get(path) {
             Some(Node::File { content, .. }) => {
                 Received::Node(path.clone(), Node::File { content: *content, stamp: *stamp })
@@ -425,19 +448,31 @@ fn underway(item: &Item, source: &Tree) -> Result<Received, RelPath> {
     })
 }
 
-/// Whether it could be done.
-fn receive(received: Received, mirror: &mut Tree) -> bool {
+/// Where something came to that a receiver was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Landed {
+    Done,
+    Failed,
+    /// Behind a link, as far as rsync knows well.
+    Astray,
+}
+
+fn receive(received: Received, begins_in: Option<&RelPath>, mirror: &mut Tree) -> Landed {
     let (path, only) = match &received {
+        Received::Gone(path) if mirror.leads_astray(path) => return Landed::Done,
         Received::Gone(path) => {
             mirror.remove(path);
-            return true;
+            return Landed::Done;
         }
         Received::Node(path, _) => (path, None),
         Received::Only(path, listed) => (path, Some(listed)),
     };
+    if mirror.leads_astray(path) || (begins_in == Some(path) && matches!(mirror.0.get(path), Some(Node::Link(_)))) {
+        return Landed::Astray;
+    }
     if !path.is_root() {
         if path.parent().is_some_and(|parent| !mirror.is_dir(&parent)) {
-            return false;
+            return Landed::Failed;
         }
         let node = if let Received::Node(_, node) = &received { *node } else { Node::Dir(ROOT) };
         let stays_dir = matches!(node, Node::Dir(_)) && mirror.is_dir(path);
@@ -451,7 +486,7 @@ fn receive(received: Received, mirror: &mut Tree) -> bool {
             mirror.remove(&child);
         }
     }
-    true
+    Landed::Done
 }
 
 /// A batch under way, as `mirror::execute` drives it.
@@ -460,6 +495,12 @@ struct Batch {
     lane: Lane,
     verdicts: Vec<Option<Verdict>>,
     links: VecDeque<(usize, usize)>,
+    /// Whether the directories that these begin in are known to be directories.
+    is_sure: bool,
+    /// The first place that it wrote to through a link.
+    astray: bool,
+    /// What may make a link of a directory at any moment ran beside it: a subtree, or what a cut off one has left.
+    is_excused: bool,
     /// The runs to come, once they are planned.
     runs: Option<VecDeque<Rsync>>,
     current: Option<Rsync>,
@@ -470,13 +511,19 @@ impl Batch {
         let place = |path: &RelPath| jobs.iter().position(|job| job.path == *path);
         let old = |job: &ClaimedJob| job.moved_from.as_ref().and_then(place);
         let links = jobs.iter().enumerate().filter_map(|(at, job)| Some((at, old(job)?))).collect();
-        Self { verdicts: vec![None; jobs.len()], jobs, lane, links, runs: None, current: None }
+        let verdicts = vec![None; jobs.len()];
+        let (is_sure, astray, is_excused) = (false, false, false);
+        Self { verdicts, jobs, lane, links, is_sure, astray, is_excused, runs: None, current: None }
+    }
+
+    fn subtrees(&self) -> Vec<RelPath> {
+        self.jobs.iter().filter(|job| job.scope == Scope::Subtree).map(|job| job.path.clone()).collect()
     }
 
     fn settle(&mut self, job: usize, verdict: Verdict) {
         let rank = |verdict: &Verdict| match verdict {
             Verdict::Done => 0,
-            Verdict::LookAgain(_) => 1,
+            Verdict::Above(_) | Verdict::LookAgain(_) => 1,
             Verdict::Large | Verdict::Released => 2,
             Verdict::Failed(_) => 3,
         };
@@ -489,10 +536,22 @@ impl Batch {
     /// Does one thing; whether that was the last.
     fn step(&mut self, source: &Tree, mirror: &mut Tree) -> bool {
         if let Some(mut rsync) = self.current.take() {
-            match rsync.step(source, mirror) {
+            let has_ended = rsync.step(source, mirror);
+            self.astray |= rsync.astray;
+            match has_ended {
                 true => self.ended(rsync, source),
                 false => self.current = Some(rsync),
             }
+            return false;
+        }
+        if !self.links.is_empty() && !self.is_sure {
+            self.is_sure = true;
+            let entered =
+                |&(new, old): &(usize, usize)| [Some(self.jobs[new].path.clone()), self.jobs[old].path.parent()];
+            let places: BTreeSet<RelPath> = self.links.iter().flat_map(entered).flatten().collect();
+            let entry = |path: RelPath| Entry { path, presence: Presence::Directory, orphan: false, jobs: Vec::new() };
+            let places = places.into_iter().filter(|place| !place.is_root()).map(entry).collect();
+            self.current = Some(Rsync::new(Run::new(RunKind::Flat, Origin::Scan, places)));
             return false;
         }
         if let Some((new, old)) = self.links.pop_front() {
@@ -542,6 +601,9 @@ impl Batch {
             }
             return;
         }
+        if self.runs.is_none() && linked.is_none() && !rsync.bad.is_empty() {
+            self.links.clear();
+        }
         for (at, entry) in rsync.run.entries.iter().enumerate() {
             for &job in &entry.jobs {
                 let verdict = match rsync.bad.get(&at) {
@@ -571,6 +633,7 @@ enum Step {
     /// Without a change that the quick check sees.
     Rewrite(u8),
     Make(u8),
+    Link(u8),
     Remove(u8),
     Rename(u8, u8),
     /// Reads so many events.
@@ -595,6 +658,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => at.clone().prop_map(Step::Write),
         1 => at.clone().prop_map(Step::Rewrite),
         5 => at.clone().prop_map(Step::Make),
+        2 => at.clone().prop_map(Step::Link),
         3 => at.clone().prop_map(Step::Remove),
         4 => (at.clone(), at).prop_map(|(from, to)| Step::Rename(from, to)),
         8 => (1u8..6).prop_map(Step::Read),
@@ -676,7 +740,7 @@ impl World {
             Step::Write(at) | Step::Rewrite(at) => {
                 let (path, content) = (self.places[at as usize].clone(), self.number());
                 let before = match self.source.0.get(&path) {
-                    Some(Node::Dir(_)) => return,
+                    Some(Node::Dir(_) | Node::Link(_)) => return,
                     Some(Node::File { stamp, .. }) => Some(*stamp),
                     None => None,
                 };
@@ -691,6 +755,13 @@ impl World {
                 if self.is_in_place(&path) && !self.source.0.contains_key(&path) {
                     self.source.0.insert(path.clone(), Node::Dir(inode));
                     self.tell(&path, Event::Made);
+                }
+            }
+            Step::Link(at) => {
+                let (path, to) = (self.places[at as usize].clone(), self.number());
+                if self.is_in_place(&path) && !self.source.0.contains_key(&path) {
+                    self.source.0.insert(path.clone(), Node::Link(to));
+                    self.tell(&path, Event::Written);
                 }
             }
             Step::Remove(at) => {
@@ -736,7 +807,10 @@ impl World {
             Step::Go(which, count) if !self.batches.is_empty() => {
                 let at = which as usize % self.batches.len();
                 for _ in 0..count {
-                    if self.batches[at].step(&self.source, &mut self.mirror) {
+                    let has_ended = self.batches[at].step(&self.source, &mut self.mirror);
+                    let batch = &self.batches[at];
+                    assert!(!batch.astray || batch.is_excused, "wrote behind a link: {:?}", batch.jobs);
+                    if has_ended {
                         let batch = self.batches.swap_remove(at);
                         self.finish(batch, false);
                         break;
@@ -745,8 +819,10 @@ impl World {
             }
             Step::Arrive(which, count) if !self.batches.is_empty() => {
                 let at = which as usize % self.batches.len();
-                if let Some(rsync) = &mut self.batches[at].current {
+                let batch = &mut self.batches[at];
+                if let Some(rsync) = &mut batch.current {
                     (0..count).for_each(|_| rsync.arrive(&mut self.mirror));
+                    assert!(!rsync.astray || batch.is_excused, "wrote behind a link: {:?}", batch.jobs);
                 }
             }
             Step::Cut(which) if !self.batches.is_empty() => {
@@ -761,14 +837,27 @@ impl World {
                 let at = which as usize % self.adrift.len();
                 let (until, sent) = &mut self.adrift[at];
                 match sent.pop_front().filter(|_| *until > self.bench.now) {
-                    Some(received) => drop(receive(received, &mut self.mirror)),
+                    Some(received) => drop(receive(received, None, &mut self.mirror)),
                     None => drop(self.adrift.swap_remove(at)),
                 }
             }
             Step::Go(..) | Step::Arrive(..) | Step::Cut(_) | Step::ArriveLate(_) => {}
             Step::Wait(ms) => self.bench.wait(u64::from(ms)),
         }
+        self.excuse();
         self.bench.queue.check_invariants();
+    }
+
+    /// Notes which batches have run beside what no rule keeps from making a link of a directory.
+    fn excuse(&mut self) {
+        let subtrees: Vec<Vec<RelPath>> = self.batches.iter().map(Batch::subtrees).collect();
+        let is_adrift = self.adrift.iter().any(|(until, sent)| *until > self.bench.now && !sent.is_empty());
+        for (at, batch) in self.batches.iter_mut().enumerate() {
+            let others = || subtrees.iter().enumerate().filter(|(other, _)| *other != at);
+            let is_beside_subtree = others().any(|(_, roots)| !roots.is_empty());
+            let is_subtree = !batch.subtrees().is_empty() && others().next().is_some();
+            batch.is_excused |= is_adrift || is_beside_subtree || is_subtree;
+        }
     }
 
     fn rename(&mut self, from: u8, to: u8) {
@@ -780,7 +869,7 @@ impl World {
         let is_dir = matches!(node, Node::Dir(_));
         let fits = match self.source.0.get(&to) {
             None => true,
-            Some(Node::File { .. }) => !is_dir,
+            Some(Node::File { .. } | Node::Link(_)) => !is_dir,
             Some(Node::Dir(_)) => is_dir && self.source.children(&to).is_empty(),
         };
         if !fits {

@@ -56,7 +56,7 @@ impl Churn {
     pub fn step(&mut self) {
         let shrink = super::tree::count(&self.root) > ENTRIES_MAX;
         let path = self.path();
-        let what = if shrink { 9 + self.rng.u32(0..2) } else { self.rng.u32(0..21) };
+        let what = if shrink { 9 + self.rng.u32(0..2) } else { self.rng.u32(0..23) };
         let (name, result) = match what {
             0..=3 => ("write", self.write(&path)),
             4 => ("append", self.append(&path)),
@@ -73,6 +73,8 @@ impl Churn {
             17 => ("swap kind", self.swap(&path)),
             18 => ("move out or in", self.through_the_door(&path)),
             19 => ("exchange", self.exchange(&path)),
+            20 => ("swap for a pipe", self.pipe(&path)),
+            21 => ("move below what was a link", self.move_below_link(&path)),
             _ => ("save as editors do", self.save(&path)),
         };
         let outcome = result.map_or_else(|e| e.to_string(), |()| "ok".to_owned());
@@ -215,6 +217,33 @@ impl Churn {
         } else {
             fs::rename(door, path)
         }
+    }
+
+    /// Swaps a file for a pipe, which hangs whoever opens it, and sometimes back.
+    fn pipe(&mut self, path: &Path) -> io::Result<()> {
+        regular(path)?;
+        let parent = path.parent().expect("a path of the tree has a parent");
+        let (pipe, kept) = (parent.join("save-pipe"), parent.join("save-kept"));
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status()?;
+        if !made.success() {
+            return Err(io::Error::other("mkfifo failed"));
+        }
+        fs::hard_link(path, &kept)?;
+        fs::rename(&pipe, path)?;
+        if self.rng.bool() { fs::rename(&kept, path) } else { fs::remove_file(&kept) }
+    }
+
+    /// Makes a directory where a link was, and moves another one into it, before or after the target knows of the first.
+    fn move_below_link(&mut self, path: &Path) -> io::Result<()> {
+        let from = self.path();
+        if !path.is_symlink() || from.is_symlink() || !from.is_dir() || path.starts_with(&from) {
+            return Ok(());
+        }
+        fs::remove_file(path)?;
+        fs::create_dir(path)?;
+        self.pause();
+        let name = self.name();
+        fs::rename(from, path.join(name))
     }
 
     fn save(&mut self, path: &Path) -> io::Result<()> {
