@@ -134,7 +134,7 @@ pub fn probe(ctx: &TargetContext, stop: &StopSignal) -> Result<(), TargetTrouble
             Err(TargetTrouble { command: Some(pasteable(&ctx.root, &args, &nothing)), ..found })
         }
         // It answers; what it lacks or fails at is for a batch to find out.
-        Outcome::Done | Outcome::Paths(_) | Outcome::Fallback(_) | Outcome::Void => Ok(()),
+        Outcome::Done | Outcome::Paths(_) | Outcome::Fallback(_) | Outcome::Blocked(..) | Outcome::Void => Ok(()),
     }
 }
 
@@ -343,6 +343,10 @@ impl Batch<'_> {
                 Outcome::Split(found) => self.split(run, found, command, &mut halves),
                 Outcome::NoRoom { entry, trouble } => self.no_room(&run, entry, trouble, command),
                 Outcome::Fallback(fallback) => self.fall_back(fallback, command, &ended),
+                Outcome::Blocked(path, error) => {
+                    halves.extend(self.blocked(run, path, error, command));
+                    Flow::Continue
+                }
                 Outcome::Void => Flow::Halt,
             };
             if flow != Flow::Continue {
@@ -459,6 +463,37 @@ impl Batch<'_> {
         let differs =
             |at: &usize| run.entries.get(*at).is_some_and(|entry| paths.iter().any(|path| run.reaches(entry, path)));
         Ok((0..run.entries.len()).filter(differs).collect())
+    }
+
+    /// The run hung in a file, which fails alone. What is left to be run: all the rest, or both halves if it is not known
+    /// which of the run's paths it was.
+    pub(super) fn blocked(&mut self, run: Run, path: Option<RelPath>, error: JobError, command: String) -> Vec<Run> {
+        // Its receiver may still be writing what the connection held.
+        self.note_cut();
+        self.note(command, error.message.clone());
+        let named = path.as_ref().and_then(|path| run.entries.iter().position(|entry| entry.path == *path));
+        let is_within = |path: &RelPath| run.entries.iter().any(|entry| run.reaches(entry, path));
+        match (named, path) {
+            (Some(at), _) => {
+                let (guilty, others) = run.parted(|entry| entry == at);
+                self.settle_rest(&guilty, &Paths { failed: BTreeMap::from([(0, error)]), ..Paths::default() });
+                vec![others]
+            }
+            (None, Some(path)) if is_within(&path) && !run.skip.contains(&path) => {
+                self.report.found.push((path.clone(), error));
+                let skip = run.skip.iter().cloned().chain([path]).collect();
+                vec![Run { skip, ..run }]
+            }
+            (None, _) if run.entries.len() > 1 => {
+                let (first, second) = run.halves();
+                vec![second, first]
+            }
+            (None, _) => {
+                let failed = (0..run.entries.len()).map(|at| (at, error.clone())).collect();
+                self.settle_rest(&run, &Paths { failed, ..Paths::default() });
+                Vec::new()
+            }
+        }
     }
 
     /// The batch died. If the target is well, one path is to blame: alone it fails, among others it is searched for.

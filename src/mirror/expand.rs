@@ -38,6 +38,16 @@ fn survey_and_send(batch: &mut Batch<'_>, run: &Run) -> Flow {
         Outcome::Target(found) | Outcome::Split(found) | Outcome::NoRoom { trouble: found, .. } => {
             return batch.halt(found, command);
         }
+        Outcome::Blocked(path, error) => {
+            // A dry run leaves nothing behind that could still write.
+            for rest in batch.blocked(run.clone(), path, error, command).into_iter().rev() {
+                let flow = survey_and_send(batch, &rest);
+                if flow != Flow::Continue {
+                    return flow;
+                }
+            }
+            return Flow::Continue;
+        }
         Outcome::Void => return Flow::Halt,
     };
     if let Some(skip) = paths.to_skip(run) {

@@ -267,7 +267,8 @@ impl Batch<'_> {
             Outcome::Target(found) | Outcome::Split(found) | Outcome::NoRoom { trouble: found, .. } => {
                 return Err(self.halt(found, command));
             }
-            Outcome::Void => return Err(Flow::Halt),
+            // A count opens no file; it is made again with the next run.
+            Outcome::Blocked(..) | Outcome::Void => return Err(Flow::Halt),
         }
         // Some options of the user's put all output on one of the two.
         let said = [ended.stdout.bytes(), ended.stderr.bytes()];

@@ -11,6 +11,7 @@
 //! verdicts go out as values.
 
 mod activity;
+mod blocked;
 mod capture;
 mod changed;
 mod command;

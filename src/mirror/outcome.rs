@@ -29,6 +29,8 @@ pub enum Outcome {
         trouble: TargetTrouble,
     },
     Fallback(Fallback),
+    /// It hung in a file of the source and was ended. The path, if it is one of the mirror's.
+    Blocked(Option<RelPath>, JobError),
     /// We ended it ourselves.
     Void,
 }
@@ -85,6 +87,12 @@ impl Prefixes {
         Self(prefixes)
     }
 
+    /// What lies below one of them.
+    fn strip(&self, name: &[u8]) -> Option<RelPath> {
+        let inside = self.0.iter().filter_map(|prefix| name.strip_prefix(&prefix[..])?.strip_prefix(b"/"));
+        inside.filter_map(to_path).next()
+    }
+
     /// What `name` may be relative to the root, likeliest first.
     fn relative(&self, name: &[u8]) -> Vec<RelPath> {
         let inside = self.0.iter().filter_map(|prefix| name.strip_prefix(&prefix[..]));
@@ -108,6 +116,7 @@ pub fn classify(ended: &Ended, run: &Run, prefixes: &Prefixes) -> Outcome {
     let stderr = ended.stderr.bytes();
     let code = match ended.end {
         End::Stopped => return Outcome::Void,
+        End::Blocked => return blocked(ended, prefixes),
         End::Signal(_) | End::Stalled => return Outcome::Target(unknown(ended.end, &stderr)),
         End::Exit(code) => code,
     };
@@ -122,6 +131,19 @@ pub fn classify(ended: &Ended, run: &Run, prefixes: &Prefixes) -> Outcome {
         }
         _ => whole(code, &stderr, run, prefixes),
     }
+}
+
+fn blocked(ended: &Ended, prefixes: &Prefixes) -> Outcome {
+    let Some(found) = &ended.blocked else {
+        return Outcome::Blocked(None, JobError::new(None, "rsync hung in a file"));
+    };
+    let name = found.path.as_os_str().as_bytes();
+    let path = prefixes.strip(name);
+    let message = match &path {
+        Some(_) => found.message().to_owned(),
+        None => format!("{}: {}", printable(&String::from_utf8_lossy(name)), found.message()),
+    };
+    Outcome::Blocked(path, JobError::new(None, message))
 }
 
 /// Failures of single paths that are the target's: nothing else would fare better there.

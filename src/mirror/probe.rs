@@ -230,7 +230,9 @@ impl<'a> Inspection<'a> {
                     return Err(self.with_command(found, &args, planned));
                 }
                 // A single path may fail for what differs from the rest; of ours there is nothing to fail.
-                Outcome::Done | Outcome::Paths(_) | Outcome::Void => return Ok(Answer::read(&ended)),
+                Outcome::Done | Outcome::Paths(_) | Outcome::Blocked(..) | Outcome::Void => {
+                    return Ok(Answer::read(&ended));
+                }
             }
         }
         Err(lacking_option(&last))
@@ -291,6 +293,7 @@ impl<'a> Inspection<'a> {
                 return Err(self.with_command(found, &args, &planned));
             }
             Outcome::Paths(paths) => paths.failed.into_values().next().or(paths.unattributed),
+            Outcome::Blocked(_, error) => Some(error),
             Outcome::Done | Outcome::Fallback(_) | Outcome::Void => None,
         };
         match failure {

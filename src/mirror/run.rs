@@ -15,6 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, PidfdFlags, Signal, getpriority_process, kill_process_group, pidfd_open, setpriority_pgrp};
 
+use super::blocked::{self, Blocked};
 use super::capture::Capture;
 use super::pace::{LOOK, Pace, bytes_read};
 use super::program::{OWNER, Program};
@@ -56,6 +57,8 @@ pub enum End {
     Stopped,
     /// We ended it, since nothing moved for the program's `stall_limit`.
     Stalled,
+    /// We ended it, since it hung in a file of the source.
+    Blocked,
 }
 
 /// What is left of a run.
@@ -65,6 +68,8 @@ pub struct Ended {
     pub stderr: Capture,
     /// Empty unless asked for.
     pub stdout: Capture,
+    /// The file in which it hung, if that was its end.
+    pub blocked: Option<Box<Blocked>>,
 }
 
 /// How a comparison is to be run: in the background, and as long as somebody wants it.
@@ -177,7 +182,7 @@ impl Started {
             stderr.push(bytes);
             Ok(())
         })?;
-        Ok(Some(Ended { end: of_status(status), stderr, stdout: Capture::default() }))
+        Ok(Some(Ended { end: of_status(status), stderr, stdout: Capture::default(), blocked: None }))
     }
 
     #[cfg(test)]
@@ -282,6 +287,9 @@ struct Watch<'a> {
     stall_limit: Duration,
     leisure: Option<Leisure<'a>>,
     asked: Instant,
+    look: blocked::Look,
+    looked: Instant,
+    blocked: Option<Box<Blocked>>,
 }
 
 /// Reads what is there without waiting, until the pipe closes.
@@ -330,6 +338,9 @@ impl<'a> Watch<'a> {
             stall_limit,
             leisure,
             asked: monotonic(),
+            look: blocked::Look::new(pid),
+            looked: monotonic(),
+            blocked: None,
         })
     }
 
@@ -347,6 +358,8 @@ impl<'a> Watch<'a> {
             }
             let end = if stop.is_raised() || !self.is_wanted() {
                 End::Stopped
+            } else if self.is_blocked() {
+                End::Blocked
             } else if self.stalled() {
                 End::Stalled
             } else {
@@ -360,7 +373,8 @@ impl<'a> Watch<'a> {
     }
 
     fn ended(&mut self, end: End) -> Ended {
-        Ended { end, stderr: std::mem::take(&mut self.said), stdout: Capture::default() }
+        let blocked = self.blocked.take();
+        Ended { end, stderr: std::mem::take(&mut self.said), stdout: Capture::default(), blocked }
     }
 
     /// Takes what the process has said.
@@ -422,8 +436,8 @@ impl<'a> Watch<'a> {
         let tick = match &self.leisure {
             Some(leisure) if leisure.pace.is_bounded() => LOOK,
             _ if self.pidfd.is_none() => REAP_TICK,
-            Some(_) => WANTED_TICK,
-            None => self.progress_tick(),
+            Some(_) => WANTED_TICK.min(blocked::TICK),
+            None => self.progress_tick().min(blocked::TICK),
         };
         let mut fds = vec![PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN)];
         if let Some(pidfd) = &self.pidfd {
@@ -447,6 +461,16 @@ impl<'a> Watch<'a> {
 
     fn progress_tick(&self) -> Duration {
         PROGRESS_TICK.min(self.stall_limit / 2)
+    }
+
+    /// Whether the process hangs in a file, which is then known.
+    fn is_blocked(&mut self) -> bool {
+        let now = monotonic();
+        if now.duration_since(self.looked) >= blocked::TICK {
+            self.looked = now;
+            self.blocked = self.look.blocked(now).map(Box::new);
+        }
+        self.blocked.is_some()
     }
 
     /// Whether the process has moved no byte for too long. Unknown counters count as movement.

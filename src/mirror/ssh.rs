@@ -170,7 +170,7 @@ enum Way {
         kept: bool,
     },
     /// Not at all: how ssh ended.
-    Barred(Ended),
+    Barred(Box<Ended>),
 }
 
 impl Way {
@@ -202,7 +202,7 @@ impl Connection {
     fn drive(&self, stop: &StopSignal, mut start: impl FnMut(&OsStr) -> io::Result<Ended>) -> io::Result<Ended> {
         let (line, master, kept) = match self.way(stop) {
             Way::Line { line, master, kept } => (line, master, kept),
-            Way::Barred(ended) => return Ok(ended),
+            Way::Barred(ended) => return Ok(*ended),
         };
         let first = start(&line)?;
         // An ssh that lost its master while it asked for a session has connected by itself, and failed.
@@ -219,7 +219,7 @@ impl Connection {
                 drop(master);
                 ended
             }
-            Way::Barred(ended) => ended,
+            Way::Barred(ended) => *ended,
         };
         // What the broken run had changed is not named a second time.
         let mut stdout = first.stdout;
@@ -250,7 +250,7 @@ impl Connection {
             state.open = None;
         }
         if let Some((_, ended)) = state.failed.as_ref().filter(|(at, _)| *at > asked) {
-            return Way::Barred(ended.clone());
+            return Way::Barred(Box::new(ended.clone()));
         }
         state.failed = None;
         let words = words(&self.reach.base).unwrap_or_default();
@@ -297,7 +297,7 @@ impl Connection {
             }
             _ => {
                 state.failed = Some((monotonic(), ended.clone()));
-                Way::Barred(ended)
+                Way::Barred(Box::new(ended))
             }
         }
     }

@@ -361,7 +361,7 @@ impl Standby {
                 debug!("{}: sent by the standby, {} ms old", ctx.target.name(), age.as_millis());
                 if Care::is_trusted(born, now) { Begun::Answered(ended) } else { Begun::Unconfirmed(ended.stdout) }
             }
-            Ok(ended) if ended.end == End::Stopped => Begun::Answered(ended),
+            Ok(ended) if matches!(ended.end, End::Stopped | End::Blocked) => Begun::Answered(ended),
             broken => {
                 debug!("{}: the standby broke after {} s, a fresh run begins", ctx.target.name(), age.as_secs());
                 self.lock().care.lost(Loss::Dead, born, now);

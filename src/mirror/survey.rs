@@ -134,6 +134,11 @@ impl<'a> Comparison<'a> {
                         unreadable.extend(paths.found);
                         again = true;
                     }
+                    Asked::Blocked(path, error) => {
+                        skip.push(path.clone());
+                        unreadable.insert(path, error);
+                        again = true;
+                    }
                     Asked::Again => again = true,
                 }
             }
@@ -175,7 +180,7 @@ impl<'a> Comparison<'a> {
                 }
             });
             match self.ask(run, &[], &mut |bytes| take.push(bytes))? {
-                Asked::Again | Asked::Without(_) => return Ok(None),
+                Asked::Again | Asked::Without(_) | Asked::Blocked(..) => return Ok(None),
                 Asked::Told(unreadable) => {
                     let differs = unreadable.into_iter().filter(|(path, _)| asked.contains(path));
                     found.extend(differs.map(|(path, error)| (path, Differs::Unreadable(error))));
@@ -289,6 +294,10 @@ impl<'a> Comparison<'a> {
             Outcome::Target(found) | Outcome::NoRoom { trouble: found, .. } => {
                 Err(TargetTrouble { command: Some(command), ..found })
             }
+            Outcome::Blocked(Some(path), error) if !run.skip.contains(&path) => Ok(Asked::Blocked(path, error)),
+            Outcome::Blocked(_, error) => {
+                Err(TargetTrouble { command: Some(command), ..could_not(ctx, &error.message) })
+            }
             Outcome::Void => Err(could_not(ctx, "it was broken off")),
         }
     }
@@ -305,6 +314,8 @@ enum Asked {
     Told(BTreeMap<RelPath, JobError>),
     /// What is on the target alone was not told, because of what cannot be read.
     Without(Paths),
+    /// Reading this path does not return: the rest can be asked for without it.
+    Blocked(RelPath, JobError),
     /// The target lacks an option and can be asked without it, or the run broke off.
     Again,
 }

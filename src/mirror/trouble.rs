@@ -325,7 +325,7 @@ pub fn unknown(end: End, stderr: &[u8]) -> TargetTrouble {
         End::Exit(code @ 35) => (Unavailable, Some(code), "the host does not answer"),
         End::Exit(code @ 255) => (Unavailable, Some(code), "ssh failed"),
         End::Exit(code) => (Unavailable, Some(code), "rsync failed"),
-        End::Signal(_) | End::Stopped => (Unavailable, None, "rsync was killed"),
+        End::Signal(_) | End::Stopped | End::Blocked => (Unavailable, None, "rsync was killed"),
         End::Stalled => (Unavailable, None, "rsync moved no data for 20 minutes and was ended"),
     };
     let hint = if end == End::Stalled { "set a `timeout` for this target" } else { "" };

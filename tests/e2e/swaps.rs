@@ -3,11 +3,13 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use crate::harness::world::soon;
 use crate::harness::{World, make_dir, patterned, set_mtime, wait_until, write};
+use crate::operators::done;
 
 fn remove(path: &Path) {
     match path.symlink_metadata() {
@@ -81,6 +83,40 @@ fn l23_a_file_that_becomes_a_directory_under_a_run_leaves_nothing_behind() {
         fs::read_dir(&world.dsts[0]).is_ok_and(|mut entries| entries.next().is_some())
     });
     become_dir(&world.src.join("f"));
+    world.converges(soon());
+}
+
+/// rsync waited in the opening of the pipe until somebody else opened it, and with it all that the target was to get. Once
+/// in a comparison, once among changes.
+#[test]
+fn l23_a_file_that_becomes_a_pipe_under_a_run_holds_up_nothing_else() {
+    let mut world = World::new();
+    world.conf.params = "-art --bwlimit=4000".to_owned();
+    let fill = |dir: &Path| {
+        make_dir(dir);
+        write(dir.join("a"), patterned(1, 4 << 20));
+        for name in ["f", "g", "z"] {
+            write(dir.join(name), patterned(2, 40_000));
+        }
+    };
+    let swap = |dir: &Path, targets: &[PathBuf]| {
+        let name = dir.file_name().expect("a name");
+        wait_until(soon(), "the first file to be on its way", || {
+            fs::read_dir(targets[0].join(name)).is_ok_and(|mut entries| entries.next().is_some())
+        });
+        for name in ["f", "g"] {
+            remove(&dir.join(name));
+            assert!(Command::new("mkfifo").arg(dir.join(name)).status().expect("no mkfifo").success());
+        }
+    };
+    fill(&world.src.join("compared"));
+    world.start();
+    swap(&world.src.join("compared"), &world.dsts);
+    world.converges(soon());
+    done(&world, &["pause", "--all"]);
+    fill(&world.src.join("changed"));
+    done(&world, &["resume", "--all"]);
+    swap(&world.src.join("changed"), &world.dsts);
     world.converges(soon());
 }
 

@@ -26,7 +26,7 @@ fn read(code: i32, stderr: &str, run: &Run) -> Outcome {
     kept.push(stderr.as_bytes());
     let module = Destination::Daemon { host: "h".into(), module: "m/sub".into() };
     let prefixes = Prefixes::new(&[Path::new("/data/www")], &module);
-    classify(&Ended { end: End::Exit(code), stderr: kept, stdout: Capture::default() }, run, &prefixes)
+    classify(&Ended { end: End::Exit(code), stderr: kept, stdout: Capture::default(), blocked: None }, run, &prefixes)
 }
 
 #[test]
@@ -332,7 +332,7 @@ fn deletions_that_did_not_happen_are_seen_where_rsync_tells_of_them() {
         let (mut said, mut printed) = (Capture::of_errors(), Capture::new(keeps, 0));
         said.push(stderr.as_bytes());
         printed.push(stdout.as_bytes());
-        let ended = Ended { end: End::Exit(23), stderr: said, stdout: printed };
+        let ended = Ended { end: End::Exit(23), stderr: said, stdout: printed, blocked: None };
         let module = Destination::Daemon { host: "h".into(), module: "m/sub".into() };
         let outcome = classify(&ended, &run, &Prefixes::new(&[Path::new("/data/www")], &module));
         let Outcome::Paths(paths) = outcome else { panic!("{outcome:?}") };
