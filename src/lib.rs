@@ -10,7 +10,7 @@
 //!
 //! [`model`] holds the nouns, pure values that all others share. [`watch`] turns what the kernel reports into changes
 //! that pass the [`filter`]. The [`queue`] makes them durable jobs through a [`store`] and hands them out; [`mirror`]
-//! turns jobs into rsync runs and runs into outcomes. Both look at [`ctime`]s. [`config`] reads sersync's XML,
+//! turns jobs into rsync runs and runs into outcomes. Both look at [`ctime`]s and [`mounts`]. [`config`] reads sersync's XML,
 //! [`schedule`] asks for whole-tree runs, [`plugin`] tells others of what was mirrored, [`control`] answers operators,
 //! [`daemon`] wires and starts it all, and [`cli`] is what people type.
 //!
@@ -25,6 +25,7 @@ pub mod daemon;
 pub mod filter;
 pub mod mirror;
 pub mod model;
+pub mod mounts;
 pub mod plugin;
 pub mod queue;
 pub mod schedule;

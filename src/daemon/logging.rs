@@ -28,9 +28,9 @@ use crate::trust;
 pub const DEFAULT_LEVEL: &str = "info";
 
 /// The areas that have a level of their own: the modules of syncq, and what it stands on.
-pub const AREAS: [&str; 16] = [
-    "cli", "clock", "config", "control", "ctime", "daemon", "filter", "mirror", "model", "plugin", "queue", "schedule",
-    "sled", "store", "trust", "watch",
+pub const AREAS: [&str; 17] = [
+    "cli", "clock", "config", "control", "ctime", "daemon", "filter", "mirror", "model", "mounts", "plugin", "queue",
+    "schedule", "sled", "store", "trust", "watch",
 ];
 
 /// What a record looks like.

@@ -283,8 +283,14 @@ mod tests {
     /// A store of two targets with jobs in every state that can be stored.
     fn fill(dir: &Path) {
         let (mut store, _) = SledStore::open(dir, LONG_AGO).expect("a store");
-        let root =
-            RootRecord { id: RootId(1), path: b"/srv".to_vec(), mark: None, watermark: None, scheduled_run: None };
+        let root = RootRecord {
+            id: RootId(1),
+            path: b"/srv".to_vec(),
+            mark: None,
+            watermark: None,
+            scheduled_run: None,
+            mounts: Vec::new(),
+        };
         let target = |id, paused_since| TargetRecord {
             id: TargetId(id),
             root: RootId(1),

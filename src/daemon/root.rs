@@ -34,6 +34,7 @@ use crate::mirror::RootIdentity;
 use crate::model::{
     Change, DirectoryChange, EventSwitches, Moment, Origin, RelPath, Root, Scope, Target, TargetId, changed_since,
 };
+use crate::mounts::Mounts;
 use crate::plugin::Follower;
 use crate::queue::Queue;
 use crate::watch::{CatchUp, Notice, Sink, WatchError, WatchSettings, WatchStats, Watcher};
@@ -98,6 +99,8 @@ pub struct RootRuntime {
     pub rules: Rules,
     pub filter: Arc<Filter>,
     pub identity: RootIdentity,
+    /// What is mounted below it.
+    pub mounts: Arc<Mounts>,
     options: StartOptions,
     queue: Arc<Queue>,
     targets: Mutex<Vec<Fingerprint>>,
@@ -159,6 +162,7 @@ impl RootRuntime {
         rules: Rules,
         filter: Arc<Filter>,
         identity: RootIdentity,
+        mounts: Arc<Mounts>,
         options: StartOptions,
         targets: Vec<Fingerprint>,
         queue: Arc<Queue>,
@@ -166,7 +170,7 @@ impl RootRuntime {
         let state = Mutex::new(State { in_charge: !options.beside, ..State::default() });
         let (targets, follower) = (Mutex::new(targets), OnceLock::new());
         let (stir, stirred) = bounded(1);
-        Self { rules, filter, identity, options, queue, targets, follower, state, stir, stirred }
+        Self { rules, filter, identity, mounts, options, queue, targets, follower, state, stir, stirred }
     }
 
     /// Receives a token when something has happened that [`tend`](Self::tend) may have to see to.
@@ -245,6 +249,7 @@ impl RootRuntime {
             quiet_period: self.rules.quiet_period,
             hot_interval: self.rules.hot_interval,
             ctime_margin: ctime::MARGIN,
+            mounts: Arc::clone(&self.mounts),
             catch_up,
         };
         let sink = Arc::new(RootSink { root: Arc::clone(self) });
@@ -328,6 +333,11 @@ impl RootRuntime {
         if self.options.reconcile {
             self.reconcile();
         }
+        // Jobs that are held back, so that what is not mounted does not pass for equal.
+        for place in self.mounts.missing() {
+            warn!("{}: no file system is mounted at {place}; nothing is sent or deleted there", self.path().display());
+            self.queue.enqueue(&targets, &[Change::scan(place, Scope::Subtree)]);
+        }
     }
 
     /// Has the whole tree compared with every target.
@@ -348,6 +358,7 @@ impl RootRuntime {
             return true;
         }
         self.check();
+        self.remember_mounts();
         self.advance();
         !self.is_at_rest()
     }
@@ -487,6 +498,21 @@ impl RootRuntime {
         counts
     }
 
+    /// Notes in the store what is mounted below.
+    fn remember_mounts(&self) {
+        if let Some(mounts) = self.mounts.take_changed() {
+            self.queue.set_mounts(self.path(), mounts);
+        }
+    }
+
+    /// Takes it as it is that something is mounted no more.
+    pub fn accept_unmounted(&self) {
+        for place in self.mounts.accept_missing() {
+            warn!("{}: an operator has agreed to {place} being mounted no more", self.path().display());
+        }
+        self.stir();
+    }
+
     /// Takes the directory as it is although it is empty. The next [`tend`](Self::tend) goes on with it.
     pub fn accept_empty(&self) {
         self.lock().accepts_empty = true;
@@ -536,6 +562,7 @@ impl RootRuntime {
     /// Ends the watching, with the watermark as far as it can be.
     pub fn stop(&self) {
         self.remember();
+        self.remember_mounts();
         let mut state = self.lock();
         let watching = std::mem::take(&mut state.watching);
         let asked = state.checkpoint.asked.take();
@@ -619,6 +646,8 @@ impl Sink for RootSink {
             Notice::Unwatched { errno: Errno::NOSPC, .. } => {
                 sysctl::make_watches();
             }
+            // What is mounted below is remembered.
+            Notice::Mounted { .. } | Notice::Unmounted { .. } => self.root.stir(),
             _ => {}
         }
     }

@@ -26,6 +26,7 @@ use crate::control::ConfigStatus;
 use crate::filter::Filter;
 use crate::mirror::{Connections, Contexts, Executor, Guard, Limits, RootIdentity, Standbys, TargetContext};
 use crate::model::{DirectoryId, RelPath, Scope, Target, TargetId, Timestamp, TroubleClass};
+use crate::mounts::Mounts;
 use crate::plugin::Follower;
 use crate::queue::Queue;
 use crate::schedule::Scheduler;
@@ -159,6 +160,14 @@ impl Setup {
     fn add_root(&mut self, core: &Core, options: &RootOptions, checked: Checked, asked: Asked, before: &Self) {
         let RootOptions { root, settings } = options;
         let Checked { rules, kept, filter, identity } = checked;
+        let known = kept.iter().chain(before.roots().filter(|old| old.path() == root.path)).next();
+        let mounts = known.map(|known| Arc::clone(&known.mounts)).unwrap_or_else(|| {
+            let record = core.queue.root_record(&root.path);
+            Arc::new(Mounts::new(&root.path, record.map(|record| record.mounts).unwrap_or_default()))
+        });
+        if asked.accept_root || asked.accept_deletions {
+            mounts.accept_missing();
+        }
         let limits = Limits { large_file_bytes: settings.large_file_bytes, ..Limits::default() };
         let mut fingerprints = Vec::new();
         for target in &root.targets {
@@ -173,6 +182,7 @@ impl Setup {
                 Guard::new(settings.max_delete, asked.accept_deletions, asked.accept_root),
                 &core.owner,
             );
+            context.mounts = Arc::clone(&mounts);
             context.connection = core.connections.of(root.path(), target, settings.ssh_share);
             context.standby = core.standbys.of(target, settings.standby && settings.connections_max > 1);
             let context = match before.contexts.get(&named.id) {
@@ -201,7 +211,8 @@ impl Setup {
                 beside,
             };
             let queue = Arc::clone(&core.queue);
-            let runtime = Arc::new(RootRuntime::new(rules, filter, identity, start, fingerprints.clone(), queue));
+            let runtime =
+                Arc::new(RootRuntime::new(rules, filter, identity, mounts, start, fingerprints.clone(), queue));
             core.follower.iter().for_each(|follower| runtime.follow(Arc::clone(follower)));
             runtime
         });

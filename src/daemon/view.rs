@@ -183,6 +183,7 @@ impl Operate for View {
             self.executor.accept_deletions(target.id);
             for root in setup.roots().filter(|root| root.has(target.id)) {
                 root.accept_empty();
+                root.accept_unmounted();
                 // What is accepted happens now, and not at some later comparison.
                 root.compare_below(&RelPath::root(), &[target.id]);
             }

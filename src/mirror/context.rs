@@ -18,6 +18,7 @@ use super::standby::Standby;
 use super::trouble::{Fallback, trouble};
 use crate::filter::Filter;
 use crate::model::{DirectoryId, Target, TargetTrouble, Timestamp, TroubleClass};
+use crate::mounts::Mounts;
 
 /// Which directory a root is, whatever its name: its mark and, once it has been seen, its device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -127,6 +128,8 @@ pub struct TargetContext {
     observer: Mutex<Option<Arc<dyn Observer>>>,
     /// The way to the host, if it is reached through ssh.
     pub connection: Option<Arc<Connection>>,
+    /// What is mounted below the root.
+    pub mounts: Arc<Mounts>,
     /// The connection that stands ready, if it may have one.
     pub standby: Option<Arc<Standby>>,
     /// When the leftovers of killed receivers were last removed.
@@ -149,6 +152,7 @@ impl TargetContext {
         let resolved = root.canonicalize().unwrap_or_else(|_| root.clone());
         let prefixes = Prefixes::new(&[&root, &resolved], &target.destination);
         Self {
+            mounts: Arc::new(Mounts::new(&root, [])),
             root,
             identity,
             filter,
@@ -170,6 +174,7 @@ impl TargetContext {
         (&self.root, self.identity, &self.target, self.limits)
             == (&other.root, other.identity, &other.target, other.limits)
             && Arc::ptr_eq(&self.filter, &other.filter)
+            && Arc::ptr_eq(&self.mounts, &other.mounts)
             && self.connection.as_ref().map(Arc::as_ptr) == other.connection.as_ref().map(Arc::as_ptr)
             && self.standby.is_some() == other.standby.is_some()
             && self.guard.has_limit_of(&other.guard)

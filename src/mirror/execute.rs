@@ -218,14 +218,16 @@ pub(super) struct Batch<'a> {
     /// Jobs at whose paths the quick check can be trusted after all.
     trusted: BTreeSet<usize>,
     runs_max: u32,
+    /// Where a file system is expected and none is mounted.
+    pub(super) unmounted: Vec<RelPath>,
     report: BatchReport,
 }
 
 impl<'a> Batch<'a> {
     pub(super) fn new(ctx: &'a TargetContext, lane: Lane, jobs: &'a [ClaimedJob], stop: &'a StopSignal) -> Self {
         let (rules, verdicts) = (ctx.filter.rsync_rules(), vec![None; jobs.len()]);
-        let (trusted, report) = (BTreeSet::new(), BatchReport::default());
-        Self { ctx, lane, jobs, stop, rules, verdicts, trusted, runs_max: RUNS_MAX, report }
+        let (trusted, report, unmounted) = (BTreeSet::new(), BatchReport::default(), ctx.mounts.missing());
+        Self { ctx, lane, jobs, stop, rules, verdicts, trusted, runs_max: RUNS_MAX, unmounted, report }
     }
 
     fn jobs_to_plan(&self) -> Cow<'a, [ClaimedJob]> {
@@ -242,6 +244,7 @@ impl<'a> Batch<'a> {
 
 impl Batch<'_> {
     fn work(&mut self) {
+        self.hold_unmounted();
         rename::drive(self);
         if self.report.trouble.is_some() {
             return;
@@ -259,6 +262,7 @@ impl Batch<'_> {
             for (job, verdict) in settled {
                 self.settle(job, verdict);
             }
+            self.spare_unmounted(&mut runs);
             let mut flow = fold::attempt_together(self, &mut runs);
             let mut runs = runs.into_iter();
             while flow == Flow::Continue
@@ -268,6 +272,36 @@ impl Batch<'_> {
             }
             if flow != Flow::Replan {
                 return;
+            }
+        }
+    }
+
+    /// Whether the path lies where a file system is expected and none is mounted.
+    pub(super) fn is_unmounted(&self, path: &RelPath) -> bool {
+        self.unmounted.iter().any(|place| place.covers(path))
+    }
+
+    fn hold_unmounted(&mut self) {
+        for (job, verdict) in self.jobs.iter().zip(&mut self.verdicts) {
+            if let Some(place) = self.unmounted.iter().find(|place| place.covers(&job.path)) {
+                *verdict = Some(Verdict::Failed(not_mounted(place)));
+            }
+        }
+    }
+
+    /// Takes out of the runs what would delete on the target what is mounted at the source as a rule.
+    fn spare_unmounted(&mut self, runs: &mut [Run]) {
+        for place in self.unmounted.clone() {
+            for run in &mut *runs {
+                let holds_it = |entry: &Entry| entry.presence == Presence::Missing && entry.path.covers(&place);
+                for entry in run.entries.extract_if(.., |entry| holds_it(entry)) {
+                    for job in entry.jobs {
+                        self.settle(job, Verdict::Failed(not_mounted(&place)));
+                    }
+                }
+                if run.entries.iter().any(|entry| entry.path.covers(&place)) {
+                    run.skip.push(place.clone());
+                }
             }
         }
     }
@@ -634,7 +668,8 @@ impl Batch<'_> {
             return false;
         }
         match self.ctx.identity.check(&self.ctx.root) {
-            Ok(()) => true,
+            // A file system that has come or gone meanwhile makes it another source: the batch was planned for the first.
+            Ok(()) => self.ctx.mounts.missing() == self.unmounted,
             Err(trouble) => {
                 self.report.trouble = Some(trouble);
                 false
@@ -716,6 +751,17 @@ impl Batch<'_> {
             decided.map(|(job, verdict)| (job.path.clone(), verdict.unwrap_or(Verdict::Released))).collect();
         report
     }
+}
+
+/// What a job is told that concerns what is not mounted.
+fn not_mounted(place: &RelPath) -> JobError {
+    JobError::new(
+        Some(JobError::DELETES_TOO_MUCH),
+        format!(
+            "the file system that was mounted at {place} is gone; nothing is sent or deleted there: mount it again; if \
+             its end is right: syncq accept-deletions"
+        ),
+    )
 }
 
 pub(super) fn cannot_start(error: &io::Error) -> TargetTrouble {

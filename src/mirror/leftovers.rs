@@ -52,7 +52,8 @@ pub(super) fn drive(batch: &mut Batch<'_>, job: usize, now: Timestamp) {
         listing.truncate(listing.iter().rposition(|&b| b == b'\n').unwrap_or(0));
     }
     let mut source = Source::new(&ctx.root);
-    let entries = leftovers(&listing, &ctx.filter, &mut source, now);
+    let mut entries = leftovers(&listing, &ctx.filter, &mut source, now);
+    entries.retain(|entry| !batch.is_unmounted(&entry.path));
     let count = entries.len() as u64;
     if let Some(limit) = ctx.guard.limit()
         && !limit.allows(Survey { deleted: count, held: count })

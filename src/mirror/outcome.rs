@@ -54,10 +54,11 @@ pub struct Paths {
 const SKIPPED_MAX: usize = 1_000;
 
 impl Paths {
-    /// What `run` has to leave out so that rsync deletes the rest, if it was run without leaving out anything.
+    /// What `run` has to leave out so that rsync deletes the rest, if it is more than it has left out already.
     pub fn to_skip(&self, run: &Run) -> Option<Vec<RelPath>> {
-        let helps = self.deletions_skipped && run.skip.is_empty() && !self.unreadable.is_empty();
-        helps.then(|| self.unreadable.iter().take(SKIPPED_MAX).cloned().collect())
+        let is_more = self.unreadable.iter().any(|path| !run.skip.contains(path));
+        let helps = self.deletions_skipped && run.skip.len() < SKIPPED_MAX && is_more;
+        helps.then(|| run.skip.iter().chain(&self.unreadable).take(SKIPPED_MAX).cloned().collect())
     }
 }
 

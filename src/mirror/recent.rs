@@ -45,6 +45,7 @@ pub(super) fn drive(batch: &mut Batch<'_>, run: Run) -> Flow {
         if entries.is_empty() {
             break;
         }
+        entries.retain(|entry| !batch.is_unmounted(&entry.path));
         entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         let flow = batch.attempt_more(Run::new(RunKind::Flat, Origin::Write, entries));
         if flow != Flow::Continue {

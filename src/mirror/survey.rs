@@ -240,6 +240,9 @@ impl<'a> Comparison<'a> {
             rules: &rules,
             pass: Pass::Show,
         };
+        // Where something was unmounted the source says nothing.
+        let skip = run.skip.iter().cloned().chain(ctx.mounts.missing()).collect();
+        let run = &Run { skip, ..run.clone() };
         let mut args = arguments(&ctx.target, run, mode);
         // In front of source and destination.
         let end = args.len().saturating_sub(2);

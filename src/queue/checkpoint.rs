@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::model::{DirectoryChange, DirectoryId, Moment, RootId, TargetId, Timestamp};
+use crate::model::{DirectoryChange, DirectoryId, Moment, RelPath, RootId, TargetId, Timestamp};
 use crate::store::{DirectoryRecord, Op, RootRecord, TargetRecord};
 
 /// One step of what has to be written in order. Each but `Forget` is one operation.
@@ -93,13 +93,17 @@ impl Ledger {
         }
         let id = RootId(self.roots.iter().map(|root| root.id.0 + 1).max().unwrap_or(1));
         let path = path.to_vec();
-        self.roots.push(RootRecord { id, path, mark: None, watermark: None, scheduled_run: None });
+        self.roots.push(RootRecord { id, path, mark: None, watermark: None, scheduled_run: None, mounts: Vec::new() });
         self.dirty_roots.insert(id);
         id
     }
 
     pub fn set_mark(&mut self, path: &[u8], mark: DirectoryId) {
         self.change_root(path, |root| root.mark = Some(mark));
+    }
+
+    pub fn set_mounts(&mut self, path: &[u8], mounts: Vec<RelPath>) {
+        self.change_root(path, |root| root.mounts = mounts);
     }
 
     pub fn set_scheduled_run(&mut self, path: &[u8], at: Timestamp) {

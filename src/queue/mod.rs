@@ -404,6 +404,11 @@ impl Queue {
         self.change_ledger(|ledger| ledger.set_mark(root.as_os_str().as_bytes(), mark));
     }
 
+    /// Remembers where file systems are mounted below `root`.
+    pub fn set_mounts(&self, root: &Path, mounts: Vec<RelPath>) {
+        self.change_ledger(|ledger| ledger.set_mounts(root.as_os_str().as_bytes(), mounts));
+    }
+
     /// The root as the store knows it: a watermark that is still being written is not there yet.
     pub fn root_record(&self, root: &Path) -> Option<RootRecord> {
         self.shared.lock().ledger.root(root.as_os_str().as_bytes()).cloned()

@@ -29,6 +29,8 @@ pub struct RootRecord {
     pub watermark: Option<Moment>,
     /// When the whole tree was last compared by schedule.
     pub scheduled_run: Option<Timestamp>,
+    /// Where file systems are mounted below it, so that one that is not at the next start does not look deleted.
+    pub mounts: Vec<RelPath>,
 }
 
 /// A target as the store knows it. `root` and `destination` together identify it.

@@ -3,11 +3,11 @@
 //! Since events lag behind, a directory on the way to a path may have become a symbolic link meanwhile. Following it
 //! would watch one directory in the name of another, so directories are looked up without following any.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
-use std::fs::Metadata;
-use std::io;
+use std::fs::{File, Metadata};
+use std::io::{self, Read as _, Seek as _};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
@@ -22,9 +22,13 @@ use super::event::RawEvent;
 use super::table::Wd;
 use crate::ctime::{self, Dated};
 use crate::model::{DirectoryId, RelPath, Timestamp};
+use crate::mounts::{self, MountKey};
 
 /// Where a process finds its open files by number.
 const DESCRIPTORS: &str = "/proc/self/fd";
+
+/// Where the kernel tells what is mounted where.
+const MOUNTS: &str = "/proc/self/mountinfo";
 
 /// What tells one directory from another.
 const IDENTITY: StatxFlags = StatxFlags::INO.union(StatxFlags::BTIME);
@@ -52,6 +56,8 @@ pub struct Kernel {
     inotify: Inotify,
     watches: Watches,
     root: PathBuf,
+    /// The root's path without links, and the kernel's table of mounts. Absent where there is none.
+    mounts: Option<(PathBuf, File)>,
     /// Whether the kernel can look up a path without following links (Linux 5.6), and name what it found.
     strict: bool,
     mask: WatchMask,
@@ -96,8 +102,10 @@ impl Kernel {
         mask.set(WatchMask::ATTRIB, attributes);
         let strict = Path::new(DESCRIPTORS).is_dir() && open_below(&root, b".").is_ok();
         let root_id = root_id(&root);
+        let mounts = root.canonicalize().ok().zip(File::open(MOUNTS).ok());
         Ok(Self {
             root_id,
+            mounts,
             watches: inotify.watches(),
             inotify,
             root,
@@ -140,6 +148,21 @@ impl Kernel {
     pub fn identify(&self, path: &RelPath) -> Option<DirectoryId> {
         let stat = self.resolve(path).ok()?.stat(b"", IDENTITY | StatxFlags::TYPE).ok()?;
         (FileType::from_raw_mode(stat.stx_mode.into()) == FileType::Directory).then(|| directory_id(&stat))
+    }
+
+    /// Becomes ready (`POLLPRI`) whenever anything is mounted or unmounted.
+    pub fn mount_table(&self) -> Option<BorrowedFd<'_>> {
+        self.mounts.as_ref().map(|(_, table)| table.as_fd())
+    }
+
+    /// What is mounted below the root.
+    pub fn mounts(&self) -> BTreeMap<RelPath, MountKey> {
+        let read = |(root, table): &(PathBuf, File)| {
+            let (mut table, mut text) = (table, Vec::new());
+            table.rewind().and_then(|()| table.read_to_end(&mut text)).ok()?;
+            Some(mounts::below(&text, root))
+        };
+        self.mounts.as_ref().and_then(read).unwrap_or_default()
     }
 
     /// Whether another directory, or none, is in the place of the root: a path that is not found then says nothing.

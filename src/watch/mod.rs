@@ -9,13 +9,14 @@
 //!
 //! inotify has blind spots that only a comparison of the whole tree closes: writes through `mmap` until the mapping
 //! ends, a file written under another of its hard-linked names, other machines' writes to a network file system, and a
-//! renamed or unmounted directory above the root.
+//! renamed directory above the root. What is mounted and unmounted below the root the kernel tells elsewhere (`mounted`).
 //!
 //! Invariant: never waits for a disk commit or a target, and knows neither jobs nor targets.
 
 mod event;
 mod gather;
 mod kernel;
+mod mounted;
 mod notice;
 mod policy;
 mod table;
@@ -35,6 +36,7 @@ use rustix::io::Errno;
 
 use crate::filter::Filter;
 use crate::model::{Change, DirectoryId, EventSwitches, Timestamp};
+use crate::mounts::Mounts;
 
 pub use notice::{GoneReason, Notice};
 /// For `tools/micro`, which times the parts one by one; of no use to anybody else.
@@ -59,6 +61,8 @@ pub struct WatchSettings {
     pub hot_interval: Duration,
     /// How much older than its event a change may be dated: [`MARGIN`](crate::ctime::MARGIN), but for tests.
     pub ctime_margin: Duration,
+    /// Is told what is mounted below the root.
+    pub mounts: Arc<Mounts>,
     /// Report what changed while nobody watched, as far as that shows.
     pub catch_up: Option<CatchUp>,
 }

@@ -16,6 +16,10 @@ pub enum Notice {
     Unwatched { dir: RelPath, errno: Errno, so_far: u64 },
     /// Directories that could not be watched are watched now, and have been reported.
     WatchedAgain { directories: u64 },
+    /// A file system was mounted below the root. What is in it has been reported.
+    Mounted { at: RelPath },
+    /// One was unmounted, or lies under another now.
+    Unmounted { at: RelPath },
     /// The root itself is gone, and nothing is watched any more.
     RootGone { reason: GoneReason },
 }
@@ -62,6 +66,10 @@ impl fmt::Display for Notice {
             }
             Self::WatchedAgain { directories } => {
                 write!(f, "{directories} directories that could not be watched are watched now")
+            }
+            Self::Mounted { at } => write!(f, "a file system is mounted at {at} now, and is compared"),
+            Self::Unmounted { at } => {
+                write!(f, "the file system at {at} was unmounted; nothing is sent or deleted there until it is back")
             }
             Self::RootGone { reason } => write!(f, "the watched directory {reason}"),
         }

@@ -1,7 +1,7 @@
 //! The thread that watches one root: reads the kernel's queue, walks in between, answers barriers, and stops when told to.
 
 use std::fmt;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -215,7 +215,7 @@ impl Loop {
             let awaits_lull = has_events || self.tracker.has_promised_more();
             let rest =
                 if awaits_lull { self.rest().map_or(Some(LULL), |rest| Some(rest.min(LULL))) } else { self.rest() };
-            let [_, asked] = wait([self.tracker.kernel(), &*self.wake], rest)?;
+            let (asked, mounts_changed) = self.wait(rest)?;
             if asked && self.is_told_to_stop()? {
                 // What was gathered came out of the kernel's queue, and nobody would bring it to mind again.
                 self.tracker.flush(false);
@@ -242,6 +242,9 @@ impl Loop {
                 retried = now;
                 self.tracker.retry_unwatched();
             }
+            if mounts_changed || self.tracker.has_lost_mount() {
+                self.tracker.mounts_changed();
+            }
             self.tracker.close_gap();
             self.tracker.work(WALK_STEPS);
             if bytes > 0 && !std::mem::replace(&mut has_events, true) && !self.tracker.has_work() {
@@ -266,6 +269,22 @@ impl Loop {
             Some(POLL)
         } else {
             self.tracker.lacks_watches().then_some(RETRY)
+        }
+    }
+
+    /// Waits until there is something to do: returns whether something is asked for, and whether mounts have changed.
+    fn wait(&self, timeout: Option<Duration>) -> Result<(bool, bool), Errno> {
+        let kernel = self.tracker.kernel();
+        let mut polled = vec![PollFd::new(&*self.wake, PollFlags::IN), PollFd::new(kernel, PollFlags::IN)];
+        polled.extend(kernel.mount_table().map(|table| PollFd::from_borrowed_fd(table, PollFlags::PRI)));
+        let timeout = timeout.and_then(|t| Timespec::try_from(t).ok());
+        match poll(&mut polled, timeout.as_ref()) {
+            Ok(_) => {
+                let is_ready = |at: usize| polled.get(at).is_some_and(|fd| !fd.revents().is_empty());
+                Ok((is_ready(0), is_ready(2)))
+            }
+            Err(Errno::INTR) => Ok((false, false)),
+            Err(errno) => Err(errno),
         }
     }
 
@@ -296,16 +315,5 @@ impl Loop {
                 }
             }
         }
-    }
-}
-
-/// Waits until one of the descriptors is readable, and says which are.
-fn wait<const N: usize>(descriptors: [&dyn AsFd; N], timeout: Option<Duration>) -> Result<[bool; N], Errno> {
-    let mut polled = descriptors.map(|d| PollFd::from_borrowed_fd(d.as_fd(), PollFlags::IN));
-    let timeout = timeout.and_then(|t| Timespec::try_from(t).ok());
-    match poll(&mut polled, timeout.as_ref()) {
-        Ok(_) => Ok(polled.map(|p| !p.revents().is_empty())),
-        Err(Errno::INTR) => Ok([false; N]),
-        Err(errno) => Err(errno),
     }
 }

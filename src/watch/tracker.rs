@@ -8,7 +8,7 @@
 //!
 //! Never reads a clock: each turn of the loop is told the time.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -24,6 +24,7 @@ use super::walk::{Placed, Walk};
 use super::{Counters, GoneReason, KnownDirectories, Notice, Sink, WatchSettings, policy};
 use crate::filter::Kind;
 use crate::model::{Change, DirectoryChange, Moment, Origin, RelPath, Scope, Settle};
+use crate::mounts::MountKey;
 
 /// How long a directory that left a name may take to turn up under another. The kernel queues both events at once, but
 /// not as one.
@@ -110,6 +111,10 @@ pub(super) struct Tracker {
     gather: Gather,
     has_promised_more: bool,
     limbo: Vec<Limbo>,
+    /// What is mounted below the root, as far as it has been seen to.
+    pub(super) mounted: BTreeMap<RelPath, MountKey>,
+    /// The kernel has ended watches because of an unmount.
+    pub(super) has_lost_mount: bool,
     /// Directories in which something could not be looked at, for want of permission. What became of it is looked at once they
     /// are open again.
     pub(super) closed: HashSet<Wd>,
@@ -137,6 +142,8 @@ impl Tracker {
         (now, moment): (Instant, Moment),
     ) -> Result<Self, Errno> {
         let (root, id) = kernel.watch(&RelPath::root())?;
+        // Before the walk: what is mounted from now on is told.
+        let mounted = kernel.mounts();
         let catch_up = settings.catch_up.take();
         let walk = Walk { since: catch_up.as_ref().map(|catch_up| catch_up.since), ..Walk::default() };
         Ok(Self {
@@ -154,6 +161,8 @@ impl Tracker {
             gather: Gather::default(),
             has_promised_more: false,
             limbo: Vec::new(),
+            mounted,
+            has_lost_mount: false,
             closed: HashSet::new(),
             in_passing: HashSet::new(),
             moved_file: None,
@@ -228,7 +237,10 @@ impl Tracker {
         let (late, waiting) =
             std::mem::take(&mut self.limbo).into_iter().partition(|l| l.turn < turn && l.deadline <= now);
         self.limbo = waiting;
-        for Limbo { wd, .. } in late {
+        for Limbo { wd, path, .. } in late {
+            if self.table.is_detached(wd) {
+                self.settings.mounts.left(&path);
+            }
             self.forget_if_detached(wd);
         }
     }
@@ -324,6 +336,10 @@ impl Tracker {
                 self.gather.add(fresh_directory(path), Presence::There);
             }
         }
+    }
+
+    pub(super) fn report(&mut self, change: Change) {
+        self.gather.add(change, Presence::There);
     }
 
     /// Reports one level: the listing of a directory changed.
@@ -439,6 +455,7 @@ impl Tracker {
             Itself::Unmounted => {
                 // Not reported: what is out of reach has not been deleted. The directory underneath is watched instead.
                 let above = self.table.place(wd).map(|(above, _)| above);
+                self.note_lost_mount(wd);
                 self.forget(wd);
                 self.tasks.extend(above.map(|wd| Task::List { wd, walk: Walk::default() }));
             }
@@ -589,6 +606,9 @@ impl Tracker {
         self.touch(entry);
         self.gather.appeared(&entry.path);
         let left = self.limbo.iter().position(|l| l.cookie == cookie).map(|at| self.limbo.swap_remove(at));
+        if let Some(left) = &left {
+            self.settings.mounts.moved(&left.path, &entry.path);
+        }
         let known = left.as_ref().filter(|left| self.knows_all_of(left)).map(|left| (left.wd, left.path.clone()));
         let left = left.map(|left| left.wd);
         if !self.excludes_dir(&entry.path) {
@@ -629,8 +649,9 @@ impl Tracker {
     }
 
     /// From where a directory came that a walk has found under another name than it had, as far as that is known.
-    pub(super) fn left_from(&mut self, wd: Wd) -> Option<RelPath> {
+    pub(super) fn left_from(&mut self, wd: Wd, new: &RelPath) -> Option<RelPath> {
         let at = self.limbo.iter().position(|left| left.wd == wd)?;
+        self.limbo.get(at).into_iter().for_each(|left| self.settings.mounts.moved(&left.path, new));
         let old = self.limbo.get(at).filter(|left| self.knows_all_of(left)).map(|left| left.path.clone());
         if let Some(left) = self.limbo.get_mut(at) {
             left.is_disturbed = true;

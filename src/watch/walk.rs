@@ -79,6 +79,7 @@ impl Tracker {
                 Some(Task::Report { wd, fresh }) => self.report_tree(wd, fresh),
                 Some(Task::Started) => {
                     self.flush(false);
+                    self.meet_mounts();
                     if let Some(started) = self.started.take() {
                         // Nobody waits any more: the start was given up.
                         let _ = started.send(());
@@ -110,7 +111,7 @@ impl Tracker {
                 }
                 self.tasks.push(Task::List { wd, walk });
             }
-            Placed::Moved(wd) => match self.left_from(wd) {
+            Placed::Moved(wd) => match self.left_from(wd, path) {
                 Some(old) => self.report_moved(wd, dir, path.clone(), old),
                 None => self.look_over(wd),
             },
@@ -167,6 +168,9 @@ impl Tracker {
                 // It may have been below the one just forgotten; then its watch is gone too.
                 if !self.table.contains(wd) {
                     return self.place_at(dir, name, path);
+                }
+                if let Some(old) = self.table.path(wd) {
+                    self.settings.mounts.moved(&old, path);
                 }
                 self.table.detach(wd);
                 self.table.attach(wd, dir, name);

@@ -37,6 +37,7 @@ mod input;
 mod limits;
 mod loss_modes;
 mod metadata;
+mod mounts;
 mod names;
 mod operators;
 mod operators_day;

@@ -24,7 +24,8 @@ fn root(path: &Path, queue: &Arc<Queue>, beside: bool) -> (Arc<RootRuntime>, Tar
     };
     let options = StartOptions { beside, store_is_whole: true, ..StartOptions::default() };
     let (filter, identity) = (Arc::new(Filter::new(&[], false).unwrap()), RootIdentity::of(path).unwrap());
-    (Arc::new(RootRuntime::new(rules, filter, identity, options, vec![(target, 1)], Arc::clone(queue))), target)
+    let mounts = Arc::new(Mounts::new(path, []));
+    (Arc::new(RootRuntime::new(rules, filter, identity, mounts, options, vec![(target, 1)], Arc::clone(queue))), target)
 }
 
 /// Tends it until `condition` holds, as its thread does.

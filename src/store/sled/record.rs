@@ -78,6 +78,8 @@ struct StoredRoot {
     watermark: Option<Moment>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     scheduled_run: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    mounts: Vec<RelPath>,
 }
 
 /// `root_id` and not `root`, which held the root's path in schema 1.
@@ -165,13 +167,13 @@ pub fn decode_target(key: &[u8], id: TargetId, value: &[u8]) -> Result<TargetRec
 }
 
 pub fn encode_root(key: &[u8], root: &RootRecord) -> Result<Vec<u8>, RecordError> {
-    let RootRecord { id: _, path, mark, watermark, scheduled_run } = root.clone();
-    encode(key, &StoredRoot { path, mark, watermark, scheduled_run })
+    let RootRecord { id: _, path, mark, watermark, scheduled_run, mounts } = root.clone();
+    encode(key, &StoredRoot { path, mark, watermark, scheduled_run, mounts })
 }
 
 pub fn decode_root(key: &[u8], id: RootId, value: &[u8]) -> Result<RootRecord, RecordError> {
-    let StoredRoot { path, mark, watermark, scheduled_run } = decode(key, value)?;
-    Ok(RootRecord { id, path, mark, watermark, scheduled_run })
+    let StoredRoot { path, mark, watermark, scheduled_run, mounts } = decode(key, value)?;
+    Ok(RootRecord { id, path, mark, watermark, scheduled_run, mounts })
 }
 
 pub fn encode_directory(key: &[u8], directory: &DirectoryRecord) -> Result<Vec<u8>, RecordError> {
@@ -300,6 +302,7 @@ mod tests {
             mark: Some(DirectoryId { inode: 2, born_ns: Some(300) }),
             watermark: Some(Moment { wall: Timestamp(4), boot: BootId(*b"sixteen bytes id"), uptime_ms: 5 }),
             scheduled_run: Some(Timestamp(6)),
+            mounts: Vec::new(),
         };
         let key = key::root(root.id);
         let golden = &b"\xaa\xe0w\xa0\x01\x84\xa4path\xc4\x06/srv/\xff\xa4mark\x82\xa5inode\x02\xa7born_ns\xcd\x01,\xa9watermark\x83\xa4wall\x04\

@@ -29,7 +29,14 @@ pub(crate) use self::full_disk::Tmpfs;
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
 
 fn root() -> RootRecord {
-    RootRecord { id: RootId(1), path: b"/srv/www".to_vec(), mark: None, watermark: None, scheduled_run: None }
+    RootRecord {
+        id: RootId(1),
+        path: b"/srv/www".to_vec(),
+        mark: None,
+        watermark: None,
+        scheduled_run: None,
+        mounts: Vec::new(),
+    }
 }
 
 fn target(id: u32) -> TargetRecord {

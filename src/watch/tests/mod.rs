@@ -26,6 +26,7 @@ use super::{CatchUp, Counters, Notice, Sink, WatchSettings};
 use crate::clock;
 use crate::filter::Filter;
 use crate::model::{Change, EventSwitches, RelPath, Timestamp};
+use crate::mounts::Mounts;
 
 pub(super) fn settings(root: &Path) -> WatchSettings {
     WatchSettings {
@@ -35,6 +36,7 @@ pub(super) fn settings(root: &Path) -> WatchSettings {
         quiet_period: Duration::from_secs(5),
         hot_interval: Duration::from_secs(1),
         ctime_margin: TICK,
+        mounts: Arc::new(Mounts::new(root, [])),
         catch_up: None,
     }
 }

@@ -1,0 +1,230 @@
+//! The file systems that are mounted below a root: which there are, and which have gone.
+//!
+//! Where one has been unmounted its mount point is there, and empty: what was in it looks deleted. So the places of mounts
+//! are remembered, by the store across restarts, and as long as one of them is no mount point any more
+//! nothing is sent to or deleted from that place on the targets ([`Mounts::missing`]). Whoever mounts it again, or agrees to
+//! its end, ends that. What is looked at is always the path: whether a mount lies there *now* (`statx`), so that no event
+//! has to have been seen.
+//!
+//! Deliberately absent: which file system it is that is mounted. Another one in the same place is compared like any change,
+//! and what that would delete is for the guard to judge.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
+use rustix::io::Errno;
+
+use crate::model::RelPath;
+
+/// So many bytes of paths are remembered across restarts: all of them are in one record of the store. What does not fit
+/// looks deleted if it is unmounted while no daemon runs.
+pub const REMEMBERED_BYTES_MAX: usize = 1_024;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Mounts {
+    root: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    expected: BTreeSet<RelPath>,
+    /// Since [`Mounts::take_changed`].
+    has_changed: bool,
+}
+
+impl Mounts {
+    /// `expected` is what was remembered of an earlier run.
+    pub fn new(root: &Path, expected: impl IntoIterator<Item = RelPath>) -> Self {
+        let state = State { expected: expected.into_iter().collect(), has_changed: false };
+        Self { root: root.to_owned(), state: Mutex::new(state) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where a file system is expected and none is mounted. Asks the kernel about each place.
+    pub fn missing(&self) -> Vec<RelPath> {
+        // The lock is not held while the file system is asked: it may hang.
+        let expected: Vec<RelPath> = self.lock().expected.iter().cloned().collect();
+        expected.into_iter().filter(|path| !is_mount_point(&self.root, path)).collect()
+    }
+
+    /// A file system is mounted at `path`. That it is empty says nothing: it may be filled before it is gone.
+    pub fn found(&self, path: &RelPath) {
+        self.change(|expected| expected.extend([path.clone()]));
+    }
+
+    /// A directory was moved within the tree, with what is mounted below it.
+    pub fn moved(&self, old: &RelPath, new: &RelPath) {
+        self.change(|expected| {
+            let along: Vec<RelPath> = expected.iter().filter(|path| old.covers(path)).cloned().collect();
+            expected.retain(|path| !old.covers(path));
+            expected.extend(along.iter().filter_map(|path| {
+                let below = path.as_bytes().get(old.as_bytes().len()..)?;
+                RelPath::new(&[new.as_bytes(), below].concat()).ok()
+            }));
+        });
+    }
+
+    /// A directory was seen to leave the tree, with what is mounted below it.
+    pub fn left(&self, old: &RelPath) {
+        self.change(|expected| expected.retain(|path| !old.covers(path)));
+    }
+
+    /// Expects what is missing no more, and returns it.
+    pub fn accept_missing(&self) -> Vec<RelPath> {
+        let missing = self.missing();
+        self.change(|expected| expected.retain(|path| !missing.contains(path)));
+        missing
+    }
+
+    fn change(&self, change: impl FnOnce(&mut BTreeSet<RelPath>)) {
+        let mut state = self.lock();
+        let before = state.expected.clone();
+        change(&mut state.expected);
+        state.has_changed |= state.expected != before;
+    }
+
+    /// What is to be remembered, if that is something else than the last time: as much as fits.
+    pub fn take_changed(&self) -> Option<Vec<RelPath>> {
+        let mut state = self.lock();
+        if !std::mem::take(&mut state.has_changed) {
+            return None;
+        }
+        let mut bytes = 0;
+        let fits = |path: &&RelPath| {
+            bytes += path.as_bytes().len() + 1;
+            bytes <= REMEMBERED_BYTES_MAX
+        };
+        Some(state.expected.iter().take_while(fits).cloned().collect())
+    }
+}
+
+/// Whether a mount lies at the path. Asking mounts nothing that waits to be mounted on demand.
+fn is_mount_point(root: &Path, path: &RelPath) -> bool {
+    let look =
+        |path: &Path| rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, StatxFlags::INO);
+    let Ok(found) = look(&path.under(root)) else { return false };
+    if found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) {
+        return found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
+    }
+    // Before Linux 5.8: a mount of the same file system at a second place does not show.
+    let above = path.parent().unwrap_or_else(RelPath::root);
+    let device = |stat: &rustix::fs::Statx| (stat.stx_dev_major, stat.stx_dev_minor);
+    match look(&above.under(root)) {
+        Ok(above) => device(&above) != device(&found),
+        Err(Errno::NOENT) => false,
+        Err(_) => true,
+    }
+}
+
+/// What tells one mount from another for as long as neither is unmounted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MountKey(Vec<u8>);
+
+/// The mounts below `root`, a path without links, as `/proc/self/mountinfo` has them; of several at one place the last.
+pub fn below(mountinfo: &[u8], root: &Path) -> std::collections::BTreeMap<RelPath, MountKey> {
+    let lines = mountinfo.split(|&byte| byte == b'\n');
+    lines.filter_map(|line| mount_below(line, root)).collect()
+}
+
+/// A line such as `36 35 98:0 /in/it /mnt\040point rw,noatime shared:1 - ext3 /dev/root rw`.
+fn mount_below(line: &[u8], root: &Path) -> Option<(RelPath, MountKey)> {
+    let mut fields = line.split(|&byte| byte == b' ');
+    let (id, _parent, device, inside) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+    let point = PathBuf::from(std::ffi::OsString::from_vec(unescaped(fields.next()?)));
+    let below = point.strip_prefix(root).ok()?.as_os_str();
+    let path = RelPath::new(OsStr::as_bytes(below)).ok().filter(|path| !path.is_root())?;
+    Some((path, MountKey([id, device, inside].join(&b' '))))
+}
+
+/// Blanks and backslashes are written as three octal digits.
+fn unescaped(field: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&first, more)) = rest.split_first() {
+        let digits = more.get(..3).filter(|digits| first == b'\\' && digits.iter().all(|d| (b'0'..=b'7').contains(d)));
+        match digits {
+            Some(digits) => {
+                let value = digits.iter().fold(0_u32, |value, digit| value * 8 + u32::from(digit - b'0'));
+                bytes.push(u8::try_from(value).unwrap_or(b'?'));
+                rest = more.get(3..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(first);
+                rest = more;
+            }
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> RelPath {
+        RelPath::new(text.as_bytes()).unwrap()
+    }
+
+    fn paths(mounts: &Mounts) -> Vec<String> {
+        mounts.take_changed().unwrap_or_default().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn mounts_below_a_root_are_read_from_the_kernels_table() {
+        let table = b"22 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
+            30 22 0:40 / /srv/www rw - tmpfs none rw\n\
+            31 30 0:41 / /srv/www/a rw,noatime shared:5 master:2 - tmpfs none rw\n\
+            32 31 8:1 /data /srv/www/a/with\\040blank\\134and\\012more rw - ext4 /dev/sda1 rw\n\
+            33 31 0:42 / /srv/www/a rw - tmpfs none rw\n\
+            34 22 0:43 / /srv/www2 rw - tmpfs none rw\n\
+            cut short";
+        let found = below(table, Path::new("/srv/www"));
+        let names: Vec<&[u8]> = found.keys().map(RelPath::as_bytes).collect();
+        assert_eq!(names, [&b"a"[..], b"a/with blank\\and\nmore"]);
+        assert_eq!(found[&path("a")], MountKey(b"33 0:42 /".to_vec()), "the last one is what is seen");
+    }
+
+    #[test]
+    fn what_is_no_mount_point_any_more_is_missing_until_that_is_accepted() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("was/full")).unwrap();
+        let mounts = Mounts::new(dir.path(), [path("was"), path("gone/too")]);
+        assert_eq!(mounts.missing(), [path("gone/too"), path("was")]);
+        assert_eq!(mounts.take_changed(), None, "it was remembered already");
+        assert_eq!(mounts.accept_missing().len(), 2);
+        assert_eq!((mounts.missing(), mounts.take_changed()), (vec![], Some(vec![])));
+        // A mount point that every Linux has.
+        let mounts = Mounts::new(Path::new("/"), []);
+        mounts.found(&path("proc"));
+        assert_eq!((mounts.missing(), paths(&mounts)), (vec![], vec!["proc".to_owned()]));
+    }
+
+    #[test]
+    fn mounts_go_along_with_the_directories_above_them() {
+        let mounts = Mounts::new(Path::new("/nowhere"), ["a", "a/b/c", "ab", "d"].map(path));
+        mounts.moved(&path("a"), &path("e/f"));
+        assert_eq!(paths(&mounts), ["ab", "d", "e/f", "e/f/b/c"]);
+        mounts.left(&path("e"));
+        assert_eq!(paths(&mounts), ["ab", "d"]);
+    }
+
+    #[test]
+    fn no_more_is_remembered_than_a_record_holds() {
+        let mounts = Mounts::new(Path::new("/nowhere"), (0..100).map(|n| path(&format!("{n:02}{}", "x".repeat(100)))));
+        mounts.left(&path("no such"));
+        assert_eq!(mounts.take_changed(), None);
+        mounts.moved(&path(&format!("99{}", "x".repeat(100))), &path("0"));
+        let remembered = mounts.take_changed().unwrap();
+        assert!(remembered.iter().map(|path| path.as_bytes().len() + 1).sum::<usize>() <= REMEMBERED_BYTES_MAX);
+        assert_eq!(remembered.len(), 10);
+    }
+}

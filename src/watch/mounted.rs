@@ -1,0 +1,100 @@
+//! Follows what is mounted and unmounted below the root. inotify tells of neither: a watch stays with the directory that is
+//! covered or taken away.
+//!
+//! What is mounted now is looked through and reported as a whole. What was unmounted is not reported, since it was not
+//! deleted; the directory that comes to light is watched in its place. That nothing is deleted there on the targets is
+//! [`Mounts`](crate::mounts::Mounts)' part.
+
+use super::Notice;
+use super::table::Wd;
+use super::tracker::{Task, Tracker};
+use super::walk::Walk;
+use crate::filter::Kind;
+use crate::model::{Change, RelPath};
+use crate::mounts::MountKey;
+
+impl Tracker {
+    /// Something was mounted or unmounted somewhere: sees to what lies below the root.
+    pub fn mounts_changed(&mut self) {
+        self.has_lost_mount = false;
+        // What covers the root, or bared it, makes another one of it.
+        self.not_found();
+        let now = self.kernel.mounts();
+        let before = std::mem::replace(&mut self.mounted, now.clone());
+        for path in before.keys().filter(|path| !now.contains_key(*path)) {
+            self.unmounted(path);
+        }
+        for (path, key) in &now {
+            if before.get(path) != Some(key) {
+                self.mounted_at(path);
+            }
+        }
+    }
+
+    /// Remembers what was mounted before the tree was watched.
+    pub(super) fn meet_mounts(&mut self) {
+        for path in self.mounted.keys().filter(|path| self.is_followed(path)) {
+            self.settings.mounts.found(path);
+        }
+    }
+
+    /// The kernel has ended a watch since the file system was unmounted, which may be mounted again by now, to all appearance
+    /// as it was.
+    pub(super) fn note_lost_mount(&mut self, wd: Wd) {
+        if let Some(path) = self.table.path(wd) {
+            let innermost = self.mounted.iter_mut().rfind(|(place, _)| place.covers(&path));
+            innermost.into_iter().for_each(|(_, key)| *key = MountKey::default());
+        }
+        self.has_lost_mount = true;
+    }
+
+    /// Whether a look at the mounts is due although the table of mounts told nothing.
+    pub fn has_lost_mount(&self) -> bool {
+        self.has_lost_mount
+    }
+
+    fn mounted_at(&mut self, path: &RelPath) {
+        if !self.is_followed(path) {
+            return;
+        }
+        self.settings.mounts.found(path);
+        self.notice(Notice::Mounted { at: path.clone() });
+        if self.kernel.identify(path).is_none() {
+            self.report_file(path.clone(), false);
+        } else if let Some((dir, name)) = self.holder(path)
+            && let Some(wd) = self.place_at(dir, &name, path).wd()
+        {
+            self.tasks.push(Task::Report { wd, fresh: false });
+            self.tasks.push(Task::List { wd, walk: Walk::DEEP });
+        }
+    }
+
+    fn unmounted(&mut self, path: &RelPath) {
+        if !self.is_followed(path) {
+            return;
+        }
+        self.notice(Notice::Unmounted { at: path.clone() });
+        if let Some((dir, name)) = self.holder(path) {
+            match self.place_at(dir, &name, path).wd() {
+                Some(wd) => self.tasks.push(Task::List { wd, walk: Walk::default() }),
+                None => self.table.child(dir, &name).into_iter().for_each(|wd| self.forget(wd)),
+            }
+        }
+        // Held back with its reason, so that `status` and `wait` do not pass the place for equal.
+        self.report(Change::scan(path.clone(), crate::model::Scope::Subtree));
+    }
+
+    /// The known directory that holds `path`, and the name in it.
+    fn holder(&self, path: &RelPath) -> Option<(Wd, Vec<u8>)> {
+        let mut names: Vec<&[u8]> = path.components().collect();
+        let name = names.pop()?.to_vec();
+        let dir = names.into_iter().try_fold(self.table.root(), |dir, name| self.table.child(dir, name))?;
+        Some((dir, name))
+    }
+
+    /// Whether what is at the path is mirrored.
+    fn is_followed(&self, path: &RelPath) -> bool {
+        let is_excluded = |path: &RelPath| self.settings.filter.excludes(path, Kind::Directory);
+        !is_excluded(path) && !path.ancestors().filter(|above| !above.is_root()).any(|above| is_excluded(&above))
+    }
+}

@@ -1,0 +1,173 @@
+//! File systems that are mounted and unmounted below the source: what is there is followed, and what is not mounted is not
+//! taken for deleted.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::harness::world::soon;
+use crate::harness::{World, is_root, make_dir, secs, skipped, wait_for, wait_until, write};
+use crate::operators::{done, syncq, target};
+
+/// Mounts of a test, unmounted at its end, the last one first.
+#[derive(Default)]
+struct Mounts(Vec<PathBuf>);
+
+impl Mounts {
+    fn mount(&mut self, args: &[&str], at: &Path) -> bool {
+        let mounted = Command::new("mount").args(args).arg(at).output().is_ok_and(|output| output.status.success());
+        if mounted {
+            self.0.push(at.to_owned());
+        }
+        mounted
+    }
+
+    fn bind(&mut self, from: &Path, at: &Path) -> bool {
+        self.mount(&["--bind", from.to_str().expect("a plain path")], at)
+    }
+
+    fn unmount(&mut self, at: &Path, option: &str) {
+        let status = Command::new("umount").arg(option).arg(at).status().expect("umount");
+        assert!(status.success(), "cannot unmount {}", at.display());
+        self.0.retain(|mounted| !mounted.starts_with(at));
+    }
+}
+
+impl Drop for Mounts {
+    fn drop(&mut self) {
+        for at in self.0.drain(..).rev() {
+            let _ = Command::new("umount").arg("--lazy").arg(at).status();
+        }
+    }
+}
+
+/// A world with a tmpfs at `disk` that holds files, and what undoes the mount. `None` where nobody may mount.
+fn world() -> Option<(World, Mounts)> {
+    let (world, mut mounts) = (World::new(), Mounts::default());
+    let disk = world.src.join("disk");
+    make_dir(&disk);
+    write(world.src.join("beside"), "beside");
+    if !is_root() || !mounts.mount(&["-t", "tmpfs", "none"], &disk) {
+        skipped("cannot mount a tmpfs");
+        return None;
+    }
+    fill(&disk);
+    Some((world, mounts))
+}
+
+fn fill(disk: &Path) {
+    for n in 0..5 {
+        make_dir(disk.join(format!("d{n}/sub")));
+        write(disk.join(format!("d{n}/sub/file")), format!("{n}"));
+    }
+}
+
+fn is_held(world: &World, place: &str) {
+    wait_for(soon(), "the place to be held with its reason", || {
+        let status = world.cli.status().json;
+        let target = &status["targets"][0];
+        let tells = target["state"] == "needs_approval" && target["reason"].to_string().contains(place);
+        if tells { Ok(()) } else { Err(status.to_string()) }
+    });
+}
+
+fn keeps(world: &World, place: &str) {
+    for dst in &world.dsts {
+        for n in 0..5 {
+            let file = dst.join(place).join(format!("d{n}/sub/file"));
+            assert!(file.exists(), "{} was deleted", file.display());
+        }
+    }
+}
+
+/// Neither was noticed: what was mounted was not followed, and what was unmounted was deleted by the next comparison.
+#[test]
+fn what_is_mounted_is_followed_and_what_is_unmounted_is_not_deleted() {
+    let Some((mut world, mut mounts)) = world() else { return };
+    let (disk, late) = (world.src.join("disk"), world.src.join("sub/la te"));
+    make_dir(&late);
+    world.start();
+    world.converges(soon());
+    assert!(mounts.mount(&["-t", "tmpfs", "none"], &late), "cannot mount");
+    write(late.join("old"), "before it was looked at");
+    world.converges(soon());
+    write(late.join("new"), "followed");
+    make_dir(late.join("dir/deep"));
+    write(late.join("dir/deep/file"), "followed");
+    world.converges(soon());
+
+    mounts.unmount(&disk, "--verbose");
+    is_held(&world, "disk");
+    write(disk.join("stray"), "in the mount point");
+    done(&world, &["reconcile"]);
+    write(world.src.join("beside"), "goes on");
+    wait_until(soon(), "the rest goes on", || world.arrived(0, "beside") && world.arrived(1, "beside"));
+    keeps(&world, "disk");
+    assert_eq!(syncq(&world, &["wait", "--timeout", "1s"]).code, Some(1), "what is not mounted passes for equal");
+
+    world.stop();
+    mounts.unmount(&late, "--lazy");
+    world.start_daemon(&["-r"]);
+    is_held(&world, "disk");
+    write(world.src.join("beside"), "goes on after the restart");
+    wait_until(soon(), "the rest goes on", || world.arrived(0, "beside") && world.arrived(1, "beside"));
+    keeps(&world, "disk");
+    assert!(world.dsts[0].join("sub/la te/dir/deep/file").exists(), "unmounted while no daemon ran, and deleted");
+
+    fs::remove_file(disk.join("stray")).expect("cannot remove");
+    assert!(mounts.mount(&["-t", "tmpfs", "none"], &disk), "cannot mount again");
+    fill(&disk);
+    write(disk.join("d0/sub/file"), "changed elsewhere");
+    for name in ["m1", "m2"] {
+        done(&world, &["accept-deletions", target(&world, name).as_str()]);
+    }
+    world.converges(secs(90));
+    assert!(!world.dsts[0].join("sub/la te/dir").exists(), "an operator has agreed");
+}
+
+/// Lazily, one below another, with the directory above renamed, and so shortly that it looks as before.
+#[test]
+fn mounts_of_all_kinds_are_followed() {
+    let Some((mut world, mut mounts)) = world() else { return };
+    let disk = world.src.join("disk");
+    let (outside, another) = (world.side("outside"), world.side("another"));
+    fill(&outside);
+    fill(&another);
+    make_dir(disk.join("inner"));
+    make_dir(world.src.join("above/bound"));
+    assert!(mounts.bind(&outside, &disk.join("inner")) && mounts.bind(&another, &world.src.join("above/bound")));
+    world.start();
+    world.converges(soon());
+    // Gone with all below it, and back without.
+    mounts.unmount(&disk, "--lazy");
+    is_held(&world, "disk");
+    assert!(mounts.mount(&["-t", "tmpfs", "none"], &disk), "cannot mount");
+    fill(&disk);
+    write(disk.join("again"), "mounted again");
+    wait_until(soon(), "what is mounted again", || world.arrived(0, "disk/again") && world.arrived(1, "disk/again"));
+    keeps(&world, "disk/inner");
+    make_dir(disk.join("inner"));
+    assert!(mounts.bind(&outside, &disk.join("inner")), "cannot mount");
+    world.converges(secs(90));
+    // A remount changes nothing.
+    let remounted = Command::new("mount").args(["-o", "remount,size=8m"]).arg(&disk).status();
+    assert!(remounted.is_ok_and(|status| status.success()), "cannot remount");
+    // The name above a mount changes; what is mounted goes along.
+    fs::rename(world.src.join("above"), world.src.join("renamed")).expect("cannot rename");
+    mounts.0.iter_mut().filter(|at| at.ends_with("above/bound")).for_each(|at| *at = world.src.join("renamed/bound"));
+    write(world.src.join("renamed/bound/d0/sub/file"), "followed");
+    world.converges(secs(90));
+    // Another one in its place at once.
+    mounts.unmount(&disk.join("inner"), "--verbose");
+    mounts.unmount(&disk, "--verbose");
+    assert!(mounts.mount(&["-t", "tmpfs", "none"], &disk), "cannot mount");
+    fill(&disk);
+    make_dir(disk.join("inner"));
+    assert!(mounts.bind(&outside, &disk.join("inner")), "cannot mount");
+    write(disk.join("another"), "one");
+    world.converges(secs(90));
+    write(disk.join("d1/sub/file"), "followed");
+    write(disk.join("inner/d1/sub/file"), "followed");
+    world.converges(soon());
+    world.daemon().stop();
+}
