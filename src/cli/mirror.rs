@@ -14,7 +14,7 @@ use super::log_options::LogOptions;
 use super::progress::Progress;
 use super::state_dir::real_path;
 use super::{destination, password_file, run, state_dir, values};
-use crate::daemon::{Configuration, Options, RootOptions, logging};
+use crate::daemon::{Configuration, Options, RootOptions, init, logging};
 use crate::filter::Filter;
 use crate::model::{Destination, EventSwitches, Root, Settings, Target, TransferOptions};
 
@@ -76,6 +76,9 @@ fn threads(text: &str) -> Result<i64, String> {
 }
 
 pub fn run(args: MirrorArgs) -> Result<ExitCode, CliError> {
+    if let Some(code) = init::stand_in().context("cannot look after processes")? {
+        return Ok(ExitCode::from(code));
+    }
     let source = checked_source(&args.source)?;
     let here = std::env::current_dir().context("cannot find the working directory")?;
     let root = root(&args, &source, &here)?;

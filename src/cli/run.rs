@@ -15,7 +15,7 @@ use super::log_options::LogOptions;
 use super::sersync_args::DEFAULT_CONFIG;
 use super::{configs, listen, state_dir};
 use crate::config::PluginKind;
-use crate::daemon::{ConfigSource, NotTaken, Options, RootOptions, detach, logging};
+use crate::daemon::{ConfigSource, NotTaken, Options, RootOptions, detach, init, logging};
 
 /// Mirror what configuration files describe, until stopped
 #[derive(Debug, Args)]
@@ -58,6 +58,9 @@ pub struct RunArgs {
 }
 
 pub fn run(args: RunArgs, command_line: &[OsString]) -> Result<ExitCode, CliError> {
+    if let Some(code) = init::stand_in().context("cannot look after processes")? {
+        return Ok(ExitCode::from(code));
+    }
     if args.detached {
         detach::begin().context("cannot leave the terminal")?;
     }

@@ -141,10 +141,9 @@ pub struct PidFile {
 }
 
 impl PidFile {
-    pub fn create(state_dir: &Path) -> io::Result<Self> {
-        let file = Self { path: state_dir.join("syncq.pid") };
-        file.write()?;
-        Ok(file)
+    /// Nothing is written yet.
+    pub fn new(state_dir: &Path) -> Self {
+        Self { path: state_dir.join("syncq.pid") }
     }
 
     pub fn write(&self) -> io::Result<()> {
@@ -188,7 +187,8 @@ mod tests {
     #[test]
     fn the_pid_file_goes_with_its_owner() {
         let dir = tempfile::tempdir().expect("a directory");
-        let pid_file = PidFile::create(dir.path()).expect("a pid file");
+        let pid_file = PidFile::new(dir.path());
+        pid_file.write().expect("a pid file");
         let text = std::fs::read_to_string(dir.path().join("syncq.pid")).expect("the pid");
         assert_eq!(text, format!("{}\n", std::process::id()));
         drop(pid_file);

@@ -14,6 +14,7 @@
 pub mod detach;
 mod explain;
 mod fail_log;
+pub mod init;
 pub mod logging;
 mod notify;
 pub mod offline;
@@ -143,7 +144,11 @@ impl Daemon {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let (store, opened) = open_store(&state_dir, clock.as_ref())?;
         log_opened(&opened);
-        let pid_file = PidFile::create(&state_dir).context("cannot write the pid file")?;
+        let pid_file = PidFile::new(&state_dir);
+        if let Err(failure) = pid_file.write() {
+            // On a full disk, say: it is for scripts, and the mirror does without.
+            warn!("cannot write the pid file: {failure}");
+        }
         // Absolute, so that a daemon started from elsewhere knows it again.
         let owner = state_dir.canonicalize().context("cannot find the state directory")?;
         match mirror::end_leftovers(&owner) {

@@ -74,6 +74,44 @@ fn put(path: impl AsRef<Path>, content: &str) {
     write(path, content);
 }
 
+/// As process 1 of a container syncq is the parent of whoever has lost his own.
+#[test]
+fn as_process_1_no_zombie_stays_and_signals_arrive() {
+    if !is_root() {
+        return skipped("only root may make a process namespace");
+    }
+    let mut world = World::new();
+    world.cli.wrapper = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"].map(OsString::from).to_vec();
+    // Each leaves an orphan that ends a moment later.
+    let recorder = Recorder::install(&mut world, "(sleep 0.2 &)");
+    world.start();
+    for n in 0..5 {
+        write(world.src.join(format!("f{n}")), "content");
+    }
+    world.converges(soon());
+    recorder.wait_told(&["update file f0", "update file f1", "update file f2", "update file f3", "update file f4"]);
+    let init = children_of(world.daemon().pid())[0];
+    wait_for(soon(), "the orphans to be gone", || {
+        let left = children_of(init).into_iter().filter(|&pid| comm_of(pid) != "syncq").collect::<Vec<_>>();
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    });
+    // What is sent to process 1 means the mirror, which ends in order.
+    crate::harness::processes::signal(init, rustix::process::Signal::TERM);
+    let status = wait_for(soon(), "the end", || world.daemon().exited().ok_or_else(String::new));
+    let log = world.daemon().log_text();
+    assert!(status.code() == Some(0) && log.contains("stopped"), "{status}\n{log}");
+    assert!(!log.contains("ended in a panic") && !log.contains("No child"), "{log}");
+}
+
+fn children_of(pid: i32) -> Vec<i32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+fn comm_of(pid: i32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
+}
+
 fn plugin_status(world: &World) -> serde_json::Value {
     world.cli.status().json["plugins"][0].clone()
 }

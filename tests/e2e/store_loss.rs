@@ -140,7 +140,16 @@ fn a_daemon_starts_and_mirrors_with_the_disk_of_its_state_full() {
         write(world.src.join(format!("while full {n}")), "small");
     }
     world.converges(soon());
-    for file in ["filler", "more"] {
+    // What was made room for at the first start is used up.
+    for round in 0..2 {
+        fill(&state.join(format!("again{round}")));
+        world.daemon().kill9();
+        write(world.src.join("f1"), format!("while down {round}"));
+        world.daemon().restart();
+        write(world.src.join("f2"), format!("while full {round}"));
+        world.converges(soon());
+    }
+    for file in ["filler", "more", "again0", "again1"] {
         fs::remove_file(state.join(file)).expect("cannot make room");
     }
     wait_for(soon(), "the store to heal", || {

@@ -202,7 +202,7 @@ pub struct SmallDisk<'a>(&'a Path);
 
 impl<'a> SmallDisk<'a> {
     pub fn mount(path: &'a Path, size: &str) -> Option<Self> {
-        let option = format!("size={size}");
+        let option = format!("size={size},mode=0755");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &option, "tmpfs"]).arg(path).status();
         mounted.is_ok_and(|status| status.success()).then_some(Self(path))
     }

@@ -22,7 +22,7 @@ const HEAL: Duration = Duration::from_secs(150);
 /// After that a daemon has noted up to when it knows the tree: three of its looks at the root.
 const NOTED_WITHIN: Duration = Duration::from_millis(3_500);
 /// What a small tmpfs for the state has room for.
-const STATE_DISK: &str = "size=24m";
+const STATE_DISK: &str = "size=24m,mode=0700";
 
 /// How a stage is to be set.
 #[derive(Debug, Clone, Copy)]

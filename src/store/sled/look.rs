@@ -110,13 +110,18 @@ impl Looked {
 }
 
 /// A copy of what a store is made of. Its files lose their names with it; who has them open keeps them.
-struct Copy {
-    layout: Layout,
+pub(super) struct Copy {
+    pub(super) layout: Layout,
 }
 
 impl Copy {
     fn of(original: &Layout) -> Result<Self, StoreError> {
         let _shared = Lock::share(&original.dir, &original.lock)?;
+        Self::of_locked(original)
+    }
+
+    /// The same for whoever holds the lock.
+    pub(super) fn of_locked(original: &Layout) -> Result<Self, StoreError> {
         let bytes = [&original.store, &original.old].map(|dir| disk::size_bytes(dir)).iter().sum::<u64>() + ROOM_BYTES;
         let cannot = |source| StoreError::NoCopy { dir: original.dir.clone(), bytes, source };
         let place = make_place(bytes).map_err(cannot)?;

@@ -121,6 +121,15 @@ impl Opened {
     }
 }
 
+/// What was found on opening a store.
+struct Read {
+    scanned: Scanned,
+    identity: Identity,
+    progress: Progress,
+    acknowledged: u64,
+    rolled_back: bool,
+}
+
 /// Why a store starts empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FreshReason {
@@ -165,9 +174,53 @@ impl SledStore {
         match Self::try_open(dir, now, steps) {
             Err(error) if error.is_full_disk() && ballast::give_up(&Layout::of(dir).ballast) => {
                 log::warn!("{}; the ballast is given up", error.with_causes());
-                Self::try_open(dir, now, steps)
+                match Self::try_open(dir, now, steps) {
+                    Err(error) if error.is_full_disk() => Self::open_unwritten(dir, steps, error),
+                    result => result,
+                }
             }
+            Err(error) if error.is_full_disk() => Self::open_unwritten(dir, steps, error),
             result => result,
+        }
+    }
+
+    /// Takes up a store that cannot be opened in its place, since opening writes and its disk is full: what it holds is read
+    /// from a copy elsewhere, and each commit tries whether the store itself can be opened by then. `full` is the error if
+    /// that is not possible either.
+    fn open_unwritten(dir: &Path, steps: &[Step], full: StoreError) -> Result<(Self, Opened), StoreError> {
+        let layout = Layout::of(dir);
+        let lock = Lock::take(dir, &layout.lock)?;
+        let read = || -> Result<Option<(Usable, u64, Progress)>, StoreError> {
+            let progress = Progress::open(&layout.progress).map_err(|source| layout.directory(source))?;
+            let acknowledged = progress.commit();
+            let known = Identity::read(&layout.identity).map_err(|source| layout.directory(source))?;
+            // A migration needs room in its place.
+            if known.is_some_and(|known| known.schema < steps.last().map_or(0, |step| step.number)) {
+                return Ok(None);
+            }
+            let copy = look::Copy::of_locked(&layout)?;
+            let mut usable = open::open(&copy.layout, acknowledged, Otherwise::Refuse, steps)?;
+            usable.scanned =
+                contents::scan(&usable.tree, Keep::All).map_err(|trouble| layout.directory(trouble.into()))?;
+            Ok(Some((usable, acknowledged, progress)))
+        };
+        match read() {
+            Ok(Some((usable, acknowledged, progress))) => {
+                log::warn!(
+                    "{}; what the store holds is read from a copy, and nothing is written to it until there is room",
+                    full.with_causes()
+                );
+                let Usable { tree, scanned, identity, fresh, recovered, rolled_back } = usable;
+                drop(tree);
+                let opened = Opened { fresh, recovered, rolled_back, clean: identity.clean };
+                let read = Read { scanned, identity, progress, acknowledged, rolled_back };
+                Ok((Self::assemble(layout, lock, None, read, true), opened))
+            }
+            Ok(None) => Err(full),
+            Err(error) => {
+                log::warn!("the store cannot be read from a copy either: {}", error.with_causes());
+                Err(full)
+            }
         }
     }
 
@@ -190,12 +243,18 @@ impl SledStore {
         let usable = open::open(&layout, acknowledged, otherwise, steps)?;
         let Usable { tree, scanned, identity, fresh, recovered, rolled_back } = usable;
         let starts_anew = matches!(otherwise, Otherwise::StartAnew(_));
-        let marks_clean = identity.clean || starts_anew;
         let opened = Opened { fresh, recovered, rolled_back, clean: identity.clean };
+        let read = Read { scanned, identity, progress, acknowledged, rolled_back };
+        Ok((Self::assemble(layout, lock, Some(tree), read, starts_anew), opened))
+    }
+
+    fn assemble(layout: Layout, lock: Lock, tree: Option<Tree>, read: Read, starts_anew: bool) -> Self {
+        let Read { scanned, identity, progress, acknowledged, rolled_back } = read;
+        let marks_clean = identity.clean || starts_anew;
         // A new store counts on from the old one's number: it must not look rolled back once it holds something.
         let acknowledged = acknowledged.max(scanned.commit);
-        let store = Self {
-            tree: Some(tree),
+        Self {
+            tree,
             damaged: scanned.damaged.clone(),
             committed: scanned.commit,
             next_job_id: scanned.contents.next_job_id,
@@ -210,8 +269,7 @@ impl SledStore {
             rolled_back,
             ops_since_look: OPS_BETWEEN_LOOKS,
             lock,
-        };
-        Ok((store, opened))
+        }
     }
 
     /// The tree, opened again if a commit failed before.
