@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use crate::control::{ClientError, ControlError, Refusal};
 use crate::daemon::{NotTaken, UnknownRoot};
 use crate::mirror::NoRsync;
+use crate::model::plain;
 use crate::store::StoreError;
 use crate::watch::WatchError;
 
@@ -214,11 +215,7 @@ pub fn report(result: Result<ExitCode, CliError>) -> ExitCode {
 }
 
 fn one_line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for c in text.trim_end().chars() {
-        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
-    }
-    line
+    plain(text.trim_end())
 }
 
 /// A path to be pasted into a shell.

@@ -125,7 +125,9 @@ fn refuse(error: &clap::Error) -> ExitCode {
     }
     let text = error.render().to_string();
     let text = text.strip_prefix("error: ").map_or_else(|| text.clone(), |rest| format!("syncq: {rest}"));
-    let _ = io::stderr().lock().write_all(text.as_bytes());
+    // What was typed may be what somebody else has named.
+    let lines: String = text.lines().map(|line| format!("{}\n", output::plain(line))).collect();
+    let _ = io::stderr().lock().write_all(lines.as_bytes());
     exit::Exit::Usage.into()
 }
 

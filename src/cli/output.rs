@@ -8,6 +8,8 @@ use std::io::{self, BufWriter, IsTerminal as _, StdoutLock};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
+use crate::control::write_json;
+
 /// Rows of one table. A longer list becomes several, since the widths of all rows are only known with all in memory.
 const TABLE_ROWS_MAX: usize = 1_000;
 
@@ -83,14 +85,11 @@ impl<W: io::Write> Rows<W> {
 
 /// One JSON value on a line of its own.
 pub fn json_line(out: &mut impl io::Write, value: &impl Serialize) -> io::Result<()> {
-    serde_json::to_writer(&mut *out, value)?;
+    write_json(out, value)?;
     writeln!(out)
 }
 
-/// Text from elsewhere for a line of ours: nothing in it can break the line or steer the terminal.
-pub fn plain(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
-}
+pub use crate::model::plain;
 
 /// Parts of one line. Of many only the first are there.
 pub fn some(parts: &[String]) -> String {

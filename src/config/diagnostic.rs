@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use encoding_rs::{Encoding, GBK, UTF_8, WINDOWS_1252};
 
 use super::error::{ConfigError, Problem};
+use crate::model::plain;
 
 /// Warnings kept; what comes after is only counted.
 const NOTES_MAX: usize = 200;
@@ -90,10 +91,7 @@ impl<'a> Notes<'a> {
     /// A piece of the file for a message: one line, at most so long, readable in the file's encoding.
     pub(super) fn show(&self, bytes: &[u8]) -> String {
         let (text, _) = self.encoding.decode_without_bom_handling(bytes.get(..SHOWN_BYTES_MAX).unwrap_or(bytes));
-        let mut shown = String::with_capacity(text.len());
-        for c in text.chars() {
-            if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
-        }
+        let mut shown = plain(&text);
         if bytes.len() > SHOWN_BYTES_MAX {
             shown.push('…');
         }

@@ -29,6 +29,7 @@ mod client;
 mod events;
 mod filter;
 mod inspect;
+mod json;
 mod reload;
 mod requests;
 mod routes;
@@ -42,6 +43,7 @@ pub use client::{Client, ClientError};
 pub use events::{Dropped, Event, Recovered, Sent, Trouble};
 pub use filter::{FilterError, GlobError, JobFilter, Matcher};
 pub use inspect::{Inspect, ListPage, Listed, Listen, Operate, Place, Refusal, RefusalKind, Wait, each_job};
+pub use json::write_json;
 pub use reload::{ConfigChanges, ConfigError, ConfigStatus, Reloaded, Tally};
 pub use requests::{
     AcceptRequest, Accepted, DifferenceKind, DifferenceRow, Differing, DifferingKind, ExplainQuery, Explanation,

@@ -2,29 +2,32 @@
 //! answered is in `routes`.
 //!
 //! Bounds: so many connections, so long for a request's header, one request a connection, so long without a byte taken of an
-//! answer. Only root and the daemon's own user are answered. Mirroring never waits for anything here.
+//! answer. Who connects and asks nothing makes room for the next one that comes. Only root and the daemon's own user are answered. Mirroring never waits for anything here.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, oneshot};
+use tokio::task::AbortHandle;
 
 use super::routes::router;
 use super::stall::Unstalled;
 use super::{Operate, SOCKET_PATH_BYTES_MAX, socket_path};
 
-/// Further ones wait in the socket's backlog.
+/// Further ones take the places of those that have asked nothing yet, or wait in the socket's backlog.
 const CONNECTIONS_MAX: u32 = 64;
 /// What may still be answered after a stop; the rest is cut off.
 const STOP_DEADLINE: Duration = Duration::from_secs(2);
@@ -242,8 +245,8 @@ fn serve(
 }
 
 async fn accept(listener: impl Listener, router: Router, patience: Patience, places: Arc<Semaphore>) {
-    // Closed never: the semaphore lives as long as this task.
-    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+    let idle = Idle::default();
+    for number in 0_u64.. {
         let stream = match listener.next().await {
             Ok(Some(stream)) => stream,
             Ok(None) => continue,
@@ -254,11 +257,49 @@ async fn accept(listener: impl Listener, router: Router, patience: Patience, pla
                 continue;
             }
         };
-        let router = router.clone();
-        tokio::spawn(async move {
-            answer(stream, router, patience).await;
+        let place = match Arc::clone(&places).try_acquire_owned() {
+            Ok(place) => place,
+            Err(_) => {
+                // What has come has most likely asked already.
+                tokio::task::yield_now().await;
+                idle.end_oldest();
+                // Closed never: the semaphore lives as long as this task.
+                let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+                place
+            }
+        };
+        let (router, known) = (router.clone(), idle.clone());
+        let task = tokio::spawn(async move {
+            answer(stream, router, patience, || known.leave(number)).await;
+            known.leave(number);
             drop(place);
         });
+        // Its first turn comes only after this.
+        idle.join(number, task.abort_handle());
+    }
+}
+
+/// The connections that have asked nothing yet, in the order in which they came.
+#[derive(Debug, Clone, Default)]
+struct Idle(Arc<Mutex<BTreeMap<u64, AbortHandle>>>);
+
+impl Idle {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, AbortHandle>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn join(&self, number: u64, task: AbortHandle) {
+        self.lock().insert(number, task);
+    }
+
+    fn leave(&self, number: u64) {
+        self.lock().remove(&number);
+    }
+
+    fn end_oldest(&self) {
+        if let Some((_, task)) = self.lock().pop_first() {
+            task.abort();
+        }
     }
 }
 
@@ -267,13 +308,24 @@ fn may_ask(peer_uid: u32, own_uid: u32) -> bool {
     peer_uid == 0 || peer_uid == own_uid
 }
 
-async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router, patience: Patience) {
+/// Answers one request. `asked` is called when it has come.
+async fn answer(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    patience: Patience,
+    asked: impl Fn() + Send,
+) {
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(|request| {
+        asked();
+        router.call(request)
+    });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(patience.header)
         // One request each: an idle connection would hold its place for nothing.
         .keep_alive(false)
-        .serve_connection(TokioIo::new(Unstalled::new(stream, patience.stall)), TowerToHyperService::new(router))
+        .serve_connection(TokioIo::new(Unstalled::new(stream, patience.stall)), service)
         .await;
     if let Err(error) = served {
         log::debug!(error:%; "a control connection ended early");

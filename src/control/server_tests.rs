@@ -374,6 +374,29 @@ fn clients_that_do_not_read_or_do_not_send_lose_their_place() {
     server.stop();
 }
 
+/// Each held a place for as long as a request may take to come, and whoever asked behind them gave up.
+#[test]
+fn clients_that_ask_nothing_make_room_for_those_that_ask() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let hour = Duration::from_secs(3_600);
+    let patience = Patience { header: hour, body: hour, stall: hour };
+    let server = ControlServer::start_with(dir.path(), Arc::new(Fake::with(3)), patience).expect("a server");
+    let connect = || std::os::unix::net::UnixStream::connect(socket_path(dir.path())).expect("connects");
+    let mut idle: Vec<_> = (0..300).map(|_| connect()).collect();
+    for _ in 0..10 {
+        let client = Client::connect(dir.path()).expect("a client");
+        client.status().expect("an answer");
+        idle.extend((0..20).map(|_| connect()));
+    }
+    // The first of them are closed.
+    use std::io::Read as _;
+    let first = &mut idle[0];
+    first.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+    assert_eq!(first.read(&mut [0; 1]).expect("an end"), 0);
+    drop(idle);
+    server.stop();
+}
+
 #[test]
 fn garbage_and_half_requests_hold_up_nobody() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -23,7 +23,7 @@ use super::view::NamedTarget;
 use crate::clock::Clock;
 use crate::control::socket_path;
 use crate::mirror::Executor;
-use crate::model::{Job, JobState, Timestamp};
+use crate::model::{Job, JobState, Timestamp, plain};
 use crate::queue::{Queue, TargetStats};
 use crate::trust;
 
@@ -264,11 +264,7 @@ fn shown(time: Option<Timestamp>) -> String {
 
 /// A text as part of one comment line: nothing can break out of it.
 fn line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
-    }
-    line
+    plain(text)
 }
 
 /// Puts `text` in place of the list at `path`, if what is there is ours to replace.

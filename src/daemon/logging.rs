@@ -22,6 +22,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::clock::{Clock as _, SystemClock};
+use crate::control;
+use crate::model::Plain;
 use crate::trust;
 
 /// What is logged unless told otherwise.
@@ -254,7 +256,7 @@ fn write_record(out: &mut String, style: Style, time: &str, record: &Record<'_>)
         Style::Coloured => write!(out, "\x1b[2m{time}\x1b[0m {}{level:<5}\x1b[0m ", colour(level))?,
     }
     write!(out, "{}: ", area(record.target()))?;
-    escape(out, &record.args().to_string())?;
+    write!(out, "{}", Plain(&record.args().to_string()))?;
     record.key_values().visit(&mut Fields { out: &mut *out }).map_err(|_| fmt::Error)?;
     out.push('\n');
     Ok(())
@@ -273,7 +275,9 @@ fn write_json(out: &mut String, style: Style, time: &str, record: &Record<'_>) -
     let level = level.as_str().to_ascii_lowercase();
     let json = JsonRecord { time, level: &level, area: area(record.target()), message: &message, fields: fields.0 };
     // Nothing in it can fail to be JSON.
-    writeln!(out, "{}", serde_json::to_string(&json).unwrap_or_default())
+    let mut line = Vec::new();
+    let _ = control::write_json(&mut line, &json);
+    writeln!(out, "{}", String::from_utf8_lossy(&line))
 }
 
 #[derive(Serialize)]
@@ -310,13 +314,6 @@ fn colour(level: Level) -> &'static str {
     }
 }
 
-fn escape(out: &mut String, text: &str) -> fmt::Result {
-    for c in text.chars() {
-        if c.is_control() { write!(out, "{}", c.escape_default())? } else { out.push(c) }
-    }
-    Ok(())
-}
-
 struct Fields<'a> {
     out: &'a mut String,
 }
@@ -326,11 +323,9 @@ impl<'kvs> VisitSource<'kvs> for Fields<'_> {
         let value = value.to_string();
         let bare = !value.is_empty() && !value.contains(|c: char| c.is_whitespace() || c == '"' || c == '=');
         let result = if bare {
-            write!(self.out, " {key}=").and_then(|()| escape(self.out, &value))
+            write!(self.out, " {key}={}", Plain(&value))
         } else {
-            write!(self.out, " {key}=\"")
-                .and_then(|()| escape(self.out, &value.replace('"', "'")))
-                .and_then(|()| self.out.write_char('"'))
+            write!(self.out, " {key}=\"{}\"", Plain(&value.replace('"', "'")))
         };
         result.map_err(kv::Error::from)
     }

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::{monotonic, monotonic_us};
 use crate::control::{RootState, Status, TargetState};
+use crate::model::is_misleading;
 
 /// How long a message waits for a manager whose socket is full.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -178,7 +179,7 @@ pub fn summary(status: &Status) -> String {
 
 /// Nothing in a status may look like a line of the protocol.
 fn one_line(status: &str) -> String {
-    status.chars().take(STATUS_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
+    status.chars().take(STATUS_CHARS_MAX).map(|c| if is_misleading(c) { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]

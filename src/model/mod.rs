@@ -9,6 +9,7 @@ mod directory;
 mod endpoint;
 mod job;
 mod path;
+mod plain;
 mod settings;
 mod target;
 mod time;
@@ -20,6 +21,7 @@ pub use directory::{BootId, DirectoryChange, DirectoryId, Moment, changed_since}
 pub use endpoint::Endpoint;
 pub use job::{Generation, Job, JobAction, JobError, JobId, JobState, Origin, Scope};
 pub use path::{PathError, RelPath, below_range};
+pub use plain::{Plain, is_misleading, plain};
 pub use settings::{MaxDelete, Settings};
 pub use target::{Destination, EventSwitches, Root, RootId, Schedule, Target, TargetId, TransferOptions};
 pub use time::Timestamp;

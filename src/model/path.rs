@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::plain::is_misleading;
+
 /// A path relative to a root: components joined by single slashes, no leading or trailing slash, no `.` or `..`,
 /// no NUL. The empty path is the root itself. Cloning is cheap, since all copies share one allocation.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -149,7 +151,7 @@ impl fmt::Display for RelPath {
         }
         for chunk in self.0.utf8_chunks() {
             for c in chunk.valid().chars() {
-                if c.is_control() || c == '\\' { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
+                if is_misleading(c) || c == '\\' { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
             }
             for byte in chunk.invalid() {
                 write!(f, "\\x{byte:02x}")?;

@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 
 use crate::config::{Config, Plugin};
-use crate::model::{Endpoint, EventSwitches, Root, Schedule, Settings, Target};
+use crate::model::{Endpoint, EventSwitches, Root, Schedule, Settings, Target, plain};
 
 /// The lines of one configuration, those of a root's parts indented.
 pub fn lines(config: &Config) -> Vec<String> {
@@ -170,9 +170,7 @@ fn endpoint(Endpoint { address, token_file }: &Endpoint) -> String {
 fn shown(text: &OsStr) -> String {
     let mut shown = String::new();
     for chunk in text.as_bytes().utf8_chunks() {
-        for c in chunk.valid().chars() {
-            if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
-        }
+        shown.push_str(&plain(chunk.valid()));
         shown.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
     }
     if shown.is_empty() || shown.contains(' ') { format!("'{shown}'") } else { shown }
