@@ -3,6 +3,7 @@
 //! No shell ever sees a name: rsync gets argv, and the paths go NUL-separated to its standard input. The pasteable
 //! line is for reading and repeating by hand only; nothing in syncq executes it.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
@@ -49,11 +50,11 @@ pub enum Pass {
 /// The arguments of one run, without `rsync` itself. The list goes to standard input.
 pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
     let params = &target.options.params;
-    let listing = run.lists();
+    let listing = run.looks_around();
     let deletes = !matches!(mode.deletion, Deletion::Off | Deletion::Refused);
     let dry = !matches!(mode.pass, Pass::Real | Pass::Itemized);
     // Theirs come first: the last one wins, and what makes a batch a batch is not theirs to change.
-    let mut args: Vec<OsString> = match listing && deletes {
+    let mut args: Vec<OsString> = match run.lists() && deletes {
         // Their --max-delete has become the limit of the guard.
         true => without_max_delete(params).cloned().collect(),
         false => params.iter().filter(|param| !asks_for_deletion(param)).cloned().collect(),
@@ -64,7 +65,7 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
     let mut add = |arg: &str| args.push(OsString::from(arg));
     match run.kind {
         RunKind::Tree => add("-r"),
-        RunKind::Flat | RunKind::RootOnly | RunKind::Level => {
+        RunKind::Removal | RunKind::Flat | RunKind::RootOnly | RunKind::Level => {
             add("--no-r");
             add("--dirs");
         }
@@ -91,6 +92,10 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
     }
     if run.kind == RunKind::RootOnly {
         add("--exclude=/*");
+    }
+    if run.kind == RunKind::Removal {
+        // A directory of which nothing is to be sent is empty to rsync.
+        add("--no-prune-empty-dirs");
     }
     // A dry run with --ignore-times would list everything; contents are then compared instead.
     match (run.origin, mode.pass) {
@@ -126,7 +131,9 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
         args.extend(target.options.reconcile_excludes.iter().map(|pattern| joined("--exclude=", pattern)));
     }
     args.extend(run.skip.iter().map(|path| joined("--exclude=", &literal_pattern(path))));
-    if listing || !run.with_contents.is_empty() {
+    if run.kind == RunKind::Removal {
+        args.extend(removal_rules(run).iter().map(|rule| joined("--filter=", rule)));
+    } else if listing || !run.with_contents.is_empty() {
         // Last, since the first rule that matches decides and some of these include.
         args.extend(mode.rules.iter().map(|rule| joined("--filter=", rule)));
     }
@@ -136,19 +143,52 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
     args
 }
 
+/// Rules under which a removal takes away nothing but its entries: what does not match is neither sent nor deleted. One
+/// that is there again at the source is sent.
+fn removal_rules(run: &Run) -> Vec<OsString> {
+    let above: BTreeSet<RelPath> = run.entries.iter().flat_map(|entry| entry.path.ancestors()).collect();
+    let above = above.iter().filter(|path| !path.is_root()).map(|path| joined("+ ", &directory_pattern(path, b"/")));
+    let entries = run.entries.iter().flat_map(|entry| {
+        [joined("+ ", &literal_pattern(&entry.path)), joined("+ ", &directory_pattern(&entry.path, b"/**"))]
+    });
+    above.chain(entries).chain([OsString::from("- *")]).collect()
+}
+
+/// A rule costs memory here and time there, and so much can be said on a command line (which ends at two megabytes).
+const REMOVAL_ENTRIES_MAX: usize = 1_000;
+const REMOVAL_BYTES_MAX: usize = 256 << 10;
+
+/// Whether a removal has more entries than go into one run.
+pub(super) fn is_too_long(run: &Run) -> bool {
+    let bytes = || run.entries.iter().map(|entry| entry.path.as_bytes().len()).fold(0, usize::saturating_add);
+    run.kind == RunKind::Removal
+        && run.entries.len() > 1
+        && (run.entries.len() > REMOVAL_ENTRIES_MAX || bytes() > REMOVAL_BYTES_MAX)
+}
+
+/// A pattern that matches a directory (`/`) or what is in it (`/**`).
+fn directory_pattern(path: &RelPath, end: &[u8]) -> OsString {
+    let is_wild = end.contains(&b'*') || path.as_bytes().iter().any(|b| b"*?[".contains(b));
+    let mut pattern = escaped(path, is_wild);
+    pattern.extend_from_slice(end);
+    OsString::from_vec(pattern)
+}
+
 /// A pattern that matches this path and nothing else. In a pattern without a wildcard rsync takes backslashes as they
 /// are.
 fn literal_pattern(path: &RelPath) -> OsString {
-    let bytes = path.as_bytes();
-    let wild = bytes.iter().any(|b| b"*?[".contains(b));
+    OsString::from_vec(escaped(path, path.as_bytes().iter().any(|b| b"*?[".contains(b))))
+}
+
+fn escaped(path: &RelPath, is_wild: bool) -> Vec<u8> {
     let mut pattern = vec![b'/'];
-    for &byte in bytes {
-        if wild && b"*?[\\".contains(&byte) {
+    for &byte in path.as_bytes() {
+        if is_wild && b"*?[\\".contains(&byte) {
             pattern.push(b'\\');
         }
         pattern.push(byte);
     }
-    OsString::from_vec(pattern)
+    pattern
 }
 
 /// The arguments of a run that connects and transfers nothing.
@@ -292,13 +332,19 @@ pub fn with_remote_shell(args: &[OsString], line: &OsStr) -> Vec<OsString> {
 /// The list of a run as rsync reads it: `./path`, NUL after each, a slash at the end of what it shall look into.
 pub fn list(run: &Run) -> Vec<u8> {
     let mut list = Vec::new();
-    for entry in &run.entries {
-        if let Some(line) = list_entry(run, entry) {
-            list.extend_from_slice(&line);
-            list.push(0);
-        }
+    for line in list_lines(run) {
+        list.extend_from_slice(&line);
+        list.push(0);
     }
     list
+}
+
+fn list_lines(run: &Run) -> Vec<Vec<u8>> {
+    if run.kind == RunKind::Removal {
+        let slash = |path: &RelPath| if path.is_root() { &b""[..] } else { b"/" };
+        return run.with_contents.iter().map(|path| [b"./", path.as_bytes(), slash(path)].concat()).collect();
+    }
+    run.entries.iter().filter_map(|entry| list_entry(run, entry)).collect()
 }
 
 /// One list entry, or `None` for a root that is not looked into: rsync sends its attributes as everybody's parent.
@@ -306,7 +352,7 @@ fn list_entry(run: &Run, entry: &Entry) -> Option<Vec<u8>> {
     let mut line = b"./".to_vec();
     line.extend_from_slice(entry.path.as_bytes());
     let looks_into = match run.kind {
-        RunKind::Flat => run.with_contents.contains(&entry.path),
+        RunKind::Removal | RunKind::Flat => run.with_contents.contains(&entry.path),
         RunKind::RootOnly => true,
         RunKind::Level => run.with_contents.is_empty() || run.with_contents.contains(&entry.path),
         RunKind::Tree => true,
@@ -320,7 +366,7 @@ fn list_entry(run: &Run, entry: &Entry) -> Option<Vec<u8>> {
 
 /// The run as one shell line that does the same when pasted.
 pub fn pasteable(root: &Path, args: &[OsString], run: &Run) -> String {
-    let lines: Vec<Vec<u8>> = run.entries.iter().filter_map(|entry| list_entry(run, entry)).collect();
+    let lines = list_lines(run);
     let mut text = format!("cd {} && printf '%s\\0'", quoted(root.as_os_str().as_bytes()));
     for line in lines.iter().take(PASTE_PATHS_MAX) {
         text.push(' ');
@@ -518,11 +564,49 @@ mod tests {
     }
 
     #[test]
+    fn a_removal_lists_what_is_above_and_rules_out_the_rest() {
+        let entry = |name: &[u8]| Entry {
+            path: RelPath::new(name).unwrap(),
+            presence: Presence::Missing,
+            orphan: false,
+            jobs: vec![0],
+        };
+        let entries = [&b"x"[..], b"d[/e\\/y*", b"gone/z"].map(entry).to_vec();
+        let is_there = |path: &RelPath| path.as_bytes() != b"gone";
+        let run = Run::deletion(Deletion::ByLevel, entries.clone(), &mut |path| match is_there(path) {
+            true => Presence::Directory,
+            false => Presence::Missing,
+        });
+        assert_eq!(list(&run), b"./\0./d[/e\\/\0");
+        let text = line(&target(Destination::Local("/b".into()), &["-a"]), &run, Deletion::ByLevel, Lane::Small);
+        let rules: Vec<&str> = text.split(" --filter=").skip(1).collect();
+        assert_eq!(
+            rules,
+            [
+                r"+ /d\[/",
+                r"+ /d\[/e\\/",
+                "+ /gone/",
+                "+ /x",
+                "+ /x/**",
+                r"+ /d\[/e\\/y\*",
+                r"+ /d\[/e\\/y\*/**",
+                "+ /gone/z",
+                "+ /gone/z/**",
+                "- * ./ /b/"
+            ],
+            "{text}"
+        );
+        let by_name = Run::deletion(Deletion::ByName, entries, &mut |_| Presence::Directory);
+        assert_eq!((by_name.kind, list(&by_name)), (RunKind::Flat, b"./x\0./d[/e\\/y*\0./gone/z\0".to_vec()));
+    }
+
+    #[test]
     fn deletion_reaches_no_further_than_asked() {
         let user = target(Destination::Local("/b".into()), &["-a", "--delete", "--delete-excluded"]);
         for (kind, deletion, delete, missing, force) in [
             (RunKind::Flat, Deletion::ByName, false, true, true),
             (RunKind::Flat, Deletion::ByLevel, false, false, true),
+            (RunKind::Removal, Deletion::ByLevel, true, false, true),
             (RunKind::RootOnly, Deletion::ByName, false, true, true),
             (RunKind::Level, Deletion::ByName, true, true, true),
             (RunKind::Level, Deletion::ByLevel, true, false, true),
@@ -532,7 +616,8 @@ mod tests {
         ] {
             let text = line(&user, &run(kind, Origin::Scan, &[b"a"]), deletion, Lane::Small) + " ";
             assert_eq!(text.contains(" --delete "), delete, "{text}");
-            assert_eq!(text.contains(" --delete-excluded "), delete, "{text}");
+            let excluded = delete && kind != RunKind::Removal;
+            assert_eq!(text.contains(" --delete-excluded "), excluded, "{text}");
             assert_eq!(text.contains(" --delete-missing-args "), missing, "{text}");
             assert_eq!(text.contains(" --force "), force, "{text}");
             assert_eq!(text.contains("--filter=- *~"), matches!(kind, RunKind::Level | RunKind::Tree), "{text}");

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::capture::Capture;
 use super::changed::{CHANGED_BYTES_MAX, Changed, changes};
-use super::command::{Mode, Pass, arguments, list, pasteable, probe_arguments};
+use super::command::{Mode, Pass, arguments, is_too_long, list, pasteable, probe_arguments};
 use super::context::TargetContext;
 use super::expand;
 use super::fold;
@@ -42,7 +42,7 @@ const ROUNDS_MAX: u32 = 4;
 /// Of a dry run so much output is kept. What does not fit counts as differing.
 pub(super) const DRY_OUTPUT_BYTES_MAX: usize = 32 << 20;
 
-/// Of what a run prints that lists directories so much is kept. Without options of the user's that is a line at most.
+/// Of what a run prints that lists directories or deletes so much is kept. Without options of the user's that is a line at most.
 const WORDS_BYTES_MAX: usize = 64 << 10;
 
 /// Of a count the end is kept, where the figures are.
@@ -356,6 +356,12 @@ impl Batch<'_> {
             if run.entries.is_empty() {
                 continue;
             }
+            if is_too_long(&run) {
+                let (first, second) = run.halves();
+                halves.extend([second, first]);
+                self.runs_max = self.runs_max.saturating_add(1);
+                continue;
+            }
             let Some((ended, command)) = self.start(&run, Pass::Real) else { return Flow::Halt };
             let outcome = classify(&ended, &run, &self.ctx.prefixes);
             self.note_changed(&run, &ended, &outcome);
@@ -447,7 +453,7 @@ impl Batch<'_> {
 
     /// Gives every job of the run its verdict: done, unless `paths` says otherwise.
     pub(super) fn settle_rest(&mut self, run: &Run, paths: &Paths) {
-        let deletes = run.lists();
+        let deletes = run.looks_around();
         for (at, entry) in run.entries.iter().enumerate() {
             // One that was found below a sweep becomes a job of its own.
             if entry.jobs.is_empty() {
@@ -596,7 +602,10 @@ impl Batch<'_> {
         log::debug!("execute command: {command}");
         let stdout = || match pass {
             Pass::Real | Pass::Itemized if itemized => Some(Capture::new(CHANGED_BYTES_MAX, 0)),
-            Pass::Real | Pass::Itemized => planned.lists().then(|| Capture::new(WORDS_BYTES_MAX, WORDS_BYTES_MAX)),
+            Pass::Real | Pass::Itemized => {
+                let deletes = planned.entries.iter().any(|entry| entry.presence == Presence::Missing);
+                (planned.lists() || deletes).then(|| Capture::new(WORDS_BYTES_MAX, WORDS_BYTES_MAX))
+            }
             Pass::Show => Some(Capture::new(DRY_OUTPUT_BYTES_MAX, 0)),
             Pass::Count => Some(Capture::new(0, COUNT_OUTPUT_BYTES_MAX).counting(DELETING)),
         };
@@ -716,6 +725,21 @@ impl Batch<'_> {
         if self.report.commands_failed.len() < COMMANDS_FAILED_MAX {
             self.report.commands_failed.push(FailedCommand { command, message });
         }
+    }
+
+    /// Deletes entries that are missing in the source, whatever the batch's plan was made for.
+    pub(super) fn remove(&mut self, entries: Vec<Entry>) -> Flow {
+        let again = entries.clone();
+        match self.attempt(self.removal(entries)) {
+            Flow::Replan => self.attempt(self.removal(again)),
+            flow => flow,
+        }
+    }
+
+    /// What deletes entries that are missing in the source.
+    pub(super) fn removal(&self, entries: Vec<Entry>) -> Run {
+        let mut source = Source::new(&self.ctx.root);
+        Run::deletion(self.deletion(), entries, &mut |path| source.look(path))
     }
 
     pub(super) fn deletion(&self) -> Deletion {

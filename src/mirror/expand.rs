@@ -9,7 +9,7 @@ use super::command::Pass;
 use super::execute::{Batch, Flow};
 use super::look::{Presence, Source};
 use super::outcome::{Outcome, Paths, classify};
-use super::plan::{Deletion, Entry, Run, RunKind, deletion_refused};
+use super::plan::{Deletion, Entry, Run, RunKind};
 use super::says::{Survey, difference};
 use crate::filter::{Filter, Kind};
 use crate::model::{RelPath, Scope, Verdict};
@@ -72,13 +72,7 @@ fn survey_and_send(batch: &mut Batch<'_>, run: &Run) -> Flow {
     }
     let (present, extraneous) = sorted(&output, &batch.ctx.filter, &mut Source::new(&batch.ctx.root));
     let going = deletable(&batch.ctx.filter, &extraneous);
-    if batch.deletion() == Deletion::ByLevel && !going.is_empty() {
-        // By level rsync would delete what is excluded as well.
-        for job in jobs_of(run) {
-            batch.settle(job, Verdict::Failed(deletion_refused()));
-        }
-    }
-    let mut may_go = batch.deletion() == Deletion::ByName && !going.is_empty();
+    let mut may_go = matches!(batch.deletion(), Deletion::ByName | Deletion::ByLevel) && !going.is_empty();
     if may_go && let Some(limit) = batch.ctx.guard.limit() {
         let covered = |path: &RelPath| going.contains(path) || path.ancestors().any(|above| going.contains(&above));
         let deleted = extraneous.iter().filter(|(path, _)| covered(path)).count() as u64;
@@ -128,6 +122,13 @@ fn send(batch: &mut Batch<'_>, run: &Run, entries: BTreeMap<RelPath, Presence>) 
             Entry { path, presence, orphan, jobs }
         })
         .collect();
+    let by_level = batch.deletion() == Deletion::ByLevel;
+    let (missing, entries): (Vec<Entry>, Vec<Entry>) =
+        entries.into_iter().partition(|entry| by_level && entry.presence == Presence::Missing);
+    let flow = batch.attempt(batch.removal(missing));
+    if flow != Flow::Continue {
+        return flow;
+    }
     for chunk in entries.chunks(LIST_PATHS_MAX) {
         let root_alone = chunk.iter().all(|entry| entry.path.is_root());
         let kind = if root_alone { RunKind::RootOnly } else { RunKind::Flat };

@@ -97,7 +97,7 @@ fn goes_along(run: &Run) -> bool {
                 && run.entries.len() <= ALONG_ENTRIES_MAX
                 && run.entries.iter().all(|entry| entry.presence != Presence::Missing)
         }
-        RunKind::Tree => false,
+        RunKind::Removal | RunKind::Tree => false,
     }
 }
 

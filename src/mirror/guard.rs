@@ -170,7 +170,6 @@ impl Batch<'_> {
     /// How many deletions a run may make at first.
     pub(super) fn first_limit(&self, run: &Run) -> Option<u64> {
         let deletes = matches!(self.deletion(), Deletion::ByName | Deletion::ByLevel);
-        // A level that stands for deletions of single entries has been asked for by them.
         let compares = |&job: &usize| self.jobs.get(job).is_some_and(|job| job.scope > Scope::Entry);
         let compares = run.entries.iter().flat_map(|entry| &entry.jobs).any(compares);
         (run.lists() && deletes && compares && self.ctx.guard.limit().is_some()).then_some(0)

@@ -19,11 +19,11 @@ use super::command::list_arguments;
 use super::execute::{Batch, Flow};
 use super::expand::to_path;
 use super::look::{Presence, Source};
-use super::plan::{Deletion, Entry, Run, RunKind};
+use super::plan::{Deletion, Entry};
 use super::run::End;
 use super::says::{Survey, unescape};
 use crate::filter::Filter;
-use crate::model::{JobError, Origin, RelPath, Timestamp, Verdict};
+use crate::model::{JobError, RelPath, Timestamp, Verdict};
 
 /// No run writes to one file for so long without changing its time.
 const AGE_MIN: Duration = Duration::from_secs(24 * 60 * 60);
@@ -37,7 +37,7 @@ pub(super) fn drive(batch: &mut Batch<'_>, job: usize, now: Timestamp) {
     let ctx = batch.ctx;
     let cleaned_at = ctx.cleaned_at();
     let lately = cleaned_at.is_some_and(|at| at <= now && now.since(at) < INTERVAL);
-    if lately || batch.deletion() != Deletion::ByName {
+    if lately || !matches!(batch.deletion(), Deletion::ByName | Deletion::ByLevel) {
         return;
     }
     let args = list_arguments(&ctx.target, &Filter::leftover_rules());
@@ -65,8 +65,7 @@ pub(super) fn drive(batch: &mut Batch<'_>, job: usize, now: Timestamp) {
         batch.settle(job, Verdict::Failed(JobError::new(None, message)));
         return;
     }
-    let flow =
-        if entries.is_empty() { Flow::Continue } else { batch.attempt(Run::new(RunKind::Flat, Origin::Scan, entries)) };
+    let flow = if entries.is_empty() { Flow::Continue } else { batch.remove(entries) };
     if flow == Flow::Continue {
         ctx.set_cleaned_at(now);
         if count > 0 {

@@ -8,9 +8,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::capture::Capture;
-use super::plan::Run;
+use super::look::Presence;
+use super::plan::{Run, RunKind};
 use super::run::{End, Ended};
-use super::says::{About, Line, lines, skips_deletions};
+use super::says::{About, Line, lines, skips_deletions, unescape};
 use super::trouble::{Fallback, Remedy, first_words, printable, remedy, trouble, unknown};
 use crate::model::{Destination, JobError, RelPath, TargetTrouble, TroubleClass};
 
@@ -125,9 +126,10 @@ pub fn classify(ended: &Ended, run: &Run, prefixes: &Prefixes) -> Outcome {
         return Outcome::Target(trouble);
     }
     match code {
+        _ if mistakes_missing(ended, run, prefixes) => Outcome::Fallback(Fallback::DeleteByLevel),
         0 | 23 | 24 | 25 => {
             let mut paths = paths(code, &stderr, ended.stderr.is_cut(), run, prefixes);
-            paths.deletions_skipped |= run.lists() && skips_deletions_on(&ended.stdout, &stderr);
+            paths.deletions_skipped |= run.looks_around() && skips_deletions_on(&ended.stdout, &stderr);
             if paths == Paths::default() { Outcome::Done } else { Outcome::Paths(paths) }
         }
         _ => whole(code, &stderr, run, prefixes),
@@ -212,6 +214,7 @@ fn paths(code: i32, stderr: &[u8], cut: bool, run: &Run, prefixes: &Prefixes) ->
         let error = || JobError::new(Some(code), explained(&line));
         match line.about {
             About::Noise => {}
+            About::Failure if stays_for_others(&line, run, prefixes) => {}
             About::DeletionsSkipped => paths.deletions_skipped = true,
             About::DeletionsLimited => {
                 let message = format!("--max-delete in the params stopped the deletion: {}", printable(&line.text()));
@@ -260,6 +263,33 @@ fn paths(code: i32, stderr: &[u8], cut: bool, run: &Run, prefixes: &Prefixes) ->
         paths.vanished.extend(0..run.entries.len());
     }
     paths
+}
+
+/// Whether a removal says of a directory above its entries that it still holds something else: it goes only if it does not.
+fn stays_for_others(line: &Line<'_>, run: &Run, prefixes: &Prefixes) -> bool {
+    let names = line.names();
+    let mut known = names.iter().flat_map(|name| prefixes.relative(name));
+    let is_above = |path: RelPath| {
+        reached(run, &path).is_empty() && run.entries.iter().any(|entry| path.is_ancestor_of(&entry.path))
+    };
+    run.kind == RunKind::Removal
+        && line.text().starts_with("cannot delete non-empty directory: ")
+        && known.any(is_above)
+}
+
+/// Whether the other side knows nothing of deletions by name, and does not say so: rsync 3.2.3, where it refuses the
+/// option, takes what is missing for a file of a kind that it does not know. It says that among its output only, and ends
+/// well unless the entry's directory is missing as well.
+fn mistakes_missing(ended: &Ended, run: &Run, prefixes: &Prefixes) -> bool {
+    let mistaken = |line: &[u8]| {
+        let name = line.strip_prefix(b"skipping non-regular file \"").and_then(|rest| rest.strip_suffix(b"\""));
+        let name = name.or_else(|| line.strip_prefix(b"ABORTING due to invalid path from sender: "))?;
+        let path = prefixes.relative(&unescape(name)).into_iter().next()?;
+        run.entries.iter().find(|entry| entry.presence == Presence::Missing && entry.path == path)
+    };
+    let said = [ended.stdout.bytes(), ended.stderr.bytes()];
+    run.kind == RunKind::Flat
+        && said.iter().any(|said| said.split(|&b| b == b'\n').any(|line| mistaken(line).is_some()))
 }
 
 /// The entries that a message is about. `None`: it names nothing of ours. Empty: an unlisted parent directory.

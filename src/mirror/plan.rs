@@ -29,6 +29,9 @@ impl Default for Limits {
 /// How a run treats the directories in its list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RunKind {
+    /// Deletes the entries, which are missing in the source, where deletions by name are refused: the directories above them
+    /// are listed with the one level in them, and rules keep all else there from being sent or deleted.
+    Removal,
     /// Exactly the entries listed.
     Flat,
     /// The root directory's own attributes and nothing in it.
@@ -62,7 +65,7 @@ pub struct Run {
     /// How many deletions a level or tree run may make; `None` for any number.
     pub max_delete: Option<u64>,
     /// Directories in the list of a flat run that stand for what is in them as well, one level deep. In a level run all do
-    /// if this is empty.
+    /// if this is empty. In a removal they are the whole list.
     pub with_contents: BTreeSet<RelPath>,
 }
 
@@ -71,9 +74,25 @@ impl Run {
         Self { kind, origin, entries, skip: Vec::new(), max_delete: None, with_contents: BTreeSet::new() }
     }
 
-    /// Whether rsync looks into the directories of the list.
+    /// What takes entries away that are missing in the source, in the way that `deletion` leaves.
+    pub fn deletion(deletion: Deletion, entries: Vec<Entry>, look: &mut dyn FnMut(&RelPath) -> Presence) -> Self {
+        if deletion != Deletion::ByLevel {
+            return Self::new(RunKind::Flat, Origin::Scan, entries);
+        }
+        // The lowest directory above each that is there: what else is missing above it goes with it, once it is empty.
+        let mut above = |path: &RelPath| path.ancestors().find(|above| look(above) == Presence::Directory);
+        let with_contents = entries.iter().filter_map(|entry| above(&entry.path)).collect();
+        Self { with_contents, ..Self::new(RunKind::Removal, Origin::Scan, entries) }
+    }
+
+    /// Whether the run is to make whole directories equal.
     pub fn lists(&self) -> bool {
         matches!(self.kind, RunKind::Level | RunKind::Tree)
+    }
+
+    /// Whether rsync looks for itself what is in the directories of the list, and what is to be deleted there.
+    pub fn looks_around(&self) -> bool {
+        self.lists() || self.kind == RunKind::Removal
     }
 
     /// Whether what happens at `path` concerns the entry at `entry`.
@@ -81,6 +100,7 @@ impl Run {
         match self.kind {
             RunKind::Level | RunKind::Tree => entry.path.covers(path),
             RunKind::RootOnly => path.is_root(),
+            RunKind::Removal => entry.path.covers(path),
             // What a listed path replaces or deletes may be a directory on the target.
             RunKind::Flat => {
                 entry.path == *path || (entry.presence != Presence::Directory && entry.path.is_ancestor_of(path))
@@ -117,7 +137,7 @@ pub enum Deletion {
     Off,
     /// Missing paths in the list delete.
     ByName,
-    /// The server refuses that; making the parent's level equal deletes as well.
+    /// The server refuses that, but deletes what it lacks in a directory ([`RunKind::Removal`]).
     ByLevel,
     /// The server refuses every deletion.
     Refused,
@@ -176,6 +196,8 @@ pub fn plan(
         let origin = match (job.origin, kind) {
             (Origin::Reconcile, RunKind::Flat | RunKind::RootOnly | RunKind::Level) => Origin::Scan,
             (Origin::Replaced, RunKind::Flat | RunKind::RootOnly | RunKind::Level) => Origin::Write,
+            // There is nothing to be sent whose content could be missed.
+            (_, RunKind::Removal) => Origin::Scan,
             (origin, _) => origin,
         };
         let entry = runs.entry((kind, origin)).or_default().entry(path.clone());
@@ -183,7 +205,11 @@ pub fn plan(
     }
     let runs = share_runs(runs)
         .into_iter()
-        .map(|((kind, origin), entries)| Run::new(kind, origin, entries.into_values().collect()))
+        .map(|((kind, origin), entries)| (kind, origin, entries.into_values().collect()))
+        .map(|(kind, origin, entries)| match kind {
+            RunKind::Removal => Run::deletion(deletion, entries, look),
+            _ => Run::new(kind, origin, entries),
+        })
         .collect();
     Plan { runs: place_root(runs), settled }
 }
@@ -207,11 +233,7 @@ fn step(
         return match deletion {
             Deletion::Off => Step::Settle(Verdict::Done),
             Deletion::ByName => Step::List(RunKind::Flat, path, presence),
-            Deletion::ByLevel => {
-                // The parent is a directory: otherwise it would have been the topmost missing path itself.
-                let parent = path.parent().unwrap_or_else(RelPath::root);
-                Step::List(RunKind::Level, parent, Presence::Directory)
-            }
+            Deletion::ByLevel => Step::List(RunKind::Removal, path, presence),
             Deletion::Refused => Step::Settle(Verdict::Failed(deletion_refused())),
         };
     }
@@ -394,7 +416,7 @@ mod tests {
     fn one_job_each() {
         use Deletion::{ByLevel, ByName};
         use Origin::{Reconcile, Scan, Write};
-        use RunKind::{Flat, Level, RootOnly, Tree};
+        use RunKind::{Flat, Level, Removal, RootOnly, Tree};
         use Scope::{Children, Entry, Subtree};
         for ((path, scope, origin), deletion, (kind, run_origin, listed)) in [
             (("d1/f", Entry, Write), ByName, (Flat, Write, "d1/f")),
@@ -408,9 +430,8 @@ mod tests {
             (("f", Children, Scan), ByName, (Flat, Scan, "f")),
             (("l", Subtree, Reconcile), ByName, (Flat, Scan, "l")),
             (("x", Subtree, Write), ByName, (Flat, Write, "x")),
-            // Deleted through the parent's level.
-            (("d1/x", Entry, Scan), ByLevel, (Level, Scan, "d1")),
-            (("x", Entry, Write), ByLevel, (Level, Write, ".")),
+            (("d1/x", Entry, Scan), ByLevel, (Removal, Scan, "d1/x")),
+            (("x", Entry, Write), ByLevel, (Removal, Scan, "x")),
         ] {
             let plan = planned(&[(path, scope, origin)], deletion);
             assert_eq!(shown(&plan), [(kind, run_origin, listed.to_owned(), vec![0])], "{path} {scope}");

@@ -147,7 +147,7 @@ fn is_directory_all_the_way(root: &Path, path: &RelPath) -> bool {
 /// thing in a run that begins elsewhere, or writes into files that may have two names.
 fn is_possible(batch: &Batch<'_>) -> bool {
     let ctx = batch.ctx;
-    batch.deletion() == Deletion::ByName
+    matches!(batch.deletion(), Deletion::ByName | Deletion::ByLevel)
         && !ctx.filter.has_expressions()
         && ctx.target.options.params.iter().all(|param| is_harmless(param))
 }
@@ -258,8 +258,7 @@ fn take_over(
     if sent == Sent::Nothing {
         return Flow::Continue;
     }
-    let deletion = Run::new(RunKind::Flat, Origin::Scan, vec![entry(old, old_job, Presence::Missing)]);
-    let flow = batch.attempt(deletion);
+    let flow = batch.remove(vec![entry(old, old_job, Presence::Missing)]);
     let mut source = Source::new(&batch.ctx.root);
     let is_as_before = way_is(Way::Tree, new_job, &old_job.path, &mut source);
     if flow == Flow::Continue && batch.is_done(old) && is_as_before {

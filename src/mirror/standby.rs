@@ -293,7 +293,7 @@ impl Standby {
             return;
         }
         let args = flat_arguments(ctx, Origin::Write);
-        match Started::new(&ctx.program, &ctx.root, &args, ctx.observer().is_some()) {
+        match Started::new(&ctx.program, &ctx.root, &args, true) {
             Ok(started) => (state.waiting, state.lacking_since) = (Some(Waiting { started, args, born: now }), None),
             Err(_) => state.care.lost(Loss::Dead, now, now),
         }

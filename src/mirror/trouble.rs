@@ -274,7 +274,7 @@ const KNOWN: &[Known] = &[
 /// What the words of a run that failed as a whole ask for.
 pub fn remedy(code: i32, stderr: &[u8]) -> Option<(Remedy, Option<TargetTrouble>)> {
     let text = String::from_utf8_lossy(stderr);
-    if code == 2 && text.contains("invalid file mode 00") {
+    if text.lines().any(|line| line.starts_with("invalid file mode 00 for ")) {
         return Some((Remedy::Fallback(Fallback::DeleteByLevel), None));
     }
     if code == 11 && text.contains("mkdir \"") && text.contains("No such file or directory (2)") {

@@ -69,9 +69,9 @@ fn note(name: &str, finding: &Finding) -> Note {
         Finding::DeletesByLevel => Note::warn(
             Check::Target,
             name,
-            "deletions by name are refused: whole directories are compared, which is slower",
+            "deletions by name are refused: they are made by looking through their directories, which is slower",
         )
-        .hint("update rsync there (3.4.3 has a fault), and take delete-missing-args out of `refuse options`"),
+        .hint("update rsync there (Debian 12's 3.2.7 and 3.4.3 refuse them), and take delete-missing-args out of `refuse options`"),
         Finding::DeletesNothing(error) => Note::fail(Check::Target, name, error.message.clone())
             .hint("until then, what is gone from the source stays on the target"),
         Finding::Writable => Note::ok(Check::Target, name, "writable: a small file was sent and deleted again"),

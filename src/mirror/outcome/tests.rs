@@ -195,6 +195,44 @@ fn what_is_tried_another_way() {
     assert!(matches!(read(11, full, &run), Outcome::NoRoom { entry: Some(1), .. }));
 }
 
+/// rsync 3.2.3 calls it success.
+#[test]
+fn deletions_that_the_other_side_takes_for_odd_files_are_made_another_way() {
+    let missing = |kind| {
+        let mut run = run(kind, &["a", "d/gone"]);
+        for entry in run.entries.iter_mut().skip(1) {
+            entry.presence = Presence::Missing;
+        }
+        run
+    };
+    let read = |code, stdout: &[u8], stderr: &[u8], run: &Run| {
+        let errors = Capture::of_errors();
+        let mut ended = Ended { end: End::Exit(code), stderr: errors, stdout: Capture::new(1 << 10, 0), blocked: None };
+        ended.stdout.push(stdout);
+        ended.stderr.push(stderr);
+        classify(&ended, run, &Prefixes::default())
+    };
+    let skipped = |name: &str| format!("skipping non-regular file \"{name}\"\n").into_bytes();
+    let aborting = b"ABORTING due to invalid path from sender: d/gone\nrsync: [sender] read error: Connection reset";
+    let flat = missing(RunKind::Flat);
+    assert_eq!(read(0, &skipped("d/gone"), b"", &flat), Outcome::Fallback(Fallback::DeleteByLevel));
+    assert_eq!(read(2, b"", aborting, &flat), Outcome::Fallback(Fallback::DeleteByLevel));
+    assert_eq!(read(0, &skipped("a"), b"", &flat), Outcome::Done);
+    assert_eq!(read(0, b"", b"", &flat), Outcome::Done);
+}
+
+#[test]
+fn a_directory_above_what_is_removed_may_stay_and_what_is_removed_may_not() {
+    let removal = run(RunKind::Removal, &["d/sub/gone"]);
+    assert_eq!(read(0, "cannot delete non-empty directory: d/sub", &removal), Outcome::Done);
+    for failure in ["d/sub/gone", "d/sub/gone/below"] {
+        let Outcome::Paths(paths) = read(0, &format!("cannot delete non-empty directory: {failure}"), &removal) else {
+            panic!("{failure}")
+        };
+        assert_eq!(paths.failed.len(), 1, "{failure}");
+    }
+}
+
 #[test]
 fn failures_that_name_their_paths() {
     let run = flat(&["d/f", "d/q\"x", "e", "g", &"n".repeat(255)]);

@@ -67,14 +67,43 @@ fn a_full_house_is_busy() {
 }
 
 #[test]
-fn a_refused_deletion_by_name_is_made_by_level() {
+fn a_refused_deletion_by_name_takes_away_that_and_nothing_else() {
+    let gone = ["d/gone", "d/tree", "a*b", "d/[x", "d/y\\", "d/z\\?", "d/ q\"\n", "deep/er/still/gone", "d/-x ", "#h"];
+    let stay = ["d/f", "d/gone2", "d/tree2/x", "axb", "d/x", "d/z?", "deep/f", "deep/er/f", "other/f", "f"];
+    for params in [&["-a"][..], &["-am", "--delete-excluded"]] {
+        let stage = Stage::with_daemon("refuse options = delete-missing-args", "");
+        for name in ["d/f", "deep/er/still/here", "d/unsent", "again"] {
+            stage.write(name, "source");
+        }
+        for name in gone.into_iter().chain(stay) {
+            let name = if name == "d/tree" { "d/tree/with/gone" } else { name };
+            write(&stage.dst(name), "x");
+        }
+        let ctx = stage.module_with("m", |options| options.params = params.iter().map(Into::into).collect());
+        let mut jobs = entries(&gone);
+        jobs.extend(entries(&["d/f", "again"]));
+        all_done(&go(&ctx, &jobs));
+        for name in gone {
+            assert!(!stage.dst(name).exists(), "{name} {params:?}");
+        }
+        for name in stay.into_iter().chain(["again"]) {
+            assert!(stage.dst(name).exists(), "{name} {params:?}");
+        }
+        assert!(!stage.dst("d/unsent").exists(), "a deletion sends nothing");
+        assert_eq!(std::fs::read(stage.dst("d/f")).unwrap(), b"source");
+    }
+}
+
+/// More names than fit into one command line.
+#[test]
+fn many_refused_deletions_go_in_several_runs() {
     let stage = Stage::with_daemon("refuse options = delete-missing-args", "");
-    stage.write("d/f", "f");
-    write(&stage.dst("d/gone"), "x");
-    write(&stage.dst("d/tree/gone"), "x");
-    let ctx = stage.module("m");
-    all_done(&go(&ctx, &entries(&["d/f", "d/gone", "d/tree", "d/tree/gone"])));
-    assert!(!stage.dst("d/gone").exists() && !stage.dst("d/tree").exists() && stage.dst("d/f").exists());
+    let names: Vec<String> = (0..1_500).map(|n| format!("d/{n:0>200}")).collect();
+    names.iter().for_each(|name| write(&stage.dst(name), "x"));
+    stage.write("d/stays", "x");
+    write(&stage.dst("d/more"), "x");
+    all_done(&go(&stage.module("m"), &entries(&names.iter().map(String::as_str).collect::<Vec<_>>())));
+    assert_eq!(std::fs::read_dir(stage.dst("d")).unwrap().count(), 1);
 }
 
 #[test]
@@ -111,7 +140,8 @@ fn what_may_not_be_written_fails_alone() {
     mode(stage.dst("open"), 0o777);
     let jobs = entries(&["locked/new", odd, "locked/sub/new", "locked/old", "open/new", "other"]);
     for module in ["m", "sub/dst"] {
-        let report = go(&stage.module_with(module, |options| options.params = vec!["-rl".into()]), &jobs);
+        let ctx = stage.module_with(module, |options| options.params = vec!["-rl".into()]);
+        let report = go(&ctx, &jobs);
         for name in ["locked/new", odd, "locked/sub/new", "locked/old"] {
             let Verdict::Failed(error) = verdict(&report, name) else { panic!("{name}: {report:#?}") };
             assert!(error.message.contains("may not be written") && error.code == Some(23), "{error}");
@@ -119,7 +149,7 @@ fn what_may_not_be_written_fails_alone() {
         assert_eq!(*verdict(&report, "open/new"), Verdict::Done, "{report:#?}");
         assert_eq!(*verdict(&report, "other"), Verdict::Done);
         assert_eq!(report.trouble, None);
-        assert_eq!(report.runs, 1, "every failure was named");
+        assert_eq!(report.runs, 1 + refusals(&ctx), "every failure was named");
     }
 }
 

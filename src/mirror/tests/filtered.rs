@@ -8,7 +8,20 @@ fn filtered(stage: &Stage, excludes: &[&str]) -> TargetContext {
 
 #[test]
 fn a_tree_is_made_equal_but_for_what_is_excluded() {
-    let stage = Stage::new();
+    for by_name in [true, false] {
+        let stage = Stage::with_daemon(if by_name { "" } else { "refuse options = delete-missing-args" }, "");
+        make_a_tree_equal(&stage, if by_name { filtered } else { filtered_module });
+    }
+}
+
+/// Debian 12's rsync refuses deletions by name to any target, and under a filter nothing was ever deleted there.
+fn filtered_module(stage: &Stage, excludes: &[&str]) -> TargetContext {
+    let options = TransferOptions { port: stage.daemon.as_ref().map(|daemon| daemon.port), ..Default::default() };
+    let module = Destination::Daemon { host: "127.0.0.1".into(), module: "m".into() };
+    stage.context_filtered(module, options, excludes)
+}
+
+fn make_a_tree_equal(stage: &Stage, filtered: fn(&Stage, &[&str]) -> TargetContext) {
     for name in ["a.php", "a.log", "d/b.php", "d/b.log", "cache/x", "d/e/c.php", "d/.f.swp"] {
         stage.write(name, name);
     }
@@ -17,7 +30,7 @@ fn a_tree_is_made_equal_but_for_what_is_excluded() {
     {
         write(&stage.dst(extra), "extra");
     }
-    let ctx = filtered(&stage, &[r"(.*)\.log", "cache"]);
+    let ctx = filtered(stage, &[r"(.*)\.log", "cache"]);
     all_done(&go(&ctx, &[job("", Scope::Subtree, Origin::Reconcile)]));
     for (name, stands) in [
         ("a.php", true),

@@ -199,6 +199,12 @@ fn go(ctx: &TargetContext, jobs: &[ClaimedJob]) -> BatchReport {
     report
 }
 
+/// How many runs more a batch takes that deletes by name: Debian 12's rsync refuses that, which is found out once, and
+/// what deletes in another way does nothing else.
+fn refusals(ctx: &TargetContext) -> u32 {
+    if ctx.capabilities.deletion(true) == plan::Deletion::ByLevel { 2 } else { 0 }
+}
+
 #[track_caller]
 fn all_done(report: &BatchReport) {
     for (path, verdict) in &report.verdicts {

@@ -363,7 +363,9 @@ impl Rsync {
                 _ => match self.run.kind {
                     RunKind::Tree => self.to_list.push_back(entry.path.clone()),
                     RunKind::Level => self.list_dir(&entry.path, source.children(&entry.path), at, false),
-                    RunKind::Flat => self.items.push_back((Item::Dir(entry.path.clone(), None), at)),
+                    RunKind::Flat | RunKind::Removal => {
+                        self.items.push_back((Item::Dir(entry.path.clone(), None), at));
+                    }
                     RunKind::RootOnly => {}
                 },
             }
