@@ -30,7 +30,7 @@ use rustix::io::Errno;
 use crate::clock::{moment, monotonic};
 use crate::ctime;
 use crate::filter::Filter;
-use crate::mirror::RootIdentity;
+use crate::mirror::{RootIdentity, keeps_links};
 use crate::model::{
     Change, DirectoryChange, EventSwitches, Moment, Origin, RelPath, Root, Scope, Target, TargetId, changed_since,
 };
@@ -71,6 +71,8 @@ pub struct Rules {
     pub legacy_hidden: bool,
     pub quiet_period: Duration,
     pub hot_interval: Duration,
+    /// Some target has files with several names linked as they are.
+    pub keeps_links: bool,
     /// No other configuration watches the same directory: the store keeps one watermark for each.
     pub keeps_watermark: bool,
 }
@@ -85,6 +87,7 @@ impl Rules {
             legacy_hidden: root.legacy_hidden,
             quiet_period: settings.quiet_period,
             hot_interval: settings.hot_interval,
+            keeps_links: root.targets.iter().any(|target| keeps_links(&target.options.params)),
             keeps_watermark,
         }
     }
@@ -249,6 +252,7 @@ impl RootRuntime {
             quiet_period: self.rules.quiet_period,
             hot_interval: self.rules.hot_interval,
             ctime_margin: ctime::MARGIN,
+            keeps_links: self.rules.keeps_links,
             mounts: Arc::clone(&self.mounts),
             catch_up,
         };

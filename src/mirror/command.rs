@@ -241,6 +241,15 @@ pub fn list_arguments(target: &Target, rules: &[OsString]) -> Vec<OsString> {
     args
 }
 
+/// Whether the user's own parameters have files with several names linked as they are.
+pub fn keeps_links(params: &[OsString]) -> bool {
+    params.iter().any(|param| {
+        let cluster = param.as_bytes().strip_prefix(b"-").filter(|rest| !rest.starts_with(b"-"));
+        let has_letter = |cluster: &[u8]| cluster.get(..letters(cluster)).is_some_and(|found| found.contains(&b'H'));
+        param == "--hard-links" || cluster.is_some_and(has_letter)
+    })
+}
+
 /// The limit that the user's own parameters set.
 pub fn max_delete(params: &[OsString]) -> Option<u64> {
     let values = params.iter().zip(params.iter().skip(1).map(Some).chain([None])).filter_map(|(param, next)| {

@@ -42,6 +42,7 @@ mod trouble;
 
 pub use activity::{Activity, Happened, Listener};
 pub use changed::{Changed, Observer, Operation, Ran};
+pub use command::keeps_links;
 pub use context::{Capabilities, RootIdentity, TargetContext};
 pub use dispatch::{Contexts, Executor};
 pub use execute::{BatchReport, FailedCommand, execute, probe};

@@ -10,7 +10,7 @@ use std::fs::{File, Metadata};
 use std::io::{self, Read as _, Seek as _};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -46,6 +46,8 @@ pub struct Listing {
 pub struct Listed {
     pub name: Vec<u8>,
     pub is_dir: bool,
+    /// As the listing has it; that of a file system may be another one than `lstat` tells.
+    pub inode: u64,
     /// When it changed, if that was asked for and can be told.
     pub dated: Option<Dated>,
 }
@@ -204,7 +206,7 @@ impl Kernel {
             let entry = entry?;
             let Ok(kind) = entry.file_type() else { continue };
             let (name, is_dir) = (entry.file_name().into_vec(), kind.is_dir());
-            let mut listed = Listed { name, is_dir, dated: None };
+            let mut listed = Listed { name, is_dir, inode: entry.ino(), dated: None };
             if changed.is_some() && !is_dir {
                 match resolved.stat(&listed.name, ctime::WANTED) {
                     Ok(stat) => listed.dated = Some(Dated::from(&stat)),
@@ -215,6 +217,21 @@ impl Kernel {
             entries.push(listed);
         }
         Ok(Listing { changed, entries })
+    }
+
+    /// The names in a directory that are none of directories, each with its inode where a listing can be trusted with that.
+    pub fn list_inodes(&self, path: &RelPath) -> io::Result<Vec<(Vec<u8>, Option<u64>)>> {
+        let resolved = self.resolve(path)?;
+        // The file systems known to date changes are those that number their files as they say.
+        let is_trusted = ctime::is_trusted(&resolved.path);
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&resolved.path)? {
+            let entry = entry?;
+            if entry.file_type().is_ok_and(|kind| !kind.is_dir()) {
+                names.push((entry.file_name().into_vec(), is_trusted.then(|| entry.ino())));
+            }
+        }
+        Ok(names)
     }
 
     /// Whether a directory can be listed, and what is in it be looked at.
@@ -291,10 +308,27 @@ pub struct Look {
     pub size: u64,
     /// A regular file with one name. Others are complete once they have a name: nobody will close them after writing.
     pub is_plain: bool,
+    pub inode: u64,
+    pub device: u64,
+    /// How many names it has, if it is no directory.
+    pub links: u64,
+}
+
+impl Look {
+    /// Whether it has several names.
+    pub fn has_names(self) -> bool {
+        self.links > 1
+    }
+
+    pub fn is_same_file(self, other: Self) -> bool {
+        (self.inode, self.device) == (other.inode, other.device)
+    }
 }
 
 impl From<&Metadata> for Look {
     fn from(metadata: &Metadata) -> Self {
-        Self { size: metadata.size(), is_plain: metadata.is_file() && metadata.nlink() == 1 }
+        let links = if metadata.is_dir() { 1 } else { metadata.nlink() };
+        let is_plain = metadata.is_file() && links == 1;
+        Self { size: metadata.size(), is_plain, inode: metadata.ino(), device: metadata.dev(), links }
     }
 }

@@ -8,7 +8,7 @@
 //! since it was known ([`CatchUp`]).
 //!
 //! inotify has blind spots that only a comparison of the whole tree closes: writes through `mmap` until the mapping
-//! ends, a file written under another of its hard-linked names, other machines' writes to a network file system, and a
+//! ends, a file written under a name outside of the tree, other machines' writes to a network file system, and a
 //! renamed directory above the root. What is mounted and unmounted below the root the kernel tells elsewhere (`mounted`).
 //!
 //! Invariant: never waits for a disk commit or a target, and knows neither jobs nor targets.
@@ -16,6 +16,7 @@
 mod event;
 mod gather;
 mod kernel;
+mod links;
 mod mounted;
 mod notice;
 mod policy;
@@ -61,6 +62,8 @@ pub struct WatchSettings {
     pub hot_interval: Duration,
     /// How much older than its event a change may be dated: [`MARGIN`](crate::ctime::MARGIN), but for tests.
     pub ctime_margin: Duration,
+    /// A new name of a file concerns its other names too: they are linked on the targets.
+    pub keeps_links: bool,
     /// Is told what is mounted below the root.
     pub mounts: Arc<Mounts>,
     /// Report what changed while nobody watched, as far as that shows.

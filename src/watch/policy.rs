@@ -47,6 +47,7 @@ mod tests {
     #[test]
     fn switches_decide_when_a_file_is_complete() {
         let quiet = Some(Settle::Quiet(UNWRITTEN_QUIET));
+        let look = Look { size: 1, is_plain: true, inode: 1, device: 1, links: 1 };
         let (long, hot) = (Some(Settle::Quiet(Duration::from_secs(5))), Some(Settle::Within(Duration::from_secs(1))));
         for (create_file, close_write, modify, on_create, on_modify) in [
             (false, true, false, quiet, long),
@@ -59,8 +60,8 @@ mod tests {
             settings.events.create_file = create_file;
             settings.events.close_write = close_write;
             settings.events.modify = modify;
-            assert_eq!(created(&settings, Look { size: 1, is_plain: true }), on_create);
-            assert_eq!(created(&settings, Look { size: 1, is_plain: false }), Some(Settle::Now));
+            assert_eq!(created(&settings, Look { is_plain: true, ..look }), on_create);
+            assert_eq!(created(&settings, Look { is_plain: false, ..look }), Some(Settle::Now));
             assert_eq!(modified(&settings), on_modify);
         }
     }

@@ -246,6 +246,7 @@ impl Loop {
                 self.tracker.mounts_changed();
             }
             self.tracker.close_gap();
+            self.tracker.seek_names();
             self.tracker.work(WALK_STEPS);
             if bytes > 0 && !std::mem::replace(&mut has_events, true) && !self.tracker.has_work() {
                 gathers_since = now;
@@ -265,7 +266,7 @@ impl Loop {
     fn rest(&self) -> Option<Duration> {
         if self.tracker.has_work() {
             Some(Duration::ZERO)
-        } else if self.tracker.awaits_name() || self.tracker.has_gap() {
+        } else if self.tracker.awaits_name() || self.tracker.has_gap() || self.tracker.seeks_names() {
             Some(POLL)
         } else {
             self.tracker.lacks_watches().then_some(RETRY)
@@ -306,7 +307,8 @@ impl Loop {
 
     /// Answers the barriers behind which nothing is left: neither events, nor a walk, nor half a rename, nor a gap.
     fn answer(&mut self) {
-        if !self.tracker.has_work() && !self.tracker.awaits_name() && !self.tracker.has_gap() {
+        let is_behind = self.tracker.awaits_name() || self.tracker.has_gap() || self.tracker.seeks_names();
+        if !self.tracker.has_work() && !is_behind {
             for barrier in self.barriers.extract_if(.., |barrier| barrier.unread == 0) {
                 // Whoever asked may have lost interest.
                 match barrier.reply {

@@ -18,7 +18,8 @@ use rustix::io::Errno;
 
 use super::event::{Event, Itself, RawEvent, What};
 use super::gather::{Gather, Presence};
-use super::kernel::Kernel;
+use super::kernel::{Kernel, Look};
+use super::links::Links;
 use super::table::{Table, Wd};
 use super::walk::{Placed, Walk};
 use super::{Counters, GoneReason, KnownDirectories, Notice, Sink, WatchSettings, policy};
@@ -76,6 +77,10 @@ struct Gap {
 pub(super) enum Task {
     /// List a directory, watch what is found and look into it in turn.
     List { wd: Wd, walk: Walk },
+    /// Look for further names of files in a directory, and then in those below it.
+    Seek { wd: Wd },
+    /// That is done for the whole tree.
+    Sought,
     /// Report the whole tree at a directory. Lies below the listing of that tree on the stack, so it is done after it.
     Report { wd: Wd, fresh: bool },
     /// The whole tree is watched for the first time.
@@ -115,6 +120,9 @@ pub(super) struct Tracker {
     pub(super) mounted: BTreeMap<RelPath, MountKey>,
     /// The kernel has ended watches because of an unmount.
     pub(super) has_lost_mount: bool,
+    pub(super) links: Links,
+    /// Files that have been found to have one name, since changes were last handed on.
+    pub(super) single: HashSet<RelPath>,
     /// Directories in which something could not be looked at, for want of permission. What became of it is looked at once they
     /// are open again.
     pub(super) closed: HashSet<Wd>,
@@ -163,6 +171,8 @@ impl Tracker {
             limbo: Vec::new(),
             mounted,
             has_lost_mount: false,
+            links: Links::default(),
+            single: HashSet::new(),
             closed: HashSet::new(),
             in_passing: HashSet::new(),
             moved_file: None,
@@ -198,6 +208,10 @@ impl Tracker {
         self.now = now;
         self.moment = moment;
         self.turn += 1;
+    }
+
+    pub(super) fn now(&self) -> Instant {
+        self.now
     }
 
     /// Whether the root is gone, and with it all work.
@@ -258,6 +272,7 @@ impl Tracker {
 
     /// Hands on what has been gathered, and brings the numbers up to date.
     pub fn flush(&mut self, more_follow: bool) {
+        self.single.clear();
         if std::mem::take(&mut self.away) {
             self.give_up(GoneReason::Away);
         }
@@ -483,6 +498,9 @@ impl Tracker {
                     Err(_) => None,
                     Ok(look) => Some(look),
                 };
+                if let Some(look) = look {
+                    self.created(entry, look);
+                }
                 let size = look.map_or(1, |l| l.size);
                 if !self.settings.filter.excludes(&entry.path, Kind::File { size })
                     && let Some(settle) = look.map_or(Some(Settle::Now), |look| policy::created(&self.settings, look))
@@ -494,6 +512,7 @@ impl Tracker {
             What::Modified => self.written_unless_excluded(entry, policy::modified(&self.settings)),
             What::MovedTo(cookie) => {
                 self.touch(entry);
+                self.arrived(entry.dir, entry.name, &entry.path);
                 if events.move_to && !self.excludes_file(&entry.path, entry.name) {
                     self.speak(entry.dir);
                     let moved_from = self.moved_from(entry, cookie);
@@ -507,11 +526,23 @@ impl Tracker {
             }
             What::Deleted => self.file_gone(entry, events.delete),
             What::Attributes => {
+                let change = Change::scan(entry.path.clone(), Scope::Entry);
+                self.report_links(entry.dir, entry.name, &entry.path, &change);
                 if !self.excludes_file(&entry.path, entry.name) {
                     self.speak(entry.dir);
-                    self.gather.add(Change::scan(entry.path.clone(), Scope::Entry), Presence::There);
+                    self.gather.add(change, Presence::There);
                 }
             }
+        }
+    }
+
+    /// A name has come into being: of a new file, or one more of a file that is there.
+    fn created(&mut self, entry: &Entry<'_>, look: Look) {
+        if !self.learn_name(entry.dir, entry.name, look) {
+            self.single.insert(entry.path.clone());
+        } else if self.settings.keeps_links {
+            let change = Change::scan(entry.path.clone(), Scope::Entry);
+            self.report_links(entry.dir, entry.name, &entry.path, &change);
         }
     }
 
@@ -525,10 +556,12 @@ impl Tracker {
     }
 
     fn written_unless_excluded(&mut self, entry: &Entry<'_>, settle: Option<Settle>) {
-        if let Some(settle) = settle
-            && !self.excludes_file(&entry.path, entry.name)
-        {
-            self.written(entry, settle);
+        if let Some(settle) = settle {
+            let change = Change { settle, ..Change::write(entry.path.clone()) };
+            self.report_links(entry.dir, entry.name, &entry.path, &change);
+            if !self.excludes_file(&entry.path, entry.name) {
+                self.written(entry, settle);
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use super::Notice;
 use super::table::Wd;
 use super::tracker::{Task, Tracker};
-use crate::model::{Moment, RelPath, Timestamp, changed_since};
+use crate::model::{Change, Moment, RelPath, Timestamp, changed_since};
 
 /// Each of the first failures to watch a directory is told, afterwards each power of two.
 const FAILURES_TOLD: u64 = 16;
@@ -76,6 +76,8 @@ impl Tracker {
         for _ in 0..steps {
             match self.tasks.pop() {
                 Some(Task::List { wd, walk }) => self.list(wd, walk),
+                Some(Task::Seek { wd }) => self.seek(wd),
+                Some(Task::Sought) => self.sought(),
                 Some(Task::Report { wd, fresh }) => self.report_tree(wd, fresh),
                 Some(Task::Started) => {
                     self.flush(false);
@@ -314,10 +316,15 @@ impl Tracker {
                 }
                 continue;
             }
+            self.listed(dir, &path, &entry.name, Some(entry.inode));
             let is_new = walk.since.is_some_and(|since| entry.dated.is_none_or(|dated| dated.changed >= since));
             if (is_new || self.table.is_silent(dir)) && !self.excludes_file(&below, &entry.name) {
                 self.speak(dir);
                 if is_new {
+                    // Where there are events, or the whole tree is looked through, each name tells of itself.
+                    if !dir.is_watched() {
+                        self.report_links(dir, &entry.name, &below, &Change::write(below.clone()));
+                    }
                     self.report_file(below, walk.quick && entry.dated.is_some_and(|dated| dated.written_last));
                 }
             }

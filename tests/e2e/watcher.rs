@@ -1,13 +1,51 @@
 //! Directories that move, appear, vanish and overflow the kernel's queue; roots that are not what they were.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::time::{Duration, SystemTime};
 
 use rustix::process::Signal;
 
 use crate::harness::world::soon;
 use crate::harness::{Compare, World, make_dir, secs, set_mtime, wait_for, wait_until, write};
+
+/// Content and links alike: a file is what all of its names say.
+#[test]
+fn files_with_several_names_stay_equal_under_all_of_them() {
+    for keeps_links in [false, true] {
+        let mut world = World::new();
+        for dir in ["d1", "d2/deep", "d3"] {
+            make_dir(world.src.join(dir));
+        }
+        write(world.src.join("d1/a"), "one");
+        fs::hard_link(world.src.join("d1/a"), world.src.join("d2/deep/b")).expect("linked");
+        if keeps_links {
+            world.conf.params.push_str(" -H");
+        }
+        world.start();
+        world.converges(soon());
+        let links = |n: usize, name: &str| fs::metadata(world.dsts[n].join(name)).expect("a file").nlink();
+        // What runs in the first seconds is done twice, which would hide what is missing.
+        let begun = std::time::Instant::now();
+        wait_until(secs(30), "the first seconds to be over", || begun.elapsed() > Duration::from_secs(7));
+        world.converges(soon());
+        for (round, name) in ["d1/a", "d2/deep/b", "d3/c", "d1/a"].into_iter().enumerate() {
+            if name == "d3/c" {
+                fs::hard_link(world.src.join("d1/a"), world.src.join(name)).expect("linked");
+                world.converges(soon());
+            }
+            let mut file = fs::File::options().append(true).open(world.src.join(name)).expect("opened");
+            writeln!(file, "round {round}").expect("written");
+            drop(file);
+            world.converges(soon());
+            if keeps_links {
+                let expected = if round < 2 { 2 } else { 3 };
+                assert_eq!([links(0, name), links(1, name)], [expected; 2], "{name}, round {round}");
+            }
+        }
+    }
+}
 
 /// The names are shorter than the root's path, which is what kills sersync.
 #[test]

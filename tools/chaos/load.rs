@@ -183,7 +183,7 @@ impl Load {
         let Some(n) = self.any_held() else { return Err(io::Error::other("none is held")) };
         let (_, file) = &mut self.held[n];
         if file.metadata()?.nlink() != 1 {
-            // A write is reported for one of its names only.
+            // The name under which it was opened may be outside by now, and the other one in the tree.
             self.held.swap_remove(n);
             return Ok(());
         }

@@ -20,6 +20,7 @@ fn root(path: &Path, queue: &Arc<Queue>, beside: bool) -> (Arc<RootRuntime>, Tar
         legacy_hidden: false,
         quiet_period: Duration::from_secs(10),
         hot_interval: Duration::from_secs(1),
+        keeps_links: false,
         keeps_watermark: true,
     };
     let options = StartOptions { beside, store_is_whole: true, ..StartOptions::default() };

@@ -120,6 +120,65 @@ fn names_that_nobody_closes_after_writing_are_complete_at_once() {
     driver.check_table();
 }
 
+/// The kernel tells of one name; the others stayed old on the targets for ever.
+#[test]
+fn a_write_through_one_name_is_reported_under_all_of_them() {
+    let mut driver = Driver::with(
+        |s| s.events.attrib = true,
+        |root| {
+            for dir in ["a", "b/deep", "c"] {
+                fs::create_dir_all(root.join(dir)).unwrap();
+            }
+            fs::write(root.join("a/f"), "1").unwrap();
+            fs::hard_link(root.join("a/f"), root.join("b/deep/g")).unwrap();
+        },
+    );
+    driver.settle();
+    let written = |reported: &[Change]| -> Vec<String> {
+        let writes = reported.iter().filter(|change| change.origin == Origin::Write);
+        let mut paths: Vec<_> = writes.map(|change| change.path.to_string()).collect();
+        paths.sort();
+        paths
+    };
+    // Searched for, known, with a name that comes by an event, by a rename, with a directory, and one less.
+    fs::write(driver.root.join("b/deep/g"), "2").unwrap();
+    assert_eq!(written(&driver.report()), ["a/f", "b/deep/g"]);
+    fs::write(driver.root.join("a/f"), "3").unwrap();
+    assert_eq!(written(&driver.report()), ["a/f", "b/deep/g"]);
+    fs::hard_link(driver.root.join("a/f"), driver.root.join("c/h")).unwrap();
+    driver.settle();
+    fs::rename(driver.root.join("b/deep/g"), driver.root.join("b/moved")).unwrap();
+    fs::rename(driver.root.join("c"), driver.root.join("e")).unwrap();
+    let _ = driver.report();
+    fs::write(driver.root.join("e/h"), "4").unwrap();
+    assert_eq!(written(&driver.report()), ["a/f", "b/moved", "e/h"]);
+    fs::remove_file(driver.root.join("a/f")).unwrap();
+    let _ = driver.report();
+    fs::write(driver.root.join("e/h"), "5").unwrap();
+    assert_eq!(written(&driver.report()), ["b/moved", "e/h"]);
+    // One that is nowhere in the tree is searched for once.
+    fs::rename(driver.root.join("e/h"), driver.outside.join("h")).unwrap();
+    let _ = driver.report();
+    fs::write(driver.root.join("b/moved"), "6").unwrap();
+    driver.turn(Duration::ZERO, 64 * 1024, 0);
+    assert!(!driver.tracker.seeks_names(), "all of the tree is known");
+    let _ = driver.report();
+    fs::set_permissions(driver.root.join("b/moved"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::hard_link(driver.outside.join("h"), driver.root.join("i")).unwrap();
+    let _ = driver.report();
+    fs::set_permissions(driver.root.join("i"), fs::Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(driver.report(), [entry("b/moved"), entry("i")]);
+}
+
+#[test]
+fn where_links_are_kept_a_new_name_is_reported_with_all_others() {
+    let mut driver = Driver::with(|s| s.keeps_links = true, |root| fs::write(root.join("f"), "1").unwrap());
+    driver.settle();
+    fs::hard_link(driver.root.join("f"), driver.root.join("g")).unwrap();
+    let reported = driver.report();
+    assert!(reported.contains(&entry("f")) && reported.contains(&write("g")), "{reported:?}");
+}
+
 #[test]
 fn a_file_published_without_ever_being_closed_under_its_name_is_reported() {
     let mut driver = Driver::new(|_| {});

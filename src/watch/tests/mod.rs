@@ -36,6 +36,7 @@ pub(super) fn settings(root: &Path) -> WatchSettings {
         quiet_period: Duration::from_secs(5),
         hot_interval: Duration::from_secs(1),
         ctime_margin: TICK,
+        keeps_links: false,
         mounts: Arc::new(Mounts::new(root, [])),
         catch_up: None,
     }
@@ -156,6 +157,7 @@ impl Driver {
         }
         self.tracker.expire();
         self.tracker.close_gap();
+        self.tracker.seek_names();
         self.tracker.work(steps);
         self.tracker.flush(false);
         any
@@ -168,6 +170,7 @@ impl Driver {
             || self.tracker.has_work()
             || self.tracker.awaits_name()
             || self.tracker.has_gap()
+            || self.tracker.seeks_names()
         {}
     }
 

@@ -3,7 +3,6 @@
 
 #![expect(clippy::print_stdout, reason = "a failing test shows which seed it was")]
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,11 +12,8 @@ use rustix::fs::{CWD, RenameFlags};
 
 use super::{Driver, model};
 
-/// Writes in place, except through one of several names: the kernel then tells of that name alone.
+/// Writes in place, through one of its names if there are several.
 fn write(path: &Path, serial: u32) -> std::io::Result<()> {
-    if std::fs::symlink_metadata(path).is_ok_and(|found| found.nlink() > 1) {
-        std::fs::remove_file(path)?;
-    }
     std::fs::write(path, serial.to_string())
 }
 

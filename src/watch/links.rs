@@ -1,0 +1,206 @@
+//! Files with several names. The kernel tells of a write under the name through which it was made, and all others have
+//! changed as well.
+//!
+//! So whoever is found to have more than one name (one `lstat` for a write that is not part of a burst) is looked for: first
+//! under the names that are known of it, then in the whole tree, by the inode numbers that listings tell without looking at
+//! files. Once all of the tree was searched for an inode, every further name of it comes by an event or a listing, and it is
+//! not searched for again. One search goes for all inodes that are wanted, and takes no more than a tenth of the time.
+//!
+//! Not found: what is written through a name outside of the tree, or in a directory that is left out.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use super::kernel::Look;
+use super::policy;
+use super::table::Wd;
+use super::tracker::{Task, Tracker};
+use crate::model::{Change, Origin, RelPath, Scope, Settle};
+
+/// So many names are remembered, about 100 bytes each. More are forgotten all together, and searched for again if need be.
+const NAMES_MAX: usize = 65_536;
+
+/// With more inodes to be searched for at once, everything that changed of late is sent anew instead.
+const WANTED_MAX: usize = 65_536;
+
+/// How many times as long as a search took the next one is put off, and at most.
+const SEARCH_PAUSE: u32 = 9;
+const SEARCH_PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// What is known of an inode. Inodes of several file systems may have the same number: each use looks.
+#[derive(Debug, Default)]
+struct Known {
+    names: Vec<(Wd, Box<[u8]>)>,
+    /// The whole tree was searched for it, and whatever has come since was learnt.
+    is_complete: bool,
+}
+
+/// How what is searched for has changed.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    origin: Origin,
+    settle: Settle,
+}
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct Links {
+    known: HashMap<u64, Known>,
+    names: usize,
+    wanted: HashMap<u64, Wanted>,
+    /// What the search under way is for, and since when.
+    sought: HashMap<u64, Wanted>,
+    begun: Option<Instant>,
+    not_before: Option<Instant>,
+}
+
+impl Links {
+    fn is_empty(&self) -> bool {
+        self.known.is_empty() && self.sought.is_empty()
+    }
+
+    fn learn(&mut self, inode: u64, dir: Wd, name: &[u8]) {
+        if self.names >= NAMES_MAX {
+            self.known.clear();
+            self.names = 0;
+        }
+        let known = self.known.entry(inode).or_default();
+        if !known.names.iter().any(|(at, called)| *at == dir && **called == *name) {
+            known.names.push((dir, name.into()));
+            self.names += 1;
+        }
+    }
+}
+
+impl Tracker {
+    /// Whether names are still to be searched for.
+    pub fn seeks_names(&self) -> bool {
+        !self.links.wanted.is_empty() || self.links.begun.is_some()
+    }
+
+    /// Whether what is listed may be another name of a file of which there is more than one.
+    pub(super) fn may_be_linked(&self, inode: u64) -> bool {
+        !self.links.is_empty() && (self.links.known.contains_key(&inode) || self.links.sought.contains_key(&inode))
+    }
+
+    /// A name is there, by an event or in a listing; `look` says what of. Returns whether it is one of several.
+    pub(super) fn learn_name(&mut self, dir: Wd, name: &[u8], look: Look) -> bool {
+        let is_linked = look.has_names();
+        if is_linked {
+            self.links.learn(look.inode, dir, name);
+        }
+        is_linked
+    }
+
+    /// A file has come under a name by itself, so that the name was not told of if it is searched for.
+    pub(super) fn arrived(&mut self, dir: Wd, name: &[u8], path: &RelPath) {
+        if !self.links.is_empty()
+            && let Ok(look) = self.kernel.look(path)
+        {
+            self.learn_name(dir, name, look);
+        }
+    }
+
+    /// A file has changed under one of its names: reports the others.
+    pub(super) fn report_links(&mut self, dir: Wd, name: &[u8], path: &RelPath, change: &Change) {
+        if self.single.contains(path) {
+            return;
+        }
+        let Ok(look) = self.kernel.look(path) else { return };
+        if !self.learn_name(dir, name, look) {
+            self.single.insert(path.clone());
+            return;
+        }
+        let names = self.links.known.get_mut(&look.inode).map(|known| std::mem::take(&mut known.names));
+        let count = names.as_ref().map_or(0, Vec::len);
+        let (mut kept, mut others) = (Vec::new(), Vec::new());
+        for (at, called) in names.unwrap_or_default() {
+            let Some(below) = self.table.path(at).map(|dir| dir.join(&called)) else { continue };
+            if below == *path {
+                kept.push((at, called));
+            } else if self.kernel.look(&below).is_ok_and(|other| other.is_same_file(look)) {
+                others.push((at, called.clone(), below));
+                kept.push((at, called));
+            }
+        }
+        self.links.names -= count - kept.len();
+        let found = u64::try_from(kept.len()).unwrap_or(u64::MAX);
+        let known = self.links.known.entry(look.inode).or_default();
+        known.names = kept;
+        let has_more = found < look.links && !known.is_complete;
+        let (origin, settle) = (change.origin, change.settle);
+        for (at, called, below) in others {
+            self.report_link(at, &called, below, Wanted { origin, settle });
+        }
+        if has_more {
+            let wanted = self.links.wanted.entry(look.inode).or_insert(Wanted { origin, settle });
+            wanted.origin = wanted.origin.max(origin);
+            // The sooner one, if one of them is complete.
+            if settle == Settle::Now {
+                wanted.settle = settle;
+            }
+            if self.links.wanted.len() > WANTED_MAX {
+                self.links.wanted.clear();
+                let sweep = Change { origin: Origin::Write, ..Change::scan(RelPath::root(), Scope::Subtree) };
+                self.report(sweep);
+            }
+        }
+    }
+
+    fn report_link(&mut self, dir: Wd, name: &[u8], path: RelPath, wanted: Wanted) {
+        if !self.excludes_file(&path, name) {
+            self.speak(dir);
+            let Wanted { origin, settle } = wanted;
+            self.report(Change { origin, settle, ..Change::scan(path, Scope::Entry) });
+        }
+    }
+
+    /// Begins to search for names, if it is time.
+    pub fn seek_names(&mut self) {
+        let is_due = self.links.not_before.is_none_or(|moment| moment <= self.now());
+        if !self.links.wanted.is_empty() && self.links.begun.is_none() && is_due && self.tasks.is_empty() {
+            self.links.sought = std::mem::take(&mut self.links.wanted);
+            self.links.begun = Some(self.now());
+            self.tasks.push(Task::Sought);
+            self.tasks.push(Task::Seek { wd: self.table.root() });
+        }
+    }
+
+    /// Looks for names in one directory, and then in those below it.
+    pub(super) fn seek(&mut self, dir: Wd) {
+        let Some(path) = self.table.path(dir) else { return };
+        // What cannot be listed cannot be sent either; it is reported as a whole once it is open.
+        for (name, inode) in self.kernel.list_inodes(&path).unwrap_or_default() {
+            self.listed(dir, &path, &name, inode);
+        }
+        let below: Vec<Wd> = self.table.children(dir).into_iter().map(|(wd, _)| wd).collect();
+        self.tasks.extend(below.into_iter().map(|wd| Task::Seek { wd }));
+    }
+
+    /// A name was listed: reports it if it is one that is searched for.
+    pub(super) fn listed(&mut self, dir: Wd, parent: &RelPath, name: &[u8], inode: Option<u64>) {
+        if inode.is_some_and(|inode| !self.may_be_linked(inode)) {
+            return;
+        }
+        let path = parent.join(name);
+        if let Ok(look) = self.kernel.look(&path)
+            && self.may_be_linked(look.inode)
+            && self.learn_name(dir, name, look)
+            && let Some(wanted) = self.links.sought.get(&look.inode).copied()
+        {
+            self.report_link(dir, name, path, wanted);
+        }
+    }
+
+    /// The whole tree was searched.
+    pub(super) fn sought(&mut self) {
+        for (inode, _) in self.links.sought.drain() {
+            if let Some(known) = self.links.known.get_mut(&inode) {
+                known.is_complete = true;
+            }
+        }
+        let now = self.now();
+        let took = self.links.begun.take().map_or(Duration::ZERO, |begun| now.duration_since(begun));
+        self.links.not_before = Some(now + (took * SEARCH_PAUSE).min(SEARCH_PAUSE_MAX).max(policy::TIMES_WAIT));
+    }
+}
