@@ -57,6 +57,10 @@ fn write_target(out: &mut impl Write, about: &Explanation, target: &TargetExplan
     writeln!(out, "\n{}: {}", plain(&target.name), word(target.state))?;
     match &target.job {
         None if about.mirrored == Some(false) => writeln!(out, "  job: none; nothing is sent or deleted there")?,
+        None if target.waits_for.is_some() => {
+            let why = target.waits_for.as_deref().map(plain).unwrap_or_default();
+            writeln!(out, "  job: none is known: {why}")?
+        }
         None if about.source == "directory" => {
             let glob = quoted(format!("/{}", plain(&about.path)).as_ref());
             let glob = if about.path.is_empty() { String::new() } else { format!(" --path {glob}") };
@@ -71,7 +75,7 @@ fn write_target(out: &mut impl Write, about: &Explanation, target: &TargetExplan
             }
         }
     }
-    if let Some(waits_for) = &target.waits_for {
+    if let Some(waits_for) = target.waits_for.as_ref().filter(|_| target.job.is_some()) {
         writeln!(out, "  waits for: {}", plain(waits_for))?;
     }
     if let Some(next_try) = target.next_try {

@@ -11,7 +11,7 @@ use super::output::{Form, Rows, age, counted, json_line, plain, size, stdout};
 use super::source::Source;
 use super::state_dir::WhichDaemon;
 use crate::control::{
-    ConfigStatus, DaemonState, PluginStatus, RootState, Status, StoreState, TargetStatus, WatchStatus, word,
+    ConfigStatus, DaemonState, PluginStatus, RootStatus, Status, StoreState, TargetStatus, WatchStatus, word,
 };
 
 /// Show what is pending, since when, and why
@@ -118,9 +118,8 @@ fn write_page(out: &mut impl Write, status: &Status) -> io::Result<()> {
         write!(out, ": {}", status.store.error.as_deref().map(plain).unwrap_or_default())?;
     }
     writeln!(out, "\n")?;
-    for root in status.roots.iter().filter(|root| root.state == RootState::Suspended) {
-        let reason = root.reason.as_deref().map(plain).unwrap_or_default();
-        writeln!(out, "{} is suspended: {reason}\n", plain(&root.path))?;
+    for root in &status.roots {
+        write_root(out, root)?;
     }
     write_targets(out, Form::Table, status)?;
     for target in &status.targets {
@@ -135,7 +134,11 @@ fn write_page(out: &mut impl Write, status: &Status) -> io::Result<()> {
             writeln!(out, "\n{name}: paused since {since}\n  to go on: syncq resume {name}")?;
         }
     }
-    for target in &status.targets {
+    let is_of_root = |target: &&TargetStatus| {
+        let same = |root: &&RootStatus| root.path == target.root && root.reason == target.reason;
+        target.reason.is_some() && status.roots.iter().any(|root| same(&root))
+    };
+    for target in status.targets.iter().filter(|target| !is_of_root(target)) {
         write_trouble(out, target)?;
     }
     for target in status.targets.iter().filter(|target| target.failed > 0) {
@@ -154,6 +157,16 @@ fn write_page(out: &mut impl Write, status: &Status) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// What keeps changes of a root from being seen, if anything does. It holds for all its targets.
+fn write_root(out: &mut impl Write, root: &RootStatus) -> io::Result<()> {
+    let Some(reason) = &root.reason else { return Ok(()) };
+    writeln!(out, "{} is {}: {}", plain(&root.path), word(root.state), plain(reason))?;
+    if let Some(hint) = &root.hint {
+        writeln!(out, "  hint: {}", plain(hint))?;
+    }
+    writeln!(out)
 }
 
 fn write_watches(out: &mut impl Write, watches: &WatchStatus) -> io::Result<()> {
@@ -189,7 +202,7 @@ fn write_trouble(out: &mut impl Write, target: &TargetStatus) -> io::Result<()> 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::control::{ConfigError, RootStatus, StoreStatus, TargetState};
+    use crate::control::{ConfigError, RootState, StoreStatus, TargetState};
     use crate::model::Timestamp;
 
     /// One idle target, and one whose password is wrong.
@@ -237,6 +250,7 @@ pub(super) mod tests {
                 path: "/srv/www".to_owned(),
                 state: RootState::Watching,
                 reason: None,
+                hint: None,
                 targets: vec![target.name.clone(), bad.name.clone()],
             }],
             targets: vec![target, bad],

@@ -98,8 +98,8 @@ pub trait Listen: Send + Sync {
 
 /// One client's wait.
 pub trait Wait: Send {
-    /// Looks how far it has come, without waiting.
-    fn look(&mut self) -> Waiting;
+    /// Looks how far it has come, without waiting. Refused if there turns out to be nothing to wait for.
+    fn look(&mut self) -> Result<Waiting, Refusal>;
 }
 
 /// Why something is not done.

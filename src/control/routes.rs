@@ -421,7 +421,7 @@ async fn send_words(
     loop {
         let looked_at = monotonic();
         let looked = served.ask(move |_| {
-            let waiting = wait.look();
+            let waiting = wait.look()?;
             Ok((wait, waiting))
         });
         let waiting;

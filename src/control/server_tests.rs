@@ -120,9 +120,9 @@ impl Operate for Fake {
         /// Done after so many looks.
         struct Looks(u32);
         impl Wait for Looks {
-            fn look(&mut self) -> Waiting {
+            fn look(&mut self) -> Result<Waiting, Refusal> {
                 self.0 = self.0.saturating_sub(1);
-                Waiting { done: self.0 == 0, ..Waiting::default() }
+                Ok(Waiting { done: self.0 == 0, ..Waiting::default() })
             }
         }
         Ok(Box::new(Looks(request.targets.unwrap_or(u32::MAX))))

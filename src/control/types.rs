@@ -56,8 +56,11 @@ pub enum DaemonState {
 pub struct RootStatus {
     pub path: String,
     pub state: RootState,
-    /// Why it is not being watched.
+    /// Why not every change is seen.
     pub reason: Option<String>,
+    /// What an operator can do about it.
+    #[serde(default)]
+    pub hint: Option<String>,
     /// The names of its targets.
     pub targets: Vec<String>,
 }
@@ -65,10 +68,12 @@ pub struct RootStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RootState {
-    /// Its tree is being walked.
+    /// What has changed is being looked for: its tree is being walked.
     Scanning,
     /// Every change is seen.
     Watching,
+    /// Some directories cannot be watched and are looked through now and then.
+    Polling,
     /// Missing, replaced or emptied: nothing is sent or deleted until it is back.
     Suspended,
     /// No daemon.
@@ -82,19 +87,21 @@ pub struct TargetStatus {
     pub name: String,
     pub root: String,
     pub state: TargetState,
-    /// Jobs that may run now.
+    /// Jobs whose time has come.
     pub pending: u64,
     pub running: u64,
     /// Jobs that back off, or whose file has to settle first.
     pub waiting: u64,
     /// Jobs given up until their path changes, the next full comparison, or an operator's word.
     pub failed: u64,
-    /// Age of the oldest change that the target does not have yet; 0 if it has them all.
+    /// Age of the oldest change that the target does not have yet; 0 if it has them all. While nothing of the source is seen, at
+    /// least for how long.
     pub lag_s: f64,
     /// Jobs done per second, over the last minute.
     #[serde(default)]
     pub jobs_per_s: f64,
-    /// In how many seconds all jobs are done at that pace, if any is done at all. A job may be a whole tree.
+    /// In how many seconds all jobs but those that fail are done at that pace, if any is done at all. A job may be a whole
+    /// tree.
     #[serde(default)]
     pub eta_s: Option<f64>,
     /// The path sent or tried last.
@@ -105,7 +112,7 @@ pub struct TargetStatus {
     /// Since when it is paused, if it is.
     #[serde(default, with = "rfc3339_option")]
     pub paused_since: Option<Timestamp>,
-    /// Why nothing can be sent.
+    /// Why nothing can be sent, why something fails, or why not all is known.
     pub reason: Option<String>,
     /// What an operator can do about it.
     pub hint: Option<String>,
@@ -119,9 +126,13 @@ pub struct TargetStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TargetState {
-    /// Nothing to send.
+    /// Equal to the source: every change of it is seen, and none is left to be sent.
     Idle,
+    /// Nothing is known that is to be sent, and not every change is seen: the root says why.
+    Scanning,
     Syncing,
+    /// All is sent but what fails: it is tried again, or given up.
+    Failing,
     /// An operator has said so; changes are noted and wait.
     Paused,
     /// Out of reach; tried again by itself.
@@ -130,7 +141,7 @@ pub enum TargetState {
     Misconfigured,
     /// Out of connections; tried again soon.
     Busy,
-    /// The source directory is not what it was.
+    /// The source directory is not what it was, or cannot be watched: nothing is sent or deleted.
     SourceGone,
     /// A comparison would delete more than maxDelete allows; an operator has to agree. All else is sent.
     NeedsApproval,
@@ -404,6 +415,7 @@ mod tests {
             path: "/srv".to_owned(),
             state: RootState::Watching,
             reason: None,
+            hint: None,
             targets: vec!["b::www".to_owned()],
         };
         let target = TargetStatus {
@@ -443,7 +455,7 @@ mod tests {
             [
                 r#"{"version":"1.0.0","state":"running","pid":7,"started_at":"1970-01-01T00:00:01.000Z","#,
                 r#""configs":["/etc/c.xml"],"config":{"loaded_at":null,"error":null},"#,
-                r#""roots":[{"path":"/srv","state":"watching","reason":null,"targets":["b::www"]}],"#,
+                r#""roots":[{"path":"/srv","state":"watching","reason":null,"hint":null,"targets":["b::www"]}],"#,
                 r#""targets":[{"name":"b::www","root":"/srv","state":"idle","pending":1,"running":2,"waiting":3,"#,
                 r#""failed":4,"lag_s":1.5,"jobs_per_s":0.5,"eta_s":null,"last_path":null,"last_success_at":null,"#,
                 r#""paused_since":"1970-01-01T00:00:00.000Z","reason":null,"hint":null,"command":null,"#,
@@ -484,7 +496,9 @@ mod tests {
         use TargetState as Target;
         let targets = [
             Target::Idle,
+            Target::Scanning,
             Target::Syncing,
+            Target::Failing,
             Target::Paused,
             Target::BackingOff,
             Target::Misconfigured,
@@ -509,10 +523,13 @@ mod tests {
                 "starting running stopping offline",
             ),
             (
-                words(&[RootState::Scanning, RootState::Watching, RootState::Suspended, RootState::Offline]),
-                "scanning watching suspended offline",
+                words(&[RootState::Scanning, RootState::Watching, RootState::Polling, RootState::Suspended]),
+                "scanning watching polling suspended",
             ),
-            (words(&targets), "idle syncing paused backing_off misconfigured busy source_gone needs_approval offline"),
+            (
+                words(&targets),
+                "idle scanning syncing failing paused backing_off misconfigured busy source_gone needs_approval offline",
+            ),
             (words(&[StoreState::Ok, StoreState::Degraded]), "ok degraded"),
             (
                 words(&[JobState::Ready, JobState::Running, JobState::Waiting, JobState::Failed]),

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use crate::control::{Explanation, JobRow, TargetExplanation, TargetState};
+use crate::control::{Explanation, JobRow, Refusal, RefusalKind, TargetExplanation, TargetState};
 use crate::filter::{Exclusion, Kind};
 use crate::mirror::{Presence, Source};
 use crate::model::{Job, JobState, RelPath, Scope, Timestamp};
-use crate::queue::Standing;
+use crate::queue::{Queue, Standing};
 
 use super::root::RootRuntime;
 use super::view::NamedTarget;
@@ -18,6 +18,25 @@ pub(super) fn explain(
     targets: impl Iterator<Item = TargetExplanation>,
 ) -> Explanation {
     let presence = Source::new(root.path()).look(path);
+    let rule = rule(root, path, presence);
+    // Nothing would ever run what the command line says.
+    let shown = |target: TargetExplanation| match (&rule, &target.job) {
+        (Some(_), None) => TargetExplanation { command: None, waits_for: None, ..target },
+        _ => target,
+    };
+    let targets = targets.map(shown).collect();
+    Explanation {
+        root: root.path().display().to_string(),
+        path: path_text(path),
+        source: standing_there(presence).to_owned(),
+        mirrored: Some(rule.is_none()),
+        rule,
+        targets,
+    }
+}
+
+/// Why a path at which that stands is not mirrored, if it is not.
+pub(super) fn rule(root: &RootRuntime, path: &RelPath, presence: Presence) -> Option<String> {
     let kind = match presence {
         Presence::Missing => Kind::GoneFile,
         Presence::Directory => Kind::Directory,
@@ -35,24 +54,39 @@ pub(super) fn explain(
     });
     let kept = (presence == Presence::Missing && !root.rules.events.delete)
         .then(|| "it is gone, and deletions are not mirrored (delete is off)".to_owned());
-    let rule = excluded.or(kept);
-    // Nothing would ever run what the command line says.
-    let shown = |target: TargetExplanation| match (&rule, &target.job) {
-        (Some(_), None) => TargetExplanation { command: None, ..target },
-        _ => target,
-    };
-    let targets = targets.map(shown).collect();
-    Explanation {
-        root: root.path().display().to_string(),
-        path: path_text(path),
-        source: standing_there(presence).to_owned(),
-        mirrored: Some(rule.is_none()),
-        rule,
-        targets,
-    }
+    excluded.or(kept)
 }
 
-/// The same without a daemon: what the store alone knows.
+/// Refuses to answer for a path that is left out, or that nothing is known of: it is rather misspelt, and everything could be
+/// said of it. To be asked behind the watcher's barrier, so that what has just come or gone is known.
+pub(super) fn check_known(
+    root: &RootRuntime,
+    path: &RelPath,
+    queue: &Queue,
+    targets: &[NamedTarget],
+) -> Result<(), Refusal> {
+    if path.is_root() {
+        return Ok(());
+    }
+    let shown = path.under(root.path()).display().to_string();
+    let presence = Source::new(root.path()).look(path);
+    if let Some(rule) = rule(root, path, presence) {
+        let hint = format!("syncq explain {shown} says the same; nothing is sent or deleted there");
+        return Err(Refusal::new(RefusalKind::Wrong, format!("{shown} is not mirrored: {rule}"), hint));
+    }
+    let has_job = |target: &NamedTarget| queue.is_about(target.id, path);
+    if presence != Presence::Missing || root.has_lost(path) || targets.iter().any(has_job) {
+        return Ok(());
+    }
+    let message = format!("nothing is there in the source: {shown}, and nothing is known to have been");
+    let above = path.parent().filter(|above| !above.is_root());
+    let above =
+        above.map_or_else(|| root.path().display().to_string(), |above| above.under(root.path()).display().to_string());
+    let hint = format!("check the name; if it was deleted some time ago, ask about the directory: {above}");
+    Err(Refusal::new(RefusalKind::Unknown, message, hint))
+}
+
+/// What [`explain`] says, without a daemon: what the store alone knows.
 pub(super) fn explain_offline(
     root: &Path,
     path: &RelPath,
@@ -87,8 +121,10 @@ fn path_text(path: &RelPath) -> String {
 #[derive(Debug)]
 pub(super) struct Circumstances {
     pub state: TargetState,
-    /// Why the source is not touched, if so.
+    /// Why nothing is sent or deleted at all, if so.
     pub suspended: Option<String>,
+    /// Why a path without a job may differ all the same, if it may.
+    pub unknown: Option<String>,
     pub command: Option<String>,
 }
 
@@ -100,16 +136,19 @@ pub(super) fn on_target(
     standing: &Standing,
     circumstances: impl FnOnce(&RelPath, Scope) -> Circumstances,
 ) -> TargetExplanation {
-    let Circumstances { state, suspended, command } = match &found {
+    let Circumstances { state, suspended, unknown, command } = match &found {
         Some((job, _)) => circumstances(&job.path, job.scope),
         None => circumstances(path, Scope::Entry),
     };
-    let reason = |job: &Job, blocker: Option<&RelPath>| reason(&target.name, job, path, blocker, standing);
-    let waits_for = found.as_ref().map(|(job, blocker)| suspended.unwrap_or_else(|| reason(job, blocker.as_ref())));
+    let is_held = suspended.is_some();
+    let waits_for = match &found {
+        Some((job, blocker)) => Some(reason(&target.name, job, path, blocker.as_ref(), standing, suspended.as_deref())),
+        None => unknown,
+    };
     TargetExplanation {
         name: target.name.clone(),
         state,
-        next_try: found.as_ref().and_then(|(job, _)| next_try(job, standing)),
+        next_try: found.as_ref().filter(|_| !is_held).and_then(|(job, _)| next_try(job, standing)),
         job: found.map(|(job, _)| JobRow::new(&job, &target.root, &target.name)),
         waits_for,
         last_success_at: standing.last_success,
@@ -123,7 +162,14 @@ fn next_try(job: &Job, standing: &Standing) -> Option<Timestamp> {
 }
 
 /// What the job waits for: what holds up the target first, then what holds up the job.
-fn reason(target: &str, job: &Job, path: &RelPath, blocker: Option<&RelPath>, standing: &Standing) -> String {
+fn reason(
+    target: &str,
+    job: &Job,
+    path: &RelPath,
+    blocker: Option<&RelPath>,
+    standing: &Standing,
+    suspended: Option<&str>,
+) -> String {
     if job.state == JobState::Running {
         return if job.path == *path {
             "its run, which is under way".to_owned()
@@ -131,12 +177,16 @@ fn reason(target: &str, job: &Job, path: &RelPath, blocker: Option<&RelPath>, st
             format!("the run over {}, which is under way", job.path)
         };
     }
-    if let Some(since) = standing.paused_since {
-        return format!("an operator: the target is paused since {since} (syncq resume {target})");
-    }
+    let then = suspended.map(|held| format!("; and {held}")).unwrap_or_default();
     if job.state == JobState::Failed {
         return format!("a change of it, a comparison or an operator: given up after {} failures", job.attempts)
-            + &format!(" (syncq retry {})", job.id.0);
+            + &format!(" (syncq retry {}){then}", job.id.0);
+    }
+    if let Some(since) = standing.paused_since {
+        return format!("an operator: the target is paused since {since} (syncq resume {target}){then}");
+    }
+    if let Some(held) = suspended {
+        return held.to_owned();
     }
     if let Some(trouble) = &standing.trouble {
         return format!("the target: {}", trouble.message);
@@ -189,6 +239,7 @@ mod tests {
         let away = Standing { trouble: Some(trouble), probe_at: Some(Timestamp(9)), ..Standing::default() };
         for (job, blocker, standing, words) in [
             (job(JobState::Running, 0), None, &paused, "its run"),
+            (job(JobState::Failed, 7), None, &paused, "given up after 7 failures"),
             (job(JobState::Ready, 0), Some(&above), &paused, "(syncq resume b::m)"),
             (job(JobState::Failed, 7), None, &well, "given up after 7 failures (syncq retry 0)"),
             (job(JobState::Ready, 0), None, &away, "the target: refused"),
@@ -197,8 +248,18 @@ mod tests {
             (job(JobState::Ready, 0), Some(&above), &well, "the run over d,"),
             (job(JobState::Ready, 0), None, &well, "its turn"),
         ] {
-            let said = reason("b::m", &job, &path, blocker, standing);
+            let said = reason("b::m", &job, &path, blocker, standing, None);
             assert!(said.contains(words), "{said}");
+        }
+        // What holds up everything hid that a job was given up, or its target paused.
+        for (job, standing, words) in [
+            (job(JobState::Running, 0), &well, &["its run"][..]),
+            (job(JobState::Failed, 7), &well, &["given up", "; and the source is away"]),
+            (job(JobState::Ready, 0), &paused, &["paused", "; and the source is away"]),
+            (job(JobState::Ready, 0), &away, &["the source is away"]),
+        ] {
+            let said = reason("b::m", &job, &path, None, standing, Some("the source is away"));
+            assert!(words.iter().all(|words| said.contains(words)), "{said}");
         }
         assert_eq!(next_try(&Job { due_at: Timestamp(5), ..job(JobState::Waiting, 1) }, &well), Some(Timestamp(5)));
         assert_eq!(next_try(&job(JobState::Ready, 0), &away), Some(Timestamp(9)));

@@ -236,7 +236,7 @@ fn write_target(
             let _ = writeln!(text, "#   hint: {}", line(hint));
         }
         let _ = writeln!(text, "#   since {}, tried {} times", shown(stats.trouble_since), stats.trouble_failures);
-        let _ = writeln!(text, "#   {} paths wait, next try {}", stats.counts.total(), shown(stats.probe_at));
+        let _ = writeln!(text, "#   {} paths wait, next try {}", stats.counts.total(), shown(stats.retry_at));
         if let Some(command) = &trouble.command {
             let _ = writeln!(text, "#   {}", line(command));
         }

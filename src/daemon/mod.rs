@@ -57,7 +57,7 @@ use view::View;
 use vital::Crashed;
 
 use crate::clock::{Clock, SystemClock, moment, monotonic};
-use crate::control::{ConfigStatus, ControlServer, DaemonState, Inspect, TcpOptions, TcpServer};
+use crate::control::{ConfigStatus, ControlServer, DaemonState, TcpOptions, TcpServer};
 use crate::mirror::{self, Connections, Executor, Standbys};
 use crate::plugin::Follower;
 use crate::queue::Queue;
@@ -102,7 +102,7 @@ pub fn run(options: Options) -> Result<()> {
             let _ = stop.try_send(());
         };
         let on_reload = move || reloads.ask();
-        SignalThread::start(on_stop, on_reload, move || signals::log_status(&view.status()))
+        SignalThread::start(on_stop, on_reload, move || signals::log_status(&view.known_status()))
             .context("cannot handle signals")?
     };
     if early_hup.has_come() {
@@ -227,7 +227,7 @@ impl Daemon {
         self.view.phase.set(DaemonState::Running);
         info!("ready: {roots} roots, {} targets", setup.targets.len());
         drop(setup);
-        manager.ready(&notify::summary(&self.view.status()));
+        manager.ready(&notify::summary(&self.view.known_status()));
         if let Some(on_ready) = self.on_ready.take() {
             on_ready(Arc::<View>::clone(&self.view));
         }
@@ -247,7 +247,7 @@ impl Daemon {
                     reloading = progress == Ok(Progress::Begun);
                     match reloading {
                         true => manager.reloading(),
-                        false => manager.ready(&notify::summary(&self.view.status())),
+                        false => manager.ready(&notify::summary(&self.view.known_status())),
                     }
                 }
                 recv(roused) -> _ => {
@@ -265,7 +265,7 @@ impl Daemon {
             }
             if manager.listens() {
                 // Whoever holds a lock for ever holds this up, and that is meant: it is a sign of life of them all.
-                manager.alive(&notify::summary(&self.view.status()));
+                manager.alive(&notify::summary(&self.view.known_status()));
             }
         }
     }

@@ -155,16 +155,25 @@ pub fn summary(status: &Status) -> String {
     let refused = status.config.as_ref().and_then(|config| config.error.as_ref());
     parts.extend(refused.map(|refused| format!("the configuration was not taken: {}", refused.message)));
     let suspended = status.roots.iter().filter(|root| root.state == RootState::Suspended);
-    parts.extend(suspended.map(|root| format!("{} is suspended", root.path)));
-    let is_trouble =
-        |state| matches!(state, TargetState::BackingOff | TargetState::Misconfigured | TargetState::SourceGone);
-    let in_trouble = status.targets.iter().filter(|target| is_trouble(target.state));
+    parts.extend(suspended.clone().map(|root| format!("{} is suspended", root.path)));
+    let is_suspended = |path: &str| suspended.clone().any(|root| root.path == path);
+    let is_trouble = |target: &&crate::control::TargetStatus| match target.state {
+        TargetState::BackingOff | TargetState::Misconfigured => true,
+        // Told of the root.
+        TargetState::SourceGone => !is_suspended(&target.root),
+        _ => false,
+    };
+    let in_trouble = status.targets.iter().filter(is_trouble);
     parts.extend(
         in_trouble
             .map(|target| format!("{}: {}", target.name, target.reason.as_deref().unwrap_or("something is wrong"))),
     );
     let pending: u64 = status.targets.iter().map(|target| target.pending + target.running + target.waiting).sum();
+    let is_idle = |target: &crate::control::TargetStatus| target.state == TargetState::Idle;
+    let is_scanned = status.targets.iter().any(|target| target.state == TargetState::Scanning);
     parts.push(match (pending, status.targets.len()) {
+        (0, _) if is_scanned => "what has changed is being looked for".to_owned(),
+        (0, _) if !status.targets.iter().all(is_idle) => "no change is known to be pending".to_owned(),
         (0, 1) => "the target is up to date".to_owned(),
         (0, targets) => format!("all {targets} targets are up to date"),
         (1, _) => "1 change pending".to_owned(),

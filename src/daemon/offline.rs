@@ -149,7 +149,9 @@ impl Inspect for Offline {
         let mut targets = Vec::new();
         let mut error = None;
         for target in &self.targets {
+            let mut reason = None;
             let figures = self.figures(target.id, now).unwrap_or_else(|failure| {
+                reason = Some(format!("its jobs cannot be counted: {failure}"));
                 error = Some(failure.with_causes());
                 Figures::default()
             });
@@ -160,6 +162,7 @@ impl Inspect for Offline {
                     path: root.clone(),
                     state: RootState::Offline,
                     reason: None,
+                    hint: None,
                     targets: vec![target.name.clone()],
                 }),
             }
@@ -177,13 +180,15 @@ impl Inspect for Offline {
                 last_path: None,
                 last_success_at: None,
                 paused_since: figures.paused_since,
-                reason: None,
+                reason,
                 hint: None,
                 command: None,
                 retry_at: None,
             });
         }
-        let stats = self.read(|store| Ok(store.stats())).unwrap_or_default();
+        let (stats, fault) = self.read(|store| Ok((store.stats(), store.fault()))).unwrap_or_default();
+        let fault = fault.map(|fault| format!("{fault}; the next start compares every target in full"));
+        let error = error.or(fault);
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             state: DaemonState::Offline,
@@ -254,6 +259,7 @@ impl Operate for Offline {
             let circumstances = |_: &_, _| Circumstances {
                 state: TargetState::Offline,
                 suspended: Some("a running daemon (syncq run)".to_owned()),
+                unknown: Some("no daemon runs, and what has changed since is not known".to_owned()),
                 command: None,
             };
             targets.push(on_target(target, &path, found.map(|job| (job, None)), &standing, circumstances));

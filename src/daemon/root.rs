@@ -12,15 +12,16 @@
 //! changed since; without it (a first start, a boot, a clock set back, a store that lost something) every target is
 //! compared in full.
 //!
-//! What another configuration makes of a root that is watched already is in `change`.
+//! What another configuration makes of a root that is watched already is in `change`; how much is seen of it, in `sight`.
 
 mod change;
+mod sight;
 #[cfg(test)]
 mod tests;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
@@ -41,6 +42,8 @@ use crate::watch::{CatchUp, Notice, Sink, WatchError, WatchSettings, WatchStats,
 
 use super::options::RootOptions;
 use super::sysctl;
+use sight::Gone;
+pub use sight::{Sight, Suspension};
 
 /// The least time between two moves of the watermark: as much is looked through again after a crash.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
@@ -59,7 +62,7 @@ enum Watching {
     Starting,
     On(Watcher),
     /// The tree cannot be watched; why.
-    Off(String),
+    Off(Suspension),
 }
 
 /// How a tree is watched.
@@ -110,6 +113,9 @@ pub struct RootRuntime {
     /// Told of every change, with `-m`.
     follower: OnceLock<Arc<Follower>>,
     state: Mutex<State>,
+    gone: Mutex<Gone>,
+    /// When the source was last looked at; told whenever it is.
+    looked: (Mutex<Instant>, Condvar),
     /// Rouses whoever tends the root.
     stir: Sender<()>,
     stirred: Receiver<()>,
@@ -132,7 +138,7 @@ pub struct StartOptions {
 struct State {
     watching: Watching,
     /// Why nothing is sent, if so.
-    suspended: Option<String>,
+    suspended: Option<Suspension>,
     /// The store knows which directory this is.
     remembered: bool,
     /// The tree has been watched since the start.
@@ -173,7 +179,8 @@ impl RootRuntime {
         let state = Mutex::new(State { in_charge: !options.beside, ..State::default() });
         let (targets, follower) = (Mutex::new(targets), OnceLock::new());
         let (stir, stirred) = bounded(1);
-        Self { rules, filter, identity, mounts, options, queue, targets, follower, state, stir, stirred }
+        let (gone, looked) = (Mutex::default(), (Mutex::new(monotonic()), Condvar::new()));
+        Self { rules, filter, identity, mounts, options, queue, targets, follower, state, gone, looked, stir, stirred }
     }
 
     /// Receives a token when something has happened that [`tend`](Self::tend) may have to see to.
@@ -214,8 +221,8 @@ impl RootRuntime {
 
     /// Begins to watch; a source that is missing or not what it was is waited for.
     pub fn start(self: &Arc<Self>) -> Result<(), WatchError> {
-        if let Err(reason) = self.look() {
-            self.suspend(reason);
+        if let Err(suspended) = self.look() {
+            self.suspend(suspended);
             return Ok(());
         }
         if self.options.beside {
@@ -258,7 +265,7 @@ impl RootRuntime {
         };
         let sink = Arc::new(RootSink { root: Arc::clone(self) });
         let watcher = Watcher::start(settings, sink).inspect_err(|failure| {
-            self.lock().watching = Watching::Off(failure.to_string());
+            self.lock().watching = Watching::Off(Suspension::now(failure.to_string(), failure.hint()));
         })?;
         info!("watch path is: {} ({} directories)", self.path().display(), watcher.stats().watches);
         Ok(watcher)
@@ -329,6 +336,9 @@ impl RootRuntime {
         match (unknown, caught_up) {
             // With -m there is none.
             _ if targets.is_empty() => {}
+            _ if self.options.reconcile => {
+                info!("{}: every target is compared in full, as was asked for", self.path().display());
+            }
             (0, _) if self.options.beside => info!("{}: nothing has to be compared again", self.path().display()),
             (0, _) => info!("{}: only what has changed since the last run is sent", self.path().display()),
             (_, true) => info!("{}: {unknown} targets are compared in full", self.path().display()),
@@ -363,6 +373,7 @@ impl RootRuntime {
         }
         self.check();
         self.remember_mounts();
+        self.note_look();
         self.advance();
         !self.is_at_rest()
     }
@@ -378,36 +389,41 @@ impl RootRuntime {
 
     /// Whether the source is there and what it was. An empty one that was not when it was last mirrored is most likely
     /// waiting for its content; once it is watched, events tell how it became empty.
-    fn look(&self) -> Result<(), String> {
-        self.identity.check(self.path()).map_err(|trouble| trouble.message)?;
+    fn look(&self) -> Result<(), Suspension> {
+        self.identity.check(self.path()).map_err(|trouble| Suspension::now(trouble.message, trouble.hint))?;
         // The lock is not held while the file system is asked: `status` shall answer even if that hangs.
         let guarded = {
             let state = self.lock();
             !state.was_watched && !self.options.accept_root && !state.accepts_empty
         };
         if guarded && is_empty(self.path()) && self.queue.root_mark(self.path()).is_some() {
-            return Err(format!(
-                "{} is empty, and was not when it was last mirrored; if that is right: syncq accept-deletions",
-                self.path().display()
-            ));
+            let reason = format!("{} is empty, and was not when it was last mirrored", self.path().display());
+            let hint = "mount or restore what was in it; if it is to be empty: syncq accept-deletions TARGET";
+            return Err(Suspension::now(reason, Some(hint)));
         }
         Ok(())
     }
 
-    fn suspend(&self, reason: String) {
-        error!("{}: {reason}; nothing is sent or deleted until it is back", self.path().display());
-        self.lock().suspended = Some(reason);
+    fn suspend(&self, suspended: Suspension) {
+        error!("{}: {}; nothing is sent or deleted until it is back", self.path().display(), suspended.reason);
+        if let Some(hint) = &suspended.hint {
+            error!("{}: hint: {hint}", self.path().display());
+        }
+        self.lock().suspended = Some(suspended);
     }
 
     fn check(self: &Arc<Self>) {
         let now = self.look();
         let mut state = self.lock();
         match (&state.suspended, now) {
-            (None, Err(reason)) => {
+            (None, Err(suspended)) => {
                 drop(state);
-                self.suspend(reason);
+                self.suspend(suspended);
             }
-            (Some(before), Err(reason)) if *before != reason => state.suspended = Some(reason),
+            (Some(before), Err(suspended)) => {
+                let since = before.since;
+                state.suspended = Some(Suspension { since, ..suspended });
+            }
             (Some(_), Ok(())) => {
                 info!("{}: the source is back", self.path().display());
                 state.suspended = None;
@@ -419,7 +435,7 @@ impl RootRuntime {
                 // Another failure shows in `status`, and the next check finds it again.
                 if let Err(failure) = self.watch() {
                     error!("{}: {failure}", self.path().display());
-                    self.lock().suspended = Some(failure.to_string());
+                    self.lock().suspended = Some(Suspension::now(failure.to_string(), failure.hint()));
                 }
                 self.queue.hurry(&self.targets());
             }
@@ -526,34 +542,20 @@ impl RootRuntime {
     /// Asks the watcher to answer once everything that happened in the tree before this call has jobs. The error says why
     /// that cannot be known.
     pub fn barrier(&self) -> Result<Receiver<()>, String> {
-        self.look()?;
-        if let Some(reason) = self.suspended() {
+        self.look().map_err(|suspended| suspended.reason)?;
+        if let Sight::Suspended(Suspension { reason, .. }) = self.sight() {
             return Err(reason);
         }
-        let state = self.lock();
-        match &state.watching {
+        match &self.lock().watching {
             Watching::On(watcher) => Ok(watcher.barrier()),
             Watching::Starting => Err("its directories are still being walked".to_owned()),
-            Watching::Off(reason) => Err(reason.clone()),
+            Watching::Off(suspended) => Err(suspended.reason.clone()),
         }
     }
 
     /// Whether the tree has been watched since the start.
     pub fn was_watched(&self) -> bool {
         self.lock().was_watched
-    }
-
-    /// Why nothing is sent, if so.
-    pub fn suspended(&self) -> Option<String> {
-        let state = self.lock();
-        state.suspended.clone().or_else(|| match &state.watching {
-            Watching::Off(reason) => Some(reason.clone()),
-            _ => None,
-        })
-    }
-
-    pub fn is_starting(&self) -> bool {
-        matches!(self.lock().watching, Watching::Starting)
     }
 
     pub fn watch_stats(&self) -> WatchStats {
@@ -635,6 +637,10 @@ impl Sink for RootSink {
         sysctl::make_instances()
     }
 
+    fn gone(&self, paths: Vec<RelPath>) {
+        self.root.note_gone(&paths);
+    }
+
     fn notice(&self, notice: Notice) {
         let root = self.root.path().display();
         match notice.hint() {
@@ -643,7 +649,9 @@ impl Sink for RootSink {
         }
         match notice {
             Notice::RootGone { .. } => {
-                self.root.lock().suspended = Some(notice.to_string());
+                // The next look says more about it.
+                let hint = "mount or restore it: syncq goes on by itself when it is back";
+                self.root.lock().suspended = Some(Suspension::now(notice.to_string(), Some(hint)));
                 self.root.stir();
             }
             // The watcher tries again by itself and then reports what it has missed.

@@ -108,6 +108,14 @@ pub(super) fn survey(
     }
 }
 
+/// Has everything that has changed up to now known to the queue. If that cannot be had, what changes is noticed by its
+/// times alone.
+pub(super) fn barrier(root: &RootRuntime) {
+    if let Ok(reached) = root.barrier() {
+        let _ = reached.recv_timeout(BARRIER_PATIENCE);
+    }
+}
+
 /// The comparison with one target.
 pub(super) struct Verification<'a> {
     pub queue: &'a Queue,
@@ -240,12 +248,8 @@ impl Verification<'_> {
         Ok((certain, busy))
     }
 
-    /// Has everything that has changed up to now known to the queue. If that cannot be had, what changes is noticed by its
-    /// times alone.
     fn barrier(&self) {
-        if let Ok(reached) = self.root.barrier() {
-            let _ = reached.recv_timeout(BARRIER_PATIENCE);
-        }
+        barrier(self.root);
     }
 
     /// Waits until no job is left that stands for a change of the path up to number `newest`.

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
+use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 
@@ -17,14 +18,17 @@ use crate::mirror::{Activity, Executor, Happened};
 use crate::model::{Job, JobAction, JobError, RelPath, TargetId, TargetTrouble, Timestamp, TroubleClass};
 use crate::queue::{Queue, StoreHealth, TargetStats};
 
-use super::explain::{Circumstances, explain, on_target};
+use super::explain::{Circumstances, check_known, explain, on_target};
 use super::paths::resolve;
 use super::reload::Reloads;
-use super::root::RootRuntime;
+use super::root::{RootRuntime, Sight, Suspension};
 use super::setup::{Core, Setup};
 use super::verify::{Verification, Wanted, survey};
 use super::wait::{Mirrored, RootWait, Stage};
-use super::{operate, sysctl};
+use super::{operate, sysctl, verify};
+
+/// How long an answer waits for a look at a root whose file system may not answer.
+const LOOK_PATIENCE: Duration = Duration::from_millis(300);
 
 /// A target with its names, for whatever is shown.
 #[derive(Debug, Clone)]
@@ -85,25 +89,41 @@ impl View {
     }
 
     fn root_status(setup: &Setup, root: &RootRuntime) -> RootStatus {
-        let reason = root.suspended();
-        let state = match (&reason, root.is_starting()) {
-            (Some(_), _) => RootState::Suspended,
-            (None, true) => RootState::Scanning,
-            (None, false) => RootState::Watching,
+        let (state, reason, hint) = match root.sight() {
+            Sight::Whole => (RootState::Watching, None, None),
+            Sight::Behind(reason) => (RootState::Scanning, Some(reason), None),
+            Sight::Partial(reason, hint) => (RootState::Polling, Some(reason), hint),
+            Sight::Suspended(Suspension { reason, hint, .. }) => (RootState::Suspended, Some(reason), hint),
         };
-        let names = setup.targets.iter().filter(|target| root.has(target.id));
-        RootStatus {
-            path: root.path().display().to_string(),
-            state,
-            reason,
-            targets: names.map(|target| target.name.clone()).collect(),
-        }
+        let targets = setup.targets.iter().filter(|target| root.has(target.id)).map(|target| target.name.clone());
+        RootStatus { path: root.path().display().to_string(), state, reason, hint, targets: targets.collect() }
     }
 
-    fn target_status(&self, target: &NamedTarget) -> Option<TargetStatus> {
+    fn target_status(&self, setup: &Setup, target: &NamedTarget) -> Option<TargetStatus> {
+        let root = setup.roots().find(|root| root.has(target.id));
+        // Before the jobs: what comes to light in between has one.
+        let sight = root.map_or_else(|| Sight::Behind("it is not being watched yet".to_owned()), |root| root.sight());
         let stats = self.queue.stats(target.id)?;
         let last_path = self.executor.last_path(target.id).map(|path| path.to_string());
-        Some(target_status(target, &stats, last_path, self.core.clock.now()))
+        Some(target_status(target, &stats, &sight, last_path, self.core.clock.now()))
+    }
+
+    /// What is known at this moment. Waits for nothing.
+    pub fn known_status(&self) -> Status {
+        let setup = self.setup();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            state: self.phase.get(),
+            pid: std::process::id(),
+            started_at: Some(self.started_at),
+            configs: self.configs.clone(),
+            config: (!self.configs.is_empty()).then(|| self.core.current.status().clone()),
+            roots: setup.roots().map(|root| Self::root_status(&setup, root)).collect(),
+            targets: setup.targets.iter().filter_map(|target| self.target_status(&setup, target)).collect(),
+            store: store_status(self.queue.store_health()),
+            watches: Self::watches(&setup),
+            plugins: setup.plugins.status(),
+        }
     }
 
     fn watches(setup: &Setup) -> WatchStatus {
@@ -126,20 +146,8 @@ impl View {
 
 impl Inspect for View {
     fn status(&self) -> Status {
-        let setup = self.setup();
-        Status {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            state: self.phase.get(),
-            pid: std::process::id(),
-            started_at: Some(self.started_at),
-            configs: self.configs.clone(),
-            config: (!self.configs.is_empty()).then(|| self.core.current.status().clone()),
-            roots: setup.roots().map(|root| Self::root_status(&setup, root)).collect(),
-            targets: setup.targets.iter().filter_map(|target| self.target_status(target)).collect(),
-            store: store_status(self.queue.store_health()),
-            watches: Self::watches(&setup),
-            plugins: setup.plugins.status(),
-        }
+        self.setup().roots().for_each(|root| root.look_again(LOOK_PATIENCE));
+        self.known_status()
     }
 
     fn store(&self) -> Result<StoreReport, Refusal> {
@@ -249,6 +257,8 @@ impl Operate for View {
         };
         for (root, path, targets) in self.selected(request.path.as_ref(), request.target.as_deref())? {
             let path = path.unwrap_or_else(RelPath::root);
+            verify::barrier(&root);
+            check_known(&root, &path, &self.queue, &targets)?;
             for target in &targets {
                 let (queue, executor) = (&self.queue, &self.executor);
                 let verification = Verification { queue, executor, root: &root, target, wanted, is_wanted };
@@ -294,12 +304,20 @@ impl Operate for View {
             return Err(Refusal::new(RefusalKind::Unknown, "no target mirrors it", "see syncq status"));
         };
         let targets = selected.iter().flat_map(|(root, _, targets)| targets.iter().map(move |target| (root, target)));
+        let setup = self.setup();
         let targets = targets.map(|(root, target)| {
+            root.look_again(LOOK_PATIENCE);
+            let (suspended, unknown) = match root.sight() {
+                Sight::Whole => (None, None),
+                Sight::Behind(reason) | Sight::Partial(reason, _) => (None, Some(reason)),
+                Sight::Suspended(Suspension { reason, .. }) => (Some(reason.clone()), Some(reason)),
+            };
             let found = self.queue.job_for(target.id, path);
             let standing = self.queue.standing(target.id);
             on_target(target, path, found, &standing, |path, scope| Circumstances {
-                state: self.target_status(target).map_or(TargetState::Unknown, |status| status.state),
-                suspended: root.suspended(),
+                state: self.target_status(&setup, target).map_or(TargetState::Unknown, |status| status.state),
+                suspended,
+                unknown,
                 command: self.executor.command_line(target.id, path, scope),
             })
         });
@@ -333,6 +351,10 @@ impl View {
         }
         let root = place.map(|(root, _)| root.display().to_string());
         operate::check_names(&setup.targets, target, root.as_deref(), !selected.is_empty())?;
+        if selected.is_empty() {
+            // With -m. Nothing that is said of no target would be wrong.
+            return Err(Refusal::new(RefusalKind::Unknown, "no target mirrors it", "see syncq status"));
+        }
         Ok(selected)
     }
 }
@@ -360,34 +382,54 @@ pub(super) fn store_status(health: StoreHealth) -> StoreStatus {
     StoreStatus { state, bytes: health.stats.bytes, error: health.error }
 }
 
-/// A target's figures in the form that `status` has.
-fn target_status(target: &NamedTarget, stats: &TargetStats, last_path: Option<String>, now: Timestamp) -> TargetStatus {
+/// A target's figures in the form that `status` has. `sight`: of its root, taken before the figures.
+fn target_status(
+    target: &NamedTarget,
+    stats: &TargetStats,
+    sight: &Sight,
+    last_path: Option<String>,
+    now: Timestamp,
+) -> TargetStatus {
     let counts = stats.counts;
-    let state = match &stats.trouble {
+    let suspended = match sight {
+        Sight::Suspended(suspended) => Some(suspended),
+        _ => None,
+    };
+    // But for what has failed, jobs wait for moments: until a file has settled, or is sent once more to be certain.
+    let open = (counts.ready + counts.running + counts.waiting).saturating_sub(stats.backing_off);
+    let state = match (&stats.trouble, sight) {
         _ if stats.paused_since.is_some() => TargetState::Paused,
-        Some(TargetTrouble { class: TroubleClass::Unavailable, .. }) => TargetState::BackingOff,
-        Some(TargetTrouble { class: TroubleClass::Busy, .. }) => TargetState::Busy,
-        Some(TargetTrouble { class: TroubleClass::Misconfigured, .. }) => TargetState::Misconfigured,
-        Some(TargetTrouble { class: TroubleClass::Source, .. }) => TargetState::SourceGone,
-        None if stats.refused.is_some() => TargetState::NeedsApproval,
-        None if counts.ready + counts.running > 0 => TargetState::Syncing,
-        None => TargetState::Idle,
+        (_, Sight::Suspended(_)) => TargetState::SourceGone,
+        (Some(TargetTrouble { class, .. }), _) => match class {
+            TroubleClass::Unavailable => TargetState::BackingOff,
+            TroubleClass::Busy => TargetState::Busy,
+            TroubleClass::Misconfigured => TargetState::Misconfigured,
+            TroubleClass::Source => TargetState::SourceGone,
+        },
+        _ if stats.refused.is_some() => TargetState::NeedsApproval,
+        _ if open > 0 => TargetState::Syncing,
+        _ if counts.total() > 0 => TargetState::Failing,
+        (None, Sight::Behind(_) | Sight::Partial(..)) => TargetState::Scanning,
+        (None, Sight::Whole) => TargetState::Idle,
     };
     // Without trouble of its own a target may still have jobs that fail; one of them is shown.
     let failing = stats.refused.as_ref().or(stats.failing.as_ref());
-    let advice = || match &stats.refused {
-        Some(_) => format!("if that is right: syncq accept-deletions {}", target.name),
-        None => "all failing paths: syncq list --state waiting".to_owned(),
+    let advice = || match (&stats.refused, stats.backing_off) {
+        (Some(_), _) => format!("if that is right: syncq accept-deletions {}", target.name),
+        (None, 0) => "all that is given up: syncq list --state failed".to_owned(),
+        (None, _) => "all failing paths: syncq list --state waiting".to_owned(),
     };
-    let reason = stats
-        .trouble
-        .as_ref()
-        .map(|trouble| trouble.message.clone())
-        .or_else(|| failing.map(|(path, error)| format!("{path}: {error}")));
-    let hint = stats.trouble.as_ref().and_then(|trouble| trouble.hint.clone()).or_else(|| failing.map(|_| advice()));
-    let open = counts.ready + counts.running + counts.waiting;
+    let (reason, hint) = match (suspended, &stats.trouble, failing, sight) {
+        (Some(Suspension { reason, hint, .. }), ..) => (Some(reason.clone()), hint.clone()),
+        (None, Some(trouble), ..) => (Some(trouble.message.clone()), trouble.hint.clone()),
+        (None, None, Some((path, error)), _) => (Some(format!("{path}: {error}")), Some(advice())),
+        (None, None, None, Sight::Behind(reason)) => (Some(reason.clone()), None),
+        (None, None, None, Sight::Partial(reason, hint)) => (Some(reason.clone()), hint.clone()),
+        (None, None, None, _) => (None, None),
+    };
+    let oldest = [stats.oldest, suspended.map(|suspended| suspended.since)].into_iter().flatten().min();
     let jobs_per_s = (stats.jobs_per_s * 10.0).round() / 10.0;
-    // The pace says nothing about a target that is held up, nor about jobs that wait for their time.
+    // The pace says nothing about a target that is held up.
     let eta_s = (state == TargetState::Syncing && jobs_per_s > 0.0).then(|| (open as f64 / jobs_per_s).round());
     TargetStatus {
         name: target.name.clone(),
@@ -397,7 +439,7 @@ fn target_status(target: &NamedTarget, stats: &TargetStats, last_path: Option<St
         running: counts.running as u64,
         waiting: counts.waiting as u64,
         failed: counts.failed as u64,
-        lag_s: stats.oldest.map_or(0.0, |oldest| seconds(now.since(oldest))),
+        lag_s: oldest.map_or(0.0, |oldest| seconds(now.since(oldest))),
         jobs_per_s,
         eta_s,
         last_path,
@@ -405,8 +447,8 @@ fn target_status(target: &NamedTarget, stats: &TargetStats, last_path: Option<St
         paused_since: stats.paused_since,
         reason,
         hint,
-        command: stats.trouble.as_ref().and_then(|trouble| trouble.command.clone()),
-        retry_at: stats.probe_at.filter(|_| stats.paused_since.is_none()),
+        command: stats.trouble.as_ref().filter(|_| suspended.is_none()).and_then(|trouble| trouble.command.clone()),
+        retry_at: stats.retry_at.filter(|_| stats.paused_since.is_none() && suspended.is_none()),
     }
 }
 
@@ -415,39 +457,144 @@ mod tests {
     use super::*;
     use crate::queue::Counts;
 
-    /// A target that was paused, or had only failing jobs, was "done in about 6s".
-    #[test]
-    fn only_a_target_that_is_at_work_has_a_time_when_it_is_done() {
-        let target = NamedTarget { id: TargetId(1), name: "b::m".to_owned(), root: "/srv".into() };
-        let at_work = || TargetStats {
-            counts: Counts { ready: 20, waiting: 10, ..Counts::default() },
+    const NOW: Timestamp = Timestamp(9_000);
+
+    fn equal() -> TargetStats {
+        TargetStats {
+            counts: Counts::default(),
             oldest: None,
             trouble: None,
             trouble_since: None,
             trouble_failures: 0,
-            probe_at: None,
+            retry_at: None,
+            backing_off: 0,
             paused_since: None,
             refused: None,
-            jobs_per_s: 10.0,
+            jobs_per_s: 0.0,
             last_success: None,
             failing: None,
-        };
-        let trouble = TargetTrouble {
-            class: TroubleClass::Unavailable,
+        }
+    }
+
+    fn trouble(class: TroubleClass) -> Option<TargetTrouble> {
+        Some(TargetTrouble {
+            class,
             code: Some(10),
             message: "refused".into(),
-            hint: None,
+            hint: Some("see".into()),
             command: None,
+        })
+    }
+
+    fn shown(stats: &TargetStats, sight: &Sight) -> TargetStatus {
+        let target = NamedTarget { id: TargetId(1), name: "b::m".to_owned(), root: "/srv".into() };
+        target_status(&target, stats, sight, None, NOW)
+    }
+
+    fn away() -> Sight {
+        let hint = Some("restart syncq with --accept-root".to_owned());
+        Sight::Suspended(Suspension { reason: "another directory".to_owned(), hint, since: Timestamp(4_000) })
+    }
+
+    /// A target of a source that was away was `idle`, as was one that lacks what failed, or what has not been found yet.
+    #[test]
+    fn idle_is_said_of_a_target_that_is_equal_and_of_no_other() {
+        use TargetState as State;
+        let error = |message: &str| Some((RelPath::root(), JobError::new(Some(23), message)));
+        let counted = |ready, running, waiting, failed| TargetStats {
+            counts: Counts { ready, running, waiting, failed },
+            ..equal()
+        };
+        let behind = Sight::Behind("walked".to_owned());
+        let partial = Sight::Partial("3 directories".to_owned(), Some("sysctl".to_owned()));
+        let backs_off = TargetStats { backing_off: 2, failing: error("denied"), ..counted(0, 0, 2, 0) };
+        let given_up = TargetStats { failing: error("denied"), ..counted(0, 0, 0, 1) };
+        let paused = TargetStats { paused_since: Some(Timestamp(1)), ..equal() };
+        let in_trouble = |class| TargetStats { trouble: trouble(class), retry_at: Some(Timestamp(9_500)), ..equal() };
+        for (stats, sight, state, reason, hint) in [
+            (&equal(), &Sight::Whole, State::Idle, "", ""),
+            (&equal(), &behind, State::Scanning, "walked", ""),
+            (&equal(), &partial, State::Scanning, "3 directories", "sysctl"),
+            (&equal(), &away(), State::SourceGone, "another directory", "--accept-root"),
+            (&counted(1, 0, 0, 0), &away(), State::SourceGone, "another directory", "--accept-root"),
+            (&in_trouble(TroubleClass::Unavailable), &away(), State::SourceGone, "another directory", "--accept-root"),
+            (&paused, &away(), State::Paused, "another directory", "--accept-root"),
+            (&paused, &Sight::Whole, State::Paused, "", ""),
+            (&counted(1, 0, 0, 0), &behind, State::Syncing, "walked", ""),
+            (&counted(0, 1, 0, 0), &Sight::Whole, State::Syncing, "", ""),
+            // Until a file has settled, or what may have been undone is sent once more.
+            (&counted(0, 0, 1, 0), &Sight::Whole, State::Syncing, "", ""),
+            (&backs_off, &Sight::Whole, State::Failing, "denied", "--state waiting"),
+            (
+                &TargetStats { counts: Counts { waiting: 3, ..backs_off.counts }, ..backs_off.clone() },
+                &Sight::Whole,
+                State::Syncing,
+                "denied",
+                "--state waiting",
+            ),
+            (&given_up, &partial, State::Failing, "denied", "--state failed"),
+            (
+                &TargetStats { refused: error("too many"), ..backs_off.clone() },
+                &Sight::Whole,
+                State::NeedsApproval,
+                "too many",
+                "accept-deletions b::m",
+            ),
+            (&in_trouble(TroubleClass::Unavailable), &Sight::Whole, State::BackingOff, "refused", "see"),
+            (&in_trouble(TroubleClass::Misconfigured), &Sight::Whole, State::Misconfigured, "refused", "see"),
+            (&in_trouble(TroubleClass::Busy), &partial, State::Busy, "refused", "see"),
+            (&in_trouble(TroubleClass::Source), &Sight::Whole, State::SourceGone, "refused", "see"),
+        ] {
+            let target = shown(stats, sight);
+            assert_eq!(target.state, state, "{stats:?} {sight:?}");
+            for (said, words) in [(&target.reason, reason), (&target.hint, hint)] {
+                let said = said.as_deref();
+                assert!(
+                    if words.is_empty() { said.is_none() } else { said.is_some_and(|said| said.contains(words)) },
+                    "{said:?} for {stats:?} {sight:?}"
+                );
+            }
+            let is_held = matches!(sight, Sight::Suspended(_)) || stats.paused_since.is_some();
+            assert_eq!(target.retry_at, stats.retry_at.filter(|_| !is_held));
+        }
+    }
+
+    /// The lag of a target whose source was away stood at 0.
+    #[test]
+    fn the_lag_is_that_of_the_oldest_change_or_of_what_is_not_seen() {
+        let lacks = TargetStats { oldest: Some(Timestamp(6_500)), ..equal() };
+        let older = TargetStats { oldest: Some(Timestamp(1_000)), ..equal() };
+        for (stats, sight, lag_s) in [
+            (&equal(), &Sight::Whole, 0.0),
+            (&lacks, &Sight::Whole, 2.5),
+            (&equal(), &away(), 5.0),
+            (&lacks, &away(), 5.0),
+            (&older, &away(), 8.0),
+        ] {
+            assert_eq!(shown(stats, sight).lag_s, lag_s, "{stats:?} {sight:?}");
+        }
+    }
+
+    /// A target that was paused, or had only failing jobs, was "done in about 6s". Those that fail were counted with the
+    /// others.
+    #[test]
+    fn only_a_target_that_is_at_work_has_a_time_when_it_is_done() {
+        let at_work = || TargetStats {
+            counts: Counts { ready: 20, waiting: 10, ..Counts::default() },
+            jobs_per_s: 10.0,
+            ..equal()
         };
         let waiting = Counts { waiting: 3, ..Counts::default() };
         for (stats, expected) in [
             (at_work(), Some(3.0)),
+            (TargetStats { backing_off: 10, ..at_work() }, Some(2.0)),
             (TargetStats { paused_since: Some(Timestamp(1)), ..at_work() }, None),
-            (TargetStats { trouble: Some(trouble), ..at_work() }, None),
-            (TargetStats { counts: waiting, ..at_work() }, None),
+            (TargetStats { trouble: trouble(TroubleClass::Unavailable), ..at_work() }, None),
+            (TargetStats { counts: waiting, backing_off: 3, ..at_work() }, None),
             (TargetStats { jobs_per_s: 0.04, ..at_work() }, None),
         ] {
-            assert_eq!(target_status(&target, &stats, None, Timestamp(9)).eta_s, expected, "{stats:?}");
+            assert_eq!(shown(&stats, &Sight::Whole).eta_s, expected, "{stats:?}");
+            assert_eq!(shown(&stats, &away()).eta_s, None, "{stats:?}");
         }
     }
 }

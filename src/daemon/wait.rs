@@ -5,6 +5,10 @@
 //! comes later is not waited for, so that a tree that never rests does not keep a wait from ending. A root whose
 //! changes are not all seen (suspended, still being walked) keeps it from ending: better late than wrong.
 //!
+//! A name that is not in the source, has no job and is not known to have been there is no name to wait for: it is rather
+//! misspelt, and all its changes would have arrived at once. So it is refused, as is one that is left out. Whether it is, is
+//! only certain behind the barrier.
+//!
 //! A job that an operator purges is no longer waited for. A target that a reload takes out of the configuration is: what it
 //! lacks has not arrived, and may still do so if the target comes back.
 
@@ -13,10 +17,11 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, TryRecvError};
 
-use crate::control::{JobRow, Missing, Wait, Waiting};
+use crate::control::{JobRow, Missing, Refusal, Wait, Waiting};
 use crate::model::RelPath;
 use crate::queue::Queue;
 
+use super::explain;
 use super::setup::{Core, Setup};
 use super::view::NamedTarget;
 
@@ -52,25 +57,48 @@ pub(super) enum Stage {
     Reached(Vec<u64>),
 }
 
+/// Why nothing is known of the targets yet.
+enum Held {
+    Waits(String),
+    /// There is nothing to wait for.
+    Refused(Refusal),
+}
+
+impl From<String> for Held {
+    fn from(reason: String) -> Self {
+        Self::Waits(reason)
+    }
+}
+
 impl Wait for Mirrored {
-    fn look(&mut self) -> Waiting {
+    fn look(&mut self) -> Result<Waiting, Refusal> {
         let mut missing = Vec::new();
         let setup = self.core.current.get();
         for root in &mut self.roots {
-            root.look(&self.core.queue, &setup, self.needed, &mut missing);
+            root.look(&self.core.queue, &setup, self.needed, &mut missing)?;
         }
-        Waiting { done: missing.is_empty(), timed_out: false, missing }
+        Ok(Waiting { done: missing.is_empty(), timed_out: false, missing })
     }
 }
 
 impl RootWait {
-    fn look(&mut self, queue: &Queue, setup: &Setup, needed: Option<usize>, missing: &mut Vec<Missing>) {
-        if let Err(reason) = self.step(queue, setup) {
-            let root = self.root.display().to_string();
-            missing.push(Missing { root, target: None, reason: Some(reason), jobs: Vec::new() });
-            return;
+    fn look(
+        &mut self,
+        queue: &Queue,
+        setup: &Setup,
+        needed: Option<usize>,
+        missing: &mut Vec<Missing>,
+    ) -> Result<(), Refusal> {
+        match self.step(queue, setup) {
+            Ok(()) => {}
+            Err(Held::Refused(refusal)) => return Err(refusal),
+            Err(Held::Waits(reason)) => {
+                let root = self.root.display().to_string();
+                missing.push(Missing { root, target: None, reason: Some(reason), jobs: Vec::new() });
+                return Ok(());
+            }
         }
-        let Stage::Reached(numbers) = &self.stage else { return };
+        let Stage::Reached(numbers) = &self.stage else { return Ok(()) };
         let lacking: Vec<Missing> = self
             .targets
             .iter()
@@ -89,30 +117,36 @@ impl RootWait {
         if self.targets.len() - lacking.len() < needed.unwrap_or(self.targets.len()) {
             missing.extend(lacking);
         }
+        Ok(())
     }
 
     /// Goes on to the next stage if that is possible. The error says what is waited for before any target is.
-    fn step(&mut self, queue: &Queue, setup: &Setup) -> Result<(), String> {
+    fn step(&mut self, queue: &Queue, setup: &Setup) -> Result<(), Held> {
         if let Stage::Begun = self.stage {
             // Looked up each time: another one may watch the tree by now.
-            let root = setup.root_of(&self.root, &self.targets).ok_or(LEFT)?;
+            let root = setup.root_of(&self.root, &self.targets).ok_or_else(|| LEFT.to_owned())?;
             self.stage = Stage::Asked(root.barrier()?);
         }
         if let Stage::Asked(answer) = &self.stage {
             match answer.try_recv() {
                 Ok(()) => {
                     // A target that was taken out meanwhile may not have been told of all of it.
-                    if setup.root_of(&self.root, &self.targets).is_none() {
+                    let Some(root) = setup.root_of(&self.root, &self.targets) else {
                         self.stage = Stage::Begun;
-                        return Err(LEFT.to_owned());
+                        return Err(LEFT.to_owned().into());
+                    };
+                    if let Some(path) = &self.path {
+                        explain::check_known(root, path, queue, &self.targets).map_err(Held::Refused)?;
                     }
                     let newest = |target: &NamedTarget| queue.newest_change(target.id);
                     self.stage = Stage::Reached(self.targets.iter().map(newest).collect());
                 }
-                Err(TryRecvError::Empty) => return Err("what has changed is still being looked through".to_owned()),
+                Err(TryRecvError::Empty) => {
+                    return Err("what has changed is still being looked through".to_owned().into());
+                }
                 Err(TryRecvError::Disconnected) => {
                     self.stage = Stage::Begun;
-                    return Err("it is no longer being watched".to_owned());
+                    return Err("it is no longer being watched".to_owned().into());
                 }
             }
         }

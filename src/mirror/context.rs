@@ -51,13 +51,21 @@ impl RootIdentity {
     /// Whether `root` still is this directory. An unmounted or replaced source would otherwise read as one in which
     /// everything was deleted.
     pub fn check(&self, root: &Path) -> Result<(), TargetTrouble> {
-        let meaning = match Self::of(root) {
+        let (meaning, hint) = match Self::of(root) {
             Ok(now) if now.mark == self.mark && (self.device.is_none() || now.device == self.device) => return Ok(()),
-            Ok(_) => "another directory has taken the place of the source",
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => "the source directory cannot be looked at",
-            Err(_) => "the source directory is missing",
+            Ok(_) => (
+                "another directory has taken the place of the source",
+                "mount or restore the one that was there, or accept the other: restart syncq with --accept-root",
+            ),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => (
+                "the source directory cannot be looked at",
+                "let the user that syncq runs as enter the directories above it: it goes on by itself then",
+            ),
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                ("the source is no directory any more", "restore it: syncq goes on by itself then")
+            }
+            Err(_) => ("the source directory is missing", "mount or restore it: syncq goes on by itself then"),
         };
-        let hint = "mount or restore it, or accept the other directory: restart syncq with --accept-root";
         Err(trouble(TroubleClass::Source, None, meaning, &root.display().to_string(), hint))
     }
 }

@@ -280,11 +280,15 @@ pub fn remedy(code: i32, stderr: &[u8]) -> Option<(Remedy, Option<TargetTrouble>
     if code == 11 && text.contains("mkdir \"") && text.contains("No such file or directory (2)") {
         return Some((Remedy::Fallback(Fallback::MakePath), None));
     }
+    if let Some(found) = of_destination(code, &text) {
+        return Some((Remedy::Trouble(found.class), Some(found)));
+    }
     let known = KNOWN.iter().find(|known| text.contains(known.text))?;
-    if known.remedy == Remedy::Trouble(Source) && line_of(&text, known.text).contains("[Receiver]") {
-        let meaning = "the target's directory cannot be entered";
-        let trouble = trouble(Unavailable, Some(code), meaning, &line_with(&text, known.text), "mount or create it");
-        return Some((Remedy::Trouble(Unavailable), Some(trouble)));
+    if known.remedy == Remedy::Trouble(Source) && line_of(&text, known.text).contains("Permission denied") {
+        let (meaning, hint) =
+            ("the source directory cannot be entered", "let the user that syncq runs as enter and read it");
+        let found = trouble(Source, Some(code), meaning, &line_with(&text, known.text), hint);
+        return Some((known.remedy, Some(found)));
     }
     let trouble = match known.remedy {
         Remedy::Trouble(class) => {
@@ -293,6 +297,34 @@ pub fn remedy(code: i32, stderr: &[u8]) -> Option<(Remedy, Option<TargetTrouble>
         Remedy::Fallback(_) => None,
     };
     Some((known.remedy, trouble))
+}
+
+/// What keeps the receiver from working in the destination's directory, if that is what it says. The same exit codes are given
+/// for the source, and a target was said to have lost its source.
+fn of_destination(code: i32, text: &str) -> Option<TargetTrouble> {
+    const PHRASES: [&str; 4] = ["cannot stat destination", "change_dir", "mkdir \"", "destination must be a directory"];
+    if !matches!(code, 3 | 11) {
+        return None;
+    }
+    let is_about_it = |line: &&str| {
+        // What it says of a directory below is about a path.
+        let is_receivers = line.contains("[Receiver]") || line.contains("ERROR: destination");
+        is_receivers && !line.contains("recv_generator") && PHRASES.iter().any(|phrase| line.contains(phrase))
+    };
+    let line = text.lines().find(is_about_it)?;
+    let is = |words: &str| line.contains(words);
+    let (class, meaning, hint) = if is("Not a directory") || is("File exists") || is("must be a directory") {
+        let hint = "move away what stands in its place, or correct the destination";
+        (Misconfigured, "the target is no directory", hint)
+    } else if is("Permission denied") || is("Operation not permitted") {
+        let hint = "let the user that rsync runs as on the target enter and write it";
+        (Misconfigured, "the target's directory is closed", hint)
+    } else if is("mkdir") {
+        return None;
+    } else {
+        (Unavailable, "the target's directory cannot be entered", "mount or create it")
+    };
+    Some(trouble(class, Some(code), meaning, &printable(&Line::read(line.trim().as_bytes()).text()), hint))
 }
 
 /// A trouble in one line of ours and one of rsync's.
@@ -319,7 +351,8 @@ pub fn unknown(end: End, stderr: &[u8]) -> TargetTrouble {
         End::Exit(code @ (1 | 4)) => (Misconfigured, Some(code), "rsync refuses its arguments"),
         End::Exit(code @ (2 | 14)) => (Misconfigured, Some(code), "the two rsyncs do not understand each other"),
         End::Exit(code @ (126 | 127)) => (Misconfigured, Some(code), "the remote command cannot be run"),
-        End::Exit(code @ 3) => (Source, Some(code), "rsync cannot read its source or its target directory"),
+        // The source was looked at a moment before.
+        End::Exit(code @ 3) => (Unavailable, Some(code), "rsync cannot use its source or its target directory"),
         End::Exit(code @ 5) => (Unavailable, Some(code), "the rsync server refuses to start"),
         End::Exit(code @ (19 | 20)) => (Unavailable, Some(code), "somebody ended rsync"),
         End::Exit(code @ 35) => (Unavailable, Some(code), "the host does not answer"),

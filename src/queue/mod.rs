@@ -91,8 +91,10 @@ pub struct TargetStats {
     pub trouble_since: Option<Timestamp>,
     /// Failures in a row for the present reason.
     pub trouble_failures: u32,
-    /// When a target in trouble is tried again.
-    pub probe_at: Option<Timestamp>,
+    /// When a target in trouble is tried again. `None` also while it is being tried, and if nothing is there to try it with.
+    pub retry_at: Option<Timestamp>,
+    /// Of the jobs that wait, those that do so since they failed.
+    pub backing_off: usize,
     /// Since when an operator has it paused.
     pub paused_since: Option<Timestamp>,
     /// A job that waits for an operator's approval of its deletions, with what it says.
@@ -545,6 +547,19 @@ impl Queue {
         Some(Batch { id, target, lane, jobs, probe, started_at: now })
     }
 
+    /// Whether [`claim`](Self::claim) would hand out something.
+    pub fn has_work(&self, target: TargetId, lane: Lane) -> bool {
+        let now = self.shared.clock.now();
+        let mut state = self.shared.lock();
+        let Some(queue) = state.targets.get_mut(&target).filter(|queue| !queue.paused) else { return false };
+        let is_open = match queue.breaker.gate(now) {
+            Gate::Closed => lane != Lane::Small || queue.held_until(now).is_none(),
+            Gate::Probe => true,
+            Gate::Open(_) => false,
+        };
+        is_open && queue.has_claimable(lane, now)
+    }
+
     /// Takes a batch back. Jobs of it that have no verdict are released.
     pub fn finish(&self, batch: &Batch, result: BatchResult) -> Option<TargetEvent> {
         let now = self.shared.clock.now();
@@ -649,6 +664,11 @@ impl Queue {
         next
     }
 
+    /// Whether the target is not in trouble, as far as is known.
+    pub fn is_well(&self, target: TargetId) -> bool {
+        self.shared.lock().targets.get(&target).is_some_and(|queue| queue.breaker.trouble().is_none())
+    }
+
     /// Whether the target is neither paused nor in trouble.
     pub fn is_open(&self, target: TargetId) -> bool {
         let is_well = |queue: &TargetQueue| !queue.paused && queue.breaker.trouble().is_none();
@@ -672,7 +692,8 @@ impl Queue {
             trouble: queue.breaker.trouble().cloned(),
             trouble_since: queue.breaker.history().map(|(since, _)| since),
             trouble_failures: queue.breaker.history().map_or(0, |(_, failures)| failures),
-            probe_at: queue.breaker.probe_at(),
+            retry_at: queue.retry_at(now),
+            backing_off: queue.backing_off(),
             failing: queue.an_error(),
         })
     }

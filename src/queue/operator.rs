@@ -93,6 +93,12 @@ impl Queue {
         state.targets.get(&target).map(|queue| queue.lacking(number, path, limit)).unwrap_or_default()
     }
 
+    /// Whether a job knows the path by its name, or makes all equal in a directory that it lies in. The comparison of a whole
+    /// tree does not count: that would stand for any name.
+    pub fn is_about(&self, target: TargetId, path: &RelPath) -> bool {
+        self.shared.lock().targets.get(&target).is_some_and(|queue| queue.is_about(path))
+    }
+
     /// Notes from now on which of the target's runs end. For one who wants to know at a time.
     pub fn record_ends(&self, target: TargetId) {
         self.shared.lock().targets.get_mut(&target).into_iter().for_each(super::TargetQueue::record_ends);

@@ -72,6 +72,12 @@ impl Gather {
         }
     }
 
+    /// Of what has been gathered, what is no longer there.
+    pub fn gone(&self) -> Vec<RelPath> {
+        let gone = self.changes.iter().filter(|(_, presence)| *presence != Presence::There);
+        gone.map(|(change, _)| change.path.clone()).collect()
+    }
+
     /// Hands out what has been gathered, and is empty again.
     pub fn take(&mut self) -> Vec<Change> {
         self.places.clear();

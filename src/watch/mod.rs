@@ -30,13 +30,13 @@ mod walk;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::io::Errno;
 
 use crate::filter::Filter;
-use crate::model::{Change, DirectoryId, EventSwitches, Timestamp};
+use crate::model::{Change, DirectoryId, EventSwitches, RelPath, Timestamp};
 use crate::mounts::Mounts;
 
 pub use notice::{GoneReason, Notice};
@@ -87,6 +87,8 @@ pub trait Sink: Send + Sync {
     /// Paths that may have changed, each at most once in a call. `more_follow`: they are part of a burst that goes on, so that
     /// another call comes in some milliseconds, if only to say with no changes that it is over.
     fn changes(&self, changes: Vec<Change>, more_follow: bool);
+    /// Paths that were there and are no longer, before the call that reports them as changed.
+    fn gone(&self, paths: Vec<RelPath>);
     fn notice(&self, notice: Notice);
     /// The kernel grants this user no further inotify instance. Returns whether it may now, so that one more try is worth it.
     fn make_instances(&self) -> bool {
@@ -137,6 +139,8 @@ pub struct WatchStats {
     pub overflows: u64,
     /// Events read.
     pub events: u64,
+    /// What has changed is being looked for: a walk is under way, or is due since events were lost.
+    pub is_behind: bool,
 }
 
 /// [`WatchStats`] as the thread writes and others read them.
@@ -146,6 +150,7 @@ struct Counters {
     unwatched: AtomicU64,
     overflows: AtomicU64,
     events: AtomicU64,
+    is_behind: AtomicBool,
 }
 
 impl Counters {
@@ -155,6 +160,7 @@ impl Counters {
             unwatched: self.unwatched.load(Ordering::Relaxed),
             overflows: self.overflows.load(Ordering::Relaxed),
             events: self.events.load(Ordering::Relaxed),
+            is_behind: self.is_behind.load(Ordering::Relaxed),
         }
     }
 }

@@ -257,6 +257,7 @@ impl Loop {
                 (gathers_since, has_events) = (now, false);
                 self.tracker.flush(!is_lull);
             }
+            self.tracker.tell_whether_behind();
             self.answer();
         }
         Ok(false)

@@ -282,8 +282,18 @@ impl Tracker {
         self.counters.unwatched.store(count(unwatched), Ordering::Relaxed);
         if !self.gather.is_empty() || (self.has_promised_more && !more_follow) {
             self.has_promised_more = more_follow;
+            let gone = self.gather.gone();
+            if !gone.is_empty() {
+                self.sink.gone(gone);
+            }
             self.sink.changes(self.gather.take(), more_follow);
         }
+    }
+
+    /// Notes whether what has changed is still being looked for.
+    pub fn tell_whether_behind(&self) {
+        let is_behind = self.has_work() || self.has_gap() || !self.closed.is_empty();
+        self.counters.is_behind.store(is_behind, Ordering::Relaxed);
     }
 
     /// Ends all watching, since the root is not there or not the root any more.

@@ -173,7 +173,7 @@ fn l26_a_root_that_was_emptied_while_no_daemon_ran_wipes_nothing_until_it_is_acc
         world.start_daemon(args);
         wait_for(soon(), "the empty root to be reported", || {
             let json = world.cli.try_status()?.json;
-            let told = json["roots"][0]["reason"].to_string().contains("syncq accept-deletions");
+            let told = json["roots"][0]["hint"].to_string().contains("syncq accept-deletions");
             if told { Ok(()) } else { Err(json.to_string()) }
         });
         let left = world.dsts.iter().map(|dst| crate::harness::tree::count(dst));

@@ -41,11 +41,13 @@ fn churned(seed: u64, setup: impl Fn(&mut World)) {
             report.0.pause();
         }
         if quarter % 2 == 1 {
+            world.answers_are_true(secs(90));
             world.converges(secs(90));
         }
     }
     // An empty root would suspend the deletions, which is another test's matter.
     crate::harness::write(world.src.join("last"), "one");
+    world.answers_are_true(secs(90));
     world.converges(secs(90));
 }
 

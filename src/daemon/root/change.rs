@@ -9,13 +9,15 @@ use std::time::{Duration, Instant};
 
 use log::info;
 
-use super::{Fingerprint, RootRuntime, Watching, whole_tree};
+use super::{Fingerprint, RootRuntime, Suspension, Watching, whole_tree};
 use crate::clock::monotonic;
 use crate::model::TargetId;
 
 /// How long a watcher may take to pass on what it has seen to the one that takes over. After that the targets are compared
 /// in full instead.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(10);
+
+const OVER: &str = "it is no longer being watched";
 
 impl RootRuntime {
     /// From now on changes go to these targets. Those that it did not have, or under other settings, are compared in full.
@@ -77,8 +79,7 @@ impl RootRuntime {
         let mut state = self.lock();
         state.in_charge = false;
         state.over = true;
-        let watching =
-            std::mem::replace(&mut state.watching, Watching::Off("it is no longer being watched".to_owned()));
+        let watching = std::mem::replace(&mut state.watching, Watching::Off(Suspension::now(OVER, None::<String>)));
         drop(state);
         if let Watching::On(watcher) = watching {
             watcher.stop();

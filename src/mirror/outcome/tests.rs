@@ -57,9 +57,48 @@ fn the_targets_own_troubles() {
         ),
         (
             3,
+            "rsync: [sender] change_dir \"/data/www\" failed: Permission denied (13)",
+            Source,
+            "the source directory cannot be entered",
+        ),
+        // A target that was a file, or closed, was said to have lost its source.
+        (
+            3,
+            "rsync: [Receiver] ERROR: cannot stat destination \"file/\" (in n): Not a directory (20)",
+            Misconfigured,
+            "the target is no directory",
+        ),
+        (
+            3,
+            "ERROR: destination must be a directory when copying more than 1 file",
+            Misconfigured,
+            "the target is no directory",
+        ),
+        (
+            11,
+            "rsync: [Receiver] mkdir \"file/\" (in n) failed: File exists (17)",
+            Misconfigured,
+            "the target is no directory",
+        ),
+        (
+            11,
+            "rsync: [Receiver] mkdir \"/b/new/x/\" failed: Permission denied (13)",
+            Misconfigured,
+            "the target's directory is closed",
+        ),
+        (
+            3,
+            "rsync: [Receiver] ERROR: cannot stat destination \"/b/in/\": Permission denied (13)",
+            Misconfigured,
+            "the target's directory is closed",
+        ),
+        (3, "rsync: [Receiver] change_dir#1 \"/b\" failed: No such file or directory (2)", Unavailable, "the target's"),
+        (3, "something else", Unavailable, "rsync cannot use its source or"),
+        (
+            3,
             "rsync: [Receiver] change_dir#3 \"/b\" failed: Permission denied (13)",
-            Unavailable,
-            "the target's directory",
+            Misconfigured,
+            "the target's directory is closed",
         ),
         (
             4,

@@ -58,6 +58,13 @@ impl TargetQueue {
         chosen.into_iter().filter_map(|path| self.start(path)).collect()
     }
 
+    /// Whether [`claim`](Self::claim) would take a job.
+    pub fn has_claimable(&mut self, lane: Lane, now: Timestamp) -> bool {
+        self.promote(now);
+        let is_free = |path: &RelPath| self.jobs.get(path).is_some_and(|slot| !self.is_blocked(path, slot));
+        self.ready.get(lane_index(lane)).is_some_and(|ready| ready.values().any(is_free))
+    }
+
     /// Takes along the directories whose times wait to go with what changed in them.
     fn add_parents(&self, chosen: &mut Vec<RelPath>) {
         let waits = |path: &RelPath| {

@@ -50,7 +50,7 @@ pub use self::operator::Selected;
 use self::renames::Renames;
 use self::slot::{Slot, State, Wait};
 use super::batch_size::BatchSize;
-use super::breaker::Breaker;
+use super::breaker::{Breaker, Gate};
 use super::pace::Pace;
 use super::sent_log::SentLog;
 use crate::model::{Backoff, Job, JobError, JobState, Lane, Origin, RelPath, Scope, TargetId, Timestamp, below_range};
@@ -394,15 +394,32 @@ impl TargetQueue {
         self.jobs.values().map(Slot::oldest).min()
     }
 
-    /// The error that struck the most recently changed failing job, for a status line.
+    /// The error of the failing job that is tried next, or else of one that is given up, for a status line.
     pub fn an_error(&self) -> Option<(RelPath, JobError)> {
-        let path = self
-            .waiting
-            .iter()
-            .map(|(_, path)| path)
-            .find(|path| self.jobs.get(*path).is_some_and(|slot| slot.last_error.is_some()))?;
-        let error = self.jobs.get(path)?.last_error.as_deref().cloned()?;
-        Some((path.clone(), error))
+        let error = |path: &RelPath| Some((path.clone(), self.jobs.get(path)?.last_error.as_deref().cloned()?));
+        let given_up = || {
+            let is_given_up = |(_, slot): &(&RelPath, &Slot)| slot.state == State::Failed;
+            (self.failed > 0).then(|| self.jobs.iter().find(is_given_up)).flatten()
+        };
+        self.waiting.iter().find_map(|(_, path)| error(path)).or_else(|| error(given_up()?.0))
+    }
+
+    /// How many jobs wait since they have failed.
+    pub fn backing_off(&self) -> usize {
+        let backs_off = |slot: &Slot| matches!(slot.state, State::Waiting { why: Wait::Backoff, .. });
+        self.waiting.iter().filter(|(_, path)| self.jobs.get(path).is_some_and(backs_off)).count()
+    }
+
+    /// When a target in trouble is tried again: by a job that is ready by then.
+    pub fn retry_at(&self, now: Timestamp) -> Option<Timestamp> {
+        let probe_at = match self.breaker.gate(now) {
+            Gate::Closed => None,
+            Gate::Probe => Some(now),
+            Gate::Open(at) => at,
+        };
+        let ready = self.ready.iter().any(|ready| !ready.is_empty());
+        let due = if ready { Some(now) } else { self.waiting.first().map(|(due, _)| *due) };
+        Some(probe_at?.max(due?))
     }
 
     /// Whether a job that is due covers the path, and nothing keeps it from running. A comparison of the whole tree does

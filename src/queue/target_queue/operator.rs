@@ -121,6 +121,12 @@ impl TargetQueue {
         found.map(|(path, slot)| slot.to_job(self.target, path))
     }
 
+    /// Whether a job is at the path or below it, or stands for all in a directory above that is not the root.
+    pub fn is_about(&self, path: &RelPath) -> bool {
+        self.job_for(path).is_some_and(|job| job.path == *path || !job.path.is_root())
+            || self.range_below(path).next().is_some()
+    }
+
     /// The path whose run in flight keeps the ready job at `path` from being run.
     pub fn blocker(&self, path: &RelPath) -> Option<RelPath> {
         self.jobs.get(path).filter(|slot| slot.state == State::Ready && self.is_excluded(path, slot))?;

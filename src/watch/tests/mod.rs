@@ -79,6 +79,8 @@ impl Sink for Collector {
         self.changes.lock().unwrap().extend(changes);
     }
 
+    fn gone(&self, _paths: Vec<RelPath>) {}
+
     fn notice(&self, notice: Notice) {
         self.notices.lock().unwrap().push(notice);
     }

@@ -12,7 +12,7 @@ use super::config::Conf;
 use super::daemon::{Cli, Daemon};
 use super::rsyncd::Rsyncd;
 use super::tree::{Compare, differences};
-use super::wait::{secs, try_for};
+use super::wait::{secs, try_for, wait_for};
 
 /// Made by [`World::new`], changed to taste, then started. Fields are dropped in order: daemon, rsyncd, directory.
 #[derive(Debug)]
@@ -102,6 +102,29 @@ impl World {
     pub fn converges(&self, deadline: Duration) {
         let dsts: Vec<&Path> = self.dsts.iter().map(PathBuf::as_path).collect();
         self.equal_within(&self.src, &dsts, deadline);
+    }
+
+    /// Waits with `syncq wait`, and then for `status` to call every target idle. At that moment the trees have to be equal: of
+    /// all that is said, this is what people build on. Nothing may change the tree meanwhile.
+    #[track_caller]
+    pub fn answers_are_true(&self, deadline: Duration) {
+        let (seconds, state) = (format!("{}s", deadline.as_secs()), self.cli.state.display().to_string());
+        drop(self.cli.run(["wait", "--timeout", &seconds, "--state-dir", &state]).ok());
+        self.equal_now("wait says done");
+        wait_for(deadline, "every target to be idle", || {
+            let status = self.cli.try_status()?;
+            let states = status.targets.iter().all(|target| target.state == "idle");
+            if states { Ok(()) } else { Err(status.json["targets"].to_string()) }
+        });
+        self.equal_now("status says idle");
+    }
+
+    #[track_caller]
+    fn equal_now(&self, said: &str) {
+        for dst in &self.dsts {
+            let found = differences(&self.src, dst, self.compare);
+            assert!(found.is_empty(), "{said}, and {} differs:\n  {}", dst.display(), found.join("\n  "));
+        }
     }
 
     #[track_caller]

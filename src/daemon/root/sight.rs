@@ -1,0 +1,164 @@
+//! How much of a root is seen: what `status` may say of it, and whether a name that is not there ever was.
+//!
+//! A target can only be called equal to its source while every change of the source is seen. So each answer about a target asks
+//! here first.
+
+use std::collections::{HashSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::time::{Duration, Instant};
+
+use super::{RootRuntime, Watching};
+use crate::clock::{moment, monotonic};
+use crate::model::{RelPath, Timestamp};
+
+/// A root that was looked at so long ago is looked at again before anything is said of it.
+const FRESH: Duration = Duration::from_millis(1_500);
+/// A file system that has not answered for so long does not. More than the longest rest between two looks.
+const SILENT: Duration = Duration::from_secs(45);
+
+/// Why nothing of a root is sent or deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Suspension {
+    pub reason: String,
+    /// What an operator can do about it.
+    pub hint: Option<String>,
+    pub since: Timestamp,
+}
+
+impl Suspension {
+    pub fn now(reason: impl Into<String>, hint: Option<impl Into<String>>) -> Self {
+        Self { reason: reason.into(), hint: hint.map(Into::into), since: moment().wall }
+    }
+}
+
+/// How much of what happens in a root is seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sight {
+    /// All of it.
+    Whole,
+    /// Something may have changed that nobody knows of yet: why. It is being looked for.
+    Behind(String),
+    /// In some directories only now and then: why, and what to do about it.
+    Partial(String, Option<String>),
+    /// Nothing.
+    Suspended(Suspension),
+}
+
+/// Names that were in the tree since it is watched, and are no longer. The newest, as hashes: one that is not known any more is
+/// only asked about in vain.
+#[derive(Debug, Default)]
+pub struct Gone {
+    hasher: RandomState,
+    known: HashSet<u64>,
+    order: VecDeque<u64>,
+}
+
+impl Gone {
+    /// 3 MB at most, for a root in which so much is deleted.
+    const NAMES_MAX: usize = 100_000;
+
+    pub fn note(&mut self, path: &RelPath) {
+        let print = self.hasher.hash_one(path.as_bytes());
+        if !self.known.insert(print) {
+            return;
+        }
+        self.order.push_back(print);
+        if self.order.len() > Self::NAMES_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+    }
+
+    /// Whether the path was there, or lay in a directory that was.
+    pub fn knows(&self, path: &RelPath) -> bool {
+        let known = |path: &RelPath| self.known.contains(&self.hasher.hash_one(path.as_bytes()));
+        known(path) || path.ancestors().any(|above| !above.is_root() && known(&above))
+    }
+}
+
+impl RootRuntime {
+    /// How much is seen of what happens in the tree, as of the last look at it.
+    pub fn sight(&self) -> Sight {
+        let state = self.lock();
+        if let Some(suspended) = &state.suspended {
+            return Sight::Suspended(suspended.clone());
+        }
+        match &state.watching {
+            Watching::Off(suspended) => Sight::Suspended(suspended.clone()),
+            Watching::Starting => Sight::Behind("its directories are still being walked".to_owned()),
+            Watching::On(_) if self.looked_at().elapsed() > SILENT => {
+                Sight::Behind("its file system does not answer".to_owned())
+            }
+            Watching::On(watcher) => {
+                let stats = watcher.stats();
+                match (stats.unwatched, stats.is_behind) {
+                    (0, false) => Sight::Whole,
+                    (0, true) => Sight::Behind("what has changed is still being looked for".to_owned()),
+                    (count, _) => {
+                        let (directories, them) =
+                            if count == 1 { ("directory", "it") } else { ("directories", "them") };
+                        let reason = format!(
+                            "{count} {directories} cannot be watched, and what changes in {them} is found late"
+                        );
+                        let hint =
+                            "they are named in the log; for want of watches: sysctl -w fs.inotify.max_user_watches";
+                        Sight::Partial(reason, Some(hint.to_owned()))
+                    }
+                }
+            }
+        }
+    }
+
+    /// Has the root looked at, unless it was a moment ago, and waits for that. At rest it is looked at seldom, and no event
+    /// tells that a directory above was renamed or something mounted over it.
+    pub fn look_again(&self, patience: Duration) {
+        let before = self.looked_at();
+        if before.elapsed() < FRESH || !matches!(self.lock().watching, Watching::On(_)) {
+            return;
+        }
+        self.stir();
+        let looked = self.looked.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        drop(self.looked.1.wait_timeout_while(looked, patience, |at| *at == before));
+    }
+
+    fn looked_at(&self) -> Instant {
+        *self.looked.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    pub(super) fn note_look(&self) {
+        *self.looked.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = monotonic();
+        self.looked.1.notify_all();
+    }
+
+    /// Whether the path was in the tree since the start, and is no longer. To be asked behind a barrier.
+    pub fn has_lost(&self, path: &RelPath) -> bool {
+        self.gone.lock().unwrap_or_else(std::sync::PoisonError::into_inner).knows(path)
+    }
+
+    pub(super) fn note_gone(&self, paths: &[RelPath]) {
+        let mut gone = self.gone.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        paths.iter().for_each(|path| gone.note(path));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_gone_is_known_with_what_was_in_it_until_there_is_too_much() {
+        let path = |text: &str| RelPath::new(text.as_bytes()).unwrap();
+        let mut gone = Gone::default();
+        gone.note(&path("d/e"));
+        for (text, known) in [("d/e", true), ("d/e/f", true), ("d", false), ("d/ee", false), ("x", false)] {
+            assert_eq!(gone.knows(&path(text)), known, "{text}");
+        }
+        for n in 0..Gone::NAMES_MAX {
+            gone.note(&path(&format!("f{n}")));
+            gone.note(&path("f0"));
+        }
+        assert!(!gone.knows(&path("d/e")) && gone.knows(&path("f0")));
+        assert_eq!((gone.known.len(), gone.order.len()), (Gone::NAMES_MAX, Gone::NAMES_MAX));
+    }
+}

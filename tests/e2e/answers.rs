@@ -1,0 +1,115 @@
+//! What is said is true: of a source that is away, of a name that never was, of what is left out.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::harness::world::soon;
+use crate::harness::{World, make_dir, wait_for, wait_until, write};
+use crate::operators::{done, mirrored, syncq};
+
+/// The first target and the first root.
+fn status(world: &World) -> (Value, Value) {
+    let json = world.cli.status().json;
+    (json["targets"][0].clone(), json["roots"][0].clone())
+}
+
+/// `status` said `idle`, lag 0, while the source was gone or another directory stood in its place; what to do about it stood
+/// in the README alone.
+#[test]
+fn no_target_of_a_source_that_is_away_or_another_is_idle() {
+    let mut world = mirrored();
+    wait_until(soon(), "rest", || status(&world).0["state"] == "idle");
+    let away = world.base().join("away");
+    fs::rename(&world.src, &away).expect("renames");
+    for (place, hint) in [("missing", "goes on by itself"), ("another directory", "--accept-root")] {
+        if place == "another directory" {
+            fs::create_dir(&world.src).expect("creates");
+            write(world.src.join("other"), "other");
+            write(away.join("later"), "later");
+        }
+        wait_for(soon(), place, || {
+            let (target, root) = status(&world);
+            let says = |value: &Value, words: &str| value.as_str().is_some_and(|said| said.contains(words));
+            let is_told = [&target, &root].iter().all(|it| says(&it["reason"], place) && says(&it["hint"], hint));
+            let is_late = target["lag_s"].as_f64() > Some(0.0);
+            let states = (target["state"].as_str(), root["state"].as_str());
+            let is_true = states == (Some("source_gone"), Some("suspended")) && is_told && is_late;
+            if is_true { Ok(()) } else { Err(format!("{target}\n{root}")) }
+        });
+        let table = syncq(&world, &["status"]).ok();
+        assert!(!table.stdout.contains("idle"), "{}", table.stdout);
+        let late = syncq(&world, &["wait", "--timeout", "100ms"]);
+        assert!(late.code == Some(1) && late.stderr.contains(place), "{}", late.text());
+        let said = syncq(&world, &["explain", &world.src.join("d/before").display().to_string()]).ok();
+        assert!(said.stdout.contains("job: none is known: ") && said.stdout.contains(place), "{}", said.stdout);
+    }
+    fs::remove_dir_all(&world.src).expect("removes");
+    fs::rename(&away, &world.src).expect("renames");
+    world.converges(soon());
+    wait_until(soon(), "rest", || status(&world).0["state"] == "idle");
+    world.stop();
+}
+
+/// `syncq wait --path relaese && ./announce` announced at once.
+#[test]
+fn a_name_that_never_was_is_refused_and_one_that_is_gone_is_not() {
+    let mut world = mirrored();
+    make_dir(world.src.join("old/below"));
+    write(world.src.join("old/below/f"), "old");
+    write(world.src.join("moved"), "moved");
+    world.converges(soon());
+    // Without a minute of memory: nothing but what the daemon knows.
+    for gone in ["old", "moved"] {
+        done(&world, &["wait", "--path", gone]);
+    }
+    fs::remove_dir_all(world.src.join("old")).expect("removes");
+    fs::rename(world.src.join("moved"), world.src.join("d/here")).expect("renames");
+    done(&world, &["wait"]);
+    let full = |name: &str| world.src.join(name).display().to_string();
+    for name in ["old", "old/below", "old/below/f", "moved", "d", "d/before", "d/here", "."] {
+        for name in [full(name), name.to_owned()] {
+            done(&world, &["wait", "--path", &name]);
+            done(&world, &["verify", "--path", &name]);
+        }
+    }
+    for name in ["dd", "d/befoer", "d/before/x", "moved2"] {
+        for command in [["wait", "--path"], ["verify", "--path"]] {
+            for name in [full(name), name.to_owned()] {
+                let said = syncq(&world, &[command[0], command[1], &name]);
+                let is_told = said.stderr.contains("nothing is there") && said.stderr.contains(&full(""));
+                assert!(said.code == Some(1) && is_told, "{command:?} {name}: {}", said.text());
+            }
+        }
+    }
+    // What is not sent is not done, wherever it is asked from.
+    done(&world, &["pause", "--all"]);
+    write(world.src.join("d/new"), "new");
+    let mut inside = world.cli.clone();
+    inside.cwd = world.src.join("d");
+    let state = world.cli.state.display().to_string();
+    for name in ["new", "../d/new", "../d"] {
+        let late = inside.run(["wait", "--timeout", "100ms", "--state-dir", &state, "--path", name]);
+        assert!(late.code == Some(1) && late.stderr.contains("paused"), "{name}: {}", late.text());
+    }
+    world.stop();
+}
+
+/// Nothing of what is left out is ever sent, and a wait for it was over at once; `verify` called it equal.
+#[test]
+fn what_is_left_out_is_neither_waited_for_nor_equal() {
+    let mut world = World::new();
+    world.conf.excludes = vec!["^private/.*".to_owned()];
+    for file in ["private/f", "public/f"] {
+        make_dir(world.src.join(file).parent().expect("a parent"));
+        write(world.src.join(file), "content");
+    }
+    world.start();
+    done(&world, &["wait"]);
+    for command in [["wait", "--path"], ["verify", "--path"]] {
+        let said = syncq(&world, &[command[0], command[1], "private/f"]);
+        assert!(said.code == Some(1) && said.stderr.contains("is not mirrored: excluded by"), "{}", said.text());
+        done(&world, &[command[0], command[1], "public/f"]);
+    }
+    world.stop();
+}
