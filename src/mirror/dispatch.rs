@@ -2,15 +2,15 @@
 //!
 //! One thread decides; it sleeps until there is work, a run ends, a wait is over, or it is told to stop. It starts a
 //! batch only when a worker is free, so claimed jobs never sit in a line: the durable queue is the only queue. A
-//! target's runs are limited by its [`Lanes`], and no target gets a second worker while another one that has none
-//! could then not get any: a hung target holds up nobody.
+//! target's runs are limited by its [`Lanes`], and who gets the next one is decided in `shares`. For that the dispatcher
+//! knows which targets have answered, and looks now and then whether the runs in flight move, more often while somebody goes
+//! without a place. A run that it ends counts as cut off, and as the target's trouble.
 //!
 //! Which targets are served, and how, may be replaced at any time ([`Executor::serve`]). A run that is in flight then
 //! comes to its end as it was begun, be its target served any more or not.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -24,6 +24,8 @@ use super::changed::Ran;
 use super::context::TargetContext;
 use super::execute::{BatchReport, command_line, execute};
 use super::lanes::Lanes;
+use super::pace::moved;
+use super::shares::{self, Candidate, Flight, Health, Step};
 use super::standby::{Next, STANDBYS_MAX, Standby};
 use super::stop::StopSignal;
 use super::survey::{Comparison, Look};
@@ -39,6 +41,10 @@ const STOP_DEADLINE: Duration = Duration::from_secs(10);
 const FAILURES_LOGGED_MAX: usize = 5;
 /// The longest sleep of the dispatcher.
 const IDLE: Duration = Duration::from_secs(3600);
+/// How often runs are looked at at the most, and how soon again while somebody goes without a place.
+const LOOK: Duration = Duration::from_millis(500);
+/// A run that still moves when it is so old has met a target that works.
+const AGE_WELL: Duration = Duration::from_secs(1);
 
 /// The targets that are served.
 pub type Contexts = BTreeMap<TargetId, Arc<TargetContext>>;
@@ -68,7 +74,6 @@ struct Shared {
     contexts: Mutex<Arc<Contexts>>,
     last_paths: Mutex<BTreeMap<TargetId, RelPath>>,
     stop: StopSignal,
-    in_flight: AtomicUsize,
     activities: Activities,
 }
 
@@ -85,6 +90,7 @@ impl Shared {
 
 /// A worker is done with a batch.
 struct Ended {
+    run: u64,
     target: TargetId,
     lane: Lane,
     busy: bool,
@@ -108,7 +114,6 @@ impl Executor {
             contexts: Mutex::default(),
             last_paths: Mutex::new(BTreeMap::new()),
             stop: StopSignal::new()?,
-            in_flight: AtomicUsize::new(0),
             activities: Activities::default(),
         });
         let (orders, ordered) = unbounded();
@@ -199,6 +204,29 @@ impl Drop for Executor {
     }
 }
 
+/// A batch that a worker has.
+struct Run {
+    target: TargetId,
+    lane: Lane,
+    started: Instant,
+    /// Ends it alone. `None`: there was no descriptor left for one.
+    stop: Option<StopSignal>,
+    /// What its process had moved at the last look, and since when that has not changed.
+    counters: Option<u64>,
+    moved: Instant,
+    is_ending: bool,
+}
+
+/// What is known of a target beside its queue.
+#[derive(Debug, Clone, Copy, Default)]
+struct Known {
+    health: Health,
+    /// How often in a row its runs were ended since they kept others from theirs.
+    endings: u32,
+    /// When its lanes last had their turn.
+    turns: [u64; 2],
+}
+
 struct Dispatcher {
     shared: Arc<Shared>,
     pool: ThreadPool,
@@ -207,8 +235,12 @@ struct Dispatcher {
     /// Of the targets that are served, and of those that were while runs to them are in flight.
     lanes: BTreeMap<TargetId, Lanes>,
     targets: Vec<TargetId>,
-    /// Where the next round begins, so that no target is always first.
-    turn: usize,
+    known: BTreeMap<TargetId, Known>,
+    runs: BTreeMap<u64, Run>,
+    next_run: u64,
+    /// Counts the batches that were begun.
+    turn: u64,
+    looked: Instant,
     ended: (Sender<Ended>, Receiver<Ended>),
     /// Something was done about a standby.
     tended: (Sender<()>, Receiver<()>),
@@ -216,8 +248,21 @@ struct Dispatcher {
 
 impl Dispatcher {
     fn new(shared: Arc<Shared>, pool: ThreadPool, threads: usize) -> Self {
-        let (contexts, lanes, targets) = (Arc::default(), BTreeMap::new(), Vec::new());
-        Self { shared, pool, threads, contexts, lanes, targets, turn: 0, ended: unbounded(), tended: bounded(1) }
+        Self {
+            shared,
+            pool,
+            threads,
+            contexts: Arc::default(),
+            lanes: BTreeMap::new(),
+            targets: Vec::new(),
+            known: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            next_run: 0,
+            turn: 0,
+            looked: monotonic(),
+            ended: unbounded(),
+            tended: bounded(1),
+        }
     }
 
     fn run(mut self, ordered: &Receiver<Served>) {
@@ -226,10 +271,11 @@ impl Dispatcher {
         let tended = self.tended.1.clone();
         loop {
             let due = self.shared.queue.next_due(&self.targets);
-            self.start_batches();
+            let is_short = self.start_batches();
             let renewal = self.tend_standbys();
             let wait = due.map_or(IDLE, |due| due.since(self.shared.clock.now()).max(Duration::from_millis(1)));
             let wait = renewal.map_or(wait, |at| wait.min(at.saturating_duration_since(monotonic())));
+            let wait = if is_short { wait.min(LOOK) } else { wait };
             crossbeam_channel::select! {
                 recv(ordered) -> served => match served {
                     Ok(served) => self.serve(served),
@@ -262,6 +308,7 @@ impl Dispatcher {
     /// Forgets the lanes of targets that are no longer served, once nothing is in flight to them.
     fn forget_idle(&mut self) {
         self.lanes.retain(|target, lanes| lanes.in_flight() > 0 || self.contexts.contains_key(target));
+        self.known.retain(|target, _| self.lanes.contains_key(target));
     }
 
     fn in_flight(&self) -> usize {
@@ -269,6 +316,13 @@ impl Dispatcher {
     }
 
     fn note_end(&mut self, ended: &Ended) {
+        let run = self.runs.remove(&ended.run);
+        let known = self.known.entry(ended.target).or_default();
+        if ended.reached {
+            (known.health, known.endings) = (Health::Well, 0);
+        } else if run.is_some_and(|run| run.is_ending) {
+            (known.health, known.endings) = (Health::Ill, known.endings.saturating_add(1));
+        }
         let now = self.shared.clock.now();
         if let Some(lanes) = self.lanes.get_mut(&ended.target) {
             lanes.ended(ended.lane, ended.busy, now);
@@ -314,47 +368,112 @@ impl Dispatcher {
         next
     }
 
-    fn start_batches(&mut self) {
-        self.turn = self.turn.wrapping_add(1);
-        let count = self.targets.len();
-        // By turns, so that a subtree that waits for a pause of the small lane gets one, and a target that bears one
-        // connection serves both.
-        let lanes = if self.turn.is_multiple_of(2) { [Lane::Small, Lane::Large] } else { [Lane::Large, Lane::Small] };
-        for lane in lanes {
-            for n in 0..count {
-                let Some(&target) = self.targets.get((self.turn + n) % count.max(1)) else { continue };
-                let Some(context) = self.contexts.get(&target).cloned() else { continue };
-                while self.may_start(target, lane) {
-                    let Some(batch) = self.shared.queue.claim(target, lane) else { break };
-                    self.start(batch, Arc::clone(&context));
+    /// Starts what may start, and ends what holds up others. Returns whether somebody goes without a place.
+    fn start_batches(&mut self) -> bool {
+        let mut wanted: BTreeMap<(TargetId, Lane), bool> = BTreeMap::new();
+        let mut candidates: Vec<Candidate> = self.targets.iter().filter_map(|id| self.candidate(*id)).collect();
+        loop {
+            let queue = &self.shared.queue;
+            let mut wants =
+                |target, lane| *wanted.entry((target, lane)).or_insert_with(|| queue.has_work(target, lane));
+            match shares::next(self.threads, &candidates, &self.flights(), &mut wants) {
+                Step::Rest => return false,
+                Step::Start(target, lane) => {
+                    // Looked up again after it: the next may be held up by what this one has taken.
+                    wanted.retain(|(of, _), _| *of != target);
+                    let batch = self
+                        .contexts
+                        .get(&target)
+                        .cloned()
+                        .and_then(|context| self.shared.queue.claim(target, lane).map(|batch| (batch, context)));
+                    match batch {
+                        Some((batch, context)) => self.start(batch, context),
+                        None => drop(wanted.insert((target, lane), false)),
+                    }
+                    let now = self.candidate(target);
+                    let same = candidates.iter_mut().find(|candidate| candidate.target == target);
+                    if let (Some(same), Some(now)) = (same, now) {
+                        *same = now;
+                    }
                 }
+                Step::End(run) => self.end(run),
+                Step::Wait if self.looked.elapsed() >= LOOK => {
+                    self.look_at_runs();
+                    candidates = self.targets.iter().filter_map(|id| self.candidate(*id)).collect();
+                }
+                Step::Wait => return true,
             }
         }
     }
 
-    /// A free worker, a free connection, and one worker left for each target that has none.
-    fn may_start(&self, target: TargetId, lane: Lane) -> bool {
-        let Some(lanes) = self.lanes.get(&target) else { return false };
-        let free = self.threads.saturating_sub(self.in_flight());
-        let without = self.lanes.values().filter(|lanes| lanes.in_flight() == 0).count();
-        lanes.may_start(lane) && free > 0 && (lanes.in_flight() == 0 || free > without)
+    fn candidate(&self, target: TargetId) -> Option<Candidate> {
+        let lanes = self.lanes.get(&target)?;
+        let Known { health, turns, .. } = self.known.get(&target).copied().unwrap_or_default();
+        let health = if self.shared.queue.is_well(target) { health } else { Health::Ill };
+        let bears = [Lane::Small, Lane::Large].map(|lane| lanes.may_start(lane));
+        Some(Candidate { target, health, bears, turns })
+    }
+
+    fn flights(&self) -> Vec<Flight> {
+        let flight = |(id, run): (&u64, &Run)| Flight {
+            id: *id,
+            target: run.target,
+            lane: run.lane,
+            silent: self.looked.saturating_duration_since(run.moved),
+            endings: self.known.get(&run.target).map_or(0, |known| known.endings),
+            is_ending: run.is_ending,
+        };
+        self.runs.iter().map(flight).collect()
+    }
+
+    /// Looks whether the processes of the runs have moved anything since the last look. What cannot be looked at counts as
+    /// moving.
+    fn look_at_runs(&mut self) {
+        let now = monotonic();
+        for run in self.runs.values_mut() {
+            let counters = run.stop.as_ref().and_then(StopSignal::process).and_then(moved);
+            let has_moved = counters.is_none() || counters != run.counters;
+            if has_moved && run.counters.is_some() && now.saturating_duration_since(run.started) >= AGE_WELL {
+                self.known.entry(run.target).or_default().health = Health::Well;
+            }
+            if has_moved {
+                (run.counters, run.moved) = (counters, now);
+            }
+        }
+        self.looked = now;
+    }
+
+    /// Ends a run that holds up others. Its worker tells when it has ended.
+    fn end(&mut self, run: u64) {
+        let Some(run) = self.runs.get_mut(&run) else { return };
+        run.is_ending = true;
+        if let Some(stop) = &run.stop {
+            stop.raise();
+        }
     }
 
     fn start(&mut self, batch: Batch, context: Arc<TargetContext>) {
         if let Some(lanes) = self.lanes.get_mut(&batch.target) {
             lanes.started(batch.lane);
         }
-        self.shared.in_flight.fetch_add(1, Ordering::SeqCst);
+        let (target, lane, id, now) = (batch.target, batch.lane, self.next_run, monotonic());
+        let stop = self.shared.stop.below().ok();
+        let known = self.known.entry(target).or_default();
+        self.turn += 1;
+        let [small, large] = &mut known.turns;
+        *(if lane == Lane::Small { small } else { large }) = self.turn;
+        self.next_run += 1;
+        let run = Run { target, lane, started: now, stop: stop.clone(), counters: None, moved: now, is_ending: false };
+        self.runs.insert(id, run);
         let shared = Arc::clone(&self.shared);
         let ended = self.ended.0.clone();
-        let surplus = self.surplus(batch.target, batch.lane);
+        let surplus = self.surplus(target, lane);
         self.pool.spawn(move || {
             surplus.iter().for_each(|standby| standby.end());
-            let (target, lane) = (batch.target, batch.lane);
-            let (busy, reached) = work(&shared, &context, &batch);
-            shared.in_flight.fetch_sub(1, Ordering::SeqCst);
+            let stop = stop.unwrap_or_else(|| shared.stop.clone());
+            let (busy, reached) = work(&shared, &context, &batch, &stop);
             // Nobody listens any more only when the dispatcher is gone.
-            let _ = ended.send(Ended { target, lane, busy, reached });
+            let _ = ended.send(Ended { run: id, target, lane, busy, reached });
         });
     }
 
@@ -395,16 +514,18 @@ impl Dispatcher {
 
 /// Runs a batch and gives it back to the queue. Returns whether the target was out of connections, and whether it was
 /// reached.
-fn work(shared: &Shared, context: &Arc<TargetContext>, batch: &Batch) -> (bool, bool) {
+fn work(shared: &Shared, context: &Arc<TargetContext>, batch: &Batch, stop: &StopSignal) -> (bool, bool) {
     let name = context.target.name();
     let started = monotonic();
-    let report =
-        catch_unwind(AssertUnwindSafe(|| execute(context, batch.lane, &batch.jobs, shared.clock.now(), &shared.stop)));
+    let report = catch_unwind(AssertUnwindSafe(|| execute(context, batch.lane, &batch.jobs, shared.clock.now(), stop)));
     let mut report = report.unwrap_or_else(|_| {
         let broken = JobError::new(None, "syncq itself failed on this batch; please report it with the log");
         let verdicts = batch.jobs.iter().map(|job| (job.path.clone(), Verdict::Failed(broken.clone()))).collect();
         BatchReport { verdicts, ..BatchReport::default() }
     });
+    if stop.is_raised() && !shared.stop.is_raised() && report.trouble.is_none() {
+        report.trouble = Some(silent());
+    }
     // Without this, a batch that comes back as it went would be claimed again at once, for ever.
     let idle = report.verdicts.iter().all(|(_, verdict)| *verdict == Verdict::Released);
     if idle && report.trouble.is_none() && !shared.stop.is_raised() {
@@ -429,7 +550,7 @@ fn work(shared: &Shared, context: &Arc<TargetContext>, batch: &Batch) -> (bool, 
         log_failures(&name, &report);
     }
     let busy = report.trouble.as_ref().is_some_and(|trouble| trouble.class == TroubleClass::Busy);
-    let reached = report.trouble.is_none() && report.runs > 0 && !shared.stop.is_raised() && !outdated;
+    let reached = report.trouble.is_none() && report.runs > 0 && !stop.is_raised() && !outdated;
     let BatchReport { verdicts, found, trouble, cut, .. } = report;
     let result = BatchResult { verdicts, found, trouble, reached, cut };
     if let Some(observer) = context.observer() {
@@ -473,6 +594,18 @@ fn work(shared: &Shared, context: &Arc<TargetContext>, batch: &Batch) -> (bool, 
         None => {}
     }
     (busy, reached)
+}
+
+/// A run was ended that kept others from theirs. Always in the same words: it is no news the next time.
+fn silent() -> TargetTrouble {
+    TargetTrouble {
+        class: TroubleClass::Unavailable,
+        code: None,
+        message: "rsync was let in and moved nothing any more, and was ended since others went without a run"
+            .to_owned(),
+        hint: Some("look whether the target hangs; if it is only slow: more runs at a time with -n".to_owned()),
+        command: None,
+    }
 }
 
 fn shown_wait(until: Timestamp, now: Timestamp) -> String {

@@ -33,6 +33,7 @@ mod recent;
 mod rename;
 mod run;
 mod says;
+mod shares;
 mod spool;
 mod ssh;
 mod standby;

@@ -71,6 +71,21 @@ pub fn bytes_read(pid: Pid) -> Option<u64> {
     })
 }
 
+/// What a process and its children have moved and worked since they began: bytes, and ticks of the processor. Only good for
+/// being compared with what it was before. `None` if the kernel does not tell.
+pub fn moved(pid: Pid) -> Option<u64> {
+    family(pid.as_raw_nonzero().get(), &|pid| {
+        let counters = std::fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
+        let bytes = |name: &str| counters.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // Behind the name, which may hold anything.
+        let mut fields = stat.rsplit_once(") ")?.1.split(' ').skip(11);
+        let mut ticks = || fields.next()?.parse::<u64>().ok();
+        let worked = ticks()?.saturating_add(ticks()?);
+        Some(bytes("rchar:")?.saturating_add(bytes("wchar:")?).saturating_add(worked))
+    })
+}
+
 fn family(pid: i32, read: &dyn Fn(i32) -> Option<u64>) -> Option<u64> {
     let own = read(pid)?;
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();

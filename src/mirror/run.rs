@@ -252,6 +252,7 @@ impl Started {
     ) -> io::Result<Ended> {
         self.has_list = true;
         let child = &mut self.child;
+        let _attended = stop.attend(Pid::from_child(child));
         let mut ignored = |_: &[u8]| Ok(());
         let each = stdout.unwrap_or(&mut ignored);
         let ended = Watch::new(child, list, each, leisure, stall_limit).and_then(|mut watch| watch.wait(child, stop));

@@ -1,10 +1,15 @@
 //! The handle that ends rsync runs from outside. Raised once, it stays raised.
+//!
+//! A signal may have others below it, each for the runs of one batch: raised by itself, or with the one above. It also knows
+//! which process is being waited for under it, so that whoever may have to end that can see whether it still moves.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
+
+use rustix::process::Pid;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
@@ -16,21 +21,67 @@ pub struct StopSignal(Arc<Inner>);
 struct Inner {
     raised: AtomicBool,
     event: OwnedFd,
+    below: Mutex<Vec<Weak<Inner>>>,
+    /// 0 for none.
+    process: AtomicI32,
+}
+
+/// The process is waited for until this is dropped.
+#[derive(Debug)]
+pub struct Attended<'a>(&'a StopSignal);
+
+impl Drop for Attended<'_> {
+    fn drop(&mut self) {
+        self.0.0.process.store(0, Ordering::SeqCst);
+    }
+}
+
+impl Inner {
+    fn raise(&self) {
+        if !self.raised.swap(true, Ordering::SeqCst) {
+            // The counter stands at zero, so that the write cannot be refused; nobody ever reads it, so that it
+            // wakes all who wait.
+            let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+        }
+        let below = std::mem::take(&mut *self.below.lock().unwrap_or_else(PoisonError::into_inner));
+        below.iter().filter_map(Weak::upgrade).for_each(|below| below.raise());
+    }
 }
 
 impl StopSignal {
     pub fn new() -> io::Result<Self> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self(Arc::new(Inner { raised: AtomicBool::new(false), event })))
+        let (raised, below, process) = (AtomicBool::new(false), Mutex::default(), AtomicI32::new(0));
+        Ok(Self(Arc::new(Inner { raised, event, below, process })))
+    }
+
+    /// One that is raised with this one, or alone.
+    pub fn below(&self) -> io::Result<Self> {
+        let below = Self::new()?;
+        let mut known = self.0.below.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|other| other.strong_count() > 0);
+        known.push(Arc::downgrade(&below.0));
+        drop(known);
+        if self.is_raised() {
+            below.raise();
+        }
+        Ok(below)
+    }
+
+    /// Notes which process is being waited for.
+    pub fn attend(&self, pid: Pid) -> Attended<'_> {
+        self.0.process.store(pid.as_raw_nonzero().get(), Ordering::SeqCst);
+        Attended(self)
+    }
+
+    /// The process that is being waited for.
+    pub fn process(&self) -> Option<Pid> {
+        Pid::from_raw(self.0.process.load(Ordering::SeqCst))
     }
 
     /// Ends every run that knows this signal and keeps others from starting. May be called any number of times.
     pub fn raise(&self) {
-        if !self.0.raised.swap(true, Ordering::SeqCst) {
-            // The counter stands at zero, so that the write cannot be refused; nobody ever reads it, so that it
-            // wakes all who wait.
-            let _ = rustix::io::write(&self.0.event, &1u64.to_ne_bytes());
-        }
+        self.0.raise();
     }
 
     pub fn is_raised(&self) -> bool {

@@ -19,6 +19,7 @@
 
 mod harness;
 
+mod answers;
 mod backlog;
 mod bursts;
 mod catch_up;
@@ -30,6 +31,7 @@ mod control_tcp;
 mod crash;
 mod events;
 mod fail_log;
+mod fairness;
 mod filters;
 mod guard;
 mod harness_check;

@@ -80,6 +80,9 @@ struct Args {
     /// Create this many files while one of two targets is away; tells what that costs, and what the other one notices
     #[arg(long, value_name = "FILES", default_value_t = 0)]
     away: usize,
+    /// Rounds in which most of a dozen targets hang, each in the middle of what it does, and the others must be quick
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    hung: u32,
     /// Only these kinds of fault
     #[arg(long, value_name = "KIND,…", value_delimiter = ',')]
     only: Vec<Kind>,
@@ -129,9 +132,10 @@ fn run(args: &Args, settings: &rounds::Settings, journal: &Journal) {
         rounds::kills(settings, journal, 6);
         rounds::pending(settings, journal, 1);
         rounds::away(settings, journal, 5_000);
+        rounds::hung(settings, journal, 2);
         return rounds::random(settings, journal, rounds::Until::after(Duration::from_secs(8)));
     }
-    let asked = args.kills > 0 || args.pending > 0 || args.burst > 0 || args.away > 0;
+    let asked = args.kills > 0 || args.pending > 0 || args.burst > 0 || args.away > 0 || args.hung > 0;
     if args.kills > 0 {
         rounds::kills(settings, journal, args.kills);
     }
@@ -143,6 +147,9 @@ fn run(args: &Args, settings: &rounds::Settings, journal: &Journal) {
     }
     if args.away > 0 {
         rounds::away(settings, journal, args.away);
+    }
+    if args.hung > 0 {
+        rounds::hung(settings, journal, args.hung);
     }
     match (args.rounds, args.seconds) {
         (Some(count), _) => rounds::random(settings, journal, rounds::Until::Rounds(count)),

@@ -13,7 +13,7 @@ use crate::fault::{Kind, rest};
 use crate::harness::rsyncd::free_port;
 use crate::harness::{Rsyncd, World, make_dir, secs, wait_until};
 use crate::journal::Journal;
-use crate::proxy::Mode;
+use crate::proxy::{Mode, Proxy};
 use crate::stage::{Setting, Stage, TARGETS};
 
 /// So small that a storm overflows it.
@@ -274,6 +274,77 @@ pub fn away(settings: &Settings, journal: &Journal, files: usize) {
     assert!(files > files_max || memory_mb <= memory_max, "{memory_mb} MB of memory");
     assert!(files > files_max || store_mb <= store_max, "{store_mb} MB of store");
     println!("faults: bare rsync of {files} such files: {:.1} s", bare(files).as_secs_f64());
+}
+
+/// Targets of which most hang.
+const MANY: usize = 12;
+/// How soon a small file has to be on those that do not, and how long it may take while it is being found out which do.
+const QUICK: Duration = Duration::from_secs(3);
+const FOUND_OUT_WITHIN: Duration = Duration::from_secs(15);
+
+/// In each round most of many targets hang, some of them in the middle of a large file; the others must have small files as
+/// quickly as ever.
+pub fn hung(settings: &Settings, journal: &Journal, count: u32) {
+    let began = Instant::now();
+    let mut rng = Rng::with_seed(settings.seed ^ 0x4a6e);
+    let mut world = World::new();
+    world.keep = true;
+    journal.keep_in(world.base());
+    let modules: Vec<String> = (0..MANY).map(|n| format!("t{n}")).collect();
+    let addresses: Vec<String> = (0..MANY).map(|n| format!("127.0.1.{}", n + 1)).collect();
+    let (port, upstream) = (free_port(), free_port());
+    world.conf.local_paths.clear();
+    let remotes: Vec<(&str, &str)> = addresses.iter().zip(&modules).map(|(a, m)| (a.as_str(), m.as_str())).collect();
+    let src = world.src.clone();
+    world.conf.root(&src, &remotes).port = port;
+    world.conf.syncq = "<backoff base=\"200ms\" cap=\"5s\"/>".to_owned();
+    world.dsts = modules.iter().map(|module| world.side(module)).collect();
+    let mut server = Rsyncd::at(&world.base().join("rsyncd-many"), "0.0.0.0", upstream);
+    modules.iter().zip(&world.dsts).for_each(|(module, dst)| drop(server.module(module, dst)));
+    server.start();
+    let proxies: Vec<Proxy> = addresses.iter().map(|address| Proxy::start(address, port, upstream)).collect();
+    crate::harness::write(world.src.join("first"), "first");
+    world.start_daemon(&[]);
+    world.answers_are_true(secs(60));
+    let mut worst = Duration::ZERO;
+    for round in 1..=count {
+        let mut order: Vec<usize> = (0..MANY).collect();
+        rng.shuffle(&mut order);
+        let (well, ill) = order.split_at(rng.usize(1..4));
+        journal.note(format!("--- hung round {round}: {well:?} are well ---"));
+        if rng.bool() {
+            crate::harness::write(world.src.join(format!("large{round}")), vec![7; 30 << 20]);
+            rest(&mut rng, 300);
+        }
+        ill.iter().for_each(|n| proxies[*n].set(Mode::Stall));
+        let mut arrive = |name: String, within: Duration| {
+            crate::harness::write(world.src.join(&name), &name);
+            let written = Instant::now();
+            wait_until(within, &name, || well.iter().all(|n| world.dsts[*n].join(&name).exists()));
+            written.elapsed()
+        };
+        journal.note(format!("found out after {:?}", arrive(format!("f{round}"), FOUND_OUT_WITHIN)));
+        for n in 0..10 {
+            rest(&mut rng, 300);
+            worst = worst.max(arrive(format!("f{round}-{n}"), QUICK));
+        }
+        proxies.iter().for_each(|proxy| proxy.set(Mode::Pass));
+        // What hung goes on where it stopped.
+        let cli = &world.cli;
+        drop(cli.run(["retry".as_ref(), "--state-dir".as_ref(), cli.state.as_os_str()]).ok());
+        world.answers_are_true(secs(300));
+        if INTERRUPTED.load(Ordering::Relaxed) {
+            break;
+        }
+    }
+    said("hung targets", count, began);
+    println!(
+        "faults: with most of {MANY} targets hung, the others had a small file after {} ms at most",
+        worst.as_millis()
+    );
+    world.daemon().stop();
+    server.stop();
+    world.keep = false;
 }
 
 /// The median time from the write of a small file until the first target has it, on a daemon that has nothing else to do.

@@ -283,7 +283,8 @@ impl Stage {
 
     /// Waits until both targets equal the source.
     pub fn equal(&mut self) {
-        self.note("all is well; waiting for equal trees");
+        self.note("all is well; waiting for true answers and equal trees");
+        self.world.answers_are_true(HEAL);
         self.world.converges(HEAL);
         self.note("equal");
     }

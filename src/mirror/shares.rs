@@ -1,0 +1,222 @@
+//! Who runs next. Pure.
+//!
+//! So many rsyncs run at a time, over all targets. Short runs, long ones, and tries each have a share that the others cannot
+//! take: a small change does not wait for the large files of other targets, nor anything for a target that hangs. What is
+//! over and above the shares goes to whoever comes first.
+//!
+//! A *try* is a run of which nobody knows whether it will end: to a target that is in trouble, and any run that has moved
+//! nothing for a while. A server that lets rsync in and then says nothing looks like one that reads a large file, so a silent
+//! run is not ended for its silence. It is ended when others go without a place for it: one to a target that has not shown
+//! that it works, unless it is within the share of the tries, and one to a target that was well when such runs have more
+//! than what the shares leave. Each time that happens to a target, it may be silent twice as long the next time, so that
+//! one that is only slow gets its work done. Until a target has shown that it works, it has one run at a time.
+//!
+//! Whoever has waited longest comes first. Two runs at a time cannot be shared in three: with fewer than three, tries have no
+//! share, and with one, each waits for each.
+
+use std::time::Duration;
+
+use crate::model::{Lane, TargetId};
+
+/// A run that has moved nothing for so long is a try.
+pub const SILENCE: Duration = Duration::from_secs(1);
+/// How long a short run may be silent while others go without, and a long one: the other side may be reading what is there
+/// without a word. And how long at most, however often its target was silent for longer.
+const PATIENCE_SMALL: Duration = Duration::from_secs(2);
+const PATIENCE_LARGE: Duration = Duration::from_secs(10);
+const PATIENCE_MAX: Duration = Duration::from_secs(300);
+/// Of so many runs one more is kept for the small lane.
+const RUNS_PER_SMALL: usize = 5;
+
+/// What a run is counted as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Small,
+    Large,
+    Try,
+}
+
+const KINDS: [Kind; 3] = [Kind::Small, Kind::Large, Kind::Try];
+
+/// What is known of a target.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Health {
+    /// Nothing yet.
+    #[default]
+    Fresh,
+    /// It has answered since it was last in trouble.
+    Well,
+    /// It is in trouble, or its last run was ended for its silence.
+    Ill,
+}
+
+/// A target that is served.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    pub target: TargetId,
+    pub health: Health,
+    /// Whether it bears one run more in the small and in the large lane.
+    pub bears: [bool; 2],
+    /// When each lane last had its turn: the lower, the longer ago.
+    pub turns: [u64; 2],
+}
+
+/// A run in flight.
+#[derive(Debug, Clone)]
+pub struct Flight {
+    pub id: u64,
+    pub target: TargetId,
+    pub lane: Lane,
+    /// For how long it has moved nothing.
+    pub silent: Duration,
+    /// How often in a row runs to its target were ended for that.
+    pub endings: u32,
+    /// It is being ended.
+    pub is_ending: bool,
+}
+
+impl Flight {
+    /// Whether it has been silent for longer than it may while others go without.
+    fn is_overdue(&self) -> bool {
+        let patience = match self.lane {
+            Lane::Small => PATIENCE_SMALL,
+            Lane::Large => PATIENCE_LARGE,
+        };
+        self.silent >= patience.saturating_mul(1 << self.endings.min(10)).min(PATIENCE_MAX)
+    }
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// A run of that target and lane may start.
+    Start(TargetId, Lane),
+    /// This run is to be ended, since others go without.
+    End(u64),
+    /// Somebody waits for a place, or until it is known that a target works: look again soon, which runs move.
+    Wait,
+    /// Nobody waits for a place.
+    Rest,
+}
+
+/// How many runs each kind has for itself.
+#[derive(Debug, Clone, Copy)]
+struct Shares([usize; 3]);
+
+impl Shares {
+    fn of(runs_max: usize) -> Self {
+        Self(match runs_max {
+            0 | 1 => [0, 0, 0],
+            2 => [1, 0, 0],
+            _ => [(runs_max / RUNS_PER_SMALL).max(1), 1, 1],
+        })
+    }
+
+    /// How many places tries can have beside short and long runs.
+    fn left(&self, runs_max: usize) -> usize {
+        let Self([small, large, _]) = *self;
+        runs_max.saturating_sub(small.max(1) + large)
+    }
+
+    fn of_kind(&self, kind: Kind) -> usize {
+        let Self([small, large, tries]) = *self;
+        match kind {
+            Kind::Small => small,
+            Kind::Large => large,
+            Kind::Try => tries,
+        }
+    }
+}
+
+fn of_lane(lane: Lane, pair: [bool; 2]) -> bool {
+    let [small, large] = pair;
+    match lane {
+        Lane::Small => small,
+        Lane::Large => large,
+    }
+}
+
+/// Decides on the next step, with `runs_max` runs at a time at the most. `wants` tells whether a target has something to be
+/// run in a lane right now.
+pub fn next(
+    runs_max: usize,
+    candidates: &[Candidate],
+    flights: &[Flight],
+    wants: &mut dyn FnMut(TargetId, Lane) -> bool,
+) -> Step {
+    let shares = Shares::of(runs_max);
+    let health = |target| {
+        let known = candidates.iter().find(|other| other.target == target);
+        // One that is no longer served was not in trouble.
+        known.map_or(Health::Well, |known| known.health)
+    };
+    let kind = |target, lane| match lane {
+        _ if health(target) == Health::Ill => Kind::Try,
+        Lane::Small => Kind::Small,
+        Lane::Large => Kind::Large,
+    };
+    let counted = |flight: &Flight| if flight.silent >= SILENCE { Kind::Try } else { kind(flight.target, flight.lane) };
+    let count = |kind| flights.iter().filter(|flight| counted(flight) == kind).count();
+    let free = runs_max.saturating_sub(flights.len());
+    // Beside what the others have for themselves.
+    let has_room = |wanted: Kind| {
+        let others = KINDS.into_iter().filter(|kind| *kind != wanted);
+        free > others.map(|kind| shares.of_kind(kind).saturating_sub(count(kind))).sum()
+    };
+    let in_lane = |target, lane| flights.iter().filter(|run| run.target == target && run.lane == lane).count();
+    let is_idle = |target| flights.iter().all(|run| run.target != target);
+
+    let mut order: Vec<(u64, &Candidate, Lane)> = Vec::new();
+    for candidate in candidates {
+        let [small, large] = candidate.turns;
+        order.extend([(small, candidate, Lane::Small), (large, candidate, Lane::Large)]);
+    }
+    order.sort_by_key(|(turn, ..)| *turn);
+    let mut without: Vec<Kind> = Vec::new();
+    let mut is_in_doubt = false;
+    for (_, candidate, lane) in order {
+        let target = candidate.target;
+        if !of_lane(lane, candidate.bears) {
+            continue;
+        }
+        if candidate.health != Health::Well && !is_idle(target) {
+            // Whether the run in flight moves will show.
+            is_in_doubt = is_in_doubt || wants(target, lane);
+            continue;
+        }
+        let kind = kind(target, lane);
+        let is_more = in_lane(target, lane) > 0;
+        // A second large run of a target leaves a place for each of the others.
+        let others = || candidates.iter().filter(|other| other.target != target && in_lane(other.target, lane) == 0);
+        let is_modest = !is_more || free > shares.of_kind(Kind::Small) + shares.of_kind(Kind::Try) + others().count();
+        if (is_more && !(is_modest && has_room(kind))) || !wants(target, lane) {
+            continue;
+        }
+        if has_room(kind) {
+            return Step::Start(target, lane);
+        }
+        without.push(kind);
+    }
+    if without.is_empty() {
+        return if is_in_doubt { Step::Wait } else { Step::Rest };
+    }
+    if flights.iter().filter(|flight| flight.is_ending).count() >= without.len() {
+        return Step::Wait;
+    }
+    let staying = flights.iter().filter(|flight| counted(flight) == Kind::Try && !flight.is_ending);
+    let (tries, is_well_without) = (staying.clone().count(), without.iter().any(|kind| *kind != Kind::Try));
+    let may_end = |flight: &&Flight| {
+        let is_above = |places| is_well_without && tries > places;
+        flight.is_overdue()
+            && match health(flight.target) {
+                Health::Well => is_above(shares.left(runs_max)),
+                // Those in trouble wait for each other alone within their share.
+                _ => is_above(shares.of_kind(Kind::Try)) || without.contains(&Kind::Try),
+            }
+    };
+    let longest = staying.filter(may_end).max_by_key(|flight| (health(flight.target) != Health::Well, flight.silent));
+    longest.map_or(Step::Wait, |flight| Step::End(flight.id))
+}
+
+#[cfg(test)]
+mod tests;
