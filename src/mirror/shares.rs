@@ -9,7 +9,8 @@
 //! run is not ended for its silence. It is ended when others go without a place for it: one to a target that has not shown
 //! that it works, unless it is within the share of the tries, and one to a target that was well when such runs have more
 //! than what the shares leave. Each time that happens to a target, it may be silent twice as long the next time, so that
-//! one that is only slow gets its work done. Until a target has shown that it works, it has one run at a time.
+//! one that is only slow gets its work done. Until a target has shown that it works, it has one run at a time, or two where
+//! places are many.
 //!
 //! Whoever has waited longest comes first. Two runs at a time cannot be shared in three: with fewer than three, tries have no
 //! share, and with one, each waits for each.
@@ -179,13 +180,15 @@ pub fn next(
         if !of_lane(lane, candidate.bears) {
             continue;
         }
-        if candidate.health != Health::Well && !is_idle(target) {
-            // Whether the run in flight moves will show.
+        let kind = kind(target, lane);
+        let is_more = in_lane(target, lane) > 0;
+        // Of a target that may hang one run tells whether it does. It has others where that costs nobody a place.
+        let is_doubted = candidate.health != Health::Well && !is_idle(target);
+        let has_plenty = free > KINDS.into_iter().map(|kind| shares.of_kind(kind)).sum();
+        if is_doubted && (is_more || candidate.health == Health::Ill || !has_plenty) {
             is_in_doubt = is_in_doubt || wants(target, lane);
             continue;
         }
-        let kind = kind(target, lane);
-        let is_more = in_lane(target, lane) > 0;
         // A second large run of a target leaves a place for each of the others.
         let others = || candidates.iter().filter(|other| other.target != target && in_lane(other.target, lane) == 0);
         let is_modest = !is_more || free > shares.of_kind(Kind::Small) + shares.of_kind(Kind::Try) + others().count();
