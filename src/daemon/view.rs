@@ -420,6 +420,10 @@ fn target_status(
         (None, _) => "all failing paths: syncq list --state waiting".to_owned(),
     };
     let (reason, hint) = match (suspended, &stats.trouble, failing, sight) {
+        // What an operator is asked there says more.
+        (Some(Suspension { reason, hint, .. }), _, Some((path, error)), _) if stats.refused.is_some() => {
+            (Some(format!("{reason}; {path}: {error}")), hint.clone())
+        }
         (Some(Suspension { reason, hint, .. }), ..) => (Some(reason.clone()), hint.clone()),
         (None, Some(trouble), ..) => (Some(trouble.message.clone()), trouble.hint.clone()),
         (None, None, Some((path, error)), _) => (Some(format!("{path}: {error}")), Some(advice())),
@@ -557,6 +561,14 @@ mod tests {
             let is_held = matches!(sight, Sight::Suspended(_)) || stats.paused_since.is_some();
             assert_eq!(target.retry_at, stats.retry_at.filter(|_| !is_held));
         }
+    }
+
+    #[test]
+    fn what_an_operator_is_asked_is_said_of_a_source_that_is_empty_too() {
+        let refused = Some((RelPath::root(), JobError::new(None, "21 entries would be deleted")));
+        let target = shown(&TargetStats { refused, ..equal() }, &away());
+        assert_eq!(target.state, TargetState::SourceGone);
+        assert_eq!(target.reason.as_deref(), Some("another directory; .: 21 entries would be deleted"));
     }
 
     /// The lag of a target whose source was away stood at 0.
