@@ -267,9 +267,17 @@ fn line(text: &str) -> String {
     plain(text)
 }
 
-/// Puts `text` in place of the list at `path`, if what is there is ours to replace.
+/// Puts `text` in place of the list at `path`, if what is there is ours to replace. A list that is there already is written in
+/// its place, so that whoever follows it (`tail -f`) sees each state.
 fn replace(path: &Path, text: &str, state_dir: &Path) -> Result<(), NotWritten> {
     check_ours(path, state_dir)?;
+    // What others could write or read, they may have open.
+    if let Ok(mut file) = trust::open(path, OpenOptions::new().write(true))
+        && file.metadata()?.mode() & 0o077 == 0
+    {
+        file.set_len(0)?;
+        return Ok(file.write_all(text.as_bytes())?);
+    }
     let name = path.file_name().unwrap_or_default();
     let mut fresh = name.to_owned();
     fresh.push(format!(".{:08x}", fastrand::u32(..)));
@@ -328,6 +336,12 @@ mod tests {
         replace(&list, &text("one"), &state).unwrap();
         replace(&list, &text("two"), &state).unwrap();
         assert_eq!(fs::read_to_string(&list).unwrap(), text("two"));
+        // Who has it open sees what is written next.
+        let mut follows = fs::File::open(&list).unwrap();
+        replace(&list, &text("two and a half"), &state).unwrap();
+        assert_eq!(io::read_to_string(&mut follows).unwrap(), text("two and a half"));
+        replace(&list, &text("2"), &state).unwrap();
+        assert_eq!(fs::read_to_string(&list).unwrap(), text("2"));
         assert_eq!(fs::metadata(&list).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 
