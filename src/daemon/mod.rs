@@ -58,7 +58,7 @@ use vital::Crashed;
 
 use crate::clock::{Clock, SystemClock, moment, monotonic};
 use crate::control::{ConfigStatus, ControlServer, DaemonState, TcpOptions, TcpServer};
-use crate::mirror::{self, Connections, Executor, Standbys};
+use crate::mirror::{self, Confinement, Connections, Executor, Standbys};
 use crate::plugin::Follower;
 use crate::queue::Queue;
 use crate::store::StoreError;
@@ -140,6 +140,16 @@ impl Daemon {
         let Options { config, threads, state_dir, listen: tcp, source, plugin_only, on_ready, .. } = options;
         if !plugin_only {
             mirror::find_rsync()?;
+            match mirror::confinement() {
+                Confinement::Missing(missing) => {
+                    warn!("{}", missing.message());
+                    warn!("hint: {}", missing.hint());
+                }
+                Confinement::Landlock => {
+                    info!("rsync is older than 3.5.0: it is confined to the source and the target")
+                }
+                Confinement::Unneeded => {}
+            }
         }
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let (store, opened) = open_store(&state_dir, clock.as_ref())?;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::UNIX_EPOCH;
 
 use super::changed::Observer;
+use super::confine::Places;
 use super::guard::Guard;
 use super::outcome::Prefixes;
 use super::plan::{Deletion, Limits};
@@ -158,6 +159,7 @@ impl TargetContext {
         owner: &Path,
     ) -> Self {
         let resolved = root.canonicalize().unwrap_or_else(|_| root.clone());
+        let places = Some(Arc::new(Places::new(&root, &target)));
         let prefixes = Prefixes::new(&[&root, &resolved], &target.destination);
         Self {
             mounts: Arc::new(Mounts::new(&root, [])),
@@ -173,7 +175,12 @@ impl TargetContext {
             connection: None,
             standby: None,
             cleaned_at: Mutex::default(),
-            program: Program { path: RSYNC.into(), owner: owner.as_os_str().to_owned(), stall_limit: STALL_LIMIT },
+            program: Program {
+                path: RSYNC.into(),
+                owner: owner.as_os_str().to_owned(),
+                stall_limit: STALL_LIMIT,
+                places,
+            },
         }
     }
 

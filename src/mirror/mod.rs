@@ -15,6 +15,7 @@ mod blocked;
 mod capture;
 mod changed;
 mod command;
+mod confine;
 mod context;
 mod dispatch;
 mod execute;
@@ -56,6 +57,7 @@ pub use plan::Limits;
 pub mod parts {
     pub use super::plan::{Deletion, Entry, Plan, Run, RunKind, plan};
 }
+pub use confine::{Confinement, Missing, confinement};
 pub use probe::{Finding, NotTried, ProbeOptions, RsyncVersion, inspect, rsync_version};
 pub use program::{NoRsync, end_leftovers, find_rsync};
 pub use ssh::{Connection, Connections};

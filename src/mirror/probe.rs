@@ -97,6 +97,14 @@ pub struct RsyncVersion {
     pub protocol: Option<u32>,
 }
 
+impl RsyncVersion {
+    /// Its parts, as far as they are numbers.
+    pub fn numbers(&self) -> Vec<u32> {
+        let digits = |part: &str| part.chars().take_while(char::is_ascii_digit).collect::<String>();
+        self.version.split('.').map(|part| digits(part).parse().unwrap_or(0)).collect()
+    }
+}
+
 /// Asks rsync for its version.
 pub fn rsync_version(limit: Duration) -> Result<RsyncVersion, TargetTrouble> {
     let program = program();
@@ -410,7 +418,7 @@ pub(super) fn keeps_backups(params: &[OsString]) -> bool {
 }
 
 fn program() -> Program {
-    Program { path: RSYNC.into(), owner: OWNER.into(), stall_limit: STALL_LIMIT }
+    Program { path: RSYNC.into(), owner: OWNER.into(), stall_limit: STALL_LIMIT, places: None }
 }
 
 /// Runs rsync and ends it after `limit`.

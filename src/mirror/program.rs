@@ -8,8 +8,10 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::confine::Places;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// What is run, and for whom.
@@ -19,6 +21,8 @@ pub struct Program {
     pub owner: OsString,
     /// A process that has read and written nothing for so long hangs.
     pub stall_limit: Duration,
+    /// Where its runs have their business, if they are rsync's.
+    pub places: Option<Arc<Places>>,
 }
 
 /// The variable that names the owner of a run.

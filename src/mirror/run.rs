@@ -162,7 +162,11 @@ impl Started {
         // Without a password from anywhere rsync would prompt on the terminal, or take the list for the password.
         command.env("RSYNC_PASSWORD", "");
         let pipe = if with_stdout { Stdio::piped() } else { Stdio::null() };
-        let child = command.stdin(Stdio::piped()).stdout(pipe).stderr(Stdio::piped()).spawn()?;
+        command.stdin(Stdio::piped()).stdout(pipe).stderr(Stdio::piped());
+        let child = match &program.places {
+            Some(places) if program.path == RSYNC => places.spawn(&mut command, args)?,
+            _ => command.spawn()?,
+        };
         Ok(Self { child, has_list: false })
     }
 
@@ -535,7 +539,7 @@ mod tests {
     fn shell(script: &str, list: &[u8], stop: &StopSignal) -> Ended {
         let args = [OsString::from("-c"), OsString::from(script)];
         run(
-            &Program { path: "sh".into(), owner: "/state".into(), stall_limit: STALL_LIMIT },
+            &Program { path: "sh".into(), owner: "/state".into(), stall_limit: STALL_LIMIT, places: None },
             Path::new("/"),
             &args,
             list,

@@ -255,7 +255,12 @@ impl Connection {
         state.failed = None;
         let words = words(&self.reach.base).unwrap_or_default();
         let Some((program, own)) = words.split_first() else { return Way::alone(self.reach.base.clone()) };
-        let ssh = Program { path: program.clone(), owner: self.sockets.owner.clone(), stall_limit: OPEN_STALL_LIMIT };
+        let ssh = Program {
+            path: program.clone(),
+            owner: self.sockets.owner.clone(),
+            stall_limit: OPEN_STALL_LIMIT,
+            places: None,
+        };
         let settings = self.settings(&ssh, own, stop);
         let mut line = self.reach.base.clone();
         append(&mut line, ["BatchMode=yes".to_owned()]);

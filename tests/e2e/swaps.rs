@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use crate::harness::world::soon;
-use crate::harness::{World, make_dir, patterned, set_mtime, wait_until, write};
+use crate::harness::{World, make_dir, patterned, set_mtime, skipped, wait_until, write};
 use crate::operators::done;
 
 fn remove(path: &Path) {
@@ -118,6 +118,43 @@ fn l23_a_file_that_becomes_a_pipe_under_a_run_holds_up_nothing_else() {
     done(&world, &["resume", "--all"]);
     swap(&world.src.join("changed"), &world.dsts);
     world.converges(soon());
+}
+
+/// An rsync that goes by names read behind a link that took a directory's place, and sent what any user cared to point at.
+#[test]
+fn l23_an_older_rsync_sends_nothing_from_behind_a_link_that_was_swapped_in() {
+    let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/rsyncs/bookworm/bin");
+    if !old.join("rsync").exists() {
+        return skipped("an older rsync (tools/rsyncs bookworm)");
+    }
+    let mut world = World::new();
+    world.cli.bin = Some(old);
+    world.conf.params = "-art --bwlimit=1000".to_owned();
+    write(world.src.join("a"), patterned(1, 3 << 20));
+    make_dir(world.src.join("d"));
+    write(world.src.join("d/f"), patterned(2, 40_000));
+    let secret = world.side("secret");
+    write(secret.join("f"), patterned(3, 40_000));
+    world.start();
+    if world.daemon().log_text().contains("no Landlock") {
+        return skipped("Landlock");
+    }
+    wait_until(soon(), "the first file to be on its way", || {
+        fs::read_dir(&world.dsts[0]).is_ok_and(|mut entries| entries.next().is_some())
+    });
+    fs::rename(world.src.join("d"), world.src.join("e")).expect("cannot rename");
+    symlink(&secret, world.src.join("d")).expect("cannot symlink");
+    let kept = fs::read(secret.join("f")).expect("the secret");
+    let dsts = world.dsts.clone();
+    wait_until(soon(), "the link to arrive", || {
+        for dst in &dsts {
+            let sent = !dst.join("d").is_symlink() && fs::read(dst.join("d/f")).is_ok_and(|sent| sent == kept);
+            // Between the two looks the link may have come.
+            assert!(!sent || dst.join("d").is_symlink(), "what is behind the link was sent");
+        }
+        dsts.iter().all(|dst| dst.join("d").is_symlink() && dst.join("e/f").is_file())
+    });
+    assert!(world.daemon().log_text().contains("Permission denied"), "rsync was kept from it");
 }
 
 /// A large file is on its way while it is rewritten, deleted and made again.

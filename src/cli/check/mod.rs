@@ -27,7 +27,7 @@ use super::sersync_args::DEFAULT_CONFIG;
 use super::{configs, listen, run, state_dir};
 use crate::config::{self, Config};
 use crate::daemon::RootOptions;
-use crate::mirror::{self, ProbeOptions};
+use crate::mirror::{self, Confinement, ProbeOptions};
 use crate::model::Root;
 use note::{Check, Level, Note, Report};
 
@@ -237,17 +237,21 @@ fn rsync(limit: Duration) -> Note {
     };
     match mirror::rsync_version(limit) {
         Ok(found) => {
-            let numbers: Vec<u32> = found
-                .version
-                .split('.')
-                .map(|part| part.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap_or(0))
-                .collect();
+            let numbers = found.numbers();
             let protocol = found.protocol.map(|number| format!(", protocol {number}")).unwrap_or_default();
             let message = format!("version {}{protocol}", found.version);
             if numbers.as_slice() < &OLDEST[..] {
                 Note::fail(Check::Rsync, path, message).hint("install rsync 3.1.3 or newer")
             } else {
-                Note::ok(Check::Rsync, path, message)
+                match mirror::confinement() {
+                    Confinement::Missing(missing) => {
+                        Note::warn(Check::Rsync, path, format!("{message}; {}", missing.message())).hint(missing.hint())
+                    }
+                    Confinement::Landlock => {
+                        Note::ok(Check::Rsync, path, format!("{message}, confined to source and target by Landlock"))
+                    }
+                    Confinement::Unneeded => Note::ok(Check::Rsync, path, message),
+                }
             }
         }
         Err(found) => Note { check: Check::Rsync, ..Note::trouble(path, &found) },
