@@ -9,7 +9,7 @@
 //! Deliberately absent: which file system it is that is mounted. Another one in the same place is compared like any change,
 //! and what that would delete is for the guard to judge.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -127,10 +127,21 @@ fn is_mount_point(root: &Path, path: &RelPath) -> bool {
 
 /// What tells one mount from another for as long as neither is unmounted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct MountKey(Vec<u8>);
+pub struct MountKey {
+    id: Vec<u8>,
+    device: Vec<u8>,
+    /// Which directory of the file system on that device it shows.
+    inside: Vec<u8>,
+}
 
 /// The mounts below `root`, a path without links, as `/proc/self/mountinfo` has them; of several at one place the last.
-pub fn below(mountinfo: &[u8], root: &Path) -> std::collections::BTreeMap<RelPath, MountKey> {
+pub fn below(mountinfo: &[u8], root: &Path) -> BTreeMap<RelPath, MountKey> {
+    let mut mounts = at_or_below(mountinfo, root);
+    mounts.remove(&RelPath::root());
+    mounts
+}
+
+fn at_or_below(mountinfo: &[u8], root: &Path) -> BTreeMap<RelPath, MountKey> {
     let lines = mountinfo.split(|&byte| byte == b'\n');
     lines.filter_map(|line| mount_below(line, root)).collect()
 }
@@ -141,8 +152,47 @@ fn mount_below(line: &[u8], root: &Path) -> Option<(RelPath, MountKey)> {
     let (id, _parent, device, inside) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
     let point = PathBuf::from(std::ffi::OsString::from_vec(unescaped(fields.next()?)));
     let below = point.strip_prefix(root).ok()?.as_os_str();
-    let path = RelPath::new(OsStr::as_bytes(below)).ok().filter(|path| !path.is_root())?;
-    Some((path, MountKey([id, device, inside].join(&b' '))))
+    let path = RelPath::new(OsStr::as_bytes(below)).ok()?;
+    Some((path, MountKey { id: id.to_vec(), device: device.to_vec(), inside: unescaped(inside) }))
+}
+
+/// The pairs of places below `root` that show the same directory, since one of them, or both, are mounts of it.
+pub fn twins(mountinfo: &[u8], root: &Path) -> Vec<(RelPath, RelPath)> {
+    let mounts = below(mountinfo, root);
+    if mounts.is_empty() {
+        return Vec::new();
+    }
+    // What shows the root itself: the innermost mount at or above it.
+    let all = at_or_below(mountinfo, Path::new("/"));
+    let above = root.ancestors().filter_map(|above| Some((above, above.strip_prefix("/").ok()?)));
+    let own = above.filter_map(|(above, name)| {
+        let key = all.get(&RelPath::new(name.as_os_str().as_bytes()).ok()?)?;
+        let inside = [key.inside.as_slice(), b"/", root.strip_prefix(above).ok()?.as_os_str().as_bytes()].concat();
+        Some((RelPath::root(), MountKey { inside, ..key.clone() }))
+    });
+    let shown: Vec<(RelPath, MountKey)> = own.take(1).chain(mounts).collect();
+    let mut twins = Vec::new();
+    for (place, key) in &shown {
+        for (other, shows) in shown.iter().filter(|(other, _)| !other.is_root() && other != place) {
+            let below = Path::new(OsStr::from_bytes(&shows.inside)).strip_prefix(OsStr::from_bytes(&key.inside));
+            if let (true, Ok(below)) = (shows.device == key.device, below)
+                && let Ok(first) = RelPath::new(below.as_os_str().as_bytes())
+            {
+                let first = if place.is_root() {
+                    first
+                } else if first.is_root() {
+                    place.clone()
+                } else {
+                    place.join(first.as_bytes())
+                };
+                let pair = (first, other.clone());
+                if pair.0 != pair.1 && !twins.contains(&(pair.1.clone(), pair.0.clone())) {
+                    twins.push(pair);
+                }
+            }
+        }
+    }
+    twins
 }
 
 /// Blanks and backslashes are written as three octal digits.
@@ -190,7 +240,31 @@ mod tests {
         let found = below(table, Path::new("/srv/www"));
         let names: Vec<&[u8]> = found.keys().map(RelPath::as_bytes).collect();
         assert_eq!(names, [&b"a"[..], b"a/with blank\\and\nmore"]);
-        assert_eq!(found[&path("a")], MountKey(b"33 0:42 /".to_vec()), "the last one is what is seen");
+        assert_eq!(
+            found[&path("a")],
+            MountKey { id: b"33".to_vec(), device: b"0:42".to_vec(), inside: b"/".to_vec() },
+            "the last one is what is seen"
+        );
+    }
+
+    #[test]
+    fn places_that_show_the_same_directory_are_found() {
+        let pairs = |table: &str, root: &str| -> Vec<String> {
+            let twins = twins(table.as_bytes(), Path::new(root));
+            twins.iter().map(|(one, other)| format!("{one} {other}")).collect()
+        };
+        let system = "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n30 22 8:2 / /srv rw - ext4 /dev/sdb rw\n";
+        // A directory of the tree at a second place, and one from elsewhere at two.
+        let table = format!(
+            "{system}31 30 8:2 /www/a/b /srv/www/c rw - ext4 /dev/sdb rw\n\
+             32 30 8:1 /data /srv/www/d rw - ext4 /dev/sda1 rw\n33 30 8:1 /data/in /srv/www/e rw - ext4 /dev/sda1 rw\n\
+             34 30 8:2 /other /srv/www/f rw - ext4 /dev/sdb rw\n"
+        );
+        assert_eq!(pairs(&table, "/srv/www"), ["a/b c", "d/in e"]);
+        assert_eq!(pairs(system, "/srv/www"), [""; 0]);
+        assert_eq!(pairs(system, "/"), [""; 0]);
+        let table = format!("{system}31 22 8:1 /data/a /data/b rw - ext4 /dev/sda1 rw\n");
+        assert_eq!(pairs(&table, "/data"), ["a b"]);
     }
 
     #[test]

@@ -157,12 +157,12 @@ impl Kernel {
         self.mounts.as_ref().map(|(_, table)| table.as_fd())
     }
 
-    /// What is mounted below the root.
-    pub fn mounts(&self) -> BTreeMap<RelPath, MountKey> {
+    /// What is mounted below the root, and which places there show the same directory.
+    pub fn mounts(&self) -> (BTreeMap<RelPath, MountKey>, Vec<(RelPath, RelPath)>) {
         let read = |(root, table): &(PathBuf, File)| {
             let (mut table, mut text) = (table, Vec::new());
             table.rewind().and_then(|()| table.read_to_end(&mut text)).ok()?;
-            Some(mounts::below(&text, root))
+            Some((mounts::below(&text, root), mounts::twins(&text, root)))
         };
         self.mounts.as_ref().and_then(read).unwrap_or_default()
     }

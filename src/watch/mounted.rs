@@ -10,7 +10,7 @@ use super::table::Wd;
 use super::tracker::{Task, Tracker};
 use super::walk::Walk;
 use crate::filter::Kind;
-use crate::model::{Change, RelPath};
+use crate::model::{Change, RelPath, Scope};
 use crate::mounts::MountKey;
 
 impl Tracker {
@@ -19,7 +19,8 @@ impl Tracker {
         self.has_lost_mount = false;
         // What covers the root, or bared it, makes another one of it.
         self.not_found();
-        let now = self.kernel.mounts();
+        let (now, twins) = self.kernel.mounts();
+        let former = std::mem::replace(&mut self.twins, twins);
         let before = std::mem::replace(&mut self.mounted, now.clone());
         for path in before.keys().filter(|path| !now.contains_key(*path)) {
             self.unmounted(path);
@@ -29,6 +30,49 @@ impl Tracker {
                 self.mounted_at(path);
             }
         }
+        for (one, other) in former {
+            self.look_after(&one);
+            self.look_after(&other);
+        }
+    }
+
+    /// Watches one of two places that showed the same directory, if the table has lost it with the other.
+    fn look_after(&mut self, path: &RelPath) {
+        if self.is_followed(path)
+            && self.kernel.identify(path).is_some()
+            && let Some((dir, name)) = self.holder(path)
+            && self.table.child(dir, &name).is_none()
+            && let Some(wd) = self.place_at(dir, &name, path).wd()
+        {
+            self.tasks.push(Task::Report { wd, fresh: false });
+            self.tasks.push(Task::List { wd, walk: Walk::DEEP });
+        }
+    }
+
+    /// Whether the directory is where the table has it, though it was found at another place: both show it.
+    pub(super) fn is_at_twin(&self, wd: Wd) -> bool {
+        !self.twins.is_empty()
+            && self.table.path(wd).is_some_and(|path| self.kernel.identify(&path) == self.table.id(wd))
+    }
+
+    /// The changes, and beside those at one of two places that show the same directory those at the other.
+    pub(super) fn at_twins(&self, mut changes: Vec<Change>) -> Vec<Change> {
+        let mut more = Vec::new();
+        for (one, other) in &self.twins {
+            for (from, to) in [(one, other), (other, one)] {
+                let shown = changes.iter().filter(|change| from.covers(&change.path));
+                more.extend(shown.filter_map(|change| {
+                    let below = change.path.as_bytes().get(from.as_bytes().len()..)?;
+                    let below = below.strip_prefix(b"/").unwrap_or(below);
+                    let path = if below.is_empty() { to.clone() } else { to.join(below) };
+                    let is_plain = !self.settings.filter.excludes(&path, Kind::File { size: 1 });
+                    let change = Change { path, moved_from: None, ..change.clone() };
+                    (is_plain && self.is_followed(&change.path)).then_some(change)
+                }));
+            }
+        }
+        changes.extend(more);
+        changes
     }
 
     /// Remembers what was mounted before the tree was watched.
@@ -61,11 +105,15 @@ impl Tracker {
         self.notice(Notice::Mounted { at: path.clone() });
         if self.kernel.identify(path).is_none() {
             self.report_file(path.clone(), false);
-        } else if let Some((dir, name)) = self.holder(path)
-            && let Some(wd) = self.place_at(dir, &name, path).wd()
-        {
-            self.tasks.push(Task::Report { wd, fresh: false });
-            self.tasks.push(Task::List { wd, walk: Walk::DEEP });
+        } else if let Some((dir, name)) = self.holder(path) {
+            match self.place_at(dir, &name, path).wd() {
+                Some(wd) => {
+                    self.tasks.push(Task::Report { wd, fresh: false });
+                    self.tasks.push(Task::List { wd, walk: Walk::DEEP });
+                }
+                // The table has it at another place, or it is gone again.
+                None => self.report(Change::scan(path.clone(), Scope::Subtree)),
+            }
         }
     }
 
@@ -81,7 +129,7 @@ impl Tracker {
             }
         }
         // Held back with its reason, so that `status` and `wait` do not pass the place for equal.
-        self.report(Change::scan(path.clone(), crate::model::Scope::Subtree));
+        self.report(Change::scan(path.clone(), Scope::Subtree));
     }
 
     /// The known directory that holds `path`, and the name in it.

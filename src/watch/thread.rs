@@ -265,7 +265,7 @@ impl Loop {
 
     /// How long to wait for events at most.
     fn rest(&self) -> Option<Duration> {
-        if self.tracker.has_work() {
+        if self.tracker.has_work() || self.tracker.has_lost_mount() {
             Some(Duration::ZERO)
         } else if self.tracker.awaits_name() || self.tracker.has_gap() || self.tracker.seeks_names() {
             Some(POLL)

@@ -118,6 +118,8 @@ pub(super) struct Tracker {
     limbo: Vec<Limbo>,
     /// What is mounted below the root, as far as it has been seen to.
     pub(super) mounted: BTreeMap<RelPath, MountKey>,
+    /// Places that show the same directory. The table has it at one of them, and what changes is reported at both.
+    pub(super) twins: Vec<(RelPath, RelPath)>,
     /// The kernel has ended watches because of an unmount.
     pub(super) has_lost_mount: bool,
     pub(super) links: Links,
@@ -151,7 +153,7 @@ impl Tracker {
     ) -> Result<Self, Errno> {
         let (root, id) = kernel.watch(&RelPath::root())?;
         // Before the walk: what is mounted from now on is told.
-        let mounted = kernel.mounts();
+        let (mounted, twins) = kernel.mounts();
         let catch_up = settings.catch_up.take();
         let walk = Walk { since: catch_up.as_ref().map(|catch_up| catch_up.since), ..Walk::default() };
         Ok(Self {
@@ -170,6 +172,7 @@ impl Tracker {
             has_promised_more: false,
             limbo: Vec::new(),
             mounted,
+            twins,
             has_lost_mount: false,
             links: Links::default(),
             single: HashSet::new(),
@@ -286,7 +289,9 @@ impl Tracker {
             if !gone.is_empty() {
                 self.sink.gone(gone);
             }
-            self.sink.changes(self.gather.take(), more_follow);
+            let changes = self.gather.take();
+            let changes = self.at_twins(changes);
+            self.sink.changes(changes, more_follow);
         }
     }
 
@@ -317,6 +322,8 @@ impl Tracker {
 
     /// Forgets a directory and all below it, watches included.
     pub(super) fn forget(&mut self, wd: Wd) {
+        // What is forgotten at one place may still be at the other.
+        self.has_lost_mount |= !self.twins.is_empty();
         self.in_passing.remove(&wd);
         let watched = self.table.remove(wd);
         self.kernel.unwatch(&watched);

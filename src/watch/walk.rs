@@ -164,6 +164,9 @@ impl Tracker {
                 if self.table.is_at_or_above(wd, dir) {
                     return Placed::Not;
                 }
+                if self.is_at_twin(wd) {
+                    return Placed::Not;
+                }
                 if let Some(there) = there {
                     self.forget(there);
                 }

@@ -125,6 +125,47 @@ fn what_is_mounted_is_followed_and_what_is_unmounted_is_not_deleted() {
     assert!(!world.dsts[0].join("sub/la te/dir").exists(), "an operator has agreed");
 }
 
+/// The kernel watches a directory, and not the place at which it is seen: only one of two was followed.
+#[test]
+fn a_directory_that_is_seen_at_two_places_is_followed_at_both() {
+    let Some((mut world, mut mounts)) = world() else { return };
+    let (one, other) = (world.src.join("one"), world.src.join("z/other"));
+    make_dir(one.join("d/deep"));
+    make_dir(&other);
+    assert!(mounts.bind(&one, &other), "cannot mount");
+    world.start();
+    world.converges(soon());
+    for (round, place) in [&one, &other, &one].into_iter().enumerate() {
+        write(place.join("d/deep/file"), format!("round {round}"));
+        make_dir(place.join(format!("new{round}/sub")));
+        world.converges(soon());
+        write(place.join(format!("new{round}/sub/file")), "followed");
+        fs::rename(place.join(format!("new{round}")), place.join(format!("was{round}"))).expect("renamed");
+        world.converges(soon());
+        fs::remove_file(place.join(format!("was{round}/sub/file"))).expect("removed");
+        world.converges(soon());
+    }
+    // Mounted while it runs, and once more seen at one place alone.
+    let third = world.src.join("a third");
+    make_dir(&third);
+    assert!(mounts.bind(&one.join("d"), &third), "cannot mount");
+    write(one.join("d/deep/file"), "three places");
+    world.converges(soon());
+    write(third.join("deep/file"), "from the third");
+    world.converges(soon());
+    for place in [&third, &other] {
+        mounts.unmount(place, "--verbose");
+        write(one.join("d/deep/file"), format!("without {}", place.display()));
+        wait_until(soon(), "the place that is left", || {
+            world
+                .dsts
+                .iter()
+                .all(|dst| fs::read(dst.join("one/d/deep/file")).ok() == fs::read(one.join("d/deep/file")).ok())
+        });
+    }
+    world.daemon().stop();
+}
+
 /// Lazily, one below another, with the directory above renamed, and so shortly that it looks as before.
 #[test]
 fn mounts_of_all_kinds_are_followed() {
