@@ -7,8 +7,8 @@
 //! A *try* is a run of which nobody knows whether it will end: to a target that is in trouble, and any run that has moved
 //! nothing for a while. A server that lets rsync in and then says nothing looks like one that reads a large file, so a silent
 //! run is not ended for its silence. It is ended when others go without a place for it: one to a target that has not shown
-//! that it works, unless it is within the share of the tries, and one to a target that was well when such runs have more
-//! than what the shares leave. Each time that happens to a target, it may be silent twice as long the next time, so that
+//! that it works, and a short one to any, unless it is within the share of the tries, and a long one to a target that was well
+//! when such runs have more than what the shares leave. Each time that happens to a target, it may be silent twice as long the next time, so that
 //! one that is only slow gets its work done. Until a target has shown that it works, it has one run at a time, or two where
 //! places are many.
 //!
@@ -212,7 +212,8 @@ pub fn next(
         let is_above = |places| is_well_without && tries > places;
         flight.is_overdue()
             && match health(flight.target) {
-                Health::Well => is_above(shares.left(runs_max)),
+                // A short run has little to be silent about.
+                Health::Well if flight.lane == Lane::Large => is_above(shares.left(runs_max)),
                 // Those in trouble wait for each other alone within their share.
                 _ => is_above(shares.of_kind(Kind::Try)) || without.contains(&Kind::Try),
             }
