@@ -132,7 +132,6 @@ fn run(args: &Args, settings: &rounds::Settings, journal: &Journal) {
         rounds::kills(settings, journal, 6);
         rounds::pending(settings, journal, 1);
         rounds::away(settings, journal, 5_000);
-        rounds::hung(settings, journal, 2);
         return rounds::random(settings, journal, rounds::Until::after(Duration::from_secs(8)));
     }
     let asked = args.kills > 0 || args.pending > 0 || args.burst > 0 || args.away > 0 || args.hung > 0;
