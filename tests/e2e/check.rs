@@ -10,6 +10,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::harness::rsync::{Side, rsync};
 use crate::harness::{World, is_root, make_dir, patterned, skipped, write};
 
 /// What `check --json` found.
@@ -376,9 +377,7 @@ fn a_run_that_breaks_off_leaves_no_file_behind_unnoticed() {
         write(world.dsts[0].join("other"), "other");
         // Another mode than the source's, so that both runs are made from elsewhere.
         fs::set_permissions(&world.dsts[0], Permissions::from_mode(0o777)).expect("chmod");
-        let path = std::env::var_os("PATH").expect("a PATH");
-        let mut programs = std::env::split_paths(&path).map(|dir| dir.join("rsync"));
-        let real = programs.find(|program| program.is_file()).expect("rsync is in PATH");
+        let real = rsync(Side::Client);
         let mark = world.base().join("mark");
         let script = BREAKS.replace("FIRST", first).replace("SECOND", second);
         let script =

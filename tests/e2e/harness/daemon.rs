@@ -14,6 +14,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::processes::{Family, pid_of, reap, signal};
+use super::rsync::{Side, path_with};
 use super::wait::{secs, try_for, wait_for};
 
 /// Log lines printed of a daemon whose test failed.
@@ -157,7 +158,7 @@ impl Cli {
             path.push(bin);
             path.push(":");
         }
-        path.push("/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin");
+        path.push(path_with(Side::Client));
         command
             .env_clear()
             .env("PATH", self.path.as_ref().unwrap_or(&path))

@@ -7,6 +7,7 @@ pub mod files;
 pub mod inotify;
 pub mod netns;
 pub mod processes;
+pub mod rsync;
 pub mod rsyncd;
 pub mod sshd;
 pub mod tree;

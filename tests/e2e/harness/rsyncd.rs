@@ -15,6 +15,7 @@ use rustix::process::Signal;
 
 use super::is_root;
 use super::processes::{Family, pid_of, reap, signal};
+use super::rsync::{Side, rsync};
 use super::wait::{secs, try_for};
 
 #[derive(Debug)]
@@ -146,10 +147,10 @@ impl Rsyncd {
         self.write_conf();
         let mut command = if self.as_nobody && is_root() {
             let mut command = Command::new("setpriv");
-            command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--", "rsync"]);
+            command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(rsync(Side::Server));
             command
         } else {
-            Command::new("rsync")
+            Command::new(rsync(Side::Server))
         };
         let output = File::create(self.dir.join("rsyncd.out")).expect("cannot create rsyncd.out");
         command

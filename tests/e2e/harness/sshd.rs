@@ -14,6 +14,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::processes::{pid_of, reap, signal};
+use super::rsync::{Side, path_with};
 use super::rsyncd::free_port;
 use super::wait::{secs, try_for};
 use super::{is_root, skipped};
@@ -153,8 +154,9 @@ impl Sshd {
             file,
             "Port {}\nListenAddress 127.0.0.1\nHostKey {dir}/host_key\nAuthorizedKeysFile {dir}/authorized_keys\n\
              PidFile none\nStrictModes no\nUsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n\
-             PermitRootLogin yes\nSetEnv SHLVL=2\nMaxStartups 100\n{}\n",
+             PermitRootLogin yes\nSetEnv SHLVL=2 PATH={}\nMaxStartups 100\n{}\n",
             self.port,
+            path_with(Side::Server).display(),
             self.options.join("\n")
         )
         .expect("cannot write sshd_config");

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::config::Conf;
 use super::daemon::{Cli, Daemon};
+use super::rsync::{Side, rsync};
 use super::rsyncd::Rsyncd;
 use super::tree::{Compare, differences};
 use super::wait::{secs, try_for, wait_for};
@@ -182,10 +183,7 @@ impl World {
         let bin = self.side("bin");
         let count = RsyncCount { file: self.base().join("rsync.count") };
         fs::write(&count.file, "").expect("cannot create the count");
-        let real = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
-            .map(|dir| dir.join("rsync"))
-            .find(|path| path.is_file())
-            .expect("rsync is in PATH");
+        let real = rsync(Side::Client);
         let script =
             format!("#!/bin/sh\necho \"$*\" >> '{}'\nexec '{}' \"$@\"\n", count.file.display(), real.display());
         let wrapper = bin.join("rsync");

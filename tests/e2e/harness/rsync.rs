@@ -1,0 +1,41 @@
+//! Which rsync each side of a test runs: the one in PATH, unless the environment names another version to be tested
+//! (`tools/rsync-matrix`).
+
+use std::env;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Where a run is started, and where it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    Client,
+    Server,
+}
+
+/// The program of one side.
+pub fn rsync(side: Side) -> PathBuf {
+    let name = match side {
+        Side::Client => "SYNCQ_TEST_RSYNC_CLIENT",
+        Side::Server => "SYNCQ_TEST_RSYNC_SERVER",
+    };
+    let in_path = || {
+        let path = env::var_os("PATH").unwrap_or_default();
+        env::split_paths(&path).map(|dir| dir.join("rsync")).find(|program| program.is_file())
+    };
+    env::var_os(name).map(PathBuf::from).or_else(in_path).expect("rsync is in PATH")
+}
+
+/// The system's directories, behind that of one side's rsync.
+pub fn path_with(side: Side) -> OsString {
+    const SYSTEM: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
+    let program = rsync(side);
+    match program.parent() {
+        Some(dir) if !SYSTEM.split(':').any(|known| dir.as_os_str() == known) => {
+            let mut path = dir.as_os_str().to_owned();
+            path.push(":");
+            path.push(SYSTEM);
+            path
+        }
+        _ => SYSTEM.into(),
+    }
+}
