@@ -37,12 +37,39 @@ need() {
         { say "apt-get could not install $*: $manual"; return 1; }
 }
 
+# without_places CARGO-ARGUMENT...: runs cargo so that what it builds names no directory of this machine: messages of panics
+# hold the names of source files, also those of other crates below Cargo's home. All optimized builds go this way, since other
+# flags would have everything built again.
+without_places() {
+    local home=${CARGO_HOME:-${HOME:-/root}/.cargo} registry flags=()
+    # The registry's directory has the name of the host that the crates came from.
+    cargo fetch --locked --quiet </dev/null || true
+    flags=("--remap-path-prefix=$PWD=/usr/src/syncq" "--remap-path-prefix=$home=/usr/src/cargo")
+    # Of several that match, the last counts.
+    for registry in "$home"/registry/src/*/; do
+        [ -d "$registry" ] && flags+=("--remap-path-prefix=${registry%/}=/usr/src/crates")
+    done
+    if [ -n "${CARGO_ENCODED_RUSTFLAGS:-}${RUSTFLAGS:-}" ]; then
+        local given=${CARGO_ENCODED_RUSTFLAGS:-${RUSTFLAGS// /$'\x1f'}} flag
+        for flag in "${flags[@]}"; do given+=$'\x1f'$flag; done
+        CARGO_ENCODED_RUSTFLAGS=$given cargo "$@"
+        return
+    fi
+    local list
+    list=$(printf "'%s'," "${flags[@]}")
+    # Beside what a configuration of Cargo's says.
+    cargo --config "build.rustflags=[$list]" "$@"
+}
+
 # built NAME CARGO-ARGUMENT...: builds with cargo and prints where the executable NAME is, wherever the user's
 # configuration puts it.
 built() {
-    local name=$1 path
+    local name=$1 path cargo=cargo
     shift
-    path=$(cargo "$@" --locked --message-format=json-render-diagnostics </dev/null |
+    case " $* " in
+    *" --release "* | " bench "*) cargo=without_places ;;
+    esac
+    path=$("$cargo" "$@" --locked --message-format=json-render-diagnostics </dev/null |
         sed -n "s|.*\"executable\":\"\([^\"]*/${name}[^\"/]*\)\".*|\1|p" | tail -n 1)
     [ -n "$path" ] || fail "cargo built no $name"
     printf '%s\n' "$path"
