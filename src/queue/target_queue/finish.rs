@@ -75,8 +75,11 @@ impl TargetQueue {
                 let (id, origin, is_newer) = (slot.id, slot.origin.min(Origin::Write), newer.is_some());
                 self.place(path, State::Ready);
                 // What is newer may mean that there is something at the path again: it is looked at once more.
-                if !is_newer && self.sweep_above(path).is_none() {
-                    self.move_up(path, &above, id, origin, now);
+                match self.sweep_above(path) {
+                    _ if is_newer => {}
+                    // Otherwise it would be looked at again and again, and the sweep wait for it as often.
+                    Some(sweep) => self.take_over(&sweep, std::slice::from_ref(path)),
+                    None => self.move_up(path, &above, id, origin, now),
                 }
             }
             Verdict::Large => {

@@ -101,3 +101,16 @@ fn below_a_subtree_in_flight_what_was_moved_is_sent() {
     let jobs = bench.queue.claim(Lane::Large, 100, bench.now);
     assert_eq!(jobs.iter().map(|job| job.moved_from.clone()).collect::<Vec<_>>(), [None]);
 }
+
+/// It was looked at again and again, and the sweep waited for it as often.
+#[test]
+fn a_sweep_takes_over_what_lies_below_no_directory() {
+    let mut bench = Bench::new();
+    bench.add(Change { origin: Origin::Replaced, ..Change::scan(path("a/b"), Scope::Subtree) });
+    assert_eq!(large(&mut bench), ["a/b"]);
+    bench.add(Change { origin: Origin::Write, ..Change::scan(RelPath::root(), Scope::Subtree) });
+    bench.finish("a/b", Verdict::Above(path("a")));
+    assert_eq!(large(&mut bench), ["."]);
+    bench.done("");
+    assert_eq!(bench.len(), 0);
+}
