@@ -278,6 +278,7 @@ fn planned() {
         generation: Generation::FIRST,
         since: Timestamp(1),
         moved_from: None,
+        repeats: false,
     };
     let jobs: Vec<ClaimedJob> = paths().into_iter().map(claimed).collect();
     let indices: Vec<usize> = (0..jobs.len()).collect();

@@ -105,7 +105,15 @@ impl View {
         let sight = root.map_or_else(|| Sight::Behind("it is not being watched yet".to_owned()), |root| root.sight());
         let stats = self.queue.stats(target.id)?;
         let last_path = self.executor.last_path(target.id).map(|path| path.to_string());
-        Some(target_status(target, &stats, &sight, last_path, self.core.clock.now()))
+        let mut status = target_status(target, &stats, &sight, last_path, self.core.clock.now());
+        if status.reason.is_none()
+            && let Some(left_out) = self.executor.context(target.id).and_then(|context| context.left_out())
+        {
+            let hint =
+                "nothing of that is mirrored there: change `exclude` in rsyncd.conf, or leave it out here as well";
+            (status.reason, status.hint) = (Some(left_out), Some(hint.to_owned()));
+        }
+        Some(status)
     }
 
     /// What is known at this moment. Waits for nothing.

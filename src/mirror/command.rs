@@ -31,6 +31,8 @@ pub struct Mode<'a> {
     pub mkpath: bool,
     /// The filter's rules in rsync's syntax, for runs in which rsync itself lists directories.
     pub rules: &'a [OsString],
+    /// What a write names is compared by its content. Otherwise all of it is sent again.
+    pub contents: bool,
     pub pass: Pass,
 }
 
@@ -43,6 +45,8 @@ pub enum Pass {
     Itemized,
     /// To name what differs. Changes nothing.
     Show,
+    /// To name what differs, and also what is equal. Changes nothing.
+    Confirm,
     /// To count what is there and what would be deleted. Changes nothing.
     Count,
 }
@@ -97,10 +101,13 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
         // A directory of which nothing is to be sent is empty to rsync.
         add("--no-prune-empty-dirs");
     }
-    // A dry run with --ignore-times would list everything; contents are then compared instead.
+    // Theirs does not matter: rsync looks at contents before it looks at what it may ignore. A dry run with --ignore-times
+    // would list everything.
     match (run.origin, mode.pass) {
-        (Origin::Write | Origin::Replaced, Pass::Real | Pass::Itemized) => add("--ignore-times"),
-        (Origin::Write | Origin::Replaced, Pass::Show) => add("--checksum"),
+        (Origin::Write | Origin::Replaced, Pass::Real | Pass::Itemized) if !mode.contents => add("--ignore-times"),
+        (Origin::Write | Origin::Replaced, Pass::Real | Pass::Itemized | Pass::Show | Pass::Confirm) => {
+            add("--checksum");
+        }
         (Origin::Write | Origin::Replaced, Pass::Count) | (Origin::Scan | Origin::Reconcile, _) => {}
     }
     if mode.mkpath {
@@ -118,6 +125,11 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
         Pass::Itemized => add("--out-format=%i %n"),
         Pass::Show => {
             add("-n");
+            add("--out-format=%i %n");
+        }
+        Pass::Confirm => {
+            add("-n");
+            add("-ii");
             add("--out-format=%i %n");
         }
         Pass::Count => {
@@ -498,7 +510,11 @@ mod tests {
 
     fn line(target: &Target, run: &Run, deletion: Deletion, lane: Lane) -> String {
         let rules = [OsString::from("- *~")];
-        let args = arguments(target, run, Mode { lane, deletion, mkpath: false, rules: &rules, pass: Pass::Real });
+        let args = arguments(
+            target,
+            run,
+            Mode { lane, deletion, mkpath: false, contents: true, rules: &rules, pass: Pass::Real },
+        );
         args.join(OsStr::new(" ")).into_string().unwrap()
     }
 
@@ -506,7 +522,7 @@ mod tests {
     fn a_flat_run_to_each_kind_of_destination() {
         let flat = run(RunKind::Flat, Origin::Write, &[b"a"]);
         let common =
-            "--no-r --dirs -R --files-from=- --from0 --modify-window=-1 --delete-missing-args --force --ignore-times";
+            "--no-r --dirs -R --files-from=- --from0 --modify-window=-1 --delete-missing-args --force --checksum";
         let local = target(Destination::Local("/mnt/b".into()), &["-artz"]);
         assert_eq!(line(&local, &flat, Deletion::ByName, Lane::Small), format!("-artz {common} ./ /mnt/b/"));
         let mut ssh = target(Destination::Ssh { host: "u@h".into(), path: "/x y".into() }, &["-a"]);
@@ -565,7 +581,14 @@ mod tests {
     fn a_run_goes_through_the_remote_shell_that_it_is_given() {
         let ssh = target(Destination::Ssh { host: "h".into(), path: "/x".into() }, &["-ae", "ssh -4"]);
         let flat = run(RunKind::Flat, Origin::Write, &[b"a"]);
-        let mode = Mode { lane: Lane::Small, deletion: Deletion::Off, mkpath: false, rules: &[], pass: Pass::Real };
+        let mode = Mode {
+            lane: Lane::Small,
+            deletion: Deletion::Off,
+            mkpath: false,
+            contents: true,
+            rules: &[],
+            pass: Pass::Real,
+        };
         let args = with_remote_shell(&arguments(&ssh, &flat, mode), OsStr::new("ssh -S /s"));
         assert_eq!(args[args.len() - 4..], ["-e", "ssh -S /s", "./", "h:/x/"]);
         let local = arguments(&target(Destination::Local("/b".into()), &["-a"]), &flat, mode);
@@ -636,7 +659,14 @@ mod tests {
     #[test]
     fn runs_whose_words_count_are_never_quiet() {
         let target = target(Destination::Local("/b".into()), &["-aqz", "--quiet", "-q", "-qeq", "-a"]);
-        let mode = Mode { lane: Lane::Small, deletion: Deletion::ByName, mkpath: false, rules: &[], pass: Pass::Show };
+        let mode = Mode {
+            lane: Lane::Small,
+            deletion: Deletion::ByName,
+            mkpath: false,
+            contents: true,
+            rules: &[],
+            pass: Pass::Show,
+        };
         let args = arguments(&target, &run(RunKind::Flat, Origin::Write, &[]), mode);
         assert_eq!(args[..3], ["-az", "-eq", "-a"]);
         assert!(
@@ -644,7 +674,14 @@ mod tests {
                 && args.contains(&"-n".into())
                 && !args.contains(&"--ignore-times".into())
         );
-        let mode = |pass| Mode { lane: Lane::Small, deletion: Deletion::ByName, mkpath: false, rules: &[], pass };
+        let mode = |pass| Mode {
+            lane: Lane::Small,
+            deletion: Deletion::ByName,
+            mkpath: false,
+            contents: true,
+            rules: &[],
+            pass,
+        };
         for (kind, first) in [(RunKind::Tree, "-az"), (RunKind::Level, "-az"), (RunKind::Flat, "-aqz")] {
             assert_eq!(arguments(&target, &run(kind, Origin::Scan, &[]), mode(Pass::Real))[0], first, "{kind:?}");
         }

@@ -1,5 +1,6 @@
 //! What the executor knows of one target between batches: where, how, and what the other side turned out to lack.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -7,9 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::UNIX_EPOCH;
 
+use log::warn;
+
 use super::changed::Observer;
 use super::confine::Places;
 use super::guard::Guard;
+use super::noise::Noise;
 use super::outcome::Prefixes;
 use super::plan::{Deletion, Limits};
 use super::program::Program;
@@ -18,7 +22,7 @@ use super::ssh::Connection;
 use super::standby::Standby;
 use super::trouble::{Fallback, trouble};
 use crate::filter::Filter;
-use crate::model::{DirectoryId, Target, TargetTrouble, Timestamp, TroubleClass};
+use crate::model::{DirectoryId, RelPath, Target, TargetTrouble, Timestamp, TroubleClass};
 use crate::mounts::Mounts;
 
 /// Which directory a root is, whatever its name: its mark and, once it has been seen, its device.
@@ -79,13 +83,15 @@ pub struct Capabilities {
     make_path: AtomicBool,
     no_link_dest: AtomicBool,
     no_fuzzy: AtomicBool,
+    no_contents: AtomicBool,
 }
 
 impl Capabilities {
     /// Forgets it all, since servers are upgraded and reconfigured.
     pub fn forget(&self) {
         let deletions = [&self.delete_by_level, &self.delete_nothing];
-        for flag in deletions.into_iter().chain([&self.make_path, &self.no_link_dest, &self.no_fuzzy]) {
+        let others = [&self.make_path, &self.no_link_dest, &self.no_fuzzy, &self.no_contents];
+        for flag in deletions.into_iter().chain(others) {
             flag.store(false, Ordering::Relaxed);
         }
     }
@@ -106,7 +112,13 @@ impl Capabilities {
             Fallback::MakePath => &self.make_path,
             Fallback::LinkDest => &self.no_link_dest,
             Fallback::Fuzzy => &self.no_fuzzy,
+            Fallback::Contents => &self.no_contents,
         }
+    }
+
+    /// Whether what a write names may be compared by its content.
+    pub(super) fn compares_contents(&self) -> bool {
+        !self.no_contents.load(Ordering::Relaxed)
     }
 
     pub(super) fn makes_path(&self) -> bool {
@@ -123,6 +135,9 @@ impl Capabilities {
     }
 }
 
+/// Of what a server leaves out so many paths are named.
+const REFUSED_MAX: usize = 20;
+
 /// One target of one root, for as long as its configuration stays what it is.
 #[derive(Debug)]
 pub struct TargetContext {
@@ -134,6 +149,8 @@ pub struct TargetContext {
     pub guard: Guard,
     pub capabilities: Capabilities,
     pub(super) prefixes: Prefixes,
+    /// What its runs say whatever they are about.
+    pub(super) noise: Noise,
     observer: Mutex<Option<Arc<dyn Observer>>>,
     /// The way to the host, if it is reached through ssh.
     pub connection: Option<Arc<Connection>>,
@@ -141,6 +158,8 @@ pub struct TargetContext {
     pub mounts: Arc<Mounts>,
     /// The connection that stands ready, if it may have one.
     pub standby: Option<Arc<Standby>>,
+    /// What the server's own configuration leaves out, up to [`REFUSED_MAX`].
+    refused: Mutex<BTreeSet<RelPath>>,
     /// When the leftovers of killed receivers were last removed.
     cleaned_at: Mutex<Option<Timestamp>>,
     /// rsync, except in tests.
@@ -171,9 +190,11 @@ impl TargetContext {
             target,
             capabilities: Capabilities::default(),
             prefixes,
+            noise: Noise::default(),
             observer: Mutex::default(),
             connection: None,
             standby: None,
+            refused: Mutex::default(),
             cleaned_at: Mutex::default(),
             program: Program {
                 path: RSYNC.into(),
@@ -207,6 +228,33 @@ impl TargetContext {
 
     pub(super) fn observer(&self) -> Option<Arc<dyn Observer>> {
         self.observer.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes note of what the server's own configuration leaves out, and says so once.
+    pub(super) fn note_refused(&self, paths: &BTreeSet<RelPath>) {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        for path in paths {
+            if refused.len() >= REFUSED_MAX || !refused.insert(path.clone()) {
+                continue;
+            }
+            let name = self.target.name();
+            warn!("{name}: the server's own configuration leaves out {path}: it is not mirrored there");
+            if refused.len() == REFUSED_MAX {
+                warn!("{name}: no more of what the server leaves out is named");
+            }
+        }
+    }
+
+    /// What the server's own configuration leaves out, as far as it is known, for a person.
+    pub fn left_out(&self) -> Option<String> {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = refused.first()?;
+        let more = match refused.len() {
+            1 => String::new(),
+            REFUSED_MAX => format!(" and at least {} more", REFUSED_MAX - 1),
+            known => format!(" and {} more", known - 1),
+        };
+        Some(format!("the server's own configuration leaves out {first}{more}"))
     }
 
     pub(super) fn cleaned_at(&self) -> Option<Timestamp> {

@@ -24,6 +24,7 @@ use super::changed::Ran;
 use super::context::TargetContext;
 use super::execute::{BatchReport, command_line, execute};
 use super::lanes::Lanes;
+use super::lingering;
 use super::pace::moved;
 use super::shares::{self, Candidate, Flight, Health, Step};
 use super::standby::{Next, STANDBYS_MAX, Standby};
@@ -516,6 +517,11 @@ impl Dispatcher {
 /// reached.
 fn work(shared: &Shared, context: &Arc<TargetContext>, batch: &Batch, stop: &StopSignal) -> (bool, bool) {
     let name = context.target.name();
+    // Before a run of this batch ends: its own connection takes a moment to close.
+    let lingers = batch.jobs.iter().any(|job| job.repeats) && lingering::to(&context.target);
+    if lingers {
+        debug!("{name}: this machine still sends for a run that was cut off");
+    }
     let started = monotonic();
     let report = catch_unwind(AssertUnwindSafe(|| execute(context, batch.lane, &batch.jobs, shared.clock.now(), stop)));
     let mut report = report.unwrap_or_else(|_| {
@@ -551,8 +557,8 @@ fn work(shared: &Shared, context: &Arc<TargetContext>, batch: &Batch, stop: &Sto
     }
     let busy = report.trouble.as_ref().is_some_and(|trouble| trouble.class == TroubleClass::Busy);
     let reached = report.trouble.is_none() && report.runs > 0 && !stop.is_raised() && !outdated;
-    let BatchReport { verdicts, found, trouble, cut, .. } = report;
-    let result = BatchResult { verdicts, found, trouble, reached, cut };
+    let BatchReport { verdicts, found, trouble, cut, equal, .. } = report;
+    let result = BatchResult { verdicts, found, trouble, reached, cut, equal, lingers };
     if let Some(observer) = context.observer() {
         if report.changed_cut {
             warn!("{name}: more paths changed in one run than plugins can be told of");
@@ -617,7 +623,7 @@ fn log_failures(name: &str, report: &BatchReport) {
         Verdict::Failed(error) => Some((path, error)),
         _ => None,
     });
-    let all: Vec<_> = failed.chain(report.found.iter().map(|(path, error)| (path, error))).collect();
+    let all: Vec<_> = failed.chain(report.found.iter().map(|found| (&found.path, &found.error))).collect();
     for (path, error) in all.iter().take(FAILURES_LOGGED_MAX) {
         warn!("{name}: cannot mirror {path}: {error}; it is tried again");
     }

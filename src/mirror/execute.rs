@@ -11,33 +11,35 @@ use std::io;
 use std::time::Duration;
 
 use super::capture::Capture;
-use super::changed::{CHANGED_BYTES_MAX, Changed, changes};
+use super::changed::{CHANGED_BYTES_MAX, Changed, Operation, changes};
 use super::command::{Mode, Pass, arguments, is_too_long, list, pasteable, probe_arguments};
+use super::contents;
 use super::context::TargetContext;
 use super::expand;
 use super::fold;
 use super::leftovers;
+use super::line::Extent;
 use super::look::{Presence, Source};
-use super::outcome::{Outcome, Paths, classify};
+use super::outcome::{Outcome, Paths, Undone, classify};
 use super::plan::{Deletion, Entry, Plan, Run, RunKind, deletion_refused, plan};
 use super::recent;
 use super::rename;
 use super::run::{End, Ended, Priority, RSYNC};
-use super::says::{DELETING, difference};
+use super::says::{self, DELETING, difference};
 use super::ssh::run_rsync;
 use super::standby::{self, Begun};
 use super::stop::StopSignal;
 use super::trouble::{Fallback, lacking_option, trouble};
 use crate::model::{
-    ClaimedJob, JobError, Lane, Origin, RelPath, Scope, TargetTrouble, Timestamp, TroubleClass, Verdict,
+    ClaimedJob, Found, JobError, Lane, Origin, RelPath, Scope, TargetTrouble, Timestamp, TroubleClass, Verdict,
 };
 
 /// A batch starts at most so many rsyncs; what is undecided then is released. Halving a batch of 1,000 down to one
 /// guilty path takes about 20.
 const RUNS_MAX: u32 = 64;
 
-/// How often a batch is planned anew because the other side lacks an option. There are three such options.
-const ROUNDS_MAX: u32 = 4;
+/// How often a batch is planned anew because the other side lacks an option. There are four such options.
+const ROUNDS_MAX: u32 = 5;
 
 /// Of a dry run so much output is kept. What does not fit counts as differing.
 pub(super) const DRY_OUTPUT_BYTES_MAX: usize = 32 << 20;
@@ -70,13 +72,15 @@ pub struct BatchReport {
     /// A path that this batch made equal.
     pub last_path: Option<RelPath>,
     /// Failures at paths that no job named: below a level or a subtree.
-    pub found: Vec<(RelPath, JobError)>,
+    pub found: Vec<Found>,
     /// Command lines of runs that failed, for the log; at most `COMMANDS_FAILED_MAX`.
     pub commands_failed: Vec<FailedCommand>,
     /// What the runs have changed on the target, if there is an observer.
     pub changed: Vec<Changed>,
     /// More was changed than could be kept.
     pub changed_cut: bool,
+    /// Paths at which a run found nothing to do.
+    pub equal: BTreeSet<RelPath>,
     /// A run was cut off and begun again: a receiver of the first may still be writing.
     pub cut: bool,
 }
@@ -122,6 +126,7 @@ pub fn probe(ctx: &TargetContext, stop: &StopSignal) -> Result<(), TargetTrouble
         lane: Lane::Small,
         deletion: ctx.capabilities.deletion(ctx.target.options.delete),
         mkpath: ctx.capabilities.makes_path(),
+        contents: ctx.capabilities.compares_contents(),
         rules: &[],
         pass: Pass::Real,
     };
@@ -129,7 +134,7 @@ pub fn probe(ctx: &TargetContext, stop: &StopSignal) -> Result<(), TargetTrouble
     let nothing = Run::new(RunKind::Flat, Origin::Scan, Vec::new());
     let start = || run_rsync(ctx, &args, b"", &|| None, Priority::Usual, stop);
     let ended = with_room(ctx, &nothing, false, stop, &start).map_err(|error| cannot_start(&error))?;
-    match classify(&ended, &nothing, &ctx.prefixes) {
+    match classify(&ended, &nothing, &ctx.prefixes, &ctx.noise) {
         Outcome::Target(found) | Outcome::Split(found) | Outcome::NoRoom { trouble: found, .. } => {
             Err(TargetTrouble { command: Some(pasteable(&ctx.root, &args, &nothing)), ..found })
         }
@@ -157,6 +162,7 @@ pub fn command_line(ctx: &TargetContext, path: &RelPath, scope: Scope) -> Option
         lane: Lane::Small,
         deletion: ctx.capabilities.deletion(ctx.target.options.delete),
         mkpath: ctx.capabilities.makes_path(),
+        contents: ctx.capabilities.compares_contents(),
         rules: &rules,
         pass: Pass::Real,
     };
@@ -180,8 +186,9 @@ fn with_room(
     stop: &StopSignal,
     start: &dyn Fn() -> io::Result<Ended>,
 ) -> io::Result<Ended> {
-    let refused =
-        |ended: &io::Result<Ended>| ended.as_ref().is_ok_and(|ended| is_busy(&classify(ended, run, &ctx.prefixes)));
+    let refused = |ended: &io::Result<Ended>| {
+        ended.as_ref().is_ok_and(|ended| is_busy(&classify(ended, run, &ctx.prefixes, &ctx.noise)))
+    };
     let mut ended = start();
     let makes_room = refused(&ended) && ctx.standby.as_ref().is_some_and(|standby| standby.make_room());
     let mut pauses = if had_another || makes_room { OWN_CONNECTION_PAUSES } else { 0 };
@@ -220,6 +227,8 @@ pub(super) struct Batch<'a> {
     runs_max: u32,
     /// Where a file system is expected and none is mounted.
     pub(super) unmounted: Vec<RelPath>,
+    /// What runs to this target say in any case has been heard.
+    has_listened: bool,
     report: BatchReport,
 }
 
@@ -227,7 +236,19 @@ impl<'a> Batch<'a> {
     pub(super) fn new(ctx: &'a TargetContext, lane: Lane, jobs: &'a [ClaimedJob], stop: &'a StopSignal) -> Self {
         let (rules, verdicts) = (ctx.filter.rsync_rules(), vec![None; jobs.len()]);
         let (trusted, report, unmounted) = (BTreeSet::new(), BatchReport::default(), ctx.mounts.missing());
-        Self { ctx, lane, jobs, stop, rules, verdicts, trusted, runs_max: RUNS_MAX, unmounted, report }
+        Self {
+            ctx,
+            lane,
+            jobs,
+            stop,
+            rules,
+            verdicts,
+            trusted,
+            runs_max: RUNS_MAX,
+            unmounted,
+            has_listened: false,
+            report,
+        }
     }
 
     fn jobs_to_plan(&self) -> Cow<'a, [ClaimedJob]> {
@@ -363,7 +384,7 @@ impl Batch<'_> {
                 continue;
             }
             let Some((ended, command)) = self.start(&run, Pass::Real) else { return Flow::Halt };
-            let outcome = classify(&ended, &run, &self.ctx.prefixes);
+            let outcome = self.understood(&run, &ended);
             self.note_changed(&run, &ended, &outcome);
             if let Some(flow) = self.go_on(&run, &ended, &mut halves) {
                 if flow != Flow::Continue {
@@ -373,6 +394,7 @@ impl Batch<'_> {
             }
             let flow = match outcome {
                 Outcome::Done => {
+                    self.note_equal(&run, &ended);
                     self.settle_rest(&run, &Paths::default());
                     Flow::Continue
                 }
@@ -396,15 +418,34 @@ impl Batch<'_> {
         Flow::Continue
     }
 
+    /// Reads what became of a run. Words that nobody knows are first held against those of a run about no path.
+    pub(super) fn understood(&mut self, run: &Run, ended: &Ended) -> Outcome {
+        let ctx = self.ctx;
+        let outcome = classify(ended, run, &ctx.prefixes, &ctx.noise);
+        if !matches!(&outcome, Outcome::Paths(paths) if paths.unknown_words) || self.has_listened {
+            return outcome;
+        }
+        self.has_listened = true;
+        let args = probe_arguments(&ctx.target, self.mode(Pass::Real));
+        let said = self.launch(&args, b"").filter(|ended| ended.end == End::Exit(0));
+        if said.is_some_and(|ended| ctx.noise.learn(&ended.stderr.bytes())) {
+            return classify(ended, run, &ctx.prefixes, &ctx.noise);
+        }
+        outcome
+    }
+
     /// Some paths failed; the rest is done, if rsync said enough to know.
     fn partial(&mut self, run: Run, mut paths: Paths, command: String, halves: &mut Vec<Run>) -> Flow {
-        let failures = paths.failed.values().chain(paths.found.values()).chain(paths.unattributed.as_ref());
+        let below = paths.found.values().map(|undone| &undone.error);
+        let failures = paths.failed.values().chain(below).chain(paths.unattributed.as_ref());
         let message = failures.map(|error| error.message.clone()).next();
         if let Some(message) = message {
             self.note(command, message);
         }
+        self.ctx.note_refused(&paths.refused);
         if let Some(error) = paths.unattributed.take() {
-            if run.entries.len() == 1 {
+            // Words alone are no failure yet.
+            if run.entries.len() == 1 && error.code != Some(0) {
                 paths.failed.entry(0).or_insert(error);
             } else {
                 match self.verify(&run) {
@@ -412,6 +453,9 @@ impl Batch<'_> {
                         for at in differing {
                             paths.failed.entry(at).or_insert_with(|| error.clone());
                         }
+                    }
+                    Err(Flow::Continue) if run.entries.len() == 1 => {
+                        paths.failed.entry(0).or_insert(error);
                     }
                     Err(Flow::Continue) => {
                         let (first, second) = run.halves();
@@ -422,14 +466,13 @@ impl Batch<'_> {
                 }
             }
         }
+        self.found(&run, std::mem::take(&mut paths.found));
         if let Some(skip) = paths.to_skip(&run) {
-            self.report.found.extend(paths.found);
             halves.push(Run { skip, ..run });
             return Flow::Continue;
         }
         if paths.deletions_skipped && !paths.failed.is_empty() && paths.failed.len() < run.entries.len() {
             // So it does for the others without what is listed and cannot be read.
-            self.report.found.extend(paths.found);
             let (guilty, others) = run.parted(|at| paths.failed.contains_key(&at));
             let failed = paths.failed.into_values().enumerate().collect();
             self.settle_rest(&guilty, &Paths { failed, ..Paths::default() });
@@ -437,7 +480,6 @@ impl Batch<'_> {
             return Flow::Continue;
         }
         self.settle_rest(&run, &paths);
-        self.report.found.extend(paths.found);
         Flow::Continue
     }
 
@@ -446,9 +488,27 @@ impl Batch<'_> {
         self.report.cut = true;
     }
 
-    /// Failures at paths that no job named.
-    pub(super) fn found(&mut self, found: BTreeMap<RelPath, JobError>) {
-        self.report.found.extend(found);
+    /// Failures of `run` at paths that no job named, each with as much as it left undone: below a tree, a directory that
+    /// could not be made or read stands for all that is in it.
+    pub(super) fn found(&mut self, run: &Run, found: BTreeMap<RelPath, Undone>) {
+        for (path, Undone { error, extent }) in found {
+            let over = run.entries.iter().filter(|entry| entry.path.covers(&path)).flat_map(|entry| &entry.jobs);
+            let over: Vec<&ClaimedJob> = over.filter_map(|&job| self.jobs.get(job)).collect();
+            let since = over.iter().map(|job| job.since).min();
+            let is_whole = extent == Extent::Below && run.kind == RunKind::Tree;
+            let (scope, origin) = match over.iter().map(|job| job.origin).max() {
+                Some(origin) if is_whole => (Scope::Subtree, origin.max(run.origin)),
+                None if is_whole => (Scope::Subtree, run.origin),
+                // Whether the run looked at contents is not known here.
+                _ => (Scope::Entry, Origin::Write),
+            };
+            self.report.found.push(Found { path, error, scope, origin, since });
+        }
+    }
+
+    /// An entry without a job, such as was found below a sweep, has failed.
+    fn found_entry(&mut self, entry: &Entry, error: JobError) {
+        self.report.found.push(Found::entry(entry.path.clone(), error));
     }
 
     /// Gives every job of the run its verdict: done, unless `paths` says otherwise.
@@ -458,10 +518,10 @@ impl Batch<'_> {
             // One that was found below a sweep becomes a job of its own.
             if entry.jobs.is_empty() {
                 if let Some(error) = paths.failed.get(&at) {
-                    self.report.found.push((entry.path.clone(), error.clone()));
+                    self.found_entry(entry, error.clone());
                 } else if paths.vanished.contains(&at) {
                     let error = JobError::new(Some(24), "the source changed while it was read");
-                    self.report.found.push((entry.path.clone(), error));
+                    self.found_entry(entry, error);
                 }
             }
             for &job in &entry.jobs {
@@ -490,19 +550,44 @@ impl Batch<'_> {
 
     /// Asks rsync which entries still differ. `Err(Continue)`: it cannot tell.
     fn verify(&mut self, run: &Run) -> Result<BTreeSet<usize>, Flow> {
-        let Some((ended, _)) = self.start(run, Pass::Show) else { return Err(Flow::Halt) };
+        // What rsync skips without a word that is known is not named as a difference either. So of single entries it is asked
+        // to name those that are equal.
+        let pass = if run.lists() { Pass::Show } else { Pass::Confirm };
+        let Some((ended, _)) = self.start(run, pass) else { return Err(Flow::Halt) };
         if ended.end == End::Stopped {
             return Err(Flow::Halt);
         }
-        if ended.stdout.is_cut() || !matches!(ended.end, End::Exit(0 | 23 | 24)) {
+        let said = match self.understood(run, &ended) {
+            Outcome::Done => Paths::default(),
+            Outcome::Paths(paths) => paths,
+            _ => return Err(Flow::Continue),
+        };
+        let cannot_tell = ended.stdout.is_cut() || !said.found.is_empty();
+        if cannot_tell || (said.unattributed.is_some() && run.lists()) {
             return Err(Flow::Continue);
         }
         let output = ended.stdout.bytes();
-        let names = output.split(|&b| b == b'\n').filter_map(difference);
-        let paths: BTreeSet<RelPath> = names.filter_map(|(name, _)| expand::to_path(&name)).collect();
-        let differs =
-            |at: &usize| run.entries.get(*at).is_some_and(|entry| paths.iter().any(|path| run.reaches(entry, path)));
-        Ok((0..run.entries.len()).filter(differs).collect())
+        let names = |of: fn(&[u8]) -> Option<Vec<u8>>| -> BTreeSet<RelPath> {
+            let names = output.split(|&b| b == b'\n').filter_map(of);
+            names.filter_map(|name| expand::to_path(&name)).collect()
+        };
+        let differing = names(|line| difference(line).map(|(name, _)| name));
+        let equal = names(says::equal);
+        let differs = |at: &usize| {
+            let Some(entry) = run.entries.get(*at) else { return false };
+            let is_there = matches!(entry.presence, Presence::File { .. } | Presence::Directory);
+            let is_unnamed = said.unattributed.is_some() && is_there && !equal.contains(&entry.path);
+            said.failed.contains_key(at)
+                || said.vanished.contains(at)
+                || (is_unnamed && !said.refuses(&entry.path))
+                || differing.iter().any(|path| run.reaches(entry, path))
+        };
+        let differing: BTreeSet<usize> = (0..run.entries.len()).filter(differs).collect();
+        if differing.is_empty() && said.unknown_words {
+            // All is equal, and it says so all the same.
+            self.ctx.noise.learn(&ended.stderr.bytes());
+        }
+        Ok(differing)
     }
 
     /// The run hung in a file, which fails alone. What is left to be run: all the rest, or both halves if it is not known
@@ -520,7 +605,7 @@ impl Batch<'_> {
                 vec![others]
             }
             (None, Some(path)) if is_within(&path) && !run.skip.contains(&path) => {
-                self.report.found.push((path.clone(), error));
+                self.report.found.push(Found::entry(path.clone(), error));
                 let skip = run.skip.iter().cloned().chain([path]).collect();
                 vec![Run { skip, ..run }]
             }
@@ -551,7 +636,7 @@ impl Batch<'_> {
                 self.settle(job, Verdict::Failed(error.clone()));
             }
             if only.jobs.is_empty() {
-                self.report.found.push((only.path.clone(), error));
+                self.found_entry(only, error);
             }
             return Flow::Continue;
         }
@@ -593,8 +678,10 @@ impl Batch<'_> {
         if !self.may_run() || self.report.runs >= self.runs_max {
             return None;
         }
-        let itemized = pass == Pass::Real && self.ctx.observer().is_some();
+        let suits = standby::suits(planned, self.lane, pass);
+        let itemized = pass == Pass::Real && (suits || self.ctx.observer().is_some());
         let mode = self.mode(if itemized { Pass::Itemized } else { pass });
+        let mode = Mode { contents: mode.contents && contents::are_few(&self.ctx.root, planned), ..mode };
         let args = arguments(&self.ctx.target, planned, mode);
         self.report.runs += 1;
         let command = pasteable(&self.ctx.root, &args, planned);
@@ -606,12 +693,11 @@ impl Batch<'_> {
                 let deletes = planned.entries.iter().any(|entry| entry.presence == Presence::Missing);
                 (planned.lists() || deletes).then(|| Capture::new(WORDS_BYTES_MAX, WORDS_BYTES_MAX))
             }
-            Pass::Show => Some(Capture::new(DRY_OUTPUT_BYTES_MAX, 0)),
+            Pass::Show | Pass::Confirm => Some(Capture::new(DRY_OUTPUT_BYTES_MAX, 0)),
             Pass::Count => Some(Capture::new(0, COUNT_OUTPUT_BYTES_MAX).counting(DELETING)),
         };
         let list = list(planned);
         let standby = self.ctx.standby.as_deref();
-        let suits = standby::suits(planned, self.lane, pass);
         let begun = standby.filter(|_| suits && args == standby::flat_arguments(self.ctx, planned.origin));
         let begun = begun.map_or(Begun::Not, |standby| standby.begin(self.ctx, &list, stdout(), self.stop));
         let (args, before) = match begun {
@@ -647,6 +733,7 @@ impl Batch<'_> {
             lane: self.lane,
             deletion: self.deletion(),
             mkpath: self.ctx.capabilities.makes_path(),
+            contents: self.ctx.capabilities.compares_contents(),
             rules: if is_dry && self.ctx.filter.has_expressions() { &[] } else { &self.rules },
             pass,
         }
@@ -668,8 +755,39 @@ impl Batch<'_> {
         // What a killed receiver left was never at the source.
         let counts = |changed: &Changed| !failed(&changed.path) && !self.ctx.filter.is_leftover(&changed.path);
         let output = ended.stdout.bytes();
-        self.report.changed.extend(changes(&output, run.origin).filter(counts));
+        let changed: Vec<Changed> = changes(&output, run.origin).filter(counts).collect();
+        if *outcome == Outcome::Done && run.kind == RunKind::Flat && run.origin == Origin::Write {
+            let carried = self.carried_by_others(run, &changed);
+            self.report.changed.extend(carried);
+        }
+        self.report.changed.extend(changed);
         self.report.changed_cut |= ended.stdout.is_cut();
+    }
+
+    /// Files that were written and that the run found equal: another run has carried them, one over the whole tree perhaps,
+    /// which tells of nothing that the target lacked.
+    fn carried_by_others(&self, run: &Run, changed: &[Changed]) -> Vec<Changed> {
+        let named: BTreeSet<&RelPath> = changed.iter().map(|changed| &changed.path).collect();
+        let is_write = |&job: &usize| self.jobs.get(job).is_some_and(|job| job.origin >= Origin::Write && !job.repeats);
+        let is_one = |entry: &&Entry| {
+            let is_file = matches!(entry.presence, Presence::File { .. });
+            is_file && !named.contains(&entry.path) && entry.jobs.iter().any(is_write)
+        };
+        let update =
+            |entry: &Entry| Changed { path: entry.path.clone(), operation: Operation::Update, directory: false };
+        run.entries.iter().filter(is_one).map(update).collect()
+    }
+
+    /// Keeps what a run that names its changes did not name: nothing was sent there.
+    fn note_equal(&mut self, run: &Run, ended: &Ended) {
+        if !standby::suits(run, self.lane, Pass::Real) || ended.stdout.is_cut() {
+            return;
+        }
+        let output = ended.stdout.bytes();
+        let names = output.split(|&b| b == b'\n').filter_map(difference);
+        let changed: BTreeSet<RelPath> = names.filter_map(|(name, _)| expand::to_path(&name)).collect();
+        let equal = run.entries.iter().map(|entry| &entry.path).filter(|path| !changed.contains(*path));
+        self.report.equal.extend(equal.cloned());
     }
 
     fn may_run(&mut self) -> bool {
@@ -821,7 +939,7 @@ mod tests {
                 (path("failed"), Verdict::Failed(error.clone())),
                 (path("large"), Verdict::Large),
             ],
-            found: vec![(path("below"), error)],
+            found: vec![Found::entry(path("below"), error)],
             trouble: Some(cannot_start(&io::ErrorKind::NotFound.into())),
             ..BatchReport::default()
         };

@@ -31,7 +31,7 @@ pub(super) fn drive(batch: &mut Batch<'_>, run: &Run) -> Flow {
 
 fn survey_and_send(batch: &mut Batch<'_>, run: &Run) -> Flow {
     let Some((ended, command)) = batch.start(run, Pass::Show) else { return Flow::Halt };
-    let mut paths = match classify(&ended, run, &batch.ctx.prefixes) {
+    let mut paths = match classify(&ended, run, &batch.ctx.prefixes, &batch.ctx.noise) {
         Outcome::Done => Paths::default(),
         Outcome::Paths(paths) => paths,
         Outcome::Fallback(fallback) => return batch.fall_back(fallback, command, &ended),
@@ -51,7 +51,7 @@ fn survey_and_send(batch: &mut Batch<'_>, run: &Run) -> Flow {
         Outcome::Void => return Flow::Halt,
     };
     if let Some(skip) = paths.to_skip(run) {
-        batch.found(paths.found);
+        batch.found(run, paths.found);
         return survey_and_send(batch, &Run { skip, ..run.clone() });
     }
     if let Some(error) = paths.unattributed.take() {

@@ -20,7 +20,7 @@ use super::command::Pass;
 use super::execute::{Batch, Flow};
 use super::look::{Presence, Source};
 use super::outcome::{Outcome, Paths, classify};
-use super::plan::{Entry, Run, RunKind};
+use super::plan::{Entry, Run, RunKind, content_bytes};
 use crate::model::{Origin, RelPath};
 
 /// With fewer entries, a list is too short for its directory to be worth a look.
@@ -66,9 +66,9 @@ pub(super) fn attempt_together(batch: &mut Batch<'_>, runs: &mut Vec<Run>) -> Fl
 /// Runs `shortcut` for `runs`. `None`: that did not go well, and nothing is settled.
 fn run_instead(batch: &mut Batch<'_>, shortcut: &Run, runs: &[&Run]) -> Option<Flow> {
     let Some((ended, command)) = batch.start(shortcut, Pass::Real) else { return Some(Flow::Halt) };
-    let outcome = classify(&ended, shortcut, &batch.ctx.prefixes);
+    let outcome = classify(&ended, shortcut, &batch.ctx.prefixes, &batch.ctx.noise);
     let is_over = matches!(outcome, Outcome::Done | Outcome::Target(_) | Outcome::Void);
-    if is_over || shortcut.origin < Origin::Write {
+    if is_over || shortcut.origin < Origin::Write || batch.ctx.capabilities.compares_contents() {
         // Otherwise the runs that follow send all of it again, and tell of it.
         batch.note_changed(shortcut, &ended, &outcome);
     }
@@ -153,7 +153,9 @@ fn folded(run: &Run, others: impl Fn(&RelPath, &dyn Fn(&[u8]) -> bool, usize) ->
         entries.entry(directory.clone()).or_insert_with(entry);
     }
     let with_contents = listed.into_keys().collect();
-    Some(Run { entries: entries.into_values().collect(), with_contents, skip, ..run.clone() })
+    // Few words, but as much to be read as before.
+    let content_bytes = Some(run.entries.iter().map(content_bytes).fold(0, u64::saturating_add));
+    Some(Run { entries: entries.into_values().collect(), with_contents, skip, content_bytes, ..run.clone() })
 }
 
 #[cfg(test)]

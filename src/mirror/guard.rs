@@ -26,10 +26,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::command::{Pass, max_delete};
 use super::execute::{Batch, Flow};
+use super::line::{About, lines};
 use super::outcome::{Outcome, classify};
 use super::plan::{Deletion, Run, RunKind};
 use super::run::{End, Ended};
-use super::says::{About, Statistics, Survey, deletions, held_back, lines};
+use super::says::{Statistics, Survey, deletions, held_back};
 use crate::model::{JobError, MaxDelete, Scope, Verdict};
 
 /// One part in so many of what may go in any case goes uncounted. rsync does not count directories among what it holds
@@ -259,7 +260,7 @@ impl Batch<'_> {
     /// Has rsync count what a run would delete, and what there is. What it does not tell counts as none.
     pub(super) fn count(&mut self, run: &Run) -> Result<Survey, Flow> {
         let Some((ended, command)) = self.start(run, Pass::Count) else { return Err(Flow::Halt) };
-        match classify(&ended, run, &self.ctx.prefixes) {
+        match classify(&ended, run, &self.ctx.prefixes, &self.ctx.noise) {
             Outcome::Done | Outcome::Paths(_) => {}
             Outcome::Fallback(fallback) => return Err(self.fall_back(fallback, command, &ended)),
             Outcome::Target(_) | Outcome::Split(_) if self.is_stopped() => return Err(Flow::Halt),

@@ -8,10 +8,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::capture::Capture;
+use super::command::PARTIAL_DIR;
+use super::line::{About, Extent, Line, Mask, Names, lines};
 use super::look::Presence;
+use super::noise::Noise;
 use super::plan::{Run, RunKind};
 use super::run::{End, Ended};
-use super::says::{About, Line, lines, skips_deletions, unescape};
+use super::says::{skips_deletions, unescape};
 use super::trouble::{Fallback, Remedy, first_words, printable, remedy, trouble, unknown};
 use crate::model::{Destination, JobError, RelPath, TargetTrouble, TroubleClass};
 
@@ -43,18 +46,34 @@ pub struct Paths {
     pub failed: BTreeMap<usize, JobError>,
     pub vanished: BTreeSet<usize>,
     pub unattributed: Option<JobError>,
+    /// That is for words that nobody knows.
+    pub unknown_words: bool,
     /// rsync gave up deleting: what was to be deleted by level or tree is still there.
     pub deletions_skipped: bool,
     /// Failures below an entry of a level or tree run, at paths of their own.
-    pub found: BTreeMap<RelPath, JobError>,
+    pub found: BTreeMap<RelPath, Undone>,
     /// Those of them that could not be read at the source: what keeps rsync from deleting.
     pub unreadable: BTreeSet<RelPath>,
+    /// What the server's own configuration leaves out, as far as it said so.
+    pub refused: BTreeSet<RelPath>,
+}
+
+/// A failure below a level or a tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Undone {
+    pub error: JobError,
+    pub extent: Extent,
 }
 
 /// So many unreadable paths are left out of a tree; with more, nothing is deleted there.
 const SKIPPED_MAX: usize = 1_000;
 
 impl Paths {
+    /// Whether the server's own configuration leaves out `path`, or a directory that holds it.
+    pub fn refuses(&self, path: &RelPath) -> bool {
+        self.refused.contains(path) || path.ancestors().any(|above| self.refused.contains(&above))
+    }
+
     /// What `run` has to leave out so that rsync deletes the rest, if it is more than it has left out already.
     pub fn to_skip(&self, run: &Run) -> Option<Vec<RelPath>> {
         let is_more = self.unreadable.iter().any(|path| !run.skip.contains(path));
@@ -65,41 +84,45 @@ impl Paths {
 
 /// The prefixes under which rsync names what the list calls `./path`.
 #[derive(Debug, Clone, Default)]
-pub struct Prefixes(Vec<Vec<u8>>);
+pub struct Prefixes {
+    source: Vec<Vec<u8>>,
+    target: Vec<Vec<u8>>,
+}
 
 impl Prefixes {
     /// `root` under all the names that it has (symbolic links resolved or not), and the destination.
     pub fn new(roots: &[&Path], destination: &Destination) -> Self {
-        let mut prefixes: Vec<Vec<u8>> = roots.iter().map(|root| root.as_os_str().as_bytes().to_vec()).collect();
-        match destination {
-            Destination::Local(path) | Destination::Ssh { path, .. } => {
-                prefixes.push(path.as_os_str().as_bytes().to_vec());
-            }
+        let source = roots.iter().map(|root| root.as_os_str().as_bytes().to_vec()).collect();
+        let target = match destination {
+            Destination::Local(path) | Destination::Ssh { path, .. } => path.as_os_str().as_bytes().to_vec(),
             Destination::Daemon { module, .. } => {
                 let inside = module.as_bytes().splitn(2, |&b| b == b'/').nth(1).unwrap_or_default();
-                prefixes.push([b"/", inside].concat());
+                [b"/", inside].concat()
             }
-        }
-        for prefix in &mut prefixes {
-            while prefix.last() == Some(&b'/') {
-                prefix.pop();
-            }
-        }
-        prefixes.retain(|prefix| !prefix.is_empty());
-        Self(prefixes)
+        };
+        let trimmed = |prefixes: Vec<Vec<u8>>| -> Vec<Vec<u8>> {
+            let trim = |prefix: Vec<u8>| prefix.strip_suffix(b"/").map(<[u8]>::to_vec).unwrap_or(prefix);
+            prefixes.into_iter().map(trim).filter(|prefix| !prefix.is_empty()).collect()
+        };
+        Self { source: trimmed(source), target: trimmed(vec![target]) }
     }
 
     /// What lies below one of them.
     fn strip(&self, name: &[u8]) -> Option<RelPath> {
-        let inside = self.0.iter().filter_map(|prefix| name.strip_prefix(&prefix[..])?.strip_prefix(b"/"));
+        let inside = self
+            .source
+            .iter()
+            .chain(&self.target)
+            .filter_map(|prefix| name.strip_prefix(&prefix[..])?.strip_prefix(b"/"));
         inside.filter_map(to_path).next()
     }
 
-    /// What `name` may be relative to the root, likeliest first.
-    fn relative(&self, name: &[u8]) -> Vec<RelPath> {
-        let inside = self.0.iter().filter_map(|prefix| name.strip_prefix(&prefix[..]));
+    /// What `name` is relative to the root, as one side says it.
+    fn relative(&self, name: &[u8], is_senders: bool) -> Option<RelPath> {
+        let prefixes = if is_senders { &self.source } else { &self.target };
+        let inside = prefixes.iter().filter_map(|prefix| name.strip_prefix(&prefix[..]));
         let inside = inside.filter(|rest| rest.is_empty() || rest.starts_with(b"/"));
-        inside.chain([name]).filter_map(to_path).collect()
+        to_path(inside.min_by_key(|rest| rest.len()).unwrap_or(name))
     }
 }
 
@@ -114,7 +137,7 @@ fn to_path(name: &[u8]) -> Option<RelPath> {
 }
 
 /// Reads what became of `run`.
-pub fn classify(ended: &Ended, run: &Run, prefixes: &Prefixes) -> Outcome {
+pub fn classify(ended: &Ended, run: &Run, prefixes: &Prefixes, noise: &Noise) -> Outcome {
     let stderr = ended.stderr.bytes();
     let code = match ended.end {
         End::Stopped => return Outcome::Void,
@@ -128,7 +151,7 @@ pub fn classify(ended: &Ended, run: &Run, prefixes: &Prefixes) -> Outcome {
     match code {
         _ if mistakes_missing(ended, run, prefixes) => Outcome::Fallback(Fallback::DeleteByLevel),
         0 | 23 | 24 | 25 => {
-            let mut paths = paths(code, &stderr, ended.stderr.is_cut(), run, prefixes);
+            let mut paths = paths(code, &stderr, ended.stderr.is_cut(), run, prefixes, noise);
             paths.deletions_skipped |= run.looks_around() && skips_deletions_on(&ended.stdout, &stderr);
             if paths == Paths::default() { Outcome::Done } else { Outcome::Paths(paths) }
         }
@@ -169,7 +192,10 @@ fn whole(code: i32, stderr: &[u8], run: &Run, prefixes: &Prefixes) -> Outcome {
     if code == 11
         && let Some(line) = lines(stderr).find(|line| matches!(line.errno, Some(28 | 122)))
     {
-        let entry = find(&line, run, prefixes).and_then(|hits| hits.first().copied());
+        let entry = match concerned(&line, run, prefixes) {
+            Concerned::Entries(hits) => hits.first().copied(),
+            Concerned::Below(_) | Concerned::Unknown => None,
+        };
         let hint = "make room on the target";
         let said = printable(&line.text());
         let trouble = trouble(TroubleClass::Unavailable, Some(code), "the target is full", &said, hint);
@@ -207,11 +233,14 @@ fn skips_deletions_on(stdout: &Capture, stderr: &[u8]) -> bool {
 }
 
 /// A run that went through: who failed, who vanished.
-fn paths(code: i32, stderr: &[u8], cut: bool, run: &Run, prefixes: &Prefixes) -> Paths {
+fn paths(code: i32, stderr: &[u8], cut: bool, run: &Run, prefixes: &Prefixes, noise: &Noise) -> Paths {
     let mut paths = Paths::default();
     let mut vanished_below = false;
-    for line in lines(stderr) {
-        let error = || JobError::new(Some(code), explained(&line));
+    let mut explained = false;
+    for line in lines(stderr).filter(|line| line.about != About::Noise && !noise.is_known(line.bytes())) {
+        explained = true;
+        let error = || JobError::new(Some(code), explanation(&line));
+        let concerned = concerned(&line, run, prefixes);
         match line.about {
             About::Noise => {}
             About::Failure if stays_for_others(&line, run, prefixes) => {}
@@ -220,41 +249,53 @@ fn paths(code: i32, stderr: &[u8], cut: bool, run: &Run, prefixes: &Prefixes) ->
                 let message = format!("--max-delete in the params stopped the deletion: {}", printable(&line.text()));
                 paths.unattributed = Some(JobError::new(Some(code), message));
             }
-            // Whoever removed it has caused an event of its own.
-            About::Vanished if listed_below(&line, run, prefixes).is_some() => vanished_below = true,
-            About::Vanished => match find(&line, run, prefixes) {
-                Some(hits) => paths.vanished.extend(hits),
-                None => paths.unattributed = Some(error()),
-            },
-            About::Failure | About::Attributes if listed_below(&line, run, prefixes).is_some() => {
-                let Some(path) = listed_below(&line, run, prefixes) else { continue };
-                if line.is_senders() {
-                    paths.unreadable.insert(path.clone());
-                }
-                // One run may undo what another has just begun there; its own job finds out.
-                paths.found.entry(path).or_insert_with(error);
+            About::Refused => {
+                let names = line.names().names;
+                paths.refused.extend(names.iter().find_map(|name| prefixes.relative(name, false)));
             }
+            About::Vanished => match concerned {
+                // Whoever removed it has caused an event of its own.
+                Concerned::Below(_) => vanished_below = true,
+                Concerned::Entries(hits) => paths.vanished.extend(hits),
+                Concerned::Unknown => paths.unattributed = Some(error()),
+            },
             // Gone, or there already, on the target while it was worked on: another run did that, and this one just comes
             // again.
-            About::Failure if matches!(line.errno, Some(2 | 17)) && !line.is_senders() => {
-                match find(&line, run, prefixes) {
-                    Some(hits) => paths.vanished.extend(hits),
-                    None => paths.unattributed = Some(error()),
-                }
+            About::Failure
+                if matches!(line.errno, Some(2 | 17))
+                    && !line.is_senders()
+                    && let Concerned::Entries(hits) = &concerned =>
+            {
+                paths.vanished.extend(hits);
             }
-            About::Failure | About::Attributes => match find(&line, run, prefixes) {
-                Some(hits) => {
-                    for hit in hits {
+            About::Failure | About::Attributes | About::Unknown => match concerned {
+                Concerned::Below(below) => {
+                    for path in below {
+                        if line.is_senders() {
+                            paths.unreadable.insert(path.clone());
+                        }
+                        // One run may undo what another has just begun there; its own job finds out.
+                        let undone = || Undone { error: error(), extent: line.extent() };
+                        let known = paths.found.entry(path).or_insert_with(undone);
+                        if line.extent() == Extent::Below {
+                            known.extent = Extent::Below;
+                        }
+                    }
+                }
+                Concerned::Entries(hits) => {
+                    // A name that the target cannot have needs no deletion there.
+                    let is_gone = |at: &usize| run.entries.get(*at).is_some_and(|e| e.presence == Presence::Missing);
+                    for hit in hits.into_iter().filter(|at| !(line.is_about_a_name() && is_gone(at))) {
                         paths.failed.entry(hit).or_insert_with(error);
                     }
                 }
-                // With 0 rsync counts nothing as failed, and a line that names no path of ours is a warning.
-                None if code != 0 => paths.unattributed = Some(error()),
-                None => {}
+                Concerned::Unknown => {
+                    paths.unattributed.get_or_insert_with(error);
+                    paths.unknown_words = true;
+                }
             },
         }
     }
-    let explained = lines(stderr).any(|line| line.about != About::Noise);
     if cut || (code == 23 && !explained) || (code == 25 && paths.unattributed.is_none()) {
         paths.unattributed.get_or_insert_with(|| JobError::new(Some(code), first_words(stderr)));
     }
@@ -267,8 +308,8 @@ fn paths(code: i32, stderr: &[u8], cut: bool, run: &Run, prefixes: &Prefixes) ->
 
 /// Whether a removal says of a directory above its entries that it still holds something else: it goes only if it does not.
 fn stays_for_others(line: &Line<'_>, run: &Run, prefixes: &Prefixes) -> bool {
-    let names = line.names();
-    let mut known = names.iter().flat_map(|name| prefixes.relative(name));
+    let names = line.names().names;
+    let mut known = names.iter().filter_map(|name| prefixes.relative(name, false));
     let is_above = |path: RelPath| {
         reached(run, &path).is_empty() && run.entries.iter().any(|entry| path.is_ancestor_of(&entry.path))
     };
@@ -284,7 +325,7 @@ fn mistakes_missing(ended: &Ended, run: &Run, prefixes: &Prefixes) -> bool {
     let mistaken = |line: &[u8]| {
         let name = line.strip_prefix(b"skipping non-regular file \"").and_then(|rest| rest.strip_suffix(b"\""));
         let name = name.or_else(|| line.strip_prefix(b"ABORTING due to invalid path from sender: "))?;
-        let path = prefixes.relative(&unescape(name)).into_iter().next()?;
+        let path = prefixes.relative(&unescape(name), false)?;
         run.entries.iter().find(|entry| entry.presence == Presence::Missing && entry.path == path)
     };
     let said = [ended.stdout.bytes(), ended.stderr.bytes()];
@@ -292,36 +333,79 @@ fn mistakes_missing(ended: &Ended, run: &Run, prefixes: &Prefixes) -> bool {
         && said.iter().any(|said| said.split(|&b| b == b'\n').any(|line| mistaken(line).is_some()))
 }
 
-/// The entries that a message is about. `None`: it names nothing of ours. Empty: an unlisted parent directory.
-fn find(line: &Line<'_>, run: &Run, prefixes: &Prefixes) -> Option<Vec<usize>> {
-    let names = line.names();
-    let known: Vec<RelPath> = names.iter().flat_map(|name| prefixes.relative(name)).collect();
-    let direct = known.iter().map(|path| reached(run, path)).find(|hits| !hits.is_empty());
-    if let Some(hits) = direct.or_else(|| known.iter().find_map(|path| unmasked(run, path))) {
-        return Some(hits);
+/// What a message is about.
+#[derive(Debug)]
+enum Concerned {
+    /// Paths strictly below entries of a level or tree run.
+    Below(Vec<RelPath>),
+    /// Entries. None: an unlisted parent directory.
+    Entries(Vec<usize>),
+    Unknown,
+}
+
+fn concerned(line: &Line<'_>, run: &Run, prefixes: &Prefixes) -> Concerned {
+    let Names { names, sure, mask } = line.names();
+    let known: Vec<RelPath> = names.iter().filter_map(|name| prefixes.relative(name, line.is_senders())).collect();
+    if run.lists()
+        && let Some(at) = known.iter().position(|path| run.entries.iter().any(|entry| entry.path.is_ancestor_of(path)))
+        && let Some(path) = known.get(at)
+    {
+        // Which of several it is shows in no list: then all of the entry is in doubt.
+        return match sure.then(|| meant(path, mask)).flatten() {
+            Some(below) => Concerned::Below(below),
+            None => Concerned::Entries(reached(run, path)),
+        };
+    }
+    let direct: BTreeSet<usize> = known.iter().flat_map(|path| hits(run, path, mask)).collect();
+    if !direct.is_empty() {
+        return Concerned::Entries(direct.into_iter().collect());
+    }
+    if line.about == About::Unknown {
+        return Concerned::Unknown;
     }
     // A parent that could not be made or entered takes down what is below it; its times do not.
     for path in &known {
         let below = run.entries.iter().enumerate().filter(|(_, entry)| path.is_ancestor_of(&entry.path));
         let below: Vec<usize> = below.map(|(at, _)| at).collect();
         if !below.is_empty() {
-            return Some(if line.about == About::Attributes { Vec::new() } else { below });
+            return Concerned::Entries(if line.about == About::Attributes { Vec::new() } else { below });
         }
     }
     // An absolute name below an unknown directory (ssh to a home directory, a chroot): the end of it decides.
-    known.iter().find_map(|path| by_suffix(run, path))
+    known.iter().find_map(|path| by_suffix(run, path, mask)).map_or(Concerned::Unknown, Concerned::Entries)
 }
 
-/// The path strictly below an entry of a level or tree run that a message is about, if it names one without doubt.
-fn listed_below(line: &Line<'_>, run: &Run, prefixes: &Prefixes) -> Option<RelPath> {
-    if !run.lists() {
-        return None;
+/// The entries that `path` is, or whose temporary file it is.
+fn hits(run: &Run, path: &RelPath, mask: Mask) -> Vec<usize> {
+    let mut hits = if mask == Mask::Always { Vec::new() } else { reached(run, path) };
+    if mask != Mask::Never {
+        hits.extend(unmasked(run, path).unwrap_or_default());
     }
-    let names = line.names();
-    let mut known = names.iter().flat_map(|name| prefixes.relative(name));
-    let path = known.find(|path| run.entries.iter().any(|entry| entry.path.is_ancestor_of(path)))?;
-    Some(if line.is_senders() { path } else { final_name(&path).unwrap_or(path) })
+    // A temporary file that stands where a listed one of such a name would.
+    if hits.is_empty() { reached(run, path) } else { hits }
 }
+
+/// The paths below a directory that the name of one may mean. `None`: that cannot be known.
+fn meant(path: &RelPath, mask: Mask) -> Option<Vec<RelPath>> {
+    let held =
+        path.parent().filter(|parent| parent.name() == PARTIAL_DIR.as_bytes()).and_then(|parent| parent.parent());
+    if let Some(directory) = held {
+        return Some(vec![directory.join(path.name())]);
+    }
+    if mask == Mask::Never {
+        return Some(vec![path.clone()]);
+    }
+    let Some(last) = final_name(path) else { return Some(vec![path.clone()]) };
+    match mask {
+        // rsync shortens the name of a temporary file that would be too long.
+        _ if last.name().len() >= LONG_BYTES_MIN => None,
+        Mask::Always => Some(vec![last]),
+        Mask::Perhaps | Mask::Never => Some(vec![last, path.clone()]),
+    }
+}
+
+/// From so many bytes on, a name may have been shortened.
+const LONG_BYTES_MIN: usize = 240;
 
 /// What the temporary file `.name.XXXXXX` was to become.
 fn final_name(path: &RelPath) -> Option<RelPath> {
@@ -337,47 +421,48 @@ fn reached(run: &Run, path: &RelPath) -> Vec<usize> {
     hits.map(|(at, _)| at).collect()
 }
 
-/// Takes `path` for a temporary file (`.name.XXXXXX`) and looks for what it was to become.
+/// Takes `path` for a temporary file (`.name.XXXXXX`, `.rsync-partial/name`) and looks for what it was to become.
 fn unmasked(run: &Run, path: &RelPath) -> Option<Vec<usize>> {
     let name = path.name();
+    let parent = path.parent()?;
+    if parent.name() == PARTIAL_DIR.as_bytes() {
+        return Some(reached(run, &parent.parent()?.join(name))).filter(|hits| !hits.is_empty());
+    }
     let dot = name.iter().rposition(|&b| b == b'.').filter(|&dot| dot > 0)?;
     let (stem, suffix) = (name.get(..dot)?, name.get(dot + 1..)?);
     if !(4..=8).contains(&suffix.len()) || !suffix.iter().all(u8::is_ascii_alphanumeric) {
         return None;
     }
-    let parent = path.parent()?;
     for stem in [stem.strip_prefix(b"."), Some(stem)].into_iter().flatten().filter(|stem| !stem.is_empty()) {
         let hits = reached(run, &parent.join(stem));
         if !hits.is_empty() {
             return Some(hits);
         }
-        // rsync shortens the name of a temporary file that would be too long.
-        const LONG_BYTES_MIN: usize = 240;
         let shortened = |entry: &RelPath| {
             entry.parent().as_ref() == Some(&parent)
                 && entry.name().len() >= LONG_BYTES_MIN
                 && entry.name().starts_with(stem)
         };
+        // Several that begin so: each of them may be meant.
         let long = run.entries.iter().enumerate().filter(|(_, entry)| shortened(&entry.path));
         let hits: Vec<usize> = long.map(|(at, _)| at).collect();
-        if hits.len() == 1 {
+        if stem.len() + 16 >= LONG_BYTES_MIN && !hits.is_empty() {
             return Some(hits);
         }
     }
     None
 }
 
-fn by_suffix(run: &Run, path: &RelPath) -> Option<Vec<usize>> {
+fn by_suffix(run: &Run, path: &RelPath, mask: Mask) -> Option<Vec<usize>> {
     let components: Vec<&[u8]> = path.components().collect();
     (1..components.len()).find_map(|start| {
         let suffix = RelPath::new(&components.get(start..)?.join(&b'/')).ok()?;
-        let hits = reached(run, &suffix);
-        if hits.is_empty() { unmasked(run, &suffix) } else { Some(hits) }
+        Some(hits(run, &suffix, mask)).filter(|hits| !hits.is_empty())
     })
 }
 
 /// A path's failure in plain words, followed by rsync's own.
-fn explained(line: &Line<'_>) -> String {
+fn explanation(line: &Line<'_>) -> String {
     let said = printable(&line.text());
     let ours = line.is_senders();
     let meaning = match line.errno {
@@ -385,6 +470,10 @@ fn explained(line: &Line<'_>) -> String {
         Some(1 | 13) => "it may not be written on the target",
         Some(5) if ours => "the source's disk cannot read it",
         Some(5) => "the target's disk fails",
+        _ if said.starts_with("cannot convert filename: ") => "the name cannot be said in the target's character set",
+        _ if said.starts_with("symlink has no referent: ") => {
+            "the link leads nowhere, and the params have links followed"
+        }
         Some(36) => "the name is too long for the target",
         Some(22 | 84 | 92) => "the target's file system cannot hold such a name or attribute",
         Some(27) => "the file is too large for the target's file system",

@@ -67,11 +67,14 @@ pub struct Run {
     /// Directories in the list of a flat run that stand for what is in them as well, one level deep. In a level run all do
     /// if this is empty. In a removal they are the whole list.
     pub with_contents: BTreeSet<RelPath>,
+    /// How much the files hold for which the list stands, where that is known although the list does not name them.
+    pub content_bytes: Option<u64>,
 }
 
 impl Run {
     pub fn new(kind: RunKind, origin: Origin, entries: Vec<Entry>) -> Self {
-        Self { kind, origin, entries, skip: Vec::new(), max_delete: None, with_contents: BTreeSet::new() }
+        let with_contents = BTreeSet::new();
+        Self { kind, origin, entries, skip: Vec::new(), max_delete: None, with_contents, content_bytes: None }
     }
 
     /// What takes entries away that are missing in the source, in the way that `deletion` leaves.
@@ -272,7 +275,7 @@ pub(super) fn topmost(path: &RelPath, look: &mut dyn FnMut(&RelPath) -> Presence
 const ALONG_ENTRIES_MAX: usize = 1_000;
 const ALONG_BYTES_MAX: u64 = 1 << 20;
 
-fn content_bytes(entry: &Entry) -> u64 {
+pub(super) fn content_bytes(entry: &Entry) -> u64 {
     if let Presence::File { size } = entry.presence { size } else { 0 }
 }
 
@@ -382,6 +385,7 @@ mod tests {
                 generation: Generation::FIRST,
                 since: Timestamp::ZERO,
                 moved_from: None,
+                repeats: false,
             })
             .collect();
         let indices: Vec<usize> = (0..jobs.len()).collect();

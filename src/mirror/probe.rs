@@ -21,6 +21,7 @@ use super::command::{Mode, Pass, arguments, has_short, is_option, list, pasteabl
 use super::context::Capabilities;
 use super::execute::cannot_start;
 use super::look::Presence;
+use super::noise::Noise;
 use super::outcome::{Outcome, Prefixes, classify};
 use super::plan::{Deletion, Entry, Run, RunKind, deletion_refused};
 use super::program::Program;
@@ -32,8 +33,8 @@ use crate::clock::monotonic;
 use crate::filter::Filter;
 use crate::model::{JobError, Lane, MaxDelete, Origin, RelPath, Target, TargetTrouble, TroubleClass};
 
-/// A question may be asked so often because the other side lacks an option. There are three such options.
-const ROUNDS_MAX: u32 = 4;
+/// A question may be asked so often because the other side lacks an option. There are four such options.
+const ROUNDS_MAX: u32 = 5;
 /// A server takes a moment to notice that a connection has ended; where it allows few, the next one waits for that.
 const BUSY_PATIENCE: Duration = Duration::from_secs(3);
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
@@ -222,7 +223,7 @@ impl<'a> Inspection<'a> {
             let args =
                 self.arguments(planned, Lane::Large, self.capabilities.deletion(deletes), &["-n", "--debug=PROTO"]);
             let ended = self.start(&self.root, &args, planned)?;
-            match classify(&ended, planned, &self.prefixes) {
+            match classify(&ended, planned, &self.prefixes, &Noise::default()) {
                 Outcome::Fallback(fallback) => {
                     last = first_words(&ended.stderr.bytes());
                     if !self.capabilities.learn(fallback) {
@@ -231,7 +232,7 @@ impl<'a> Inspection<'a> {
                     match fallback {
                         Fallback::DeleteByLevel => self.findings.push(Finding::DeletesByLevel),
                         Fallback::DeleteNothing => self.findings.push(Finding::DeletesNothing(deletion_refused())),
-                        Fallback::MakePath | Fallback::LinkDest | Fallback::Fuzzy => {}
+                        Fallback::MakePath | Fallback::LinkDest | Fallback::Fuzzy | Fallback::Contents => {}
                     }
                 }
                 Outcome::Target(found) | Outcome::Split(found) | Outcome::NoRoom { trouble: found, .. } => {
@@ -296,11 +297,15 @@ impl<'a> Inspection<'a> {
             };
             self.findings.push(Finding::LeftBehind { name: name.to_string(), said });
         }
-        let failure = match sent.map(|ended| classify(&ended, &planned, &self.prefixes))? {
+        let failure = match sent.map(|ended| classify(&ended, &planned, &self.prefixes, &Noise::default()))? {
             Outcome::Target(found) | Outcome::Split(found) | Outcome::NoRoom { trouble: found, .. } => {
                 return Err(self.with_command(found, &args, &planned));
             }
-            Outcome::Paths(paths) => paths.failed.into_values().next().or(paths.unattributed),
+            // Words at a success are a banner, as far as can be told here.
+            Outcome::Paths(paths) => {
+                let unattributed = paths.unattributed.filter(|error| error.code != Some(0));
+                paths.failed.into_values().next().or(unattributed)
+            }
             Outcome::Blocked(_, error) => Some(error),
             Outcome::Done | Outcome::Fallback(_) | Outcome::Void => None,
         };
@@ -317,8 +322,14 @@ impl<'a> Inspection<'a> {
 
     /// The arguments of the real run, with `more` in front of the source, where they win over the user's.
     fn arguments(&self, planned: &Run, lane: Lane, deletion: Deletion, more: &[&str]) -> Vec<OsString> {
-        let mode =
-            Mode { lane, deletion, mkpath: self.capabilities.makes_path(), rules: &self.rules, pass: Pass::Itemized };
+        let mode = Mode {
+            lane,
+            deletion,
+            mkpath: self.capabilities.makes_path(),
+            contents: self.capabilities.compares_contents(),
+            rules: &self.rules,
+            pass: Pass::Itemized,
+        };
         let mut args = arguments(self.target, planned, mode);
         let at = args.len().saturating_sub(2);
         args.splice(at..at, more.iter().map(OsString::from));
@@ -332,7 +343,7 @@ impl<'a> Inspection<'a> {
             let ended = within(self.options.limit, &self.program, dir, args, &list(planned));
             let ended = ended.map_err(|found| self.with_command(found, args, planned))?;
             let is_busy = matches!(
-                classify(&ended, planned, &self.prefixes),
+                classify(&ended, planned, &self.prefixes, &Noise::default()),
                 Outcome::Target(TargetTrouble { class: TroubleClass::Busy, .. })
             );
             if !is_busy || begun.elapsed() > BUSY_PATIENCE {

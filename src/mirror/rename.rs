@@ -121,7 +121,7 @@ fn make_sure(batch: &mut Batch<'_>, places: BTreeSet<RelPath>) -> Result<bool, F
     let entry = |path: RelPath| Entry { path, presence: Presence::Directory, orphan: false, jobs: Vec::new() };
     let run = Run::new(RunKind::Flat, Origin::Scan, places.into_iter().map(entry).collect());
     let Some((ended, command)) = batch.start(&run, Pass::Real) else { return Err(Flow::Halt) };
-    match classify(&ended, &run, &batch.ctx.prefixes) {
+    match classify(&ended, &run, &batch.ctx.prefixes, &batch.ctx.noise) {
         Outcome::Done => Ok(true),
         Outcome::Void => Err(Flow::Halt),
         Outcome::Target(_) | Outcome::Split(_) if batch.is_stopped() => Err(Flow::Halt),
@@ -290,7 +290,8 @@ enum Sent {
 
 fn send(batch: &mut Batch<'_>, way: Way, run: &Run, new: &RelPath, old: &RelPath) -> Result<Sent, Flow> {
     for mkpath in [batch.ctx.capabilities.makes_path(), true] {
-        let mode = Mode { mkpath, rules: &batch.ctx.filter.rsync_rules(), ..batch.mode(Pass::Real) };
+        // It is large, and not there yet.
+        let mode = Mode { mkpath, contents: false, rules: &batch.ctx.filter.rsync_rules(), ..batch.mode(Pass::Real) };
         let is_guarded = batch.ctx.guard.limit().is_some();
         let Some((args, list)) = command(&batch.ctx.target, way, run, (new, old), mode, is_guarded) else { break };
         let needed = if way == Way::SameDirectory { Fallback::Fuzzy } else { Fallback::LinkDest };
@@ -299,7 +300,7 @@ fn send(batch: &mut Batch<'_>, way: Way, run: &Run, new: &RelPath, old: &RelPath
         }
         let Some(ended) = batch.launch(&args, &list) else { return Err(Flow::Halt) };
         log::debug!("{new} was moved from {old}: {:?}", ended.end);
-        match classify(&ended, run, &batch.ctx.prefixes) {
+        match classify(&ended, run, &batch.ctx.prefixes, &batch.ctx.noise) {
             Outcome::Done => return Ok(Sent::All),
             Outcome::Paths(_) => return Ok(Sent::Partly),
             // The directory above is to come in another run.
@@ -540,6 +541,7 @@ mod tests {
                 generation: Generation::FIRST,
                 since: Timestamp::ZERO,
                 moved_from: Some(path(old)),
+                repeats: false,
             };
             assert_eq!(way(&job, &path(old), &mut Source::new(dir.path())), expected, "{new} from {old}");
         }
@@ -571,8 +573,14 @@ mod tests {
         let entry = Entry { path: path(new), presence: Presence::Directory, orphan: false, jobs: vec![0] };
         let run = Run::new(RunKind::Flat, Origin::Write, vec![entry]);
         let rules = ["- *~".into()];
-        let mode =
-            Mode { lane: Lane::Small, deletion: Deletion::ByName, mkpath: false, rules: &rules, pass: Pass::Real };
+        let mode = Mode {
+            lane: Lane::Small,
+            deletion: Deletion::ByName,
+            mkpath: false,
+            contents: false,
+            rules: &rules,
+            pass: Pass::Real,
+        };
         let (args, list) = command(&target, way, &run, (&path(new), &path(old)), mode, true)?;
         let args: Vec<String> = args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
         Some((args.join(" "), list))

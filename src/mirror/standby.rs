@@ -189,19 +189,19 @@ pub enum Begun {
     CutOff(Capture),
 }
 
-/// Whether the connection is what takes the time of a run.
+/// Whether the connection is what takes the time of a run, which then also names what it changes.
 pub fn suits(run: &Run, lane: Lane, pass: Pass) -> bool {
     let content = |entry: &super::plan::Entry| match entry.presence {
         Presence::File { size } => Some(size),
         Presence::Other | Presence::Unknown(_) => Some(0),
         Presence::Missing | Presence::Directory => None,
     };
-    // A standby ignores times. Where there is no content that makes no difference.
-    let may_ignore_times = run.origin == Origin::Write || run.entries.iter().all(|entry| content(entry).is_none());
+    // A standby compares contents. Where there are none that makes no difference.
+    let may_compare = run.origin == Origin::Write || run.entries.iter().all(|entry| content(entry).is_none());
     run.kind == RunKind::Flat
         && lane == Lane::Small
         && pass == Pass::Real
-        && may_ignore_times
+        && may_compare
         && run.entries.len() <= ENTRIES_MAX
         && run.entries.iter().filter_map(content).fold(0, u64::saturating_add) <= BYTES_MAX
 }
@@ -212,8 +212,9 @@ pub fn flat_arguments(ctx: &TargetContext, origin: Origin) -> Vec<OsString> {
         lane: Lane::Small,
         deletion: ctx.capabilities.deletion(ctx.target.options.delete),
         mkpath: ctx.capabilities.makes_path(),
+        contents: ctx.capabilities.compares_contents(),
         rules: &[],
-        pass: if ctx.observer().is_some() { Pass::Itemized } else { Pass::Real },
+        pass: Pass::Itemized,
     };
     arguments(&ctx.target, &Run::new(RunKind::Flat, origin, Vec::new()), mode)
 }

@@ -15,8 +15,9 @@ use std::time::Duration;
 use super::command::{Mode, PARTIAL_DIR, Pass, arguments, list, pasteable};
 use super::context::TargetContext;
 use super::expand::to_path;
+use super::line::Extent;
 use super::look::{Presence, Source};
-use super::outcome::{Outcome, Paths, classify};
+use super::outcome::{Outcome, Paths, Undone, classify};
 use super::pace::Pace;
 use super::plan::{Limits, Run, plan, topmost};
 use super::run::{Leisure, run_at_leisure};
@@ -131,7 +132,7 @@ impl<'a> Comparison<'a> {
                     Asked::Told(more) => unreadable.extend(more),
                     Asked::Without(paths) => {
                         skip = paths.to_skip(&run).unwrap_or_default();
-                        unreadable.extend(paths.found);
+                        unreadable.extend(errors(paths.found));
                         again = true;
                     }
                     Asked::Blocked(path, error) => {
@@ -214,6 +215,7 @@ impl<'a> Comparison<'a> {
             generation: Generation::FIRST,
             since: Timestamp::ZERO,
             moved_from: None,
+            repeats: false,
         };
         let jobs: Vec<ClaimedJob> = tops.into_iter().map(job).collect();
         let all: Vec<usize> = (0..jobs.len()).collect();
@@ -237,6 +239,7 @@ impl<'a> Comparison<'a> {
             lane: Lane::Large,
             deletion: ctx.capabilities.deletion(ctx.target.options.delete),
             mkpath: ctx.capabilities.makes_path(),
+            contents: true,
             rules: &rules,
             pass: Pass::Show,
         };
@@ -258,7 +261,7 @@ impl<'a> Comparison<'a> {
             let leisure = Leisure { pace: &mut self.pace, is_wanted };
             let ended = run_at_leisure(&ctx.program, &ctx.root, &args, &list(run), each, stop, leisure)
                 .map_err(|error| could_not(ctx, &error.to_string()))?;
-            match classify(&ended, run, &ctx.prefixes) {
+            match classify(&ended, run, &ctx.prefixes, &ctx.noise) {
                 // The mirror has its connections first.
                 Outcome::Target(TargetTrouble { class: TroubleClass::Busy, .. }) if pauses > 0 && is_wanted() => {
                     pauses -= 1;
@@ -275,7 +278,8 @@ impl<'a> Comparison<'a> {
             Outcome::Paths(mut paths) => {
                 let failed =
                     paths.failed.iter().filter_map(|(at, error)| Some((run.entries.get(*at)?.path.clone(), error)));
-                paths.found.extend(failed.map(|(path, error)| (path, error.clone())));
+                let undone = |error: &JobError| Undone { error: error.clone(), extent: Extent::Below };
+                paths.found.extend(failed.map(|(path, error)| (path, undone(error))).collect::<Vec<_>>());
                 paths.deletions_skipped |= deletions_skipped.get();
                 if paths.to_skip(run).is_some() {
                     return Ok(Asked::Without(paths));
@@ -283,7 +287,7 @@ impl<'a> Comparison<'a> {
                 if let Some(error) = paths.unattributed {
                     return Err(TargetTrouble { command: Some(command), ..could_not(ctx, &error.message) });
                 }
-                Ok(Asked::Told(paths.found))
+                Ok(Asked::Told(errors(paths.found).collect()))
             }
             Outcome::Fallback(fallback) if ctx.capabilities.learn(fallback) => Ok(Asked::Again),
             Outcome::Fallback(_) => Err(self.gave_up()),
@@ -309,6 +313,10 @@ impl<'a> Comparison<'a> {
         let broken = self.broken.clone();
         broken.unwrap_or_else(|| could_not(self.ctx, "the target lacks an option that is needed"))
     }
+}
+
+fn errors(found: BTreeMap<RelPath, Undone>) -> impl Iterator<Item = (RelPath, JobError)> {
+    found.into_iter().map(|(path, undone)| (path, undone.error))
 }
 
 /// What became of a question.

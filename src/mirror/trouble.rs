@@ -2,8 +2,8 @@
 //!
 //! The exit code alone mixes what a person must repair with what passes by itself, so the text decides first.
 
+use super::line::{Line, lines};
 use super::run::End;
-use super::says::Line;
 use crate::model::{TargetTrouble, TroubleClass};
 
 /// A capability that the other side lacks.
@@ -19,6 +19,8 @@ pub enum Fallback {
     LinkDest,
     /// A file that was renamed cannot be looked for under its old name.
     Fuzzy,
+    /// Contents may not be compared: all is sent again.
+    Contents,
 }
 
 /// What to do about a run that ended as a whole.
@@ -134,6 +136,9 @@ const KNOWN: &[Known] = &[
     lacking("configured to refuse --delete", Fallback::DeleteNothing),
     lacking("configured to refuse --link-dest", Fallback::LinkDest),
     lacking("configured to refuse --fuzzy", Fallback::Fuzzy),
+    lacking("configured to refuse --checksum", Fallback::Contents),
+    // `--checksum-choice=none` in the params.
+    lacking("checksum-choice for --checksum", Fallback::Contents),
     known(
         "configured to refuse --max-delete",
         Misconfigured,
@@ -273,6 +278,8 @@ const KNOWN: &[Known] = &[
 
 /// What the words of a run that failed as a whole ask for.
 pub fn remedy(code: i32, stderr: &[u8]) -> Option<(Remedy, Option<TargetTrouble>)> {
+    let own_words: Vec<(Line<'_>, String)> =
+        lines(stderr).map(|line| (line.own_words(), line)).map(|(own, line)| (line, lossy(&own))).collect();
     let text = String::from_utf8_lossy(stderr);
     if text.lines().any(|line| line.starts_with("invalid file mode 00 for ")) {
         return Some((Remedy::Fallback(Fallback::DeleteByLevel), None));
@@ -283,17 +290,18 @@ pub fn remedy(code: i32, stderr: &[u8]) -> Option<(Remedy, Option<TargetTrouble>
     if let Some(found) = of_destination(code, &text) {
         return Some((Remedy::Trouble(found.class), Some(found)));
     }
-    let known = KNOWN.iter().find(|known| text.contains(known.text))?;
-    if known.remedy == Remedy::Trouble(Source) && line_of(&text, known.text).contains("Permission denied") {
+    // Not in a name: anybody may call a file like a message.
+    let saying = |known: &Known| own_words.iter().find(|(_, own)| own.contains(known.text)).map(|(line, _)| line);
+    let (known, line) = KNOWN.iter().find_map(|known| Some((known, saying(known)?)))?;
+    let said = printable(line.text().trim());
+    if known.remedy == Remedy::Trouble(Source) && line.text().contains("Permission denied") {
         let (meaning, hint) =
             ("the source directory cannot be entered", "let the user that syncq runs as enter and read it");
-        let found = trouble(Source, Some(code), meaning, &line_with(&text, known.text), hint);
+        let found = trouble(Source, Some(code), meaning, &said, hint);
         return Some((known.remedy, Some(found)));
     }
     let trouble = match known.remedy {
-        Remedy::Trouble(class) => {
-            Some(trouble(class, Some(code), known.meaning, &line_with(&text, known.text), known.hint))
-        }
+        Remedy::Trouble(class) => Some(trouble(class, Some(code), known.meaning, &said, known.hint)),
         Remedy::Fallback(_) => None,
     };
     Some((known.remedy, trouble))
@@ -373,12 +381,8 @@ pub fn first_words(stderr: &[u8]) -> String {
     first.map(|line| printable(&Line::read(line.as_bytes()).text())).unwrap_or_default()
 }
 
-fn line_of<'a>(text: &'a str, needle: &str) -> &'a str {
-    text.lines().find(|line| line.contains(needle)).unwrap_or_default()
-}
-
-fn line_with(text: &str, needle: &str) -> String {
-    printable(&Line::read(line_of(text, needle).trim().as_bytes()).text())
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// One line of the other side's words, without what a terminal could take for orders, and of bounded length.

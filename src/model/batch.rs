@@ -24,6 +24,8 @@ pub struct ClaimedJob {
     /// What it is to send was moved here from that path, whose job is part of the same batch. The target may still hold
     /// the content there.
     pub moved_from: Option<RelPath>,
+    /// It is done, and looks again since a run of it had been cut off.
+    pub repeats: bool,
 }
 
 /// What became of one claimed job.
@@ -44,6 +46,26 @@ pub enum Verdict {
     /// The source changed under the run (a file vanished, its parent is gone too): ready again at once, under the
     /// scope given. Counts as an attempt only if it keeps happening.
     LookAgain(Scope),
+}
+
+/// A failure at a path that no job of the batch named: below a level or a subtree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    pub path: RelPath,
+    pub error: JobError,
+    /// What it left undone.
+    pub scope: Scope,
+    /// How little the quick check may be trusted there.
+    pub origin: Origin,
+    /// When the oldest change was seen that the run stood for. `None`: as old as the failure.
+    pub since: Option<Timestamp>,
+}
+
+impl Found {
+    /// The failure of a path alone, of which nobody knows whether its content was looked at.
+    pub fn entry(path: RelPath, error: JobError) -> Self {
+        Self { path, error, scope: Scope::Entry, origin: Origin::Write, since: None }
+    }
 }
 
 /// Why nothing can be sent to a target at present, whatever the job.

@@ -30,7 +30,7 @@ pub enum Origin {
     /// A walk of the tree, or an event that cannot have changed content.
     Scan,
     /// A write was seen: size and modification time may be the same as before while the content is not
-    /// (`cp -p`, a restore, two writes within one clock tick), so rsync runs with `--ignore-times`. For a subtree: writes
+    /// (`cp -p`, a restore, two writes within one clock tick), so rsync compares contents. For a subtree: writes
     /// were seen below, and which files they concern shows in change times.
     Write,
     /// A directory came to its name from elsewhere: no time below it says anything about what the target has in its

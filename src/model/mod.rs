@@ -15,7 +15,7 @@ mod target;
 mod time;
 
 pub use backoff::Backoff;
-pub use batch::{ClaimedJob, Lane, TargetTrouble, TroubleClass, Verdict};
+pub use batch::{ClaimedJob, Found, Lane, TargetTrouble, TroubleClass, Verdict};
 pub use change::{Change, Settle};
 pub use directory::{BootId, DirectoryChange, DirectoryId, Moment, changed_since};
 pub use endpoint::Endpoint;

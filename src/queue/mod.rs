@@ -19,7 +19,7 @@ mod pace;
 mod sent_log;
 mod target_queue;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,7 +39,7 @@ use target_queue::TargetQueue;
 
 use crate::clock::Clock;
 use crate::model::{
-    Change, ClaimedJob, Destination, DirectoryChange, DirectoryId, Job, JobError, JobId, Lane, Moment, RelPath,
+    Change, ClaimedJob, Destination, DirectoryChange, DirectoryId, Found, Job, JobError, JobId, Lane, Moment, RelPath,
     TargetId, TargetTrouble, Timestamp, TroubleClass, Verdict,
 };
 use crate::store::{Census, Contents, DirectoryRecord, Op, RootRecord, Store, StoreError, StoreStats, TargetRecord};
@@ -63,11 +63,15 @@ pub struct BatchResult {
     /// One for each of the batch's jobs; a job without one is released.
     pub verdicts: Vec<(RelPath, Verdict)>,
     /// Failures at paths that no job of the batch named: below a subtree.
-    pub found: Vec<(RelPath, JobError)>,
+    pub found: Vec<Found>,
     /// Why the target could not be used, if so.
     pub trouble: Option<TargetTrouble>,
     /// The target answered and took work, so it is not in trouble.
     pub reached: bool,
+    /// Paths that are done and where nothing had to be sent.
+    pub equal: BTreeSet<RelPath>,
+    /// What a run that was cut off has left is still being sent: what was repeated for its sake has to be so again.
+    pub lingers: bool,
     /// A run of it was cut off and begun again, so that a receiver of the first may still be writing.
     pub cut: bool,
 }
@@ -583,12 +587,18 @@ impl Queue {
             if result.cut || (is_cut && verdict == Verdict::Released) {
                 queue.note_cut(&path, now);
             }
+            if result.lingers {
+                queue.note_lingering(&path);
+            }
+            if result.equal.contains(&path) {
+                queue.note_equal(&path);
+            }
             queue.finish(&path, verdict, took, now, state.random.f64());
         }
         let has_found = !result.found.is_empty();
-        for (path, error) in result.found {
+        for found in result.found {
             let chance = state.random.f64();
-            queue.add_failure(&path, error, now, chance, || {
+            queue.add_failure(found, now, chance, || {
                 let id = JobId(state.next_job_id);
                 state.next_job_id += 1;
                 id
@@ -647,10 +657,17 @@ impl Queue {
     pub fn next_due(&self, targets: &[TargetId]) -> Option<Timestamp> {
         let now = self.shared.clock.now();
         let mut state = self.shared.lock();
+        let state = &mut *state;
         let mut next = None;
         for target in targets {
             let Some(queue) = state.targets.get_mut(target) else { continue };
             queue.promote(now);
+            let next_job_id = &mut state.next_job_id;
+            queue.raise_doubts(now, || {
+                let id = JobId(*next_job_id);
+                *next_job_id += 1;
+                id
+            });
             if queue.paused {
                 continue;
             }

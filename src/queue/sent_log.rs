@@ -20,10 +20,18 @@ struct Sent {
     interval: Duration,
 }
 
+/// A path whose last run found nothing to send is remembered for so long, and of so many.
+const ECHO_WITHIN: Duration = Duration::from_secs(600);
+const ECHOES_MAX: usize = 4_096;
+/// For so long such a path is let rest after a change, beyond the interval of what changes again and again.
+const ECHO_REST: Duration = Duration::from_millis(500);
+
 #[derive(Debug, Default)]
 pub struct SentLog {
     paths: HashMap<RelPath, Sent>,
     prune_at: usize,
+    /// When a path was last found equal.
+    echoes: HashMap<RelPath, Timestamp>,
 }
 
 impl SentLog {
@@ -39,6 +47,28 @@ impl SentLog {
         };
         self.paths.insert(path.clone(), Sent { at: now, runs, interval });
         (runs >= HOT_AFTER_RUNS).then(|| now.after(interval))
+    }
+
+    /// Notes that a run found nothing to send at a path, or that it did.
+    pub fn note_echo(&mut self, path: &RelPath, is_equal: bool, now: Timestamp) {
+        if !is_equal {
+            self.echoes.remove(path);
+            return;
+        }
+        if self.echoes.len() >= ECHOES_MAX {
+            self.echoes.retain(|_, at| now.since(*at) < ECHO_WITHIN);
+        }
+        if self.echoes.len() < ECHOES_MAX {
+            self.echoes.insert(path.clone(), now);
+        }
+    }
+
+    /// How long a change of a path should rest whose last one was no news to the target: it comes from there, by a mirror in
+    /// the other direction. To send it at once may set back what is newer there and on its way here; after a rest that has
+    /// arrived.
+    pub fn rest(&self, path: &RelPath, interval: Duration, now: Timestamp) -> Option<Duration> {
+        let at = self.echoes.get(path)?;
+        (now.since(*at) < ECHO_WITHIN).then(|| interval + ECHO_REST)
     }
 
     /// Until when a path that changes now should rest, if it is hot.
@@ -68,6 +98,22 @@ mod tests {
         assert_eq!(log.hot_until(&path, Timestamp(1_300)), None);
         assert_eq!(log.note(&path, SECOND, Timestamp(1_330)), Some(Timestamp(2_330)), "still hot");
         assert_eq!(log.note(&path, SECOND, Timestamp(9_000)), None, "a pause cools it");
+    }
+
+    #[test]
+    fn what_was_no_news_to_the_target_rests_until_something_is() {
+        let mut log = SentLog::default();
+        let path = RelPath::new(b"f").unwrap();
+        assert_eq!(log.rest(&path, SECOND, Timestamp(0)), None);
+        log.note_echo(&path, true, Timestamp(0));
+        assert_eq!(log.rest(&path, SECOND, Timestamp(599_999)), Some(Duration::from_millis(1_500)));
+        assert_eq!(log.rest(&path, SECOND, Timestamp(600_000)), None);
+        log.note_echo(&path, false, Timestamp(1_000));
+        assert_eq!(log.rest(&path, SECOND, Timestamp(1_000)), None);
+        for n in 0..10_000u64 {
+            log.note_echo(&RelPath::new(n.to_string().as_bytes()).unwrap(), true, Timestamp(0));
+        }
+        assert_eq!(log.echoes.len(), ECHOES_MAX);
     }
 
     #[test]

@@ -89,6 +89,14 @@ impl Bench {
         self.finish(text, Verdict::Failed(JobError::new(Some(23), "permission denied")));
     }
 
+    fn raise_doubts(&mut self) {
+        let ids = &mut self.ids;
+        self.queue.raise_doubts(self.now, || {
+            *ids += 1;
+            JobId(*ids)
+        });
+    }
+
     fn wait(&mut self, ms: u64) {
         self.now = self.now.after(Duration::from_millis(ms));
     }

@@ -1,9 +1,10 @@
 //! How often rsync is started: changes gather into batches, and idleness costs nothing.
 
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use crate::harness::world::soon;
-use crate::harness::{World, append, patterned, secs, wait_until, write};
+use crate::harness::{World, append, patterned, secs, set_mtime, wait_until, write};
 
 /// Appends for about three seconds; a second between transfers of a hot file leaves ample room below the bound.
 #[test]
@@ -106,4 +107,44 @@ fn an_idle_daemon_starts_no_rsync() {
     wait_until(secs(10), "three idle seconds", || began.elapsed() >= Duration::from_secs(3));
     let started = count.naming("::m") - before;
     assert!(started <= 4, "{started} rsync starts while idle");
+}
+
+/// A file that is written as it was, or touched, was replaced on the target all the same, and two mirrors in opposite
+/// directions replaced it for ever.
+#[test]
+fn an_equal_file_rests() {
+    let mut world = World::new();
+    write(world.src.join("f"), "as it is");
+    world.start();
+    world.converges(soon());
+    let inode = || std::fs::metadata(world.dsts[0].join("f")).map(|found| found.ino()).unwrap_or_default();
+    let before = inode();
+    for n in 0..3 {
+        write(world.src.join("f"), "as it is");
+        write(world.src.join("marker"), format!("{n}"));
+        world.converges(soon());
+        assert_eq!(inode(), before, "the target's file was replaced");
+    }
+    // Equal size, equal time, other content.
+    let time = std::fs::metadata(world.src.join("f")).and_then(|found| found.modified()).expect("it is there");
+    write(world.src.join("f"), "as it IS");
+    set_mtime(world.src.join("f"), time);
+    world.converges(soon());
+    assert_ne!(inode(), before);
+}
+
+/// A server may refuse to compare contents; then all is sent, as ever.
+#[test]
+fn a_server_that_refuses_checksums_is_sent_everything() {
+    let mut world = World::new();
+    world.rsyncd.module_option("m1", "refuse options", "checksum");
+    write(world.src.join("f"), "first");
+    world.start();
+    world.converges(soon());
+    let time = std::fs::metadata(world.src.join("f")).and_then(|found| found.modified()).expect("it is there");
+    write(world.src.join("f"), "other");
+    set_mtime(world.src.join("f"), time);
+    world.converges(soon());
+    write(world.src.join("g"), "more");
+    world.converges(soon());
 }

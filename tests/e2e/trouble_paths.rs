@@ -132,3 +132,71 @@ fn l6_a_refused_deletion_is_listed_and_heals() {
     drop(lock);
     world.converges(HEAL);
 }
+
+/// "Skipping any contents from this failed directory": the directory came back alone, and `wait` said done without what
+/// is in it.
+#[test]
+fn a_directory_that_cannot_be_made_brings_what_is_in_it_when_it_can() {
+    if !is_root() {
+        return skipped("only root may set the immutable flag");
+    }
+    let mut world = World::new();
+    make_dir(world.src.join("locked/deep/er"));
+    write(world.src.join("locked/deep/er/f"), "in it");
+    write(world.src.join("locked/deep/g"), "in it");
+    for dst in &world.dsts {
+        make_dir(dst.join("locked"));
+    }
+    let Some(lock) = Immutable::make(&world.dsts[1].join("locked")) else {
+        return skipped("the file system knows no immutable flag");
+    };
+    world.start();
+    let job = listed_as_waiting(&world, "locked/deep");
+    assert_eq!(job["scope"], "subtree", "{job}");
+    drop(lock);
+    let state = world.cli.state.clone().into_os_string();
+    let _ = world.cli.run(["retry".as_ref(), "--state-dir".as_ref(), state.as_os_str()]).ok();
+    world.converges(HEAL);
+}
+
+/// A name that the target's character set lacks is skipped with exit code 0; it counted as done.
+#[test]
+fn a_name_that_cannot_be_converted_stays_listed() {
+    let mut world = World::new();
+    world.conf.params = "-artz --iconv=UTF-8".to_owned();
+    world.rsyncd.module_option("m1", "charset", "UTF-8").module_option("m2", "charset", "ISO-8859-1");
+    write(world.src.join("plain"), "fits");
+    world.start();
+    wait_until(soon(), "the first comparison", || world.arrived(0, "plain") && world.arrived(1, "plain"));
+    write(world.src.join("euro\u{20ac}"), "does not fit");
+    write(world.src.join("later"), "fits");
+    let job = listed_as_waiting(&world, "euro");
+    assert!(job["error"].to_string().contains("character set"), "{job}");
+    wait_until(soon(), "the rest", || world.arrived(1, "later"));
+    fs::remove_file(world.src.join("euro\u{20ac}")).unwrap();
+    world.converges(soon());
+}
+
+/// What a module's own `exclude` refuses failed for ever, and with it each comparison of the whole tree.
+#[test]
+fn what_a_module_leaves_out_is_said_and_keeps_nothing_waiting() {
+    let mut world = World::new();
+    world.rsyncd.module_option("m2", "exclude", "*.tmp");
+    write(world.src.join("a"), "taken");
+    write(world.src.join("x.tmp"), "refused");
+    write(world.dsts[1].join("stale"), "to be deleted");
+    write(world.dsts[1].join("theirs.tmp"), "the server's own");
+    world.start();
+    wait_until(soon(), "the first comparison", || world.arrived(1, "a") && !world.dsts[1].join("stale").exists());
+    let status = world.cli.wait_idle(soon());
+    let target = status.target("m2");
+    assert!(target.reason.as_deref().is_some_and(|reason| reason.contains("x.tmp")), "{target:?}");
+    write(world.src.join("y.tmp"), "refused as well");
+    write(world.src.join("b"), "taken");
+    wait_until(soon(), "the rest", || world.arrived(1, "b"));
+    world.cli.wait_idle(soon());
+    let state = world.cli.state.clone().into_os_string();
+    let verified = world.cli.run(["verify".as_ref(), "--state-dir".as_ref(), state.as_os_str()]).ok();
+    assert!(verified.text().contains("equal"), "{}", verified.text());
+    assert!(world.dsts[1].join("theirs.tmp").exists() && !world.dsts[1].join("x.tmp").exists());
+}

@@ -26,7 +26,12 @@ fn read(code: i32, stderr: &str, run: &Run) -> Outcome {
     kept.push(stderr.as_bytes());
     let module = Destination::Daemon { host: "h".into(), module: "m/sub".into() };
     let prefixes = Prefixes::new(&[Path::new("/data/www")], &module);
-    classify(&Ended { end: End::Exit(code), stderr: kept, stdout: Capture::default(), blocked: None }, run, &prefixes)
+    classify(
+        &Ended { end: End::Exit(code), stderr: kept, stdout: Capture::default(), blocked: None },
+        run,
+        &prefixes,
+        &Noise::default(),
+    )
 }
 
 #[test]
@@ -249,7 +254,7 @@ fn deletions_that_the_other_side_takes_for_odd_files_are_made_another_way() {
         let mut ended = Ended { end: End::Exit(code), stderr: errors, stdout: Capture::new(1 << 10, 0), blocked: None };
         ended.stdout.push(stdout);
         ended.stderr.push(stderr);
-        classify(&ended, run, &Prefixes::default())
+        classify(&ended, run, &Prefixes::default(), &Noise::default())
     };
     let skipped = |name: &str| format!("skipping non-regular file \"{name}\"\n").into_bytes();
     let aborting = b"ABORTING due to invalid path from sender: d/gone\nrsync: [sender] read error: Connection reset";
@@ -411,7 +416,7 @@ fn deletions_that_did_not_happen_are_seen_where_rsync_tells_of_them() {
         printed.push(stdout.as_bytes());
         let ended = Ended { end: End::Exit(23), stderr: said, stdout: printed, blocked: None };
         let module = Destination::Daemon { host: "h".into(), module: "m/sub".into() };
-        let outcome = classify(&ended, &run, &Prefixes::new(&[Path::new("/data/www")], &module));
+        let outcome = classify(&ended, &run, &Prefixes::new(&[Path::new("/data/www")], &module), &Noise::default());
         let Outcome::Paths(paths) = outcome else { panic!("{outcome:?}") };
         assert_eq!(paths.deletions_skipped, skipped, "{kind:?} {stdout} {stderr}");
     }
@@ -426,6 +431,7 @@ fn below_a_tree_only_the_paths_that_fail_are_blamed() {
                   file has vanished: \"/data/www/t/gone\"";
     let Outcome::Paths(paths) = read(23, stderr, &tree) else { panic!() };
     assert!(paths.found.keys().eq([&path("t/d/f"), &path("t/g")]), "{:?}", paths.found);
+    assert!(paths.found.values().all(|undone| undone.extent == Extent::Alone));
     assert!(paths.failed.is_empty() && paths.vanished.is_empty() && paths.unattributed.is_none());
 }
 
@@ -439,4 +445,127 @@ fn a_temporary_file_that_another_run_deleted_costs_no_attempt() {
 
 fn path(text: &str) -> RelPath {
     RelPath::new(text.as_bytes()).unwrap()
+}
+
+/// A directory that could not be made or opened came back as an entry, and what is in it never arrived.
+#[test]
+fn a_directory_that_failed_below_a_tree_stands_for_what_is_in_it() {
+    let tree = self::run(RunKind::Tree, &["t"]);
+    let stderr = "rsync: [sender] opendir \"/data/www/t/d\" failed: Permission denied (13)\n\
+                  rsync: [generator] recv_generator: mkdir \"/sub/t/e\" (in m) failed: Operation not permitted (1)\n\
+                  *** Skipping any contents from this failed directory ***\n\
+                  rsync: [generator] failed to set times on \"/sub/t/g\" (in m): Operation not permitted (1)";
+    let Outcome::Paths(paths) = read(23, stderr, &tree) else { panic!() };
+    let found: Vec<_> = paths.found.iter().map(|(path, undone)| (path.to_string(), undone.extent)).collect();
+    let expected = [("t/d", Extent::Below), ("t/e", Extent::Below), ("t/g", Extent::Alone)];
+    assert_eq!(found, expected.map(|(path, extent)| (path.to_owned(), extent)));
+    assert!(paths.unreadable.iter().eq([&path("t/d")]));
+}
+
+/// A name that rsync could not convert was skipped with exit code 0 and counted as done.
+#[test]
+fn words_decide_at_exit_code_0_as_well() {
+    let run = flat(&["a", "b"]);
+    let said = "[Receiver] cannot convert filename: b (Invalid or incomplete multibyte or wide character)";
+    let Outcome::Paths(paths) = read(0, said, &run) else { panic!() };
+    assert!(paths.failed.keys().eq([&1]) && paths.unattributed.is_none());
+    let tree = self::run(RunKind::Tree, &["t"]);
+    let said = "[Receiver] cannot convert filename: t/x/b (Invalid or incomplete multibyte or wide character)";
+    let Outcome::Paths(paths) = read(0, said, &tree) else { panic!() };
+    assert!(paths.found.keys().eq([&path("t/x/b")]));
+    for said in ["Something is as nobody expected it", "rsync: [sender] some new trouble: Permission denied (13)"] {
+        for code in [0, 23, 24] {
+            let Outcome::Paths(paths) = read(code, said, &run) else { panic!("{said}") };
+            assert!(paths.unattributed.is_some() && paths.unknown_words && paths.failed.is_empty(), "{said} {code}");
+        }
+    }
+    let Outcome::Paths(paths) = read(0, "a new sentence about b.", &run) else { panic!() };
+    assert!(paths.failed.keys().eq([&1]) && paths.unattributed.is_none());
+}
+
+#[test]
+fn what_the_server_leaves_out_fails_nothing() {
+    let run = flat(&["a", "x.tmp"]);
+    let Outcome::Paths(paths) = read(23, "ERROR: daemon refused to receive file \"x.tmp\"", &run) else { panic!() };
+    let refused = BTreeSet::from([path("x.tmp")]);
+    assert_eq!(paths, Paths { refused, ..Paths::default() });
+    let directory =
+        "ERROR: daemon refused to receive directory \"d\"\n*** Skipping any contents from this failed directory ***";
+    let Outcome::Paths(paths) = read(23, directory, &flat(&["d", "d/f"])) else { panic!() };
+    assert!(paths.failed.is_empty() && paths.unattributed.is_none() && paths.refuses(&path("d/f")));
+}
+
+/// A target's own tree may hold a path that reads like the source's root.
+#[test]
+fn each_side_names_its_own_places() {
+    let run = flat(&["f", "data/www/f"]);
+    for (said, at) in [
+        ("rsync: [sender] send_files failed to open \"/data/www/f\": Permission denied (13)", 0),
+        ("rsync: [generator] chown \"/data/www/f\" (in m) failed: Operation not permitted (1)", 1),
+        ("rsync: [generator] chown \"/sub/f\" (in m) failed: Operation not permitted (1)", 0),
+    ] {
+        let Outcome::Paths(paths) = read(23, said, &run) else { panic!("{said}") };
+        assert!(paths.failed.keys().eq([&at]), "{said}: {:?}", paths.failed);
+    }
+}
+
+/// A file called like a temporary one was taken for one, and the failure was that of another.
+#[test]
+fn a_listed_name_may_look_like_a_temporary_file() {
+    let run = flat(&["a", ".a.abc123"]);
+    for (said, failed) in [
+        ("rsync: [generator] delete_file: unlink(.a.abc123) failed: Operation not permitted (1)", &[1][..]),
+        ("rsync: [receiver] mkstemp \"/sub/.a.abc123\" (in m) failed: Permission denied (13)", &[0]),
+        ("rsync: [receiver] failed to set times on \"/sub/.a.abc123\" (in m): Permission denied (13)", &[0, 1]),
+    ] {
+        let Outcome::Paths(paths) = read(23, said, &run) else { panic!("{said}") };
+        assert!(paths.failed.keys().eq(failed), "{said}: {:?}", paths.failed);
+    }
+    let long = "n".repeat(245);
+    let said = format!("rsync: [receiver] mkstemp \"/sub/t/.{long}.abcdef\" (in m) failed: Permission denied (13)");
+    let Outcome::Paths(paths) = read(23, &said, &self::run(RunKind::Tree, &["t"])) else { panic!() };
+    assert!(paths.found.is_empty() && paths.failed.keys().eq([&0]), "a shortened name is nobody's");
+}
+
+/// A file called like a message about the target made the target a bad one.
+#[test]
+fn names_are_no_words_about_the_target() {
+    let run = flat(&["@ERROR: max connections (1) reached -- try again later", "b"]);
+    let said =
+        "rsync: [receiver] write failed on \"/sub/@ERROR: max connections (1) reached\" (in m): Input/output error (5)";
+    assert!(matches!(read(11, said, &run), Outcome::Split(_)));
+    let said = "cannot delete non-empty directory: b: No space left on device (28)";
+    let Outcome::Paths(paths) = read(0, said, &run) else { panic!() };
+    assert!(paths.unattributed.is_some());
+}
+
+proptest::proptest! {
+    /// Whatever a file is called, nobody else is taken for it and it does not count as done.
+    #[test]
+    fn the_named_path_fails_and_no_other(
+        name in "[a-c\"\\\\#0-3 .():>-]{1,12}",
+        other in "[a-c\"\\\\#0-3 .():>-]{1,12}",
+        way in 0..6usize,
+    ) {
+        let (Ok(guilty), Ok(innocent)) = (RelPath::new(name.as_bytes()), RelPath::new(other.as_bytes())) else {
+            return Ok(());
+        };
+        let is_temporary = |name: &str| name.rsplit_once('.').is_some_and(|(_, end)| (4..=8).contains(&end.len()));
+        let is_apart = !guilty.covers(&innocent) && !is_temporary(&name) && !is_temporary(&other);
+        if !is_apart || name.starts_with(' ') || name.ends_with(' ') || other.ends_with(' ') {
+            return Ok(());
+        }
+        let run = flat(&[&name, &other]);
+        let shown = name.replace("\\#", "\\#134#");
+        let said = match way {
+            0 => format!("rsync: [sender] send_files failed to open \"/data/www/{shown}\": Permission denied (13)"),
+            1 => format!("rsync: [receiver] mkstemp \"/sub/.{shown}.aB3dEf\" (in m) failed: Permission denied (13)"),
+            2 => format!("rsync: [generator] recv_generator: mkdir \"/sub/{shown}\" (in m) failed: Permission denied (13)"),
+            3 => format!("rsync: [generator] delete_file: unlink({shown}) failed: Permission denied (13)"),
+            4 => format!("rsync: [receiver] rename \"/sub/.{shown}.aB3dEf\" (in m) -> \"{shown}\": Permission denied (13)"),
+            _ => format!("[sender] cannot convert filename: {shown} (Invalid argument)"),
+        };
+        let Outcome::Paths(paths) = read(23, &said, &run) else { panic!("{said}") };
+        proptest::prop_assert!(paths.failed.keys().eq([&0]), "{}: {:?}", said, paths);
+    }
 }

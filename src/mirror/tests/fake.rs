@@ -176,7 +176,7 @@ fn what_fails_in_a_sweep_fails_alone() {
     for (script, guilty) in [(vanished.as_str(), "d/f02"), (deadly, "d/f03")] {
         let report = go(&scripted(&stage, script), &[job("d", Scope::Subtree, Origin::Write)]);
         assert_eq!(*verdict(&report, "d"), Verdict::Done, "{report:#?}");
-        let found: Vec<String> = report.found.iter().map(|(path, _)| path.to_string()).collect();
+        let found: Vec<String> = report.found.iter().map(|found| found.path.to_string()).collect();
         assert_eq!((found, report.trouble), (vec![guilty.to_owned()], None));
     }
 }
@@ -223,4 +223,36 @@ fn deletions_are_what_is_listed_whatever_the_statistics_say() {
         assert!(error.code == Some(JobError::DELETES_TOO_MUCH) && error.message.contains(words), "{list}: {error}");
         assert_eq!(report.runs, 2, "{list}: nothing is deleted");
     }
+}
+
+/// What a login script or `sudo` says at each run made every job fail, once words that nobody knows no longer counted as
+/// success.
+#[test]
+fn what_every_run_says_keeps_nothing() {
+    let stage = Stage::new();
+    let jobs = sixteen(&stage);
+    let report = go(&scripted(&stage, "echo \"Today is $$. Authorized use only.\" >&2"), &jobs);
+    all_done(&report);
+    assert_eq!(report.runs, 2, "the batch, and one about nothing");
+}
+
+/// What is said about some path is held against all of them until the guilty is found.
+#[test]
+fn unknown_words_are_nobodys_until_the_guilty_is_found() {
+    let stage = Stage::new();
+    let jobs = sixteen(&stage);
+    // The real run and the dry run leave out f05 with words that nobody knows, and exit code 0.
+    let script = "for path in $list; do\n\
+        case $path in */f05) echo 'one was not to my taste' >&2;; *) [ -z \"$dry\" ] || echo \".f          ${path#./}\";; esac\n\
+        done\nexit 0";
+    let report = go(&scripted(&stage, script), &jobs);
+    assert_eq!(failed(&report), ["f05"]);
+    // A single one that is confirmed to be equal is done, whatever is said beside.
+    let script = "[ -n \"$list\" ] && echo 'a remark about something' >&2\n\
+        [ -z \"$dry\" ] || for path in $list; do echo \".f          ${path#./}\"; done";
+    let ctx = scripted(&stage, script);
+    all_done(&go(&ctx, &jobs[..1]));
+    let again = go(&ctx, &jobs[..1]);
+    all_done(&again);
+    assert_eq!(again.runs, 1, "it is known by now");
 }

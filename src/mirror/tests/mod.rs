@@ -185,6 +185,7 @@ fn job(name: &str, scope: Scope, origin: Origin) -> ClaimedJob {
         generation: Generation::FIRST,
         since: Timestamp::ZERO,
         moved_from: None,
+        repeats: false,
     }
 }
 

@@ -148,6 +148,7 @@ fn odd_names_arrive_and_go_byte_for_byte() {
             generation: Generation::FIRST,
             since: Timestamp::ZERO,
             moved_from: None,
+            repeats: false,
         })
         .chain([job("", Scope::Entry, Origin::Scan)])
         .collect();

@@ -90,7 +90,8 @@ impl TargetQueue {
         slot.echo = false;
         slot.overlapped = false;
         let Slot { scope, origin, generation, queued_at: since, .. } = *slot;
-        let job = ClaimedJob { path: path.clone(), scope, origin, generation, since, moved_from };
+        let repeats = slot.repeats || slot.checks;
+        let job = ClaimedJob { path: path.clone(), scope, origin, generation, since, moved_from, repeats };
         if slot.scope == Scope::Subtree {
             self.in_flight_subtrees += 1;
         }

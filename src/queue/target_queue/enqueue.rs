@@ -1,5 +1,7 @@
 //! Which job a change becomes, or which one it goes with: the rules of the parent's documentation for what is pending.
 
+use std::time::Duration;
+
 use super::TargetQueue;
 use super::slot::{Newer, Slot, State, Wait};
 use crate::model::{Change, Generation, JobId, Lane, Origin, RelPath, Scope, Settle, Timestamp};
@@ -19,6 +21,8 @@ impl TargetQueue {
     /// Notes that a path may differ. `next_id` is called if a job comes into being.
     pub fn enqueue(&mut self, change: &Change, now: Timestamp, next_id: impl FnOnce() -> JobId) {
         let path = &change.path;
+        let rested = self.rested(change, now);
+        let change = rested.as_ref().unwrap_or(change);
         self.changes += 1;
         self.doubt_old_names(change, now);
         let old_name = self.usable_old_name(change);
@@ -44,6 +48,20 @@ impl TargetQueue {
         }
     }
 
+    /// The change of a file as one that waits until it is quiet, if the target has most likely got it already. Not for ever,
+    /// where it never is.
+    fn rested(&self, change: &Change, now: Timestamp) -> Option<Change> {
+        const REST_MAX: Duration = Duration::from_secs(10);
+        let is_write = change.scope == Scope::Entry && change.origin == Origin::Write && change.settle == Settle::Now;
+        let waiting = self.jobs.get(&change.path);
+        let is_over = waiting.is_some_and(|slot| now.since(slot.queued_at) >= REST_MAX || slot.last_error.is_some());
+        if !is_write || is_over {
+            return None;
+        }
+        let rest = self.sent.rest(&change.path, self.policy.hot_interval, now)?;
+        Some(Change { settle: Settle::Quiet(rest), ..change.clone() })
+    }
+
     pub(super) fn create(&mut self, path: &RelPath, scope: Scope, change: &Change, now: Timestamp, id: JobId) {
         let slot = Slot {
             id,
@@ -65,6 +83,9 @@ impl TargetQueue {
             overlapped: false,
             cut: false,
             repeats: false,
+            lingered: 0,
+            checks: false,
+            equal: false,
             // A record of the path's last job may still await its deletion from the store.
             stored: self.dirty.is_unsettled(path),
         };
@@ -94,6 +115,7 @@ impl TargetQueue {
         slot.changed_at = now;
         slot.echo = false;
         slot.repeats = false;
+        slot.checks = false;
         let settles_at = match change.settle {
             Settle::Now => None,
             Settle::Quiet(wait) | Settle::Within(wait) => Some(now.after(wait)),

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use super::slot::{Newer, State, Wait};
+use super::slot::{Newer, Slot, State, Wait};
 use super::{RECEIVER_PATIENCE, TargetQueue};
-use crate::model::{Change, JobError, JobId, Lane, Origin, RelPath, Scope, Timestamp, Verdict};
+use crate::model::{Change, Found, JobError, JobId, Lane, Origin, RelPath, Scope, Timestamp, Verdict};
 
 /// A source that changes under each of so many runs in a row has its job backed off like a failure.
 const LOOKS_MAX: u32 = 20;
+/// The kernel gives up a dead process's connection after less than so many times [`RECEIVER_PATIENCE`]. What is seen longer is
+/// another run's.
+const LINGERS_MAX: u32 = 24;
 /// The pause before a path that vanished under a run is looked at again, times the number of looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -33,6 +36,22 @@ impl TargetQueue {
         }
     }
 
+    /// What an earlier run of the job had sent is still on its way: to have been repeated is not enough.
+    pub fn note_lingering(&mut self, path: &RelPath) {
+        let is_one = |slot: &&mut Slot| slot.repeats && slot.lingered < LINGERS_MAX;
+        if let Some(slot) = self.jobs.get_mut(path).filter(is_one) {
+            (slot.cut, slot.repeats) = (true, false);
+            slot.lingered += 1;
+        }
+    }
+
+    /// The run of the job, which is about to be settled, has sent nothing there. It does not count as one that was sent again.
+    pub fn note_equal(&mut self, path: &RelPath) {
+        if let Some(slot) = self.jobs.get_mut(path) {
+            slot.equal = true;
+        }
+    }
+
     /// Settles what became of one claimed job. `took` is how long its batch ran.
     pub fn finish(&mut self, path: &RelPath, verdict: Verdict, took: Duration, now: Timestamp, chance: f64) {
         self.note_end(path);
@@ -48,6 +67,7 @@ impl TargetQueue {
         let Some(slot) = self.jobs.get_mut(path) else { return };
         let State::Running { claimed } = slot.state else { return };
         let newer = slot.newer.take().map(|newer| *newer).filter(|_| slot.generation > claimed);
+        let is_equal = std::mem::take(&mut slot.equal);
         let is_write = slot.origin == Origin::Write && slot.scope == Scope::Entry;
         if let Some(newer) = newer
             && verdict != Verdict::Done
@@ -58,6 +78,7 @@ impl TargetQueue {
             slot.first_change = slot.first_change.min(newer.first_change);
         }
         let whole_tree = path.is_root() && slot.scope == Scope::Subtree;
+        let is_repeat = slot.repeats || slot.checks;
         if verdict != Verdict::Released {
             // What follows cannot lean on what it was when it was claimed.
             self.renames.forget(path);
@@ -65,8 +86,13 @@ impl TargetQueue {
         let was_early = now.before(took) < self.unsure.until && (self.unsure.whole_trees || !whole_tree);
         match verdict {
             Verdict::Done => {
+                // A repeat that finds all as it was left says nothing of where changes come from.
+                if is_write && !is_repeat {
+                    self.sent.note_echo(path, is_equal, now);
+                }
+                let is_sent = is_write && !is_equal;
                 let hot_until =
-                    if is_write { self.sent.note(path, self.policy.hot_interval.max(took), now) } else { None };
+                    if is_sent { self.sent.note(path, self.policy.hot_interval.max(took), now) } else { None };
                 self.done(path, Done { newer, hot_until, was_early, beside_subtree }, now);
             }
             Verdict::Failed(error) => self.fail(path, error, newer, now, chance),
@@ -155,6 +181,9 @@ impl TargetQueue {
         } else if may_be_undone {
             let due = now.after(RECEIVER_PATIENCE);
             let due = if slot.cut { due } else { due.min(self.unsure.until) };
+            if slot.cut || self.unsure.whole_trees {
+                self.doubts.note(path, slot.scope, now);
+            }
             slot.cut = false;
             slot.repeats = true;
             slot.seq = 0;
@@ -192,30 +221,37 @@ impl TargetQueue {
         self.dirty.note(path);
     }
 
-    /// Adds a failure that a run found at a path which no job of its own had named (below a subtree).
-    pub fn add_failure(
-        &mut self,
-        path: &RelPath,
-        error: JobError,
-        now: Timestamp,
-        chance: f64,
-        next_id: impl FnOnce() -> JobId,
-    ) {
-        if let Some(slot) = self.jobs.get_mut(path).filter(|slot| slot.is_running()) {
-            slot.first_change = 0;
-            return;
-        }
-        if self.jobs.contains_key(path) {
-            self.unplace(path);
+    /// Adds a failure that a run found at a path which no job of its own had named (below a subtree), with as much as it
+    /// left undone.
+    pub fn add_failure(&mut self, found: Found, now: Timestamp, chance: f64, next_id: impl FnOnce() -> JobId) {
+        let Found { path, error, scope, origin, since } = found;
+        let change = Change { scope, origin, ..Change::write(path.clone()) };
+        let is_running = self.jobs.get(&path).is_some_and(Slot::is_running);
+        if is_running {
+            // It finds out by itself, as far as it goes.
+            if scope > Scope::Entry {
+                self.merge(&path, scope, &change, now);
+            }
+        } else if let Some(slot) = self.jobs.get_mut(&path) {
+            slot.scope = slot.scope.max(scope);
+            slot.origin = slot.origin.max(origin);
+            self.unplace(&path);
         } else {
-            // Whether the run looked at contents is not known here.
-            self.create(path, Scope::Entry, &Change::write(path.clone()), now, next_id());
-            self.unplace(path);
+            self.create(&path, scope, &change, now, next_id());
+            self.unplace(&path);
         }
         // Which change it was that the run above had for this path, nobody knows.
-        if let Some(slot) = self.jobs.get_mut(path) {
+        if let Some(slot) = self.jobs.get_mut(&path) {
             slot.first_change = 0;
+            slot.queued_at = slot.queued_at.min(since.unwrap_or(now));
+            if let Some(newer) = &mut slot.newer {
+                newer.first_change = 0;
+                newer.since = newer.since.min(since.unwrap_or(now));
+            }
         }
-        self.fail(path, error, None, now, chance);
+        if is_running {
+            return;
+        }
+        self.fail(&path, error, None, now, chance);
     }
 }

@@ -35,6 +35,7 @@
 mod claim;
 mod collapse;
 mod dirty;
+mod doubts;
 mod enqueue;
 mod finish;
 mod operator;
@@ -46,6 +47,7 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use self::dirty::DirtyPaths;
+use self::doubts::Doubts;
 pub use self::operator::Selected;
 use self::renames::Renames;
 use self::slot::{Slot, State, Wait};
@@ -53,7 +55,9 @@ use super::batch_size::BatchSize;
 use super::breaker::{Breaker, Gate};
 use super::pace::Pace;
 use super::sent_log::SentLog;
-use crate::model::{Backoff, Job, JobError, JobState, Lane, Origin, RelPath, Scope, TargetId, Timestamp, below_range};
+use crate::model::{
+    Backoff, Change, Job, JobError, JobId, JobState, Lane, Origin, RelPath, Scope, TargetId, Timestamp, below_range,
+};
 use crate::store::Op;
 
 /// How jobs are retried and held back.
@@ -121,6 +125,7 @@ pub struct TargetQueue {
     /// Nothing is handed out.
     pub(super) paused: bool,
     unsure: Unsure,
+    doubts: Doubts,
     renames: Renames,
     /// Paths whose run has ended, if somebody wants to know.
     ended: Option<Vec<RelPath>>,
@@ -178,6 +183,7 @@ impl TargetQueue {
             last_success: None,
             paused: false,
             unsure: Unsure::default(),
+            doubts: Doubts::default(),
             renames: Renames::default(),
             ended: None,
         }
@@ -210,6 +216,9 @@ impl TargetQueue {
             overlapped: false,
             cut: false,
             repeats: false,
+            lingered: 0,
+            checks: false,
+            equal: false,
             stored: true,
         };
         self.jobs.insert(job.path.clone(), slot);
@@ -242,10 +251,29 @@ impl TargetQueue {
         }
     }
 
+    /// Has paths looked at again where data of a run that was cut off may have arrived since.
+    pub fn raise_doubts(&mut self, now: Timestamp, mut next_id: impl FnMut() -> JobId) {
+        for (path, scope) in self.doubts.take_due(now) {
+            let change = match scope {
+                Scope::Subtree => Change::scan(path, scope),
+                Scope::Entry | Scope::Children => Change { scope, ..Change::write(path) },
+            };
+            let is_new = !self.jobs.contains_key(&change.path);
+            // What waits to be run looks as well.
+            if self.jobs.get(&change.path).is_some_and(|slot| !slot.is_running() && slot.scope >= scope) {
+                continue;
+            }
+            self.enqueue(&change, now, &mut next_id);
+            if let Some(slot) = self.jobs.get_mut(&change.path).filter(|_| is_new) {
+                slot.checks = true;
+            }
+        }
+    }
+
     /// When the next waiting job becomes ready.
     pub fn next_due(&self) -> Option<Timestamp> {
         let waiting = self.waiting.first().map(|(due, _)| *due);
-        [waiting, self.renames.next_due()].into_iter().flatten().min()
+        [waiting, self.doubts.next_due(), self.renames.next_due()].into_iter().flatten().min()
     }
 
     /// Gives the job, which must stand in no order, its state and its place in that state's order.

@@ -151,7 +151,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::{Backoff, Change, JobId, JobState, Lane, Origin, Scope, TargetId, Timestamp, Verdict};
+    use crate::model::{Backoff, Change, Found, JobId, JobState, Lane, Origin, Scope, TargetId, Timestamp, Verdict};
 
     fn path(text: &str) -> RelPath {
         RelPath::new(text.as_bytes()).unwrap()
@@ -333,7 +333,8 @@ mod tests {
         let number = bench.scan("d", Scope::Subtree);
         bench.claim(Lane::Large);
         bench.finish("d", Verdict::Done);
-        bench.queue.add_failure(&path("d/a"), JobError::new(Some(23), "denied"), bench.now, 0.5, || JobId(99));
+        let found = Found::entry(path("d/a"), JobError::new(Some(23), "denied"));
+        bench.queue.add_failure(found, bench.now, 0.5, || JobId(99));
         assert!(bench.lacks(number) && bench.lacks(0));
     }
 

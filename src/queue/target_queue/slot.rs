@@ -63,6 +63,12 @@ pub(super) struct Slot {
     pub(super) cut: bool,
     /// It was done and runs once more for that reason.
     pub(super) repeats: bool,
+    /// How often it was repeated since what was cut off was still being sent.
+    pub(super) lingered: u32,
+    /// Nothing has changed: it looks whether data of a run that was cut off has come late.
+    pub(super) checks: bool,
+    /// The run that ends has found nothing to do at the path.
+    pub(super) equal: bool,
     /// The store holds a record of this path, or is being handed one.
     pub(super) stored: bool,
 }

@@ -192,3 +192,54 @@ fn a_target_is_open_unless_it_is_paused_or_in_trouble() {
     queue.finish(&batch, BatchResult { trouble: Some(down), ..BatchResult::default() });
     assert!(!queue.is_open(target));
 }
+
+/// Old data that a stalled server or a proxy held for longer than five seconds stayed on the target for ever.
+#[test]
+fn what_was_cut_off_is_looked_at_again_at_growing_distances() {
+    let mut bench = Bench::new();
+    bench.write("a");
+    assert_eq!(bench.small(), ["a"]);
+    bench.queue.note_cut(&path("a"), bench.now);
+    bench.finish("a", Verdict::Released);
+    assert_eq!(bench.small(), ["a"]);
+    bench.done("a");
+    let sent_again = bench.now;
+    bench.wait(PATIENCE_MS);
+    assert_eq!(bench.small(), ["a"]);
+    bench.done("a");
+    assert_eq!(bench.len(), 0, "nobody waits for what follows");
+    let mut looks = Vec::new();
+    while let Some(due) = bench.queue.next_due() {
+        bench.now = due;
+        bench.raise_doubts();
+        assert_eq!(bench.small(), ["a"]);
+        bench.done("a");
+        looks.push(due.since(sent_again).as_secs());
+        assert_eq!(bench.len(), 0);
+    }
+    assert_eq!(looks, [10, 20, 40, 80, 160]);
+}
+
+/// The kernel goes on sending for a dead process for up to a minute and a half, and the repeat came after five seconds.
+#[test]
+fn a_repeat_does_not_count_while_what_was_cut_off_is_still_being_sent() {
+    let mut bench = Bench::new();
+    bench.write("a");
+    bench.small();
+    bench.queue.note_cut(&path("a"), bench.now);
+    bench.finish("a", Verdict::Released);
+    bench.small();
+    bench.done("a");
+    for _ in 0..3 {
+        bench.wait(PATIENCE_MS);
+        let jobs = bench.queue.claim(Lane::Small, 100, bench.now);
+        assert!(jobs.len() == 1 && jobs[0].repeats);
+        bench.queue.note_lingering(&path("a"));
+        bench.done("a");
+        assert_eq!(bench.job("a").state, JobState::Waiting, "it is not said to be done");
+    }
+    bench.wait(PATIENCE_MS);
+    assert_eq!(bench.small(), ["a"]);
+    bench.done("a");
+    assert_eq!(bench.len(), 0);
+}

@@ -104,3 +104,36 @@ fn a_target_in_trouble_burns_no_attempts_and_is_probed_by_one_job() {
     assert_eq!(batch.jobs.len(), 49);
     assert!(queue.page(target, None, 100, |_| true).iter().all(|job| job.attempts == 0));
 }
+
+/// A directory that could not be made came back as an entry: what is in it was never sent.
+#[test]
+fn a_failure_below_a_subtree_comes_back_with_what_it_left_undone() {
+    let found = |since| Found {
+        path: path("d/e"),
+        error: JobError::new(Some(23), "mkdir failed"),
+        scope: Scope::Subtree,
+        origin: Origin::Write,
+        since,
+    };
+    for pending in [None, Some("waiting"), Some("running")] {
+        let mut bench = Bench::new();
+        bench.scan("d", Scope::Subtree);
+        assert_eq!(bench.claim(Lane::Large), ["d"]);
+        if pending.is_some() {
+            bench.scan("d/e", Scope::Entry);
+        }
+        if pending == Some("running") {
+            assert_eq!(bench.small(), ["d/e"]);
+        }
+        bench.finish("d", Verdict::Done);
+        let since = Timestamp(bench.now.0 - 5_000);
+        bench.queue.add_failure(found(Some(since)), bench.now, 0.5, || JobId(99));
+        bench.queue.check_invariants();
+        if pending == Some("running") {
+            bench.done("d/e");
+        }
+        let job = bench.job("d/e");
+        assert_eq!((job.scope, job.origin), (Scope::Subtree, Origin::Write), "{pending:?}");
+        assert!(job.queued_at <= since, "{pending:?}: what was written before would not be looked for");
+    }
+}

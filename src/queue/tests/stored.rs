@@ -86,7 +86,7 @@ fn a_failure_that_a_run_found_is_stored_with_the_end_of_its_job() {
     // Of all else the committer is told at once, and with it of what is in line.
     queue.set_root_mark(Path::new("/src"), DirectoryId { inode: 1, born_ns: None });
     let batch = queue.claim(target, Lane::Large).expect("a job");
-    let found = vec![(path("d/f"), JobError::new(Some(23), "permission denied"))];
+    let found = vec![Found::entry(path("d/f"), JobError::new(Some(23), "permission denied"))];
     let verdicts = vec![(path("d"), Verdict::Done)];
     queue.finish(&batch, BatchResult { verdicts, found, reached: true, ..BatchResult::default() });
     let begun = crate::clock::monotonic();

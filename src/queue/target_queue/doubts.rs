@@ -1,0 +1,121 @@
+//! Paths whose run was cut off and which have been sent again: looked at once more, at growing distances, since data of the
+//! cut off run may still be held somewhere.
+//!
+//! What this machine's kernel holds is known, and waited for (`mirror/lingering`). What a stalled server, a proxy or the host
+//! behind an ssh holds shows nowhere. So the path is compared again later, a few times. Where nothing came late that costs a
+//! run that finds all equal. Nobody waits for it: it is no promise about a moment, only that the target does not stay as it is.
+//!
+//! In memory only: a daemon that is killed begins with doubts of its own (`begin_unsure`). Pure, and bounded by
+//! [`DOUBTS_MAX`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::model::{RelPath, Scope, Timestamp};
+
+/// When a path is looked at again, since it was sent once more.
+const AFTER: [Duration; 5] = [
+    Duration::from_secs(10),
+    Duration::from_secs(20),
+    Duration::from_secs(40),
+    Duration::from_secs(80),
+    Duration::from_secs(160),
+];
+/// Of more paths nothing is noted.
+const DOUBTS_MAX: usize = 20_000;
+
+#[derive(Debug, Clone, Copy)]
+struct Doubt {
+    since: Timestamp,
+    scope: Scope,
+    /// The place in `AFTER` of the look to come.
+    step: usize,
+    due: Timestamp,
+}
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct Doubts {
+    of: BTreeMap<RelPath, Doubt>,
+    due: BTreeSet<(Timestamp, RelPath)>,
+}
+
+impl Doubts {
+    /// A path has been sent again at `since`. What takes long is looked at once only, at the end.
+    pub fn note(&mut self, path: &RelPath, scope: Scope, since: Timestamp) {
+        let scope = self.remove(path).map_or(scope, |known| known.scope.max(scope));
+        if self.of.len() < DOUBTS_MAX {
+            let step = if scope == Scope::Subtree { AFTER.len() - 1 } else { 0 };
+            self.place(path, Doubt { since, scope, step, due: since });
+        }
+    }
+
+    /// What is to be looked at by `now`.
+    pub fn take_due(&mut self, now: Timestamp) -> Vec<(RelPath, Scope)> {
+        let mut taken = Vec::new();
+        while let Some((_, path)) = self.due.first().filter(|(due, _)| *due <= now).cloned() {
+            let Some(doubt) = self.remove(&path) else { continue };
+            self.place(&path, Doubt { step: doubt.step + 1, ..doubt });
+            taken.push((path, doubt.scope));
+        }
+        taken
+    }
+
+    pub fn next_due(&self) -> Option<Timestamp> {
+        self.due.first().map(|(due, _)| *due)
+    }
+
+    fn place(&mut self, path: &RelPath, doubt: Doubt) {
+        let Some(after) = AFTER.get(doubt.step) else { return };
+        let due = doubt.since.after(*after);
+        self.due.insert((due, path.clone()));
+        self.of.insert(path.clone(), Doubt { due, ..doubt });
+    }
+
+    fn remove(&mut self, path: &RelPath) -> Option<Doubt> {
+        let doubt = self.of.remove(path)?;
+        self.due.remove(&(doubt.due, path.clone()));
+        Some(doubt)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> RelPath {
+        RelPath::new(text.as_bytes()).unwrap()
+    }
+
+    fn times(scope: Scope) -> Vec<u64> {
+        let mut doubts = Doubts::default();
+        doubts.note(&path("a"), scope, Timestamp(1_000));
+        let mut times = Vec::new();
+        while let Some(due) = doubts.next_due() {
+            assert!(doubts.take_due(Timestamp(due.0 - 1)).is_empty());
+            assert_eq!(doubts.take_due(due), [(path("a"), scope)]);
+            times.push((due.0 - 1_000) / 1_000);
+        }
+        assert!(doubts.of.is_empty());
+        times
+    }
+
+    #[test]
+    fn a_path_is_looked_at_at_growing_distances_and_a_tree_once() {
+        assert_eq!(times(Scope::Entry), [10, 20, 40, 80, 160]);
+        assert_eq!(times(Scope::Subtree), [160]);
+    }
+
+    #[test]
+    fn being_cut_off_again_begins_anew_and_there_is_a_limit() {
+        let mut doubts = Doubts::default();
+        doubts.note(&path("a"), Scope::Entry, Timestamp(0));
+        doubts.note(&path("a"), Scope::Entry, Timestamp(9_000));
+        assert!(doubts.take_due(Timestamp(18_999)).is_empty());
+        assert_eq!(doubts.take_due(Timestamp(19_000)).len(), 1);
+        for n in 0..=DOUBTS_MAX {
+            doubts.note(&path(&n.to_string()), Scope::Entry, Timestamp(0));
+        }
+        assert_eq!((doubts.of.len(), doubts.due.len()), (DOUBTS_MAX, DOUBTS_MAX));
+    }
+}
