@@ -244,7 +244,7 @@ fn filter() {
             || (),
             |()| {
                 for path in &paths {
-                    black_box(filter.excludes(path, Kind::File { size: 1 }));
+                    black_box(filter.excludes(path, Kind::File));
                 }
             },
         );

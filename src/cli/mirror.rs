@@ -13,10 +13,10 @@ use super::listen::ListenArgs;
 use super::log_options::LogOptions;
 use super::progress::Progress;
 use super::state_dir::real_path;
-use super::{destination, password_file, run, state_dir, values};
+use super::{destination, excludes, password_file, run, state_dir, values};
 use crate::daemon::{Configuration, Options, RootOptions, init, logging};
 use crate::filter::Filter;
-use crate::model::{Destination, EventSwitches, Root, Settings, Target, TransferOptions};
+use crate::model::{Destination, Effect, EventSwitches, Params, Root, Settings, Target, TransferOptions};
 
 const DEST_HELP: &str =
     "Local directory, [user@]host:/path (ssh), [user@]host::module[/path] or rsync://host[:port]/module";
@@ -39,7 +39,7 @@ pub struct MirrorArgs {
     /// Further argument for rsync; may be given several times
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     rsync_arg: Vec<OsString>,
-    /// Leave out paths that match as a whole; may be given several times
+    /// Leave out paths that match as a whole, like 'app/uploads' or '(.*)/cache'; may be given several times
     #[arg(long, value_name = "REGEX")]
     exclude: Vec<String>,
     /// Delete on the destinations what is gone from SRC
@@ -93,6 +93,11 @@ pub fn run(args: MirrorArgs) -> Result<ExitCode, CliError> {
     args.log.start(logging::DEFAULT_LEVEL, logging::Output::Stderr)?;
     let mut notices = Vec::new();
     let threads = run::threads(args.threads, &mut notices);
+    for given in params(&args).given() {
+        if let Effect::Lossy(effect) = given.effect() {
+            notices.push(format!("with --rsync-arg={} {effect}", given.shown));
+        }
+    }
     for notice in &notices {
         log::warn!("{notice}");
     }
@@ -101,6 +106,7 @@ pub fn run(args: MirrorArgs) -> Result<ExitCode, CliError> {
     let progress: Arc<Mutex<Option<Progress>>> = Arc::default();
     let begun = Arc::clone(&progress);
     crate::daemon::detach::tighten_umask();
+    excludes::report_unmatched(roots.clone());
     let ran = crate::daemon::run(Options {
         config: Configuration {
             roots: roots.into_iter().map(|root| RootOptions { root, settings: Settings::default() }).collect(),
@@ -137,9 +143,10 @@ fn checked_source(given: &Path) -> Result<PathBuf, CliError> {
 }
 
 fn root(args: &MirrorArgs, source: &Path, here: &Path) -> Result<Root, CliError> {
-    Filter::new(&args.exclude, false)
-        .context("cannot use --exclude")
-        .map_err(|error| CliError::config(error).hint("it takes a regular expression, like '(.*)\\.tmp'"))?;
+    check_params(&params(args))?;
+    let excludes =
+        args.exclude.iter().map(|typed| excludes::expression(typed, source)).collect::<Result<Vec<_>, _>>()?;
+    Filter::new(&excludes, false).context("cannot use --exclude").map_err(CliError::config)?;
     let password_file = args.password_file.as_deref().map(|file| checked_password_file(file, here)).transpose()?;
     let mut targets: Vec<Target> = Vec::new();
     for given in &args.destinations {
@@ -167,15 +174,33 @@ fn root(args: &MirrorArgs, source: &Path, here: &Path) -> Result<Root, CliError>
         path: source.to_owned(),
         targets,
         events: EventSwitches { delete: args.delete, attrib: args.attrib, ..EventSwitches::default() },
-        excludes: args.exclude.clone(),
+        excludes,
         legacy_hidden: false,
         schedule: None,
     })
 }
 
+fn params(args: &MirrorArgs) -> Params {
+    std::iter::once("-a".into()).chain(args.rsync_arg.iter().cloned()).collect()
+}
+
+/// Refuses arguments with which rsync could not mirror.
+fn check_params(params: &Params) -> Result<(), CliError> {
+    for given in params.given() {
+        let option = &given.shown;
+        if !given.is_option {
+            return Err(CliError::usage(format!("cannot use --rsync-arg={option}: it is not an option"))
+                .hint("join a value to its option: --rsync-arg=--bwlimit=1000"));
+        }
+        if let Effect::Unusable(reason) = given.effect() {
+            return Err(CliError::usage(format!("cannot use --rsync-arg={option}: {reason}")).hint("leave it out"));
+        }
+    }
+    Ok(())
+}
+
 fn target(args: &MirrorArgs, parsed: destination::Parsed, password_file: Option<&PathBuf>) -> Target {
-    let mut options = TransferOptions { params: vec!["-a".into()], delete: args.delete, ..TransferOptions::default() };
-    options.params.extend(args.rsync_arg.iter().cloned());
+    let mut options = TransferOptions { params: params(args), delete: args.delete, ..TransferOptions::default() };
     options.port = match &parsed.destination {
         Destination::Local(_) => None,
         _ => parsed.port.or(args.port),

@@ -10,6 +10,7 @@ mod change_args;
 mod check;
 mod configs;
 mod destination;
+mod excludes;
 mod exit;
 mod explain;
 mod filter_args;

@@ -13,7 +13,7 @@ use super::exit::CliError;
 use super::listen::ListenArgs;
 use super::log_options::LogOptions;
 use super::sersync_args::DEFAULT_CONFIG;
-use super::{configs, listen, state_dir};
+use super::{configs, excludes, listen, state_dir};
 use crate::config::PluginKind;
 use crate::daemon::{ConfigSource, NotTaken, Options, RootOptions, detach, init, logging};
 
@@ -100,6 +100,7 @@ pub fn run(args: RunArgs, command_line: &[OsString]) -> Result<ExitCode, CliErro
     for notice in notices.iter().chain(&loaded.notices) {
         log::warn!("{notice}");
     }
+    excludes::report_unmatched(loaded.config.roots.iter().map(|root| root.root.clone()).collect());
     let detached = args.detached;
     let endpoint = loaded.endpoint;
     crate::daemon::run(Options {

@@ -11,7 +11,7 @@ use crate::model::{Destination, Target, TransferOptions};
 
 use super::diagnostic::Notes;
 use super::error::{Fault, Problem};
-use super::params::{self, Params};
+use super::params::{self, Read};
 use super::value::{self, Value};
 use super::xml::Element;
 
@@ -39,7 +39,7 @@ pub(super) fn access(sersync: &Element, delete: bool, notes: &mut Notes<'_>) -> 
     if params.deletes && !delete {
         notes.warn(rsync.offset, "params ask for deletions, while <delete start=\"false\"/> forbids them");
     }
-    access.options.params = params.words;
+    access.options.params = params.params;
     access.ssh = value::switch(rsync, "ssh", false, notes);
     auth(rsync, params.password_file, &mut access, notes)?;
     access.options.port = port(rsync, access.ssh, notes)?;
@@ -47,8 +47,8 @@ pub(super) fn access(sersync: &Element, delete: bool, notes: &mut Notes<'_>) -> 
     Ok(access)
 }
 
-fn common_params(rsync: &Element, notes: &mut Notes<'_>) -> Result<Params, Problem> {
-    let defaults = || Params { words: TransferOptions::default().params, ..Params::default() };
+fn common_params(rsync: &Element, notes: &mut Notes<'_>) -> Result<Read, Problem> {
+    let defaults = || Read { params: TransferOptions::default().params, ..Read::default() };
     let default = "params are -artz";
     let Some(element) = value::section(rsync, "commonParams", default, notes) else { return Ok(defaults()) };
     let keep_newer = value::attribute(element, "keepNewer", notes)

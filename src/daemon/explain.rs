@@ -38,11 +38,8 @@ pub(super) fn explain(
 /// Why a path at which that stands is not mirrored, if it is not.
 pub(super) fn rule(root: &RootRuntime, path: &RelPath, presence: Presence) -> Option<String> {
     let kind = match presence {
-        Presence::Missing => Kind::GoneFile,
         Presence::Directory => Kind::Directory,
-        Presence::File { size } => Kind::File { size },
-        // Only an empty one is treated differently, and a link is not empty.
-        Presence::Other | Presence::Unknown(_) => Kind::File { size: 1 },
+        Presence::Missing | Presence::File { .. } | Presence::Other | Presence::Unknown(_) => Kind::File,
     };
     let excluded = root.filter.exclusion(path, kind).map(|exclusion| match exclusion {
         Exclusion::Temporary => "its name is that of a temporary file".to_owned(),

@@ -31,7 +31,7 @@ use rustix::io::Errno;
 use crate::clock::{moment, monotonic};
 use crate::ctime;
 use crate::filter::Filter;
-use crate::mirror::{RootIdentity, keeps_links};
+use crate::mirror::RootIdentity;
 use crate::model::{
     Change, DirectoryChange, EventSwitches, Moment, Origin, RelPath, Root, Scope, Target, TargetId, changed_since,
 };
@@ -72,6 +72,8 @@ pub struct Rules {
     pub events: EventSwitches,
     pub excludes: Vec<String>,
     pub legacy_hidden: bool,
+    /// Names of files whose rules hold for the directories that they lie in.
+    pub rule_files: Vec<String>,
     pub quiet_period: Duration,
     pub hot_interval: Duration,
     /// Some target has files with several names linked as they are.
@@ -88,9 +90,10 @@ impl Rules {
             events: root.events,
             excludes: root.excludes.clone(),
             legacy_hidden: root.legacy_hidden,
+            rule_files: root.targets.iter().flat_map(|target| target.options.params.rule_files()).collect(),
             quiet_period: settings.quiet_period,
             hot_interval: settings.hot_interval,
-            keeps_links: root.targets.iter().any(|target| keeps_links(&target.options.params)),
+            keeps_links: root.targets.iter().any(|target| target.options.params.has_any(&["hard-links"])),
             keeps_watermark,
         }
     }
@@ -629,6 +632,12 @@ impl Sink for RootSink {
         if let Some(follower) = self.root.follower.get() {
             follower.changes(self.root.path(), &changes);
         }
+        let rules = self.root.rules.rule_files.iter().map(String::as_bytes);
+        let of_rules = changes.iter().filter(|change| rules.clone().any(|name| name == change.path.name()));
+        // What a file of rules says concerns all below its directory.
+        let parents = of_rules.filter_map(|change| change.path.parent());
+        let concerned: Vec<Change> = parents.map(|parent| Change::scan(parent, Scope::Subtree)).collect();
+        let changes = if concerned.is_empty() { changes } else { [changes, concerned].concat() };
         self.root.queue.enqueue_burst(&self.root.targets(), &changes, more_follow);
         self.root.stir();
     }

@@ -22,12 +22,8 @@ use expression::Expressions;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Directory,
-    /// Anything else that is there, with its size in bytes.
-    File {
-        size: u64,
-    },
-    /// Something that was no directory and is gone.
-    GoneFile,
+    /// Anything else, there or gone.
+    File,
 }
 
 /// Why a path is not mirrored.
@@ -69,6 +65,13 @@ impl Filter {
         self.expressions.as_ref().is_some_and(|expressions| expressions.exclude(path, kind == Kind::Directory))
     }
 
+    /// Whether the path stays on a target although its directory is gone from the source. A temporary does not: nobody
+    /// would ever delete what a killed receiver has left in a directory that is gone.
+    pub fn spares(&self, path: &RelPath, kind: Kind) -> bool {
+        !path.is_root()
+            && self.expressions.as_ref().is_some_and(|expressions| expressions.exclude(path, kind == Kind::Directory))
+    }
+
     /// What makes [`excludes`](Self::excludes) say yes.
     pub fn exclusion(&self, path: &RelPath, kind: Kind) -> Option<Exclusion> {
         if path.is_root() {
@@ -92,7 +95,7 @@ impl Filter {
     /// with `-r` or `--delete`.
     ///
     /// They belong behind all other filter rules of a command line, since rsync stops at the first that matches and
-    /// some of these include. The empty `4913` is left out: rsync's rules know no sizes.
+    /// some of these include.
     pub fn rsync_rules(&self) -> Vec<OsString> {
         temporary::rsync_rules(self.legacy_hidden)
     }

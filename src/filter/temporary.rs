@@ -16,13 +16,8 @@ const ANY: &str = "[A-Za-z0-9]";
 
 /// Whether a file of this name is a temporary.
 pub(super) fn is_temporary(name: &[u8], kind: Kind) -> bool {
-    match kind {
-        Kind::Directory => return false,
-        // vim's probe whether it may write. One with content is a user's file, and so is perhaps one that is gone.
-        Kind::File { size: 0 } if name == b"4913" => return true,
-        Kind::File { .. } | Kind::GoneFile => {}
-    }
     match name {
+        _ if kind == Kind::Directory => false,
         [.., b'~'] | [b'.', b'#', ..] | [b'#', .., b'#'] => true,
         [b'.', rest @ ..] => is_vim_swap(rest) || is_rsync_partial(rest) || is_glib_save(rest) || is_nfs_orphan(rest),
         _ => false,

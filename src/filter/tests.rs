@@ -8,8 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const FILE: Kind = Kind::File { size: 5 };
-const EMPTY: Kind = Kind::File { size: 0 };
+const FILE: Kind = Kind::File;
 
 fn path(text: &str) -> RelPath {
     RelPath::new(text.as_bytes()).expect("a valid path")
@@ -47,7 +46,7 @@ fn expressions_keep_the_verdicts_of_sersync() {
         (r"/test/test\.txt", "test/test.txt", FILE, true),
         (r"/test/test\.txt", "test.txt", FILE, false),
         // A file that is gone has no start-up form, a directory of that name has.
-        ("^old/*", "a/old", Kind::GoneFile, false),
+        ("^old/*", "a/old", FILE, false),
         // Any byte is a character, a newline too.
         ("a.c", "a\nc", FILE, true),
         ("中.", "中x", FILE, true),
@@ -139,15 +138,13 @@ fn temporaries_are_skipped_and_their_look_alikes_are_not() {
     let plain = filter(&[]);
     for name in TEMPORARIES {
         assert!(plain.excludes(&path(name), FILE), "{name}");
-        assert!(plain.excludes(&path(&format!("d/{name}")), Kind::GoneFile), "{name}");
+        assert!(plain.excludes(&path(&format!("d/{name}")), FILE), "{name}");
         assert!(!plain.excludes(&path(name), Kind::Directory), "{name}/");
         assert!(!plain.excludes(&path(&format!("{name}/x")), FILE), "{name}/x");
     }
     for name in REAL {
         assert!(!plain.excludes(&path(name), FILE), "{name}");
     }
-    assert!(plain.excludes(&path("d/4913"), EMPTY));
-    assert!(!plain.excludes(&path("4913"), Kind::GoneFile));
     assert!(!plain.excludes(&RelPath::root(), Kind::Directory));
     assert!(!filter(&[".*"]).excludes(&RelPath::root(), Kind::Directory));
 }
@@ -170,7 +167,7 @@ fn the_rule_that_excludes_is_named() {
 fn legacy_hidden_skips_what_sersync_skipped() {
     let legacy = Filter::new(&[], true).expect("no expressions");
     for name in [".htaccess", "a/.env", "4913"] {
-        assert!(legacy.excludes(&path(name), FILE) && legacy.excludes(&path(name), Kind::GoneFile), "{name}");
+        assert!(legacy.excludes(&path(name), FILE), "{name}");
     }
     assert!(!legacy.excludes(&path(".git"), Kind::Directory));
     assert!(!legacy.excludes(&path(".git/HEAD"), FILE));
@@ -278,7 +275,7 @@ proptest! {
         let filter = filter(&[&expression]);
         let (dir, below) = (path(&dir), path(&format!("{dir}/{below}")));
         if filter.excludes(&dir, Kind::Directory) {
-            for kind in [Kind::Directory, FILE, Kind::GoneFile] {
+            for kind in [Kind::Directory, FILE, Kind::File] {
                 prop_assert!(filter.excludes(&below, kind));
             }
         }
@@ -288,7 +285,7 @@ proptest! {
     fn any_name_has_a_verdict(name in proptest::collection::vec(1u8..=255, 1..40)) {
         if let Ok(path) = RelPath::new(&name) {
             let filter = Filter::new(&[r"(.*)\.(gz|svn)".to_owned()], true).expect("valid");
-            for kind in [Kind::Directory, FILE, EMPTY, Kind::GoneFile] {
+            for kind in [Kind::Directory, FILE] {
                 prop_assert_eq!(filter.excludes(&path, kind), filter.exclusion(&path, kind).is_some());
             }
         }

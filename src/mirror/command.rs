@@ -9,6 +9,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::time::Duration;
 
+use super::look::Presence;
+use super::narrow::pattern;
 use super::plan::{Deletion, Entry, Run, RunKind};
 use super::ssh;
 use crate::model::{Destination, Lane, Origin, RelPath, Target};
@@ -33,6 +35,9 @@ pub struct Mode<'a> {
     pub rules: &'a [OsString],
     /// What a write names is compared by its content. Otherwise all of it is sent again.
     pub contents: bool,
+    /// A directory that is deleted, or makes way for something else, is emptied first. Without it stays what has something
+    /// in it, and rsync says so.
+    pub empties: bool,
     pub pass: Pass,
 }
 
@@ -55,37 +60,45 @@ pub enum Pass {
 pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
     let params = &target.options.params;
     let listing = run.looks_around();
-    let deletes = !matches!(mode.deletion, Deletion::Off | Deletion::Refused);
+    let deletes = !matches!(mode.deletion, Deletion::Off | Deletion::Refused) && mode.empties;
     let dry = !matches!(mode.pass, Pass::Real | Pass::Itemized);
-    // Theirs come first: the last one wins, and what makes a batch a batch is not theirs to change.
-    let mut args: Vec<OsString> = match run.lists() && deletes {
-        // Their --max-delete has become the limit of the guard.
-        true => without_max_delete(params).cloned().collect(),
-        false => params.iter().filter(|param| !asks_for_deletion(param)).cloned().collect(),
-    };
-    if mode.pass != Pass::Real || listing {
-        args = args.iter().filter_map(|param| audible(param)).collect();
-    }
+    // In front of the user's own rules, since the first that matches decides.
+    let front = run.narrowing.iter().cloned().chain(run.skip.iter().map(|path| pattern(path, b"")));
+    let mut args: Vec<OsString> = front.map(|pattern| joined("--exclude=", &pattern)).collect();
+    // Theirs come before ours: the last one wins, and what makes a batch a batch is not theirs to change. Their
+    // --max-delete has become the limit of the guard where the guard judges.
+    let is_audible = mode.pass != Pass::Real || listing || !mode.empties;
+    let theirs = params.without(|given| {
+        let is_ours = if run.lists() && deletes { given.is("max-delete") } else { given.deletes() };
+        is_ours || (is_audible && given.is("quiet")) || (!mode.empties && given.is("force"))
+    });
+    args.extend(theirs.iter().cloned());
     let mut add = |arg: &str| args.push(OsString::from(arg));
-    match run.kind {
-        RunKind::Tree => add("-r"),
-        RunKind::Removal | RunKind::Flat | RunKind::RootOnly | RunKind::Level => {
-            add("--no-r");
-            add("--dirs");
+    if run.looks || run.kind == RunKind::Tree {
+        add("-r");
+    } else {
+        add("--no-r");
+        add("--dirs");
+    }
+    if !run.looks {
+        for arg in ["-R", "--files-from=-", "--from0"] {
+            add(arg);
         }
     }
-    for arg in ["-R", "--files-from=-", "--from0", "--modify-window=-1"] {
-        add(arg);
+    add("--modify-window=-1");
+    if !run.looks {
+        match mode.deletion {
+            Deletion::ByName => add("--delete-missing-args"),
+            Deletion::Off | Deletion::ByLevel | Deletion::Refused => add("--ignore-missing-args"),
+        }
     }
-    if params.iter().any(|param| param == "--no-implied-dirs" || param == "--no-i-d") {
+    if !run.looks
+        && params.given().iter().any(|given| ["--no-implied-dirs", "--no-i-d"].contains(&given.shown.as_str()))
+    {
         // Without what leads to a path in the list, rsync writes through a link that stands there on the target.
         add("--implied-dirs");
     }
-    match mode.deletion {
-        Deletion::ByName => add("--delete-missing-args"),
-        Deletion::Off | Deletion::ByLevel | Deletion::Refused => add("--ignore-missing-args"),
-    }
-    if mode.deletion != Deletion::Off {
+    if mode.deletion != Deletion::Off && mode.empties {
         add("--force");
     }
     if listing && deletes {
@@ -94,10 +107,10 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
             add(&format!("--max-delete={limit}"));
         }
     }
-    if run.kind == RunKind::RootOnly {
+    if run.kind == RunKind::RootOnly && !run.looks {
         add("--exclude=/*");
     }
-    if run.kind == RunKind::Removal {
+    if run.kind == RunKind::Removal && !run.looks {
         // A directory of which nothing is to be sent is empty to rsync.
         add("--no-prune-empty-dirs");
     }
@@ -113,11 +126,8 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
     if mode.mkpath {
         add("--mkpath");
     }
-    let resumes = ["--partial", "--partial-dir", "--inplace", "--append", "--append-verify", "--delay-updates", "-P"];
-    if mode.lane == Lane::Large
-        && !listing
-        && !params.iter().any(|param| resumes.iter().any(|option| is_option(param, option)))
-    {
+    let resumes = ["partial", "partial-dir", "inplace", "append", "append-verify", "delay-updates", "P"];
+    if mode.lane == Lane::Large && !run.compares() && !params.has_any(&resumes) {
         add(&format!("--partial-dir={PARTIAL_DIR}"));
     }
     match mode.pass {
@@ -142,10 +152,11 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
     if run.origin == Origin::Reconcile {
         args.extend(target.options.reconcile_excludes.iter().map(|pattern| joined("--exclude=", pattern)));
     }
-    args.extend(run.skip.iter().map(|path| joined("--exclude=", &literal_pattern(path))));
-    if run.kind == RunKind::Removal {
+    // By name a link is sent that the user has followed, and what is behind it is for rsync to find.
+    let finds = run.compares() || run.entries.iter().any(|entry| run.looks && entry.presence == Presence::Other);
+    if run.kind == RunKind::Removal && !run.looks {
         args.extend(removal_rules(run).iter().map(|rule| joined("--filter=", rule)));
-    } else if listing || !run.with_contents.is_empty() {
+    } else if finds || !run.with_contents.is_empty() {
         // Last, since the first rule that matches decides and some of these include.
         args.extend(mode.rules.iter().map(|rule| joined("--filter=", rule)));
     }
@@ -159,10 +170,11 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
 /// that is there again at the source is sent.
 fn removal_rules(run: &Run) -> Vec<OsString> {
     let above: BTreeSet<RelPath> = run.entries.iter().flat_map(|entry| entry.path.ancestors()).collect();
-    let above = above.iter().filter(|path| !path.is_root()).map(|path| joined("+ ", &directory_pattern(path, b"/")));
-    let entries = run.entries.iter().flat_map(|entry| {
-        [joined("+ ", &literal_pattern(&entry.path)), joined("+ ", &directory_pattern(&entry.path, b"/**"))]
-    });
+    let above = above.iter().filter(|path| !path.is_root()).map(|path| joined("+ ", &pattern(path, b"/")));
+    let entries = run
+        .entries
+        .iter()
+        .flat_map(|entry| [joined("+ ", &pattern(&entry.path, b"")), joined("+ ", &pattern(&entry.path, b"/**"))]);
     above.chain(entries).chain([OsString::from("- *")]).collect()
 }
 
@@ -178,31 +190,6 @@ pub(super) fn is_too_long(run: &Run) -> bool {
         && (run.entries.len() > REMOVAL_ENTRIES_MAX || bytes() > REMOVAL_BYTES_MAX)
 }
 
-/// A pattern that matches a directory (`/`) or what is in it (`/**`).
-fn directory_pattern(path: &RelPath, end: &[u8]) -> OsString {
-    let is_wild = end.contains(&b'*') || path.as_bytes().iter().any(|b| b"*?[".contains(b));
-    let mut pattern = escaped(path, is_wild);
-    pattern.extend_from_slice(end);
-    OsString::from_vec(pattern)
-}
-
-/// A pattern that matches this path and nothing else. In a pattern without a wildcard rsync takes backslashes as they
-/// are.
-fn literal_pattern(path: &RelPath) -> OsString {
-    OsString::from_vec(escaped(path, path.as_bytes().iter().any(|b| b"*?[".contains(b))))
-}
-
-fn escaped(path: &RelPath, is_wild: bool) -> Vec<u8> {
-    let mut pattern = vec![b'/'];
-    for &byte in path.as_bytes() {
-        if is_wild && b"*?[\\".contains(&byte) {
-            pattern.push(b'\\');
-        }
-        pattern.push(byte);
-    }
-    pattern
-}
-
 /// The arguments of a run that connects and transfers nothing.
 pub fn probe_arguments(target: &Target, mode: Mode<'_>) -> Vec<OsString> {
     arguments(target, &Run::new(RunKind::Flat, Origin::Scan, Vec::new()), mode)
@@ -211,40 +198,25 @@ pub fn probe_arguments(target: &Target, mode: Mode<'_>) -> Vec<OsString> {
 /// The arguments of a run that lists the target as far as `rules` let it, and changes nothing. Of the user's parameters
 /// only those go along that say how to reach it, and what they exclude.
 pub fn list_arguments(target: &Target, rules: &[OsString]) -> Vec<OsString> {
-    const LONG_WITH_VALUE: [&str; 10] = [
-        "--rsh",
-        "--rsync-path",
-        "--sockopts",
-        "--address",
-        "--contimeout",
-        "--exclude",
-        "--include",
-        "--filter",
-        "--exclude-from",
-        "--include-from",
+    const KEPT: [&str; 15] = [
+        "rsh",
+        "rsync-path",
+        "sockopts",
+        "address",
+        "contimeout",
+        "exclude",
+        "include",
+        "filter",
+        "exclude-from",
+        "include-from",
+        "from0",
+        "cvs-exclude",
+        "F",
+        "ipv4",
+        "ipv6",
     ];
-    let mut args: Vec<OsString> = Vec::new();
-    let mut params = target.options.params.iter();
-    while let Some(param) = params.next() {
-        let bytes = param.as_bytes();
-        if let Some(name) = LONG_WITH_VALUE.iter().find(|name| is_option(param, name)) {
-            args.push(param.clone());
-            if param == *name {
-                args.extend(params.next().cloned());
-            }
-        } else if let Some(cluster) = bytes.strip_prefix(b"-").filter(|rest| !rest.starts_with(b"-")) {
-            let (letters, value) = cluster.split_at(letters(cluster));
-            args.extend(letters.iter().filter(|b| b"CF".contains(b)).map(|&b| format!("-{}", char::from(b)).into()));
-            if let Some(&letter @ (b'e' | b'f')) = letters.last() {
-                args.push(OsString::from_vec([&[b'-', letter], value].concat()));
-                if value.is_empty() {
-                    args.extend(params.next().cloned());
-                }
-            }
-        } else if param == "--cvs-exclude" {
-            args.push(param.clone());
-        }
-    }
+    let params = target.options.params.without(|given| !KEPT.iter().any(|kept| given.is(kept)));
+    let mut args: Vec<OsString> = params.to_vec();
     args.extend(["-r", "--list-only", "--no-h", "--prune-empty-dirs"].map(OsString::from));
     args.extend(target.options.reconcile_excludes.iter().map(|pattern| joined("--exclude=", pattern)));
     args.extend(rules.iter().map(|rule| joined("--filter=", rule)));
@@ -252,39 +224,6 @@ pub fn list_arguments(target: &Target, rules: &[OsString]) -> Vec<OsString> {
     args.push(target.destination.to_arg());
     args
 }
-
-/// Whether the user's own parameters have files with several names linked as they are.
-pub fn keeps_links(params: &[OsString]) -> bool {
-    params.iter().any(|param| {
-        let cluster = param.as_bytes().strip_prefix(b"-").filter(|rest| !rest.starts_with(b"-"));
-        let has_letter = |cluster: &[u8]| cluster.get(..letters(cluster)).is_some_and(|found| found.contains(&b'H'));
-        param == "--hard-links" || cluster.is_some_and(has_letter)
-    })
-}
-
-/// The limit that the user's own parameters set.
-pub fn max_delete(params: &[OsString]) -> Option<u64> {
-    let values = params.iter().zip(params.iter().skip(1).map(Some).chain([None])).filter_map(|(param, next)| {
-        let value = match param.as_bytes().strip_prefix(MAX_DELETE.as_bytes())? {
-            [] => next?.as_bytes(),
-            [b'=', value @ ..] => value,
-            _ => return None,
-        };
-        // Below zero means zero, as for rsync.
-        str::from_utf8(value).ok()?.parse::<i64>().ok().map(|limit| u64::try_from(limit).unwrap_or(0))
-    });
-    values.last()
-}
-
-pub(super) fn without_max_delete(params: &[OsString]) -> impl Iterator<Item = &OsString> {
-    let mut is_value = false;
-    params.iter().filter(move |param| {
-        let was_value = std::mem::replace(&mut is_value, *param == MAX_DELETE);
-        !was_value && !is_option(param, MAX_DELETE)
-    })
-}
-
-const MAX_DELETE: &str = "--max-delete";
 
 pub(super) fn connection(target: &Target, args: &mut Vec<OsString>) {
     let options = &target.options;
@@ -295,7 +234,7 @@ pub(super) fn connection(target: &Target, args: &mut Vec<OsString>) {
         Destination::Local(_) => {}
         Destination::Ssh { path, .. } => {
             // Theirs is part of it, and the last one counts.
-            if let Some(line) = ssh::line(remote_shell(&options.params), options.port, options.timeout) {
+            if let Some(line) = ssh::line(options.params.remote_shell(), options.port, options.timeout) {
                 args.push(REMOTE_SHELL.into());
                 args.push(line);
             }
@@ -307,7 +246,7 @@ pub(super) fn connection(target: &Target, args: &mut Vec<OsString>) {
         }
         Destination::Daemon { .. } => {
             args.push("--sockopts=TCP_NODELAY".into());
-            if !options.params.iter().any(|param| is_option(param, "--contimeout")) {
+            if !options.params.has_any(&["contimeout"]) {
                 let limit = options.timeout.map_or(CONNECT_TIMEOUT, |timeout| timeout.min(CONNECT_TIMEOUT));
                 args.push(format!("--contimeout={}", limit.as_secs().max(1)).into());
             }
@@ -322,24 +261,6 @@ pub(super) fn connection(target: &Target, args: &mut Vec<OsString>) {
 }
 
 const REMOTE_SHELL: &str = "-e";
-
-/// The remote shell that the user's own parameters name: the last one counts.
-pub fn remote_shell(params: &[OsString]) -> Option<&OsStr> {
-    let values = params.iter().zip(params.iter().skip(1).map(Some).chain([None])).filter_map(|(param, next)| {
-        let next = || next.map(OsString::as_os_str);
-        if let Some(rest) = param.as_bytes().strip_prefix(b"--rsh") {
-            return if rest.is_empty() { next() } else { rest.strip_prefix(b"=").map(OsStr::from_bytes) };
-        }
-        let cluster = param.as_bytes().strip_prefix(b"-").filter(|rest| !rest.starts_with(b"-"))?;
-        let (letters, value) = cluster.split_at(letters(cluster));
-        match letters.last() {
-            Some(b'e') if value.is_empty() => next(),
-            Some(b'e') => Some(OsStr::from_bytes(value.strip_prefix(b"=").unwrap_or(value))),
-            _ => None,
-        }
-    });
-    values.last()
-}
 
 /// The same arguments with another remote shell, if they have one of ours.
 pub fn with_remote_shell(args: &[OsString], line: &OsStr) -> Vec<OsString> {
@@ -361,15 +282,19 @@ pub fn list(run: &Run) -> Vec<u8> {
 }
 
 fn list_lines(run: &Run) -> Vec<Vec<u8>> {
-    if run.kind == RunKind::Removal {
+    if run.kind == RunKind::Removal && !run.looks {
         let slash = |path: &RelPath| if path.is_root() { &b""[..] } else { b"/" };
         return run.with_contents.iter().map(|path| [b"./", path.as_bytes(), slash(path)].concat()).collect();
     }
     run.entries.iter().filter_map(|entry| list_entry(run, entry)).collect()
 }
 
-/// One list entry, or `None` for a root that is not looked into: rsync sends its attributes as everybody's parent.
+/// One list entry, or `None` for a root that is not looked into: rsync sends its attributes as everybody's parent. A run
+/// that looks has no list.
 fn list_entry(run: &Run, entry: &Entry) -> Option<Vec<u8>> {
+    if run.looks {
+        return None;
+    }
     let mut line = b"./".to_vec();
     line.extend_from_slice(entry.path.as_bytes());
     let looks_into = match run.kind {
@@ -388,12 +313,16 @@ fn list_entry(run: &Run, entry: &Entry) -> Option<Vec<u8>> {
 /// The run as one shell line that does the same when pasted.
 pub fn pasteable(root: &Path, args: &[OsString], run: &Run) -> String {
     let lines = list_lines(run);
-    let mut text = format!("cd {} && printf '%s\\0'", quoted(root.as_os_str().as_bytes()));
-    for line in lines.iter().take(PASTE_PATHS_MAX) {
-        text.push(' ');
-        text.push_str(&quoted(line));
+    let mut text = format!("cd {} && ", quoted(root.as_os_str().as_bytes()));
+    if !run.looks {
+        text.push_str("printf '%s\\0'");
+        for line in lines.iter().take(PASTE_PATHS_MAX) {
+            text.push(' ');
+            text.push_str(&quoted(line));
+        }
+        text.push_str(" | ");
     }
-    text.push_str(" | rsync");
+    text.push_str("rsync");
     for arg in args {
         text.push(' ');
         text.push_str(&quoted(arg.as_bytes()));
@@ -433,60 +362,6 @@ pub(super) fn joined(option: &str, value: &OsStr) -> OsString {
     OsString::from_vec([option.as_bytes(), value.as_bytes()].concat())
 }
 
-/// Whether a user's parameter is the option `name`, with or without `=value`.
-pub(super) fn is_option(param: &OsStr, name: &str) -> bool {
-    param.as_bytes().strip_prefix(name.as_bytes()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"="))
-}
-
-/// Whether a user's parameter sets the short option `letter`, alone or in a cluster (`-avze`).
-pub(super) fn has_short(param: &OsStr, letter: u8) -> bool {
-    let Some(cluster) = param.as_bytes().strip_prefix(b"-").filter(|rest| !rest.starts_with(b"-")) else {
-        return false;
-    };
-    cluster.iter().take(letters(cluster)).any(|&b| b == letter)
-}
-
-/// The letters of a cluster of short options, without the value that may follow the last.
-pub(super) fn option_letters(param: &OsStr) -> Option<&[u8]> {
-    let cluster = param.as_bytes().strip_prefix(b"-").filter(|rest| !rest.starts_with(b"-"))?;
-    cluster.get(..letters(cluster))
-}
-
-/// How much of a cluster is letters: what follows one that takes a value is its value.
-fn letters(cluster: &[u8]) -> usize {
-    cluster.iter().position(|b| b"efTBM@".contains(b)).map_or(cluster.len(), |at| at + 1)
-}
-
-/// A user's parameter without `-q`: the answer of a dry run is what it prints, and a run that deletes prints that it does
-/// not.
-fn audible(param: &OsStr) -> Option<OsString> {
-    if param == "--quiet" {
-        return None;
-    }
-    if !has_short(param, b'q') {
-        return Some(param.to_owned());
-    }
-    let (letters, value) = param.as_bytes().split_at(1 + letters(param.as_bytes().get(1..)?));
-    let mut bytes = letters.to_vec();
-    bytes.retain(|&b| b != b'q');
-    bytes.extend_from_slice(value);
-    (bytes != b"-").then(|| OsString::from_vec(bytes))
-}
-
-/// Options that delete whatever is not in the list. In a flat run they would reach beyond the listed paths.
-pub(super) fn asks_for_deletion(param: &OsStr) -> bool {
-    const WIDENING: [&str; 7] = [
-        "--del",
-        "--delete",
-        "--delete-before",
-        "--delete-during",
-        "--delete-delay",
-        "--delete-after",
-        "--delete-excluded",
-    ];
-    WIDENING.iter().any(|option| param.as_bytes() == option.as_bytes())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -513,7 +388,7 @@ mod tests {
         let args = arguments(
             target,
             run,
-            Mode { lane, deletion, mkpath: false, contents: true, rules: &rules, pass: Pass::Real },
+            Mode { lane, deletion, mkpath: false, contents: true, rules: &rules, empties: true, pass: Pass::Real },
         );
         args.join(OsStr::new(" ")).into_string().unwrap()
     }
@@ -534,9 +409,9 @@ mod tests {
                  -o ServerAliveInterval=15 -o ServerAliveCountMax=3 -s ./ u@h:/x y/"
             )
         );
-        ssh.options.params.extend(["-ze".into(), "ssh -i /key".into()]);
+        ssh.options.params.extend(["-ze", "ssh -i /key"]);
         assert!(line(&ssh, &flat, Deletion::ByName, Lane::Small).contains("-e ssh -i /key -p 2222 -o BatchMode=yes "));
-        ssh.options.params.push("--rsh=rsh -x".into());
+        ssh.options.params.extend(["--rsh=rsh -x"]);
         assert!(!line(&ssh, &flat, Deletion::ByName, Lane::Small).contains("BatchMode"));
         ssh.destination = Destination::Ssh { host: "h".into(), path: "~/www".into() };
         assert!(line(&ssh, &flat, Deletion::ByName, Lane::Small).ends_with(" ./ h:~/www/"));
@@ -564,20 +439,6 @@ mod tests {
     }
 
     #[test]
-    fn the_users_remote_shell_in_all_its_forms() {
-        for (params, expected) in [
-            (&["-a"][..], None),
-            (&["-avze", "ssh -p 2", "-r"], Some("ssh -p 2")),
-            (&["-essh -4"], Some("ssh -4")),
-            (&["--rsh=x", "--rsh", "y z"], Some("y z")),
-            (&["--rsync-path=-e", "-f", "-e"], None),
-        ] {
-            let params: Vec<OsString> = params.iter().map(OsString::from).collect();
-            assert_eq!(remote_shell(&params), expected.map(OsStr::new), "{params:?}");
-        }
-    }
-
-    #[test]
     fn a_run_goes_through_the_remote_shell_that_it_is_given() {
         let ssh = target(Destination::Ssh { host: "h".into(), path: "/x".into() }, &["-ae", "ssh -4"]);
         let flat = run(RunKind::Flat, Origin::Write, &[b"a"]);
@@ -587,6 +448,7 @@ mod tests {
             mkpath: false,
             contents: true,
             rules: &[],
+            empties: true,
             pass: Pass::Real,
         };
         let args = with_remote_shell(&arguments(&ssh, &flat, mode), OsStr::new("ssh -S /s"));
@@ -665,6 +527,7 @@ mod tests {
             mkpath: false,
             contents: true,
             rules: &[],
+            empties: true,
             pass: Pass::Show,
         };
         let args = arguments(&target, &run(RunKind::Flat, Origin::Write, &[]), mode);
@@ -680,6 +543,7 @@ mod tests {
             mkpath: false,
             contents: true,
             rules: &[],
+            empties: true,
             pass,
         };
         for (kind, first) in [(RunKind::Tree, "-az"), (RunKind::Level, "-az"), (RunKind::Flat, "-aqz")] {

@@ -26,9 +26,8 @@ use landlock::{
     RulesetStatus, path_beneath_rules,
 };
 
-use super::command::{has_short, is_option, remote_shell};
 use super::program::find_rsync;
-use crate::model::{Destination, Target};
+use crate::model::{Destination, Given, Params, Target};
 
 /// From this version on rsync follows no link of another user's.
 const CAREFUL: [u32; 3] = [3, 5, 0];
@@ -213,18 +212,14 @@ impl Places {
 
     /// Whether a run gets to its host by itself, and so through an ssh that needs what nobody here knows.
     fn connects(&self, args: &[OsString]) -> bool {
-        let line = remote_shell(args).unwrap_or_default().as_bytes();
-        let is_shared = || line.windows(SHARED.len()).any(|part| part == SHARED);
+        let line = remote_shell(args);
+        let is_shared = || line.as_bytes().windows(SHARED.len()).any(|part| part == SHARED);
         self.target.destination.is_ssh() && !is_shared()
     }
 
     /// Whether the user's own parameters have rsync follow links to wherever they lead.
     fn follows_links(&self) -> bool {
-        const LONG: [&str; 4] = ["--copy-links", "--copy-unsafe-links", "--copy-dirlinks", "--keep-dirlinks"];
-        let follows = |param: &OsString| {
-            LONG.iter().any(|option| is_option(param, option)) || b"LkK".iter().any(|&letter| has_short(param, letter))
-        };
-        self.target.options.params.iter().any(follows)
+        self.target.options.params.has_any(&["copy-links", "copy-unsafe-links", "copy-dirlinks", "keep-dirlinks"])
     }
 
     fn rules(&self, program: &Path, args: &[OsString]) -> Result<RulesetCreated, landlock::RulesetError> {
@@ -301,31 +296,34 @@ fn libraries(program: &Path) -> Vec<PathBuf> {
 
 /// Options whose value is a file or directory that rsync reads.
 const READS: [&str; 7] =
-    ["--exclude-from", "--include-from", "--password-file", "--link-dest", "--copy-dest", "--compare-dest", "--filter"];
+    ["exclude-from", "include-from", "password-file", "link-dest", "copy-dest", "compare-dest", "filter"];
 /// Options whose value is one that it writes, if the receiver is on this machine.
-const WRITES: [&str; 4] = ["--temp-dir", "--backup-dir", "--partial-dir", "--log-file"];
+const WRITES: [&str; 4] = ["temp-dir", "backup-dir", "partial-dir", "log-file"];
 
 /// The absolute paths that are values of these options. A filter's is one if it merges a file.
 fn named(args: &[OsString], options: &[&str]) -> Vec<PathBuf> {
-    let nexts = args.iter().skip(1).map(Some).chain([None]);
-    let value = |(arg, next): (&OsString, Option<&OsString>)| {
-        let option = options.iter().find(|option| is_option(arg, option))?;
-        let rest = arg.as_bytes().get(option.len()..)?;
-        let value = rest.strip_prefix(b"=").map(<[u8]>::to_vec).or_else(|| Some(next?.as_bytes().to_vec()))?;
+    let given = Params::from(args.to_vec());
+    let value = |given: &Given| {
+        let option = options.iter().find(|option| given.is(option))?;
+        let value = given.value.as_deref()?.as_bytes();
         let path = match *option {
-            "--filter" => value.strip_prefix(b"merge ").or_else(|| value.strip_prefix(b". "))?,
-            _ => value.as_slice(),
+            "filter" => value.strip_prefix(b"merge ").or_else(|| value.strip_prefix(b". "))?,
+            _ => value,
         };
         Some(PathBuf::from(OsStr::from_bytes(path))).filter(|path| path.is_absolute())
     };
-    args.iter().zip(nexts).filter_map(value).collect()
+    given.given().iter().filter_map(value).collect()
+}
+
+/// The remote shell of these arguments.
+fn remote_shell(args: &[OsString]) -> OsString {
+    Params::from(args.to_vec()).remote_shell().unwrap_or_default().to_owned()
 }
 
 /// What the remote shell of these arguments needs: what it names, ssh's own files, and what is named in those. A shared
 /// connection does without keys, but where the server takes no further session on it, ssh connects by itself.
 fn shell_files(args: &[OsString], home: &Path) -> Vec<PathBuf> {
-    let line = remote_shell(args).unwrap_or_default().as_bytes();
-    let mut files = paths_in(line, home);
+    let mut files = paths_in(remote_shell(args).as_bytes(), home);
     let configured = files.iter().cloned().chain([home.join(".ssh/config"), "/etc/ssh/ssh_config".into()]);
     let texts = configured.filter_map(|file| {
         // A configuration is small; a key that is named in its stead has no path in it.
@@ -410,7 +408,7 @@ mod tests {
             (&["--copy-links"], true),
             (&["-e", "ssh -K"], false),
         ] {
-            let options = TransferOptions { params: words(params), ..TransferOptions::default() };
+            let options = TransferOptions { params: params.iter().collect(), ..TransferOptions::default() };
             let target = Target { destination: Destination::Local("/t".into()), options };
             assert_eq!(Places::new(Path::new("/r"), &target).follows_links(), expected, "{params:?}");
         }

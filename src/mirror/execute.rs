@@ -20,16 +20,18 @@ use super::fold;
 use super::leftovers;
 use super::line::Extent;
 use super::look::{Presence, Source};
+use super::narrow;
 use super::outcome::{Outcome, Paths, Undone, classify};
 use super::plan::{Deletion, Entry, Plan, Run, RunKind, deletion_refused, plan};
 use super::recent;
 use super::rename;
 use super::run::{End, Ended, Priority, RSYNC};
-use super::says::{self, DELETING, difference};
+use super::says::{self, DELETING, difference, full_directory};
 use super::ssh::run_rsync;
 use super::standby::{self, Begun};
 use super::stop::StopSignal;
 use super::trouble::{Fallback, lacking_option, trouble};
+use crate::filter::Kind;
 use crate::model::{
     ClaimedJob, Found, JobError, Lane, Origin, RelPath, Scope, TargetTrouble, Timestamp, TroubleClass, Verdict,
 };
@@ -128,6 +130,7 @@ pub fn probe(ctx: &TargetContext, stop: &StopSignal) -> Result<(), TargetTrouble
         mkpath: ctx.capabilities.makes_path(),
         contents: ctx.capabilities.compares_contents(),
         rules: &[],
+        empties: true,
         pass: Pass::Real,
     };
     let args = probe_arguments(&ctx.target, mode);
@@ -156,7 +159,8 @@ pub fn command_line(ctx: &TargetContext, path: &RelPath, scope: Scope) -> Option
         return None;
     }
     let entry = Entry { path: path.clone(), presence: Presence::Other, orphan: false, jobs: Vec::new() };
-    let run = Run::new(kind, origin, vec![entry]);
+    let run = Run { looks: ctx.target.options.params.selects(), ..Run::new(kind, origin, vec![entry]) };
+    let run = narrow::prepared(&run, &ctx.root);
     let rules = ctx.filter.rsync_rules();
     let mode = Mode {
         lane: Lane::Small,
@@ -164,6 +168,7 @@ pub fn command_line(ctx: &TargetContext, path: &RelPath, scope: Scope) -> Option
         mkpath: ctx.capabilities.makes_path(),
         contents: ctx.capabilities.compares_contents(),
         rules: &rules,
+        empties: !ctx.filter.has_expressions(),
         pass: Pass::Real,
     };
     Some(pasteable(&ctx.root, &arguments(&ctx.target, &run, mode), &run))
@@ -278,8 +283,14 @@ impl Batch<'_> {
                 return;
             }
             let mut source = Source::new(&self.ctx.root);
+            let undecided = self.without_excluded(undecided, &mut source);
+            // Where rsync looks for itself, nothing is deleted by a name that the server could refuse.
+            let deletion = match self.deletion() {
+                Deletion::ByLevel if self.selects() => Deletion::ByName,
+                deletion => deletion,
+            };
             let Plan { mut runs, settled } =
-                plan(&jobs, &undecided, self.lane, self.ctx.limits, self.deletion(), &mut |path| source.look(path));
+                plan(&jobs, &undecided, self.lane, self.ctx.limits, deletion, &mut |path| source.look(path));
             for (job, verdict) in settled {
                 self.settle(job, verdict);
             }
@@ -327,6 +338,25 @@ impl Batch<'_> {
         }
     }
 
+    /// Settles the jobs of what is excluded. The watcher makes none, but one may be older than the filter, or an operator's.
+    fn without_excluded(&mut self, undecided: Vec<usize>, source: &mut Source) -> Vec<usize> {
+        if !self.ctx.filter.has_expressions() {
+            return undecided;
+        }
+        let (jobs, filter) = (self.jobs, &self.ctx.filter);
+        let is_excluded = |at: &usize| {
+            jobs.get(*at).is_some_and(|job| {
+                let is_directory = source.look(&job.path) == Presence::Directory;
+                filter.spares(&job.path, if is_directory { Kind::Directory } else { Kind::File })
+            })
+        };
+        let (excluded, left): (Vec<usize>, Vec<usize>) = undecided.into_iter().partition(is_excluded);
+        for job in excluded {
+            self.settle(job, Verdict::Done);
+        }
+        left
+    }
+
     /// What the quick check sees of the job's path is what there is to send.
     pub(super) fn trust(&mut self, job: usize) {
         self.trusted.insert(job);
@@ -350,14 +380,30 @@ impl Batch<'_> {
     }
 
     pub(super) fn drive(&mut self, run: Run) -> Flow {
+        let run = Run { looks: run.looks || self.selects(), ..run };
         if recent::concerns(self, &run) {
             return recent::drive(self, run);
         }
-        if run.lists() && self.ctx.filter.has_expressions() {
-            return expand::drive(self, &run);
+        if run.looks_around() && self.ctx.filter.has_expressions() {
+            return self.drive_filtered(run);
         }
         let max_delete = self.first_limit(&run);
         self.attempt(Run { max_delete, ..run })
+    }
+
+    fn drive_filtered(&mut self, run: Run) -> Flow {
+        for piece in narrow::pieces(run) {
+            let flow = expand::drive(self, &piece);
+            if flow != Flow::Continue {
+                return flow;
+            }
+        }
+        Flow::Continue
+    }
+
+    /// Whether only rsync knows what the user's own options let it find, follow or spare.
+    pub(super) fn selects(&self) -> bool {
+        self.ctx.target.options.params.selects()
     }
 
     /// A run like any other, but one that does not count towards the batch's limit: it is one of as many as the tree asks
@@ -372,8 +418,11 @@ impl Batch<'_> {
         if let Some(flow) = fold::attempt(self, &run) {
             return flow;
         }
-        let mut halves = vec![run];
-        while let Some(run) = halves.pop() {
+        let run = Run { looks: run.looks || self.selects(), ..run };
+        let mut halves = narrow::pieces(run);
+        self.runs_max = self.runs_max.saturating_add(u32::try_from(halves.len().saturating_sub(1)).unwrap_or(u32::MAX));
+        halves.reverse();
+        while let Some(mut run) = halves.pop() {
             if run.entries.is_empty() {
                 continue;
             }
@@ -384,7 +433,7 @@ impl Batch<'_> {
                 continue;
             }
             let Some((ended, command)) = self.start(&run, Pass::Real) else { return Flow::Halt };
-            let outcome = self.understood(&run, &ended);
+            let mut outcome = self.understood(&run, &ended);
             self.note_changed(&run, &ended, &outcome);
             if let Some(flow) = self.go_on(&run, &ended, &mut halves) {
                 if flow != Flow::Continue {
@@ -392,6 +441,7 @@ impl Batch<'_> {
                 }
                 continue;
             }
+            let stuck = self.take_stuck(&mut run, &ended, &mut outcome);
             let flow = match outcome {
                 Outcome::Done => {
                     self.note_equal(&run, &ended);
@@ -414,6 +464,16 @@ impl Batch<'_> {
             if flow != Flow::Continue {
                 return flow;
             }
+            if let Some(run) = stuck {
+                let flow = if run.is_judged || !self.ctx.filter.has_expressions() {
+                    self.attempt(Run { looks: true, ..run })
+                } else {
+                    self.drive_filtered(run)
+                };
+                if flow != Flow::Continue {
+                    return flow;
+                }
+            }
         }
         Flow::Continue
     }
@@ -432,6 +492,53 @@ impl Batch<'_> {
             return classify(ended, run, &ctx.prefixes, &ctx.noise);
         }
         outcome
+    }
+
+    /// Takes out of a run that went through what it could not delete in this way, as a run of its own.
+    ///
+    /// Under expressions a directory with something in it stays where it is until they have been asked about that. One
+    /// that may not be written in, rsync opens only where it compares.
+    fn take_stuck(&self, run: &mut Run, ended: &Ended, outcome: &mut Outcome) -> Option<Run> {
+        let none = Paths::default();
+        let failed = match &*outcome {
+            Outcome::Done => &none,
+            Outcome::Paths(paths) => paths,
+            _ => return None,
+        };
+        let empties = self.empties(run);
+        let (full, unsure) = if empties { (BTreeSet::new(), false) } else { full_directories(ended) };
+        let is_stuck = |at: usize| {
+            run.entries.get(at).is_some_and(|entry| match entry.presence {
+                Presence::Directory | Presence::Unknown(_) => false,
+                Presence::Missing => {
+                    full.contains(&entry.path) || unsure || (failed.denied.contains(&at) && (!empties || !run.looks))
+                }
+                Presence::File { .. } | Presence::Other => full.contains(&entry.path),
+            })
+        };
+        let stuck: BTreeSet<usize> = (0..run.entries.len()).filter(|&at| is_stuck(at)).collect();
+        let deletes = matches!(self.deletion(), Deletion::ByName | Deletion::ByLevel);
+        if stuck.is_empty() || run.compares() || !deletes {
+            return None;
+        }
+        if let Outcome::Paths(paths) = outcome {
+            paths.failed.retain(|at, _| !stuck.contains(at));
+            paths.denied.retain(|at| !stuck.contains(at));
+            if *paths == none {
+                *outcome = Outcome::Done;
+            }
+        }
+        let (apart, _) = run.clone().parted(|at| stuck.contains(&at));
+        let apart = Run { kind: RunKind::Flat, with_contents: BTreeSet::new(), ..apart };
+        for (_, entry) in run.entries.iter_mut().enumerate().filter(|(at, _)| stuck.contains(at)) {
+            entry.jobs.clear();
+        }
+        Some(apart)
+    }
+
+    /// Whether what a run deletes or replaces is emptied first.
+    fn empties(&self, run: &Run) -> bool {
+        run.is_judged || !self.ctx.filter.has_expressions()
     }
 
     /// Some paths failed; the rest is done, if rsync said enough to know.
@@ -675,13 +782,18 @@ impl Batch<'_> {
 
     /// Starts one rsync, if the root still is what it was. `None`: nothing was started and the batch is over.
     pub(super) fn start(&mut self, planned: &Run, pass: Pass) -> Option<(Ended, String)> {
+        let planned = &*narrow::prepared(planned, &self.ctx.root);
         if !self.may_run() || self.report.runs >= self.runs_max {
             return None;
         }
         let suits = standby::suits(planned, self.lane, pass);
         let itemized = pass == Pass::Real && (suits || self.ctx.observer().is_some());
         let mode = self.mode(if itemized { Pass::Itemized } else { pass });
-        let mode = Mode { contents: mode.contents && contents::are_few(&self.ctx.root, planned), ..mode };
+        let mode = Mode {
+            contents: mode.contents && contents::are_few(&self.ctx.root, planned),
+            empties: self.empties(planned) || !matches!(pass, Pass::Real),
+            ..mode
+        };
         let args = arguments(&self.ctx.target, planned, mode);
         self.report.runs += 1;
         let command = pasteable(&self.ctx.root, &args, planned);
@@ -691,7 +803,8 @@ impl Batch<'_> {
             Pass::Real | Pass::Itemized if itemized => Some(Capture::new(CHANGED_BYTES_MAX, 0)),
             Pass::Real | Pass::Itemized => {
                 let deletes = planned.entries.iter().any(|entry| entry.presence == Presence::Missing);
-                (planned.lists() || deletes).then(|| Capture::new(WORDS_BYTES_MAX, WORDS_BYTES_MAX))
+                let says = planned.lists() || deletes || standby::keeps_words(self.ctx);
+                says.then(|| Capture::new(WORDS_BYTES_MAX, WORDS_BYTES_MAX))
             }
             Pass::Show | Pass::Confirm => Some(Capture::new(DRY_OUTPUT_BYTES_MAX, 0)),
             Pass::Count => Some(Capture::new(0, COUNT_OUTPUT_BYTES_MAX).counting(DELETING)),
@@ -735,6 +848,7 @@ impl Batch<'_> {
             mkpath: self.ctx.capabilities.makes_path(),
             contents: self.ctx.capabilities.compares_contents(),
             rules: if is_dry && self.ctx.filter.has_expressions() { &[] } else { &self.rules },
+            empties: is_dry || !self.ctx.filter.has_expressions(),
             pass,
         }
     }
@@ -854,10 +968,12 @@ impl Batch<'_> {
         }
     }
 
-    /// What deletes entries that are missing in the source.
+    /// What deletes entries that are missing in the source, and about which the filter has been asked.
     pub(super) fn removal(&self, entries: Vec<Entry>) -> Run {
         let mut source = Source::new(&self.ctx.root);
-        Run::deletion(self.deletion(), entries, &mut |path| source.look(path))
+        let deletion = if self.selects() { Deletion::ByName } else { self.deletion() };
+        let run = Run::deletion(deletion, entries, &mut |path| source.look(path));
+        Run { is_judged: true, ..run }
     }
 
     pub(super) fn deletion(&self) -> Deletion {
@@ -904,6 +1020,13 @@ fn not_mounted(place: &RelPath) -> JobError {
              its end is right: syncq accept-deletions"
         ),
     )
+}
+
+/// The directories that a run has left alone since something is in them, and whether there may be more.
+fn full_directories(ended: &Ended) -> (BTreeSet<RelPath>, bool) {
+    let said = [ended.stdout.bytes(), ended.stderr.bytes()];
+    let names = said.iter().flat_map(|said| said.split(|&b| b == b'\n')).filter_map(full_directory);
+    (names.filter_map(|name| expand::to_path(&name)).collect(), ended.stdout.is_cut())
 }
 
 pub(super) fn cannot_start(error: &io::Error) -> TargetTrouble {

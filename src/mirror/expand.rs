@@ -2,6 +2,10 @@
 //!
 //! A dry run finds what differs, the filter decides what of it is mirrored, and that is sent and deleted by name. A
 //! name that exists again by then is copied instead of deleted, so that a stale survey does no harm.
+//!
+//! Single entries come here too, where a directory with something in it is to go from the target, or to make way: what is
+//! excluded in it stays, and with it the directory. A run by name leaves such a directory alone and says so
+//! (`Mode::empties`), so that all others need no survey.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +16,7 @@ use super::outcome::{Outcome, Paths, classify};
 use super::plan::{Deletion, Entry, Run, RunKind};
 use super::says::{Survey, difference};
 use crate::filter::{Filter, Kind};
-use crate::model::{RelPath, Scope, Verdict};
+use crate::model::{JobError, RelPath, Scope, Verdict};
 
 /// So many paths go into one list. What differs in more is sent in several runs.
 const LIST_PATHS_MAX: usize = 10_000;
@@ -70,12 +74,23 @@ fn survey_and_send(batch: &mut Batch<'_>, run: &Run) -> Flow {
             batch.settle(job, Verdict::LookAgain(scope));
         }
     }
-    let (present, extraneous) = sorted(&output, &batch.ctx.filter, &mut Source::new(&batch.ctx.root));
-    let going = deletable(&batch.ctx.filter, &extraneous);
+    let mut source = Source::as_rsync_finds_it(batch.ctx);
+    let (present, mut extraneous) = sorted(&output, &batch.ctx.filter, &mut source);
+    // What the target has in the place of something that is no directory at the source may be one there. Of what was named
+    // it is, or the run by name would have gone through.
+    let above: BTreeSet<RelPath> = extraneous.iter().flat_map(|(path, _)| path.ancestors()).collect();
+    let is_replaced = |path: &RelPath| !run.compares() || above.contains(path);
+    let replaced = present.iter().filter(|(path, presence)| **presence != Presence::Directory && is_replaced(path));
+    let replaced: BTreeSet<RelPath> = replaced.map(|(path, _)| path.clone()).collect();
+    extraneous.extend(replaced.iter().map(|path| (path.clone(), true)));
+    let mut going = deletable(&batch.ctx.filter, &extraneous);
     let mut may_go = matches!(batch.deletion(), Deletion::ByName | Deletion::ByLevel) && !going.is_empty();
-    if may_go && let Some(limit) = batch.ctx.guard.limit() {
+    if may_go
+        && run.compares()
+        && let Some(limit) = batch.ctx.guard.limit()
+    {
         let covered = |path: &RelPath| going.contains(path) || path.ancestors().any(|above| going.contains(&above));
-        let deleted = extraneous.iter().filter(|(path, _)| covered(path)).count() as u64;
+        let deleted = extraneous.iter().filter(|(path, _)| covered(path) && !replaced.contains(path)).count() as u64;
         let mut survey = Survey { deleted, held: 0 };
         if !limit.allows(survey) {
             let counted = batch.count(run).and_then(|counted| {
@@ -106,12 +121,31 @@ fn survey_and_send(batch: &mut Batch<'_>, run: &Run) -> Flow {
         }
     }
     let mut entries = present;
-    entries.extend(going.into_iter().filter(|_| may_go).map(|path| (path, Presence::Missing)));
-    send(batch, run, entries)
+    let mut judged = BTreeMap::new();
+    for path in replaced {
+        let Some(presence) = entries.remove(&path) else { continue };
+        if may_go && going.remove(&path) {
+            judged.insert(path, presence);
+            continue;
+        }
+        let error =
+            JobError::new(Some(23), "a directory with something excluded in it stands in its place on the target");
+        let over = run.entries.iter().filter(|entry| run.reaches(entry, &path));
+        for &job in over.flat_map(|entry| &entry.jobs) {
+            batch.settle(job, Verdict::Failed(error.clone()));
+        }
+    }
+    if may_go {
+        judged.extend(going.into_iter().map(|path| (path, Presence::Missing)));
+    }
+    match send(batch, run, judged, true) {
+        Flow::Continue => send(batch, run, entries, false),
+        flow => flow,
+    }
 }
 
-/// Sends and deletes by name, in as many runs as it takes.
-fn send(batch: &mut Batch<'_>, run: &Run, entries: BTreeMap<RelPath, Presence>) -> Flow {
+/// Sends and deletes by name, in as many runs as it takes. `is_judged`: the filter has been asked about all below.
+fn send(batch: &mut Batch<'_>, run: &Run, entries: BTreeMap<RelPath, Presence>, is_judged: bool) -> Flow {
     let mut source = Source::new(&batch.ctx.root);
     let entries: Vec<Entry> = entries
         .into_iter()
@@ -132,7 +166,7 @@ fn send(batch: &mut Batch<'_>, run: &Run, entries: BTreeMap<RelPath, Presence>) 
     for chunk in entries.chunks(LIST_PATHS_MAX) {
         let root_alone = chunk.iter().all(|entry| entry.path.is_root());
         let kind = if root_alone { RunKind::RootOnly } else { RunKind::Flat };
-        let flow = batch.attempt(Run::new(kind, run.origin, chunk.to_vec()));
+        let flow = batch.attempt(Run { is_judged, ..Run::new(kind, run.origin, chunk.to_vec()) });
         if flow != Flow::Continue {
             return flow;
         }
@@ -154,8 +188,7 @@ fn sorted(output: &[u8], filter: &Filter, source: &mut Source) -> (BTreeMap<RelP
         let presence = source.look(&path);
         let kind = match presence {
             Presence::Directory => Kind::Directory,
-            Presence::File { size } => Kind::File { size },
-            Presence::Other | Presence::Unknown(_) => Kind::File { size: 0 },
+            Presence::File { .. } | Presence::Other | Presence::Unknown(_) => Kind::File,
             // Gone since: its own event tells the watcher.
             Presence::Missing => continue,
         };
@@ -166,16 +199,15 @@ fn sorted(output: &[u8], filter: &Filter, source: &mut Source) -> (BTreeMap<RelP
     (present, extraneous)
 }
 
-/// Of what the target has in excess, what may go: the topmost directories without anything excluded in them, and
-/// single entries beside what is excluded.
+/// Of what the target has in excess, what may go: the topmost directories in which nothing is spared, and single entries
+/// beside what is. A temporary goes with its directory and not by itself.
 fn deletable(filter: &Filter, extraneous: &[(RelPath, bool)]) -> BTreeSet<RelPath> {
-    let kind = |directory: bool| if directory { Kind::Directory } else { Kind::GoneFile };
-    let (kept, going): (Vec<_>, Vec<_>) =
-        extraneous.iter().partition(|(path, directory)| filter.excludes(path, kind(*directory)));
+    let kind = |directory: bool| if directory { Kind::Directory } else { Kind::File };
+    let spared = extraneous.iter().filter(|(path, directory)| filter.spares(path, kind(*directory)));
     // A directory stays if anything in it stays.
-    let staying: BTreeSet<RelPath> = kept.iter().flat_map(|(path, _)| path.ancestors()).collect();
-    let going: BTreeSet<RelPath> =
-        going.into_iter().map(|(path, _)| path.clone()).filter(|path| !staying.contains(path)).collect();
+    let staying: BTreeSet<RelPath> = spared.flat_map(|(path, _)| path.ancestors()).collect();
+    let going = extraneous.iter().filter(|(path, directory)| !filter.excludes(path, kind(*directory)));
+    let going: BTreeSet<RelPath> = going.map(|(path, _)| path.clone()).filter(|path| !staying.contains(path)).collect();
     let topmost = |path: &&RelPath| !path.ancestors().any(|ancestor| going.contains(&ancestor));
     going.iter().filter(topmost).cloned().collect()
 }

@@ -34,7 +34,7 @@ const ALONG_ENTRIES_MAX: usize = 1_000;
 
 /// Runs `run` with a short list. `None`: it has none, or that did not go well, and nothing is settled.
 pub(super) fn attempt(batch: &mut Batch<'_>, run: &Run) -> Option<Flow> {
-    if run.kind != RunKind::Flat || run.entries.len() < ENTRIES_MIN || batch.ctx.filter.has_expressions() {
+    if run.kind != RunKind::Flat || run.entries.len() < ENTRIES_MIN || !may_shorten(batch) {
         return None;
     }
     let source = Source::new(&batch.ctx.root);
@@ -44,7 +44,7 @@ pub(super) fn attempt(batch: &mut Batch<'_>, run: &Run) -> Option<Flow> {
 
 /// Sends single entries along with new directories, if both are in `runs`, and takes out what has been done by that.
 pub(super) fn attempt_together(batch: &mut Batch<'_>, runs: &mut Vec<Run>) -> Flow {
-    if batch.ctx.filter.has_expressions() {
+    if !may_shorten(batch) {
         return Flow::Continue;
     }
     let Some(mut joint) = joined(runs) else { return Flow::Continue };
@@ -61,6 +61,11 @@ pub(super) fn attempt_together(batch: &mut Batch<'_>, runs: &mut Vec<Run>) -> Fl
             Flow::Continue
         }
     }
+}
+
+/// Whether what rsync finds in a directory is what the list would say.
+fn may_shorten(batch: &Batch<'_>) -> bool {
+    !batch.ctx.filter.has_expressions() && !batch.selects()
 }
 
 /// Runs `shortcut` for `runs`. `None`: that did not go well, and nothing is settled.

@@ -19,19 +19,18 @@
 //! Deliberately not guarded: what goes by name (a deletion that was seen as it happened), and what has to make room for
 //! an entry of another kind in a flat run.
 
-use std::ffi::OsString;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::command::{Pass, max_delete};
+use super::command::Pass;
 use super::execute::{Batch, Flow};
 use super::line::{About, lines};
 use super::outcome::{Outcome, classify};
 use super::plan::{Deletion, Run, RunKind};
 use super::run::{End, Ended};
 use super::says::{Statistics, Survey, deletions, held_back};
-use crate::model::{JobError, MaxDelete, Scope, Verdict};
+use crate::model::{JobError, MaxDelete, Params, Scope, Verdict};
 
 /// One part in so many of what may go in any case goes uncounted. rsync does not count directories among what it holds
 /// back; ten to each file that it does count are not to be expected.
@@ -85,8 +84,8 @@ impl Guard {
         self.consent.empty.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn with_params(mut self, params: &[OsString]) -> Self {
-        self.limit.params = max_delete(params);
+    pub(super) fn with_params(mut self, params: &Params) -> Self {
+        self.limit.params = params.max_delete();
         self
     }
 
@@ -173,7 +172,7 @@ impl Batch<'_> {
         let deletes = matches!(self.deletion(), Deletion::ByName | Deletion::ByLevel);
         let compares = |&job: &usize| self.jobs.get(job).is_some_and(|job| job.scope > Scope::Entry);
         let compares = run.entries.iter().flat_map(|entry| &entry.jobs).any(compares);
-        (run.lists() && deletes && compares && self.ctx.guard.limit().is_some()).then_some(0)
+        (run.compares() && deletes && compares && self.ctx.guard.limit().is_some()).then_some(0)
     }
 
     /// Why this much may not be deleted, if so. `run` is the one that would.
@@ -289,8 +288,7 @@ mod tests {
     use super::*;
 
     fn limit(configured: MaxDelete, params: &[&str]) -> Limit {
-        let params: Vec<OsString> = params.iter().map(OsString::from).collect();
-        Guard::new(configured, false, false).with_params(&params).limit
+        Guard::new(configured, false, false).with_params(&params.iter().collect()).limit
     }
 
     #[test]

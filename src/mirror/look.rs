@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
+use super::context::TargetContext;
 use crate::model::RelPath;
 
 /// What stands at a path of the source.
@@ -30,12 +31,19 @@ pub enum Presence {
 #[derive(Debug)]
 pub struct Source {
     root: PathBuf,
+    /// Whether what a link points to stands in its place.
+    follows: bool,
     seen: HashMap<RelPath, Presence>,
 }
 
 impl Source {
     pub fn new(root: &Path) -> Self {
-        Self { root: root.to_path_buf(), seen: HashMap::new() }
+        Self { root: root.to_path_buf(), follows: false, seen: HashMap::new() }
+    }
+
+    /// What rsync names when it has looked for itself: behind links too, if the user's options follow them.
+    pub(super) fn as_rsync_finds_it(ctx: &TargetContext) -> Self {
+        Self { follows: ctx.target.options.params.follows_links(), ..Self::new(&ctx.root) }
     }
 
     /// Tells what stands at `path`. Below anything that is not a directory nothing stands.
@@ -47,7 +55,7 @@ impl Source {
             // The root is the operator's to choose, a link included; its identity is checked elsewhere.
             None => Presence::Directory,
             Some(parent) => match self.look(&parent) {
-                Presence::Directory => present(&path.under(&self.root)),
+                Presence::Directory => present(&path.under(&self.root), self.follows),
                 Presence::Missing | Presence::File { .. } | Presence::Other => Presence::Missing,
                 // Without asking again: a directory that has just been opened would let a path be taken for looked at whose
                 // ancestors were not.
@@ -74,8 +82,9 @@ impl Source {
     }
 }
 
-fn present(path: &Path) -> Presence {
-    match std::fs::symlink_metadata(path) {
+fn present(path: &Path, follows: bool) -> Presence {
+    let behind = if follows { std::fs::metadata(path).ok() } else { None };
+    match behind.map_or_else(|| std::fs::symlink_metadata(path), Ok) {
         Ok(found) if found.is_dir() => Presence::Directory,
         Ok(found) if found.is_file() => Presence::File { size: found.len() },
         Ok(_) => Presence::Other,

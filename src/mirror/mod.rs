@@ -4,7 +4,8 @@
 //! argument lists, `run` starts rsync, `outcome` reads what became of it, and [`execute`] carries the batch
 //! through, falling back, verifying and halving where rsync's answer is not enough. `guard` asks before much is
 //! deleted, `leftovers` removes what killed receivers have left, `ssh` keeps connections to hosts open between runs, `standby`
-//! has one to an rsync daemon ready before it is needed.
+//! has one to an rsync daemon ready before it is needed. `narrow` has rsync look for itself where a list of names would
+//! say something else than the user's own options.
 //! [`inspect`] asks a target in advance.
 //!
 //! Invariant: only this module starts rsync, and it knows nothing of the queue or the store: jobs come in as values,
@@ -28,6 +29,7 @@ mod leftovers;
 mod line;
 mod lingering;
 mod look;
+mod narrow;
 mod noise;
 mod outcome;
 mod pace;
@@ -48,7 +50,6 @@ mod trouble;
 
 pub use activity::{Activity, Happened, Listener};
 pub use changed::{Changed, Observer, Operation, Ran};
-pub use command::keeps_links;
 pub use context::{Capabilities, RootIdentity, TargetContext};
 pub use dispatch::{Contexts, Executor};
 pub use execute::{BatchReport, FailedCommand, execute, probe};

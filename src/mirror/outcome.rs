@@ -44,6 +44,8 @@ pub enum Outcome {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Paths {
     pub failed: BTreeMap<usize, JobError>,
+    /// Those of them to which the other side has no right.
+    pub denied: BTreeSet<usize>,
     pub vanished: BTreeSet<usize>,
     pub unattributed: Option<JobError>,
     /// That is for words that nobody knows.
@@ -285,6 +287,9 @@ fn paths(code: i32, stderr: &[u8], cut: bool, run: &Run, prefixes: &Prefixes, no
                 Concerned::Entries(hits) => {
                     // A name that the target cannot have needs no deletion there.
                     let is_gone = |at: &usize| run.entries.get(*at).is_some_and(|e| e.presence == Presence::Missing);
+                    if matches!(line.errno, Some(1 | 13)) && !line.is_senders() {
+                        paths.denied.extend(hits.iter().copied());
+                    }
                     for hit in hits.into_iter().filter(|at| !(line.is_about_a_name() && is_gone(at))) {
                         paths.failed.entry(hit).or_insert_with(error);
                     }

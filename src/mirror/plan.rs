@@ -5,6 +5,7 @@
 //! expressions (`expand` rewrites the runs that they touch).
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ffi::OsString;
 
 use rustix::io::Errno;
 
@@ -69,12 +70,28 @@ pub struct Run {
     pub with_contents: BTreeSet<RelPath>,
     /// How much the files hold for which the list stands, where that is known although the list does not name them.
     pub content_bytes: Option<u64>,
+    /// rsync has no list and looks for itself, from the root on, at no more than the entries (`narrow`).
+    pub looks: bool,
+    /// What narrows a run that looks: patterns of what is none of its entries. Set when it is started.
+    pub narrowing: Vec<OsString>,
+    /// The user's expressions have been asked about all that lies below what this run deletes or replaces.
+    pub is_judged: bool,
 }
 
 impl Run {
     pub fn new(kind: RunKind, origin: Origin, entries: Vec<Entry>) -> Self {
-        let with_contents = BTreeSet::new();
-        Self { kind, origin, entries, skip: Vec::new(), max_delete: None, with_contents, content_bytes: None }
+        Self {
+            kind,
+            origin,
+            entries,
+            skip: Vec::new(),
+            max_delete: None,
+            with_contents: BTreeSet::new(),
+            looks: false,
+            narrowing: Vec::new(),
+            is_judged: false,
+            content_bytes: None,
+        }
     }
 
     /// What takes entries away that are missing in the source, in the way that `deletion` leaves.
@@ -88,8 +105,13 @@ impl Run {
         Self { with_contents, ..Self::new(RunKind::Removal, Origin::Scan, entries) }
     }
 
-    /// Whether the run is to make whole directories equal.
+    /// Whether rsync finds by itself what there is, and deletes what there is not.
     pub fn lists(&self) -> bool {
+        self.looks || self.compares()
+    }
+
+    /// Whether it makes directories equal, and not only what is named.
+    pub fn compares(&self) -> bool {
         matches!(self.kind, RunKind::Level | RunKind::Tree)
     }
 
@@ -112,24 +134,23 @@ impl Run {
     }
 
     /// Two runs: the entries that are `chosen`, by their place in the list, and the others.
-    pub fn parted(self, chosen: impl Fn(usize) -> bool) -> (Self, Self) {
+    pub fn parted(mut self, chosen: impl Fn(usize) -> bool) -> (Self, Self) {
         let (mut these, mut others) = (Vec::new(), Vec::new());
-        for (at, entry) in self.entries.into_iter().enumerate() {
+        for (at, entry) in std::mem::take(&mut self.entries).into_iter().enumerate() {
             if chosen(at) { these.push(entry) } else { others.push(entry) }
         }
-        let first = Self { entries: these, skip: self.skip.clone(), with_contents: self.with_contents.clone(), ..self };
-        (first, Self { entries: others, skip: self.skip, with_contents: self.with_contents, ..self })
+        (Self { entries: these, ..self.clone() }, Self { entries: others, ..self })
     }
 
     /// Cuts the run into two of about the same length.
-    pub fn halves(mut self) -> (Self, Self) {
-        let tail = self.entries.split_off(self.entries.len() / 2);
-        let rest = Self { entries: tail, skip: self.skip.clone(), with_contents: self.with_contents.clone(), ..self };
+    pub fn halves(self) -> (Self, Self) {
+        let half = self.entries.len() / 2;
+        let (mut first, rest) = self.parted(|at| at < half);
         // A flat list carries the root only as the parent of its other entries.
-        if self.kind == RunKind::Flat && self.entries.iter().all(|entry| entry.path.is_root()) {
-            self.kind = RunKind::RootOnly;
+        if first.kind == RunKind::Flat && first.entries.iter().all(|entry| entry.path.is_root()) {
+            first.kind = RunKind::RootOnly;
         }
-        (self, rest)
+        (first, rest)
     }
 }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 use crossbeam_channel::{RecvTimeoutError, bounded};
 
 use super::capture::Capture;
-use super::command::{Mode, Pass, arguments, has_short, is_option, list, pasteable};
+use super::command::{Mode, Pass, arguments, list, pasteable};
 use super::context::Capabilities;
 use super::execute::cannot_start;
 use super::look::Presence;
@@ -252,7 +252,7 @@ impl<'a> Inspection<'a> {
         if !self.options.writes {
             return Some(NotTried::Unwanted);
         }
-        if keeps_backups(&self.target.options.params) {
+        if self.target.options.params.keeps_backups() {
             return Some(NotTried::KeepsBackups);
         }
         // Where nothing is mirrored that is gone, nobody has asked yet.
@@ -328,6 +328,7 @@ impl<'a> Inspection<'a> {
             mkpath: self.capabilities.makes_path(),
             contents: self.capabilities.compares_contents(),
             rules: &self.rules,
+            empties: true,
             pass: Pass::Itemized,
         };
         let mut args = arguments(self.target, planned, mode);
@@ -420,14 +421,6 @@ fn flat(name: &RelPath) -> Run {
     Run::new(RunKind::Flat, Origin::Write, vec![entry])
 }
 
-/// Whether what rsync deletes lives on under another name.
-pub(super) fn keeps_backups(params: &[OsString]) -> bool {
-    let asks = |param: &OsString| {
-        ["--backup", "--backup-dir", "--suffix"].iter().any(|option| is_option(param, option)) || has_short(param, b'b')
-    };
-    params.iter().any(asks)
-}
-
 fn program() -> Program {
     Program { path: RSYNC.into(), owner: OWNER.into(), stall_limit: STALL_LIMIT, places: None }
 }
@@ -485,25 +478,7 @@ mod tests {
         let filter = Filter::new(&[], false).unwrap();
         for _ in 0..100 {
             let name = unused_name();
-            assert!(
-                filter.is_leftover(&name) && filter.excludes(&name, crate::filter::Kind::File { size: 1 }),
-                "{name}"
-            );
-        }
-    }
-
-    #[test]
-    fn backups_are_recognized() {
-        for (params, expected) in [
-            (&["-artz"][..], false),
-            (&["-abz"], true),
-            (&["-a", "--backup-dir=/b"], true),
-            (&["-a", "--suffix", ".old"], true),
-            (&["-e", "b"], false),
-            (&["--bwlimit=5"], false),
-        ] {
-            let params: Vec<OsString> = params.iter().map(OsString::from).collect();
-            assert_eq!(keeps_backups(&params), expected, "{params:?}");
+            assert!(filter.is_leftover(&name) && filter.excludes(&name, crate::filter::Kind::File), "{name}");
         }
     }
 }

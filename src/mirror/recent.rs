@@ -93,7 +93,7 @@ impl<'a> Files<'a> {
             let recent = !trusted || u64::try_from(changed_ms).unwrap_or(0) >= self.since_ms;
             let size = found.len();
             // Whatever is no file has no content that could be missed.
-            if recent && found.is_file() && !self.filter.excludes(&path, Kind::File { size }) {
+            if recent && found.is_file() && !self.filter.excludes(&path, Kind::File) {
                 let presence = Presence::File { size };
                 self.found.push(Entry { path, presence, orphan: false, jobs: Vec::new() });
             }

@@ -19,16 +19,13 @@
 //! targets on which nothing is deleted.
 
 use std::collections::BTreeSet;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::{Metadata, ReadDir};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use super::changed::{Changed, Operation};
-use super::command::{
-    Mode, Pass, arguments, asks_for_deletion, connection, is_option, is_plain, joined, list, option_letters,
-    without_max_delete,
-};
+use super::command::{Mode, Pass, arguments, connection, is_plain, joined, list};
 use super::execute::{Batch, Flow};
 use super::look::{Presence, Source};
 use super::outcome::{Outcome, Paths, classify};
@@ -149,7 +146,7 @@ fn is_possible(batch: &Batch<'_>) -> bool {
     let ctx = batch.ctx;
     matches!(batch.deletion(), Deletion::ByName | Deletion::ByLevel)
         && !ctx.filter.has_expressions()
-        && ctx.target.options.params.iter().all(|param| is_harmless(param))
+        && ctx.target.options.params.are_same_elsewhere()
 }
 
 /// How the job's content can be taken over, by what stands at both paths.
@@ -204,7 +201,7 @@ fn below<'a>(root: &Path, dir: &RelPath, filter: &'a Filter) -> impl Iterator<It
                 continue;
             };
             let path = dir.join(entry.file_name().as_bytes());
-            let kind = if found.is_dir() { Kind::Directory } else { Kind::File { size: found.len() } };
+            let kind = if found.is_dir() { Kind::Directory } else { Kind::File };
             if filter.excludes(&path, kind) {
                 continue;
             }
@@ -362,8 +359,8 @@ fn command(
     if !is_unmistakable(&root) || !is_unmistakable(&basis) {
         return None;
     }
-    let params = without_max_delete(&target.options.params).filter(|param| !asks_for_deletion(param));
-    let mut args: Vec<OsString> = params.cloned().collect();
+    let params = target.options.params.without(|given| given.is("max-delete") || given.deletes());
+    let mut args: Vec<OsString> = params.to_vec();
     args.push("--modify-window=-1".into());
     match way {
         Way::Tree => {
@@ -433,61 +430,6 @@ fn link_dest(destination: &Destination, root: &RelPath, basis: &RelPath) -> OsSt
         path.push(b'.');
     }
     OsString::from_vec(path)
-}
-
-/// Whether a parameter of the user's means the same in a run that is rooted elsewhere, and lets no file be written in
-/// place. What is not known does not.
-fn is_harmless(param: &OsStr) -> bool {
-    const SHORT: &[u8] = b"artzpogDlEAXUNOJSvqhutm846eW";
-    const LONG: [&str; 38] = [
-        "--archive",
-        "--recursive",
-        "--links",
-        "--perms",
-        "--times",
-        "--group",
-        "--owner",
-        "--devices",
-        "--specials",
-        "--executability",
-        "--acls",
-        "--xattrs",
-        "--atimes",
-        "--crtimes",
-        "--omit-dir-times",
-        "--omit-link-times",
-        "--numeric-ids",
-        "--chmod",
-        "--chown",
-        "--usermap",
-        "--groupmap",
-        "--fake-super",
-        "--sparse",
-        "--compress",
-        "--compress-level",
-        "--compress-choice",
-        "--whole-file",
-        "--no-whole-file",
-        "--bwlimit",
-        "--timeout",
-        "--contimeout",
-        "--sockopts",
-        "--rsh",
-        "--rsync-path",
-        "--delete",
-        "--max-delete",
-        "--force",
-        "--quiet",
-    ];
-    match option_letters(param) {
-        Some(letters) => letters.iter().all(|letter| SHORT.contains(letter)),
-        None => {
-            // A value on its own, of an option that is allowed or not by itself.
-            !param.as_bytes().starts_with(b"-")
-                || asks_for_deletion(param)
-                || LONG.iter().any(|option| is_option(param, option))
-        }
-    }
 }
 
 #[cfg(test)]
@@ -579,6 +521,7 @@ mod tests {
             mkpath: false,
             contents: false,
             rules: &rules,
+            empties: true,
             pass: Pass::Real,
         };
         let (args, list) = command(&target, way, &run, (&path(new), &path(old)), mode, true)?;
@@ -620,39 +563,6 @@ mod tests {
         for name in ["a*", "b?", "[c]", "d\\", "e\nf"] {
             assert_eq!(shown(&daemon("m"), &["-a"], Way::Tree, name, "old"), None, "{name}");
             assert_eq!(shown(&daemon("m"), &["-a"], Way::Tree, "new", name), None, "{name}");
-        }
-    }
-
-    #[test]
-    fn parameters_that_mean_the_same_elsewhere() {
-        for harmless in ["-artuz", "-e", "ssh -p 22", "--bwlimit=100", "--max-delete", "7", "--delete", "--chmod=D755"]
-        {
-            assert!(is_harmless(OsStr::new(harmless)), "{harmless}");
-        }
-        for not in [
-            "--exclude=/x",
-            "--exclude",
-            "-f",
-            "--filter=- x",
-            "-aF",
-            "-C",
-            "--inplace",
-            "--append",
-            "-aH",
-            "--hard-links",
-            "-b",
-            "--backup",
-            "-R",
-            "-L",
-            "-k",
-            "-P",
-            "--partial",
-            "--size-only",
-            "--link-dest=/x",
-            "--delay-updates",
-            "--unknown",
-        ] {
-            assert!(!is_harmless(OsStr::new(not)), "{not}");
         }
     }
 

@@ -25,6 +25,13 @@ pub fn skips_deletions(line: &[u8]) -> bool {
     line.strip_suffix(b"\r").unwrap_or(line) == b"IO error encountered -- skipping file deletion"
 }
 
+/// The directory that a line tells of as not deleted, since something is in it: what rsync spares, or may not empty. That
+/// is no error of its own, so rsync says it on its standard output.
+pub fn full_directory(line: &[u8]) -> Option<Vec<u8>> {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    line.strip_prefix(b"cannot delete non-empty directory: ").map(unescape)
+}
+
 /// The path of a `--out-format='%i %n'` line that tells of a difference, and whether the path is to be deleted.
 /// `None` for what the user's own `-v` or `--stats` adds, and for paths shown as equal (`-vv`).
 pub fn difference(line: &[u8]) -> Option<(Vec<u8>, bool)> {

@@ -34,7 +34,7 @@ use shell::{Settings, append, base, blames_host, blames_sharing, names_relative_
 use sockets::{POLL, Sockets, control_path, end, listens};
 
 use super::capture::Capture;
-use super::command::{remote_shell, with_remote_shell};
+use super::command::with_remote_shell;
 use super::context::TargetContext;
 use super::program::{Program, end_with_argument};
 use super::run::{End, Ended, Priority, run};
@@ -92,7 +92,7 @@ impl Connections {
     /// share a connection, unless `share` is off.
     pub fn of(&self, root: &Path, target: &Target, share: bool) -> Option<Arc<Connection>> {
         let Destination::Ssh { host, .. } = &target.destination else { return None };
-        let base = base(remote_shell(&target.options.params), target.options.port)?;
+        let base = base(target.options.params.remote_shell(), target.options.port)?;
         let own = words(&base)?;
         // A relative path is meant from the source's directory, where each rsync runs. A connection that is kept must not
         // stay there.

@@ -42,7 +42,6 @@ use super::command::{Mode, Pass, arguments};
 use super::context::TargetContext;
 use super::look::Presence;
 use super::plan::{Run, RunKind};
-use super::probe::keeps_backups;
 use super::run::{End, Ended, Started};
 use super::stop::StopSignal;
 use crate::clock::monotonic;
@@ -83,8 +82,8 @@ impl Standbys {
     /// The place for the standbys of `target`. `None` if it is to have none.
     pub fn of(&self, target: &Target, wanted: bool) -> Option<Arc<Standby>> {
         let Destination::Daemon { host, .. } = &target.destination else { return None };
-        // A file that is sent twice would be its own backup.
-        if !wanted || keeps_backups(&target.options.params) {
+        // It waits for a list. Where rsync looks for itself there is none.
+        if !wanted || target.options.params.selects() {
             return None;
         }
         let host = host.rsplit_once('@').map_or(host.as_str(), |(_, host)| host).to_owned();
@@ -214,9 +213,15 @@ pub fn flat_arguments(ctx: &TargetContext, origin: Origin) -> Vec<OsString> {
         mkpath: ctx.capabilities.makes_path(),
         contents: ctx.capabilities.compares_contents(),
         rules: &[],
+        empties: !ctx.filter.has_expressions(),
         pass: Pass::Itemized,
     };
     arguments(&ctx.target, &Run::new(RunKind::Flat, origin, Vec::new()), mode)
+}
+
+/// Whether what a flat run prints is to be read.
+pub fn keeps_words(ctx: &TargetContext) -> bool {
+    ctx.observer().is_some() || ctx.filter.has_expressions()
 }
 
 impl State {

@@ -17,9 +17,10 @@ use super::context::TargetContext;
 use super::expand::to_path;
 use super::line::Extent;
 use super::look::{Presence, Source};
+use super::narrow;
 use super::outcome::{Outcome, Paths, Undone, classify};
 use super::pace::Pace;
-use super::plan::{Limits, Run, plan, topmost};
+use super::plan::{Deletion, Limits, Run, plan, topmost};
 use super::run::{Leisure, run_at_leisure};
 use super::says::{difference_of, skips_deletions};
 use super::spool::{Lines, Spool};
@@ -220,8 +221,13 @@ impl<'a> Comparison<'a> {
         let jobs: Vec<ClaimedJob> = tops.into_iter().map(job).collect();
         let all: Vec<usize> = (0..jobs.len()).collect();
         let limits = Limits { large_file_bytes: u64::MAX, bytes_max: u64::MAX };
-        let deletion = self.ctx.capabilities.deletion(self.ctx.target.options.delete);
-        plan(&jobs, &all, Lane::Large, limits, deletion, &mut |path| source.look(path)).runs
+        let looks = self.ctx.target.options.params.selects();
+        let deletion = match self.ctx.capabilities.deletion(self.ctx.target.options.delete) {
+            Deletion::ByLevel if looks => Deletion::ByName,
+            deletion => deletion,
+        };
+        let runs = plan(&jobs, &all, Lane::Large, limits, deletion, &mut |path| source.look(path)).runs;
+        runs.into_iter().flat_map(|run| narrow::pieces(Run { looks, ..run })).collect()
     }
 
     /// Has rsync tell what `run` would do.
@@ -233,6 +239,7 @@ impl<'a> Comparison<'a> {
     ) -> Result<Asked, TargetTrouble> {
         let Self { ctx, stop, is_wanted, .. } = *self;
         ctx.identity.check(&ctx.root)?;
+        let run = &*narrow::prepared(run, &ctx.root);
         // With expressions rsync lists unfiltered, and the expressions decide afterwards.
         let rules = if ctx.filter.has_expressions() { Vec::new() } else { ctx.filter.rsync_rules() };
         let mode = Mode {
@@ -241,6 +248,7 @@ impl<'a> Comparison<'a> {
             mkpath: ctx.capabilities.makes_path(),
             contents: true,
             rules: &rules,
+            empties: true,
             pass: Pass::Show,
         };
         // Where something was unmounted the source says nothing.
@@ -352,7 +360,7 @@ impl Found<'_> {
         let mut line = Vec::new();
         if let Some(filter) = &mut self.filter {
             // What was seen of the source is of the chunk before.
-            filter.source = Source::new(&filter.ctx.root);
+            filter.source = Source::as_rsync_finds_it(filter.ctx);
         }
         while chunk.len() < limit {
             if !self.lines.next_into(&mut line).map_err(|error| cannot_keep(Path::new("the spool"), &error))? {
@@ -374,9 +382,9 @@ impl Found<'_> {
         let Some(filter) = &mut self.filter else { return Ok(self) };
         let mut line = Vec::new();
         while self.lines.next_into(&mut line)? {
-            let kind = if line.ends_with(b"/") { Kind::Directory } else { Kind::GoneFile };
+            let kind = if line.ends_with(b"/") { Kind::Directory } else { Kind::File };
             let extra = read(&line).filter(|difference| difference.what == Differs::Extra);
-            if let Some(kept) = extra.filter(|difference| filter.filter.excludes(&difference.path, kind)) {
+            if let Some(kept) = extra.filter(|difference| filter.filter.spares(&difference.path, kind)) {
                 filter.staying.extend(kept.path.ancestors());
             }
         }
@@ -397,19 +405,18 @@ struct Filtered<'a> {
 
 impl<'a> Filtered<'a> {
     fn new(ctx: &'a TargetContext) -> Self {
-        Self { ctx, filter: &ctx.filter, source: Source::new(&ctx.root), staying: BTreeSet::new() }
+        Self { ctx, filter: &ctx.filter, source: Source::as_rsync_finds_it(ctx), staying: BTreeSet::new() }
     }
 
     fn mirrors(&mut self, difference: &Difference, is_directory: bool) -> bool {
         let path = &difference.path;
         if difference.what == Differs::Extra {
-            let kind = if is_directory { Kind::Directory } else { Kind::GoneFile };
+            let kind = if is_directory { Kind::Directory } else { Kind::File };
             return !self.filter.excludes(path, kind) && !self.staying.contains(path);
         }
         let kind = match self.source.look(path) {
             Presence::Directory => Kind::Directory,
-            Presence::File { size } => Kind::File { size },
-            Presence::Other | Presence::Unknown(_) => Kind::File { size: 0 },
+            Presence::File { .. } | Presence::Other | Presence::Unknown(_) => Kind::File,
             // Gone since: its own event tells the watcher.
             Presence::Missing => return false,
         };

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::params::Params;
+
 /// A target's number in the store, kept for as long as the store lives: a target is known by its root's path and its
 /// destination, so a configuration may be reordered without touching the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -74,7 +76,7 @@ impl fmt::Display for Destination {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TransferOptions {
     /// The user's own rsync arguments (`commonParams`), split into words, as they are given to rsync.
-    pub params: Vec<OsString>,
+    pub params: Params,
     /// The rsync daemon's password file.
     pub password_file: Option<PathBuf>,
     /// The rsync daemon's port, or with ssh the port of sshd.
@@ -90,7 +92,7 @@ pub struct TransferOptions {
 impl Default for TransferOptions {
     fn default() -> Self {
         Self {
-            params: vec!["-artz".into()],
+            params: Params::from_iter(["-artz"]),
             password_file: None,
             port: None,
             timeout: None,

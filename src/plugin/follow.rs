@@ -206,7 +206,7 @@ fn tell_of_content(root: &FollowedRoot, directory: &RelPath, deep: bool) {
             let name: &OsStr = &entry.file_name();
             let path = directory.join(name.as_bytes());
             let Ok(found) = entry.metadata() else { continue };
-            let kind = if found.is_dir() { Kind::Directory } else { Kind::File { size: found.len() } };
+            let kind = if found.is_dir() { Kind::Directory } else { Kind::File };
             // A directory at the first level has been reported by itself.
             if root.filter.excludes(&path, kind) || (found.is_dir() && !deep) {
                 continue;

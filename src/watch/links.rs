@@ -119,7 +119,7 @@ impl Tracker {
             if below == *path {
                 kept.push((at, called));
             } else if self.kernel.look(&below).is_ok_and(|other| other.is_same_file(look)) {
-                others.push((at, called.clone(), below));
+                others.push((at, below));
                 kept.push((at, called));
             }
         }
@@ -129,8 +129,8 @@ impl Tracker {
         known.names = kept;
         let has_more = found < look.links && !known.is_complete;
         let (origin, settle) = (change.origin, change.settle);
-        for (at, called, below) in others {
-            self.report_link(at, &called, below, Wanted { origin, settle });
+        for (at, below) in others {
+            self.report_link(at, below, Wanted { origin, settle });
         }
         if has_more {
             let wanted = self.links.wanted.entry(look.inode).or_insert(Wanted { origin, settle });
@@ -147,8 +147,8 @@ impl Tracker {
         }
     }
 
-    fn report_link(&mut self, dir: Wd, name: &[u8], path: RelPath, wanted: Wanted) {
-        if !self.excludes_file(&path, name) {
+    fn report_link(&mut self, dir: Wd, path: RelPath, wanted: Wanted) {
+        if !self.excludes_file(&path) {
             self.speak(dir);
             let Wanted { origin, settle } = wanted;
             self.report(Change { origin, settle, ..Change::scan(path, Scope::Entry) });
@@ -188,7 +188,7 @@ impl Tracker {
             && self.learn_name(dir, name, look)
             && let Some(wanted) = self.links.sought.get(&look.inode).copied()
         {
-            self.report_link(dir, name, path, wanted);
+            self.report_link(dir, path, wanted);
         }
     }
 

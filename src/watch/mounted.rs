@@ -65,7 +65,7 @@ impl Tracker {
                     let below = change.path.as_bytes().get(from.as_bytes().len()..)?;
                     let below = below.strip_prefix(b"/").unwrap_or(below);
                     let path = if below.is_empty() { to.clone() } else { to.join(below) };
-                    let is_plain = !self.settings.filter.excludes(&path, Kind::File { size: 1 });
+                    let is_plain = !self.settings.filter.excludes(&path, Kind::File);
                     let change = Change { path, moved_from: None, ..change.clone() };
                     (is_plain && self.is_followed(&change.path)).then_some(change)
                 }));

@@ -42,9 +42,6 @@ const CALM_AWAITED: Duration = Duration::from_secs(5);
 /// A smaller file is sent again rather than looked for under its old name.
 const MOVED_BYTES_MIN: u64 = 1 << 20;
 
-/// The only name whose verdict depends on the file's size: vim's probe, while empty.
-const SIZE_MATTERS: &[u8] = b"4913";
-
 /// A directory that left its name and has not turned up elsewhere.
 #[derive(Debug)]
 struct Limbo {
@@ -333,12 +330,8 @@ impl Tracker {
         self.settings.filter.excludes(path, Kind::Directory)
     }
 
-    pub(super) fn excludes_file(&self, path: &RelPath, name: &[u8]) -> bool {
-        let size = match name {
-            SIZE_MATTERS => self.kernel.look(path).map_or(0, |look| look.size),
-            _ => 1,
-        };
-        self.settings.filter.excludes(path, Kind::File { size })
+    pub(super) fn excludes_file(&self, path: &RelPath) -> bool {
+        self.settings.filter.excludes(path, Kind::File)
     }
 
     /// Reports a directory that is new under its name, or keeps it quiet until something is in it.
@@ -518,8 +511,7 @@ impl Tracker {
                 if let Some(look) = look {
                     self.created(entry, look);
                 }
-                let size = look.map_or(1, |l| l.size);
-                if !self.settings.filter.excludes(&entry.path, Kind::File { size })
+                if !self.excludes_file(&entry.path)
                     && let Some(settle) = look.map_or(Some(Settle::Now), |look| policy::created(&self.settings, look))
                 {
                     self.written(entry, settle);
@@ -530,14 +522,14 @@ impl Tracker {
             What::MovedTo(cookie) => {
                 self.touch(entry);
                 self.arrived(entry.dir, entry.name, &entry.path);
-                if events.move_to && !self.excludes_file(&entry.path, entry.name) {
+                if events.move_to && !self.excludes_file(&entry.path) {
                     self.speak(entry.dir);
                     let moved_from = self.moved_from(entry, cookie);
                     self.gather.add(Change { moved_from, ..Change::write(entry.path.clone()) }, Presence::There);
                 }
             }
             What::MovedFrom(cookie) => {
-                self.moved_file = (events.move_from && !self.excludes_file(&entry.path, entry.name))
+                self.moved_file = (events.move_from && !self.excludes_file(&entry.path))
                     .then(|| MovedFile { cookie, path: entry.path.clone() });
                 self.file_gone(entry, events.move_from);
             }
@@ -545,7 +537,7 @@ impl Tracker {
             What::Attributes => {
                 let change = Change::scan(entry.path.clone(), Scope::Entry);
                 self.report_links(entry.dir, entry.name, &entry.path, &change);
-                if !self.excludes_file(&entry.path, entry.name) {
+                if !self.excludes_file(&entry.path) {
                     self.speak(entry.dir);
                     self.gather.add(change, Presence::There);
                 }
@@ -576,7 +568,7 @@ impl Tracker {
         if let Some(settle) = settle {
             let change = Change { settle, ..Change::write(entry.path.clone()) };
             self.report_links(entry.dir, entry.name, &entry.path, &change);
-            if !self.excludes_file(&entry.path, entry.name) {
+            if !self.excludes_file(&entry.path) {
                 self.written(entry, settle);
             }
         }
@@ -589,7 +581,7 @@ impl Tracker {
 
     fn file_gone(&mut self, entry: &Entry<'_>, reported: bool) {
         self.touch(entry);
-        if reported && !self.settings.filter.excludes(&entry.path, Kind::GoneFile) {
+        if reported && !self.excludes_file(&entry.path) {
             self.gather.add(Change::scan(entry.path.clone(), Scope::Entry), Presence::Gone);
         }
     }

@@ -321,7 +321,7 @@ impl Tracker {
             }
             self.listed(dir, &path, &entry.name, Some(entry.inode));
             let is_new = walk.since.is_some_and(|since| entry.dated.is_none_or(|dated| dated.changed >= since));
-            if (is_new || self.table.is_silent(dir)) && !self.excludes_file(&below, &entry.name) {
+            if (is_new || self.table.is_silent(dir)) && !self.excludes_file(&below) {
                 self.speak(dir);
                 if is_new {
                     // Where there are events, or the whole tree is looked through, each name tells of itself.

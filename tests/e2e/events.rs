@@ -209,7 +209,7 @@ fn l11_hidden_files_are_mirrored_and_temporaries_are_not() {
         make_dir(world.src.join(name).parent().expect("a parent"));
         write(world.src.join(name), "kept");
     }
-    write(world.src.join("4913"), "a user's file");
+    write(world.src.join("4913"), "");
     world.converges(soon());
     write(world.src.join(".htaccess"), "changed");
     write(world.src.join("visible"), "moved");

@@ -36,6 +36,7 @@ mod filters;
 mod guard;
 mod harness_check;
 mod input;
+mod judges;
 mod limits;
 mod loss_modes;
 mod metadata;

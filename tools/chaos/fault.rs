@@ -230,7 +230,11 @@ fn reload(stage: &mut Stage, rng: &mut Rng) -> bool {
         for _ in 0..rng.u32(1..3) {
             match rng.u32(0..5) {
                 0 => drop(conf.local_paths[0].remotes.remove(rng.usize(0..TARGETS.len()))),
-                1 => conf.params = "-artz".to_owned(),
+                // Nothing has such a name; but with an option that lets rsync choose all runs are of another kind.
+                1 => {
+                    let more = ["", " --exclude=never-made", " -F --filter='- never-made'"];
+                    conf.params = format!("-artz{}", more[rng.usize(0..more.len())]);
+                }
                 // Another watcher takes over; with an expression every target is compared in full as well.
                 2 => conf.excludes = vec![r"never-(.*)\.made".to_owned()],
                 3 => conf.syncq = conf.syncq.replace("quietPeriod=\"1s\"", "quietPeriod=\"2s\""),

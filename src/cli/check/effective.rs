@@ -62,6 +62,10 @@ fn add_target(target: &Target, lines: &mut Vec<String>) {
     lines.push(format!("    target {}", shown(OsStr::from_bytes(name))));
     let params: Vec<String> = options.params.iter().map(|param| shown(param)).collect();
     lines.push(format!("        params {}", params.join(" ")));
+    let chosen = options.params.choosing();
+    if !chosen.is_empty() {
+        lines.push(format!("        {} hold for live changes too: rsync looks for each by itself", chosen.join(", ")));
+    }
     if let Some(file) = &options.password_file {
         lines.push(format!("        password file {}", shown(file.as_os_str())));
     }

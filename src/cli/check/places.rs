@@ -9,7 +9,7 @@ use super::note::{Check, Note};
 use crate::cli::exit::{CliError, quoted};
 use crate::cli::output::size;
 use crate::cli::state_dir::{self, real_path};
-use crate::cli::{configs, mirror, password_file};
+use crate::cli::{configs, excludes, mirror, password_file};
 use crate::control::{Client, ClientError};
 use crate::model::{Destination, Root};
 
@@ -57,6 +57,10 @@ fn source(file: &Path, root: &Root) -> Vec<Note> {
         Some((name, why)) => Note::warn(Check::Source, &shown, format!("readable; it lies on {name}, where {why}"))
             .hint("let whole-tree runs find it: <crontab start=\"true\" schedule=\"60\">"),
     }];
+    notes.extend(excludes::unmatched(root).into_iter().map(|found| match found.instead {
+        Some(_) => Note::warn(Check::Source, &shown, found.to_string()),
+        None => Note::ok(Check::Source, &shown, found.to_string()),
+    }));
     for target in &root.targets {
         let here = match &target.destination {
             Destination::Local(path) => Some(path),

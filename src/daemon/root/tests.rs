@@ -18,6 +18,7 @@ fn root(path: &Path, queue: &Arc<Queue>, beside: bool) -> (Arc<RootRuntime>, Tar
         events: EventSwitches::default(),
         excludes: Vec::new(),
         legacy_hidden: false,
+        rule_files: Vec::new(),
         quiet_period: Duration::from_secs(10),
         hot_interval: Duration::from_secs(1),
         keeps_links: false,

@@ -1,5 +1,7 @@
 //! Runs under the user's expressions, which rsync cannot apply itself.
 
+use std::os::unix::fs::PermissionsExt;
+
 use super::*;
 
 fn filtered(stage: &Stage, excludes: &[&str]) -> TargetContext {
@@ -116,4 +118,127 @@ fn a_failure_in_an_expanded_tree_is_its_jobs() {
     let report = go(&ctx, &[job("d", Scope::Subtree, Origin::Scan)]);
     assert!(matches!(verdict(&report, "d"), Verdict::Failed(_)), "{report:#?}");
     assert!(stage.dst("d/f").exists());
+}
+
+/// A comparison spares what is excluded, and with it its directory; live, all of it went.
+#[test]
+fn what_is_excluded_outlives_its_directory_when_that_is_deleted_live() {
+    let stage = Stage::new();
+    let with_params =
+        |params: &[&str]| TransferOptions { params: params.iter().collect(), ..TransferOptions::default() };
+    let here = || Destination::Local(stage.dst(""));
+    for ctx in [
+        stage.context_filtered(here(), TransferOptions::default(), &["(.*)/uploads"]),
+        stage.context(here(), with_params(&["-a", "--exclude=uploads"])),
+        stage.context_filtered(here(), with_params(&["-a", "--exclude=uploads"]), &["other"]),
+    ] {
+        for name in
+            ["app/index", "app/sub/x", "app/uploads/p.jpg", "replaced/uploads/p.jpg", "replaced/x", "plain/x/y", "file"]
+        {
+            write(&stage.dst(name), "x");
+        }
+        stage.write("replaced", "no directory any more");
+        let report = go(&ctx, &entries(&["app", "replaced", "plain", "file"]));
+        let done = |name| *verdict(&report, name) == Verdict::Done;
+        assert!(done("app") && done("plain") && done("file") && !done("replaced"), "{report:#?}");
+        for (name, stands) in [
+            ("app/index", false),
+            ("app/sub", false),
+            ("app/uploads/p.jpg", true),
+            ("replaced/uploads/p.jpg", true),
+            ("plain", false),
+            ("file", false),
+        ] {
+            assert_eq!(stage.dst(name).exists(), stands, "{name} {:?}", ctx.target.options.params);
+        }
+    }
+}
+
+/// What a killed receiver had left kept a deleted directory on the target for ever, as soon as there was any expression.
+#[test]
+fn a_temporary_goes_with_its_directory() {
+    for jobs in [entries(&["x"]), vec![job("", Scope::Subtree, Origin::Reconcile)]] {
+        let stage = Stage::new();
+        for name in ["x/s2/.f.tAbcDe", "x/y~", ".g.tAbcDe"] {
+            write(&stage.dst(name), "half");
+        }
+        stage.write("stays", "s");
+        all_done(&go(&filtered(&stage, &[r"(.*)\.skip"]), &jobs));
+        assert!(!stage.dst("x").exists() && stage.dst(".g.tAbcDe").exists());
+    }
+}
+
+#[test]
+fn nothing_excluded_is_sent_for_an_old_job() {
+    let stage = Stage::new();
+    stage.write("cache/x", "x");
+    stage.write("a", "a");
+    write(&stage.dst("cache/y"), "y");
+    let ctx = filtered(&stage, &["cache"]);
+    all_done(&go(
+        &ctx,
+        &[
+            job("cache", Scope::Subtree, Origin::Write),
+            job("cache/y", Scope::Entry, Origin::Write),
+            job("a", Scope::Entry, Origin::Write),
+        ],
+    ));
+    assert!(stage.dst("a").exists() && !stage.dst("cache/x").exists() && stage.dst("cache/y").exists());
+}
+
+/// A receiver that is not root deletes nothing by name in a directory without `w`. A comparison opens it for that.
+#[test]
+fn a_read_only_directory_is_deleted_live() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    for excludes in [&[][..], &[r"(.*)\.log"]] {
+        let stage = Stage::with_daemon("uid = nobody\ngid = nogroup", "");
+        let mode = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        mode(stage.dir.path(), 0o755);
+        for name in ["gone/f", "gone/sub/g", "kept/f"] {
+            write(&stage.dst(name), "x");
+        }
+        stage.write("kept/other", "x");
+        let shell = "find . -type d ! -path . -exec chmod 555 {} + && chown -R nobody:nogroup .";
+        assert!(Command::new("sh").args(["-c", shell]).current_dir(stage.dst("")).status().unwrap().success());
+        let port = stage.daemon.as_ref().map(|daemon| daemon.port);
+        let options = TransferOptions { port, params: ["-rlptz"].into_iter().collect(), ..TransferOptions::default() };
+        let destination = Destination::Daemon { host: "127.0.0.1".into(), module: "m".into() };
+        let ctx = stage.context_filtered(destination, options, excludes);
+        all_done(&go(&ctx, &entries(&["gone", "kept/f"])));
+        assert!(!stage.dst("gone").exists() && !stage.dst("kept/f").exists(), "{excludes:?}");
+    }
+}
+
+/// `-x`, `-L` and the like hold where rsync comes to a path from the root on, and a list begins at the path.
+#[test]
+fn options_that_let_rsync_choose_hold_for_live_changes() {
+    let stage = Stage::new();
+    stage.write("private/key", "k");
+    stage.write("open/f", "f");
+    stage.write("open/x.o", "o");
+    write(&stage.dir.path().join("outside/f"), "f");
+    std::os::unix::fs::symlink(stage.dir.path().join("outside"), stage.src("link")).unwrap();
+    std::fs::write(stage.dir.path().join("rules"), "private\n").unwrap();
+    let from = format!("--exclude-from={}", stage.dir.path().join("rules").display());
+    let live = ["private/key", "open/f", "open/x.o", "link"];
+    for (params, key, object, behind) in [
+        (&["-a", "--exclude=/private"][..], false, true, false),
+        (&["-a", "--filter=- /private/"], false, true, false),
+        (&["-a", &from], false, true, false),
+        (&["-aC"], true, false, false),
+        (&["-aL"], true, true, true),
+        (&["-ak"], true, true, true),
+        (&["-a", "--copy-unsafe-links", "--exclude=*.o"], true, false, true),
+    ] {
+        let _ = std::fs::remove_dir_all(stage.dst(""));
+        std::fs::create_dir(stage.dst("")).unwrap();
+        let options = TransferOptions { params: params.iter().collect(), ..TransferOptions::default() };
+        all_done(&go(&stage.context(Destination::Local(stage.dst("")), options), &entries(&live)));
+        let stands = ["private/key", "open/x.o", "link/f", "open/f"].map(|name| {
+            std::fs::symlink_metadata(stage.dst(name)).is_ok() && !stage.dst("link").is_symlink() | (name != "link/f")
+        });
+        assert_eq!(stands, [key, object, behind, true], "{params:?}");
+    }
 }

@@ -36,7 +36,7 @@ fn the_wrong_module_is_not_wiped() {
     }
     // A level deletes directories with all they hold.
     refused(&go(&stage.module("m"), &[job("", Scope::Children, Origin::Scan)]), "", "1515 of the ");
-    let report = go(&stage.module_with("m", |options| options.params.push("-qvh".into())), &WHOLE());
+    let report = go(&stage.module_with("m", |options| options.params.extend(["-qvh"])), &WHOLE());
     refused(&report, "", "1515 of the 1519 entries");
     assert_eq!(left(&stage), 1_503);
     // Few deletions of a small mirror are no disaster.
@@ -110,7 +110,7 @@ fn limits_of_the_configuration_and_of_the_params() {
     stage.write("a", "a");
     foreign(&stage, "", 20);
     let ctx = |configured, params: &[&str]| {
-        let mut ctx = stage.module_with("m", |options| options.params.extend(params.iter().map(Into::into)));
+        let mut ctx = stage.module_with("m", |options| options.params.extend(params));
         ctx.guard = Guard::new(configured, false, false).with_params(&ctx.target.options.params);
         ctx
     };

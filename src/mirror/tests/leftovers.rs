@@ -37,7 +37,7 @@ fn old_temporaries_go_and_all_others_stay() {
         let options = TransferOptions {
             port: Some(port),
             delete,
-            params: vec!["-a".into(), "--exclude=/by-params/".into()],
+            params: ["-a", "--exclude=/by-params/"].into_iter().collect(),
             reconcile_excludes: vec!["/cron/".into()],
             ..TransferOptions::default()
         };
@@ -102,11 +102,11 @@ fn too_many_are_asked_about() {
 #[test]
 fn a_listing_takes_few_of_the_params() {
     let params = ["-aCze", "ssh -p 2", "--delete", "--exclude=x", "--bwlimit", "5", "--rsh", "x y", "-essh", "-Tt"];
-    let options = TransferOptions { params: params.map(Into::into).to_vec(), ..TransferOptions::default() };
+    let options = TransferOptions { params: params.into_iter().collect(), ..TransferOptions::default() };
     let target = Target { destination: Destination::Ssh { host: "h".into(), path: "/p".into() }, options };
     let args = command::list_arguments(&target, &["- *".into()]);
-    let (taken, own) = args.split_at(7);
-    assert_eq!(taken, ["-C", "-e", "ssh -p 2", "--exclude=x", "--rsh", "x y", "-essh"]);
+    let (taken, own) = args.split_at(6);
+    assert_eq!(taken, ["-Ce", "ssh -p 2", "--exclude=x", "--rsh", "x y", "-essh"]);
     assert_eq!(own[..6], ["-r", "--list-only", "--no-h", "--prune-empty-dirs", "--filter=- *", "-e"]);
     assert!(own[6].to_str().unwrap().starts_with("ssh -o BatchMode=yes ") && own[7] == "h:/p/", "{own:?}");
 }

@@ -1,5 +1,6 @@
 //! Batches against a real rsync: a directory of this machine, and a daemon that each test starts for itself.
 
+mod alike;
 mod daemon;
 mod fake;
 mod filtered;

@@ -217,7 +217,7 @@ fn there_are_none_after_the_end_and_none_where_they_do_harm() {
     all.close();
     standbys[0].renew(&ctx);
     assert!(standbys.iter().all(|standby| !standby.is_there() && !standby.is_held()));
-    let backed_up = stage.module_with("m", |options| options.params = vec!["-artzb".into()]);
+    let backed_up = stage.module_with("m", |options| options.params = ["-artzb"].into_iter().collect());
     for (ctx, wanted) in [(&stage.local(), true), (&backed_up, true), (&ctx, false)] {
         assert!(all.of(&ctx.target, wanted).is_none(), "{:?}", ctx.target);
     }

@@ -284,7 +284,7 @@ fn levels_and_trees_delete_only_where_they_look() {
         job("f", Scope::Entry, Origin::Scan),
         job("gone", Scope::Subtree, Origin::Scan),
     ];
-    let ctx = stage.module_with("m", |options| options.params.push("--delete".into()));
+    let ctx = stage.module_with("m", |options| options.params.extend(["--delete"]));
     let report = go(&ctx, &jobs);
     all_done(&report);
     assert_eq!(report.runs, 5 + refusals(&ctx), "one flat run, and two each for level and tree, since they delete");
@@ -306,7 +306,11 @@ fn without_delete_nothing_is_deleted() {
     let stage = Stage::new();
     let ctx = stage.context(
         Destination::Local(stage.dst("")),
-        TransferOptions { delete: false, params: vec!["-a".into(), "--delete".into()], ..TransferOptions::default() },
+        TransferOptions {
+            delete: false,
+            params: ["-a", "--delete"].into_iter().collect(),
+            ..TransferOptions::default()
+        },
     );
     stage.write("d/f", "f");
     write(&stage.dst("d/extra"), "extra");
@@ -365,7 +369,7 @@ fn hard_links_survive_a_batch() {
     let stage = Stage::with_daemon("", "");
     stage.write("one", "1");
     std::fs::hard_link(stage.src("one"), stage.src("two")).unwrap();
-    let ctx = stage.module_with("m", |options| options.params = vec!["-aH".into()]);
+    let ctx = stage.module_with("m", |options| options.params = ["-aH"].into_iter().collect());
     all_done(&go(&ctx, &entries(&["one", "two"])));
     let inode = |name| std::fs::metadata(stage.dst(name)).unwrap().ino();
     assert_eq!(inode("one"), inode("two"));
@@ -386,7 +390,7 @@ fn a_missing_destination_is_made() {
 fn a_stopped_run_releases_its_jobs() {
     let stage = Stage::with_daemon("", "");
     stage.write("f", &"x".repeat(3 << 20));
-    let ctx = stage.module_with("m", |options| options.params = vec!["-a".into(), "--bwlimit=100".into()]);
+    let ctx = stage.module_with("m", |options| options.params = ["-a", "--bwlimit=100"].into_iter().collect());
     let stop = StopSignal::new().unwrap();
     let report = std::thread::scope(|scope| {
         let running = scope.spawn(|| execute(&ctx, Lane::Small, &entries(&["f"]), NOW, &stop));
