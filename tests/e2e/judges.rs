@@ -128,7 +128,7 @@ fn random_changes_leave_a_comparison_nothing_to_do() {
             let outside = world.side("outside");
             world.start();
             let mut report = Report(Churn::new(seed, &world.src, &outside), seed);
-            for _ in 0..150 {
+            for _ in 0..80 {
                 report.0.step();
                 report.0.pause();
             }
