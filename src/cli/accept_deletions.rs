@@ -7,7 +7,7 @@ use clap::Args;
 use super::exit::CliError;
 use super::output::{Form, Rows, json_line, plain, stdout};
 use super::target_choice::TargetChoice;
-use crate::control::{AcceptRequest, Client};
+use crate::control::{AcceptRequest, Accepted, Client};
 
 /// Let the next comparison delete more than maxDelete allows
 ///
@@ -27,12 +27,17 @@ pub fn run(args: &AcceptArgs) -> Result<ExitCode, CliError> {
         root: choice.root(),
         all: choice.all,
     })?;
+    show(choice, &done, "DELETIONS ACCEPTED ON")
+}
+
+/// Names the targets that an operator has accepted something of.
+pub(super) fn show(choice: &TargetChoice, done: &Accepted, header: &'static str) -> Result<ExitCode, CliError> {
     let mut out = stdout();
     if choice.json {
-        json_line(&mut out, &done)?;
+        json_line(&mut out, done)?;
         std::io::Write::flush(&mut out)?;
     } else {
-        let mut rows = Rows::new(out, Form::of_stdout(), &["DELETIONS ACCEPTED ON"]);
+        let mut rows = Rows::new(out, Form::of_stdout(), &[header]);
         done.targets.iter().try_for_each(|target| rows.push(vec![plain(target)]))?;
         rows.end()?;
     }

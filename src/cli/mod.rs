@@ -6,6 +6,7 @@
 //! through `crate::control`; `check` alone needs no daemon, and has `crate::mirror` ask the targets.
 
 mod accept_deletions;
+mod accept_target;
 mod change_args;
 mod check;
 mod configs;
@@ -74,6 +75,7 @@ enum Command {
     Wait(wait::WaitArgs),
     Explain(explain::ExplainArgs),
     AcceptDeletions(accept_deletions::AcceptArgs),
+    AcceptTarget(accept_target::AcceptArgs),
     ImportFaillog(import_faillog::ImportArgs),
     Store(store::StoreArgs),
 }
@@ -102,6 +104,7 @@ pub fn main() -> ExitCode {
         Command::Wait(wait) => wait::run(&wait),
         Command::Explain(explain) => explain::run(&explain),
         Command::AcceptDeletions(accept) => accept_deletions::run(&accept),
+        Command::AcceptTarget(accept) => accept_target::run(&accept),
         Command::ImportFaillog(import) => import_faillog::run(&import),
         Command::Store(store) => store::run(&store),
     })

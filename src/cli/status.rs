@@ -129,6 +129,16 @@ fn write_page(out: &mut impl Write, status: &Status) -> io::Result<()> {
         }
     }
     for target in &status.targets {
+        if let Some(contents) = &target.contents {
+            let name = plain(&target.name);
+            write!(out, "\n{name}: what it held on {} is ", contents.since)?;
+            match contents.up_to.as_str() {
+                "" => writeln!(out, "still to be compared by content")?,
+                path => writeln!(out, "being compared by content; that has come to {}", plain(path))?,
+            }
+        }
+    }
+    for target in &status.targets {
         if let Some(since) = target.paused_since {
             let name = plain(&target.name);
             writeln!(out, "\n{name}: paused since {since}\n  to go on: syncq resume {name}")?;
@@ -225,6 +235,7 @@ pub(super) mod tests {
             hint: None,
             command: None,
             retry_at: None,
+            contents: None,
         };
         let bad = TargetStatus {
             name: "b::www".to_owned(),

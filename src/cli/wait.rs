@@ -84,6 +84,10 @@ pub fn wait(client: &Client, request: &WaitRequest, json: bool) -> Result<ExitCo
         json_line(&mut out, &waiting)?;
         out.flush()?;
     }
+    if !json && !waiting.comparing.is_empty() {
+        let targets = some(&waiting.comparing.iter().map(|name| plain(name)).collect::<Vec<_>>());
+        let _ = writeln!(std::io::stderr(), "syncq: equal in size and time, contents still being compared: {targets}");
+    }
     if waiting.done {
         return Ok(ExitCode::SUCCESS);
     }
@@ -136,7 +140,7 @@ mod tests {
             jobs: Vec::new(),
         };
         let target = Missing { target: Some("b::www".to_owned()), reason: None, ..root.clone() };
-        let waiting = Waiting { done: false, timed_out: true, missing: vec![root, target] };
+        let waiting = Waiting { done: false, timed_out: true, missing: vec![root, target], ..Waiting::default() };
         assert_eq!(missing(&waiting), "/srv (/srv is missing\\n); b::www");
     }
 

@@ -120,6 +120,10 @@ impl Client {
         self.question(Method::POST, "/v1/accept-deletions", Some(json(request)))
     }
 
+    pub fn accept_target(&self, request: &AcceptRequest) -> Result<Accepted, ClientError> {
+        self.question(Method::POST, "/v1/accept-target", Some(json(request)))
+    }
+
     pub fn reconcile(&self, request: &ReconcileRequest) -> Result<Reconciled, ClientError> {
         self.question(Method::POST, "/v1/reconcile", Some(json(request)))
     }

@@ -44,6 +44,11 @@ pub trait Operate: Inspect {
         Err(Refusal::needs_daemon())
     }
 
+    /// Takes what is at the places of targets for them, whatever was there before, and has it compared in full.
+    fn accept_target(&self, _request: &AcceptRequest) -> Result<Accepted, Refusal> {
+        Err(Refusal::needs_daemon())
+    }
+
     /// Has trees compared in full.
     fn reconcile(&self, _request: &ReconcileRequest) -> Result<Reconciled, Refusal> {
         Err(Refusal::needs_daemon())

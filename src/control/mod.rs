@@ -9,6 +9,7 @@
 //! | `POST /v1/pause` ([`PauseRequest`]) | [`Paused`] |
 //! | `GET /v1/store`, `POST /v1/store/compact` | [`StoreReport`] |
 //! | `POST /v1/accept-deletions` ([`AcceptRequest`]) | [`Accepted`] |
+//! | `POST /v1/accept-target` ([`AcceptRequest`]) | [`Accepted`] |
 //! | `POST /v1/reconcile` ([`ReconcileRequest`]) | [`Reconciled`] |
 //! | `POST /v1/survey` ([`ReconcileRequest`]) | one [`DifferenceRow`] a line: what that would change; empty lines while it takes |
 //! | `POST /v1/verify` ([`VerifyRequest`]) | one [`VerifyLine`] a line: what differs, and how each target ended |
@@ -53,8 +54,8 @@ pub use requests::{
 pub use server::{ControlError, ControlServer};
 pub use tcp::{TcpOptions, TcpServer, Token};
 pub use types::{
-    DaemonState, JobRow, KeptStore, NewJob, PluginStatus, RootState, RootStatus, Status, StoreReport, StoreState,
-    StoreStatus, TargetState, TargetStatus, WatchStatus, seconds, word,
+    ContentsStatus, DaemonState, JobRow, KeptStore, NewJob, PluginStatus, RootState, RootStatus, Status, StoreReport,
+    StoreState, StoreStatus, TargetState, TargetStatus, WatchStatus, seconds, word,
 };
 
 use std::path::{Path, PathBuf};

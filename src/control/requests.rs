@@ -59,7 +59,7 @@ pub struct PausedTarget {
     pub changed: bool,
 }
 
-/// `POST /v1/accept-deletions`. What is named as for a pause.
+/// `POST /v1/accept-deletions` and `/v1/accept-target`. What is named as for a pause.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AcceptRequest {
@@ -73,7 +73,7 @@ pub struct AcceptRequest {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accepted {
-    /// The names of the targets whose next comparison deletes whatever the source lacks.
+    /// The names of the targets.
     pub targets: Vec<String>,
 }
 
@@ -292,6 +292,9 @@ pub struct Waiting {
     pub timed_out: bool,
     /// What is missing, and where.
     pub missing: Vec<Missing>,
+    /// Targets that have everything by size and time, and are still being compared by content.
+    #[serde(default)]
+    pub comparing: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -431,8 +434,16 @@ mod tests {
                 r#"{"jobs":[{"target":"b::www","root":"/srv","path":"d"}]}"#,
             ),
             (
-                json(serde_json::to_string(&Waiting { done: false, timed_out: true, missing: vec![missing] })),
-                r#"{"done":false,"timed_out":true,"missing":[{"root":"/srv","target":null,"reason":null,"jobs":[]}]}"#,
+                json(serde_json::to_string(&Waiting {
+                    done: false,
+                    timed_out: true,
+                    missing: vec![missing],
+                    comparing: vec!["b::www".to_owned()],
+                })),
+                concat!(
+                    r#"{"done":false,"timed_out":true,"missing":[{"root":"/srv","target":null,"reason":null,"jobs":[]}],"#,
+                    r#""comparing":["b::www"]}"#
+                ),
             ),
             (
                 json(serde_json::to_string(&explanation)),

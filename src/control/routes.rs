@@ -62,6 +62,7 @@ pub(super) fn router(operate: Arc<dyn Operate>, patience: Patience, stopping: St
         .route("/v1/store", get(store))
         .route("/v1/store/compact", post(compact_store))
         .route("/v1/accept-deletions", post(accept_deletions))
+        .route("/v1/accept-target", post(accept_target))
         .route("/v1/reconcile", post(reconcile))
         .route("/v1/survey", post(survey))
         .route("/v1/verify", post(verify))
@@ -207,6 +208,10 @@ async fn pause(State(served): State<Served>, request: Request) -> Response {
 
 async fn accept_deletions(State(served): State<Served>, request: Request) -> Response {
     served.answer(request, |operate, request: &AcceptRequest| operate.accept_deletions(request)).await
+}
+
+async fn accept_target(State(served): State<Served>, request: Request) -> Response {
+    served.answer(request, |operate, request: &AcceptRequest| operate.accept_target(request)).await
 }
 
 async fn reconcile(State(served): State<Served>, request: Request) -> Response {

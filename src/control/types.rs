@@ -121,6 +121,19 @@ pub struct TargetStatus {
     /// When the target is tried again.
     #[serde(with = "rfc3339_option")]
     pub retry_at: Option<Timestamp>,
+    /// What is being compared by content, if anything is.
+    #[serde(default)]
+    pub contents: Option<ContentsStatus>,
+}
+
+/// A comparison by content of what a target held when nobody vouched for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContentsStatus {
+    /// Since when nothing vouches for what the target holds.
+    #[serde(with = "rfc3339")]
+    pub since: Timestamp,
+    /// The path up to which it has been compared, in the order of the tree; empty at first.
+    pub up_to: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,8 +156,12 @@ pub enum TargetState {
     Busy,
     /// The source directory is not what it was, or cannot be watched: nothing is sent or deleted.
     SourceGone,
+    /// The target directory is not what it was: nothing is sent until it is back, or an operator accepts the other one.
+    TargetGone,
     /// A comparison would delete more than maxDelete allows; an operator has to agree. All else is sent.
     NeedsApproval,
+    /// Nothing to send as far as size and time tell; contents are being compared in the background.
+    Comparing,
     /// No daemon.
     Offline,
     #[serde(other)]
@@ -436,6 +453,7 @@ mod tests {
             hint: None,
             command: None,
             retry_at: None,
+            contents: None,
         };
         let status = Status {
             version: "1.0.0".to_owned(),
@@ -459,7 +477,7 @@ mod tests {
                 r#""targets":[{"name":"b::www","root":"/srv","state":"idle","pending":1,"running":2,"waiting":3,"#,
                 r#""failed":4,"lag_s":1.5,"jobs_per_s":0.5,"eta_s":null,"last_path":null,"last_success_at":null,"#,
                 r#""paused_since":"1970-01-01T00:00:00.000Z","reason":null,"hint":null,"command":null,"#,
-                r#""retry_at":null}],"store":{"state":"ok","bytes":9,"error":null},"#,
+                r#""retry_at":null,"contents":null}],"store":{"state":"ok","bytes":9,"error":null},"#,
                 r#""watches":{"used":0,"unwatched":0,"hint":null,"limit":0,"overflows":0},"#,
                 r#""plugins":[{"name":"http","waiting":0,"delivered":0,"failed":0,"dropped":0,"reason":null}]}"#,
             ]
@@ -504,7 +522,9 @@ mod tests {
             Target::Misconfigured,
             Target::Busy,
             Target::SourceGone,
+            Target::TargetGone,
             Target::NeedsApproval,
+            Target::Comparing,
             Target::Offline,
         ];
         let differing = [
@@ -528,7 +548,8 @@ mod tests {
             ),
             (
                 words(&targets),
-                "idle scanning syncing failing paused backing_off misconfigured busy source_gone needs_approval offline",
+                "idle scanning syncing failing paused backing_off misconfigured busy source_gone target_gone \
+                 needs_approval comparing offline",
             ),
             (words(&[StoreState::Ok, StoreState::Degraded]), "ok degraded"),
             (

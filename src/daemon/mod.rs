@@ -11,6 +11,7 @@
 //!
 //! This module holds no logic of mirroring: it only connects. It and the CLI are the only ones that know everybody.
 
+mod contents;
 pub mod detach;
 mod explain;
 mod fail_log;
@@ -46,6 +47,7 @@ pub use options::{ConfigSource, Configuration, NotTaken, OnReady, Options, RootO
 pub use plugins::{PluginOptions, PluginRoot};
 pub use sysctl::{InotifyLimits, InotifySysctl, QUEUED_EVENTS};
 
+use contents::ContentsThread;
 use detach::PidFile;
 use fail_log::FailLog;
 use notify::Manager;
@@ -130,6 +132,7 @@ struct Daemon {
     tcp: Option<TcpServer>,
     /// Once the daemon is ready.
     reload: Option<ReloadThread>,
+    contents: Option<ContentsThread>,
     on_ready: Option<OnReady>,
     state_dir: PathBuf,
     pid_file: PidFile,
@@ -209,7 +212,8 @@ impl Daemon {
         view.phase.set(DaemonState::Starting);
         let control = ControlServer::start(&state_dir, Arc::<View>::clone(&view))?;
         let tcp = tcp.map(|tcp| answer_on_tcp(tcp, &view)).transpose()?;
-        let daemon = Self { core, view, control, tcp, reload: None, on_ready, state_dir, pid_file };
+        let (reload, contents) = (None, None);
+        let daemon = Self { core, view, control, tcp, reload, contents, on_ready, state_dir, pid_file };
         Ok((daemon, reloader, progress))
     }
 
@@ -241,6 +245,7 @@ impl Daemon {
         if let Some(on_ready) = self.on_ready.take() {
             on_ready(Arc::<View>::clone(&self.view));
         }
+        self.contents = Some(ContentsThread::start(Arc::clone(&self.core)).context("cannot start a thread")?);
         // Whoever has asked for a reload so far is answered now.
         self.reload = Some(reloader.start().context("cannot start a thread")?);
         let mut reloading = false;
@@ -310,10 +315,13 @@ impl Daemon {
         false
     }
 
-    fn stop(&self) {
+    fn stop(&mut self) {
         self.view.phase.set(DaemonState::Stopping);
         if let Some(reload) = &self.reload {
             reload.stop();
+        }
+        if let Some(contents) = &mut self.contents {
+            contents.stop();
         }
         let Core { queue, executor, connections, standbys, fail_log, tenders, follower, current, .. } = &*self.core;
         let setup = current.get();

@@ -158,7 +158,7 @@ pub fn summary(status: &Status) -> String {
     parts.extend(suspended.clone().map(|root| format!("{} is suspended", root.path)));
     let is_suspended = |path: &str| suspended.clone().any(|root| root.path == path);
     let is_trouble = |target: &&crate::control::TargetStatus| match target.state {
-        TargetState::BackingOff | TargetState::Misconfigured => true,
+        TargetState::BackingOff | TargetState::Misconfigured | TargetState::TargetGone => true,
         // Told of the root.
         TargetState::SourceGone => !is_suspended(&target.root),
         _ => false,

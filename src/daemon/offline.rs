@@ -17,7 +17,7 @@ use crate::control::{
     DaemonState, ExplainQuery, Explanation, Inspect, ListPage, Listed, NewJob, Operate, PauseRequest, Paused, Refusal,
     RefusalKind, RootState, RootStatus, Status, StoreReport, TargetState, TargetStatus, WatchStatus, seconds,
 };
-use crate::model::{Job, JobAction, JobState, RelPath, TargetId, Timestamp};
+use crate::model::{Job, JobAction, JobState, RelPath, TargetId, Timestamp, Unvouched};
 use crate::queue::{Counts, Queue, Selected, Standing, StoreHealth, taken_over};
 use crate::store::sled::{Looked, SledStore};
 use crate::store::{RootRecord, Store as _, StoreError, TargetRecord};
@@ -25,7 +25,7 @@ use crate::store::{RootRecord, Store as _, StoreError, TargetRecord};
 use super::explain::{Circumstances, explain_offline, on_target};
 use super::operate;
 use super::paths::resolve;
-use super::view::{NamedTarget, store_status};
+use super::view::{NamedTarget, contents_status, store_status};
 
 struct Offline {
     dir: PathBuf,
@@ -56,11 +56,12 @@ fn named(roots: &[RootRecord], record: &TargetRecord) -> Option<NamedTarget> {
 }
 
 /// A target's figures.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct Figures {
     counts: Counts,
     oldest: Option<Timestamp>,
     paused_since: Option<Timestamp>,
+    unvouched: Option<Unvouched>,
 }
 
 impl Offline {
@@ -95,7 +96,9 @@ impl Offline {
     fn figures(&self, target: TargetId, now: Timestamp) -> Result<Figures, StoreError> {
         let mut figures = Figures::default();
         self.read(|store| {
-            figures.paused_since = paused_since(store, target)?;
+            if let Some(record) = record(store, target)? {
+                (figures.paused_since, figures.unvouched) = (record.paused_since, record.unvouched);
+            }
             store.jobs(target, None, &mut |job| {
                 let job = taken_over(job);
                 match job.state {
@@ -111,9 +114,9 @@ impl Offline {
     }
 }
 
-fn paused_since(store: &Looked, target: TargetId) -> Result<Option<Timestamp>, StoreError> {
+fn record(store: &Looked, target: TargetId) -> Result<Option<TargetRecord>, StoreError> {
     let (_, records) = store.known()?;
-    Ok(records.iter().find(|record| record.id == target).and_then(|record| record.paused_since))
+    Ok(records.into_iter().find(|record| record.id == target))
 }
 
 /// The job that will make the path equal, if there is one.
@@ -184,6 +187,7 @@ impl Inspect for Offline {
                 hint: None,
                 command: None,
                 retry_at: None,
+                contents: figures.unvouched.as_ref().map(contents_status),
             });
         }
         let (stats, fault) = self.read(|store| Ok((store.stats(), store.fault()))).unwrap_or_default();
@@ -253,8 +257,9 @@ impl Operate for Offline {
         let (root, path) = resolve(query, &roots)?;
         let mut targets = Vec::new();
         for target in self.targets.iter().filter(|target| target.root == root) {
-            let look = |store: &Looked| Ok((job_for(store, target.id, &path)?, paused_since(store, target.id)?));
-            let (found, paused_since) = self.read(look).map_err(unusable)?;
+            let look = |store: &Looked| Ok((job_for(store, target.id, &path)?, record(store, target.id)?));
+            let (found, record) = self.read(look).map_err(unusable)?;
+            let paused_since = record.and_then(|record| record.paused_since);
             let standing = Standing { paused_since, ..Standing::default() };
             let circumstances = |_: &_, _| Circumstances {
                 state: TargetState::Offline,
@@ -298,11 +303,8 @@ mod tests {
             mounts: Vec::new(),
         };
         let target = |id, paused_since| TargetRecord {
-            id: TargetId(id),
-            root: RootId(1),
-            destination: format!("b::m{id}"),
-            complete_under: None,
             paused_since,
+            ..TargetRecord::new(TargetId(id), RootId(1), format!("b::m{id}"))
         };
         let mut ops = vec![Op::PutRoot(root), Op::PutTarget(target(1, None)), Op::PutTarget(target(2, Some(LONG_AGO)))];
         let states = [

@@ -24,16 +24,17 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 use log::{error, info, warn};
 use rustix::io::Errno;
 
 use crate::clock::{moment, monotonic};
 use crate::ctime;
 use crate::filter::Filter;
-use crate::mirror::RootIdentity;
+use crate::mirror::{Place, RootIdentity};
 use crate::model::{
-    Change, DirectoryChange, EventSwitches, Moment, Origin, RelPath, Root, Scope, Target, TargetId, changed_since,
+    Change, DirectoryChange, EventSwitches, Moment, Origin, RelPath, Root, Scope, Target, TargetId, TargetTrouble,
+    changed_since, dated_since,
 };
 use crate::mounts::Mounts;
 use crate::plugin::Follower;
@@ -53,6 +54,12 @@ const UNWRITTEN_MANY: usize = 1_000;
 /// How long a checkpoint waits for the disk before it tries again later, and how long the last one waits.
 const FLUSH_PATIENCE: Duration = Duration::from_millis(500);
 const LAST_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a start waits for its first checkpoint.
+const FIRST_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How much older than the watermark something may be that is looked at after a boot, or when the clock was set back: the
+/// last minutes before a power cut may have come to the disk in another order, here and on a target of this machine.
+const UNSURE_MARGIN: Duration = Duration::from_secs(600);
 
 /// How the watcher of a root stands.
 #[derive(Debug, Default)]
@@ -113,6 +120,8 @@ pub struct RootRuntime {
     options: StartOptions,
     queue: Arc<Queue>,
     targets: Mutex<Vec<Fingerprint>>,
+    /// Where local targets are.
+    places: Mutex<Vec<(TargetId, Arc<Place>)>>,
     /// Told of every change, with `-m`.
     follower: OnceLock<Arc<Follower>>,
     state: Mutex<State>,
@@ -135,6 +144,17 @@ pub struct StartOptions {
     pub store_is_whole: bool,
     /// Watch beside others of the same tree, until [`RootRuntime::take_over`].
     pub beside: bool,
+}
+
+/// What is known of the changes while nobody watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Known {
+    /// Nothing: contents have to be compared.
+    Nothing,
+    /// What the times of changes tell, by a clock that may have been another one meanwhile.
+    Dates,
+    /// All of them.
+    Changes,
 }
 
 #[derive(Debug, Default)]
@@ -180,10 +200,25 @@ impl RootRuntime {
         queue: Arc<Queue>,
     ) -> Self {
         let state = Mutex::new(State { in_charge: !options.beside, ..State::default() });
-        let (targets, follower) = (Mutex::new(targets), OnceLock::new());
+        let (targets, places, follower) = (Mutex::new(targets), Mutex::default(), OnceLock::new());
         let (stir, stirred) = bounded(1);
         let (gone, looked) = (Mutex::default(), (Mutex::new(monotonic()), Condvar::new()));
-        Self { rules, filter, identity, mounts, options, queue, targets, follower, state, gone, looked, stir, stirred }
+        Self {
+            rules,
+            filter,
+            identity,
+            mounts,
+            options,
+            queue,
+            targets,
+            places,
+            follower,
+            state,
+            gone,
+            looked,
+            stir,
+            stirred,
+        }
     }
 
     /// Receives a token when something has happened that [`tend`](Self::tend) may have to see to.
@@ -242,16 +277,43 @@ impl RootRuntime {
         if self.lock().over {
             return Ok(());
         }
-        let catch_up = self.catch_up();
-        let (catch_up, caught_up) = catch_up.map_or((None, false), |(catch_up, certain)| (Some(catch_up), certain));
+        let (catch_up, known) = self.catch_up().map_or((None, Known::Nothing), |(since, known)| (Some(since), known));
         let complete = self.complete();
-        if !caught_up {
+        if known == Known::Nothing {
             self.queue.forget_watermark(self.path());
         }
         let watcher = self.start_watcher(catch_up)?;
-        self.compare(caught_up.then_some(&complete));
+        self.compare(known, &complete);
         self.begin(watcher);
+        if known == Known::Nothing {
+            self.first_checkpoint();
+        }
         Ok(())
+    }
+
+    /// Has a watermark as soon as can be: until there is one, a crash leaves nothing that tells what has changed.
+    fn first_checkpoint(&self) {
+        if !self.rules.keeps_watermark || self.queue.store_health().uncommitted >= UNWRITTEN_MANY {
+            return;
+        }
+        let mut state = self.lock();
+        let State { watching: Watching::On(watcher), checkpoint, .. } = &mut *state else { return };
+        let events = watcher.stats().events;
+        let (asked_at, reply) = (moment(), watcher.checkpoint());
+        checkpoint.events = Some(events);
+        drop(state);
+        match reply.recv_timeout(FIRST_PATIENCE) {
+            Ok(directories) => {
+                let mut state = self.lock();
+                state.checkpoint.reached = Some(asked_at);
+                state.checkpoint.directories.extend(directories);
+                drop(state);
+                self.settle(FIRST_PATIENCE);
+            }
+            // It is still to be taken.
+            Err(RecvTimeoutError::Timeout) => self.lock().checkpoint.asked = Some((asked_at, reply)),
+            Err(RecvTimeoutError::Disconnected) => {}
+        }
     }
 
     fn start_watcher(self: &Arc<Self>, catch_up: Option<CatchUp>) -> Result<Watcher, WatchError> {
@@ -298,9 +360,8 @@ impl RootRuntime {
         state.checkpoint = Checkpoint::default();
     }
 
-    /// From when on and beside which directories to look for what changed while nobody watched, if that is known; and whether
-    /// that finds everything.
-    fn catch_up(&self) -> Option<(CatchUp, bool)> {
+    /// From when on and beside which directories to look for what changed while nobody watched, if that is known.
+    fn catch_up(&self) -> Option<(CatchUp, Known)> {
         let path = self.path();
         // A tree that was out of reach may have been changed elsewhere, by another clock.
         if self.lock().was_watched || !(self.options.store_is_whole && self.rules.keeps_watermark) {
@@ -311,13 +372,15 @@ impl RootRuntime {
         if record.mark != Some(self.identity.mark()) {
             return None;
         }
-        // Where the clock cannot be trusted, what it dates is most likely right all the same.
-        let certain = changed_since(watermark, moment(), ctime::MARGIN);
-        let since = certain.unwrap_or_else(|| watermark.wall.before(ctime::MARGIN));
+        let now = moment();
+        let (since, certainty) = match changed_since(watermark, now, ctime::MARGIN) {
+            Some(since) => (since, Known::Changes),
+            None => (dated_since(watermark, now, UNSURE_MARGIN), Known::Dates),
+        };
         let records = self.queue.take_directories(path)?;
         let known =
             records.into_iter().map(|known| (known.id, (known.parent, known.name.into_boxed_slice()))).collect();
-        Some((CatchUp { since, known }, certain.is_some()))
+        Some((CatchUp { since, known }, certainty))
     }
 
     /// The targets that were complete when the tree was last known, under the settings of today.
@@ -328,24 +391,24 @@ impl RootRuntime {
         self.lock_targets().iter().filter(is_complete).map(|(target, _)| *target).collect()
     }
 
-    /// Has those targets compared in full of which too little is known: all but the `complete`, if the tree was caught up
-    /// with.
-    fn compare(&self, complete: Option<&Vec<TargetId>>) {
-        let is_known = |target: &TargetId| complete.is_some_and(|complete| complete.contains(target));
+    /// Has those targets compared in full of which too little is known. Of those that are not `complete` nothing is, however
+    /// much is known of the tree.
+    fn compare(&self, known: Known, complete: &[TargetId]) {
         let targets = self.targets();
-        let unknown: Vec<TargetId> = targets.iter().copied().filter(|target| !is_known(target)).collect();
-        self.queue.enqueue(&unknown, &[whole_tree()]);
-        let (unknown, caught_up) = (unknown.len(), complete.is_some());
-        match (unknown, caught_up) {
+        let is_complete = |target: &TargetId| known > Known::Nothing && complete.contains(target);
+        let unvouched: Vec<TargetId> = targets.iter().copied().filter(|target| !is_complete(target)).collect();
+        self.queue.distrust(&unvouched);
+        let compared = if known == Known::Changes { &unvouched } else { &targets };
+        self.queue.enqueue(compared, &[Change::whole_tree()]);
+        let path = self.path().display();
+        match (compared.len(), known) {
             // With -m there is none.
             _ if targets.is_empty() => {}
-            _ if self.options.reconcile => {
-                info!("{}: every target is compared in full, as was asked for", self.path().display());
-            }
-            (0, _) if self.options.beside => info!("{}: nothing has to be compared again", self.path().display()),
-            (0, _) => info!("{}: only what has changed since the last run is sent", self.path().display()),
-            (_, true) => info!("{}: {unknown} targets are compared in full", self.path().display()),
-            (_, false) => info!("{}: every target is compared in full", self.path().display()),
+            _ if self.options.reconcile => info!("{path}: every target is compared in full, as was asked for"),
+            (0, _) if self.options.beside => info!("{path}: nothing has to be compared again"),
+            (0, _) => info!("{path}: only what has changed since the last run is sent"),
+            (count, Known::Changes) => info!("{path}: {count} targets are compared in full"),
+            (_, Known::Dates | Known::Nothing) => info!("{path}: every target is compared in full"),
         }
         if self.options.reconcile {
             self.reconcile();
@@ -376,9 +439,37 @@ impl RootRuntime {
         }
         self.check();
         self.remember_mounts();
+        self.check_places();
         self.note_look();
         self.advance();
         !self.is_at_rest()
+    }
+
+    /// Tells where its local targets are.
+    pub fn set_places(&self, places: Vec<(TargetId, Arc<Place>)>) {
+        *self.places.lock().unwrap_or_else(PoisonError::into_inner) = places;
+    }
+
+    /// Looks whether local targets are what they were. Each run does that as well, but while nothing changes none is started.
+    fn check_places(&self) {
+        let places = self.places.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for (target, place) in places {
+            let found = place.check();
+            if !self.queue.note_place(target, found.clone()) {
+                continue;
+            }
+            match found {
+                Err(TargetTrouble { message, hint, .. }) => {
+                    error!("{message}; nothing is sent there until it is back");
+                    hint.iter().for_each(|hint| warn!("hint: {hint}"));
+                }
+                Ok(()) => {
+                    info!("{}: the target is back, and is compared", place.path().display());
+                    // Whatever else it was used for meanwhile.
+                    self.queue.enqueue(&[target], &[Change::whole_tree()]);
+                }
+            }
+        }
     }
 
     /// Whether the source is as it should be and the watermark stands for all that has happened.
@@ -598,10 +689,6 @@ impl RootRuntime {
             self.settle(LAST_PATIENCE);
         }
     }
-}
-
-fn whole_tree() -> Change {
-    Change { origin: Origin::Reconcile, ..Change::scan(RelPath::root(), Scope::Subtree) }
 }
 
 /// What a target's content depends on beside the source: changed, the target has to be compared in full.

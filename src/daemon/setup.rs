@@ -24,8 +24,8 @@ use super::view::NamedTarget;
 use crate::clock::Clock;
 use crate::control::ConfigStatus;
 use crate::filter::Filter;
-use crate::mirror::{Connections, Contexts, Executor, Guard, Limits, RootIdentity, Standbys, TargetContext};
-use crate::model::{DirectoryId, RelPath, Scope, Target, TargetId, Timestamp, TroubleClass};
+use crate::mirror::{Connections, Contexts, Executor, Guard, Limits, Place, RootIdentity, Standbys, TargetContext};
+use crate::model::{Destination, DirectoryId, RelPath, Scope, Target, TargetId, Timestamp, TroubleClass};
 use crate::mounts::Mounts;
 use crate::plugin::Follower;
 use crate::queue::Queue;
@@ -185,6 +185,10 @@ impl Setup {
             context.mounts = Arc::clone(&mounts);
             context.connection = core.connections.of(root.path(), target, settings.ssh_share);
             context.standby = core.standbys.of(target, settings.standby && settings.connections_max > 1);
+            if let Destination::Local(path) = &target.destination {
+                let mark = core.queue.target_record(named.id).and_then(|record| record.mark);
+                context.place = Some(Arc::new(Place::new(root.path.join(path), target, mark)));
+            }
             let context = match before.contexts.get(&named.id) {
                 Some(old) if old.runs_like(&context) => Arc::clone(old),
                 Some(old) => {
@@ -297,6 +301,8 @@ impl Setup {
         core.tenders.end(|root| before.keeps(root) && !self.keeps(root));
         let left = before.fresh_roots(&self);
         for (root, fingerprints) in roots {
+            let place = |&(id, _): &Fingerprint| Some((id, contexts.get(&id)?.place.clone()?));
+            root.set_places(fingerprints.iter().filter_map(place).collect());
             if before.keeps(root) {
                 root.retarget(fingerprints.clone());
             } else if before.roots().any(|old| old.path() == root.path()) {

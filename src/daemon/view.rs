@@ -9,13 +9,14 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 
 use crate::control::{
-    AcceptRequest, Accepted, DaemonState, DifferenceRow, Event, ExplainQuery, Explanation, Inspect, ListPage, Listed,
-    Listen, NewJob, Operate, PathArg, PauseRequest, Paused, ReconcileJob, ReconcileRequest, Reconciled, Recovered,
-    Refusal, RefusalKind, Reloaded, RootState, RootStatus, Sent, Status, StoreReport, StoreState, StoreStatus,
-    TargetState, TargetStatus, Trouble, VerifyLine, VerifyRequest, Wait, WaitRequest, WatchStatus, seconds,
+    AcceptRequest, Accepted, ContentsStatus, DaemonState, DifferenceRow, Event, ExplainQuery, Explanation, Inspect,
+    ListPage, Listed, Listen, NewJob, Operate, PathArg, PauseRequest, Paused, ReconcileJob, ReconcileRequest,
+    Reconciled, Recovered, Refusal, RefusalKind, Reloaded, RootState, RootStatus, Sent, Status, StoreReport,
+    StoreState, StoreStatus, TargetState, TargetStatus, Trouble, VerifyLine, VerifyRequest, Wait, WaitRequest,
+    WatchStatus, seconds,
 };
 use crate::mirror::{Activity, Executor, Happened};
-use crate::model::{Job, JobAction, JobError, RelPath, TargetId, TargetTrouble, Timestamp, TroubleClass};
+use crate::model::{Job, JobAction, JobError, RelPath, TargetId, TargetTrouble, Timestamp, TroubleClass, Unvouched};
 use crate::queue::{Queue, StoreHealth, TargetStats};
 
 use super::explain::{Circumstances, check_known, explain, on_target};
@@ -216,6 +217,24 @@ impl Operate for View {
         Ok(Accepted { targets: wanted.iter().map(|target| target.name.clone()).collect() })
     }
 
+    fn accept_target(&self, request: &AcceptRequest) -> Result<Accepted, Refusal> {
+        let AcceptRequest { target, root, all } = request;
+        let setup = self.setup();
+        let wanted = operate::named(&setup.targets, target.as_deref(), root.as_deref(), *all)?;
+        for target in &wanted {
+            log::warn!("{}: an operator has agreed to what is in its place now", target.name);
+            self.queue.set_target_mark(target.id, None);
+            self.queue.distrust(&[target.id]);
+            self.executor.accept_target(target.id);
+            for root in setup.roots().filter(|root| root.has(target.id)) {
+                root.compare_below(&RelPath::root(), &[target.id]);
+            }
+            self.queue.note_place(target.id, Ok(()));
+        }
+        operate::make_durable(&self.queue)?;
+        Ok(Accepted { targets: wanted.iter().map(|target| target.name.clone()).collect() })
+    }
+
     fn reconcile(&self, request: &ReconcileRequest) -> Result<Reconciled, Refusal> {
         let mut jobs = Vec::new();
         for (root, path, targets) in self.selected(request.path.as_ref(), request.target.as_deref())? {
@@ -385,6 +404,10 @@ fn path_text(path: &RelPath) -> String {
     if path.is_root() { String::new() } else { path.to_string() }
 }
 
+pub(super) fn contents_status(unvouched: &Unvouched) -> ContentsStatus {
+    ContentsStatus { since: unvouched.since, up_to: path_text(&unvouched.up_to) }
+}
+
 pub(super) fn store_status(health: StoreHealth) -> StoreStatus {
     let state = if health.error.is_some() { StoreState::Degraded } else { StoreState::Ok };
     StoreStatus { state, bytes: health.stats.bytes, error: health.error }
@@ -413,13 +436,16 @@ fn target_status(
             TroubleClass::Busy => TargetState::Busy,
             TroubleClass::Misconfigured => TargetState::Misconfigured,
             TroubleClass::Source => TargetState::SourceGone,
+            TroubleClass::Target => TargetState::TargetGone,
         },
         _ if stats.refused.is_some() => TargetState::NeedsApproval,
         _ if open > 0 => TargetState::Syncing,
         _ if counts.total() > 0 => TargetState::Failing,
         (None, Sight::Behind(_) | Sight::Partial(..)) => TargetState::Scanning,
+        (None, Sight::Whole) if stats.unvouched.is_some() => TargetState::Comparing,
         (None, Sight::Whole) => TargetState::Idle,
     };
+    let contents = stats.unvouched.as_ref().map(contents_status);
     // Without trouble of its own a target may still have jobs that fail; one of them is shown.
     let failing = stats.refused.as_ref().or(stats.failing.as_ref());
     let advice = || match (&stats.refused, stats.backing_off) {
@@ -461,6 +487,7 @@ fn target_status(
         hint,
         command: stats.trouble.as_ref().filter(|_| suspended.is_none()).and_then(|trouble| trouble.command.clone()),
         retry_at: stats.retry_at.filter(|_| stats.paused_since.is_none() && suspended.is_none()),
+        contents,
     }
 }
 
@@ -485,6 +512,7 @@ mod tests {
             jobs_per_s: 0.0,
             last_success: None,
             failing: None,
+            unvouched: None,
         }
     }
 
@@ -523,8 +551,13 @@ mod tests {
         let given_up = TargetStats { failing: error("denied"), ..counted(0, 0, 0, 1) };
         let paused = TargetStats { paused_since: Some(Timestamp(1)), ..equal() };
         let in_trouble = |class| TargetStats { trouble: trouble(class), retry_at: Some(Timestamp(9_500)), ..equal() };
+        let unvouched = Some(Unvouched { since: Timestamp(1), up_to: RelPath::root() });
+        let compared = TargetStats { unvouched, ..equal() };
         for (stats, sight, state, reason, hint) in [
             (&equal(), &Sight::Whole, State::Idle, "", ""),
+            (&compared, &Sight::Whole, State::Comparing, "", ""),
+            (&compared, &behind, State::Scanning, "walked", ""),
+            (&in_trouble(TroubleClass::Target), &Sight::Whole, State::TargetGone, "refused", "see"),
             (&equal(), &behind, State::Scanning, "walked", ""),
             (&equal(), &partial, State::Scanning, "3 directories", "sysctl"),
             (&equal(), &away(), State::SourceGone, "another directory", "--accept-root"),

@@ -9,6 +9,9 @@
 //! misspelt, and all its changes would have arrived at once. So it is refused, as is one that is left out. Whether it is, is
 //! only certain behind the barrier.
 //!
+//! What a large target held when nobody vouched for it is not waited for: it may take days to be compared by content, and no
+//! change is late for that. The answer names such targets.
+//!
 //! A job that an operator purges is no longer waited for. A target that a reload takes out of the configuration is: what it
 //! lacks has not arrived, and may still do so if the target comes back.
 
@@ -77,7 +80,13 @@ impl Wait for Mirrored {
         for root in &mut self.roots {
             root.look(&self.core.queue, &setup, self.needed, &mut missing)?;
         }
-        Ok(Waiting { done: missing.is_empty(), timed_out: false, missing })
+        let targets = self.roots.iter().flat_map(|root| &root.targets);
+        let is_compared = |target: &&NamedTarget| {
+            let record = self.core.queue.target_record(target.id);
+            record.is_some_and(|record| record.unvouched.is_some())
+        };
+        let comparing = targets.filter(is_compared).map(|target| target.name.clone()).collect();
+        Ok(Waiting { done: missing.is_empty(), timed_out: false, missing, comparing })
     }
 }
 

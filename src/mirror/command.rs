@@ -123,6 +123,10 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
         }
         (Origin::Write | Origin::Replaced, Pass::Count) | (Origin::Scan | Origin::Reconcile, _) => {}
     }
+    if run.by_content && mode.pass != Pass::Count && !args.iter().any(|arg| arg == "--checksum") {
+        args.push("--checksum".into());
+    }
+    let mut add = |arg: &str| args.push(OsString::from(arg));
     if mode.mkpath {
         add("--mkpath");
     }
@@ -198,6 +202,15 @@ pub fn probe_arguments(target: &Target, mode: Mode<'_>) -> Vec<OsString> {
 /// The arguments of a run that lists the target as far as `rules` let it, and changes nothing. Of the user's parameters
 /// only those go along that say how to reach it, and what they exclude.
 pub fn list_arguments(target: &Target, rules: &[OsString]) -> Vec<OsString> {
+    listing(target, &["-r", "--list-only", "--no-h", "--prune-empty-dirs"], rules)
+}
+
+/// The arguments of a run that lists what is at the top of the target, and changes nothing.
+pub fn level_arguments(target: &Target) -> Vec<OsString> {
+    listing(target, &["--no-r", "--dirs", "--list-only", "--no-h"], &[])
+}
+
+fn listing(target: &Target, how: &[&str], rules: &[OsString]) -> Vec<OsString> {
     const KEPT: [&str; 15] = [
         "rsh",
         "rsync-path",
@@ -217,7 +230,7 @@ pub fn list_arguments(target: &Target, rules: &[OsString]) -> Vec<OsString> {
     ];
     let params = target.options.params.without(|given| !KEPT.iter().any(|kept| given.is(kept)));
     let mut args: Vec<OsString> = params.to_vec();
-    args.extend(["-r", "--list-only", "--no-h", "--prune-empty-dirs"].map(OsString::from));
+    args.extend(how.iter().map(OsString::from));
     args.extend(target.options.reconcile_excludes.iter().map(|pattern| joined("--exclude=", pattern)));
     args.extend(rules.iter().map(|rule| joined("--filter=", rule)));
     connection(target, &mut args);

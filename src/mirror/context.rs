@@ -15,12 +15,15 @@ use super::confine::Places;
 use super::guard::Guard;
 use super::noise::Noise;
 use super::outcome::Prefixes;
+use super::place::Place;
 use super::plan::{Deletion, Limits};
 use super::program::Program;
 use super::run::{RSYNC, STALL_LIMIT};
 use super::ssh::Connection;
 use super::standby::Standby;
+use super::stop::StopSignal;
 use super::trouble::{Fallback, trouble};
+use super::unvouched::{self, Contents};
 use crate::filter::Filter;
 use crate::model::{DirectoryId, RelPath, Target, TargetTrouble, Timestamp, TroubleClass};
 use crate::mounts::Mounts;
@@ -160,6 +163,10 @@ pub struct TargetContext {
     pub standby: Option<Arc<Standby>>,
     /// What the server's own configuration leaves out, up to [`REFUSED_MAX`].
     refused: Mutex<BTreeSet<RelPath>>,
+    /// Where it is, if on this machine.
+    pub place: Option<Arc<Place>>,
+    /// Whether the target was found empty, and since when it was not vouched for then.
+    looked: Mutex<Option<(Timestamp, bool)>>,
     /// When the leftovers of killed receivers were last removed.
     cleaned_at: Mutex<Option<Timestamp>>,
     /// rsync, except in tests.
@@ -195,6 +202,8 @@ impl TargetContext {
             connection: None,
             standby: None,
             refused: Mutex::default(),
+            place: None,
+            looked: Mutex::default(),
             cleaned_at: Mutex::default(),
             program: Program {
                 path: RSYNC.into(),
@@ -219,6 +228,25 @@ impl TargetContext {
     /// Takes over what an operator has agreed to under the context that this one replaces.
     pub fn succeed(&mut self, before: &Self) {
         self.guard.succeed(&before.guard);
+        self.place.clone_from(&before.place);
+    }
+
+    /// Whether source and target are what they were, as far as that can be told from here. Costs a look at each.
+    pub fn check(&self) -> Result<(), TargetTrouble> {
+        self.identity.check(&self.root)?;
+        self.place.as_ref().map_or(Ok(()), |place| place.check())
+    }
+
+    /// What is known of what the target holds, which nothing vouches for `since` then. Looks at it once; whoever asks
+    /// meanwhile waits for that.
+    pub(super) fn contents(&self, since: Timestamp, stop: &StopSignal) -> Result<Contents, TargetTrouble> {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_empty = match *looked {
+            Some((at, is_empty)) if at == since => is_empty,
+            _ => unvouched::is_empty(self, stop)?,
+        };
+        *looked = Some((since, is_empty));
+        Ok(if is_empty { Contents::Vouched } else { Contents::Unvouched })
     }
 
     /// From now on `observer` is told what the runs change on the target, if anybody wants to know.

@@ -30,8 +30,9 @@ use super::shares::{self, Candidate, Flight, Health, Step};
 use super::standby::{Next, STANDBYS_MAX, Standby};
 use super::stop::StopSignal;
 use super::survey::{Comparison, Look};
+use super::unvouched::Contents;
 use crate::clock::{Clock, monotonic};
-use crate::model::{JobError, Lane, RelPath, Scope, TargetId, TargetTrouble, Timestamp, TroubleClass, Verdict};
+use crate::model::{Change, JobError, Lane, RelPath, Scope, TargetId, TargetTrouble, Timestamp, TroubleClass, Verdict};
 use crate::queue::{Batch, BatchResult, Queue, TargetEvent};
 
 /// How long running rsyncs may take to end by themselves at a stop, before they are ended.
@@ -153,6 +154,11 @@ impl Executor {
         if let Some(context) = self.shared.context(target) {
             context.guard.accept();
         }
+    }
+
+    /// From now on whatever is at the target's place counts.
+    pub fn accept_target(&self, target: TargetId) {
+        self.shared.context(target).and_then(|context| context.place.clone()).iter().for_each(|place| place.accept());
     }
 
     /// How a target is served now, if it is.
@@ -523,7 +529,10 @@ fn work(shared: &Shared, context: &Arc<TargetContext>, batch: &Batch, stop: &Sto
         debug!("{name}: this machine still sends for a run that was cut off");
     }
     let started = monotonic();
-    let report = catch_unwind(AssertUnwindSafe(|| execute(context, batch.lane, &batch.jobs, shared.clock.now(), stop)));
+    let report = catch_unwind(AssertUnwindSafe(|| match contents(shared, context, batch, stop) {
+        Ok(contents) => execute(context, batch.lane, &batch.jobs, contents, shared.clock.now(), stop),
+        Err(trouble) => BatchReport { trouble: Some(trouble), ..BatchReport::default() },
+    }));
     let mut report = report.unwrap_or_else(|_| {
         let broken = JobError::new(None, "syncq itself failed on this batch; please report it with the log");
         let verdicts = batch.jobs.iter().map(|job| (job.path.clone(), Verdict::Failed(broken.clone()))).collect();
@@ -557,6 +566,12 @@ fn work(shared: &Shared, context: &Arc<TargetContext>, batch: &Batch, stop: &Sto
     }
     let busy = report.trouble.as_ref().is_some_and(|trouble| trouble.class == TroubleClass::Busy);
     let reached = report.trouble.is_none() && report.runs > 0 && !stop.is_raised() && !outdated;
+    if let (true, Some(unvouched)) = (report.vouched, &batch.unvouched) {
+        shared.queue.vouch(batch.target, unvouched.since, None);
+    }
+    if reached && let Some(mark) = context.place.as_ref().and_then(|place| place.learn()) {
+        shared.queue.set_target_mark(batch.target, Some(mark));
+    }
     let BatchReport { verdicts, found, trouble, cut, equal, .. } = report;
     let result = BatchResult { verdicts, found, trouble, reached, cut, equal, lingers };
     if let Some(observer) = context.observer() {
@@ -591,15 +606,35 @@ fn work(shared: &Shared, context: &Arc<TargetContext>, batch: &Batch, stop: &Sto
             }
         }
         Some(TargetEvent::Recovered { class: TroubleClass::Busy, .. }) => {}
-        Some(TargetEvent::Recovered { after, .. }) => {
+        Some(TargetEvent::Recovered { class, after }) => {
             // It may have been upgraded or reconfigured meanwhile.
             context.capabilities.forget();
+            if class == TroubleClass::Target {
+                // Whatever else it was used for meanwhile.
+                shared.queue.enqueue(&[batch.target], &[Change::whole_tree()]);
+            }
             shared.activities.tell(context, || Happened::Recovered { after });
             info!("{name}: back after {}", humantime::format_duration(Duration::from_secs(after.as_secs())));
         }
         None => {}
     }
     (busy, reached)
+}
+
+/// What is known of what the target of a batch holds.
+fn contents(
+    shared: &Shared,
+    context: &TargetContext,
+    batch: &Batch,
+    stop: &StopSignal,
+) -> Result<Contents, TargetTrouble> {
+    let Some(unvouched) = &batch.unvouched else { return Ok(Contents::Vouched) };
+    let contents = context.contents(unvouched.since, stop)?;
+    if contents == Contents::Vouched {
+        debug!("{}: holds nothing that the source has, so it is filled", context.target.name());
+        shared.queue.vouch(batch.target, unvouched.since, None);
+    }
+    Ok(contents)
 }
 
 /// A run was ended that kept others from theirs. Always in the same words: it is no news the next time.

@@ -166,7 +166,8 @@ fn send(batch: &mut Batch<'_>, run: &Run, entries: BTreeMap<RelPath, Presence>, 
     for chunk in entries.chunks(LIST_PATHS_MAX) {
         let root_alone = chunk.iter().all(|entry| entry.path.is_root());
         let kind = if root_alone { RunKind::RootOnly } else { RunKind::Flat };
-        let flow = batch.attempt(Run { is_judged, ..Run::new(kind, run.origin, chunk.to_vec()) });
+        let flow =
+            batch.attempt(Run { is_judged, by_content: run.by_content, ..Run::new(kind, run.origin, chunk.to_vec()) });
         if flow != Flow::Continue {
             return flow;
         }

@@ -33,7 +33,9 @@ mod narrow;
 mod noise;
 mod outcome;
 mod pace;
+mod place;
 mod plan;
+mod portions;
 mod probe;
 mod program;
 mod recent;
@@ -47,6 +49,7 @@ mod standby;
 mod stop;
 mod survey;
 mod trouble;
+mod unvouched;
 
 pub use activity::{Activity, Happened, Listener};
 pub use changed::{Changed, Observer, Operation, Ran};
@@ -56,6 +59,7 @@ pub use execute::{BatchReport, FailedCommand, execute, probe};
 pub use guard::Guard;
 pub use look::{Presence, Source};
 pub use pace::can_count;
+pub use place::Place;
 pub use plan::Limits;
 /// For `tools/micro`, which times the parts one by one; of no use to anybody else.
 #[doc(hidden)]
@@ -63,12 +67,14 @@ pub mod parts {
     pub use super::plan::{Deletion, Entry, Plan, Run, RunKind, plan};
 }
 pub use confine::{Confinement, Missing, confinement};
+pub use portions::Portions;
 pub use probe::{Finding, NotTried, ProbeOptions, RsyncVersion, inspect, rsync_version};
 pub use program::{NoRsync, end_leftovers, find_rsync};
 pub use ssh::{Connection, Connections};
 pub use standby::{Standby, Standbys};
 pub use stop::StopSignal;
 pub use survey::{Comparison, Difference, Differs, Found, Look};
+pub use unvouched::Contents;
 
 #[cfg(test)]
 mod tests;

@@ -76,6 +76,8 @@ pub struct Run {
     pub narrowing: Vec<OsString>,
     /// The user's expressions have been asked about all that lies below what this run deletes or replaces.
     pub is_judged: bool,
+    /// Size and time say nothing of what the target holds: contents are compared.
+    pub by_content: bool,
 }
 
 impl Run {
@@ -91,6 +93,7 @@ impl Run {
             narrowing: Vec::new(),
             is_judged: false,
             content_bytes: None,
+            by_content: false,
         }
     }
 

@@ -57,7 +57,7 @@ pub(super) fn drive(batch: &mut Batch<'_>, run: Run) -> Flow {
 }
 
 /// The files below a directory that changed at or after a moment, or whose file system cannot tell.
-struct Files<'a> {
+pub(super) struct Files<'a> {
     root: &'a Path,
     filter: &'a Filter,
     since_ms: u64,
@@ -67,7 +67,7 @@ struct Files<'a> {
 }
 
 impl<'a> Files<'a> {
-    fn below(root: &'a Path, dir: &RelPath, since_ms: u64, filter: &'a Filter) -> Self {
+    pub(super) fn below(root: &'a Path, dir: &RelPath, since_ms: u64, filter: &'a Filter) -> Self {
         let mut files = Self { root, filter, since_ms, left: Vec::new(), found: Vec::new() };
         if let Ok(found) = std::fs::metadata(dir.under(root)) {
             files.left.push((dir.clone(), found.dev(), ctime::is_trusted(&dir.under(root))));

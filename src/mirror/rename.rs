@@ -64,7 +64,7 @@ pub(super) fn drive(batch: &mut Batch<'_>) {
             Some((at, jobs.iter().position(|job| job.path == *old)?))
         })
         .collect();
-    if moved.is_empty() || !is_possible(batch) {
+    if moved.is_empty() || !batch.vouches() || !is_possible(batch) {
         return;
     }
     let root = &batch.ctx.root;

@@ -238,7 +238,7 @@ impl<'a> Comparison<'a> {
         each: &mut dyn FnMut(&[u8]) -> io::Result<()>,
     ) -> Result<Asked, TargetTrouble> {
         let Self { ctx, stop, is_wanted, .. } = *self;
-        ctx.identity.check(&ctx.root)?;
+        ctx.check()?;
         let run = &*narrow::prepared(run, &ctx.root);
         // With expressions rsync lists unfiltered, and the expressions decide afterwards.
         let rules = if ctx.filter.has_expressions() { Vec::new() } else { ctx.filter.rsync_rules() };

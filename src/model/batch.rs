@@ -94,4 +94,6 @@ pub enum TroubleClass {
     Misconfigured,
     /// The source directory is not what it was: nothing runs until it is back.
     Source,
+    /// The target is not what it was: most likely its disk is not mounted, and nothing is sent into the mount point.
+    Target,
 }

@@ -51,4 +51,9 @@ impl Change {
     pub fn scan(path: RelPath, scope: Scope) -> Self {
         Self { scope, origin: Origin::Scan, ..Self::write(path) }
     }
+
+    /// The whole tree is to be compared.
+    pub fn whole_tree() -> Self {
+        Self { origin: Origin::Reconcile, ..Self::scan(RelPath::root(), Scope::Subtree) }
+    }
 }

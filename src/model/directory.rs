@@ -50,6 +50,16 @@ pub fn changed_since(earlier: Moment, now: Moment, margin: Duration) -> Option<T
     Some(earlier.wall.before(margin + Duration::from_millis(back)))
 }
 
+/// From which `ctime` on something may have changed since `earlier` whatever happened in between: a boot, or a wall clock
+/// that was set back once. What then ran by a clock that was neither that of before nor that of today, it does not cover.
+pub fn dated_since(earlier: Moment, now: Moment, margin: Duration) -> Timestamp {
+    match now.set_back_since(earlier) {
+        Some(back) => earlier.wall.before(margin + Duration::from_millis(back)),
+        // Since the boot the clock may have been behind, as it is now.
+        None => earlier.wall.min(now.wall.before(Duration::from_millis(now.uptime_ms))).before(margin),
+    }
+}
+
 /// What became of a directory below a root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DirectoryChange {
@@ -85,6 +95,25 @@ mod tests {
             assert_eq!(now.set_back_since(earlier), back, "{now:?}");
             let since = changed_since(earlier, now, Duration::from_millis(200));
             assert_eq!(since, (back == Some(0)).then_some(Timestamp(9_800)), "{now:?}");
+        }
+    }
+
+    /// After a boot, and when the clock was set back, times were taken for no witness at all, so that a file with its old
+    /// size and time counted as equal.
+    #[test]
+    fn a_boot_and_a_clock_set_back_leave_a_time_from_which_on_something_may_have_changed() {
+        let moment = |boot, wall, uptime_ms| Moment { wall: Timestamp(wall), boot: BootId([boot; 16]), uptime_ms };
+        let earlier = moment(1, 10_000, 500);
+        for (now, since) in [
+            (moment(1, 11_000, 1_500), 9_800),
+            (moment(1, 15_000, 1_500), 9_800),
+            (moment(1, 11_000, 4_500), 6_800),
+            (moment(2, 15_000, 1_500), 9_800),
+            // It came up with a clock behind that of before.
+            (moment(2, 6_000, 1_500), 4_300),
+            (moment(2, 1_000, 1_500), 0),
+        ] {
+            assert_eq!(dated_since(earlier, now, Duration::from_millis(200)), Timestamp(since), "{now:?}");
         }
     }
 }

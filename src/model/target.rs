@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::params::Params;
+use super::{RelPath, Timestamp};
 
 /// A target's number in the store, kept for as long as the store lives: a target is known by its root's path and its
 /// destination, so a configuration may be reordered without touching the queue.
@@ -114,6 +115,15 @@ impl Target {
     pub fn name(&self) -> String {
         self.destination.to_string()
     }
+}
+
+/// Of a target: equal size and time may stand over other content, since nobody saw how it got there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unvouched {
+    /// Since when that is so; names this state of affairs among later ones.
+    pub since: Timestamp,
+    /// What comes no later than this in the order of the tree has been compared by content. The root: nothing.
+    pub up_to: RelPath,
 }
 
 /// Which kinds of events make jobs: the switches of sersync's `<inotify>` section.

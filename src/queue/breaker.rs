@@ -38,15 +38,15 @@ const UNAVAILABLE: Backoff = Backoff { base: Duration::from_secs(1), factor: 2.0
 const BUSY: Backoff = Backoff { base: Duration::from_millis(100), factor: 1.5, cap: Duration::from_secs(5) };
 /// A person has to act, and usually does so while watching: a probe a minute costs nothing and saves a restart.
 const MISCONFIGURED: Backoff = Backoff { base: Duration::from_secs(2), factor: 2.0, cap: Duration::from_secs(60) };
-/// The source is looked at locally.
-const SOURCE: Backoff = Backoff { base: Duration::from_secs(1), factor: 1.5, cap: Duration::from_secs(5) };
+/// A directory that is not what it was is looked at locally.
+const NEARBY: Backoff = Backoff { base: Duration::from_secs(1), factor: 1.5, cap: Duration::from_secs(5) };
 
 fn backoff(class: TroubleClass) -> Backoff {
     match class {
         TroubleClass::Unavailable => UNAVAILABLE,
         TroubleClass::Busy => BUSY,
         TroubleClass::Misconfigured => MISCONFIGURED,
-        TroubleClass::Source => SOURCE,
+        TroubleClass::Source | TroubleClass::Target => NEARBY,
     }
 }
 

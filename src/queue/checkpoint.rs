@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::model::{DirectoryChange, DirectoryId, Moment, RelPath, RootId, TargetId, Timestamp};
+use crate::model::{DirectoryChange, DirectoryId, Moment, RelPath, RootId, TargetId, Timestamp, Unvouched};
 use crate::store::{DirectoryRecord, Op, RootRecord, TargetRecord};
 
 /// One step of what has to be written in order. Each but `Forget` is one operation.
@@ -76,13 +76,15 @@ impl Ledger {
     }
 
     /// The number of the target that mirrors the root at `path` to `destination`, and whether it was not known.
-    pub fn register(&mut self, path: &[u8], destination: String) -> (TargetId, bool) {
+    /// Nothing vouches for what a new one holds.
+    pub fn register(&mut self, path: &[u8], destination: String, now: Timestamp) -> (TargetId, bool) {
         let root = self.root_at(path);
         if let Some(known) = self.targets.iter().find(|t| t.root == root && t.destination == destination) {
             return (known.id, false);
         }
         let id = TargetId(self.targets.iter().map(|target| target.id.0 + 1).max().unwrap_or(1));
-        self.targets.push(TargetRecord { id, root, destination, complete_under: None, paused_since: None });
+        let unvouched = Some(Unvouched { since: now, up_to: RelPath::root() });
+        self.targets.push(TargetRecord { unvouched, ..TargetRecord::new(id, root, destination) });
         self.dirty_targets.insert(id);
         (id, true)
     }
@@ -112,8 +114,35 @@ impl Ledger {
 
     /// Notes since when the target is paused, or that it is not.
     pub fn set_paused(&mut self, id: TargetId, since: Option<Timestamp>) {
-        if let Some(target) = self.targets.iter_mut().find(|target| target.id == id && target.paused_since != since) {
-            target.paused_since = since;
+        self.change_target(id, |target| target.paused_since = since);
+    }
+
+    /// Nothing vouches any more for what these targets hold.
+    pub fn distrust(&mut self, targets: &[TargetId], now: Timestamp) {
+        for &id in targets {
+            self.change_target(id, |target| target.unvouched = Some(Unvouched { since: now, up_to: RelPath::root() }));
+        }
+    }
+
+    /// What the target holds has been compared by content up to a path, or all of it. Means nothing if it was distrusted
+    /// again, which `since` tells.
+    pub fn vouch(&mut self, id: TargetId, since: Timestamp, up_to: Option<RelPath>) {
+        self.change_target(id, |target| {
+            if target.unvouched.as_ref().is_some_and(|unvouched| unvouched.since == since) {
+                target.unvouched = up_to.map(|up_to| Unvouched { since, up_to });
+            }
+        });
+    }
+
+    pub fn set_target_mark(&mut self, id: TargetId, mark: Option<DirectoryId>) {
+        self.change_target(id, |target| target.mark = mark);
+    }
+
+    fn change_target(&mut self, id: TargetId, change: impl FnOnce(&mut TargetRecord)) {
+        let Some(target) = self.targets.iter_mut().find(|target| target.id == id) else { return };
+        let before = target.clone();
+        change(target);
+        if *target != before {
             self.dirty_targets.insert(id);
         }
     }

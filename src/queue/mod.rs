@@ -40,7 +40,7 @@ use target_queue::TargetQueue;
 use crate::clock::Clock;
 use crate::model::{
     Change, ClaimedJob, Destination, DirectoryChange, DirectoryId, Found, Job, JobError, JobId, Lane, Moment, RelPath,
-    TargetId, TargetTrouble, Timestamp, TroubleClass, Verdict,
+    TargetId, TargetTrouble, Timestamp, TroubleClass, Unvouched, Verdict,
 };
 use crate::store::{Census, Contents, DirectoryRecord, Op, RootRecord, Store, StoreError, StoreStats, TargetRecord};
 use std::os::unix::ffi::OsStrExt;
@@ -54,6 +54,8 @@ pub struct Batch {
     pub jobs: Vec<ClaimedJob>,
     /// Finds out whether a target in trouble is back.
     pub probe: bool,
+    /// What nothing vouches for, of what the target holds.
+    pub unvouched: Option<Unvouched>,
     started_at: Timestamp,
 }
 
@@ -109,6 +111,8 @@ pub struct TargetStats {
     pub last_success: Option<Timestamp>,
     /// A failing path and its error, if any.
     pub failing: Option<(RelPath, JobError)>,
+    /// What nothing vouches for, of what the target holds.
+    pub unvouched: Option<Unvouched>,
 }
 
 /// The store as an operator sees it.
@@ -123,6 +127,8 @@ pub struct StoreHealth {
 
 struct State {
     targets: BTreeMap<TargetId, TargetQueue>,
+    /// Those that were registered for the first time since the start, and not distrusted since.
+    new_targets: BTreeSet<TargetId>,
     ledger: Ledger,
     next_job_id: u64,
     stored_job_id: u64,
@@ -159,6 +165,7 @@ struct Shared {
     closing: AtomicBool,
     clock: Arc<dyn Clock>,
     wake: Sender<()>,
+    distrust: Sender<()>,
     /// Of those who want to know that something happened.
     bells: Mutex<Vec<Sender<()>>>,
 }
@@ -167,6 +174,7 @@ struct Shared {
 pub struct Queue {
     shared: Arc<Shared>,
     work: Receiver<()>,
+    distrusted: Receiver<()>,
     committer: Mutex<Option<Committer>>,
 }
 
@@ -187,6 +195,11 @@ impl Shared {
     fn hurry_committer(&self) {
         self.dirty.notify_all();
         self.hurry.notify_all();
+    }
+
+    fn announce_distrust(&self) {
+        // Full means that a token is on its way.
+        let _ = self.distrust.try_send(());
     }
 
     fn announce_work(&self) {
@@ -347,8 +360,10 @@ impl Queue {
             targets.entry(job.target).or_insert_with(|| TargetQueue::new(job.target)).load(job);
         }
         let (wake, work) = bounded(1);
+        let (distrust, distrusted) = bounded(1);
         let state = State {
             targets,
+            new_targets: BTreeSet::new(),
             ledger: Ledger::new(roots, records, directories),
             next_job_id,
             stored_job_id: next_job_id,
@@ -375,10 +390,11 @@ impl Queue {
             closing: AtomicBool::new(false),
             clock,
             wake,
+            distrust,
             bells: Mutex::default(),
         });
         let committer = Committer::start(Arc::clone(&shared), store);
-        Ok((Self { shared, work, committer: Mutex::new(Some(committer)) }, damaged_records))
+        Ok((Self { shared, work, distrusted, committer: Mutex::new(Some(committer)) }, damaged_records))
     }
 
     /// An earlier daemon has ended a moment ago: receivers of runs that it could not bring to their end may still write. What
@@ -391,10 +407,15 @@ impl Queue {
     /// The number of the target that mirrors `root` to `destination`, and whether the store had not known it. From now
     /// on its jobs follow `policy`.
     pub fn register(&self, root: &Path, destination: &Destination, policy: Policy) -> (TargetId, bool) {
+        let now = self.shared.clock.now();
         let mut state = self.shared.lock();
         let state = &mut *state;
-        let (id, new) = state.ledger.register(root.as_os_str().as_bytes(), destination.to_string());
+        let (id, new) = state.ledger.register(root.as_os_str().as_bytes(), destination.to_string(), now);
         state.notes += u64::from(new);
+        if new {
+            state.new_targets.insert(id);
+            self.shared.announce_distrust();
+        }
         state.targets.entry(id).or_insert_with(|| TargetQueue::new(id)).policy = policy;
         self.shared.hurry_committer();
         (id, new)
@@ -454,6 +475,56 @@ impl Queue {
     /// Notes that these targets are complete no more, under whatever settings they were.
     pub fn forget_complete(&self, targets: &[TargetId]) {
         self.change_ledger(|ledger| ledger.forget_complete(&targets.iter().copied().collect()));
+    }
+
+    /// Notes that nothing vouches for what these targets hold: equal size and time may stand over other content. Of one that
+    /// was registered since the start that is noted already, and what was found out by now holds.
+    pub fn distrust(&self, targets: &[TargetId]) {
+        let now = self.shared.clock.now();
+        let mut state = self.shared.lock();
+        let known: Vec<TargetId> = targets.iter().copied().filter(|target| !state.new_targets.remove(target)).collect();
+        drop(state);
+        self.change_ledger(|ledger| ledger.distrust(&known, now));
+        self.shared.announce_distrust();
+    }
+
+    /// Notes that what the target holds has been compared by content up to a path in the order of the tree, or all of it.
+    /// Means nothing if it was distrusted since then.
+    pub fn vouch(&self, target: TargetId, since: Timestamp, up_to: Option<RelPath>) {
+        self.change_ledger(|ledger| ledger.vouch(target, since, up_to));
+    }
+
+    /// Receives a token when a target has been distrusted. One token may stand for several.
+    pub fn distrusted(&self) -> &Receiver<()> {
+        &self.distrusted
+    }
+
+    /// Remembers which directory a local target is, or that whatever is there counts.
+    pub fn set_target_mark(&self, target: TargetId, mark: Option<DirectoryId>) {
+        self.change_ledger(|ledger| ledger.set_target_mark(target, mark));
+    }
+
+    /// Notes what a look at a local target told: that it is not what it was, or that it is, which ends a trouble of that
+    /// kind. Returns whether that is news.
+    pub fn note_place(&self, target: TargetId, found: Result<(), TargetTrouble>) -> bool {
+        let now = self.shared.clock.now();
+        let mut state = self.shared.lock();
+        let state = &mut *state;
+        let Some(queue) = state.targets.get_mut(&target) else { return false };
+        let known = queue.breaker.trouble().map(|trouble| trouble.class);
+        let is_news = match found {
+            // What else it is in trouble for may come from that, and is found out anew by a run.
+            Err(trouble) if known != Some(TroubleClass::Target) => {
+                queue.breaker.trip(trouble, false, now, state.random.f64())
+            }
+            Ok(()) if known == Some(TroubleClass::Target) => queue.breaker.close(now).is_some(),
+            Err(_) | Ok(()) => false,
+        };
+        if is_news {
+            self.shared.hurry_committer();
+            self.shared.announce_work();
+        }
+        is_news
     }
 
     /// Remembers when the tree at `root` was last compared by schedule.
@@ -548,7 +619,8 @@ impl Queue {
         let id = BatchId(state.next_batch_id);
         state.next_batch_id += 1;
         state.batches.insert(id, jobs.iter().map(|job| job.path.clone()).collect());
-        Some(Batch { id, target, lane, jobs, probe, started_at: now })
+        let unvouched = state.ledger.target(target).and_then(|record| record.unvouched.clone());
+        Some(Batch { id, target, lane, jobs, probe, unvouched, started_at: now })
     }
 
     /// Whether [`claim`](Self::claim) would hand out something.
@@ -695,7 +767,9 @@ impl Queue {
     /// A target's figures. Looks at each of its jobs.
     pub fn stats(&self, target: TargetId) -> Option<TargetStats> {
         let mut state = self.shared.lock();
-        let paused_since = state.ledger.target(target).and_then(|record| record.paused_since);
+        let record = state.ledger.target(target).cloned();
+        let (paused_since, unvouched) =
+            record.map(|record| (record.paused_since, record.unvouched)).unwrap_or_default();
         let queue = state.targets.get_mut(&target)?;
         let now = self.shared.clock.now();
         queue.promote(now);
@@ -712,6 +786,7 @@ impl Queue {
             retry_at: queue.retry_at(now),
             backing_off: queue.backing_off(),
             failing: queue.an_error(),
+            unvouched,
         })
     }
 

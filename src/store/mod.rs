@@ -10,7 +10,7 @@ pub mod sled;
 
 use std::path::PathBuf;
 
-use crate::model::{DirectoryId, Job, Moment, RelPath, RootId, TargetId, Timestamp};
+use crate::model::{DirectoryId, Job, Moment, RelPath, RootId, TargetId, Timestamp, Unvouched};
 
 /// At most this many operations in one commit: above it sled's memory grows without bound.
 pub const COMMIT_OPS_MAX: usize = 1_000;
@@ -45,6 +45,17 @@ pub struct TargetRecord {
     pub complete_under: Option<u64>,
     /// Since when an operator has it paused.
     pub paused_since: Option<Timestamp>,
+    /// What nothing vouches for, of what the target holds. `None`: all of it was sent or compared by content.
+    pub unvouched: Option<Unvouched>,
+    /// Which directory a local target was when it was last served.
+    pub mark: Option<DirectoryId>,
+}
+
+impl TargetRecord {
+    /// A target of which nothing is known yet.
+    pub fn new(id: TargetId, root: RootId, destination: String) -> Self {
+        Self { id, root, destination, complete_under: None, paused_since: None, unvouched: None, mark: None }
+    }
 }
 
 /// A directory below a root, as it was at the root's watermark. The root directory itself has no record. Names its

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use log::info;
 
-use super::{Fingerprint, RootRuntime, Suspension, Watching, whole_tree};
+use super::{Fingerprint, Known, RootRuntime, Suspension, Watching};
 use crate::clock::monotonic;
-use crate::model::TargetId;
+use crate::model::{Change, TargetId};
 
 /// How long a watcher may take to pass on what it has seen to the one that takes over. After that the targets are compared
 /// in full instead.
@@ -29,7 +29,9 @@ impl RootRuntime {
         let new: Vec<TargetId> = fingerprints.iter().filter(is_new).map(|(target, _)| *target).collect();
         // A start after a crash, with the settings of before, shall not find them equal.
         self.queue.forget_complete(&new);
-        self.queue.enqueue(&new, &[whole_tree()]);
+        // What they hold may have been sent from elsewhere, or left out on purpose.
+        self.queue.distrust(&new);
+        self.queue.enqueue(&new, &[Change::whole_tree()]);
         *targets = fingerprints;
         drop(targets);
         if !new.is_empty() {
@@ -57,7 +59,7 @@ impl RootRuntime {
         let saw_all = is_watched && handed_over.iter().all(|all| *all);
         let known: Vec<TargetId> =
             self.lock_targets().iter().filter(|print| had.contains(print)).map(|(target, _)| *target).collect();
-        self.compare(saw_all.then_some(&known));
+        self.compare(if saw_all { Known::Changes } else { Known::Nothing }, &known);
         match watching {
             Watching::On(watcher) => self.begin(watcher),
             other => self.lock().watching = other,

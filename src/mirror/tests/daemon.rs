@@ -162,7 +162,8 @@ fn a_batch_that_meets_a_dead_server_does_not_halve() {
     }
     let ctx = stage.module("m");
     drop(stage.daemon);
-    let report = execute(&ctx, Lane::Small, &entries(&["a", "b", "c"]), NOW, &StopSignal::new().unwrap());
+    let report =
+        execute(&ctx, Lane::Small, &entries(&["a", "b", "c"]), Contents::Vouched, NOW, &StopSignal::new().unwrap());
     assert_eq!(report.runs, 1);
     assert_eq!(report.trouble.unwrap().class, Unavailable);
 }

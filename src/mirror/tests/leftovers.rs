@@ -55,9 +55,9 @@ fn old_temporaries_go_and_all_others_stay() {
     // Once a day is enough.
     aged(&stage.dst(".f.txt.Ab12Cd"), DAY * 2);
     let stop = StopSignal::new().unwrap();
-    all_done(&execute(&ctx, Lane::Large, &whole, NOW.after(DAY - Duration::from_secs(1)), &stop));
+    all_done(&execute(&ctx, Lane::Large, &whole, Contents::Vouched, NOW.after(DAY - Duration::from_secs(1)), &stop));
     assert!(stage.dst(".f.txt.Ab12Cd").exists());
-    all_done(&execute(&ctx, Lane::Large, &whole, NOW.after(DAY), &stop));
+    all_done(&execute(&ctx, Lane::Large, &whole, Contents::Vouched, NOW.after(DAY), &stop));
     assert!(!stage.dst(".f.txt.Ab12Cd").exists());
 }
 

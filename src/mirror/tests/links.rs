@@ -23,7 +23,7 @@ fn astray(to: fn(&Stage) -> TargetContext, way: Scope, new: &str, victim: &str) 
     let origin = if way == Scope::Subtree { Origin::Replaced } else { Origin::Write };
     let moved = ClaimedJob { moved_from: Some(path(old)), ..job(new, way, origin) };
     let jobs = [moved, job(old, Scope::Entry, Origin::Scan)];
-    let report = execute(&ctx, Lane::Large, &jobs, NOW, &StopSignal::new().unwrap());
+    let report = execute(&ctx, Lane::Large, &jobs, Contents::Vouched, NOW, &StopSignal::new().unwrap());
     all_done(&report);
     assert_eq!(listed(&outside), before, "{new} through {victim}");
     all_done(&go(&ctx, &entries(&["", new])));
@@ -71,7 +71,7 @@ fn what_was_moved_is_not_taken_from_behind_a_link_of_the_target() {
         std::fs::rename(stage.src("d/old"), stage.src("new")).unwrap();
         let moved = ClaimedJob { moved_from: Some(path("d/old")), ..job("new", Scope::Subtree, Origin::Replaced) };
         let jobs = [moved, job("d/old", Scope::Entry, Origin::Scan)];
-        all_done(&execute(&ctx, Lane::Large, &jobs, NOW, &StopSignal::new().unwrap()));
+        all_done(&execute(&ctx, Lane::Large, &jobs, Contents::Vouched, NOW, &StopSignal::new().unwrap()));
         let inode = |path: PathBuf| std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path).unwrap());
         assert_ne!(inode(stage.dst("new/f")), inode(outside.join("old/f")));
         assert!(outside.join("old/f").exists());

@@ -195,7 +195,7 @@ fn entries(names: &[&str]) -> Vec<ClaimedJob> {
 }
 
 fn go(ctx: &TargetContext, jobs: &[ClaimedJob]) -> BatchReport {
-    let report = execute(ctx, Lane::Small, jobs, NOW, &StopSignal::new().unwrap());
+    let report = execute(ctx, Lane::Small, jobs, Contents::Vouched, NOW, &StopSignal::new().unwrap());
     let answered: Vec<&RelPath> = report.verdicts.iter().map(|(path, _)| path).collect();
     assert_eq!(answered, jobs.iter().map(|job| &job.path).collect::<Vec<_>>(), "one verdict for each job");
     report

@@ -336,7 +336,7 @@ fn large_files_change_the_lane_and_a_batch_has_a_size() {
     let report = go(&ctx, &jobs);
     let verdicts: Vec<&Verdict> = report.verdicts.iter().map(|(_, verdict)| verdict).collect();
     assert_eq!(verdicts, [&Verdict::Done, &Verdict::Released, &Verdict::Large, &Verdict::Released]);
-    let large = execute(&ctx, Lane::Large, &jobs[2..3], NOW, &StopSignal::new().unwrap());
+    let large = execute(&ctx, Lane::Large, &jobs[2..3], Contents::Vouched, NOW, &StopSignal::new().unwrap());
     all_done(&large);
     assert!(stage.dst("big").exists());
 }
@@ -393,7 +393,7 @@ fn a_stopped_run_releases_its_jobs() {
     let ctx = stage.module_with("m", |options| options.params = ["-a", "--bwlimit=100"].into_iter().collect());
     let stop = StopSignal::new().unwrap();
     let report = std::thread::scope(|scope| {
-        let running = scope.spawn(|| execute(&ctx, Lane::Small, &entries(&["f"]), NOW, &stop));
+        let running = scope.spawn(|| execute(&ctx, Lane::Small, &entries(&["f"]), Contents::Vouched, NOW, &stop));
         let begun = crate::clock::monotonic();
         let temporary = || std::fs::read_dir(stage.dst("")).unwrap().count() > 0;
         while !temporary() && begun.elapsed() < Duration::from_secs(10) {

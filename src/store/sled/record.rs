@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     DirectoryId, Generation, Job, JobError, JobId, JobState, Moment, Origin, RelPath, RootId, Scope, TargetId,
-    Timestamp,
+    Timestamp, Unvouched,
 };
 use crate::store::{DirectoryRecord, RootRecord, TargetRecord};
 
@@ -91,6 +91,18 @@ struct StoredTarget {
     complete_under: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     paused_since: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unvouched: Option<StoredUnvouched>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mark: Option<DirectoryId>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredUnvouched {
+    since: Timestamp,
+    /// Left out when it would make the record too large: then the comparison begins anew.
+    #[serde(default, with = "serde_bytes", skip_serializing_if = "Vec::is_empty")]
+    up_to: Vec<u8>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -157,13 +169,29 @@ pub fn decode_job(key: &[u8], target: TargetId, path: RelPath, value: &[u8]) -> 
 }
 
 pub fn encode_target(key: &[u8], target: &TargetRecord) -> Result<Vec<u8>, RecordError> {
-    let TargetRecord { id: _, root: root_id, destination, complete_under, paused_since } = target.clone();
-    encode(key, &StoredTarget { root_id, destination, complete_under, paused_since })
+    let TargetRecord { id: _, root: root_id, destination, complete_under, paused_since, unvouched, mark } =
+        target.clone();
+    let unvouched =
+        unvouched.map(|Unvouched { since, up_to }| StoredUnvouched { since, up_to: up_to.as_bytes().to_vec() });
+    let mut stored = StoredTarget { root_id, destination, complete_under, paused_since, unvouched, mark };
+    match encode(key, &stored) {
+        Err(RecordError::TooLarge(_)) if stored.unvouched.is_some() => {
+            stored.unvouched.iter_mut().for_each(|unvouched| unvouched.up_to.clear());
+            encode(key, &stored)
+        }
+        other => other,
+    }
 }
 
 pub fn decode_target(key: &[u8], id: TargetId, value: &[u8]) -> Result<TargetRecord, RecordError> {
-    let StoredTarget { root_id: root, destination, complete_under, paused_since } = decode(key, value)?;
-    Ok(TargetRecord { id, root, destination, complete_under, paused_since })
+    let StoredTarget { root_id: root, destination, complete_under, paused_since, unvouched, mark } =
+        decode(key, value)?;
+    let unvouched = unvouched.map(|StoredUnvouched { since, up_to }| Unvouched {
+        since,
+        // A path that is none is worth as much as the beginning.
+        up_to: RelPath::new(&up_to).unwrap_or_else(|_| RelPath::root()),
+    });
+    Ok(TargetRecord { id, root, destination, complete_under, paused_since, unvouched, mark })
 }
 
 pub fn encode_root(key: &[u8], root: &RootRecord) -> Result<Vec<u8>, RecordError> {
@@ -280,7 +308,7 @@ mod tests {
             root: RootId(1),
             destination: "host::www".into(),
             complete_under: Some(300),
-            paused_since: None,
+            ..TargetRecord::new(TargetId(2), RootId(1), String::new())
         };
         let key = key::target(target.id);
         let golden =
@@ -290,8 +318,18 @@ mod tests {
             golden.escape_ascii().to_string()
         );
         assert_eq!(decode_target(&key, target.id, golden), Ok(target.clone()));
-        let paused = TargetRecord { paused_since: Some(Timestamp(6)), ..target };
-        assert_eq!(decode_target(&key, paused.id, &encode_target(&key, &paused).expect("fits")), Ok(paused));
+        let unvouched =
+            |up_to: &[u8]| Some(Unvouched { since: Timestamp(9), up_to: RelPath::new(up_to).expect("a path") });
+        let paused = TargetRecord {
+            paused_since: Some(Timestamp(6)),
+            unvouched: unvouched(b"d/\xff"),
+            mark: Some(DirectoryId { inode: 2, born_ns: Some(300) }),
+            ..target
+        };
+        assert_eq!(decode_target(&key, paused.id, &encode_target(&key, &paused).expect("fits")), Ok(paused.clone()));
+        let long = TargetRecord { unvouched: unvouched(&[b'x'; 3_000]), ..paused.clone() };
+        let begun_anew = TargetRecord { unvouched: unvouched(b""), ..paused };
+        assert_eq!(decode_target(&key, long.id, &encode_target(&key, &long).expect("fits")), Ok(begun_anew));
     }
 
     #[test]
@@ -405,13 +443,7 @@ mod tests {
         let job = Job { last_error: Some(error), ..golden_job() };
         let key = key::job(job.target, &job.path);
         assert!(encode_job(&key, &job).expect("fits").len() < VALUE_BYTES_MAX);
-        let target = TargetRecord {
-            id: TargetId(1),
-            root: RootId(1),
-            destination: "x".repeat(3_000),
-            complete_under: None,
-            paused_since: None,
-        };
+        let target = TargetRecord::new(TargetId(1), RootId(1), "x".repeat(3_000));
         assert!(matches!(encode_target(b"k", &target), Err(RecordError::TooLarge(_))));
     }
 

@@ -40,13 +40,7 @@ fn root() -> RootRecord {
 }
 
 fn target(id: u32) -> TargetRecord {
-    TargetRecord {
-        id: TargetId(id),
-        root: RootId(1),
-        destination: format!("mirror{id}::www"),
-        complete_under: None,
-        paused_since: None,
-    }
+    TargetRecord::new(TargetId(id), RootId(1), format!("mirror{id}::www"))
 }
 
 fn directory(inode: u64, parent: u64, name: &[u8]) -> DirectoryRecord {

@@ -16,7 +16,7 @@ pub mod world;
 
 pub use config::Conf;
 pub use daemon::{Daemon, Ended};
-pub use files::{append, make_dir, patterned, set_mtime, touch, write};
+pub use files::{append, make_dir, overwrite_quietly, patterned, set_mtime, touch, write};
 pub use rsyncd::Rsyncd;
 pub use tree::Compare;
 pub use wait::{secs, wait_for, wait_until};

@@ -246,6 +246,12 @@ pub struct RsyncCount {
 }
 
 impl RsyncCount {
+    /// The command lines so far with both words in them.
+    pub fn naming_both(&self, one: &str, other: &str) -> usize {
+        let lines = fs::read_to_string(&self.file).unwrap_or_default();
+        lines.lines().filter(|line| line.contains(one) && line.contains(other)).count()
+    }
+
     /// The command lines so far that name `target`, transfers and probes alike.
     pub fn naming(&self, target: &str) -> usize {
         fs::read_to_string(&self.file).unwrap_or_default().lines().filter(|line| line.contains(target)).count()

@@ -1,0 +1,176 @@
+//! Compares by content, in the background, what large targets held when nobody vouched for it, and has sent again what
+//! differs: a restored file has the size and the time that it had, so nothing else finds it.
+//!
+//! One thread goes through the files in the order of the tree, in portions of a few seconds, at a bounded rate, and only
+//! while the target has nothing else to do; a target that always has gets a portion a minute. How far it has come is
+//! stored, so a restart goes on from there. `status` says `comparing` until it is done.
+//!
+//! Deliberately absent: what is on the target alone, or lacks there, which comparisons by size and time find; and small
+//! trees, which are compared by content at once (`mirror::unvouched`).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded, select};
+use log::{debug, info, warn};
+
+use super::root::Sight;
+use super::setup::{Core, Setup};
+use super::view::NamedTarget;
+use crate::clock::monotonic;
+use crate::mirror::{Differs, Look, Portions, TargetContext};
+use crate::model::{Change, RelPath, Timestamp, Unvouched};
+
+/// Bytes a second that are read on this machine.
+const BYTES_PER_S: u64 = 20_000_000;
+/// A portion is about so much.
+const PORTION_BYTES: u64 = 64_000_000;
+const PORTION_FILES: usize = 1_000;
+
+/// How often targets are looked at that have something else to do, and after how long they get a portion all the same.
+const LOOK: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(60);
+/// After which pause a target is tried again that could not be compared.
+const RETRY: Duration = Duration::from_secs(30);
+/// How long jobs may take to be on disk, and how long a stop waits for the thread.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(5);
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The thread. Dropping it ends it.
+#[derive(Debug)]
+pub(super) struct ContentsThread {
+    over: Arc<AtomicBool>,
+    stop: Option<Sender<()>>,
+    ended: Receiver<()>,
+}
+
+impl ContentsThread {
+    pub fn start(core: Arc<Core>) -> std::io::Result<Self> {
+        let (stop, stopped) = bounded::<()>(0);
+        let (running, ended) = bounded::<()>(0);
+        let over = Arc::new(AtomicBool::new(false));
+        let comparer = Comparer { core, over: Arc::clone(&over), works: BTreeMap::new() };
+        std::thread::Builder::new().name("contents".into()).spawn(move || {
+            let _running = running;
+            comparer.run(&stopped);
+        })?;
+        Ok(Self { over, stop: Some(stop), ended })
+    }
+
+    /// Ends the comparison under way.
+    pub fn stop(&mut self) {
+        self.over.store(true, Ordering::SeqCst);
+        self.stop = None;
+        let _ = self.ended.recv_timeout(STOP_PATIENCE);
+    }
+}
+
+/// How the comparison of a target stands.
+struct Work {
+    since: Timestamp,
+    context: Arc<TargetContext>,
+    portions: Portions,
+    /// When the last portion ended, and not before when the next one begins.
+    last: Instant,
+    not_before: Instant,
+}
+
+struct Comparer {
+    core: Arc<Core>,
+    over: Arc<AtomicBool>,
+    works: BTreeMap<crate::model::TargetId, Work>,
+}
+
+impl Comparer {
+    fn run(mut self, stopped: &Receiver<()>) {
+        let distrusted = self.core.queue.distrusted().clone();
+        loop {
+            let setup = self.core.current.get();
+            let unvouched: Vec<(NamedTarget, Unvouched)> = setup
+                .targets
+                .iter()
+                .filter_map(|target| Some((target.clone(), self.core.queue.target_record(target.id)?.unvouched?)))
+                .collect();
+            self.works.retain(|id, _| unvouched.iter().any(|(target, _)| target.id == *id));
+            let mut is_at_work = false;
+            for (target, unvouched) in &unvouched {
+                is_at_work |= self.portion(&setup, target, unvouched);
+            }
+            drop(setup);
+            let pause = match (is_at_work, unvouched.is_empty()) {
+                (true, _) => crossbeam_channel::after(Duration::ZERO),
+                (false, false) => crossbeam_channel::after(LOOK),
+                (false, true) => crossbeam_channel::never(),
+            };
+            select! {
+                recv(stopped) -> _ => return,
+                recv(distrusted) -> _ => {}
+                recv(pause) -> _ => {}
+            }
+            if self.over.load(Ordering::SeqCst) {
+                return;
+            }
+        }
+    }
+
+    /// Compares the next portion of a target, if it is time for that. Returns whether it was.
+    fn portion(&mut self, setup: &Setup, target: &NamedTarget, unvouched: &Unvouched) -> bool {
+        let Core { queue, executor, .. } = &*self.core;
+        let Some(context) = executor.context(target.id) else { return false };
+        let is_same = |work: &Work| work.since == unvouched.since && Arc::ptr_eq(&work.context, &context);
+        let now = monotonic();
+        let portions = || Portions::new(context.root.clone(), Arc::clone(&context.filter), unvouched.up_to.clone());
+        if !self.works.get(&target.id).is_some_and(is_same) {
+            let (since, context) = (unvouched.since, Arc::clone(&context));
+            let work = Work { since, context, portions: portions(), last: now, not_before: now };
+            self.works.insert(target.id, work);
+        }
+        let Some(work) = self.works.get_mut(&target.id) else { return false };
+        let is_watched =
+            setup.roots().any(|root| root.has(target.id) && matches!(root.sight(), Sight::Whole | Sight::Partial(..)));
+        let is_idle = || queue.stats(target.id).is_some_and(|stats| stats.counts.ready + stats.counts.running == 0);
+        let is_due = now >= work.not_before && (is_idle() || now.duration_since(work.last) >= PATIENCE);
+        if !is_due || !is_watched || !queue.is_open(target.id) {
+            return false;
+        }
+        let paths = work.portions.next(PORTION_FILES, PORTION_BYTES);
+        let Some(last) = paths.last().cloned() else {
+            info!("{}: all of it has been compared by content", target.name);
+            queue.vouch(target.id, unvouched.since, None);
+            return true;
+        };
+        let is_wanted = || !self.over.load(Ordering::SeqCst);
+        let look = Look { checksum: true, bytes_per_s: Some(BYTES_PER_S) };
+        let compared = executor.compare(&context, look, &is_wanted).again(&paths);
+        work.last = monotonic();
+        match compared {
+            Ok(differing) => {
+                let of_content = |(_, what): &(&RelPath, &Differs)| matches!(what, Differs::Content);
+                if let Some((path, _)) = differing.iter().find(of_content) {
+                    let count = differing.iter().filter(of_content).count();
+                    warn!(
+                        "{}: {count} files of equal size and time have other content, among them {path}; they are sent \
+                         again",
+                        target.name
+                    );
+                }
+                let is_known = |what: &Differs| !matches!(what, Differs::Unreadable(_));
+                let differing = differing.into_iter().filter(|(_, what)| is_known(what));
+                let changes: Vec<Change> = differing.map(|(path, _)| Change::write(path)).collect();
+                queue.enqueue(&[target.id], &changes);
+                // A place behind them must not be on disk before they are.
+                if changes.is_empty() || queue.flush(FLUSH_PATIENCE) {
+                    queue.vouch(target.id, unvouched.since, Some(last));
+                }
+            }
+            Err(trouble) => {
+                debug!("{}: contents cannot be compared: {}", target.name, trouble.message);
+                work.not_before = work.last + RETRY;
+                work.portions = portions();
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,201 @@
+//! Where nothing vouches for what a target holds, size and time are no witness: a restored file has both.
+
+use std::fs;
+use std::path::Path;
+
+use syncq::clock::Clock as _;
+use syncq::clock::SystemClock;
+use syncq::store::sled::SledStore;
+use syncq::store::{Op, Store as _};
+
+use crate::harness::world::soon;
+use crate::harness::{World, make_dir, overwrite_quietly, secs, wait_for, wait_until, write};
+
+const NEW: &str = "CONTENT";
+
+/// A few files, and targets that hold what looks the same; one of them is another.
+fn stale_world() -> World {
+    let world = World::new();
+    make_dir(world.src.join("d"));
+    for n in 0..5 {
+        write(world.src.join(format!("d/f{n}")), "content");
+    }
+    for dst in &world.dsts {
+        make_dir(dst.join("d"));
+        for n in 0..5 {
+            let file = dst.join(format!("d/f{n}"));
+            write(&file, if n == 3 { "another" } else { "content" });
+            let time = fs::metadata(world.src.join(format!("d/f{n}"))).and_then(|found| found.modified());
+            crate::harness::set_mtime(&file, time.expect("a time"));
+        }
+    }
+    world
+}
+
+/// Puts other content of the same size and time in the place of a file, as a restore does.
+fn restore(world: &World) {
+    overwrite_quietly(world.src.join("d/f3"), NEW);
+}
+
+#[test]
+fn a_first_start_finds_what_looks_the_same_on_the_target_and_is_not() {
+    let mut world = stale_world();
+    world.start();
+    world.converges(soon());
+}
+
+/// With a filter that rsync's own rules cannot express, what is compared is sent by name.
+#[test]
+fn a_first_start_under_a_filter_of_expressions_finds_it_too() {
+    let mut world = stale_world();
+    world.conf.excludes = vec!["(.*)\\.log$".to_owned(), "^x(y|z)+w$".to_owned()];
+    world.start();
+    world.converges(soon());
+}
+
+/// There was no watermark yet, and the next start compared by size and time.
+#[test]
+fn a_kill_in_the_first_seconds_leaves_something_that_tells_what_changed() {
+    let mut world = World::new();
+    make_dir(world.src.join("d"));
+    for n in 0..5 {
+        write(world.src.join(format!("d/f{n}")), "content");
+    }
+    world.start();
+    world.converges(soon());
+    world.daemon().kill9();
+    restore(&world);
+    world.start_daemon(&[]);
+    world.converges(soon());
+
+    // And at once: no target has anything, or all, or a part.
+    for _ in 0..3 {
+        fs::remove_dir_all(&world.cli.state).expect("cannot remove the state directory");
+        world.start_daemon(&[]);
+        world.daemon().kill9();
+        let content = fs::read(world.src.join("d/f3")).expect("the file is there");
+        overwrite_quietly(world.src.join("d/f3"), if content == NEW.as_bytes() { "content" } else { NEW });
+        world.start_daemon(&[]);
+        world.converges(soon());
+        world.stop();
+    }
+}
+
+/// The promise is that a lost queue costs time, not files.
+#[test]
+fn a_start_with_a_lost_store_compares_contents() {
+    let mut world = World::new();
+    make_dir(world.src.join("d"));
+    for n in 0..5 {
+        write(world.src.join(format!("d/f{n}")), "content");
+    }
+    world.start();
+    world.converges(soon());
+    world.rsyncd.stop();
+    restore(&world);
+    world.stop();
+    fs::remove_dir_all(&world.cli.state).expect("cannot remove the state directory");
+    world.rsyncd.start();
+    world.start_daemon(&[]);
+    world.converges(soon());
+}
+
+/// A source that was away may have been changed elsewhere.
+#[test]
+fn a_source_that_was_away_is_compared_by_content() {
+    let mut world = World::new();
+    make_dir(world.src.join("d"));
+    for n in 0..5 {
+        write(world.src.join(format!("d/f{n}")), "content");
+    }
+    world.start();
+    world.converges(soon());
+    let away = world.base().join("away");
+    fs::rename(&world.src, &away).expect("cannot rename the root");
+    wait_until(soon(), "the root to be missed", || world.cli.status().json["roots"][0]["state"] == "suspended");
+    overwrite_quietly(away.join("d/f3"), NEW);
+    fs::rename(&away, &world.src).expect("cannot rename the root back");
+    world.converges(soon());
+}
+
+/// A power cut may take back what a target of this machine had, and the last seconds of the source.
+#[test]
+fn after_a_boot_the_last_minutes_are_compared_by_content() {
+    let mut world = World::new();
+    make_dir(world.src.join("d"));
+    write(world.src.join("d/f3"), NEW);
+    world.start();
+    world.converges(soon());
+    world.stop();
+    for dst in &world.dsts {
+        overwrite_quietly(dst.join("d/f3"), "content");
+    }
+    let (mut store, _) = SledStore::open(&world.cli.state, SystemClock.now()).expect("the store opens");
+    let mut roots = store.load().expect("the store is read").roots;
+    roots[0].watermark.as_mut().expect("a watermark").boot.0[0] ^= 1;
+    store.commit(&[Op::PutRoot(roots.remove(0))]).expect("the store is written");
+    drop(store);
+    world.start_daemon(&[]);
+    world.converges(soon());
+}
+
+/// The source would be read twice, and a first fill is long.
+#[test]
+fn what_is_filled_for_the_first_time_is_not_compared_by_content() {
+    let mut world = World::new();
+    make_dir(world.dsts[0].join("lost+found"));
+    for n in 0..5 {
+        write(world.src.join(format!("f{n}")), "content");
+    }
+    let count = world.count_rsyncs();
+    world.start();
+    world.converges(soon());
+    for target in ["::m1/", "::m2/"] {
+        assert_eq!(count.naming_both("--max-delete=0", "--checksum"), 0, "{target} is compared by content");
+        assert!(count.naming(target) >= 2);
+    }
+    assert!(world.cli.status().json["targets"][0]["contents"].is_null());
+}
+
+/// A large tree is soon of use, and its contents follow in the background, over restarts; `status` and `wait` say so.
+#[test]
+fn a_large_tree_is_compared_by_content_in_the_background() {
+    const FILES: usize = 10_150;
+    let mut world = World::new();
+    world.conf.local_paths.clear();
+    let (src, dst) = (world.src.clone(), world.dsts[0].clone());
+    world.conf.root(&src, &[("127.0.0.1", "m1")]);
+    world.dsts.truncate(1);
+    for d in 0..50 {
+        make_dir(src.join(format!("d{d}")));
+    }
+    for n in 0..FILES {
+        write(src.join(format!("d{}/f{n}", n % 50)), "content");
+    }
+    let copied = std::process::Command::new("cp").arg("-aT").arg(&src).arg(&dst).status().expect("cannot start cp");
+    assert!(copied.success());
+    let stale = [dst.join("d0/f0"), dst.join("d49/f10149")];
+    for file in &stale {
+        overwrite_quietly(file, "another");
+    }
+    let is_stale = |file: &Path| fs::read(file).expect("it is there") == b"another";
+    world.start();
+    let waited =
+        world.cli.run(["wait", "--state-dir", world.cli.state.to_str().expect("text"), "--timeout", "60s"]).ok();
+    if is_stale(&stale[1]) {
+        assert!(waited.stderr.contains("contents still being compared"), "{}", waited.text());
+    }
+    // In the middle of it.
+    wait_for(soon(), "the comparison to be under way", || {
+        let json = world.cli.status().json;
+        let contents = &json["targets"][0]["contents"];
+        if contents["up_to"].as_str().is_some_and(|up_to| !up_to.is_empty()) { Ok(()) } else { Err(json.to_string()) }
+    });
+    world.daemon().kill9();
+    world.start_daemon(&[]);
+    let target = |world: &World| world.cli.status().json["targets"][0].clone();
+    wait_until(secs(120), "all contents to be compared", || target(&world)["contents"].is_null());
+    world.cli.wait_idle(soon());
+    assert!(!stale.iter().any(|file| is_stale(file)), "an old file has stayed");
+    assert_eq!(target(&world)["state"], "idle");
+}

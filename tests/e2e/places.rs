@@ -1,0 +1,80 @@
+//! A local target is the directory that it was, or nothing is sent there.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::harness::world::soon;
+use crate::harness::{Daemon, World, make_dir, tree, wait_for, wait_until, write};
+
+/// Starts a mirror of the world's source to a local directory alone.
+fn start(world: &mut World, local: &Path) {
+    let mut args: Vec<OsString> = vec!["mirror".into(), world.src.clone().into_os_string(), local.into()];
+    args.extend(["--state-dir".into(), world.cli.state.clone().into_os_string()]);
+    world.daemon = Some(Daemon::start(&world.cli, args));
+}
+
+fn is_gone(world: &World) {
+    wait_for(soon(), "the target to be missed", || {
+        let json = world.cli.try_status()?.json;
+        let target = &json["targets"][0];
+        let told = target["state"] == "target_gone" && target["hint"].to_string().contains("syncq accept-target");
+        if told { Ok(()) } else { Err(json.to_string()) }
+    });
+}
+
+fn filled() -> (World, PathBuf) {
+    let mut world = World::new();
+    let local = world.side("disk").join("www");
+    write(world.src.join("a"), "before");
+    start(&mut world, &local);
+    world.equal_within(&world.src, &[&local], soon());
+    (world, local)
+}
+
+/// Its disk is not mounted: the mount point was filled, and counted as delivered.
+#[test]
+fn a_local_target_that_is_missing_or_another_one_is_not_filled() {
+    let (mut world, local) = filled();
+    let away = world.base().join("away");
+    fs::rename(world.base().join("disk"), &away).expect("cannot take the disk away");
+    // Also while nothing is to be sent.
+    is_gone(&world);
+    make_dir(world.base().join("disk"));
+    write(world.src.join("b"), "meanwhile");
+    is_gone(&world);
+    world.stop();
+    start(&mut world, &local);
+    is_gone(&world);
+    assert!(!local.exists(), "the mount point was filled");
+    // An empty one, or one with other things in it, is no better.
+    make_dir(&local);
+    write(local.join("other"), "of somebody else");
+    write(world.src.join("c"), "meanwhile");
+    wait_until(soon(), "the other directory to be named", || {
+        world.cli.status().json["targets"][0]["reason"].to_string().contains("another directory")
+    });
+    assert_eq!(tree::count(&local), 1, "another directory was filled");
+    fs::remove_dir_all(world.base().join("disk")).expect("cannot remove the mount point");
+    fs::rename(&away, world.base().join("disk")).expect("cannot put the disk back");
+    world.equal_within(&world.src, &[&local], soon());
+    assert_eq!(world.cli.status().json["targets"][0]["state"], "idle");
+}
+
+#[test]
+fn another_directory_is_mirrored_to_once_an_operator_agrees() {
+    let (mut world, local) = filled();
+    fs::rename(&local, world.base().join("old")).expect("cannot rename the target");
+    make_dir(&local);
+    write(local.join("of the new disk"), "");
+    is_gone(&world);
+    let state = world.cli.state.to_str().expect("text").to_owned();
+    let said = world.cli.run(["accept-target", local.to_str().expect("text"), "--state-dir", &state]).ok();
+    assert!(said.stdout.contains(local.to_str().expect("text")), "{}", said.text());
+    world.equal_within(&world.src, &[&local], soon());
+    // From then on it is this one.
+    world.stop();
+    start(&mut world, &local);
+    write(world.src.join("d"), "live");
+    world.equal_within(&world.src, &[&local], soon());
+}
