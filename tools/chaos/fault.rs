@@ -22,6 +22,8 @@ pub enum Kind {
     Kill,
     /// SIGTERM to the daemon, and a start without -r
     Term,
+    /// The state is lost between two daemons, and the next ones die young
+    Lost,
     /// The daemon stands still for a while
     Freeze,
     /// kill -9 of the daemon's rsyncs
@@ -47,9 +49,10 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Kill,
         Self::Term,
+        Self::Lost,
         Self::Freeze,
         Self::Rsyncs,
         Self::Server,
@@ -85,6 +88,16 @@ impl Kind {
             Self::Term => {
                 stage.note("SIGTERM to the daemon");
                 stage.world.stop();
+                down_for_a_while(stage, rng);
+            }
+            Self::Lost => {
+                stage.kill9();
+                stage.lose_state();
+                for _ in 0..rng.u32(0..3) {
+                    stage.restart();
+                    rest(rng, 1_000);
+                    stage.kill9();
+                }
                 down_for_a_while(stage, rng);
             }
             Self::Freeze => {
@@ -193,10 +206,6 @@ fn overflow(stage: &mut Stage) -> bool {
 /// The load goes on in the tree itself. Half of the time something lies in the mount point.
 fn unmount(stage: &mut Stage, rng: &mut Rng) -> bool {
     let (src, tree) = (stage.world.src.clone(), stage.tree.clone());
-    // What comes back is compared in full, by size and time.
-    stage.load_off();
-    let twins = stage.load().set_twins(false);
-    stage.load_on();
     stage.unmount(&src);
     if rng.bool() {
         crate::harness::write(src.join("stray"), "in the mount point");
@@ -209,9 +218,6 @@ fn unmount(stage: &mut Stage, rng: &mut Rng) -> bool {
     stage.load_off();
     stage.mount(&["--bind".as_ref(), &tree, &src]);
     stage.watching_again();
-    // Before that a start after a kill compares everything by size and time, too.
-    stage.live();
-    stage.load().set_twins(twins);
     stage.load_on();
     felt
 }
@@ -220,10 +226,6 @@ fn unmount(stage: &mut Stage, rng: &mut Rng) -> bool {
 /// others, and some daemons die of it. No configuration leaves out anything that the one of before mirrors, but for a target. Returns whether the
 /// daemon has taken them.
 fn reload(stage: &mut Stage, rng: &mut Rng) -> bool {
-    // A target that comes back is compared in full, by size and time.
-    stage.load_off();
-    let twins = stage.load().set_twins(false);
-    stage.load_on();
     let before = stage.world.conf.clone();
     for _ in 0..rng.u32(1..5) {
         let mut conf = before.clone();
@@ -253,10 +255,5 @@ fn reload(stage: &mut Stage, rng: &mut Rng) -> bool {
         }
     }
     stage.reload(before);
-    let taken = stage.has_read_its_configuration();
-    stage.live();
-    stage.load_off();
-    stage.load().set_twins(twins);
-    stage.load_on();
-    taken
+    stage.has_read_its_configuration()
 }

@@ -101,12 +101,6 @@ impl Load {
         }
     }
 
-    /// Whether twins are made from now on. Returns whether they were.
-    pub fn set_twins(&mut self, twins: bool) -> bool {
-        self.churn.twins = twins;
-        std::mem::replace(&mut self.twins, twins)
-    }
-
     /// Closes what is held open.
     pub fn close_all(&mut self) {
         for (path, _) in self.held.drain(..) {

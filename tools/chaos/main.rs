@@ -83,6 +83,9 @@ struct Args {
     /// Rounds in which most of a dozen targets hang, each in the middle of what it does, and the others must be quick
     #[arg(long, value_name = "N", default_value_t = 0)]
     hung: u32,
+    /// Unmount and mount a local target this many times under a load, with kills in between
+    #[arg(long, value_name = "ROUNDS", default_value_t = 0)]
+    local: u32,
     /// Only these kinds of fault
     #[arg(long, value_name = "KIND,…", value_delimiter = ',')]
     only: Vec<Kind>,
@@ -132,9 +135,11 @@ fn run(args: &Args, settings: &rounds::Settings, journal: &Journal) {
         rounds::kills(settings, journal, 6);
         rounds::pending(settings, journal, 1);
         rounds::away(settings, journal, 5_000);
+        rounds::local(settings, journal, 2);
         return rounds::random(settings, journal, rounds::Until::after(Duration::from_secs(8)));
     }
-    let asked = args.kills > 0 || args.pending > 0 || args.burst > 0 || args.away > 0 || args.hung > 0;
+    let asked = [args.kills, args.pending, args.local, args.hung].iter().any(|count| *count > 0);
+    let asked = asked || args.burst > 0 || args.away > 0;
     if args.kills > 0 {
         rounds::kills(settings, journal, args.kills);
     }
@@ -143,6 +148,9 @@ fn run(args: &Args, settings: &rounds::Settings, journal: &Journal) {
     }
     if args.burst > 0 {
         rounds::bursts(settings, journal, args.burst);
+    }
+    if args.local > 0 {
+        rounds::local(settings, journal, args.local);
     }
     if args.away > 0 {
         rounds::away(settings, journal, args.away);

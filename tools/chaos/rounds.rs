@@ -11,10 +11,11 @@ use fastrand::Rng;
 use crate::INTERRUPTED;
 use crate::fault::{Kind, rest};
 use crate::harness::rsyncd::free_port;
-use crate::harness::{Rsyncd, World, make_dir, secs, wait_until};
+use crate::harness::{Daemon, Rsyncd, World, make_dir, secs, wait_until};
 use crate::journal::Journal;
+use crate::load::Load;
 use crate::proxy::{Mode, Proxy};
-use crate::stage::{Setting, Stage, TARGETS};
+use crate::stage::{HEAL, Setting, Stage, TARGETS};
 
 /// So small that a storm overflows it.
 const QUEUE_EVENTS: u32 = 1_024;
@@ -200,6 +201,74 @@ pub fn pending(settings: &Settings, journal: &Journal, count: u32) {
     }
     said("jobs for a dead target", count, began);
     println!("faults: {}", stage.starts());
+}
+
+/// A local target's disk goes and comes back under a load, and daemons die meanwhile. The mount point may be empty, or hold a
+/// directory of the target's name; nothing may come into it.
+pub fn local(settings: &Settings, journal: &Journal, count: u32) {
+    if !settings.inside {
+        return println!("faults: a local target is left out: it needs root and a mount namespace");
+    }
+    let began = Instant::now();
+    let mut rng = Rng::with_seed(settings.seed ^ 0x10ca);
+    let mut world = World::new();
+    world.keep = true;
+    journal.keep_in(world.base());
+    let (disk, place, outside) = (world.side("disk"), world.side("place"), world.side("outside"));
+    mounted(&["-t", "tmpfs", "tmpfs"], &disk);
+    mounted(&["--bind", disk.to_str().expect("text")], &place);
+    let target = place.join("www");
+    crate::harness::write(world.src.join("stays"), "here");
+    let mut args = vec!["mirror".into(), world.src.clone().into_os_string(), target.clone().into_os_string()];
+    args.extend(["--state-dir".into(), world.cli.state.clone().into_os_string()]);
+    world.daemon = Some(Daemon::start(&world.cli, args));
+    world.equal_within(&world.src, &[&target], HEAL);
+    let mut load = Load::new(settings.seed, &world.src, &outside, settings.twins, journal.clone());
+    for round in 1..=count {
+        journal.note(format!("--- local round {round} ---"));
+        let running = load.run();
+        rest(&mut rng, 500);
+        // What runs in it keeps it busy, as it may in real life.
+        ran("umount", &["--lazy"], &place);
+        journal.note("unmounted");
+        let stray = rng.bool();
+        if stray {
+            make_dir(&target);
+        }
+        for _ in 0..rng.u32(0..3) {
+            rest(&mut rng, 700);
+            world.daemon().kill9();
+            world.daemon().restart();
+            journal.note("killed, and started");
+        }
+        rest(&mut rng, 2_000);
+        assert_eq!(crate::harness::tree::count(&place), usize::from(stray), "the mount point was filled");
+        if stray {
+            fs::remove_dir(&target).expect("cannot remove what is in the mount point");
+        }
+        mounted(&["--bind", disk.to_str().expect("text")], &place);
+        journal.note("mounted");
+        rest(&mut rng, 500);
+        load = running.call_back();
+        load.close_all();
+        world.equal_within(&world.src, &[&target], HEAL);
+        if INTERRUPTED.load(Ordering::Relaxed) {
+            break;
+        }
+    }
+    drop(world.daemon.take());
+    ran("umount", &["--lazy"], &place);
+    ran("umount", &["--lazy"], &disk);
+    said("a local target without its disk", count, began);
+}
+
+fn mounted(args: &[&str], place: &Path) {
+    ran("mount", args, place);
+}
+
+fn ran(program: &str, args: &[&str], place: &Path) {
+    let output = Command::new(program).args(args).arg(place).output().expect("it can be started");
+    assert!(output.status.success(), "{program} {}: {}", place.display(), String::from_utf8_lossy(&output.stderr));
 }
 
 /// As many files as one process can create, into a queue that cannot hold them; the time beside bare rsync's.

@@ -18,9 +18,7 @@ use crate::proxy::{Mode, Proxy};
 
 pub const TARGETS: [(&str, &str); 2] = [("127.0.0.1", "m1"), ("127.0.0.2", "m2")];
 /// Longest wait for equal trees, once all is well: a minute above the longest pause between two tries.
-const HEAL: Duration = Duration::from_secs(150);
-/// After that a daemon has noted up to when it knows the tree: three of its looks at the root.
-const NOTED_WITHIN: Duration = Duration::from_millis(3_500);
+pub const HEAL: Duration = Duration::from_secs(150);
 /// What a small tmpfs for the state has room for.
 const STATE_DISK: &str = "size=24m,mode=0700";
 
@@ -106,14 +104,7 @@ impl Stage {
         stage.world.start_daemon(&[]);
         drop(small);
         stage.equal();
-        stage.live();
         stage
-    }
-
-    /// Lets the daemon live long enough to note up to when it knows the tree. A start without any such note compares
-    /// everything, which would hide what catching up overlooks; [`Stage::starts`] tells how it was.
-    pub fn live(&self) {
-        std::thread::sleep(NOTED_WITHIN);
     }
 
     /// How often a daemon looked for what had changed since the last one, and how often it compared everything.
@@ -187,6 +178,16 @@ impl Stage {
     pub fn kill9(&mut self) {
         self.note("kill -9 the daemon");
         self.world.daemon().kill9();
+    }
+
+    /// Empties the state directory, which may be a mount point. The daemon must not run.
+    pub fn lose_state(&mut self) {
+        self.note("the state is lost");
+        for entry in std::fs::read_dir(&self.world.cli.state).expect("cannot list the state directory") {
+            let path = entry.expect("cannot list the state directory").path();
+            let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+            removed.unwrap_or_else(|e| panic!("cannot remove {}: {e}", path.display()));
+        }
     }
 
     pub fn restart(&mut self) {
