@@ -5,10 +5,14 @@
 //! while the target has nothing else to do; a target that always has gets a portion a minute. How far it has come is
 //! stored, so a restart goes on from there. `status` says `comparing` until it is done.
 //!
+//! The same thread looks once a minute whether the name of a daemon's host leads to other servers than before: nothing vouches
+//! for those either (`mirror::address`).
+//!
 //! Deliberately absent: what is on the target alone, or lacks there, which comparisons by size and time find; and small
 //! trees, which are compared by content at once (`mirror::unvouched`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -20,7 +24,7 @@ use super::root::Sight;
 use super::setup::{Core, Setup};
 use super::view::NamedTarget;
 use crate::clock::monotonic;
-use crate::mirror::{Differs, Look, Portions, TargetContext};
+use crate::mirror::{Differs, Led, Look, Portions, TargetContext, addresses, host_name, led};
 use crate::model::{Change, RelPath, Timestamp, Unvouched};
 
 /// Bytes a second that are read on this machine.
@@ -32,6 +36,8 @@ const PORTION_FILES: usize = 1_000;
 /// How often targets are looked at that have something else to do, and after how long they get a portion all the same.
 const LOOK: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How often the names of hosts are looked up.
+const LOOK_UP: Duration = Duration::from_secs(60);
 /// After which pause a target is tried again that could not be compared.
 const RETRY: Duration = Duration::from_secs(30);
 /// How long jobs may take to be on disk, and how long a stop waits for the thread.
@@ -51,7 +57,7 @@ impl ContentsThread {
         let (stop, stopped) = bounded::<()>(0);
         let (running, ended) = bounded::<()>(0);
         let over = Arc::new(AtomicBool::new(false));
-        let comparer = Comparer { core, over: Arc::clone(&over), works: BTreeMap::new() };
+        let comparer = Comparer { core, over: Arc::clone(&over), works: BTreeMap::new(), looked_up: None };
         std::thread::Builder::new().name("contents".into()).spawn(move || {
             let _running = running;
             comparer.run(&stopped);
@@ -81,6 +87,7 @@ struct Comparer {
     core: Arc<Core>,
     over: Arc<AtomicBool>,
     works: BTreeMap<crate::model::TargetId, Work>,
+    looked_up: Option<Instant>,
 }
 
 impl Comparer {
@@ -88,6 +95,7 @@ impl Comparer {
         let distrusted = self.core.queue.distrusted().clone();
         loop {
             let setup = self.core.current.get();
+            let looks_up = self.look_up(&setup);
             let unvouched: Vec<(NamedTarget, Unvouched)> = setup
                 .targets
                 .iter()
@@ -100,10 +108,11 @@ impl Comparer {
             }
             drop(setup);
             let pause = match (is_at_work, unvouched.is_empty()) {
-                (true, _) => crossbeam_channel::after(Duration::ZERO),
-                (false, false) => crossbeam_channel::after(LOOK),
-                (false, true) => crossbeam_channel::never(),
+                (true, _) => Some(Duration::ZERO),
+                (false, false) => Some(LOOK),
+                (false, true) => looks_up.then_some(LOOK_UP),
             };
+            let pause = pause.map_or_else(crossbeam_channel::never, crossbeam_channel::after);
             select! {
                 recv(stopped) -> _ => return,
                 recv(distrusted) -> _ => {}
@@ -113,6 +122,44 @@ impl Comparer {
                 return;
             }
         }
+    }
+
+    /// Has targets compared in full whose host names lead to other servers than before. Returns whether any has a name.
+    fn look_up(&mut self, setup: &Setup) -> bool {
+        let named: Vec<(&NamedTarget, Arc<TargetContext>)> = setup
+            .targets
+            .iter()
+            .filter_map(|target| Some((target, self.core.executor.context(target.id)?)))
+            .filter(|(_, context)| host_name(&context.target).is_some())
+            .collect();
+        if named.is_empty() || self.looked_up.is_some_and(|at| at.elapsed() < LOOK_UP) {
+            return !named.is_empty();
+        }
+        self.looked_up = Some(monotonic());
+        let queue = &self.core.queue;
+        for (target, context) in named {
+            let Some(name) = host_name(&context.target) else { continue };
+            let before = queue.target_record(target.id).map(|record| record.addresses).unwrap_or_default();
+            match led(&before, addresses(name)) {
+                Led::AsBefore => {}
+                Led::On(now) => queue.set_target_addresses(target.id, now),
+                Led::Elsewhere(now) => {
+                    warn!(
+                        "{}: {name} is another server than before ({} instead of {}); the target is compared in full",
+                        target.name,
+                        shown(&now),
+                        shown(&before)
+                    );
+                    queue.distrust(&[target.id]);
+                    queue.enqueue(&[target.id], &[Change::whole_tree()]);
+                    // What is remembered before that is on disk would be forgotten by a crash.
+                    if queue.flush(FLUSH_PATIENCE) {
+                        queue.set_target_addresses(target.id, now);
+                    }
+                }
+            }
+        }
+        true
     }
 
     /// Compares the next portion of a target, if it is time for that. Returns whether it was.
@@ -173,4 +220,8 @@ impl Comparer {
         }
         true
     }
+}
+
+fn shown(addresses: &BTreeSet<IpAddr>) -> String {
+    addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ")
 }

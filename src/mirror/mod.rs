@@ -12,6 +12,7 @@
 //! verdicts go out as values.
 
 mod activity;
+mod address;
 mod blocked;
 mod capture;
 mod changed;
@@ -52,6 +53,7 @@ mod trouble;
 mod unvouched;
 
 pub use activity::{Activity, Happened, Listener};
+pub use address::{Led, addresses, host_name, led};
 pub use changed::{Changed, Observer, Operation, Ran};
 pub use context::{Capabilities, RootIdentity, TargetContext};
 pub use dispatch::{Contexts, Executor};

@@ -9,6 +9,7 @@
 //! checkpoint is made only after a [`flush`](super::Queue::flush) that succeeded, which has emptied this.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 
 use crate::model::{DirectoryChange, DirectoryId, Moment, RelPath, RootId, TargetId, Timestamp, Unvouched};
 use crate::store::{DirectoryRecord, Op, RootRecord, TargetRecord};
@@ -136,6 +137,10 @@ impl Ledger {
 
     pub fn set_target_mark(&mut self, id: TargetId, mark: Option<DirectoryId>) {
         self.change_target(id, |target| target.mark = mark);
+    }
+
+    pub fn set_target_addresses(&mut self, id: TargetId, addresses: BTreeSet<IpAddr>) {
+        self.change_target(id, |target| target.addresses = addresses);
     }
 
     fn change_target(&mut self, id: TargetId, change: impl FnOnce(&mut TargetRecord)) {

@@ -20,6 +20,7 @@ mod sent_log;
 mod target_queue;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -502,6 +503,11 @@ impl Queue {
     /// Remembers which directory a local target is, or that whatever is there counts.
     pub fn set_target_mark(&self, target: TargetId, mark: Option<DirectoryId>) {
         self.change_ledger(|ledger| ledger.set_target_mark(target, mark));
+    }
+
+    /// Remembers where the name of a target's host leads.
+    pub fn set_target_addresses(&self, target: TargetId, addresses: BTreeSet<IpAddr>) {
+        self.change_ledger(|ledger| ledger.set_target_addresses(target, addresses));
     }
 
     /// Notes what a look at a local target told: that it is not what it was, or that it is, which ends a trouble of that

@@ -8,6 +8,8 @@
 pub mod memory;
 pub mod sled;
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use crate::model::{DirectoryId, Job, Moment, RelPath, RootId, TargetId, Timestamp, Unvouched};
@@ -49,12 +51,15 @@ pub struct TargetRecord {
     pub unvouched: Option<Unvouched>,
     /// Which directory a local target was when it was last served.
     pub mark: Option<DirectoryId>,
+    /// Where the name of a daemon's host led when it was last looked up; empty if it was not.
+    pub addresses: BTreeSet<IpAddr>,
 }
 
 impl TargetRecord {
     /// A target of which nothing is known yet.
     pub fn new(id: TargetId, root: RootId, destination: String) -> Self {
-        Self { id, root, destination, complete_under: None, paused_since: None, unvouched: None, mark: None }
+        let addresses = BTreeSet::new();
+        Self { id, root, destination, complete_under: None, paused_since: None, unvouched: None, mark: None, addresses }
     }
 }
 

@@ -5,7 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::harness::world::soon;
-use crate::harness::{Daemon, World, make_dir, tree, wait_for, wait_until, write};
+use crate::harness::{
+    Daemon, Rsyncd, World, is_root, make_dir, overwrite_quietly, skipped, tree, wait_for, wait_until, write,
+};
 
 /// Starts a mirror of the world's source to a local directory alone.
 fn start(world: &mut World, local: &Path) {
@@ -77,4 +79,42 @@ fn another_directory_is_mirrored_to_once_an_operator_agrees() {
     start(&mut world, &local);
     write(world.src.join("d"), "live");
     world.equal_within(&world.src, &[&local], soon());
+}
+
+/// Only what changed from then on was sent to the other server, and all counted as delivered.
+#[test]
+fn a_host_name_that_leads_to_another_server_has_the_target_compared_in_full() {
+    if !is_root() {
+        return skipped("another list of hosts needs root");
+    }
+    let mut world = World::new();
+    let hosts = world.base().join("hosts");
+    write(&hosts, "127.0.0.1 localhost mirror-of-ours\n");
+    let mount = format!("mount --bind '{}' /etc/hosts && exec \"$@\"", hosts.display());
+    world.cli.wrapper = ["unshare", "--mount", "--", "sh", "-c", &mount, "sh"].map(Into::into).to_vec();
+    world.conf.local_paths.clear();
+    let (src, first, second) = (world.src.clone(), world.dsts[0].clone(), world.dsts[1].clone());
+    world.conf.root(&src, &[("mirror-of-ours", "m1")]);
+    let mut other = Rsyncd::at(&world.side("other"), "127.0.0.2", world.rsyncd.port);
+    other.module("m1", &second);
+    other.start();
+    write(src.join("old"), "content");
+    write(src.join("older"), "content");
+    world.start();
+    world.equal_within(&src, &[&first], soon());
+    wait_until(soon(), "the address to be remembered", || {
+        world.cli.try_status().is_ok_and(|status| status.json["targets"][0]["contents"].is_null())
+    });
+    world.stop();
+    // What looks the same there and is not.
+    let copied = std::process::Command::new("cp").arg("-a").arg(src.join("old")).arg(&second).status();
+    assert!(copied.expect("cannot start cp").success());
+    overwrite_quietly(second.join("old"), "another");
+    write(&hosts, "127.0.0.2 localhost mirror-of-ours\n");
+    world.start_daemon(&[]);
+    wait_until(soon(), "the other server to have everything", || {
+        let is_there = |name: &str| std::fs::read(second.join(name)).is_ok_and(|found| found == b"content");
+        is_there("old") && is_there("older")
+    });
+    other.stop();
 }

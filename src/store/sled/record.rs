@@ -4,6 +4,8 @@
 //! covers the key as well: a record that turns up under another key is damaged. What the key says (target, path) is not
 //! repeated. A new field gets `#[serde(default)]`; enum variants are stored by name, so renaming one is a migration.
 
+use std::net::IpAddr;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -95,6 +97,8 @@ struct StoredTarget {
     unvouched: Option<StoredUnvouched>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     mark: Option<DirectoryId>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    addresses: Vec<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -169,11 +173,12 @@ pub fn decode_job(key: &[u8], target: TargetId, path: RelPath, value: &[u8]) -> 
 }
 
 pub fn encode_target(key: &[u8], target: &TargetRecord) -> Result<Vec<u8>, RecordError> {
-    let TargetRecord { id: _, root: root_id, destination, complete_under, paused_since, unvouched, mark } =
+    let TargetRecord { id: _, root: root_id, destination, complete_under, paused_since, unvouched, mark, addresses } =
         target.clone();
     let unvouched =
         unvouched.map(|Unvouched { since, up_to }| StoredUnvouched { since, up_to: up_to.as_bytes().to_vec() });
-    let mut stored = StoredTarget { root_id, destination, complete_under, paused_since, unvouched, mark };
+    let addresses = addresses.iter().map(IpAddr::to_string).collect();
+    let mut stored = StoredTarget { root_id, destination, complete_under, paused_since, unvouched, mark, addresses };
     match encode(key, &stored) {
         Err(RecordError::TooLarge(_)) if stored.unvouched.is_some() => {
             stored.unvouched.iter_mut().for_each(|unvouched| unvouched.up_to.clear());
@@ -184,14 +189,15 @@ pub fn encode_target(key: &[u8], target: &TargetRecord) -> Result<Vec<u8>, Recor
 }
 
 pub fn decode_target(key: &[u8], id: TargetId, value: &[u8]) -> Result<TargetRecord, RecordError> {
-    let StoredTarget { root_id: root, destination, complete_under, paused_since, unvouched, mark } =
+    let StoredTarget { root_id: root, destination, complete_under, paused_since, unvouched, mark, addresses } =
         decode(key, value)?;
     let unvouched = unvouched.map(|StoredUnvouched { since, up_to }| Unvouched {
         since,
         // A path that is none is worth as much as the beginning.
         up_to: RelPath::new(&up_to).unwrap_or_else(|_| RelPath::root()),
     });
-    Ok(TargetRecord { id, root, destination, complete_under, paused_since, unvouched, mark })
+    let addresses = addresses.iter().filter_map(|address| address.parse().ok()).collect();
+    Ok(TargetRecord { id, root, destination, complete_under, paused_since, unvouched, mark, addresses })
 }
 
 pub fn encode_root(key: &[u8], root: &RootRecord) -> Result<Vec<u8>, RecordError> {
@@ -324,6 +330,7 @@ mod tests {
             paused_since: Some(Timestamp(6)),
             unvouched: unvouched(b"d/\xff"),
             mark: Some(DirectoryId { inode: 2, born_ns: Some(300) }),
+            addresses: ["192.0.2.7", "2001:db8::7"].iter().filter_map(|text| text.parse().ok()).collect(),
             ..target
         };
         assert_eq!(decode_target(&key, paused.id, &encode_target(&key, &paused).expect("fits")), Ok(paused.clone()));
