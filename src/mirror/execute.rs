@@ -860,7 +860,7 @@ impl Batch<'_> {
         let start = || run_rsync(self.ctx, &args, &list, &stdout, self.lane.into(), self.stop);
         let ended = with_room(self.ctx, planned, self.report.runs > 1, self.stop, &start);
         match ended {
-            Ok(ended) => Some((after(before, ended), command)),
+            Ok(ended) => self.is_in_place().then(|| (after(before, ended), command)),
             Err(error) => {
                 // A root that went away in this moment looks like a missing program.
                 self.report.trouble = Some(self.ctx.check().err().unwrap_or_else(|| cannot_start(&error)));
@@ -949,6 +949,18 @@ impl Batch<'_> {
         }
     }
 
+    /// Whether a local target is what it was after a run as well: its disk may have gone between our look and rsync's, and
+    /// what rsync says is then true of the mount point.
+    fn is_in_place(&mut self) -> bool {
+        match self.ctx.place.as_ref().map(|place| place.check()) {
+            Some(Err(trouble)) => {
+                self.report.trouble = Some(trouble);
+                false
+            }
+            Some(Ok(())) | None => true,
+        }
+    }
+
     pub(super) fn is_stopped(&self) -> bool {
         self.stop.is_raised()
     }
@@ -975,7 +987,8 @@ impl Batch<'_> {
             return None;
         }
         self.report.runs += 1;
-        run_rsync(self.ctx, args, list, kept, self.lane.into(), self.stop).ok()
+        let ended = run_rsync(self.ctx, args, list, kept, self.lane.into(), self.stop).ok()?;
+        self.is_in_place().then_some(ended)
     }
 
     pub(super) fn halt(&mut self, trouble: TargetTrouble, command: String) -> Flow {
