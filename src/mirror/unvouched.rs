@@ -17,8 +17,9 @@ use std::path::Path;
 use super::capture::Capture;
 use super::command::level_arguments;
 use super::context::TargetContext;
-use super::execute::{cannot_start, with_room};
+use super::execute::{cannot_start, command_line, with_room};
 use super::line::lines;
+use super::look::Presence;
 use super::outcome::{Outcome, classify};
 use super::plan::{Run, RunKind};
 use super::recent::Files;
@@ -27,9 +28,7 @@ use super::says::unescape;
 use super::ssh::run_rsync;
 use super::stop::StopSignal;
 use crate::filter::{Filter, Kind};
-use crate::model::{Destination, Origin, RelPath, TargetTrouble, TroubleClass};
-
-use super::look::Presence;
+use crate::model::{Destination, Origin, RelPath, Scope, TargetTrouble, TroubleClass};
 
 /// What is known of what a target holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +76,9 @@ pub(super) fn is_empty(ctx: &TargetContext, stop: &StopSignal) -> Result<bool, T
         Outcome::Target(found) | Outcome::Split(found)
             if matches!(found.class, TroubleClass::Unavailable | TroubleClass::Busy) =>
         {
-            return Err(found);
+            // Nothing can be sent for the same reason, and it is the sending that an operator tries by hand.
+            let command = command_line(ctx, &RelPath::root(), Scope::Subtree);
+            return Err(TargetTrouble { command, ..found });
         }
         Outcome::Void => return Ok(false),
         _ => {}
