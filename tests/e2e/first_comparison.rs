@@ -126,6 +126,7 @@ fn after_a_boot_the_last_minutes_are_compared_by_content() {
     write(world.src.join("d/f3"), NEW);
     world.start();
     world.converges(soon());
+    world.ages();
     world.stop();
     for dst in &world.dsts {
         overwrite_quietly(dst.join("d/f3"), "content");

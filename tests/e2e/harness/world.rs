@@ -4,7 +4,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
 
@@ -13,7 +13,7 @@ use super::daemon::{Cli, Daemon};
 use super::rsync::{Side, rsync};
 use super::rsyncd::Rsyncd;
 use super::tree::{Compare, differences};
-use super::wait::{secs, try_for, wait_for};
+use super::wait::{secs, try_for, wait_for, wait_until};
 
 /// Made by [`World::new`], changed to taste, then started. Fields are dropped in order: daemon, rsyncd, directory.
 #[derive(Debug)]
@@ -167,6 +167,16 @@ impl World {
             .map(|dst| format!("{}:\n  {}", dst.display(), differences(src, dst, self.compare).join("\n  ")))
             .collect();
         format!("{status}\nfirst jobs:\n{}\ndifferences now:\n{}", jobs.join("\n"), differing.join("\n"))
+    }
+
+    /// Waits until what was written before is so old that a start no longer looks at it by itself, and lets the daemon note
+    /// that.
+    pub fn ages(&self) {
+        let begun = SystemTime::now();
+        let aged = || begun.elapsed().is_ok_and(|age| age > syncq::ctime::MARGIN * 11 / 10);
+        wait_until(secs(60), "the files to grow old", aged);
+        super::write(self.src.join("sign of life"), "");
+        self.converges(soon());
     }
 
     /// Whether one path is the same in the source and in the target numbered `n`.
