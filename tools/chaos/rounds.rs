@@ -235,9 +235,10 @@ pub fn local(settings: &Settings, journal: &Journal, count: u32) {
         if stray {
             make_dir(&target);
         }
-        // A run that was just beginning may still come here; it counts for nothing.
+        // Runs that were just beginning may still come here; they count for nothing.
         wait_until(secs(30), "the target to be missed", || {
-            world.cli.try_status().is_ok_and(|status| status.json["targets"][0]["state"] == "target_gone")
+            let is_missed = |json: &serde_json::Value| json["state"] == "target_gone" && json["running"] == 0;
+            world.cli.try_status().is_ok_and(|status| is_missed(&status.json["targets"][0]))
         });
         let strewn = crate::harness::tree::count(&place);
         for _ in 0..rng.u32(0..3) {
