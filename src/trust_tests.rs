@@ -1,3 +1,5 @@
+//! Every file that syncq writes or believes, against everything that others may have put in its place.
+
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Who runs next: a table, and a play with targets that hang.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! What the params ask for, option by option.
+
 use proptest::prelude::*;
 
 use super::*;
