@@ -35,6 +35,7 @@ mod stage;
 
 use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -42,9 +43,12 @@ use std::time::Duration;
 use clap::Parser;
 
 use fault::Kind;
+use harness::rsync::Side;
 use journal::Journal;
 
-/// Set in the mount namespace, so that it is entered once.
+/// Set once the environment is as it should be.
+const STARTED: &str = "SYNCQ_CHAOS_STARTED";
+/// Set in the mount namespace.
 const INSIDE: &str = "SYNCQ_CHAOS_INSIDE";
 /// Lines of the journal shown of a failure.
 const JOURNAL_SHOWN: usize = 150;
@@ -86,6 +90,9 @@ struct Args {
     /// Unmount and mount a local target this many times under a load, with kills in between
     #[arg(long, value_name = "ROUNDS", default_value_t = 0)]
     local: u32,
+    /// With other versions of rsync, the daemon's and the servers': suites or versions that tools/rsyncs has fetched
+    #[arg(long, value_name = "CLIENT[/SERVER]")]
+    rsync: Option<String>,
     /// Only these kinds of fault
     #[arg(long, value_name = "KIND,…", value_delimiter = ',')]
     only: Vec<Kind>,
@@ -103,12 +110,13 @@ struct Args {
 fn main() -> ExitCode {
     let args = Args::parse();
     let inside = std::env::var_os(INSIDE).is_some();
-    if !inside && harness::is_root() && can_unshare() {
-        let program = std::env::current_exe().expect("the path of this program");
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "--propagation", "private", "--"]).arg(program).args(std::env::args_os().skip(1));
-        let error = command.env(INSIDE, "1").exec();
-        eprintln!("faults: cannot enter a mount namespace: {error}");
+    if std::env::var_os(STARTED).is_none() {
+        let sides = args.rsync.as_deref().map(rsyncs);
+        if let Some(Err(missing)) = sides {
+            eprintln!("faults: {missing}");
+            return ExitCode::from(2);
+        }
+        begin_again(sides.and_then(Result::ok).into_iter().flatten());
     }
     on_signals_put_back();
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
@@ -177,6 +185,32 @@ fn kinds(args: &Args, inside: bool) -> Vec<Kind> {
         println!("faults: {kind:?} is left out: it needs root and a mount namespace");
     }
     possible
+}
+
+/// Starts this program once more, in a mount namespace of its own where that can be, and with these variables. Returns if
+/// that fails.
+fn begin_again(variables: impl Iterator<Item = (&'static str, PathBuf)>) {
+    let program = std::env::current_exe().expect("the path of this program");
+    let mut command = if harness::is_root() && can_unshare() {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "--"]).arg(program).env(INSIDE, "1");
+        command
+    } else {
+        Command::new(program)
+    };
+    let error = command.args(std::env::args_os().skip(1)).envs(variables).env(STARTED, "1").exec();
+    eprintln!("faults: cannot start again: {error}");
+}
+
+/// What tells the harness which rsync is whose, of `CLIENT[/SERVER]`.
+fn rsyncs(named: &str) -> Result<Vec<(&'static str, PathBuf)>, String> {
+    let (client, server) = named.split_once('/').unwrap_or((named, named));
+    let all = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/rsyncs");
+    let side = |name: &str| {
+        let program = all.join(name).join("bin/rsync");
+        program.canonicalize().map_err(|error| format!("{}: {error}: tools/rsyncs fetches it", program.display()))
+    };
+    Ok(vec![(Side::Client.variable(), side(client)?), (Side::Server.variable(), side(server)?)])
 }
 
 fn can_unshare() -> bool {

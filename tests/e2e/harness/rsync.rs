@@ -12,17 +12,23 @@ pub enum Side {
     Server,
 }
 
+impl Side {
+    /// The variable that names its program.
+    pub fn variable(self) -> &'static str {
+        match self {
+            Self::Client => "SYNCQ_TEST_RSYNC_CLIENT",
+            Self::Server => "SYNCQ_TEST_RSYNC_SERVER",
+        }
+    }
+}
+
 /// The program of one side.
 pub fn rsync(side: Side) -> PathBuf {
-    let name = match side {
-        Side::Client => "SYNCQ_TEST_RSYNC_CLIENT",
-        Side::Server => "SYNCQ_TEST_RSYNC_SERVER",
-    };
     let in_path = || {
         let path = env::var_os("PATH").unwrap_or_default();
         env::split_paths(&path).map(|dir| dir.join("rsync")).find(|program| program.is_file())
     };
-    env::var_os(name).map(PathBuf::from).or_else(in_path).expect("rsync is in PATH")
+    env::var_os(side.variable()).map(PathBuf::from).or_else(in_path).expect("rsync is in PATH")
 }
 
 /// The system's directories, behind that of one side's rsync.
