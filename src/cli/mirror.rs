@@ -13,7 +13,7 @@ use super::listen::ListenArgs;
 use super::log_options::LogOptions;
 use super::progress::Progress;
 use super::state_dir::real_path;
-use super::{destination, excludes, password_file, run, state_dir, values};
+use super::{destination, excludes, neighbours, password_file, run, state_dir, values};
 use crate::daemon::{Configuration, Options, RootOptions, init, logging};
 use crate::filter::Filter;
 use crate::model::{Destination, Effect, EventSwitches, Params, Root, Settings, Target, TransferOptions};
@@ -107,6 +107,7 @@ pub fn run(args: MirrorArgs) -> Result<ExitCode, CliError> {
     let begun = Arc::clone(&progress);
     crate::daemon::detach::tighten_umask();
     excludes::report_unmatched(roots.clone());
+    neighbours::warn_of_meetings(&state_dir, &roots);
     let ran = crate::daemon::run(Options {
         config: Configuration {
             roots: roots.into_iter().map(|root| RootOptions { root, settings: Settings::default() }).collect(),

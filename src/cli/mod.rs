@@ -20,6 +20,7 @@ mod list;
 mod listen;
 mod log_options;
 mod mirror;
+mod neighbours;
 mod output;
 mod password_file;
 mod pause;

@@ -13,7 +13,7 @@ use super::exit::CliError;
 use super::listen::ListenArgs;
 use super::log_options::LogOptions;
 use super::sersync_args::DEFAULT_CONFIG;
-use super::{configs, excludes, listen, state_dir};
+use super::{configs, excludes, listen, neighbours, state_dir};
 use crate::config::PluginKind;
 use crate::daemon::{ConfigSource, NotTaken, Options, RootOptions, detach, init, logging};
 
@@ -100,7 +100,9 @@ pub fn run(args: RunArgs, command_line: &[OsString]) -> Result<ExitCode, CliErro
     for notice in notices.iter().chain(&loaded.notices) {
         log::warn!("{notice}");
     }
-    excludes::report_unmatched(loaded.config.roots.iter().map(|root| root.root.clone()).collect());
+    let roots: Vec<_> = loaded.config.roots.iter().map(|root| root.root.clone()).collect();
+    neighbours::warn_of_meetings(&state_dir, &roots);
+    excludes::report_unmatched(roots);
     let detached = args.detached;
     let endpoint = loaded.endpoint;
     crate::daemon::run(Options {
@@ -144,6 +146,8 @@ fn load(files: &[PathBuf], only: Option<PluginKind>, state_dir: &Path) -> Result
 fn load_again(files: &[PathBuf], only: Option<PluginKind>, state_dir: &Path) -> Result<Loaded, NotTaken> {
     let loaded = load(files, only, state_dir)?;
     loaded.notices.iter().for_each(|notice| log::warn!("{notice}"));
+    let roots: Vec<_> = loaded.config.roots.iter().map(|root| root.root.clone()).collect();
+    neighbours::warn_of_meetings(state_dir, &roots);
     Ok(loaded)
 }
 

@@ -134,6 +134,11 @@ fn base_from(is_root: bool, variable: impl Fn(&str) -> Option<OsString>) -> Opti
     Some(state.join("syncq"))
 }
 
+/// The state directories below this user's place for them in which a daemon runs, or was killed.
+pub fn daemons_of_user() -> Vec<PathBuf> {
+    base().map(|base| daemons(&base)).unwrap_or_default()
+}
+
 fn daemons(base: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(base).into_iter().flatten().flatten();
     let mut dirs: Vec<_> = entries.map(|entry| entry.path()).filter(|dir| socket_path(dir).exists()).collect();

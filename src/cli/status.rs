@@ -219,6 +219,7 @@ pub(super) mod tests {
     pub fn sample() -> Status {
         let target = TargetStatus {
             name: "/backup/www".to_owned(),
+            port: None,
             root: "/srv/www".to_owned(),
             state: TargetState::Idle,
             pending: 0,

@@ -85,6 +85,9 @@ pub enum RootState {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TargetStatus {
     pub name: String,
+    /// The port of its rsync daemon or sshd, if one is set.
+    #[serde(default)]
+    pub port: Option<u16>,
     pub root: String,
     pub state: TargetState,
     /// Jobs whose time has come.
@@ -437,6 +440,7 @@ mod tests {
         };
         let target = TargetStatus {
             name: "b::www".to_owned(),
+            port: None,
             root: "/srv".to_owned(),
             state: TargetState::Idle,
             pending: 1,
@@ -474,7 +478,7 @@ mod tests {
                 r#"{"version":"1.0.0","state":"running","pid":7,"started_at":"1970-01-01T00:00:01.000Z","#,
                 r#""configs":["/etc/c.xml"],"config":{"loaded_at":null,"error":null},"#,
                 r#""roots":[{"path":"/srv","state":"watching","reason":null,"hint":null,"targets":["b::www"]}],"#,
-                r#""targets":[{"name":"b::www","root":"/srv","state":"idle","pending":1,"running":2,"waiting":3,"#,
+                r#""targets":[{"name":"b::www","port":null,"root":"/srv","state":"idle","pending":1,"running":2,"waiting":3,"#,
                 r#""failed":4,"lag_s":1.5,"jobs_per_s":0.5,"eta_s":null,"last_path":null,"last_success_at":null,"#,
                 r#""paused_since":"1970-01-01T00:00:00.000Z","reason":null,"hint":null,"command":null,"#,
                 r#""retry_at":null,"contents":null}],"store":{"state":"ok","bytes":9,"error":null},"#,

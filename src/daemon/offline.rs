@@ -52,7 +52,7 @@ pub fn open(state_dir: &Path) -> anyhow::Result<Box<dyn Operate>> {
 fn named(roots: &[RootRecord], record: &TargetRecord) -> Option<NamedTarget> {
     let root = roots.iter().find(|root| root.id == record.root)?;
     let path = PathBuf::from(OsStr::from_bytes(&root.path));
-    Some(NamedTarget { id: record.id, name: record.destination.clone(), root: path })
+    Some(NamedTarget { id: record.id, name: record.destination.clone(), port: None, root: path })
 }
 
 /// A target's figures.
@@ -171,6 +171,7 @@ impl Inspect for Offline {
             }
             targets.push(TargetStatus {
                 name: target.name.clone(),
+                port: target.port,
                 root,
                 state: if figures.paused_since.is_some() { TargetState::Paused } else { TargetState::Offline },
                 pending: figures.counts.ready as u64,

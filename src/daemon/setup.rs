@@ -171,8 +171,12 @@ impl Setup {
         let limits = Limits { large_file_bytes: settings.large_file_bytes, ..Limits::default() };
         let mut fingerprints = Vec::new();
         for target in &root.targets {
-            let named =
-                NamedTarget { id: before.id_of(core, options, target), name: target.name(), root: root.path.clone() };
+            let named = NamedTarget {
+                id: before.id_of(core, options, target),
+                name: target.name(),
+                port: target.options.port,
+                root: root.path.clone(),
+            };
             let mut context = TargetContext::new(
                 root.path.clone(),
                 identity,

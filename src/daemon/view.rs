@@ -36,6 +36,8 @@ const LOOK_PATIENCE: Duration = Duration::from_millis(300);
 pub struct NamedTarget {
     pub id: TargetId,
     pub name: String,
+    /// The port that is set for it. Unknown without a daemon.
+    pub port: Option<u16>,
     pub root: std::path::PathBuf,
 }
 
@@ -471,6 +473,7 @@ fn target_status(
     let eta_s = (state == TargetState::Syncing && jobs_per_s > 0.0).then(|| (open as f64 / jobs_per_s).round());
     TargetStatus {
         name: target.name.clone(),
+        port: target.port,
         root: target.root.display().to_string(),
         state,
         pending: counts.ready as u64,
@@ -527,7 +530,7 @@ mod tests {
     }
 
     fn shown(stats: &TargetStats, sight: &Sight) -> TargetStatus {
-        let target = NamedTarget { id: TargetId(1), name: "b::m".to_owned(), root: "/srv".into() };
+        let target = NamedTarget { id: TargetId(1), name: "b::m".to_owned(), port: None, root: "/srv".into() };
         target_status(&target, stats, sight, None, NOW)
     }
 

@@ -43,6 +43,7 @@ mod loss_modes;
 mod metadata;
 mod mounts;
 mod names;
+mod neighbours;
 mod operators;
 mod operators_day;
 mod ordinary_user;

@@ -24,7 +24,7 @@ use clap::Args;
 use super::exit::{CliError, Exit};
 use super::output::{counted, stdout};
 use super::sersync_args::DEFAULT_CONFIG;
-use super::{configs, listen, run, state_dir};
+use super::{configs, listen, neighbours, run, state_dir};
 use crate::config::{self, Config};
 use crate::daemon::RootOptions;
 use crate::mirror::{self, Confinement, ProbeOptions};
@@ -155,6 +155,7 @@ fn check_all<W: Write>(args: &CheckArgs, report: &mut Report<W>) -> Result<bool,
     report.add_all(&configs.iter().filter_map(token_file).collect::<Vec<_>>())?;
     report.add_all(&configs.iter().filter_map(plugin::check).collect::<Vec<_>>())?;
     report.add_all(&places::state(&state_dir))?;
+    report.add_all(&meetings(&state_dir, &roots))?;
     if has_rsync && !args.offline {
         let options = ProbeOptions { writes: !args.no_write_probe, limit: args.timeout };
         report.add_all(&probe_report::check(&configs, options))?;
@@ -213,6 +214,17 @@ fn contradictions(configs: &[Config], state_dir: &Path) -> Vec<Note> {
         places::refusal(Check::Config, &file, &refused)
     });
     once.into_iter().chain(listens).chain(outside).collect()
+}
+
+/// Where another syncq on this machine has its hands on the same.
+fn meetings(state_dir: &Path, roots: &[&Root]) -> Vec<Note> {
+    let roots: Vec<Root> = roots.iter().copied().cloned().collect();
+    let notes = neighbours::meetings(state_dir, &roots).into_iter().map(|found| {
+        let level = if found.harms { Level::Warn } else { Level::Ok };
+        let note = Note::new(level, Check::Daemon, found.subject, found.message);
+        found.hint.into_iter().fold(note, Note::hint)
+    });
+    notes.collect()
 }
 
 /// What is wrong with the token of the control API.

@@ -1,0 +1,41 @@
+//! Several syncqs on one machine that have their hands on the same.
+
+use crate::harness::world::soon;
+use crate::harness::{Conf, Daemon, World, make_dir, wait_until, write};
+
+/// Two configurations that fed one module undid each other's work, and neither said a word.
+#[test]
+fn a_second_mirror_of_another_directory_to_one_module_is_told_at_its_start_and_by_check() {
+    let mut world = World::new();
+    write(world.src.join("a"), "a");
+    world.start();
+    world.converges(soon());
+
+    let other = world.side("other-source");
+    write(other.join("b"), "b");
+    let state = world.side("other-state");
+    let told = "each deletes what the other sends";
+    let mut conf = Conf::new(world.base(), "other.xml", world.rsyncd.port);
+    conf.root(&other, &[("127.0.0.1", "m1/sub")]);
+    make_dir(world.dsts[0].join("sub"));
+    let conf = conf.save();
+    let args = ["-o".as_ref(), conf.as_os_str(), "--state-dir".as_ref(), state.as_os_str()];
+    let checked = world.cli.run(["check".as_ref(), "--offline".as_ref()].into_iter().chain(args));
+    assert!(checked.text().contains(told) && checked.text().contains("::m1/sub"), "{}", checked.text());
+
+    let second = Daemon::spawn(&world.cli, ["run".as_ref()].into_iter().chain(args));
+    wait_until(soon(), "the warning", || second.log_text().contains(told));
+    let log = second.log_text();
+    assert!(log.contains(&format!("process {}", world.daemon().pid())), "{log}");
+    drop(second);
+
+    // A directory that is mirrored elsewhere too is no harm; check says it.
+    let mut conf = Conf::new(world.base(), "same.xml", world.rsyncd.port);
+    let elsewhere = world.side("elsewhere");
+    world.rsyncd.module("m3", &elsewhere);
+    conf.root(&world.src, &[("127.0.0.1", "m3")]);
+    let conf = conf.save();
+    let args = ["check".as_ref(), "--offline".as_ref(), "-o".as_ref(), conf.as_os_str(), "--state-dir".as_ref()];
+    let checked = world.cli.run(args.into_iter().chain([state.as_os_str()]));
+    assert!(checked.text().contains("mirrors it too") && !checked.text().contains(told), "{}", checked.text());
+}
