@@ -138,7 +138,7 @@ impl Place {
         let is_local = path.is_absolute();
         Self {
             path: if is_local { real_path(path) } else { path.to_owned() },
-            port: port.filter(|&port| !is_local && !(port == RSYNC && name.contains("::"))),
+            port: port.filter(|&port| !(is_local || name.contains("::") && port == RSYNC)),
         }
     }
 
