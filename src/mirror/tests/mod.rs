@@ -2,6 +2,7 @@
 
 mod alike;
 mod daemon;
+mod facts;
 mod fake;
 mod filtered;
 mod guard;
