@@ -6,9 +6,15 @@
 //! files. Once all of the tree was searched for an inode, every further name of it comes by an event or a listing, and it is
 //! not searched for again. One search goes for all inodes that are wanted, and takes no more than a tenth of the time.
 //!
-//! Not found: what is written through a name outside of the tree, or in a directory that is left out.
+//! A name that may not be looked at is neither there nor gone: what is written through it is remembered until somebody may
+//! look, and others that are in closed directories are reported, and wait there. A name that is gone by the time of the look
+//! still leads to the others if it was known.
+//!
+//! Not found: what is written through a name outside of the tree, in a directory that is left out, or through one that is
+//! gone at once and was never seen to be one of several.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use super::kernel::Look;
@@ -17,10 +23,10 @@ use super::table::Wd;
 use super::tracker::{Task, Tracker};
 use crate::model::{Change, Origin, RelPath, Scope, Settle};
 
-/// So many names are remembered, about 100 bytes each. More are forgotten all together, and searched for again if need be.
+/// So many names are remembered, about 200 bytes each. More are forgotten all together, and searched for again if need be.
 const NAMES_MAX: usize = 65_536;
 
-/// With more inodes to be searched for at once, everything that changed of late is sent anew instead.
+/// With more inodes to be searched for at once, or names to be looked at later, everything that changed of late is sent anew instead.
 const WANTED_MAX: usize = 65_536;
 
 /// How many times as long as a search took the next one is put off, and at most.
@@ -46,7 +52,10 @@ struct Wanted {
 #[derive(Debug, Default)]
 pub(super) struct Links {
     known: HashMap<u64, Known>,
-    names: usize,
+    /// The inode of each known name.
+    inodes: HashMap<(Wd, Box<[u8]>), u64>,
+    /// What was written through a name in a closed directory.
+    unseen: Vec<(Wd, Box<[u8]>, Wanted)>,
     wanted: HashMap<u64, Wanted>,
     /// What the search under way is for, and since when.
     sought: HashMap<u64, Wanted>,
@@ -60,15 +69,15 @@ impl Links {
     }
 
     fn learn(&mut self, inode: u64, dir: Wd, name: &[u8]) {
-        if self.names >= NAMES_MAX {
+        if self.inodes.len() >= NAMES_MAX {
             self.known.clear();
-            self.names = 0;
+            self.inodes.clear();
         }
         let known = self.known.entry(inode).or_default();
         if !known.names.iter().any(|(at, called)| *at == dir && **called == *name) {
             known.names.push((dir, name.into()));
-            self.names += 1;
         }
+        self.inodes.insert((dir, name.into()), inode);
     }
 }
 
@@ -106,45 +115,107 @@ impl Tracker {
         if self.single.contains(path) {
             return;
         }
-        let Ok(look) = self.kernel.look(path) else { return };
+        let wanted = Wanted { origin: change.origin, settle: change.settle };
+        let look = match self.kernel.look(path) {
+            Ok(look) => look,
+            Err(error) if error.kind() == ErrorKind::NotFound => return self.report_left(dir, name, wanted),
+            Err(_) => return self.look_later(dir, name, wanted),
+        };
         if !self.learn_name(dir, name, look) {
             self.single.insert(path.clone());
             return;
         }
-        let names = self.links.known.get_mut(&look.inode).map(|known| std::mem::take(&mut known.names));
-        let count = names.as_ref().map_or(0, Vec::len);
+        let count =
+            self.report_known(look.inode, |other| other.is_none_or(|other| other.is_same_file(look)), path, wanted);
+        let is_complete = self.links.known.get(&look.inode).is_some_and(|known| known.is_complete);
+        if count < look.links && !is_complete {
+            self.want(look.inode, wanted);
+        }
+    }
+
+    /// A file has changed under a name that is gone by now: reports those that it has left.
+    fn report_left(&mut self, dir: Wd, name: &[u8], wanted: Wanted) {
+        let Some(inode) = self.links.inodes.get(&(dir, name.into())).copied() else { return };
+        let gone = self.table.path(dir).map_or_else(RelPath::root, |dir| dir.join(name));
+        self.report_known(inode, |other| other.is_none_or(|other| other.inode == inode), &gone, wanted);
+        if !self.links.known.get(&inode).is_some_and(|known| known.is_complete) {
+            self.want(inode, wanted);
+        }
+    }
+
+    /// Reports the known names of an inode but `told`, and forgets those that lead elsewhere by now. `is_same` judges what is
+    /// found at one, nothing where nobody may look. Returns how many names are left.
+    fn report_known(
+        &mut self,
+        inode: u64,
+        is_same: impl Fn(Option<Look>) -> bool,
+        told: &RelPath,
+        wanted: Wanted,
+    ) -> u64 {
+        let names = self.links.known.get_mut(&inode).map(|known| std::mem::take(&mut known.names)).unwrap_or_default();
         let (mut kept, mut others) = (Vec::new(), Vec::new());
-        for (at, called) in names.unwrap_or_default() {
-            let Some(below) = self.table.path(at).map(|dir| dir.join(&called)) else { continue };
-            if below == *path {
-                kept.push((at, called));
-            } else if self.kernel.look(&below).is_ok_and(|other| other.is_same_file(look)) {
-                others.push((at, below));
-                kept.push((at, called));
+        for (at, called) in names {
+            let below = self.table.path(at).map(|dir| dir.join(&called));
+            let is_there = below.as_ref().is_some_and(|below| match self.kernel.look(below) {
+                Ok(look) => is_same(Some(look)),
+                Err(error) => error.kind() != ErrorKind::NotFound && is_same(None),
+            });
+            match below {
+                Some(below) if is_there => {
+                    if below != *told {
+                        others.push((at, below));
+                    }
+                    kept.push((at, called));
+                }
+                _ => drop(self.links.inodes.remove(&(at, called))),
             }
         }
-        self.links.names -= count - kept.len();
-        let found = u64::try_from(kept.len()).unwrap_or(u64::MAX);
-        let known = self.links.known.entry(look.inode).or_default();
-        known.names = kept;
-        let has_more = found < look.links && !known.is_complete;
-        let (origin, settle) = (change.origin, change.settle);
+        let left = u64::try_from(kept.len()).unwrap_or(u64::MAX);
+        self.links.known.entry(inode).or_default().names = kept;
         for (at, below) in others {
-            self.report_link(at, below, Wanted { origin, settle });
+            self.report_link(at, below, wanted);
         }
-        if has_more {
-            let wanted = self.links.wanted.entry(look.inode).or_insert(Wanted { origin, settle });
-            wanted.origin = wanted.origin.max(origin);
-            // The sooner one, if one of them is complete.
-            if settle == Settle::Now {
-                wanted.settle = settle;
-            }
-            if self.links.wanted.len() > WANTED_MAX {
-                self.links.wanted.clear();
-                let sweep = Change { origin: Origin::Write, ..Change::scan(RelPath::root(), Scope::Subtree) };
-                self.report(sweep);
+        left
+    }
+
+    /// The next search is for this inode as well.
+    fn want(&mut self, inode: u64, Wanted { origin, settle }: Wanted) {
+        let wanted = self.links.wanted.entry(inode).or_insert(Wanted { origin, settle });
+        wanted.origin = wanted.origin.max(origin);
+        // The sooner one, if one of them is complete.
+        if settle == Settle::Now {
+            wanted.settle = settle;
+        }
+        if self.links.wanted.len() > WANTED_MAX {
+            self.links.wanted.clear();
+            self.report_everything();
+        }
+    }
+
+    /// Nobody may look at a name through which something was written.
+    fn look_later(&mut self, dir: Wd, name: &[u8], wanted: Wanted) {
+        self.closed.insert(dir);
+        if !self.links.unseen.iter().any(|(at, called, _)| *at == dir && **called == *name) {
+            self.links.unseen.push((dir, name.into(), wanted));
+        }
+        if self.links.unseen.len() > WANTED_MAX {
+            self.links.unseen.clear();
+            self.report_everything();
+        }
+    }
+
+    /// Looks at names of closed directories, of which some may be open by now.
+    pub(super) fn look_at_unseen(&mut self) {
+        for (dir, name, Wanted { origin, settle }) in std::mem::take(&mut self.links.unseen) {
+            if let Some(path) = self.table.path(dir).map(|dir| dir.join(&name)) {
+                let change = Change { origin, settle, ..Change::scan(path.clone(), Scope::Entry) };
+                self.report_links(dir, &name, &path, &change);
             }
         }
+    }
+
+    fn report_everything(&mut self) {
+        self.report(Change { origin: Origin::Write, ..Change::scan(RelPath::root(), Scope::Subtree) });
     }
 
     fn report_link(&mut self, dir: Wd, path: RelPath, wanted: Wanted) {
@@ -185,10 +256,11 @@ impl Tracker {
         let path = parent.join(name);
         if let Ok(look) = self.kernel.look(&path)
             && self.may_be_linked(look.inode)
-            && self.learn_name(dir, name, look)
-            && let Some(wanted) = self.links.sought.get(&look.inode).copied()
         {
-            self.report_link(dir, path, wanted);
+            self.learn_name(dir, name, look);
+            if let Some(wanted) = self.links.sought.get(&look.inode).copied() {
+                self.report_link(dir, path, wanted);
+            }
         }
     }
 

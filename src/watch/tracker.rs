@@ -490,6 +490,7 @@ impl Tracker {
 
     fn attributes(&mut self, wd: Wd) {
         self.look_if_open(wd);
+        self.look_at_unseen();
         if let Some(path) = self.table.path(wd)
             && !self.table.is_silent(wd)
         {

@@ -219,6 +219,7 @@ impl Tracker {
         for wd in self.closed.clone() {
             self.look_if_open(wd);
         }
+        self.look_at_unseen();
         let since = changed_since(self.polled_at, self.moment, self.settings.ctime_margin);
         self.polled_at = self.moment;
         let mut directories = 0;

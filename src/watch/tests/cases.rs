@@ -170,6 +170,58 @@ fn a_write_through_one_name_is_reported_under_all_of_them() {
     assert_eq!(driver.report(), [entry("b/moved"), entry("i")]);
 }
 
+/// A name in a directory that was closed for a moment counted as none: the other names stayed old for ever.
+#[test]
+fn a_write_through_a_name_that_nobody_may_look_at_is_reported_under_all_names_once_it_is_open() {
+    if rustix::process::geteuid().is_root() {
+        return;
+    }
+    let mut driver = linked();
+    let mode = |driver: &Driver, dir: &str, mode| {
+        fs::set_permissions(driver.root.join(dir), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let mut open = fs::File::options().append(true).open(driver.root.join("a/f")).unwrap();
+    mode(&driver, "a", 0o600);
+    std::io::Write::write_all(&mut open, b"2").unwrap();
+    drop(open);
+    let _ = driver.report();
+    mode(&driver, "a", 0o755);
+    assert!(driver.report().iter().any(|change| change.path == path("b/deep/g")));
+
+    // Another name is where nobody may look: it is reported, and waits.
+    mode(&driver, "b", 0o600);
+    fs::write(driver.root.join("a/f"), "3").unwrap();
+    assert!(driver.report().iter().any(|change| change.path == path("b/deep/g")));
+    mode(&driver, "b", 0o755);
+}
+
+/// The name through which a file was written was gone before anybody looked, and with it the knowledge of the others.
+#[test]
+fn a_write_through_a_name_that_is_gone_at_once_is_reported_under_the_others() {
+    let mut driver = linked();
+    fs::write(driver.root.join("a/f"), "2").unwrap();
+    assert!(driver.report().iter().any(|change| change.path == path("b/deep/g")));
+    fs::write(driver.root.join("a/f"), "3").unwrap();
+    fs::remove_file(driver.root.join("a/f")).unwrap();
+    assert!(driver.report().iter().any(|change| change.path == path("b/deep/g")));
+}
+
+/// A file with two names.
+fn linked() -> Driver {
+    let mut driver = Driver::with(
+        |s| s.events.attrib = true,
+        |root| {
+            for dir in ["a", "b/deep"] {
+                fs::create_dir_all(root.join(dir)).unwrap();
+            }
+            fs::write(root.join("a/f"), "1").unwrap();
+            fs::hard_link(root.join("a/f"), root.join("b/deep/g")).unwrap();
+        },
+    );
+    driver.settle();
+    driver
+}
+
 #[test]
 fn where_links_are_kept_a_new_name_is_reported_with_all_others() {
     let mut driver = Driver::with(|s| s.keeps_links = true, |root| fs::write(root.join("f"), "1").unwrap());
