@@ -1,7 +1,7 @@
 //! `syncq mirror`: one source, its destinations, no configuration file.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,10 +13,10 @@ use super::listen::ListenArgs;
 use super::log_options::LogOptions;
 use super::progress::Progress;
 use super::state_dir::real_path;
-use super::{destination, excludes, neighbours, password_file, run, state_dir, values};
+use super::{apart, destination, excludes, neighbours, password_file, run, state_dir, values};
 use crate::daemon::{Configuration, Options, RootOptions, init, logging};
 use crate::filter::Filter;
-use crate::model::{Destination, Effect, EventSwitches, Params, Root, Settings, Target, TransferOptions};
+use crate::model::{Destination, EventSwitches, Params, Root, Settings, Target, TransferOptions, Usable, Why};
 
 const DEST_HELP: &str =
     "Local directory, [user@]host:/path (ssh), [user@]host::module[/path] or rsync://host[:port]/module";
@@ -79,9 +79,10 @@ pub fn run(args: MirrorArgs) -> Result<ExitCode, CliError> {
     if let Some(code) = init::stand_in().context("cannot look after processes")? {
         return Ok(ExitCode::from(code));
     }
-    let source = checked_source(&args.source)?;
     let here = std::env::current_dir().context("cannot find the working directory")?;
-    let root = root(&args, &source, &here)?;
+    let source = checked_source(&args.source, &here)?;
+    let mut notices = Vec::new();
+    let root = root(&args, &source, &here, &mut notices)?;
     let state_dir = match &args.state_dir {
         Some(dir) => dir.clone(),
         None => state_dir::for_source(&source)?,
@@ -89,15 +90,13 @@ pub fn run(args: MirrorArgs) -> Result<ExitCode, CliError> {
     let listen = args.listen.options()?;
     let roots = vec![root];
     state_dir::check_outside(&state_dir, roots.iter().map(Root::path))?;
+    if let Some(refused) = apart::refused(&roots, &state_dir).into_iter().next() {
+        return Err(refused.error);
+    }
+    notices.extend(notices_of(&args, &roots));
     state_dir::create(&state_dir)?;
     args.log.start(logging::DEFAULT_LEVEL, logging::Output::Stderr)?;
-    let mut notices = Vec::new();
     let threads = run::threads(args.threads, &mut notices);
-    for given in params(&args).given() {
-        if let Effect::Lossy(effect) = given.effect() {
-            notices.push(format!("with --rsync-arg={} {effect}", given.shown));
-        }
-    }
     for notice in &notices {
         log::warn!("{notice}");
     }
@@ -132,43 +131,67 @@ pub fn run(args: MirrorArgs) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn checked_source(given: &Path) -> Result<PathBuf, CliError> {
+/// The directory as it was named. Where it leads is looked at anew for each run, so that a link that is switched is noticed.
+fn checked_source(given: &Path, here: &Path) -> Result<PathBuf, CliError> {
     let refuse = |error: anyhow::Error| CliError::config(error).hint("SRC has to be a directory of this machine");
     let shown = given.display();
-    let source = given.canonicalize().with_context(|| format!("cannot mirror {shown}")).map_err(refuse)?;
-    if !source.is_dir() {
+    let real = given.canonicalize().with_context(|| format!("cannot mirror {shown}")).map_err(refuse)?;
+    if !real.is_dir() {
         return Err(refuse(anyhow::anyhow!("cannot mirror {shown}: it is no directory")));
     }
-    std::fs::read_dir(&source).with_context(|| format!("cannot read {shown}")).map_err(CliError::config)?;
-    Ok(source)
+    std::fs::read_dir(&real).with_context(|| format!("cannot read {shown}")).map_err(CliError::config)?;
+    let named = destination::absolute(given.as_os_str(), here);
+    // What `..` means depends on the links before it.
+    Ok(if named.components().any(|part| part == Component::ParentDir) { real } else { named })
 }
 
-fn root(args: &MirrorArgs, source: &Path, here: &Path) -> Result<Root, CliError> {
-    check_params(&params(args))?;
+/// What whoever typed it should know before anything is written.
+fn notices_of(args: &MirrorArgs, roots: &[Root]) -> Vec<String> {
+    let mut notices = Vec::new();
+    for root in roots {
+        let real = real_path(&root.path);
+        if real != root.path {
+            let (named, real) = (root.path.display(), real.display());
+            notices.push(format!(
+                "{named} is {real} through a link: when that leads to another directory, nothing is sent before a restart \
+                 with --accept-root"
+            ));
+        }
+        for (given, target) in args.destinations.iter().zip(&root.targets) {
+            if let Destination::Local(path) = &target.destination {
+                notices.extend(apart::is_made_notice(given, path));
+            }
+        }
+        if args.port.is_some() && root.targets.iter().all(|target| matches!(target.destination, Destination::Local(_)))
+        {
+            notices.push("--port has no effect: no destination is reached through a port".to_owned());
+        }
+    }
+    notices
+}
+
+/// `notices` gets what is odd about it and does not matter.
+fn root(args: &MirrorArgs, source: &Path, here: &Path, notices: &mut Vec<String>) -> Result<Root, CliError> {
+    let params = params(args)?;
+    notices.extend(params.notices.iter().map(|notice| format!("--rsync-arg: {}", notice.message)));
+    if let Some(option) = params.deletes.as_ref().filter(|_| !args.delete) {
+        notices.push(format!("--rsync-arg: {option} is dropped, since --delete=false forbids deletions"));
+    }
     let excludes =
         args.exclude.iter().map(|typed| excludes::expression(typed, source)).collect::<Result<Vec<_>, _>>()?;
     Filter::new(&excludes, false).context("cannot use --exclude").map_err(CliError::config)?;
-    let password_file = args.password_file.as_deref().map(|file| checked_password_file(file, here)).transpose()?;
+    let given = args.password_file.clone().or_else(|| params.password_file.clone());
+    let password_file = given.map(|file| checked_password_file(&file, here)).transpose()?;
     let mut targets: Vec<Target> = Vec::new();
     for given in &args.destinations {
         let parsed = destination::parse(given, here).map_err(|error| {
-            CliError::usage(format!("cannot use the destination '{}': {error}", given.display()))
-                .hint("write /path, [user@]host:/path, [user@]host::module or rsync://host/module")
+            CliError::usage(format!("cannot use the destination '{}': {error}", destination::shown(given)))
+                .hint(error.hint(given))
         })?;
-        if let Destination::Local(path) = &parsed.destination {
-            check_apart(source, path)?;
-        }
-        let new = target(args, parsed, password_file.as_ref());
-        if let Some(same) = targets.iter().find(|target| target.destination == new.destination) {
-            let error = CliError::usage(format!("the destination {} is given twice", new.destination));
-            let differs = same.options.port != new.options.port;
-            let hint = "a target's name has no port: give the modules of the two rsync daemons different names";
-            return Err(if differs { error.hint(hint) } else { error });
-        }
-        targets.push(new);
+        targets.push(target(args, &params, parsed, password_file.as_ref()));
     }
     if password_file.is_some() && !targets.iter().any(|target| target.destination.is_daemon()) {
-        return Err(CliError::usage("--password-file is of no use here: no destination is an rsync daemon")
+        return Err(CliError::usage("a password file is of no use here: no destination is an rsync daemon")
             .hint("ssh takes keys: ssh-copy-id HOST"));
     }
     Ok(Root {
@@ -181,50 +204,36 @@ fn root(args: &MirrorArgs, source: &Path, here: &Path) -> Result<Root, CliError>
     })
 }
 
-fn params(args: &MirrorArgs) -> Params {
-    std::iter::once("-a".into()).chain(args.rsync_arg.iter().cloned()).collect()
+fn params(args: &MirrorArgs) -> Result<Usable, CliError> {
+    let params: Params = std::iter::once("-a".into()).chain(args.rsync_arg.iter().cloned()).collect();
+    params.usable(false).map_err(|refused| {
+        let hint = match (refused.why, refused.dashed()) {
+            (_, Some(dashed)) => format!("options begin with plain hyphens: {dashed}"),
+            (Why::NotAnOption, None) => {
+                format!(
+                    "rsync would take {} for a path; a value is joined to its option: --rsync-arg=--bwlimit=1000",
+                    refused.option
+                )
+            }
+            (Why::NoValue, None) => format!("join it to the option: --rsync-arg={}=VALUE", refused.option),
+            (Why::NoPort | Why::Unusable(_), None) => "leave it out".to_owned(),
+        };
+        CliError::config(anyhow::anyhow!("--rsync-arg: {refused}")).hint(hint)
+    })
 }
 
-/// Refuses arguments with which rsync could not mirror.
-fn check_params(params: &Params) -> Result<(), CliError> {
-    for given in params.given() {
-        let option = &given.shown;
-        if !given.is_option {
-            return Err(CliError::usage(format!("cannot use --rsync-arg={option}: it is not an option"))
-                .hint("join a value to its option: --rsync-arg=--bwlimit=1000"));
-        }
-        if let Effect::Unusable(reason) = given.effect() {
-            return Err(CliError::usage(format!("cannot use --rsync-arg={option}: {reason}")).hint("leave it out"));
-        }
-    }
-    Ok(())
-}
-
-fn target(args: &MirrorArgs, parsed: destination::Parsed, password_file: Option<&PathBuf>) -> Target {
-    let mut options = TransferOptions { params: params(args), delete: args.delete, ..TransferOptions::default() };
+fn target(args: &MirrorArgs, given: &Usable, parsed: destination::Parsed, password_file: Option<&PathBuf>) -> Target {
+    let mut options =
+        TransferOptions { params: given.params.clone(), delete: args.delete, ..TransferOptions::default() };
     options.port = match &parsed.destination {
         Destination::Local(_) => None,
-        _ => parsed.port.or(args.port),
+        Destination::Ssh { .. } => args.port,
+        // To rsync a --port of its own is for its daemons only.
+        Destination::Daemon { .. } => parsed.port.or(args.port).or(given.port),
     };
     // rsync refuses the option for anything but its daemon.
     options.password_file = password_file.filter(|_| parsed.destination.is_daemon()).cloned();
     Target { destination: parsed.destination, options }
-}
-
-/// Refuses a destination that would mirror into itself, through symbolic links too.
-pub(super) fn check_apart(source: &Path, destination: &Path) -> Result<(), CliError> {
-    let (from, to) = (real_path(source), real_path(destination));
-    let reason = if from == to {
-        "they are the same directory"
-    } else if to.starts_with(&from) {
-        "the destination lies inside the source, so every copy would be a change to copy"
-    } else if from.starts_with(&to) {
-        "the source lies inside the destination and would be deleted by its own mirror"
-    } else {
-        return Ok(());
-    };
-    let message = format!("cannot mirror {} to {}: {reason}", source.display(), destination.display());
-    Err(CliError::config(anyhow::Error::msg(message)).hint("choose a destination beside the source"))
 }
 
 fn checked_password_file(file: &Path, here: &Path) -> Result<PathBuf, CliError> {

@@ -18,7 +18,7 @@ fn parse(args: &[&str]) -> MirrorArgs {
 }
 
 fn root_of(args: &[&str]) -> Result<Root, CliError> {
-    root(&parse(args), Path::new("/srv/www"), Path::new("/here"))
+    root(&parse(args), Path::new("/srv/www"), Path::new("/here"), &mut Vec::new())
 }
 
 #[test]
@@ -39,33 +39,19 @@ fn arguments_become_a_root() {
 }
 
 #[test]
-fn a_mirror_into_itself_is_refused_through_links_too() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let (src, link) = (dir.path().join("src"), dir.path().join("link"));
-    std::fs::create_dir_all(src.join("in")).expect("a directory");
-    std::os::unix::fs::symlink(&src, &link).expect("a link");
-    for (to, message) in [
-        (src.clone(), "the same directory"),
-        (src.join("in"), "inside the source"),
-        (src.join("not/yet"), "inside the source"),
-        (link.join("deep/er"), "inside the source"),
-        (dir.path().to_owned(), "inside the destination"),
-    ] {
-        let error = check_apart(&src, &to).expect_err("refused");
-        assert!(error.exit == Exit::Config && error.to_string().contains(message), "{error}");
-    }
-    assert!(check_apart(&src, &dir.path().join("src2")).is_ok());
-}
-
-#[test]
 fn a_source_that_is_no_directory_is_a_configuration_error() {
     let dir = tempfile::tempdir().expect("a directory");
     std::fs::write(dir.path().join("file"), "").expect("a file");
     for name in ["file", "none"] {
-        let error = checked_source(&dir.path().join(name)).expect_err("refused");
+        let error = checked_source(&dir.path().join(name), Path::new("/")).expect_err("refused");
         assert!(error.exit == Exit::Config && error.hint.is_some(), "{error}");
     }
-    assert!(checked_source(dir.path()).is_ok());
+    let (source, link) = (dir.path().join("src"), dir.path().join("link"));
+    std::fs::create_dir(&source).expect("a directory");
+    std::os::unix::fs::symlink(&source, &link).expect("a link");
+    // Switched, it has to be noticed.
+    assert_eq!(checked_source(&link, Path::new("/")).expect("a source"), link);
+    assert_eq!(checked_source(&link.join("../src"), Path::new("/")).expect("a source"), real_path(&source));
 }
 
 #[test]
@@ -83,7 +69,6 @@ fn passwords_go_to_daemons_only_and_stay_private() {
     let set: Vec<_> = root.targets.iter().map(|target| target.options.password_file.is_some()).collect();
     assert_eq!(set, [true, false]);
     assert_eq!(root_of(&["/srv/www", "h:/x", &given]).expect_err("refused").exit, Exit::Usage);
-    assert_eq!(root_of(&["/srv/www", "h:/x", "h:/x/"]).expect_err("refused").exit, Exit::Usage);
 }
 
 #[test]
@@ -93,8 +78,38 @@ fn a_destination_is_given_once_and_a_port_makes_no_other_of_it() {
         (["rsync://b:99/m", "rsync://b:99/m"], false),
         (["rsync://b:98/m", "rsync://b:99/m"], true),
     ] {
-        let error = root_of(&[&["/srv/www"][..], &destinations].concat()).expect_err("refused").to_string();
+        let root = root_of(&[&["/srv/www"][..], &destinations].concat()).expect("a root");
+        let refused = apart::refused([&root], Path::new("/state"));
+        let error = refused.first().expect("refused").error.to_string();
         assert!(error.contains("the destination b::m is given twice"), "{error}");
         assert_eq!(error.contains("a target's name has no port"), by_port, "{error}");
     }
+}
+
+/// What a configuration refuses or drops went to rsync as it was.
+#[test]
+fn arguments_for_rsync_are_read_as_params_of_a_configuration_are() {
+    for (arguments, words) in [
+        (&["--remove-source-files"][..], "it empties the source"),
+        (&["-n"], "rsync would send nothing"),
+        (&["-avn"], "rsync would send nothing"),
+        (&["--delete-excluded"], "cannot be used"),
+        (&["nodash"], "rsync would take nodash for a path"),
+        (&["—delete"], "plain hyphens: --delete"),
+        (&["--bwlimit"], "--bwlimit has no value"),
+        (&["--port=70000"], "no port from 1 to 65535"),
+        (&["--port", "x"], "no port from 1 to 65535"),
+    ] {
+        let given: Vec<String> = arguments.iter().map(|argument| format!("--rsync-arg={argument}")).collect();
+        let mut line = vec!["/srv/www", "/backup"];
+        line.extend(given.iter().map(String::as_str));
+        let error = root_of(&line).expect_err("refused");
+        assert!(error.exit == Exit::Config && error.to_string().contains(words), "{error}");
+    }
+    let args = parse(&["/srv/www", "b::m", "--rsync-arg=-uz", "--rsync-arg=--size-only", "--rsync-arg=--port=99"]);
+    let mut notices = Vec::new();
+    let root = root(&args, Path::new("/srv/www"), Path::new("/here"), &mut notices).expect("a root");
+    let options = &root.targets.first().expect("a target").options;
+    assert!(options.params == ["-a", "-z", "--size-only"] && options.port == Some(99), "{options:?}");
+    assert!(notices.len() == 2 && notices.iter().any(|notice| notice.contains("-u is dropped")), "{notices:?}");
 }

@@ -7,6 +7,7 @@
 
 mod accept_deletions;
 mod accept_target;
+mod apart;
 mod change_args;
 mod check;
 mod configs;
@@ -22,6 +23,7 @@ mod log_options;
 mod mirror;
 mod neighbours;
 mod output;
+mod own_rsyncd;
 mod password_file;
 mod pause;
 mod progress;

@@ -13,9 +13,10 @@ use super::exit::CliError;
 use super::listen::ListenArgs;
 use super::log_options::LogOptions;
 use super::sersync_args::DEFAULT_CONFIG;
-use super::{configs, excludes, listen, neighbours, state_dir};
+use super::{apart, configs, excludes, listen, neighbours, state_dir};
 use crate::config::PluginKind;
 use crate::daemon::{ConfigSource, NotTaken, Options, RootOptions, detach, init, logging};
+use crate::model::Root;
 
 /// Mirror what configuration files describe, until stopped
 #[derive(Debug, Args)]
@@ -138,8 +139,12 @@ pub fn run(args: RunArgs, command_line: &[OsString]) -> Result<ExitCode, CliErro
 fn load(files: &[PathBuf], only: Option<PluginKind>, state_dir: &Path) -> Result<Loaded, CliError> {
     let loaded = configs::load(files, only)?;
     check_once(&loaded.config.roots)?;
-    state_dir::check_outside(state_dir, loaded.config.roots.iter().map(|root| root.root.path()))?;
-    Ok(loaded)
+    let roots = || loaded.config.roots.iter().map(|root| &root.root);
+    state_dir::check_outside(state_dir, roots().map(Root::path))?;
+    match apart::refused(roots(), state_dir).into_iter().next() {
+        Some(refused) => Err(refused.error),
+        None => Ok(loaded),
+    }
 }
 
 /// The same for a daemon that runs: what is odd is logged, what is wrong is put into words.

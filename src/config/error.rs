@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::filter::FilterError;
+use crate::model::{HostError, Refused, Why};
 use crate::schedule::ScheduleError;
 
 /// Why there is no configuration. The command line ends with exit code 78.
@@ -102,16 +103,14 @@ pub enum Fault {
     NoRemote,
     #[error("<remote> has no {attribute}")]
     RemoteIncomplete { attribute: &'static str },
-    #[error("{given} is no host name")]
-    Host { given: String },
+    #[error("{given} is no host name{}", password_in(.why))]
+    Host { given: String, why: HostError },
     #[error("{given} is no module of an rsync daemon")]
     Module { given: String },
     #[error("{attribute}: {quote} is not closed")]
     Unbalanced { attribute: &'static str, quote: &'static str },
-    #[error("params: {given} is not an option")]
-    NotAnOption { given: String },
-    #[error("params: {option} cannot be used, {reason}")]
-    UnusableOption { option: String, reason: &'static str },
+    #[error("params: {0}")]
+    Params(Refused),
     #[error("schedule: {reason}")]
     Schedule { reason: ScheduleError },
     #[error("filter: {reason}")]
@@ -165,8 +164,7 @@ impl Fault {
             | Self::Host { .. }
             | Self::Module { .. }
             | Self::Unbalanced { .. }
-            | Self::NotAnOption { .. }
-            | Self::UnusableOption { .. }
+            | Self::Params(..)
             | Self::Schedule { .. }
             | Self::Filter { .. }
             | Self::NoUnit { .. }
@@ -198,9 +196,22 @@ impl Fault {
             Self::Markup { .. } | Self::TooDeep { .. } | Self::TooManyAttributes { .. } => return None,
             Self::NotLocalPath { .. } => "did you mean localpath?".into(),
             Self::NoLocalPath | Self::NoWatch => "<sersync><localpath watch=\"/data/www\">...</localpath>".into(),
+            Self::RelativeWatch { given } if given.starts_with(['~', '$']) => {
+                "no shell ever sees it: write the path in full".into()
+            }
             Self::RelativeWatch { given } => format!("begin with a slash: /{given}"),
             Self::NoRemote | Self::RemoteIncomplete { .. } => {
                 "<remote ip=\"192.0.2.7\" name=\"www\"/>, where www is a module of the rsync daemon there".into()
+            }
+            Self::Host { why: HostError::Password, .. } => {
+                "the password goes into a file of mode 600: <auth start=\"true\" users=\"…\" passwordfile=\"…\"/>"
+                    .into()
+            }
+            Self::Host { given, .. } if given.contains('/') => {
+                "ip is a name or address alone; what comes behind it goes into name".into()
+            }
+            Self::Host { given, .. } if given.contains(':') => {
+                "ip is a name or address alone; a port goes into <userDefinedPort start=\"true\" port=\"…\"/>".into()
             }
             Self::Host { .. } => "ip is a name or address, with user@ before it if need be".into(),
             Self::Module { .. } => {
@@ -208,11 +219,12 @@ impl Fault {
                     .into()
             }
             Self::Unbalanced { quote, .. } => format!("add another {quote}, or write \\{quote} for the character"),
-            Self::NotAnOption { given } if given.starts_with(['–', '—']) => {
-                format!("options begin with plain hyphens: --{}", given.trim_start_matches(['–', '—', '-']))
-            }
-            Self::NotAnOption { .. } => "join a value to its option: --exclude='*.log'; no redirections".into(),
-            Self::UnusableOption { .. } => "leave it out".into(),
+            Self::Params(refused) => match (refused.why, refused.dashed()) {
+                (_, Some(dashed)) => format!("options begin with plain hyphens: {dashed}"),
+                (Why::NotAnOption, None) => "join a value to its option: --exclude='*.log'; no redirections".into(),
+                (Why::NoValue, None) => format!("write {}=VALUE", refused.option),
+                (Why::NoPort | Why::Unusable(_), None) => "leave it out".into(),
+            },
             Self::Schedule { reason: ScheduleError::Timezone { .. } } => "write Europe/Berlin, or leave it out".into(),
             Self::Schedule { .. } => "write minutes (600), five cron fields (0 3 * * *), or @daily".into(),
             Self::Filter { .. } => "exclude whole directories instead of many single names".into(),
@@ -229,4 +241,8 @@ impl Fault {
             Self::PluginIncomplete { element, attribute, .. } => format!("<{element} {attribute}=\"...\"/>"),
         })
     }
+}
+
+fn password_in(why: &HostError) -> &'static str {
+    if *why == HostError::Password { ": there is a password in it" } else { "" }
 }

@@ -2,16 +2,15 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
-use std::net::Ipv6Addr;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::model::{Destination, Target, TransferOptions};
+use crate::model::{Destination, Host, HostError, Target, TransferOptions, Usable};
 
 use super::diagnostic::Notes;
 use super::error::{Fault, Problem};
-use super::params::{self, Read};
+use super::params;
 use super::value::{self, Value};
 use super::xml::Element;
 
@@ -36,19 +35,20 @@ pub(super) fn access(sersync: &Element, delete: bool, notes: &mut Notes<'_>) -> 
     let Some(rsync) = value::section(sersync, "rsync", default, notes) else { return Ok(access) };
 
     let params = common_params(rsync, notes)?;
-    if params.deletes && !delete {
+    if params.deletes.is_some() && !delete {
         notes.warn(rsync.offset, "params ask for deletions, while <delete start=\"false\"/> forbids them");
     }
     access.options.params = params.params;
     access.ssh = value::switch(rsync, "ssh", false, notes);
     auth(rsync, params.password_file, &mut access, notes)?;
-    access.options.port = port(rsync, access.ssh, notes)?;
+    // To rsync a --port in the params is for its daemons only.
+    access.options.port = port(rsync, access.ssh, notes)?.or(params.port.filter(|_| !access.ssh));
     access.options.timeout = timeout(rsync, notes);
     Ok(access)
 }
 
-fn common_params(rsync: &Element, notes: &mut Notes<'_>) -> Result<Read, Problem> {
-    let defaults = || Read { params: TransferOptions::default().params, ..Read::default() };
+fn common_params(rsync: &Element, notes: &mut Notes<'_>) -> Result<Usable, Problem> {
+    let defaults = || Usable { params: TransferOptions::default().params, ..Usable::default() };
     let default = "params are -artz";
     let Some(element) = value::section(rsync, "commonParams", default, notes) else { return Ok(defaults()) };
     let keep_newer = value::attribute(element, "keepNewer", notes)
@@ -103,13 +103,13 @@ fn auth(
 }
 
 fn user(value: Value<'_>, notes: &Notes<'_>) -> Result<String, Problem> {
-    match str::from_utf8(value.bytes) {
-        Ok(user) if is_plain(user) && !user.contains(':') => Ok(user.to_owned()),
-        _ => {
-            Err(Fault::Value { attribute: "users", given: notes.show(value.bytes), expected: "user name" }
-                .at(value.offset))
-        }
-    }
+    let name = str::from_utf8(value.bytes).ok().and_then(|user| Host::parse(&format!("{user}@h")).ok()?.user);
+    name.ok_or_else(|| {
+        let shown = value.bytes.split(|&b| b == b':').next().unwrap_or_default();
+        let hides = if shown.len() < value.bytes.len() { ":***" } else { "" };
+        let given = format!("{}{hides}", notes.show(shown));
+        Fault::Value { attribute: "users", given, expected: "user name" }.at(value.offset)
+    })
 }
 
 /// A port that is none is refused: behind the usual one another daemon may have a module of the same name, which would be
@@ -207,36 +207,23 @@ fn required<'e>(remote: &'e Element, attribute: &'static str, notes: &mut Notes<
         .ok_or_else(|| Fault::RemoteIncomplete { attribute }.at(remote.offset))
 }
 
-/// `[user@]host`, fit to stand before `:` or `::` in an argument of rsync, and of ssh behind it.
+/// `[user@]host`, with the user of `<auth>` if it has none of its own.
 fn host(value: Value<'_>, user: Option<&str>, notes: &mut Notes<'_>) -> Result<String, Problem> {
-    let wrong = |notes: &Notes<'_>| Fault::Host { given: notes.show(value.bytes) }.at(value.offset);
-    let given = str::from_utf8(value.bytes).map_err(|_| wrong(notes))?;
-    let (own_user, host) = match given.rsplit_once('@') {
-        Some((user, host)) => (Some(user), host),
-        None => (None, given),
-    };
-    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    let host = match address.parse::<Ipv6Addr>() {
-        Ok(address) => format!("[{address}]"),
-        Err(_) if is_plain(host) && !host.contains(':') => host.to_owned(),
-        Err(_) => return Err(wrong(notes)),
-    };
-    match (own_user, user) {
-        (Some(own), _) if !is_plain(own) || own.contains(':') => Err(wrong(notes)),
-        (Some(own), user) => {
-            if let Some(user) = user.filter(|&user| user != own) {
-                notes.warn(value.offset, format!("{given} has a user of its own; users=\"{user}\" is ignored here"));
-            }
-            Ok(format!("{own}@{host}"))
-        }
-        (None, Some(user)) => Ok(format!("{user}@{host}")),
-        (None, None) => Ok(host),
+    let given = str::from_utf8(value.bytes).map_err(|_| HostError::Unreadable);
+    let host =
+        given.and_then(Host::parse).map_err(|why| Fault::Host { given: hidden(value, notes), why }.at(value.offset))?;
+    if let (Some(own), Some(user)) = (&host.user, user.filter(|&user| host.user.as_deref() != Some(user))) {
+        let message = format!("{own}@{} has a user of its own; users=\"{user}\" is ignored here", host.name);
+        notes.warn(value.offset, message);
     }
+    let user = host.user.or_else(|| user.map(str::to_owned));
+    Ok(Host { user, name: host.name }.to_string())
 }
 
-/// Whether rsync and ssh take it for a name: not for an option, a path, or several arguments.
-fn is_plain(name: &str) -> bool {
-    !name.is_empty()
-        && !name.starts_with('-')
-        && !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '/')
+/// A value for a message, without what may be a password: all from a colon on.
+fn hidden(value: Value<'_>, notes: &Notes<'_>) -> String {
+    match value.bytes.iter().position(|&b| b == b':').filter(|_| value.bytes.contains(&b'@')) {
+        Some(colon) => format!("{}:***", notes.show(value.bytes.get(..colon).unwrap_or_default())),
+        None => notes.show(value.bytes),
+    }
 }

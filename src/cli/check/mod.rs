@@ -24,7 +24,7 @@ use clap::Args;
 use super::exit::{CliError, Exit};
 use super::output::{counted, stdout};
 use super::sersync_args::DEFAULT_CONFIG;
-use super::{configs, listen, neighbours, run, state_dir};
+use super::{apart, configs, listen, neighbours, run, state_dir};
 use crate::config::{self, Config};
 use crate::daemon::RootOptions;
 use crate::mirror::{self, Confinement, ProbeOptions};
@@ -213,7 +213,9 @@ fn contradictions(configs: &[Config], state_dir: &Path) -> Vec<Note> {
         let file = configs.last().map(|config| config.file.display().to_string()).unwrap_or_default();
         places::refusal(Check::Config, &file, &refused)
     });
-    once.into_iter().chain(listens).chain(outside).collect()
+    let apart = apart::refused(roots.iter().map(|root| &root.root), state_dir);
+    let apart = apart.iter().map(|refused| places::refusal(Check::Target, &refused.target, &refused.error));
+    once.into_iter().chain(listens).chain(outside).chain(apart).collect()
 }
 
 /// Where another syncq on this machine has its hands on the same.

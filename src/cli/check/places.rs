@@ -1,6 +1,5 @@
 //! Looks at what lies on this machine: sources, password files, the state directory, the list of failures. Changes nothing.
 
-use std::io::Read as _;
 use std::path::Path;
 
 use rustix::fs::{Access, AtFlags, CWD, accessat, statfs, statvfs};
@@ -9,14 +8,12 @@ use super::note::{Check, Note};
 use crate::cli::exit::{CliError, quoted};
 use crate::cli::output::size;
 use crate::cli::state_dir::{self, real_path};
-use crate::cli::{configs, excludes, mirror, password_file};
+use crate::cli::{configs, excludes, password_file};
 use crate::control::{Client, ClientError};
 use crate::model::{Destination, Root};
 
 /// Less room than that in the state directory is soon used up by a backlog; syncq keeps 16 MiB of it back.
 const ROOM_BYTES_MIN: u64 = 256 << 20;
-/// A password file holds one line.
-const PASSWORD_BYTES_MAX: u64 = 4_096;
 
 /// File systems on which inotify does not tell everything, by the number of `statfs`.
 const PARTLY_DEAF: &[(u32, &str, &str)] = &[
@@ -61,31 +58,11 @@ fn source(file: &Path, root: &Root) -> Vec<Note> {
         Some(_) => Note::warn(Check::Source, &shown, found.to_string()),
         None => Note::ok(Check::Source, &shown, found.to_string()),
     }));
-    for target in &root.targets {
-        let here = match &target.destination {
-            Destination::Local(path) => Some(path),
-            // A relative path begins in the home directory there.
-            Destination::Ssh { host, path } if path.is_absolute() && is_this_machine(host) => Some(path),
-            Destination::Ssh { .. } | Destination::Daemon { .. } => None,
-        };
-        if let Some(refused) = here.and_then(|path| mirror::check_apart(&root.path, path).err()) {
-            notes.push(refusal(Check::Target, &target.name(), &refused));
-        }
-    }
     notes
 }
 
 fn deafness(kind: u32) -> Option<(&'static str, &'static str)> {
     PARTLY_DEAF.iter().find(|(number, ..)| *number == kind).map(|(_, name, why)| (*name, *why))
-}
-
-/// Whether `[user@]host` is certainly the machine that asks.
-fn is_this_machine(host: &str) -> bool {
-    let host = host.rsplit_once('@').map_or(host, |(_, host)| host).trim_matches(['[', ']']);
-    let is_own_name = || {
-        std::fs::read_to_string("/proc/sys/kernel/hostname").is_ok_and(|name| name.trim().eq_ignore_ascii_case(host))
-    };
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback()) || is_own_name()
 }
 
 /// Roots of which one lies in another: each change in the inner one is sent by both.
@@ -133,33 +110,10 @@ fn password(file: &Path, user: Option<&str>) -> Note {
     if let Err(refused) = password_file::check(file) {
         return refusal(Check::Password, &shown, &refused);
     }
-    let mut content = String::new();
-    let read = std::fs::File::open(file).and_then(|file| file.take(PASSWORD_BYTES_MAX).read_to_string(&mut content));
-    // No word of the content in any message.
-    match (read, oddity(&content, user)) {
-        (Ok(_), Some((message, hint))) => Note::warn(Check::Password, shown, message).hint(hint),
-        (Ok(_), None) => Note::ok(Check::Password, shown, "readable, and closed to others"),
-        (Err(_), _) => Note::warn(Check::Password, shown, "its content is no text"),
+    match password_file::oddity(file, user) {
+        Some((message, hint)) => Note::warn(Check::Password, shown, message).hint(hint),
+        None => Note::ok(Check::Password, shown, "readable, and closed to others"),
     }
-}
-
-/// What is odd about a password file's content. Pure.
-fn oddity(content: &str, user: Option<&str>) -> Option<(&'static str, &'static str)> {
-    let first = content.lines().next().unwrap_or_default();
-    if first.is_empty() {
-        return Some(("its first line is empty", "it holds the password alone, in its first line"));
-    }
-    if user.is_some_and(|user| first.strip_prefix(user).is_some_and(|rest| rest.starts_with(':'))) {
-        return Some((
-            "it holds user:password",
-            "that is the form of `secrets file` on the server; here it is the password alone, without the user",
-        ));
-    }
-    if first.trim() != first {
-        return Some(("the password begins or ends with a blank", "rsync takes it with the blank; is that meant?"));
-    }
-    let more = content.lines().skip(1).any(|line| !line.trim().is_empty());
-    more.then_some(("it has more than one line", "rsync takes the first line only"))
 }
 
 /// Looks at the state directory, and whether a daemon is at work there.
@@ -243,44 +197,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_password_files_form_is_judged_without_repeating_it() {
-        for (content, user, words) in [
-            ("S3cret\n", Some("joe"), ""),
-            ("S3cret", None, ""),
-            ("a:S3cret\n", Some("joe"), ""),
-            ("joe:S3cret\n", Some("joe"), "user:password"),
-            ("", None, "empty"),
-            ("\nS3cret", None, "empty"),
-            ("S3cret \n", None, "blank"),
-            ("S3cret\nother\n", None, "more than one line"),
-            ("S3cret\n\n", None, ""),
-        ] {
-            let (message, hint) = oddity(content, user).unwrap_or_default();
-            assert!(message.contains(words) && message.is_empty() == words.is_empty(), "{content:?}: {message}");
-            assert!(!message.contains("S3cret") && !hint.contains("S3cret"));
-        }
-    }
-
-    #[test]
     fn file_systems_that_do_not_tell_everything_are_known() {
         assert_eq!(deafness(0x6969).map(|(name, _)| name), Some("NFS"));
         assert_eq!(deafness(0x6573_5546).map(|(name, _)| name), Some("FUSE"));
         // ext4, XFS, Btrfs, tmpfs
         for kind in [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994] {
             assert_eq!(deafness(kind), None);
-        }
-    }
-
-    #[test]
-    fn this_machine_is_known_by_its_usual_names() {
-        for (host, expected) in [
-            ("localhost", true),
-            ("joe@127.0.0.1", true),
-            ("[::1]", true),
-            ("192.0.2.7", false),
-            ("u@example.net", false),
-        ] {
-            assert_eq!(is_this_machine(host), expected, "{host}");
         }
     }
 

@@ -7,6 +7,7 @@
 //! Pure. An option that is not known is taken for one that selects.
 
 mod options;
+mod usable;
 
 use std::ffi::{OsStr, OsString};
 use std::hash::{Hash, Hasher};
@@ -14,6 +15,8 @@ use std::ops::Deref;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use options::{KNOWN, Known};
+
+pub use usable::{Refused, Usable, Why};
 
 /// What an option does to a mirror.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
