@@ -22,6 +22,7 @@ use crossbeam_channel::bounded;
 use super::exit::CliError;
 use super::own_rsyncd::{self, is_this_machine};
 use super::state_dir::real_path;
+use crate::mirror::{own_variable, redirects};
 use crate::model::{Destination, Host, Root, Target};
 
 const SSH_PORT: u16 = 22;
@@ -69,7 +70,8 @@ fn on_this_machine(target: &Target) -> Option<PathBuf> {
             (is_plain && path.is_absolute() && is_this_machine(&name_of(host))).then(|| path.clone())
         }
         Destination::Daemon { host, module } => {
-            let is_direct = options.params.remote_shell().is_none() && is_this_machine(&name_of(host));
+            let is_direct = options.params.remote_shell().is_none() && !redirects(&own_variable);
+            let is_direct = is_direct && is_this_machine(&name_of(host));
             is_direct.then(|| own_rsyncd::directory(options.port, module.as_bytes())).flatten()
         }
     }

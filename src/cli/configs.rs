@@ -12,6 +12,7 @@ use super::password_file;
 use crate::config;
 use crate::config::{Config, Control, PluginKind};
 use crate::daemon::{Configuration, FailLogOptions, PluginOptions, PluginRoot, RootOptions};
+use crate::mirror::{self, Adopted};
 use crate::model::{Endpoint, Root};
 use crate::trust;
 
@@ -23,6 +24,8 @@ pub struct Loaded {
     pub debug: bool,
     /// `<control listen="…"/>`, which all that have it agree on.
     pub endpoint: Option<Endpoint>,
+    /// What rsync's own variables add.
+    pub adopted: Vec<Adopted>,
     /// What is odd in them but does not matter, one line each.
     pub notices: Vec<String>,
 }
@@ -96,7 +99,12 @@ impl Loaded {
             let path = std::path::absolute(path).context("cannot find the working directory")?;
             self.config.fail_logs.push(FailLogOptions { path, roots: indices().collect() });
         }
-        for root in config.roots {
+        for mut root in config.roots {
+            for adopted in adopted(&mut root) {
+                if !self.adopted.contains(&adopted) {
+                    self.adopted.push(adopted);
+                }
+            }
             check_watch(&config.file, &root.path)?;
             for target in &root.targets {
                 if let Some(password_file) = &target.options.password_file {
@@ -134,6 +142,21 @@ impl Loaded {
         }
         self.config.plugins.push(PluginOptions { plugin, roots });
         Ok(())
+    }
+}
+
+/// Takes what rsync's own variables say into the targets of a root, and says what becomes of them.
+pub(super) fn adopted(root: &mut Root) -> Vec<Adopted> {
+    mirror::adopt(&mut root.targets, &mirror::own_variable)
+}
+
+/// Says it once, at the start.
+pub(super) fn log_adopted(adopted: &[Adopted]) {
+    for Adopted { message, is_set_aside } in adopted {
+        match is_set_aside {
+            true => log::warn!("environment: {message}"),
+            false => log::info!("environment: {message}"),
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use super::listen::ListenArgs;
 use super::log_options::LogOptions;
 use super::progress::Progress;
 use super::state_dir::real_path;
-use super::{apart, destination, excludes, neighbours, password_file, run, state_dir, values};
+use super::{apart, configs, destination, excludes, neighbours, password_file, run, state_dir, values};
 use crate::daemon::{Configuration, Options, RootOptions, init, logging};
 use crate::filter::Filter;
 use crate::model::{Destination, EventSwitches, Params, Root, Settings, Target, TransferOptions, Usable, Why};
@@ -82,7 +82,8 @@ pub fn run(args: MirrorArgs) -> Result<ExitCode, CliError> {
     let here = std::env::current_dir().context("cannot find the working directory")?;
     let source = checked_source(&args.source, &here)?;
     let mut notices = Vec::new();
-    let root = root(&args, &source, &here, &mut notices)?;
+    let mut root = root(&args, &source, &here, &mut notices)?;
+    let adopted = configs::adopted(&mut root);
     let state_dir = match &args.state_dir {
         Some(dir) => dir.clone(),
         None => state_dir::for_source(&source)?,
@@ -100,6 +101,7 @@ pub fn run(args: MirrorArgs) -> Result<ExitCode, CliError> {
     for notice in &notices {
         log::warn!("{notice}");
     }
+    configs::log_adopted(&adopted);
 
     // The view begins when the daemon is ready and ends with it.
     let progress: Arc<Mutex<Option<Progress>>> = Arc::default();

@@ -101,6 +101,7 @@ pub fn run(args: RunArgs, command_line: &[OsString]) -> Result<ExitCode, CliErro
     for notice in notices.iter().chain(&loaded.notices) {
         log::warn!("{notice}");
     }
+    configs::log_adopted(&loaded.adopted);
     let roots: Vec<_> = loaded.config.roots.iter().map(|root| root.root.clone()).collect();
     neighbours::warn_of_meetings(&state_dir, &roots);
     excludes::report_unmatched(roots);

@@ -13,7 +13,7 @@ use super::look::Presence;
 use super::narrow::pattern;
 use super::plan::{Deletion, Entry, Run, RunKind};
 use super::ssh;
-use crate::model::{Destination, Lane, Origin, RelPath, Target};
+use crate::model::{Destination, Lane, Origin, Params, RelPath, Target};
 
 /// A daemon that does not answer within this time is down. rsync itself would wait for the kernel, two minutes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -39,6 +39,26 @@ pub struct Mode<'a> {
     /// in it, and rsync says so.
     pub empties: bool,
     pub pass: Pass,
+    pub withheld: Withheld,
+}
+
+/// What the other side refuses and a run can do without.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Withheld {
+    pub exactness: Exactness,
+    pub partial_dir: bool,
+    pub force: bool,
+    pub ignore_times: bool,
+}
+
+/// How exactly times are compared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Exactness {
+    #[default]
+    Nanoseconds,
+    Seconds,
+    /// As FAT keeps them.
+    EvenSeconds,
 }
 
 /// What a run is started for.
@@ -85,7 +105,8 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
             add(arg);
         }
     }
-    add("--modify-window=-1");
+    args.extend(exactness(params, mode.withheld));
+    let mut add = |arg: &str| args.push(OsString::from(arg));
     if !run.looks {
         match mode.deletion {
             Deletion::ByName => add("--delete-missing-args"),
@@ -98,7 +119,7 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
         // Without what leads to a path in the list, rsync writes through a link that stands there on the target.
         add("--implied-dirs");
     }
-    if mode.deletion != Deletion::Off && mode.empties {
+    if mode.deletion != Deletion::Off && mode.empties && !mode.withheld.force {
         add("--force");
     }
     if listing && deletes {
@@ -117,7 +138,11 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
     // Theirs does not matter: rsync looks at contents before it looks at what it may ignore. A dry run with --ignore-times
     // would list everything.
     match (run.origin, mode.pass) {
-        (Origin::Write | Origin::Replaced, Pass::Real | Pass::Itemized) if !mode.contents => add("--ignore-times"),
+        (Origin::Write | Origin::Replaced, Pass::Real | Pass::Itemized)
+            if !mode.contents && !mode.withheld.ignore_times =>
+        {
+            add("--ignore-times");
+        }
         (Origin::Write | Origin::Replaced, Pass::Real | Pass::Itemized | Pass::Show | Pass::Confirm) => {
             add("--checksum");
         }
@@ -131,7 +156,7 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
         add("--mkpath");
     }
     let resumes = ["partial", "partial-dir", "inplace", "append", "append-verify", "delay-updates", "P"];
-    if mode.lane == Lane::Large && !run.compares() && !params.has_any(&resumes) {
+    if mode.lane == Lane::Large && !run.compares() && !params.has_any(&resumes) && !mode.withheld.partial_dir {
         add(&format!("--partial-dir={PARTIAL_DIR}"));
     }
     match mode.pass {
@@ -168,6 +193,16 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
     args.push("./".into());
     args.push(target.destination.to_arg());
     args
+}
+
+/// How exactly times are compared, unless the user says so: a file that was replaced within the second is another one.
+pub(super) fn exactness(params: &Params, withheld: Withheld) -> Option<OsString> {
+    match withheld.exactness {
+        _ if params.has_any(&["modify-window"]) => None,
+        Exactness::Nanoseconds => Some("--modify-window=-1".into()),
+        Exactness::Seconds => None,
+        Exactness::EvenSeconds => Some("--modify-window=1".into()),
+    }
 }
 
 /// Rules under which a removal takes away nothing but its entries: what does not match is neither sent nor deleted. One
@@ -259,7 +294,13 @@ pub(super) fn connection(target: &Target, args: &mut Vec<OsString>) {
         }
         Destination::Daemon { .. } => {
             args.push("--sockopts=TCP_NODELAY".into());
-            if !options.params.has_any(&["contimeout"]) {
+            if let Some(own) = options.params.remote_shell() {
+                // The daemon is started through it: rsync connects nowhere, and refuses to be told for how long to try.
+                if let Some(line) = ssh::line(Some(own), None, options.timeout) {
+                    args.push(REMOTE_SHELL.into());
+                    args.push(line);
+                }
+            } else if !options.params.has_any(&["contimeout"]) {
                 let limit = options.timeout.map_or(CONNECT_TIMEOUT, |timeout| timeout.min(CONNECT_TIMEOUT));
                 args.push(format!("--contimeout={}", limit.as_secs().max(1)).into());
             }
@@ -401,7 +442,16 @@ mod tests {
         let args = arguments(
             target,
             run,
-            Mode { lane, deletion, mkpath: false, contents: true, rules: &rules, empties: true, pass: Pass::Real },
+            Mode {
+                lane,
+                deletion,
+                mkpath: false,
+                contents: true,
+                rules: &rules,
+                empties: true,
+                pass: Pass::Real,
+                withheld: Withheld::default(),
+            },
         );
         args.join(OsStr::new(" ")).into_string().unwrap()
     }
@@ -463,6 +513,7 @@ mod tests {
             rules: &[],
             empties: true,
             pass: Pass::Real,
+            withheld: Withheld::default(),
         };
         let args = with_remote_shell(&arguments(&ssh, &flat, mode), OsStr::new("ssh -S /s"));
         assert_eq!(args[args.len() - 4..], ["-e", "ssh -S /s", "./", "h:/x/"]);
@@ -542,6 +593,7 @@ mod tests {
             rules: &[],
             empties: true,
             pass: Pass::Show,
+            withheld: Withheld::default(),
         };
         let args = arguments(&target, &run(RunKind::Flat, Origin::Write, &[]), mode);
         assert_eq!(args[..3], ["-az", "-eq", "-a"]);
@@ -558,6 +610,7 @@ mod tests {
             rules: &[],
             empties: true,
             pass,
+            withheld: Withheld::default(),
         };
         for (kind, first) in [(RunKind::Tree, "-az"), (RunKind::Level, "-az"), (RunKind::Flat, "-aqz")] {
             assert_eq!(arguments(&target, &run(kind, Origin::Scan, &[]), mode(Pass::Real))[0], first, "{kind:?}");

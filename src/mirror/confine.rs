@@ -214,7 +214,12 @@ impl Places {
     fn connects(&self, args: &[OsString]) -> bool {
         let line = remote_shell(args);
         let is_shared = || line.as_bytes().windows(SHARED.len()).any(|part| part == SHARED);
-        self.target.destination.is_ssh() && !is_shared()
+        let through_shell = match &self.target.destination {
+            Destination::Local(_) => false,
+            Destination::Ssh { .. } => true,
+            Destination::Daemon { .. } => !line.is_empty(),
+        };
+        through_shell && !is_shared()
     }
 
     /// Whether the user's own parameters have rsync follow links to wherever they lead.

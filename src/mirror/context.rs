@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::UNIX_EPOCH;
 
 use log::warn;
 
 use super::changed::Observer;
+use super::command::{Exactness, Withheld};
 use super::confine::Places;
 use super::guard::Guard;
 use super::noise::Noise;
@@ -78,58 +79,67 @@ impl RootIdentity {
     }
 }
 
+/// Among the bits of what is lacking.
+const TIMES_KNOWN: u32 = 1 << 31;
+
 /// What a target's side was found to lack. Remembered, so that each is found out once.
 #[derive(Debug, Default)]
-pub struct Capabilities {
-    delete_by_level: AtomicBool,
-    delete_nothing: AtomicBool,
-    make_path: AtomicBool,
-    no_link_dest: AtomicBool,
-    no_fuzzy: AtomicBool,
-    no_contents: AtomicBool,
-}
+pub struct Capabilities(AtomicU32);
 
 impl Capabilities {
     /// Forgets it all, since servers are upgraded and reconfigured.
     pub fn forget(&self) {
-        let deletions = [&self.delete_by_level, &self.delete_nothing];
-        let others = [&self.make_path, &self.no_link_dest, &self.no_fuzzy, &self.no_contents];
-        for flag in deletions.into_iter().chain(others) {
-            flag.store(false, Ordering::Relaxed);
-        }
+        self.0.store(0, Ordering::Relaxed);
     }
 
     /// Takes note; false if it was known already, so that falling back again would change nothing.
     pub(super) fn learn(&self, fallback: Fallback) -> bool {
-        !self.flag(fallback).swap(true, Ordering::Relaxed)
+        self.0.fetch_or(fallback.bit(), Ordering::Relaxed) & fallback.bit() == 0
     }
 
     pub(super) fn lacks(&self, fallback: Fallback) -> bool {
-        self.flag(fallback).load(Ordering::Relaxed)
+        self.0.load(Ordering::Relaxed) & fallback.bit() != 0
     }
 
-    fn flag(&self, fallback: Fallback) -> &AtomicBool {
-        match fallback {
-            Fallback::DeleteByLevel => &self.delete_by_level,
-            Fallback::DeleteNothing => &self.delete_nothing,
-            Fallback::MakePath => &self.make_path,
-            Fallback::LinkDest => &self.no_link_dest,
-            Fallback::Fuzzy => &self.no_fuzzy,
-            Fallback::Contents => &self.no_contents,
+    pub(super) fn unlearn(&self, fallback: Fallback) {
+        self.0.fetch_and(!fallback.bit(), Ordering::Relaxed);
+    }
+
+    /// How exactly the target keeps times is known.
+    pub(super) fn note_times(&self) {
+        self.0.fetch_or(TIMES_KNOWN, Ordering::Relaxed);
+    }
+
+    pub(super) fn knows_times(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & TIMES_KNOWN != 0
+    }
+
+    /// What its runs go without.
+    pub(super) fn withheld(&self) -> Withheld {
+        let exactness = match (self.lacks(Fallback::EvenSeconds), self.lacks(Fallback::Seconds)) {
+            (true, _) => Exactness::EvenSeconds,
+            (false, true) => Exactness::Seconds,
+            (false, false) => Exactness::Nanoseconds,
+        };
+        Withheld {
+            exactness,
+            partial_dir: self.lacks(Fallback::PartialDir),
+            force: self.lacks(Fallback::Force),
+            ignore_times: self.lacks(Fallback::IgnoreTimes),
         }
     }
 
     /// Whether what a write names may be compared by its content.
     pub(super) fn compares_contents(&self) -> bool {
-        !self.no_contents.load(Ordering::Relaxed)
+        !self.lacks(Fallback::Contents)
     }
 
     pub(super) fn makes_path(&self) -> bool {
-        self.make_path.load(Ordering::Relaxed)
+        self.lacks(Fallback::MakePath)
     }
 
     pub(super) fn deletion(&self, wanted: bool) -> Deletion {
-        match (wanted, self.delete_nothing.load(Ordering::Relaxed), self.delete_by_level.load(Ordering::Relaxed)) {
+        match (wanted, self.lacks(Fallback::DeleteNothing), self.lacks(Fallback::DeleteByLevel)) {
             (false, _, _) => Deletion::Off,
             (true, true, _) => Deletion::Refused,
             (true, false, true) => Deletion::ByLevel,

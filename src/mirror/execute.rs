@@ -30,6 +30,7 @@ use super::says::{self, DELETING, difference, full_directory};
 use super::ssh::run_rsync;
 use super::standby::{self, Begun};
 use super::stop::StopSignal;
+use super::times;
 use super::trouble::{Fallback, lacking_option, trouble};
 use super::unvouched::{self, Contents};
 use crate::filter::Kind;
@@ -122,6 +123,7 @@ pub fn execute(
     stop: &StopSignal,
 ) -> BatchReport {
     let mut batch = Batch { contents, ..Batch::new(ctx, lane, jobs, stop) };
+    times::look(&mut batch, now);
     batch.work();
     if let Some(job) = batch.whole_tree_done() {
         leftovers::drive(&mut batch, job, now);
@@ -146,6 +148,7 @@ pub fn probe(ctx: &TargetContext, stop: &StopSignal) -> Result<(), TargetTrouble
         rules: &[],
         empties: true,
         pass: Pass::Real,
+        withheld: ctx.capabilities.withheld(),
     };
     let args = probe_arguments(&ctx.target, mode);
     let nothing = Run::new(RunKind::Flat, Origin::Scan, Vec::new());
@@ -184,6 +187,7 @@ pub fn command_line(ctx: &TargetContext, path: &RelPath, scope: Scope) -> Option
         rules: &rules,
         empties: !ctx.filter.has_expressions(),
         pass: Pass::Real,
+        withheld: ctx.capabilities.withheld(),
     };
     Some(pasteable(&ctx.root, &arguments(&ctx.target, &run, mode), &run))
 }
@@ -881,6 +885,7 @@ impl Batch<'_> {
             rules: if is_dry && self.ctx.filter.has_expressions() { &[] } else { &self.rules },
             empties: is_dry || !self.ctx.filter.has_expressions(),
             pass,
+            withheld: self.ctx.capabilities.withheld(),
         }
     }
 

@@ -68,6 +68,8 @@ pub enum Finding {
     DeletesByLevel,
     /// Every deletion is refused: what each job of one will be told.
     DeletesNothing(JobError),
+    /// Times may be compared by whole seconds only.
+    ComparesSeconds,
     /// A file was written and deleted again.
     Writable,
     /// Nobody tried to write.
@@ -232,7 +234,15 @@ impl<'a> Inspection<'a> {
                     match fallback {
                         Fallback::DeleteByLevel => self.findings.push(Finding::DeletesByLevel),
                         Fallback::DeleteNothing => self.findings.push(Finding::DeletesNothing(deletion_refused())),
-                        Fallback::MakePath | Fallback::LinkDest | Fallback::Fuzzy | Fallback::Contents => {}
+                        Fallback::Seconds => self.findings.push(Finding::ComparesSeconds),
+                        Fallback::MakePath
+                        | Fallback::LinkDest
+                        | Fallback::Fuzzy
+                        | Fallback::Contents
+                        | Fallback::EvenSeconds
+                        | Fallback::PartialDir
+                        | Fallback::Force
+                        | Fallback::IgnoreTimes => {}
                     }
                 }
                 Outcome::Target(found) | Outcome::Split(found) | Outcome::NoRoom { trouble: found, .. } => {
@@ -330,6 +340,7 @@ impl<'a> Inspection<'a> {
             rules: &self.rules,
             empties: true,
             pass: Pass::Itemized,
+            withheld: self.capabilities.withheld(),
         };
         let mut args = arguments(self.target, planned, mode);
         let at = args.len().saturating_sub(2);

@@ -25,7 +25,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use super::changed::{Changed, Operation};
-use super::command::{Mode, Pass, arguments, connection, is_plain, joined, list};
+use super::command::{Mode, Pass, arguments, connection, exactness, is_plain, joined, list};
 use super::execute::{Batch, Flow};
 use super::look::{Presence, Source};
 use super::outcome::{Outcome, Paths, classify};
@@ -302,7 +302,9 @@ fn send(batch: &mut Batch<'_>, way: Way, run: &Run, new: &RelPath, old: &RelPath
             Outcome::Paths(_) => return Ok(Sent::Partly),
             // The directory above is to come in another run.
             Outcome::Fallback(Fallback::MakePath) if !mkpath => continue,
-            Outcome::Fallback(lacking @ (Fallback::LinkDest | Fallback::Fuzzy)) => {
+            Outcome::Fallback(
+                lacking @ (Fallback::LinkDest | Fallback::Fuzzy | Fallback::Seconds | Fallback::IgnoreTimes),
+            ) => {
                 batch.ctx.capabilities.learn(lacking);
             }
             Outcome::Void => return Err(Flow::Halt),
@@ -361,7 +363,7 @@ fn command(
     }
     let params = target.options.params.without(|given| given.is("max-delete") || given.deletes());
     let mut args: Vec<OsString> = params.to_vec();
-    args.push("--modify-window=-1".into());
+    args.extend(exactness(&params, mode.withheld));
     match way {
         Way::Tree => {
             args.push("-r".into());
@@ -437,6 +439,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
+    use crate::mirror::command::Withheld;
     use crate::model::{Generation, Lane, Timestamp, TransferOptions};
 
     fn path(text: &str) -> RelPath {
@@ -523,6 +526,7 @@ mod tests {
             rules: &rules,
             empties: true,
             pass: Pass::Real,
+            withheld: Withheld::default(),
         };
         let (args, list) = command(&target, way, &run, (&path(new), &path(old)), mode, true)?;
         let args: Vec<String> = args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();

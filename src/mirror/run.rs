@@ -17,6 +17,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, getpriority_process, kill_process
 
 use super::blocked::{self, Blocked};
 use super::capture::Capture;
+use super::environment;
 use super::pace::{LOOK, Pace, bytes_read};
 use super::program::{OWNER, Program};
 use super::stop::StopSignal;
@@ -153,14 +154,8 @@ impl Started {
     pub fn new(program: &Program, root: &Path, args: &[OsString], with_stdout: bool) -> io::Result<Self> {
         let mut command = Command::new(&program.path);
         command.args(args).current_dir(root).process_group(0);
-        for (name, _) in std::env::vars_os() {
-            if name.as_encoded_bytes().starts_with(b"RSYNC_") {
-                command.env_remove(name);
-            }
-        }
-        command.env("LC_ALL", "C").env("TZ", "UTC").env(OWNER, &program.owner);
-        // Without a password from anywhere rsync would prompt on the terminal, or take the list for the password.
-        command.env("RSYNC_PASSWORD", "");
+        environment::prepare(&mut command, args);
+        command.env(OWNER, &program.owner);
         let pipe = if with_stdout { Stdio::piped() } else { Stdio::null() };
         command.stdin(Stdio::piped()).stdout(pipe).stderr(Stdio::piped());
         let child = match &program.places {

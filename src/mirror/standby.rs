@@ -83,7 +83,8 @@ impl Standbys {
     pub fn of(&self, target: &Target, wanted: bool) -> Option<Arc<Standby>> {
         let Destination::Daemon { host, .. } = &target.destination else { return None };
         // It waits for a list. Where rsync looks for itself there is none.
-        if !wanted || target.options.params.selects() {
+        // Through a remote shell there is a login to each.
+        if !wanted || target.options.params.selects() || target.options.params.remote_shell().is_some() {
             return None;
         }
         let host = host.rsplit_once('@').map_or(host.as_str(), |(_, host)| host).to_owned();
@@ -215,6 +216,7 @@ pub fn flat_arguments(ctx: &TargetContext, origin: Origin) -> Vec<OsString> {
         rules: &[],
         empties: !ctx.filter.has_expressions(),
         pass: Pass::Itemized,
+        withheld: ctx.capabilities.withheld(),
     };
     arguments(&ctx.target, &Run::new(RunKind::Flat, origin, Vec::new()), mode)
 }

@@ -250,6 +250,7 @@ impl<'a> Comparison<'a> {
             rules: &rules,
             empties: true,
             pass: Pass::Show,
+            withheld: ctx.capabilities.withheld(),
         };
         // Where something was unmounted the source says nothing.
         let skip = run.skip.iter().cloned().chain(ctx.mounts.missing()).collect();

@@ -2,7 +2,7 @@
 //!
 //! The exit code alone mixes what a person must repair with what passes by itself, so the text decides first.
 
-use super::line::{Line, lines};
+use super::line::{About, Line, lines};
 use super::run::End;
 use crate::model::{TargetTrouble, TroubleClass};
 
@@ -21,6 +21,23 @@ pub enum Fallback {
     Fuzzy,
     /// Contents may not be compared: all is sent again.
     Contents,
+    /// Times are compared by whole seconds.
+    Seconds,
+    /// Times are compared by even seconds.
+    EvenSeconds,
+    /// The part of a large file that has arrived is not kept.
+    PartialDir,
+    /// A directory that makes way for something else has to be empty.
+    Force,
+    /// What is written over and over is compared by content, however much that is.
+    IgnoreTimes,
+}
+
+impl Fallback {
+    /// Its place in a set.
+    pub fn bit(self) -> u32 {
+        1 << self as u32
+    }
 }
 
 /// What to do about a run that ended as a whole.
@@ -133,10 +150,17 @@ const KNOWN: &[Known] = &[
         "the remote shell prints something of its own",
         "`ssh HOST true` must print nothing: silence the login scripts there",
     ),
+    lacking("configured to refuse --delete-missing-args", Fallback::DeleteByLevel),
     lacking("configured to refuse --delete", Fallback::DeleteNothing),
     lacking("configured to refuse --link-dest", Fallback::LinkDest),
     lacking("configured to refuse --fuzzy", Fallback::Fuzzy),
     lacking("configured to refuse --checksum", Fallback::Contents),
+    lacking("configured to refuse --modify-window", Fallback::Seconds),
+    lacking("configured to refuse --partial-dir", Fallback::PartialDir),
+    lacking("configured to refuse --force", Fallback::Force),
+    lacking("configured to refuse --ignore-times", Fallback::IgnoreTimes),
+    // rrsync, which takes no negative number and does not say what it minds.
+    lacking("invalid rsync-command syntax or options", Fallback::Seconds),
     // `--checksum-choice=none` in the params.
     lacking("checksum-choice for --checksum", Fallback::Contents),
     known(
@@ -149,7 +173,25 @@ const KNOWN: &[Known] = &[
         "configured to refuse",
         Misconfigured,
         "the rsync server refuses an option",
-        "remove it from the params or from `refuse options` in rsyncd.conf",
+        "take it out of `refuse options` in rsyncd.conf, or out of the params if it stands there",
+    ),
+    known(
+        "has been disabled on this server",
+        Misconfigured,
+        "rrsync, which ssh runs on the host, refuses an option",
+        "take it out of the params, or allow it there",
+    ),
+    known(
+        "sending to read-only server is not allowed",
+        Misconfigured,
+        "rrsync, which ssh runs on the host, lets nothing be written",
+        "take -ro out of the key's command= in authorized_keys there",
+    ),
+    known(
+        "rrsync error:",
+        Misconfigured,
+        "rrsync, which ssh runs on the host, refuses the call",
+        "see the key's command= in authorized_keys there, and the directory that it names",
     ),
     known(
         "--mkpath: unknown option",
@@ -293,7 +335,7 @@ pub fn remedy(code: i32, stderr: &[u8]) -> Option<(Remedy, Option<TargetTrouble>
     // Not in a name: anybody may call a file like a message.
     let saying = |known: &Known| own_words.iter().find(|(_, own)| own.contains(known.text)).map(|(line, _)| line);
     let (known, line) = KNOWN.iter().find_map(|known| Some((known, saying(known)?)))?;
-    let said = printable(line.text().trim());
+    let said = with_first(&printable(line.text().trim()), stderr);
     if known.remedy == Remedy::Trouble(Source) && line.text().contains("Permission denied") {
         let (meaning, hint) =
             ("the source directory cannot be entered", "let the user that syncq runs as enter and read it");
@@ -305,6 +347,16 @@ pub fn remedy(code: i32, stderr: &[u8]) -> Option<(Remedy, Option<TargetTrouble>
         Remedy::Fallback(_) => None,
     };
     Some((known.remedy, trouble))
+}
+
+/// `said`, and before it what was said first, if that is something else: the cause stands there, and what it led to later.
+fn with_first(said: &str, stderr: &[u8]) -> String {
+    let is_own = |line: &Line<'_>| line.about != About::Noise && !line.bytes().starts_with(b"rsync error:");
+    let first = lines(stderr).find(is_own).map(|line| printable(line.text().trim()));
+    match first.filter(|first| first != said && first.chars().any(char::is_alphanumeric)) {
+        Some(first) => format!("{first}; {said}"),
+        None => said.to_owned(),
+    }
 }
 
 /// What keeps the receiver from working in the destination's directory, if that is what it says. The same exit codes are given

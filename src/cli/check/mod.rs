@@ -145,6 +145,15 @@ fn check_all<W: Write>(args: &CheckArgs, report: &mut Report<W>) -> Result<bool,
         report.add_all(&places::sources(&config.file, &config.roots))?;
         report.add_all(config.fail_log.as_deref().and_then(places::fail_log).as_ref())?;
     }
+    for adopted in mirror::adopt(
+        configs.iter_mut().flat_map(|config| &mut config.roots).flat_map(|root| &mut root.targets),
+        &mirror::own_variable,
+    ) {
+        report.add(&match adopted.is_set_aside {
+            true => Note::warn(Check::Rsync, "environment", adopted.message),
+            false => Note::ok(Check::Rsync, "environment", adopted.message),
+        })?;
+    }
     let roots: Vec<&Root> = configs.iter().flat_map(|config| &config.roots).collect();
     report.names_roots = roots.len() > 1;
     report.add_all(&places::overlaps(&roots))?;

@@ -74,6 +74,11 @@ fn note(name: &str, finding: &Finding) -> Note {
         .hint("update rsync there (Debian 12's 3.2.7 and 3.4.3 refuse them), and take delete-missing-args out of `refuse options`"),
         Finding::DeletesNothing(error) => Note::fail(Check::Target, name, error.message.clone())
             .hint("until then, what is gone from the source stays on the target"),
+        Finding::ComparesSeconds => Note::ok(
+            Check::Target,
+            name,
+            "compares times by whole seconds: what is replaced within the second and seen by no event is found by `verify --checksum`",
+        ),
         Finding::Writable => Note::ok(Check::Target, name, "writable: a small file was sent and deleted again"),
         Finding::NotTried(reason) => {
             let reason = match reason {

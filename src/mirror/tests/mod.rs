@@ -8,6 +8,7 @@ mod filtered;
 mod guard;
 mod leftovers;
 mod links;
+mod refused;
 mod standby;
 mod trees;
 

@@ -1,0 +1,61 @@
+//! What becomes of runs whose server refuses an option that syncq adds: they do without it, or say which one they need.
+
+use super::*;
+
+/// A batch for the whole tree, then one for each kind of change. The first trouble, if there is one.
+fn mirror(stage: &Stage, ctx: &TargetContext) -> Option<String> {
+    let stop = StopSignal::new().unwrap();
+    let run = |lane, jobs: &[ClaimedJob]| {
+        let report = execute(ctx, lane, jobs, Contents::Vouched, NOW, &stop);
+        let undone = report.verdicts.iter().find_map(|(path, verdict)| match verdict {
+            Verdict::Failed(error) => Some(format!("{path}: {}", error.message)),
+            _ => None,
+        });
+        report.trouble.map(|trouble| format!("{} ({})", trouble.message, trouble.hint.unwrap_or_default())).or(undone)
+    };
+    stage.write("a", "1");
+    stage.write("d/b", "2");
+    stage.write("e/c", "3");
+    let whole = job("", Scope::Subtree, Origin::Reconcile);
+    if let Some(trouble) = run(Lane::Large, std::slice::from_ref(&whole)) {
+        return Some(trouble);
+    }
+    stage.write("a", "of another length");
+    stage.write("large", &"x".repeat(100_000));
+    std::fs::remove_file(stage.src("d/b")).unwrap();
+    std::fs::remove_dir_all(stage.src("e")).unwrap();
+    stage.write("e", "a file now");
+    run(Lane::Large, &entries(&["large"])).or_else(|| run(Lane::Small, &entries(&["a", "d/b", "e"])))
+}
+
+/// Nothing arrived, and what was said first was hidden by what came of it.
+#[test]
+fn each_option_that_is_added_is_done_without_or_named() {
+    for (refused, words) in [
+        ("modify-window", None),
+        ("partial-dir", None),
+        ("force", None),
+        ("checksum", None),
+        ("ignore-times", None),
+        ("checksum ignore-times", Some("refuse --checksum")),
+        ("delete-missing-args", None),
+        ("fuzzy link-dest", None),
+        ("modify-window partial-dir force ignore-times delete-missing-args", None),
+        ("max-delete", Some("refuse --max-delete")),
+        ("dirs", Some("--dirs")),
+        ("relative", Some("--relative")),
+        ("recursive", Some("recursive")),
+        ("log-format", Some("log-format")),
+    ] {
+        let stage = Stage::with_daemon(&format!("refuse options = {refused}"), "");
+        let ctx = stage.module("m");
+        let trouble = mirror(&stage, &ctx);
+        match words {
+            None => assert_eq!((trouble, stage.difference()), (None, None), "{refused}"),
+            Some(words) => {
+                let trouble = trouble.unwrap_or_else(|| panic!("{refused} does not matter"));
+                assert!(trouble.contains(words) && trouble.contains("refuse options"), "{refused}: {trouble}");
+            }
+        }
+    }
+}
