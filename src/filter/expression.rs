@@ -5,12 +5,13 @@
 
 use std::fmt::Write;
 
-use regex::bytes::{RegexBuilder, RegexSet, RegexSetBuilder};
+use regex::bytes::{RegexSet, RegexSetBuilder};
 
+use super::pattern::{Pattern, needs_steps};
 use crate::model::RelPath;
 
 /// Compiled size of one expression, and of all of them together. An expression above it is refused.
-const EXPRESSION_BYTES_MAX: usize = 4 << 20;
+pub(super) const EXPRESSION_BYTES_MAX: usize = 4 << 20;
 const EXPRESSIONS_BYTES_MAX: usize = 64 << 20;
 /// Memory of the lazily built automaton, per thread that matches. At the limit it starts anew, only slower.
 const CACHE_BYTES_MAX: usize = 4 << 20;
@@ -20,6 +21,8 @@ const CACHE_BYTES_MAX: usize = 4 << 20;
 pub enum FilterError {
     #[error("{}", LastLine(reason))]
     Syntax { reason: regex::Error },
+    #[error("{reason}")]
+    Stepwise { reason: Box<fancy_regex::Error> },
     #[error("the expressions compile to more than {} MiB together", .limit_bytes >> 20)]
     TooLarge { limit_bytes: usize },
 }
@@ -49,23 +52,18 @@ pub fn check(expression: &str) -> Result<(), FilterError> {
 
 /// Compiles an expression that passed [`check`], for use outside of a [`super::Filter`]: to match a whole subject, or to
 /// be searched in one.
-pub fn compile(expression: &str, whole: bool) -> Result<regex::bytes::Regex, FilterError> {
-    RegexBuilder::new(&if whole { anchored(expression) } else { bytewise(expression) })
-        .unicode(false)
-        .dot_matches_new_line(true)
-        .size_limit(EXPRESSION_BYTES_MAX)
-        .build()
-        .map_err(|reason| FilterError::Syntax { reason })
+pub fn compile(expression: &str, whole: bool) -> Result<Pattern, FilterError> {
+    Pattern::new(expression, whole)
 }
 
 /// An expression that has to match the whole subject. Not `^` and `$`, which can be told to match at lines.
-fn anchored(expression: &str) -> String {
+pub(super) fn anchored(expression: &str) -> String {
     format!(r"\A(?:{})\z", bytewise(expression))
 }
 
 /// The expression in ASCII: with Unicode off the regex crate refuses other characters in classes, while sersync takes
 /// them as the bytes that they are.
-fn bytewise(expression: &str) -> String {
+pub(super) fn bytewise(expression: &str) -> String {
     let mut ascii = String::with_capacity(expression.len());
     for byte in expression.bytes() {
         if byte.is_ascii() {
@@ -78,31 +76,52 @@ fn bytewise(expression: &str) -> String {
 }
 
 #[derive(Debug)]
-pub(super) struct Expressions(RegexSet);
+pub(super) struct Expressions {
+    /// Most of them, tried all at once, and which of the user's each is.
+    together: RegexSet,
+    numbers: Vec<usize>,
+    /// Those that are tried step by step.
+    apart: Vec<(usize, Pattern)>,
+}
 
 impl Expressions {
     pub(super) fn new(expressions: &[String]) -> Result<Self, FilterError> {
-        RegexSetBuilder::new(expressions.iter().map(|expression| anchored(expression)))
+        let numbered = || expressions.iter().enumerate();
+        let (numbers, texts): (Vec<usize>, Vec<String>) = numbered()
+            .filter(|(_, expression)| !needs_steps(expression))
+            .map(|(number, expression)| (number, anchored(expression)))
+            .unzip();
+        let apart = numbered()
+            .filter(|(_, expression)| needs_steps(expression))
+            .map(|(number, expression)| Ok((number, Pattern::new(expression, true)?)))
+            .collect::<Result<_, FilterError>>()?;
+        let together = RegexSetBuilder::new(texts)
             .unicode(false)
             .dot_matches_new_line(true)
             .size_limit(EXPRESSIONS_BYTES_MAX)
             .dfa_size_limit(CACHE_BYTES_MAX)
             .build()
-            .map(Self)
             .map_err(|reason| match reason {
                 regex::Error::CompiledTooBig(limit_bytes) => FilterError::TooLarge { limit_bytes },
                 reason => FilterError::Syntax { reason },
-            })
+            })?;
+        Ok(Self { together, numbers, apart })
     }
 
     /// Whether any form of the path or of an ancestor matches.
     pub(super) fn exclude(&self, path: &RelPath, is_directory: bool) -> bool {
-        Self::any_form(path, is_directory, |form| self.0.is_match(form).then_some(())).is_some()
+        let is_match =
+            |form: &[u8]| self.together.is_match(form) || self.apart.iter().any(|(_, pattern)| pattern.is_match(form));
+        Self::any_form(path, is_directory, |form| is_match(form).then_some(())).is_some()
     }
 
     /// The number of an expression that matches a form of the path, or of the topmost ancestor that any matches.
     pub(super) fn first_match(&self, path: &RelPath, is_directory: bool) -> Option<usize> {
-        Self::any_form(path, is_directory, |form| self.0.matches(form).iter().next())
+        Self::any_form(path, is_directory, |form| {
+            let together = self.together.matches(form).iter().find_map(|at| self.numbers.get(at).copied());
+            let apart = self.apart.iter().find(|(_, pattern)| pattern.is_match(form)).map(|(number, _)| *number);
+            together.into_iter().chain(apart).min()
+        })
     }
 
     fn any_form<T>(path: &RelPath, is_directory: bool, matches: impl Fn(&[u8]) -> Option<T>) -> Option<T> {

@@ -4,10 +4,10 @@
 //! a path, and what it excludes takes everything below along, so that a live event, a new directory and a whole-tree
 //! run come to the same verdict.
 //!
-//! Pure: never looks at the file system. Look-around and back-references are absent on purpose: they backtrack, and
-//! this runs once per event.
+//! Pure: never looks at the file system.
 
 mod expression;
+mod pattern;
 mod temporary;
 
 use std::ffi::OsString;
@@ -15,6 +15,7 @@ use std::ffi::OsString;
 use crate::model::RelPath;
 
 pub use expression::{FilterError, check, compile};
+pub use pattern::Pattern;
 
 use expression::Expressions;
 

@@ -67,14 +67,36 @@ fn bytes_that_are_no_text_are_matched_by_escapes() {
 fn what_cannot_be_compiled_is_said_in_one_line() {
     for (expression, reason) in [
         ("*.php", "repetition operator missing expression"),
-        (r"(a)\1", "backreferences are not supported"),
-        ("(?=a)", "look-around, including look-ahead and look-behind, is not supported"),
         ("(((a{999}){999}){999})", "it compiles to more than 4 MiB"),
     ] {
         assert_eq!(check(expression).expect_err(expression).to_string(), reason);
     }
     // Closing our group early would undo the anchoring.
     check("a)|(?:b").expect_err("unbalanced");
+    check("(?!x)a)|(?:b").expect_err("unbalanced");
+    for expression in [r"(a)\2", "(?<=a*", r"(?!a)(?<n"] {
+        let said = check(expression).expect_err(expression).to_string();
+        assert!(!said.is_empty() && said.lines().count() == 1, "{said}");
+    }
+}
+
+/// They were ignored with a warning, and what they kept out was mirrored.
+#[test]
+fn expressions_with_look_around_filter_as_all_others() {
+    let excludes = filter(&[r"(.*)\.tmp", r"(?!keep).*\.log", r"(.*)/(.+)/\2"]);
+    for (subject, number) in [
+        ("a.tmp", Some(0)),
+        ("a.log", Some(1)),
+        ("keep.log", None),
+        ("d/x/x", Some(2)),
+        ("d/x/y", None),
+        // What is excluded takes what is below along.
+        ("d/x/x/deep/er", Some(2)),
+    ] {
+        let found = excludes.exclusion(&path(subject), FILE);
+        assert_eq!(found, number.map(Exclusion::Expression), "{subject}");
+        assert_eq!(excludes.excludes(&path(subject), FILE), number.is_some(), "{subject}");
+    }
 }
 
 const TEMPORARIES: &[&str] = &[

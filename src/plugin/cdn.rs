@@ -8,12 +8,12 @@ use std::os::unix::ffi::OsStrExt;
 
 use log::debug;
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_encode, utf8_percent_encode};
-use regex::bytes::Regex;
 
 use super::exchange::{Answer, Peer, Timeouts};
 use super::notice::Watch;
 use super::{Failure, Notice, PluginError, Speaker};
 use crate::config::RefreshCdnPlugin;
+use crate::filter::Pattern;
 
 /// What stays as it is of a path.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
@@ -29,7 +29,7 @@ pub(super) struct RefreshCdn {
     watch: Option<Watch>,
     peer: Peer,
     config: RefreshCdnPlugin,
-    path_match: Option<Regex>,
+    path_match: Option<Pattern>,
 }
 
 impl RefreshCdn {
@@ -55,10 +55,9 @@ impl RefreshCdn {
             Some(regex) => {
                 let absolute = notice.absolute();
                 let subject = absolute.as_os_str().as_bytes();
-                let captures = regex.captures(subject)?;
-                let group = captures.get(1).map_or(&b""[..], |group| group.as_bytes());
-                let after = subject.get(captures.get(0)?.end()..).unwrap_or_default();
-                [group, after].concat()
+                let found = regex.find(subject)?;
+                let after = subject.get(found.end..).unwrap_or_default();
+                [found.first_group.unwrap_or_default(), after].concat()
             }
         };
         let slash = if notice.directory { "/" } else { "" };

@@ -13,7 +13,6 @@ use std::process::{Child, ExitStatus, Stdio};
 use std::time::Duration;
 
 use log::info;
-use regex::bytes::Regex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
@@ -21,6 +20,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use super::{Failure, Notice, PluginError, Speaker};
 use crate::clock::monotonic;
 use crate::config::CommandPlugin;
+use crate::filter::Pattern;
 use crate::mirror::{Operation, StopSignal};
 
 /// A program that runs longer hangs. Generous, since sersync set no limit at all.
@@ -37,7 +37,7 @@ pub(super) struct Command {
     prefix: Vec<OsString>,
     suffix: Vec<OsString>,
     ignore_error: bool,
-    includes: Option<Vec<Regex>>,
+    includes: Option<Vec<Pattern>>,
     time_limit: Duration,
     stop: StopSignal,
 }
