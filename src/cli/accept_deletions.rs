@@ -1,5 +1,6 @@
 //! `syncq accept-deletions`: an operator agrees to what maxDelete has stopped.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -7,7 +8,7 @@ use clap::Args;
 use super::exit::CliError;
 use super::output::{Form, Rows, json_line, plain, stdout};
 use super::target_choice::TargetChoice;
-use crate::control::{AcceptRequest, Accepted, Client};
+use crate::control::{AcceptRequest, Accepted, Client, TargetState};
 
 /// Let the next comparison delete more than maxDelete allows
 ///
@@ -22,11 +23,21 @@ pub struct AcceptArgs {
 
 pub fn run(args: &AcceptArgs) -> Result<ExitCode, CliError> {
     let choice = &args.choice;
-    let done = Client::connect(&choice.which.find()?)?.accept_deletions(&AcceptRequest {
+    let client = Client::connect(&choice.which.find()?)?;
+    let status = client.status()?;
+    let well = status.targets.into_iter().filter(|target| target.state == TargetState::Idle);
+    let well: Vec<String> = well.map(|target| target.name).collect();
+    let done = client.accept_deletions(&AcceptRequest {
         target: choice.target.clone(),
         root: choice.root(),
         all: choice.all,
     })?;
+    for target in done.targets.iter().filter(|target| well.contains(target)) {
+        // Agreed to all the same: whoever asks may know what is to come.
+        let target = plain(target);
+        let said = "nothing was held back there; what its next comparison finds is deleted without asking";
+        let _ = writeln!(std::io::stderr(), "{target}: {said}");
+    }
     show(choice, &done, "DELETIONS ACCEPTED ON")
 }
 

@@ -71,8 +71,9 @@ fn on_this_machine(target: &Target) -> Option<PathBuf> {
         }
         Destination::Daemon { host, module } => {
             let is_direct = options.params.remote_shell().is_none() && !redirects(&own_variable);
-            let is_direct = is_direct && is_this_machine(&name_of(host));
-            is_direct.then(|| own_rsyncd::directory(options.port, module.as_bytes())).flatten()
+            let name = name_of(host);
+            let is_direct = is_direct && is_this_machine(&name);
+            is_direct.then(|| own_rsyncd::directory(&name, options.port, module.as_bytes())).flatten()
         }
     }
 }
@@ -267,15 +268,12 @@ impl Remote {
         if self.is_ssh && self.path.is_relative() && self.user != other.user {
             return false;
         }
-        let is_here = |remote: &Self| is_this_machine(&remote.host);
-        if self.host == other.host || (is_here(self) && is_here(other)) {
-            return true;
-        }
         // ssh has names of its own, and keys to tell hosts apart.
-        !self.is_ssh && {
-            let (ours, theirs) = (addresses(&self.host), addresses(&other.host));
-            !ours.is_empty() && ours == theirs
-        }
+        self.host == other.host
+            || !self.is_ssh && {
+                let (ours, theirs) = (addresses(&self.host), addresses(&other.host));
+                !ours.is_empty() && ours == theirs
+            }
     }
 }
 
@@ -409,6 +407,7 @@ mod tests {
             (daemon("h", "m", None), daemon("h", "m2", None), ""),
             (daemon("127.0.0.1", "m", Some(1)), daemon("localhost", "m", Some(1)), "under two names"),
             (daemon("192.0.2.7", "m", None), daemon("192.0.2.8", "m", None), ""),
+            (daemon("127.0.0.2", "m", Some(1)), daemon("127.0.0.3", "m", Some(1)), ""),
             (daemon("h", "m", None), ssh("h", "m"), ""),
         ];
         for (one, other, words) in rows {

@@ -7,14 +7,18 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use super::exit::CliError;
+use super::exit::{CliError, quoted};
+use super::output::counted;
 use super::password_file;
 use crate::config;
-use crate::config::{Config, Control, PluginKind};
+use crate::config::{Config, Control, PluginKind, Purpose};
 use crate::daemon::{Configuration, FailLogOptions, PluginOptions, PluginRoot, RootOptions};
 use crate::mirror::{self, Adopted};
 use crate::model::{Endpoint, Root};
 use crate::trust;
+
+/// So many missing settings of a file are told one by one.
+const DEFAULTS_SHOWN_MAX: usize = 3;
 
 /// What the configuration files say, together.
 #[derive(Debug, Default)]
@@ -36,7 +40,8 @@ pub fn load(files: &[PathBuf], only: Option<PluginKind>) -> Result<Loaded, CliEr
     let mut loaded = Loaded::default();
     let mut controls = Vec::new();
     for file in files {
-        let (config, diagnostics) = config::load(file).map_err(|error| {
+        let purpose = if only.is_some() { Purpose::Plugin } else { Purpose::Mirror };
+        let (config, diagnostics) = config::load_for(purpose, file).map_err(|error| {
             let hint = error.hint();
             let error = CliError::config(error);
             match hint {
@@ -44,8 +49,19 @@ pub fn load(files: &[PathBuf], only: Option<PluginKind>) -> Result<Loaded, CliEr
                 None => error,
             }
         })?;
+        let defaults = diagnostics.iter().filter(|diagnostic| diagnostic.is_default).count();
+        let is_short = defaults > DEFAULTS_SHOWN_MAX;
+        if is_short {
+            let shown = file.display();
+            let settings = counted(defaults as u64, "setting");
+            loaded.notices.push(format!(
+                "{shown}: {settings} are missing and have their defaults; syncq check -o {} names them",
+                quoted(file)
+            ));
+        }
         let notices: Vec<String> = diagnostics
             .iter()
+            .filter(|diagnostic| !(is_short && diagnostic.is_default))
             .map(|diagnostic| match &diagnostic.hint {
                 Some(hint) => format!("{diagnostic}; {hint}"),
                 None => diagnostic.to_string(),
@@ -131,14 +147,17 @@ impl Loaded {
             Some(watch) => vec![(watch.components().collect(), watch)],
             None => config.roots.iter().map(|root| root.path.clone()).zip(config.spelled.iter().cloned()).collect(),
         };
+        if watched.is_empty() {
+            let shown = config.file.display();
+            return Err(CliError::config(anyhow::anyhow!("{shown} names no directory for plugin {name} to follow"))
+                .hint("<sersync><localpath watch=\"/data/www\"/></sersync>"));
+        }
         let mut roots = Vec::new();
         for (path, spelled) in watched {
             check_watch(&config.file, &path)?;
             roots.push(PluginRoot { index: self.config.roots.len(), spelled });
-            self.config.roots.extend(config.roots.first().map(|template| RootOptions {
-                root: Root { path, targets: Vec::new(), schedule: None, ..template.clone() },
-                settings: config.settings.clone(),
-            }));
+            let root = Root { path, ..config.template.clone() };
+            self.config.roots.push(RootOptions { root, settings: config.settings.clone() });
         }
         self.config.plugins.push(PluginOptions { plugin, roots });
         Ok(())

@@ -340,7 +340,7 @@ mod tests {
     #[test]
     fn a_password_is_never_repeated() {
         for given in
-            ["u:s3cret@h::m", "rsync://u:s3cret@h/m", "http://u:s3cret@h:80/m", "u:s3c/s3cret@h/m", "u:s3cret@h"]
+            ["u:s3cret@h::m", "rsync://u:s3cret@h/m", "http://u:s3cret@h:80/m", "u:s3c/s3cret@h::m", "u:s3cret@h"]
         {
             let given = OsStr::new(given);
             let error = parse(given, Path::new("/here")).expect_err("refused");

@@ -78,6 +78,11 @@ pub(super) fn report_unmatched(roots: Vec<Root>) {
     if roots.iter().all(|root| root.excludes.is_empty()) {
         return;
     }
+    for expression in roots.iter().flat_map(|root| &root.excludes).filter(|expression| is_everything(expression)) {
+        log::warn!(
+            "the exclude '{expression}' leaves out everything: '\\..*' is for dot-files, '(.*)\\.tmp' for an ending"
+        );
+    }
     let look = move || {
         for found in roots.iter().flat_map(unmatched) {
             match found.instead {
@@ -89,6 +94,13 @@ pub(super) fn report_unmatched(roots: Vec<Root>) {
     if let Err(error) = std::thread::Builder::new().name("syncq-excludes".into()).spawn(look) {
         log::debug!("expressions are not looked at: {error}");
     }
+}
+
+/// Whether an expression leaves out whatever there is: names that have nothing in common.
+pub(super) fn is_everything(expression: &str) -> bool {
+    const NAMES: [&[u8]; 4] = [b"a", b"Z-0_9.tar", b"\xe4\xb8\xad ~", b"q.w"];
+    Filter::new(&[expression.to_owned()], false)
+        .is_ok_and(|filter| NAMES.iter().all(|name| filter.spares(&RelPath::root().join(name), Kind::File)))
 }
 
 /// An expression that concerns nothing of what is there.
@@ -215,6 +227,21 @@ mod tests {
         }
         for typed in ["", "/", "(", "/src"] {
             assert!(expression(typed, Path::new("/src")).is_err(), "{typed}");
+        }
+    }
+
+    #[test]
+    fn an_expression_that_leaves_out_everything_is_known() {
+        for (expression, expected) in [
+            (".*", true),
+            ("(.*)", true),
+            (".+", true),
+            ("[^/]*", true),
+            (r"\..*", false),
+            ("a.*", false),
+            ("(.*)a(.*)", false),
+        ] {
+            assert_eq!(is_everything(expression), expected, "{expression}");
         }
     }
 

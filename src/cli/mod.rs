@@ -43,12 +43,12 @@ mod values;
 mod verify;
 mod wait;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 
 use exit::EXIT_CODES;
@@ -86,7 +86,7 @@ enum Command {
 /// Runs the command line and returns its exit code.
 pub fn main() -> ExitCode {
     let has_default_config = Path::new(sersync_args::DEFAULT_CONFIG).is_file();
-    let args = sersync_args::translate(std::env::args_os().collect(), has_default_config);
+    let args = sersync_args::translate(std::env::args_os().collect(), has_default_config, is_command);
     let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
@@ -119,6 +119,11 @@ pub fn command() -> clap::Command {
     Cli::command()
 }
 
+/// Whether a word names a command of ours.
+fn is_command(word: &OsStr) -> bool {
+    word == "help" || command().get_subcommands().any(|command| word == command.get_name())
+}
+
 /// The command line without the program's name.
 fn arguments(args: &[OsString]) -> Vec<OsString> {
     args.iter().skip(1).cloned().collect()
@@ -130,12 +135,50 @@ fn refuse(error: &clap::Error) -> ExitCode {
         let _ = error.print();
         return ExitCode::SUCCESS;
     }
-    let text = error.render().to_string();
-    let text = text.strip_prefix("error: ").map_or_else(|| text.clone(), |rest| format!("syncq: {rest}"));
-    // What was typed may be what somebody else has named.
-    let lines: String = text.lines().map(|line| format!("{}\n", output::plain(line))).collect();
-    let _ = io::stderr().lock().write_all(lines.as_bytes());
+    let unknown = match (error.kind(), error.get(ContextKind::InvalidArg)) {
+        (ErrorKind::UnknownArgument, Some(ContextValue::String(word))) => Some(word.as_str()),
+        _ => None,
+    };
+    let typed: Vec<String> = std::env::args().collect();
+    let _ = io::stderr().lock().write_all(usage(&error.render().to_string(), unknown, &typed).as_bytes());
     exit::Exit::Usage.into()
+}
+
+/// What is said of a command line that makes no sense: clap's words, but for tips that lead nowhere. `unknown` is the word that
+/// nothing knows, `typed` the whole line. Pure.
+fn usage(said: &str, unknown: Option<&str>, typed: &[String]) -> String {
+    let said = said.strip_prefix("error: ").map_or_else(|| said.to_owned(), |rest| format!("syncq: {rest}"));
+    let before = unknown.and_then(|word| typed.iter().rposition(|typed| typed == word)?.checked_sub(1));
+    let ours = match (unknown, before.and_then(|at| typed.get(at)).map(String::as_str)) {
+        (Some("-v" | "--verbose" | "--debug"), _) => Some("--log-level debug says more".to_owned()),
+        (Some("--dry-run" | "--check"), _) => {
+            Some("syncq reconcile --dry-run, or syncq verify, of a daemon that runs".to_owned())
+        }
+        // Its value is optional, and so joined to it.
+        (Some(value), Some(option @ ("--watch" | "--delete" | "--attrib"))) => {
+            let unit = if value.bytes().all(|b| b.is_ascii_digit()) { "s" } else { "" };
+            Some(format!("{option}={value}{unit}"))
+        }
+        _ => None,
+    };
+    let mut lines = Vec::new();
+    for line in said.lines() {
+        if line.trim_start().starts_with("tip: to pass ") {
+            lines.extend(ours.as_ref().map(|tip| format!("  tip: {tip}")));
+        } else {
+            // What was typed may be what somebody else has named.
+            lines.push(output::plain(line));
+        }
+    }
+    if let Some(tip) = ours.filter(|tip| !lines.iter().any(|line| line.contains(tip.as_str()))) {
+        lines.insert(1.min(lines.len()), format!("\n  tip: {tip}"));
+    }
+    // What a tip has left behind.
+    let mut text = lines.join("\n") + "\n";
+    while text.contains("\n\n\n") {
+        text = text.replace("\n\n\n", "\n\n");
+    }
+    text
 }
 
 /// Help behind the list of subcommands.
@@ -152,6 +195,27 @@ fn help_tail(example: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tips_say_what_there_is() {
+        for (line, words) in [
+            ("syncq status -v", "--log-level debug"),
+            ("syncq reconcile --dryrun", "dry-run"),
+            ("syncq mirror /a /b --dry-run", "reconcile --dry-run"),
+            ("syncq status --watch 2", "--watch=2s"),
+            ("syncq status --nonsense", "unexpected argument '--nonsense'"),
+        ] {
+            let typed: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            let error = Cli::try_parse_from(&typed).expect_err(line);
+            let unknown = match error.get(ContextKind::InvalidArg) {
+                Some(ContextValue::String(word)) => Some(word.as_str()),
+                _ => None,
+            };
+            let said = usage(&error.render().to_string(), unknown, &typed);
+            assert!(said.starts_with("syncq: ") && said.contains(words), "{said}");
+            assert!(!said.contains("to pass") && !said.contains("\n\n\n"), "{said}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_consistent_and_every_help_has_an_example() {

@@ -9,6 +9,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use crate::control::write_json;
+pub use crate::model::counted;
 
 /// Rows of one table. A longer list becomes several, since the widths of all rows are only known with all in memory.
 const TABLE_ROWS_MAX: usize = 1_000;
@@ -98,11 +99,6 @@ pub fn some(parts: &[String]) -> String {
         0 => shown,
         more => format!("{shown}; and {more} more"),
     }
-}
-
-/// `1 root`, `2 roots`.
-pub fn counted(number: u64, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 /// An age in seconds as a person says it: the two greatest units.

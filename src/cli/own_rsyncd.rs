@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
@@ -31,7 +31,8 @@ pub fn is_this_machine(name: &str) -> bool {
 /// The address that is written, or stands in `/etc/hosts`.
 pub fn address(name: &str) -> Option<IpAddr> {
     let name = name.trim_matches(['[', ']']);
-    name.parse().ok().or_else(|| of_hosts(&fs::read_to_string("/etc/hosts").ok()?, name))
+    let own = name.eq_ignore_ascii_case("localhost").then_some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    name.parse().ok().or(own).or_else(|| of_hosts(&fs::read_to_string("/etc/hosts").ok()?, name))
 }
 
 fn of_hosts(hosts: &str, name: &str) -> Option<IpAddr> {
@@ -53,14 +54,15 @@ fn is_own_address(address: IpAddr) -> bool {
     address.is_loopback() || from() == Some(address)
 }
 
-/// The directory behind `module[/path]` of the rsync daemon that listens on `port` of this machine.
-pub fn directory(port: Option<u16>, module: &[u8]) -> Option<PathBuf> {
+/// The directory behind `module[/path]` of the rsync daemon that listens on `port` of this machine, at `host`.
+pub fn directory(host: &str, port: Option<u16>, module: &[u8]) -> Option<PathBuf> {
+    let address = address(host);
     let port = port.unwrap_or(PORT);
     let (name, below) = match module.iter().position(|&b| b == b'/') {
         Some(at) => (module.get(..at)?, module.get(at + 1..).unwrap_or_default()),
         None => (module, &b""[..]),
     };
-    let (root, config) = match listener(port) {
+    let (root, config) = match listener(address, port) {
         Listener::Rsync { root, config } => (root, config),
         Listener::Unknown => (PathBuf::from("/"), PathBuf::from(CONFIG)),
         Listener::Other => return None,
@@ -83,11 +85,11 @@ enum Listener {
     Other,
 }
 
-fn listener(port: u16) -> Listener {
+fn listener(address: Option<IpAddr>, port: u16) -> Listener {
     let sockets: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
         .filter_map(|table| fs::read_to_string(table).ok())
-        .flat_map(|table| listening(&table, port))
+        .flat_map(|table| listening(&table, address, port))
         .map(|inode| format!("socket:[{inode}]"))
         .collect();
     if sockets.is_empty() {
@@ -126,16 +128,29 @@ fn started(process: &Path) -> Listener {
     Listener::Rsync { root: process.join("root"), config }
 }
 
-/// The inodes of sockets that listen on `port`, from a table of `/proc/net`.
-fn listening(table: &str, port: u16) -> Vec<String> {
+/// The inodes of sockets that listen on `port`, at `address` or everywhere, from a table of `/proc/net`.
+fn listening(table: &str, address: Option<IpAddr>, port: u16) -> Vec<String> {
     let row = |line: &str| {
         let mut words = line.split_ascii_whitespace();
-        let (address, state) = (words.nth(1)?, words.nth(1)?);
+        let ((bound, own), state) = (words.nth(1)?.rsplit_once(':')?, words.nth(1)?);
         let inode = words.nth(5)?;
-        let own = u16::from_str_radix(address.rsplit_once(':')?.1, 16).ok()?;
-        (own == port && state == "0A").then(|| inode.to_owned())
+        let own = u16::from_str_radix(own, 16).ok()?;
+        let bound = bound_to(bound)?;
+        let serves = bound.is_unspecified() || address.is_none_or(|address| bound == address);
+        (own == port && state == "0A" && serves).then(|| inode.to_owned())
     };
     table.lines().filter_map(row).collect()
+}
+
+/// An address as `/proc/net` has it: groups of four bytes, each in this machine's order.
+fn bound_to(hex: &str) -> Option<IpAddr> {
+    let groups = (0..hex.len()).step_by(8).map(|at| u32::from_str_radix(hex.get(at..at + 8)?, 16).ok());
+    let bytes: Vec<u8> = groups.collect::<Option<Vec<u32>>>()?.into_iter().flat_map(u32::to_ne_bytes).collect();
+    match (<[u8; 4]>::try_from(bytes.as_slice()), <[u8; 16]>::try_from(bytes.as_slice())) {
+        (Ok(bytes), _) => Some(bytes.into()),
+        (_, Ok(bytes)) => Some(IpAddr::from(bytes).to_canonical()),
+        _ => None,
+    }
 }
 
 /// `--config` of a command line as `/proc` has it.
@@ -301,8 +316,11 @@ mod tests {
         let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \
                      0: 0100007F:221A 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0\n   \
                      1: 0100007F:221A 0100007F:9C40 01 00000000:00000000 00:00000000 00000000     0        0 4712 1 0\n";
-        assert_eq!(listening(table, 8730), ["4711"]);
-        assert!(listening(table, 873).is_empty());
+        let at = |last: u8| Some(IpAddr::from([127, 0, 0, last]));
+        assert_eq!(listening(table, at(1), 8730), ["4711"]);
+        assert!(listening(table, at(1), 873).is_empty() && listening(table, at(2), 8730).is_empty());
+        assert_eq!(bound_to("00000000000000000000000001000000"), Some([0_u16, 0, 0, 0, 0, 0, 0, 1].into()));
+        assert_eq!(bound_to("0000000000000000FFFF00000100007F"), at(1));
         for (words, expected) in [
             (&b"rsync\0--daemon\0--config=/x y\0"[..], Some("/x y")),
             (b"rsync\0--daemon\0--config\0rel.conf\0", Some("rel.conf")),

@@ -190,6 +190,11 @@ fn config_files(args: &RunArgs, notices: &mut Vec<String>) -> Result<Vec<PathBuf
         let extra = extra.display();
         return Err(CliError::usage(format!("unexpected argument {extra}")).hint(format!("did you mean -o {extra}?")));
     }
+    if let Some(command) = args.ignored.iter().find(|extra| super::is_command(extra)) {
+        let command = command.display();
+        return Err(CliError::usage(format!("{command} is a command, and this would start a daemon"))
+            .hint(format!("write it first: syncq {command} ...; a file of that name is ./{command}")));
+    }
     for extra in &args.ignored {
         notices.push(format!("the argument {} is ignored; each configuration file needs an -o", extra.display()));
     }
@@ -252,6 +257,9 @@ mod tests {
         }
         assert_eq!(parse("run -o a.xml -o b.xml").config.len(), 2);
         assert!(config_files(&parse("run a.xml"), &mut Vec::new()).is_err());
+        // `sersync2 -o a.xml check` mirrored.
+        let refused = config_files(&parse("run -o a.xml check"), &mut Vec::new()).expect_err("refused").to_string();
+        assert!(refused.contains("check is a command"), "{refused}");
     }
 
     #[test]

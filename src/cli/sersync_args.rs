@@ -1,7 +1,8 @@
 //! Takes sersync's command line for `syncq run`, so that existing scripts, crontabs and units go on working. Pure.
 //!
 //! sersync knows short flags only, also run together (`-dro FILE`), ignores what follows them, and with no flags at
-//! all reads `./confxml.xml`. A program name that starts with `sersync` (a symbolic link) always means `run`.
+//! all reads `./confxml.xml`. A program name that starts with `sersync` (a symbolic link) means `run`, unless a
+//! command of syncq's is named: `sersync2 check` does not ask for a daemon.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
@@ -12,11 +13,15 @@ pub const DEFAULT_CONFIG: &str = "confxml.xml";
 
 /// Puts `run` in front of a command line in sersync's form and leaves any other as it is. `has_default_config` tells
 /// whether `./confxml.xml` exists.
-pub fn translate(mut args: Vec<OsString>, has_default_config: bool) -> Vec<OsString> {
+pub fn translate(
+    mut args: Vec<OsString>,
+    has_default_config: bool,
+    is_command: impl Fn(&OsStr) -> bool,
+) -> Vec<OsString> {
     let name = args.first().map(|program| Path::new(program).file_name().unwrap_or_default());
     let as_sersync = name.is_some_and(|name| name.as_bytes().starts_with(b"sersync"));
     let is_run = match args.get(1) {
-        _ if as_sersync => args.get(1).is_none_or(|first| first != "run" && first != "-V" && first != "--version"),
+        _ if as_sersync => args.get(1).is_none_or(|first| !is_command(first) && first != "-V" && first != "--version"),
         None => has_default_config,
         Some(first) => is_short_flags(first),
     };
@@ -51,6 +56,9 @@ mod tests {
             ("sersync a.xml", false, "sersync run a.xml"),
             ("sersync2 run -d", false, "sersync2 run -d"),
             ("sersync2 -V", false, "sersync2 -V"),
+            ("sersync2 check -o a.xml", false, "sersync2 check -o a.xml"),
+            ("sersync2 status", true, "sersync2 status"),
+            ("/opt/bin/sersync help", false, "/opt/bin/sersync help"),
             ("syncq", true, "syncq run"),
             ("syncq", false, "syncq"),
             ("syncq -h", true, "syncq -h"),
@@ -60,7 +68,8 @@ mod tests {
             ("syncq status", true, "syncq status"),
         ] {
             let args = given.split(' ').map(OsString::from).collect();
-            let translated = translate(args, with_config);
+            let is_command = |word: &OsStr| ["run", "check", "status", "help"].iter().any(|command| word == *command);
+            let translated = translate(args, with_config, is_command);
             assert_eq!(translated.join(OsStr::new(" ")), OsStr::new(expected), "{given}");
         }
     }

@@ -13,7 +13,7 @@ use clap::Args;
 
 use super::exit::{CliError, Exit, quoted};
 use super::sersync_args::DEFAULT_CONFIG;
-use crate::control::socket_path;
+use crate::control::{Client, socket_path};
 use crate::trust;
 
 /// The options by which a command names a daemon.
@@ -153,6 +153,18 @@ fn only_daemon(base: &Path) -> Option<PathBuf> {
     }
 }
 
+/// A daemon's directory, with its process and what it mirrors if it answers.
+fn described(dir: &Path) -> String {
+    let shown = dir.display();
+    match Client::connect(dir).and_then(|client| client.status()) {
+        Ok(status) => {
+            let roots: Vec<&str> = status.roots.iter().map(|root| root.path.as_str()).collect();
+            format!("{shown} (pid {}, {})", status.pid, roots.join(", "))
+        }
+        Err(_) => shown.to_string(),
+    }
+}
+
 fn none_or_many(base: &Path) -> CliError {
     let daemons = daemons(base);
     let Some(first) = daemons.first() else {
@@ -162,7 +174,8 @@ fn none_or_many(base: &Path) -> CliError {
             hint: Some("name its directory: --state-dir DIR, or its configuration: -o FILE".to_owned()),
         };
     };
-    CliError::usage(format!("{} daemons are running, and none is named", daemons.len()))
+    let shown: Vec<String> = daemons.iter().map(|dir| described(dir)).collect();
+    CliError::usage(format!("{} daemons are running, and none is named: {}", daemons.len(), shown.join("; ")))
         .hint(format!("name one, like --state-dir {}", quoted(first)))
 }
 

@@ -45,6 +45,8 @@ pub struct Diagnostic {
     pub message: String,
     /// What to write instead.
     pub hint: Option<String>,
+    /// Something is missing and has its default: nothing is odd about the file but its shortness.
+    pub is_default: bool,
 }
 
 impl fmt::Display for Diagnostic {
@@ -57,6 +59,7 @@ struct Note {
     offset: usize,
     message: String,
     hint: Option<String>,
+    is_default: bool,
 }
 
 /// The warnings on one file.
@@ -73,16 +76,21 @@ impl<'a> Notes<'a> {
     }
 
     pub(super) fn warn(&mut self, offset: usize, message: impl Into<String>) {
-        self.add(offset, message.into(), None);
+        self.add(offset, message.into(), None, false);
     }
 
     pub(super) fn warn_with(&mut self, offset: usize, message: impl Into<String>, hint: impl Into<String>) {
-        self.add(offset, message.into(), Some(hint.into()));
+        self.add(offset, message.into(), Some(hint.into()), false);
     }
 
-    fn add(&mut self, offset: usize, message: String, hint: Option<String>) {
+    /// Something is missing, and its default is taken.
+    pub(super) fn default(&mut self, offset: usize, message: String, hint: Option<String>) {
+        self.add(offset, message, hint, true);
+    }
+
+    fn add(&mut self, offset: usize, message: String, hint: Option<String>, is_default: bool) {
         if self.notes.len() < NOTES_MAX {
-            self.notes.push(Note { offset, message, hint });
+            self.notes.push(Note { offset, message, hint, is_default });
         } else {
             self.left_out += 1;
         }
@@ -128,23 +136,29 @@ impl<'a> Notes<'a> {
     }
 
     pub(super) fn error(&self, file: &Path, problem: Problem) -> ConfigError {
-        let (line, column) = Cursor::new(self).advance(problem.offset);
-        ConfigError::At { file: file.to_path_buf(), line, column, fault: problem.fault }
+        let mut cursor = Cursor::new(self);
+        let (line, column) = cursor.advance(problem.offset);
+        let others = problem.others.into_iter().map(|(offset, fault)| {
+            let (line, column) = cursor.advance(offset);
+            (line, column, fault)
+        });
+        let others = others.collect();
+        ConfigError::At { file: file.to_path_buf(), line, column, fault: problem.fault, others }
     }
 
     pub(super) fn into_diagnostics(mut self, file: &Path) -> Vec<Diagnostic> {
         if self.left_out > 0 {
             let message = format!("{} more warnings are not shown", self.left_out);
-            self.notes.push(Note { offset: self.bytes.len(), message, hint: None });
+            self.notes.push(Note { offset: self.bytes.len(), message, hint: None, is_default: false });
         }
         let mut notes = std::mem::take(&mut self.notes);
         notes.sort_by_key(|note| note.offset);
         let mut cursor = Cursor::new(&self);
         notes
             .into_iter()
-            .map(|Note { offset, message, hint }| {
+            .map(|Note { offset, message, hint, is_default }| {
                 let (line, column) = cursor.advance(offset);
-                Diagnostic { file: file.to_path_buf(), line, column, message, hint }
+                Diagnostic { file: file.to_path_buf(), line, column, message, hint, is_default }
             })
             .collect()
     }

@@ -14,7 +14,7 @@ use super::diagnostic::Notes;
 use super::error::{Fault, Problem};
 use super::remote::{self, Access};
 use super::xml::Element;
-use super::{Config, extension, plugin, schema, value};
+use super::{Config, Purpose, extension, plugin, schema, value};
 
 const LOCAL_PATH: &str = "localpath";
 const MINUTE: Duration = Duration::from_secs(60);
@@ -23,27 +23,51 @@ const FAIL_LOG_MINUTES: u32 = 60;
 /// What sersync makes of an empty `timeToExecute`.
 const FAIL_LOG_MINUTES_EMPTY: u32 = 120;
 
-pub(super) fn config(file: &Path, head: &Element, notes: &mut Notes<'_>) -> Result<Config, Problem> {
+pub(super) fn config(purpose: Purpose, file: &Path, head: &Element, notes: &mut Notes<'_>) -> Result<Config, Problem> {
     schema::check(head, notes);
     let debug = value::switch(head, "debug", false, notes);
     let excludes = excludes(head, notes)?;
     let events = events(head, notes);
-    let Some(sersync) = head.child("sersync") else { return Err(Fault::NoLocalPath.at(head.offset)) };
-
-    let mut access = remote::access(sersync, events.delete, notes)?;
-    let (fail_log, backoff_cap) = fail_log(sersync, notes);
-    let (schedule, reconcile_excludes) = crontab(sersync, notes)?;
-    access.options.reconcile_excludes = reconcile_excludes;
     let mut settings = Settings::default();
-    settings.backoff.cap = backoff_cap;
-    let (settings, legacy_hidden) = extension::read(head, settings, notes)?;
+    let mut template =
+        Root { path: "/".into(), targets: Vec::new(), events, excludes, legacy_hidden: false, schedule: None };
+    let (mut fail_log, mut access) = (None, None);
+    let sersync = match (head.child("sersync"), purpose) {
+        (Some(sersync), Purpose::Mirror) => {
+            let mut found = remote::access(sersync, events.delete, notes)?;
+            (fail_log, settings.backoff.cap) = self::fail_log(sersync, notes);
+            (template.schedule, found.options.reconcile_excludes) = crontab(sersync, notes)?;
+            access = Some(found);
+            Some(sersync)
+        }
+        (None, Purpose::Mirror) => return Err(no_localpath(head, head.offset, notes)),
+        (sersync, Purpose::Plugin) => sersync,
+    };
+    let legacy_hidden;
+    (settings, legacy_hidden) = extension::read(head, settings, notes)?;
+    template.legacy_hidden = legacy_hidden;
     let control = extension::control(head, notes)?;
-
-    let template = Root { path: "/".into(), targets: Vec::new(), events, excludes, legacy_hidden, schedule };
-    let (roots, spelled) = roots(sersync, &access, &template, notes)?;
-    let (plugin, plugins) = plugin::read(head, sersync, notes)?;
+    let (roots, spelled) = match sersync {
+        Some(sersync) => roots(head, sersync, access.as_ref(), &template, notes)?,
+        None => (Vec::new(), Vec::new()),
+    };
+    let (plugin, plugins) = plugin::read(head, sersync.filter(|_| purpose == Purpose::Mirror), notes)?;
     warn_of_watch(head, plugin.as_ref(), &roots, notes);
-    Ok(Config { file: file.to_path_buf(), roots, spelled, debug, settings, control, fail_log, plugin, plugins })
+    let file = file.to_path_buf();
+    Ok(Config { file, roots, template, spelled, debug, settings, control, fail_log, plugin, plugins })
+}
+
+/// There is no directory to watch where one belongs. Says so of one that stands elsewhere.
+fn no_localpath(head: &Element, offset: usize, notes: &Notes<'_>) -> Problem {
+    let elsewhere = head.children(LOCAL_PATH).chain(head.children.iter().flat_map(|child| {
+        // A plugin has one too.
+        child.children(LOCAL_PATH).filter(move |_| !child.is("plugin"))
+    }));
+    let watched = |found: &Element| Some((notes.show(&found.attribute("watch")?.value), found.offset));
+    match elsewhere.into_iter().find_map(watched) {
+        Some((watch, offset)) => Fault::LocalPathElsewhere { watch }.at(offset),
+        None => Fault::NoLocalPath.at(offset),
+    }
 }
 
 /// sersync mirrored the plugin's directory in place of its own.
@@ -114,7 +138,13 @@ fn fail_log(sersync: &Element, notes: &mut Notes<'_>) -> (Option<PathBuf>, Durat
         return (None, MINUTE * FAIL_LOG_MINUTES);
     };
     let path = value::expected(element, "path", "no list of failures is written", notes);
+    let offset = path.map_or(element.offset, |path| path.offset);
     let path = path.filter(|path| !path.is_empty()).map(value::Value::to_path);
+    if let Some(relative) = path.as_ref().filter(|path| path.is_relative()) {
+        let message =
+            format!("failLog path {} is relative: it is meant from where syncq is started", relative.display());
+        notes.warn_with(offset, message, "write it in full; a service is started in /");
+    }
     let default = format!("{FAIL_LOG_MINUTES} minutes");
     let minutes = match value::expected(element, "timeToExecute", &default, notes) {
         None => FAIL_LOG_MINUTES,
@@ -192,10 +222,12 @@ fn schedule(crontab: &Element, notes: &mut Notes<'_>) -> Result<Schedule, Proble
     Ok(every(minutes))
 }
 
-/// All `<localpath>`s, and how each is spelled. Two of the same directory become one root.
+/// All `<localpath>`s, and how each is spelled. Two of the same directory become one root. Without `access` they have no
+/// targets, and nothing has to be right with them.
 fn roots(
+    head: &Element,
     sersync: &Element,
-    access: &Access,
+    access: Option<&Access>,
     template: &Root,
     notes: &mut Notes<'_>,
 ) -> Result<(Vec<Root>, Vec<PathBuf>), Problem> {
@@ -204,6 +236,9 @@ fn roots(
     let mut known: HashMap<PathBuf, (usize, HashSet<Destination>)> = HashMap::new();
     for localpath in sersync.children(LOCAL_PATH) {
         let watch = value::attribute(localpath, "watch", notes).filter(|watch| !watch.is_empty());
+        if access.is_none() && watch.is_none_or(|watch| !watch.bytes.starts_with(b"/")) {
+            continue;
+        }
         let watch = watch.ok_or_else(|| Fault::NoWatch.at(localpath.offset))?;
         if !watch.bytes.starts_with(b"/") {
             return Err(Fault::RelativeWatch { given: notes.show(watch.bytes) }.at(watch.offset));
@@ -211,7 +246,10 @@ fn roots(
         // Drops doubled slashes, single dots, and a slash at the end.
         let path: PathBuf = watch.to_path().components().collect();
         let (index, seen) = known.entry(path.clone()).or_insert_with(|| (roots.len(), HashSet::new()));
-        let targets = remote::targets(localpath, access, seen, notes)?;
+        let targets = match access {
+            Some(access) => remote::targets(localpath, &path, access, seen, notes)?,
+            None => Vec::new(),
+        };
         if let Some(root) = roots.get_mut(*index) {
             notes.warn(localpath.offset, format!("{} is given twice; its remotes are joined", path.display()));
             root.targets.extend(targets);
@@ -223,11 +261,11 @@ fn roots(
         roots.push(Root { path, targets, ..template.clone() });
         spelled.push(watch.to_path());
     }
-    if roots.is_empty() {
+    if roots.is_empty() && access.is_some() {
         let meant = |child: &&Element| schema::closest(&notes.show(&child.name), [LOCAL_PATH].into_iter()).is_some();
         return Err(match sersync.children.iter().find(meant) {
             Some(child) => Fault::NotLocalPath { given: notes.show(&child.name) }.at(child.offset),
-            None => Fault::NoLocalPath.at(sersync.offset),
+            None => no_localpath(head, sersync.offset, notes),
         });
     }
     Ok((roots, spelled))

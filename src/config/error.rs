@@ -1,5 +1,6 @@
 //! What makes a configuration unusable, where, and what to write instead.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,8 +21,15 @@ pub enum ConfigError {
     #[error("{} is larger than {limit_bytes} bytes", .file.display())]
     TooLarge { file: PathBuf, limit_bytes: u64 },
     /// Line and column count from 1, columns in characters of the file's encoding.
-    #[error("{}:{line}:{column}: {fault}", .file.display())]
-    At { file: PathBuf, line: u32, column: u32, fault: Fault },
+    #[error("{}:{line}:{column}: {fault}{}", .file.display(), Others(others))]
+    At {
+        file: PathBuf,
+        line: u32,
+        column: u32,
+        fault: Fault,
+        /// What else is wrong, with line and column.
+        others: Vec<(u32, u32, Fault)>,
+    },
 }
 
 impl ConfigError {
@@ -40,16 +48,27 @@ impl ConfigError {
     }
 }
 
+/// Further faults, behind the first.
+struct Others<'f>(&'f [(u32, u32, Fault)]);
+
+impl fmt::Display for Others<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|(line, column, fault)| write!(f, "; {line}:{column}: {fault}"))
+    }
+}
+
 /// A fault at an offset of the file.
 #[derive(Debug)]
 pub(super) struct Problem {
     pub(super) offset: usize,
     pub(super) fault: Fault,
+    /// What else is wrong, and where, in the order of the file.
+    pub(super) others: Vec<(usize, Fault)>,
 }
 
 impl Fault {
     pub(super) fn at(self, offset: usize) -> Problem {
-        Problem { offset, fault: self }
+        Problem { offset, fault: self, others: Vec::new() }
     }
 }
 
@@ -63,10 +82,10 @@ pub enum Fault {
     Utf16,
     #[error("a NUL byte")]
     Nul,
-    #[error("text before <head>: {text}")]
+    #[error("text before <?xml ...?>: {text}")]
     TextBeforeHead { text: String },
-    #[error("no <head>")]
-    NoHead,
+    #[error("no <head>{around}")]
+    NoHead { around: String },
     #[error("<{name}> is not closed")]
     NotClosed { name: String },
     #[error("</{found}> where </{expected}> is expected, for the <{expected}> of line {opened_line}")]
@@ -95,6 +114,8 @@ pub enum Fault {
     NoLocalPath,
     #[error("nothing to watch: <{given}> is no <localpath>")]
     NotLocalPath { given: String },
+    #[error("nothing to watch: <localpath watch=\"{watch}\"> stands outside of <sersync>")]
+    LocalPathElsewhere { watch: String },
     #[error("<localpath> has no watch directory")]
     NoWatch,
     #[error("watch {given} is not an absolute path")]
@@ -143,7 +164,7 @@ impl Fault {
             | Self::Utf16
             | Self::Nul
             | Self::TextBeforeHead { .. }
-            | Self::NoHead
+            | Self::NoHead { .. }
             | Self::NotClosed { .. }
             | Self::EndTag { .. }
             | Self::StrayEndTag { .. }
@@ -157,6 +178,7 @@ impl Fault {
             | Self::TooManyAttributes { .. } => true,
             Self::NoLocalPath
             | Self::NotLocalPath { .. }
+            | Self::LocalPathElsewhere { .. }
             | Self::NoWatch
             | Self::RelativeWatch { .. }
             | Self::NoRemote
@@ -182,7 +204,10 @@ impl Fault {
     /// What to write instead, in one line.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Empty | Self::NoHead => "the file starts with <head version=\"2.5\"> and ends with </head>".into(),
+            Self::NoHead { around } if !around.is_empty() => {
+                "write <head version=\"2.5\"> before it and </head> at the end; <localpath> belongs into <sersync> in it".into()
+            }
+            Self::Empty | Self::NoHead { .. } => "the file starts with <head version=\"2.5\"> and ends with </head>".into(),
             Self::Utf16 | Self::Nul => "save the file as UTF-8".into(),
             Self::TextBeforeHead { .. } => "delete it, or make it a comment: <!-- ... -->".into(),
             Self::NotClosed { name } => format!("add </{name}>, or end the tag with />"),
@@ -194,6 +219,9 @@ impl Fault {
             Self::Attribute { .. } => "write name=\"value\"; a quote may be missing".into(),
             Self::CommentNotClosed => "end the comment with -->".into(),
             Self::Markup { .. } | Self::TooDeep { .. } | Self::TooManyAttributes { .. } => return None,
+            Self::LocalPathElsewhere { .. } => {
+                "put it, with <rsync>, <failLog> and <crontab>, into <sersync>...</sersync>".into()
+            }
             Self::NotLocalPath { .. } => "did you mean localpath?".into(),
             Self::NoLocalPath | Self::NoWatch => "<sersync><localpath watch=\"/data/www\">...</localpath>".into(),
             Self::RelativeWatch { given } if given.starts_with(['~', '$']) => {
@@ -236,7 +264,7 @@ impl Fault {
             Self::Value { .. } => return None,
             Self::UnknownPlugin { .. } => "one of command, socket, refreshCDN, http".into(),
             Self::NoPluginSection { name } => format!("add <plugin name=\"{name}\"> to <head>"),
-            Self::PluginMatch { .. } => "correct it; look-around and back-references are not known".into(),
+            Self::PluginMatch { .. } => "correct it; a regular expression as Perl has it".into(),
             Self::PluginUrl => "write http://host:port/path; https is not supported".into(),
             Self::PluginIncomplete { element, attribute, .. } => format!("<{element} {attribute}=\"...\"/>"),
         })

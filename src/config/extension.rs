@@ -15,41 +15,40 @@ const PENDING_MAX: std::ops::RangeInclusive<u32> = 100..=10_000_000;
 /// More would overflow nothing, but means "never" and should say so.
 const WAIT_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
-/// What `<syncq>` says, on top of `settings`.
+/// What `<syncq>` says, on top of `settings`. All that is wrong in it is told at once.
 pub(super) fn read(head: &Element, mut settings: Settings, notes: &mut Notes<'_>) -> Result<(Settings, bool), Problem> {
     let Some(syncq) = head.child("syncq") else { return Ok((settings, false)) };
+    let mut wrongs = Wrongs::default();
     let mut legacy_hidden = false;
     if let Some(backoff) = syncq.child("backoff") {
-        read_backoff(backoff, &mut settings, notes)?;
+        read_backoff(backoff, &mut settings, &mut wrongs, notes);
     }
     if let Some(transfer) = syncq.child("transfer") {
         if let Some(value) = value::attribute(transfer, "connections", notes) {
-            settings.connections_max = value
-                .number()
-                .filter(|count| (1..=CONNECTIONS_MAX).contains(count))
-                .ok_or_else(|| wrong("connections", value, "number from 1 to 1000", notes))?;
+            let count = value.number().filter(|count| (1..=CONNECTIONS_MAX).contains(count));
+            let count = count.ok_or_else(|| wrong("connections", value, "number from 1 to 1000", notes));
+            wrongs.take(count, &mut settings.connections_max);
         }
         if let Some(value) = value::attribute(transfer, "largeFile", notes) {
-            settings.large_file_bytes = size("largeFile", value, notes)?;
+            wrongs.take(size("largeFile", value, notes), &mut settings.large_file_bytes);
         }
         if let Some(value) = value::attribute(transfer, "hotInterval", notes) {
-            settings.hot_interval = duration("hotInterval", value, notes)?;
+            wrongs.take(duration("hotInterval", value, notes), &mut settings.hot_interval);
         }
         if let Some(value) = value::attribute(transfer, "quietPeriod", notes) {
-            settings.quiet_period = duration("quietPeriod", value, notes)?;
+            wrongs.take(duration("quietPeriod", value, notes), &mut settings.quiet_period);
         }
         if let Some(value) = value::attribute(transfer, "maxPending", notes) {
-            settings.pending_max = value
-                .number()
-                .filter(|jobs| PENDING_MAX.contains(jobs))
-                .ok_or_else(|| wrong("maxPending", value, "number from 100 to 10000000", notes))?;
+            let jobs = value.number().filter(|jobs| PENDING_MAX.contains(jobs));
+            let jobs = jobs.ok_or_else(|| wrong("maxPending", value, "number from 100 to 10000000", notes));
+            wrongs.take(jobs, &mut settings.pending_max);
         }
         if let Some(value) = value::attribute(transfer, "standby", notes) {
             settings.standby = value::boolean(value, "standby", notes);
         }
     }
     if let Some(value) = syncq.child("guard").and_then(|guard| value::attribute(guard, "maxDelete", notes)) {
-        settings.max_delete = max_delete(value, notes)?;
+        wrongs.take(max_delete(value, notes), &mut settings.max_delete);
     }
     if let Some(value) = syncq.child("ssh").and_then(|ssh| value::attribute(ssh, "share", notes)) {
         settings.ssh_share = value::boolean(value, "share", notes);
@@ -57,7 +56,31 @@ pub(super) fn read(head: &Element, mut settings: Settings, notes: &mut Notes<'_>
     if let Some(hidden) = syncq.child("legacyHidden") {
         legacy_hidden = value::start(hidden, false, notes);
     }
-    Ok((settings, legacy_hidden))
+    wrongs.into_result().map(|()| (settings, legacy_hidden))
+}
+
+/// What cannot be used, so far.
+#[derive(Default)]
+struct Wrongs(Vec<Problem>);
+
+impl Wrongs {
+    fn take<T>(&mut self, found: Result<T, Problem>, place: &mut T) {
+        match found {
+            Ok(found) => *place = found,
+            Err(problem) => self.0.push(problem),
+        }
+    }
+
+    fn into_result(mut self) -> Result<(), Problem> {
+        self.0.sort_by_key(|problem| problem.offset);
+        let mut problems = self.0.into_iter();
+        match problems.next() {
+            None => Ok(()),
+            Some(first) => {
+                Err(Problem { others: problems.map(|problem| (problem.offset, problem.fault)).collect(), ..first })
+            }
+        }
+    }
 }
 
 /// Where the control API is to be on TCP. Whether the token can be read, only the machine knows.
@@ -80,34 +103,36 @@ pub(super) fn control(head: &Element, notes: &mut Notes<'_>) -> Result<Option<Co
     Ok(Some(Control { endpoint, line, column }))
 }
 
-fn read_backoff(element: &Element, settings: &mut Settings, notes: &mut Notes<'_>) -> Result<(), Problem> {
+fn read_backoff(element: &Element, settings: &mut Settings, wrongs: &mut Wrongs, notes: &mut Notes<'_>) {
     let Backoff { base, factor, cap } = &mut settings.backoff;
     if let Some(value) = value::attribute(element, "cap", notes) {
-        *cap = duration("cap", value, notes)?;
-        if cap.is_zero() {
-            return Err(wrong("cap", value, "duration above zero", notes));
-        }
+        let found = duration("cap", value, notes).and_then(|cap| match cap {
+            Duration::ZERO => Err(wrong("cap", value, "duration above zero", notes)),
+            cap => Ok(cap),
+        });
+        wrongs.take(found, cap);
     }
     match value::attribute(element, "base", notes) {
         Some(value) => {
-            *base = duration("base", value, notes)?;
-            if base.is_zero() || *base > *cap {
-                return Err(wrong("base", value, "duration above zero and at most cap", notes));
-            }
+            let found = duration("base", value, notes).and_then(|base| match base {
+                base if base.is_zero() || base > *cap => {
+                    Err(wrong("base", value, "duration above zero and at most cap", notes))
+                }
+                base => Ok(base),
+            });
+            wrongs.take(found, base);
         }
         None => *base = (*base).min(*cap),
     }
     if let Some(value) = value::attribute(element, "factor", notes) {
-        *factor = value
-            .number()
-            .filter(|factor: &f64| (1.0..=1000.0).contains(factor))
-            .ok_or_else(|| wrong("factor", value, "number from 1 to 1000", notes))?;
+        let found = value.number().filter(|factor: &f64| (1.0..=1000.0).contains(factor));
+        wrongs.take(found.ok_or_else(|| wrong("factor", value, "number from 1 to 1000", notes)), factor);
     }
     if let Some(value) = value::attribute(element, "maxAttempts", notes) {
-        settings.max_attempts =
-            value.number().ok_or_else(|| wrong("maxAttempts", value, "whole number (0 never gives up)", notes))?;
+        let found = value.number();
+        let found = found.ok_or_else(|| wrong("maxAttempts", value, "whole number (0 never gives up)", notes));
+        wrongs.take(found, &mut settings.max_attempts);
     }
-    Ok(())
 }
 
 fn wrong(attribute: &'static str, value: Value<'_>, expected: &'static str, notes: &Notes<'_>) -> Problem {

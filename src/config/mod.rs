@@ -7,6 +7,7 @@
 //! Paths stay the bytes that they are in the file, whatever its encoding is or claims to be. Nothing here looks at
 //! the file system, except [`load`] and [`outline`], which read the one file.
 
+mod blank;
 mod diagnostic;
 mod effective;
 mod error;
@@ -39,8 +40,10 @@ const CONFIG_BYTES_MAX: u64 = 1 << 20;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     pub file: PathBuf,
-    /// At least one, each with at least one target.
+    /// At least one, each with at least one target, unless the file is read for a plugin alone.
     pub roots: Vec<model::Root>,
+    /// What holds for every root: no path of its own, and no targets.
+    pub template: model::Root,
     /// The directory of each root as the file spells it, slash at the end included.
     pub spelled: Vec<PathBuf>,
     pub debug: bool,
@@ -71,9 +74,22 @@ impl Config {
     }
 }
 
+/// What a file is read for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    Mirror,
+    /// To follow directories with a plugin, as sersync's `-m`: targets and how they are reached do not matter.
+    Plugin,
+}
+
 /// Reads and checks a configuration file. The diagnostics are warnings, in the order of the file.
 pub fn load(file: &Path) -> Result<(Config, Vec<Diagnostic>), ConfigError> {
-    parse(file, &read(file)?)
+    load_for(Purpose::Mirror, file)
+}
+
+/// The same for a purpose.
+pub fn load_for(purpose: Purpose, file: &Path) -> Result<(Config, Vec<Diagnostic>), ConfigError> {
+    parse_for(purpose, file, &read(file)?)
 }
 
 /// Reads a configuration file as it stands, whether it makes sense or not: only what is no XML is an error.
@@ -101,10 +117,14 @@ fn read(file: &Path) -> Result<Vec<u8>, ConfigError> {
 
 /// Checks the bytes of a configuration file. `file` is for messages only.
 pub fn parse(file: &Path, bytes: &[u8]) -> Result<(Config, Vec<Diagnostic>), ConfigError> {
+    parse_for(Purpose::Mirror, file, bytes)
+}
+
+fn parse_for(purpose: Purpose, file: &Path, bytes: &[u8]) -> Result<(Config, Vec<Diagnostic>), ConfigError> {
     check_size(file, bytes)?;
     let bytes = without_mark(bytes);
     let mut notes = diagnostic::Notes::new(bytes);
-    let read = xml::parse(bytes, &mut notes).and_then(|read| effective::config(file, &read.head, &mut notes));
+    let read = xml::parse(bytes, &mut notes).and_then(|read| effective::config(purpose, file, &read.head, &mut notes));
     match read {
         Ok(config) => Ok((config, notes.into_diagnostics(file))),
         Err(problem) => Err(notes.error(file, problem)),

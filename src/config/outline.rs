@@ -40,10 +40,14 @@ pub enum What {
     /// A second element where only the first counts.
     Surplus {
         path: String,
+        /// What of it somebody may miss.
+        lost: Option<String>,
     },
     /// An element whose name has no meaning where it stands.
     Unknown {
         name: String,
+        /// The element in which one of that name has a meaning.
+        belongs: Option<&'static str>,
     },
     Comment,
     /// Between tags, on one line; up to where a password may stand in it.
@@ -116,8 +120,10 @@ fn parts(bytes: &[u8], notes: &mut Notes<'_>) -> Result<Vec<Found>, Problem> {
     let plain = |offset, what| Found { offset, attributes_at: Vec::new(), what };
     schema::walk(&document.head, &mut |path, element, standing| {
         let what = match standing {
-            Standing::Unknown => What::Unknown { name: notes.show(&element.name) },
-            Standing::Surplus => What::Surplus { path: path.to_owned() },
+            Standing::Unknown => {
+                What::Unknown { name: notes.show(&element.name), belongs: schema::belongs(&element.name) }
+            }
+            Standing::Surplus => What::Surplus { path: path.to_owned(), lost: schema::lost(element, notes) },
             Standing::Known { earlier, attributes: known } => {
                 let attributes = element.attributes.iter().map(|attribute| named(attribute, known, notes)).collect();
                 What::Element { path: path.to_owned(), earlier, attributes }
@@ -180,11 +186,11 @@ mod tests {
             "4:2 Text { text: \"one passwd…\" }",
             "5:2 Element { path: \"debug\", earlier: 0, attributes: [Attribute { name: \"start\", is_known: true, value: \"true\", \
              line: 5, column: 9 }, Attribute { name: \"x\", is_known: false, value: \"***\", line: 5, column: 22 }]",
-            "5:34 Surplus { path: \"debug\" }",
+            "5:34 Surplus { path: \"debug\", lost: None }",
             "6:1 Element { path: \"filter\"",
             "6:9 Element { path: \"filter/exclude\", earlier: 0",
             "6:34 Element { path: \"filter/exclude\", earlier: 1",
-            "6:68 Unknown { name: \"fliter\" }",
+            "6:68 Unknown { name: \"fliter\", belongs: None }",
             "7:9 Behind",
         ];
         assert_eq!(shown.len(), expected.len(), "{shown:#?}");

@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
+use super::blank;
 use super::diagnostic::Notes;
 use super::error::{Fault, Problem};
 use super::value::Value;
@@ -12,7 +13,12 @@ use crate::model::{Params, Usable};
 
 /// Splits and checks the options.
 pub(super) fn read(value: Value<'_>, keep_newer: bool, notes: &mut Notes<'_>) -> Result<Usable, Problem> {
-    let words = words::split(value.bytes).map_err(|open| {
+    let ascii = blank::in_ascii(value.bytes);
+    if ascii.is_some() {
+        let message = "params: blanks that are not ASCII separate options too";
+        notes.warn_with(value.offset, message, "write plain blanks");
+    }
+    let words = words::split(ascii.as_deref().unwrap_or(value.bytes)).map_err(|open| {
         Fault::Unbalanced { attribute: "params", quote: open.quote }.at(value.offset_of(open.offset))
     })?;
     let offsets: Vec<usize> = words.iter().map(|word| value.offset_of(word.offset)).collect();

@@ -175,13 +175,16 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The plugin in use, and all complete sections.
+/// The plugin in use by what `<sersync>` says, if that matters, and all complete sections.
 pub(super) fn read(
     head: &Element,
-    sersync: &Element,
+    sersync: Option<&Element>,
     notes: &mut Notes<'_>,
 ) -> Result<(Option<Plugin>, Vec<Plugin>), Problem> {
-    let in_use = in_use(sersync, notes)?;
+    let in_use = match sersync {
+        Some(sersync) => in_use(sersync, notes)?,
+        None => None,
+    };
     let mut plugins: Vec<Plugin> = Vec::new();
     for section in head.children("plugin") {
         let Some(name) = value::expected(section, "name", "it is ignored", notes) else { continue };

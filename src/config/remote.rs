@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::model::{Destination, Host, HostError, Target, TransferOptions, Usable};
@@ -88,6 +88,15 @@ fn auth(
             access.user = Some(user(users, notes)?);
         }
     }
+    for file in password_file.iter().chain(&params_file).filter(|file| file.is_relative() && !access.ssh) {
+        let message =
+            format!("the password file {} is relative: it is meant from the watched directory", file.display());
+        notes.warn_with(
+            section.map_or(rsync.offset, |auth| auth.offset),
+            message,
+            "write it in full, outside of what is mirrored",
+        );
+    }
     match (password_file, params_file) {
         (file, _) if access.ssh && file.is_some() => {}
         (None, Some(_)) if access.ssh => {
@@ -159,23 +168,47 @@ fn timeout(rsync: &Element, notes: &mut Notes<'_>) -> Option<Duration> {
     (seconds > 0).then(|| Duration::from_secs(seconds))
 }
 
-/// The targets of one `<localpath>` that the root does not have yet.
+/// The targets of one `<localpath>`, of the directory `root`, that the root does not have yet. A remote that cannot be used is
+/// left out, loudly, as long as there is another: the others are none the worse for it.
 pub(super) fn targets(
     localpath: &Element,
+    root: &Path,
     access: &Access,
     seen: &mut HashSet<Destination>,
     notes: &mut Notes<'_>,
 ) -> Result<Vec<Target>, Problem> {
+    let mut options = access.options.clone();
+    // sersync ran rsync in the watched directory.
+    options.password_file = options.password_file.map(|file| root.join(file));
     let mut targets = Vec::new();
+    let mut unusable = Vec::new();
+    let mut is_any = false;
     for remote in localpath.children("remote") {
-        let destination = destination(remote, access, notes)?;
+        let destination = match destination(remote, access, notes) {
+            Ok(destination) => destination,
+            Err(problem) => {
+                unusable.push(problem);
+                continue;
+            }
+        };
+        is_any = true;
         if seen.insert(destination.clone()) {
-            targets.push(Target { destination, options: access.options.clone() });
+            targets.push(Target { destination, options: options.clone() });
         } else {
             notes.warn(remote.offset, format!("{destination} is given twice; once is enough"));
         }
     }
-    if localpath.child("remote").is_none() { Err(Fault::NoRemote.at(localpath.offset)) } else { Ok(targets) }
+    if !is_any {
+        return Err(unusable.into_iter().next().unwrap_or_else(|| Fault::NoRemote.at(localpath.offset)));
+    }
+    for problem in unusable {
+        let message = format!("nothing is mirrored to this remote: {}", problem.fault);
+        match problem.fault.hint() {
+            Some(hint) => notes.warn_with(problem.offset, message, hint),
+            None => notes.warn(problem.offset, message),
+        }
+    }
+    Ok(targets)
 }
 
 fn destination(remote: &Element, access: &Access, notes: &mut Notes<'_>) -> Result<Destination, Problem> {

@@ -125,16 +125,47 @@ fn check_element(element: &Element, spec: &Spec, notes: &mut Notes<'_>) {
         match known {
             Some((known, seen)) => {
                 if std::mem::replace(seen, true) && !known.many {
-                    notes.warn(child.offset, format!("<{}> is given twice; the first counts", known.name));
+                    let lost = lost(child, notes).map(|lost| format!(": {lost}")).unwrap_or_default();
+                    notes.warn(child.offset, format!("<{}> is given twice; the first counts{lost}", known.name));
                 } else {
                     check_element(child, known, notes);
                 }
             }
             None => {
-                let message = format!("<{}> holds no <{}>, ignored", spec.name, notes.show(&child.name));
-                report(child.offset, message, &child.name, spec.children.iter().map(|known| known.name), notes);
+                let name = notes.show(&child.name);
+                let message = format!("<{}> holds no <{name}>, ignored", spec.name);
+                match belongs(&child.name) {
+                    Some(parent) => notes.warn_with(child.offset, message, format!("it belongs into <{parent}>")),
+                    None => {
+                        report(child.offset, message, &child.name, spec.children.iter().map(|known| known.name), notes)
+                    }
+                }
             }
         }
+    }
+}
+
+/// The name of the element in which one of that name has a meaning.
+pub(super) fn belongs(name: &[u8]) -> Option<&'static str> {
+    fn find(spec: &'static Spec, name: &[u8]) -> Option<&'static str> {
+        let holds = spec.children.iter().any(|child| is(name, child.name));
+        if holds { Some(spec.name) } else { spec.children.iter().find_map(|child| find(child, name)) }
+    }
+    static FORMAT: Spec = HEAD;
+    find(&FORMAT, name)
+}
+
+/// What of a second element that does not count somebody may miss: directories that are not mirrored, and expressions.
+pub(super) fn lost(element: &Element, notes: &Notes<'_>) -> Option<String> {
+    let watched: Vec<String> = element
+        .children("localpath")
+        .filter_map(|localpath| Some(notes.show(&localpath.attribute("watch")?.value)))
+        .collect();
+    let expressions = element.children("exclude").chain(element.children("include")).count();
+    match (watched.is_empty(), expressions) {
+        (false, _) => Some(format!("not mirrored is {}; all <localpath> belong into one", watched.join(" and "))),
+        (true, 1..) => Some(format!("its expressions ({expressions}) do not hold; all belong into one")),
+        (true, 0) => None,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::{ffi::OsString, os::unix::ffi::OsStringExt};
 
+use super::blank;
 use super::diagnostic::Notes;
 use super::xml::Element;
 
@@ -38,8 +39,7 @@ impl Value<'_> {
 /// The value of an attribute, if it is there. Blanks around it are taken off with a warning.
 pub(super) fn attribute<'e>(element: &'e Element, name: &str, notes: &mut Notes<'_>) -> Option<Value<'e>> {
     let attribute = element.attribute(name)?;
-    let bytes = attribute.value.trim_ascii();
-    let before = attribute.value.len() - attribute.value.trim_ascii_start().len();
+    let (bytes, before) = blank::trimmed(&attribute.value);
     if bytes.len() < attribute.value.len() {
         let shown = notes.show_value(name.as_bytes(), bytes);
         notes.warn_with(
@@ -62,11 +62,8 @@ pub(super) fn expected<'e>(
     let value = attribute(element, name, notes);
     if value.is_none() {
         let element_name = notes.show(&element.name);
-        notes.warn_with(
-            element.offset,
-            format!("<{element_name}> has no {name}: {default}"),
-            format!("<{element_name} {name}=\"...\">"),
-        );
+        let hint = format!("<{element_name} {name}=\"...\">");
+        notes.default(element.offset, format!("<{element_name}> has no {name}: {default}"), Some(hint));
     }
     value
 }
@@ -81,7 +78,7 @@ pub(super) fn section<'e>(
     let child = parent.child(name);
     if child.is_none() {
         let parent_name = notes.show(&parent.name);
-        notes.warn(parent.offset, format!("<{parent_name}> has no <{name}>: {default}"));
+        notes.default(parent.offset, format!("<{parent_name}> has no <{name}>: {default}"), None);
     }
     child
 }
@@ -144,7 +141,7 @@ pub(super) fn regexes(element: &Element, name: &str, notes: &mut Notes<'_>) -> V
                 let hint = if value.bytes.starts_with(b"*") {
                     "this is a regular expression, not a shell pattern: any text is .* and a dot is \\."
                 } else {
-                    "correct it; look-around and back-references are not known"
+                    "correct it; a regular expression as Perl has it"
                 };
                 notes.warn_with(value.offset, format!("{name} {shown} is ignored: {error}"), hint);
             }

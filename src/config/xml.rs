@@ -5,7 +5,8 @@
 //! therefore gets a copy in which every byte above ASCII is a plain letter. In all encodings in use markup is ASCII and
 //! no byte of a longer character looks like it, so offsets in the copy are offsets in the file.
 //!
-//! Text between tags is of no meaning to sersync; only where it stands is kept. What follows `</head>` is not read at all.
+//! Text between tags is of no meaning to sersync, and before `<head>` neither, unless `<?xml ...?>` follows; only where it stands
+//! is kept. What follows `</head>` is not read at all.
 
 mod tag;
 
@@ -13,8 +14,10 @@ use quick_xml::Reader;
 use quick_xml::errors::{Error, SyntaxError};
 use quick_xml::events::Event;
 
+use super::blank;
 use super::diagnostic::Notes;
 use super::error::{Fault, Problem};
+use super::schema;
 
 /// sersync's format has 5 levels. Deeper trees are refused, since dropping them recurses.
 const DEPTH_MAX: usize = 32;
@@ -103,7 +106,7 @@ pub(super) fn parse(bytes: &[u8], notes: &mut Notes<'_>) -> Result<Document, Pro
     config.allow_unmatched_ends = true;
     config.allow_dangling_amp = true;
 
-    let mut tree = Tree { bytes, notes, open: Vec::new(), strays: Vec::new() };
+    let mut tree = Tree { bytes, notes, open: Vec::new(), strays: Vec::new(), before: None, outside: None };
     loop {
         let start = offset(reader.buffer_position());
         let event = reader.read_event().map_err(|error| tree.markup(start, offset(reader.error_position()), error))?;
@@ -117,6 +120,7 @@ pub(super) fn parse(bytes: &[u8], notes: &mut Notes<'_>) -> Result<Document, Pro
                 tree.stray(StrayKind::Comment, raw, start);
                 None
             }
+            Event::Decl(_) if tree.before.is_some() => return Err(tree.text_before_declaration()),
             Event::Decl(_) | Event::PI(_) | Event::DocType(_) => None,
             Event::Eof => return Err(tree.end_of_file()),
         };
@@ -139,6 +143,10 @@ struct Tree<'t, 'n> {
     /// From `head` down to the innermost element that is open; empty before `head`.
     open: Vec<Element>,
     strays: Vec<Stray>,
+    /// The first text before `head`, and where it stands.
+    before: Option<(String, usize)>,
+    /// The name of the first element that is not in `head`, and where it stands.
+    outside: Option<(Vec<u8>, usize)>,
 }
 
 impl Tree<'_, '_> {
@@ -148,10 +156,15 @@ impl Tree<'_, '_> {
         let element = Element { name: tag.name, offset, attributes: tag.attributes, children: Vec::new() };
         if self.open.is_empty() && !element.is("head") {
             // Elements around or before head are none of ours.
+            self.outside.get_or_insert((element.name, offset));
             return Ok(None);
         }
         if self.open.len() >= DEPTH_MAX {
             return Err(Fault::TooDeep { limit: DEPTH_MAX }.at(offset));
+        }
+        if let (true, Some((text, at))) = (self.open.is_empty(), &self.before) {
+            let message = format!("text before <head> is ignored: {text}");
+            self.notes.warn_with(*at, message, "delete it, or make it a comment: <!-- ... -->");
         }
         self.open.push(element);
         Ok(if empty || tag.closed { self.close() } else { None })
@@ -165,6 +178,9 @@ impl Tree<'_, '_> {
                 let opened_line = self.notes.line(element.offset);
                 let (expected, found) = (self.notes.show(&element.name), self.notes.show(found));
                 Err(Fault::EndTag { expected, found, opened_line }.at(offset))
+            }
+            None if self.outside.as_ref().is_some_and(|(name, _)| schema::belongs(name).is_some()) => {
+                Err(self.end_of_file())
             }
             None => Err(Fault::StrayEndTag { found: self.notes.show(found) }.at(offset)),
         }
@@ -184,28 +200,40 @@ impl Tree<'_, '_> {
 
     /// Takes note of what has no meaning.
     fn stray(&mut self, kind: StrayKind, raw: &[u8], offset: usize) {
-        let blanks = raw.iter().take_while(|b| b.is_ascii_whitespace()).count();
-        let text = raw.trim_ascii();
+        let (text, blanks) = blank::trimmed(raw);
         if !text.is_empty() {
             self.strays.push(Stray { kind, offset: offset + blanks, text: text.to_vec() });
         }
     }
 
     fn text(&mut self, raw: &[u8], offset: usize) -> Result<Option<Element>, Problem> {
-        let blanks = raw.iter().take_while(|b| b.is_ascii_whitespace()).count();
-        let text = raw.trim_ascii();
+        let (text, blanks) = blank::trimmed(raw);
         if text.is_empty() || !self.open.is_empty() {
             self.stray(StrayKind::Text, raw, offset);
             return Ok(None);
         }
         let first_line = text.split(|&b| b == b'\n').next().unwrap_or_default().trim_ascii();
-        Err(Fault::TextBeforeHead { text: self.notes.show(first_line) }.at(offset + blanks))
+        let shown = self.notes.show_markup(first_line);
+        self.before.get_or_insert((shown, offset + blanks));
+        self.stray(StrayKind::Text, raw, offset);
+        Ok(None)
+    }
+
+    /// What stands before the declaration is no XML to sersync either.
+    fn text_before_declaration(&mut self) -> Problem {
+        let (text, offset) = self.before.take().unwrap_or_default();
+        Fault::TextBeforeHead { text }.at(offset)
     }
 
     fn end_of_file(&self) -> Problem {
         match self.open.last() {
             Some(element) => Fault::NotClosed { name: self.notes.show(&element.name) }.at(element.offset),
-            None => Fault::NoHead.at(0),
+            None => match &self.outside {
+                Some((name, offset)) if schema::belongs(name).is_some() => {
+                    Fault::NoHead { around: format!(" around <{}>", self.notes.show(name)) }.at(*offset)
+                }
+                _ => Fault::NoHead { around: String::new() }.at(0),
+            },
         }
     }
 

@@ -61,6 +61,7 @@ use vital::Crashed;
 use crate::clock::{Clock, SystemClock, moment, monotonic};
 use crate::control::{ConfigStatus, ControlServer, DaemonState, TcpOptions, TcpServer};
 use crate::mirror::{self, Confinement, Connections, Executor, Standbys};
+use crate::model::counted;
 use crate::plugin::Follower;
 use crate::queue::Queue;
 use crate::store::StoreError;
@@ -239,7 +240,7 @@ impl Daemon {
             }
         }
         self.view.phase.set(DaemonState::Running);
-        info!("ready: {roots} roots, {} targets", setup.targets.len());
+        info!("ready: {}, {}", counted(roots as u64, "root"), counted(setup.targets.len() as u64, "target"));
         drop(setup);
         manager.ready(&notify::summary(&self.view.known_status()));
         if let Some(on_ready) = self.on_ready.take() {

@@ -34,7 +34,7 @@ use crate::filter::Filter;
 use crate::mirror::{Place, RootIdentity};
 use crate::model::{
     Change, DirectoryChange, EventSwitches, Moment, Origin, RelPath, Root, Scope, Target, TargetId, TargetTrouble,
-    changed_since, dated_since,
+    changed_since, counted, dated_since,
 };
 use crate::mounts::Mounts;
 use crate::plugin::Follower;
@@ -332,7 +332,8 @@ impl RootRuntime {
         let watcher = Watcher::start(settings, sink).inspect_err(|failure| {
             self.lock().watching = Watching::Off(Suspension::now(failure.to_string(), failure.hint()));
         })?;
-        info!("watch path is: {} ({} directories)", self.path().display(), watcher.stats().watches);
+        let directories = counted(watcher.stats().watches, "directory");
+        info!("watch path is: {} ({directories})", self.path().display());
         Ok(watcher)
     }
 
@@ -499,7 +500,10 @@ impl RootRuntime {
     }
 
     fn suspend(&self, suspended: Suspension) {
-        error!("{}: {}; nothing is sent or deleted until it is back", self.path().display(), suspended.reason);
+        let path = self.path().display();
+        // Most reasons name it themselves.
+        let reason = suspended.reason.strip_suffix(&format!(": {path}")).unwrap_or(&suspended.reason);
+        error!("{path}: {reason}; nothing is sent or deleted until it is back");
         if let Some(hint) = &suspended.hint {
             error!("{}: hint: {hint}", self.path().display());
         }

@@ -25,7 +25,7 @@ use crate::clock::Clock;
 use crate::control::ConfigStatus;
 use crate::filter::Filter;
 use crate::mirror::{Connections, Contexts, Executor, Guard, Limits, Place, RootIdentity, Standbys, TargetContext};
-use crate::model::{Destination, DirectoryId, RelPath, Scope, Target, TargetId, Timestamp, TroubleClass};
+use crate::model::{Destination, DirectoryId, RelPath, Scope, Target, TargetId, Timestamp, TroubleClass, counted};
 use crate::mounts::Mounts;
 use crate::plugin::Follower;
 use crate::queue::Queue;
@@ -349,7 +349,8 @@ impl Setup {
             let jobs = core.queue.stats(record.id).map_or(0, |stats| stats.counts.total());
             if was_served && jobs > 0 && !self.contexts.contains_key(&record.id) {
                 // Jobs of targets that are no longer configured are kept, since the configuration may come back.
-                warn!("{} is no longer configured; its {jobs} jobs are kept", record.destination);
+                let jobs = counted(jobs as u64, "pending job");
+                warn!("{} is no longer configured; {jobs} of it are kept in case it comes back", record.destination);
             }
         }
     }

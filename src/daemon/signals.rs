@@ -62,7 +62,13 @@ impl SignalThread {
             for signal in signals.forever() {
                 match signal {
                     SIGTERM | SIGINT => {
-                        log::info!("{}", if urgency == Stop::Forced { "stopping at once" } else { "stopping" });
+                        log::info!(
+                            "{}",
+                            match urgency {
+                                Stop::Forced => "stopping at once",
+                                Stop::Graceful => "stopping when what is under way has ended; once more stops at once",
+                            }
+                        );
                         stop(urgency);
                         urgency = Stop::Forced;
                     }

@@ -27,12 +27,15 @@ use super::lanes::Lanes;
 use super::lingering;
 use super::pace::moved;
 use super::shares::{self, Candidate, Flight, Health, Step};
+use super::ssh::by_hand;
 use super::standby::{Next, STANDBYS_MAX, Standby};
 use super::stop::StopSignal;
 use super::survey::{Comparison, Look};
 use super::unvouched::Contents;
 use crate::clock::{Clock, monotonic};
-use crate::model::{Change, JobError, Lane, RelPath, Scope, TargetId, TargetTrouble, Timestamp, TroubleClass, Verdict};
+use crate::model::{
+    Change, JobError, Lane, RelPath, Scope, TargetId, TargetTrouble, Timestamp, TroubleClass, Verdict, counted,
+};
 use crate::queue::{Batch, BatchResult, Queue, TargetEvent};
 
 /// How long running rsyncs may take to end by themselves at a stop, before they are ended.
@@ -556,7 +559,8 @@ fn work(shared: &Shared, context: &Arc<TargetContext>, batch: &Batch, stop: &Sto
     if outdated {
         report.disown();
     }
-    debug!("{name}: {} jobs in {} runs, {} ms", batch.jobs.len(), report.runs, started.elapsed().as_millis());
+    let (jobs, runs) = (counted(batch.jobs.len() as u64, "job"), counted(report.runs.into(), "run"));
+    debug!("{name}: {jobs} in {runs}, {} ms", started.elapsed().as_millis());
     if let Some(path) = &report.last_path {
         let mut last_paths = shared.last_paths.lock().unwrap_or_else(PoisonError::into_inner);
         last_paths.insert(batch.target, path.clone());
@@ -573,6 +577,8 @@ fn work(shared: &Shared, context: &Arc<TargetContext>, batch: &Batch, stop: &Sto
         shared.queue.set_target_mark(batch.target, Some(mark));
     }
     let BatchReport { verdicts, found, trouble, cut, equal, .. } = report;
+    let trouble = trouble
+        .map(|trouble| TargetTrouble { hint: trouble.hint.map(|hint| by_hand(&context.target, &hint)), ..trouble });
     let result = BatchResult { verdicts, found, trouble, reached, cut, equal, lingers };
     if let Some(observer) = context.observer() {
         if report.changed_cut {

@@ -151,8 +151,9 @@ impl Told<'_> {
         if self.value("CVSIGNORE").is_some() && params.has_any(&["cvs-exclude"]) {
             self.say("CVSIGNORE is used: it adds to what -C leaves out".to_owned(), false);
         }
-        let ours = params.given().iter().filter(|given| given.is("iconv")).filter_map(|given| given.value.as_deref());
-        if ours.last().is_some_and(|charsets| charsets.to_string_lossy().split(',').next() == Some(".")) {
+        let mut ours =
+            params.given().iter().filter(|given| given.is("iconv")).filter_map(|given| given.value.as_deref());
+        if ours.next_back().is_some_and(|charsets| charsets.to_string_lossy().split(',').next() == Some(".")) {
             match locale(self.variable) {
                 Some(locale) => {
                     let locale = plain(&locale.to_string_lossy());

@@ -141,7 +141,11 @@ pub fn inspect(
         Ok(mut inspection) => {
             let ended = inspection.ask_all(max_delete);
             findings = inspection.findings;
-            findings.extend(ended.err().map(Finding::Trouble));
+            let named = |found: TargetTrouble| TargetTrouble {
+                hint: found.hint.map(|hint| super::ssh::by_hand(target, &hint)),
+                ..found
+            };
+            findings.extend(ended.err().map(named).map(Finding::Trouble));
         }
         Err(error) => {
             let meaning = "there is no room for a temporary directory";

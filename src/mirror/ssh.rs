@@ -29,8 +29,8 @@ use std::time::{Duration, Instant};
 
 use log::{debug, info};
 
-pub use shell::line;
 use shell::{Settings, append, base, blames_host, blames_sharing, names_relative_path, shares, words};
+pub use shell::{by_hand, line};
 use sockets::{POLL, Sockets, control_path, end, listens};
 
 use super::capture::Capture;

@@ -25,7 +25,7 @@ pub use host::{Host, HostError};
 pub use job::{Generation, Job, JobAction, JobError, JobId, JobState, Origin, Scope};
 pub use params::{Effect, Given, Params, Refused, Usable, Why};
 pub use path::{PathError, RelPath, below_range};
-pub use plain::{Plain, is_misleading, plain};
+pub use plain::{Plain, counted, is_misleading, plain};
 pub use settings::{MaxDelete, Settings};
 pub use target::{Destination, EventSwitches, Root, RootId, Schedule, Target, TargetId, TransferOptions, Unvouched};
 pub use time::Timestamp;

@@ -33,6 +33,16 @@ impl fmt::Display for Plain<'_> {
     }
 }
 
+/// `1 root`, `2 roots`.
+pub fn counted(number: u64, what: &str) -> String {
+    let plural = match (number, what.strip_suffix('y')) {
+        (1, _) => return format!("1 {what}"),
+        (_, Some(stem)) => format!("{stem}ies"),
+        (_, None) => format!("{what}s"),
+    };
+    format!("{number} {plural}")
+}
+
 /// The same as a text of its own.
 pub fn plain(text: &str) -> String {
     Plain(text).to_string()

@@ -23,6 +23,8 @@ pub enum CronError {
     FieldCount { given: usize },
     #[error("{given} is no weekday: 0-7 or sun-sat, where 0 and 7 are Sunday")]
     Weekday { given: String },
+    #[error("{field}: {given} is not {range}")]
+    Field { field: &'static str, given: String, range: &'static str },
     #[error("{given} is no cron expression")]
     Syntax { given: String },
     #[error("{given} never comes")]
@@ -47,7 +49,10 @@ impl Expression {
         };
         let alternatives = sources
             .iter()
-            .map(|source| cron::Schedule::from_str(source).map_err(|_| CronError::Syntax { given: given() }))
+            .map(|source| {
+                let wrong = || wrong_field(&fields).unwrap_or_else(|| CronError::Syntax { given: given() });
+                cron::Schedule::from_str(source).map_err(|_| wrong())
+            })
             .collect::<Result<Vec<_>, _>>()?;
         let expression = Self { alternatives };
         if expression.next_after(&Utc, Timestamp::ZERO).is_none() {
@@ -80,6 +85,28 @@ fn place<Z: TimeZone>(zone: &Z, time: NaiveDateTime) -> Option<DateTime<Utc>> {
     (0..=GAP_MINUTES_MAX).find_map(|minutes| match zone.from_local_datetime(&(time + TimeDelta::minutes(minutes))) {
         MappedLocalTime::Single(time) | MappedLocalTime::Ambiguous(time, _) => Some(time.with_timezone(&Utc)),
         MappedLocalTime::None => None,
+    })
+}
+
+/// The first field in which a number is out of range, if that is what is wrong.
+fn wrong_field(fields: &[&str]) -> Option<CronError> {
+    const FIELDS: [(&str, u32, u32, &str); 5] = [
+        ("second", 0, 59, "0-59"),
+        ("minute", 0, 59, "0-59"),
+        ("hour", 0, 23, "0-23"),
+        ("day of month", 1, 31, "1-31"),
+        ("month", 1, 12, "1-12"),
+    ];
+    // Without seconds there are five, of which the last is the weekday.
+    let known = FIELDS.iter().skip(usize::from(fields.len() == 5));
+    known.zip(fields).find_map(|((field, first, last, range), given)| {
+        let mut numbers = given.split([',', '-', '/']).filter(|part| !part.is_empty());
+        let is_out = |part: &str| {
+            part.bytes().all(|b| b.is_ascii_digit())
+                && !part.parse().is_ok_and(|number| (*first..=*last).contains(&number))
+        };
+        let wrong = numbers.find(|part| is_out(part))?;
+        Some(CronError::Field { field, given: wrong.to_owned(), range })
     })
 }
 

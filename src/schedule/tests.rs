@@ -73,7 +73,10 @@ fn bad_expressions_are_refused() {
         ("0 3 * * 8", CronError::Weekday { given: given("8") }),
         ("0 3 * * mo", CronError::Weekday { given: given("mo") }),
         ("0 3 * * 1/0", CronError::Weekday { given: given("1/0") }),
-        ("61 3 * * *", CronError::Syntax { given: given("61 3 * * *") }),
+        ("61 3 * * *", CronError::Field { field: "minute", given: given("61"), range: "0-59" }),
+        ("0 25 * * *", CronError::Field { field: "hour", given: given("25"), range: "0-23" }),
+        ("0 0 3 1,32 * *", CronError::Field { field: "day of month", given: given("32"), range: "1-31" }),
+        ("x 3 * * *", CronError::Syntax { given: given("x 3 * * *") }),
         ("@never", CronError::Syntax { given: given("@never") }),
         ("0 3 30 2 *", CronError::Never { given: given("0 3 30 2 *") }),
     ] {

@@ -29,6 +29,7 @@ mod compatibility;
 mod config_forms;
 mod control_tcp;
 mod crash;
+mod destinations;
 mod events;
 mod fail_log;
 mod fairness;

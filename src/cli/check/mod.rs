@@ -191,8 +191,10 @@ fn error_note(file: &Path, error: config::ConfigError) -> Note {
     let subject = file.display().to_string();
     let hint = error.hint();
     let note = match &error {
-        config::ConfigError::At { line, column, fault, .. } => {
-            Note::fail(Check::Config, subject, fault.to_string()).at(*line, *column)
+        config::ConfigError::At { line, column, fault, others, .. } => {
+            let others: String =
+                others.iter().map(|(line, column, fault)| format!("; {line}:{column}: {fault}")).collect();
+            Note::fail(Check::Config, subject, format!("{fault}{others}")).at(*line, *column)
         }
         config::ConfigError::Read { .. } | config::ConfigError::TooLarge { .. } => {
             places::refusal(Check::Config, &subject, &CliError::config(error))

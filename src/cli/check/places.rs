@@ -54,6 +54,11 @@ fn source(file: &Path, root: &Root) -> Vec<Note> {
         Some((name, why)) => Note::warn(Check::Source, &shown, format!("readable; it lies on {name}, where {why}"))
             .hint("let whole-tree runs find it: <crontab start=\"true\" schedule=\"60\">"),
     }];
+    let everything = root.excludes.iter().filter(|expression| excludes::is_everything(expression));
+    notes.extend(everything.map(|expression| {
+        Note::warn(Check::Source, &shown, format!("the exclude '{expression}' leaves out everything"))
+            .hint(r"'\..*' is for dot-files, '(.*)\.tmp' for an ending")
+    }));
     notes.extend(excludes::unmatched(root).into_iter().map(|found| match found.instead {
         Some(_) => Note::warn(Check::Source, &shown, found.to_string()),
         None => Note::ok(Check::Source, &shown, found.to_string()),
@@ -165,6 +170,8 @@ fn daemon(dir: &Path) -> Option<Note> {
 
 /// Looks at where the list of failures goes.
 pub fn fail_log(path: &Path) -> Option<Note> {
+    let absolute = std::path::absolute(path);
+    let path = absolute.as_deref().unwrap_or(path);
     let dir = path.parent().unwrap_or(Path::new("/"));
     let is_usable = dir.is_dir() && accessat(CWD, dir, Access::WRITE_OK, AtFlags::EACCESS).is_ok();
     (!is_usable).then(|| {

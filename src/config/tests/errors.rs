@@ -15,9 +15,9 @@ fn syntax_errors_have_a_place() {
         (b"\xff\xfe<\0h\0", "1:1: the file is UTF-16"),
         (b"<\0h\0", "1:1: the file is UTF-16"),
         (b"<head>\n \0</head>", "2:2: a NUL byte"),
-        (b"\n- <?xml?>\n<head/>", "2:1: text before <head>: -"),
-        ("配置\n<head/>".as_bytes(), "1:1: text before <head>: 配置"),
-        (b"<!-- c -->\n<other a=1/>\n x<head>", "3:2: text before <head>: x"),
+        (b"\n- <?xml version='1.0'?>\n<head/>", "2:1: text before <?xml ...?>: -"),
+        (b"<sersync><localpath watch='/x'/></sersync>", "1:1: no <head> around <sersync>"),
+        (b"<!-- c -->\n<localpath watch='/x'/>", "2:1: no <head> around <localpath>"),
         (b"<other/>", "1:1: no <head>"),
         (b"</x><head/>", "1:1: </x> closes nothing"),
         (b"<head>\n <a>\n</head>", "3:1: </head> where </a> is expected, for the <a> of line 2"),
@@ -209,4 +209,14 @@ fn hints_say_what_to_write() {
         assert_eq!(fault(stock_with(from, to).as_bytes()).hint().as_deref(), Some(hint));
     }
     assert_eq!(fault(b"<head><a></head>").hint().as_deref(), Some("write </a> here, or before this line"));
+}
+
+#[test]
+fn all_that_is_wrong_in_our_own_element_is_told_at_once() {
+    let inside =
+        "<syncq><transfer connections='0' largeFile='8'/><guard maxDelete='x'/><backoff cap='0s'/></syncq></head>";
+    let said = said(stock_with("</head>", inside).as_bytes()).0;
+    let expected = "c.xml:66:31: connections: 0 is no number from 1 to 1000; 66:45: largeFile: 8 has no unit; 66:67: maxDelete: x is \
+                    no share (50%), number of entries (20000), or off; 66:85: cap: 0s is no duration above zero";
+    assert_eq!(said, expected);
 }

@@ -1,6 +1,7 @@
 //! The inside of one start tag: a name and attributes, as sersync takes them.
 
 use super::Attribute;
+use crate::config::blank;
 use crate::config::diagnostic::{Notes, secret_after};
 use crate::config::error::{Fault, Problem};
 
@@ -20,6 +21,8 @@ pub(super) struct Tag {
 struct Cursor<'a> {
     content: &'a [u8],
     at: usize,
+    /// Blanks that are not ASCII have been passed over.
+    has_wide_blanks: bool,
 }
 
 impl<'a> Cursor<'a> {
@@ -32,7 +35,22 @@ impl<'a> Cursor<'a> {
     }
 
     fn skip_blanks(&mut self) {
-        self.at += self.rest().iter().take_while(|b| b.is_ascii_whitespace()).count();
+        while let found @ 1.. = blank::leading(self.rest()) {
+            self.has_wide_blanks |= found > 1;
+            self.at += found;
+        }
+    }
+
+    /// Takes a name: up to a blank, or what `ends` it.
+    fn take_name(&mut self, ends: &[u8]) -> &'a [u8] {
+        let rest = self.rest();
+        let is_end = |at: usize| {
+            let from = rest.get(at..).unwrap_or_default();
+            blank::leading(from) > 0 || from.first().is_none_or(|byte| ends.contains(byte))
+        };
+        let end = (0..rest.len()).find(|&at| is_end(at)).unwrap_or(rest.len());
+        self.at += end;
+        rest.get(..end).unwrap_or_default()
     }
 
     /// Takes bytes up to the first that `ends`, or all.
@@ -46,9 +64,9 @@ impl<'a> Cursor<'a> {
 
 /// Reads what stands between `<` and `>`; `base` is its offset in the file.
 pub(super) fn read(content: &[u8], base: usize, notes: &mut Notes<'_>) -> Result<Tag, Problem> {
-    let mut cursor = Cursor { content, at: 0 };
+    let mut cursor = Cursor { content, at: 0, has_wide_blanks: false };
     cursor.skip_blanks();
-    let name = cursor.take_until(|b| b.is_ascii_whitespace() || b"=\"'/<".contains(&b));
+    let name = cursor.take_name(b"=\"'/<");
     let element = notes.show(name);
     if name.is_empty() {
         return Err(Fault::StrayLess.at(base.saturating_sub(1)));
@@ -57,6 +75,11 @@ pub(super) fn read(content: &[u8], base: usize, notes: &mut Notes<'_>) -> Result
     let (mut secret, mut seen) = (false, 0);
     loop {
         cursor.skip_blanks();
+        if cursor.has_wide_blanks {
+            let message = format!("blanks that are not ASCII in <{element}> are taken for blanks");
+            notes.warn_with(base.saturating_sub(1), message, "write plain blanks");
+            cursor.has_wide_blanks = false;
+        }
         let offset = base + cursor.at;
         // Only what is new, or a long tag would be looked through again and again.
         secret |= secret_after(content.get(seen..cursor.at).unwrap_or_default()).is_some();
@@ -74,7 +97,7 @@ pub(super) fn read(content: &[u8], base: usize, notes: &mut Notes<'_>) -> Result
                 Fault::Attribute { element, text }.at(offset)
             }
         };
-        match cursor.rest().trim_ascii_end() {
+        match blank::trimmed(cursor.rest()).0 {
             [] => return Ok(tag),
             b"/" => {
                 tag.closed = true;
@@ -83,7 +106,7 @@ pub(super) fn read(content: &[u8], base: usize, notes: &mut Notes<'_>) -> Result
             _ => {}
         }
         let start = cursor.rest();
-        let name = cursor.take_until(|b| b.is_ascii_whitespace() || b"=\"'<".contains(&b));
+        let name = cursor.take_name(b"=\"'<");
         if name.is_empty() {
             return Err(malformed(start));
         }

@@ -5,6 +5,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::time::Duration;
 
+use crate::model::{Destination, Target};
+
 /// The program, found through PATH.
 pub(super) const SSH: &str = "ssh";
 
@@ -20,6 +22,41 @@ pub fn line(own: Option<&OsStr>, port: Option<u16>, timeout: Option<Duration>) -
     append(&mut line, ["BatchMode=yes".to_owned()]);
     append(&mut line, DEFAULTS.iter().map(|(name, value)| format!("{name}={}", limited(name, value, timeout))));
     Some(line)
+}
+
+/// A hint with what its `HOST` stands for: how this target's host is reached by hand.
+pub fn by_hand(target: &Target, hint: &str) -> String {
+    let Destination::Ssh { host, .. } = &target.destination else { return hint.to_owned() };
+    let Some(base) = base(target.options.params.remote_shell(), target.options.port) else { return hint.to_owned() };
+    let port = words(&base).as_deref().and_then(port_of);
+    let name = host.rsplit_once('@').map_or(host.as_str(), |(_, name)| name);
+    let (copy, known) = match &port {
+        Some(port) => (
+            format!("ssh-copy-id -p {port} {host}"),
+            format!("ssh-keygen -R '[{}]:{port}'", name.trim_matches(['[', ']'])),
+        ),
+        None => (format!("ssh-copy-id {host}"), format!("ssh-keygen -R {name}")),
+    };
+    let line = base.to_string_lossy();
+    hint.replace("ssh-copy-id HOST", &copy)
+        .replace("ssh-keygen -R HOST", &known)
+        .replace("ssh -G HOST", &format!("{line} -G {host}"))
+        .replace("ssh HOST", &format!("{line} {host}"))
+}
+
+/// The port in the words of a line of ssh: the first counts.
+fn port_of(words: &[OsString]) -> Option<String> {
+    let mut words = words.iter().skip(1).map(|word| word.to_string_lossy());
+    while let Some(word) = words.next() {
+        if let Some(port) = word.strip_prefix("-p") {
+            return if port.is_empty() { words.next().map(|port| port.into_owned()) } else { Some(port.to_owned()) };
+        }
+        let option = word.strip_prefix("-o").unwrap_or(&word).to_ascii_lowercase();
+        if let Some(port) = option.strip_prefix("port=") {
+            return Some(port.to_owned());
+        }
+    }
+    None
 }
 
 /// The remote shell with the user's options alone. `None`: it is not ssh.
@@ -178,6 +215,30 @@ pub(super) fn blames_sharing(stderr: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::TransferOptions;
+
+    #[test]
+    fn hints_name_the_host_as_it_is_reached() {
+        for (host, params, port, hint, expected) in [
+            ("u@h", &["-a"][..], None, "ssh-copy-id HOST", "ssh-copy-id u@h"),
+            ("u@h", &["-a"], Some(9260), "ssh-copy-id HOST", "ssh-copy-id -p 9260 u@h"),
+            (
+                "127.0.0.1",
+                &["-e", "ssh -i /k -p 9260"],
+                None,
+                "by hand: ssh HOST",
+                "by hand: ssh -i /k -p 9260 127.0.0.1",
+            ),
+            ("u@h", &["-e", "ssh -oPort=9260"], None, "ssh-keygen -R HOST", "ssh-keygen -R '[h]:9260'"),
+            ("u@h", &[], None, "ssh-keygen -R HOST", "ssh-keygen -R h"),
+            ("u@h", &["-e", "rsh"], None, "ssh HOST", "ssh HOST"),
+        ] {
+            let params = params.iter().map(OsString::from).collect();
+            let options = TransferOptions { params, port, ..TransferOptions::default() };
+            let destination = Destination::Ssh { host: host.into(), path: "/x".into() };
+            assert_eq!(by_hand(&Target { destination, options }, hint), expected);
+        }
+    }
 
     fn split(line: &str) -> Option<Vec<String>> {
         let words = words(OsStr::new(line))?;

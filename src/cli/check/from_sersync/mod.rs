@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::cli::output::{json_line, plain};
 use crate::config::{Outline, What};
-use table::{Here, MANDATORY, Verdict, row_of};
+use table::{Here, MANDATORY, Verdict, verdict_of};
 
 /// Characters of a value that a line shows.
 const SHOWN_CHARS_MAX: usize = 60;
@@ -56,29 +56,35 @@ pub fn compare(file: &Path, outline: &Outline) -> Vec<Comparison> {
                 for attribute in attributes {
                     let here = Here { file: outline, value: &attribute.value, earlier: *earlier, section };
                     let (verdict, message) = match attribute.is_known {
-                        true => row_of(path, &attribute.name, &here),
-                        false => (Verdict::Ignored, "neither knows this attribute"),
+                        true => verdict_of(path, &attribute.name, &here),
+                        false => (Verdict::Ignored, "neither knows this attribute".to_owned()),
                     };
                     found.push(Comparison {
                         element: Some(path.clone()),
                         attribute: Some(attribute.name.clone()),
                         value: Some(attribute.value.clone()),
                         verdict,
-                        message: message.to_owned(),
+                        message,
                         line: Some(attribute.line),
                         column: Some(attribute.column),
                         ..nothing.clone()
                     });
                 }
             }
-            What::Surplus { path } => found.push(Comparison {
+            What::Surplus { path, lost } => found.push(Comparison {
                 element: Some(path.clone()),
-                message: "given twice; the first counts, in both".to_owned(),
+                message: match lost {
+                    Some(lost) => format!("given twice; the first counts, in both: {lost}"),
+                    None => "given twice; the first counts, in both".to_owned(),
+                },
                 ..nothing
             }),
-            What::Unknown { name } => found.push(Comparison {
+            What::Unknown { name, belongs } => found.push(Comparison {
                 element: Some(name.clone()),
-                message: "neither knows this element".to_owned(),
+                message: match belongs {
+                    Some(parent) => format!("neither looks for it here: it belongs into <{parent}>"),
+                    None => "neither knows this element".to_owned(),
+                },
                 ..nothing
             }),
             What::Comment => found.push(Comparison { message: "a comment".to_owned(), ..nothing }),
@@ -235,6 +241,18 @@ mod tests {
         for (from, to, element, attribute, verdict, words) in [
             ("-artuz", "-artz", params, "params", Verdict::Same, ""),
             ("-artuz", "-artz --update", params, "params", Verdict::Differs, "-u is dropped"),
+            ("-artuz", "-artuz --exclude-from=$HOME/x", params, "params", Verdict::Differs, "-u is dropped"),
+            ("-artuz", "-artuz --exclude-from=$HOME/x", params, "params", Verdict::Differs, "nothing is expanded"),
+            ("-artuz", "-artuz --exclude={a,b}", params, "params", Verdict::Differs, "nothing is expanded"),
+            (
+                "<localpath watch=\"",
+                "<localpath watch=\" ",
+                "sersync/localpath",
+                "watch",
+                Verdict::Differs,
+                "while nothing runs",
+            ),
+            ("<ssh start=\"false\"", "<ssh start=\"yes\"", start, "start", Verdict::Differs, "BatchMode"),
             ("-artuz", "-arz -e xu", params, "params", Verdict::Same, ""),
             ("-artuz", "-arz --exclude='*.log'", params, "params", Verdict::Differs, "no shell"),
             ("params=\"-artuz\"", "keepNewer=\"true\" params=\"-artuz\"", params, "params", Verdict::Same, ""),

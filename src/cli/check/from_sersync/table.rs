@@ -1,7 +1,7 @@
 //! What syncq does differently from sersync, by element and attribute of `confxml.xml`: the one place for it.
 //!
-//! Of the rows of an attribute the first one whose condition holds decides. Data and conditions only; how it is printed
-//! is not decided here.
+//! Of the rows of an attribute the first one whose condition holds decides, but for those that are told besides. Data and
+//! conditions only; how it is printed is not decided here.
 
 use crate::config::Outline;
 
@@ -50,6 +50,8 @@ pub struct Row {
     pub when: When,
     pub verdict: Verdict,
     pub says: &'static str,
+    /// What follows is told as well.
+    pub is_besides: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -75,7 +77,12 @@ use Verdict::{Differs, Same, Unused};
 use When::{Always, If, On};
 
 const fn row(element: &'static str, attribute: &'static str, when: When, verdict: Verdict, says: &'static str) -> Row {
-    Row { element, attribute, when, verdict, says }
+    Row { element, attribute, when, verdict, says, is_besides: false }
+}
+
+/// One that hides none of those behind it.
+const fn besides(element: &'static str, attribute: &'static str, when: When, says: &'static str) -> Row {
+    Row { element, attribute, when, verdict: Differs, says, is_besides: true }
 }
 
 const fn same(element: &'static str, attribute: &'static str) -> Row {
@@ -85,8 +92,7 @@ const fn same(element: &'static str, attribute: &'static str) -> Row {
 const OF_ITS_OWN: &str = "syncq's own; sersync passes over it";
 const NOT_IN_USE: &str = "this plugin is not in use; -m NAME runs it alone";
 const AS_ABOVE: &str = "as above";
-const NO_EXPRESSION: &str =
-    "passed over with a warning: it is no regular expression, or one with look-around or back-references";
+const NO_EXPRESSION: &str = "passed over with a warning: it is no regular expression";
 const NO_FILTER: &str = "the filter is off";
 const NO_AUTH: &str = "auth is off";
 const NO_CRONTAB: &str = "crontab is off";
@@ -148,7 +154,7 @@ fn updates(here: &Here<'_>) -> bool {
 
 /// What a shell would have made something of.
 fn is_for_a_shell(here: &Here<'_>) -> bool {
-    here.value.contains(['"', '\'', '\\', '$', '`', '*', '?', '[', ';', '|', '&', '<', '>', '(', ')', '~'])
+    here.value.contains(['"', '\'', '\\', '$', '`', '*', '?', '[', '{', ';', '|', '&', '<', '>', '(', ')', '~'])
 }
 
 /// In the order of the format.
@@ -261,6 +267,7 @@ pub const ROWS: &[Row] = &[
         "a file that stays open is sent once it has been quiet for 5 s, and truncate(2) is noticed; sersync waited for the \
          close, and missed the other",
     ),
+    besides("sersync/localpath", "watch", If(blanks), BLANKS),
     row(
         "sersync/localpath",
         "watch",
@@ -268,7 +275,6 @@ pub const ROWS: &[Row] = &[
         Differs,
         "it is mirrored too. sersync passed over every <localpath> but the first",
     ),
-    row("sersync/localpath", "watch", If(blanks), Differs, BLANKS),
     row(
         "sersync/localpath",
         "watch",
@@ -277,7 +283,7 @@ pub const ROWS: &[Row] = &[
         "what changes during the first comparison, or while nothing runs, is found; sersync lost it. If the directory is \
          missing or another one, mirroring is suspended until it is back",
     ),
-    row("sersync/localpath/remote", "ip", If(blanks), Differs, BLANKS),
+    besides("sersync/localpath/remote", "ip", If(blanks), BLANKS),
     row(
         "sersync/localpath/remote",
         "ip",
@@ -287,13 +293,12 @@ pub const ROWS: &[Row] = &[
          sersync one dead remote held up all of them",
     ),
     same("sersync/localpath/remote", "ip"),
-    row("sersync/localpath/remote", "name", If(blanks), Differs, BLANKS),
+    besides("sersync/localpath/remote", "name", If(blanks), BLANKS),
     same("sersync/localpath/remote", "name"),
-    row(
+    besides(
         "sersync/rsync/commonParams",
         "params",
         If(|here| updates(here) && !here.file.value("sersync/rsync/commonParams", "keepNewer").is_some_and(is_true)),
-        Differs,
         "-u is dropped: with it a file that was replaced by an older one (a restore, tar -x, cp -p) never reaches the target. \
          keepNewer=\"true\" keeps it",
     ),
@@ -322,11 +327,11 @@ pub const ROWS: &[Row] = &[
         Differs,
         "dropped with the password file: it is the user of an rsync daemon. For ssh write it into the remote: ip=\"user@host\"",
     ),
-    row("sersync/rsync/auth", "users", If(blanks), Differs, BLANKS),
+    besides("sersync/rsync/auth", "users", If(blanks), BLANKS),
     same("sersync/rsync/auth", "users"),
     row("sersync/rsync/auth", "passwordfile", If(without_auth), Unused, NO_AUTH),
     row("sersync/rsync/auth", "passwordfile", If(with_ssh_and_password), Differs, "dropped: ssh takes keys"),
-    row("sersync/rsync/auth", "passwordfile", If(blanks), Differs, BLANKS),
+    besides("sersync/rsync/auth", "passwordfile", If(blanks), BLANKS),
     row("sersync/rsync/auth", "passwordfile", If(|here| here.value.is_empty()), Same, ""),
     row(
         "sersync/rsync/auth",
@@ -523,7 +528,7 @@ pub const ROWS: &[Row] = &[
         "match",
         Always,
         Differs,
-        "without look-around and back-references; a bad one is an error at the start. sersync died of it at the first event",
+        "a bad one is an error at the start; sersync died of it at the first event",
     ),
 ];
 
@@ -556,16 +561,31 @@ pub const MANDATORY: &[&str] = &[
 /// Attributes that are on or off.
 const SWITCHES: [&str; 5] = ["start", "xfs", "regex", "ignoreError", "keepNewer"];
 
-/// What is said of an attribute at its place. Of syncq's own section and of what is unknown no row tells.
-pub fn row_of(element: &str, attribute: &str, here: &Here<'_>) -> (Verdict, &'static str) {
+/// All that is said of an attribute at its place. Of syncq's own section and of what is unknown no row tells.
+pub fn verdict_of(element: &str, attribute: &str, here: &Here<'_>) -> (Verdict, String) {
     if element.starts_with("syncq/") {
-        return (Differs, OF_ITS_OWN);
+        return (Differs, OF_ITS_OWN.to_owned());
     }
+    let mut told = Vec::new();
     if SWITCHES.contains(&attribute) && is_true(here.value) && here.value != "true" {
-        return (Differs, "taken for true; sersync took exactly true for that, and this for false");
+        told.push("taken for true; sersync took exactly true for that, and this for false");
     }
-    let found = ROWS.iter().find(|row| row.element == element && row.attribute == attribute && row.when.holds(here));
-    found.map_or((Verdict::Ignored, "neither knows it"), |row| (row.verdict, row.says))
+    let mut decided = None;
+    for row in ROWS.iter().filter(|row| row.element == element && row.attribute == attribute) {
+        if row.when.holds(here) {
+            told.extend(Some(row.says).filter(|says| !says.is_empty() && (row.verdict == Differs || told.is_empty())));
+            if !row.is_besides {
+                decided = Some(row.verdict);
+                break;
+            }
+        }
+    }
+    match decided {
+        None => (Verdict::Ignored, "neither knows it".to_owned()),
+        // One that differs in anything is not the same.
+        Some(verdict) if told.is_empty() || verdict == Unused => (verdict, told.join("; ")),
+        Some(_) => (Differs, told.join("; ")),
+    }
 }
 
 #[cfg(test)]
