@@ -36,7 +36,21 @@ impl From<&Statx> for Dated {
     }
 }
 
-/// Whether the file system that holds `path` dates each change, by this machine's clock. Network file systems take another
+/// Whether a file system of this kind is on a disk and numbers its files lastingly: ext2 to ext4, XFS, Btrfs, ZFS, F2FS, bcachefs.
+pub fn is_on_disk(kind: rustix::fs::FsWord) -> bool {
+    const ON_DISKS: [u32; 6] = [0xEF53, 0x5846_5342, 0x9123_683E, 0x2FC1_2FC1, 0xF2F5_2010, 0xCA45_1A4E];
+    u32::try_from(kind).is_ok_and(|kind| ON_DISKS.contains(&kind))
+}
+
+/// Whether the file system that holds `path` dates each change, by this machine's clock: one that is trusted, or an overlay,
+/// which leaves that to those that it consists of. Its inodes are no lasting ones.
+pub fn dates_changes(path: &Path) -> bool {
+    const OVERLAY: u32 = 0x794C_7630;
+    let kind = rustix::fs::statfs(path).ok().and_then(|found| u32::try_from(found.f_type).ok());
+    kind == Some(OVERLAY) || is_trusted(path)
+}
+
+/// Whether the file system that holds `path` dates each change, by this machine's clock, and numbers its files lastingly. Network file systems take another
 /// machine's, FUSE what some program says.
 pub fn is_trusted(path: &Path) -> bool {
     /// ext2 to ext4, XFS, Btrfs, ZFS, F2FS, bcachefs, tmpfs.

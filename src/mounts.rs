@@ -6,23 +6,27 @@
 //! its end, ends that. What is looked at is always the path: whether a mount lies there *now* (`statx`), so that no event
 //! has to have been seen.
 //!
-//! Deliberately absent: which file system it is that is mounted. Another one in the same place is compared like any change,
-//! and what that would delete is for the guard to judge.
+//! Another file system in the place of one is no better than none: what the first held looks deleted. It is known by its root
+//! directory, as the source is, where that is lasting: on disks, and not for what is made anew with each mount (tmpfs, FUSE).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
+use rustix::fs::{AtFlags, CWD, FsWord, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
-use crate::model::RelPath;
+use crate::ctime;
+use crate::model::{DirectoryId, Mounted, RelPath};
 
 /// So many bytes of paths are remembered across restarts: all of them are in one record of the store. What does not fit
 /// looks deleted if it is unmounted while no daemon runs.
 pub const REMEMBERED_BYTES_MAX: usize = 1_024;
+/// What is known of one takes so much, at the most.
+const ID_BYTES: usize = 32;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -33,15 +37,17 @@ pub struct Mounts {
 
 #[derive(Debug, Default)]
 struct State {
-    expected: BTreeSet<RelPath>,
+    /// With what is known of the file system.
+    expected: BTreeMap<RelPath, Option<DirectoryId>>,
     /// Since [`Mounts::take_changed`].
     has_changed: bool,
 }
 
 impl Mounts {
     /// `expected` is what was remembered of an earlier run.
-    pub fn new(root: &Path, expected: impl IntoIterator<Item = RelPath>) -> Self {
-        let state = State { expected: expected.into_iter().collect(), has_changed: false };
+    pub fn new(root: &Path, expected: impl IntoIterator<Item = Mounted>) -> Self {
+        let expected = expected.into_iter().map(|Mounted { path, id }| (path, id)).collect();
+        let state = State { expected, has_changed: false };
         Self { root: root.to_owned(), state: Mutex::new(state) }
     }
 
@@ -49,43 +55,62 @@ impl Mounts {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where a file system is expected and none is mounted. Asks the kernel about each place.
+    /// Where a file system is expected and none is mounted, or another one. Asks the kernel about each place.
     pub fn missing(&self) -> Vec<RelPath> {
         // The lock is not held while the file system is asked: it may hang.
-        let expected: Vec<RelPath> = self.lock().expected.iter().cloned().collect();
-        expected.into_iter().filter(|path| !is_mount_point(&self.root, path)).collect()
+        let expected = self.lock().expected.clone();
+        let is_missing = |(path, known): (RelPath, Option<DirectoryId>)| {
+            let is_it = |now| known.is_none_or(|known| known == now) || waits_on_demand(&self.root, &path);
+            let lasts = mounted_at(&self.root, &path).is_some_and(is_it);
+            (!lasts).then_some(path)
+        };
+        expected.into_iter().filter_map(is_missing).collect()
     }
 
-    /// A file system is mounted at `path`. That it is empty says nothing: it may be filled before it is gone.
+    /// Whether a file system is mounted at `path`, be it the one that is expected there or not.
+    pub fn has_any(&self, path: &RelPath) -> bool {
+        mounted_at(&self.root, path).is_some()
+    }
+
+    /// A file system is mounted at `path`. That it is empty says nothing: it may be filled before it is gone. If another one is
+    /// known there it is that which is expected.
     pub fn found(&self, path: &RelPath) {
-        self.change(|expected| expected.extend([path.clone()]));
+        let id = lasting_id(&self.root, path);
+        self.change(|expected| {
+            let known = expected.entry(path.clone()).or_default();
+            *known = known.or(id);
+        });
     }
 
     /// A directory was moved within the tree, with what is mounted below it.
     pub fn moved(&self, old: &RelPath, new: &RelPath) {
         self.change(|expected| {
-            let along: Vec<RelPath> = expected.iter().filter(|path| old.covers(path)).cloned().collect();
-            expected.retain(|path| !old.covers(path));
-            expected.extend(along.iter().filter_map(|path| {
+            let along: Vec<_> = expected.extract_if(.., |path, _| old.covers(path)).collect();
+            expected.extend(along.iter().filter_map(|(path, id)| {
                 let below = path.as_bytes().get(old.as_bytes().len()..)?;
-                RelPath::new(&[new.as_bytes(), below].concat()).ok()
+                Some((RelPath::new(&[new.as_bytes(), below].concat()).ok()?, *id))
             }));
         });
     }
 
     /// A directory was seen to leave the tree, with what is mounted below it.
     pub fn left(&self, old: &RelPath) {
-        self.change(|expected| expected.retain(|path| !old.covers(path)));
+        self.change(|expected| expected.retain(|path, _| !old.covers(path)));
     }
 
-    /// Expects what is missing no more, and returns it.
+    /// Expects what is missing no more, but what is mounted there instead, and returns the places.
     pub fn accept_missing(&self) -> Vec<RelPath> {
         let missing = self.missing();
-        self.change(|expected| expected.retain(|path| !missing.contains(path)));
+        let (others, gone): (Vec<&RelPath>, Vec<&RelPath>) = missing.iter().partition(|path| self.has_any(path));
+        let others: Vec<_> = others.into_iter().map(|path| (path.clone(), lasting_id(&self.root, path))).collect();
+        self.change(|expected| {
+            expected.retain(|path, _| !gone.contains(&path));
+            expected.extend(others);
+        });
         missing
     }
 
-    fn change(&self, change: impl FnOnce(&mut BTreeSet<RelPath>)) {
+    fn change(&self, change: impl FnOnce(&mut BTreeMap<RelPath, Option<DirectoryId>>)) {
         let mut state = self.lock();
         let before = state.expected.clone();
         change(&mut state.expected);
@@ -93,36 +118,60 @@ impl Mounts {
     }
 
     /// What is to be remembered, if that is something else than the last time: as much as fits.
-    pub fn take_changed(&self) -> Option<Vec<RelPath>> {
+    pub fn take_changed(&self) -> Option<Vec<Mounted>> {
         let mut state = self.lock();
         if !std::mem::take(&mut state.has_changed) {
             return None;
         }
         let mut bytes = 0;
-        let fits = |path: &&RelPath| {
-            bytes += path.as_bytes().len() + 1;
+        let fits = |mounted: &Mounted| {
+            bytes += mounted.path.as_bytes().len() + 1 + if mounted.id.is_some() { ID_BYTES } else { 0 };
             bytes <= REMEMBERED_BYTES_MAX
         };
-        Some(state.expected.iter().take_while(fits).cloned().collect())
+        let all = state.expected.iter().map(|(path, id)| Mounted { path: path.clone(), id: *id });
+        Some(all.take_while(fits).collect())
     }
 }
 
-/// Whether a mount lies at the path. Asking mounts nothing that waits to be mounted on demand.
-fn is_mount_point(root: &Path, path: &RelPath) -> bool {
-    let look =
-        |path: &Path| rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, StatxFlags::INO);
-    let Ok(found) = look(&path.under(root)) else { return false };
+/// The directory that a mount shows at the path, if one lies there. Asking mounts nothing that waits to be mounted on demand.
+fn mounted_at(root: &Path, path: &RelPath) -> Option<DirectoryId> {
+    let wanted = StatxFlags::INO | StatxFlags::BTIME;
+    let look = |path: &Path| rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, wanted);
+    let found = look(&path.under(root)).ok()?;
+    let tells_birth = found.stx_mask & StatxFlags::BTIME.bits() != 0;
+    let born = Duration::new(u64::try_from(found.stx_btime.tv_sec).unwrap_or(0), found.stx_btime.tv_nsec);
+    let born_ns = tells_birth.then(|| u64::try_from(born.as_nanos()).ok()).flatten();
+    let id = DirectoryId { inode: found.stx_ino, born_ns };
     if found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) {
-        return found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
+        return found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT).then_some(id);
     }
     // Before Linux 5.8: a mount of the same file system at a second place does not show.
     let above = path.parent().unwrap_or_else(RelPath::root);
     let device = |stat: &rustix::fs::Statx| (stat.stx_dev_major, stat.stx_dev_minor);
     match look(&above.under(root)) {
-        Ok(above) => device(&above) != device(&found),
-        Err(Errno::NOENT) => false,
-        Err(_) => true,
+        Ok(above) => (device(&above) != device(&found)).then_some(id),
+        Err(Errno::NOENT) => None,
+        Err(_) => Some(id),
     }
+}
+
+/// The same, if a later mount of the same file system can be known by it.
+fn lasting_id(root: &Path, path: &RelPath) -> Option<DirectoryId> {
+    let id = mounted_at(root, path)?;
+    kind_of(root, path).is_some_and(ctime::is_on_disk).then_some(id)
+}
+
+/// Whether what is mounted there stands for another file system, which is mounted over it as soon as somebody looks.
+fn waits_on_demand(root: &Path, path: &RelPath) -> bool {
+    const AUTOFS: FsWord = 0x0187;
+    kind_of(root, path) == Some(AUTOFS)
+}
+
+fn kind_of(root: &Path, path: &RelPath) -> Option<FsWord> {
+    // Held without being opened: to open it mounts what waits to be mounted on demand.
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let held = rustix::fs::open(path.under(root), flags, Mode::empty()).ok()?;
+    Some(rustix::fs::fstatfs(&held).ok()?.f_type)
 }
 
 /// What tells one mount from another for as long as neither is unmounted.
@@ -224,8 +273,12 @@ mod tests {
         RelPath::new(text.as_bytes()).unwrap()
     }
 
+    fn unknown(text: &str) -> Mounted {
+        Mounted { path: path(text), id: None }
+    }
+
     fn paths(mounts: &Mounts) -> Vec<String> {
-        mounts.take_changed().unwrap_or_default().iter().map(ToString::to_string).collect()
+        mounts.take_changed().unwrap_or_default().iter().map(|mounted| mounted.path.to_string()).collect()
     }
 
     #[test]
@@ -271,7 +324,7 @@ mod tests {
     fn what_is_no_mount_point_any_more_is_missing_until_that_is_accepted() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(dir.path().join("was/full")).unwrap();
-        let mounts = Mounts::new(dir.path(), [path("was"), path("gone/too")]);
+        let mounts = Mounts::new(dir.path(), ["was", "gone/too"].map(unknown));
         assert_eq!(mounts.missing(), [path("gone/too"), path("was")]);
         assert_eq!(mounts.take_changed(), None, "it was remembered already");
         assert_eq!(mounts.accept_missing().len(), 2);
@@ -280,11 +333,18 @@ mod tests {
         let mounts = Mounts::new(Path::new("/"), []);
         mounts.found(&path("proc"));
         assert_eq!((mounts.missing(), paths(&mounts)), (vec![], vec!["proc".to_owned()]));
+        // Known as another one.
+        let id = Some(DirectoryId { inode: 4_711, born_ns: None });
+        let mounts = Mounts::new(Path::new("/"), [Mounted { path: path("proc"), id }]);
+        mounts.found(&path("proc"));
+        assert_eq!((mounts.missing(), mounts.has_any(&path("proc"))), (vec![path("proc")], true));
+        assert_eq!(mounts.accept_missing().len(), 1);
+        assert_eq!((mounts.missing(), paths(&mounts)), (vec![], vec!["proc".to_owned()]));
     }
 
     #[test]
     fn mounts_go_along_with_the_directories_above_them() {
-        let mounts = Mounts::new(Path::new("/nowhere"), ["a", "a/b/c", "ab", "d"].map(path));
+        let mounts = Mounts::new(Path::new("/nowhere"), ["a", "a/b/c", "ab", "d"].map(unknown));
         mounts.moved(&path("a"), &path("e/f"));
         assert_eq!(paths(&mounts), ["ab", "d", "e/f", "e/f/b/c"]);
         mounts.left(&path("e"));
@@ -293,12 +353,15 @@ mod tests {
 
     #[test]
     fn no_more_is_remembered_than_a_record_holds() {
-        let mounts = Mounts::new(Path::new("/nowhere"), (0..100).map(|n| path(&format!("{n:02}{}", "x".repeat(100)))));
+        let mounts =
+            Mounts::new(Path::new("/nowhere"), (0..100).map(|n| unknown(&format!("{n:02}{}", "x".repeat(100)))));
         mounts.left(&path("no such"));
         assert_eq!(mounts.take_changed(), None);
         mounts.moved(&path(&format!("99{}", "x".repeat(100))), &path("0"));
         let remembered = mounts.take_changed().unwrap();
-        assert!(remembered.iter().map(|path| path.as_bytes().len() + 1).sum::<usize>() <= REMEMBERED_BYTES_MAX);
+        assert!(
+            remembered.iter().map(|mounted| mounted.path.as_bytes().len() + 1).sum::<usize>() <= REMEMBERED_BYTES_MAX
+        );
         assert_eq!(remembered.len(), 10);
     }
 }

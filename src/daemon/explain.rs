@@ -7,6 +7,7 @@ use crate::filter::{Exclusion, Kind};
 use crate::mirror::{Presence, Source};
 use crate::model::{Job, JobState, RelPath, Scope, Timestamp};
 use crate::queue::{Queue, Standing};
+use crate::watch::Notice;
 
 use super::root::RootRuntime;
 use super::view::NamedTarget;
@@ -22,6 +23,7 @@ pub(super) fn explain(
     // Nothing would ever run what the command line says.
     let shown = |target: TargetExplanation| match (&rule, &target.job) {
         (Some(_), None) => TargetExplanation { command: None, waits_for: None, ..target },
+        (None, None) if target.waits_for.is_none() => TargetExplanation { waits_for: answered(root, path), ..target },
         _ => target,
     };
     let targets = targets.map(shown).collect();
@@ -33,6 +35,11 @@ pub(super) fn explain(
         rule,
         targets,
     }
+}
+
+/// What is said of a file that is sent, and comes back, over and over.
+fn answered(root: &RootRuntime, path: &RelPath) -> Option<String> {
+    root.answered().filter(|answered| answered == path).map(|path| Notice::Answered { path }.to_string())
 }
 
 /// Why a path at which that stands is not mirrored, if it is not.
@@ -189,7 +196,10 @@ fn reason(
         return format!("the target: {}", trouble.message);
     }
     match (job.state, blocker, job.attempts) {
-        (JobState::Waiting, _, 0) => "a pause: it is still being written, or was sent a moment ago".to_owned(),
+        (JobState::Waiting, _, 0) => {
+            "a pause: it is still being written, was sent a moment ago, or is looked at again since a run was cut off"
+                .to_owned()
+        }
         (JobState::Waiting, _, attempts) => format!("its next attempt, after {attempts} failures"),
         (_, Some(blocker), _) => format!("the end of the run over {blocker}, which must not overlap with its own"),
         _ => "its turn".to_owned(),

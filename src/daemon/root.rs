@@ -126,6 +126,8 @@ pub struct RootRuntime {
     follower: OnceLock<Arc<Follower>>,
     state: Mutex<State>,
     gone: Mutex<Gone>,
+    /// The last file that another rsync was seen to write here over and over, and when.
+    answered: Mutex<Option<(RelPath, Instant)>>,
     /// When the source was last looked at; told whenever it is.
     looked: (Mutex<Instant>, Condvar),
     /// Rouses whoever tends the root.
@@ -202,7 +204,7 @@ impl RootRuntime {
         let state = Mutex::new(State { in_charge: !options.beside, ..State::default() });
         let (targets, places, follower) = (Mutex::new(targets), Mutex::default(), OnceLock::new());
         let (stir, stirred) = bounded(1);
-        let (gone, looked) = (Mutex::default(), (Mutex::new(monotonic()), Condvar::new()));
+        let (gone, answered, looked) = (Mutex::default(), Mutex::default(), (Mutex::new(monotonic()), Condvar::new()));
         Self {
             rules,
             filter,
@@ -215,6 +217,7 @@ impl RootRuntime {
             follower,
             state,
             gone,
+            answered,
             looked,
             stir,
             stirred,
@@ -416,7 +419,8 @@ impl RootRuntime {
         }
         // Jobs that are held back, so that what is not mounted does not pass for equal.
         for place in self.mounts.missing() {
-            warn!("{}: no file system is mounted at {place}; nothing is sent or deleted there", self.path().display());
+            let what = if self.mounts.has_any(&place) { "another file system than before" } else { "no file system" };
+            warn!("{}: {what} is mounted at {place}; nothing is sent or deleted there", self.path().display());
             self.queue.enqueue(&targets, &[Change::scan(place, Scope::Subtree)]);
         }
     }
@@ -626,7 +630,10 @@ impl RootRuntime {
     /// Takes it as it is that something is mounted no more.
     pub fn accept_unmounted(&self) {
         for place in self.mounts.accept_missing() {
-            warn!("{}: an operator has agreed to {place} being mounted no more", self.path().display());
+            warn!(
+                "{}: an operator has agreed to {place} being mounted no more, or something else there",
+                self.path().display()
+            );
         }
         self.stir();
     }
@@ -757,6 +764,9 @@ impl Sink for RootSink {
             // The watcher tries again by itself and then reports what it has missed.
             Notice::Unwatched { errno: Errno::NOSPC, .. } => {
                 sysctl::make_watches();
+            }
+            Notice::Answered { path } => {
+                *self.root.answered.lock().unwrap_or_else(PoisonError::into_inner) = Some((path, monotonic()));
             }
             // What is mounted below is remembered.
             Notice::Mounted { .. } | Notice::Unmounted { .. } => self.root.stir(),

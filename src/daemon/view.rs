@@ -18,6 +18,7 @@ use crate::control::{
 use crate::mirror::{Activity, Executor, Happened};
 use crate::model::{Job, JobAction, JobError, RelPath, TargetId, TargetTrouble, Timestamp, TroubleClass, Unvouched};
 use crate::queue::{Queue, StoreHealth, TargetStats};
+use crate::watch::Notice;
 
 use super::explain::{Circumstances, check_known, explain, on_target};
 use super::paths::resolve;
@@ -25,7 +26,7 @@ use super::reload::Reloads;
 use super::root::{RootRuntime, Sight, Suspension};
 use super::setup::{Core, Setup};
 use super::verify::{Verification, Wanted, survey};
-use super::wait::{Mirrored, RootWait, Stage};
+use super::wait::{Mirrored, RootWait, Stage, may_change};
 use super::{operate, sysctl, verify};
 
 /// How long an answer waits for a look at a root whose file system may not answer.
@@ -93,7 +94,10 @@ impl View {
 
     fn root_status(setup: &Setup, root: &RootRuntime) -> RootStatus {
         let (state, reason, hint) = match root.sight() {
-            Sight::Whole => (RootState::Watching, None, None),
+            Sight::Whole => match root.answered().map(|path| Notice::Answered { path }) {
+                Some(notice) => (RootState::Watching, Some(notice.to_string()), notice.hint().map(str::to_owned)),
+                None => (RootState::Watching, None, None),
+            },
             Sight::Behind(reason) => (RootState::Scanning, Some(reason), None),
             Sight::Partial(reason, hint) => (RootState::Polling, Some(reason), hint),
             Sight::Suspended(Suspension { reason, hint, .. }) => (RootState::Suspended, Some(reason), hint),
@@ -226,6 +230,7 @@ impl Operate for View {
         for target in &wanted {
             log::warn!("{}: an operator has agreed to what is in its place now", target.name);
             self.queue.set_target_mark(target.id, None);
+            self.queue.set_target_top(target.id, None);
             self.queue.distrust(&[target.id]);
             self.executor.accept_target(target.id);
             for root in setup.roots().filter(|root| root.has(target.id)) {
@@ -465,7 +470,7 @@ fn target_status(
         (None, None, Some((path, error)), _) => (Some(format!("{path}: {error}")), Some(advice())),
         (None, None, None, Sight::Behind(reason)) => (Some(reason.clone()), None),
         (None, None, None, Sight::Partial(reason, hint)) => (Some(reason.clone()), hint.clone()),
-        (None, None, None, _) => (None, None),
+        (None, None, None, _) => (stats.unsure.map(|unsure| may_change(unsure, now)), None),
     };
     let oldest = [stats.oldest, suspended.map(|suspended| suspended.since)].into_iter().flatten().min();
     let jobs_per_s = (stats.jobs_per_s * 10.0).round() / 10.0;
@@ -516,6 +521,7 @@ mod tests {
             last_success: None,
             failing: None,
             unvouched: None,
+            unsure: None,
         }
     }
 

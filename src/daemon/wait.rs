@@ -12,6 +12,9 @@
 //! What a large target held when nobody vouched for it is not waited for: it may take days to be compared by content, and no
 //! change is late for that. The answer names such targets.
 //!
+//! What a run has sent that was cut off may still be on its way, and set back what has been sent since. So the paths concerned
+//! keep their jobs until it is known, or has become most unlikely, and a wait does not end before.
+//!
 //! A job that an operator purges is no longer waited for. A target that a reload takes out of the configuration is: what it
 //! lacks has not arrived, and may still do so if the target comes back.
 
@@ -21,7 +24,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, TryRecvError};
 
 use crate::control::{JobRow, Missing, Refusal, Wait, Waiting};
-use crate::model::RelPath;
+use crate::model::{RelPath, Timestamp};
 use crate::queue::Queue;
 
 use super::explain;
@@ -163,10 +166,18 @@ impl RootWait {
     }
 }
 
-/// Why none of a target's jobs can run.
+/// What is said of paths that have been sent and may still be set back.
+pub(super) fn may_change((paths, at): (usize, Timestamp), now: Timestamp) -> String {
+    let paths = if paths == 1 { "a path".to_owned() } else { format!("{paths} paths") };
+    let left = at.since(now).as_secs();
+    format!("a run was cut off and may still write at the target: {paths} looked at again in {left} s")
+}
+
+/// Why none of a target's jobs can run, or what they wait for.
 pub(super) fn held_up(queue: &Queue, target: &NamedTarget) -> Option<String> {
     let standing = queue.standing(target.id);
     let paused =
         standing.paused_since.map(|since| format!("paused since {since}; to go on: syncq resume {}", target.name));
-    paused.or_else(|| standing.trouble.map(|trouble| trouble.message))
+    let trouble = standing.trouble.map(|trouble| trouble.message);
+    paused.or(trouble).or_else(|| standing.unsure.map(|unsure| may_change(unsure, queue.now())))
 }

@@ -149,7 +149,12 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
         (Origin::Write | Origin::Replaced, Pass::Count) | (Origin::Scan | Origin::Reconcile, _) => {}
     }
     if run.by_content && mode.pass != Pass::Count && !args.iter().any(|arg| arg == "--checksum") {
-        args.push("--checksum".into());
+        // Where contents may not be compared all is sent.
+        match (mode.contents, mode.pass) {
+            (true, _) => args.push("--checksum".into()),
+            (false, Pass::Real | Pass::Itemized) => args.push("--ignore-times".into()),
+            (false, Pass::Show | Pass::Confirm | Pass::Count) => {}
+        }
     }
     let mut add = |arg: &str| args.push(OsString::from(arg));
     if mode.mkpath {

@@ -5,25 +5,31 @@
 //! word, and a peer with a `timeout` takes a long silence for a dead line, each time anew. So there is a limit to how much is
 //! compared. Above it nothing is lost: all is sent, block by block where the target has something like it.
 //!
-//! Deliberately absent: trees, of which nobody knows here how much they hold.
+//! Of a tree it is found out by walking it, as far as the limits go.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::look::Presence;
 use super::plan::{Run, RunKind};
-use crate::model::RelPath;
+use crate::model::{Origin, RelPath};
 
 /// So much is read in seconds, even from a slow disk.
 const BYTES_MAX: u64 = 256 << 20;
-/// Of a directory so many files are looked at to find out how much they hold.
+/// Of directories so many entries are looked at to find out how much they hold.
 const FILES_MAX: usize = 2_000;
 
 /// Whether the contents of `run` are few enough to be compared.
 pub(super) fn are_few(root: &Path, run: &Run) -> bool {
     let size = |presence: Presence| if let Presence::File { size } = presence { size } else { 0 };
     let listed = || run.entries.iter().map(|entry| size(entry.presence)).fold(0, u64::saturating_add);
+    // The tree has been found to be small.
+    if run.by_content {
+        return true;
+    }
     match (run.kind, run.content_bytes) {
-        (RunKind::Tree, _) => false,
+        // The quick check decides there.
+        (RunKind::Tree, _) if run.origin < Origin::Write => true,
+        (RunKind::Tree, _) => few_in(root, run.entries.iter().map(|entry| &entry.path), true, BYTES_MAX),
         // These have none.
         (RunKind::RootOnly | RunKind::Removal, _) => true,
         (_, Some(bytes)) => bytes <= BYTES_MAX,
@@ -31,18 +37,30 @@ pub(super) fn are_few(root: &Path, run: &Run) -> bool {
         (RunKind::Flat | RunKind::Level, None) => {
             let is_read = |path: &RelPath| run.with_contents.is_empty() || run.with_contents.contains(path);
             let directories = run.entries.iter().map(|entry| &entry.path).filter(|path| is_read(path));
-            few_in(root, directories, BYTES_MAX.saturating_sub(listed()))
+            few_in(root, directories, false, BYTES_MAX.saturating_sub(listed()))
         }
     }
 }
 
-fn few_in<'a>(root: &Path, directories: impl Iterator<Item = &'a RelPath>, mut bytes_left: u64) -> bool {
+fn few_in<'a>(
+    root: &Path,
+    directories: impl Iterator<Item = &'a RelPath>,
+    with_all_below: bool,
+    mut bytes_left: u64,
+) -> bool {
     let mut files_left = FILES_MAX;
-    for directory in directories {
+    let mut left: Vec<PathBuf> = directories.map(|directory| directory.under(root)).collect();
+    while let Some(directory) = left.pop() {
         // What cannot be read is for rsync to name.
-        let Ok(entries) = std::fs::read_dir(directory.under(root)) else { continue };
-        for found in entries.flatten().filter_map(|entry| entry.metadata().ok()).filter(|found| found.is_file()) {
-            let (Some(files), Some(bytes)) = (files_left.checked_sub(1), bytes_left.checked_sub(found.len())) else {
+        let Ok(entries) = std::fs::read_dir(directory) else { continue };
+        for (path, found) in entries.flatten().filter_map(|entry| Some((entry.path(), entry.metadata().ok()?))) {
+            let size = if found.is_file() { found.len() } else { 0 };
+            if found.is_dir() && with_all_below {
+                left.push(path);
+            } else if !found.is_file() {
+                continue;
+            }
+            let (Some(files), Some(bytes)) = (files_left.checked_sub(1), bytes_left.checked_sub(size)) else {
                 return false;
             };
             (files_left, bytes_left) = (files, bytes);
@@ -55,7 +73,6 @@ fn few_in<'a>(root: &Path, directories: impl Iterator<Item = &'a RelPath>, mut b
 mod tests {
     use super::*;
     use crate::mirror::plan::Entry;
-    use crate::model::Origin;
 
     fn run(kind: RunKind, entries: &[(&str, Presence)]) -> Run {
         let entry = |&(path, presence): &(&str, Presence)| Entry {
@@ -84,6 +101,11 @@ mod tests {
         std::fs::File::create(dir.path().join("d/large")).unwrap().set_len(BYTES_MAX).unwrap();
         assert!(!few(&level));
         assert!(few(&Run { content_bytes: Some(7), ..level }));
-        assert!(!few(&run(RunKind::Tree, &[("d", Presence::Directory)])));
+        let tree = run(RunKind::Tree, &[("d", Presence::Directory)]);
+        assert!(!few(&tree));
+        std::fs::remove_file(dir.path().join("d/large")).unwrap();
+        assert!(!few(&tree), "what is deeper counts");
+        std::fs::remove_file(dir.path().join("d/deeper/large")).unwrap();
+        assert!(few(&tree));
     }
 }

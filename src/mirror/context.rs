@@ -5,8 +5,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::UNIX_EPOCH;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, UNIX_EPOCH};
 
 use log::warn;
 
@@ -19,14 +19,16 @@ use super::outcome::Prefixes;
 use super::place::Place;
 use super::plan::{Deletion, Limits};
 use super::program::Program;
-use super::run::{RSYNC, STALL_LIMIT};
+use super::run::{Ended, RSYNC, STALL_LIMIT};
 use super::ssh::Connection;
 use super::standby::Standby;
 use super::stop::StopSignal;
+use super::top::Looked;
 use super::trouble::{Fallback, trouble};
 use super::unvouched::{self, Contents};
+use crate::clock::monotonic;
 use crate::filter::Filter;
-use crate::model::{DirectoryId, RelPath, Target, TargetTrouble, Timestamp, TroubleClass};
+use crate::model::{Destination, DirectoryId, RelPath, Target, TargetTrouble, Timestamp, TroubleClass};
 use crate::mounts::Mounts;
 
 /// Which directory a root is, whatever its name: its mark and, once it has been seen, its device.
@@ -177,8 +179,12 @@ pub struct TargetContext {
     pub place: Option<Arc<Place>>,
     /// Whether the target was found empty, and since when it was not vouched for then.
     looked: Mutex<Option<(Timestamp, bool)>>,
+    /// When it was last looked at what the target holds.
+    looked_at_top: Mutex<Looked>,
     /// When the leftovers of killed receivers were last removed.
     cleaned_at: Mutex<Option<Timestamp>>,
+    /// When a run was last cut off whose data may still arrive without anybody being able to tell when.
+    blind_since: Mutex<Option<Instant>>,
     /// rsync, except in tests.
     pub(super) program: Program,
 }
@@ -214,7 +220,9 @@ impl TargetContext {
             refused: Mutex::default(),
             place: None,
             looked: Mutex::default(),
+            looked_at_top: Mutex::default(),
             cleaned_at: Mutex::default(),
+            blind_since: Mutex::default(),
             program: Program {
                 path: RSYNC.into(),
                 owner: owner.as_os_str().to_owned(),
@@ -235,8 +243,9 @@ impl TargetContext {
             && self.guard.has_limit_of(&other.guard)
     }
 
-    /// Takes over what an operator has agreed to under the context that this one replaces.
+    /// Takes over what an operator has agreed to under the context that this one replaces, and what was cut off under it.
     pub fn succeed(&mut self, before: &Self) {
+        self.blind_since = Mutex::new(before.blind_since());
         self.guard.succeed(&before.guard);
         self.place.clone_from(&before.place);
     }
@@ -293,6 +302,21 @@ impl TargetContext {
             known => format!(" and {} more", known - 1),
         };
         Some(format!("the server's own configuration leaves out {first}{more}"))
+    }
+
+    pub(super) fn looked_at_top(&self) -> MutexGuard<'_, Looked> {
+        self.looked_at_top.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of how a run to the target ended.
+    pub(super) fn note_ended(&self, ended: &Ended) {
+        if ended.is_blind && !matches!(self.target.destination, Destination::Local(_)) {
+            *self.blind_since.lock().unwrap_or_else(PoisonError::into_inner) = Some(monotonic());
+        }
+    }
+
+    pub(super) fn blind_since(&self) -> Option<Instant> {
+        *self.blind_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn cleaned_at(&self) -> Option<Timestamp> {

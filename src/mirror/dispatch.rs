@@ -31,12 +31,13 @@ use super::ssh::by_hand;
 use super::standby::{Next, STANDBYS_MAX, Standby};
 use super::stop::StopSignal;
 use super::survey::{Comparison, Look};
+use super::top;
 use super::unvouched::Contents;
 use crate::clock::{Clock, monotonic};
 use crate::model::{
-    Change, JobError, Lane, RelPath, Scope, TargetId, TargetTrouble, Timestamp, TroubleClass, Verdict, counted,
+    Change, JobError, Lane, RelPath, Scope, TargetId, TargetTrouble, Timestamp, Top, TroubleClass, Verdict, counted,
 };
-use crate::queue::{Batch, BatchResult, Queue, TargetEvent};
+use crate::queue::{Batch, BatchResult, Lingers, Queue, TargetEvent};
 
 /// How long running rsyncs may take to end by themselves at a stop, before they are ended.
 const STOP_GRACE: Duration = Duration::from_secs(3);
@@ -527,12 +528,13 @@ impl Dispatcher {
 fn work(shared: &Shared, context: &Arc<TargetContext>, batch: &Batch, stop: &StopSignal) -> (bool, bool) {
     let name = context.target.name();
     // Before a run of this batch ends: its own connection takes a moment to close.
-    let lingers = batch.jobs.iter().any(|job| job.repeats) && lingering::to(&context.target);
-    if lingers {
-        debug!("{name}: this machine still sends for a run that was cut off");
+    let is_asked = lingering::is_any() || batch.jobs.iter().any(|job| job.repeats);
+    let lingers = if is_asked { lingering::to(context) } else { Lingers::No };
+    if lingers > Lingers::No {
+        debug!("{name}: a run that was cut off may still write");
     }
     let started = monotonic();
-    let report = catch_unwind(AssertUnwindSafe(|| match contents(shared, context, batch, stop) {
+    let report = catch_unwind(AssertUnwindSafe(|| match looked_at(shared, context, batch, stop) {
         Ok(contents) => execute(context, batch.lane, &batch.jobs, contents, shared.clock.now(), stop),
         Err(trouble) => BatchReport { trouble: Some(trouble), ..BatchReport::default() },
     }));
@@ -591,6 +593,9 @@ fn work(shared: &Shared, context: &Arc<TargetContext>, batch: &Batch, stop: &Sto
         observer.ran(Ran { target: batch.target, settled, changed: report.changed, in_trouble });
     }
     let jobs = result.verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::Done).count() as u64;
+    if result.trouble.is_some() {
+        context.looked_at_top().doubt();
+    }
     let event = shared.queue.finish(batch, result);
     if jobs > 0 {
         shared.activities.tell(context, || Happened::Sent { jobs, took: started.elapsed() });
@@ -624,7 +629,66 @@ fn work(shared: &Shared, context: &Arc<TargetContext>, batch: &Batch, stop: &Sto
         }
         None => {}
     }
+    if reached {
+        look_again(shared, context, batch.target, stop);
+    }
     (busy, reached)
+}
+
+/// Looks at what a batch's target holds, as far as that is due. The error is one that nothing may be sent to.
+fn looked_at(
+    shared: &Shared,
+    context: &TargetContext,
+    batch: &Batch,
+    stop: &StopSignal,
+) -> Result<Contents, TargetTrouble> {
+    let is_whole = || batch.jobs.iter().any(|job| job.path.is_root() && job.scope == Scope::Subtree);
+    let is_due = context.looked_at_top().is_due() || is_whole();
+    let known = if is_due { shared.queue.target_record(batch.target).and_then(|record| record.top) } else { None };
+    if let Some(known) = known {
+        look_at_top(shared, context, batch.target, Some(&known), stop)?;
+    }
+    contents(shared, context, batch, stop)
+}
+
+/// Looks whether the target is what it was, if that was not done for a while: after a run, so that no change waits for it.
+fn look_again(shared: &Shared, context: &TargetContext, target: TargetId, stop: &StopSignal) {
+    let known = || shared.queue.target_record(target).and_then(|record| record.top);
+    if !context.looked_at_top().is_stale(false, monotonic()) {
+        return;
+    }
+    let known = known();
+    if !context.looked_at_top().is_stale(known.is_some(), monotonic()) {
+        return;
+    }
+    match look_at_top(shared, context, target, known.as_ref(), stop) {
+        Err(trouble) if trouble.class == TroubleClass::Target => {
+            context.looked_at_top().doubt();
+            error!("{}: {}; nothing is sent there until it is back", context.target.name(), trouble.message);
+            trouble.hint.iter().for_each(|hint| warn!("{}: hint: {hint}", context.target.name()));
+            shared.queue.note_place(target, Err(trouble));
+            // What was sent since the last look is somewhere else, and this has the target tried again.
+            shared.queue.enqueue(&[target], &[Change::whole_tree()]);
+        }
+        // The next run meets it as well.
+        Err(_) | Ok(()) => {}
+    }
+}
+
+fn look_at_top(
+    shared: &Shared,
+    context: &TargetContext,
+    target: TargetId,
+    known: Option<&Top>,
+    stop: &StopSignal,
+) -> Result<(), TargetTrouble> {
+    let now = shared.clock.now();
+    let top = top::look(context, known, now, stop)?;
+    context.looked_at_top().note(monotonic());
+    if top.as_ref() != known {
+        shared.queue.set_target_top(target, top);
+    }
+    Ok(())
 }
 
 /// What is known of what the target of a batch holds.

@@ -37,6 +37,7 @@ use crate::filter::Kind;
 use crate::model::{
     ClaimedJob, Found, JobError, Lane, Origin, RelPath, Scope, TargetTrouble, Timestamp, TroubleClass, Verdict,
 };
+use crate::mounts::Mounts;
 
 /// A batch starts at most so many rsyncs; what is undecided then is released. Halving a batch of 1,000 down to one
 /// guilty path takes about 20.
@@ -345,7 +346,7 @@ impl Batch<'_> {
     fn hold_unmounted(&mut self) {
         for (job, verdict) in self.jobs.iter().zip(&mut self.verdicts) {
             if let Some(place) = self.unmounted.iter().find(|place| place.covers(&job.path)) {
-                *verdict = Some(Verdict::Failed(not_mounted(place)));
+                *verdict = Some(Verdict::Failed(not_mounted(place, &self.ctx.mounts)));
             }
         }
     }
@@ -357,7 +358,7 @@ impl Batch<'_> {
                 let holds_it = |entry: &Entry| entry.presence == Presence::Missing && entry.path.covers(&place);
                 for entry in run.entries.extract_if(.., |entry| holds_it(entry)) {
                     for job in entry.jobs {
-                        self.settle(job, Verdict::Failed(not_mounted(&place)));
+                        self.settle(job, Verdict::Failed(not_mounted(&place, &self.ctx.mounts)));
                     }
                 }
                 if run.entries.iter().any(|entry| entry.path.covers(&place)) {
@@ -1061,14 +1062,14 @@ impl Batch<'_> {
 }
 
 /// What a job is told that concerns what is not mounted.
-fn not_mounted(place: &RelPath) -> JobError {
-    JobError::new(
-        Some(JobError::DELETES_TOO_MUCH),
-        format!(
-            "the file system that was mounted at {place} is gone; nothing is sent or deleted there: mount it again; if \
-             its end is right: syncq accept-deletions"
-        ),
-    )
+fn not_mounted(place: &RelPath, mounts: &Mounts) -> JobError {
+    let found = if mounts.has_any(place) {
+        format!("another file system than before is mounted at {place}")
+    } else {
+        format!("no file system is mounted at {place}, where one was")
+    };
+    let hint = "nothing is sent or deleted there: mount the one that was; if its end is right: syncq accept-deletions";
+    JobError::new(Some(JobError::DELETES_TOO_MUCH), format!("{found}; {hint}"))
 }
 
 /// The directories that a run has left alone since something is in them, and whether there may be more.

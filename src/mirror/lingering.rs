@@ -1,48 +1,205 @@
-//! Whether what a run that has ended had sent may still be on its way: this machine's kernel goes on for a dead process until
-//! the other side has acknowledged all of it, for a minute and a half where that does not answer.
+//! Whether what a run that was cut off had sent may still arrive, over what has been sent since.
 //!
-//! Seen in `/proc/net/tcp`: a connection to the server without an owner that has not been acknowledged to its end. Nothing
-//! there tells what a server has received and not yet read, or what a proxy holds: those are looked for by comparing again
-//! (`queue`). Nor does an ssh connection that several runs share show the end of one of them.
+//! Three witnesses, from the best to the poorest:
+//! - The connection itself. Before a run of ours is ended, and of what an earlier daemon has left running, it is taken hold
+//!   of, so that it outlives its process. It is closed for writing only, and read until the server closes its side: then
+//!   the last process there has ended, and nothing of it comes any more. A proxy passes that on.
+//! - `/proc/net/tcp`. This machine's kernel goes on for a dead process until the other side has acknowledged all of it, for
+//!   a minute and a half where that does not answer, and remembers for a minute more that the other side has not closed.
+//! - Time, where neither is to be had: an rsync that somebody else killed, one behind ssh, one whose descriptors may not be
+//!   had (ptrace is forbidden). What it had sent may arrive for [`BLIND_FOR`].
+//!
+//! Deliberately absent: what is repeated then, and when (`queue`). Nothing is known of a run that was killed together with the
+//! daemon and whose connection was reset: the queue compares again later, which nobody waits for.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs};
+use std::io::{self, Read};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use log::{debug, warn};
+use rustix::net::sockopt::set_tcp_user_timeout;
+use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
+
+use super::context::TargetContext;
+use crate::clock::monotonic;
 use crate::model::{Destination, Target};
+use crate::queue::Lingers;
 
 const DAEMON_PORT: u16 = 873;
 const SSH_PORT: u16 = 22;
 
-/// States of a connection whose end is not acknowledged: FIN-WAIT-1, CLOSING, LAST-ACK.
-const UNACKNOWLEDGED: [&str; 3] = ["04", "0B", "09"];
+/// States of a connection whose end is not acknowledged (FIN-WAIT-1, CLOSING, LAST-ACK), or not answered (FIN-WAIT-2).
+const OPEN: [&str; 4] = ["04", "0B", "09", "05"];
 
-/// Whether data of a dead process may still be on its way to `target`.
-pub(super) fn to(target: &Target) -> bool {
+/// For so long data may arrive of a run of whose connection nothing is known.
+const BLIND_FOR: Duration = Duration::from_secs(160);
+/// A connection that the server does not close is held for so long.
+const HELD_MAX: Duration = Duration::from_secs(600);
+/// After so long without an acknowledgement it counts as dead, as one without an owner does for the kernel.
+const UNANSWERED_MAX_MS: u32 = 100_000;
+
+/// A connection whose process was ended, or of which no more is known than that it was there.
+#[derive(Debug)]
+struct Severed {
+    id: u64,
+    /// `None`: anybody's.
+    peer: Option<SocketAddr>,
+    is_held: bool,
+    until: Instant,
+}
+
+/// Of this process, as the kernel's table is of this machine.
+static SEVERED: Mutex<(u64, Vec<Severed>)> = Mutex::new((0, Vec::new()));
+
+fn severed() -> MutexGuard<'static, (u64, Vec<Severed>)> {
+    SEVERED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn note(peer: Option<SocketAddr>, is_held: bool, lasts: Duration) -> u64 {
+    let (last, all) = &mut *severed();
+    *last += 1;
+    all.push(Severed { id: *last, peer, is_held, until: monotonic() + lasts });
+    *last
+}
+
+/// The connection of a process, held by this one as well.
+#[derive(Debug)]
+pub(super) struct Line {
+    stream: TcpStream,
+    peer: SocketAddr,
+}
+
+/// The connections of a process, which `pidfd` stands for and `dir` shows in `/proc`. An error: they may not be had.
+pub(super) fn lines_of(pidfd: impl AsFd, dir: &Path) -> io::Result<Vec<Line>> {
+    let mut lines = Vec::new();
+    for entry in std::fs::read_dir(dir.join("fd"))? {
+        let entry = entry?;
+        let is_socket =
+            std::fs::read_link(entry.path()).is_ok_and(|to| to.as_os_str().as_encoded_bytes().starts_with(b"socket:"));
+        let number = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        let Some(number) = number.filter(|_| is_socket) else { continue };
+        let stream = TcpStream::from(pidfd_getfd(&pidfd, number, PidfdGetfdFlags::empty())?);
+        // That of another kind has none, and one that was reset is over.
+        if let Ok(peer) = stream.peer_addr() {
+            lines.push(Line { stream, peer });
+        }
+    }
+    Ok(lines)
+}
+
+impl Line {
+    /// Keeps the connection, whose process has ended, until the server closes its side.
+    pub(super) fn hold(self) {
+        let Self { stream, peer } = self;
+        // These belonged to the process, which has no more use for them.
+        let _ = stream.shutdown(Shutdown::Write);
+        let _ = stream.set_nonblocking(true);
+        if is_over(&stream) {
+            return;
+        }
+        let _ = stream.set_nonblocking(false);
+        let _ = set_tcp_user_timeout(&stream, UNANSWERED_MAX_MS);
+        let id = note(Some(peer), true, HELD_MAX);
+        let waited = std::thread::Builder::new().name("severed".into()).spawn(move || await_end(&stream, id));
+        if let Err(error) = waited {
+            warn!("no thread to wait for the end of a connection that was cut off: {error}");
+        }
+    }
+
+    pub(super) fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+}
+
+/// Reads away what the server says. Whether it has closed the connection, or that is broken.
+fn is_over(mut stream: &TcpStream) -> bool {
+    let mut chunk = [0; 16 * 1024];
+    loop {
+        match stream.read(&mut chunk) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(error) => match error.kind() {
+                io::ErrorKind::Interrupted => {}
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => return false,
+                _ => return true,
+            },
+        }
+    }
+}
+
+fn await_end(stream: &TcpStream, id: u64) {
+    let begun = monotonic();
+    let is_bounded = stream.set_read_timeout(Some(Duration::from_secs(1))).is_ok();
+    while is_bounded && !is_over(stream) && begun.elapsed() < HELD_MAX {}
+    severed().1.retain(|severed| severed.id != id);
+    debug!("a connection that was cut off is over after {} ms", begun.elapsed().as_millis());
+}
+
+/// A run to somebody at `peer`, or to anybody, was cut off, and nothing will tell when its data has arrived.
+pub(super) fn note_blind(peer: Option<SocketAddr>) {
+    note(peer, false, BLIND_FOR);
+}
+
+/// Whether any connection is known that was cut off.
+pub(super) fn is_any() -> bool {
+    let now = monotonic();
+    let all = &mut severed().1;
+    all.retain(|severed| severed.until > now);
+    !all.is_empty()
+}
+
+/// Whether data of a dead process may still be on its way to the target.
+pub(super) fn to(ctx: &TargetContext) -> Lingers {
+    let is_blind = ctx.blind_since().is_some_and(|since| since.elapsed() < BLIND_FOR);
+    known_to(&ctx.target).max(if is_blind { Lingers::Perhaps } else { Lingers::No })
+}
+
+fn known_to(target: &Target) -> Lingers {
     let (host, port) = match &target.destination {
-        Destination::Local(_) => return false,
+        Destination::Local(_) => return Lingers::No,
         Destination::Daemon { host, .. } => (host, target.options.port.unwrap_or(DAEMON_PORT)),
         Destination::Ssh { host, .. } => (host, target.options.port.unwrap_or(SSH_PORT)),
     };
-    let peers: Vec<IpAddr> = ["/proc/net/tcp", "/proc/net/tcp6"]
+    let unclosed = ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
         .filter_map(|table| std::fs::read_to_string(table).ok())
         .flat_map(|table| peers(&table, port))
-        .collect();
+        .map(|address| (Some(address), true));
+    let peers: Vec<(Option<IpAddr>, bool)> = {
+        let now = monotonic();
+        let known = severed();
+        let at_port =
+            known.1.iter().filter(|severed| severed.until > now && severed.peer.is_none_or(|peer| peer.port() == port));
+        let at_port = at_port.map(|severed| (severed.peer.map(|peer| peer.ip().to_canonical()), severed.is_held));
+        at_port.chain(unclosed).collect()
+    };
+    let surely = |is_sure: bool| if is_sure { Lingers::Surely } else { Lingers::Perhaps };
     if peers.is_empty() {
-        return false;
+        return Lingers::No;
     }
     let host = host.rsplit_once('@').map_or(host.as_str(), |(_, host)| host);
+    let addresses: Option<Vec<IpAddr>> = (host.trim_matches(['[', ']']), port)
+        .to_socket_addrs()
+        .ok()
+        .map(|addresses| addresses.map(|address| address.ip().to_canonical()).collect());
     // One whose address is not known now may be any of them.
-    let Ok(addresses) = (host.trim_matches(['[', ']']), port).to_socket_addrs() else { return true };
-    addresses.map(|address| address.ip().to_canonical()).any(|address| peers.contains(&address))
+    let is_one = |peer: &Option<IpAddr>| match (peer, &addresses) {
+        (Some(peer), Some(addresses)) => addresses.contains(peer),
+        (None, _) | (_, None) => true,
+    };
+    peers.iter().filter(|(peer, _)| is_one(peer)).map(|(_, is_sure)| surely(*is_sure)).max().unwrap_or(Lingers::No)
 }
 
-/// The other ends, at `port`, of connections without an owner whose end is not acknowledged.
+/// The other ends, at `port`, of connections without an owner that the other side has not closed.
 fn peers(table: &str, port: u16) -> Vec<IpAddr> {
     let peer = |line: &str| {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
         let (&remote, &state, &inode) = (fields.get(2)?, fields.get(3)?, fields.get(9)?);
         let (address, at) = remote.split_once(':')?;
-        let is_one = UNACKNOWLEDGED.contains(&state) && inode == "0" && u16::from_str_radix(at, 16).ok()? == port;
+        let is_one = OPEN.contains(&state) && inode == "0" && u16::from_str_radix(at, 16).ok()? == port;
         is_one.then(|| address_of(address)).flatten()
     };
     table.lines().skip(1).filter_map(peer).collect()
@@ -63,7 +220,7 @@ fn address_of(hex: &str) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::net::{TcpListener, TcpStream};
+    use std::net::TcpListener;
 
     use super::*;
     use crate::clock::monotonic;
@@ -97,18 +254,18 @@ mod tests {
         let (server, _) = listener.accept().unwrap();
         client.set_nonblocking(true).unwrap();
         while client.write(&[0; 65_536]).is_ok() {}
-        assert!(!to(&target), "it has an owner");
+        assert_eq!(known_to(&target), Lingers::No, "it has an owner");
         drop(client);
         // A process that another test starts holds a copy for a moment.
         let begun = monotonic();
-        while !to(&target) {
+        while known_to(&target) != Lingers::Surely {
             assert!(begun.elapsed().as_secs() < 10, "it is not seen");
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
         // A reset ends it at once; a server that has read to the end takes longer.
         drop(server);
         let begun = monotonic();
-        while to(&target) {
+        while known_to(&target) != Lingers::No {
             assert!(begun.elapsed().as_secs() < 10, "it is still there");
             std::thread::sleep(std::time::Duration::from_millis(10));
         }

@@ -51,6 +51,7 @@ mod standby;
 mod stop;
 mod survey;
 mod times;
+mod top;
 mod trouble;
 mod unvouched;
 

@@ -27,7 +27,7 @@ const LIST_PATHS_MAX: usize = 20_000;
 
 /// Whether `run` is a sweep that can be carried out in this way.
 pub(super) fn concerns(batch: &Batch<'_>, run: &Run) -> bool {
-    run.kind == RunKind::Tree && run.origin == Origin::Write && ctime::is_trusted(&batch.ctx.root)
+    run.kind == RunKind::Tree && run.origin == Origin::Write && ctime::dates_changes(&batch.ctx.root)
 }
 
 /// Makes the trees of `run` equal.
@@ -70,7 +70,7 @@ impl<'a> Files<'a> {
     pub(super) fn below(root: &'a Path, dir: &RelPath, since_ms: u64, filter: &'a Filter) -> Self {
         let mut files = Self { root, filter, since_ms, left: Vec::new(), found: Vec::new() };
         if let Ok(found) = std::fs::metadata(dir.under(root)) {
-            files.left.push((dir.clone(), found.dev(), ctime::is_trusted(&dir.under(root))));
+            files.left.push((dir.clone(), found.dev(), ctime::dates_changes(&dir.under(root))));
         }
         files
     }
@@ -84,7 +84,7 @@ impl<'a> Files<'a> {
             if found.is_dir() {
                 if !self.filter.excludes(&path, Kind::Directory) {
                     let at: PathBuf = entry.path();
-                    let trusted = if found.dev() == device { trusted } else { ctime::is_trusted(&at) };
+                    let trusted = if found.dev() == device { trusted } else { ctime::dates_changes(&at) };
                     self.left.push((path, found.dev(), trusted));
                 }
                 continue;

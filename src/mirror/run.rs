@@ -4,11 +4,12 @@
 //! a silent peer can block it. Deliberately absent: what the words and the exit code mean (`outcome`).
 
 use std::ffi::OsString;
+use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -18,8 +19,9 @@ use rustix::process::{Pid, PidfdFlags, Signal, getpriority_process, kill_process
 use super::blocked::{self, Blocked};
 use super::capture::Capture;
 use super::environment;
+use super::lingering::{self, Line};
 use super::pace::{LOOK, Pace, bytes_read};
-use super::program::{OWNER, Program};
+use super::program::{OWNER, Program, end_rest_of_group};
 use super::stop::StopSignal;
 use crate::clock::monotonic;
 use crate::model::Lane;
@@ -44,6 +46,10 @@ const WANTED_TICK: Duration = Duration::from_millis(500);
 const COMPARISON_NICENESS: i32 = 10;
 /// What takes long should go on as well as it can beside a machine's other work, only behind what is quickly done.
 const LONG_RUN_NICENESS: i32 = 5;
+
+/// A run that lasts so long has its connection taken hold of. One that is quickly done pays nothing for it, and one whose
+/// server does not answer lasts.
+const HOLD_AFTER: Duration = Duration::from_millis(20);
 
 /// Between asking a process to end and ending it. rsync removes its temporary files in that time.
 const TERM_GRACE: Duration = Duration::from_secs(3);
@@ -71,6 +77,8 @@ pub struct Ended {
     pub stdout: Capture,
     /// The file in which it hung, if that was its end.
     pub blocked: Option<Box<Blocked>>,
+    /// It was cut off, and what it had sent may arrive without anybody being able to tell when.
+    pub is_blind: bool,
 }
 
 /// How a comparison is to be run: in the background, and as long as somebody wants it.
@@ -146,6 +154,7 @@ pub type Each<'a> = dyn FnMut(&[u8]) -> io::Result<()> + 'a;
 #[derive(Debug)]
 pub struct Started {
     child: Child,
+    owner: OsString,
     has_list: bool,
 }
 
@@ -156,13 +165,16 @@ impl Started {
         command.args(args).current_dir(root).process_group(0);
         environment::prepare(&mut command, args);
         command.env(OWNER, &program.owner);
-        let pipe = if with_stdout { Stdio::piped() } else { Stdio::null() };
-        command.stdin(Stdio::piped()).stdout(pipe).stderr(Stdio::piped());
-        let child = match &program.places {
+        let (heard, said) = words()?;
+        let (stdout, printed) =
+            if with_stdout { words().map(|(heard, said)| (Some(heard), said))? } else { (None, Stdio::null()) };
+        command.stdin(Stdio::piped()).stdout(printed).stderr(said);
+        let mut child = match &program.places {
             Some(places) if program.path == RSYNC => places.spawn(&mut command, args)?,
             _ => command.spawn()?,
         };
-        Ok(Self { child, has_list: false })
+        (child.stdout, child.stderr) = (stdout.map(ChildStdout::from), Some(heard.into()));
+        Ok(Self { child, owner: program.owner.clone(), has_list: false })
     }
 
     /// The directory in which it works, as the kernel knows it: whatever has its name by now, this is the one.
@@ -181,7 +193,7 @@ impl Started {
             stderr.push(bytes);
             Ok(())
         })?;
-        Ok(Some(Ended { end: of_status(status), stderr, stdout: Capture::default(), blocked: None }))
+        Ok(Some(Ended { end: of_status(status), stderr, stdout: Capture::default(), blocked: None, is_blind: false }))
     }
 
     #[cfg(test)]
@@ -255,8 +267,11 @@ impl Started {
         let mut ignored = |_: &[u8]| Ok(());
         let each = stdout.unwrap_or(&mut ignored);
         let ended = Watch::new(child, list, each, leisure, stall_limit).and_then(|mut watch| watch.wait(child, stop));
-        if ended.is_err() {
-            end_group(child)?;
+        match &ended {
+            Err(_) => end_group(child)?,
+            // What it has started may go on without it.
+            Ok(Ended { end: End::Signal(_), .. }) => end_rest_of_group(&self.owner, Pid::from_child(child)),
+            Ok(_) => {}
         }
         ended
     }
@@ -290,6 +305,19 @@ struct Watch<'a> {
     look: blocked::Look,
     looked: Instant,
     blocked: Option<Box<Blocked>>,
+    /// Its connection, once it has lasted a moment.
+    line: Option<Line>,
+    /// When that is next looked for, until it is found.
+    hold_at: Instant,
+    is_looked_for: bool,
+}
+
+/// A pipe for what a process says, which that can read from as well. So it does not fail for want of a reader when this
+/// process is killed, in the middle of what it sends and without a trace: the next daemon finds it, and its connection.
+fn words() -> io::Result<(OwnedFd, Stdio)> {
+    let (reader, writer) = io::pipe()?;
+    let both = OpenOptions::new().read(true).write(true).open(format!("/proc/self/fd/{}", writer.as_raw_fd()));
+    Ok((reader.into(), both.map_or_else(|_| writer.into(), Stdio::from)))
 }
 
 /// Reads what is there without waiting, until the pipe closes.
@@ -341,6 +369,9 @@ impl<'a> Watch<'a> {
             look: blocked::Look::new(pid),
             looked: monotonic(),
             blocked: None,
+            line: None,
+            hold_at: monotonic() + HOLD_AFTER,
+            is_looked_for: false,
         })
     }
 
@@ -350,6 +381,9 @@ impl<'a> Watch<'a> {
             self.listen()?;
             // Before its end is asked for: what it has read is gone with it.
             self.keep_pace(stop);
+            if self.line.is_none() && monotonic() >= self.hold_at {
+                self.take_hold();
+            }
             if let Some(status) = child.try_wait()? {
                 // What it wrote last may have come after the look above. A grandchild (an ssh master) may hold the
                 // pipes open, so that their end is not waited for.
@@ -366,15 +400,30 @@ impl<'a> Watch<'a> {
                 self.sleep(stop)?;
                 continue;
             };
+            self.take_hold();
             end_group(child)?;
             self.listen()?;
             return Ok(self.ended(end));
         }
     }
 
+    /// Takes hold of its connection, to learn what becomes of that if it is cut off.
+    fn take_hold(&mut self) {
+        (self.is_looked_for, self.hold_at) = (true, monotonic() + blocked::TICK);
+        if let (None, Some(pidfd)) = (&self.line, &self.pidfd) {
+            let dir = PathBuf::from(format!("/proc/{}", self.pid.as_raw_nonzero()));
+            self.line = lingering::lines_of(pidfd, &dir).ok().and_then(|mut lines| lines.pop());
+        }
+    }
+
     fn ended(&mut self, end: End) -> Ended {
         let blocked = self.blocked.take();
-        Ended { end, stderr: std::mem::take(&mut self.said), stdout: Capture::default(), blocked }
+        let is_cut_off = !matches!(end, End::Exit(0 | 23..=25));
+        let line = self.line.take().filter(|_| is_cut_off);
+        // What ends by itself has no unread words of the server's: its connection is seen in the kernel's table.
+        let is_blind = is_cut_off && line.is_none() && self.is_looked_for && !matches!(end, End::Exit(_));
+        line.into_iter().for_each(Line::hold);
+        Ended { end, stderr: std::mem::take(&mut self.said), stdout: Capture::default(), blocked, is_blind }
     }
 
     /// Takes what the process has said.
@@ -439,6 +488,8 @@ impl<'a> Watch<'a> {
             Some(_) => WANTED_TICK.min(blocked::TICK),
             None => self.progress_tick().min(blocked::TICK),
         };
+        let hold_in = self.hold_at.saturating_duration_since(monotonic());
+        let tick = if self.line.is_none() { tick.min(hold_in.max(REAP_TICK)) } else { tick };
         let mut fds = vec![PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN)];
         if let Some(pidfd) = &self.pidfd {
             fds.push(PollFd::new(pidfd, PollFlags::IN));
@@ -571,6 +622,18 @@ mod tests {
         assert_eq!(shell("sleep 60 & sleep 60; wait", b"", &stop).end, End::Stopped);
         assert!(monotonic().duration_since(begun) < Duration::from_secs(30));
         raiser.join().unwrap();
+    }
+
+    /// A local rsync's receiver went on writing beside the run that repeated it.
+    #[test]
+    fn what_a_killed_leader_has_started_is_ended() {
+        let stop = StopSignal::new().unwrap();
+        let ended = shell("sleep 60 & echo $!; kill -9 $$", b"", &stop);
+        assert_eq!(ended.end, End::Signal(9));
+        let said = ended.stdout.bytes();
+        let pid = std::str::from_utf8(&said).unwrap().trim();
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
     }
 
     #[test]

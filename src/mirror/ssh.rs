@@ -189,7 +189,10 @@ pub(super) fn run_rsync(
     priority: Priority,
     stop: &StopSignal,
 ) -> io::Result<Ended> {
-    let start = |args: &[OsString]| run(&ctx.program, &ctx.root, args, list, stdout(), priority, stop);
+    let start = |args: &[OsString]| {
+        let ended = run(&ctx.program, &ctx.root, args, list, stdout(), priority, stop);
+        ended.inspect(|ended| ctx.note_ended(ended))
+    };
     match &ctx.connection {
         Some(connection) => connection.drive(stop, |line| start(&with_remote_shell(args, line))),
         None => start(args),

@@ -364,7 +364,7 @@ impl Standby {
         if !fits || ctx.identity.check(&started.directory()).is_err() {
             return Begun::Not;
         }
-        match started.hand_over(list, stdout, STALL_LIMIT, stop) {
+        match started.hand_over(list, stdout, STALL_LIMIT, stop).inspect(|ended| ctx.note_ended(ended)) {
             Ok(ended) if matches!(ended.end, End::Exit(0 | 23 | 24 | 25)) => {
                 debug!("{}: sent by the standby, {} ms old", ctx.target.name(), age.as_millis());
                 if Care::is_trusted(born, now) { Begun::Answered(ended) } else { Begun::Unconfirmed(ended.stdout) }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Timestamp;
+use super::{RelPath, Timestamp};
 
 /// Which directory one is, as far as that outlives a rename and a reboot: its inode and, where the file system tells,
 /// its birth. Device numbers may change with a reboot and are left out.
@@ -17,6 +17,15 @@ pub struct DirectoryId {
 }
 
 /// One run of the kernel: its `boot_id`.
+
+/// A place where a file system is mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mounted {
+    pub path: RelPath,
+    /// Its root directory, where that tells it from another one.
+    pub id: Option<DirectoryId>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct BootId(#[serde(with = "serde_bytes")] pub [u8; 16]);
 

@@ -19,7 +19,7 @@ mod time;
 pub use backoff::Backoff;
 pub use batch::{ClaimedJob, Found, Lane, TargetTrouble, TroubleClass, Verdict};
 pub use change::{Change, Settle};
-pub use directory::{BootId, DirectoryChange, DirectoryId, Moment, changed_since, dated_since};
+pub use directory::{BootId, DirectoryChange, DirectoryId, Moment, Mounted, changed_since, dated_since};
 pub use endpoint::Endpoint;
 pub use host::{Host, HostError};
 pub use job::{Generation, Job, JobAction, JobError, JobId, JobState, Origin, Scope};
@@ -27,5 +27,7 @@ pub use params::{Effect, Given, Params, Refused, Usable, Why};
 pub use path::{PathError, RelPath, below_range};
 pub use plain::{Plain, counted, is_misleading, plain};
 pub use settings::{MaxDelete, Settings};
-pub use target::{Destination, EventSwitches, Root, RootId, Schedule, Target, TargetId, TransferOptions, Unvouched};
+pub use target::{
+    Destination, EventSwitches, Root, RootId, Schedule, Target, TargetId, Top, TransferOptions, Unvouched,
+};
 pub use time::Timestamp;

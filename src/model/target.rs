@@ -126,6 +126,14 @@ pub struct Unvouched {
     pub up_to: RelPath,
 }
 
+/// Names that stood at the top of a target and of its source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Top {
+    pub names: Vec<RelPath>,
+    /// When that was seen.
+    pub at: Timestamp,
+}
+
 /// Which kinds of events make jobs: the switches of sersync's `<inotify>` section.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EventSwitches {

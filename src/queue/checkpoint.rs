@@ -11,7 +11,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
-use crate::model::{DirectoryChange, DirectoryId, Moment, RelPath, RootId, TargetId, Timestamp, Unvouched};
+use crate::model::{
+    DirectoryChange, DirectoryId, Moment, Mounted, RelPath, RootId, TargetId, Timestamp, Top, Unvouched,
+};
 use crate::store::{DirectoryRecord, Op, RootRecord, TargetRecord};
 
 /// One step of what has to be written in order. Each but `Forget` is one operation.
@@ -105,7 +107,7 @@ impl Ledger {
         self.change_root(path, |root| root.mark = Some(mark));
     }
 
-    pub fn set_mounts(&mut self, path: &[u8], mounts: Vec<RelPath>) {
+    pub fn set_mounts(&mut self, path: &[u8], mounts: Vec<Mounted>) {
         self.change_root(path, |root| root.mounts = mounts);
     }
 
@@ -137,6 +139,10 @@ impl Ledger {
 
     pub fn set_target_mark(&mut self, id: TargetId, mark: Option<DirectoryId>) {
         self.change_target(id, |target| target.mark = mark);
+    }
+
+    pub fn set_target_top(&mut self, id: TargetId, top: Option<Top>) {
+        self.change_target(id, |target| target.top = top);
     }
 
     pub fn set_target_addresses(&mut self, id: TargetId, addresses: BTreeSet<IpAddr>) {

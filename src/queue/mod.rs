@@ -40,8 +40,8 @@ use target_queue::TargetQueue;
 
 use crate::clock::Clock;
 use crate::model::{
-    Change, ClaimedJob, Destination, DirectoryChange, DirectoryId, Found, Job, JobError, JobId, Lane, Moment, RelPath,
-    TargetId, TargetTrouble, Timestamp, TroubleClass, Unvouched, Verdict,
+    Change, ClaimedJob, Destination, DirectoryChange, DirectoryId, Found, Job, JobError, JobId, Lane, Moment, Mounted,
+    RelPath, TargetId, TargetTrouble, Timestamp, Top, TroubleClass, Unvouched, Verdict,
 };
 use crate::store::{Census, Contents, DirectoryRecord, Op, RootRecord, Store, StoreError, StoreStats, TargetRecord};
 use std::os::unix::ffi::OsStrExt;
@@ -73,10 +73,23 @@ pub struct BatchResult {
     pub reached: bool,
     /// Paths that are done and where nothing had to be sent.
     pub equal: BTreeSet<RelPath>,
-    /// What a run that was cut off has left is still being sent: what was repeated for its sake has to be so again.
-    pub lingers: bool,
+    /// Whether what a run that was cut off has left may arrive after these. What was repeated for its sake then has to be so
+    /// again.
+    pub lingers: Lingers,
     /// A run of it was cut off and begun again, so that a receiver of the first may still be writing.
     pub cut: bool,
+}
+
+/// Whether what a run that was cut off has left may still arrive.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lingers {
+    /// Not as far as can be seen.
+    #[default]
+    No,
+    /// It is too early to know.
+    Perhaps,
+    /// The other side has not come to its end.
+    Surely,
 }
 
 /// What [`Queue::finish`] has to say to an operator.
@@ -114,6 +127,8 @@ pub struct TargetStats {
     pub failing: Option<(RelPath, JobError)>,
     /// What nothing vouches for, of what the target holds.
     pub unvouched: Option<Unvouched>,
+    /// Paths that may still change there, and when the first of them is looked at again.
+    pub unsure: Option<(usize, Timestamp)>,
 }
 
 /// The store as an operator sees it.
@@ -433,7 +448,7 @@ impl Queue {
     }
 
     /// Remembers where file systems are mounted below `root`.
-    pub fn set_mounts(&self, root: &Path, mounts: Vec<RelPath>) {
+    pub fn set_mounts(&self, root: &Path, mounts: Vec<Mounted>) {
         self.change_ledger(|ledger| ledger.set_mounts(root.as_os_str().as_bytes(), mounts));
     }
 
@@ -505,12 +520,17 @@ impl Queue {
         self.change_ledger(|ledger| ledger.set_target_mark(target, mark));
     }
 
+    /// Remembers what stood at the top of a target on another machine, or that whatever is there counts.
+    pub fn set_target_top(&self, target: TargetId, top: Option<Top>) {
+        self.change_ledger(|ledger| ledger.set_target_top(target, top));
+    }
+
     /// Remembers where the name of a target's host leads.
     pub fn set_target_addresses(&self, target: TargetId, addresses: BTreeSet<IpAddr>) {
         self.change_ledger(|ledger| ledger.set_target_addresses(target, addresses));
     }
 
-    /// Notes what a look at a local target told: that it is not what it was, or that it is, which ends a trouble of that
+    /// Notes what a look at a target's place told: that it is not what it was, or that it is, which ends a trouble of that
     /// kind. Returns whether that is news.
     pub fn note_place(&self, target: TargetId, found: Result<(), TargetTrouble>) -> bool {
         let now = self.shared.clock.now();
@@ -659,13 +679,16 @@ impl Queue {
         }
         let mut verdicts: HashMap<RelPath, Verdict> = result.verdicts.into_iter().collect();
         let is_cut = result.trouble.as_ref().is_some_and(|trouble| trouble.class == TroubleClass::Unavailable);
+        if result.lingers == Lingers::Surely {
+            queue.still_unsure(now);
+        }
         // In the order of the claim, so that released jobs keep theirs.
         for path in unsettled.drain(..) {
             let verdict = verdicts.remove(&path).unwrap_or(Verdict::Released);
             if result.cut || (is_cut && verdict == Verdict::Released) {
                 queue.note_cut(&path, now);
             }
-            if result.lingers {
+            if result.lingers > Lingers::No {
                 queue.note_lingering(&path);
             }
             if result.equal.contains(&path) {
@@ -759,6 +782,11 @@ impl Queue {
         next
     }
 
+    /// The time by which jobs are due.
+    pub fn now(&self) -> Timestamp {
+        self.shared.clock.now()
+    }
+
     /// Whether the target is not in trouble, as far as is known.
     pub fn is_well(&self, target: TargetId) -> bool {
         self.shared.lock().targets.get(&target).is_some_and(|queue| queue.breaker.trouble().is_none())
@@ -793,6 +821,7 @@ impl Queue {
             backing_off: queue.backing_off(),
             failing: queue.an_error(),
             unvouched,
+            unsure: queue.unsure(),
         })
     }
 

@@ -14,6 +14,8 @@ pub struct Standing {
     pub probe_at: Option<Timestamp>,
     /// When a job was last done, since the start.
     pub last_success: Option<Timestamp>,
+    /// Paths that may still change there, and when the first of them is looked at again.
+    pub unsure: Option<(usize, Timestamp)>,
 }
 
 impl Queue {
@@ -28,6 +30,7 @@ impl Queue {
             trouble: breaker.and_then(|breaker| breaker.trouble().cloned()),
             probe_at: breaker.and_then(super::breaker::Breaker::probe_at),
             last_success: queue.and_then(|queue| queue.last_success),
+            unsure: queue.and_then(super::target_queue::TargetQueue::unsure),
         }
     }
 

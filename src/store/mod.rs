@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use crate::model::{DirectoryId, Job, Moment, RelPath, RootId, TargetId, Timestamp, Unvouched};
+use crate::model::{DirectoryId, Job, Moment, Mounted, RelPath, RootId, TargetId, Timestamp, Top, Unvouched};
 
 /// At most this many operations in one commit: above it sled's memory grows without bound.
 pub const COMMIT_OPS_MAX: usize = 1_000;
@@ -32,7 +32,7 @@ pub struct RootRecord {
     /// When the whole tree was last compared by schedule.
     pub scheduled_run: Option<Timestamp>,
     /// Where file systems are mounted below it, so that one that is not at the next start does not look deleted.
-    pub mounts: Vec<RelPath>,
+    pub mounts: Vec<Mounted>,
 }
 
 /// A target as the store knows it. `root` and `destination` together identify it.
@@ -53,13 +53,25 @@ pub struct TargetRecord {
     pub mark: Option<DirectoryId>,
     /// Where the name of a daemon's host led when it was last looked up; empty if it was not.
     pub addresses: BTreeSet<IpAddr>,
+    /// What stood at the top of a target on another machine when that was last looked at.
+    pub top: Option<Top>,
 }
 
 impl TargetRecord {
     /// A target of which nothing is known yet.
     pub fn new(id: TargetId, root: RootId, destination: String) -> Self {
         let addresses = BTreeSet::new();
-        Self { id, root, destination, complete_under: None, paused_since: None, unvouched: None, mark: None, addresses }
+        Self {
+            id,
+            root,
+            destination,
+            complete_under: None,
+            paused_since: None,
+            unvouched: None,
+            mark: None,
+            addresses,
+            top: None,
+        }
     }
 }
 

@@ -222,7 +222,6 @@ impl Kernel {
     /// The names in a directory that are none of directories, each with its inode where a listing can be trusted with that.
     pub fn list_inodes(&self, path: &RelPath) -> io::Result<Vec<(Vec<u8>, Option<u64>)>> {
         let resolved = self.resolve(path)?;
-        // The file systems known to date changes are those that number their files as they say.
         let is_trusted = ctime::is_trusted(&resolved.path);
         let mut names = Vec::new();
         for entry in std::fs::read_dir(&resolved.path)? {
@@ -253,7 +252,7 @@ impl Kernel {
         let device = (stat.stx_dev_major, stat.stx_dev_minor);
         let dates_changes = match self.dates_changes.entry(device) {
             Entry::Occupied(known) => *known.get(),
-            Entry::Vacant(unknown) => *unknown.insert(ctime::is_trusted(&resolved.path)),
+            Entry::Vacant(unknown) => *unknown.insert(ctime::dates_changes(&resolved.path)),
         };
         Ok(dates_changes.then(|| Dated::from(&stat).changed))
     }
@@ -312,6 +311,8 @@ pub struct Look {
     pub device: u64,
     /// How many names it has, if it is no directory.
     pub links: u64,
+    /// When it was last written, as its times tell: seconds and nanoseconds.
+    pub written: (i64, i64),
 }
 
 impl Look {
@@ -329,6 +330,7 @@ impl From<&Metadata> for Look {
     fn from(metadata: &Metadata) -> Self {
         let links = if metadata.is_dir() { 1 } else { metadata.nlink() };
         let is_plain = metadata.is_file() && links == 1;
-        Self { size: metadata.size(), is_plain, inode: metadata.ino(), device: metadata.dev(), links }
+        let written = (metadata.mtime(), metadata.mtime_nsec());
+        Self { size: metadata.size(), is_plain, inode: metadata.ino(), device: metadata.dev(), links, written }
     }
 }

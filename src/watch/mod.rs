@@ -20,6 +20,7 @@ mod links;
 mod mounted;
 mod notice;
 mod policy;
+mod received;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -20,6 +20,8 @@ pub enum Notice {
     Mounted { at: RelPath },
     /// One was unmounted, or lies under another now.
     Unmounted { at: RelPath },
+    /// An rsync from elsewhere writes the same versions of a file again and again.
+    Answered { path: RelPath },
     /// The root itself is gone, and nothing is watched any more.
     RootGone { reason: GoneReason },
 }
@@ -42,6 +44,9 @@ impl Notice {
         match self {
             Self::Unwatched { errno, .. } => hint(*errno),
             Self::Overflow => Some("sysctl -w fs.inotify.max_queued_events=1048576"),
+            Self::Answered { .. } => {
+                Some("if two mirrors run in opposite directions, leave the file out of one of them")
+            }
             _ => None,
         }
     }
@@ -71,6 +76,11 @@ impl fmt::Display for Notice {
             Self::Unmounted { at } => {
                 write!(f, "the file system at {at} was unmounted; nothing is sent or deleted there until it is back")
             }
+            Self::Answered { path } => write!(
+                f,
+                "{path} is sent, and written here again by another rsync as it was before, over and over: does another mirror \
+                 write here?"
+            ),
             Self::RootGone { reason } => write!(f, "the watched directory {reason}"),
         }
     }

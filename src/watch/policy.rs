@@ -47,7 +47,7 @@ mod tests {
     #[test]
     fn switches_decide_when_a_file_is_complete() {
         let quiet = Some(Settle::Quiet(UNWRITTEN_QUIET));
-        let look = Look { size: 1, is_plain: true, inode: 1, device: 1, links: 1 };
+        let look = Look { size: 1, is_plain: true, inode: 1, device: 1, links: 1, written: (1, 0) };
         let (long, hot) = (Some(Settle::Quiet(Duration::from_secs(5))), Some(Settle::Within(Duration::from_secs(1))));
         for (create_file, close_write, modify, on_create, on_modify) in [
             (false, true, false, quiet, long),

@@ -20,6 +20,7 @@ use super::event::{Event, Itself, RawEvent, What};
 use super::gather::{Gather, Presence};
 use super::kernel::{Kernel, Look};
 use super::links::Links;
+use super::received::{Received, is_receivers};
 use super::table::{Table, Wd};
 use super::walk::{Placed, Walk};
 use super::{Counters, GoneReason, KnownDirectories, Notice, Sink, WatchSettings, policy};
@@ -129,6 +130,9 @@ pub(super) struct Tracker {
     in_passing: HashSet<Wd>,
     /// The last one: the kernel queues both events of a move at once.
     moved_file: Option<MovedFile>,
+    /// The last temporary that may have been a receiver's and has got another name: the move's cookie, and its name.
+    left_temporary: Option<(u32, Vec<u8>)>,
+    received: Received,
     sink: Arc<dyn Sink>,
     counters: Arc<Counters>,
     now: Instant,
@@ -176,6 +180,8 @@ impl Tracker {
             closed: HashSet::new(),
             in_passing: HashSet::new(),
             moved_file: None,
+            left_temporary: None,
+            received: Received::default(),
             sink,
             counters,
             now,
@@ -523,6 +529,7 @@ impl Tracker {
             What::MovedTo(cookie) => {
                 self.touch(entry);
                 self.arrived(entry.dir, entry.name, &entry.path);
+                self.note_received(entry, cookie);
                 if events.move_to && !self.excludes_file(&entry.path) {
                     self.speak(entry.dir);
                     let moved_from = self.moved_from(entry, cookie);
@@ -530,6 +537,7 @@ impl Tracker {
                 }
             }
             What::MovedFrom(cookie) => {
+                self.left_temporary = entry.name.starts_with(b".").then(|| (cookie, entry.name.to_vec()));
                 self.moved_file = (events.move_from && !self.excludes_file(&entry.path))
                     .then(|| MovedFile { cookie, path: entry.path.clone() });
                 self.file_gone(entry, events.move_from);
@@ -563,6 +571,19 @@ impl Tracker {
         let is_near = old.name() == entry.name || old.parent().as_ref() == Some(&entry.parent);
         let is_large = || self.kernel.look(&entry.path).is_ok_and(|look| look.is_plain && look.size >= MOVED_BYTES_MIN);
         (is_near && is_large()).then_some(old)
+    }
+
+    /// Notes what another rsync has written here.
+    fn note_received(&mut self, entry: &Entry<'_>, cookie: u32) {
+        let Some((_, old)) = self.left_temporary.take().filter(|(of, _)| *of == cookie) else { return };
+        if !is_receivers(&old, entry.name) || self.excludes_file(&entry.path) {
+            return;
+        }
+        if let Ok(Look { size, written: (seconds, nanoseconds), .. }) = self.kernel.look(&entry.path)
+            && self.received.note(&entry.path, (size, seconds, nanoseconds), self.now)
+        {
+            self.notice(Notice::Answered { path: entry.path.clone() });
+        }
     }
 
     fn written_unless_excluded(&mut self, entry: &Entry<'_>, settle: Option<Settle>) {

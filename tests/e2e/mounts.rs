@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::harness::world::soon;
-use crate::harness::{World, is_root, make_dir, secs, skipped, wait_for, wait_until, write};
+use crate::harness::{World, is_root, make_dir, overwrite_quietly, secs, skipped, wait_for, wait_until, write};
 use crate::operators::{done, syncq, target};
 
 /// Mounts of a test, unmounted at its end, the last one first.
@@ -209,6 +209,83 @@ fn mounts_of_all_kinds_are_followed() {
     world.converges(secs(90));
     write(disk.join("d1/sub/file"), "followed");
     write(disk.join("inner/d1/sub/file"), "followed");
+    world.converges(soon());
+    world.daemon().stop();
+}
+
+/// What the first held looked deleted.
+#[test]
+fn another_file_system_in_the_place_of_one_is_held_until_an_operator_agrees() {
+    let Some((mut world, mut mounts)) = world() else { return };
+    let place = world.src.join("place");
+    let (first, second) = (world.side("first"), world.side("second"));
+    fill(&first);
+    write(second.join("other"), "of another disk");
+    make_dir(&place);
+    assert!(mounts.bind(&first, &place), "cannot mount");
+    if syncq::ctime::is_on_disk(rustix::fs::statfs(&first).expect("statfs").f_type) {
+        world.start();
+    } else {
+        return skipped("only file systems on disks are told apart");
+    }
+    world.converges(soon());
+    // While it runs, and while it does not.
+    for restarts in [false, true] {
+        if restarts {
+            world.stop();
+        }
+        mounts.unmount(&place, "--verbose");
+        assert!(mounts.bind(&second, &place), "cannot mount");
+        if restarts {
+            world.daemon().restart();
+        }
+        wait_for(soon(), "the other one to be told", || {
+            let status = world.cli.status().json;
+            let target = &status["targets"][0];
+            let tells = target["state"] == "needs_approval" && target["reason"].to_string().contains("another file");
+            if tells { Ok(()) } else { Err(status.to_string()) }
+        });
+        keeps(&world, "place");
+        assert!(!world.dsts[0].join("place/other").exists(), "another file system was mirrored");
+        if !restarts {
+            mounts.unmount(&place, "--verbose");
+            assert!(mounts.bind(&first, &place), "cannot mount");
+            write(place.join("back"), "the first again");
+            world.converges(secs(90));
+        }
+    }
+    for name in ["m1", "m2"] {
+        done(&world, &["accept-deletions", target(&world, name).as_str()]);
+    }
+    world.converges(secs(90));
+    world.daemon().stop();
+}
+
+/// Containers have their files there. What was overwritten in place, with its size and time kept, was never found.
+#[test]
+fn what_changes_on_an_overlay_while_no_daemon_runs_is_found() {
+    let Some((mut world, mut mounts)) = world() else { return };
+    let (place, lower) = (world.src.join("overlay"), world.side("lower"));
+    make_dir(&place);
+    fill(&lower);
+    let parts = ["upper", "work"].map(|name| world.side(name).display().to_string());
+    let options = format!("lowerdir={},upperdir={},workdir={}", lower.display(), parts[0], parts[1]);
+    if !mounts.mount(&["-t", "overlay", "none", "-o", &options], &place) {
+        return skipped("cannot mount an overlay");
+    }
+    world.start();
+    world.converges(soon());
+    // What has been copied up, and what has not.
+    write(place.join("d1/sub/file"), "A");
+    world.ages();
+    world.stop();
+    for name in ["d0/sub/file", "d1/sub/file"] {
+        overwrite_quietly(place.join(name), "Z");
+    }
+    make_dir(place.join("new/deep"));
+    write(place.join("new/deep/file"), "new");
+    fs::remove_dir_all(place.join("d2")).expect("cannot remove");
+    world.daemon().restart();
     world.converges(soon());
     world.daemon().stop();
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::harness::world::soon;
 use crate::harness::{
-    Daemon, Rsyncd, World, is_root, make_dir, overwrite_quietly, skipped, tree, wait_for, wait_until, write,
+    Daemon, Rsyncd, World, is_root, make_dir, overwrite_quietly, secs, skipped, tree, wait_for, wait_until, write,
 };
 
 /// Starts a mirror of the world's source to a local directory alone.
@@ -116,4 +116,88 @@ fn a_host_name_that_leads_to_another_server_has_the_target_compared_in_full() {
         is_there("old") && is_there("older")
     });
     other.stop();
+}
+
+/// Takes the disk of `m1` away from under the server, or puts it back.
+fn swap(world: &World) {
+    let (dst, spare) = (&world.dsts[0], world.base().join("spare"));
+    let between = world.base().join("between");
+    fs::rename(dst, &between).expect("cannot take the module away");
+    if spare.exists() {
+        fs::rename(&spare, dst).expect("cannot put the module back");
+    } else {
+        make_dir(dst);
+    }
+    fs::rename(&between, &spare).expect("cannot keep the module");
+}
+
+fn served() -> World {
+    let mut world = World::new();
+    for name in ["a", "b", "d/deep"] {
+        make_dir(world.src.join(name).parent().expect("a parent"));
+        write(world.src.join(name), "before");
+    }
+    world.start();
+    world.converges(soon());
+    world
+}
+
+/// The module's path was there, and empty, and was filled: the server's own disk, without a word.
+#[test]
+fn a_module_whose_disk_is_not_mounted_is_not_filled() {
+    let mut world = served();
+    world.stop();
+    swap(&world);
+    write(world.src.join("c"), "while it was down");
+    world.daemon().restart();
+    is_gone(&world);
+    write(world.src.join("d/live"), "live");
+    wait_until(soon(), "the other target to go on", || world.arrived(1, "d/live"));
+    assert_eq!(tree::count(&world.dsts[0]), 0, "the mount point was filled");
+    let said = world.cli.run(["wait", "--timeout", "1s", "--state-dir", world.cli.state.to_str().expect("text")]);
+    assert!(!said.status.success() && said.text().contains("holds nothing of what it held"), "{}", said.text());
+    swap(&world);
+    world.converges(secs(120));
+    // Whatever becomes of the source, it is the same target.
+    world.stop();
+    for name in ["a", "b", "c", "d"] {
+        fs::rename(world.src.join(name), world.src.join(format!("new {name}"))).expect("cannot rename");
+    }
+    world.daemon().restart();
+    world.converges(soon());
+}
+
+/// Between two runs: before much is sent, it is looked at what is there.
+#[test]
+fn a_module_whose_disk_goes_between_runs_is_filled_once_an_operator_agrees() {
+    let mut world = served();
+    swap(&world);
+    let state = world.cli.state.to_str().expect("text").to_owned();
+    drop(world.cli.run(["reconcile", "--state-dir", &state]).ok());
+    is_gone(&world);
+    assert_eq!(tree::count(&world.dsts[0]), 0, "the mount point was filled");
+    let name = world.cli.status().target("m1").name.clone();
+    drop(world.cli.run(["accept-target", &name, "--state-dir", &state]).ok());
+    world.converges(soon());
+    world.stop();
+    world.daemon().restart();
+    world.converges(soon());
+}
+
+/// All at the top was deleted and something else made: nobody has taken a disk away.
+#[test]
+fn a_target_that_was_emptied_by_the_source_is_filled_again() {
+    let mut world = served();
+    for name in ["a", "b"] {
+        fs::remove_file(world.src.join(name)).expect("cannot remove");
+    }
+    fs::remove_dir_all(world.src.join("d")).expect("cannot remove");
+    write(world.src.join("other"), "the only one");
+    world.converges(soon());
+    fs::remove_file(world.src.join("other")).expect("cannot remove");
+    world.stop();
+    make_dir(world.src.join("a"));
+    write(world.src.join("a/new"), "new");
+    world.daemon().restart();
+    world.converges(soon());
 }

@@ -5,6 +5,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use super::{RootRuntime, Watching};
@@ -77,7 +78,16 @@ impl Gone {
     }
 }
 
+/// For so long it is told of a file that another rsync writes over and over; as long as it goes on it is noticed anew.
+const ANSWERED_FOR: Duration = Duration::from_secs(1_200);
+
 impl RootRuntime {
+    /// The file that another rsync was last seen to write here over and over.
+    pub fn answered(&self) -> Option<RelPath> {
+        let answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        answered.as_ref().filter(|(_, at)| at.elapsed() < ANSWERED_FOR).map(|(path, _)| path.clone())
+    }
+
     /// How much is seen of what happens in the tree, as of the last look at it.
     pub fn sight(&self) -> Sight {
         let state = self.lock();

@@ -27,7 +27,7 @@ fn read(code: i32, stderr: &str, run: &Run) -> Outcome {
     let module = Destination::Daemon { host: "h".into(), module: "m/sub".into() };
     let prefixes = Prefixes::new(&[Path::new("/data/www")], &module);
     classify(
-        &Ended { end: End::Exit(code), stderr: kept, stdout: Capture::default(), blocked: None },
+        &Ended { end: End::Exit(code), stderr: kept, stdout: Capture::default(), blocked: None, is_blind: false },
         run,
         &prefixes,
         &Noise::default(),
@@ -251,7 +251,13 @@ fn deletions_that_the_other_side_takes_for_odd_files_are_made_another_way() {
     };
     let read = |code, stdout: &[u8], stderr: &[u8], run: &Run| {
         let errors = Capture::of_errors();
-        let mut ended = Ended { end: End::Exit(code), stderr: errors, stdout: Capture::new(1 << 10, 0), blocked: None };
+        let mut ended = Ended {
+            end: End::Exit(code),
+            stderr: errors,
+            stdout: Capture::new(1 << 10, 0),
+            blocked: None,
+            is_blind: false,
+        };
         ended.stdout.push(stdout);
         ended.stderr.push(stderr);
         classify(&ended, run, &Prefixes::default(), &Noise::default())
@@ -414,7 +420,7 @@ fn deletions_that_did_not_happen_are_seen_where_rsync_tells_of_them() {
         let (mut said, mut printed) = (Capture::of_errors(), Capture::new(keeps, 0));
         said.push(stderr.as_bytes());
         printed.push(stdout.as_bytes());
-        let ended = Ended { end: End::Exit(23), stderr: said, stdout: printed, blocked: None };
+        let ended = Ended { end: End::Exit(23), stderr: said, stdout: printed, blocked: None, is_blind: false };
         let module = Destination::Daemon { host: "h".into(), module: "m/sub".into() };
         let outcome = classify(&ended, &run, &Prefixes::new(&[Path::new("/data/www")], &module), &Noise::default());
         let Outcome::Paths(paths) = outcome else { panic!("{outcome:?}") };

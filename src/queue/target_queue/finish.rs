@@ -8,9 +8,9 @@ use crate::model::{Change, Found, JobError, JobId, Lane, Origin, RelPath, Scope,
 
 /// A source that changes under each of so many runs in a row has its job backed off like a failure.
 const LOOKS_MAX: u32 = 20;
-/// The kernel gives up a dead process's connection after less than so many times [`RECEIVER_PATIENCE`]. What is seen longer is
-/// another run's.
-const LINGERS_MAX: u32 = 24;
+/// A repeat is made again so often while what was cut off may still arrive, at distances that grow to four times
+/// [`RECEIVER_PATIENCE`]: for ten minutes. A server that takes longer to come to its end is not waited for.
+const LINGERS_MAX: u32 = 33;
 /// The pause before a path that vanished under a run is looked at again, times the number of looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -179,7 +179,7 @@ impl TargetQueue {
             slot.seq = 0;
             self.place(path, State::Ready);
         } else if may_be_undone {
-            let due = now.after(RECEIVER_PATIENCE);
+            let due = now.after(RECEIVER_PATIENCE * (1 + slot.lingered / 2).min(4));
             let due = if slot.cut { due } else { due.min(self.unsure.until) };
             if slot.cut || self.unsure.whole_trees {
                 self.doubts.note(path, slot.scope, now);

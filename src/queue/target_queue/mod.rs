@@ -231,6 +231,21 @@ impl TargetQueue {
         self.unsure = Unsure { until: now.after(RECEIVER_PATIENCE), whole_trees };
     }
 
+    /// A receiver that was cut off is known not to have ended by `now`: whatever has been run may have to be so again.
+    pub fn still_unsure(&mut self, now: Timestamp) {
+        let until = self.unsure.until.max(now.after(RECEIVER_PATIENCE));
+        self.unsure = Unsure { until, whole_trees: true };
+    }
+
+    /// How many paths were sent and wait to be looked at again, since a run was cut off, and when the first of them is. Looks
+    /// at what waits.
+    pub fn unsure(&self) -> Option<(usize, Timestamp)> {
+        let is_one = |path: &RelPath| self.jobs.get(path).is_some_and(Slot::awaits_receiver);
+        let mut unsure = self.waiting.iter().filter(|(_, path)| is_one(path));
+        let first = unsure.next()?.0;
+        Some((unsure.count() + 1, first))
+    }
+
     fn range_below<'a>(&'a self, path: &RelPath) -> Box<dyn Iterator<Item = (&'a RelPath, &'a Slot)> + 'a> {
         if path.is_root() {
             return Box::new(self.jobs.iter().filter(|(path, _)| !path.is_root()));

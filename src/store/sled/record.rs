@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    DirectoryId, Generation, Job, JobError, JobId, JobState, Moment, Origin, RelPath, RootId, Scope, TargetId,
-    Timestamp, Unvouched,
+    DirectoryId, Generation, Job, JobError, JobId, JobState, Moment, Mounted, Origin, RelPath, RootId, Scope, TargetId,
+    Timestamp, Top, Unvouched,
 };
 use crate::store::{DirectoryRecord, RootRecord, TargetRecord};
 
@@ -82,6 +82,9 @@ struct StoredRoot {
     scheduled_run: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     mounts: Vec<RelPath>,
+    /// What is known of each of them; older records have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    mount_ids: Vec<Option<DirectoryId>>,
 }
 
 /// `root_id` and not `root`, which held the root's path in schema 1.
@@ -99,6 +102,8 @@ struct StoredTarget {
     mark: Option<DirectoryId>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     addresses: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    top: Option<Top>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -173,15 +178,26 @@ pub fn decode_job(key: &[u8], target: TargetId, path: RelPath, value: &[u8]) -> 
 }
 
 pub fn encode_target(key: &[u8], target: &TargetRecord) -> Result<Vec<u8>, RecordError> {
-    let TargetRecord { id: _, root: root_id, destination, complete_under, paused_since, unvouched, mark, addresses } =
-        target.clone();
+    let TargetRecord {
+        id: _,
+        root: root_id,
+        destination,
+        complete_under,
+        paused_since,
+        unvouched,
+        mark,
+        addresses,
+        top,
+    } = target.clone();
     let unvouched =
         unvouched.map(|Unvouched { since, up_to }| StoredUnvouched { since, up_to: up_to.as_bytes().to_vec() });
     let addresses = addresses.iter().map(IpAddr::to_string).collect();
-    let mut stored = StoredTarget { root_id, destination, complete_under, paused_since, unvouched, mark, addresses };
+    let mut stored =
+        StoredTarget { root_id, destination, complete_under, paused_since, unvouched, mark, addresses, top };
     match encode(key, &stored) {
-        Err(RecordError::TooLarge(_)) if stored.unvouched.is_some() => {
+        Err(RecordError::TooLarge(_)) if stored.unvouched.is_some() || stored.top.is_some() => {
             stored.unvouched.iter_mut().for_each(|unvouched| unvouched.up_to.clear());
+            stored.top = None;
             encode(key, &stored)
         }
         other => other,
@@ -189,7 +205,7 @@ pub fn encode_target(key: &[u8], target: &TargetRecord) -> Result<Vec<u8>, Recor
 }
 
 pub fn decode_target(key: &[u8], id: TargetId, value: &[u8]) -> Result<TargetRecord, RecordError> {
-    let StoredTarget { root_id: root, destination, complete_under, paused_since, unvouched, mark, addresses } =
+    let StoredTarget { root_id: root, destination, complete_under, paused_since, unvouched, mark, addresses, top } =
         decode(key, value)?;
     let unvouched = unvouched.map(|StoredUnvouched { since, up_to }| Unvouched {
         since,
@@ -197,16 +213,19 @@ pub fn decode_target(key: &[u8], id: TargetId, value: &[u8]) -> Result<TargetRec
         up_to: RelPath::new(&up_to).unwrap_or_else(|_| RelPath::root()),
     });
     let addresses = addresses.iter().filter_map(|address| address.parse().ok()).collect();
-    Ok(TargetRecord { id, root, destination, complete_under, paused_since, unvouched, mark, addresses })
+    Ok(TargetRecord { id, root, destination, complete_under, paused_since, unvouched, mark, addresses, top })
 }
 
 pub fn encode_root(key: &[u8], root: &RootRecord) -> Result<Vec<u8>, RecordError> {
     let RootRecord { id: _, path, mark, watermark, scheduled_run, mounts } = root.clone();
-    encode(key, &StoredRoot { path, mark, watermark, scheduled_run, mounts })
+    let (mounts, mount_ids) = mounts.into_iter().map(|Mounted { path, id }| (path, id)).unzip();
+    encode(key, &StoredRoot { path, mark, watermark, scheduled_run, mounts, mount_ids })
 }
 
 pub fn decode_root(key: &[u8], id: RootId, value: &[u8]) -> Result<RootRecord, RecordError> {
-    let StoredRoot { path, mark, watermark, scheduled_run, mounts } = decode(key, value)?;
+    let StoredRoot { path, mark, watermark, scheduled_run, mounts, mount_ids } = decode(key, value)?;
+    let ids = mount_ids.into_iter().chain(std::iter::repeat(None));
+    let mounts = mounts.into_iter().zip(ids).map(|(path, id)| Mounted { path, id }).collect();
     Ok(RootRecord { id, path, mark, watermark, scheduled_run, mounts })
 }
 

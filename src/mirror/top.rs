@@ -1,0 +1,197 @@
+//! Whether a target on another machine still holds what it held. Where its disk is not mounted, the server has an empty
+//! directory in its place, and rsync would fill that without a word.
+//!
+//! Remembered are a few names that stood at its top, as they did at the source's, when it was last looked at. It is another one
+//! if it has none of those that the source still has. What was made anew at the source since does not count, and where none
+//! of the names is left there is nothing to tell by: the target is taken for what it was.
+//!
+//! A look is a listing of one level. It is taken before the first run of a daemon, after trouble, and before comparisons of the
+//! whole tree; while something is being sent also once a minute, after a run, so that no change waits for it. What is sent
+//! within that minute goes to the wrong place, and is sent again when the right one is back.
+//!
+//! Deliberately absent: targets on this machine, whose directory is known (`place`), and those that may not be listed.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use super::capture::Capture;
+use super::command::level_arguments;
+use super::context::TargetContext;
+use super::execute::{cannot_start, command_line, with_room};
+use super::line::lines;
+use super::outcome::{Outcome, classify};
+use super::plan::{Run, RunKind};
+use super::run::{End, Priority};
+use super::says::unescape;
+use super::ssh::run_rsync;
+use super::stop::StopSignal;
+use super::trouble::trouble;
+use super::unvouched::is_shared;
+use crate::model::{Destination, Origin, RelPath, Scope, TargetTrouble, Timestamp, Top, TroubleClass};
+
+/// Of a listing so much is kept. A target with more names at its top is not empty.
+const LISTING_BYTES_MAX: usize = 256 << 10;
+
+/// Of the names so many are remembered, and so many bytes.
+const NAMES_MAX: usize = 16;
+const NAMES_BYTES_MAX: usize = 512;
+
+/// How long a look holds while something is being sent, and how soon another is taken that had nothing to remember.
+const HOLDS_FOR: Duration = Duration::from_secs(60);
+const EMPTY_FOR: Duration = Duration::from_secs(10);
+
+const NO_SUCH_FILE: i32 = 2;
+
+/// When the target was looked at.
+#[derive(Debug, Default)]
+pub(super) struct Looked {
+    at: Option<Instant>,
+    /// Something has happened since that makes it uncertain.
+    in_doubt: bool,
+}
+
+impl Looked {
+    pub fn doubt(&mut self) {
+        self.in_doubt = true;
+    }
+
+    /// Whether to look before the next run.
+    pub fn is_due(&self) -> bool {
+        self.at.is_none() || self.in_doubt
+    }
+
+    /// Whether to look after a run. `is_known`: there is something to go by.
+    pub fn is_stale(&self, is_known: bool, now: Instant) -> bool {
+        let holds_for = if is_known { HOLDS_FOR } else { EMPTY_FOR };
+        self.at.is_none_or(|at| now.duration_since(at) >= holds_for)
+    }
+
+    pub fn note(&mut self, now: Instant) {
+        *self = Self { at: Some(now), in_doubt: false };
+    }
+}
+
+/// What a target has at its top.
+pub(super) enum Listed {
+    Names(BTreeSet<RelPath>),
+    /// There is no such directory.
+    Missing,
+    /// It may not be listed, or holds too much.
+    Unknown,
+}
+
+/// Lists the top of a target on another machine. The error is one that cannot be used at present.
+pub(super) fn list(ctx: &TargetContext, stop: &StopSignal) -> Result<Listed, TargetTrouble> {
+    let args = level_arguments(&ctx.target);
+    let nothing = Run::new(RunKind::Flat, Origin::Scan, Vec::new());
+    let kept = Capture::new(LISTING_BYTES_MAX, 0);
+    let start = || run_rsync(ctx, &args, b"", &|| Some(kept.clone()), Priority::Usual, stop);
+    let ended = with_room(ctx, &nothing, false, stop, &start).map_err(|error| cannot_start(&error))?;
+    match classify(&ended, &nothing, &ctx.prefixes, &ctx.noise) {
+        Outcome::Target(found) | Outcome::Split(found)
+            if matches!(found.class, TroubleClass::Unavailable | TroubleClass::Busy) =>
+        {
+            // Nothing can be sent for the same reason, and it is the sending that an operator tries by hand.
+            let command = command_line(ctx, &RelPath::root(), Scope::Subtree);
+            return Err(TargetTrouble { command, ..found });
+        }
+        Outcome::Void => return Ok(Listed::Unknown),
+        _ => {}
+    }
+    let stderr = ended.stderr.bytes();
+    Ok(match ended.end {
+        End::Exit(0) if !ended.stdout.is_cut() => {
+            let listing = ended.stdout.bytes();
+            Listed::Names(names(&listing).filter_map(|name| RelPath::new(&name).ok()).collect())
+        }
+        End::Exit(23) if lines(&stderr).any(|line| line.errno == Some(NO_SUCH_FILE)) => Listed::Missing,
+        _ => Listed::Unknown,
+    })
+}
+
+/// Looks at the target, of which `known` is remembered. Returns what is to be remembered from `now` on. The error is one that
+/// cannot be used at present, or that is another one than it was.
+pub(super) fn look(
+    ctx: &TargetContext,
+    known: Option<&Top>,
+    now: Timestamp,
+    stop: &StopSignal,
+) -> Result<Option<Top>, TargetTrouble> {
+    if matches!(ctx.target.destination, Destination::Local(_)) {
+        return Ok(None);
+    }
+    let listed = match list(ctx, stop)? {
+        Listed::Names(names) => names,
+        Listed::Missing => BTreeSet::new(),
+        Listed::Unknown => return Ok(known.cloned()),
+    };
+    let lasting: Vec<&RelPath> = known
+        .iter()
+        .flat_map(|known| known.names.iter().map(move |name| (name, known.at)))
+        .filter(|(name, at)| is_shared(&ctx.root, &ctx.filter, name.as_bytes()) && is_older(ctx, name, *at))
+        .map(|(name, _)| name)
+        .collect();
+    let still = || lasting.iter().copied().filter(|name| listed.contains(*name));
+    if !lasting.is_empty() && still().next().is_none() {
+        return Err(another(ctx, &lasting));
+    }
+    if let Some(known) = known.filter(|known| !known.names.is_empty() && still().count() == known.names.len()) {
+        return Ok(Some(known.clone()));
+    }
+    let kept: BTreeSet<&RelPath> = still().collect();
+    let others =
+        listed.iter().filter(|name| !kept.contains(name) && is_shared(&ctx.root, &ctx.filter, name.as_bytes()));
+    let mut bytes = 0;
+    let fits = |name: &&RelPath| {
+        bytes += name.as_bytes().len();
+        bytes <= NAMES_BYTES_MAX
+    };
+    let names: Vec<RelPath> = still().chain(others).take_while(fits).take(NAMES_MAX).cloned().collect();
+    Ok((!names.is_empty()).then_some(Top { names, at: now }))
+}
+
+/// Whether the source's entry of that name is not one that was made later. One of which that is not known counts as made
+/// when it last changed.
+fn is_older(ctx: &TargetContext, name: &RelPath, at: Timestamp) -> bool {
+    let Ok(found) = std::fs::symlink_metadata(name.under(&ctx.root)) else { return false };
+    let made = found.created().or_else(|_| found.modified()).ok().and_then(|made| made.duration_since(UNIX_EPOCH).ok());
+    made.is_some_and(|made| made.as_millis() < u128::from(at.0))
+}
+
+fn another(ctx: &TargetContext, lacks: &[&RelPath]) -> TargetTrouble {
+    let first = lacks.first().map(ToString::to_string).unwrap_or_default();
+    let more = if lacks.len() > 1 { format!(" or {} more", lacks.len() - 1) } else { String::new() };
+    let name = ctx.target.name();
+    let said = format!("it has no {first}{more}");
+    let hint = format!("mount or restore its disk there; to fill what is there now: syncq accept-target {name}");
+    trouble(TroubleClass::Target, None, "the target holds nothing of what it held", &said, &hint)
+}
+
+/// The names that a listing of one level tells of: `-rw-r--r--      6 2026/11/22 16:33:01 name`.
+fn names(listing: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
+    listing.split(|&b| b == b'\n').filter_map(|line| {
+        let rest = line.get(10..)?.trim_ascii_start();
+        let size = rest.iter().position(|&b| b == b' ')?;
+        let name = rest.get(size + " 2026/11/22 16:33:01 ".len()..)?;
+        let is_link = line.starts_with(b"l");
+        let end = if is_link { name.windows(4).position(|part| part == b" -> ")? } else { name.len() };
+        let name = unescape(name.get(..end)?);
+        (name != b".").then_some(name)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_a_listing_are_read() {
+        let listing = b"drwxr-xr-x           4096 2026/11/20 10:00:00 .\n\
+            -rw-r--r--              0 2026/11/20 10:00:00  a b\n\
+            drwxr-xr-x           4096 2026/11/20 10:00:00 d\\#012e\n\
+            lrwxrwxrwx              1 2026/11/20 10:00:00 l -> a\n\
+            -rw-r--r--     1234567890 2026/11/20 10:00:00 large\n";
+        let read: Vec<String> = names(listing).map(|name| name.escape_ascii().to_string()).collect();
+        assert_eq!(read, [" a b", "d\\ne", "l", "large"]);
+    }
+}
