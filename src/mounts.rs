@@ -85,7 +85,9 @@ impl Mounts {
     /// A directory was moved within the tree, with what is mounted below it.
     pub fn moved(&self, old: &RelPath, new: &RelPath) {
         self.change(|expected| {
-            let along: Vec<_> = expected.extract_if(.., |path, _| old.covers(path)).collect();
+            let (along, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
+                std::mem::take(expected).into_iter().partition(|(path, _)| old.covers(path));
+            *expected = others;
             expected.extend(along.iter().filter_map(|(path, id)| {
                 let below = path.as_bytes().get(old.as_bytes().len()..)?;
                 Some((RelPath::new(&[new.as_bytes(), below].concat()).ok()?, *id))

@@ -13,13 +13,14 @@ use log::warn;
 use super::changed::Observer;
 use super::command::{Exactness, Withheld};
 use super::confine::Places;
+use super::environment;
 use super::guard::Guard;
 use super::noise::Noise;
 use super::outcome::Prefixes;
 use super::place::Place;
 use super::plan::{Deletion, Limits};
 use super::program::Program;
-use super::run::{Ended, RSYNC, STALL_LIMIT};
+use super::run::{Cut, Ended, RSYNC, STALL_LIMIT};
 use super::ssh::Connection;
 use super::standby::Standby;
 use super::stop::StopSignal;
@@ -310,7 +311,13 @@ impl TargetContext {
 
     /// Takes note of how a run to the target ended.
     pub(super) fn note_ended(&self, ended: &Ended) {
-        if ended.is_blind && !matches!(self.target.destination, Destination::Local(_)) {
+        let is_blind = match (&self.target.destination, ended.cut) {
+            (Destination::Local(_), _) | (_, Cut::No | Cut::Held) => false,
+            // One that had no connection had sent nothing, unless another program connects for it.
+            (Destination::Daemon { .. }, Cut::Unseen) => environment::redirects(&environment::own),
+            (Destination::Ssh { .. }, Cut::Unseen) | (_, Cut::Refused) => true,
+        };
+        if is_blind {
             *self.blind_since.lock().unwrap_or_else(PoisonError::into_inner) = Some(monotonic());
         }
     }

@@ -653,11 +653,11 @@ fn looked_at(
 
 /// Looks whether the target is what it was, if that was not done for a while: after a run, so that no change waits for it.
 fn look_again(shared: &Shared, context: &TargetContext, target: TargetId, stop: &StopSignal) {
-    let known = || shared.queue.target_record(target).and_then(|record| record.top);
     if !context.looked_at_top().is_stale(false, monotonic()) {
         return;
     }
-    let known = known();
+    // That is asked for seldom: the record is everybody's.
+    let known = shared.queue.target_record(target).and_then(|record| record.top);
     if !context.looked_at_top().is_stale(known.is_some(), monotonic()) {
         return;
     }

@@ -20,10 +20,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use log::{debug, warn};
+use rustix::io::Errno;
 use rustix::net::sockopt::set_tcp_user_timeout;
 use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
 
 use super::context::TargetContext;
+use super::environment;
 use crate::clock::monotonic;
 use crate::model::{Destination, Target};
 use crate::queue::Lingers;
@@ -81,7 +83,12 @@ pub(super) fn lines_of(pidfd: impl AsFd, dir: &Path) -> io::Result<Vec<Line>> {
             std::fs::read_link(entry.path()).is_ok_and(|to| to.as_os_str().as_encoded_bytes().starts_with(b"socket:"));
         let number = entry.file_name().to_str().and_then(|name| name.parse().ok());
         let Some(number) = number.filter(|_| is_socket) else { continue };
-        let stream = TcpStream::from(pidfd_getfd(&pidfd, number, PidfdGetfdFlags::empty())?);
+        let stream = match pidfd_getfd(&pidfd, number, PidfdGetfdFlags::empty()) {
+            Ok(held) => TcpStream::from(held),
+            // Closed meanwhile, or the process has ended.
+            Err(Errno::BADF | Errno::SRCH) => continue,
+            Err(errno) => return Err(errno.into()),
+        };
         // That of another kind has none, and one that was reset is over.
         if let Ok(peer) = stream.peer_addr() {
             lines.push(Line { stream, peer });
@@ -102,7 +109,9 @@ impl Line {
         }
         let _ = stream.set_nonblocking(false);
         let _ = set_tcp_user_timeout(&stream, UNANSWERED_MAX_MS);
-        let id = note(Some(peer), true, HELD_MAX);
+        // Through a proxy it is not known here whose it was.
+        let peer = (!environment::redirects(&environment::own)).then_some(peer);
+        let id = note(peer, true, HELD_MAX);
         let waited = std::thread::Builder::new().name("severed".into()).spawn(move || await_end(&stream, id));
         if let Err(error) = waited {
             warn!("no thread to wait for the end of a connection that was cut off: {error}");

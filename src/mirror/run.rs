@@ -77,8 +77,21 @@ pub struct Ended {
     pub stdout: Capture,
     /// The file in which it hung, if that was its end.
     pub blocked: Option<Box<Blocked>>,
-    /// It was cut off, and what it had sent may arrive without anybody being able to tell when.
-    pub is_blind: bool,
+    pub cut: Cut,
+}
+
+/// What is known of the connection of a run that was cut off.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Cut {
+    /// It was not cut off, or had no connection yet.
+    #[default]
+    No,
+    /// It is held until the other side closes it.
+    Held,
+    /// It had none of its own: it went through another program, if anywhere.
+    Unseen,
+    /// Whether it had one may not be known.
+    Refused,
 }
 
 /// How a comparison is to be run: in the background, and as long as somebody wants it.
@@ -193,7 +206,7 @@ impl Started {
             stderr.push(bytes);
             Ok(())
         })?;
-        Ok(Some(Ended { end: of_status(status), stderr, stdout: Capture::default(), blocked: None, is_blind: false }))
+        Ok(Some(Ended { end: of_status(status), stderr, stdout: Capture::default(), blocked: None, cut: Cut::No }))
     }
 
     #[cfg(test)]
@@ -309,7 +322,9 @@ struct Watch<'a> {
     line: Option<Line>,
     /// When that is next looked for, until it is found.
     hold_at: Instant,
-    is_looked_for: bool,
+    /// What it means that there is none.
+    unheld: Cut,
+    begun: Instant,
 }
 
 /// A pipe for what a process says, which that can read from as well. So it does not fail for want of a reader when this
@@ -371,7 +386,8 @@ impl<'a> Watch<'a> {
             blocked: None,
             line: None,
             hold_at: monotonic() + HOLD_AFTER,
-            is_looked_for: false,
+            unheld: Cut::No,
+            begun: monotonic(),
         })
     }
 
@@ -381,14 +397,14 @@ impl<'a> Watch<'a> {
             self.listen()?;
             // Before its end is asked for: what it has read is gone with it.
             self.keep_pace(stop);
-            if self.line.is_none() && monotonic() >= self.hold_at {
-                self.take_hold();
-            }
             if let Some(status) = child.try_wait()? {
                 // What it wrote last may have come after the look above. A grandchild (an ssh master) may hold the
                 // pipes open, so that their end is not waited for.
                 self.listen()?;
                 return Ok(self.ended(of_status(status)));
+            }
+            if self.line.is_none() && monotonic() >= self.hold_at {
+                self.take_hold();
             }
             let end = if stop.is_raised() || !self.is_wanted() {
                 End::Stopped
@@ -409,21 +425,34 @@ impl<'a> Watch<'a> {
 
     /// Takes hold of its connection, to learn what becomes of that if it is cut off.
     fn take_hold(&mut self) {
-        (self.is_looked_for, self.hold_at) = (true, monotonic() + blocked::TICK);
-        if let (None, Some(pidfd)) = (&self.line, &self.pidfd) {
-            let dir = PathBuf::from(format!("/proc/{}", self.pid.as_raw_nonzero()));
-            self.line = lingering::lines_of(pidfd, &dir).ok().and_then(|mut lines| lines.pop());
+        let now = monotonic();
+        // On a busy machine it takes its time to connect.
+        let is_young = now.duration_since(self.begun) < blocked::TICK;
+        self.hold_at = now + if is_young { HOLD_AFTER } else { blocked::TICK };
+        if self.line.is_some() {
+            return;
         }
+        let dir = PathBuf::from(format!("/proc/{}", self.pid.as_raw_nonzero()));
+        (self.line, self.unheld) = match self.pidfd.as_ref().map(|pidfd| lingering::lines_of(pidfd, &dir)) {
+            Some(Ok(mut lines)) => (lines.pop(), Cut::Unseen),
+            // It has just ended.
+            Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => (None, self.unheld),
+            Some(Err(_)) | None => (None, Cut::Refused),
+        };
     }
 
     fn ended(&mut self, end: End) -> Ended {
         let blocked = self.blocked.take();
         let is_cut_off = !matches!(end, End::Exit(0 | 23..=25));
         let line = self.line.take().filter(|_| is_cut_off);
-        // What ends by itself has no unread words of the server's: its connection is seen in the kernel's table.
-        let is_blind = is_cut_off && line.is_none() && self.is_looked_for && !matches!(end, End::Exit(_));
+        let cut = match (&line, end) {
+            (Some(_), _) => Cut::Held,
+            // What ends by itself has no unread words of the server's: its connection is seen in the kernel's table.
+            (None, End::Exit(_)) => Cut::No,
+            (None, _) => self.unheld,
+        };
         line.into_iter().for_each(Line::hold);
-        Ended { end, stderr: std::mem::take(&mut self.said), stdout: Capture::default(), blocked, is_blind }
+        Ended { end, stderr: std::mem::take(&mut self.said), stdout: Capture::default(), blocked, cut }
     }
 
     /// Takes what the process has said.

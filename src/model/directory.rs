@@ -16,8 +16,6 @@ pub struct DirectoryId {
     pub born_ns: Option<u64>,
 }
 
-/// One run of the kernel: its `boot_id`.
-
 /// A place where a file system is mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mounted {
@@ -26,6 +24,7 @@ pub struct Mounted {
     pub id: Option<DirectoryId>,
 }
 
+/// One run of the kernel: its `boot_id`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct BootId(#[serde(with = "serde_bytes")] pub [u8; 16]);
 

@@ -30,13 +30,22 @@ pub(super) struct Walk {
     pub since: Option<Timestamp>,
     /// Nobody knew the directory; with `since`.
     pub is_unknown: bool,
+    /// All of it, or of one above, is reported, but for what the quick check cannot see; with `since`.
+    pub is_reported: bool,
     /// Leave it to rsync's quick check to find out which of these files are on the targets already.
     pub quick: bool,
 }
 
 impl Walk {
-    pub const DEEP: Self =
-        Self { deep: true, report: false, report_whole: false, since: None, is_unknown: false, quick: false };
+    pub const DEEP: Self = Self {
+        deep: true,
+        report: false,
+        report_whole: false,
+        since: None,
+        is_unknown: false,
+        is_reported: false,
+        quick: false,
+    };
 }
 
 /// What the kernel and the table together say of a directory under a name.
@@ -299,8 +308,13 @@ impl Tracker {
                     // Where it was before, nobody knows, and its files may be older than `since`. To come here now it
                     // would have had to change.
                     let fresh = changed.is_none_or(|changed| changed >= since);
-                    self.tasks.push(Task::Report { wd: dir, fresh });
-                    walk.since = None;
+                    if fresh || !walk.is_reported {
+                        self.tasks.push(Task::Report { wd: dir, fresh });
+                    }
+                    // What came with old times may have been written since all the same. An overlay's directory is another one,
+                    // and no newer, once something in it has been.
+                    walk.is_reported = true;
+                    walk.since = walk.since.filter(|_| !fresh);
                 }
                 Some(changed) if changed >= since => self.report_level(dir),
                 Some(_) => {}

@@ -4,6 +4,7 @@ use super::*;
 use crate::mirror::capture::Capture;
 use crate::mirror::look::Presence;
 use crate::mirror::plan::{Entry, RunKind};
+use crate::mirror::run::Cut;
 use crate::model::Origin;
 use TroubleClass::{Busy, Misconfigured, Source, Unavailable};
 
@@ -27,7 +28,7 @@ fn read(code: i32, stderr: &str, run: &Run) -> Outcome {
     let module = Destination::Daemon { host: "h".into(), module: "m/sub".into() };
     let prefixes = Prefixes::new(&[Path::new("/data/www")], &module);
     classify(
-        &Ended { end: End::Exit(code), stderr: kept, stdout: Capture::default(), blocked: None, is_blind: false },
+        &Ended { end: End::Exit(code), stderr: kept, stdout: Capture::default(), blocked: None, cut: Cut::No },
         run,
         &prefixes,
         &Noise::default(),
@@ -256,7 +257,7 @@ fn deletions_that_the_other_side_takes_for_odd_files_are_made_another_way() {
             stderr: errors,
             stdout: Capture::new(1 << 10, 0),
             blocked: None,
-            is_blind: false,
+            cut: Cut::No,
         };
         ended.stdout.push(stdout);
         ended.stderr.push(stderr);
@@ -420,7 +421,7 @@ fn deletions_that_did_not_happen_are_seen_where_rsync_tells_of_them() {
         let (mut said, mut printed) = (Capture::of_errors(), Capture::new(keeps, 0));
         said.push(stderr.as_bytes());
         printed.push(stdout.as_bytes());
-        let ended = Ended { end: End::Exit(23), stderr: said, stdout: printed, blocked: None, is_blind: false };
+        let ended = Ended { end: End::Exit(23), stderr: said, stdout: printed, blocked: None, cut: Cut::No };
         let module = Destination::Daemon { host: "h".into(), module: "m/sub".into() };
         let outcome = classify(&ended, &run, &Prefixes::new(&[Path::new("/data/www")], &module), &Noise::default());
         let Outcome::Paths(paths) = outcome else { panic!("{outcome:?}") };
