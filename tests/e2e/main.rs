@@ -5,7 +5,8 @@
 //! process id. Tests wait for conditions with a deadline and never for time.
 //!
 //! `SYNCQ_SEED=n` replays one churn run, `SYNCQ_SEEDS=n` sets how many are made, `SYNCQ_E2E_KEEP=1` keeps the
-//! directories of failed tests, `SYNCQ_E2E_SLOW=n` multiplies all deadlines. Tests that the machine cannot run (no
+//! directories of failed tests, `SYNCQ_E2E_SLOW=n` multiplies all deadlines, `SYNCQ_TEST_BINARY=path` tries another syncq.
+//! Tests that the machine cannot run (no
 //! root, no tmpfs, no sshd, no namespaces) pass and print why they did nothing.
 
 #![allow(

@@ -1,4 +1,5 @@
-//! The kinds of fault. Each is done and undone again by one call, while the load runs.
+//! The kinds of fault. Each is done and undone again by one call, while the load runs. Those at single places of the trees
+//! are in `places`.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -10,6 +11,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::harness::processes::signal;
+use crate::places::{self, Shown};
 use crate::proxy::Mode;
 use crate::stage::{Stage, TARGETS};
 
@@ -46,10 +48,24 @@ pub enum Kind {
     Unmount,
     /// SIGHUP with other configurations, and in the end with the one of before
     Reload,
+    /// Directories of the source are closed to the daemon's user, while things move in and out of them
+    Closed,
+    /// Another process holds leases on files
+    Lease,
+    /// Files trade places with pipes
+    Pipes,
+    /// What is on a target may not be changed
+    Immutable,
+    /// A file system is mounted below the source, or goes
+    Mount,
+    /// A directory of the source is mounted at a second place of it, or no more
+    Bind,
+    /// What was sent by those who are dead arrives late
+    Late,
 }
 
 impl Kind {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 21] = [
         Self::Kill,
         Self::Term,
         Self::Lost,
@@ -64,10 +80,27 @@ impl Kind {
         Self::Overflow,
         Self::Unmount,
         Self::Reload,
+        Self::Closed,
+        Self::Lease,
+        Self::Pipes,
+        Self::Immutable,
+        Self::Mount,
+        Self::Bind,
+        Self::Late,
     ];
 
     pub fn needs_mounts(self) -> bool {
-        matches!(self, Self::Disk | Self::Overflow | Self::Unmount)
+        matches!(self, Self::Disk | Self::Overflow | Self::Unmount | Self::Mount | Self::Bind)
+    }
+
+    /// Of others than root files can be kept, and only root can do so; and what is immutable was made so by root.
+    pub fn needs_root(self) -> bool {
+        matches!(self, Self::Closed | Self::Immutable)
+    }
+
+    /// Whether it is a matter of half a minute and more, since something has to be found out by waiting.
+    pub fn takes_long(self) -> bool {
+        matches!(self, Self::Lease | Self::Pipes | Self::Late)
     }
 
     /// Whether it may last while others come and go.
@@ -138,6 +171,13 @@ impl Kind {
             Self::Overflow => hit = overflow(stage),
             Self::Unmount => hit = unmount(stage, rng),
             Self::Reload => hit = reload(stage, rng),
+            Self::Closed => hit = places::closed(stage, rng),
+            Self::Lease => hit = places::lease(stage, rng),
+            Self::Pipes => hit = places::pipes(stage, rng),
+            Self::Immutable => hit = places::immutable(stage, rng),
+            Self::Mount => hit = places::mounts(stage, rng, Shown::Disk),
+            Self::Bind => hit = places::mounts(stage, rng, Shown::Twin),
+            Self::Late => hit = places::late(stage, rng),
         }
         stage.count(&format!("{self:?}").to_lowercase(), hit);
         stage.note(format!("over: {self:?}"));
@@ -216,7 +256,8 @@ fn unmount(stage: &mut Stage, rng: &mut Rng) -> bool {
     let felt = stage.says(|status| status["roots"][0]["state"] == "suspended");
     rest(rng, 1_500);
     stage.load_off();
-    stage.mount(&["--bind".as_ref(), &tree, &src]);
+    // With what is mounted below it.
+    stage.mount(&["--rbind".as_ref(), &tree, &src]);
     stage.watching_again();
     stage.load_on();
     felt

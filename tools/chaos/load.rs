@@ -43,9 +43,10 @@ pub struct Running {
 }
 
 impl Load {
-    pub fn new(seed: u64, root: &Path, outside: &Path, twins: bool, journal: Journal) -> Self {
+    /// With `open`, everybody may read all there is.
+    pub fn new(seed: u64, root: &Path, outside: &Path, twins: bool, open: bool, journal: Journal) -> Self {
         let mut churn = Churn::new(seed, root, outside);
-        churn.twins = twins;
+        (churn.twins, churn.open) = (twins, open);
         let rng = Rng::with_seed(seed ^ 0x5eed);
         let (root, outside) = (root.to_owned(), outside.to_owned());
         Self { churn, rng, root, outside, held: Vec::new(), twins, made: 0, journal }

@@ -1,8 +1,9 @@
-//! A TCP proxy that can stop forwarding, refuse connections, and cut those there are.
+//! A TCP proxy that can stop forwarding, refuse connections, and cut those there are. It can also hold what clients send, and
+//! deliver it when they are long dead: as long as it does, nothing on the client's side shows that there is anything.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -19,6 +20,8 @@ pub enum Mode {
     Stall,
     /// The port is closed.
     Refuse,
+    /// What a client sends beyond so many bytes is taken from it and kept, until [`Proxy::release`].
+    Hold(usize),
 }
 
 #[derive(Debug)]
@@ -27,7 +30,7 @@ struct Shared {
     port: u16,
     upstream_port: u16,
     mode: Mutex<Mode>,
-    pairs: Mutex<Vec<Weak<Pair>>>,
+    pairs: Mutex<Vec<Weak<Connection>>>,
     listening: AtomicBool,
     over: AtomicBool,
 }
@@ -73,7 +76,19 @@ impl Proxy {
     /// Ends all connections in the middle of what they do.
     pub fn cut(&self) {
         let pairs = self.shared.pairs.lock().expect("the connections");
-        pairs.iter().filter_map(Weak::upgrade).for_each(|pair| cut(&pair));
+        pairs.iter().filter_map(Weak::upgrade).for_each(|pair| pair.cut());
+    }
+
+    /// How many connections are held.
+    pub fn held(&self) -> usize {
+        let pairs = self.shared.pairs.lock().expect("the connections");
+        pairs.iter().filter_map(Weak::upgrade).filter(|pair| pair.is(HELD)).count()
+    }
+
+    /// Delivers what is held.
+    pub fn release(&self) {
+        let pairs = self.shared.pairs.lock().expect("the connections");
+        pairs.iter().filter_map(Weak::upgrade).filter(|pair| pair.is(HELD)).for_each(|pair| pair.set(RELEASED));
     }
 }
 
@@ -116,8 +131,35 @@ fn accept(shared: &Arc<Shared>) {
     }
 }
 
-/// The two ends of a connection that goes through.
-type Pair = (TcpStream, TcpStream);
+/// Whether what the client sends goes through: held it is at most once.
+const PASSING: u8 = 0;
+const HELD: u8 = 1;
+const RELEASED: u8 = 2;
+
+/// A connection that goes through, with both its ends.
+#[derive(Debug)]
+struct Connection {
+    client: TcpStream,
+    server: TcpStream,
+    holding: AtomicU8,
+}
+
+impl Connection {
+    fn is(&self, state: u8) -> bool {
+        self.holding.load(Ordering::SeqCst) == state
+    }
+
+    fn set(&self, state: u8) {
+        self.holding.store(state, Ordering::SeqCst);
+    }
+
+    fn cut(&self) {
+        self.set(RELEASED);
+        for stream in [&self.client, &self.server] {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
 
 /// Connects to the server; without one the client's connection is closed at once.
 fn connect(shared: &Arc<Shared>, client: TcpStream) {
@@ -127,39 +169,97 @@ fn connect(shared: &Arc<Shared>, client: TcpStream) {
         stream.set_nodelay(true).expect("a stream without delay");
         stream.set_read_timeout(Some(POLL * 4)).expect("a stream with a timeout");
     }
-    let pair = Arc::new((client, server));
+    let pair = Arc::new(Connection { client, server, holding: AtomicU8::new(PASSING) });
     let mut pairs = shared.pairs.lock().expect("the connections");
     pairs.retain(|pair| pair.strong_count() > 0);
     pairs.push(Arc::downgrade(&pair));
     drop(pairs);
-    for upwards in [true, false] {
+    for pump in [upwards, downwards] {
         let (shared, pair) = (Arc::clone(shared), Arc::clone(&pair));
-        std::thread::spawn(move || pump(&shared, &pair, upwards));
+        std::thread::spawn(move || {
+            pump(&shared, &pair);
+        });
     }
 }
 
-fn pump(shared: &Shared, pair: &Pair, upwards: bool) {
-    let (mut from, mut to) = if upwards { (&pair.0, &pair.1) } else { (&pair.1, &pair.0) };
+/// What one reading came to.
+enum Came {
+    Bytes(usize),
+    Nothing,
+    End,
+    Broken,
+}
+
+fn read(mut from: &TcpStream, buffer: &mut [u8]) -> Came {
+    match from.read(buffer) {
+        Ok(0) => Came::End,
+        Ok(len) => Came::Bytes(len),
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Came::Nothing,
+        Err(_) => Came::Broken,
+    }
+}
+
+/// From the client to the server. What is held stays in memory, and outlives the client.
+fn upwards(shared: &Shared, pair: &Connection) {
+    let mut buffer = vec![0; BUFFER_BYTES];
+    let (mut kept, mut passed, mut has_ended) = (Vec::new(), 0, false);
+    while !shared.is_over() {
+        if shared.mode() == Mode::Stall || has_ended {
+            std::thread::sleep(POLL);
+        }
+        if shared.mode() == Mode::Stall {
+            continue;
+        }
+        if !has_ended {
+            match read(&pair.client, &mut buffer) {
+                Came::Bytes(len) => {
+                    kept.extend_from_slice(&buffer[..len]);
+                    passed += len;
+                }
+                Came::Nothing => {}
+                Came::End => has_ended = true,
+                Came::Broken if pair.is(HELD) => has_ended = true,
+                Came::Broken => return pair.cut(),
+            }
+        }
+        if let Mode::Hold(after) = shared.mode()
+            && pair.is(PASSING)
+            && passed > after
+        {
+            pair.set(HELD);
+        }
+        if pair.is(HELD) {
+            continue;
+        }
+        if (&pair.server).write_all(&kept).is_err() {
+            return pair.cut();
+        }
+        kept.clear();
+        if has_ended {
+            let _ = pair.server.shutdown(Shutdown::Write);
+            return;
+        }
+    }
+    pair.cut();
+}
+
+/// From the server to the client. What it says to one that died is lost, if there is still something to be delivered.
+fn downwards(shared: &Shared, pair: &Connection) {
     let mut buffer = vec![0; BUFFER_BYTES];
     while !shared.is_over() {
         if shared.mode() == Mode::Stall {
             std::thread::sleep(POLL);
             continue;
         }
-        match from.read(&mut buffer) {
-            Ok(0) => {
-                let _ = to.shutdown(Shutdown::Write);
+        match read(&pair.server, &mut buffer) {
+            Came::End => {
+                let _ = pair.client.shutdown(Shutdown::Write);
                 return;
             }
-            Ok(len) if to.write_all(&buffer[..len]).is_ok() => {}
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
-            _ => break,
+            Came::Bytes(len) if (&pair.client).write_all(&buffer[..len]).is_ok() || !pair.is(PASSING) => {}
+            Came::Nothing => {}
+            Came::Bytes(_) | Came::Broken => break,
         }
     }
-    cut(pair);
-}
-
-fn cut(pair: &Pair) {
-    let _ = pair.0.shutdown(Shutdown::Both);
-    let _ = pair.1.shutdown(Shutdown::Both);
+    pair.cut();
 }

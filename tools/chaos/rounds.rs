@@ -35,7 +35,18 @@ impl Settings {
     fn stage(&self, salt: u64, journal: &Journal) -> Stage {
         let queue = (self.inside && self.kinds.contains(&Kind::Overflow)).then_some(QUEUE_EVENTS);
         let seed = self.seed.wrapping_add(salt);
-        Stage::set(Setting { seed, twins: self.twins, mounts: self.inside, queue }, journal)
+        let ordinary = self.kinds.contains(&Kind::Closed) && (self.kinds.len() == 1 || self.seed % 2 == 1);
+        Stage::set(
+            Setting {
+                seed,
+                twins: self.twins,
+                mounts: self.inside,
+                queue,
+                ordinary,
+                late: self.kinds.contains(&Kind::Late),
+            },
+            journal,
+        )
     }
 }
 
@@ -72,19 +83,22 @@ pub fn random(settings: &Settings, journal: &Journal, until: Until) {
     }
     let mut rng = Rng::with_seed(settings.seed);
     let mut stage = settings.stage(1, journal);
+    // Nothing is closed to root.
+    let kinds: Vec<Kind> =
+        settings.kinds.iter().copied().filter(|kind| *kind != Kind::Closed || stage.is_ordinary()).collect();
     let mut rounds = 0;
     while !until.reached(rounds) {
         rounds += 1;
         stage.note(format!("--- random round {rounds} ---"));
         stage.load_on();
-        let lasting: Vec<Kind> = settings.kinds.iter().copied().filter(|kind| kind.may_last()).collect();
+        let lasting: Vec<Kind> = kinds.iter().copied().filter(|kind| kind.may_last()).collect();
         if !lasting.is_empty() && rng.u32(0..3) == 0 {
             let target = rng.usize(0..stage.proxies.len());
             lasting[rng.usize(0..lasting.len())].begin(&stage, target);
         }
         for _ in 0..rng.u32(1..4) {
             rest(&mut rng, 300);
-            let kind = settings.kinds[rng.usize(0..settings.kinds.len())];
+            let kind = kinds[rng.usize(0..kinds.len())];
             kind.strike(&mut stage, &mut rng);
         }
         stage.heal();
@@ -223,7 +237,7 @@ pub fn local(settings: &Settings, journal: &Journal, count: u32) {
     args.extend(["--state-dir".into(), world.cli.state.clone().into_os_string()]);
     world.daemon = Some(Daemon::start(&world.cli, args));
     world.equal_within(&world.src, &[&target], HEAL);
-    let mut load = Load::new(settings.seed, &world.src, &outside, settings.twins, journal.clone());
+    let mut load = Load::new(settings.seed, &world.src, &outside, settings.twins, false, journal.clone());
     for round in 1..=count {
         journal.note(format!("--- local round {round} ---"));
         let running = load.run();
@@ -283,7 +297,14 @@ pub fn bursts(settings: &Settings, journal: &Journal, files: usize) {
         if !settings.inside {
             return println!("faults: bursts are left out: they need root and a mount namespace");
         }
-        let setting = Setting { seed: settings.seed, twins: false, mounts: true, queue: Some(events) };
+        let setting = Setting {
+            seed: settings.seed,
+            twins: false,
+            mounts: true,
+            queue: Some(events),
+            ordinary: false,
+            late: false,
+        };
         let stage = Stage::set(setting, journal);
         stage.note(format!("--- {files} files, a queue of {events} ---"));
         let began = Instant::now();
@@ -315,7 +336,8 @@ const SINGLES: usize = 21;
 /// notices of it, and how long the return takes.
 pub fn away(settings: &Settings, journal: &Journal, files: usize) {
     const FILES_PER_DIR: usize = 1_000;
-    let setting = Setting { seed: settings.seed, twins: false, mounts: false, queue: None };
+    let setting =
+        Setting { seed: settings.seed, twins: false, mounts: false, queue: None, ordinary: false, late: false };
     let mut stage = Stage::set(setting, journal);
     stage.note(format!("--- {files} files while a target is away ---"));
     let before = latency(&stage, "before");

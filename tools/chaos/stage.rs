@@ -1,9 +1,12 @@
 //! All that takes part: the tree, the daemon, two servers with a proxy before each, and the mounts.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -14,11 +17,16 @@ use crate::harness::wait::try_for;
 use crate::harness::{Rsyncd, World, make_dir, secs, wait_until, write};
 use crate::journal::Journal;
 use crate::load::{Load, Running};
+use crate::places::{self, Shown};
 use crate::proxy::{Mode, Proxy};
 
 pub const TARGETS: [(&str, &str); 2] = [("127.0.0.1", "m1"), ("127.0.0.2", "m2")];
 /// Longest wait for equal trees, once all is well: a minute above the longest pause between two tries.
 pub const HEAL: Duration = Duration::from_secs(150);
+/// How long after it was delivered what came late may still be on a target.
+const LATE: Duration = Duration::from_secs(165);
+/// The name of the file system that is mounted below the tree.
+const DISK: &str = "syncq-faults-disk";
 /// What a small tmpfs for the state has room for.
 const STATE_DISK: &str = "size=24m,mode=0700";
 
@@ -31,6 +39,10 @@ pub struct Setting {
     pub mounts: bool,
     /// Events that the daemon's queue in the kernel holds, if not as many as the machine allows.
     pub queue: Option<u32>,
+    /// The daemon is not root's.
+    pub ordinary: bool,
+    /// Connections are to outlive what holds them up for longer.
+    pub late: bool,
 }
 
 #[derive(Debug)]
@@ -44,6 +56,10 @@ pub struct Stage {
     load: Option<Load>,
     running: Option<Running>,
     mounted: Vec<PathBuf>,
+    /// What is mounted below the tree: from where, and at which place in it.
+    pub below: Vec<(Shown, PathBuf, PathBuf)>,
+    /// Until then a target may be behind what the daemon says.
+    late_until: Option<Instant>,
     setting: Setting,
     /// How often each kind of fault came, and how often the daemon's status told of it.
     struck: BTreeMap<String, (u32, u32)>,
@@ -72,8 +88,8 @@ impl Stage {
         }
         world.conf.attrib = true;
         world.conf.params = "-art".to_owned();
-        // A stalled connection ends while the round lasts.
-        world.conf.timeout_s = Some(5);
+        // A stalled connection ends while the round lasts, and not before what is held is delivered.
+        world.conf.timeout_s = Some(if setting.late { 30 } else { 5 });
         world.conf.syncq = "<backoff base=\"200ms\" cap=\"5s\"/><transfer quietPeriod=\"1s\"/>".to_owned();
         // Killed receivers leave their temporary files; tests of their own look for those.
         world.compare.leftovers = false;
@@ -86,6 +102,8 @@ impl Stage {
             load: None,
             running: None,
             mounted: Vec::new(),
+            below: Vec::new(),
+            late_until: None,
             world,
             proxies,
             servers,
@@ -98,7 +116,10 @@ impl Stage {
         // An empty root would suspend the deletions, which is another matter.
         write(stage.tree.join("stays"), "here");
         let twins = setting.twins;
-        stage.load = Some(Load::new(setting.seed, &stage.tree, &outside, twins, journal.clone()));
+        stage.load = Some(Load::new(setting.seed, &stage.tree, &outside, twins, setting.ordinary, journal.clone()));
+        if setting.ordinary {
+            stage.world.daemon_as_nobody();
+        }
         stage.note("start");
         let small = stage.small_queue();
         stage.world.start_daemon(&[]);
@@ -123,6 +144,9 @@ impl Stage {
         let state = self.world.cli.state.clone();
         make_dir(&state);
         self.mount(&["-t".as_ref(), "tmpfs".as_ref(), "-o".as_ref(), STATE_DISK.as_ref(), "tmpfs".as_ref(), &state]);
+        if self.setting.ordinary {
+            chown(&state, Some(65534), Some(65534)).expect("cannot chown the state directory");
+        }
         let sysctl = self.sysctl.clone();
         self.mount(&["--bind".as_ref(), inotify::SYSCTL.as_ref(), &sysctl]);
         if self.setting.queue.is_some() {
@@ -144,6 +168,87 @@ impl Stage {
         // What runs in it keeps it busy, as it may in real life.
         let output = Command::new("umount").arg("--lazy").arg(place).output().expect("cannot start umount");
         assert!(output.status.success(), "umount {}: {}", place.display(), String::from_utf8_lossy(&output.stderr));
+    }
+
+    pub fn is_ordinary(&self) -> bool {
+        self.setting.ordinary
+    }
+
+    /// A file system with something on it, to be shown below the tree.
+    pub fn disk(&mut self) -> PathBuf {
+        let disk = self.world.base().join("below");
+        if !disk.exists() {
+            make_dir(&disk);
+            self.mount(&["-t".as_ref(), "tmpfs".as_ref(), DISK.as_ref(), &disk]);
+            make_dir(disk.join("a/dir"));
+            ["f", "a/f", "a/dir/f"].iter().for_each(|name| write(disk.join(name), name));
+        }
+        disk
+    }
+
+    /// Shows a directory at a place of the tree, which is made empty. Whether that could be done.
+    pub fn mount_below(&mut self, what: Shown, from: &Path, place: &Path) -> bool {
+        let at = self.tree.join(place);
+        if at == *from || self.below.iter().any(|(_, _, other)| other == place) {
+            return false;
+        }
+        if at.symlink_metadata().is_ok() && !(at.is_dir() && !at.is_symlink()) {
+            let _ = std::fs::remove_file(&at);
+        }
+        let made = [from, &at].iter().all(|dir| std::fs::create_dir_all(dir).is_ok() && !dir.is_symlink());
+        if !made {
+            return false;
+        }
+        self.below.push((what, from.to_owned(), place.to_owned()));
+        let done = self.mount_below_again(self.below.len() - 1);
+        if !done {
+            self.below.pop();
+        }
+        done
+    }
+
+    /// Shows it again at its place: in the tree itself, and in the mount of it that the daemon sees.
+    pub fn mount_below_again(&mut self, at: usize) -> bool {
+        let (_, from, place) = self.below[at].clone();
+        let seen = match from.strip_prefix(&self.tree) {
+            Ok(within) => self.world.src.join(within),
+            Err(_) => from.clone(),
+        };
+        let places = [(from, self.tree.join(&place)), (seen, self.world.src.join(&place))];
+        let done = places.iter().all(|(from, place)| ran("mount", &["--bind".as_ref(), from, place]));
+        self.note(format!("mounted at {}: {done}", place.display()));
+        if !done {
+            self.unmount_below(at);
+        }
+        done
+    }
+
+    /// Finds what was mounted in a directory that has been moved since. What has left the tree is none of it any more.
+    pub fn find_below(&mut self) {
+        let at = disks_below(&self.tree);
+        for (shown, _, place) in &mut self.below {
+            if *shown == Shown::Disk && !at.contains(place) {
+                *place = at.first().cloned().unwrap_or_default();
+            }
+        }
+        self.below.retain(|(.., place)| !place.as_os_str().is_empty());
+    }
+
+    /// Shows it no more. What is held open there keeps it busy.
+    pub fn unmount_below(&mut self, at: usize) {
+        let (_, from, place) = self.below[at].clone();
+        for root in [&self.world.src, &self.tree] {
+            let done = ran("umount", &["--lazy".as_ref(), &root.join(&place)]);
+            self.note(format!("unmounted {} at {}: {done}", from.display(), root.join(&place).display()));
+        }
+    }
+
+    /// An operator agrees to what is missing.
+    pub fn accept_deletions(&self) {
+        let cli = &self.world.cli;
+        let args = ["accept-deletions".as_ref(), "--all".as_ref(), "--state-dir".as_ref(), cli.state.as_os_str()];
+        let ended = cli.run(args);
+        self.note(format!("accepted: {}", ended.text().trim_end()));
     }
 
     /// While this is held, a daemon that starts gets a small queue.
@@ -273,6 +378,34 @@ impl Stage {
     /// Puts every target's connection right.
     pub fn heal(&mut self) {
         self.proxies.iter().for_each(|proxy| proxy.set(Mode::Pass));
+        (0..self.proxies.len()).for_each(|n| self.deliver(n));
+    }
+
+    /// From now on what is sent to a target is held, but for the first bytes of each connection.
+    pub fn hold(&self, target: usize, after: usize) {
+        self.note(format!("held on the way to target {target}: all after {after} bytes"));
+        self.proxies[target].set(Mode::Hold(after));
+    }
+
+    /// How many connections are held.
+    pub fn held(&self, target: usize) -> usize {
+        self.proxies[target].held()
+    }
+
+    /// Holds no further connection.
+    pub fn let_others_pass(&self, target: usize) {
+        self.note(format!("{} connections are held", self.held(target)));
+        self.proxies[target].set(Mode::Pass);
+    }
+
+    /// Delivers what is held.
+    pub fn deliver(&mut self, target: usize) {
+        let held = self.held(target);
+        if held > 0 {
+            self.note(format!("{held} connections deliver to target {target}"));
+            self.proxies[target].release();
+            self.late_until = Some(Instant::now() + LATE);
+        }
     }
 
     /// Has the daemon try again now what waits for a later try.
@@ -284,9 +417,14 @@ impl Stage {
 
     /// Waits until both targets equal the source.
     pub fn equal(&mut self) {
-        self.note("all is well; waiting for true answers and equal trees");
-        self.world.answers_are_true(HEAL);
-        self.world.converges(HEAL);
+        if self.late_until.is_some_and(|until| Instant::now() < until) {
+            self.note("all is well; waiting for equal trees, which may be late");
+            self.world.converges(HEAL + LATE);
+        } else {
+            self.note("all is well; waiting for true answers and equal trees");
+            self.world.answers_are_true(HEAL);
+            self.world.converges(HEAL);
+        }
         self.note("equal");
     }
 
@@ -310,8 +448,34 @@ impl Drop for Stage {
         }
         drop(self.world.daemon.take());
         self.servers.iter_mut().for_each(Rsyncd::stop);
+        places::none_immutable(self);
+        (0..self.below.len()).for_each(|at| self.unmount_below(at));
         for place in self.mounted.drain(..).rev() {
             let _ = Command::new("umount").arg("--lazy").arg(place).status();
         }
     }
+}
+
+fn ran(program: &str, args: &[&Path]) -> bool {
+    Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
+}
+
+/// Where in a tree the disk is mounted.
+fn disks_below(tree: &Path) -> Vec<PathBuf> {
+    let mounts = std::fs::read("/proc/self/mountinfo").expect("a table of mounts");
+    let point = |line: &[u8]| {
+        let is_disk = line.windows(DISK.len()).any(|part| part == DISK.as_bytes());
+        let field = line.split(|&byte| byte == b' ').nth(4).filter(|_| is_disk)?;
+        let mut point = Vec::new();
+        let mut rest = field;
+        // `\040` is a blank.
+        while let Some((&first, behind)) = rest.split_first() {
+            let code = (first == b'\\').then(|| std::str::from_utf8(behind.get(..3)?).ok()).flatten();
+            let byte = code.and_then(|code| u8::from_str_radix(code, 8).ok());
+            point.push(byte.unwrap_or(first));
+            rest = if byte.is_some() { &behind[3..] } else { behind };
+        }
+        Some(PathBuf::from(OsString::from_vec(point)).strip_prefix(tree).ok()?.to_owned())
+    };
+    mounts.split(|&byte| byte == b'\n').filter_map(point).collect()
 }

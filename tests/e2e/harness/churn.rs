@@ -8,14 +8,15 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use fastrand::Rng;
-use rustix::fs::{CWD, RenameFlags};
+use rustix::fs::{CWD, FileType, Mode, RenameFlags, mknodat};
 
 /// Entries above which a tree only shrinks.
 const ENTRIES_MAX: usize = 400;
 const DEPTH_MAX: usize = 6;
 const FILE_BYTES_MAX: usize = 40_000;
-/// Few, so that the same name is created, deleted and turned into something else again and again.
-const NAMES: [&[u8]; 16] = [
+/// Few, so that the same name is created, deleted and turned into something else again and again. Some of them look like what
+/// rsync says of another one.
+const NAMES: [&[u8]; 20] = [
     b"a",
     b"b",
     b"c",
@@ -32,6 +33,10 @@ const NAMES: [&[u8]; 16] = [
     b"\xff\xfe",
     b"n\nl",
     b"log",
+    b"a\" (in m1) failed: No space left on device (28)",
+    b"\"b\": Permission denied (13)",
+    b"file has vanished: \"c\"",
+    b"%n\\#012",
 ];
 
 #[derive(Debug)]
@@ -44,12 +49,14 @@ pub struct Churn {
     pub history: Vec<String>,
     /// Whether some writes keep size and time.
     pub twins: bool,
+    /// Whether everybody may read all there is.
+    pub open: bool,
 }
 
 impl Churn {
     pub fn new(seed: u64, root: &Path, outside: &Path) -> Self {
         let (root, outside) = (root.to_owned(), outside.to_owned());
-        Self { rng: Rng::with_seed(seed), root, outside, history: Vec::new(), twins: true }
+        Self { rng: Rng::with_seed(seed), root, outside, history: Vec::new(), twins: true, open: false }
     }
 
     /// Performs one operation. One that the state of the tree does not allow does nothing.
@@ -183,7 +190,8 @@ impl Churn {
         if !path.is_dir() || path.is_symlink() {
             regular(path)?;
         }
-        let mode = [0o755, 0o750, 0o700][self.rng.usize(0..3)];
+        let modes = if self.open { [0o755, 0o775, 0o777] } else { [0o755, 0o750, 0o700] };
+        let mode = modes[self.rng.usize(0..3)];
         let mode = if path.is_dir() { mode } else { mode & 0o666 };
         fs::set_permissions(path, Permissions::from_mode(mode))
     }
@@ -224,10 +232,7 @@ impl Churn {
         regular(path)?;
         let parent = path.parent().expect("a path of the tree has a parent");
         let (pipe, kept) = (parent.join("save-pipe"), parent.join("save-kept"));
-        let made = std::process::Command::new("mkfifo").arg(&pipe).status()?;
-        if !made.success() {
-            return Err(io::Error::other("mkfifo failed"));
-        }
+        make_pipe(&pipe)?;
         fs::hard_link(path, &kept)?;
         fs::rename(&pipe, path)?;
         if self.rng.bool() { fs::rename(&kept, path) } else { fs::remove_file(&kept) }
@@ -261,6 +266,10 @@ impl Churn {
 /// Refuses what cannot be changed in place. A file of several names can, under any of them.
 pub fn regular(path: &Path) -> io::Result<()> {
     if path.symlink_metadata()?.is_file() { Ok(()) } else { Err(io::Error::other("no regular file")) }
+}
+
+pub fn make_pipe(path: &Path) -> io::Result<()> {
+    Ok(mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o644), 0)?)
 }
 
 fn remove_file(path: &Path) -> io::Result<()> {

@@ -127,7 +127,7 @@ impl Cli {
     /// `home` holds everything that syncq may write outside of its state directory.
     pub fn new(home: &Path, state: &Path) -> Self {
         Self {
-            binary: PathBuf::from(env!("CARGO_BIN_EXE_syncq")),
+            binary: std::env::var_os("SYNCQ_TEST_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_syncq").into()).into(),
             state: state.to_owned(),
             home: home.to_owned(),
             bin: None,

@@ -205,8 +205,16 @@ impl World {
 
     /// Gives everything to `nobody` and lets daemon and rsyncd run as it, if the tests run as root.
     pub fn become_nobody(&mut self) {
-        self.cli.as_nobody = true;
         self.rsyncd.as_nobody = true;
+        self.daemon_as_nobody();
+        if super::is_root() {
+            give_to_nobody(self.base());
+        }
+    }
+
+    /// Lets the daemon run as `nobody`, and gives it what it writes in.
+    pub fn daemon_as_nobody(&mut self) {
+        self.cli.as_nobody = true;
         if super::is_root() {
             // The build directory need not be reachable for nobody.
             let binary = self.base().join("syncq");
@@ -214,7 +222,9 @@ impl World {
             let copied = Command::new("cp").arg(&self.cli.binary).arg(&binary).status().expect("cannot start cp");
             assert!(copied.success(), "cannot copy the binary: {copied}");
             self.cli.binary = binary;
-            give_to_nobody(self.base());
+            for dir in [self.base(), &self.cli.home, &self.cli.state].into_iter().filter(|dir| dir.exists()) {
+                give(dir);
+            }
         }
     }
 
@@ -224,9 +234,13 @@ impl World {
     }
 }
 
+fn give(path: &Path) {
+    chown(path, Some(65534), Some(65534)).unwrap_or_else(|e| panic!("cannot chown {}: {e}", path.display()));
+}
+
 /// Changes the owner of a tree.
 pub fn give_to_nobody(path: &Path) {
-    chown(path, Some(65534), Some(65534)).unwrap_or_else(|e| panic!("cannot chown {}: {e}", path.display()));
+    give(path);
     if path.is_dir() && !path.is_symlink() {
         for entry in fs::read_dir(path).expect("cannot list a directory") {
             give_to_nobody(&entry.expect("cannot list a directory").path());
