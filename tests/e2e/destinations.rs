@@ -115,7 +115,7 @@ fn whole_seconds_are_found_out_and_compared_as_such() {
     let url = format!("rsync://127.0.0.1:{}/coarse", world.rsyncd.port);
     let mut daemon = started(&world, &world.src, &url);
     world.cli.wait_idle(secs(30));
-    world.cli.run(["reconcile", "--wait", "--state-dir", &world.cli.state.display().to_string()]).ok();
+    drop(world.cli.run(["reconcile", "--wait", "--state-dir", &world.cli.state.display().to_string()]).ok());
     world.cli.wait_idle(secs(30));
     assert!(daemon.log_text().contains("keeps whole seconds"), "{}", daemon.log_text());
     let verified = world.cli.run(["verify", "--state-dir", &world.cli.state.display().to_string()]);
