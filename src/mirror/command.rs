@@ -152,8 +152,8 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
         // Where contents may not be compared all is sent.
         match (mode.contents, mode.pass) {
             (true, _) => args.push("--checksum".into()),
-            (false, Pass::Real | Pass::Itemized) => args.push("--ignore-times".into()),
-            (false, Pass::Show | Pass::Confirm | Pass::Count) => {}
+            (false, Pass::Real | Pass::Itemized) if !mode.withheld.ignore_times => args.push("--ignore-times".into()),
+            (false, _) => {}
         }
     }
     let mut add = |arg: &str| args.push(OsString::from(arg));
