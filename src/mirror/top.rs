@@ -173,9 +173,9 @@ fn names(listing: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
         let rest = line.get(10..)?.trim_ascii_start();
         let size = rest.iter().position(|&b| b == b' ')?;
         let name = rest.get(size + " 2026/11/22 16:33:01 ".len()..)?;
-        let is_link = line.starts_with(b"l");
-        let end = if is_link { name.windows(4).position(|part| part == b" -> ")? } else { name.len() };
-        let name = unescape(name.get(..end)?);
+        // rsync adds what a link leads to if the user's own options have links kept.
+        let arrow = name.windows(4).position(|part| part == b" -> ").filter(|_| line.starts_with(b"l"));
+        let name = unescape(name.get(..arrow.unwrap_or(name.len()))?);
         (name != b".").then_some(name)
     })
 }
@@ -190,8 +190,9 @@ mod tests {
             -rw-r--r--              0 2026/11/20 10:00:00  a b\n\
             drwxr-xr-x           4096 2026/11/20 10:00:00 d\\#012e\n\
             lrwxrwxrwx              1 2026/11/20 10:00:00 l -> a\n\
+            lrwxrwxrwx              1 2026/11/20 10:00:00 m\n\
             -rw-r--r--     1234567890 2026/11/20 10:00:00 large\n";
         let read: Vec<String> = names(listing).map(|name| name.escape_ascii().to_string()).collect();
-        assert_eq!(read, [" a b", "d\\ne", "l", "large"]);
+        assert_eq!(read, [" a b", "d\\ne", "l", "m", "large"]);
     }
 }

@@ -62,6 +62,14 @@ fn a_missing_path_below_a_missing_directory_is_told_as_vanished() {
     for pair in Pair::all().filter(|pair| !refuses(pair)) {
         write(&pair.stage.dst("d/f"), "x");
         let said = pair.run(&by_name(&[]), b"./d/f\0");
+        if pair.receiver() < vec![3, 2, 0] {
+            // `outcome::mistakes_missing`
+            assert!(
+                said.code == 2 && said.all().contains("ABORTING due to invalid path from sender: d/f"),
+                "{said:#?}"
+            );
+            continue;
+        }
         assert!(!pair.has("d/f"), "{said:#?}");
         let is_told = said.err.contains("WARNING: parent dir is absent in the file list: d");
         assert!(said.code == 24 && is_told, "{:?} {said:#?}", pair.way);
@@ -167,8 +175,8 @@ fn what_is_excluded_is_spared_and_what_is_perishable_is_not() {
     }
 }
 
-/// `outcome`, `Paths::to_skip`: a directory of the source that cannot be read keeps rsync from deleting, and it says so on
-/// its output. A listed path that is missing does not.
+/// `outcome`, `Paths::to_skip`: from a directory of the source on that cannot be read rsync deletes no more, and says so on its
+/// output; before it came there it may have deleted. A listed path that is missing keeps it from nothing.
 #[test]
 fn an_unreadable_directory_ends_deletions() {
     for pair in [Way::Local, Way::Daemon].map(Pair::new) {
@@ -183,7 +191,6 @@ fn an_unreadable_directory_ends_deletions() {
         pair.close("d/closed");
         let said = pair.run_as_nobody(&[&["-rt"][..], &BY_TREE[1..], &["--delete", "--force"]].concat(), b"./d/\0");
         pair.open("d/closed");
-        assert!(pair.has("d/gone"), "{said:#?}");
         assert!(said.all().lines().any(|line| says::skips_deletions(line.as_bytes())), "{:?} {said:#?}", pair.way);
         let line = said.err.lines().find(|line| line.contains("opendir \"")).unwrap_or_else(|| panic!("{said:#?}"));
         assert!(said.code == 23 && line::Line::read(line.as_bytes()).is_senders(), "{line}");

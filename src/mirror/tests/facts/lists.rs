@@ -143,7 +143,8 @@ fn differences_are_itemized() {
             assert!(said.out.lines().any(|line| line.starts_with(&changed) && line.ends_with(" changed")), "{said:#?}");
             assert!(!said.out.contains("equal"), "{said:#?}");
         }
-        assert_eq!(pair.stage.difference(), None, "{:?}", pair.way);
+        // One that is older does not carry all of a time.
+        assert!(pair.receiver() < vec![3, 2, 0] || pair.stage.difference().is_none(), "{:?}", pair.way);
     }
 }
 
@@ -174,7 +175,7 @@ fn a_count_tells_of_both_sides() {
     }
 }
 
-/// `leftovers`, `unvouched`: mode, size, time in UTC, name. A target that is not there ends with 23 and `(2)`.
+/// `leftovers`, `top`: mode, size, time in UTC, name; what a link leads to only with `-l`. A target that is not there ends with 23 and `(2)`.
 #[test]
 fn a_target_can_be_listed() {
     for pair in Pair::all() {
@@ -191,7 +192,7 @@ fn a_target_can_be_listed() {
         // How wide the size is, versions differ in.
         let is_file = |line: &str| line.starts_with("-rw-r--r-- ") && line.ends_with(" 5 2026/11/22 12:00:00 d/f g");
         assert!(said.out.lines().any(is_file), "{:?} {said:#?}", pair.way);
-        assert!(said.out.lines().any(|line| line.starts_with('l') && line.ends_with(" link -> to")), "{said:#?}");
+        assert!(said.out.lines().any(|line| line.starts_with('l') && line.ends_with(" link")), "{said:#?}");
         assert!(said.out.lines().any(|line| line.ends_with(" odd\\#012name")), "{said:#?}");
         let level = list("", &["--no-r", "--dirs", "--list-only", "--no-h"]).well();
         assert!(level.out.contains(" d\n") && !level.out.contains("f g"), "{level:#?}");

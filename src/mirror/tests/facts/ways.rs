@@ -135,5 +135,9 @@ fn a_daemon_greets_with_its_protocol() {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, pair.stage.daemon.as_ref().unwrap().port)).unwrap();
     let mut greeting = [0; 11];
     std::io::Read::read_exact(&mut stream, &mut greeting).unwrap();
-    assert!([b"@RSYNCD: 31", b"@RSYNCD: 32"].contains(&&greeting), "{:?}", greeting.escape_ascii().to_string());
+    assert!(
+        [b"@RSYNCD: 31", b"@RSYNCD: 32", b"@RSYNCD: 33"].contains(&&greeting),
+        "{:?}",
+        greeting.escape_ascii().to_string()
+    );
 }

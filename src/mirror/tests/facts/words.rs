@@ -25,7 +25,9 @@ fn a_daemons_refusals() {
         let pair = Pair::with(Way::Daemon, settings);
         pair.stage.write("f", "x");
         let said = pair.run(&[&BY_NAME[..], args].concat(), b"./f\0");
-        assert!(said.err.contains(words) && codes.contains(&said.code), "{settings}: {said:#?}");
+        // One that is older hangs up before it has said so.
+        let is_lost = pair.receiver() < vec![3, 2, 0] && said.code == 10 && said.err.contains("Connection reset");
+        assert!(is_lost || (said.err.contains(words) && codes.contains(&said.code)), "{settings}: {said:#?}");
         assert!(!pair.has("f"));
     }
 }
@@ -69,7 +71,7 @@ fn a_missing_parent_of_the_destination() {
     }
 }
 
-/// `probe`: a dry run says that it would make the destination, whether source and target agree on the directory, and with
+/// `probe`: a dry run shows a destination that it would make as new, and some versions say so beside; it tells whether source and target agree on the directory, and with
 /// which protocol.
 #[test]
 fn what_a_dry_run_tells_of_the_destination() {
@@ -77,11 +79,11 @@ fn what_a_dry_run_tells_of_the_destination() {
         pair.stage.write("f", "x");
         let args = [&BY_NAME[..], &["-n", "--debug=PROTO", "--out-format=%i %n"]].concat();
         let said = pair.run_to("new/", &args, b"./f\0");
-        let makes = |line: &str| line.starts_with("created ") && line.contains("director");
+        let makes = |line: &str| line == "cd+++++++++ ./";
         assert!(said.out.lines().any(makes), "{:?} {said:#?}", pair.way);
         let spoken =
             said.out.lines().find_map(|line| line.split_once("remote=")?.1.split(',').next()?.parse::<u32>().ok());
-        assert!(pair.way == Way::Local || matches!(spoken, Some(31 | 32)), "{:?} {said:#?}", pair.way);
+        assert!(pair.way == Way::Local || matches!(spoken, Some(31..=33)), "{:?} {said:#?}", pair.way);
         let said = pair.run(&args, b"./f\0");
         assert!(said.code == 0 && !said.out.lines().any(makes), "{said:#?}");
         assert!(said.out.lines().any(|line| line.ends_with(" ./")), "the times differ: {said:#?}");
