@@ -101,16 +101,17 @@ fn fill_immutable(stage: &Stage, target: &Path) -> bool {
     true
 }
 
-/// Has a file fail whose name says that it is the other one.
+/// Has a file fail in whose path rsync's words name another one.
 fn name_like_words(stage: &Stage, target: &Path) -> bool {
-    let names = ["names/a", "names/a\" (in m1) failed: No space left on device (28)"];
-    make_dir(stage.tree.join("names"));
-    names.iter().for_each(|name| write(stage.tree.join(name), "one"));
-    if !names.iter().all(|name| arrives(&target.join(name))) || !chattr(&["+i"], &target.join(names[1])) {
+    let odd = "names/a\" (in m1) failed: No space left on device (28)";
+    let files = ["names/a", &format!("{odd}/f")].map(str::to_owned);
+    make_dir(stage.tree.join(odd));
+    files.iter().for_each(|name| write(stage.tree.join(name), "one"));
+    if !files.iter().all(|name| arrives(&target.join(name))) || !chattr(&["+i"], &target.join(odd)) {
         return false;
     }
-    stage.note(format!("immutable: {}", names[1]));
-    names.iter().for_each(|name| write(stage.tree.join(name), format!("{:?}", Instant::now())));
+    stage.note(format!("immutable: {odd}"));
+    files.iter().for_each(|name| write(stage.tree.join(name), format!("{:?}", Instant::now())));
     true
 }
 
