@@ -24,7 +24,9 @@ use super::view::NamedTarget;
 use crate::clock::Clock;
 use crate::control::ConfigStatus;
 use crate::filter::Filter;
-use crate::mirror::{Connections, Contexts, Executor, Guard, Limits, Place, RootIdentity, Standbys, TargetContext};
+use crate::mirror::{
+    Confinement, Connections, Contexts, Executor, Guard, Limits, Place, Places, RootIdentity, Standbys, TargetContext,
+};
 use crate::model::{Destination, DirectoryId, RelPath, Scope, Target, TargetId, Timestamp, TroubleClass, counted};
 use crate::mounts::Mounts;
 use crate::plugin::Follower;
@@ -197,9 +199,13 @@ impl Setup {
                 Some(old) if old.runs_like(&context) => Arc::clone(old),
                 Some(old) => {
                     context.succeed(old);
+                    tell_confinement(&context);
                     Arc::new(context)
                 }
-                None => Arc::new(context),
+                None => {
+                    tell_confinement(&context);
+                    Arc::new(context)
+                }
             };
             self.contexts.insert(named.id, context);
             fingerprints.push((named.id, fingerprint(root, target)));
@@ -373,5 +379,15 @@ impl Setup {
 
     pub fn serves(&self, target: TargetId) -> bool {
         self.contexts.contains_key(&target)
+    }
+}
+
+/// Says of a target if nothing keeps rsync within it and the source. What is so for all targets is said at the start.
+fn tell_confinement(context: &TargetContext) {
+    let shares = context.connection.as_ref().is_some_and(|connection| connection.is_shared());
+    if let Confinement::Missing(missing) = Places::new(&context.root, &context.target).confinement(shares)
+        && !missing.is_general()
+    {
+        warn!("{}: {}; hint: {}", context.target.name(), missing.message(), missing.hint());
     }
 }

@@ -6,12 +6,19 @@
 //! refuses it the rest. A thread is confined, starts the process, which inherits that, and ends; syncq itself stays free.
 //! That costs a third of a millisecond a run, and newer versions, which look themselves where a link leads, do without.
 //!
-//! What still holds for nobody: within the source and within the target an older rsync follows a swapped link as before. A
-//! remote shell is a program of the user's: it may also read `~/.ssh`, and what its command line and ssh's configuration
-//! name. Deliberately absent: an ssh that connects for each run by itself (its keys, sockets and helpers may be anywhere),
-//! runs whose parameters ask to follow links (that is what they are for), an rsync that is a script (nobody knows what it
-//! needs), and kernels without Landlock, where `check` and the start say so.
+//! What is held ([`Places::held`]) depends on where the target is and what the parameters ask for. An rsync that only sends
+//! writes nothing here, and a remote shell is a program of the user's that may write what it likes (known hosts, sockets):
+//! there it is the reading that is held, with `~/.ssh` and what the shell's command line and ssh's configuration name.
+//! Where links are to be followed (`-L`, `-k`, `--copy-unsafe-links`) reading is not held, but writing is.
+//!
+//! What is not held is told by [`Places::confinement`], which `check` and the start pass on: kernels without Landlock, an
+//! rsync that is a script (nobody knows what it needs), a remote shell that is no ssh, or that connects for each run and
+//! starts other programs (`ProxyCommand`: what they read nobody knows), links that are to be followed, and `-K` to a
+//! target on this machine. Within the source and within the target an older rsync follows a swapped link as before.
+//!
+//! Deliberately absent: what the rsync of another machine does there.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
@@ -23,10 +30,11 @@ use std::time::Duration;
 
 use landlock::{
     ABI, Access, AccessFs, BitFlags, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr,
-    RulesetStatus, path_beneath_rules,
+    RulesetStatus,
 };
 
 use super::program::find_rsync;
+use super::ssh;
 use crate::model::{Destination, Given, Params, Target};
 
 /// From this version on rsync follows no link of another user's.
@@ -89,7 +97,7 @@ const DEVICES: [&str; 2] = ["/dev/null", "/dev/tty"];
 /// Where the runs for one target have their business.
 #[derive(Debug, Clone)]
 pub struct Places {
-    root: PathBuf,
+    sources: Vec<PathBuf>,
     target: Target,
 }
 
@@ -100,7 +108,7 @@ pub enum Confinement {
     Unneeded,
     /// The kernel does.
     Landlock,
-    /// rsync is one that follows swapped links.
+    /// Nobody does.
     Missing(Missing),
 }
 
@@ -109,9 +117,20 @@ pub enum Confinement {
 pub enum Missing {
     Kernel,
     Script,
+    /// The remote shell needs what nobody knows.
+    Shell,
+    /// The parameters have links followed wherever they lead.
+    Links,
+    /// `-K` has links of the target followed.
+    Kept,
 }
 
 impl Missing {
+    /// Whether it is the same for all targets.
+    pub fn is_general(self) -> bool {
+        matches!(self, Self::Kernel | Self::Script)
+    }
+
     pub fn message(self) -> &'static str {
         match self {
             Self::Kernel => {
@@ -122,22 +141,55 @@ impl Missing {
                 "rsync is a script that runs one older than 3.5.0, which syncq cannot confine: whoever may write in a watched tree can have \
                  any file of this user sent, by swapping a directory for a link"
             }
+            Self::Shell => {
+                "this rsync is older than 3.5.0, and its remote shell connects for each run through programs of its own, so that syncq cannot \
+                 confine it: whoever may write in the watched tree can have any file of this user sent, by swapping a directory for a link"
+            }
+            Self::Links => {
+                "the params have links followed wherever they lead: whoever may write in the watched tree can have any file of this user \
+                 sent, by making a link"
+            }
+            Self::Kept => {
+                "this rsync is older than 3.5.0, and -K has it write behind links of the target: whoever may write in the watched tree can \
+                 have any file of this user overwritten"
+            }
         }
     }
 
     pub fn hint(self) -> &'static str {
-        "install rsync 3.5.0 or newer, or run syncq as a user who may read nothing else"
+        match self {
+            Self::Kernel | Self::Script => {
+                "install rsync 3.5.0 or newer, or run syncq as a user who may read nothing else"
+            }
+            Self::Shell => {
+                "install rsync 3.5.0 or newer, or do without ProxyCommand and the like, or have the connection shared (<ssh share=\"true\"/>)"
+            }
+            Self::Links => {
+                "take -L, -k and --copy-unsafe-links out of the params, or run syncq as a user who may read nothing else"
+            }
+            Self::Kept => "install rsync 3.5.0 or newer, or take -K out of the params",
+        }
     }
 }
 
-/// How the rsync in PATH is kept within its places.
+/// How the rsync in PATH is kept within its places, as far as that is the same for all targets.
 pub fn confinement() -> Confinement {
     match rsync_kind() {
         Kind::Careful => Confinement::Unneeded,
         Kind::Script => Confinement::Missing(Missing::Script),
-        Kind::Trusting(_) if is_available() => Confinement::Landlock,
+        Kind::Trusting(_) if is_known_to_confine() => Confinement::Landlock,
         Kind::Trusting(_) => Confinement::Missing(Missing::Kernel),
     }
+}
+
+/// Whether an rsync of this version follows no link of another user's.
+pub fn is_careful(version: &[u32]) -> bool {
+    version >= &CAREFUL[..]
+}
+
+/// The rights of whoever reads.
+fn read() -> BitFlags<AccessFs> {
+    AccessFs::ReadFile | AccessFs::ReadDir
 }
 
 /// What there is to know of a rsync.
@@ -166,7 +218,7 @@ fn rsync_kind() -> Kind {
         return kind.clone();
     }
     let kind = match super::rsync_version(VERSION_WITHIN) {
-        Ok(found) if found.numbers().as_slice() < &CAREFUL[..] => match is_script(&path) {
+        Ok(found) if !is_careful(&found.numbers()) => match is_script(&path) {
             true => Kind::Script,
             false => Kind::Trusting(path),
         },
@@ -188,19 +240,42 @@ fn is_available() -> bool {
 }
 
 impl Places {
+    /// The places of runs that read at `root`.
     pub fn new(root: &Path, target: &Target) -> Self {
-        Self { root: root.to_owned(), target: target.clone() }
+        Self { sources: vec![root.to_owned()], target: target.clone() }
+    }
+
+    /// The same, and they read at `source` too.
+    pub fn and(mut self, source: &Path) -> Self {
+        self.sources.push(source.to_owned());
+        self
+    }
+
+    /// How the runs for the target are kept here. `shares`: those to its host share a connection.
+    pub fn confinement(&self, shares: bool) -> Confinement {
+        let params = &self.target.options.params;
+        match confinement() {
+            general @ Confinement::Missing(_) => general,
+            _ if params.follows_links() => Confinement::Missing(Missing::Links),
+            Confinement::Unneeded => Confinement::Unneeded,
+            Confinement::Landlock if self.keeps_links() => Confinement::Missing(Missing::Kept),
+            Confinement::Landlock
+                if self.connects_by_program() || (!shares && !self.knows_shell(params.remote_shell())) =>
+            {
+                Confinement::Missing(Missing::Shell)
+            }
+            Confinement::Landlock => Confinement::Landlock,
+        }
     }
 
     /// Starts the process that `command` describes, with these arguments, confined if its version needs it.
     pub(super) fn spawn(&self, command: &mut Command, args: &[OsString]) -> io::Result<Child> {
-        let program = match rsync_kind() {
-            Kind::Trusting(program) if !self.follows_links() && !self.connects(args) && is_known_to_confine() => {
-                program
-            }
-            _ => return command.spawn(),
-        };
-        let rules = self.rules(&program, args).map_err(io::Error::other)?;
+        let Kind::Trusting(program) = rsync_kind() else { return command.spawn() };
+        let held = self.held(args);
+        if held.is_empty() || !is_known_to_confine() {
+            return command.spawn();
+        }
+        let rules = self.rules(&program, args, held).map_err(io::Error::other)?;
         std::thread::scope(|scope| {
             let confined = scope.spawn(|| {
                 confine(rules)?;
@@ -210,51 +285,115 @@ impl Places {
         })
     }
 
-    /// Whether a run gets to its host by itself, and so through an ssh that needs what nobody here knows.
-    fn connects(&self, args: &[OsString]) -> bool {
+    /// What a run with these arguments may do nowhere but in its places.
+    fn held(&self, args: &[OsString]) -> BitFlags<AccessFs> {
+        let follows = self.target.options.params.follows_links();
+        let all = AccessFs::from_all(RIGHTS);
         let line = remote_shell(args);
-        let is_shared = || line.as_bytes().windows(SHARED.len()).any(|part| part == SHARED);
-        let through_shell = match &self.target.destination {
+        match &self.target.destination {
+            Destination::Local(_) if self.keeps_links() => BitFlags::empty(),
+            Destination::Local(_) if follows => all & !(read() | AccessFs::Execute),
+            Destination::Local(_) => all,
+            _ if follows => BitFlags::empty(),
+            _ if self.connects_by_program() => BitFlags::empty(),
+            _ if !self.takes_shell(&line) => all,
+            _ => {
+                let is_shared = line.as_bytes().windows(SHARED.len()).any(|part| part == SHARED);
+                if is_shared || self.knows_shell(Some(&line)) { read() } else { BitFlags::empty() }
+            }
+        }
+    }
+
+    /// Whether the environment names a program that gets to a daemon, and needs what nobody knows.
+    fn connects_by_program(&self) -> bool {
+        let is_daemon = matches!(self.target.destination, Destination::Daemon { .. });
+        is_daemon && std::env::var_os("RSYNC_CONNECT_PROG").is_some_and(|program| !program.is_empty())
+    }
+
+    /// Whether runs go through this remote shell: to a daemon they may.
+    fn takes_shell(&self, line: &OsStr) -> bool {
+        match &self.target.destination {
             Destination::Local(_) => false,
             Destination::Ssh { .. } => true,
             Destination::Daemon { .. } => !line.is_empty(),
-        };
-        through_shell && !is_shared()
+        }
     }
 
-    /// Whether the user's own parameters have rsync follow links to wherever they lead.
-    fn follows_links(&self) -> bool {
-        self.target.options.params.has_any(&["copy-links", "copy-unsafe-links", "copy-dirlinks", "keep-dirlinks"])
+    /// Whether links of a target on this machine are kept where the source has directories, and written behind.
+    fn keeps_links(&self) -> bool {
+        let is_local = matches!(self.target.destination, Destination::Local(_));
+        is_local && self.target.options.params.has_any(&["keep-dirlinks"])
     }
 
-    fn rules(&self, program: &Path, args: &[OsString]) -> Result<RulesetCreated, landlock::RulesetError> {
-        let read = AccessFs::ReadFile | AccessFs::ReadDir;
-        let run = read | AccessFs::Execute;
-        let mut write = AccessFs::from_all(RIGHTS);
-        write.remove(AccessFs::Execute);
-        let device = AccessFs::ReadFile | AccessFs::WriteFile;
-        let mut rules = ruleset()?
-            .add_rules(path_beneath_rules(PROGRAMS.iter(), run))?
-            .add_rules(path_beneath_rules(libraries(program), run))?
-            .add_rules(path_beneath_rules(READABLE.iter(), read))?
-            .add_rules(path_beneath_rules(DEVICES.iter(), device))?
-            .add_rules(path_beneath_rules(named(args, &READS), read))?
-            .add_rules(path_beneath_rules([&self.root], read))?;
+    /// Whether the way to the target needs nothing of which nobody knows.
+    fn knows_shell(&self, line: Option<&OsStr>) -> bool {
+        !self.takes_shell(line.unwrap_or_default()) || ssh_alone(line.unwrap_or(OsStr::new("ssh")), &home())
+    }
+
+    fn rules(
+        &self,
+        program: &Path,
+        args: &[OsString],
+        held: BitFlags<AccessFs>,
+    ) -> Result<RulesetCreated, landlock::RulesetError> {
+        let mut places = Allowed { rules: Ruleset::default().handle_access(held)?.create()?, held };
+        places.allow(PROGRAMS.iter(), read() | AccessFs::Execute)?;
+        places.allow(libraries(program), read() | AccessFs::Execute)?;
+        places.allow(READABLE.iter(), read())?;
+        places.allow(DEVICES.iter(), AccessFs::ReadFile | AccessFs::WriteFile)?;
+        places.allow(named(args, &READS), read())?;
+        places.allow(&self.sources, read())?;
         match &self.target.destination {
-            Destination::Daemon { .. } => {}
             Destination::Local(path) => {
                 // As rsync would; what is not there cannot be named.
                 let _ = std::fs::create_dir(path);
-                rules = add(rules, path, write)?;
-                rules = rules.add_rules(path_beneath_rules(named(args, &WRITES), write))?;
+                let write = AccessFs::from_all(RIGHTS) & !BitFlags::from(AccessFs::Execute);
+                places.allow([path], write)?;
+                places.allow(named(args, &WRITES), write)?;
             }
-            Destination::Ssh { .. } => {
-                let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_else(|| "/root".into());
-                rules = rules.add_rules(path_beneath_rules(shell_files(args, &home), run))?;
+            Destination::Daemon { .. } | Destination::Ssh { .. } => {
+                let line = remote_shell(args);
+                if self.takes_shell(&line) {
+                    places.allow(shell_files(&line, &home()), read())?;
+                }
             }
         }
-        Ok(rules)
+        Ok(places.rules)
     }
+}
+
+/// Rules in the making.
+struct Allowed {
+    rules: RulesetCreated,
+    held: BitFlags<AccessFs>,
+}
+
+impl Allowed {
+    /// Allows `access` at and below these paths, as far as it is held at all. Of what cannot be opened rsync will say what is
+    /// the matter with it.
+    fn allow<P: AsRef<Path>>(
+        &mut self,
+        paths: impl IntoIterator<Item = P>,
+        access: impl Into<BitFlags<AccessFs>>,
+    ) -> Result<(), landlock::RulesetError> {
+        let access = access.into() & self.held;
+        if access.is_empty() {
+            return Ok(());
+        }
+        for path in paths {
+            // Of a file only what files know may be said, or the kernel takes no rule.
+            let is_file = path.as_ref().metadata().is_ok_and(|found| !found.is_dir());
+            let access = if is_file { access & AccessFs::from_file(RIGHTS) } else { access };
+            if let (false, Ok(opened)) = (access.is_empty(), PathFd::new(&path)) {
+                (&mut self.rules).add_rule(PathBeneath::new(opened, access))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn home() -> PathBuf {
+    std::env::var_os("HOME").map(PathBuf::from).unwrap_or_else(|| "/root".into())
 }
 
 /// Asked once, since the kernel stays.
@@ -265,18 +404,6 @@ fn is_known_to_confine() -> bool {
 
 fn ruleset() -> Result<RulesetCreated, landlock::RulesetError> {
     Ruleset::default().handle_access(AccessFs::from_all(RIGHTS))?.create()
-}
-
-fn add(
-    rules: RulesetCreated,
-    path: &Path,
-    access: BitFlags<AccessFs>,
-) -> Result<RulesetCreated, landlock::RulesetError> {
-    match PathFd::new(path) {
-        Ok(opened) => rules.add_rule(PathBeneath::new(opened, access)),
-        // rsync will say what is the matter with it.
-        Err(_) => Ok(rules),
-    }
 }
 
 /// Confines the calling thread and what it starts, for good.
@@ -325,25 +452,56 @@ fn remote_shell(args: &[OsString]) -> OsString {
     Params::from(args.to_vec()).remote_shell().unwrap_or_default().to_owned()
 }
 
-/// What the remote shell of these arguments needs: what it names, ssh's own files, and what is named in those. A shared
-/// connection does without keys, but where the server takes no further session on it, ssh connects by itself.
-fn shell_files(args: &[OsString], home: &Path) -> Vec<PathBuf> {
-    let mut files = paths_in(remote_shell(args).as_bytes(), home);
-    let configured = files.iter().cloned().chain([home.join(".ssh/config"), "/etc/ssh/ssh_config".into()]);
-    let texts = configured.filter_map(|file| {
+/// What a remote shell needs: what its command line names, ssh's own files, and what is named in those.
+fn shell_files(line: &OsStr, home: &Path) -> Vec<PathBuf> {
+    let mut files: BTreeSet<PathBuf> = texts(line, home).iter().flat_map(|text| paths_in(text, home)).collect();
+    files.insert(home.join(".ssh"));
+    files.insert(format!("/tmp/krb5cc_{}", rustix::process::geteuid().as_raw()).into());
+    files.into_iter().collect()
+}
+
+/// Whether a remote shell is an ssh that starts no other program, whose needs nobody knows.
+fn ssh_alone(line: &OsStr, home: &Path) -> bool {
+    const STARTS: [&str; 5] = ["proxycommand", "localcommand", "knownhostscommand", "pkcs11provider", " exec "];
+    let is_ssh = ssh::line(Some(line), None, None).is_some();
+    let starts = |text: &Vec<u8>| {
+        let text = String::from_utf8_lossy(text).to_ascii_lowercase();
+        // What a line of the configuration says behind `#` is said to people.
+        let mut said = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+        said.any(|line| STARTS.iter().any(|word| line.contains(word)) && !line.contains("permitlocalcommand"))
+    };
+    is_ssh && !texts(line, home).iter().any(starts)
+}
+
+/// The command line of a remote shell, ssh's configuration, and whatever that names that may be a part of it.
+fn texts(line: &OsStr, home: &Path) -> Vec<Vec<u8>> {
+    let mut texts = vec![line.as_bytes().to_vec()];
+    let mut seen = BTreeSet::new();
+    let mut left: Vec<PathBuf> = vec![home.join(".ssh/config"), "/etc/ssh/ssh_config".into()];
+    left.extend(directory_of(&home.join(".ssh/config.d")).chain(directory_of(Path::new("/etc/ssh/ssh_config.d"))));
+    left.extend(paths_in(line.as_bytes(), home));
+    while let Some(file) = left.pop().filter(|_| seen.len() < CONFIGS_MAX) {
         // A configuration is small; a key that is named in its stead has no path in it.
         let is_small = file.metadata().is_ok_and(|found| found.is_file() && found.len() <= CONFIG_BYTES_MAX);
-        is_small.then(|| std::fs::read(&file).ok()).flatten()
-    });
-    let named: Vec<PathBuf> = texts.flat_map(|text| paths_in(&text, home)).collect();
-    files.extend(named);
-    files.push(home.join(".ssh"));
-    files
+        if !is_small || !seen.insert(file.clone()) {
+            continue;
+        }
+        if let Ok(text) = std::fs::read(&file) {
+            left.extend(paths_in(&text, home));
+            texts.push(text);
+        }
+    }
+    texts
+}
+
+fn directory_of(dir: &Path) -> impl Iterator<Item = PathBuf> {
+    std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path())
 }
 
 /// What a remote shell is told that goes over a connection of syncq's.
 const SHARED: &[u8] = b"ControlMaster=no";
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
+const CONFIGS_MAX: usize = 64;
 
 /// The absolute paths among the words of a command line or a configuration of ssh's. What is but a pattern is none.
 fn paths_in(text: &[u8], home: &Path) -> Vec<PathBuf> {
@@ -381,41 +539,64 @@ mod tests {
     fn what_ssh_is_told_of_is_within_its_reach() {
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("client");
-        std::fs::write(&config, "Host *\nIdentityFile=/keys/id\n  UserKnownHostsFile ~/hosts \"/x/more\"\n").unwrap();
+        let more = dir.path().join("more");
+        let text = format!(
+            "Host *\nIdentityFile=/keys/id\nInclude {}\n  UserKnownHostsFile ~/hosts \"/x/more\"\n",
+            more.display()
+        );
+        std::fs::write(&config, text).unwrap();
+        std::fs::write(&more, "CertificateFile /keys/certificate\n").unwrap();
         let line = format!("ssh -F {} -o ControlPath=/s/1", config.display());
-        let shown = shell_files(&words(&["-e", &line]), Path::new("/h"));
-        for path in ["/keys/id", "/h/hosts", "/x/more", "/s/1", "/h/.ssh"] {
+        let shown = shell_files(OsStr::new(&line), Path::new("/h"));
+        for path in ["/keys/id", "/keys/certificate", "/h/hosts", "/x/more", "/s/1", "/h/.ssh"] {
             assert!(shown.contains(&PathBuf::from(path)), "{path}: {shown:?}");
         }
         assert!(shown.contains(&config) && !shown.contains(&PathBuf::from("/")), "{shown:?}");
     }
 
+    /// What an ssh reads that connects for each run is known, unless it has other programs do that.
     #[test]
-    fn an_ssh_that_connects_by_itself_is_left_alone() {
-        let ssh = Destination::Ssh { host: "h".into(), path: "/t".into() };
-        let shared = words(&["-e", "ssh -o ControlMaster=no -o ControlPath=/s/1"]);
-        for (destination, args, connects) in [
-            (ssh.clone(), shared, false),
-            (ssh, words(&["-e", "ssh -S own"]), true),
-            (Destination::Local("/t".into()), Vec::new(), false),
+    fn an_ssh_that_starts_programs_of_its_own_is_left_alone() {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::create_dir(home.path().join(".ssh")).unwrap();
+        for (config, line, expected) in [
+            ("", "ssh -i /key", true),
+            ("", "/usr/bin/ssh", true),
+            ("# ProxyCommand nc\nProxyJump h", "ssh", true),
+            ("Host x\n  proxycommand nc %h", "ssh", false),
+            ("Match host y exec \"test -e /x\"", "ssh", false),
+            ("", "ssh -o ProxyCommand='nc %h'", false),
+            ("", "rsh", false),
+            ("", "/opt/tunnel", false),
         ] {
-            let target = Target { destination, options: TransferOptions::default() };
-            assert_eq!(Places::new(Path::new("/r"), &target).connects(&args), connects);
+            std::fs::write(home.path().join(".ssh/config"), config).unwrap();
+            assert_eq!(ssh_alone(OsStr::new(line), home.path()), expected, "{config:?} {line}");
         }
     }
 
     #[test]
-    fn who_asks_rsync_to_follow_links_has_it_follow_them() {
-        for (params, expected) in [
-            (&["-artz"][..], false),
-            (&["-aL"], true),
-            (&["-rk"], true),
-            (&["--copy-links"], true),
-            (&["-e", "ssh -K"], false),
+    fn what_is_held_goes_by_target_and_params() {
+        let all = AccessFs::from_all(RIGHTS);
+        let local = Destination::Local("/t".into());
+        let daemon = Destination::Daemon { host: "h".into(), module: "m".into() };
+        let ssh = Destination::Ssh { host: "h".into(), path: "/t".into() };
+        let nothing = BitFlags::empty();
+        for (destination, params, expected) in [
+            (&local, &["-artz"][..], all),
+            (&local, &["-aL"], all & !(read() | AccessFs::Execute)),
+            (&local, &["-rk"], all & !(read() | AccessFs::Execute)),
+            (&local, &["-aK"], nothing),
+            (&daemon, &["-a", "-e", "ssh -K"], read()),
+            (&daemon, &["-aK"], all),
+            (&daemon, &["--copy-links"], nothing),
+            (&ssh, &["-a", "-e", "ssh -o ControlMaster=no -o ControlPath=/s/1"], read()),
+            (&ssh, &["-a", "-e", "/opt/tunnel"], nothing),
+            (&ssh, &["-aL"], nothing),
         ] {
             let options = TransferOptions { params: params.iter().collect(), ..TransferOptions::default() };
-            let target = Target { destination: Destination::Local("/t".into()), options };
-            assert_eq!(Places::new(Path::new("/r"), &target).follows_links(), expected, "{params:?}");
+            let target = Target { destination: destination.clone(), options };
+            let held = Places::new(Path::new("/r"), &target).held(&words(params));
+            assert_eq!(held, expected, "{destination:?} {params:?}");
         }
     }
 
@@ -445,7 +626,7 @@ mod tests {
             ("ln -s ../secret dst/l && cat dst/l/f", false),
             ("cat /etc/shadow", false),
         ] {
-            let rules = places.rules(Path::new("/usr/bin/rsync"), &[]).unwrap();
+            let rules = places.rules(Path::new("/usr/bin/rsync"), &[], places.held(&[])).unwrap();
             let at = dir.path().to_owned();
             let started = std::thread::spawn(move || {
                 confine(rules).unwrap();

@@ -72,7 +72,7 @@ pub use plan::Limits;
 pub mod parts {
     pub use super::plan::{Deletion, Entry, Plan, Run, RunKind, plan};
 }
-pub use confine::{Confinement, Missing, confinement};
+pub use confine::{Confinement, Missing, Places, confinement};
 pub use portions::Portions;
 pub use probe::{Finding, NotTried, ProbeOptions, RsyncVersion, inspect, rsync_version};
 pub use program::{NoRsync, end_leftovers, find_rsync};

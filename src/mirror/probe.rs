@@ -12,12 +12,14 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, bounded};
 
 use super::capture::Capture;
 use super::command::{Mode, Pass, arguments, list, pasteable};
+use super::confine::{Places, is_careful};
 use super::context::Capabilities;
 use super::execute::cannot_start;
 use super::look::Presence;
@@ -27,6 +29,7 @@ use super::plan::{Deletion, Entry, Run, RunKind, deletion_refused};
 use super::program::Program;
 use super::run::{End, Ended, Priority, RSYNC, STALL_LIMIT, run};
 use super::says::difference;
+use super::ssh;
 use super::stop::StopSignal;
 use super::trouble::{Fallback, first_words, lacking_option, trouble};
 use crate::clock::monotonic;
@@ -62,6 +65,8 @@ pub enum Finding {
         /// The protocol that its rsync speaks, if it said so.
         protocol: Option<u32>,
     },
+    /// Its rsync is of this version, which follows links that are swapped in.
+    FollowsLinks { version: String },
     /// The directory is not there yet; the first run makes it.
     NotYetThere,
     /// Deletions by name are refused: they are made by comparing directories.
@@ -110,7 +115,7 @@ impl RsyncVersion {
 
 /// Asks rsync for its version.
 pub fn rsync_version(limit: Duration) -> Result<RsyncVersion, TargetTrouble> {
-    let program = program();
+    let program = program(RSYNC);
     let ended = within(limit, &program, Path::new("/"), &["--version".into()], b"")?;
     let output = String::from_utf8_lossy(&ended.stdout.bytes()).into_owned();
     read_version(&output).ok_or_else(|| {
@@ -189,11 +194,12 @@ impl<'a> Inspection<'a> {
     fn new(root: &Path, target: &'a Target, filter: &Filter, options: ProbeOptions) -> io::Result<Self> {
         let scratch = Scratch::new()?;
         let prefixes = Prefixes::new(&[root, &scratch.0], &target.destination);
+        let places = Arc::new(Places::new(root, target).and(&scratch.0));
         let root = if root.is_dir() { root.to_owned() } else { scratch.0.clone() };
         Ok(Self {
             target,
             options,
-            program: program(),
+            program: Program { places: Some(places), ..program(RSYNC) },
             prefixes,
             rules: filter.rsync_rules(),
             capabilities: Capabilities::default(),
@@ -211,6 +217,7 @@ impl<'a> Inspection<'a> {
         let tree = Run { max_delete: max_delete.unseen().map(|_| 0), ..tree };
         self.ask(&tree, self.target.options.delete)?;
         self.findings.insert(0, Finding::Answers { protocol: answer.protocol });
+        self.findings.extend(self.follows_links_there());
         if answer.is_missing {
             self.findings.push(Finding::NotYetThere);
             return Ok(());
@@ -259,6 +266,16 @@ impl<'a> Inspection<'a> {
             }
         }
         Err(lacking_option(&last))
+    }
+
+    /// Whether the rsync of a host that is reached through ssh is known to go by names. A server does not tell its version.
+    fn follows_links_there(&self) -> Option<Finding> {
+        let (shell, args) = ssh::command(self.target, "--version")?;
+        let program = Program { path: shell, ..program(RSYNC) };
+        let ended = within(self.options.limit, &program, &self.root, &args, b"").ok()?;
+        // Where nothing but one command is allowed, there is no answer.
+        let found = read_version(&String::from_utf8_lossy(&ended.stdout.bytes()))?;
+        (!is_careful(&found.numbers())).then_some(Finding::FollowsLinks { version: found.version })
     }
 
     /// Why nothing is to be written.
@@ -393,7 +410,9 @@ fn unwritable(failure: &JobError, is_there: bool) -> TargetTrouble {
 impl Answer {
     fn read(ended: &Ended) -> Self {
         let output = String::from_utf8_lossy(&ended.stdout.bytes()).into_owned();
-        let is_missing = output.lines().any(|line| line.starts_with("created ") && line.contains("director"));
+        // Some versions tell of a directory that they make, all of them show it as new.
+        let makes = |line: &str| line.starts_with("created ") && line.contains("director");
+        let is_missing = output.lines().any(|line| makes(line) || line == "cd+++++++++ ./");
         let root_is_equal = !output.lines().any(|line| line.ends_with(" ./"));
         let protocol = output.lines().find_map(|line| {
             let number = line.split_once("remote=")?.1;
@@ -436,8 +455,8 @@ fn flat(name: &RelPath) -> Run {
     Run::new(RunKind::Flat, Origin::Write, vec![entry])
 }
 
-fn program() -> Program {
-    Program { path: RSYNC.into(), owner: OWNER.into(), stall_limit: STALL_LIMIT, places: None }
+fn program(path: &str) -> Program {
+    Program { path: path.into(), owner: OWNER.into(), stall_limit: STALL_LIMIT, places: None }
 }
 
 /// Runs rsync and ends it after `limit`.

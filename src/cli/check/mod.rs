@@ -27,8 +27,8 @@ use super::sersync_args::DEFAULT_CONFIG;
 use super::{apart, configs, listen, neighbours, run, state_dir};
 use crate::config::{self, Config};
 use crate::daemon::RootOptions;
-use crate::mirror::{self, Confinement, ProbeOptions};
-use crate::model::Root;
+use crate::mirror::{self, Confinement, Places, ProbeOptions};
+use crate::model::{Root, Target};
 use note::{Check, Level, Note, Report};
 
 /// Check a configuration, this machine and the targets
@@ -165,6 +165,9 @@ fn check_all<W: Write>(args: &CheckArgs, report: &mut Report<W>) -> Result<bool,
     report.add_all(&configs.iter().filter_map(plugin::check).collect::<Vec<_>>())?;
     report.add_all(&places::state(&state_dir))?;
     report.add_all(&meetings(&state_dir, &roots))?;
+    if has_rsync {
+        report.add_all(&configs.iter().flat_map(confined).collect::<Vec<_>>())?;
+    }
     if has_rsync && !args.offline {
         let options = ProbeOptions { writes: !args.no_write_probe, limit: args.timeout };
         report.add_all(&probe_report::check(&configs, options))?;
@@ -281,6 +284,25 @@ fn rsync(limit: Duration) -> Note {
         }
         Err(found) => Note { check: Check::Rsync, ..Note::trouble(path, &found) },
     }
+}
+
+/// How rsync is kept within the source and the target, where that is not the same for all targets.
+fn confined(config: &Config) -> Vec<Note> {
+    let pairs = config.roots.iter().flat_map(|root| root.targets.iter().map(move |target| (root, target)));
+    let note = |(root, target): (&Root, &Target)| {
+        let note = match Places::new(root.path(), target).confinement(config.settings.ssh_share) {
+            Confinement::Unneeded => return None,
+            Confinement::Missing(missing) if missing.is_general() => return None,
+            Confinement::Landlock => {
+                Note::ok(Check::Target, target.name(), "rsync is confined here to source and target")
+            }
+            Confinement::Missing(missing) => {
+                Note::warn(Check::Target, target.name(), missing.message()).hint(missing.hint())
+            }
+        };
+        Some(Note { root: Some(root.path.display().to_string()), ..note })
+    };
+    pairs.filter_map(note).collect()
 }
 
 #[cfg(test)]

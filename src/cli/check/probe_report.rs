@@ -65,6 +65,15 @@ fn note(name: &str, finding: &Finding) -> Note {
         Finding::Answers { protocol: None } => {
             Note::ok(Check::Target, name, "answers, and takes all that rsync will ask for")
         }
+        Finding::FollowsLinks { version } => Note::warn(
+            Check::Target,
+            name,
+            format!(
+                "its rsync is {version}, older than 3.5.0: who may write in the mirrored tree, here or there, can have it write outside of \
+                 the target, by swapping a directory for a link"
+            ),
+        )
+        .hint("install rsync 3.5.0 or newer there, or let it run as a user who may write nothing else"),
         Finding::NotYetThere => Note::ok(Check::Target, name, "its directory is not there yet; the first run makes it"),
         Finding::DeletesByLevel => Note::warn(
             Check::Target,
