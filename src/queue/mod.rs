@@ -14,6 +14,7 @@ mod batch_size;
 mod breaker;
 mod checkpoint;
 mod committer;
+mod flips;
 mod operator;
 mod pace;
 mod sent_log;
