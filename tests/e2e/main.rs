@@ -63,6 +63,7 @@ mod ssh;
 mod standby;
 mod store_commands;
 mod store_loss;
+mod swap_attack;
 mod swaps;
 mod trouble;
 mod trouble_paths;
