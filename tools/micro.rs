@@ -278,6 +278,8 @@ fn planned() {
         generation: Generation::FIRST,
         since: Timestamp(1),
         moved_from: None,
+        several_names: None,
+        is_new: false,
         repeats: false,
     };
     let jobs: Vec<ClaimedJob> = paths().into_iter().map(claimed).collect();

@@ -4,7 +4,7 @@
 //! Deliberately absent: argv (`command`), the file system (`look` answers through a closure), and the user's filter
 //! expressions (`expand` rewrites the runs that they touch).
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
 
 use rustix::io::Errno;
@@ -76,6 +76,8 @@ pub struct Run {
     pub narrowing: Vec<OsString>,
     /// The user's expressions have been asked about all that lies below what this run deletes or replaces.
     pub is_judged: bool,
+    /// Nothing but files that have just been made: there is nothing on the target to compare them with.
+    pub are_new: bool,
     /// Size and time say nothing of what the target holds: contents are compared.
     pub by_content: bool,
 }
@@ -93,6 +95,7 @@ impl Run {
             narrowing: Vec::new(),
             is_judged: false,
             content_bytes: None,
+            are_new: false,
             by_content: false,
         }
     }
@@ -198,6 +201,13 @@ pub fn plan(
     let mut full = false;
     let claimed: HashSet<&RelPath> = jobs.iter().map(|job| &job.path).collect();
     let is_claimed = |path: &RelPath| claimed.contains(path);
+    // Names of one file go in one run, and what of it is sent is sent once.
+    let mut origins: HashMap<u64, Origin> = HashMap::new();
+    for job in indices.iter().filter_map(|&index| jobs.get(index)) {
+        let known = job.several_names.map(|file| origins.entry(file).or_insert(job.origin));
+        known.into_iter().for_each(|known| *known = job.origin.max(*known));
+    }
+    let mut admitted: HashMap<u64, bool> = HashMap::new();
     for &index in indices {
         let Some(job) = jobs.get(index) else { continue };
         let (kind, path, presence) = match step(job, deletion, &is_claimed, look) {
@@ -212,15 +222,21 @@ pub fn plan(
                 settled.push((index, Verdict::Large));
                 continue;
             }
-            if full || (bytes > 0 && bytes.saturating_add(size) > limits.bytes_max) {
+            let before = job.several_names.and_then(|file| admitted.get(&file).copied());
+            let is_admitted = before.unwrap_or(!full && (bytes == 0 || bytes.saturating_add(size) <= limits.bytes_max));
+            admitted.extend(job.several_names.map(|file| (file, is_admitted)));
+            if !is_admitted {
                 full = true;
                 settled.push((index, Verdict::Released));
                 continue;
             }
-            bytes = bytes.saturating_add(size);
+            if before.is_none() {
+                bytes = bytes.saturating_add(size);
+            }
         }
+        let origin = job.several_names.and_then(|file| origins.get(&file).copied()).unwrap_or(job.origin);
         // Only a write asks for --ignore-times, and only a whole-tree run knows the reconcile's own excludes.
-        let origin = match (job.origin, kind) {
+        let origin = match (origin, kind) {
             (Origin::Reconcile, RunKind::Flat | RunKind::RootOnly | RunKind::Level) => Origin::Scan,
             (Origin::Replaced, RunKind::Flat | RunKind::RootOnly | RunKind::Level) => Origin::Write,
             // There is nothing to be sent whose content could be missed.
@@ -237,8 +253,18 @@ pub fn plan(
             RunKind::Removal => Run::deletion(deletion, entries, look),
             _ => Run::new(kind, origin, entries),
         })
+        .map(|run| Run { are_new: are_new(&run, jobs), ..run })
         .collect();
     Plan { runs: place_root(runs), settled }
+}
+
+/// Whether all that the run names, directories aside, has just been made.
+fn are_new(run: &Run, jobs: &[ClaimedJob]) -> bool {
+    let is_new = |entry: &Entry| match entry.presence {
+        Presence::Directory | Presence::Missing => true,
+        _ => entry.jobs.iter().all(|&job| jobs.get(job).is_some_and(|job| job.is_new)),
+    };
+    (run.kind, run.origin) == (RunKind::Flat, Origin::Write) && run.entries.iter().all(is_new)
 }
 
 fn step(
@@ -409,12 +435,72 @@ mod tests {
                 generation: Generation::FIRST,
                 since: Timestamp::ZERO,
                 moved_from: None,
+                several_names: None,
+                is_new: false,
                 repeats: false,
             })
             .collect();
         let indices: Vec<usize> = (0..jobs.len()).collect();
         let limits = Limits { large_file_bytes: 100, bytes_max: 25 };
         plan(&jobs, &indices, Lane::Small, limits, deletion, &mut |path| look(path))
+    }
+
+    /// In two runs, or with one of them released, they were two files on the target.
+    #[test]
+    fn names_of_one_file_share_a_run_and_count_once() {
+        let named = |path: &str, origin, file| ClaimedJob {
+            path: RelPath::new(path.as_bytes()).unwrap(),
+            scope: Scope::Entry,
+            origin,
+            generation: Generation::FIRST,
+            since: Timestamp::ZERO,
+            moved_from: None,
+            several_names: file,
+            is_new: false,
+            repeats: false,
+        };
+        // Ten bytes each, and a batch takes 25.
+        let jobs = [
+            named("f1", Origin::Scan, Some(1)),
+            named("d/f2", Origin::Write, Some(1)),
+            named("f3", Origin::Scan, Some(1)),
+            named("f4", Origin::Scan, None),
+            named("f5", Origin::Scan, Some(2)),
+            named("f6", Origin::Scan, Some(2)),
+        ];
+        let limits = Limits { large_file_bytes: 100, bytes_max: 25 };
+        let all: Vec<usize> = (0..jobs.len()).collect();
+        let planned = plan(&jobs, &all, Lane::Small, limits, Deletion::ByName, &mut |path| look(path));
+        let listed: Vec<_> = shown(&planned).into_iter().map(|(_, origin, path, _)| (origin, path)).collect();
+        let expected = ["d/f2", "f1", "f3", "f4"].map(|path| (Origin::Write, path.to_owned()));
+        assert_eq!(listed, expected);
+        assert_eq!(planned.settled, [(4, Verdict::Released), (5, Verdict::Released)]);
+    }
+
+    #[test]
+    fn a_run_is_new_if_all_of_its_files_are() {
+        let job = |path: &str, is_new| ClaimedJob {
+            path: RelPath::new(path.as_bytes()).unwrap(),
+            scope: Scope::Entry,
+            origin: if path == "d" { Origin::Scan } else { Origin::Write },
+            generation: Generation::FIRST,
+            since: Timestamp::ZERO,
+            moved_from: None,
+            several_names: None,
+            is_new,
+            repeats: false,
+        };
+        for (jobs, expected) in [
+            (&[job("d", false), job("d/f", true), job("f", true)][..], true),
+            (&[job("f", true), job("f2", false)], false),
+            (&[job("gone", false), job("f", true)], true),
+        ] {
+            let all: Vec<usize> = (0..jobs.len()).collect();
+            let limits = Limits::default();
+            let planned = plan(jobs, &all, Lane::Small, limits, Deletion::ByName, &mut |path| look(path));
+            let new: Vec<bool> = planned.runs.iter().map(|run| run.are_new).collect();
+            assert_eq!(new, [expected], "{jobs:?}");
+        }
     }
 
     /// Kind, path and jobs of each entry of each run.

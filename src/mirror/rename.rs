@@ -486,6 +486,8 @@ mod tests {
                 generation: Generation::FIRST,
                 since: Timestamp::ZERO,
                 moved_from: Some(path(old)),
+                several_names: None,
+                is_new: false,
                 repeats: false,
             };
             assert_eq!(way(&job, &path(old), &mut Source::new(dir.path())), expected, "{new} from {old}");

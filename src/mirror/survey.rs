@@ -58,6 +58,11 @@ pub enum Differs {
     Unreadable(JobError),
 }
 
+/// Why nothing can be said of a place.
+fn not_mounted() -> JobError {
+    JobError::new(None, "the file system that is mounted there as a rule is not, so nothing there was compared")
+}
+
 /// How a comparison looks.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Look {
@@ -120,7 +125,9 @@ impl<'a> Comparison<'a> {
     /// Finds what differs at `path` and below, in rsync's order.
     pub fn below(&mut self, path: &RelPath) -> Result<Found<'a>, TargetTrouble> {
         let spool_dir = Path::new(&self.ctx.program.owner);
-        let mut unreadable = BTreeMap::new();
+        let absent = self.ctx.mounts.missing();
+        let absent = absent.iter().filter(|place| place.covers(path) || path.covers(place));
+        let mut unreadable: BTreeMap<RelPath, JobError> = absent.map(|place| (place.clone(), not_mounted())).collect();
         let mut skip = Vec::new();
         for _ in 0..ROUNDS_MAX {
             let mut spool = Spool::in_dir(spool_dir).map_err(|error| cannot_keep(spool_dir, &error))?;
@@ -164,6 +171,14 @@ impl<'a> Comparison<'a> {
             }
         }
         Err(self.gave_up())
+    }
+
+    /// Whether what is in a directory cannot be read: it is closed, or what is mounted there as a rule is not.
+    pub fn is_out_of_reach(&self, directory: &RelPath) -> bool {
+        let is_absent = || self.ctx.mounts.missing().iter().any(|place| place.covers(directory));
+        let is_closed =
+            |error: io::Error| !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+        is_absent() || std::fs::read_dir(directory.under(&self.ctx.root)).is_err_and(is_closed)
     }
 
     /// Bytes that rsync has read on this machine.
@@ -216,6 +231,8 @@ impl<'a> Comparison<'a> {
             generation: Generation::FIRST,
             since: Timestamp::ZERO,
             moved_from: None,
+            several_names: None,
+            is_new: false,
             repeats: false,
         };
         let jobs: Vec<ClaimedJob> = tops.into_iter().map(job).collect();

@@ -24,6 +24,10 @@ pub struct ClaimedJob {
     /// What it is to send was moved here from that path, whose job is part of the same batch. The target may still hold
     /// the content there.
     pub moved_from: Option<RelPath>,
+    /// The number of the file, if other jobs may stand for other names of it and all of them have to go in one run.
+    pub several_names: Option<u64>,
+    /// A file that has come into being under a name that had none, and that was not sent since.
+    pub is_new: bool,
     /// It is done, and looks again since a run of it had been cut off.
     pub repeats: bool,
 }

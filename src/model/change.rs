@@ -26,9 +26,14 @@ pub struct Change {
     /// name, or for anything below it, is still pending or running, the target may hold remains of it: the queue
     /// then widens the job to a subtree.
     pub fresh: bool,
+    /// The path is a file that has just been made under a name that was free: the target has nothing to compare it with.
+    pub is_new: bool,
     /// What is at the path has just been moved here from that one. A hint that saves sending its content again: nothing
     /// depends on it but cost. Of a directory it also says that nothing else is known to have changed in either place.
     pub moved_from: Option<RelPath>,
+    /// The number of the file at the path, if it has several names and a target is to have them as names of one file: then
+    /// they have to go in one run.
+    pub several_names: Option<u64>,
     /// What is no longer at the path was a directory. For those who tell others of it; mirroring looks for itself.
     pub gone_directory: bool,
 }
@@ -43,6 +48,8 @@ impl Change {
             settle: Settle::Now,
             fresh: false,
             moved_from: None,
+            several_names: None,
+            is_new: false,
             gone_directory: false,
         }
     }

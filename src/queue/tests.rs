@@ -18,6 +18,7 @@ mod cut_off;
 mod equality;
 mod full_disk;
 mod merging;
+mod names;
 mod renames;
 mod retries;
 mod settling;

@@ -52,6 +52,7 @@ impl Gather {
                 earlier.origin = earlier.origin.max(change.origin);
                 earlier.settle = sooner(earlier.settle, change.settle);
                 earlier.fresh |= change.fresh;
+                earlier.several_names = change.several_names.or(earlier.several_names);
                 // Its own times and attributes do not count.
                 if change.scope > Scope::Entry || change.origin >= Origin::Write {
                     earlier.moved_from = None;

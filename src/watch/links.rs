@@ -48,6 +48,13 @@ struct Wanted {
     settle: Settle,
 }
 
+impl Tracker {
+    /// What ties the names of a file together, if a target is to have them as such.
+    fn tie(&self, inode: u64) -> Option<u64> {
+        self.settings.keeps_links.then_some(inode)
+    }
+}
+
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Links {
@@ -110,20 +117,27 @@ impl Tracker {
         }
     }
 
-    /// A file has changed under one of its names: reports the others.
-    pub(super) fn report_links(&mut self, dir: Wd, name: &[u8], path: &RelPath, change: &Change) {
+    /// A file has changed under one of its names: reports the others, and returns the change, tied to those if need be.
+    #[must_use]
+    pub(super) fn report_links(&mut self, dir: Wd, name: &[u8], path: &RelPath, change: Change) -> Change {
         if self.single.contains(path) {
-            return;
+            return change;
         }
         let wanted = Wanted { origin: change.origin, settle: change.settle };
         let look = match self.kernel.look(path) {
             Ok(look) => look,
-            Err(error) if error.kind() == ErrorKind::NotFound => return self.report_left(dir, name, wanted),
-            Err(_) => return self.look_later(dir, name, wanted),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.report_left(dir, name, wanted);
+                return change;
+            }
+            Err(_) => {
+                self.look_later(dir, name, wanted);
+                return change;
+            }
         };
         if !self.learn_name(dir, name, look) {
             self.single.insert(path.clone());
-            return;
+            return change;
         }
         let count =
             self.report_known(look.inode, |other| other.is_none_or(|other| other.is_same_file(look)), path, wanted);
@@ -131,6 +145,7 @@ impl Tracker {
         if count < look.links && !is_complete {
             self.want(look.inode, wanted);
         }
+        Change { several_names: self.tie(look.inode), ..change }
     }
 
     /// A file has changed under a name that is gone by now: reports those that it has left.
@@ -173,7 +188,7 @@ impl Tracker {
         let left = u64::try_from(kept.len()).unwrap_or(u64::MAX);
         self.links.known.entry(inode).or_default().names = kept;
         for (at, below) in others {
-            self.report_link(at, below, wanted);
+            self.report_link(at, below, inode, wanted);
         }
         left
     }
@@ -209,7 +224,7 @@ impl Tracker {
         for (dir, name, Wanted { origin, settle }) in std::mem::take(&mut self.links.unseen) {
             if let Some(path) = self.table.path(dir).map(|dir| dir.join(&name)) {
                 let change = Change { origin, settle, ..Change::scan(path.clone(), Scope::Entry) };
-                self.report_links(dir, &name, &path, &change);
+                let _ = self.report_links(dir, &name, &path, change);
             }
         }
     }
@@ -218,11 +233,12 @@ impl Tracker {
         self.report(Change { origin: Origin::Write, ..Change::scan(RelPath::root(), Scope::Subtree) });
     }
 
-    fn report_link(&mut self, dir: Wd, path: RelPath, wanted: Wanted) {
+    fn report_link(&mut self, dir: Wd, path: RelPath, inode: u64, wanted: Wanted) {
         if !self.excludes_file(&path) {
             self.speak(dir);
             let Wanted { origin, settle } = wanted;
-            self.report(Change { origin, settle, ..Change::scan(path, Scope::Entry) });
+            let several_names = self.tie(inode);
+            self.report(Change { origin, settle, several_names, ..Change::scan(path, Scope::Entry) });
         }
     }
 
@@ -259,7 +275,7 @@ impl Tracker {
         {
             self.learn_name(dir, name, look);
             if let Some(wanted) = self.links.sought.get(&look.inode).copied() {
-                self.report_link(dir, path, wanted);
+                self.report_link(dir, path, look.inode, wanted);
             }
         }
     }

@@ -521,7 +521,9 @@ impl Tracker {
                 if !self.excludes_file(&entry.path)
                     && let Some(settle) = look.map_or(Some(Settle::Now), |look| policy::created(&self.settings, look))
                 {
-                    self.written(entry, settle);
+                    self.speak(entry.dir);
+                    let is_new = look.is_some_and(|look| look.is_plain);
+                    self.gather.add(Change { settle, is_new, ..Change::write(entry.path.clone()) }, Presence::There);
                 }
             }
             What::Written => self.written_unless_excluded(entry, events.close_write.then_some(Settle::Now)),
@@ -545,7 +547,7 @@ impl Tracker {
             What::Deleted => self.file_gone(entry, events.delete),
             What::Attributes => {
                 let change = Change::scan(entry.path.clone(), Scope::Entry);
-                self.report_links(entry.dir, entry.name, &entry.path, &change);
+                let change = self.report_links(entry.dir, entry.name, &entry.path, change);
                 if !self.excludes_file(&entry.path) {
                     self.speak(entry.dir);
                     self.gather.add(change, Presence::There);
@@ -560,7 +562,10 @@ impl Tracker {
             self.single.insert(entry.path.clone());
         } else if self.settings.keeps_links {
             let change = Change::scan(entry.path.clone(), Scope::Entry);
-            self.report_links(entry.dir, entry.name, &entry.path, &change);
+            let change = self.report_links(entry.dir, entry.name, &entry.path, change);
+            if !self.excludes_file(&entry.path) {
+                self.gather.add(change, Presence::There);
+            }
         }
     }
 
@@ -589,16 +594,12 @@ impl Tracker {
     fn written_unless_excluded(&mut self, entry: &Entry<'_>, settle: Option<Settle>) {
         if let Some(settle) = settle {
             let change = Change { settle, ..Change::write(entry.path.clone()) };
-            self.report_links(entry.dir, entry.name, &entry.path, &change);
+            let change = self.report_links(entry.dir, entry.name, &entry.path, change);
             if !self.excludes_file(&entry.path) {
-                self.written(entry, settle);
+                self.speak(entry.dir);
+                self.gather.add(change, Presence::There);
             }
         }
-    }
-
-    fn written(&mut self, entry: &Entry<'_>, settle: Settle) {
-        self.speak(entry.dir);
-        self.gather.add(Change { settle, ..Change::write(entry.path.clone()) }, Presence::There);
     }
 
     fn file_gone(&mut self, entry: &Entry<'_>, reported: bool) {

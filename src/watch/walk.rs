@@ -341,7 +341,7 @@ impl Tracker {
                 if is_new {
                     // Where there are events, or the whole tree is looked through, each name tells of itself.
                     if !dir.is_watched() {
-                        self.report_links(dir, &entry.name, &below, &Change::write(below.clone()));
+                        let _ = self.report_links(dir, &entry.name, &below, Change::write(below.clone()));
                     }
                     self.report_file(below, walk.quick && entry.dated.is_some_and(|dated| dated.written_last));
                 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use rustix::process::Signal;
@@ -45,6 +46,37 @@ fn files_with_several_names_stay_equal_under_all_of_them() {
             }
         }
     }
+}
+
+/// Large files go one a run, and a batch ends somewhere: with `-H` names that went in two runs were two files on the target.
+#[test]
+fn names_of_one_file_are_sent_together_however_large_or_many() {
+    let mut world = World::new();
+    world.conf.params.push_str(" -H");
+    world.conf.syncq = "<transfer largeFile=\"64KiB\"/>".to_owned();
+    make_dir(world.src.join("d"));
+    world.start();
+    world.converges(soon());
+    let link = |from: &str, to: &str| fs::hard_link(world.src.join(from), world.src.join(to)).expect("linked");
+    write(world.src.join("large"), vec![1; 200_000]);
+    link("large", "d/large too");
+    link("large", "d/and this");
+    let names: Vec<(String, String)> = (0..1_500).map(|n| (format!("a{n}"), format!("d/z{n}"))).collect();
+    names.iter().for_each(|(name, _)| write(world.src.join(name), "shared"));
+    names.iter().for_each(|(name, other)| link(name, other));
+    let is_linked = |dst: &Path, names: &[&str], count: u64| {
+        names.iter().all(|name| fs::metadata(dst.join(name)).is_ok_and(|found| found.nlink() == count))
+    };
+    let are_linked = || {
+        world.dsts.iter().all(|dst| {
+            is_linked(dst, &["large", "d/large too", "d/and this"], 3)
+                && names.iter().all(|(name, other)| is_linked(dst, &[name, other], 2))
+        })
+    };
+    wait_until(soon(), "the names to be linked", are_linked);
+    fs::write(world.src.join("d/and this"), vec![2; 300_000]).expect("written");
+    world.converges(soon());
+    wait_until(soon(), "the names to be linked again", are_linked);
 }
 
 /// The names are shorter than the root's path, which is what kills sersync.

@@ -188,6 +188,8 @@ fn job(name: &str, scope: Scope, origin: Origin) -> ClaimedJob {
         generation: Generation::FIRST,
         since: Timestamp::ZERO,
         moved_from: None,
+        several_names: None,
+        is_new: false,
         repeats: false,
     }
 }

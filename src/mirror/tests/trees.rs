@@ -148,6 +148,8 @@ fn odd_names_arrive_and_go_byte_for_byte() {
             generation: Generation::FIRST,
             since: Timestamp::ZERO,
             moved_from: None,
+            several_names: None,
+            is_new: false,
             repeats: false,
         })
         .chain([job("", Scope::Entry, Origin::Scan)])

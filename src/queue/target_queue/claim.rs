@@ -42,7 +42,7 @@ impl TargetQueue {
             if is_blocked || recursive.is_some_and(|recursive| recursive != is_subtree) {
                 continue;
             }
-            // Large files go out one a run, beside each other; subtrees share a run.
+            // Large files go out one a run, with all their names, beside each other; subtrees share a run.
             if recursive.replace(is_subtree).is_none() && lane == Lane::Large && !is_subtree {
                 limit = 1;
             }
@@ -55,6 +55,7 @@ impl TargetQueue {
             self.add_parents(&mut chosen);
         }
         self.add_old_names(&mut chosen);
+        self.add_names(&mut chosen);
         chosen.into_iter().filter_map(|path| self.start(path)).collect()
     }
 
@@ -91,7 +92,19 @@ impl TargetQueue {
         slot.overlapped = false;
         let Slot { scope, origin, generation, queued_at: since, .. } = *slot;
         let repeats = slot.repeats || slot.checks;
-        let job = ClaimedJob { path: path.clone(), scope, origin, generation, since, moved_from, repeats };
+        let is_new = std::mem::take(&mut slot.is_new);
+        let several_names = self.names.file(&path);
+        let job = ClaimedJob {
+            path: path.clone(),
+            scope,
+            origin,
+            generation,
+            since,
+            moved_from,
+            several_names,
+            is_new,
+            repeats,
+        };
         if slot.scope == Scope::Subtree {
             self.in_flight_subtrees += 1;
         }
@@ -119,7 +132,7 @@ impl TargetQueue {
     }
 
     fn is_blocked(&self, path: &RelPath, slot: &Slot) -> bool {
-        self.is_held(path) || self.is_excluded(path, slot)
+        self.is_held(path) || self.is_excluded(path, slot) || self.waits_for_name(path)
     }
 
     /// The rules of the module's documentation.

@@ -43,6 +43,9 @@ impl TargetQueue {
                 self.note_old_name(change, old);
             }
         }
+        if let Some(file) = change.several_names {
+            self.names.note(path, file);
+        }
         if scope == Scope::Subtree {
             self.absorb_below(path, now);
         }
@@ -115,6 +118,7 @@ impl TargetQueue {
             lingered: 0,
             checks: false,
             equal: false,
+            is_new: change.is_new,
             // A record of the path's last job may still await its deletion from the store.
             stored: self.dirty.is_unsettled(path),
         };

@@ -27,6 +27,8 @@
 //!
 //! What was moved within the tree is sent before its old name is deleted, in one batch with that ([`renames`]).
 //!
+//! Names of one file go in one batch where the target is to have them as such ([`names`]).
+//!
 //! A *sweep* is a `Subtree` job of origin `Write`: one for which writes count as well. It waits for all that is in
 //! flight below it, be it the whole tree's: rule 2 has no exception for it. So it can take over everything that is to
 //! be done below it, and as long as one has not begun, nothing below it becomes a job. That is how a backlog is bounded
@@ -38,6 +40,7 @@ mod dirty;
 mod doubts;
 mod enqueue;
 mod finish;
+mod names;
 mod operator;
 mod renames;
 mod slot;
@@ -48,6 +51,7 @@ use std::time::Duration;
 
 use self::dirty::DirtyPaths;
 use self::doubts::Doubts;
+use self::names::Names;
 pub use self::operator::Selected;
 use self::renames::Renames;
 use self::slot::{Slot, State, Wait};
@@ -129,6 +133,7 @@ pub struct TargetQueue {
     unsure: Unsure,
     doubts: Doubts,
     renames: Renames,
+    names: Names,
     /// Paths whose run has ended, if somebody wants to know.
     ended: Option<Vec<RelPath>>,
 }
@@ -188,6 +193,7 @@ impl TargetQueue {
             unsure: Unsure::default(),
             doubts: Doubts::default(),
             renames: Renames::default(),
+            names: Names::default(),
             ended: None,
         }
     }
@@ -222,6 +228,7 @@ impl TargetQueue {
             lingered: 0,
             checks: false,
             equal: false,
+            is_new: false,
             stored: true,
         };
         self.jobs.insert(job.path.clone(), slot);
@@ -343,6 +350,7 @@ impl TargetQueue {
     fn remove(&mut self, path: &RelPath) {
         self.unplace(path);
         self.renames.forget(path);
+        self.names.forget(path);
         if let Some(slot) = self.jobs.remove(path) {
             if slot.stored {
                 self.dirty.note(path);

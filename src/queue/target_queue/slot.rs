@@ -69,6 +69,8 @@ pub(super) struct Slot {
     pub(super) checks: bool,
     /// The run that ends has found nothing to do at the path.
     pub(super) equal: bool,
+    /// A new file of which nothing was sent yet.
+    pub(super) is_new: bool,
     /// The store holds a record of this path, or is being handed one.
     pub(super) stored: bool,
 }

@@ -1,0 +1,73 @@
+//! Jobs at several names of one file, where the target is to have one file with several names as well (`-H`). rsync links what
+//! it finds in one list: names that go in two runs are two files on the target, and stay so. So they are claimed together
+//! or not at all.
+//!
+//! Known in memory only, from the change to the end of the job. Not held together: what a restart finds in the store, and a
+//! name that keeps failing, for which the others do not wait.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::TargetQueue;
+use super::slot::{Slot, State, Wait};
+use crate::model::{RelPath, Scope};
+
+/// Which pending paths are names of one file, by its number.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    files: HashMap<RelPath, u64>,
+    names: HashMap<u64, BTreeSet<RelPath>>,
+}
+
+impl Names {
+    pub fn note(&mut self, path: &RelPath, file: u64) {
+        self.forget(path);
+        self.files.insert(path.clone(), file);
+        self.names.entry(file).or_default().insert(path.clone());
+    }
+
+    pub fn forget(&mut self, path: &RelPath) {
+        let Some(file) = self.files.remove(path) else { return };
+        let Some(names) = self.names.get_mut(&file) else { return };
+        names.remove(path);
+        if names.is_empty() {
+            self.names.remove(&file);
+        }
+    }
+
+    pub fn file(&self, path: &RelPath) -> Option<u64> {
+        self.files.get(path).copied()
+    }
+
+    fn others<'a>(&'a self, path: &'a RelPath) -> impl Iterator<Item = &'a RelPath> {
+        let names = self.files.get(path).and_then(|file| self.names.get(file));
+        names.into_iter().flatten().filter(move |name| *name != path)
+    }
+}
+
+impl TargetQueue {
+    /// Whether another name of the same file cannot go along at present.
+    pub(super) fn waits_for_name(&self, path: &RelPath) -> bool {
+        let is_away = |name: &RelPath| {
+            self.jobs
+                .get(name)
+                .is_some_and(|slot| slot.is_running() || (goes_along(slot) && self.is_excluded(name, slot)))
+        };
+        self.names.others(path).any(is_away)
+    }
+
+    /// Takes along the jobs at the other names of what was chosen.
+    pub(super) fn add_names(&self, chosen: &mut Vec<RelPath>) {
+        let is_there = |name: &&RelPath| self.jobs.get(*name).is_some_and(goes_along);
+        let names = chosen.iter().flat_map(|path| self.names.others(path)).filter(is_there);
+        let names: BTreeSet<RelPath> = names.filter(|name| !chosen.contains(name)).cloned().collect();
+        chosen.extend(names);
+    }
+}
+
+fn goes_along(slot: &Slot) -> bool {
+    let is_pending = match slot.state {
+        State::Ready | State::Waiting { why: Wait::Hot | Wait::Settling | Wait::Unsure, .. } => true,
+        State::Waiting { why: Wait::Backoff, .. } | State::Running { .. } | State::Failed => false,
+    };
+    is_pending && slot.scope == Scope::Entry
+}
