@@ -6,17 +6,25 @@
 //! waits in, and with which arguments; the name is in the process's memory. A run that waits for its target waits in
 //! another call, however long, and is none of this module's business.
 //!
+//! Where the kernel does not let us know the call (an rsync that is not readable or has capabilities, Yama's `ptrace_scope` of 2
+//! and more), it still counts how often a process was woken. An rsync that waits for its target wakes once a minute to look at
+//! its own `--timeout`, whatever that is; one that hangs in a file sleeps on. That takes longer, and the name is not known.
+//!
 //! Nothing is opened here that the process has named, so nothing is read that belongs to others. Deliberately absent: a run
-//! on a processor whose call numbers are not known here, and one of which the kernel does not let us know; those are
-//! ended by the limit for runs that move nothing.
+//! on a processor whose call numbers are not known here, and one that is not to be seen at all (`hidepid` and an rsync of
+//! another user).
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
+
+use super::run::RSYNC;
 
 /// How often a process is looked at.
 pub(super) const TICK: Duration = Duration::from_millis(250);
@@ -28,6 +36,9 @@ const LEASE_LIMIT: Duration = Duration::from_secs(2);
 /// Whatever else keeps a file from opening (a scanner, a slow file system) has this long.
 const OTHER_LIMIT: Duration = Duration::from_secs(30);
 
+/// An rsync that was not woken for so long hangs: more than two of the minutes after which it wakes by itself.
+const SLEEP_LIMIT: Duration = Duration::from_secs(150);
+
 const PATH_BYTES_MAX: usize = 4096;
 
 /// Why the file does not open.
@@ -38,12 +49,15 @@ pub enum Cause {
     /// Another process holds a lease on it.
     Lease,
     Unknown,
+    /// Neither the file nor the reason: the process is not to be looked into.
+    Unseen,
 }
 
 /// A file in which a process hangs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blocked {
-    pub path: PathBuf,
+    /// Unknown if, and only if, the cause is [`Cause::Unseen`].
+    pub path: Option<PathBuf>,
     pub cause: Cause,
 }
 
@@ -58,16 +72,68 @@ impl Blocked {
                 "another process holds a lease on it, and rsync hung in opening it; see /proc/locks for the process"
             }
             Cause::Unknown => "opening it does not return; check its file system and what scans files there",
+            Cause::Unseen => {
+                "rsync hung in a file, and which one the kernel does not let this user see (ptrace_scope, or an rsync with capabilities)"
+            }
         }
     }
+
+    /// What a run is held up by, as long as it is.
+    fn holds_up(&self, root: &Path) -> String {
+        let why = match self.cause {
+            Cause::NoFile => "it became a pipe or device",
+            Cause::Lease => "another process holds a lease on it",
+            Cause::Unknown | Cause::Unseen => "opening it does not return",
+        };
+        let path = self.path.as_deref().unwrap_or(Path::new("a file"));
+        format!("a run is held up by {}: {why}", path.strip_prefix(root).unwrap_or(path).display())
+    }
+}
+
+/// The files in which runs hang at this moment. Each may be over in the next, or be ended.
+#[derive(Debug, Default)]
+pub struct Hangs(Mutex<BTreeMap<i32, Blocked>>);
+
+impl Hangs {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<i32, Blocked>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of what the run of that process hangs in, if it does.
+    pub(super) fn note(&self, run: Pid, hang: Option<Blocked>) {
+        let run = run.as_raw_nonzero().get();
+        match hang {
+            Some(hang) => drop(self.lock().insert(run, hang)),
+            None => drop(self.lock().remove(&run)),
+        }
+    }
+
+    /// One of them in words, its path below `root` if it is there.
+    pub fn shown(&self, root: &Path) -> Option<String> {
+        self.lock().values().next().map(|hang| hang.holds_up(root))
+    }
+}
+
+/// Why the opening of a file may have hung a moment ago, by what it is now.
+pub(super) fn suspicion(path: &Path) -> Option<Cause> {
+    Some(cause(path)).filter(|cause| matches!(cause, Cause::NoFile | Cause::Lease))
 }
 
 /// Looks at one process and its children now and then.
 #[derive(Debug)]
 pub(super) struct Look {
     pid: Pid,
-    /// The call in which each was found waiting, since when.
-    waiting: Vec<(Pid, String, Instant)>,
+    waiting: Vec<Waiting>,
+}
+
+/// A process that was found waiting.
+#[derive(Debug)]
+struct Waiting {
+    pid: Pid,
+    /// What changes if it does anything at all meanwhile.
+    state: String,
+    since: Instant,
+    within: Blocked,
 }
 
 impl Look {
@@ -81,23 +147,53 @@ impl Look {
         let mut left = vec![self.pid];
         while let Some(pid) = left.pop() {
             left.extend(children(pid));
-            let Some(call) = std::fs::read_to_string(proc(pid).join("syscall")).ok() else { continue };
-            let Some(file) = Call::read(&call).and_then(|call| call.file(pid)) else { continue };
-            let earlier = before.iter().find(|(other, was, _)| *other == pid && *was == call);
-            let since = earlier.map_or(now, |(_, _, since)| *since);
-            self.waiting.push((pid, call, since));
-            let cause = cause(&file);
-            let limit = match cause {
+            let Some((state, within)) = waits(pid) else { continue };
+            let earlier = before.iter().find(|earlier| earlier.pid == pid && earlier.state == state);
+            let since = earlier.map_or(now, |earlier| earlier.since);
+            let limit = match within.cause {
                 Cause::NoFile => PIPE_LIMIT,
                 Cause::Lease => LEASE_LIMIT,
                 Cause::Unknown => OTHER_LIMIT,
+                Cause::Unseen => SLEEP_LIMIT,
             };
             if earlier.is_some() && now.duration_since(since) >= limit {
-                return Some(Blocked { path: file, cause });
+                return Some(within);
             }
+            self.waiting.push(Waiting { pid, state, since, within });
         }
         None
     }
+
+    /// The file in which a process was found at two looks, and may yet come out of.
+    pub(super) fn hang(&self, now: Instant) -> Option<&Blocked> {
+        let stays = |waiting: &&Waiting| waiting.since < now && waiting.within.cause != Cause::Unseen;
+        self.waiting.iter().find(stays).map(|waiting| &waiting.within)
+    }
+}
+
+/// The state in which a process waits for a file, as far as it can be seen, and which file that is.
+fn waits(pid: Pid) -> Option<(String, Blocked)> {
+    match std::fs::read_to_string(proc(pid).join("syscall")) {
+        Ok(call) => {
+            let path = Call::read(&call)?.file(pid)?;
+            let cause = cause(&path);
+            Some((call, Blocked { path: Some(path), cause }))
+        }
+        Err(_) => {
+            // Whoever else is among them (ssh) sleeps as long as it likes.
+            let is_rsync = std::fs::read_to_string(proc(pid).join("comm")).ok()?.trim_end() == RSYNC;
+            let state = sleep(&std::fs::read_to_string(proc(pid).join("status")).ok()?)?;
+            is_rsync.then_some((state, Blocked { path: None, cause: Cause::Unseen }))
+        }
+    }
+}
+
+/// How often a process was woken, by what the kernel says in `/proc/PID/status`. `None` for one that does not sleep, or waits
+/// for a disk.
+fn sleep(status: &str) -> Option<String> {
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    field("State:")?.starts_with('S').then_some(())?;
+    Some(format!("{} {}", field("voluntary_ctxt_switches:")?, field("nonvoluntary_ctxt_switches:")?))
 }
 
 fn proc(pid: Pid) -> PathBuf {
@@ -235,6 +331,21 @@ mod tests {
         assert!(!is_leased(locks, 77) && !is_leased(locks, 123) && !is_leased("", 0));
     }
 
+    #[test]
+    fn who_is_woken_or_waits_for_a_disk_does_not_hang() {
+        let status = |state: &str, woken: &str| {
+            format!(
+                "Name:\trsync\nState:\t{state}\nvoluntary_ctxt_switches:\t{woken}\nnonvoluntary_ctxt_switches:\t7\n"
+            )
+        };
+        let asleep = sleep(&status("S (sleeping)", "41"));
+        assert!(asleep.is_some() && asleep != sleep(&status("S (sleeping)", "42")));
+        for state in ["R (running)", "D (disk sleep)", "T (stopped)", "Z (zombie)"] {
+            assert_eq!(sleep(&status(state, "41")), None, "{state}");
+        }
+        assert_eq!(sleep("State:\tS (sleeping)\n"), None, "a kernel that does not count");
+    }
+
     fn seen(child: &mut Child) -> Option<Blocked> {
         let mut look = Look::new(Pid::from_child(child));
         let begun = crate::clock::monotonic();
@@ -257,7 +368,7 @@ mod tests {
         // By a child of the process that is looked at, with a relative name.
         for script in ["exec cat p", "cat p; true"] {
             let mut child = Command::new("sh").args(["-c", script]).current_dir(dir.path()).spawn().unwrap();
-            assert_eq!(seen(&mut child), Some(Blocked { path: pipe.clone(), cause: Cause::NoFile }), "{script}");
+            assert_eq!(seen(&mut child), Some(Blocked { path: Some(pipe.clone()), cause: Cause::NoFile }), "{script}");
             // Lets a child of the shell go.
             let _ = rustix::fs::open(
                 &pipe,

@@ -229,6 +229,7 @@ impl TargetContext {
                 owner: owner.as_os_str().to_owned(),
                 stall_limit: STALL_LIMIT,
                 places,
+                hangs: Arc::default(),
             },
         }
     }
@@ -291,6 +292,12 @@ impl TargetContext {
                 warn!("{name}: no more of what the server leaves out is named");
             }
         }
+    }
+
+    /// Whether the server's own configuration is known to leave out the path, or what it lies in.
+    pub(super) fn refuses(&self, path: &RelPath) -> bool {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.contains(path) || path.ancestors().any(|above| refused.contains(&above))
     }
 
     /// What the server's own configuration leaves out, as far as it is known, for a person.

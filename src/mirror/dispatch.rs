@@ -20,6 +20,7 @@ use log::{debug, error, info, warn};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::activity::{Activities, Happened, Listener};
+use super::admit;
 use super::changed::Ran;
 use super::context::TargetContext;
 use super::execute::{BatchReport, command_line, execute};
@@ -153,6 +154,16 @@ impl Executor {
         command_line(self.shared.context(target)?.as_ref(), path, scope)
     }
 
+    /// Why a path that the filter lets through is not mirrored to a target all the same, if it is not: for the user's own
+    /// rsync options, or the server's configuration as far as it is known. Costs a run of rsync on this machine.
+    pub fn left_out(&self, target: TargetId, path: &RelPath) -> std::io::Result<Option<String>> {
+        let Some(context) = self.shared.context(target) else { return Ok(None) };
+        if context.refuses(path) {
+            return Ok(Some("the server's own configuration leaves it out".to_owned()));
+        }
+        admit::left_out(&context, path, &self.shared.stop)
+    }
+
     /// Lets the next run over the whole tree delete on the target as much as it likes.
     pub fn accept_deletions(&self, target: TargetId) {
         if let Some(context) = self.shared.context(target) {
@@ -168,6 +179,12 @@ impl Executor {
     /// How a target is served now, if it is.
     pub fn context(&self, target: TargetId) -> Option<Arc<TargetContext>> {
         self.shared.context(target)
+    }
+
+    /// The file that holds up a run to the target at this moment, in words, if one does.
+    pub fn held_up(&self, target: TargetId) -> Option<String> {
+        let context = self.shared.context(target)?;
+        context.program.hangs.shown(&context.root)
     }
 
     /// Ends the connection that is kept open to a target's host, once nothing goes through it.

@@ -10,6 +10,7 @@ use std::ffi::OsString;
 use std::io;
 use std::time::Duration;
 
+use super::blocked;
 use super::capture::Capture;
 use super::changed::{CHANGED_BYTES_MAX, Changed, Operation, changes};
 use super::command::{Mode, Pass, arguments, is_too_long, list, pasteable, probe_arguments};
@@ -740,7 +741,12 @@ impl Batch<'_> {
         // Its receiver may still be writing what the connection held.
         self.note_cut();
         self.note(command, error.message.clone());
-        let named = path.as_ref().and_then(|path| run.entries.iter().position(|entry| entry.path == *path));
+        let is_suspect = |entry: &Entry| blocked::suspicion(&entry.path.under(&self.ctx.root)).is_some();
+        let named = match &path {
+            Some(path) => run.entries.iter().position(|entry| entry.path == *path),
+            None if run.entries.len() > 1 => run.entries.iter().position(is_suspect),
+            None => None,
+        };
         let is_within = |path: &RelPath| run.entries.iter().any(|entry| run.reaches(entry, path));
         match (named, path) {
             (Some(at), _) => {
@@ -827,7 +833,7 @@ impl Batch<'_> {
         let itemized = pass == Pass::Real && (suits || self.ctx.observer().is_some());
         let mode = self.mode(if itemized { Pass::Itemized } else { pass });
         let mode = Mode {
-            contents: mode.contents && contents::are_few(&self.ctx.root, planned),
+            contents: mode.contents && (suits || !planned.are_new) && contents::are_few(&self.ctx.root, planned),
             empties: self.empties(planned) || !matches!(pass, Pass::Real),
             ..mode
         };

@@ -6,13 +6,14 @@
 //! deleted, `leftovers` removes what killed receivers have left, `ssh` keeps connections to hosts open between runs, `standby`
 //! has one to an rsync daemon ready before it is needed. `narrow` has rsync look for itself where a list of names would
 //! say something else than the user's own options.
-//! [`inspect`] asks a target in advance.
+//! [`inspect`] asks a target in advance, `admit` asks rsync what the user's own options leave out.
 //!
 //! Invariant: only this module starts rsync, and it knows nothing of the queue or the store: jobs come in as values,
 //! verdicts go out as values.
 
 mod activity;
 mod address;
+mod admit;
 mod blocked;
 mod capture;
 mod changed;

@@ -165,7 +165,10 @@ fn blocked(ended: &Ended, prefixes: &Prefixes) -> Outcome {
     let Some(found) = &ended.blocked else {
         return Outcome::Blocked(None, JobError::new(None, "rsync hung in a file"));
     };
-    let name = found.path.as_os_str().as_bytes();
+    let Some(file) = &found.path else {
+        return Outcome::Blocked(None, JobError::new(None, found.message()));
+    };
+    let name = file.as_os_str().as_bytes();
     let path = prefixes.strip(name);
     let message = match &path {
         Some(_) => found.message().to_owned(),

@@ -456,7 +456,13 @@ fn flat(name: &RelPath) -> Run {
 }
 
 fn program(path: &str) -> Program {
-    Program { path: path.into(), owner: OWNER.into(), stall_limit: STALL_LIMIT, places: None }
+    Program {
+        path: path.into(),
+        owner: OWNER.into(),
+        stall_limit: STALL_LIMIT,
+        places: None,
+        hangs: Default::default(),
+    }
 }
 
 /// Runs rsync and ends it after `limit`.

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use super::blocked::Hangs;
 use super::confine::Places;
 use super::lingering::{self, Line};
 
@@ -28,6 +29,8 @@ pub struct Program {
     pub stall_limit: Duration,
     /// Where its runs have their business, if they are rsync's.
     pub places: Option<Arc<Places>>,
+    /// In what its runs hang.
+    pub hangs: Arc<Hangs>,
 }
 
 /// The variable that names the owner of a run.

@@ -10,13 +10,14 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, PidfdFlags, Signal, getpriority_process, kill_process_group, pidfd_open, setpriority_pgrp};
 
-use super::blocked::{self, Blocked};
+use super::blocked::{self, Blocked, Hangs};
 use super::capture::Capture;
 use super::environment;
 use super::lingering::{self, Line};
@@ -169,6 +170,7 @@ pub struct Started {
     child: Child,
     owner: OsString,
     has_list: bool,
+    hangs: Arc<Hangs>,
 }
 
 impl Started {
@@ -187,7 +189,7 @@ impl Started {
             _ => command.spawn()?,
         };
         (child.stdout, child.stderr) = (stdout.map(ChildStdout::from), Some(heard.into()));
-        Ok(Self { child, owner: program.owner.clone(), has_list: false })
+        Ok(Self { child, owner: program.owner.clone(), has_list: false, hangs: Arc::clone(&program.hangs) })
     }
 
     /// The directory in which it works, as the kernel knows it: whatever has its name by now, this is the one.
@@ -279,7 +281,10 @@ impl Started {
         let _attended = stop.attend(Pid::from_child(child));
         let mut ignored = |_: &[u8]| Ok(());
         let each = stdout.unwrap_or(&mut ignored);
-        let ended = Watch::new(child, list, each, leisure, stall_limit).and_then(|mut watch| watch.wait(child, stop));
+        let hangs = &*self.hangs;
+        let watch = Watch::new(child, list, each, leisure, stall_limit, hangs);
+        let ended = watch.and_then(|mut watch| watch.wait(child, stop));
+        hangs.note(Pid::from_child(child), None);
         match &ended {
             Err(_) => end_group(child)?,
             // What it has started may go on without it.
@@ -316,6 +321,7 @@ struct Watch<'a> {
     leisure: Option<Leisure<'a>>,
     asked: Instant,
     look: blocked::Look,
+    hangs: &'a Hangs,
     looked: Instant,
     blocked: Option<Box<Blocked>>,
     /// Its connection, once it has lasted a moment.
@@ -357,6 +363,7 @@ impl<'a> Watch<'a> {
         each: &'a mut Each<'a>,
         mut leisure: Option<Leisure<'a>>,
         stall_limit: Duration,
+        hangs: &'a Hangs,
     ) -> io::Result<Self> {
         let pid = Pid::from_child(child);
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
@@ -382,6 +389,7 @@ impl<'a> Watch<'a> {
             leisure,
             asked: monotonic(),
             look: blocked::Look::new(pid),
+            hangs,
             looked: monotonic(),
             blocked: None,
             line: None,
@@ -549,6 +557,8 @@ impl<'a> Watch<'a> {
         if now.duration_since(self.looked) >= blocked::TICK {
             self.looked = now;
             self.blocked = self.look.blocked(now).map(Box::new);
+            let hang = self.blocked.as_deref().or(self.look.hang(now)).cloned();
+            self.hangs.note(self.pid, hang);
         }
         self.blocked.is_some()
     }
@@ -614,7 +624,13 @@ mod tests {
     fn shell(script: &str, list: &[u8], stop: &StopSignal) -> Ended {
         let args = [OsString::from("-c"), OsString::from(script)];
         run(
-            &Program { path: "sh".into(), owner: "/state".into(), stall_limit: STALL_LIMIT, places: None },
+            &Program {
+                path: "sh".into(),
+                owner: "/state".into(),
+                stall_limit: STALL_LIMIT,
+                places: None,
+                hangs: Arc::default(),
+            },
             Path::new("/"),
             &args,
             list,

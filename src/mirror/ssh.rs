@@ -268,6 +268,7 @@ impl Connection {
             owner: self.sockets.owner.clone(),
             stall_limit: OPEN_STALL_LIMIT,
             places: None,
+            hangs: Arc::default(),
         };
         let settings = self.settings(&ssh, own, stop);
         let mut line = self.reach.base.clone();

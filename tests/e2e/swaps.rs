@@ -1,10 +1,10 @@
 //! The same path becomes another thing: the last state wins, whatever was in flight.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use crate::harness::world::soon;
@@ -325,5 +325,56 @@ fn l22_a_directory_replaced_by_one_of_the_same_sizes_and_times_arrives() {
             world.converges(soon());
         }
     }
+    world.converges(soon());
+}
+
+/// Who holds a lease on a file held up the whole target for as long as the kernel lets a holder take, and `status` did not
+/// say that anything was held up.
+#[test]
+fn l23_a_file_with_a_lease_on_it_waits_alone_and_is_named() {
+    let mut world = World::new();
+    world.start();
+    world.converges(soon());
+    done(&world, &["pause", "--all"]);
+    let leased = world.src.join("d/leased");
+    make_dir(world.src.join("d"));
+    write(&leased, patterned(1, 40_000));
+    // Only who asks for signals and does not answer them keeps it: until the kernel loses its patience.
+    let script = "import fcntl, os, signal, sys\n\
+                  signal.signal(signal.SIGIO, lambda *_: None)\n\
+                  fd = os.open(sys.argv[1], os.O_RDWR)\n\
+                  fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)\n\
+                  print('held', flush=True)\n\
+                  sys.stdin.read()\n";
+    let spawned = Command::new("python3")
+        .args(["-c", script])
+        .arg(&leased)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn();
+    let Ok(mut holder) = spawned else { return skipped("no python3") };
+    let mut said = String::new();
+    BufReader::new(holder.stdout.take().expect("its output")).read_line(&mut said).expect("it can be read");
+    if said.trim() != "held" {
+        let _ = holder.wait();
+        return skipped("the file system has no leases");
+    }
+    for n in 0..20 {
+        write(world.src.join(format!("d/other{n}")), "other");
+    }
+    let reason = |n: usize| world.cli.status().json["targets"][n]["reason"].as_str().unwrap_or_default().to_owned();
+    done(&world, &["resume", "--all"]);
+    wait_until(soon(), "status to name the file while it is being waited for", || {
+        (0..2).any(|n| reason(n).contains("held up by d/leased: another process holds a lease"))
+    });
+    wait_until(soon(), "all others", || (0..20).all(|at| (0..2).all(|n| world.arrived(n, format!("d/other{at}")))));
+    assert!((0..2).all(|n| !world.arrived(n, "d/leased")), "nothing was held up");
+    wait_until(soon(), "status to name what waits", || {
+        (0..2).all(|n| reason(n).contains("d/leased: another process holds a lease"))
+    });
+    drop(holder.stdin.take());
+    holder.wait().expect("it ends");
+    done(&world, &["retry"]);
     world.converges(soon());
 }
