@@ -47,7 +47,10 @@ fn write_page(out: &mut impl Write, about: &Explanation) -> io::Result<()> {
     writeln!(out, "  source: {}", about.source)?;
     match (&about.rule, about.mirrored) {
         (Some(rule), _) => writeln!(out, "  to be mirrored: no, {}", plain(rule))?,
-        (None, Some(_)) => writeln!(out, "  to be mirrored: yes")?,
+        (None, Some(_)) if about.targets.iter().all(|target| target.left_out.is_none()) => {
+            writeln!(out, "  to be mirrored: yes")?
+        }
+        (None, Some(_)) => writeln!(out, "  to be mirrored: yes, but not to all targets")?,
         (None, None) => writeln!(out, "  to be mirrored: a running daemon knows")?,
     }
     about.targets.iter().try_for_each(|target| write_target(out, about, target))
@@ -55,8 +58,11 @@ fn write_page(out: &mut impl Write, about: &Explanation) -> io::Result<()> {
 
 fn write_target(out: &mut impl Write, about: &Explanation, target: &TargetExplanation) -> io::Result<()> {
     writeln!(out, "\n{}: {}", plain(&target.name), word(target.state))?;
+    if let Some(left_out) = target.left_out.as_ref().filter(|_| about.mirrored == Some(true)) {
+        writeln!(out, "  not mirrored there: {}", plain(left_out))?;
+    }
     match &target.job {
-        None if about.mirrored == Some(false) => writeln!(out, "  job: none; nothing is sent or deleted there")?,
+        None if target.left_out.is_some() => writeln!(out, "  job: none; nothing is sent or deleted there")?,
         None if target.waits_for.is_some() => {
             let why = target.waits_for.as_deref().map(plain).unwrap_or_default();
             writeln!(out, "  job: none is known: {why}")?
@@ -101,6 +107,7 @@ mod tests {
             name: "/dst".to_owned(),
             job: None,
             waits_for: None,
+            left_out: None,
             next_try: None,
             last_success_at: None,
             command: None,
@@ -123,7 +130,7 @@ mod tests {
             source: source.to_owned(),
             mirrored: Some(rule.is_none()),
             rule: rule.map(str::to_owned),
-            targets: vec![idle()],
+            targets: vec![TargetExplanation { left_out: rule.map(str::to_owned), ..idle() }],
         };
         for (path, source, rule, words) in [
             ("a", "file", None, "job: none; the target is equal there, as far as is known\n"),
@@ -158,6 +165,7 @@ mod tests {
             state: TargetState::Syncing,
             job: Some(job),
             waits_for: Some("its next attempt, after 2 failures".to_owned()),
+            left_out: None,
             next_try: Some(Timestamp(1_000)),
             last_success_at: Some(Timestamp(0)),
             command: Some("rsync x".to_owned()),

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::exit::{CliError, Exit};
-use super::output::{json_line, plain, size, some, stdout};
+use super::output::{counted, json_line, plain, size, some, stdout};
 use super::state_dir::WhichDaemon;
 use super::wait::path_arg;
 use crate::control::{Client, ClientError, Differing, Verified, VerifyLine, VerifyRequest, word};
@@ -17,7 +17,8 @@ use crate::control::{Client, ClientError, Differing, Verified, VerifyLine, Verif
 /// Compare source and targets, and tell what differs
 ///
 /// What is still on its way is no difference: whatever is found is looked at again after its jobs. Exits with 1 if
-/// anything differs, or if a target could not be compared. By default size and modification time are trusted, as rsync
+/// anything differs, or if a target could not be compared, and with 75 if nothing else keeps it from being equal than what
+/// is pending or changes all the time. By default size and modification time are trusted, as rsync
 /// does; nothing is changed without --repair.
 #[derive(Debug, Args)]
 #[command(after_help = super::help_tail("syncq verify backup::www /srv/www/photos --checksum --budget 20"))]
@@ -161,6 +162,13 @@ fn verdict(ended: &[Verified], repair: bool) -> Result<ExitCode, CliError> {
     }
     let why = |target: &&Verified| target.error.as_ref().map(|error| format!("{}: {error}", target.target));
     problems.extend(failed.iter().filter_map(why));
+    let busy: u64 = ended.iter().map(|target| target.busy).sum();
+    if problems.is_empty() && busy > 0 {
+        let what = counted(busy, "path");
+        let error = anyhow::anyhow!("nothing differs for certain, and {what} could not be seen to be equal");
+        let hint = "what they wait for: syncq explain PATH; when syncq wait has returned, ask again".to_owned();
+        return Err(CliError { exit: Exit::Uncertain, error, hint: Some(hint) });
+    }
     if problems.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
@@ -242,7 +250,11 @@ mod tests {
             summary(&equal).starts_with("# b::m of /srv: no path differs for certain, 1 still pending or changing; ")
         );
         assert!(summary(&Verified { busy: 0, ..equal.clone() }).starts_with("# b::m of /srv: equal; read "));
-        assert!(verdict(std::slice::from_ref(&equal), false).is_ok(), "what kept changing is no difference");
+        // It ended with 0, as if all had been seen to be equal.
+        let unsure = verdict(std::slice::from_ref(&equal), false).expect_err("it was not seen to be equal");
+        assert_eq!(unsure.exit, Exit::Uncertain);
+        assert!(unsure.to_string().starts_with("syncq: nothing differs for certain, and 1 path could not be seen"));
+        assert!(verdict(&[Verified { busy: 0, ..equal.clone() }], false).is_ok());
         let away = Verified { error: Some("refused".to_owned()), hint: Some("look".to_owned()), ..equal };
         let said = verdict(&[away, verified], false).expect_err("it differs").to_string();
         assert_eq!(said, "syncq: 2 paths differ on 1 of 2 targets; b::m: refused\nhint: look\n");

@@ -317,9 +317,10 @@ pub struct Explanation {
     pub root: String,
     /// Below the root.
     pub path: String,
-    /// What stands there now: `directory`, `file`, `other` (a link, say) or `nothing`.
+    /// What stands there now: `directory`, `file`, `other` (a link, say), `nothing`, or `out of reach` if it cannot be looked
+    /// at or the source is away.
     pub source: String,
-    /// Whether it is mirrored. `None` without a daemon: the filter is not known then.
+    /// Whether it is mirrored, to one target at least. `None` without a daemon: the filter is not known then.
     pub mirrored: Option<bool>,
     /// The rule that keeps it from being mirrored.
     pub rule: Option<String>,
@@ -335,6 +336,10 @@ pub struct TargetExplanation {
     pub job: Option<JobRow>,
     /// What the job waits for.
     pub waits_for: Option<String>,
+    /// Why it is not mirrored to this target, although no rule keeps it from being mirrored: rsync's own options, or the
+    /// server's.
+    #[serde(default)]
+    pub left_out: Option<String>,
     /// When it is tried next, if that is known.
     #[serde(with = "rfc3339_option")]
     pub next_try: Option<Timestamp>,
@@ -380,6 +385,7 @@ mod tests {
             state: TargetState::NeedsApproval,
             job: None,
             waits_for: None,
+            left_out: None,
             next_try: Some(Timestamp(0)),
             last_success_at: None,
             command: None,
@@ -449,7 +455,7 @@ mod tests {
                 json(serde_json::to_string(&explanation)),
                 concat!(
                     r#"{"root":"/srv","path":"d","source":"file","mirrored":true,"rule":null,"targets":[{"name":"b::www","#,
-                    r#""state":"needs_approval","job":null,"waits_for":null,"next_try":"1970-01-01T00:00:00.000Z","#,
+                    r#""state":"needs_approval","job":null,"waits_for":null,"left_out":null,"next_try":"1970-01-01T00:00:00.000Z","#,
                     r#""last_success_at":null,"command":null}]}"#
                 ),
             ),

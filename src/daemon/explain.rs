@@ -1,49 +1,62 @@
 //! Everything known of one path: whether it is mirrored, and for each target what its job waits for.
 
+use std::io;
 use std::path::Path;
 
 use crate::control::{Explanation, JobRow, Refusal, RefusalKind, TargetExplanation, TargetState};
 use crate::filter::{Exclusion, Kind};
-use crate::mirror::{Presence, Source};
-use crate::model::{Job, JobState, RelPath, Scope, Timestamp};
-use crate::queue::{Queue, Standing};
+use crate::mirror::{Executor, Presence, Source};
+use crate::model::{Job, JobError, JobState, RelPath, Scope, Timestamp};
+use crate::queue::Standing;
 use crate::watch::Notice;
 
 use super::root::RootRuntime;
+use super::setup::Core;
 use super::view::NamedTarget;
 
-/// Why a path is not mirrored, if so, and what stands there.
-pub(super) fn explain(
-    root: &RootRuntime,
-    path: &RelPath,
-    targets: impl Iterator<Item = TargetExplanation>,
-) -> Explanation {
-    let presence = Source::new(root.path()).look(path);
-    let rule = rule(root, path, presence);
+/// Whether a path is mirrored to any of the targets, and what stands there. `is_away`: what is at the root is not what is
+/// mirrored.
+pub(super) fn explain(root: &Path, path: &RelPath, is_away: bool, targets: Vec<TargetExplanation>) -> Explanation {
     // Nothing would ever run what the command line says.
-    let shown = |target: TargetExplanation| match (&rule, &target.job) {
+    let shown = |target: TargetExplanation| match (&target.left_out, &target.job) {
         (Some(_), None) => TargetExplanation { command: None, waits_for: None, ..target },
-        (None, None) if target.waits_for.is_none() => TargetExplanation { waits_for: answered(root, path), ..target },
+        // By hand it would delete what is only out of sight.
+        _ if is_away => TargetExplanation { command: None, ..target },
         _ => target,
     };
-    let targets = targets.map(shown).collect();
+    let targets: Vec<TargetExplanation> = targets.into_iter().map(shown).collect();
+    let mirrored = targets.iter().any(|target| target.left_out.is_none());
     Explanation {
-        root: root.path().display().to_string(),
+        root: root.display().to_string(),
         path: path_text(path),
-        source: standing_there(presence).to_owned(),
-        mirrored: Some(rule.is_none()),
-        rule,
+        source: if is_away { OUT_OF_REACH } else { standing_there(Source::new(root).look(path)) }.to_owned(),
+        mirrored: Some(mirrored),
+        rule: targets.iter().find_map(|target| target.left_out.clone()).filter(|_| !mirrored),
         targets,
     }
 }
 
 /// What is said of a file that is sent, and comes back, over and over.
-fn answered(root: &RootRuntime, path: &RelPath) -> Option<String> {
+pub(super) fn answered(root: &RootRuntime, path: &RelPath) -> Option<String> {
     root.answered().filter(|answered| answered == path).map(|path| Notice::Answered { path }.to_string())
 }
 
+/// Why the path is not mirrored to a target, if it is not: a rule of the root's, or what rsync and the server are told
+/// beside. An error means that rsync could not be asked.
+pub(super) fn left_out(
+    root: &RootRuntime,
+    path: &RelPath,
+    executor: &Executor,
+    target: &NamedTarget,
+) -> io::Result<Option<String>> {
+    match rule(root, path, Source::new(root.path()).look(path)) {
+        Some(rule) => Ok(Some(rule)),
+        None => executor.left_out(target.id, path),
+    }
+}
+
 /// Why a path at which that stands is not mirrored, if it is not.
-pub(super) fn rule(root: &RootRuntime, path: &RelPath, presence: Presence) -> Option<String> {
+fn rule(root: &RootRuntime, path: &RelPath, presence: Presence) -> Option<String> {
     let kind = match presence {
         Presence::Directory => Kind::Directory,
         Presence::Missing | Presence::File { .. } | Presence::Other | Presence::Unknown(_) => Kind::File,
@@ -66,7 +79,7 @@ pub(super) fn rule(root: &RootRuntime, path: &RelPath, presence: Presence) -> Op
 pub(super) fn check_known(
     root: &RootRuntime,
     path: &RelPath,
-    queue: &Queue,
+    core: &Core,
     targets: &[NamedTarget],
 ) -> Result<(), Refusal> {
     if path.is_root() {
@@ -74,11 +87,15 @@ pub(super) fn check_known(
     }
     let shown = path.under(root.path()).display().to_string();
     let presence = Source::new(root.path()).look(path);
-    if let Some(rule) = rule(root, path, presence) {
-        let hint = format!("syncq explain {shown} says the same; nothing is sent or deleted there");
-        return Err(Refusal::new(RefusalKind::Wrong, format!("{shown} is not mirrored: {rule}"), hint));
+    for target in targets {
+        // What rsync cannot be asked about it cannot send either: its jobs tell.
+        if let Ok(Some(why)) = left_out(root, path, &core.executor, target) {
+            let hint = format!("syncq explain {shown} says the same; nothing is sent or deleted there");
+            let message = format!("{shown} is not mirrored to {}: {why}", target.name);
+            return Err(Refusal::new(RefusalKind::Wrong, message, hint));
+        }
     }
-    let has_job = |target: &NamedTarget| queue.is_about(target.id, path);
+    let has_job = |target: &NamedTarget| core.queue.is_about(target.id, path);
     if presence != Presence::Missing || root.has_lost(path) || targets.iter().any(has_job) {
         return Ok(());
     }
@@ -106,6 +123,9 @@ pub(super) fn explain_offline(
     }
 }
 
+/// What is said of a place that cannot be looked at, and of a source that is not the one that is mirrored.
+const OUT_OF_REACH: &str = "out of reach";
+
 /// What stands at a path, in a word.
 fn standing_there(presence: Presence) -> &'static str {
     match presence {
@@ -113,7 +133,7 @@ fn standing_there(presence: Presence) -> &'static str {
         Presence::Directory => "directory",
         Presence::File { .. } => "file",
         Presence::Other => "other",
-        Presence::Unknown(_) => "out of reach",
+        Presence::Unknown(_) => OUT_OF_REACH,
     }
 }
 
@@ -129,6 +149,8 @@ pub(super) struct Circumstances {
     pub suspended: Option<String>,
     /// Why a path without a job may differ all the same, if it may.
     pub unknown: Option<String>,
+    /// Why the path is not mirrored to this target, if it is not.
+    pub left_out: Option<String>,
     pub command: Option<String>,
 }
 
@@ -140,7 +162,7 @@ pub(super) fn on_target(
     standing: &Standing,
     circumstances: impl FnOnce(&RelPath, Scope) -> Circumstances,
 ) -> TargetExplanation {
-    let Circumstances { state, suspended, unknown, command } = match &found {
+    let Circumstances { state, suspended, unknown, left_out, command } = match &found {
         Some((job, _)) => circumstances(&job.path, job.scope),
         None => circumstances(path, Scope::Entry),
     };
@@ -155,6 +177,7 @@ pub(super) fn on_target(
         next_try: found.as_ref().filter(|_| !is_held).and_then(|(job, _)| next_try(job, standing)),
         job: found.map(|(job, _)| JobRow::new(&job, &target.root, &target.name)),
         waits_for,
+        left_out,
         last_success_at: standing.last_success,
         command,
     }
@@ -195,6 +218,9 @@ fn reason(
     if let Some(trouble) = &standing.trouble {
         return format!("the target: {}", trouble.message);
     }
+    if job.last_error.as_ref().is_some_and(JobError::asks_for_approval) {
+        return format!("an operator, who has to agree or mend it: syncq accept-deletions {target}");
+    }
     match (job.state, blocker, job.attempts) {
         (JobState::Waiting, _, 0) => {
             "a pause: it is still being written, was sent a moment ago, or is looked at again since a run was cut off"
@@ -234,6 +260,8 @@ mod tests {
         let path = RelPath::new(b"d/a").expect("a path");
         let above = RelPath::new(b"d").expect("a path");
         let job = |state, attempts| Job { state, attempts, ..imagined(TargetId(1), &path) };
+        let asks = JobError::new(Some(JobError::DELETES_TOO_MUCH), "1200 of 1205 entries would be deleted");
+        let held = Job { last_error: Some(asks), ..job(JobState::Waiting, 4) };
         let well = Standing::default();
         let paused = Standing { paused_since: Some(Timestamp(1)), ..Standing::default() };
         let trouble = TargetTrouble {
@@ -252,6 +280,7 @@ mod tests {
             (job(JobState::Ready, 0), None, &away, "the target: refused"),
             (job(JobState::Waiting, 0), None, &well, "a pause"),
             (job(JobState::Waiting, 3), None, &well, "after 3 failures"),
+            (held, None, &well, "syncq accept-deletions b::m"),
             (job(JobState::Ready, 0), Some(&above), &well, "the run over d,"),
             (job(JobState::Ready, 0), None, &well, "its turn"),
         ] {

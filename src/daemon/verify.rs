@@ -7,9 +7,10 @@
 //! meanwhile, has no job, and no run for it, above or below it has ended meanwhile: a run in flight gives a directory
 //! another time for a moment. What does not come to rest in a few rounds is told as busy.
 //!
-//! A path whose job keeps failing differs, and is told so. A reload that concerns the target ends the comparison with it.
+//! A directory that cannot be read is told, since nothing in it was compared; one that can be by then is busy. A path whose job
+//! keeps failing differs, and is told so. A reload that concerns the target ends the comparison with it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow};
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
@@ -223,6 +224,11 @@ impl Verification<'_> {
             self.queue.record_ends(self.target.id);
             let prints: Vec<Print> = open.iter().map(|difference| self.print(&difference.path)).collect();
             let paths: Vec<RelPath> = open.iter().map(|difference| difference.path.clone()).collect();
+            let unread: BTreeMap<RelPath, Differs> = open
+                .into_iter()
+                .filter(|difference| matches!(difference.what, Differs::Unreadable(_)))
+                .map(|difference| (difference.path, difference.what))
+                .collect();
             let mut differing = if paths.is_empty() { Default::default() } else { comparison.again(&paths)? };
             self.barrier();
             let newest = self.queue.newest_change(self.target.id);
@@ -231,7 +237,17 @@ impl Verification<'_> {
             // Taken last: a job that was there above and is done by now is among them.
             let ended = self.queue.take_ends(self.target.id).map(BTreeSet::from_iter);
             for (path, restless) in paths.into_iter().zip(restless) {
-                let Some(what) = differing.remove(&path) else { continue };
+                let Some(what) = differing.remove(&path) else {
+                    // Looked at by itself a directory that is closed is equal, and what is in it has not been compared.
+                    if let Some(what) = unread.get(&path).cloned() {
+                        let is_certain = comparison.is_out_of_reach(&path);
+                        if is_certain || self.is_directory(&path) {
+                            let told = if is_certain { &mut certain } else { &mut busy };
+                            told.push(Difference { path, what });
+                        }
+                    }
+                    continue;
+                };
                 let rests = !restless && ended.as_ref().is_some_and(|ended| !touches(ended, &path));
                 let difference = Difference { path, what };
                 match (rests, round + 1 < ROUNDS_MAX) {

@@ -15,12 +15,12 @@ use crate::control::{
     StoreState, StoreStatus, TargetState, TargetStatus, Trouble, VerifyLine, VerifyRequest, Wait, WaitRequest,
     WatchStatus, seconds,
 };
-use crate::mirror::{Activity, Executor, Happened};
+use crate::mirror::{Activity, Executor, Happened, Presence, Source};
 use crate::model::{Job, JobAction, JobError, RelPath, TargetId, TargetTrouble, Timestamp, TroubleClass, Unvouched};
 use crate::queue::{Queue, StoreHealth, TargetStats};
 use crate::watch::Notice;
 
-use super::explain::{Circumstances, check_known, explain, on_target};
+use super::explain::{Circumstances, answered, check_known, explain, left_out, on_target};
 use super::paths::resolve;
 use super::reload::Reloads;
 use super::root::{RootRuntime, Sight, Suspension};
@@ -113,6 +113,10 @@ impl View {
         let stats = self.queue.stats(target.id)?;
         let last_path = self.executor.last_path(target.id).map(|path| path.to_string());
         let mut status = target_status(target, &stats, &sight, last_path, self.core.clock.now());
+        if let Some(held_up) = self.executor.held_up(target.id) {
+            let reason = status.reason.map_or(held_up.clone(), |reason| format!("{held_up}; {reason}"));
+            status.reason = Some(reason);
+        }
         if status.reason.is_none()
             && let Some(left_out) = self.executor.context(target.id).and_then(|context| context.left_out())
         {
@@ -292,7 +296,7 @@ impl Operate for View {
         for (root, path, targets) in self.selected(request.path.as_ref(), request.target.as_deref())? {
             let path = path.unwrap_or_else(RelPath::root);
             verify::barrier(&root);
-            check_known(&root, &path, &self.queue, &targets)?;
+            check_known(&root, &path, &self.core, &targets)?;
             for target in &targets {
                 let (queue, executor) = (&self.queue, &self.executor);
                 let verification = Verification { queue, executor, root: &root, target, wanted, is_wanted };
@@ -346,16 +350,26 @@ impl Operate for View {
                 Sight::Behind(reason) | Sight::Partial(reason, _) => (None, Some(reason)),
                 Sight::Suspended(Suspension { reason, .. }) => (Some(reason.clone()), Some(reason)),
             };
+            let is_hidden = matches!(Source::new(root.path()).look(path), Presence::Unknown(_));
+            let unknown = unknown.or(is_hidden.then(|| "what is there may not be looked at".to_owned()));
+            let unknown = unknown.or_else(|| answered(root, path));
+            let (left_out, unasked) = match left_out(root, path, &self.executor, target) {
+                Ok(left_out) => (left_out, None),
+                Err(error) => (None, Some(format!("rsync cannot be asked whether its options leave it out: {error}"))),
+            };
             let found = self.queue.job_for(target.id, path);
             let standing = self.queue.standing(target.id);
             on_target(target, path, found, &standing, |path, scope| Circumstances {
                 state: self.target_status(&setup, target).map_or(TargetState::Unknown, |status| status.state),
                 suspended,
-                unknown,
+                unknown: unknown.or(unasked),
+                left_out,
                 command: self.executor.command_line(target.id, path, scope),
             })
         });
-        Ok(explain(first, path, targets))
+        let targets = targets.collect();
+        let is_away = selected.iter().all(|(root, ..)| matches!(root.sight(), Sight::Suspended(_)));
+        Ok(explain(first.path(), path, is_away, targets))
     }
 }
 

@@ -78,62 +78,63 @@ impl From<String> for Held {
 
 impl Wait for Mirrored {
     fn look(&mut self) -> Result<Waiting, Refusal> {
-        let mut missing = Vec::new();
+        let (mut missing, mut arrived) = (Vec::new(), Vec::new());
         let setup = self.core.current.get();
         for root in &mut self.roots {
-            root.look(&self.core.queue, &setup, self.needed, &mut missing)?;
+            arrived.extend(root.look(&self.core, &setup, self.needed, &mut missing)?);
         }
-        let targets = self.roots.iter().flat_map(|root| &root.targets);
-        let is_compared = |target: &&NamedTarget| {
+        let is_compared = |target: &NamedTarget| {
             let record = self.core.queue.target_record(target.id);
             record.is_some_and(|record| record.unvouched.is_some())
         };
-        let comparing = targets.filter(is_compared).map(|target| target.name.clone()).collect();
+        let comparing = arrived.into_iter().filter(is_compared).map(|target| target.name).collect();
         Ok(Waiting { done: missing.is_empty(), timed_out: false, missing, comparing })
     }
 }
 
 impl RootWait {
+    /// Returns the targets that lack nothing.
     fn look(
         &mut self,
-        queue: &Queue,
+        core: &Core,
         setup: &Setup,
         needed: Option<usize>,
         missing: &mut Vec<Missing>,
-    ) -> Result<(), Refusal> {
-        match self.step(queue, setup) {
+    ) -> Result<Vec<NamedTarget>, Refusal> {
+        let queue = &core.queue;
+        match self.step(core, setup) {
             Ok(()) => {}
             Err(Held::Refused(refusal)) => return Err(refusal),
             Err(Held::Waits(reason)) => {
                 let root = self.root.display().to_string();
                 missing.push(Missing { root, target: None, reason: Some(reason), jobs: Vec::new() });
-                return Ok(());
+                return Ok(Vec::new());
             }
         }
-        let Stage::Reached(numbers) = &self.stage else { return Ok(()) };
-        let lacking: Vec<Missing> = self
-            .targets
-            .iter()
-            .zip(numbers)
-            .filter_map(|(target, number)| {
-                let jobs = queue.lacking(target.id, *number, self.path.as_ref(), JOBS_SHOWN);
-                let row = |job: &_| JobRow::new(job, &target.root, &target.name);
-                (!jobs.is_empty()).then(|| Missing {
-                    root: target.root.display().to_string(),
-                    target: Some(target.name.clone()),
-                    reason: if setup.serves(target.id) { held_up(queue, target) } else { Some(LEFT.to_owned()) },
-                    jobs: jobs.iter().map(row).collect(),
-                })
-            })
-            .collect();
+        let Stage::Reached(numbers) = &self.stage else { return Ok(Vec::new()) };
+        let (mut lacking, mut arrived) = (Vec::new(), Vec::new());
+        for (target, number) in self.targets.iter().zip(numbers) {
+            let jobs = queue.lacking(target.id, *number, self.path.as_ref(), JOBS_SHOWN);
+            if jobs.is_empty() {
+                arrived.push(target.clone());
+                continue;
+            }
+            let row = |job: &_| JobRow::new(job, &target.root, &target.name);
+            lacking.push(Missing {
+                root: target.root.display().to_string(),
+                target: Some(target.name.clone()),
+                reason: if setup.serves(target.id) { held_up(queue, target) } else { Some(LEFT.to_owned()) },
+                jobs: jobs.iter().map(row).collect(),
+            });
+        }
         if self.targets.len() - lacking.len() < needed.unwrap_or(self.targets.len()) {
             missing.extend(lacking);
         }
-        Ok(())
+        Ok(arrived)
     }
 
     /// Goes on to the next stage if that is possible. The error says what is waited for before any target is.
-    fn step(&mut self, queue: &Queue, setup: &Setup) -> Result<(), Held> {
+    fn step(&mut self, core: &Core, setup: &Setup) -> Result<(), Held> {
         if let Stage::Begun = self.stage {
             // Looked up each time: another one may watch the tree by now.
             let root = setup.root_of(&self.root, &self.targets).ok_or_else(|| LEFT.to_owned())?;
@@ -148,9 +149,9 @@ impl RootWait {
                         return Err(LEFT.to_owned().into());
                     };
                     if let Some(path) = &self.path {
-                        explain::check_known(root, path, queue, &self.targets).map_err(Held::Refused)?;
+                        explain::check_known(root, path, core, &self.targets).map_err(Held::Refused)?;
                     }
-                    let newest = |target: &NamedTarget| queue.newest_change(target.id);
+                    let newest = |target: &NamedTarget| core.queue.newest_change(target.id);
                     self.stage = Stage::Reached(self.targets.iter().map(newest).collect());
                 }
                 Err(TryRecvError::Empty) => {

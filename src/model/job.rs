@@ -175,9 +175,8 @@ impl fmt::Display for JobError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.code {
             // Its message says what an operator is asked, be it rsync that stopped there or what was found before.
-            Some(Self::DELETES_TOO_MUCH) => f.write_str(&self.message),
+            Some(Self::DELETES_TOO_MUCH) | None => f.write_str(&self.message),
             Some(code) => write!(f, "{} (rsync exit {code})", self.message),
-            None => f.write_str(&self.message),
         }
     }
 }

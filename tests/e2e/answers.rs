@@ -108,8 +108,44 @@ fn what_is_left_out_is_neither_waited_for_nor_equal() {
     done(&world, &["wait"]);
     for command in [["wait", "--path"], ["verify", "--path"]] {
         let said = syncq(&world, &[command[0], command[1], "private/f"]);
-        assert!(said.code == Some(1) && said.stderr.contains("is not mirrored: excluded by"), "{}", said.text());
+        assert!(said.code == Some(1) && said.stderr.contains(": excluded by"), "{}", said.text());
         done(&world, &[command[0], command[1], "public/f"]);
+    }
+    world.stop();
+}
+
+/// `explain` said of what rsync's own options leave out that it is to be mirrored, and `wait` that it was.
+#[test]
+fn what_rsyncs_own_options_leave_out_is_known_to_be_left_out() {
+    let mut world = World::new();
+    world.conf.params = "-artz --exclude=/private --max-size=10k -C".to_owned();
+    for file in ["private/deep/f", "d/f", "d/x.o", "large"] {
+        make_dir(world.src.join(file).parent().expect("a parent"));
+        write(world.src.join(file), "content");
+    }
+    write(world.src.join("large"), "x".repeat(20_000));
+    world.start();
+    done(&world, &["wait"]);
+    for (name, why) in [
+        ("private", "/private"),
+        ("private/deep/f", "/private"),
+        ("d/x.o", "*.o"),
+        ("large", "--max-size"),
+        ("d/f", ""),
+        ("d", ""),
+    ] {
+        let said = syncq(&world, &["explain", name]).ok().stdout;
+        let asked = ["wait", "verify"].map(|command| syncq(&world, &[command, "--path", name]));
+        if why.is_empty() {
+            assert!(said.contains("to be mirrored: yes\n"), "{said}");
+            asked.into_iter().for_each(|ended| drop(ended.ok()));
+            continue;
+        }
+        let no = said.lines().find(|line| line.contains("to be mirrored: no, rsync's own options leave it out"));
+        assert!(no.is_some_and(|line| line.contains(why)) && said.contains("job: none; nothing is sent"), "{said}");
+        for ended in asked {
+            assert!(ended.code == Some(1) && ended.stderr.contains("is not mirrored to"), "{}", ended.text());
+        }
     }
     world.stop();
 }

@@ -263,3 +263,29 @@ fn commands_of_root_leave_the_store_of_another_user_as_it_is() {
     world.daemon().restart();
     world.converges(soon());
 }
+
+/// `verify` looked at a closed directory once more by itself, found that equal, and called the target equal.
+#[test]
+fn verify_calls_nothing_equal_that_it_could_not_read() {
+    let Some(mut world) = ordinary() else { return };
+    for dir in ["open", "closed/deep"] {
+        make_dir(world.src.join(dir));
+        write(world.src.join(dir).join("f"), "content");
+    }
+    world.become_nobody();
+    world.start();
+    world.converges(soon());
+    done(&world, &["verify"]);
+    let closed = world.src.join("closed");
+    chmod(&closed, 0o000);
+    done(&world, &["wait", "--path", "open"]);
+    let told = syncq(&world, &["verify"]);
+    let is_told = told.stdout.lines().any(|line| line.contains("\tunreadable\tclosed"));
+    assert!(told.code == Some(1) && is_told && !told.stdout.contains("equal"), "{}", told.text());
+    let said = syncq(&world, &["explain", "closed/deep/f"]).ok();
+    assert!(!said.stdout.contains("the target is equal"), "{}", said.stdout);
+    chmod(&closed, 0o755);
+    world.converges(HEAL);
+    done(&world, &["verify"]);
+    world.stop();
+}
