@@ -227,8 +227,34 @@ fn where_links_are_kept_a_new_name_is_reported_with_all_others() {
     let mut driver = Driver::with(|s| s.keeps_links = true, |root| fs::write(root.join("f"), "1").unwrap());
     driver.settle();
     fs::hard_link(driver.root.join("f"), driver.root.join("g")).unwrap();
-    let reported = driver.report();
-    assert!(reported.contains(&entry("f")) && reported.contains(&write("g")), "{reported:?}");
+    let reported = driver.report_in_full();
+    let tied: Vec<_> =
+        reported.iter().filter_map(|change| Some((change.path.to_string(), change.several_names?))).collect();
+    let inode = std::os::unix::fs::MetadataExt::ino(&fs::metadata(driver.root.join("f")).unwrap());
+    assert!(tied.contains(&("f".to_owned(), inode)) && tied.contains(&("g".to_owned(), inode)), "{reported:?}");
+}
+
+#[test]
+fn a_file_is_new_that_was_made_under_a_free_name() {
+    let mut driver = Driver::new(|root| fs::write(root.join("old"), "1").unwrap());
+    let mut new = |act: &dyn Fn(&std::path::Path)| {
+        act(&driver.root);
+        let reported = driver.report_in_full();
+        reported.iter().filter(|change| change.is_new).map(|change| change.path.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(new(&|root| fs::write(root.join("f"), "1").unwrap()), ["f"]);
+    for act in [
+        (&|root: &std::path::Path| fs::write(root.join("f"), "2").unwrap()) as &dyn Fn(&std::path::Path),
+        &|root| fs::rename(root.join("f"), root.join("g")).unwrap(),
+        // The target may have the one that was there.
+        &|root| {
+            fs::remove_file(root.join("old")).unwrap();
+            fs::write(root.join("old"), "2").unwrap();
+        },
+        &|root| symlink("g", root.join("link")).unwrap(),
+    ] {
+        assert_eq!(new(act), Vec::<String>::new());
+    }
 }
 
 #[test]

@@ -176,9 +176,16 @@ impl Driver {
         {}
     }
 
-    /// Settles and returns what was reported since the last time.
+    /// As [`Self::report_in_full`], without what only makes the sending cheaper or ties it together.
     #[must_use]
     fn report(&mut self) -> Vec<Change> {
+        let plain = |change| Change { is_new: false, several_names: None, ..change };
+        self.report_in_full().into_iter().map(plain).collect()
+    }
+
+    /// Settles and returns what was reported since the last time.
+    #[must_use]
+    fn report_in_full(&mut self) -> Vec<Change> {
         self.settle();
         self.collector.take()
     }
