@@ -37,6 +37,12 @@ need() {
         { say "apt-get could not install $*: $manual"; return 1; }
 }
 
+# The oldest rsync that syncq is tested with.
+oldest_rsync() {
+    sed -n 's/^pub const OLDEST_RSYNC: &str = "\(.*\)";$/\1/p' src/mirror/program.rs | grep . ||
+        fail "there is no OLDEST_RSYNC in src/mirror/program.rs"
+}
+
 # without_places CARGO-ARGUMENT...: runs cargo so that what it builds names no directory of this machine: messages of panics
 # hold the names of source files, also those of other crates below Cargo's home. All optimized builds go this way, since other
 # flags would have everything built again.

@@ -70,6 +70,8 @@ use crate::store::sled::{FreshReason, Opened, SledStore};
 /// How often the main thread looks after things while something is going on, and how often while not: what no event tells
 /// of, such as a control socket that was removed.
 const TICK: Duration = Duration::from_secs(1);
+/// rsync is asked for its version for so long.
+const VERSION_WITHIN: Duration = Duration::from_secs(10);
 const REST: Duration = Duration::from_secs(15);
 /// How long a start waits for the store's lock, and how often it looks.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
@@ -144,6 +146,10 @@ impl Daemon {
         let Options { config, threads, state_dir, listen: tcp, source, plugin_only, on_ready, .. } = options;
         if !plugin_only {
             mirror::find_rsync()?;
+            if let Some(untested) = mirror::rsync_version(VERSION_WITHIN).ok().and_then(|found| found.untested()) {
+                warn!("{}", untested.message());
+                warn!("hint: {}", untested.hint());
+            }
             match mirror::confinement() {
                 Confinement::Missing(missing) => {
                     warn!("{}", missing.message());

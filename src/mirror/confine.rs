@@ -345,8 +345,11 @@ impl Places {
         places.allow(&self.sources, read())?;
         match &self.target.destination {
             Destination::Local(path) => {
-                // As rsync would; what is not there cannot be named.
-                let _ = std::fs::create_dir(path);
+                // As rsync would, unless it only looks; what is not there cannot be named.
+                let has = |option: &str| args.iter().any(|arg| arg == option);
+                if !has("-n") {
+                    let _ = if has("--mkpath") { std::fs::create_dir_all(path) } else { std::fs::create_dir(path) };
+                }
                 let write = AccessFs::from_all(RIGHTS) & !BitFlags::from(AccessFs::Execute);
                 places.allow([path], write)?;
                 places.allow(named(args, &WRITES), write)?;
@@ -597,6 +600,22 @@ mod tests {
             let target = Target { destination: destination.clone(), options };
             let held = Places::new(Path::new("/r"), &target).held(&words(params));
             assert_eq!(held, expected, "{destination:?} {params:?}");
+        }
+    }
+
+    /// A destination two levels below what was there could not be made, and with it nothing sent.
+    #[test]
+    fn a_run_may_make_its_destination_and_a_look_makes_none() {
+        if !is_available() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("p/q/r");
+        let target = Target { destination: Destination::Local(path.clone()), options: TransferOptions::default() };
+        let places = Places::new(dir.path(), &target);
+        for (args, is_made) in [(&["-n", "--mkpath"][..], false), (&["-a"], false), (&["-a", "--mkpath"], true)] {
+            places.rules(Path::new("/usr/bin/rsync"), &words(args), places.held(&words(args))).unwrap();
+            assert_eq!(path.exists(), is_made, "{args:?}");
         }
     }
 

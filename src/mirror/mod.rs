@@ -75,8 +75,8 @@ pub mod parts {
 }
 pub use confine::{Confinement, Missing, Places, confinement};
 pub use portions::Portions;
-pub use probe::{Finding, NotTried, ProbeOptions, RsyncVersion, inspect, rsync_version};
-pub use program::{NoRsync, end_leftovers, find_rsync};
+pub use probe::{Finding, NotTried, ProbeOptions, RsyncVersion, Untested, inspect, rsync_version};
+pub use program::{NoRsync, OLDEST_RSYNC, end_leftovers, find_rsync};
 pub use ssh::{Connection, Connections};
 pub use standby::{Standby, Standbys};
 pub use stop::StopSignal;

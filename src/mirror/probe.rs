@@ -26,7 +26,7 @@ use super::look::Presence;
 use super::noise::Noise;
 use super::outcome::{Outcome, Prefixes, classify};
 use super::plan::{Deletion, Entry, Run, RunKind, deletion_refused};
-use super::program::Program;
+use super::program::{OLDEST_RSYNC, Program};
 use super::run::{End, Ended, Priority, RSYNC, STALL_LIMIT, run};
 use super::says::difference;
 use super::ssh;
@@ -90,7 +90,7 @@ pub enum Finding {
 pub enum NotTried {
     /// It was not asked for.
     Unwanted,
-    /// The file could not be deleted by name.
+    /// The file could not be deleted again.
     NoDeletion,
     /// A deletion would leave a backup copy.
     KeepsBackups,
@@ -108,9 +108,32 @@ pub struct RsyncVersion {
 impl RsyncVersion {
     /// Its parts, as far as they are numbers.
     pub fn numbers(&self) -> Vec<u32> {
-        let digits = |part: &str| part.chars().take_while(char::is_ascii_digit).collect::<String>();
-        self.version.split('.').map(|part| digits(part).parse().unwrap_or(0)).collect()
+        numbers(&self.version)
     }
+
+    /// Why it may not do what syncq relies on, and what to do about it.
+    pub fn untested(&self) -> Option<Untested> {
+        (self.numbers() < numbers(OLDEST_RSYNC)).then_some(Untested)
+    }
+}
+
+/// An rsync older than [`OLDEST_RSYNC`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Untested;
+
+impl Untested {
+    pub fn message(self) -> String {
+        format!("this rsync is older than {OLDEST_RSYNC}, the oldest that syncq is tested with")
+    }
+
+    pub fn hint(self) -> String {
+        format!("install rsync {OLDEST_RSYNC} or newer")
+    }
+}
+
+fn numbers(version: &str) -> Vec<u32> {
+    let digits = |part: &str| part.chars().take_while(char::is_ascii_digit).collect::<String>();
+    version.split('.').map(|part| digits(part).parse().unwrap_or(0)).collect()
 }
 
 /// Asks rsync for its version.
@@ -222,9 +245,9 @@ impl<'a> Inspection<'a> {
             self.findings.push(Finding::NotYetThere);
             return Ok(());
         }
-        match self.why_not(&name) {
-            Some(reason) => self.findings.push(Finding::NotTried(reason)),
-            None => self.write(&name, answer.root_is_equal)?,
+        match self.way_back(&name) {
+            Err(reason) => self.findings.push(Finding::NotTried(reason)),
+            Ok(deletion) => self.write(&name, deletion, answer.root_is_equal)?,
         }
         Ok(())
     }
@@ -242,18 +265,15 @@ impl<'a> Inspection<'a> {
                     if !self.capabilities.learn(fallback) {
                         break;
                     }
+                    // Where nothing is to be deleted, only the file that is written here ever asks for that.
+                    let is_told = self.target.options.delete;
                     match fallback {
-                        Fallback::DeleteByLevel => self.findings.push(Finding::DeletesByLevel),
-                        Fallback::DeleteNothing => self.findings.push(Finding::DeletesNothing(deletion_refused())),
+                        Fallback::DeleteByLevel if is_told => self.findings.push(Finding::DeletesByLevel),
+                        Fallback::DeleteNothing if is_told => {
+                            self.findings.push(Finding::DeletesNothing(deletion_refused()));
+                        }
                         Fallback::Seconds => self.findings.push(Finding::ComparesSeconds),
-                        Fallback::MakePath
-                        | Fallback::LinkDest
-                        | Fallback::Fuzzy
-                        | Fallback::Contents
-                        | Fallback::EvenSeconds
-                        | Fallback::PartialDir
-                        | Fallback::Force
-                        | Fallback::IgnoreTimes => {}
+                        _ => {}
                     }
                 }
                 Outcome::Target(found) | Outcome::Split(found) | Outcome::NoRoom { trouble: found, .. } => {
@@ -278,39 +298,49 @@ impl<'a> Inspection<'a> {
         (!is_careful(&found.numbers())).then_some(Finding::FollowsLinks { version: found.version })
     }
 
-    /// Why nothing is to be written.
-    fn why_not(&mut self, name: &RelPath) -> Option<NotTried> {
+    /// How a file that is written can be deleted again, or why nothing is to be written.
+    fn way_back(&mut self, name: &RelPath) -> Result<Deletion, NotTried> {
         if !self.options.writes {
-            return Some(NotTried::Unwanted);
+            return Err(NotTried::Unwanted);
         }
         if self.target.options.params.keeps_backups() {
-            return Some(NotTried::KeepsBackups);
+            return Err(NotTried::KeepsBackups);
         }
-        // Where nothing is mirrored that is gone, nobody has asked yet.
-        let by_name = if self.target.options.delete {
-            self.capabilities.deletion(true) == Deletion::ByName
-        } else {
-            let args = self.arguments(&flat(name), Lane::Small, Deletion::ByName, &["-n"]);
-            let answer = self.start(&self.root, &args, &flat(name)).ok();
-            answer.is_some_and(|ended| ended.end == End::Exit(0))
-        };
-        (!by_name).then_some(NotTried::NoDeletion)
+        if !self.target.options.delete {
+            // Where nothing is mirrored that is gone, nobody has asked yet.
+            self.ask(&flat(name), true).map_err(|_| NotTried::NoDeletion)?;
+        }
+        if self.capabilities.deletion(true) == Deletion::ByLevel {
+            self.ask(&gone(name, Deletion::ByLevel), true).map_err(|_| NotTried::NoDeletion)?;
+        }
+        match self.capabilities.deletion(true) {
+            deletion @ (Deletion::ByName | Deletion::ByLevel) => Ok(deletion),
+            Deletion::Off | Deletion::Refused => Err(NotTried::NoDeletion),
+        }
     }
 
     /// Writes a file of that name and deletes it, whatever the first run says: one that broke off may have written it.
-    fn write(&mut self, name: &RelPath, root_is_equal: bool) -> Result<(), TargetTrouble> {
+    fn write(&mut self, name: &RelPath, deletion: Deletion, root_is_equal: bool) -> Result<(), TargetTrouble> {
         // What stands for the source's directory is not what the target's shall look like.
         const ALONE: [&str; 2] = ["--no-implied-dirs", "--omit-dir-times"];
+        // A removal lists the directory itself.
+        const ALONE_LISTED: [&str; 6] =
+            ["--omit-dir-times", "--no-perms", "--no-owner", "--no-group", "--no-acls", "--no-xattrs"];
         let file = self.scratch.0.join(OsStr::new(&name.to_string()));
         std::fs::write(&file, CONTENT).map_err(|error| cannot_start(&error))?;
         let planned = flat(name);
-        let args = self.arguments(&planned, Lane::Small, Deletion::ByName, &ALONE);
+        let args = self.arguments(&planned, Lane::Small, deletion, &ALONE);
         let sent = self.start(&self.scratch.0, &args, &planned);
         std::fs::remove_file(&file).map_err(|error| cannot_start(&error))?;
         // From the source's own directory, the run gives the target's back the times that it had.
-        let (dir, more) = if root_is_equal { (&self.root, &[][..]) } else { (&self.scratch.0, &ALONE[..]) };
-        let gone = self.arguments(&planned, Lane::Small, Deletion::ByName, more);
-        let deleted = self.start(dir, &gone, &planned);
+        let removal = gone(name, deletion);
+        let (dir, more) = match (root_is_equal, removal.kind) {
+            (true, _) => (&self.root, &[][..]),
+            (false, RunKind::Removal) => (&self.scratch.0, &ALONE_LISTED[..]),
+            (false, _) => (&self.scratch.0, &ALONE[..]),
+        };
+        let args_gone = self.arguments(&removal, Lane::Small, deletion, more);
+        let deleted = self.start(dir, &args_gone, &removal);
 
         let names = |ended: &Ended, deletion: bool| {
             let output = ended.stdout.bytes();
@@ -451,8 +481,19 @@ fn unused_name() -> RelPath {
 
 /// The run for a file that was written, or is gone.
 fn flat(name: &RelPath) -> Run {
-    let entry = Entry { path: name.clone(), presence: Presence::Missing, orphan: false, jobs: Vec::new() };
-    Run::new(RunKind::Flat, Origin::Write, vec![entry])
+    Run::new(RunKind::Flat, Origin::Write, vec![missing(name)])
+}
+
+/// The run for a file that is gone from the top of the tree.
+fn gone(name: &RelPath, deletion: Deletion) -> Run {
+    match deletion {
+        Deletion::ByLevel => Run::deletion(deletion, vec![missing(name)], &mut |_| Presence::Directory),
+        Deletion::ByName | Deletion::Off | Deletion::Refused => flat(name),
+    }
+}
+
+fn missing(name: &RelPath) -> Entry {
+    Entry { path: name.clone(), presence: Presence::Missing, orphan: false, jobs: Vec::new() }
 }
 
 fn program(path: &str) -> Program {
@@ -511,6 +552,28 @@ mod tests {
         }
         assert_eq!(read_version("openrsync: protocol"), None);
         assert_eq!(read_version(""), None);
+    }
+
+    #[test]
+    fn older_versions_than_the_oldest_tested_are_known() {
+        for (version, is_old) in [
+            ("3.1.3", true),
+            ("3.2.2", true),
+            ("2.6.9", true),
+            ("3.2.3", false),
+            ("3.2.4dev", false),
+            ("3.10", false),
+            ("4.0.0", false),
+        ] {
+            let found = RsyncVersion { version: version.to_owned(), protocol: None };
+            assert_eq!(found.untested().is_some(), is_old, "{version}");
+        }
+    }
+
+    /// What is documented and what the program says must not differ; the package and `tools/setup` read the constant.
+    #[test]
+    fn the_oldest_tested_version_is_the_documented_one() {
+        assert!(include_str!("../../README.md").contains(&format!("- rsync {OLDEST_RSYNC} or newer on both sides.")));
     }
 
     #[test]

@@ -20,6 +20,9 @@ use super::blocked::Hangs;
 use super::confine::Places;
 use super::lingering::{self, Line};
 
+/// The oldest rsync, on either side, that passes `tools/rsync-matrix`. An older one is not refused: it is said to be untested.
+pub const OLDEST_RSYNC: &str = "3.2.3";
+
 /// What is run, and for whom.
 #[derive(Debug, Clone)]
 pub struct Program {

@@ -385,7 +385,10 @@ fn command(
     }
     let inside = Target { destination: within(&target.destination, &root), options: target.options.clone() };
     connection(&inside, &mut args);
-    if inside.destination.is_ssh() && !basis.as_bytes().iter().all(|&b| is_plain(b)) {
+    // Otherwise a shell would read the name, or an rsync since 3.2.4 escapes it for one: a daemon up to 3.2.7 takes that for
+    // part of the name, finds nothing there, and all is sent.
+    let is_remote = !matches!(inside.destination, Destination::Local(_));
+    if is_remote && !args.iter().any(|arg| arg == "-s") && !basis.as_bytes().iter().all(|&b| is_plain(b)) {
         args.push("-s".into());
     }
     let slash: &[u8] = if root.is_root() { b"" } else { b"/" };
@@ -560,7 +563,10 @@ mod tests {
         );
         let (fuzzy, list) = shown(&daemon("m"), &["-artz"], Way::SameDirectory, "d/g", "d/f").unwrap();
         assert!(fuzzy.starts_with("--fuzzy -artz ") && fuzzy.contains(" --ignore-times ") && list == b"./d/g\0");
-        // Behind ssh a shell sees the arguments, unless it is told not to.
+        // Behind ssh a shell sees the arguments, unless it is told not to, and a daemon may take what is escaped as it stands.
+        let (plain, _) = shown(&daemon("m"), &["-a"], Way::Tree, "it's new", "old").unwrap();
+        assert!(!plain.contains(" -s "), "{plain}");
+        assert!(shown(&daemon("m"), &["-a"], Way::Tree, "new", "an old one").unwrap().0.contains(" -s "));
         let (plain, _) = shown(&ssh("/m"), &["-a"], Way::Tree, "new", "old").unwrap();
         assert!(plain.contains(" --link-dest=../old ") && !plain.contains(" -s "), "{plain}");
         for (new, old) in [("it's", "old"), ("new", "$(x)")] {

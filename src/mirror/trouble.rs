@@ -203,7 +203,7 @@ const KNOWN: &[Known] = &[
         "unknown option",
         Misconfigured,
         "rsync does not know an option",
-        "check the params, and the rsync versions on both sides (3.1.3 or later)",
+        "check the params, and that neither side's rsync is too old for them (`rsync --version`)",
     ),
     known(
         "REMOTE HOST IDENTIFICATION HAS CHANGED",

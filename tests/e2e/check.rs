@@ -223,12 +223,73 @@ fn what_a_server_refuses_is_named_with_its_remedy() {
     let found = check(&world, &[]);
     assert_eq!(found.code, Some(0), "{}", found.text);
     found.has("::m1", "warn", "deletions by name are refused");
-    found.has("::m1", "ok", "was not tried");
+    found.has("::m1", "ok", "writable");
     // What nobody will ask for may be refused.
     let mut world = with_module(&[("refuse options", "max-delete")]);
     world.conf.syncq = "<guard maxDelete=\"off\"/>".to_owned();
     world.rsyncd.start();
     assert_eq!(check(&world, &[]).code, Some(0));
+}
+
+/// Where deletions by name are refused nobody tried whether the target can be written.
+#[test]
+fn where_deletions_by_name_are_refused_writing_is_tried_all_the_same() {
+    for (delete, differs) in [(true, false), (true, true), (false, true)] {
+        let mut world = with_module(&[("refuse options", "delete-missing-args")]);
+        world.conf.delete = delete;
+        if differs {
+            make_dir(world.dsts[0].join("other"));
+            write(world.dsts[0].join("other/file"), "other");
+            fs::set_permissions(&world.dsts[0], Permissions::from_mode(0o777)).expect("chmod");
+        } else {
+            let to = format!("{}/", world.src.display());
+            let copied =
+                Command::new(rsync(Side::Client)).args(["-a", "--modify-window=-1", &to]).arg(&world.dsts[0]).status();
+            assert!(copied.expect("rsync").success());
+        }
+        world.rsyncd.start();
+        let (src, dst) = (picture(&world.src), picture(&world.dsts[0]));
+        let found = check(&world, &[]);
+        assert_eq!(found.code, Some(0), "{}", found.text);
+        found.has("::m1", "ok", "writable: a small file was sent and deleted again");
+        let is_told = found.of("::m1").iter().any(|line| line["level"] == "warn");
+        assert_eq!(is_told, delete, "{}", found.text);
+        let mut after = picture(&world.dsts[0]);
+        if differs {
+            // The directory's own time is that of what was written.
+            let (mode, size, ..) = dst[&world.dsts[0]];
+            let found = after.get_mut(&world.dsts[0]).expect("the directory");
+            assert_eq!((found.0, found.1), (mode, size));
+            *found = dst[&world.dsts[0]];
+        }
+        assert_eq!((src, dst), (picture(&world.src), after));
+    }
+    if !is_root() {
+        return skipped("needs root, to give a directory away");
+    }
+    let mut world = with_module(&[("refuse options", "delete-missing-args"), ("uid", "nobody"), ("gid", "nogroup")]);
+    fs::set_permissions(&world.dsts[0], Permissions::from_mode(0o755)).expect("chmod");
+    world.rsyncd.start();
+    check(&world, &[]).fails("::m1", "nothing can be written in the target's directory");
+    assert_eq!(names(&world.dsts[0]).len(), 1);
+}
+
+#[test]
+fn an_rsync_that_is_older_than_any_tested_is_said_to_be_and_not_refused() {
+    const OLD: &str =
+        "case $1 in --version) echo 'rsync  version 3.1.3  protocol version 31'; exit;; esac\nexec REAL \"$@\"";
+    let mut world = with_module(&[]);
+    let real = rsync(Side::Client);
+    program(&mut world, "rsync", &OLD.replace("REAL", real.to_str().expect("UTF-8")));
+    world.rsyncd.start();
+    let found = check(&world, &[]);
+    assert_eq!(found.code, Some(0), "{}", found.text);
+    let old = found.has("/rsync", "warn", "older than 3.2.3, the oldest that syncq is tested with");
+    assert!(old["hint"].as_str().is_some_and(|hint| hint.contains("3.2.3 or newer")), "{old}");
+    world.start_daemon(&[]);
+    world.converges_only_m1();
+    let log = world.daemon().log_text();
+    assert!(log.contains("older than 3.2.3, the oldest that syncq is tested with"), "{log}");
 }
 
 #[test]

@@ -139,8 +139,8 @@ fn check_all<W: Write>(args: &CheckArgs, report: &mut Report<W>) -> Result<bool,
     report.add_all(&refused)?;
 
     let rsync = rsync(args.timeout);
-    let has_rsync = rsync.level != Level::Fail;
-    report.add(&rsync)?;
+    let has_rsync = rsync.iter().all(|note| note.level != Level::Fail);
+    report.add_all(&rsync)?;
     for config in &configs {
         report.add_all(&places::sources(&config.file, &config.roots))?;
         report.add_all(config.fail_log.as_deref().and_then(places::fail_log).as_ref())?;
@@ -254,35 +254,33 @@ fn token_file(config: &Config) -> Option<Note> {
 }
 
 /// Whether there is an rsync, and which.
-fn rsync(limit: Duration) -> Note {
-    const OLDEST: [u32; 3] = [3, 1, 3];
+fn rsync(limit: Duration) -> Vec<Note> {
     let path = match mirror::find_rsync() {
         Ok(path) => path.display().to_string(),
         Err(missing) => {
             let hint = missing.hint();
-            return Note::fail(Check::Rsync, "rsync", missing.to_string()).hint(hint);
+            return vec![Note::fail(Check::Rsync, "rsync", missing.to_string()).hint(hint)];
         }
     };
     match mirror::rsync_version(limit) {
         Ok(found) => {
-            let numbers = found.numbers();
             let protocol = found.protocol.map(|number| format!(", protocol {number}")).unwrap_or_default();
             let message = format!("version {}{protocol}", found.version);
-            if numbers.as_slice() < &OLDEST[..] {
-                Note::fail(Check::Rsync, path, message).hint("install rsync 3.1.3 or newer")
-            } else {
-                match mirror::confinement() {
-                    Confinement::Missing(missing) => {
-                        Note::warn(Check::Rsync, path, format!("{message}; {}", missing.message())).hint(missing.hint())
-                    }
-                    Confinement::Landlock => {
-                        Note::ok(Check::Rsync, path, format!("{message}, confined to source and target by Landlock"))
-                    }
-                    Confinement::Unneeded => Note::ok(Check::Rsync, path, message),
+            let untested = found
+                .untested()
+                .map(|untested| Note::warn(Check::Rsync, path.clone(), untested.message()).hint(untested.hint()));
+            let note = match mirror::confinement() {
+                Confinement::Missing(missing) => {
+                    Note::warn(Check::Rsync, path, format!("{message}; {}", missing.message())).hint(missing.hint())
                 }
-            }
+                Confinement::Landlock => {
+                    Note::ok(Check::Rsync, path, format!("{message}, confined to source and target by Landlock"))
+                }
+                Confinement::Unneeded => Note::ok(Check::Rsync, path, message),
+            };
+            [note].into_iter().chain(untested).collect()
         }
-        Err(found) => Note { check: Check::Rsync, ..Note::trouble(path, &found) },
+        Err(found) => vec![Note { check: Check::Rsync, ..Note::trouble(path, &found) }],
     }
 }
 

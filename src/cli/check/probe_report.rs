@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use super::note::{Check, Note};
 use crate::config::Config;
 use crate::filter::Filter;
-use crate::mirror::{Finding, NotTried, ProbeOptions, inspect};
+use crate::mirror::{Finding, NotTried, OLDEST_RSYNC, ProbeOptions, inspect};
 use crate::model::{MaxDelete, Root, Target};
 
 /// So many targets are asked at a time.
@@ -92,7 +92,7 @@ fn note(name: &str, finding: &Finding) -> Note {
         Finding::NotTried(reason) => {
             let reason = match reason {
                 NotTried::Unwanted => "that was not asked for",
-                NotTried::NoDeletion => "the file could not be deleted again by its name",
+                NotTried::NoDeletion => "the file could not be deleted again",
                 NotTried::KeepsBackups => "the params keep a backup of whatever is deleted",
                 NotTried::Excluded => "the params keep the file for that from being sent",
             };
@@ -112,11 +112,12 @@ fn answers(name: &str, protocol: u32) -> Note {
         ..30 => "older than 3.0",
         30 => "3.0",
         31 => "3.1 to 3.3",
-        _ => "3.4 or newer",
+        // Distributions have put the repairs that came with this protocol into older versions.
+        _ => "3.4 or newer, or an older one with its repairs",
     };
     let message = format!("answers; its rsync speaks protocol {protocol} (version {versions})");
     if protocol < 31 {
-        Note::fail(Check::Target, name, message).hint("install rsync 3.1.3 or newer there")
+        Note::fail(Check::Target, name, message).hint(format!("install rsync {OLDEST_RSYNC} or newer there"))
     } else {
         Note::ok(Check::Target, name, message)
     }
