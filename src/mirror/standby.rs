@@ -39,7 +39,7 @@ use log::debug;
 
 use super::capture::Capture;
 use super::command::{Mode, Pass, arguments};
-use super::context::TargetContext;
+use super::context::{RootIdentity, TargetContext};
 use super::look::Presence;
 use super::plan::{Run, RunKind};
 use super::run::{End, Ended, Started};
@@ -161,6 +161,8 @@ struct Waiting {
     started: Started,
     args: Vec<OsString>,
     born: Instant,
+    /// Which directory it was started for. It goes to its place by name, but may be confined to the one that was there.
+    identity: RootIdentity,
 }
 
 /// What is to be done about a target's standby.
@@ -302,7 +304,10 @@ impl Standby {
         }
         let args = flat_arguments(ctx, Origin::Write);
         match Started::new(&ctx.program, &ctx.root, &args, true) {
-            Ok(started) => (state.waiting, state.lacking_since) = (Some(Waiting { started, args, born: now }), None),
+            Ok(started) => {
+                let waiting = Waiting { started, args, born: now, identity: ctx.identity };
+                (state.waiting, state.lacking_since) = (Some(waiting), None);
+            }
             Err(_) => state.care.lost(Loss::Dead, now, now),
         }
     }
@@ -352,14 +357,15 @@ impl Standby {
         // One that is just being started or ended is not waited for.
         let Ok(mut state) = self.state.try_lock() else { return Begun::Not };
         let now = monotonic();
-        let Some(Waiting { mut started, args, born }) = state.take(now) else { return Begun::Not };
+        let Some(Waiting { mut started, args, born, identity }) = state.take(now) else { return Begun::Not };
         let age = now.duration_since(born);
         if let Ok(Some(ended)) = started.ended() {
             state.learn(&ended, born, now);
             debug!("{}: the standby was found dead after {} s", ctx.target.name(), age.as_secs());
             return Begun::Not;
         }
-        let fits = args == flat_arguments(ctx, Origin::Write) && state.care.is_usable(born, now);
+        let fits =
+            identity == ctx.identity && args == flat_arguments(ctx, Origin::Write) && state.care.is_usable(born, now);
         drop(state);
         if !fits || ctx.identity.check(&started.directory()).is_err() {
             return Begun::Not;

@@ -21,8 +21,9 @@
 //! | a dry run says in words that it would make the destination | not 3.2.3 and before | the root's own line is read (`probe`) |
 //! | what a listed link leads to is not said | without `-l` | `top::names` |
 //! | `--mkpath` is not known | before 3.2.3 | the operator is told to make the directory |
+//! | a daemon takes an option's value with the escapes that clients since 3.2.4 give it | up to 3.2.7 | `rename` says `-s` |
 //! | errors do not say who speaks | before 3.2.0 | `line::Form::ours` |
-//! | `--modify-window=-1` is not known | before 3.1.3 | refused by `check` |
+//! | `--modify-window=-1` is not known | before 3.1.3 | `check` and the start say that the version is untested |
 //! | a link that was swapped in is followed | before 3.5.0 | `confine` |
 //!
 //! No suite has 3.1.3 and 3.4.x. Built from their sources they were held against these tests; whoever wants to do that again,

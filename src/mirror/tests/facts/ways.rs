@@ -3,21 +3,24 @@
 use super::*;
 
 /// `rename`: an equal file is linked from the old name, with the directory called as `rename::link_dest` calls it, and nothing
-/// of it is sent.
+/// of it is sent. A name that is not plain goes with `-s`.
 #[test]
 fn what_was_moved_is_linked_from_its_old_name() {
-    for pair in Pair::all() {
+    for (pair, name) in Pair::all().map(|pair| (pair, "old")).chain(Pair::all().map(|pair| (pair, "an (old) & $one"))) {
         pair.stage.write("new/f", &"x".repeat(100_000));
-        let status = Command::new("cp").arg("-a").arg(pair.stage.src("new")).arg(pair.stage.dst("old")).status();
+        let status = Command::new("cp").arg("-a").arg(pair.stage.src("new")).arg(pair.stage.dst(name)).status();
         assert!(status.unwrap().success());
-        let old = if pair.way == Way::Daemon { "--link-dest=/old" } else { "--link-dest=../old" };
-        let mut words: Vec<OsString> = ["-a", "--modify-window=-1", old, "--info=stats1"].map(Into::into).to_vec();
+        let old = format!("--link-dest={}/{name}", if pair.way == Way::Daemon { "" } else { ".." });
+        let mut words: Vec<OsString> = ["-a", "--modify-window=-1", &old, "--info=stats1"].map(Into::into).to_vec();
+        if name != "old" && pair.way != Way::Local {
+            words.push("-s".into());
+        }
         let mut target = pair.target("new/");
         let last = target.pop().unwrap();
         words.extend(target);
         words.extend(["./new/".into(), last]);
         let said = pair.start(&words, b"").well();
-        assert_eq!(inode(&pair.stage.dst("new/f")), inode(&pair.stage.dst("old/f")), "{:?} {said:#?}", pair.way);
+        assert_eq!(inode(&pair.stage.dst("new/f")), inode(&pair.stage.dst(name).join("f")), "{:?} {said:#?}", pair.way);
     }
 }
 
