@@ -491,7 +491,14 @@ impl Batch<'_> {
                 Outcome::Target(_) | Outcome::Split(_) if self.stop.is_raised() => Flow::Halt,
                 Outcome::Target(found) => self.halt(found, command),
                 Outcome::Split(found) => self.split(run, found, command, &mut halves),
-                Outcome::NoRoom { entry, trouble } => self.no_room(&run, entry, trouble, command),
+                Outcome::NoRoom { entry, trouble } => match self.sparing(&run) {
+                    Some(sparing) => {
+                        self.runs_max = self.runs_max.saturating_add(1);
+                        halves.push(sparing);
+                        Flow::Continue
+                    }
+                    None => self.no_room(&run, entry, trouble, command),
+                },
                 Outcome::Fallback(fallback) => self.fall_back(fallback, command, &ended),
                 Outcome::Blocked(path, error) => {
                     halves.extend(self.blocked(run, path, error, command));
@@ -793,6 +800,15 @@ impl Batch<'_> {
         let (first, second) = run.halves();
         halves.extend([second, first]);
         Flow::Continue
+    }
+
+    /// A run that sends all makes a copy of each file first, also of what is equal: the same run with contents compared, which
+    /// needs room for what differs alone.
+    fn sparing(&self, run: &Run) -> Option<Run> {
+        let sends_all = run.origin >= Origin::Write
+            && self.ctx.capabilities.compares_contents()
+            && !contents::are_few(&self.ctx.root, run);
+        sends_all.then(|| Run { by_content: true, ..run.clone() })
     }
 
     /// A large file may be too large for a target that has room for others; when a small one does not fit, nothing

@@ -91,6 +91,18 @@ fn no_room_fails_a_large_file_and_stops_at_a_small_one() {
     assert!(failed(&report).is_empty());
 }
 
+/// What was equal was copied once more, and where there is no room for that its target never came to rest.
+#[test]
+fn a_full_target_is_spared_copies_of_what_is_equal() {
+    let stage = Stage::new();
+    stage.write("large", "x");
+    std::fs::File::options().append(true).open(stage.src("large")).unwrap().set_len(300 << 20).unwrap();
+    let full = "echo 'rsync: [receiver] write failed on \"large\" (in m): No space left on device (28)' >&2; exit 11";
+    let script = format!("case \"$*\" in *--checksum*) exit 0;; esac; {full}");
+    let report = go(&scripted(&stage, &script), &entries(&["large"]));
+    assert_eq!((verdict(&report, "large"), report.runs), (&Verdict::Done, 2), "{report:#?}");
+}
+
 #[test]
 fn what_vanished_is_looked_at_again_and_the_rest_is_done() {
     let stage = Stage::new();
