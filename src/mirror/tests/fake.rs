@@ -99,7 +99,8 @@ fn a_full_target_is_spared_copies_of_what_is_equal() {
     std::fs::File::options().append(true).open(stage.src("large")).unwrap().set_len(300 << 20).unwrap();
     let full = "echo 'rsync: [receiver] write failed on \"large\" (in m): No space left on device (28)' >&2; exit 11";
     let script = format!("case \"$*\" in *--checksum*) exit 0;; esac; {full}");
-    let report = go(&scripted(&stage, &script), &entries(&["large"]));
+    let (ctx, stop) = (scripted(&stage, &script), StopSignal::new().unwrap());
+    let report = execute(&ctx, Lane::Large, &entries(&["large"]), Contents::Vouched, NOW, &stop);
     assert_eq!((verdict(&report, "large"), report.runs), (&Verdict::Done, 2), "{report:#?}");
 }
 

@@ -71,12 +71,14 @@ fn a_missing_parent_of_the_destination() {
     }
 }
 
-/// `probe`: a dry run shows a destination that it would make as new, and some versions say so beside; it tells whether source and target agree on the directory, and with
-/// which protocol.
+/// `probe`: a dry run shows a destination that it would make as new, and some versions say so beside; it tells whether source
+/// and target agree on the directory, and with which protocol.
 #[test]
 fn what_a_dry_run_tells_of_the_destination() {
     for pair in Pair::all() {
         pair.stage.write("f", "x");
+        let long_ago = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+        std::fs::File::open(pair.stage.src("")).unwrap().set_modified(long_ago).unwrap();
         let args = [&BY_NAME[..], &["-n", "--debug=PROTO", "--out-format=%i %n"]].concat();
         let said = pair.run_to("new/", &args, b"./f\0");
         let makes = |line: &str| line == "cd+++++++++ ./";
