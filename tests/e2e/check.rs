@@ -165,12 +165,12 @@ fn a_destination_that_is_not_there_yet_is_not_made() {
     let mut world = with_module(&[]);
     world.conf.local_paths.clear();
     let src = world.src.clone();
-    world.conf.root(&src, &[("127.0.0.1", "m1/not"), ("127.0.0.1", "m1/not/yet")]);
+    world.conf.root(&src, &[("127.0.0.1", "m1/not"), ("127.0.0.1", "m1/new/yet")]);
     world.rsyncd.start();
     let found = check(&world, &[]);
     assert_eq!(found.code, Some(0), "{}", found.text);
     found.has("::m1/not", "ok", "not there yet");
-    found.has("::m1/not/yet", "ok", "not there yet");
+    found.has("::m1/new/yet", "ok", "not there yet");
     assert_eq!(names(&world.dsts[0]).len(), 1);
 }
 
