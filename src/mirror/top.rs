@@ -3,7 +3,8 @@
 //!
 //! Remembered are a few names that stood at its top, as they did at the source's, when it was last looked at. It is another one
 //! if it has none of those that the source still has. What was made anew at the source since does not count, and where none
-//! of the names is left there is nothing to tell by: the target is taken for what it was.
+//! of the names is left there is nothing to tell by: the target is taken for what it was. So it is where they are no more than a
+//! file or two, which somebody may have deleted there.
 //!
 //! A look is a listing of one level. It is taken before the first run of a daemon, after trouble, and before comparisons of the
 //! whole tree; while something is being sent also once a minute, after a run, so that no change waits for it. What is sent
@@ -35,6 +36,9 @@ const LISTING_BYTES_MAX: usize = 256 << 10;
 /// Of the names so many are remembered, and so many bytes.
 const NAMES_MAX: usize = 16;
 const NAMES_BYTES_MAX: usize = 512;
+
+/// So many files, or one directory, are not deleted by hand without a thought of the mirror.
+const FILES_MIN: usize = 3;
 
 /// How long a look holds while something is being sent, and how soon another is taken that had nothing to remember.
 const HOLDS_FOR: Duration = Duration::from_secs(60);
@@ -109,6 +113,11 @@ pub(super) fn list(ctx: &TargetContext, stop: &StopSignal) -> Result<Listed, Tar
     })
 }
 
+/// Whether a target that has none of the names is more likely another one.
+fn is_telling(ctx: &TargetContext, lasting: &[&RelPath]) -> bool {
+    lasting.len() >= FILES_MIN || lasting.iter().any(|name| name.under(&ctx.root).is_dir())
+}
+
 /// Looks at the target, of which `known` is remembered. Returns what is to be remembered from `now` on. The error is one that
 /// cannot be used at present, or that is another one than it was.
 pub(super) fn look(
@@ -132,7 +141,7 @@ pub(super) fn look(
         .map(|(name, _)| name)
         .collect();
     let still = || lasting.iter().copied().filter(|name| listed.contains(*name));
-    if !lasting.is_empty() && still().next().is_none() {
+    if is_telling(ctx, &lasting) && still().next().is_none() {
         return Err(another(ctx, &lasting));
     }
     if let Some(known) = known.filter(|known| !known.names.is_empty() && still().count() == known.names.len()) {

@@ -61,6 +61,8 @@ fn what_would_delete_its_own_is_refused_and_nothing_is_written() {
 fn a_source_that_is_switched_to_another_directory_is_noticed() {
     let world = World::new();
     let (one, other, link) = (world.base().join("one"), world.base().join("other"), world.base().join("current"));
+    make_dir(&one);
+    make_dir(&other);
     write(one.join("a"), "one");
     write(other.join("b"), "other");
     symlink(&one, &link).expect("a link");
