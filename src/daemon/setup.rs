@@ -309,6 +309,7 @@ impl Setup {
         let connections_max = config.roots.iter().map(|root| root.settings.connections_max).max().unwrap_or(1);
         core.executor.serve(contexts.clone(), connections_max as usize);
         core.tenders.end(|root| before.keeps(root) && !self.keeps(root));
+        self.forget_tops(core, before);
         let left = before.fresh_roots(&self);
         for (root, fingerprints) in roots {
             let place = |&(id, _): &Fingerprint| Some((id, contexts.get(&id)?.place.clone()?));
@@ -327,6 +328,19 @@ impl Setup {
         }
         self.announce(core, before);
         core.current.set(self);
+    }
+
+    /// What stood at the top of a target says nothing of one that is reached in another way, or holds something else by now.
+    fn forget_tops(&self, core: &Core, before: &Self) {
+        let prints =
+            |setup: &Self| setup.roots.iter().flat_map(|(_, prints)| prints.clone()).collect::<BTreeMap<_, _>>();
+        let old = prints(before);
+        for (id, print) in prints(self) {
+            let complete_under = || core.queue.target_record(id)?.complete_under;
+            if old.get(&id).copied().or_else(complete_under).is_some_and(|old| old != print) {
+                core.queue.set_target_top(id, None);
+            }
+        }
     }
 
     /// Tells of new targets and of those that are left, and has those tried at once whose trouble may be mended.

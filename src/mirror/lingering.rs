@@ -37,7 +37,7 @@ const SSH_PORT: u16 = 22;
 const OPEN: [&str; 4] = ["04", "0B", "09", "05"];
 
 /// For so long data may arrive of a run of whose connection nothing is known.
-const BLIND_FOR: Duration = Duration::from_secs(160);
+const BLIND_FOR: Duration = Duration::from_secs(60);
 /// A connection that the server does not close is held for so long.
 const HELD_MAX: Duration = Duration::from_secs(600);
 /// After so long without an acknowledgement it counts as dead, as one without an owner does for the kernel.

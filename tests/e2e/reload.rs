@@ -111,7 +111,7 @@ fn a_target_that_is_left_out_keeps_its_jobs_and_is_equal_once_it_is_back() {
     assert_eq!(taken(&world)["changes"]["targets"]["removed"], 1);
     assert_eq!(world.cli.status().targets.len(), 1);
     assert!(!world.cli.list().iter().any(|job| named(job, "m2")), "it is listed as after a restart");
-    assert!(log(&world).contains("::m2 is no longer configured; its "));
+    assert!(log(&world).contains("::m2 is no longer configured; "));
     write(world.src.join("missed"), "missed");
     wait_until(soon(), "the other target", || world.arrived(0, "missed"));
     assert!(!world.dsts[1].join("missed").exists());
