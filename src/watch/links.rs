@@ -148,14 +148,12 @@ impl Tracker {
         Change { several_names: self.tie(look.inode), ..change }
     }
 
-    /// A file has changed under a name that is gone by now: reports those that it has left.
+    /// A file has changed under a name that is gone by now: reports those that it has left, as far as they are known. A search
+    /// for each such file would hold up whoever waits.
     fn report_left(&mut self, dir: Wd, name: &[u8], wanted: Wanted) {
         let Some(inode) = self.links.inodes.get(&(dir, name.into())).copied() else { return };
         let gone = self.table.path(dir).map_or_else(RelPath::root, |dir| dir.join(name));
         self.report_known(inode, |other| other.is_none_or(|other| other.inode == inode), &gone, wanted);
-        if !self.links.known.get(&inode).is_some_and(|known| known.is_complete) {
-            self.want(inode, wanted);
-        }
     }
 
     /// Reports the known names of an inode but `told`, and forgets those that lead elsewhere by now. `is_same` judges what is
