@@ -14,7 +14,6 @@ mod batch_size;
 mod breaker;
 mod checkpoint;
 mod committer;
-mod flips;
 mod operator;
 mod pace;
 mod sent_log;

@@ -49,35 +49,6 @@ impl TargetQueue {
         if scope == Scope::Subtree {
             self.absorb_below(path, now);
         }
-        if change.fresh
-            && change.origin == Origin::Replaced
-            && let Some(until) = self.flips.note(path, now)
-        {
-            self.let_rest(path, until);
-        }
-    }
-
-    /// Has what is to be done at `path` and below wait until then.
-    fn let_rest(&mut self, path: &RelPath, until: Timestamp) {
-        let below: Vec<RelPath> = self.range_below(path).map(|(below, _)| below.clone()).collect();
-        for path in below.iter().chain([path]) {
-            let Some(slot) = self.jobs.get_mut(path) else { continue };
-            let state = match slot.state {
-                State::Running { .. } | State::Failed => continue,
-                State::Waiting { due, why: Wait::Backoff } => {
-                    State::Waiting { due: due.max(until), why: Wait::Backoff }
-                }
-                State::Waiting { due, why: Wait::Unsure } => {
-                    slot.cut = slot.awaits_receiver();
-                    State::Waiting { due: due.max(until), why: Wait::Hot }
-                }
-                State::Ready | State::Waiting { why: Wait::Hot | Wait::Settling, .. } => {
-                    State::Waiting { due: until, why: Wait::Hot }
-                }
-            };
-            self.unplace(path);
-            self.place(path, state);
-        }
     }
 
     /// The change of a file as one that waits until it is quiet, if the target has most likely got it already. Not for ever,
@@ -123,8 +94,7 @@ impl TargetQueue {
             stored: self.dirty.is_unsettled(path),
         };
         self.jobs.insert(path.clone(), slot);
-        let rests_until = self.sent.hot_until(path, now).max(self.flips.until(path, now));
-        let state = match (change.settle, rests_until) {
+        let state = match (change.settle, self.sent.hot_until(path, now)) {
             (_, Some(due)) => State::Waiting { due, why: Wait::Hot },
             (Settle::Now, None) => State::Ready,
             (Settle::Quiet(wait) | Settle::Within(wait), None) => {

@@ -93,7 +93,6 @@ impl TargetQueue {
                 let is_sent = is_write && !is_equal;
                 let hot_until =
                     if is_sent { self.sent.note(path, self.policy.hot_interval.max(took), now) } else { None };
-                let hot_until = hot_until.max(self.flips.until(path, now));
                 self.done(path, Done { newer, hot_until, was_early, beside_subtree }, now);
             }
             Verdict::Failed(error) => self.fail(path, error, newer, now, chance),

@@ -57,7 +57,6 @@ use self::renames::Renames;
 use self::slot::{Slot, State, Wait};
 use super::batch_size::BatchSize;
 use super::breaker::{Breaker, Gate};
-use super::flips::Flips;
 use super::pace::Pace;
 use super::sent_log::SentLog;
 use crate::model::{
@@ -116,7 +115,6 @@ pub struct TargetQueue {
     rooted: BTreeSet<RelPath>,
     failed: usize,
     sent: SentLog,
-    flips: Flips,
     dirty: DirtyPaths,
     next_seq: u64,
     /// Changes are numbered, so that one can wait for all that came before a moment.
@@ -181,7 +179,6 @@ impl TargetQueue {
             rooted: BTreeSet::new(),
             failed: 0,
             sent: SentLog::default(),
-            flips: Flips::default(),
             dirty: DirtyPaths::default(),
             next_seq: 0,
             changes: 0,
