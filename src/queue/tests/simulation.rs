@@ -370,8 +370,11 @@ impl Rsync {
             self.send(item, entry, source, mirror);
         } else if let Some(dir) = self.to_list.pop_front() {
             let entry = self.run.entries.iter().position(|entry| entry.path.covers(&dir)).unwrap();
-            let children = if source.is_dir(&dir) { source.children(&dir) } else { Vec::new() };
-            self.list_dir(&dir, children, entry, source);
+            match source.presence(&dir) {
+                Presence::Unknown(_) => self.denied(entry),
+                Presence::Directory => self.list_dir(&dir, source.children(&dir), entry, source),
+                _ => self.list_dir(&dir, Vec::new(), entry, source),
+            }
         } else {
             self.arrive(mirror);
         }
@@ -669,7 +672,7 @@ impl Batch {
             && old.parent().is_some_and(|parent| source.is_dir(&parent))
     }
 
-    fn ended(&mut self, rsync: Rsync, source: &Tree) {
+    fn ended(&mut self, mut rsync: Rsync, source: &Tree) {
         let place = |path: &RelPath| self.jobs.iter().position(|job| job.path == *path).unwrap();
         let linked = rsync.linked.as_ref().map(|(new, old)| (place(new), place(old)));
         if let Some((_, old)) = linked
@@ -686,7 +689,15 @@ impl Batch {
         if self.runs.is_none() && linked.is_none() && !rsync.bad.is_empty() {
             self.links.clear();
         }
-        for (at, entry) in rsync.run.entries.iter().enumerate() {
+        let mut run = rsync.run;
+        if rsync.keeps && rsync.bad.len() < run.entries.len() && run.looks_around() {
+            // Nothing was deleted for the others either.
+            let others;
+            (run, others) = run.parted(|at| rsync.bad.contains_key(&at));
+            rsync.bad = rsync.bad.into_values().enumerate().collect();
+            self.current = Some(Rsync::new(others));
+        }
+        for (at, entry) in run.entries.iter().enumerate() {
             for &job in &entry.jobs {
                 let verdict = match rsync.bad.get(&at) {
                     Some(Verdict::LookAgain(_)) => Verdict::LookAgain(self.jobs[job].scope),
