@@ -67,6 +67,11 @@ impl Mounts {
         expected.into_iter().filter_map(is_missing).collect()
     }
 
+    /// Whether any file system is expected at `path` or below.
+    pub fn expects_any(&self, path: &RelPath) -> bool {
+        self.lock().expected.keys().any(|place| path.covers(place))
+    }
+
     /// Whether a file system is mounted at `path`, be it the one that is expected there or not.
     pub fn has_any(&self, path: &RelPath) -> bool {
         mounted_at(&self.root, path).is_some()

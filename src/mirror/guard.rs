@@ -25,6 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::command::Pass;
 use super::execute::{Batch, Flow};
+use super::expand;
 use super::line::{About, lines};
 use super::outcome::{Outcome, classify};
 use super::plan::{Deletion, Run, RunKind};
@@ -172,7 +173,14 @@ impl Batch<'_> {
         let deletes = matches!(self.deletion(), Deletion::ByName | Deletion::ByLevel);
         let compares = |&job: &usize| self.jobs.get(job).is_some_and(|job| job.scope > Scope::Entry);
         let compares = run.entries.iter().flat_map(|entry| &entry.jobs).any(compares);
-        (run.compares() && deletes && compares && self.ctx.guard.limit().is_some()).then_some(0)
+        let is_judged = self.ctx.guard.limit().is_some() || self.holds_mount(run);
+        (run.compares() && deletes && compares && is_judged).then_some(0)
+    }
+
+    /// Whether a file system is mounted below what the run compares. If that goes while rsync reads, it looks emptied: so
+    /// what is to be deleted is listed first, and deleted by name if all is still in its place.
+    fn holds_mount(&self, run: &Run) -> bool {
+        run.kind == RunKind::Tree && run.entries.iter().any(|entry| self.ctx.mounts.expects_any(&entry.path))
     }
 
     /// Why this much may not be deleted, if so. `run` is the one that would.
@@ -203,6 +211,9 @@ impl Batch<'_> {
         let full = allowed == 0 && lines(&stderr).any(|line| is_full(line.about, line.errno) && !line.is_senders());
         if held_back.is_none() && !full {
             return None;
+        }
+        if allowed == 0 && self.holds_mount(run) {
+            return Some(expand::drive(self, &Run { max_delete: None, ..run.clone() }));
         }
         let Some(limit) = self.ctx.guard.limit() else {
             more.push(Run { max_delete: None, ..run.clone() });

@@ -1,7 +1,8 @@
 //! File systems that are mounted and unmounted below the source: what is there is followed, and what is not mounted is not
 //! taken for deleted.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -164,6 +165,31 @@ fn a_directory_that_is_seen_at_two_places_is_followed_at_both() {
         });
     }
     world.daemon().stop();
+}
+
+/// The comparison under way took the mount point, which was empty by then, for the directory that had been there.
+#[test]
+fn what_is_unmounted_under_a_comparison_is_not_deleted() {
+    let Some((mut world, mounts)) = world() else { return };
+    let (disk, bin, armed) = (world.src.join("disk"), world.side("bin"), world.base().join("armed"));
+    // Between the daemon's last look and rsync's first.
+    let script = format!(
+        "#!/bin/sh\nPATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
+         case \" $* \" in *' -r '*) if rm '{}' 2>/dev/null; then umount --lazy '{}'; fi;; esac\nexec rsync \"$@\"\n",
+        armed.display(),
+        disk.display()
+    );
+    write(bin.join("rsync"), script);
+    fs::set_permissions(bin.join("rsync"), Permissions::from_mode(0o755)).expect("cannot chmod the wrapper");
+    world.cli.bin = Some(bin);
+    world.start();
+    world.converges(soon());
+    write(&armed, "");
+    done(&world, &["reconcile"]);
+    wait_until(soon(), "the comparison", || !armed.exists());
+    is_held(&world, "disk");
+    keeps(&world, "disk");
+    drop(mounts);
 }
 
 /// Lazily, one below another, with the directory above renamed, and so shortly that it looks as before.
