@@ -259,9 +259,7 @@ impl Places {
             _ if params.follows_links() => Confinement::Missing(Missing::Links),
             Confinement::Unneeded => Confinement::Unneeded,
             Confinement::Landlock if self.keeps_links() => Confinement::Missing(Missing::Kept),
-            Confinement::Landlock
-                if self.connects_by_program() || (!shares && !self.knows_shell(params.remote_shell())) =>
-            {
+            Confinement::Landlock if self.connects_by_program() || !self.may_confine(params.remote_shell(), shares) => {
                 Confinement::Missing(Missing::Shell)
             }
             Confinement::Landlock => Confinement::Landlock,
@@ -277,10 +275,10 @@ impl Places {
         }
         let rules = self.rules(&program, args, held).map_err(io::Error::other)?;
         std::thread::scope(|scope| {
-            let confined = scope.spawn(|| {
+            let confined = std::thread::Builder::new().spawn_scoped(scope, || {
                 confine(rules)?;
                 command.spawn()
-            });
+            })?;
             confined.join().unwrap_or_else(|_| Err(io::Error::other("the thread that starts rsync broke")))
         })
     }
@@ -299,7 +297,8 @@ impl Places {
             _ if !self.takes_shell(&line) => all,
             _ => {
                 let is_shared = line.as_bytes().windows(SHARED.len()).any(|part| part == SHARED);
-                if is_shared || self.knows_shell(Some(&line)) { read() } else { BitFlags::empty() }
+                let is_known = self.may_confine(Some(&line), is_shared);
+                if is_known { read() } else { BitFlags::empty() }
             }
         }
     }
@@ -325,9 +324,12 @@ impl Places {
         is_local && self.target.options.params.has_any(&["keep-dirlinks"])
     }
 
-    /// Whether the way to the target needs nothing of which nobody knows.
-    fn knows_shell(&self, line: Option<&OsStr>) -> bool {
-        !self.takes_shell(line.unwrap_or_default()) || ssh_alone(line.unwrap_or(OsStr::new("ssh")), &home())
+    /// Whether the way to the target needs nothing of which nobody knows. `is_shared`: it goes over a connection that is there.
+    fn may_confine(&self, line: Option<&OsStr>, is_shared: bool) -> bool {
+        let root = self.sources.first().map_or(Path::new("/"), PathBuf::as_path);
+        let shell = line.unwrap_or(OsStr::new("ssh"));
+        let is_known = if is_shared { is_plain(shell) } else { ssh_alone(shell, &home(), root) };
+        is_known || !self.takes_shell(line.unwrap_or_default())
     }
 
     fn rules(
@@ -357,7 +359,8 @@ impl Places {
             Destination::Daemon { .. } | Destination::Ssh { .. } => {
                 let line = remote_shell(args);
                 if self.takes_shell(&line) {
-                    places.allow(shell_files(&line, &home()), read())?;
+                    let root = self.sources.first().map_or(Path::new("/"), PathBuf::as_path);
+                    places.allow(shell_files(&line, &home(), root), read())?;
                 }
             }
         }
@@ -456,15 +459,15 @@ fn remote_shell(args: &[OsString]) -> OsString {
 }
 
 /// What a remote shell needs: what its command line names, ssh's own files, and what is named in those.
-fn shell_files(line: &OsStr, home: &Path) -> Vec<PathBuf> {
-    let mut files: BTreeSet<PathBuf> = texts(line, home).iter().flat_map(|text| paths_in(text, home)).collect();
+fn shell_files(line: &OsStr, home: &Path, root: &Path) -> Vec<PathBuf> {
+    let mut files: BTreeSet<PathBuf> = texts(line, home, root).iter().flat_map(|text| paths_in(text, home)).collect();
     files.insert(home.join(".ssh"));
     files.insert(format!("/tmp/krb5cc_{}", rustix::process::geteuid().as_raw()).into());
     files.into_iter().collect()
 }
 
 /// Whether a remote shell is an ssh that starts no other program, whose needs nobody knows.
-fn ssh_alone(line: &OsStr, home: &Path) -> bool {
+fn ssh_alone(line: &OsStr, home: &Path, root: &Path) -> bool {
     const STARTS: [&str; 5] = ["proxycommand", "localcommand", "knownhostscommand", "pkcs11provider", " exec "];
     let is_ssh = ssh::line(Some(line), None, None).is_some();
     let starts = |text: &Vec<u8>| {
@@ -473,16 +476,33 @@ fn ssh_alone(line: &OsStr, home: &Path) -> bool {
         let mut said = text.lines().filter(|line| !line.trim_start().starts_with('#'));
         said.any(|line| STARTS.iter().any(|word| line.contains(word)) && !line.contains("permitlocalcommand"))
     };
-    is_ssh && !texts(line, home).iter().any(starts)
+    is_ssh && is_plain(line) && !texts(line, home, root).iter().any(starts)
+}
+
+/// Whether the program of this line comes with the system, as far as can be seen: one of the user's own may need anything.
+fn is_plain(line: &OsStr) -> bool {
+    let Some(program) = words(line).next() else { return false };
+    let found = match program.parent() {
+        Some(dir) if dir.as_os_str().is_empty() => {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file())
+        }
+        _ => Some(program.to_owned()),
+    };
+    let found = found.and_then(|file| file.canonicalize().ok());
+    // One that is not there cannot be started in any case.
+    found.is_none_or(|file| PROGRAMS.iter().any(|dir| file.starts_with(dir)) && !is_script(&file))
 }
 
 /// The command line of a remote shell, ssh's configuration, and whatever that names that may be a part of it.
-fn texts(line: &OsStr, home: &Path) -> Vec<Vec<u8>> {
+fn texts(line: &OsStr, home: &Path, root: &Path) -> Vec<Vec<u8>> {
     let mut texts = vec![line.as_bytes().to_vec()];
     let mut seen = BTreeSet::new();
     let mut left: Vec<PathBuf> = vec![home.join(".ssh/config"), "/etc/ssh/ssh_config".into()];
     left.extend(directory_of(&home.join(".ssh/config.d")).chain(directory_of(Path::new("/etc/ssh/ssh_config.d"))));
     left.extend(paths_in(line.as_bytes(), home));
+    // ssh is started where the run begins.
+    left.extend(words(line).skip(1).map(|word| root.join(word)));
     while let Some(file) = left.pop().filter(|_| seen.len() < CONFIGS_MAX) {
         // A configuration is small; a key that is named in its stead has no path in it.
         let is_small = file.metadata().is_ok_and(|found| found.is_file() && found.len() <= CONFIG_BYTES_MAX);
@@ -506,11 +526,16 @@ const SHARED: &[u8] = b"ControlMaster=no";
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
 const CONFIGS_MAX: usize = 64;
 
+/// The words of a command line, as far as blanks part them.
+fn words(line: &OsStr) -> impl Iterator<Item = &Path> {
+    let words = line.as_bytes().split(|b| b.is_ascii_whitespace() || b"=\"',".contains(b));
+    words.filter(|word| !word.is_empty()).map(|word| Path::new(OsStr::from_bytes(word)))
+}
+
 /// The absolute paths among the words of a command line or a configuration of ssh's. What is but a pattern is none.
 fn paths_in(text: &[u8], home: &Path) -> Vec<PathBuf> {
-    let words =
-        text.split(|b| b.is_ascii_whitespace() || b"=\"',".contains(b)).map(|word| Path::new(OsStr::from_bytes(word)));
-    let absolute = words.map(|word| word.strip_prefix("~").map_or_else(|_| word.to_owned(), |rest| home.join(rest)));
+    let absolute = words(OsStr::from_bytes(text))
+        .map(|word| word.strip_prefix("~").map_or_else(|_| word.to_owned(), |rest| home.join(rest)));
     absolute.filter(|path| path.is_absolute() && path.parent().is_some()).collect()
 }
 
@@ -519,13 +544,13 @@ mod tests {
     use super::*;
     use crate::model::TransferOptions;
 
-    fn words(args: &[&str]) -> Vec<OsString> {
+    fn args_of(args: &[&str]) -> Vec<OsString> {
         args.iter().map(OsString::from).collect()
     }
 
     #[test]
     fn files_that_the_arguments_name() {
-        let args = words(&[
+        let args = args_of(&[
             "-a",
             "--exclude-from",
             "/x/list",
@@ -534,7 +559,7 @@ mod tests {
             "--exclude=/y",
         ]);
         assert_eq!(named(&args, &READS), [PathBuf::from("/x/list"), PathBuf::from("/x/rules")]);
-        assert_eq!(named(&words(&["--temp-dir=/t", "--backup-dir=in"]), &WRITES), [PathBuf::from("/t")]);
+        assert_eq!(named(&args_of(&["--temp-dir=/t", "--backup-dir=in"]), &WRITES), [PathBuf::from("/t")]);
     }
 
     /// A mirror through ssh whose configuration names a key elsewhere would have stopped.
@@ -550,11 +575,14 @@ mod tests {
         std::fs::write(&config, text).unwrap();
         std::fs::write(&more, "CertificateFile /keys/certificate\n").unwrap();
         let line = format!("ssh -F {} -o ControlPath=/s/1", config.display());
-        let shown = shell_files(OsStr::new(&line), Path::new("/h"));
+        let shown = shell_files(OsStr::new(&line), Path::new("/h"), Path::new("/r"));
         for path in ["/keys/id", "/keys/certificate", "/h/hosts", "/x/more", "/s/1", "/h/.ssh"] {
             assert!(shown.contains(&PathBuf::from(path)), "{path}: {shown:?}");
         }
         assert!(shown.contains(&config) && !shown.contains(&PathBuf::from("/")), "{shown:?}");
+        // ssh is started in the source.
+        let shown = shell_files(OsStr::new("ssh -F client"), Path::new("/h"), dir.path());
+        assert!(shown.contains(&PathBuf::from("/keys/id")), "{shown:?}");
     }
 
     /// What an ssh reads that connects for each run is known, unless it has other programs do that.
@@ -562,6 +590,9 @@ mod tests {
     fn an_ssh_that_starts_programs_of_its_own_is_left_alone() {
         let home = tempfile::tempdir().unwrap();
         std::fs::create_dir(home.path().join(".ssh")).unwrap();
+        let own = home.path().join("ssh");
+        std::fs::write(&own, "#!/bin/sh\n").unwrap();
+        let own = own.to_str().unwrap();
         for (config, line, expected) in [
             ("", "ssh -i /key", true),
             ("", "/usr/bin/ssh", true),
@@ -571,9 +602,11 @@ mod tests {
             ("", "ssh -o ProxyCommand='nc %h'", false),
             ("", "rsh", false),
             ("", "/opt/tunnel", false),
+            // The user's own in the place of ssh.
+            ("", own, false),
         ] {
             std::fs::write(home.path().join(".ssh/config"), config).unwrap();
-            assert_eq!(ssh_alone(OsStr::new(line), home.path()), expected, "{config:?} {line}");
+            assert_eq!(ssh_alone(OsStr::new(line), home.path(), Path::new("/r")), expected, "{config:?} {line}");
         }
     }
 
@@ -598,7 +631,7 @@ mod tests {
         ] {
             let options = TransferOptions { params: params.iter().collect(), ..TransferOptions::default() };
             let target = Target { destination: destination.clone(), options };
-            let held = Places::new(Path::new("/r"), &target).held(&words(params));
+            let held = Places::new(Path::new("/r"), &target).held(&args_of(params));
             assert_eq!(held, expected, "{destination:?} {params:?}");
         }
     }
@@ -614,7 +647,7 @@ mod tests {
         let target = Target { destination: Destination::Local(path.clone()), options: TransferOptions::default() };
         let places = Places::new(dir.path(), &target);
         for (args, is_made) in [(&["-n", "--mkpath"][..], false), (&["-a"], false), (&["-a", "--mkpath"], true)] {
-            places.rules(Path::new("/usr/bin/rsync"), &words(args), places.held(&words(args))).unwrap();
+            places.rules(Path::new("/usr/bin/rsync"), &args_of(args), places.held(&args_of(args))).unwrap();
             assert_eq!(path.exists(), is_made, "{args:?}");
         }
     }
