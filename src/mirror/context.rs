@@ -100,6 +100,11 @@ impl Capabilities {
         self.0.fetch_or(fallback.bit(), Ordering::Relaxed) & fallback.bit() == 0
     }
 
+    /// What is lacking as far as is known now.
+    pub(super) fn snapshot(&self) -> Self {
+        Self(AtomicU32::new(self.0.load(Ordering::Relaxed)))
+    }
+
     pub(super) fn lacks(&self, fallback: Fallback) -> bool {
         self.0.load(Ordering::Relaxed) & fallback.bit() != 0
     }
@@ -319,7 +324,7 @@ impl TargetContext {
     /// Takes note of how a run to the target ended.
     pub(super) fn note_ended(&self, ended: &Ended) {
         let is_blind = match (&self.target.destination, ended.cut) {
-            (Destination::Local(_), _) | (_, Cut::No | Cut::Held) => false,
+            (Destination::Local(_), _) | (_, Cut::No | Cut::Closed | Cut::Held) => false,
             // One that had no connection had sent nothing, unless another program connects for it.
             (Destination::Daemon { .. }, Cut::Unseen) => environment::redirects(&environment::own),
             (Destination::Ssh { .. }, Cut::Unseen) | (_, Cut::Refused) => true,

@@ -36,9 +36,10 @@ use super::top;
 use super::unvouched::Contents;
 use crate::clock::{Clock, monotonic};
 use crate::model::{
-    Change, JobError, Lane, RelPath, Scope, TargetId, TargetTrouble, Timestamp, Top, TroubleClass, Verdict, counted,
+    Change, JobError, Lane, Lingers, RelPath, Scope, TargetId, TargetTrouble, Timestamp, Top, TroubleClass, Verdict,
+    counted,
 };
-use crate::queue::{Batch, BatchResult, Lingers, Queue, TargetEvent};
+use crate::queue::{Batch, BatchResult, Queue, TargetEvent};
 
 /// How long running rsyncs may take to end by themselves at a stop, before they are ended.
 const STOP_GRACE: Duration = Duration::from_secs(3);

@@ -15,7 +15,7 @@ use super::capture::Capture;
 use super::changed::{CHANGED_BYTES_MAX, Changed, Operation, changes};
 use super::command::{Mode, Pass, arguments, is_too_long, list, pasteable, probe_arguments};
 use super::contents;
-use super::context::TargetContext;
+use super::context::{Capabilities, TargetContext};
 use super::expand;
 use super::fold;
 use super::leftovers;
@@ -26,7 +26,7 @@ use super::outcome::{Outcome, Paths, Undone, classify};
 use super::plan::{Deletion, Entry, Plan, Run, RunKind, deletion_refused, plan};
 use super::recent;
 use super::rename;
-use super::run::{End, Ended, Priority, RSYNC};
+use super::run::{Cut, End, Ended, Priority, RSYNC};
 use super::says::{self, DELETING, difference, full_directory};
 use super::ssh::run_rsync;
 use super::standby::{self, Begun};
@@ -36,7 +36,7 @@ use super::trouble::{Fallback, lacking_option, trouble};
 use super::unvouched::{self, Contents};
 use crate::filter::Kind;
 use crate::model::{
-    ClaimedJob, Found, JobError, Lane, Origin, RelPath, Scope, TargetTrouble, Timestamp, TroubleClass, Verdict,
+    ClaimedJob, CutOff, Found, JobError, Lane, Origin, RelPath, Scope, TargetTrouble, Timestamp, TroubleClass, Verdict,
 };
 use crate::mounts::Mounts;
 
@@ -87,8 +87,8 @@ pub struct BatchReport {
     pub changed_cut: bool,
     /// Paths at which a run found nothing to do.
     pub equal: BTreeSet<RelPath>,
-    /// A run was cut off and begun again: a receiver of the first may still be writing.
-    pub cut: bool,
+    /// What became of the connections of runs that were cut off and begun again.
+    pub cut: CutOff,
     /// The whole tree was compared by content and is equal.
     pub vouched: bool,
 }
@@ -252,6 +252,8 @@ pub(super) struct Batch<'a> {
     runs_max: u32,
     /// Where a file system is expected and none is mounted.
     pub(super) unmounted: Vec<RelPath>,
+    /// What was known of the target when the newest run began.
+    known: Capabilities,
     /// What runs to this target say in any case has been heard.
     has_listened: bool,
     contents: Contents,
@@ -275,6 +277,7 @@ impl<'a> Batch<'a> {
             trusted,
             runs_max: RUNS_MAX,
             unmounted,
+            known: ctx.capabilities.snapshot(),
             has_listened: false,
             contents,
             compared_contents,
@@ -490,7 +493,7 @@ impl Batch<'_> {
                 // A stop of the whole service may have reached rsync, or its ssh, before it reached us.
                 Outcome::Target(_) | Outcome::Split(_) if self.stop.is_raised() => Flow::Halt,
                 Outcome::Target(found) => self.halt(found, command),
-                Outcome::Split(found) => self.split(run, found, command, &mut halves),
+                Outcome::Split(found) => self.split(run, ended.cut, found, command, &mut halves),
                 Outcome::NoRoom { entry, trouble } => match self.sparing(&run) {
                     Some(sparing) => {
                         self.runs_max = self.runs_max.saturating_add(1);
@@ -501,7 +504,7 @@ impl Batch<'_> {
                 },
                 Outcome::Fallback(fallback) => self.fall_back(fallback, command, &ended),
                 Outcome::Blocked(path, error) => {
-                    halves.extend(self.blocked(run, path, error, command));
+                    halves.extend(self.blocked(run, ended.cut, path, error, command));
                     Flow::Continue
                 }
                 Outcome::Void => Flow::Halt,
@@ -636,8 +639,9 @@ impl Batch<'_> {
     }
 
     /// A run was cut off, and what it was to do is done by another.
-    pub(super) fn note_cut(&mut self) {
-        self.report.cut = true;
+    pub(super) fn note_cut(&mut self, cut: Cut) {
+        let cut = if cut == Cut::Closed { CutOff::Closed } else { CutOff::Open };
+        self.report.cut = self.report.cut.max(cut);
     }
 
     /// Failures of `run` at paths that no job named, each with as much as it left undone: below a tree, a directory that
@@ -744,9 +748,16 @@ impl Batch<'_> {
 
     /// The run hung in a file, which fails alone. What is left to be run: all the rest, or both halves if it is not known
     /// which of the run's paths it was.
-    pub(super) fn blocked(&mut self, run: Run, path: Option<RelPath>, error: JobError, command: String) -> Vec<Run> {
+    pub(super) fn blocked(
+        &mut self,
+        run: Run,
+        cut: Cut,
+        path: Option<RelPath>,
+        error: JobError,
+        command: String,
+    ) -> Vec<Run> {
         // Its receiver may still be writing what the connection held.
-        self.note_cut();
+        self.note_cut(cut);
         self.note(command, error.message.clone());
         let is_suspect = |entry: &Entry| blocked::suspicion(&entry.path.under(&self.ctx.root)).is_some();
         let named = match &path {
@@ -779,13 +790,13 @@ impl Batch<'_> {
     }
 
     /// The batch died. If the target is well, one path is to blame: alone it fails, among others it is searched for.
-    fn split(&mut self, run: Run, found: TargetTrouble, command: String, halves: &mut Vec<Run>) -> Flow {
+    fn split(&mut self, run: Run, cut: Cut, found: TargetTrouble, command: String, halves: &mut Vec<Run>) -> Flow {
         self.report.runs += 1;
         if let Err(trouble) = probe(self.ctx, self.stop) {
             return self.halt(trouble, command);
         }
         // Its receiver may still be writing what the connection held.
-        self.note_cut();
+        self.note_cut(cut);
         self.note(command, found.message.clone());
         if let [only] = run.entries.as_slice() {
             let error = JobError::new(found.code, found.message);
@@ -832,7 +843,8 @@ impl Batch<'_> {
     }
 
     pub(super) fn fall_back(&mut self, fallback: Fallback, command: String, ended: &Ended) -> Flow {
-        if self.ctx.capabilities.learn(fallback) {
+        // Another batch may have learned it while this run was under way.
+        if self.ctx.capabilities.learn(fallback) || !self.known.lacks(fallback) {
             return Flow::Replan;
         }
         let said = super::trouble::first_words(&ended.stderr.bytes());
@@ -845,6 +857,7 @@ impl Batch<'_> {
         if !self.may_run() || self.report.runs >= self.runs_max {
             return None;
         }
+        self.known = self.ctx.capabilities.snapshot();
         let suits = standby::suits(planned, self.lane, pass);
         let itemized = pass == Pass::Real && (suits || self.ctx.observer().is_some());
         let mode = self.mode(if itemized { Pass::Itemized } else { pass });
@@ -876,8 +889,8 @@ impl Batch<'_> {
             Begun::Answered(ended) => return Some((ended, command)),
             Begun::Not => (args, None),
             Begun::Unconfirmed(said) => (standby::flat_arguments(self.ctx, Origin::Scan), Some(said)),
-            Begun::CutOff(said) => {
-                self.note_cut();
+            Begun::CutOff(cut, said) => {
+                self.note_cut(cut);
                 (args, Some(said))
             }
         };

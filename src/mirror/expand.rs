@@ -44,7 +44,7 @@ fn survey_and_send(batch: &mut Batch<'_>, run: &Run) -> Flow {
         }
         Outcome::Blocked(path, error) => {
             // A dry run leaves nothing behind that could still write.
-            for rest in batch.blocked(run.clone(), path, error, command).into_iter().rev() {
+            for rest in batch.blocked(run.clone(), ended.cut, path, error, command).into_iter().rev() {
                 let flow = survey_and_send(batch, &rest);
                 if flow != Flow::Continue {
                     return flow;

@@ -85,7 +85,7 @@ fn run_instead(batch: &mut Batch<'_>, shortcut: &Run, runs: &[&Run]) -> Option<F
         Outcome::Target(_) | Outcome::Void if batch.is_stopped() => Some(Flow::Halt),
         Outcome::Target(trouble) => Some(batch.halt(trouble, command)),
         Outcome::Split(_) | Outcome::Blocked(..) => {
-            batch.note_cut();
+            batch.note_cut(ended.cut);
             None
         }
         _ => None,

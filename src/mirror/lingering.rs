@@ -27,8 +27,7 @@ use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
 use super::context::TargetContext;
 use super::environment;
 use crate::clock::monotonic;
-use crate::model::{Destination, Target};
-use crate::queue::Lingers;
+use crate::model::{Destination, Lingers, Target};
 
 const DAEMON_PORT: u16 = 873;
 const SSH_PORT: u16 = 22;
@@ -38,6 +37,8 @@ const OPEN: [&str; 4] = ["04", "0B", "09", "05"];
 
 /// For so long data may arrive of a run of whose connection nothing is known.
 const BLIND_FOR: Duration = Duration::from_secs(60);
+/// How often it is seen whether the patience with a server that does not close is over.
+const CLOSED_TICK: Duration = Duration::from_millis(50);
 /// A connection that the server does not close is held for so long.
 const HELD_MAX: Duration = Duration::from_secs(600);
 /// After so long without an acknowledgement it counts as dead, as one without an owner does for the kernel.
@@ -98,14 +99,21 @@ pub(super) fn lines_of(pidfd: impl AsFd, dir: &Path) -> io::Result<Vec<Line>> {
 }
 
 impl Line {
-    /// Keeps the connection, whose process has ended, until the server closes its side.
-    pub(super) fn hold(self) {
+    /// Keeps the connection, whose process has ended, until the server closes its side. Whether that was within `patience`.
+    pub(super) fn hold(self, patience: Duration) -> bool {
         let Self { stream, peer } = self;
         // These belonged to the process, which has no more use for them.
         let _ = stream.shutdown(Shutdown::Write);
-        let _ = stream.set_nonblocking(true);
-        if is_over(&stream) {
-            return;
+        let _ = stream.set_nonblocking(patience.is_zero());
+        let is_bounded = patience.is_zero() || stream.set_read_timeout(Some(patience.min(CLOSED_TICK))).is_ok();
+        let begun = monotonic();
+        while is_bounded {
+            if is_over(&stream) {
+                return true;
+            }
+            if begun.elapsed() >= patience {
+                break;
+            }
         }
         let _ = stream.set_nonblocking(false);
         let _ = set_tcp_user_timeout(&stream, UNANSWERED_MAX_MS);
@@ -116,6 +124,7 @@ impl Line {
         if let Err(error) = waited {
             warn!("no thread to wait for the end of a connection that was cut off: {error}");
         }
+        false
     }
 
     pub(super) fn peer(&self) -> SocketAddr {
@@ -249,6 +258,25 @@ mod tests {
         let mapped = address_of("0000000000000000FFFF00000100007F").unwrap();
         assert_eq!(mapped, IpAddr::from([127, 0, 0, 1]));
         assert_eq!(address_of("00000000000000000000000001000000"), Some(Ipv6Addr::LOCALHOST.into()));
+    }
+
+    #[test]
+    fn a_server_that_closes_in_time_leaves_nothing_to_be_waited_for() {
+        for closes in [true, false] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let peer = stream.peer_addr().unwrap();
+            let (mut server, _) = listener.accept().unwrap();
+            let waits = std::thread::spawn(move || Line { stream, peer }.hold(Duration::from_millis(500)));
+            // It is told of the end.
+            assert_eq!(server.read(&mut [0; 8]).unwrap(), 0);
+            if closes {
+                drop(server);
+            }
+            assert_eq!(waits.join().unwrap(), closes);
+            let is_noted = severed().1.iter().any(|severed| severed.peer == Some(peer));
+            assert_eq!(is_noted, !closes);
+        }
     }
 
     /// What a server that does not read had been sent was written minutes later, over what a newer run had sent.

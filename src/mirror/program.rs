@@ -70,7 +70,9 @@ pub fn end_leftovers(owner: &Path) -> usize {
     let leftovers = marked(owner.as_os_str(), &|_| true);
     let lines = lines(&leftovers);
     end(&leftovers);
-    lines.into_iter().for_each(Line::hold);
+    for line in lines {
+        line.hold(Duration::ZERO);
+    }
     leftovers.len()
 }
 

@@ -124,7 +124,7 @@ fn make_sure(batch: &mut Batch<'_>, places: BTreeSet<RelPath>) -> Result<bool, F
         Outcome::Target(_) | Outcome::Split(_) if batch.is_stopped() => Err(Flow::Halt),
         Outcome::Target(found) => Err(batch.halt(found, command)),
         Outcome::Split(_) | Outcome::Blocked(..) => {
-            batch.note_cut();
+            batch.note_cut(ended.cut);
             Ok(false)
         }
         Outcome::Paths(_) | Outcome::NoRoom { .. } | Outcome::Fallback(_) => Ok(false),
@@ -309,7 +309,7 @@ fn send(batch: &mut Batch<'_>, way: Way, run: &Run, new: &RelPath, old: &RelPath
             }
             Outcome::Void => return Err(Flow::Halt),
             // The normal run will name it. What the receiver of this one may still write is done once more.
-            Outcome::Blocked(..) => batch.note_cut(),
+            Outcome::Blocked(..) => batch.note_cut(ended.cut),
             Outcome::Target(_) | Outcome::Split(_) if batch.is_stopped() => return Err(Flow::Halt),
             Outcome::Target(found) | Outcome::Split(found)
                 if matches!(found.class, TroubleClass::Unavailable | TroubleClass::Busy) && !is_orderly(&ended) =>

@@ -51,6 +51,8 @@ const LONG_RUN_NICENESS: i32 = 5;
 /// A run that lasts so long has its connection taken hold of. One that is quickly done pays nothing for it, and one whose
 /// server does not answer lasts.
 const HOLD_AFTER: Duration = Duration::from_millis(20);
+/// A server that is well closes the connection of a run that was cut off within this, and its worker waits for that.
+const CLOSES_WITHIN: Duration = Duration::from_millis(300);
 
 /// Between asking a process to end and ending it. rsync removes its temporary files in that time.
 const TERM_GRACE: Duration = Duration::from_secs(3);
@@ -87,6 +89,8 @@ pub enum Cut {
     /// It was not cut off, or had no connection yet.
     #[default]
     No,
+    /// It was held, and the other side has closed it: nothing of it is on its way any more, as far as that can know.
+    Closed,
     /// It is held until the other side closes it.
     Held,
     /// It had none of its own: it went through another program, if anywhere.
@@ -453,13 +457,15 @@ impl<'a> Watch<'a> {
         let blocked = self.blocked.take();
         let is_cut_off = !matches!(end, End::Exit(0 | 23..=25));
         let line = self.line.take().filter(|_| is_cut_off);
-        let cut = match (&line, end) {
-            (Some(_), _) => Cut::Held,
+        // A stop waits for nobody.
+        let patience = if end == End::Stopped { Duration::ZERO } else { CLOSES_WITHIN };
+        let cut = match (line.map(|line| line.hold(patience)), end) {
+            (Some(true), _) => Cut::Closed,
+            (Some(false), _) => Cut::Held,
             // What ends by itself has no unread words of the server's: its connection is seen in the kernel's table.
             (None, End::Exit(_)) => Cut::No,
             (None, _) => self.unheld,
         };
-        line.into_iter().for_each(Line::hold);
         Ended { end, stderr: std::mem::take(&mut self.said), stdout: Capture::default(), blocked, cut }
     }
 

@@ -42,7 +42,7 @@ use super::command::{Mode, Pass, arguments};
 use super::context::{RootIdentity, TargetContext};
 use super::look::Presence;
 use super::plan::{Run, RunKind};
-use super::run::{End, Ended, Started};
+use super::run::{Cut, End, Ended, Started};
 use super::stop::StopSignal;
 use crate::clock::monotonic;
 use crate::model::{Destination, Lane, Origin, Target};
@@ -187,8 +187,8 @@ pub enum Begun {
     Answered(Ended),
     /// It went through, as far as the other side tells, and has to be confirmed. What it printed.
     Unconfirmed(Capture),
-    /// It broke off. What it had printed.
-    CutOff(Capture),
+    /// It broke off. What is known of its connection, and what it had printed.
+    CutOff(Cut, Capture),
 }
 
 /// Whether the connection is what takes the time of a run, which then also names what it changes.
@@ -379,7 +379,8 @@ impl Standby {
             broken => {
                 debug!("{}: the standby broke after {} s, a fresh run begins", ctx.target.name(), age.as_secs());
                 self.lock().care.lost(Loss::Dead, born, now);
-                Begun::CutOff(broken.map(|ended| ended.stdout).unwrap_or_default())
+                let cut = broken.as_ref().map_or(Cut::Held, |ended| ended.cut);
+                Begun::CutOff(cut, broken.map(|ended| ended.stdout).unwrap_or_default())
             }
         }
     }

@@ -32,6 +32,30 @@ pub struct ClaimedJob {
     pub repeats: bool,
 }
 
+/// Whether a receiver of a run that was cut off may still have been writing when its work was begun again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CutOff {
+    /// No run was cut off.
+    #[default]
+    No,
+    /// The other side had closed the connection by then. Only what stands between may have kept something back.
+    Closed,
+    /// As far as is known.
+    Open,
+}
+
+/// Whether what a run that was cut off has left may still arrive.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lingers {
+    /// Not as far as can be seen.
+    #[default]
+    No,
+    /// It is too early to know.
+    Perhaps,
+    /// The other side has not come to its end.
+    Surely,
+}
+
 /// What became of one claimed job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {

@@ -17,7 +17,7 @@ mod target;
 mod time;
 
 pub use backoff::Backoff;
-pub use batch::{ClaimedJob, Found, Lane, TargetTrouble, TroubleClass, Verdict};
+pub use batch::{ClaimedJob, CutOff, Found, Lane, Lingers, TargetTrouble, TroubleClass, Verdict};
 pub use change::{Change, Settle};
 pub use directory::{BootId, DirectoryChange, DirectoryId, Moment, Mounted, changed_since, dated_since};
 pub use endpoint::Endpoint;

@@ -40,8 +40,8 @@ use target_queue::TargetQueue;
 
 use crate::clock::Clock;
 use crate::model::{
-    Change, ClaimedJob, Destination, DirectoryChange, DirectoryId, Found, Job, JobError, JobId, Lane, Moment, Mounted,
-    RelPath, TargetId, TargetTrouble, Timestamp, Top, TroubleClass, Unvouched, Verdict,
+    Change, ClaimedJob, CutOff, Destination, DirectoryChange, DirectoryId, Found, Job, JobError, JobId, Lane, Lingers,
+    Moment, Mounted, RelPath, TargetId, TargetTrouble, Timestamp, Top, TroubleClass, Unvouched, Verdict,
 };
 use crate::store::{Census, Contents, DirectoryRecord, Op, RootRecord, Store, StoreError, StoreStats, TargetRecord};
 use std::os::unix::ffi::OsStrExt;
@@ -76,20 +76,8 @@ pub struct BatchResult {
     /// Whether what a run that was cut off has left may arrive after these. What was repeated for its sake then has to be so
     /// again.
     pub lingers: Lingers,
-    /// A run of it was cut off and begun again, so that a receiver of the first may still be writing.
-    pub cut: bool,
-}
-
-/// Whether what a run that was cut off has left may still arrive.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Lingers {
-    /// Not as far as can be seen.
-    #[default]
-    No,
-    /// It is too early to know.
-    Perhaps,
-    /// The other side has not come to its end.
-    Surely,
+    /// What became of the connections of runs of it that were cut off and begun again.
+    pub cut: CutOff,
 }
 
 /// What [`Queue::finish`] has to say to an operator.
@@ -685,8 +673,10 @@ impl Queue {
         // In the order of the claim, so that released jobs keep theirs.
         for path in unsettled.drain(..) {
             let verdict = verdicts.remove(&path).unwrap_or(Verdict::Released);
-            if result.cut || (is_cut && verdict == Verdict::Released) {
-                queue.note_cut(&path, now);
+            match result.cut {
+                CutOff::No if !is_cut || verdict != Verdict::Released => {}
+                CutOff::Closed if !is_cut || verdict != Verdict::Released => queue.doubt(&path, now),
+                CutOff::No | CutOff::Closed | CutOff::Open => queue.note_cut(&path, now),
             }
             if result.lingers > Lingers::No {
                 queue.note_lingering(&path);

@@ -24,7 +24,7 @@ use std::time::Duration;
 use super::*;
 use crate::filter::Filter;
 use crate::model::{
-    ClaimedJob, Destination, Generation, JobError, Lane, MaxDelete, Origin, RelPath, Scope, Target, Timestamp,
+    ClaimedJob, CutOff, Destination, Generation, JobError, Lane, MaxDelete, Origin, RelPath, Scope, Target, Timestamp,
     TransferOptions, Verdict,
 };
 

@@ -14,13 +14,9 @@ use std::time::Duration;
 use crate::model::{RelPath, Scope, Timestamp};
 
 /// When a path is looked at again, since it was sent once more.
-const AFTER: [Duration; 5] = [
-    Duration::from_secs(10),
-    Duration::from_secs(20),
-    Duration::from_secs(40),
-    Duration::from_secs(80),
-    Duration::from_secs(160),
-];
+const AFTER: [Duration; 3] = [Duration::from_secs(10), Duration::from_secs(40), Duration::from_secs(160)];
+/// Looks are at multiples of this, so that one run makes all that are due: a tree in which much was cut off still rests.
+const GRID_MS: u64 = 10_000;
 /// Of more paths nothing is noted.
 const DOUBTS_MAX: usize = 20_000;
 
@@ -67,7 +63,7 @@ impl Doubts {
 
     fn place(&mut self, path: &RelPath, doubt: Doubt) {
         let Some(after) = AFTER.get(doubt.step) else { return };
-        let due = doubt.since.after(*after);
+        let due = Timestamp(doubt.since.after(*after).0.next_multiple_of(GRID_MS));
         self.due.insert((due, path.clone()));
         self.of.insert(path.clone(), Doubt { due, ..doubt });
     }
@@ -94,7 +90,7 @@ mod tests {
         while let Some(due) = doubts.next_due() {
             assert!(doubts.take_due(Timestamp(due.0 - 1)).is_empty());
             assert_eq!(doubts.take_due(due), [(path("a"), scope)]);
-            times.push((due.0 - 1_000) / 1_000);
+            times.push(due.0 / 1_000);
         }
         assert!(doubts.of.is_empty());
         times
@@ -102,8 +98,18 @@ mod tests {
 
     #[test]
     fn a_path_is_looked_at_at_growing_distances_and_a_tree_once() {
-        assert_eq!(times(Scope::Entry), [10, 20, 40, 80, 160]);
-        assert_eq!(times(Scope::Subtree), [160]);
+        assert_eq!(times(Scope::Entry), [20, 50, 170]);
+        assert_eq!(times(Scope::Subtree), [170]);
+    }
+
+    #[test]
+    fn what_was_cut_off_at_different_moments_is_looked_at_in_one_run() {
+        let mut doubts = Doubts::default();
+        for n in 0..10 {
+            doubts.note(&path(&n.to_string()), Scope::Entry, Timestamp(1_000 + n * 900));
+        }
+        assert_eq!(doubts.next_due(), Some(Timestamp(20_000)));
+        assert_eq!(doubts.take_due(Timestamp(20_000)).len(), 10);
     }
 
     #[test]
@@ -111,8 +117,8 @@ mod tests {
         let mut doubts = Doubts::default();
         doubts.note(&path("a"), Scope::Entry, Timestamp(0));
         doubts.note(&path("a"), Scope::Entry, Timestamp(9_000));
-        assert!(doubts.take_due(Timestamp(18_999)).is_empty());
-        assert_eq!(doubts.take_due(Timestamp(19_000)).len(), 1);
+        assert!(doubts.take_due(Timestamp(19_999)).is_empty());
+        assert_eq!(doubts.take_due(Timestamp(20_000)).len(), 1);
         for n in 0..=DOUBTS_MAX {
             doubts.note(&path(&n.to_string()), Scope::Entry, Timestamp(0));
         }

@@ -36,6 +36,13 @@ impl TargetQueue {
         }
     }
 
+    /// A run of the job was cut off and has been begun again since its connection was closed.
+    pub fn doubt(&mut self, path: &RelPath, now: Timestamp) {
+        if let Some(slot) = self.jobs.get(path) {
+            self.doubts.note(path, slot.scope, now);
+        }
+    }
+
     /// What an earlier run of the job had sent is still on its way: to have been repeated is not enough.
     pub fn note_lingering(&mut self, path: &RelPath) {
         let is_one = |slot: &&mut Slot| slot.repeats && slot.lingered < LINGERS_MAX;
