@@ -39,6 +39,9 @@ const OTHER_LIMIT: Duration = Duration::from_secs(30);
 /// An rsync that was not woken for so long hangs: more than two of the minutes after which it wakes by itself.
 const SLEEP_LIMIT: Duration = Duration::from_secs(150);
 
+/// The kernel's functions in which the opening of a pipe waits.
+const PIPE_WAITS: [&str; 2] = ["wait_for_partner", "fifo_open"];
+
 const PATH_BYTES_MAX: usize = 4096;
 
 /// Why the file does not open.
@@ -176,7 +179,11 @@ fn waits(pid: Pid) -> Option<(String, Blocked)> {
     match std::fs::read_to_string(proc(pid).join("syscall")) {
         Ok(call) => {
             let path = Call::read(&call)?.file(pid)?;
-            let cause = cause(&path);
+            let cause = match cause(&path) {
+                // What was swapped may have been swapped back: the process waits in what the name led to.
+                Cause::Unknown if waits_for_pipe(pid) => Cause::NoFile,
+                cause => cause,
+            };
             Some((call, Blocked { path: Some(path), cause }))
         }
         Err(_) => {
@@ -186,6 +193,11 @@ fn waits(pid: Pid) -> Option<(String, Blocked)> {
             is_rsync.then_some((state, Blocked { path: None, cause: Cause::Unseen }))
         }
     }
+}
+
+/// Whether the process waits for the other end of a pipe, as far as the kernel names the function that it waits in.
+fn waits_for_pipe(pid: Pid) -> bool {
+    std::fs::read_to_string(proc(pid).join("wchan")).is_ok_and(|place| PIPE_WAITS.contains(&place.trim_end()))
 }
 
 /// How often a process was woken, by what the kernel says in `/proc/PID/status`. `None` for one that does not sleep, or waits
@@ -376,6 +388,28 @@ mod tests {
                 rustix::fs::Mode::empty(),
             );
         }
+    }
+
+    /// A pipe that had given way to a file again was waited for as long as a slow file system.
+    #[test]
+    fn a_pipe_that_was_swapped_back_is_known_by_where_the_process_waits() {
+        let dir = tempfile::tempdir().unwrap();
+        let (pipe, away) = (dir.path().canonicalize().unwrap().join("p"), dir.path().join("away"));
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let mut child = Command::new("cat").arg(&pipe).spawn().unwrap();
+        let begun = crate::clock::monotonic();
+        while !waits_for_pipe(Pid::from_child(&child)) {
+            if begun.elapsed() > Duration::from_secs(10) {
+                // This kernel does not tell where processes wait.
+                child.kill().unwrap();
+                child.wait().unwrap();
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        std::fs::rename(&pipe, away).unwrap();
+        std::fs::write(&pipe, "a file again").unwrap();
+        assert_eq!(seen(&mut child), Some(Blocked { path: Some(pipe), cause: Cause::NoFile }));
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! Deliberately absent: what is repeated then, and when (`queue`). Nothing is known of a run that was killed together with the
 //! daemon and whose connection was reset: the queue compares again later, which nobody waits for.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::AsFd;
@@ -35,6 +36,11 @@ const SSH_PORT: u16 = 22;
 /// States of a connection whose end is not acknowledged (FIN-WAIT-1, CLOSING, LAST-ACK), or not answered (FIN-WAIT-2).
 const OPEN: [&str; 4] = ["04", "0B", "09", "05"];
 
+/// A server comes to its end so long after the client's of a run that went well, and how often that is looked for.
+const ENDS_WITHIN: Duration = Duration::from_secs(1);
+const END_TICK: Duration = Duration::from_millis(20);
+/// Of more nothing is remembered.
+const STANDING_MAX: usize = 10_000;
 /// For so long data may arrive of a run of whose connection nothing is known.
 const BLIND_FOR: Duration = Duration::from_secs(60);
 /// How often it is seen whether the patience with a server that does not close is over.
@@ -181,11 +187,8 @@ fn known_to(target: &Target) -> Lingers {
         Destination::Daemon { host, .. } => (host, target.options.port.unwrap_or(DAEMON_PORT)),
         Destination::Ssh { host, .. } => (host, target.options.port.unwrap_or(SSH_PORT)),
     };
-    let unclosed = ["/proc/net/tcp", "/proc/net/tcp6"]
-        .iter()
-        .filter_map(|table| std::fs::read_to_string(table).ok())
-        .flat_map(|table| peers(&table, port))
-        .map(|address| (Some(address), true));
+    let unclosed = left_open(port);
+    let unclosed = unclosed.into_iter().map(|Unclosed { peer, .. }| (Some(peer), true));
     let peers: Vec<(Option<IpAddr>, bool)> = {
         let now = monotonic();
         let known = severed();
@@ -211,16 +214,51 @@ fn known_to(target: &Target) -> Lingers {
     peers.iter().filter(|(peer, _)| is_one(peer)).map(|(_, is_sure)| surely(*is_sure)).max().unwrap_or(Lingers::No)
 }
 
-/// The other ends, at `port`, of connections without an owner that the other side has not closed.
-fn peers(table: &str, port: u16) -> Vec<IpAddr> {
-    let peer = |line: &str| {
+/// A connection without an owner that the other side has not closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Unclosed {
+    peer: IpAddr,
+    own_port: u16,
+}
+
+/// Those that have been waited for already.
+static STANDING: Mutex<BTreeSet<Unclosed>> = Mutex::new(BTreeSet::new());
+
+/// Those to `port` that stay so for longer than a server takes that comes to its end behind a run that went well: where many
+/// runs are made, there is one of these at any time.
+fn left_open(port: u16) -> BTreeSet<Unclosed> {
+    let mut open = unclosed(port);
+    let standing = || STANDING.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_new = |open: &BTreeSet<Unclosed>| !open.is_subset(&standing());
+    let begun = monotonic();
+    while is_new(&open) && begun.elapsed() < ENDS_WITHIN {
+        std::thread::sleep(END_TICK);
+        let now = unclosed(port);
+        open.retain(|one| now.contains(one));
+    }
+    let mut standing = standing();
+    if standing.len() > STANDING_MAX {
+        standing.clear();
+    }
+    standing.extend(&open);
+    open
+}
+
+fn unclosed(port: u16) -> BTreeSet<Unclosed> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| std::fs::read_to_string(table).unwrap_or_default());
+    tables.iter().flat_map(|table| unclosed_in(table, port)).collect()
+}
+
+fn unclosed_in(table: &str, port: u16) -> Vec<Unclosed> {
+    let one = |line: &str| {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-        let (&remote, &state, &inode) = (fields.get(2)?, fields.get(3)?, fields.get(9)?);
-        let (address, at) = remote.split_once(':')?;
-        let is_one = OPEN.contains(&state) && inode == "0" && u16::from_str_radix(at, 16).ok()? == port;
-        is_one.then(|| address_of(address)).flatten()
+        let (&local, &remote, &state, &inode) = (fields.get(1)?, fields.get(2)?, fields.get(3)?, fields.get(9)?);
+        let ((_, own_port), (address, at)) = (local.split_once(':')?, remote.split_once(':')?);
+        let [own_port, at] = [own_port, at].map(|port| u16::from_str_radix(port, 16).ok());
+        let is_one = OPEN.contains(&state) && inode == "0" && at? == port;
+        is_one.then_some(Unclosed { peer: address_of(address)?, own_port: own_port? })
     };
-    table.lines().skip(1).filter_map(peer).collect()
+    table.lines().skip(1).filter_map(one).collect()
 }
 
 /// Words of 32 bits in hexadecimal, each in this machine's order of bytes.
@@ -252,9 +290,10 @@ mod tests {
             1: 0100007F:A6C7 0300007F:0369 01 00000000:00000000 00:00000000 00000000     0        0 4711 1 0000000000000000\n\
             2: 0100007F:A6C8 0400007F:0369 06 00000000:00000000 00:00000000 00000000     0        0 0 1 0000000000000000\n\
             3: 0100007F:A6C9 0500007F:0016 0B 00000000:00000000 00:00000000 00000000     0        0 0 1 0000000000000000\n";
-        assert_eq!(peers(table, 873), [IpAddr::from([127, 0, 0, 2])]);
-        assert_eq!(peers(table, 22), [IpAddr::from([127, 0, 0, 5])]);
-        assert_eq!(peers(table, 80), Vec::<IpAddr>::new());
+        let peers = |port| unclosed_in(table, port).iter().map(|one| (one.peer, one.own_port)).collect::<Vec<_>>();
+        assert_eq!(peers(873), [(IpAddr::from([127, 0, 0, 2]), 0xa6c6)]);
+        assert_eq!(peers(22), [(IpAddr::from([127, 0, 0, 5]), 0xa6c9)]);
+        assert_eq!(peers(80), []);
         let mapped = address_of("0000000000000000FFFF00000100007F").unwrap();
         assert_eq!(mapped, IpAddr::from([127, 0, 0, 1]));
         assert_eq!(address_of("00000000000000000000000001000000"), Some(Ipv6Addr::LOCALHOST.into()));

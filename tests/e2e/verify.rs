@@ -188,7 +188,7 @@ fn a_mirror_under_churn_raises_no_alarm() {
     // Without them a changed mode is a difference indeed.
     let world = world(|world| world.conf.attrib = true);
     let outside = world.side("outside");
-    let rounds = std::env::var("SYNCQ_VERIFIES").ok().and_then(|count| count.parse().ok()).unwrap_or(4);
+    let rounds = std::env::var("SYNCQ_VERIFIES").ok().and_then(|count| count.parse().ok()).unwrap_or(2);
     let (stop, round) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
         scope.spawn(|| {
