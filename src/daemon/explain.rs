@@ -38,7 +38,7 @@ pub(super) fn explain(root: &Path, path: &RelPath, is_away: bool, targets: Vec<T
 
 /// What is said of a file that is sent, and comes back, over and over.
 pub(super) fn answered(root: &RootRuntime, path: &RelPath) -> Option<String> {
-    root.answered().filter(|answered| answered == path).map(|path| Notice::Answered { path }.to_string())
+    root.is_answered(path).then(|| Notice::Answered { path: path.clone() }.to_string())
 }
 
 /// Why the path is not mirrored to a target, if it is not: a rule of the root's, or what rsync and the server are told
@@ -149,6 +149,8 @@ pub(super) struct Circumstances {
     pub suspended: Option<String>,
     /// Why a path without a job may differ all the same, if it may.
     pub unknown: Option<String>,
+    /// That another rsync undoes what is sent there, if so.
+    pub answered: Option<String>,
     /// Why the path is not mirrored to this target, if it is not.
     pub left_out: Option<String>,
     pub command: Option<String>,
@@ -162,14 +164,17 @@ pub(super) fn on_target(
     standing: &Standing,
     circumstances: impl FnOnce(&RelPath, Scope) -> Circumstances,
 ) -> TargetExplanation {
-    let Circumstances { state, suspended, unknown, left_out, command } = match &found {
+    let Circumstances { state, suspended, unknown, answered, left_out, command } = match &found {
         Some((job, _)) => circumstances(&job.path, job.scope),
         None => circumstances(path, Scope::Entry),
     };
     let is_held = suspended.is_some();
     let waits_for = match &found {
-        Some((job, blocker)) => Some(reason(&target.name, job, path, blocker.as_ref(), standing, suspended.as_deref())),
-        None => unknown,
+        Some((job, blocker)) => {
+            let answered = answered.map(|answered| format!("; {answered}")).unwrap_or_default();
+            Some(reason(&target.name, job, path, blocker.as_ref(), standing, suspended.as_deref()) + &answered)
+        }
+        None => unknown.or(answered),
     };
     TargetExplanation {
         name: target.name.clone(),

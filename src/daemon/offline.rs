@@ -266,6 +266,7 @@ impl Operate for Offline {
                 state: TargetState::Offline,
                 suspended: Some("a running daemon (syncq run)".to_owned()),
                 unknown: Some("no daemon runs, and what has changed since is not known".to_owned()),
+                answered: None,
                 left_out: None,
                 command: None,
             };

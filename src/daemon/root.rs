@@ -43,7 +43,7 @@ use crate::watch::{CatchUp, Notice, Sink, WatchError, WatchSettings, WatchStats,
 
 use super::options::RootOptions;
 use super::sysctl;
-use sight::Gone;
+use sight::{Answered, Gone};
 pub use sight::{Sight, Suspension};
 
 /// The least time between two moves of the watermark: as much is looked through again after a crash.
@@ -126,8 +126,8 @@ pub struct RootRuntime {
     follower: OnceLock<Arc<Follower>>,
     state: Mutex<State>,
     gone: Mutex<Gone>,
-    /// The last file that another rsync was seen to write here over and over, and when.
-    answered: Mutex<Option<(RelPath, Instant)>>,
+    /// Files that another rsync was seen to write here over and over, the newest last.
+    answered: Mutex<Answered>,
     /// When the source was last looked at; told whenever it is.
     looked: (Mutex<Instant>, Condvar),
     /// Rouses whoever tends the root.
@@ -766,7 +766,7 @@ impl Sink for RootSink {
                 sysctl::make_watches();
             }
             Notice::Answered { path } => {
-                *self.root.answered.lock().unwrap_or_else(PoisonError::into_inner) = Some((path, monotonic()));
+                self.root.answered.lock().unwrap_or_else(PoisonError::into_inner).note(path, monotonic());
             }
             // What is mounted below is remembered.
             Notice::Mounted { .. } | Notice::Unmounted { .. } => self.root.stir(),

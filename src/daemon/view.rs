@@ -352,7 +352,6 @@ impl Operate for View {
             };
             let is_hidden = matches!(Source::new(root.path()).look(path), Presence::Unknown(_));
             let unknown = unknown.or(is_hidden.then(|| "what is there may not be looked at".to_owned()));
-            let unknown = unknown.or_else(|| answered(root, path));
             let (left_out, unasked) = match left_out(root, path, &self.executor, target) {
                 Ok(left_out) => (left_out, None),
                 Err(error) => (None, Some(format!("rsync cannot be asked whether its options leave it out: {error}"))),
@@ -363,6 +362,7 @@ impl Operate for View {
                 state: self.target_status(&setup, target).map_or(TargetState::Unknown, |status| status.state),
                 suspended,
                 unknown: unknown.or(unasked),
+                answered: answered(root, path),
                 left_out,
                 command: self.executor.command_line(target.id, path, scope),
             })

@@ -81,11 +81,34 @@ impl Gone {
 /// For so long it is told of a file that another rsync writes over and over; as long as it goes on it is noticed anew.
 const ANSWERED_FOR: Duration = Duration::from_secs(1_200);
 
+/// Of so many files that is told.
+const ANSWERED_MAX: usize = 100;
+
+/// Files that another rsync was seen to write over and over, and when that was last noticed; the newest is the last.
+#[derive(Debug, Default)]
+pub(super) struct Answered(Vec<(RelPath, Instant)>);
+
+impl Answered {
+    pub fn note(&mut self, path: RelPath, now: Instant) {
+        self.0.retain(|(known, at)| *known != path && now.duration_since(*at) < ANSWERED_FOR);
+        self.0.push((path, now));
+        self.0.drain(..self.0.len().saturating_sub(ANSWERED_MAX));
+    }
+
+    fn at(&self, now: Instant) -> impl DoubleEndedIterator<Item = &RelPath> {
+        self.0.iter().filter(move |(_, at)| now.duration_since(*at) < ANSWERED_FOR).map(|(path, _)| path)
+    }
+}
+
 impl RootRuntime {
     /// The file that another rsync was last seen to write here over and over.
     pub fn answered(&self) -> Option<RelPath> {
-        let answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
-        answered.as_ref().filter(|(_, at)| at.elapsed() < ANSWERED_FOR).map(|(path, _)| path.clone())
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner).at(monotonic()).next_back().cloned()
+    }
+
+    /// Whether that is so of this one.
+    pub fn is_answered(&self, path: &RelPath) -> bool {
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner).at(monotonic()).any(|answered| answered == path)
     }
 
     /// How much is seen of what happens in the tree, as of the last look at it.
