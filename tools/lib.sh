@@ -6,6 +6,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # Cargo's usual place, for shells whose profile has not put it on the path.
 PATH=$PATH:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin
 
+# Tests wait for most of their time.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
+
 say() {
     printf '%s: %s\n' "${0##*/}" "$*" >&2
 }
