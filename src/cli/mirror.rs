@@ -16,7 +16,7 @@ use super::state_dir::real_path;
 use super::{apart, configs, destination, excludes, neighbours, password_file, run, state_dir, values};
 use crate::daemon::{Configuration, Options, RootOptions, init, logging};
 use crate::filter::Filter;
-use crate::model::{Destination, EventSwitches, Params, Root, Settings, Target, TransferOptions, Usable, Why};
+use crate::model::{AtFirst, Destination, EventSwitches, Params, Root, Settings, Target, TransferOptions, Usable, Why};
 
 const DEST_HELP: &str =
     "Local directory, [user@]host:/path (ssh), [user@]host::module[/path] or rsync://host[:port]/module";
@@ -119,6 +119,7 @@ pub fn run(args: MirrorArgs) -> Result<ExitCode, CliError> {
         reconcile: true,
         accept_root: args.accept_root,
         accept_deletions: args.accept_deletions,
+        at_first: AtFirst::Few,
         state_dir,
         listen,
         source: None,

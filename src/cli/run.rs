@@ -16,7 +16,7 @@ use super::sersync_args::DEFAULT_CONFIG;
 use super::{apart, configs, excludes, listen, neighbours, state_dir};
 use crate::config::PluginKind;
 use crate::daemon::{ConfigSource, NotTaken, Options, RootOptions, detach, init, logging};
-use crate::model::Root;
+use crate::model::{AtFirst, Root};
 
 /// Mirror what configuration files describe, until stopped
 #[derive(Debug, Args)]
@@ -113,6 +113,7 @@ pub fn run(args: RunArgs, command_line: &[OsString]) -> Result<ExitCode, CliErro
         reconcile: args.reconcile,
         accept_root: args.accept_root,
         accept_deletions: args.accept_deletions,
+        at_first: if args.reconcile { AtFirst::Usual } else { AtFirst::Nothing },
         state_dir: state_dir.clone(),
         listen,
         source: Some(ConfigSource {

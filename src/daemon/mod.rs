@@ -209,7 +209,8 @@ impl Daemon {
             current: Current::default(),
         });
         let (reconcile, accept_root) = (options.reconcile, options.accept_root);
-        let asked = Asked { reconcile, accept_root, accept_deletions: options.accept_deletions };
+        let (accept_deletions, at_first) = (options.accept_deletions, options.at_first);
+        let asked = Asked { reconcile, accept_root, accept_deletions, at_first };
         let nothing = Setup::default();
         Setup::prepare(&core, config, asked, &nothing)?.put_in_force(&core, &nothing);
         let files = source.iter().flat_map(|source| &source.files).map(|file| file.display().to_string()).collect();

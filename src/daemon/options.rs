@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::fail_log::FailLogOptions;
 use super::plugins::PluginOptions;
 use crate::control::{Inspect, TcpOptions};
-use crate::model::{Root, Settings};
+use crate::model::{AtFirst, Root, Settings};
 use crate::queue::Policy;
 
 /// Called once, when watches are set, live changes flow and the control socket answers. The start-up scan may still
@@ -71,6 +71,8 @@ pub struct Options {
     pub accept_root: bool,
     /// Let the first comparison of each target delete as much as it likes.
     pub accept_deletions: bool,
+    /// What the first comparison with a target may delete that was never complete, if it is a target from the start on.
+    pub at_first: AtFirst,
     /// Created if it is missing, and locked.
     pub state_dir: PathBuf,
     /// Where the control API is on TCP too, if anywhere.
@@ -90,6 +92,7 @@ impl fmt::Debug for Options {
             .field("reconcile", &self.reconcile)
             .field("accept_root", &self.accept_root)
             .field("accept_deletions", &self.accept_deletions)
+            .field("at_first", &self.at_first)
             .field("state_dir", &self.state_dir)
             .field("listen", &self.listen)
             .field("plugin_only", &self.plugin_only)

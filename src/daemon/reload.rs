@@ -145,7 +145,7 @@ impl Reloader {
         let core = &self.core;
         let before = core.current.get();
         let changes = changes(&before.config, &config);
-        let setup = Setup::prepare(core, config, Asked::default(), &before)?;
+        let setup = Setup::prepare(core, config, Asked::NOTHING, &before)?;
         if let Err(failure) = self.watch(&setup, &before) {
             setup.abandon(core, &before);
             return Err(failure);

@@ -27,7 +27,9 @@ use crate::filter::Filter;
 use crate::mirror::{
     Confinement, Connections, Contexts, Executor, Guard, Limits, Place, Places, RootIdentity, Standbys, TargetContext,
 };
-use crate::model::{Destination, DirectoryId, RelPath, Scope, Target, TargetId, Timestamp, TroubleClass, counted};
+use crate::model::{
+    AtFirst, Destination, DirectoryId, RelPath, Scope, Target, TargetId, Timestamp, TroubleClass, counted,
+};
 use crate::mounts::Mounts;
 use crate::plugin::Follower;
 use crate::queue::Queue;
@@ -73,11 +75,18 @@ impl Current {
 }
 
 /// What an operator has asked for when the daemon was started. It holds for the first setup alone.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Asked {
     pub reconcile: bool,
     pub accept_root: bool,
     pub accept_deletions: bool,
+    pub at_first: AtFirst,
+}
+
+impl Asked {
+    /// What a reload asks for.
+    pub const NOTHING: Self =
+        Self { reconcile: false, accept_root: false, accept_deletions: false, at_first: AtFirst::Nothing };
 }
 
 /// See the module's documentation.
@@ -179,13 +188,15 @@ impl Setup {
                 port: target.options.port,
                 root: root.path.clone(),
             };
+            let is_new = core.queue.target_record(named.id).is_some_and(|record| record.is_new);
+            let at_first = if is_new { asked.at_first } else { AtFirst::Usual };
             let mut context = TargetContext::new(
                 root.path.clone(),
                 identity,
                 target.clone(),
                 Arc::clone(&filter),
                 limits,
-                Guard::new(settings.max_delete, asked.accept_deletions, asked.accept_root),
+                Guard::new(settings.max_delete, asked.accept_deletions, asked.accept_root).at_first(at_first),
                 &core.owner,
             );
             context.mounts = Arc::clone(&mounts);

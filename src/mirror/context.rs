@@ -26,7 +26,7 @@ use super::standby::Standby;
 use super::stop::StopSignal;
 use super::top::Looked;
 use super::trouble::{Fallback, trouble};
-use super::unvouched::{self, Contents};
+use super::unvouched::{self, Contents, Holds};
 use crate::clock::monotonic;
 use crate::filter::Filter;
 use crate::model::{Destination, DirectoryId, RelPath, Target, TargetTrouble, Timestamp, TroubleClass};
@@ -183,8 +183,8 @@ pub struct TargetContext {
     refused: Mutex<BTreeSet<RelPath>>,
     /// Where it is, if on this machine.
     pub place: Option<Arc<Place>>,
-    /// Whether the target was found empty, and since when it was not vouched for then.
-    looked: Mutex<Option<(Timestamp, bool)>>,
+    /// What the target was found to hold, and since when it was not vouched for then.
+    looked: Mutex<Option<(Timestamp, Holds)>>,
     /// When it was last looked at what the target holds.
     looked_at_top: Mutex<Looked>,
     /// When the leftovers of killed receivers were last removed.
@@ -267,12 +267,21 @@ impl TargetContext {
     /// meanwhile waits for that.
     pub(super) fn contents(&self, since: Timestamp, stop: &StopSignal) -> Result<Contents, TargetTrouble> {
         let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_empty = match *looked {
-            Some((at, is_empty)) if at == since => is_empty,
-            _ => unvouched::is_empty(self, stop)?,
+        let holds = match *looked {
+            Some((at, holds)) if at == since => holds,
+            _ => unvouched::holds(self, stop)?,
         };
-        *looked = Some((since, is_empty));
-        Ok(if is_empty { Contents::Vouched } else { Contents::Unvouched })
+        *looked = Some((since, holds));
+        if holds == Holds::Nothing {
+            self.guard.note_empty();
+        }
+        Ok(if holds == Holds::Shared { Contents::Unvouched } else { Contents::Vouched })
+    }
+
+    /// Whether the target held nothing when it was last looked at for that.
+    pub(super) fn was_empty(&self) -> bool {
+        let looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        looked.is_some_and(|(_, holds)| holds == Holds::Nothing)
     }
 
     /// From now on `observer` is told what the runs change on the target, if anybody wants to know.

@@ -45,6 +45,8 @@ use crate::queue::{Batch, BatchResult, Queue, TargetEvent};
 const STOP_GRACE: Duration = Duration::from_secs(3);
 /// How long ended rsyncs may take to be gone: above the time after which `run` kills them.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
+/// How long the first run to an empty target waits for the store.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 /// Failing paths named in the log for one batch; the others are counted. All are in `syncq list`.
 const FAILURES_LOGGED_MAX: usize = 5;
 /// The longest sleep of the dispatcher.
@@ -718,6 +720,12 @@ fn contents(
 ) -> Result<Contents, TargetTrouble> {
     let Some(unvouched) = &batch.unvouched else { return Ok(Contents::Vouched) };
     let contents = context.contents(unvouched.since, stop)?;
+    let is_new = || shared.queue.target_record(batch.target).is_some_and(|record| record.is_new);
+    if context.was_empty() && is_new() {
+        shared.queue.note_empty_target(batch.target);
+        // Before anything is sent there: a daemon that is killed then could not tell what is its own.
+        shared.queue.flush(FLUSH_PATIENCE);
+    }
     if contents == Contents::Vouched {
         debug!("{}: holds nothing that the source has, so it is filled", context.target.name());
         shared.queue.vouch(batch.target, unvouched.since, None);

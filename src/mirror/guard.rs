@@ -14,6 +14,8 @@
 //! The exit code is 25 on this machine, 0 towards a daemon, and 23 or 24 if something else failed as well; only the
 //! warning on standard error is always there.
 //!
+//! The first comparison with a target may delete less ([`AtFirst`]), or nothing.
+//!
 //! An empty source directory deletes nothing at all in such a run, however little the target holds.
 //!
 //! Deliberately not guarded: what goes by name (a deletion that was seen as it happened), and what has to make room for
@@ -23,6 +25,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use log::info;
+
 use super::command::Pass;
 use super::execute::{Batch, Flow};
 use super::expand;
@@ -31,7 +35,7 @@ use super::outcome::{Outcome, classify};
 use super::plan::{Deletion, Run, RunKind};
 use super::run::{End, Ended};
 use super::says::{Statistics, Survey, deletions, held_back};
-use crate::model::{JobError, MaxDelete, Params, Scope, Verdict};
+use crate::model::{AtFirst, JobError, MaxDelete, Params, Scope, Verdict};
 
 /// One part in so many of what may go in any case goes uncounted. rsync does not count directories among what it holds
 /// back; ten to each file that it does count are not to be expected.
@@ -41,12 +45,18 @@ const UNCOUNTED: u64 = 10;
 #[derive(Debug, Default)]
 pub struct Guard {
     limit: Limit,
+    at_first: AtFirst,
     consent: Arc<Consent>,
 }
+
+/// From so many on the first comparison asks.
+const FEW_MAX: u64 = 1_000;
 
 /// What an operator has agreed to.
 #[derive(Debug, Default)]
 struct Consent {
+    /// The target has been equal since, or was empty.
+    was_equal: AtomicBool,
     all: AtomicBool,
     /// The source may be empty; the limit holds all the same.
     empty: AtomicBool,
@@ -58,6 +68,7 @@ pub(super) struct Limit {
     configured: MaxDelete,
     /// `--max-delete` in the params.
     params: Option<u64>,
+    at_first: AtFirst,
 }
 
 impl Guard {
@@ -65,9 +76,19 @@ impl Guard {
     /// source directory deletes, up to the limit.
     pub fn new(configured: MaxDelete, accepted: bool, empty_accepted: bool) -> Self {
         Self {
-            limit: Limit { configured, params: None },
-            consent: Arc::new(Consent { all: AtomicBool::new(accepted), empty: AtomicBool::new(empty_accepted) }),
+            limit: Limit { configured, ..Limit::default() },
+            at_first: AtFirst::Usual,
+            consent: Arc::new(Consent {
+                was_equal: AtomicBool::new(false),
+                all: AtomicBool::new(accepted),
+                empty: AtomicBool::new(empty_accepted),
+            }),
         }
+    }
+
+    /// Until the target is equal for the first time no more may go than that.
+    pub fn at_first(self, at_first: AtFirst) -> Self {
+        Self { at_first, ..self }
     }
 
     /// Shares what an operator has agreed to with the guard that this one replaces, of which a run may still be under way.
@@ -92,11 +113,24 @@ impl Guard {
 
     /// `None`: anything may go.
     pub(super) fn limit(&self) -> Option<Limit> {
-        (self.limit.of(0).is_some() && !self.consent.all.load(Ordering::Relaxed)).then_some(self.limit)
+        let at_first = if self.is_usual() { AtFirst::Usual } else { self.at_first };
+        let limit = Limit { at_first, ..self.limit };
+        (limit.of(0).is_some() && !self.consent.all.load(Ordering::Relaxed)).then_some(limit)
+    }
+
+    /// The target holds nothing yet, so that whatever is there later was sent from here.
+    pub(super) fn note_empty(&self) {
+        self.consent.was_equal.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the first comparison may delete what any other may.
+    fn is_usual(&self) -> bool {
+        self.at_first == AtFirst::Usual || self.consent.was_equal.load(Ordering::Relaxed)
     }
 
     /// The whole tree is equal: what had been accepted has happened.
     pub(super) fn whole_tree_done(&self) {
+        self.consent.was_equal.store(true, Ordering::Relaxed);
         self.consent.all.store(false, Ordering::Relaxed);
         self.consent.empty.store(false, Ordering::Relaxed);
     }
@@ -105,7 +139,12 @@ impl Guard {
 impl Limit {
     /// How many may go where the target holds `held`.
     fn of(self, held: u64) -> Option<u64> {
-        [self.configured.of(held), self.params].into_iter().flatten().min()
+        let at_first = match self.at_first {
+            AtFirst::Usual => None,
+            AtFirst::Few => Some((held.saturating_sub(1) / 10).min(FEW_MAX - 1)),
+            AtFirst::Nothing => Some(0),
+        };
+        [self.configured.of(held), self.params, at_first].into_iter().flatten().min()
     }
 
     /// How many may go whatever it holds.
@@ -135,6 +174,19 @@ impl fmt::Display for Limit {
 /// What a job is told whose run would delete too much.
 fn refusal(survey: Survey, limit: Limit) -> JobError {
     let Survey { deleted, held } = survey;
+    if limit.at_first != AtFirst::Usual {
+        let agree = match limit.at_first {
+            AtFirst::Nothing => "syncq accept-deletions, or a start with -r",
+            _ => "syncq accept-deletions",
+        };
+        return JobError::new(
+            Some(JobError::DELETES_TOO_MUCH),
+            format!(
+                "{deleted} of the {held} entries on the target are not in the source, and this is the first comparison with it, so \
+                 none was deleted: see them with syncq reconcile --dry-run; if they are to go: {agree}"
+            ),
+        );
+    }
     JobError::new(
         Some(JobError::DELETES_TOO_MUCH),
         format!(
@@ -243,6 +295,10 @@ impl Batch<'_> {
             _ => self.refused(run, survey, limit),
         };
         if refused.is_none() && next > allowed {
+            if limit.at_first == AtFirst::Few {
+                let (name, Survey { deleted, held }) = (self.ctx.target.name(), survey);
+                info!("{name}: {deleted} of the {held} entries there are not in the source, and are deleted");
+            }
             more.push(Run { max_delete: Some(next), ..run.clone() });
         } else if run.entries.len() > 1 && !self.is_emptied(run) {
             // Each path has a limit of its own.
@@ -315,6 +371,25 @@ mod tests {
             assert_eq!((limit.unseen(), limit.of(10_000), limit.to_string().as_str()), (unseen, of_10_000, shown));
         }
         assert!(Guard::new(MaxDelete::Unlimited, false, false).limit().is_none());
+    }
+
+    #[test]
+    fn the_first_comparison_deletes_little_or_nothing() {
+        for (at_first, held, allowed) in [
+            (AtFirst::Nothing, 50_000, Some(0)),
+            (AtFirst::Few, 50_000, Some(999)),
+            (AtFirst::Few, 100, Some(9)),
+            (AtFirst::Few, 10, Some(0)),
+            (AtFirst::Few, 0, Some(0)),
+            (AtFirst::Usual, 50_000, None),
+        ] {
+            let guard = Guard::new(MaxDelete::Unlimited, false, false).at_first(at_first);
+            assert_eq!(guard.limit().and_then(|limit| limit.of(held)), allowed, "{at_first:?} {held}");
+            guard.whole_tree_done();
+            assert!(guard.limit().is_none(), "it was equal by then");
+            let agreed = Guard::new(MaxDelete::Unlimited, true, false).at_first(at_first);
+            assert!(agreed.limit().is_none());
+        }
     }
 
     #[test]

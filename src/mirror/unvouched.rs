@@ -12,6 +12,7 @@
 //! Deliberately absent: since when a target is not vouched for, and how far it has been compared. The queue's records say.
 
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::context::TargetContext;
@@ -31,6 +32,25 @@ pub enum Contents {
     Unvouched,
 }
 
+/// What stands at the top of a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holds {
+    Nothing,
+    /// Names, but none that the source has as well.
+    Others,
+    /// What the source has as well, or nobody knows what.
+    Shared,
+}
+
+impl Holds {
+    fn by(names: impl Iterator<Item = bool>) -> Self {
+        names.fold(
+            Self::Nothing,
+            |holds, is_shared| if is_shared || holds == Self::Shared { Self::Shared } else { Self::Others },
+        )
+    }
+}
+
 /// Up to so much is compared by content in one go: seconds, even where a disk has to seek for each file.
 const SMALL_BYTES_MAX: u64 = 256 << 20;
 const SMALL_FILES_MAX: u64 = 10_000;
@@ -47,29 +67,27 @@ pub(super) fn is_small(ctx: &TargetContext) -> bool {
     })
 }
 
-/// Whether the target holds nothing at its top that the source has as well. What cannot be listed (a module that is write
-/// only) counts as holding something. The error is a target that cannot be used at present.
-pub(super) fn is_empty(ctx: &TargetContext, stop: &StopSignal) -> Result<bool, TargetTrouble> {
+/// What the target holds at its top. What cannot be listed (a module that is write only) may be anything. The error is a
+/// target that cannot be used at present.
+pub(super) fn holds(ctx: &TargetContext, stop: &StopSignal) -> Result<Holds, TargetTrouble> {
     ctx.check()?;
     if let Destination::Local(path) = &ctx.target.destination {
-        return Ok(is_empty_here(&ctx.root.join(path), &ctx.root, &ctx.filter));
+        return Ok(holds_here(&ctx.root.join(path), &ctx.root, &ctx.filter));
     }
     Ok(match top::list(ctx, stop)? {
-        Listed::Names(names) => !names.iter().any(|name| is_shared(&ctx.root, &ctx.filter, name.as_bytes())),
+        Listed::Names(names) => Holds::by(names.iter().map(|name| is_shared(&ctx.root, &ctx.filter, name.as_bytes()))),
         // rsync makes the directory with the first run.
-        Listed::Missing => true,
-        Listed::Unknown => false,
+        Listed::Missing => Holds::Nothing,
+        Listed::Unknown => Holds::Shared,
     })
 }
 
-fn is_empty_here(target: &Path, root: &Path, filter: &Filter) -> bool {
+fn holds_here(target: &Path, root: &Path, filter: &Filter) -> Holds {
+    let is_shared = |entry: std::fs::DirEntry| is_shared(root, filter, entry.file_name().as_bytes());
     match std::fs::read_dir(target) {
-        Ok(mut entries) => entries.all(|entry| {
-            entry.is_ok_and(|entry| {
-                !is_shared(root, filter, std::os::unix::ffi::OsStrExt::as_bytes(&*entry.file_name()))
-            })
-        }),
-        Err(error) => error.kind() == io::ErrorKind::NotFound,
+        Ok(entries) => Holds::by(entries.map(|entry| entry.map_or(true, is_shared))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Holds::Nothing,
+        Err(_) => Holds::Shared,
     }
 }
 
@@ -92,15 +110,16 @@ mod tests {
     fn only_names_that_the_source_has_as_well_make_a_target_one_that_holds_something() {
         let (source, target) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let filter = Filter::new(&["^left_out$".to_owned()], false).unwrap();
-        let is_empty = || is_empty_here(target.path(), source.path(), &filter);
-        assert!(is_empty() && is_empty_here(&target.path().join("missing"), source.path(), &filter));
+        let holds = || holds_here(target.path(), source.path(), &filter);
+        assert_eq!(holds(), Holds::Nothing);
+        assert_eq!(holds_here(&target.path().join("missing"), source.path(), &filter), Holds::Nothing);
         std::fs::create_dir(target.path().join("lost+found")).unwrap();
         for name in ["left_out", "a"] {
             std::fs::write(source.path().join(name), "1").unwrap();
         }
         std::fs::write(target.path().join("left_out"), "2").unwrap();
-        assert!(is_empty());
+        assert_eq!(holds(), Holds::Others);
         std::fs::write(target.path().join("a"), "2").unwrap();
-        assert!(!is_empty());
+        assert_eq!(holds(), Holds::Shared);
     }
 }

@@ -26,7 +26,7 @@ pub use job::{Generation, Job, JobAction, JobError, JobId, JobState, Origin, Sco
 pub use params::{Effect, Given, Params, Refused, Usable, Why};
 pub use path::{PathError, RelPath, below_range};
 pub use plain::{Plain, counted, is_misleading, plain};
-pub use settings::{MaxDelete, Settings};
+pub use settings::{AtFirst, MaxDelete, Settings};
 pub use target::{
     Destination, EventSwitches, Root, RootId, Schedule, Target, TargetId, Top, TransferOptions, Unvouched,
 };

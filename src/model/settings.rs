@@ -31,6 +31,17 @@ pub struct Settings {
     pub standby: bool,
 }
 
+/// What the first comparison with a target may delete: nobody has seen yet that what is there is a copy of this source.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AtFirst {
+    /// As much as any other: the target was equal once, or an operator asked for it.
+    #[default]
+    Usual,
+    /// Fewer than 1,000 entries, and less than a tenth of what there is.
+    Few,
+    Nothing,
+}
+
 /// How much a run that makes directories equal may delete without being asked to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MaxDelete {

@@ -87,7 +87,7 @@ impl Ledger {
         }
         let id = TargetId(self.targets.iter().map(|target| target.id.0 + 1).max().unwrap_or(1));
         let unvouched = Some(Unvouched { since: now, up_to: RelPath::root() });
-        self.targets.push(TargetRecord { unvouched, ..TargetRecord::new(id, root, destination) });
+        self.targets.push(TargetRecord { unvouched, is_new: true, ..TargetRecord::new(id, root, destination) });
         self.dirty_targets.insert(id);
         (id, true)
     }
@@ -135,6 +135,10 @@ impl Ledger {
                 target.unvouched = up_to.map(|up_to| Unvouched { since, up_to });
             }
         });
+    }
+
+    pub fn note_empty(&mut self, id: TargetId) {
+        self.change_target(id, |target| target.is_new = false);
     }
 
     pub fn set_target_mark(&mut self, id: TargetId, mark: Option<DirectoryId>) {
@@ -294,7 +298,7 @@ impl Ledger {
             }
             &Step::Complete(id, fingerprint) => {
                 let target = self.target(id)?.clone();
-                Op::PutTarget(TargetRecord { complete_under: Some(fingerprint), ..target })
+                Op::PutTarget(TargetRecord { complete_under: Some(fingerprint), is_new: false, ..target })
             }
             Step::Forget(_) => return None,
         })
@@ -334,6 +338,7 @@ impl Ledger {
                 Step::Complete(id, fingerprint) => {
                     if let Some(target) = self.targets.iter_mut().find(|target| target.id == id) {
                         target.complete_under = Some(fingerprint);
+                        target.is_new = false;
                     }
                 }
                 Step::Directory(_) | Step::Gone(..) | Step::Forget(_) => {}

@@ -498,6 +498,11 @@ impl Queue {
         self.change_ledger(|ledger| ledger.vouch(target, since, up_to));
     }
 
+    /// Notes that a target holds nothing yet: what will be there was sent from here.
+    pub fn note_empty_target(&self, target: TargetId) {
+        self.change_ledger(|ledger| ledger.note_empty(target));
+    }
+
     /// Receives a token when a target has been distrusted. One token may stand for several.
     pub fn distrusted(&self) -> &Receiver<()> {
         &self.distrusted

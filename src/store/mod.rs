@@ -42,6 +42,8 @@ pub struct TargetRecord {
     pub root: RootId,
     /// The destination as `Destination`'s `Display` writes it.
     pub destination: String,
+    /// It has never been known to be complete, and held something when it was first looked at.
+    pub is_new: bool,
     /// Fingerprint of the settings under which the target was last known to be complete up to the root's watermark.
     /// `None`: it still has to be compared in full.
     pub complete_under: Option<u64>,
@@ -65,6 +67,7 @@ impl TargetRecord {
             id,
             root,
             destination,
+            is_new: false,
             complete_under: None,
             paused_since: None,
             unvouched: None,

@@ -8,8 +8,10 @@ use syncq::clock::SystemClock;
 use syncq::store::sled::SledStore;
 use syncq::store::{Op, Store as _};
 
+use crate::guard::says;
 use crate::harness::world::soon;
 use crate::harness::{World, make_dir, overwrite_quietly, secs, wait_for, wait_until, write};
+use crate::operators::{done, target};
 
 const NEW: &str = "CONTENT";
 
@@ -199,4 +201,72 @@ fn a_large_tree_is_compared_by_content_in_the_background() {
     world.cli.wait_idle(soon());
     assert!(!stale.iter().any(|file| is_stale(file)), "an old file has stayed");
     assert_eq!(target(&world)["state"], "idle");
+}
+
+/// Targets that hold more than the source: `extra` entries, beside 40 that both have.
+fn world_with_extras(extra: usize) -> World {
+    let world = World::new();
+    for dir in [&world.src, &world.dsts[0], &world.dsts[1]] {
+        for n in 0..40 {
+            write(dir.join(format!("f{n}")), "content");
+        }
+    }
+    for dst in &world.dsts {
+        for n in 0..extra {
+            write(dst.join(format!("only-here-{n}")), "mine");
+        }
+    }
+    world
+}
+
+/// A first start as sersync's users make it deleted what sersync had left alone for years.
+#[test]
+fn a_first_start_without_r_deletes_nothing_and_says_what_it_would() {
+    let mut world = world_with_extras(2);
+    world.start();
+    says(&world, &["m1", "m2"], &["2 of the 4", "first comparison", "syncq accept-deletions"]);
+    // What happens live arrives, deletions too, and another start does not change its mind.
+    write(world.src.join("new"), "new");
+    fs::remove_file(world.src.join("f0")).expect("cannot remove");
+    let is_live = |n| world.arrived(n, "new") && !world.dsts[n].join("f0").exists();
+    wait_until(soon(), "live changes", || is_live(0) && is_live(1));
+    world.stop();
+    world.start_daemon(&[]);
+    says(&world, &["m1", "m2"], &["first comparison"]);
+    assert!(world.dsts.iter().all(|dst| dst.join("only-here-1").exists()));
+    for name in ["m1", "m2"] {
+        done(&world, &["accept-deletions", target(&world, name).as_str()]);
+    }
+    world.converges(soon());
+    // From now on it is a mirror.
+    write(world.dsts[0].join("only-here-0"), "mine");
+    done(&world, &["reconcile"]);
+    world.converges(soon());
+}
+
+#[test]
+fn a_first_start_with_r_deletes_as_sersyncs_did() {
+    let mut world = world_with_extras(2);
+    world.rsyncd.start();
+    world.start_daemon(&["-r"]);
+    world.converges(soon());
+}
+
+/// Whoever mirrors wants equal trees, and may have named another directory.
+#[test]
+fn a_first_mirror_asks_before_it_deletes_a_tenth() {
+    let mut world = world_with_extras(8);
+    world.start_mirror(&[]);
+    says(&world, &["m1", "m2"], &["8 of the 4", "first comparison", "syncq accept-deletions"]);
+    assert!(world.dsts.iter().all(|dst| dst.join("only-here-7").exists()));
+    world.stop();
+    for n in 3..8 {
+        for dst in &world.dsts {
+            fs::remove_file(dst.join(format!("only-here-{n}"))).expect("cannot remove");
+        }
+    }
+    world.start_mirror(&[]);
+    world.converges(soon());
+    let log = world.daemon().log_text();
+    assert!(log.contains("3 of the 4") && log.contains("are not in the source, and are deleted"), "{log}");
 }

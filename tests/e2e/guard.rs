@@ -19,7 +19,7 @@ fn fill(dir: &std::path::Path, files: usize) {
 }
 
 /// Waits until the reason of each of these targets has all of these words.
-fn says(world: &World, targets: &[&str], words: &[&str]) {
+pub fn says(world: &World, targets: &[&str], words: &[&str]) {
     wait_for(soon(), &format!("{words:?} in the status"), || {
         let status = world.cli.try_status()?;
         let said = |target: &&str| {

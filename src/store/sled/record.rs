@@ -92,6 +92,8 @@ struct StoredRoot {
 struct StoredTarget {
     root_id: RootId,
     destination: String,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    is_new: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     complete_under: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -182,6 +184,7 @@ pub fn encode_target(key: &[u8], target: &TargetRecord) -> Result<Vec<u8>, Recor
         id: _,
         root: root_id,
         destination,
+        is_new,
         complete_under,
         paused_since,
         unvouched,
@@ -193,7 +196,7 @@ pub fn encode_target(key: &[u8], target: &TargetRecord) -> Result<Vec<u8>, Recor
         unvouched.map(|Unvouched { since, up_to }| StoredUnvouched { since, up_to: up_to.as_bytes().to_vec() });
     let addresses = addresses.iter().map(IpAddr::to_string).collect();
     let mut stored =
-        StoredTarget { root_id, destination, complete_under, paused_since, unvouched, mark, addresses, top };
+        StoredTarget { root_id, destination, is_new, complete_under, paused_since, unvouched, mark, addresses, top };
     match encode(key, &stored) {
         Err(RecordError::TooLarge(_)) if stored.unvouched.is_some() || stored.top.is_some() => {
             stored.unvouched.iter_mut().for_each(|unvouched| unvouched.up_to.clear());
@@ -205,15 +208,24 @@ pub fn encode_target(key: &[u8], target: &TargetRecord) -> Result<Vec<u8>, Recor
 }
 
 pub fn decode_target(key: &[u8], id: TargetId, value: &[u8]) -> Result<TargetRecord, RecordError> {
-    let StoredTarget { root_id: root, destination, complete_under, paused_since, unvouched, mark, addresses, top } =
-        decode(key, value)?;
+    let StoredTarget {
+        root_id: root,
+        destination,
+        is_new,
+        complete_under,
+        paused_since,
+        unvouched,
+        mark,
+        addresses,
+        top,
+    } = decode(key, value)?;
     let unvouched = unvouched.map(|StoredUnvouched { since, up_to }| Unvouched {
         since,
         // A path that is none is worth as much as the beginning.
         up_to: RelPath::new(&up_to).unwrap_or_else(|_| RelPath::root()),
     });
     let addresses = addresses.iter().filter_map(|address| address.parse().ok()).collect();
-    Ok(TargetRecord { id, root, destination, complete_under, paused_since, unvouched, mark, addresses, top })
+    Ok(TargetRecord { id, root, destination, is_new, complete_under, paused_since, unvouched, mark, addresses, top })
 }
 
 pub fn encode_root(key: &[u8], root: &RootRecord) -> Result<Vec<u8>, RecordError> {
