@@ -300,7 +300,8 @@ impl Standby {
         }
         // Looked at again when the list is handed over; this spares the attempt.
         if ctx.identity.check(&ctx.root).is_err() {
-            return;
+            // Or the next one would be asked for at once, and so on, for as long as the source is away.
+            return state.care.lost(Loss::Away, now, now);
         }
         let args = flat_arguments(ctx, Origin::Write);
         match Started::new(&ctx.program, &ctx.root, &args, true) {

@@ -17,6 +17,8 @@ const IDLE_MAX: Duration = Duration::from_secs(10 * 60);
 /// How long a target goes without that was short of connections, or that would not bear one.
 const REST_BUSY: Duration = Duration::from_secs(10 * 60);
 const REST_DEAD: Duration = Duration::from_secs(60);
+/// The same where the source is away. What comes back is compared first.
+const REST_AWAY: Duration = Duration::from_secs(5);
 
 /// What was done over a connection younger than this counts by itself. See the parent's documentation.
 const TRUST_MAX: Duration = Duration::from_secs(2);
@@ -39,6 +41,8 @@ pub enum Loss {
     Busy,
     /// It was not let in, or its connection broke.
     Dead,
+    /// The source was not in its place, so that it was not started.
+    Away,
 }
 
 impl Care {
@@ -82,6 +86,7 @@ impl Care {
         let half = now.duration_since(born) / 2;
         match loss {
             Loss::Busy => self.resting_until = Some(now + REST_BUSY),
+            Loss::Away => self.resting_until = Some(now + REST_AWAY),
             Loss::Dead if half < AGE_MIN => self.resting_until = Some(now + REST_DEAD),
             Loss::Dead => self.lesson = Some((half, now)),
         }

@@ -100,6 +100,21 @@ fn one_that_has_ended_is_not_used_and_nothing_is_cut_off() {
     assert!(!standby(&ctx).is_there(), "a target that refused one for want of connections is left alone");
 }
 
+/// It was asked for again at once, for as long as the source was away: two processors were busy with that.
+#[test]
+fn none_is_asked_for_while_the_source_is_away() {
+    let stage = Stage::new();
+    stage.write("f", "f");
+    let all = Standbys::default();
+    let ctx = ready(scripted(&stage, ""), &all);
+    standby(&ctx).end();
+    let next = || standby(&ctx).next(|| true, true, false, monotonic());
+    std::fs::rename(&ctx.root, ctx.root.with_extension("away")).unwrap();
+    assert_eq!(next(), Next::Renew);
+    standby(&ctx).renew(&ctx);
+    assert_eq!((next(), standby(&ctx).is_there()), (Next::Nothing, false));
+}
+
 #[test]
 fn what_it_does_not_suit_starts_cold_and_leaves_it() {
     let stage = Stage::with_daemon("", "");
