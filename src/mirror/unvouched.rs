@@ -43,6 +43,7 @@ pub(super) enum Holds {
 }
 
 impl Holds {
+    /// `names`: whether the source has each of them as well.
     fn by(names: impl Iterator<Item = bool>) -> Self {
         names.fold(
             Self::Nothing,
@@ -50,6 +51,9 @@ impl Holds {
         )
     }
 }
+
+/// What an empty disk holds.
+const MADE_WITH_DISK: &[u8] = b"lost+found";
 
 /// Up to so much is compared by content in one go: seconds, even where a disk has to seek for each file.
 const SMALL_BYTES_MAX: u64 = 256 << 20;
@@ -84,8 +88,11 @@ pub(super) fn holds(ctx: &TargetContext, stop: &StopSignal) -> Result<Holds, Tar
 
 fn holds_here(target: &Path, root: &Path, filter: &Filter) -> Holds {
     let is_shared = |entry: std::fs::DirEntry| is_shared(root, filter, entry.file_name().as_bytes());
+    let is_made = |entry: &io::Result<std::fs::DirEntry>| {
+        entry.as_ref().is_ok_and(|entry| entry.file_name().as_bytes() == MADE_WITH_DISK)
+    };
     match std::fs::read_dir(target) {
-        Ok(entries) => Holds::by(entries.map(|entry| entry.map_or(true, is_shared))),
+        Ok(entries) => Holds::by(entries.filter(|entry| !is_made(entry)).map(|entry| entry.map_or(true, is_shared))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Holds::Nothing,
         Err(_) => Holds::Shared,
     }
@@ -114,6 +121,8 @@ mod tests {
         assert_eq!(holds(), Holds::Nothing);
         assert_eq!(holds_here(&target.path().join("missing"), source.path(), &filter), Holds::Nothing);
         std::fs::create_dir(target.path().join("lost+found")).unwrap();
+        assert_eq!(holds(), Holds::Nothing);
+        std::fs::create_dir(target.path().join("other")).unwrap();
         for name in ["left_out", "a"] {
             std::fs::write(source.path().join(name), "1").unwrap();
         }

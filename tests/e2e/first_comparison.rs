@@ -265,6 +265,7 @@ fn a_first_mirror_asks_before_it_deletes_a_tenth() {
             fs::remove_file(dst.join(format!("only-here-{n}"))).expect("cannot remove");
         }
     }
+    world.rsyncd.stop();
     world.start_mirror(&[]);
     world.converges(soon());
     let log = world.daemon().log_text();
