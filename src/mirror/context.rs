@@ -278,12 +278,6 @@ impl TargetContext {
         Ok(if holds == Holds::Shared { Contents::Unvouched } else { Contents::Vouched })
     }
 
-    /// Whether the target held nothing when it was last looked at for that.
-    pub(super) fn was_empty(&self) -> bool {
-        let looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
-        looked.is_some_and(|(_, holds)| holds == Holds::Nothing)
-    }
-
     /// From now on `observer` is told what the runs change on the target, if anybody wants to know.
     pub fn set_observer(&self, observer: Option<Arc<dyn Observer>>) {
         *self.observer.lock().unwrap_or_else(PoisonError::into_inner) = observer;

@@ -92,6 +92,16 @@ impl Shared {
         self.contexts.lock().unwrap_or_else(PoisonError::into_inner).get(&target).cloned()
     }
 
+    /// Has it remembered that a target is this source's, once that is seen. Returns whether it is news.
+    fn note_known(&self, target: TargetId, context: &TargetContext) -> bool {
+        let is_new = || self.queue.target_record(target).is_some_and(|record| record.is_new);
+        let is_news = context.guard.has_become_known() && is_new();
+        if is_news {
+            self.queue.note_known_target(target);
+        }
+        is_news
+    }
+
     /// Whether the target is served by another context by now.
     fn is_outdated(&self, target: TargetId, context: &Arc<TargetContext>) -> bool {
         self.context(target).is_some_and(|now| !Arc::ptr_eq(&now, context))
@@ -563,6 +573,7 @@ fn work(shared: &Shared, context: &Arc<TargetContext>, batch: &Batch, stop: &Sto
         let verdicts = batch.jobs.iter().map(|job| (job.path.clone(), Verdict::Failed(broken.clone()))).collect();
         BatchReport { verdicts, ..BatchReport::default() }
     });
+    shared.note_known(batch.target, context);
     if stop.is_raised() && !shared.stop.is_raised() && report.trouble.is_none() {
         report.trouble = Some(silent());
     }
@@ -720,9 +731,7 @@ fn contents(
 ) -> Result<Contents, TargetTrouble> {
     let Some(unvouched) = &batch.unvouched else { return Ok(Contents::Vouched) };
     let contents = context.contents(unvouched.since, stop)?;
-    let is_new = || shared.queue.target_record(batch.target).is_some_and(|record| record.is_new);
-    if context.was_empty() && is_new() {
-        shared.queue.note_empty_target(batch.target);
+    if shared.note_known(batch.target, context) {
         // Before anything is sent there: a daemon that is killed then could not tell what is its own.
         shared.queue.flush(FLUSH_PATIENCE);
     }

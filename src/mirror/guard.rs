@@ -57,6 +57,8 @@ const FEW_MAX: u64 = 1_000;
 struct Consent {
     /// The target has been equal since, or was empty.
     was_equal: AtomicBool,
+    /// Somebody knows of that.
+    is_told: AtomicBool,
     all: AtomicBool,
     /// The source may be empty; the limit holds all the same.
     empty: AtomicBool,
@@ -80,6 +82,7 @@ impl Guard {
             at_first: AtFirst::Usual,
             consent: Arc::new(Consent {
                 was_equal: AtomicBool::new(false),
+                is_told: AtomicBool::new(false),
                 all: AtomicBool::new(accepted),
                 empty: AtomicBool::new(empty_accepted),
             }),
@@ -121,6 +124,12 @@ impl Guard {
     /// The target holds nothing yet, so that whatever is there later was sent from here.
     pub(super) fn note_empty(&self) {
         self.consent.was_equal.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the target was equal or empty since the start, and this was not asked before.
+    pub(super) fn has_become_known(&self) -> bool {
+        let consent = &self.consent;
+        consent.was_equal.load(Ordering::Relaxed) && !consent.is_told.swap(true, Ordering::Relaxed)
     }
 
     /// Whether the first comparison may delete what any other may.

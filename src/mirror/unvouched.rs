@@ -79,7 +79,11 @@ pub(super) fn holds(ctx: &TargetContext, stop: &StopSignal) -> Result<Holds, Tar
         return Ok(holds_here(&ctx.root.join(path), &ctx.root, &ctx.filter));
     }
     Ok(match top::list(ctx, stop)? {
-        Listed::Names(names) => Holds::by(names.iter().map(|name| is_shared(&ctx.root, &ctx.filter, name.as_bytes()))),
+        Listed::Names(names) => {
+            let own = names.iter().filter(|name| !name.is_root()).map(RelPath::as_bytes);
+            let names = own.filter(|name| *name != MADE_WITH_DISK);
+            Holds::by(names.map(|name| is_shared(&ctx.root, &ctx.filter, name)))
+        }
         // rsync makes the directory with the first run.
         Listed::Missing => Holds::Nothing,
         Listed::Unknown => Holds::Shared,

@@ -137,7 +137,7 @@ impl Ledger {
         });
     }
 
-    pub fn note_empty(&mut self, id: TargetId) {
+    pub fn note_known(&mut self, id: TargetId) {
         self.change_target(id, |target| target.is_new = false);
     }
 
@@ -298,7 +298,7 @@ impl Ledger {
             }
             &Step::Complete(id, fingerprint) => {
                 let target = self.target(id)?.clone();
-                Op::PutTarget(TargetRecord { complete_under: Some(fingerprint), is_new: false, ..target })
+                Op::PutTarget(TargetRecord { complete_under: Some(fingerprint), ..target })
             }
             Step::Forget(_) => return None,
         })
@@ -338,7 +338,6 @@ impl Ledger {
                 Step::Complete(id, fingerprint) => {
                     if let Some(target) = self.targets.iter_mut().find(|target| target.id == id) {
                         target.complete_under = Some(fingerprint);
-                        target.is_new = false;
                     }
                 }
                 Step::Directory(_) | Step::Gone(..) | Step::Forget(_) => {}

@@ -498,9 +498,9 @@ impl Queue {
         self.change_ledger(|ledger| ledger.vouch(target, since, up_to));
     }
 
-    /// Notes that a target holds nothing yet: what will be there was sent from here.
-    pub fn note_empty_target(&self, target: TargetId) {
-        self.change_ledger(|ledger| ledger.note_empty(target));
+    /// Notes that a target is known to be a copy of its source: it was equal once, or holds nothing yet.
+    pub fn note_known_target(&self, target: TargetId) {
+        self.change_ledger(|ledger| ledger.note_known(target));
     }
 
     /// Receives a token when a target has been distrusted. One token may stand for several.

@@ -42,7 +42,7 @@ pub struct TargetRecord {
     pub root: RootId,
     /// The destination as `Destination`'s `Display` writes it.
     pub destination: String,
-    /// It has never been known to be complete, and held something when it was first looked at.
+    /// It held something when it was first looked at, and has not been equal since.
     pub is_new: bool,
     /// Fingerprint of the settings under which the target was last known to be complete up to the root's watermark.
     /// `None`: it still has to be compared in full.
