@@ -112,14 +112,8 @@ impl Line {
         let _ = stream.shutdown(Shutdown::Write);
         let _ = stream.set_nonblocking(patience.is_zero());
         let is_bounded = patience.is_zero() || stream.set_read_timeout(Some(patience.min(CLOSED_TICK))).is_ok();
-        let begun = monotonic();
-        while is_bounded {
-            if is_over(&stream) {
-                return true;
-            }
-            if begun.elapsed() >= patience {
-                break;
-            }
+        if is_bounded && is_over_within(&stream, patience) {
+            return true;
         }
         let _ = stream.set_nonblocking(false);
         let _ = set_tcp_user_timeout(&stream, UNANSWERED_MAX_MS);
@@ -152,6 +146,17 @@ fn is_over(mut stream: &TcpStream) -> bool {
             },
         }
     }
+}
+
+/// The same, of a stream that is not read for long at a time.
+fn is_over_within(stream: &TcpStream, patience: Duration) -> bool {
+    let begun = monotonic();
+    while !is_over(stream) {
+        if begun.elapsed() >= patience {
+            return false;
+        }
+    }
+    true
 }
 
 fn await_end(stream: &TcpStream, id: u64) {
