@@ -61,7 +61,7 @@ use vital::Crashed;
 use crate::clock::{Clock, SystemClock, moment, monotonic};
 use crate::control::{ConfigStatus, ControlServer, DaemonState, TcpOptions, TcpServer};
 use crate::mirror::{self, Confinement, Connections, Executor, Standbys};
-use crate::model::counted;
+use crate::model::{AtFirst, counted};
 use crate::plugin::Follower;
 use crate::queue::Queue;
 use crate::store::StoreError;
@@ -209,7 +209,10 @@ impl Daemon {
             current: Current::default(),
         });
         let (reconcile, accept_root) = (options.reconcile, options.accept_root);
-        let (accept_deletions, at_first) = (options.accept_deletions, options.at_first);
+        // Targets that only a damaged store does not know are no new ones.
+        let is_new = matches!(opened.fresh, Some(FreshReason::New));
+        let at_first = if core.store_is_whole || is_new { options.at_first } else { AtFirst::Usual };
+        let accept_deletions = options.accept_deletions;
         let asked = Asked { reconcile, accept_root, accept_deletions, at_first };
         let nothing = Setup::default();
         Setup::prepare(&core, config, asked, &nothing)?.put_in_force(&core, &nothing);

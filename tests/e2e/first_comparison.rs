@@ -271,3 +271,16 @@ fn a_first_mirror_asks_before_it_deletes_a_tenth() {
     let log = world.daemon().log_text();
     assert!(log.contains("3 of the 4") && log.contains("are not in the source, and are deleted"), "{log}");
 }
+
+/// Targets that only the store does not know any more go on as they were.
+#[test]
+fn a_start_with_a_lost_store_is_no_first_one() {
+    let mut world = world_with_extras(0);
+    world.start();
+    world.converges(soon());
+    world.stop();
+    fs::remove_dir_all(world.cli.state.join("store")).expect("cannot remove the store");
+    fs::remove_file(world.src.join("f1")).expect("cannot remove");
+    world.start_daemon(&[]);
+    world.converges(soon());
+}
