@@ -97,11 +97,12 @@ fn a_limit_in_the_configuration_is_the_other_way_to_agree() {
     fill(&world.dsts[0], 30);
     write(world.src.join("ours"), "ours");
     world.conf.syncq = "<guard maxDelete=\"29\"/>".to_owned();
-    world.start();
+    world.rsyncd.start();
+    world.start_daemon(&["-r"]);
     says(&world, &["m1"], &["31 of the 32 entries", "more than maxDelete 29 allows"]);
     world.stop();
     world.conf.syncq = "<guard maxDelete=\"31\"/>".to_owned();
-    world.start_daemon(&[]);
+    world.start_daemon(&["-r"]);
     world.converges(soon());
     fs::remove_file(world.src.join("ours")).expect("cannot remove a file");
     world.converges(soon());
@@ -228,7 +229,8 @@ fn what_killed_receivers_left_goes_after_a_day() {
         }
         write(dst.join(".f.txt.Zx98Yw"), "part of a file, just now");
     }
-    world.start();
+    world.rsyncd.start();
+    world.start_daemon(&["-r"]);
     wait_until(soon(), "the old ones to go", || world.dsts.iter().all(|dst| !dst.join(".f.txt.Ab12Cd").exists()));
     world.cli.wait_idle(soon());
     for dst in &world.dsts {
