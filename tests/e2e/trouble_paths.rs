@@ -186,7 +186,8 @@ fn what_a_module_leaves_out_is_said_and_keeps_nothing_waiting() {
     write(world.src.join("x.tmp"), "refused");
     write(world.dsts[1].join("stale"), "to be deleted");
     write(world.dsts[1].join("theirs.tmp"), "the server's own");
-    world.start();
+    world.rsyncd.start();
+    world.start_daemon(&["-r"]);
     wait_until(soon(), "the first comparison", || world.arrived(1, "a") && !world.dsts[1].join("stale").exists());
     let status = world.cli.wait_idle(soon());
     let target = status.target("m2");
