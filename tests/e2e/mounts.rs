@@ -172,10 +172,10 @@ fn a_directory_that_is_seen_at_two_places_is_followed_at_both() {
 fn what_is_unmounted_under_a_comparison_is_not_deleted() {
     let Some((mut world, mounts)) = world() else { return };
     let (disk, bin, armed) = (world.src.join("disk"), world.side("bin"), world.base().join("armed"));
-    // Between the daemon's last look and rsync's first.
+    // Between the daemon's last look and that of the rsync which is to delete.
     let script = format!(
         "#!/bin/sh\nPATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
-         case \" $* \" in *' -r '*) if rm '{}' 2>/dev/null; then umount --lazy '{}'; fi;; esac\nexec rsync \"$@\"\n",
+         case \" $* \" in *' --max-delete=0 '*) ;; *' -r '*) if rm '{}' 2>/dev/null; then umount --lazy '{}'; fi;; esac\nexec rsync \"$@\"\n",
         armed.display(),
         disk.display()
     );
@@ -185,6 +185,8 @@ fn what_is_unmounted_under_a_comparison_is_not_deleted() {
     world.start();
     world.converges(soon());
     write(&armed, "");
+    // Without that no run would delete anything.
+    world.dsts.iter().for_each(|dst| write(dst.join("extra"), "to be deleted"));
     done(&world, &["reconcile"]);
     wait_until(soon(), "the comparison", || !armed.exists());
     is_held(&world, "disk");
