@@ -188,6 +188,10 @@ impl Setup {
                 port: target.options.port,
                 root: root.path.clone(),
             };
+            if asked.at_first == AtFirst::Usual {
+                // That was agreed to, also for a start after this one that does not come to its end.
+                core.queue.note_known_target(named.id);
+            }
             let is_new = core.queue.target_record(named.id).is_some_and(|record| record.is_new);
             let at_first = if is_new { asked.at_first } else { AtFirst::Usual };
             let mut context = TargetContext::new(

@@ -51,6 +51,8 @@ pub struct Guard {
 
 /// From so many on the first comparison asks.
 const FEW_MAX: u64 = 1_000;
+/// So many are no tenth worth asking about, however little there is.
+const FEW_IN_ANY_CASE: u64 = 5;
 
 /// What an operator has agreed to.
 #[derive(Debug, Default)]
@@ -150,7 +152,7 @@ impl Limit {
     fn of(self, held: u64) -> Option<u64> {
         let at_first = match self.at_first {
             AtFirst::Usual => None,
-            AtFirst::Few => Some((held.saturating_sub(1) / 10).min(FEW_MAX - 1)),
+            AtFirst::Few => Some((held.saturating_sub(1) / 10).clamp(FEW_IN_ANY_CASE, FEW_MAX - 1)),
             AtFirst::Nothing => Some(0),
         };
         [self.configured.of(held), self.params, at_first].into_iter().flatten().min()
@@ -388,8 +390,8 @@ mod tests {
             (AtFirst::Nothing, 50_000, Some(0)),
             (AtFirst::Few, 50_000, Some(999)),
             (AtFirst::Few, 100, Some(9)),
-            (AtFirst::Few, 10, Some(0)),
-            (AtFirst::Few, 0, Some(0)),
+            (AtFirst::Few, 10, Some(5)),
+            (AtFirst::Few, 0, Some(5)),
             (AtFirst::Usual, 50_000, None),
         ] {
             let guard = Guard::new(MaxDelete::Unlimited, false, false).at_first(at_first);

@@ -37,7 +37,7 @@ pub enum AtFirst {
     /// As much as any other: the target was equal once, or an operator asked for it.
     #[default]
     Usual,
-    /// Fewer than 1,000 entries, and less than a tenth of what there is.
+    /// Fewer than 1,000 entries, and less than a tenth of what there is or five at most.
     Few,
     Nothing,
 }

@@ -16,7 +16,7 @@ use crate::model::{RelPath, Scope, Timestamp};
 /// When a path is looked at again, since it was sent once more.
 const AFTER: [Duration; 3] = [Duration::from_secs(10), Duration::from_secs(40), Duration::from_secs(160)];
 /// Looks are at multiples of this, so that one run makes all that are due: a tree in which much was cut off still rests.
-const GRID_MS: u64 = 10_000;
+const GRID_MS: u64 = 30_000;
 /// Of more paths nothing is noted.
 const DOUBTS_MAX: usize = 20_000;
 
@@ -98,8 +98,8 @@ mod tests {
 
     #[test]
     fn a_path_is_looked_at_at_growing_distances_and_a_tree_once() {
-        assert_eq!(times(Scope::Entry), [20, 50, 170]);
-        assert_eq!(times(Scope::Subtree), [170]);
+        assert_eq!(times(Scope::Entry), [30, 60, 180]);
+        assert_eq!(times(Scope::Subtree), [180]);
     }
 
     #[test]
@@ -108,8 +108,8 @@ mod tests {
         for n in 0..10 {
             doubts.note(&path(&n.to_string()), Scope::Entry, Timestamp(1_000 + n * 900));
         }
-        assert_eq!(doubts.next_due(), Some(Timestamp(20_000)));
-        assert_eq!(doubts.take_due(Timestamp(20_000)).len(), 10);
+        assert_eq!(doubts.next_due(), Some(Timestamp(30_000)));
+        assert_eq!(doubts.take_due(Timestamp(30_000)).len(), 10);
     }
 
     #[test]
@@ -117,8 +117,8 @@ mod tests {
         let mut doubts = Doubts::default();
         doubts.note(&path("a"), Scope::Entry, Timestamp(0));
         doubts.note(&path("a"), Scope::Entry, Timestamp(9_000));
-        assert!(doubts.take_due(Timestamp(19_999)).is_empty());
-        assert_eq!(doubts.take_due(Timestamp(20_000)).len(), 1);
+        assert!(doubts.take_due(Timestamp(29_999)).is_empty());
+        assert_eq!(doubts.take_due(Timestamp(30_000)).len(), 1);
         for n in 0..=DOUBTS_MAX {
             doubts.note(&path(&n.to_string()), Scope::Entry, Timestamp(0));
         }
