@@ -189,7 +189,7 @@ impl Setup {
                 root: root.path.clone(),
             };
             if asked.at_first == AtFirst::Usual {
-                // That was agreed to, also for a start after this one that does not come to its end.
+                // Agreed to, or known before the store was damaged: also for a start after this one that does not come to its end.
                 core.queue.note_known_target(named.id);
             }
             let is_new = core.queue.target_record(named.id).is_some_and(|record| record.is_new);

@@ -324,11 +324,15 @@ impl Places {
         is_local && self.target.options.params.has_any(&["keep-dirlinks"])
     }
 
+    /// Where runs begin.
+    fn root(&self) -> &Path {
+        self.sources.first().map_or(Path::new("/"), PathBuf::as_path)
+    }
+
     /// Whether the way to the target needs nothing of which nobody knows. `is_shared`: it goes over a connection that is there.
     fn may_confine(&self, line: Option<&OsStr>, is_shared: bool) -> bool {
-        let root = self.sources.first().map_or(Path::new("/"), PathBuf::as_path);
         let shell = line.unwrap_or(OsStr::new("ssh"));
-        let is_known = if is_shared { is_plain(shell) } else { ssh_alone(shell, &home(), root) };
+        let is_known = if is_shared { is_plain(shell) } else { ssh_alone(shell, &home(), self.root()) };
         is_known || !self.takes_shell(line.unwrap_or_default())
     }
 
@@ -359,8 +363,7 @@ impl Places {
             Destination::Daemon { .. } | Destination::Ssh { .. } => {
                 let line = remote_shell(args);
                 if self.takes_shell(&line) {
-                    let root = self.sources.first().map_or(Path::new("/"), PathBuf::as_path);
-                    places.allow(shell_files(&line, &home(), root), read())?;
+                    places.allow(shell_files(&line, &home(), self.root()), read())?;
                 }
             }
         }

@@ -5,7 +5,8 @@
 //!   of, so that it outlives its process. It is closed for writing only, and read until the server closes its side: then
 //!   the last process there has ended, and nothing of it comes any more. A proxy passes that on.
 //! - `/proc/net/tcp`. This machine's kernel goes on for a dead process until the other side has acknowledged all of it, for
-//!   a minute and a half where that does not answer, and remembers for a minute more that the other side has not closed.
+//!   a minute and a half where that does not answer, and remembers for a minute more that the other side has not closed. What
+//!   closes within a second is the usual end of a run that went well.
 //! - Time, where neither is to be had: an rsync that somebody else killed, one behind ssh, one whose descriptors may not be
 //!   had (ptrace is forbidden). What it had sent may arrive for [`BLIND_FOR`].
 //!

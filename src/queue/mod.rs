@@ -678,10 +678,12 @@ impl Queue {
         // In the order of the claim, so that released jobs keep theirs.
         for path in unsettled.drain(..) {
             let verdict = verdicts.remove(&path).unwrap_or(Verdict::Released);
+            let is_unsent = is_cut && verdict == Verdict::Released;
             match result.cut {
-                CutOff::No if !is_cut || verdict != Verdict::Released => {}
-                CutOff::Closed if !is_cut || verdict != Verdict::Released => queue.doubt(&path, now),
-                CutOff::No | CutOff::Closed | CutOff::Open => queue.note_cut(&path, now),
+                CutOff::No if is_unsent => queue.note_cut(&path, now),
+                CutOff::No => {}
+                CutOff::Closed if !is_unsent => queue.doubt(&path, now),
+                CutOff::Closed | CutOff::Open => queue.note_cut(&path, now),
             }
             if result.lingers > Lingers::No {
                 queue.note_lingering(&path);

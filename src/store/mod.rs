@@ -42,7 +42,8 @@ pub struct TargetRecord {
     pub root: RootId,
     /// The destination as `Destination`'s `Display` writes it.
     pub destination: String,
-    /// It held something when it was first looked at, and has not been equal since.
+    /// It has not been equal since it became a target, nor was it seen to hold nothing, nor did an operator agree to what
+    /// equality takes.
     pub is_new: bool,
     /// Fingerprint of the settings under which the target was last known to be complete up to the root's watermark.
     /// `None`: it still has to be compared in full.
