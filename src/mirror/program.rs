@@ -165,6 +165,16 @@ mod tests {
         let sleep =
             |owner: &str| Command::new("sleep").arg("60").env(OWNER, owners.path().join(owner)).spawn().unwrap();
         let (mut ours, mut others) = (sleep("a"), sleep("ab"));
+        // Its parent goes on a moment before a program's environment can be read.
+        let can_be_read = |child: &std::process::Child| {
+            std::fs::read(format!("/proc/{}/environ", child.id())).is_ok_and(|environment| !environment.is_empty())
+                && std::fs::read(format!("/proc/{}/cmdline", child.id())).is_ok_and(|line| line.starts_with(b"sleep"))
+        };
+        let begun = crate::clock::monotonic();
+        while !(can_be_read(&ours) && can_be_read(&others)) {
+            assert!(begun.elapsed() < Duration::from_secs(10), "no sleep was started");
+            std::thread::yield_now();
+        }
         assert_eq!(end_leftovers(&owners.path().join("a")), 1);
         assert!(!ours.wait().unwrap().success());
         assert!(others.try_wait().unwrap().is_none());
