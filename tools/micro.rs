@@ -313,6 +313,7 @@ fn commit(dir: &Path) {
         changed_at: Timestamp(1_700_000_000_000),
         attempts: 0,
         due_at: Timestamp::ZERO,
+        partial: false,
         last_error: None,
     };
     let put: Vec<Op> = paths().into_iter().enumerate().map(job).map(Op::PutJob).collect();

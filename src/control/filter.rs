@@ -234,6 +234,7 @@ mod tests {
             changed_at: Timestamp(60_000),
             attempts: 3,
             due_at: Timestamp::ZERO,
+            partial: false,
             last_error: Some(JobError::new(Some(23), "Permission denied")),
         };
         let all = JobFilter {

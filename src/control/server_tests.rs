@@ -142,6 +142,7 @@ fn job(id: u64, path: &str) -> Job {
         changed_at: Timestamp(1_000),
         attempts: 0,
         due_at: Timestamp::ZERO,
+        partial: false,
         last_error: None,
     }
 }

@@ -406,6 +406,7 @@ mod tests {
             changed_at: Timestamp(1_000),
             attempts: 2,
             due_at: Timestamp(5_500),
+            partial: false,
             last_error: Some(JobError::new(Some(23), "permission denied")),
         };
         JobRow::new(&job, Path::new("/srv/www"), "b::www")

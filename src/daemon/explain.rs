@@ -256,6 +256,7 @@ mod tests {
             changed_at: Timestamp::ZERO,
             attempts: 0,
             due_at: Timestamp::ZERO,
+            partial: false,
             last_error: None,
         }
     }

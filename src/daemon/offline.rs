@@ -335,6 +335,7 @@ mod tests {
                 changed_at: Timestamp(3_000 + n),
                 attempts,
                 due_at,
+                partial: false,
                 last_error: (attempts > 0).then(|| JobError { code: Some(23), message: "denied".to_owned() }),
             }));
         }

@@ -410,6 +410,7 @@ mod tests {
             changed_at: Timestamp(1_000_000),
             attempts,
             due_at: Timestamp(1_000_000 + due_s * 1_000),
+            partial: false,
             last_error: Some(JobError::new(Some(code), "it failed")),
         };
         for (state, attempts, due_s, code, failing) in [

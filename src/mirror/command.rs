@@ -13,16 +13,13 @@ use super::look::Presence;
 use super::narrow::pattern;
 use super::plan::{Deletion, Entry, Run, RunKind};
 use super::ssh;
-use crate::model::{Destination, Lane, Origin, Params, RelPath, Target};
+use crate::model::{Destination, Lane, Origin, PARTIAL_DIR, Params, RelPath, Target};
 
 /// A daemon that does not answer within this time is down. rsync itself would wait for the kernel, two minutes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A pasted line names at most so many paths; the rest of a batch is only counted.
 const PASTE_PATHS_MAX: usize = 20;
-
-/// The directory, on the target, that keeps the received part of an interrupted large file for the next attempt.
-pub(super) const PARTIAL_DIR: &str = ".rsync-partial";
 
 /// What a command line depends on besides target and run.
 #[derive(Debug, Clone, Copy)]

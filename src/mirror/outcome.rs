@@ -8,7 +8,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::capture::Capture;
-use super::command::PARTIAL_DIR;
 use super::line::{About, Extent, Line, Mask, Names, lines};
 use super::look::Presence;
 use super::noise::Noise;
@@ -16,7 +15,7 @@ use super::plan::{Run, RunKind};
 use super::run::{End, Ended};
 use super::says::{skips_deletions, unescape};
 use super::trouble::{Fallback, Remedy, first_words, printable, remedy, trouble, unknown};
-use crate::model::{Destination, JobError, RelPath, TargetTrouble, TroubleClass};
+use crate::model::{Destination, JobError, PARTIAL_DIR, RelPath, TargetTrouble, TroubleClass};
 
 /// What a run came to. Entries are indices into the run's list.
 #[derive(Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use super::command::{Mode, PARTIAL_DIR, Pass, arguments, list, pasteable};
+use super::command::{Mode, Pass, arguments, list, pasteable};
 use super::context::TargetContext;
 use super::expand::to_path;
 use super::line::Extent;
@@ -28,7 +28,7 @@ use super::stop::StopSignal;
 use super::trouble::trouble;
 use crate::filter::{Filter, Kind};
 use crate::model::{
-    ClaimedJob, Generation, JobError, Lane, Origin, RelPath, Scope, TargetTrouble, Timestamp, TroubleClass,
+    ClaimedJob, Generation, JobError, Lane, Origin, PARTIAL_DIR, RelPath, Scope, TargetTrouble, Timestamp, TroubleClass,
 };
 
 /// A path that differs.

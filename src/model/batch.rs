@@ -12,6 +12,15 @@ pub enum Lane {
     Large,
 }
 
+/// The directory beside a large file, on the target, in which rsync keeps what it has of it when a run is cut off, for the
+/// next attempt.
+pub const PARTIAL_DIR: &str = ".rsync-partial";
+
+/// Where that is kept of the file at `path`.
+pub fn partial_of(path: &RelPath) -> RelPath {
+    path.parent().unwrap_or_else(RelPath::root).join(PARTIAL_DIR.as_bytes()).join(path.name())
+}
+
 /// A job as the executor gets it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimedJob {

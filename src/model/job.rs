@@ -200,6 +200,8 @@ pub struct Job {
     pub attempts: u32,
     /// Not before this time; meaningful while `waiting`.
     pub due_at: Timestamp,
+    /// A run that sent it as a large file may have been cut off, and have left a part of it (`partial_of`).
+    pub partial: bool,
     pub last_error: Option<JobError>,
 }
 

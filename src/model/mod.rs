@@ -17,7 +17,9 @@ mod target;
 mod time;
 
 pub use backoff::Backoff;
-pub use batch::{ClaimedJob, CutOff, Found, Lane, Lingers, TargetTrouble, TroubleClass, Verdict};
+pub use batch::{
+    ClaimedJob, CutOff, Found, Lane, Lingers, PARTIAL_DIR, TargetTrouble, TroubleClass, Verdict, partial_of,
+};
 pub use change::{Change, Settle};
 pub use directory::{BootId, DirectoryChange, DirectoryId, Moment, Mounted, changed_since, dated_since};
 pub use endpoint::Endpoint;

@@ -274,6 +274,7 @@ mod tests {
             changed_at: Timestamp(2_000),
             attempts: 0,
             due_at: Timestamp(0),
+            partial: false,
             last_error: None,
         }
     }

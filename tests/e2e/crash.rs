@@ -9,6 +9,7 @@ use rustix::process::Signal;
 use crate::churn::{Report, seeds};
 use crate::harness::churn::Churn;
 use crate::harness::processes::signal;
+use crate::harness::tree::is_leftover;
 use crate::harness::world::soon;
 use crate::harness::{World, make_dir, patterned, secs, skipped, wait_until, write};
 
@@ -103,6 +104,40 @@ fn l19_term_under_load_loses_nothing_and_counts_no_attempt() {
         world.daemon().restart();
     }
     world.converges(secs(120));
+}
+
+/// What has arrived of a large file was kept for the next run, and stayed in `.rsync-partial` if there was none: the file had
+/// another name by then.
+#[test]
+fn what_is_kept_of_a_large_file_goes_when_that_is_renamed() {
+    for kills_daemon in [false, true] {
+        let mut world = World::new();
+        world.conf.params = "-art --bwlimit=2000".to_owned();
+        make_dir(world.src.join("d"));
+        world.start();
+        world.converges(soon());
+        let is_under_way = |dst: &std::path::PathBuf| {
+            let entries = fs::read_dir(dst.join("d")).into_iter().flatten().flatten();
+            entries
+                .filter(|e| is_leftover(e.file_name().as_encoded_bytes()))
+                .any(|e| e.metadata().is_ok_and(|m| m.len() > 0))
+        };
+        let is_kept = |dst: &std::path::PathBuf| dst.join("d/.rsync-partial/large").exists();
+        write(world.src.join("d/large"), patterned(1, 12 << 20));
+        wait_until(soon(), "two transfers", || world.dsts.iter().all(is_under_way));
+        if kills_daemon {
+            world.daemon().kill9();
+            world.daemon().restart();
+        } else {
+            world.daemon().rsyncs().into_iter().for_each(|pid| signal(pid, Signal::KILL));
+        }
+        wait_until(soon(), "receivers to keep what they have", || world.dsts.iter().all(is_kept));
+        fs::rename(world.src.join("d/large"), world.src.join("d/renamed")).expect("cannot rename a file");
+        let _ = world.cli.run(["wait", "--state-dir", world.cli.state.to_str().expect("a UTF-8 path")]).ok();
+        let left: Vec<_> = world.dsts.iter().filter(|dst| dst.join("d/.rsync-partial").exists()).collect();
+        assert!(left.is_empty(), "killed: {kills_daemon}: left in {left:?}");
+        world.converges(secs(60));
+    }
 }
 
 #[test]

@@ -88,6 +88,7 @@ impl TargetQueue {
             repeats: false,
             lingered: 0,
             checks: false,
+            partial: false,
             equal: false,
             is_new: change.is_new,
             // A record of the path's last job may still await its deletion from the store.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::slot::{Newer, Slot, State, Wait};
 use super::{RECEIVER_PATIENCE, TargetQueue};
-use crate::model::{Change, Found, JobError, JobId, Lane, Origin, RelPath, Scope, Timestamp, Verdict};
+use crate::model::{Change, Found, JobError, JobId, Lane, Origin, RelPath, Scope, Timestamp, Verdict, partial_of};
 
 /// A source that changes under each of so many runs in a row has its job backed off like a failure.
 const LOOKS_MAX: u32 = 20;
@@ -84,6 +84,7 @@ impl TargetQueue {
             slot.queued_at = slot.queued_at.min(newer.since);
             slot.first_change = slot.first_change.min(newer.first_change);
         }
+        slot.partial |= slot.is_large_file() && verdict != Verdict::Done;
         let whole_tree = path.is_root() && slot.scope == Scope::Subtree;
         let is_repeat = slot.repeats || slot.checks;
         if verdict != Verdict::Released {
@@ -118,6 +119,8 @@ impl TargetQueue {
             Verdict::Large => {
                 slot.lane = Lane::Large;
                 self.place(path, State::Ready);
+                // For a daemon that does not see this one's run end.
+                self.dirty.note(path);
             }
             Verdict::LookAgain(scope) => {
                 slot.scope = slot.scope.max(scope);
@@ -196,8 +199,33 @@ impl TargetQueue {
             slot.seq = 0;
             let waits = State::Waiting { due, why: Wait::Unsure };
             self.place(path, if due > now { waits } else { State::Ready });
+        } else if slot.partial {
+            self.leave_partial(path, now);
         } else {
             self.remove(path);
+        }
+    }
+
+    /// The job at `path` goes, and its place is taken by the deletion of what its runs may have left of a large file. As
+    /// long as there is another such job in the directory that is left to it: what lies there is of use to it.
+    fn leave_partial(&mut self, path: &RelPath, now: Timestamp) {
+        let Some(Slot { id, queued_at, first_change, .. }) = self.jobs.get(path) else { return };
+        let (id, queued_at, first_change) = (*id, *queued_at, *first_change);
+        self.remove(path);
+        let dir = path.parent().unwrap_or_else(RelPath::root);
+        if self.range_below(&dir).any(|(other, slot)| slot.partial && other.parent().as_ref() == Some(&dir)) {
+            return;
+        }
+        let partial = partial_of(path);
+        let change = Change::scan(partial.clone(), Scope::Entry);
+        if self.jobs.contains_key(&partial) {
+            self.merge(&partial, Scope::Entry, &change, now);
+        } else {
+            self.create(&partial, Scope::Entry, &change, now, id);
+        }
+        if let Some(slot) = self.jobs.get_mut(&partial) {
+            *slot.since() = (*slot.since()).min(queued_at);
+            *slot.first_change_to_come() = (*slot.first_change_to_come()).min(first_change);
         }
     }
 

@@ -224,6 +224,7 @@ impl TargetQueue {
             repeats: false,
             lingered: 0,
             checks: false,
+            partial: job.partial,
             equal: false,
             is_new: false,
             stored: true,

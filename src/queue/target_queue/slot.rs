@@ -67,6 +67,8 @@ pub(super) struct Slot {
     pub(super) lingered: u32,
     /// Nothing has changed: it looks whether data of a run that was cut off has come late.
     pub(super) checks: bool,
+    /// A run that sent it as a large file did not go well, so that a part of it may lie beside it on the target.
+    pub(super) partial: bool,
     /// The run that ends has found nothing to do at the path.
     pub(super) equal: bool,
     /// A new file of which nothing was sent yet.
@@ -145,6 +147,11 @@ impl Slot {
         newer.map_or((self.scope, self.origin), |newer| (self.scope.max(newer.scope), self.origin.max(newer.origin)))
     }
 
+    /// Whether rsync keeps what it has of it when a run is cut off.
+    pub(super) fn is_large_file(&self) -> bool {
+        self.lane == Lane::Large && self.scope == Scope::Entry
+    }
+
     pub(super) fn is_running(&self) -> bool {
         matches!(self.state, State::Running { .. })
     }
@@ -169,6 +176,8 @@ impl Slot {
             changed_at: self.changed_at,
             attempts: self.attempts,
             due_at,
+            // By the time that this is read such a run may have been cut off.
+            partial: self.partial || self.is_large_file(),
             last_error: self.last_error.as_deref().cloned(),
         }
     }

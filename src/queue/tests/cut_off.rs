@@ -265,3 +265,54 @@ fn a_repeat_does_not_count_while_what_was_cut_off_is_still_being_sent() {
     bench.done("a");
     assert_eq!(bench.len(), 0);
 }
+
+/// A large file's run was cut off, and the file was renamed: the part that had arrived stayed on the target until a comparison.
+#[test]
+fn what_a_cut_off_run_kept_of_a_large_file_goes_with_its_job() {
+    let mut bench = Bench::new();
+    bench.write("d/big");
+    bench.small();
+    bench.finish("d/big", Verdict::Large);
+    assert!(bench.job("d/big").partial, "a killed daemon would not know");
+    assert_eq!(bench.claim(Lane::Large), ["d/big"]);
+    bench.finish("d/big", Verdict::Released);
+    let since = bench.job("d/big").queued_at;
+    bench.wait(10);
+    assert_eq!(bench.claim(Lane::Large), ["d/big"]);
+    bench.done("d/big");
+    assert_eq!(bench.job("d/.rsync-partial/big").queued_at, since, "a wait must not end before it");
+    assert_eq!(bench.small(), ["d/.rsync-partial/big"]);
+    bench.done("d/.rsync-partial/big");
+    assert_eq!(bench.len(), 0);
+}
+
+#[test]
+fn what_went_well_at_once_left_nothing() {
+    let mut bench = Bench::new();
+    bench.write("big");
+    bench.small();
+    bench.finish("big", Verdict::Large);
+    assert_eq!(bench.claim(Lane::Large), ["big"]);
+    bench.done("big");
+    assert_eq!(bench.len(), 0);
+}
+
+/// Where the directory is deleted with what another file's next run was to begin with, that is sent from its start.
+#[test]
+fn what_another_large_file_begins_with_stays_until_that_is_done() {
+    let mut bench = Bench::new();
+    for name in ["d/one", "d/two"] {
+        bench.write(name);
+        bench.small();
+        bench.finish(name, Verdict::Large);
+        assert_eq!(bench.claim(Lane::Large), [name]);
+        bench.finish(name, Verdict::Failed(JobError::new(Some(10), "cut off")));
+    }
+    bench.wait(60_000);
+    assert_eq!(bench.claim(Lane::Large), ["d/one"]);
+    bench.done("d/one");
+    assert_eq!(bench.len(), 1);
+    assert_eq!(bench.claim(Lane::Large), ["d/two"]);
+    bench.done("d/two");
+    assert_eq!(bench.small(), ["d/.rsync-partial/two"]);
+}

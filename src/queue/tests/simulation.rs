@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use super::*;
 use crate::mirror::parts::{Deletion, Entry, Run, RunKind, plan};
 use crate::mirror::{Limits, Presence};
+use crate::model::{PARTIAL_DIR, partial_of};
 use crate::watch::parts::{Gather, Presence as Reported};
 
 /// A file's stamp is its size and time. A directory's number is its inode; on the target it means nothing.
@@ -92,9 +93,25 @@ impl Tree {
             _ if path.is_root() => Presence::Directory,
             None if path.ancestors().any(|above| self.is_closed(&above)) => Presence::Unknown(Errno::ACCESS),
             Some(Node::Dir(_)) => Presence::Directory,
-            Some(Node::File { .. }) => Presence::File { size: 2 << 20 },
+            Some(Node::File { stamp, .. }) => Presence::File { size: if stamp % 3 == 0 { 9 << 20 } else { 2 << 20 } },
             Some(Node::Link(_)) => Presence::Other,
             None => Presence::Missing,
+        }
+    }
+
+    /// A receiver was cut off in the file at `path`.
+    fn keep_partial(&mut self, path: &RelPath, node: Node) {
+        let Some(dir) = path.parent().filter(|dir| self.is_dir(dir) && !self.leads_astray(path)) else { return };
+        self.nodes.insert(dir.join(PARTIAL_DIR.as_bytes()), Node::Dir(ROOT));
+        self.nodes.insert(partial_of(path), node);
+    }
+
+    /// A receiver has all of the file at `path`.
+    fn use_up_partial(&mut self, path: &RelPath) {
+        if self.nodes.remove(&partial_of(path)).is_some()
+            && let Some(dir) = partial_of(path).parent().filter(|dir| self.children(dir).is_empty())
+        {
+            self.nodes.remove(&dir);
         }
     }
 
@@ -352,13 +369,16 @@ struct Rsync {
     astray: bool,
     /// It could not read something, and deletes nothing any more that it was not told by name.
     keeps: bool,
+    /// It keeps what it has of a file when it is cut off, and begins with that.
+    resumes: bool,
 }
 
 impl Rsync {
     fn new(run: Run) -> Self {
         let (items, to_list, underway) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
-        let (bad, linked, is_listed, astray, keeps) = (BTreeMap::new(), None, false, false, false);
-        Self { run, is_listed, to_list, items, underway, bad, linked, astray, keeps }
+        let (bad, linked, is_listed) = (BTreeMap::new(), None, false);
+        let (astray, keeps, resumes) = (false, false, false);
+        Self { run, is_listed, to_list, items, underway, bad, linked, astray, keeps, resumes }
     }
 
     /// Does one thing; whether that was the last.
@@ -386,10 +406,25 @@ impl Rsync {
         let Some((received, entry)) = self.underway.pop_front() else { return };
         // One that begins in the new directory enters whatever has its name.
         let begins_in = self.linked.as_ref().filter(|_| self.run.kind == RunKind::Tree).map(|(new, _)| new);
+        if self.resumes
+            && let Received::Node(path, Node::File { .. }) = &received
+        {
+            mirror.use_up_partial(path);
+        }
         match receive(received, begins_in, mirror) {
             Landed::Done => {}
             Landed::Astray => self.astray = true,
             Landed::Failed => drop(self.bad.insert(entry, Verdict::Failed(JobError::new(Some(23), "no")))),
+        }
+    }
+
+    /// What it leaves of the file that is on its way when it is cut off.
+    fn keep_partial(&mut self, mirror: &mut Tree) {
+        let is_file = |(received, _): &mut (Received, usize)| matches!(received, Received::Node(_, Node::File { .. }));
+        if self.resumes
+            && let Some((Received::Node(path, node), _)) = self.underway.pop_front_if(is_file)
+        {
+            mirror.keep_partial(&path, node);
         }
     }
 
@@ -650,7 +685,9 @@ impl Batch {
             let undecided: Vec<usize> = (0..self.jobs.len()).filter(|&at| self.verdicts[at].is_none()).collect();
             let look = &mut |path: &RelPath| source.presence(path);
             let plan = plan(&self.jobs, &undecided, self.lane, LIMITS, self.deletion, look);
-            self.runs = Some(plan.runs.into_iter().map(Rsync::new).collect());
+            let resumes = |run: &Run| self.lane == Lane::Large && run.kind == RunKind::Flat;
+            let rsync = |run| Rsync { resumes: resumes(&run), ..Rsync::new(run) };
+            self.runs = Some(plan.runs.into_iter().map(rsync).collect());
             plan.settled.into_iter().for_each(|(job, verdict)| self.settle(job, verdict));
             return false;
         };
@@ -939,7 +976,8 @@ impl World {
             }
             Step::Cut(which) if !self.batches.is_empty() => {
                 let mut batch = self.batches.swap_remove(which as usize % self.batches.len());
-                if let Some(rsync) = batch.current.take() {
+                if let Some(mut rsync) = batch.current.take() {
+                    rsync.keep_partial(&mut self.mirror);
                     let sent = rsync.underway.into_iter().map(|(received, _)| received);
                     // What was cut off below a directory may hold paths that nobody has a doubt about.
                     let is_known = batch.jobs.iter().all(|job| job.scope == Scope::Entry);

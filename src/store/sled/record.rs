@@ -50,6 +50,8 @@ struct StoredJob {
     attempts: u32,
     #[serde(default)]
     due_at: u64,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    partial: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     last_error: Option<StoredError>,
 }
@@ -145,6 +147,7 @@ pub fn encode_job(key: &[u8], job: &Job) -> Result<Vec<u8>, RecordError> {
         changed_at: job.changed_at.0,
         attempts: job.attempts,
         due_at: job.due_at.0,
+        partial: job.partial,
         last_error: job.last_error.as_ref().map(|error| {
             // The fields are open to all, so the limit may not have been kept.
             let JobError { code, message } = JobError::new(error.code, error.message.as_str());
@@ -175,6 +178,7 @@ pub fn decode_job(key: &[u8], target: TargetId, path: RelPath, value: &[u8]) -> 
         changed_at: Timestamp(stored.changed_at),
         attempts: stored.attempts,
         due_at: Timestamp(stored.due_at),
+        partial: stored.partial,
         last_error: stored.last_error.map(|error| JobError::new(error.code, error.message)),
     })
 }
@@ -318,6 +322,7 @@ mod tests {
             changed_at: Timestamp(1_700_000_000_001),
             attempts: 5,
             due_at: Timestamp(1_700_000_000_002),
+            partial: false,
             last_error: Some(JobError::new(Some(23), "denied")),
         }
     }
@@ -500,6 +505,7 @@ mod tests {
             numbers in any::<[u64; 5]>(),
             target in any::<u32>(),
             attempts in any::<u32>(),
+            partial in any::<bool>(),
             scope in prop::sample::select(&[Scope::Entry, Scope::Children, Scope::Subtree][..]),
             origin in prop::sample::select(&[Origin::Reconcile, Origin::Scan, Origin::Write, Origin::Replaced][..]),
             state in prop::sample::select(&[JobState::Ready, JobState::Waiting, JobState::Failed][..]),
@@ -518,6 +524,7 @@ mod tests {
                 changed_at: Timestamp(changed_at),
                 attempts,
                 due_at: Timestamp(due_at),
+                partial,
                 last_error: error.map(|(code, message)| JobError::new(code, message)),
             }
         }
