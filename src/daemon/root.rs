@@ -12,14 +12,15 @@
 //! changed since; without it (a first start, a boot, a clock set back, a store that lost something) every target is
 //! compared in full.
 //!
-//! What another configuration makes of a root that is watched already is in `change`; how much is seen of it, in `sight`.
+//! What another configuration makes of a root that is watched already is in `change`; how much is seen of it, in `sight`; what a target's content depends on beside it, in
+//! `fingerprint`.
 
 mod change;
+mod fingerprint;
 mod sight;
 #[cfg(test)]
 mod tests;
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -33,8 +34,8 @@ use crate::ctime;
 use crate::filter::Filter;
 use crate::mirror::{Place, RootIdentity};
 use crate::model::{
-    Change, DirectoryChange, EventSwitches, Moment, Origin, RelPath, Root, Scope, Target, TargetId, TargetTrouble,
-    changed_since, counted, dated_since,
+    Change, DirectoryChange, EventSwitches, Moment, Origin, RelPath, Scope, TargetId, TargetTrouble, changed_since,
+    counted, dated_since,
 };
 use crate::mounts::Mounts;
 use crate::plugin::Follower;
@@ -43,6 +44,7 @@ use crate::watch::{CatchUp, Notice, Sink, WatchError, WatchSettings, WatchStats,
 
 use super::options::RootOptions;
 use super::sysctl;
+pub use fingerprint::fingerprint;
 use sight::{Answered, Gone};
 pub use sight::{Sight, Suspension};
 
@@ -700,16 +702,6 @@ impl RootRuntime {
             self.settle(LAST_PATIENCE);
         }
     }
-}
-
-/// What a target's content depends on beside the source: changed, the target has to be compared in full.
-pub fn fingerprint(root: &Root, target: &Target) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (&root.excludes, root.legacy_hidden, root.events).hash(&mut hasher);
-    (&target.options.params, target.options.delete).hash(&mut hasher);
-    // At another port another server answers.
-    target.options.port.hash(&mut hasher);
-    hasher.finish()
 }
 
 fn is_empty(dir: &Path) -> bool {

@@ -490,8 +490,6 @@ impl Batch<'_> {
                     Flow::Continue
                 }
                 Outcome::Paths(paths) => self.partial(run, paths, command, &mut halves),
-                // A stop of the whole service may have reached rsync, or its ssh, before it reached us.
-                Outcome::Target(_) | Outcome::Split(_) if self.stop.is_raised() => Flow::Halt,
                 Outcome::Target(found) => self.halt(found, command),
                 Outcome::Split(found) => self.split(run, ended.cut, found, command, &mut halves),
                 Outcome::NoRoom { entry, trouble } => match self.sparing(&run) {
@@ -529,7 +527,7 @@ impl Batch<'_> {
     /// Reads what became of a run. Words that nobody knows are first held against those of a run about no path.
     pub(super) fn understood(&mut self, run: &Run, ended: &Ended) -> Outcome {
         let ctx = self.ctx;
-        let outcome = classify(ended, run, &ctx.prefixes, &ctx.noise);
+        let outcome = self.meaning(run, ended);
         if !matches!(&outcome, Outcome::Paths(paths) if paths.unknown_words) || self.has_listened {
             return outcome;
         }
@@ -537,9 +535,18 @@ impl Batch<'_> {
         let args = probe_arguments(&ctx.target, self.mode(Pass::Real));
         let said = self.launch(&args, b"").filter(|ended| ended.end == End::Exit(0));
         if said.is_some_and(|ended| ctx.noise.learn(&ended.stderr.bytes())) {
-            return classify(ended, run, &ctx.prefixes, &ctx.noise);
+            return self.meaning(run, ended);
         }
         outcome
+    }
+
+    /// What a run's end means for the batch. A stop of the whole service may have reached rsync, or its ssh, before it reached
+    /// us: what then looks like the target's trouble means nothing.
+    pub(super) fn meaning(&self, run: &Run, ended: &Ended) -> Outcome {
+        match classify(ended, run, &self.ctx.prefixes, &self.ctx.noise) {
+            Outcome::Target(_) | Outcome::Split(_) | Outcome::NoRoom { .. } if self.is_stopped() => Outcome::Void,
+            outcome => outcome,
+        }
     }
 
     /// Takes out of a run that went through what it could not delete in this way, as a run of its own.
@@ -794,6 +801,10 @@ impl Batch<'_> {
         self.report.runs += 1;
         if let Err(trouble) = probe(self.ctx, self.stop) {
             return self.halt(trouble, command);
+        }
+        if self.is_stopped() {
+            // The probe ended for that, and has said nothing of the target.
+            return Flow::Halt;
         }
         // Its receiver may still be writing what the connection held.
         self.note_cut(cut);

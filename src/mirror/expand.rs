@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::command::Pass;
 use super::execute::{Batch, Flow};
 use super::look::{Presence, Source};
-use super::outcome::{Outcome, Paths, classify};
+use super::outcome::{Outcome, Paths};
 use super::plan::{Deletion, Entry, Run, RunKind};
 use super::says::{Survey, difference};
 use crate::filter::{Filter, Kind};
@@ -35,7 +35,7 @@ pub(super) fn drive(batch: &mut Batch<'_>, run: &Run) -> Flow {
 
 fn survey_and_send(batch: &mut Batch<'_>, run: &Run) -> Flow {
     let Some((ended, command)) = batch.start(run, Pass::Show) else { return Flow::Halt };
-    let mut paths = match classify(&ended, run, &batch.ctx.prefixes, &batch.ctx.noise) {
+    let mut paths = match batch.meaning(run, &ended) {
         Outcome::Done => Paths::default(),
         Outcome::Paths(paths) => paths,
         Outcome::Fallback(fallback) => return batch.fall_back(fallback, command, &ended),

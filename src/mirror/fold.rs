@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, HashSet};
 use super::command::Pass;
 use super::execute::{Batch, Flow};
 use super::look::{Presence, Source};
-use super::outcome::{Outcome, Paths, classify};
+use super::outcome::{Outcome, Paths};
 use super::plan::{Entry, Run, RunKind, content_bytes};
 use crate::model::{Origin, RelPath};
 
@@ -71,7 +71,7 @@ fn may_shorten(batch: &Batch<'_>) -> bool {
 /// Runs `shortcut` for `runs`. `None`: that did not go well, and nothing is settled.
 fn run_instead(batch: &mut Batch<'_>, shortcut: &Run, runs: &[&Run]) -> Option<Flow> {
     let Some((ended, command)) = batch.start(shortcut, Pass::Real) else { return Some(Flow::Halt) };
-    let outcome = classify(&ended, shortcut, &batch.ctx.prefixes, &batch.ctx.noise);
+    let outcome = batch.meaning(shortcut, &ended);
     let is_over = matches!(outcome, Outcome::Done | Outcome::Target(_) | Outcome::Void);
     if is_over || shortcut.origin < Origin::Write || batch.ctx.capabilities.compares_contents() {
         // Otherwise the runs that follow send all of it again, and tell of it.
@@ -82,7 +82,7 @@ fn run_instead(batch: &mut Batch<'_>, shortcut: &Run, runs: &[&Run]) -> Option<F
             runs.iter().for_each(|run| batch.settle_rest(run, &Paths::default()));
             Some(Flow::Continue)
         }
-        Outcome::Target(_) | Outcome::Void if batch.is_stopped() => Some(Flow::Halt),
+        Outcome::Void if batch.is_stopped() => Some(Flow::Halt),
         Outcome::Target(trouble) => Some(batch.halt(trouble, command)),
         Outcome::Split(_) | Outcome::Blocked(..) => {
             batch.note_cut(ended.cut);

@@ -31,7 +31,7 @@ use super::command::Pass;
 use super::execute::{Batch, Flow};
 use super::expand;
 use super::line::{About, lines};
-use super::outcome::{Outcome, classify};
+use super::outcome::Outcome;
 use super::plan::{Deletion, Run, RunKind};
 use super::run::{End, Ended};
 use super::says::{Statistics, Survey, deletions, held_back};
@@ -337,10 +337,9 @@ impl Batch<'_> {
     /// Has rsync count what a run would delete, and what there is. What it does not tell counts as none.
     pub(super) fn count(&mut self, run: &Run) -> Result<Survey, Flow> {
         let Some((ended, command)) = self.start(run, Pass::Count) else { return Err(Flow::Halt) };
-        match classify(&ended, run, &self.ctx.prefixes, &self.ctx.noise) {
+        match self.meaning(run, &ended) {
             Outcome::Done | Outcome::Paths(_) => {}
             Outcome::Fallback(fallback) => return Err(self.fall_back(fallback, command, &ended)),
-            Outcome::Target(_) | Outcome::Split(_) if self.is_stopped() => return Err(Flow::Halt),
             Outcome::Target(found) | Outcome::Split(found) | Outcome::NoRoom { trouble: found, .. } => {
                 return Err(self.halt(found, command));
             }

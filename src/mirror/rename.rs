@@ -28,7 +28,7 @@ use super::changed::{Changed, Operation};
 use super::command::{Mode, Pass, arguments, connection, exactness, is_plain, joined, list};
 use super::execute::{Batch, Flow};
 use super::look::{Presence, Source};
-use super::outcome::{Outcome, Paths, classify};
+use super::outcome::{Outcome, Paths};
 use super::plan::{Deletion, Entry, Run, RunKind};
 use super::run::{End, Ended};
 use super::trouble::Fallback;
@@ -118,10 +118,9 @@ fn make_sure(batch: &mut Batch<'_>, places: BTreeSet<RelPath>) -> Result<bool, F
     let entry = |path: RelPath| Entry { path, presence: Presence::Directory, orphan: false, jobs: Vec::new() };
     let run = Run::new(RunKind::Flat, Origin::Scan, places.into_iter().map(entry).collect());
     let Some((ended, command)) = batch.start(&run, Pass::Real) else { return Err(Flow::Halt) };
-    match classify(&ended, &run, &batch.ctx.prefixes, &batch.ctx.noise) {
+    match batch.meaning(&run, &ended) {
         Outcome::Done => Ok(true),
         Outcome::Void => Err(Flow::Halt),
-        Outcome::Target(_) | Outcome::Split(_) if batch.is_stopped() => Err(Flow::Halt),
         Outcome::Target(found) => Err(batch.halt(found, command)),
         Outcome::Split(_) | Outcome::Blocked(..) => {
             batch.note_cut(ended.cut);
@@ -297,7 +296,7 @@ fn send(batch: &mut Batch<'_>, way: Way, run: &Run, new: &RelPath, old: &RelPath
         }
         let Some(ended) = batch.launch(&args, &list) else { return Err(Flow::Halt) };
         log::debug!("{new} was moved from {old}: {:?}", ended.end);
-        match classify(&ended, run, &batch.ctx.prefixes, &batch.ctx.noise) {
+        match batch.meaning(run, &ended) {
             Outcome::Done => return Ok(Sent::All),
             Outcome::Paths(_) => return Ok(Sent::Partly),
             // The directory above is to come in another run.
@@ -310,7 +309,6 @@ fn send(batch: &mut Batch<'_>, way: Way, run: &Run, new: &RelPath, old: &RelPath
             Outcome::Void => return Err(Flow::Halt),
             // The normal run will name it. What the receiver of this one may still write is done once more.
             Outcome::Blocked(..) => batch.note_cut(ended.cut),
-            Outcome::Target(_) | Outcome::Split(_) if batch.is_stopped() => return Err(Flow::Halt),
             Outcome::Target(found) | Outcome::Split(found)
                 if matches!(found.class, TroubleClass::Unavailable | TroubleClass::Busy) && !is_orderly(&ended) =>
             {

@@ -135,7 +135,7 @@ pub struct Top {
 }
 
 /// Which kinds of events make jobs: the switches of sersync's `<inotify>` section.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EventSwitches {
     pub delete: bool,
     pub create_folder: bool,

@@ -1,5 +1,10 @@
 //! A script in rsync's place, for what a real one does only by accident.
 
+use super::super::capture::Capture;
+use super::super::execute::Batch;
+use super::super::outcome::Outcome;
+use super::super::plan::{Run, RunKind};
+use super::super::run::{Cut, End, Ended};
 use super::*;
 use crate::model::TroubleClass::{Misconfigured, Unavailable};
 
@@ -268,4 +273,53 @@ fn unknown_words_are_nobodys_until_the_guilty_is_found() {
     let again = go(&ctx, &jobs[..1]);
     all_done(&again);
     assert_eq!(again.runs, 1, "it is known by now");
+}
+
+/// The attempt was counted, and the error stored, though it was the daemon that ended.
+#[test]
+fn a_stop_during_the_probe_after_a_broken_run_burns_no_attempt() {
+    let stage = Stage::new();
+    stage.write("f", "content");
+    let (begun, stop) = (stage.dir.path().join("begun"), StopSignal::new().unwrap());
+    let ctx = scripted(
+        &stage,
+        &format!(
+            "case $list in *f*) echo 'rsync: connection unexpectedly closed (7 bytes)' >&2; exit 12;; esac\n\
+             touch {}; sleep 60",
+            begun.display()
+        ),
+    );
+    let report = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let since = crate::clock::monotonic();
+            while !begun.exists() && since.elapsed() < Duration::from_secs(30) {
+                std::thread::yield_now();
+            }
+            stop.raise();
+        });
+        execute(&ctx, Lane::Small, &entries(&["f"]), Contents::Vouched, NOW, &stop)
+    });
+    assert!(begun.exists(), "there was no probe");
+    assert_eq!((verdict(&report, "f"), &report.trouble), (&Verdict::Released, &None));
+}
+
+/// Where a stop reached rsync first, the listing of a comparison under expressions put a healthy target in trouble.
+#[test]
+fn what_a_stop_does_to_rsync_is_no_trouble_of_the_target() {
+    let stage = Stage::new();
+    let (ctx, stop) = (stage.local(), StopSignal::new().unwrap());
+    let run = Run::new(RunKind::Flat, Origin::Scan, Vec::new());
+    let ended = |code| {
+        let mut stderr = Capture::new(1_000, 0);
+        stderr.push(b"rsync error: received SIGINT, SIGTERM, or SIGHUP (code 20)\n");
+        Ended { end: End::Exit(code), stderr, stdout: Capture::default(), blocked: None, cut: Cut::No }
+    };
+    let batch = Batch::new(&ctx, Lane::Small, &[], &stop);
+    for code in [10, 12, 20, 30] {
+        assert!(matches!(batch.meaning(&run, &ended(code)), Outcome::Target(_) | Outcome::Split(_)), "{code}");
+    }
+    stop.raise();
+    for code in [10, 12, 20, 30] {
+        assert_eq!(batch.meaning(&run, &ended(code)), Outcome::Void, "{code}");
+    }
 }

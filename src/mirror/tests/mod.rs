@@ -19,6 +19,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use super::*;
@@ -49,6 +50,19 @@ impl Drop for Rsyncd {
     }
 }
 
+/// A port that no other test is given. Of those that the kernel hands out (from 32,768 on) one that is free now may be taken a
+/// moment later; the end-to-end tests have those from 20,000 on.
+fn free_port() -> u16 {
+    const FIRST: u16 = 10_000;
+    const COUNT: u16 = 10_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Another run of the tests begins elsewhere.
+    let start = u16::try_from(std::process::id() * 61 % u32::from(COUNT)).unwrap();
+    let ports = (0..COUNT).map(|_| FIRST + NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add(start) % COUNT);
+    let mut free = ports.filter(|&port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok());
+    free.next().expect("a free port")
+}
+
 impl Stage {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -61,7 +75,7 @@ impl Stage {
     fn with_daemon(settings: &str, modules: &str) -> Self {
         let mut stage = Self::new();
         let at = stage.dir.path().display().to_string();
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let root = rustix::process::geteuid().is_root();
         let user = if root { "uid = root\ngid = root\n" } else { "" };
         let text = format!(

@@ -10,7 +10,6 @@ mod options;
 mod usable;
 
 use std::ffi::{OsStr, OsString};
-use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
@@ -225,12 +224,6 @@ impl Eq for Params {}
 impl<S: AsRef<OsStr>, const N: usize> PartialEq<[S; N]> for Params {
     fn eq(&self, other: &[S; N]) -> bool {
         self.words.iter().map(OsString::as_os_str).eq(other.iter().map(AsRef::as_ref))
-    }
-}
-
-impl Hash for Params {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.words.hash(state);
     }
 }
 
