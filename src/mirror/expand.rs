@@ -54,8 +54,8 @@ fn survey_and_send(batch: &mut Batch<'_>, run: &Run) -> Flow {
         }
         Outcome::Void => return Flow::Halt,
     };
+    batch.found(run, std::mem::take(&mut paths.found));
     if let Some(skip) = paths.to_skip(run) {
-        batch.found(run, paths.found);
         return survey_and_send(batch, &Run { skip, ..run.clone() });
     }
     if let Some(error) = paths.unattributed.take() {

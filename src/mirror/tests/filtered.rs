@@ -242,3 +242,27 @@ fn options_that_let_rsync_choose_hold_for_live_changes() {
         assert_eq!(stands, [key, object, behind, true], "{params:?}");
     }
 }
+
+/// What lay in a directory that an ordinary user's daemon could not open never arrived, and nothing was said of it.
+#[test]
+fn a_directory_that_cannot_be_read_is_a_failure_under_expressions_too() {
+    let stage = Stage::new();
+    for name in ["a.php", "d/closed/b.php", "d/c.php"] {
+        stage.write(name, name);
+    }
+    let rsync = stage.dir.path().join("rsync");
+    let closed = stage.src("d/closed").display().to_string();
+    program(
+        &rsync,
+        &format!(
+            "#!/bin/sh\nfor arg; do [ \"$arg\" = -n ] && dry=1; done\n[ \"$dry\" ] || exit 0\ncat >/dev/null\n\
+             echo '>f+++++++++ a.php'\n\
+             echo 'rsync: [sender] opendir \"{closed}\" failed: Permission denied (13)' >&2\nexit 23\n"
+        ),
+    );
+    let mut ctx = filtered(&stage, &[r"(.*)\.log"]);
+    ctx.program.path = rsync.into();
+    let report = go(&ctx, &[job("", Scope::Subtree, Origin::Scan)]);
+    let [found] = report.found.as_slice() else { panic!("{report:#?}") };
+    assert_eq!((&found.path, found.scope), (&path("d/closed"), Scope::Subtree));
+}
