@@ -33,9 +33,10 @@ mod verify;
 mod view;
 mod vital;
 mod wait;
+mod witness;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -57,6 +58,7 @@ use signals::{EarlyHup, SignalThread, Stop};
 use tend::Tenders;
 use view::View;
 use vital::Crashed;
+use witness::Witness;
 
 use crate::clock::{Clock, SystemClock, moment, monotonic};
 use crate::control::{ConfigStatus, ControlServer, DaemonState, TcpOptions, TcpServer};
@@ -175,6 +177,7 @@ impl Daemon {
             0 => {}
             count => info!("ended {count} processes that the last syncq left running"),
         }
+        let witness = Witness::open(&owner);
         let connections = Connections::new(&owner);
         let (queue, damaged) = Queue::open(Box::new(store), Arc::clone(&clock))?;
         if damaged > 0 {
@@ -206,6 +209,7 @@ impl Daemon {
             owner,
             follower: follower.context("cannot follow changes")?.map(Arc::new),
             store_is_whole: !opened.may_lack_jobs() && damaged == 0,
+            witness: Mutex::new(witness),
             current: Current::default(),
         });
         let (reconcile, accept_root) = (options.reconcile, options.accept_root);
@@ -286,6 +290,7 @@ impl Daemon {
             let setup = self.core.current.get();
             is_busy = setup.plugins.tick() || reloading || !is_reachable;
             setup.run_due(&self.core);
+            setup.bear_witness(&self.core);
             if reloading {
                 manager.still_reloading();
             }
@@ -354,6 +359,8 @@ impl Daemon {
                 health.uncommitted,
                 health.error.unwrap_or_else(|| "it took too long".to_owned())
             );
+        } else {
+            self.core.witness().remove();
         }
         self.control.stop();
         self.tcp.iter().for_each(TcpServer::stop);

@@ -7,8 +7,8 @@
 //! What is no part of a configuration ([`Core`]) stays: the queue with all jobs, also of targets that are no longer
 //! configured, and the threads that run rsync.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
@@ -21,6 +21,7 @@ use super::plugins::Plugins;
 use super::root::{Fingerprint, RootRuntime, Rules, StartOptions, fingerprint};
 use super::tend::Tenders;
 use super::view::NamedTarget;
+use super::witness::Witness;
 use crate::clock::Clock;
 use crate::control::ConfigStatus;
 use crate::filter::Filter;
@@ -50,7 +51,14 @@ pub(super) struct Core {
     pub follower: Option<Arc<Follower>>,
     /// The store holds all that was ever written to it.
     pub store_is_whole: bool,
+    pub witness: Mutex<Witness>,
     pub current: Current,
+}
+
+impl Core {
+    pub fn witness(&self) -> MutexGuard<'_, Witness> {
+        self.witness.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The setup that is in force, and how the configuration was read the last time.
@@ -188,8 +196,10 @@ impl Setup {
                 port: target.options.port,
                 root: root.path.clone(),
             };
-            if asked.at_first == AtFirst::Usual {
-                // Agreed to, or known before the store was damaged: also for a start after this one that does not come to its end.
+            let was_known = || core.witness().knows(identity.mark(), &named.name, named.port);
+            if asked.at_first == AtFirst::Usual || was_known() {
+                // Agreed to, or known before the store was damaged or lost: also for a start after this one that does not come to
+                // its end.
                 core.queue.note_known_target(named.id);
             }
             let is_new = core.queue.target_record(named.id).is_some_and(|record| record.is_new);
@@ -256,6 +266,16 @@ impl Setup {
             Some(known) => known.id,
             None => core.queue.register(&options.root.path, &target.destination, options.policy()).0,
         }
+    }
+
+    /// Keeps outside the store which targets were equal once.
+    pub fn bear_witness(&self, core: &Core) {
+        let sources: HashMap<&Path, DirectoryId> =
+            self.roots().map(|root| (root.path(), root.identity.mark())).collect();
+        let is_known = |target: &&NamedTarget| core.queue.target_record(target.id).is_some_and(|record| !record.is_new);
+        let known = self.targets.iter().filter(is_known);
+        let known = known.filter_map(|target| Some((*sources.get(&*target.root)?, &*target.name, target.port)));
+        core.witness().keep(known);
     }
 
     /// Has the trees compared that are due.

@@ -284,3 +284,41 @@ fn a_start_with_a_lost_store_is_no_first_one() {
     world.start_daemon(&[]);
     world.converges(soon());
 }
+
+/// A killed daemon whose state directory went with it was asked about deletions that had been seen to happen, as at a first start.
+#[test]
+fn a_lost_state_directory_is_no_first_start_unless_syncq_was_stopped() {
+    for is_killed in [true, false] {
+        let mut world = World::new();
+        for name in ["stays", "goes"] {
+            write(world.src.join(name), name);
+        }
+        world.start();
+        world.converges(soon());
+        let home = world.cli.home.clone();
+        let kept = || -> Vec<std::path::PathBuf> {
+            let entries = fs::read_dir(&home).expect("a directory").flatten();
+            let is_one = |entry: &fs::DirEntry| entry.file_name().as_encoded_bytes().starts_with(b"syncq-equal-");
+            entries.filter(is_one).map(|entry| entry.path()).collect()
+        };
+        let lines =
+            || kept().iter().map(|file| fs::read_to_string(file).unwrap_or_default().lines().count()).sum::<usize>();
+        wait_until(soon(), "both targets to be known outside the store", || lines() == 2);
+        if is_killed {
+            world.daemon().kill9();
+        } else {
+            world.stop();
+            assert_eq!(kept(), [] as [std::path::PathBuf; 0], "an orderly stop leaves nothing");
+        }
+        fs::remove_dir_all(&world.cli.state).expect("cannot remove the state directory");
+        fs::remove_file(world.src.join("goes")).expect("cannot remove a file");
+        world.start_daemon(&[]);
+        if is_killed {
+            world.converges(soon());
+        } else {
+            let asks = || world.cli.status().targets.iter().all(|target| target.state == "needs_approval");
+            wait_until(soon(), "to be asked", asks);
+            assert!(world.dsts.iter().all(|dst| dst.join("goes").exists()), "deleted unasked");
+        }
+    }
+}

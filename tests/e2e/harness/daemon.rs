@@ -164,6 +164,7 @@ impl Cli {
             .env("PATH", self.path.as_ref().unwrap_or(&path))
             .env("HOME", &self.home)
             .env("TMPDIR", &self.home)
+            .env("XDG_RUNTIME_DIR", &self.home)
             .env("TZ", "UTC")
             .env("LC_ALL", "C")
             .env("COLUMNS", "100")
