@@ -462,6 +462,7 @@ impl Dispatcher {
             lane: run.lane,
             silent: self.looked.saturating_duration_since(run.moved),
             endings: self.known.get(&run.target).map_or(0, |known| known.endings),
+            holds_up_own: self.shared.queue.has_ready(run.target),
             is_ending: run.is_ending,
         };
         self.runs.iter().map(flight).collect()
@@ -747,9 +748,10 @@ fn silent() -> TargetTrouble {
     TargetTrouble {
         class: TroubleClass::Unavailable,
         code: None,
-        message: "rsync was let in and moved nothing any more, and was ended since others went without a run"
-            .to_owned(),
-        hint: Some("look whether the target hangs; if it is only slow: more runs at a time with -n".to_owned()),
+        message: "rsync was let in and moved nothing any more, and was ended".to_owned(),
+        hint: Some(
+            "look whether the target hangs; one that is only slow is given twice the time at the next try".to_owned(),
+        ),
         command: None,
     }
 }

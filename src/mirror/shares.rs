@@ -12,6 +12,10 @@
 //! one that is only slow gets its work done. Until a target has shown that it works, it has one run at a time, or two where
 //! places are many.
 //!
+//! A short run is also ended while nobody needs its place, once it has been silent for far longer than that: its server may
+//! hang, and where no `--timeout` is set nothing else would end it for twenty minutes. It is given less time if more work of
+//! its target waits for it.
+//!
 //! Whoever has waited longest comes first. Two runs at a time cannot be shared in three: with fewer than three, tries have no
 //! share, and with one, each waits for each.
 
@@ -26,6 +30,9 @@ pub const SILENCE: Duration = Duration::from_secs(1);
 const PATIENCE_SMALL: Duration = Duration::from_secs(2);
 const PATIENCE_LARGE: Duration = Duration::from_secs(10);
 const PATIENCE_MAX: Duration = Duration::from_secs(300);
+/// How long a short run may be silent while nobody but its own target goes without, and while nobody does.
+const PATIENCE_OWN: Duration = Duration::from_secs(30);
+const PATIENCE_ALONE: Duration = Duration::from_secs(120);
 /// Of so many runs one more is kept for the small lane.
 const RUNS_PER_SMALL: usize = 5;
 
@@ -72,6 +79,8 @@ pub struct Flight {
     pub silent: Duration,
     /// How often in a row runs to its target were ended for that.
     pub endings: u32,
+    /// Other work of its target waits.
+    pub holds_up_own: bool,
     /// It is being ended.
     pub is_ending: bool,
 }
@@ -79,10 +88,19 @@ pub struct Flight {
 impl Flight {
     /// Whether it has been silent for longer than it may while others go without.
     fn is_overdue(&self) -> bool {
-        let patience = match self.lane {
+        self.outlasts(match self.lane {
             Lane::Small => PATIENCE_SMALL,
             Lane::Large => PATIENCE_LARGE,
-        };
+        })
+    }
+
+    /// Whether it has been silent for longer than it may in any case.
+    fn is_overdue_alone(&self) -> bool {
+        let patience = if self.holds_up_own { PATIENCE_OWN } else { PATIENCE_ALONE };
+        self.lane == Lane::Small && self.outlasts(patience)
+    }
+
+    fn outlasts(&self, patience: Duration) -> bool {
         self.silent >= patience.saturating_mul(1 << self.endings.min(10)).min(PATIENCE_MAX)
     }
 }
@@ -94,9 +112,10 @@ pub enum Step {
     Start(TargetId, Lane),
     /// This run is to be ended, since others go without.
     End(u64),
-    /// Somebody waits for a place, or until it is known that a target works: look again soon, which runs move.
+    /// Somebody waits for a place, or until it is known that a target works, or a short run may hang: look again soon, which
+    /// runs move.
     Wait,
-    /// Nobody waits for a place.
+    /// Nobody waits, for a place or for a short run.
     Rest,
 }
 
@@ -201,7 +220,10 @@ pub fn next(
         without.push(kind);
     }
     if without.is_empty() {
-        return if is_in_doubt { Step::Wait } else { Step::Rest };
+        let mut short = flights.iter().filter(|flight| flight.lane == Lane::Small && !flight.is_ending).peekable();
+        let must_look = is_in_doubt || short.peek().is_some();
+        let hung = short.find(|flight| flight.is_overdue_alone());
+        return hung.map_or(if must_look { Step::Wait } else { Step::Rest }, |flight| Step::End(flight.id));
     }
     if flights.iter().filter(|flight| flight.is_ending).count() >= without.len() {
         return Step::Wait;

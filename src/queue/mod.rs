@@ -655,6 +655,15 @@ impl Queue {
         is_open && queue.has_claimable(lane, now)
     }
 
+    /// Whether jobs of the target are ready, be it that others exclude them for now.
+    pub fn has_ready(&self, target: TargetId) -> bool {
+        let state = self.shared.lock();
+        state
+            .targets
+            .get(&target)
+            .is_some_and(|queue| [Lane::Small, Lane::Large].iter().any(|&lane| queue.ready_len(lane) > 0))
+    }
+
     /// Takes a batch back. Jobs of it that have no verdict are released.
     pub fn finish(&self, batch: &Batch, result: BatchResult) -> Option<TargetEvent> {
         let now = self.shared.clock.now();

@@ -12,7 +12,7 @@ fn candidate(n: u32, health: Health) -> Candidate {
 
 fn flight(n: u32, lane: Lane, silent_s: u64) -> Flight {
     let (id, silent) = (u64::from(n) * 2 + u64::from(lane == Lane::Large), Duration::from_secs(silent_s));
-    Flight { id, target: TargetId(n), lane, silent, endings: 0, is_ending: false }
+    Flight { id, target: TargetId(n), lane, silent, endings: 0, holds_up_own: false, is_ending: false }
 }
 
 /// What is decided with those targets, those runs, and that work.
@@ -121,6 +121,10 @@ fn who_runs_next() {
         ("then it has others", 10, vec![(0, Well)], runs(0..1, Large, 0), vec![(0, Small)], start(0, Small)),
         ("more large ones of one target", 10, well(3), runs(0..1, Large, 0), vec![(0, Large)], start(0, Large)),
         ("not at the cost of the others", 10, well(9), runs(0..1, Large, 0), vec![(0, Large)], Rest),
+        // The server's receiver was killed: nothing was sent to the target for twenty minutes, though nobody needed the place.
+        ("a short run may be silent", 10, well(1), runs(0..1, Small, 119), vec![], Wait),
+        ("but not for ever", 10, well(1), runs(0..1, Small, 120), vec![], End(0)),
+        ("a long one may", 10, well(1), runs(0..1, Large, 1_000), vec![], Rest),
     ] {
         let flights: Vec<Flight> = flights;
         assert_eq!(step(runs_max, &targets, &flights, &work), expected, "{case}");
@@ -145,6 +149,12 @@ fn for_each_that_goes_without_one_run_is_ended_and_no_more() {
 /// Twice as long each time, so that a server that reads a large file without a word gets its work done.
 #[test]
 fn patience_grows_with_each_ending() {
+    let alone = |holds_up_own, silent_s, endings| {
+        Flight { endings, holds_up_own, ..flight(1, Lane::Small, silent_s) }.is_overdue_alone()
+    };
+    for (holds_up_own, endings, patience_s) in [(true, 0, 30), (true, 2, 120), (false, 0, 120), (false, 2, 300)] {
+        assert_eq!([patience_s - 1, patience_s].map(|s| alone(holds_up_own, s, endings)), [false, true]);
+    }
     let overdue = |lane, silent_s, endings| Flight { endings, ..flight(1, lane, silent_s) }.is_overdue();
     for (lane, endings, patience_s) in [
         (Lane::Small, 0, 2),
@@ -256,8 +266,15 @@ impl Play {
                     self.ids += 1;
                     let candidate = self.candidates.iter_mut().find(|c| c.target == target).unwrap();
                     candidate.turns[usize::from(lane == Lane::Large)] = self.turn;
-                    let flight =
-                        Flight { id: self.ids, target, lane, silent: Duration::ZERO, endings: 0, is_ending: false };
+                    let flight = Flight {
+                        id: self.ids,
+                        target,
+                        lane,
+                        silent: Duration::ZERO,
+                        endings: 0,
+                        holds_up_own: false,
+                        is_ending: false,
+                    };
                     self.flights.push((flight, now));
                 }
                 Step::End(id) => {
