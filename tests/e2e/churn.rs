@@ -2,6 +2,7 @@
 
 use crate::harness::churn::Churn;
 use crate::harness::{World, secs};
+use crate::operators::equal_now;
 
 const STEPS: usize = 400;
 
@@ -33,13 +34,19 @@ fn churned(seed: u64, setup: impl Fn(&mut World)) {
     world.compare.leftovers = false;
     setup(&mut world);
     let outside = world.side("outside");
+    let mut churn = Churn::new(seed, &world.src, &outside);
+    (churn.open, churn.closes) = (world.cli.as_nobody, world.cli.as_nobody);
+    let mut report = Report(churn, seed);
+    // The first comparison meets closed directories as well.
+    (0..if report.0.closes { STEPS / 4 } else { 0 }).for_each(|_| report.0.step());
     world.start();
-    let mut report = Report(Churn::new(seed, &world.src, &outside), seed);
+    open_again(&world, &mut report);
     for quarter in 0..4 {
         for _ in 0..STEPS / 4 {
             report.0.step();
             report.0.pause();
         }
+        open_again(&world, &mut report);
         if quarter % 2 == 1 {
             world.answers_are_true(secs(90));
             world.converges(secs(90));
@@ -49,6 +56,17 @@ fn churned(seed: u64, setup: impl Fn(&mut World)) {
     crate::harness::write(world.src.join("last"), "one");
     world.answers_are_true(secs(90));
     world.converges(secs(90));
+}
+
+/// Opens what was closed. What is closed cannot be sent, and a wait that ends all the same has to be true.
+fn open_again(world: &World, report: &mut Report) {
+    if report.0.closes {
+        let state = world.cli.state.to_str().expect("a UTF-8 path");
+        if world.cli.run(["wait", "--timeout", "2s", "--state-dir", state]).code == Some(0) {
+            equal_now(world, report.1);
+        }
+        report.0.reopen();
+    }
 }
 
 #[test]
@@ -74,6 +92,19 @@ fn random_changes_end_equal_with_modify_and_create_file() {
         churned(2_000 + seed, |world| {
             world.conf.modify = true;
             world.conf.create_file = true;
+        });
+    }
+}
+
+/// What lay in a directory that the daemon's user could not open was taken for equal under a filter of expressions.
+#[test]
+fn random_changes_end_equal_where_directories_are_closed_for_a_while() {
+    for seed in seeds(2) {
+        churned(4_000 + seed, |world| {
+            if seed % 2 == 0 {
+                world.conf.excludes = vec!["^nothing(a|b)+like this$".to_owned()];
+            }
+            world.daemon_as_nobody();
         });
     }
 }

@@ -259,7 +259,7 @@ fn put(path: PathBuf, content: impl AsRef<[u8]>) {
 
 /// Compares two trees right after a wait, without any patience.
 #[track_caller]
-fn equal_now(world: &World, round: u64) {
+pub fn equal_now(world: &World, round: u64) {
     for dst in &world.dsts {
         let found = differences(&world.src, dst, world.compare);
         assert!(found.is_empty(), "round {round}: the wait was over too early\n  {}", found.join("\n  "));

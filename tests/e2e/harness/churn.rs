@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use fastrand::Rng;
@@ -51,19 +51,22 @@ pub struct Churn {
     pub twins: bool,
     /// Whether everybody may read all there is.
     pub open: bool,
+    /// Whether directories are closed to everybody but root now and then, until [`Churn::reopen`].
+    pub closes: bool,
 }
 
 impl Churn {
     pub fn new(seed: u64, root: &Path, outside: &Path) -> Self {
         let (root, outside) = (root.to_owned(), outside.to_owned());
-        Self { rng: Rng::with_seed(seed), root, outside, history: Vec::new(), twins: true, open: false }
+        Self { rng: Rng::with_seed(seed), root, outside, history: Vec::new(), twins: true, open: false, closes: false }
     }
 
     /// Performs one operation. One that the state of the tree does not allow does nothing.
     pub fn step(&mut self) {
         let shrink = super::tree::count(&self.root) > ENTRIES_MAX;
         let path = self.path();
-        let what = if shrink { 9 + self.rng.u32(0..2) } else { self.rng.u32(0..23) };
+        let kinds = if self.closes { 27 } else { 23 };
+        let what = if shrink { 9 + self.rng.u32(0..2) } else { self.rng.u32(0..kinds) };
         let (name, result) = match what {
             0..=3 => ("write", self.write(&path)),
             4 => ("append", self.append(&path)),
@@ -82,10 +85,18 @@ impl Churn {
             19 => ("exchange", self.exchange(&path)),
             20 => ("swap for a pipe", self.pipe(&path)),
             21 => ("move below what was a link", self.move_below_link(&path)),
+            23..=25 => ("close", close(&path)),
+            26 => ("open", reopen(&path)),
             _ => ("save as editors do", self.save(&path)),
         };
         let outcome = result.map_or_else(|e| e.to_string(), |()| "ok".to_owned());
         self.history.push(format!("{name} {}: {outcome}", path.display()));
+    }
+
+    /// Opens all that was closed.
+    pub fn reopen(&mut self) {
+        let result = reopen(&self.root.clone());
+        self.history.push(format!("open all: {}", result.map_or_else(|e| e.to_string(), |()| "ok".to_owned())));
     }
 
     /// Lets time pass, so that transfers meet the tree in many states. Nothing relies on it.
@@ -274,4 +285,22 @@ pub fn make_pipe(path: &Path) -> io::Result<()> {
 
 fn remove_file(path: &Path) -> io::Result<()> {
     if path.is_dir() && !path.is_symlink() { fs::remove_dir(path) } else { fs::remove_file(path) }
+}
+
+/// Closes a directory to everybody but root.
+fn close(path: &Path) -> io::Result<()> {
+    if path.is_dir() && !path.is_symlink() {
+        fs::set_permissions(path, Permissions::from_mode(0o000))?;
+    }
+    Ok(())
+}
+
+/// Opens what was closed at a path and below, from the top.
+fn reopen(path: &Path) -> io::Result<()> {
+    for entry in walkdir::WalkDir::new(path).into_iter().flatten().filter(|entry| entry.file_type().is_dir()) {
+        if entry.metadata()?.mode() & 0o777 == 0 {
+            fs::set_permissions(entry.path(), Permissions::from_mode(0o755))?;
+        }
+    }
+    Ok(())
 }
