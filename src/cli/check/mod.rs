@@ -81,8 +81,12 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode, CliError> {
 /// The comparison with sersync, then errors and warnings.
 fn check_from_sersync<W: Write>(file: &Path, report: &mut Report<W>) -> Result<Option<Config>, CliError> {
     // A file that is no XML is told of below.
+    let mut loaded = config::load(file);
     if let Ok(outline) = config::outline(file) {
-        let found = from_sersync::compare(file, &outline);
+        let mut found = from_sersync::compare(file, &outline);
+        if let Ok((_, warnings)) = &mut loaded {
+            *warnings = from_sersync::untold(&mut found, std::mem::take(warnings));
+        }
         match report.json {
             true => from_sersync::write_json(&mut report.out, &found)?,
             false => {
@@ -91,12 +95,17 @@ fn check_from_sersync<W: Write>(file: &Path, report: &mut Report<W>) -> Result<O
             }
         }
     }
-    check_file(file, false, report)
+    check_loaded(file, loaded, false, report)
 }
 
 /// Errors and warnings of one file, and what it comes to. `None`: it cannot be used.
-fn check_file<W: Write>(file: &Path, shows: bool, report: &mut Report<W>) -> Result<Option<Config>, CliError> {
-    match config::load(file) {
+fn check_loaded<W: Write>(
+    file: &Path,
+    loaded: Result<(Config, Vec<config::Diagnostic>), config::ConfigError>,
+    shows: bool,
+    report: &mut Report<W>,
+) -> Result<Option<Config>, CliError> {
+    match loaded {
         Ok((config, diagnostics)) => {
             report.add(&summary(&config))?;
             for line in effective::lines(&config).into_iter().filter(|_| shows) {
@@ -131,7 +140,7 @@ fn check_all<W: Write>(args: &CheckArgs, report: &mut Report<W>) -> Result<bool,
     for file in &files {
         configs.extend(match args.from_sersync.is_some() {
             true => check_from_sersync(file, report)?,
-            false => check_file(file, true, report)?,
+            false => check_loaded(file, config::load(file), true, report)?,
         });
     }
     let refused = contradictions(&configs, &state_dir);
