@@ -152,7 +152,7 @@ fn check_all<W: Write>(args: &CheckArgs, report: &mut Report<W>) -> Result<bool,
     report.add_all(&rsync)?;
     for config in &configs {
         report.add_all(&places::sources(&config.file, &config.roots))?;
-        report.add_all(config.fail_log.as_deref().and_then(places::fail_log).as_ref())?;
+        report.add_all(config.fail_log.as_deref().and_then(|list| places::fail_log(&config.file, list)).as_ref())?;
     }
     for adopted in mirror::adopt(
         configs.iter_mut().flat_map(|config| &mut config.roots).flat_map(|root| &mut root.targets),
