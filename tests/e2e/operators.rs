@@ -402,6 +402,19 @@ fn a_reconcile_repairs_a_path_or_a_target_or_everything() {
     equal_now(&world, 0);
 }
 
+/// It hung as long as one target was down.
+#[test]
+fn a_comparison_that_is_waited_for_can_be_given_up() {
+    let world = mirrored();
+    done(&world, &["pause", &target(&world, "m1")]);
+    let late = syncq(&world, &["reconcile", "--wait", "--timeout", "100ms"]);
+    assert!(late.code == Some(1) && late.text().contains("the time is over: "), "{}", late.text());
+    let alone = syncq(&world, &["reconcile", "--timeout", "1s"]);
+    assert_eq!(alone.code, Some(2), "{}", alone.text());
+    done(&world, &["resume", &target(&world, "m1")]);
+    done(&world, &["wait", "--timeout", "60s"]);
+}
+
 #[test]
 fn a_path_is_explained_from_the_rule_to_the_command_line() {
     let mut world = World::new();
