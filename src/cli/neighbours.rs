@@ -5,14 +5,21 @@
 //! They are found by the sockets on which they listen, wherever their state directories are, and asked what they mirror.
 //! What is compared are names: local directories without links, other destinations as they are written.
 //!
+//! A daemon looks once it listens itself: of two that start at the same time, at a boot say, at least the later one finds the
+//! other.
+//!
 //! Deliberately not here: refusing anything. One root may be mirrored by two daemons on purpose. Daemons of other
 //! machines, in containers of their own, and destinations that have two names are not seen; a target that is fed by
-//! strangers shows in what comparisons find.
+//! strangers shows in what comparisons find. There is no lock on the source: it would stand in the way of programs that
+//! lock it for their own ends. And no mark at the target: whoever does not know of it deletes it as something that only the
+//! target has, and takes it along in a copy of the disk, so that neither its lack nor its presence would say anything. What
+//! others have put there is asked about before the first comparison deletes it.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use log::warn;
+use log::{info, warn};
 
 use super::state_dir::{self, real_path};
 use crate::control::{Client, ClientError, Status, socket_path};
@@ -52,13 +59,25 @@ struct Place {
     port: Option<u16>,
 }
 
+/// How often, and how many times, a daemon looks whether it listens. Opening a long queue takes its time; after ten minutes
+/// the others are asked in any case.
+const LISTENS_EVERY: Duration = Duration::from_millis(100);
+const LISTENS_LOOKS_MAX: usize = 6_000;
+
 /// Logs where a daemon that is about to start meets others. Asking them takes as long as it takes, so it is done beside.
 pub fn warn_of_meetings(own: &Path, roots: &[Root]) {
     let (own, roots) = (own.to_owned(), roots.to_vec());
     let asked = std::thread::Builder::new().name("neighbours".to_owned()).spawn(move || {
-        for Meeting { subject, message, hint, .. } in meetings(&own, &roots).into_iter().filter(|found| found.harms) {
+        let listens = || Client::connect(&own).is_ok();
+        for _ in (0..LISTENS_LOOKS_MAX).take_while(|_| !listens()) {
+            std::thread::sleep(LISTENS_EVERY);
+        }
+        for Meeting { subject, message, hint, harms } in meetings(&own, &roots) {
             let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
-            warn!("{subject}: {message}{hint}");
+            match harms {
+                true => warn!("{subject}: {message}{hint}"),
+                false => info!("{subject}: {message}{hint}"),
+            }
         }
     });
     if let Err(error) = asked {
