@@ -6,7 +6,7 @@
 //! bind mount does not hide.
 //!
 //! Deliberately not here: whether another machine's module or directory is usable, which the target says by itself; and
-//! other daemons' and configurations' targets.
+//! other daemons' targets, which `neighbours` finds.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -159,11 +159,7 @@ fn check_pair(one: (&Target, Option<&Path>), other: (&Target, Option<&Path>)) ->
         return Err(if differs { error.hint(by_port) } else { error });
     }
     let refuse = |reason: String| Err(CliError::config(anyhow::Error::msg(reason)).hint(hint));
-    let relation = match (one.1, other.1) {
-        (Some(place), Some(there)) => relation(place, there),
-        _ => remote_relation(one.0, other.0),
-    };
-    match relation {
+    match relation_of(one, other) {
         Relation::Same => refuse(format!("{name} and {other_name} are one destination under two names")),
         Relation::Inside if other.0.options.delete => {
             refuse(format!("{name} lies inside {other_name}, whose mirror would delete it"))
@@ -177,11 +173,41 @@ fn check_pair(one: (&Target, Option<&Path>), other: (&Target, Option<&Path>)) ->
 
 /// How one directory lies to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Relation {
+pub enum Relation {
     Same,
     Inside,
     Around,
     Apart,
+}
+
+/// A destination with the directory of this machine that it is, if it is one.
+#[derive(Debug)]
+pub struct Placed {
+    target: Target,
+    place: Option<PathBuf>,
+}
+
+impl Placed {
+    pub fn new(target: Target) -> Self {
+        Self { place: on_this_machine(&target), target }
+    }
+
+    /// How it lies to another one, as far as that can be told.
+    pub fn relation(&self, other: &Self) -> Relation {
+        relation_of((&self.target, self.place.as_deref()), (&other.target, other.place.as_deref()))
+    }
+
+    /// Whether it is that directory of this machine.
+    pub fn is(&self, directory: &Path) -> bool {
+        self.place.as_deref().is_some_and(|place| relation(place, directory) == Relation::Same)
+    }
+}
+
+fn relation_of(one: (&Target, Option<&Path>), other: (&Target, Option<&Path>)) -> Relation {
+    match (one.1, other.1) {
+        (Some(place), Some(there)) => relation(place, there),
+        _ => remote_relation(one.0, other.0),
+    }
 }
 
 fn relation(one: &Path, other: &Path) -> Relation {

@@ -3,27 +3,30 @@
 //! answer each other.
 //!
 //! They are found by the sockets on which they listen, wherever their state directories are, and asked what they mirror.
-//! What is compared are names: local directories without links, other destinations as they are written.
+//! Whether two destinations are one is told as for those of one configuration (`apart`): by directory, address and port.
 //!
 //! A daemon looks once it listens itself: of two that start at the same time, at a boot say, at least the later one finds the
 //! other.
 //!
 //! Deliberately not here: refusing anything. One root may be mirrored by two daemons on purpose. Daemons of other
-//! machines, in containers of their own, and destinations that have two names are not seen; a target that is fed by
+//! machines and in containers of their own are not seen, and those of other users are named but cannot be asked; a target that is fed by
 //! strangers shows in what comparisons find. There is no lock on the source: it would stand in the way of programs that
 //! lock it for their own ends. And no mark at the target: whoever does not know of it deletes it as something that only the
 //! target has, and takes it along in a copy of the disk, so that neither its lack nor its presence would say anything. What
 //! others have put there is asked about before the first comparison deletes it.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use log::{info, warn};
 
+use super::apart::{Placed, Relation};
+use super::destination::{self, Parsed};
 use super::state_dir::{self, real_path};
 use crate::control::{Client, ClientError, Status, socket_path};
-use crate::model::Root;
+use crate::model::{Root, Target, TransferOptions};
 
 /// Something that this syncq and another one both have their hands on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,15 +51,8 @@ struct Neighbour {
 struct Mirror {
     from: PathBuf,
     name: String,
-    to: Place,
-}
-
-/// A destination in a form that tells what lies in what.
-#[derive(PartialEq, Eq)]
-struct Place {
-    /// A local directory without links, or `HOST::MODULE/PATH` and the like, of which the same is true.
-    path: PathBuf,
-    port: Option<u16>,
+    /// None: its name is none that a command line has.
+    to: Option<Placed>,
 }
 
 /// How often, and how many times, a daemon looks whether it listens. Opening a long queue takes its time; after ten minutes
@@ -140,7 +136,7 @@ impl Neighbour {
         let mirrors = status.targets.iter().map(|target| Mirror {
             from: real_path(Path::new(&target.root)),
             name: target.name.clone(),
-            to: Place::new(&target.name, target.port),
+            to: placed(&target.name, target.port),
         });
         Self {
             shown: format!("the syncq of {} (process {})", state_dir.display(), status.pid),
@@ -150,20 +146,11 @@ impl Neighbour {
     }
 }
 
-impl Place {
-    fn new(name: &str, port: Option<u16>) -> Self {
-        const RSYNC: u16 = 873;
-        let path = Path::new(name);
-        let is_local = path.is_absolute();
-        Self {
-            path: if is_local { real_path(path) } else { path.to_owned() },
-            port: port.filter(|&port| !(is_local || name.contains("::") && port == RSYNC)),
-        }
-    }
-
-    fn lies_in(&self, outer: &Self) -> bool {
-        self.port == outer.port && self.path.starts_with(&outer.path)
-    }
+/// A target of another daemon, by what its status says.
+fn placed(name: &str, port: Option<u16>) -> Option<Placed> {
+    let Parsed { destination, port: named } = destination::parse(OsStr::new(name), Path::new("/")).ok()?;
+    let options = TransferOptions { port: port.or(named), ..TransferOptions::default() };
+    Some(Placed::new(Target { destination, options }))
 }
 
 fn compare(roots: &[Root], neighbour: &Neighbour) -> Vec<Meeting> {
@@ -175,21 +162,22 @@ fn meetings_of(root: &Root, Neighbour { shown, pid, mirrors }: &Neighbour) -> Ve
     let mut found = Vec::new();
     for target in &root.targets {
         let subject = target.name();
-        let to = Place::new(&subject, target.options.port);
+        let to = Placed::new(target.clone());
         for theirs in mirrors {
             let (their_root, their_name) = (theirs.from.display(), &theirs.name);
-            let is_shared = to.lies_in(&theirs.to) || theirs.to.lies_in(&to);
-            let message = if to == theirs.to && from == theirs.from {
-                format!("{shown} mirrors {their_root} there too: all is sent twice; stop one of them")
-            } else if is_shared {
-                let there = if to == theirs.to { "there".to_owned() } else { format!("to {their_name}") };
-                format!(
+            let Some(their_place) = &theirs.to else { continue };
+            let there = if subject == *their_name { "there".to_owned() } else { format!("to {their_name}") };
+            let message = match to.relation(their_place) {
+                Relation::Same if from == theirs.from => {
+                    format!("{shown} mirrors {their_root} {there} too: all is sent twice; stop one of them")
+                }
+                Relation::Apart if to.is(&theirs.from) && their_place.is(&from) => format!(
+                    "{shown} mirrors it back to {their_name}: each answers the other's changes; stop one of them"
+                ),
+                Relation::Apart => continue,
+                _ => format!(
                     "{shown} mirrors {their_root} {there}: each deletes what the other sends; give each its own place"
-                )
-            } else if to.path == theirs.from && theirs.to.path == from {
-                format!("{shown} mirrors it back to {their_name}: each answers the other's changes; stop one of them")
-            } else {
-                continue;
+                ),
             };
             found.push(Meeting { subject: subject.clone(), message, hint: Some(format!("kill {pid}")), harms: true });
         }
@@ -211,7 +199,7 @@ fn meetings_of(root: &Root, Neighbour { shown, pid, mirrors }: &Neighbour) -> Ve
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Destination, EventSwitches, Target, TransferOptions};
+    use crate::model::{Destination, EventSwitches};
 
     #[test]
     fn listening_control_sockets_are_found_among_all_sockets() {
@@ -246,11 +234,14 @@ mod tests {
         };
         let local = |path: &str| Destination::Local(path.into());
         let daemon = |module: &str| Destination::Daemon { host: "h".to_owned(), module: module.into() };
-        for (from, to, their_from, their_to, their_port, word, harms) in [
+        for (from, destination, their_from, their_to, their_port, word, harms) in [
             ("/no/a", daemon("m"), "/no/a", "h::m", None, "all is sent twice", true),
             ("/no/a", daemon("m"), "/no/a", "h::m", Some(8_730), "mirrors it too, to h::m", false),
             ("/no/a", daemon("m"), "/no/b", "h::m", None, "each deletes what the other sends", true),
             ("/no/a", daemon("m"), "/no/b", "h::m", Some(8_730), "", false),
+            // Under another name.
+            ("/no/a", daemon("m"), "/no/a", "other@H::m", None, "to other@H::m too: all is sent twice", true),
+            ("/no/a", daemon("m"), "/no/b", "rsync://h/m", None, "to rsync://h/m: each deletes", true),
             ("/no/a", daemon("m/x"), "/no/b", "h::m", None, "mirrors /no/b to h::m: each deletes", true),
             ("/no/a", local("/no/t"), "/no/b", "/no/t/in", None, "mirrors /no/b to /no/t/in: each deletes", true),
             ("/no/a", local("/no/b"), "/no/b", "/no/a", None, "each answers", true),
@@ -259,10 +250,11 @@ mod tests {
             // The next tier of a relay.
             ("/no/a", local("/no/b"), "/no/b", "h::m", None, "", false),
         ] {
-            let to_place = Place::new(their_to, their_port);
-            let mirrors = vec![Mirror { from: their_from.into(), name: their_to.to_owned(), to: to_place }];
+            let to = placed(their_to, their_port);
+            assert!(to.is_some(), "{their_to}");
+            let mirrors = vec![Mirror { from: their_from.into(), name: their_to.to_owned(), to }];
             let neighbour = Neighbour { shown: "another".to_owned(), pid: 7, mirrors };
-            let found = compare(&[root(from, to)], &neighbour);
+            let found = compare(&[root(from, destination)], &neighbour);
             assert_eq!(found.len(), usize::from(!word.is_empty()), "{found:?}");
             for meeting in found {
                 assert!(meeting.message.contains(word) && meeting.harms == harms, "{meeting:?}");
