@@ -241,15 +241,18 @@ fn contradictions(configs: &[Config], state_dir: &Path) -> Vec<Note> {
     once.into_iter().chain(listens).chain(outside).chain(apart).collect()
 }
 
-/// Where another syncq on this machine has its hands on the same.
+/// Where two mirrors on this machine have their hands on the same.
 fn meetings(state_dir: &Path, roots: &[&Root]) -> Vec<Note> {
     let roots: Vec<Root> = roots.iter().copied().cloned().collect();
-    let notes = neighbours::meetings(state_dir, &roots).into_iter().map(|found| {
-        let level = if found.harms { Level::Warn } else { Level::Ok };
-        let note = Note::new(level, Check::Daemon, found.subject, found.message);
-        found.hint.into_iter().fold(note, Note::hint)
-    });
-    notes.collect()
+    let note = |check| {
+        move |found: neighbours::Meeting| {
+            let level = if found.harms { Level::Warn } else { Level::Ok };
+            let note = Note::new(level, check, found.subject, found.message);
+            found.hint.into_iter().fold(note, Note::hint)
+        }
+    };
+    let own = neighbours::own_meetings(&roots).into_iter().map(note(Check::Target));
+    own.chain(neighbours::meetings(state_dir, &roots).into_iter().map(note(Check::Daemon))).collect()
 }
 
 /// What is wrong with the token of the control API.
