@@ -7,7 +7,8 @@ use std::time::Duration;
 use clap::Args;
 
 use super::exit::CliError;
-use super::output::{Form, Rows, age, counted, json_line, plain, size, stdout};
+use super::output::{Form, Rows, Tone, age, counted, json_line, plain, size, stdout};
+use super::progress::course;
 use super::source::Source;
 use super::state_dir::WhichDaemon;
 use crate::control::{
@@ -74,11 +75,11 @@ fn show(args: &StatusArgs, status: &Status) -> Result<(), CliError> {
 const HEADER: [&str; 9] = ["TARGET", "ROOT", "STATE", "PENDING", "RUNNING", "WAITING", "FAILED", "LAG", "LAST"];
 
 fn write_targets(out: &mut impl Write, form: Form, status: &Status) -> io::Result<()> {
-    let mut rows = Rows::new(out, form, &HEADER);
+    let mut rows = Rows::new(out, form, &HEADER).toned(2);
     for target in &status.targets {
         // A person wants an age, a script a number.
         let lag = if form == Form::Table { age(target.lag_s) } else { target.lag_s.to_string() };
-        rows.push(vec![
+        let row = vec![
             plain(&target.name),
             plain(&target.root),
             word(target.state),
@@ -88,7 +89,8 @@ fn write_targets(out: &mut impl Write, form: Form, status: &Status) -> io::Resul
             target.failed.to_string(),
             lag,
             target.last_path.as_deref().map(plain).unwrap_or_default(),
-        ])?;
+        ];
+        rows.push_toned(row, Tone::of(target.state))?;
     }
     rows.end().map(|_| ())
 }
@@ -126,6 +128,11 @@ fn write_page(out: &mut impl Write, status: &Status) -> io::Result<()> {
         if let Some(eta) = target.eta_s {
             let (name, left) = (plain(&target.name), age(eta.max(1.0)));
             writeln!(out, "\n{name}: {:.1} jobs a second, done in about {left} at that pace", target.jobs_per_s)?;
+        }
+    }
+    for target in &status.targets {
+        if let Some(course) = target.run.as_ref().and_then(course) {
+            writeln!(out, "\n{}: {course}", plain(&target.name))?;
         }
     }
     for target in &status.targets {
@@ -212,7 +219,7 @@ fn write_trouble(out: &mut impl Write, target: &TargetStatus) -> io::Result<()> 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::control::{ConfigError, RootState, StoreStatus, TargetState};
+    use crate::control::{ConfigError, RootState, RunStatus, StoreStatus, TargetState};
     use crate::model::Timestamp;
 
     /// One idle target, and one whose password is wrong.
@@ -237,6 +244,7 @@ pub(super) mod tests {
             command: None,
             retry_at: None,
             contents: None,
+            run: None,
         };
         let bad = TargetStatus {
             name: "b::www".to_owned(),
@@ -307,6 +315,20 @@ pub(super) mod tests {
             ),
             "{page}"
         );
+    }
+
+    /// A first fill, and a host that never answered, were `syncing` without a word.
+    #[test]
+    fn a_person_sees_how_far_a_long_run_has_come() {
+        let mut status = sample();
+        status.targets[0].run =
+            Some(RunStatus { elapsed_s: 30.0, sent_bytes: 3 << 20, still_s: 0.2, connecting: false });
+        status.targets[1].run = Some(RunStatus { elapsed_s: 12.0, sent_bytes: 0, still_s: 12.0, connecting: true });
+        let mut out = Vec::new();
+        write_page(&mut out, &status).expect("a page");
+        let page = String::from_utf8(out).expect("text");
+        assert!(page.contains("\n/backup/www: sent 3.0 MiB, 102.4 KiB/s\n"), "{page}");
+        assert!(page.contains("\nb::www: connecting for 12s\n"), "{page}");
     }
 
     /// Jobs that were given up showed as a number alone.

@@ -490,7 +490,8 @@ fn a_wait_on_a_terminal_shows_what_it_waits_for() {
     done(&world, &["pause", &m1]);
     put(world.src.join("d/waited"), "new");
     let line = format!("{} wait --timeout 3s --state-dir {}", env!("CARGO_BIN_EXE_syncq"), world.cli.state.display());
-    let shown = std::process::Command::new("script").args(["-qec", &line, "/dev/null"]).stdin(Stdio::null()).output();
+    let mut script = std::process::Command::new("script");
+    let shown = script.args(["-qec", &line, "/dev/null"]).env("NO_COLOR", "1").stdin(Stdio::null()).output();
     let shown = String::from_utf8_lossy(&shown.expect("cannot start script").stdout).into_owned();
     assert!(shown.contains(&format!("{m1}  paused ")) && shown.contains("the time is over: "), "{shown}");
 }
