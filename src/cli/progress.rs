@@ -9,12 +9,15 @@ use std::time::Duration;
 use rustix::termios::tcgetwinsize;
 
 use super::output::{Tone, age, cut, has_colours, plain, size};
+use crate::clock::monotonic;
 use crate::control::{RunStatus, Status, TargetStatus, word};
 use crate::daemon::logging;
 
 /// Five looks a second follow the eye and cost the daemon nothing.
 const INTERVAL: Duration = Duration::from_millis(200);
 
+/// From then on a wait is told of.
+const WAIT_SHOWN_AFTER_S: f64 = 1.0;
 /// A run that has lasted so long is told of.
 const COURSE_AFTER_S: f64 = 2.0;
 /// One that has sent nothing for so long has stopped, or compares.
@@ -34,16 +37,34 @@ pub struct Progress {
 impl Progress {
     /// Starts the view of what `look` returns, on a terminal. Without a thread for it there is just no view.
     pub fn start(look: impl Fn() -> Option<Status> + Send + 'static) -> Option<Self> {
+        let colours = has_colours(true);
+        Self::of_lines(move || look().map(|status| render(&status, columns(), colours)).unwrap_or_default())
+    }
+
+    /// Says in one line what is waited for, and for how long that has been so.
+    pub fn of_wait(what: String) -> Option<Self> {
+        let begun = monotonic();
+        Self::of_lines(move || {
+            let waited = begun.elapsed().as_secs_f64();
+            // What is over soon needs no word.
+            if waited < WAIT_SHOWN_AFTER_S {
+                Vec::new()
+            } else {
+                vec![cut(&format!("{what}: {}", age(waited)), columns())]
+            }
+        })
+    }
+
+    fn of_lines(lines: impl Fn() -> Vec<String> + Send + 'static) -> Option<Self> {
         if !io::stderr().is_terminal() {
             return None;
         }
         let (stop, stopped) = mpsc::channel();
-        let colours = has_colours(true);
         let draw = move || {
             let mut shown = Vec::new();
             // What is over at once needs no view.
             while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                let lines = look().map(|status| render(&status, columns(), colours)).unwrap_or_default();
+                let lines = lines();
                 if lines != shown {
                     logging::show_live(&lines);
                     shown = lines;

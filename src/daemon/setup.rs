@@ -407,7 +407,7 @@ impl Setup {
                 let jobs = counted(jobs as u64, "pending job");
                 let (name, owner) = (&record.destination, core.owner.display());
                 warn!(
-                    "{name} is no longer configured; {jobs} of it are kept in case it comes back. To forget them stop \
+                    "{name} is no longer configured; it keeps {jobs} in case it comes back. To forget them stop \
                      syncq, then: syncq purge --target {name} --state-dir {owner}"
                 );
             }
