@@ -18,26 +18,37 @@ fail() {
     exit 1
 }
 
-# need PROGRAM PACKAGE...: installs the packages unless the program is there.
+# Programs that are missing, and the packages that have them.
+missing=()
+packages=()
+
+# need PROGRAM PACKAGE...: notes the packages, for install_missing, unless the program is there.
 need() {
-    local program=$1
-    shift
-    if command -v "$program" >/dev/null; then
-        return 0
-    fi
-    local manual="install it by hand (Debian and Ubuntu: apt-get install $*) and run this again"
-    command -v apt-get >/dev/null || { say "$program is missing and there is no apt-get: $manual"; return 1; }
+    command -v "$1" >/dev/null && return 0
+    missing+=("$1")
+    packages+=("${@:2}")
+}
+
+# Installs at once what was noted. What apt says is shown only if it fails.
+install_missing() {
+    [ "${#missing[@]}" -gt 0 ] || return 0
+    local programs="${missing[*]}" list="${packages[*]}" said
+    missing=()
+    packages=()
+    local manual="install by hand (Debian and Ubuntu: apt-get install $list) and run this again"
+    command -v apt-get >/dev/null || { say "missing: $programs, and there is no apt-get: $manual"; return 1; }
     local as_root=()
     if [ "$(id -u)" -ne 0 ]; then
-        sudo -n true 2>/dev/null </dev/null || { say "$program is missing and installing it needs root: $manual"; return 1; }
+        sudo -n true 2>/dev/null </dev/null || { say "missing: $programs, and installing needs root: $manual"; return 1; }
         as_root=(sudo -n)
     fi
-    say "$program is missing: installing $* with apt-get"
+    say "missing: $programs; installing $list with apt-get"
     local get=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y)
-    # The package lists of a fresh machine may be old or absent; only then they are fetched.
-    "${get[@]}" install --no-install-recommends "$@" </dev/null >&2 2>/dev/null ||
-        { "${get[@]}" update </dev/null >&2 && "${get[@]}" install --no-install-recommends "$@" </dev/null >&2; } ||
-        { say "apt-get could not install $*: $manual"; return 1; }
+    # Old lists lead to old packages, or to none. Without a network what is at hand may do.
+    "${get[@]}" update </dev/null >/dev/null 2>&1 || say "going on with the package lists of this machine: apt-get update failed"
+    # shellcheck disable=SC2086 # names of packages have no blanks
+    said=$("${get[@]}" install --no-install-recommends $list </dev/null 2>&1) ||
+        { printf '%s\n' "$said" | tail -n 20 >&2; say "apt-get could not install $list: $manual"; return 1; }
 }
 
 # The oldest rsync that syncq is tested with.

@@ -1,7 +1,8 @@
 //! Writes the manual pages and the completions of bash, zsh and fish into a directory: `cargo run --example manual DIR`.
 //!
-//! Made from the definition of the command line, so they say what `--help` says. An example target, so that the program
-//! itself does not carry the generators.
+//! Made from the definition of the command line, so they say what `--help` says; the page of the configuration is made from
+//! the example file, whose comments say what each setting means. An example target, so that the program itself does not carry
+//! the generators.
 
 use std::fs;
 use std::io;
@@ -10,7 +11,7 @@ use std::path::Path;
 use clap::Command;
 use clap_complete::{Shell, generate_to};
 use clap_mangen::Man;
-use clap_mangen::roff::{Roff, roman};
+use clap_mangen::roff::{Roff, bold, roman};
 
 fn main() -> anyhow::Result<()> {
     let dir = std::env::args_os().nth(1).ok_or_else(|| anyhow::anyhow!("usage: manual DIR"))?;
@@ -19,6 +20,10 @@ fn main() -> anyhow::Result<()> {
     let mut command = syncq::cli::command();
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
         generate_to(shell, &mut command, "syncq", dir)?;
+        // sersync's name with its command line; syncq's commands are not offered there.
+        if let Some(run) = command.find_subcommand("run") {
+            generate_to(shell, &mut run.clone().name("sersync2").bin_name("sersync2"), "sersync2", dir)?;
+        }
     }
     // Fills in the full names of the subcommands. The list of subcommands is no page of its own.
     let mut command = syncq::cli::command().disable_help_subcommand(true);
@@ -26,7 +31,65 @@ fn main() -> anyhow::Result<()> {
     write_pages(dir, "syncq", &command, None)?;
     // sersync's name stands for `syncq run`.
     fs::write(dir.join("sersync2.1"), ".so man1/syncq-run.1\n")?;
+    write_format(dir)?;
     Ok(())
+}
+
+/// What syncq reads and writes, and what of its environment it heeds.
+const FILES: [(&str, &str); 6] = [
+    ("/etc/syncq/NAME.xml", "the configuration of the unit syncq@NAME; its format: confxml.xml(5)"),
+    ("/var/lib/syncq/NAME", "the state directory, with the queue, of root's syncq run -o NAME.xml"),
+    ("$XDG_STATE_HOME/syncq/NAME, ~/.local/state/syncq/NAME", "the same of another user"),
+    ("control.sock, there", "the control API, as JSON over HTTP"),
+    ("syncq.log, there", "the log of a daemon that was started with -d"),
+    (
+        "/usr/share/doc/syncq/examples",
+        "a configuration with all settings, one for rsyncd, and one for units without root",
+    ),
+];
+const ENVIRONMENT: [(&str, &str); 5] = [
+    ("SYNCQ_LOG, SYNCQ_LOG_FORMAT", "as --log-level and --log-format, which win"),
+    ("NO_COLOR", "no colours on a terminal, if it is set and not empty"),
+    ("XDG_STATE_HOME, HOME", "where other users than root have their state directories"),
+    ("TMPDIR", "where commands that work without a daemon copy a store to"),
+    (
+        "RSYNC_PASSWORD, RSYNC_RSH, RSYNC_PROXY, RSYNC_CONNECT_PROG and others of rsync's",
+        "hold where they mean something; the start and syncq check name those that do",
+    ),
+];
+
+/// A section of names with what they are.
+fn named(roff: &mut Roff, heading: &str, entries: &[(&str, &str)]) {
+    roff.control("SH", [heading]);
+    for (name, what) in entries {
+        roff.control("TP", []).text([bold(*name)]).text([roman(*what)]);
+    }
+}
+
+/// Writes the page of the configuration's format: the example file, with a word before it.
+fn write_format(dir: &Path) -> io::Result<()> {
+    let source = format!("syncq {}", env!("CARGO_PKG_VERSION"));
+    let mut roff = Roff::new();
+    roff.control("TH", ["confxml.xml", "5", "", source.as_str(), "syncq"]);
+    roff.control("SH", ["NAME"]).text([roman("confxml.xml - what syncq mirrors, and how")]);
+    roff.control("SH", ["DESCRIPTION"]).text([roman(
+        "An XML file in the format of sersync 2.5, which is read as it is, with an element of syncq's own. Below is one with \
+         all settings and their usual values; its comments say what they mean.",
+    )]);
+    roff.control("PP", []).text([roman(
+        "What is left out has its default. syncq check -o FILE names what is wrong or odd, with line and column, and syncq check \
+         --from-sersync FILE says line by line what sersync made of it.",
+    )]);
+    roff.control("SH", ["EXAMPLE"]).control("nf", []);
+    for line in include_str!("../conf/confxml.xml").lines() {
+        // An empty line in a text is none without its break.
+        roff.text([roman(if line.is_empty() { " " } else { line })]);
+    }
+    roff.control("fi", []);
+    roff.control("SH", ["SEE ALSO"]).text([roman("syncq(1), syncq-run(1), syncq-check(1), rsync(1)")]);
+    let mut page = Vec::new();
+    roff.to_writer(&mut page)?;
+    fs::write(dir.join("confxml.xml.5"), page)
 }
 
 /// Writes the page of a command and those of all commands below it.
@@ -44,7 +107,7 @@ fn write_page(dir: &Path, name: &str, command: &Command, see_also: &[String]) ->
     let mut page = Vec::new();
     man.render_title(&mut page)?;
     man.render_name_section(&mut page)?;
-    man.render_synopsis_section(&mut page)?;
+    synopsis(command).to_writer(&mut page)?;
     man.render_description_section(&mut page)?;
     man.render_options_section(&mut page)?;
     if command.has_subcommands() {
@@ -52,6 +115,18 @@ fn write_page(dir: &Path, name: &str, command: &Command, see_also: &[String]) ->
     }
     tail(command, see_also).to_writer(&mut page)?;
     fs::write(dir.join(format!("{name}.1")), page)
+}
+
+/// How the command is typed, with all that may be repeated, as its help has it.
+fn synopsis(command: &Command) -> Roff {
+    let usage = command.clone().render_usage().to_string();
+    let mut roff = Roff::new();
+    roff.control("SH", ["SYNOPSIS"]).control("nf", []);
+    for line in usage.trim_start_matches("Usage:").lines() {
+        roff.text([roman(line.trim())]);
+    }
+    roff.control("fi", []);
+    roff
 }
 
 /// What stands behind the options in the help, a section for each paragraph with a heading, and the other pages.
@@ -70,7 +145,15 @@ fn tail(command: &Command, see_also: &[String]) -> Roff {
         }
         roff.control("fi", []);
     }
-    let pages: Vec<String> = see_also.iter().map(|name| format!("{name}(1)")).chain(["rsync(1)".to_owned()]).collect();
+    if command.get_name() == "syncq" {
+        named(&mut roff, "FILES", &FILES);
+        named(&mut roff, "ENVIRONMENT", &ENVIRONMENT);
+    }
+    let pages: Vec<String> = see_also
+        .iter()
+        .map(|name| format!("{name}(1)"))
+        .chain(["confxml.xml(5)".to_owned(), "rsync(1)".to_owned()])
+        .collect();
     roff.control("SH", ["SEE ALSO"]).text([roman(pages.join(", "))]);
     roff
 }

@@ -6,8 +6,9 @@
 //! bind mount does not hide.
 //!
 //! Deliberately not here: whether another machine's module or directory is usable, which the target says by itself; and
-//! other daemons' and configurations' targets.
+//! other daemons' targets, which `neighbours` finds.
 
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::ErrorKind;
@@ -43,16 +44,11 @@ pub struct Refused {
 pub fn refused<'a>(roots: impl IntoIterator<Item = &'a Root>, state_dir: &Path) -> Vec<Refused> {
     let mut refused = Vec::new();
     for root in roots {
-        let places: Vec<(&Target, Option<PathBuf>)> =
-            root.targets.iter().map(|target| (target, on_this_machine(target))).collect();
-        for (at, (target, place)) in places.iter().enumerate() {
-            let alone = place.as_deref().map_or(Ok(()), |place| check_alone(root, target, place, state_dir));
-            let checked = alone.and_then(|()| {
-                places
-                    .iter()
-                    .take(at)
-                    .try_for_each(|(other, there)| check_pair((target, place.as_deref()), (other, there.as_deref())))
-            });
+        let places: Vec<Placed<'_>> = root.targets.iter().map(Placed::new).collect();
+        for (at, placed) in places.iter().enumerate() {
+            let target = placed.target;
+            let alone = placed.place.as_deref().map_or(Ok(()), |place| check_alone(root, target, place, state_dir));
+            let checked = alone.and_then(|()| places.iter().take(at).try_for_each(|other| check_pair(placed, other)));
             refused.extend(checked.err().map(|error| Refused { target: target.name(), error }));
         }
     }
@@ -148,27 +144,24 @@ fn check_directory(path: &Path) -> Result<(), CliError> {
 }
 
 /// Refuses two destinations of one source that are one, or of which one would be deleted by the other's mirror.
-fn check_pair(one: (&Target, Option<&Path>), other: (&Target, Option<&Path>)) -> Result<(), CliError> {
-    let (name, other_name) = (one.0.name(), other.0.name());
+fn check_pair(placed: &Placed<'_>, other_placed: &Placed<'_>) -> Result<(), CliError> {
+    let (one, other) = (placed.target, other_placed.target);
+    let (name, other_name) = (one.name(), other.name());
     let hint = "name each place once, by one name";
-    if one.0.destination == other.0.destination {
+    if one.destination == other.destination {
         // A port makes another daemon of it, but no other name.
         let error = CliError::usage(format!("the destination {name} is given twice")).hint(hint);
-        let differs = one.0.options.port != other.0.options.port;
+        let differs = one.options.port != other.options.port;
         let by_port = "a target's name has no port: give the modules of the two rsync daemons different names";
         return Err(if differs { error.hint(by_port) } else { error });
     }
     let refuse = |reason: String| Err(CliError::config(anyhow::Error::msg(reason)).hint(hint));
-    let relation = match (one.1, other.1) {
-        (Some(place), Some(there)) => relation(place, there),
-        _ => remote_relation(one.0, other.0),
-    };
-    match relation {
+    match placed.relation(other_placed) {
         Relation::Same => refuse(format!("{name} and {other_name} are one destination under two names")),
-        Relation::Inside if other.0.options.delete => {
+        Relation::Inside if other.options.delete => {
             refuse(format!("{name} lies inside {other_name}, whose mirror would delete it"))
         }
-        Relation::Around if one.0.options.delete => {
+        Relation::Around if one.options.delete => {
             refuse(format!("{other_name} lies inside {name}, whose mirror would delete it"))
         }
         _ => Ok(()),
@@ -177,11 +170,39 @@ fn check_pair(one: (&Target, Option<&Path>), other: (&Target, Option<&Path>)) ->
 
 /// How one directory lies to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Relation {
+pub enum Relation {
     Same,
     Inside,
     Around,
     Apart,
+}
+
+/// A destination with the directory of this machine that it is, if it is one.
+#[derive(Debug)]
+pub struct Placed<'t> {
+    pub target: &'t Target,
+    place: Option<PathBuf>,
+    remote: Option<Remote>,
+}
+
+impl<'t> Placed<'t> {
+    pub fn new(target: &'t Target) -> Self {
+        Self { place: on_this_machine(target), remote: Remote::of(target), target }
+    }
+
+    /// How it lies to another one, as far as that can be told.
+    pub fn relation(&self, other: &Placed<'_>) -> Relation {
+        match (&self.place, &other.place, &self.remote, &other.remote) {
+            (Some(place), Some(there), ..) => relation(place, there),
+            (.., Some(remote), Some(other)) => remote_relation(remote, other),
+            _ => Relation::Apart,
+        }
+    }
+
+    /// Whether it is that directory of this machine.
+    pub fn is(&self, directory: &Path) -> bool {
+        self.place.as_deref().is_some_and(|place| relation(place, directory) == Relation::Same)
+    }
 }
 
 fn relation(one: &Path, other: &Path) -> Relation {
@@ -220,8 +241,7 @@ fn lies_in(inner: &Path, outer: &Path) -> bool {
 }
 
 /// How two directories of other machines lie to each other, by what is said of them.
-fn remote_relation(one: &Target, other: &Target) -> Relation {
-    let (Some(a), Some(b)) = (Remote::of(one), Remote::of(other)) else { return Relation::Apart };
+fn remote_relation(a: &Remote, b: &Remote) -> Relation {
     if a.is_ssh != b.is_ssh || a.port != b.port {
         return Relation::Apart;
     }
@@ -231,12 +251,15 @@ fn remote_relation(one: &Target, other: &Target) -> Relation {
         () if b.path.starts_with(&a.path) => Relation::Around,
         () => return Relation::Apart,
     };
-    if a.is_on_same_host(&b) { relation } else { Relation::Apart }
+    if a.is_on_same_host(b) { relation } else { Relation::Apart }
 }
 
+#[derive(Debug)]
 struct Remote {
     is_ssh: bool,
     host: String,
+    /// Asked for once: a host may be the one of many targets.
+    addresses: OnceCell<BTreeSet<IpAddr>>,
     user: Option<String>,
     port: Option<u16>,
     path: PathBuf,
@@ -257,10 +280,15 @@ impl Remote {
         Some(Self {
             is_ssh,
             host: name.to_ascii_lowercase(),
+            addresses: OnceCell::new(),
             user,
             port: Some(target.options.port.unwrap_or(usual)),
             path,
         })
+    }
+
+    fn addresses(&self) -> &BTreeSet<IpAddr> {
+        self.addresses.get_or_init(|| addresses(&self.host))
     }
 
     fn is_on_same_host(&self, other: &Self) -> bool {
@@ -271,7 +299,7 @@ impl Remote {
         // ssh has names of its own, and keys to tell hosts apart.
         self.host == other.host
             || !self.is_ssh && {
-                let (ours, theirs) = (addresses(&self.host), addresses(&other.host));
+                let (ours, theirs) = (self.addresses(), other.addresses());
                 !ours.is_empty() && ours == theirs
             }
     }

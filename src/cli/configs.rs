@@ -49,7 +49,7 @@ pub fn load(files: &[PathBuf], only: Option<PluginKind>) -> Result<Loaded, CliEr
                 None => error,
             }
         })?;
-        let defaults = diagnostics.iter().filter(|diagnostic| diagnostic.is_default).count();
+        let defaults = diagnostics.iter().filter(|diagnostic| diagnostic.is_default()).count();
         let is_short = defaults > DEFAULTS_SHOWN_MAX;
         if is_short {
             let shown = file.display();
@@ -61,7 +61,7 @@ pub fn load(files: &[PathBuf], only: Option<PluginKind>) -> Result<Loaded, CliEr
         }
         let notices: Vec<String> = diagnostics
             .iter()
-            .filter(|diagnostic| !(is_short && diagnostic.is_default))
+            .filter(|diagnostic| !(is_short && diagnostic.is_default()))
             .map(|diagnostic| match &diagnostic.hint {
                 Some(hint) => format!("{diagnostic}; {hint}"),
                 None => diagnostic.to_string(),

@@ -150,7 +150,10 @@ fn usage(said: &str, unknown: Option<&str>, typed: &[String]) -> String {
     let said = said.strip_prefix("error: ").map_or_else(|| said.to_owned(), |rest| format!("syncq: {rest}"));
     let before = unknown.and_then(|word| typed.iter().rposition(|typed| typed == word)?.checked_sub(1));
     let ours = match (unknown, before.and_then(|at| typed.get(at)).map(String::as_str)) {
-        (Some("-v" | "--verbose" | "--debug"), _) => Some("--log-level debug says more".to_owned()),
+        (Some("-v" | "--verbose" | "--debug"), _) => Some(match typed.get(1).map(String::as_str) {
+            Some("mirror" | "run") => "--log-level debug says more".to_owned(),
+            _ => "the daemon's log says more: syncq run --log-level debug, or syncq mirror with it".to_owned(),
+        }),
         (Some("--dry-run" | "--check"), _) => {
             Some("syncq reconcile --dry-run, or syncq verify, of a daemon that runs".to_owned())
         }
@@ -199,7 +202,8 @@ mod tests {
     #[test]
     fn tips_say_what_there_is() {
         for (line, words) in [
-            ("syncq status -v", "--log-level debug"),
+            ("syncq mirror /a /b -v", "tip: --log-level debug says more"),
+            ("syncq status -v", "tip: the daemon's log says more"),
             ("syncq reconcile --dryrun", "dry-run"),
             ("syncq mirror /a /b --dry-run", "reconcile --dry-run"),
             ("syncq status --watch 2", "--watch=2s"),

@@ -1,22 +1,32 @@
-//! Other syncqs on this machine that mirror what this one does: two that feed one destination from different directories
-//! undo each other, two that feed it from the same one do everything twice, and two that mirror in opposite directions
-//! answer each other.
+//! Mirrors that meet another one on this machine, of another syncq or of another root of this one: two that feed one
+//! destination from different directories undo each other, two that feed it from the same one do everything twice, and two
+//! that mirror in opposite directions answer each other.
 //!
-//! They are found by the sockets on which they listen, wherever their state directories are, and asked what they mirror.
-//! What is compared are names: local directories without links, other destinations as they are written.
+//! Other syncqs are found by the sockets on which they listen, wherever their state directories are, and asked what they
+//! mirror. Whether two destinations are one is told as for those of one configuration (`apart`): by directory, address and port.
 //!
-//! Deliberately not here: refusing anything. One root may be mirrored by two daemons on purpose. Daemons of other
-//! machines, in containers of their own, and destinations that have two names are not seen; a target that is fed by
-//! strangers shows in what comparisons find.
+//! A daemon looks once it listens itself: of two that start at the same time, at a boot say, at least the later one finds the
+//! other.
+//!
+//! Deliberately not here: refusing anything. One root may be mirrored by two daemons on purpose. Daemons of other machines and
+//! in containers of their own are not seen, and those of other users are named but cannot be asked; a target that is fed by
+//! strangers shows in what comparisons find. There is no lock on the source: it would stand in the way of programs that
+//! lock it for their own ends. And no mark at the target: whoever does not know of it deletes it as something that only the
+//! target has, and takes it along in a copy of the disk, so that neither its lack nor its presence would say anything. What
+//! others have put there is asked about before the first comparison deletes it.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use log::warn;
+use log::{info, warn};
 
+use super::apart::{Placed, Relation};
+use super::destination::{self, Parsed};
 use super::state_dir::{self, real_path};
 use crate::control::{Client, ClientError, Status, socket_path};
-use crate::model::Root;
+use crate::model::{Root, Target, TransferOptions};
 
 /// Something that this syncq and another one both have their hands on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,28 +51,36 @@ struct Neighbour {
 struct Mirror {
     from: PathBuf,
     name: String,
-    to: Place,
+    /// None: its name is none that a command line has.
+    to: Option<Target>,
 }
 
-/// A destination in a form that tells what lies in what.
-#[derive(PartialEq, Eq)]
-struct Place {
-    /// A local directory without links, or `HOST::MODULE/PATH` and the like, of which the same is true.
-    path: PathBuf,
-    port: Option<u16>,
-}
+/// How often, and how many times, a daemon looks whether it listens. Opening a long queue takes its time; after ten minutes
+/// the others are asked in any case.
+const LISTENS_EVERY: Duration = Duration::from_millis(100);
+const LISTENS_LOOKS_MAX: usize = 6_000;
 
 /// Logs where a daemon that is about to start meets others. Asking them takes as long as it takes, so it is done beside.
 pub fn warn_of_meetings(own: &Path, roots: &[Root]) {
     let (own, roots) = (own.to_owned(), roots.to_vec());
     let asked = std::thread::Builder::new().name("neighbours".to_owned()).spawn(move || {
-        for Meeting { subject, message, hint, .. } in meetings(&own, &roots).into_iter().filter(|found| found.harms) {
-            let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
-            warn!("{subject}: {message}{hint}");
+        own_meetings(&roots).iter().for_each(tell);
+        let listens = || Client::connect(&own).is_ok();
+        for _ in (0..LISTENS_LOOKS_MAX).take_while(|_| !listens()) {
+            std::thread::sleep(LISTENS_EVERY);
         }
+        meetings(&own, &roots).iter().for_each(tell);
     });
     if let Err(error) = asked {
         warn!("cannot look for other syncqs on this machine: {error}");
+    }
+}
+
+fn tell(Meeting { subject, message, hint, harms }: &Meeting) {
+    let hint = hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
+    match harms {
+        true => warn!("{subject}: {message}{hint}"),
+        false => info!("{subject}: {message}{hint}"),
     }
 }
 
@@ -121,7 +139,7 @@ impl Neighbour {
         let mirrors = status.targets.iter().map(|target| Mirror {
             from: real_path(Path::new(&target.root)),
             name: target.name.clone(),
-            to: Place::new(&target.name, target.port),
+            to: target_named(&target.name, target.port),
         });
         Self {
             shown: format!("the syncq of {} (process {})", state_dir.display(), status.pid),
@@ -131,20 +149,48 @@ impl Neighbour {
     }
 }
 
-impl Place {
-    fn new(name: &str, port: Option<u16>) -> Self {
-        const RSYNC: u16 = 873;
-        let path = Path::new(name);
-        let is_local = path.is_absolute();
-        Self {
-            path: if is_local { real_path(path) } else { path.to_owned() },
-            port: port.filter(|&port| !(is_local || name.contains("::") && port == RSYNC)),
+/// A target of another daemon, by what its status says.
+fn target_named(name: &str, port: Option<u16>) -> Option<Target> {
+    let Parsed { destination, port: named } = destination::parse(OsStr::new(name), Path::new("/")).ok()?;
+    let options = TransferOptions { port: port.or(named), ..TransferOptions::default() };
+    Some(Target { destination, options })
+}
+
+/// Where roots of one syncq meet. Of two of which one lies in the other the targets may well do the same.
+pub fn own_meetings(roots: &[Root]) -> Vec<Meeting> {
+    let places: Vec<(PathBuf, Vec<Placed<'_>>)> =
+        roots.iter().map(|root| (real_path(&root.path), root.targets.iter().map(Placed::new).collect())).collect();
+    let mut found = Vec::new();
+    for (at, (from, targets)) in places.iter().enumerate() {
+        for (other_from, others) in places.iter().take(at) {
+            if from.starts_with(other_from) || other_from.starts_with(from) {
+                continue;
+            }
+            for (one, other) in targets.iter().flat_map(|one| others.iter().map(move |other| (one, other))) {
+                let deletes = match one.relation(other) {
+                    Relation::Same => one.target.options.delete || other.target.options.delete,
+                    Relation::Inside => other.target.options.delete,
+                    Relation::Around => one.target.options.delete,
+                    Relation::Apart => false,
+                };
+                if deletes {
+                    let (subject, name) = (one.target.name(), other.target.name());
+                    let (from, other_from) = (from.display(), other_from.display());
+                    let both = match subject == name {
+                        true => format!("{from} and {other_from} are both mirrored there"),
+                        false => format!("{from} is mirrored there, and {other_from} to {name}"),
+                    };
+                    found.push(Meeting {
+                        subject,
+                        message: format!("{both}: what one of them sends the other deletes"),
+                        hint: Some("give each its own place".to_owned()),
+                        harms: true,
+                    });
+                }
+            }
         }
     }
-
-    fn lies_in(&self, outer: &Self) -> bool {
-        self.port == outer.port && self.path.starts_with(&outer.path)
-    }
+    found
 }
 
 fn compare(roots: &[Root], neighbour: &Neighbour) -> Vec<Meeting> {
@@ -156,21 +202,22 @@ fn meetings_of(root: &Root, Neighbour { shown, pid, mirrors }: &Neighbour) -> Ve
     let mut found = Vec::new();
     for target in &root.targets {
         let subject = target.name();
-        let to = Place::new(&subject, target.options.port);
+        let to = Placed::new(target);
         for theirs in mirrors {
             let (their_root, their_name) = (theirs.from.display(), &theirs.name);
-            let is_shared = to.lies_in(&theirs.to) || theirs.to.lies_in(&to);
-            let message = if to == theirs.to && from == theirs.from {
-                format!("{shown} mirrors {their_root} there too: all is sent twice; stop one of them")
-            } else if is_shared {
-                let there = if to == theirs.to { "there".to_owned() } else { format!("to {their_name}") };
-                format!(
+            let Some(their_place) = theirs.to.as_ref().map(Placed::new) else { continue };
+            let there = if subject == *their_name { "there".to_owned() } else { format!("to {their_name}") };
+            let message = match to.relation(&their_place) {
+                Relation::Same if from == theirs.from => {
+                    format!("{shown} mirrors {their_root} {there} too: all is sent twice; stop one of them")
+                }
+                Relation::Apart if to.is(&theirs.from) && their_place.is(&from) => format!(
+                    "{shown} mirrors it back to {their_name}: each answers the other's changes; stop one of them"
+                ),
+                Relation::Apart => continue,
+                _ => format!(
                     "{shown} mirrors {their_root} {there}: each deletes what the other sends; give each its own place"
-                )
-            } else if to.path == theirs.from && theirs.to.path == from {
-                format!("{shown} mirrors it back to {their_name}: each answers the other's changes; stop one of them")
-            } else {
-                continue;
+                ),
             };
             found.push(Meeting { subject: subject.clone(), message, hint: Some(format!("kill {pid}")), harms: true });
         }
@@ -192,7 +239,7 @@ fn meetings_of(root: &Root, Neighbour { shown, pid, mirrors }: &Neighbour) -> Ve
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Destination, EventSwitches, Target, TransferOptions};
+    use crate::model::{Destination, EventSwitches};
 
     #[test]
     fn listening_control_sockets_are_found_among_all_sockets() {
@@ -211,6 +258,37 @@ mod tests {
         }
     }
 
+    /// Two directories of one configuration were mirrored to one module, and each run deleted what the other had sent,
+    /// without a word.
+    #[test]
+    fn two_roots_of_one_configuration_that_feed_one_place_are_told() {
+        let root = |path: &str, module: &str, delete: bool| Root {
+            path: path.into(),
+            targets: vec![Target {
+                destination: Destination::Daemon { host: "h".to_owned(), module: module.into() },
+                options: TransferOptions { delete, ..TransferOptions::default() },
+            }],
+            events: EventSwitches::default(),
+            excludes: Vec::new(),
+            legacy_hidden: false,
+            schedule: None,
+        };
+        for (roots, told) in [
+            ([root("/no/a", "m", true), root("/no/b", "m", true)], 1),
+            ([root("/no/a", "m", true), root("/no/b", "m", false)], 1),
+            // Without deletions both may have their files there.
+            ([root("/no/a", "m", false), root("/no/b", "m", false)], 0),
+            ([root("/no/a", "m", true), root("/no/b", "m/b", true)], 1),
+            ([root("/no/a", "m", false), root("/no/b", "m/b", true)], 0),
+            ([root("/no/a", "m", true), root("/no/a/b", "m/b", true)], 0),
+            ([root("/no/a", "m", true), root("/no/b", "n", true)], 0),
+        ] {
+            assert_eq!(own_meetings(&roots).len(), told, "{roots:?}");
+        }
+        let told = own_meetings(&[root("/no/a", "m", true), root("/no/b", "m", true)]);
+        assert!(told[0].harms && told[0].message.contains("/no/b and /no/a are both mirrored there"), "{told:?}");
+    }
+
     /// Two rsync daemons of one machine are two places.
     #[test]
     fn each_way_to_meet_is_told_in_its_own_words() {
@@ -227,11 +305,14 @@ mod tests {
         };
         let local = |path: &str| Destination::Local(path.into());
         let daemon = |module: &str| Destination::Daemon { host: "h".to_owned(), module: module.into() };
-        for (from, to, their_from, their_to, their_port, word, harms) in [
+        for (from, destination, their_from, their_to, their_port, word, harms) in [
             ("/no/a", daemon("m"), "/no/a", "h::m", None, "all is sent twice", true),
             ("/no/a", daemon("m"), "/no/a", "h::m", Some(8_730), "mirrors it too, to h::m", false),
             ("/no/a", daemon("m"), "/no/b", "h::m", None, "each deletes what the other sends", true),
             ("/no/a", daemon("m"), "/no/b", "h::m", Some(8_730), "", false),
+            // Under another name.
+            ("/no/a", daemon("m"), "/no/a", "other@H::m", None, "to other@H::m too: all is sent twice", true),
+            ("/no/a", daemon("m"), "/no/b", "rsync://h/m", None, "to rsync://h/m: each deletes", true),
             ("/no/a", daemon("m/x"), "/no/b", "h::m", None, "mirrors /no/b to h::m: each deletes", true),
             ("/no/a", local("/no/t"), "/no/b", "/no/t/in", None, "mirrors /no/b to /no/t/in: each deletes", true),
             ("/no/a", local("/no/b"), "/no/b", "/no/a", None, "each answers", true),
@@ -240,10 +321,11 @@ mod tests {
             // The next tier of a relay.
             ("/no/a", local("/no/b"), "/no/b", "h::m", None, "", false),
         ] {
-            let to_place = Place::new(their_to, their_port);
-            let mirrors = vec![Mirror { from: their_from.into(), name: their_to.to_owned(), to: to_place }];
+            let to = target_named(their_to, their_port);
+            assert!(to.is_some(), "{their_to}");
+            let mirrors = vec![Mirror { from: their_from.into(), name: their_to.to_owned(), to }];
             let neighbour = Neighbour { shown: "another".to_owned(), pid: 7, mirrors };
-            let found = compare(&[root(from, to)], &neighbour);
+            let found = compare(&[root(from, destination)], &neighbour);
             assert_eq!(found.len(), usize::from(!word.is_empty()), "{found:?}");
             for meeting in found {
                 assert!(meeting.message.contains(word) && meeting.harms == harms, "{meeting:?}");

@@ -5,10 +5,11 @@
 
 use std::io::{self, BufWriter, IsTerminal as _, StdoutLock};
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
 use serde::Serialize;
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-use crate::control::write_json;
+use crate::control::{TargetState, write_json};
 pub use crate::model::counted;
 
 /// Rows of one table. A longer list becomes several, since the widths of all rows are only known with all in memory.
@@ -35,7 +36,9 @@ pub struct Rows<W: io::Write> {
     out: W,
     form: Form,
     header: Vec<&'static str>,
-    gathered: Vec<Vec<String>>,
+    gathered: Vec<(Vec<String>, Tone)>,
+    /// The column that has the row's tone.
+    toned: Option<usize>,
     any: bool,
 }
 
@@ -46,17 +49,26 @@ pub fn stdout() -> BufWriter<StdoutLock<'static>> {
 
 impl<W: io::Write> Rows<W> {
     pub fn new(out: W, form: Form, header: &[&'static str]) -> Self {
-        Self { out, form, header: header.to_vec(), gathered: Vec::new(), any: false }
+        Self { out, form, header: header.to_vec(), gathered: Vec::new(), toned: None, any: false }
+    }
+
+    /// Has the cells of a column in the colour of their row's tone, if the terminal has colours.
+    pub fn toned(self, column: usize) -> Self {
+        Self { toned: Some(column).filter(|_| has_colours(io::stdout().is_terminal())), ..self }
     }
 
     pub fn push(&mut self, row: Vec<String>) -> io::Result<()> {
+        self.push_toned(row, Tone::Plain)
+    }
+
+    pub fn push_toned(&mut self, row: Vec<String>, tone: Tone) -> io::Result<()> {
         match self.form {
             Form::Tabs => {
                 self.any = true;
                 writeln!(self.out, "{}", row.join("\t"))
             }
             Form::Table => {
-                self.gathered.push(row);
+                self.gathered.push((row, tone));
                 if self.gathered.len() >= TABLE_ROWS_MAX { self.flush_table() } else { Ok(()) }
             }
         }
@@ -76,7 +88,18 @@ impl<W: io::Write> Rows<W> {
         self.any = true;
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-        table.set_header(self.header.clone()).add_rows(self.gathered.drain(..));
+        let toned = self.toned;
+        let cells = |(row, tone): (Vec<String>, Tone)| -> Vec<Cell> {
+            let cell = |(at, text): (usize, String)| match tone.colour().filter(|_| toned == Some(at)) {
+                Some(colour) => Cell::new(text).fg(colour).add_attribute(Attribute::Bold),
+                None => Cell::new(text),
+            };
+            row.into_iter().enumerate().map(cell).collect()
+        };
+        table.set_header(self.header.clone()).add_rows(self.gathered.drain(..).map(cells));
+        if toned.is_some() {
+            table.enforce_styling();
+        }
         for line in table.lines() {
             writeln!(self.out, "{}", line.trim_end())?;
         }
@@ -114,6 +137,72 @@ pub fn age(seconds: f64) -> String {
         (0, _, _) => format!("{hours}h{minutes}m"),
         _ => format!("{days}d{hours}h"),
     }
+}
+
+/// How much a word on a terminal asks for attention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tone {
+    Plain,
+    /// It goes on by itself, or somebody has wanted it so.
+    Waits,
+    /// Somebody has to do something, or soon will have to.
+    Trouble,
+}
+
+impl Tone {
+    /// By the state of a target.
+    pub fn of(state: TargetState) -> Self {
+        use TargetState as State;
+        match state {
+            State::Idle | State::Scanning | State::Syncing | State::Comparing | State::Offline | State::Unknown => {
+                Self::Plain
+            }
+            State::Paused | State::Busy | State::BackingOff => Self::Waits,
+            State::Failing | State::Misconfigured | State::SourceGone | State::TargetGone | State::NeedsApproval => {
+                Self::Trouble
+            }
+        }
+    }
+
+    /// The colour of a cell.
+    fn colour(self) -> Option<Color> {
+        match self {
+            Self::Plain => None,
+            Self::Waits => Some(Color::Yellow),
+            Self::Trouble => Some(Color::Red),
+        }
+    }
+
+    /// The text with control sequences around it.
+    pub fn painted(self, text: &str) -> String {
+        match self {
+            Self::Plain => text.to_owned(),
+            Self::Waits => format!("\x1b[33m{text}\x1b[0m"),
+            Self::Trouble => format!("\x1b[1;31m{text}\x1b[0m"),
+        }
+    }
+}
+
+/// Whether a terminal is to be coloured.
+pub fn has_colours(is_terminal: bool) -> bool {
+    let is_empty = |name: &str| std::env::var_os(name).is_none_or(|value| value.is_empty());
+    is_terminal && is_empty("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// As much of a text as has room in so many columns of a terminal.
+pub fn cut(text: &str, columns: usize) -> String {
+    if text.width() <= columns {
+        return text.to_owned();
+    }
+    let mut used = 0;
+    let fits = |c: &char| {
+        used += c.width().unwrap_or(0);
+        // The last column is for the sign that something is missing.
+        used < columns
+    };
+    let mut shown: String = text.chars().take_while(fits).collect();
+    shown.push('…');
+    shown
 }
 
 /// A number of bytes as a person says it.
@@ -170,6 +259,21 @@ mod tests {
         }
         for (bytes, text) in [(0, "0 B"), (1_023, "1023 B"), (1_536, "1.5 KiB"), (u64::MAX, "16384.0 PiB")] {
             assert_eq!(size(bytes), text);
+        }
+    }
+
+    /// A row that was longer than the terminal ended in a stray sign: its own last one, in the last column.
+    #[test]
+    fn a_row_is_cut_where_the_terminal_ends() {
+        for (text, columns, expected) in [
+            ("short", 5, "short"),
+            ("longer", 5, "long…"),
+            ("连接连接", 6, "连接…"),
+            ("连接连接", 5, "连接…"),
+            ("", 0, ""),
+        ] {
+            assert_eq!(cut(text, columns), expected, "{text} {columns}");
+            assert!(expected.width() <= columns);
         }
     }
 

@@ -4,6 +4,7 @@ use std::io::{self, Write as _};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -32,6 +33,9 @@ pub struct ReconcileArgs {
     /// Return when it is done
     #[arg(long, conflicts_with = "dry_run")]
     wait: bool,
+    /// With --wait: give up after this long, like 30s or 5m [default: never]. The comparison stays queued
+    #[arg(long, value_name = "TIME", value_parser = super::values::duration, requires = "wait")]
+    timeout: Option<Duration>,
     #[command(flatten)]
     which: WhichDaemon,
     /// Print one JSON object, or with --dry-run one a line
@@ -61,7 +65,8 @@ pub fn run(args: &ReconcileArgs) -> Result<ExitCode, CliError> {
     if !args.wait {
         return Ok(ExitCode::SUCCESS);
     }
-    wait(&client, &WaitRequest { path, target: args.target.clone(), targets: None, timeout_s: None }, false)
+    let timeout_s = args.timeout.map(|timeout| timeout.as_secs_f64());
+    wait(&client, &WaitRequest { path, target: args.target.clone(), targets: None, timeout_s }, false)
 }
 
 /// Prints what the comparison would change, as it comes.

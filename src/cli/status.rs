@@ -7,7 +7,8 @@ use std::time::Duration;
 use clap::Args;
 
 use super::exit::CliError;
-use super::output::{Form, Rows, age, counted, json_line, plain, size, stdout};
+use super::output::{Form, Rows, Tone, age, counted, json_line, plain, size, stdout};
+use super::progress::course;
 use super::source::Source;
 use super::state_dir::WhichDaemon;
 use crate::control::{
@@ -74,13 +75,16 @@ fn show(args: &StatusArgs, status: &Status) -> Result<(), CliError> {
 const HEADER: [&str; 9] = ["TARGET", "ROOT", "STATE", "PENDING", "RUNNING", "WAITING", "FAILED", "LAG", "LAST"];
 
 fn write_targets(out: &mut impl Write, form: Form, status: &Status) -> io::Result<()> {
-    let mut rows = Rows::new(out, form, &HEADER);
+    // Where all have one root it says nothing, and takes the room of what does. Scripts count columns.
+    let shows_root = form == Form::Tabs || !has_one_root(status);
+    let header: Vec<&str> = HEADER.into_iter().filter(|name| shows_root || *name != "ROOT").collect();
+    let mut rows = Rows::new(out, form, &header).toned(if shows_root { 2 } else { 1 });
     for target in &status.targets {
         // A person wants an age, a script a number.
         let lag = if form == Form::Table { age(target.lag_s) } else { target.lag_s.to_string() };
-        rows.push(vec![
-            plain(&target.name),
-            plain(&target.root),
+        let mut row = vec![plain(&target.name)];
+        row.extend(shows_root.then(|| plain(&target.root)));
+        row.extend([
             word(target.state),
             target.pending.to_string(),
             target.running.to_string(),
@@ -88,9 +92,15 @@ fn write_targets(out: &mut impl Write, form: Form, status: &Status) -> io::Resul
             target.failed.to_string(),
             lag,
             target.last_path.as_deref().map(plain).unwrap_or_default(),
-        ])?;
+        ]);
+        rows.push_toned(row, Tone::of(target.state))?;
     }
     rows.end().map(|_| ())
+}
+
+fn has_one_root(status: &Status) -> bool {
+    let mut roots = status.targets.iter().map(|target| &target.root);
+    roots.next().is_some_and(|first| roots.all(|root| root == first))
 }
 
 fn write_page(out: &mut impl Write, status: &Status) -> io::Result<()> {
@@ -117,7 +127,11 @@ fn write_page(out: &mut impl Write, status: &Status) -> io::Result<()> {
     if status.store.state != StoreState::Ok {
         write!(out, ": {}", status.store.error.as_deref().map(plain).unwrap_or_default())?;
     }
-    writeln!(out, "\n")?;
+    writeln!(out)?;
+    if let Some(target) = status.targets.first().filter(|_| has_one_root(status)) {
+        writeln!(out, "root: {}", plain(&target.root))?;
+    }
+    writeln!(out)?;
     for root in &status.roots {
         write_root(out, root)?;
     }
@@ -126,6 +140,11 @@ fn write_page(out: &mut impl Write, status: &Status) -> io::Result<()> {
         if let Some(eta) = target.eta_s {
             let (name, left) = (plain(&target.name), age(eta.max(1.0)));
             writeln!(out, "\n{name}: {:.1} jobs a second, done in about {left} at that pace", target.jobs_per_s)?;
+        }
+    }
+    for target in &status.targets {
+        if let Some(course) = target.run.as_ref().and_then(course) {
+            writeln!(out, "\n{}: {course}", plain(&target.name))?;
         }
     }
     for target in &status.targets {
@@ -212,7 +231,7 @@ fn write_trouble(out: &mut impl Write, target: &TargetStatus) -> io::Result<()> 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::control::{ConfigError, RootState, StoreStatus, TargetState};
+    use crate::control::{ConfigError, RootState, RunStatus, StoreStatus, TargetState};
     use crate::model::Timestamp;
 
     /// One idle target, and one whose password is wrong.
@@ -237,6 +256,7 @@ pub(super) mod tests {
             command: None,
             retry_at: None,
             contents: None,
+            run: None,
         };
         let bad = TargetStatus {
             name: "b::www".to_owned(),
@@ -280,7 +300,7 @@ pub(super) mod tests {
         assert!(
             page.starts_with("syncq 0.1.0 is running, pid 42, since 1970-01-01T00:00:01.000Z\nwatches: 3 of 8192\n")
         );
-        assert!(page.contains("store: ok, 2.0 KiB\n"), "{page}");
+        assert!(page.contains("store: ok, 2.0 KiB\nroot: /srv/www\n\n"), "{page}");
         assert!(page.contains("1m15s") && page.contains("a\\nb"), "{page}");
         assert!(page.ends_with(
             "\nb::www: auth failed on module www\n  hint: check user and password\n  command: rsync -artz ./ b::www/\n  \
@@ -309,6 +329,20 @@ pub(super) mod tests {
         );
     }
 
+    /// A first fill, and a host that never answered, were `syncing` without a word.
+    #[test]
+    fn a_person_sees_how_far_a_long_run_has_come() {
+        let mut status = sample();
+        status.targets[0].run =
+            Some(RunStatus { elapsed_s: 30.0, sent_bytes: 3 << 20, still_s: 0.2, connecting: false });
+        status.targets[1].run = Some(RunStatus { elapsed_s: 12.0, sent_bytes: 0, still_s: 12.0, connecting: true });
+        let mut out = Vec::new();
+        write_page(&mut out, &status).expect("a page");
+        let page = String::from_utf8(out).expect("text");
+        assert!(page.contains("\n/backup/www: sent 3.0 MiB, 102.4 KiB/s\n"), "{page}");
+        assert!(page.contains("\nb::www: connecting for 12s\n"), "{page}");
+    }
+
     /// Jobs that were given up showed as a number alone.
     #[test]
     fn a_person_sees_what_was_given_up_and_how_to_go_on() {
@@ -320,6 +354,21 @@ pub(super) mod tests {
         let expected = "\n/backup/www: given up: 1 job\n  why: syncq list --state failed\n  \
                         to try again: syncq retry --state failed\n";
         assert!(page.ends_with(expected), "{page}");
+    }
+
+    /// With two short paths it was wider than a terminal.
+    #[test]
+    fn a_table_of_one_root_has_no_column_for_it() {
+        let page = |status: &Status| {
+            let mut out = Vec::new();
+            write_page(&mut out, status).expect("a page");
+            String::from_utf8(out).expect("text")
+        };
+        let mut status = sample();
+        assert!(!page(&status).contains("ROOT"), "{}", page(&status));
+        status.targets[1].root = "/srv/other".to_owned();
+        assert!(page(&status).contains(" TARGET       ROOT        STATE "), "{}", page(&status));
+        assert!(!page(&status).contains("root: "), "{}", page(&status));
     }
 
     /// It said that a daemon with pid 0 has 0 of 0 watches.

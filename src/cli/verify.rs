@@ -10,6 +10,7 @@ use clap::Args;
 
 use super::exit::{CliError, Exit};
 use super::output::{counted, json_line, plain, size, some, stdout};
+use super::progress::Progress;
 use super::state_dir::WhichDaemon;
 use super::wait::path_arg;
 use crate::control::{Client, ClientError, Differing, Verified, VerifyLine, VerifyRequest, word};
@@ -63,7 +64,10 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode, CliError> {
     let mut out = stdout();
     let mut ended = Vec::new();
     let mut result = Ok(());
+    // Until there is a first word on the terminal, which it would be in the way of.
+    let mut view = Progress::of_wait("comparing, and nothing differs so far".to_owned());
     client.verify(&request, &mut |line| {
+        drop(view.take());
         // As it comes: a comparison may take hours.
         result = print(&mut out, &line, args.json).and_then(|()| out.flush());
         if let VerifyLine::Target(target) = line {

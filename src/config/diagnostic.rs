@@ -45,8 +45,47 @@ pub struct Diagnostic {
     pub message: String,
     /// What to write instead.
     pub hint: Option<String>,
-    /// Something is missing and has its default: nothing is odd about the file but its shortness.
-    pub is_default: bool,
+    pub matter: Matter,
+}
+
+impl Diagnostic {
+    /// Whether something is missing and has its default: nothing is odd about the file but its shortness.
+    pub fn is_default(&self) -> bool {
+        matches!(self.matter, Matter::Default | Matter::Missing { .. })
+    }
+}
+
+/// What a warning is about, for who goes through the whole file and says some of this in other words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Matter {
+    /// Nothing that is told in another place too.
+    Other,
+    /// An attribute is missing.
+    Default,
+    /// An element is missing. `default` says what goes on without it.
+    Missing { name: &'static str, default: &'static str },
+    /// Blanks around a value.
+    Blanks,
+    /// A switch that is neither `true` nor `false`.
+    Switch,
+    /// `-u` in params.
+    Update,
+    /// What is no regular expression.
+    Expression,
+    /// What only a shell would make something of.
+    Shell,
+    /// An element or attribute without a meaning.
+    Unknown,
+    /// A second element where the first counts.
+    Twice,
+    /// Directories that sersync did not watch.
+    Localpaths,
+    /// User and password file of an rsync daemon, for ssh.
+    AuthWithSsh,
+    /// A port for ssh.
+    PortWithSsh,
+    /// The directory of a plugin that is no mirrored one.
+    PluginWatch,
 }
 
 impl fmt::Display for Diagnostic {
@@ -59,7 +98,7 @@ struct Note {
     offset: usize,
     message: String,
     hint: Option<String>,
-    is_default: bool,
+    matter: Matter,
 }
 
 /// The warnings on one file.
@@ -76,21 +115,21 @@ impl<'a> Notes<'a> {
     }
 
     pub(super) fn warn(&mut self, offset: usize, message: impl Into<String>) {
-        self.add(offset, message.into(), None, false);
+        self.add(offset, message.into(), None, Matter::Other);
     }
 
     pub(super) fn warn_with(&mut self, offset: usize, message: impl Into<String>, hint: impl Into<String>) {
-        self.add(offset, message.into(), Some(hint.into()), false);
+        self.add(offset, message.into(), Some(hint.into()), Matter::Other);
     }
 
-    /// Something is missing, and its default is taken.
-    pub(super) fn default(&mut self, offset: usize, message: String, hint: Option<String>) {
-        self.add(offset, message, hint, true);
+    /// The same as [`warn_with`](Self::warn_with) of something that has a name.
+    pub(super) fn warn_of(&mut self, matter: Matter, offset: usize, message: impl Into<String>, hint: Option<&str>) {
+        self.add(offset, message.into(), hint.map(str::to_owned), matter);
     }
 
-    fn add(&mut self, offset: usize, message: String, hint: Option<String>, is_default: bool) {
+    fn add(&mut self, offset: usize, message: String, hint: Option<String>, matter: Matter) {
         if self.notes.len() < NOTES_MAX {
-            self.notes.push(Note { offset, message, hint, is_default });
+            self.notes.push(Note { offset, message, hint, matter });
         } else {
             self.left_out += 1;
         }
@@ -149,16 +188,16 @@ impl<'a> Notes<'a> {
     pub(super) fn into_diagnostics(mut self, file: &Path) -> Vec<Diagnostic> {
         if self.left_out > 0 {
             let message = format!("{} more warnings are not shown", self.left_out);
-            self.notes.push(Note { offset: self.bytes.len(), message, hint: None, is_default: false });
+            self.notes.push(Note { offset: self.bytes.len(), message, hint: None, matter: Matter::Other });
         }
         let mut notes = std::mem::take(&mut self.notes);
         notes.sort_by_key(|note| note.offset);
         let mut cursor = Cursor::new(&self);
         notes
             .into_iter()
-            .map(|Note { offset, message, hint, is_default }| {
+            .map(|Note { offset, message, hint, matter }| {
                 let (line, column) = cursor.advance(offset);
-                Diagnostic { file: file.to_path_buf(), line, column, message, hint, is_default }
+                Diagnostic { file: file.to_path_buf(), line, column, message, hint, matter }
             })
             .collect()
     }

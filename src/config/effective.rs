@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::filter::Filter;
-use crate::model::{Destination, EventSwitches, Root, Schedule, Settings};
+use crate::model::{Destination, EventSwitches, Root, Schedule, Settings, counted};
 use crate::schedule::{self, ScheduleError};
 
-use super::diagnostic::Notes;
+use super::diagnostic::{Matter, Notes};
 use super::error::{Fault, Problem};
 use super::remote::{self, Access};
 use super::xml::Element;
@@ -84,7 +84,10 @@ fn warn_of_watch(head: &Element, plugin: Option<&plugin::Plugin>, roots: &[Root]
     let offset = section.map_or(head.offset, |section| section.offset);
     let shown = watch.display();
     if roots.iter().any(|root| plugin.is_told_of(&root.path)) {
-        notes.warn(offset, format!("plugin {name} is told of what changes below {shown}; sersync mirrored that directory in place of <localpath>"));
+        let message = format!(
+            "plugin {name} is told of what changes below {shown}; sersync mirrored that directory in place of <localpath>"
+        );
+        notes.warn_of(Matter::PluginWatch, offset, message, None);
     } else {
         notes.warn_with(
             offset,
@@ -157,7 +160,8 @@ fn fail_log(sersync: &Element, notes: &mut Notes<'_>) -> (Option<PathBuf>, Durat
                 None => (FAIL_LOG_MINUTES, Some("this is no whole number of minutes")),
             };
             if let Some(reason) = warning {
-                let message = format!("timeToExecute \"{shown}\" is taken as {minutes} minutes: {reason}");
+                let message =
+                    format!("timeToExecute \"{shown}\" is taken as {}: {reason}", counted(minutes.into(), "minute"));
                 notes.warn_with(given.offset, message, "write the longest wait between two tries, in minutes");
             }
             minutes
@@ -216,7 +220,7 @@ fn schedule(crontab: &Element, notes: &mut Notes<'_>) -> Result<Schedule, Proble
     let minutes = minutes.unwrap_or(SCHEDULE_MINUTES);
     notes.warn_with(
         value.offset,
-        format!("schedule \"{given}\" is taken as {minutes} minutes"),
+        format!("schedule \"{given}\" is taken as {}", counted(minutes.into(), "minute")),
         "write minutes (600), five cron fields (0 3 * * *), or @daily",
     );
     Ok(every(minutes))
@@ -256,7 +260,8 @@ fn roots(
             continue;
         }
         if roots.len() == 1 {
-            notes.warn(localpath.offset, "sersync watched the first <localpath> only; syncq mirrors all of them");
+            let message = "sersync watched the first <localpath> only; syncq mirrors all of them";
+            notes.warn_of(Matter::Localpaths, localpath.offset, message, None);
         }
         roots.push(Root { path, targets, ..template.clone() });
         spelled.push(watch.to_path());

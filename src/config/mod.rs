@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use crate::model::{self, Endpoint, Settings};
 use crate::trust;
 
-pub use diagnostic::Diagnostic;
+pub use diagnostic::{Diagnostic, Matter};
 pub use error::{ConfigError, Fault};
 pub use outline::{Attribute, Outline, Part, What};
 pub use plugin::{CommandPlugin, HttpPlugin, HttpUrl, Plugin, PluginKind, RefreshCdnPlugin, Secret, SocketPlugin};

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
 use super::blank;
-use super::diagnostic::Notes;
+use super::diagnostic::{Matter, Notes};
 use super::error::{Fault, Problem};
 use super::value::Value;
 use super::words;
@@ -30,7 +30,8 @@ pub(super) fn read(value: Value<'_>, keep_newer: bool, notes: &mut Notes<'_>) ->
             true => "leave it out, or keep newer files on the target with <commonParams keepNewer=\"true\" .../>",
             false => "leave it out",
         };
-        notes.warn_with(place(notice.word), format!("params: {}", notice.message), hint);
+        let matter = if notice.is_update { Matter::Update } else { Matter::Other };
+        notes.warn_of(matter, place(notice.word), format!("params: {}", notice.message), Some(hint));
     }
     Ok(usable)
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use super::diagnostic::Notes;
+use super::diagnostic::{Matter, Notes};
 use super::error::{Fault, Problem};
 use super::value::{self, Value};
 use super::words;
@@ -337,10 +337,11 @@ impl<'r> Reader<'r, '_> {
             .map_err(|open| Fault::Unbalanced { attribute, quote: open.quote }.at(value.offset_of(open.offset)))?;
         if let Some(word) = words.iter().find(|word| is_operator(&word.text)) {
             let shown = self.notes.show(&word.text);
-            self.notes.warn_with(
+            self.notes.warn_of(
+                Matter::Shell,
                 value.offset_of(word.offset),
                 format!("{attribute}: {shown} is for a shell, and none is run: it is an argument like any other"),
-                "put what needs a shell into a script, and name that in prefix",
+                Some("put what needs a shell into a script, and name that in prefix"),
             );
         }
         Ok(words.into_iter().map(|word| OsString::from_vec(word.text)).collect())

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::model::{Destination, Host, HostError, Target, TransferOptions, Usable};
 
-use super::diagnostic::Notes;
+use super::diagnostic::{Matter, Notes};
 use super::error::{Fault, Problem};
 use super::params;
 use super::value::{self, Value};
@@ -79,10 +79,11 @@ fn auth(
             );
         }
         if access.ssh && password_file.is_some() {
-            notes.warn_with(
+            notes.warn_of(
+                Matter::AuthWithSsh,
                 auth.offset,
                 "users and passwordfile are ignored: rsync takes them for its daemons only, not with ssh",
-                "switch <auth> off and write the user into the remote: ip=\"user@host\"",
+                Some("switch <auth> off and write the user into the remote: ip=\"user@host\""),
             );
         } else if let Some(users) = users {
             access.user = Some(user(users, notes)?);
@@ -141,10 +142,11 @@ fn port(rsync: &Element, ssh: bool, notes: &mut Notes<'_>) -> Result<Option<u16>
         })?,
     };
     if ssh {
-        notes.warn_with(
+        notes.warn_of(
+            Matter::PortWithSsh,
             element.offset,
             format!("port {port} is used for ssh; sersync ignored it there"),
-            "if ssh listens on 22, write <userDefinedPort start=\"false\"/>",
+            Some("if ssh listens on 22, write <userDefinedPort start=\"false\"/>"),
         );
     }
     Ok(Some(port))

@@ -1,7 +1,7 @@
 //! The names of the format, to find those that are not: sersync ignores a misspelled element and then misses the one
 //! that was meant.
 
-use super::diagnostic::Notes;
+use super::diagnostic::{Matter, Notes};
 use super::xml::Element;
 
 /// A misspelling is at least this similar (0 to 1) to what was meant.
@@ -126,7 +126,8 @@ fn check_element(element: &Element, spec: &Spec, notes: &mut Notes<'_>) {
             Some((known, seen)) => {
                 if std::mem::replace(seen, true) && !known.many {
                     let lost = lost(child, notes).map(|lost| format!(": {lost}")).unwrap_or_default();
-                    notes.warn(child.offset, format!("<{}> is given twice; the first counts{lost}", known.name));
+                    let message = format!("<{}> is given twice; the first counts{lost}", known.name);
+                    notes.warn_of(Matter::Twice, child.offset, message, None);
                 } else {
                     check_element(child, known, notes);
                 }
@@ -135,7 +136,10 @@ fn check_element(element: &Element, spec: &Spec, notes: &mut Notes<'_>) {
                 let name = notes.show(&child.name);
                 let message = format!("<{}> holds no <{name}>, ignored", spec.name);
                 match belongs(&child.name) {
-                    Some(parent) => notes.warn_with(child.offset, message, format!("it belongs into <{parent}>")),
+                    Some(parent) => {
+                        let hint = format!("it belongs into <{parent}>");
+                        notes.warn_of(Matter::Unknown, child.offset, message, Some(&hint));
+                    }
                     None => {
                         report(child.offset, message, &child.name, spec.children.iter().map(|known| known.name), notes)
                     }
@@ -237,10 +241,8 @@ fn report<'s>(
     known: impl Iterator<Item = &'s str>,
     notes: &mut Notes<'_>,
 ) {
-    match closest(&notes.show(name), known) {
-        Some(meant) => notes.warn_with(offset, message, format!("did you mean {meant}?")),
-        None => notes.warn(offset, message),
-    }
+    let hint = closest(&notes.show(name), known).map(|meant| format!("did you mean {meant}?"));
+    notes.warn_of(Matter::Unknown, offset, message, hint.as_deref());
 }
 
 /// The known name that was most likely meant.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::{ffi::OsString, os::unix::ffi::OsStringExt};
 
 use super::blank;
-use super::diagnostic::Notes;
+use super::diagnostic::{Matter, Notes};
 use super::xml::Element;
 
 /// The value of an attribute, without blanks around it.
@@ -42,10 +42,11 @@ pub(super) fn attribute<'e>(element: &'e Element, name: &str, notes: &mut Notes<
     let (bytes, before) = blank::trimmed(&attribute.value);
     if bytes.len() < attribute.value.len() {
         let shown = notes.show_value(name.as_bytes(), bytes);
-        notes.warn_with(
+        notes.warn_of(
+            Matter::Blanks,
             attribute.value_offset,
             format!("blanks around the value of {name} are ignored"),
-            format!("write {name}=\"{shown}\""),
+            Some(&format!("write {name}=\"{shown}\"")),
         );
     }
     let offset = attribute.value_offset + if attribute.verbatim { before } else { 0 };
@@ -63,7 +64,8 @@ pub(super) fn expected<'e>(
     if value.is_none() {
         let element_name = notes.show(&element.name);
         let hint = format!("<{element_name} {name}=\"...\">");
-        notes.default(element.offset, format!("<{element_name}> has no {name}: {default}"), Some(hint));
+        let message = format!("<{element_name}> has no {name}: {default}");
+        notes.warn_of(Matter::Default, element.offset, message, Some(&hint));
     }
     value
 }
@@ -71,20 +73,21 @@ pub(super) fn expected<'e>(
 /// A child whose absence is worth a warning.
 pub(super) fn section<'e>(
     parent: &'e Element,
-    name: &str,
-    default: &str,
+    name: &'static str,
+    default: &'static str,
     notes: &mut Notes<'_>,
 ) -> Option<&'e Element> {
     let child = parent.child(name);
     if child.is_none() {
         let parent_name = notes.show(&parent.name);
-        notes.default(parent.offset, format!("<{parent_name}> has no <{name}>: {default}"), None);
+        let message = format!("<{parent_name}> has no <{name}>: {default}");
+        notes.warn_of(Matter::Missing { name, default }, parent.offset, message, None);
     }
     child
 }
 
 /// A child's switch, `<name start="true"/>`.
-pub(super) fn switch(parent: &Element, name: &str, default: bool, notes: &mut Notes<'_>) -> bool {
+pub(super) fn switch(parent: &Element, name: &'static str, default: bool, notes: &mut Notes<'_>) -> bool {
     let state = if default { "it is on" } else { "it is off" };
     section(parent, name, state, notes).map_or(default, |child| start(child, default, notes))
 }
@@ -106,10 +109,11 @@ pub(super) fn boolean(value: Value<'_>, name: &str, notes: &mut Notes<'_>) -> bo
     };
     if !certain {
         let shown = notes.show(value.bytes);
-        notes.warn_with(
+        notes.warn_of(
+            Matter::Switch,
             value.offset,
             format!("{name}: \"{shown}\" is taken as {meaning}"),
-            format!("write {name}=\"true\" or {name}=\"false\""),
+            Some(&format!("write {name}=\"true\" or {name}=\"false\"")),
         );
     }
     meaning
@@ -143,7 +147,8 @@ pub(super) fn regexes(element: &Element, name: &str, notes: &mut Notes<'_>) -> V
                 } else {
                     "correct it; a regular expression as Perl has it"
                 };
-                notes.warn_with(value.offset, format!("{name} {shown} is ignored: {error}"), hint);
+                let message = format!("{name} {shown} is ignored: {error}");
+                notes.warn_of(Matter::Expression, value.offset, message, Some(hint));
             }
         }
     }

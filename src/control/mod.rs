@@ -54,8 +54,8 @@ pub use requests::{
 pub use server::{ControlError, ControlServer};
 pub use tcp::{TcpOptions, TcpServer, Token};
 pub use types::{
-    ContentsStatus, DaemonState, JobRow, KeptStore, NewJob, PluginStatus, RootState, RootStatus, Status, StoreReport,
-    StoreState, StoreStatus, TargetState, TargetStatus, WatchStatus, seconds, word,
+    ContentsStatus, DaemonState, JobRow, KeptStore, NewJob, PluginStatus, RootState, RootStatus, RunStatus, Status,
+    StoreReport, StoreState, StoreStatus, TargetState, TargetStatus, WatchStatus, seconds, word,
 };
 
 use std::path::{Path, PathBuf};

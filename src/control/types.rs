@@ -127,6 +127,22 @@ pub struct TargetStatus {
     /// What is being compared by content, if anything is.
     #[serde(default)]
     pub contents: Option<ContentsStatus>,
+    /// What takes its time, if anything does.
+    #[serde(default)]
+    pub run: Option<RunStatus>,
+}
+
+/// The runs to a target, of which at least one has lasted a moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunStatus {
+    /// Since the oldest of them began.
+    pub elapsed_s: f64,
+    /// By all of them, as it goes through the wire.
+    pub sent_bytes: u64,
+    /// For so long nothing has been sent.
+    pub still_s: f64,
+    /// There is no connection yet.
+    pub connecting: bool,
 }
 
 /// A comparison by content of what a target held when nobody vouched for it.
@@ -459,6 +475,7 @@ mod tests {
             command: None,
             retry_at: None,
             contents: None,
+            run: None,
         };
         let status = Status {
             version: "1.0.0".to_owned(),
@@ -482,7 +499,7 @@ mod tests {
                 r#""targets":[{"name":"b::www","port":null,"root":"/srv","state":"idle","pending":1,"running":2,"waiting":3,"#,
                 r#""failed":4,"lag_s":1.5,"jobs_per_s":0.5,"eta_s":null,"last_path":null,"last_success_at":null,"#,
                 r#""paused_since":"1970-01-01T00:00:00.000Z","reason":null,"hint":null,"command":null,"#,
-                r#""retry_at":null,"contents":null}],"store":{"state":"ok","bytes":9,"error":null},"#,
+                r#""retry_at":null,"contents":null,"run":null}],"store":{"state":"ok","bytes":9,"error":null},"#,
                 r#""watches":{"used":0,"unwatched":0,"hint":null,"limit":0,"overflows":0},"#,
                 r#""plugins":[{"name":"http","waiting":0,"delivered":0,"failed":0,"dropped":0,"reason":null}]}"#,
             ]

@@ -189,6 +189,7 @@ impl Inspect for Offline {
                 command: None,
                 retry_at: None,
                 contents: figures.unvouched.as_ref().map(contents_status),
+                run: None,
             });
         }
         let (stats, fault) = self.read(|store| Ok((store.stats(), store.fault()))).unwrap_or_default();

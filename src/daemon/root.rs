@@ -410,9 +410,14 @@ impl RootRuntime {
         match (compared.len(), known) {
             // With -m there is none.
             _ if targets.is_empty() => {}
+            _ if self.options.reconcile && self.rules.events.delete => info!(
+                "{path}: every target is compared in full, as was asked for; what the source lacks is deleted there, as far \
+                 as nobody has to agree to that first"
+            ),
             _ if self.options.reconcile => info!("{path}: every target is compared in full, as was asked for"),
             (0, _) if self.options.beside => info!("{path}: nothing has to be compared again"),
             (0, _) => info!("{path}: only what has changed since the last run is sent"),
+            (1, Known::Changes) => info!("{path}: 1 target is compared in full"),
             (count, Known::Changes) => info!("{path}: {count} targets are compared in full"),
             (_, Known::Dates | Known::Nothing) => info!("{path}: every target is compared in full"),
         }

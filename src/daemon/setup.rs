@@ -405,7 +405,11 @@ impl Setup {
             if was_served && jobs > 0 && !self.contexts.contains_key(&record.id) {
                 // Jobs of targets that are no longer configured are kept, since the configuration may come back.
                 let jobs = counted(jobs as u64, "pending job");
-                warn!("{} is no longer configured; {jobs} of it are kept in case it comes back", record.destination);
+                let (name, owner) = (&record.destination, core.owner.display());
+                warn!(
+                    "{name} is no longer configured; it keeps {jobs} in case it comes back. To forget them stop \
+                     syncq, then: syncq purge --target {name} --state-dir {owner}"
+                );
             }
         }
     }

@@ -11,7 +11,7 @@ use crossbeam_channel::Receiver;
 use crate::control::{
     AcceptRequest, Accepted, ContentsStatus, DaemonState, DifferenceRow, Event, ExplainQuery, Explanation, Inspect,
     ListPage, Listed, Listen, NewJob, Operate, PathArg, PauseRequest, Paused, ReconcileJob, ReconcileRequest,
-    Reconciled, Recovered, Refusal, RefusalKind, Reloaded, RootState, RootStatus, Sent, Status, StoreReport,
+    Reconciled, Recovered, Refusal, RefusalKind, Reloaded, RootState, RootStatus, RunStatus, Sent, Status, StoreReport,
     StoreState, StoreStatus, TargetState, TargetStatus, Trouble, VerifyLine, VerifyRequest, Wait, WaitRequest,
     WatchStatus, seconds,
 };
@@ -117,6 +117,12 @@ impl View {
             let reason = status.reason.map_or(held_up.clone(), |reason| format!("{held_up}; {reason}"));
             status.reason = Some(reason);
         }
+        status.run = self.executor.course(target.id).map(|course| RunStatus {
+            elapsed_s: seconds(course.elapsed),
+            sent_bytes: course.sent_bytes,
+            still_s: seconds(course.still),
+            connecting: course.is_connecting,
+        });
         if status.reason.is_none()
             && let Some(left_out) = self.executor.context(target.id).and_then(|context| context.left_out())
         {
@@ -510,6 +516,7 @@ fn target_status(
         command: stats.trouble.as_ref().filter(|_| suspended.is_none()).and_then(|trouble| trouble.command.clone()),
         retry_at: stats.retry_at.filter(|_| stats.paused_since.is_none() && suspended.is_none()),
         contents,
+        run: None,
     }
 }
 

@@ -235,6 +235,7 @@ impl TargetContext {
                 stall_limit: STALL_LIMIT,
                 places,
                 hangs: Arc::default(),
+                under_way: Arc::default(),
             },
         }
     }

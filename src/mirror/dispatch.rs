@@ -23,6 +23,7 @@ use super::activity::{Activities, Happened, Listener};
 use super::admit;
 use super::changed::Ran;
 use super::context::TargetContext;
+use super::environment;
 use super::execute::{BatchReport, command_line, execute};
 use super::lanes::Lanes;
 use super::lingering;
@@ -33,11 +34,12 @@ use super::standby::{Next, STANDBYS_MAX, Standby};
 use super::stop::StopSignal;
 use super::survey::{Comparison, Look};
 use super::top;
+use super::under_way::Course;
 use super::unvouched::Contents;
 use crate::clock::{Clock, monotonic};
 use crate::model::{
-    Change, JobError, Lane, Lingers, RelPath, Scope, TargetId, TargetTrouble, Timestamp, Top, TroubleClass, Verdict,
-    counted,
+    Change, JobError, Lane, Lingers, RelPath, Scope, Target, TargetId, TargetTrouble, Timestamp, Top, TroubleClass,
+    Verdict, counted,
 };
 use crate::queue::{Batch, BatchResult, Queue, TargetEvent};
 
@@ -198,6 +200,17 @@ impl Executor {
     pub fn held_up(&self, target: TargetId) -> Option<String> {
         let context = self.shared.context(target)?;
         context.program.hangs.shown(&context.root)
+    }
+
+    /// How far the runs to the target have come, if any takes its time.
+    pub fn course(&self, target: TargetId) -> Option<Course> {
+        let context = self.shared.context(target)?;
+        let course = context.program.under_way.course(monotonic())?;
+        // Of others the connection is another program's.
+        let Target { destination, options } = &context.target;
+        let is_direct = destination.is_daemon() && options.params.remote_shell().is_none();
+        let is_connecting = course.is_connecting && is_direct && !environment::redirects(&environment::own);
+        Some(Course { is_connecting, ..course })
     }
 
     /// Ends the connection that is kept open to a target's host, once nothing goes through it.

@@ -130,7 +130,9 @@ pub fn execute(
     if let Some(job) = batch.whole_tree_done() {
         leftovers::drive(&mut batch, job, now);
         if batch.whole_tree_done().is_some() {
-            ctx.guard.whole_tree_done();
+            if ctx.guard.whole_tree_done() {
+                log::info!("{}: the whole tree has been compared, and what differed is there", ctx.target.name());
+            }
             // What could not be read has jobs of its own, but may hold more than these speak of.
             batch.report.vouched =
                 batch.compared_contents && batch.report.found.is_empty() && batch.unmounted.is_empty();

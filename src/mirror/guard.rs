@@ -61,6 +61,8 @@ struct Consent {
     was_equal: AtomicBool,
     /// Somebody knows of that.
     is_told: AtomicBool,
+    /// The whole tree has been compared since the start.
+    was_compared: AtomicBool,
     all: AtomicBool,
     /// The source may be empty; the limit holds all the same.
     empty: AtomicBool,
@@ -85,6 +87,7 @@ impl Guard {
             consent: Arc::new(Consent {
                 was_equal: AtomicBool::new(false),
                 is_told: AtomicBool::new(false),
+                was_compared: AtomicBool::new(false),
                 all: AtomicBool::new(accepted),
                 empty: AtomicBool::new(empty_accepted),
             }),
@@ -139,11 +142,12 @@ impl Guard {
         self.at_first == AtFirst::Usual || self.consent.was_equal.load(Ordering::Relaxed)
     }
 
-    /// The whole tree is equal: what had been accepted has happened.
-    pub(super) fn whole_tree_done(&self) {
+    /// The whole tree is equal: what had been accepted has happened. Returns whether that is so for the first time since the start.
+    pub(super) fn whole_tree_done(&self) -> bool {
         self.consent.was_equal.store(true, Ordering::Relaxed);
         self.consent.all.store(false, Ordering::Relaxed);
         self.consent.empty.store(false, Ordering::Relaxed);
+        !self.consent.was_compared.swap(true, Ordering::Relaxed)
     }
 }
 
@@ -395,7 +399,7 @@ mod tests {
         ] {
             let guard = Guard::new(MaxDelete::Unlimited, false, false).at_first(at_first);
             assert_eq!(guard.limit().and_then(|limit| limit.of(held)), allowed, "{at_first:?} {held}");
-            guard.whole_tree_done();
+            assert!(guard.whole_tree_done() && !guard.whole_tree_done(), "it is told once");
             assert!(guard.limit().is_none(), "it was equal by then");
             let agreed = Guard::new(MaxDelete::Unlimited, true, false).at_first(at_first);
             assert!(agreed.limit().is_none());
@@ -406,7 +410,7 @@ mod tests {
     fn what_is_accepted_is_accepted_once() {
         let guard = Guard::new(MaxDelete::default(), true, false);
         assert!(guard.limit().is_none());
-        guard.whole_tree_done();
+        assert!(guard.whole_tree_done());
         assert!(guard.limit().is_some());
     }
 

@@ -54,6 +54,7 @@ mod survey;
 mod times;
 mod top;
 mod trouble;
+mod under_way;
 mod unvouched;
 
 pub use activity::{Activity, Happened, Listener};
@@ -68,6 +69,7 @@ pub use look::{Presence, Source};
 pub use pace::can_count;
 pub use place::Place;
 pub use plan::Limits;
+pub use under_way::Course;
 /// For `tools/micro`, which times the parts one by one; of no use to anybody else.
 #[doc(hidden)]
 pub mod parts {

@@ -503,6 +503,7 @@ fn program(path: &str) -> Program {
         stall_limit: STALL_LIMIT,
         places: None,
         hangs: Default::default(),
+        under_way: Default::default(),
     }
 }
 

@@ -19,6 +19,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use super::blocked::Hangs;
 use super::confine::Places;
 use super::lingering::{self, Line};
+use super::under_way::UnderWay;
 
 /// The oldest rsync, on either side, that passes `tools/rsync-matrix`. An older one is not refused: it is said to be untested.
 pub const OLDEST_RSYNC: &str = "3.2.3";
@@ -34,6 +35,8 @@ pub struct Program {
     pub places: Option<Arc<Places>>,
     /// In what its runs hang.
     pub hangs: Arc<Hangs>,
+    /// How far its runs have come.
+    pub under_way: Arc<UnderWay>,
 }
 
 /// The variable that names the owner of a run.

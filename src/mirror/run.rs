@@ -24,6 +24,7 @@ use super::lingering::{self, Line};
 use super::pace::{LOOK, Pace, bytes_read};
 use super::program::{OWNER, Program, end_rest_of_group};
 use super::stop::StopSignal;
+use super::under_way::{UnderWay, bytes_sent};
 use crate::clock::monotonic;
 use crate::model::Lane;
 
@@ -175,6 +176,7 @@ pub struct Started {
     owner: OsString,
     has_list: bool,
     hangs: Arc<Hangs>,
+    under_way: Arc<UnderWay>,
 }
 
 impl Started {
@@ -193,7 +195,8 @@ impl Started {
             _ => command.spawn()?,
         };
         (child.stdout, child.stderr) = (stdout.map(ChildStdout::from), Some(heard.into()));
-        Ok(Self { child, owner: program.owner.clone(), has_list: false, hangs: Arc::clone(&program.hangs) })
+        let (hangs, under_way) = (Arc::clone(&program.hangs), Arc::clone(&program.under_way));
+        Ok(Self { child, owner: program.owner.clone(), has_list: false, hangs, under_way })
     }
 
     /// The directory in which it works, as the kernel knows it: whatever has its name by now, this is the one.
@@ -285,10 +288,11 @@ impl Started {
         let _attended = stop.attend(Pid::from_child(child));
         let mut ignored = |_: &[u8]| Ok(());
         let each = stdout.unwrap_or(&mut ignored);
-        let hangs = &*self.hangs;
-        let watch = Watch::new(child, list, each, leisure, stall_limit, hangs);
+        let (hangs, under_way) = (&*self.hangs, &*self.under_way);
+        let watch = Watch::new(child, list, each, leisure, stall_limit, hangs, under_way);
         let ended = watch.and_then(|mut watch| watch.wait(child, stop));
         hangs.note(Pid::from_child(child), None);
+        under_way.forget(Pid::from_child(child));
         match &ended {
             Err(_) => end_group(child)?,
             // What it has started may go on without it.
@@ -326,6 +330,7 @@ struct Watch<'a> {
     asked: Instant,
     look: blocked::Look,
     hangs: &'a Hangs,
+    under_way: &'a UnderWay,
     looked: Instant,
     blocked: Option<Box<Blocked>>,
     /// Its connection, once it has lasted a moment.
@@ -368,6 +373,7 @@ impl<'a> Watch<'a> {
         mut leisure: Option<Leisure<'a>>,
         stall_limit: Duration,
         hangs: &'a Hangs,
+        under_way: &'a UnderWay,
     ) -> io::Result<Self> {
         let pid = Pid::from_child(child);
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
@@ -394,6 +400,7 @@ impl<'a> Watch<'a> {
             asked: monotonic(),
             look: blocked::Look::new(pid),
             hangs,
+            under_way,
             looked: monotonic(),
             blocked: None,
             line: None,
@@ -565,6 +572,11 @@ impl<'a> Watch<'a> {
             self.blocked = self.look.blocked(now).map(Box::new);
             let hang = self.blocked.as_deref().or(self.look.hang(now)).cloned();
             self.hangs.note(self.pid, hang);
+            if let Some(sent) = bytes_sent(self.pid) {
+                // What may not be looked at is not said to have none.
+                let is_connecting = self.line.is_none() && self.unheld == Cut::Unseen;
+                self.under_way.note(self.pid, self.begun, sent, is_connecting, now);
+            }
         }
         self.blocked.is_some()
     }
@@ -636,6 +648,7 @@ mod tests {
                 stall_limit: STALL_LIMIT,
                 places: None,
                 hangs: Arc::default(),
+                under_way: Arc::default(),
             },
             Path::new("/"),
             &args,

@@ -269,6 +269,7 @@ impl Connection {
             stall_limit: OPEN_STALL_LIMIT,
             places: None,
             hangs: Arc::default(),
+            under_way: Arc::default(),
         };
         let settings = self.settings(&ssh, own, stop);
         let mut line = self.reach.base.clone();

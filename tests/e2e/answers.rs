@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::Value;
 
 use crate::harness::world::soon;
-use crate::harness::{World, make_dir, wait_for, wait_until, write};
+use crate::harness::{Daemon, World, make_dir, wait_for, wait_until, write};
 use crate::operators::{done, mirrored, syncq};
 
 /// The first target and the first root.
@@ -148,4 +148,37 @@ fn what_rsyncs_own_options_leave_out_is_known_to_be_left_out() {
         }
     }
     world.stop();
+}
+
+/// A first fill was `syncing`, and nothing else, for as long as it took; a host whose server never answered as well.
+#[test]
+fn a_run_that_takes_its_time_says_how_far_it_has_come_and_a_silent_host_that_it_is_connecting() {
+    let world = World::new();
+    fs::write(world.src.join("large"), vec![7; 8 << 20]).expect("writes");
+    // A queue of connections that is full: the kernel drops what comes.
+    let silent =
+        rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None).expect("a socket");
+    let any = std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 0);
+    rustix::net::bind(&silent, &any).expect("a port");
+    rustix::net::listen(&silent, 0).expect("listens");
+    let silent = std::net::TcpListener::from(silent);
+    let at = silent.local_addr().expect("an address");
+    let _filled: Vec<_> =
+        (0..4).map(|_| std::net::TcpStream::connect_timeout(&at, std::time::Duration::from_millis(200))).collect();
+
+    let (src, slow) = (world.src.display().to_string(), world.side("slow").display().to_string());
+    let hole = format!("rsync://127.0.0.1:{}/hole", at.port());
+    let state = world.cli.state.display().to_string();
+    let daemon =
+        Daemon::start(&world.cli, ["mirror", &src, &slow, &hole, "--rsync-arg=--bwlimit=1000", "--state-dir", &state]);
+    wait_for(soon(), "both to be told", || {
+        let status = daemon.cli.status().json;
+        let (slow, hole) = (&status["targets"][0]["run"], &status["targets"][1]["run"]);
+        let sends = slow["sent_bytes"].as_u64() > Some(100_000) && slow["connecting"] == false;
+        if sends && hole["connecting"] == true { Ok(()) } else { Err(status.to_string()) }
+    });
+    wait_until(soon(), "the word", || {
+        daemon.log_text().contains("/slow: the whole tree has been compared, and what differed is there")
+    });
+    wait_until(soon(), "its end", || daemon.cli.status().json["targets"][0]["run"].is_null());
 }

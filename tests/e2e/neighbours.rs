@@ -39,3 +39,25 @@ fn a_second_mirror_of_another_directory_to_one_module_is_told_at_its_start_and_b
     let checked = world.cli.run(args.into_iter().chain([state.as_os_str()]));
     assert!(checked.text().contains("mirrors it too") && !checked.text().contains(told), "{}", checked.text());
 }
+
+/// Two daemons that a boot starts at the same time looked for others before either could be found.
+#[test]
+fn of_two_mirrors_of_one_directory_to_one_target_that_start_together_one_tells() {
+    let world = World::new();
+    write(world.src.join("a"), "a");
+    let (src, dst) = (world.src.display().to_string(), world.side("one-target").display().to_string());
+    let start = |state: &str| {
+        let state = world.side(state).display().to_string();
+        Daemon::spawn(&world.cli, ["mirror", &src, &dst, "--state-dir", &state])
+    };
+    let both = ["state-a", "state-b"].map(start);
+    wait_until(soon(), "the warning", || both[0].log_text().contains("all is sent twice"));
+
+    // One that mirrors the directory elsewhere does no harm, and is named.
+    let other = world.side("another-target").display().to_string();
+    let state = world.side("state-c").display().to_string();
+    let third = Daemon::spawn(&world.cli, ["mirror", &src, &other, "--state-dir", &state]);
+    // All three write to one log.
+    let is_word = |line: &str| line.contains(" INFO ") && line.contains("mirrors it too");
+    wait_until(soon(), "the word", || third.log_text().lines().any(is_word));
+}

@@ -402,6 +402,19 @@ fn a_reconcile_repairs_a_path_or_a_target_or_everything() {
     equal_now(&world, 0);
 }
 
+/// It hung as long as one target was down.
+#[test]
+fn a_comparison_that_is_waited_for_can_be_given_up() {
+    let world = mirrored();
+    done(&world, &["pause", &target(&world, "m1")]);
+    let late = syncq(&world, &["reconcile", "--wait", "--timeout", "100ms"]);
+    assert!(late.code == Some(1) && late.text().contains("the time is over: "), "{}", late.text());
+    let alone = syncq(&world, &["reconcile", "--timeout", "1s"]);
+    assert_eq!(alone.code, Some(2), "{}", alone.text());
+    done(&world, &["resume", &target(&world, "m1")]);
+    done(&world, &["wait", "--timeout", "60s"]);
+}
+
 #[test]
 fn a_path_is_explained_from_the_rule_to_the_command_line() {
     let mut world = World::new();
@@ -477,7 +490,8 @@ fn a_wait_on_a_terminal_shows_what_it_waits_for() {
     done(&world, &["pause", &m1]);
     put(world.src.join("d/waited"), "new");
     let line = format!("{} wait --timeout 3s --state-dir {}", env!("CARGO_BIN_EXE_syncq"), world.cli.state.display());
-    let shown = std::process::Command::new("script").args(["-qec", &line, "/dev/null"]).stdin(Stdio::null()).output();
+    let mut script = std::process::Command::new("script");
+    let shown = script.args(["-qec", &line, "/dev/null"]).env("NO_COLOR", "1").stdin(Stdio::null()).output();
     let shown = String::from_utf8_lossy(&shown.expect("cannot start script").stdout).into_owned();
     assert!(shown.contains(&format!("{m1}  paused ")) && shown.contains("the time is over: "), "{shown}");
 }

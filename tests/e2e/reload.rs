@@ -112,6 +112,8 @@ fn a_target_that_is_left_out_keeps_its_jobs_and_is_equal_once_it_is_back() {
     assert_eq!(world.cli.status().targets.len(), 1);
     assert!(!world.cli.list().iter().any(|job| named(job, "m2")), "it is listed as after a restart");
     assert!(log(&world).contains("::m2 is no longer configured; "));
+    // It was warned of at each start for ever, with no word of how to be rid of it.
+    assert!(log(&world).contains(&format!("syncq purge --target {name} --state-dir ")), "{}", log(&world));
     write(world.src.join("missed"), "missed");
     wait_until(soon(), "the other target", || world.arrived(0, "missed"));
     assert!(!world.dsts[1].join("missed").exists());

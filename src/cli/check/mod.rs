@@ -81,8 +81,12 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode, CliError> {
 /// The comparison with sersync, then errors and warnings.
 fn check_from_sersync<W: Write>(file: &Path, report: &mut Report<W>) -> Result<Option<Config>, CliError> {
     // A file that is no XML is told of below.
+    let mut loaded = config::load(file);
     if let Ok(outline) = config::outline(file) {
-        let found = from_sersync::compare(file, &outline);
+        let mut found = from_sersync::compare(file, &outline);
+        if let Ok((_, warnings)) = &mut loaded {
+            *warnings = from_sersync::untold(&mut found, std::mem::take(warnings));
+        }
         match report.json {
             true => from_sersync::write_json(&mut report.out, &found)?,
             false => {
@@ -91,12 +95,17 @@ fn check_from_sersync<W: Write>(file: &Path, report: &mut Report<W>) -> Result<O
             }
         }
     }
-    check_file(file, false, report)
+    check_loaded(file, loaded, false, report)
 }
 
 /// Errors and warnings of one file, and what it comes to. `None`: it cannot be used.
-fn check_file<W: Write>(file: &Path, shows: bool, report: &mut Report<W>) -> Result<Option<Config>, CliError> {
-    match config::load(file) {
+fn check_loaded<W: Write>(
+    file: &Path,
+    loaded: Result<(Config, Vec<config::Diagnostic>), config::ConfigError>,
+    shows: bool,
+    report: &mut Report<W>,
+) -> Result<Option<Config>, CliError> {
+    match loaded {
         Ok((config, diagnostics)) => {
             report.add(&summary(&config))?;
             for line in effective::lines(&config).into_iter().filter(|_| shows) {
@@ -131,7 +140,7 @@ fn check_all<W: Write>(args: &CheckArgs, report: &mut Report<W>) -> Result<bool,
     for file in &files {
         configs.extend(match args.from_sersync.is_some() {
             true => check_from_sersync(file, report)?,
-            false => check_file(file, true, report)?,
+            false => check_loaded(file, config::load(file), true, report)?,
         });
     }
     let refused = contradictions(&configs, &state_dir);
@@ -143,7 +152,7 @@ fn check_all<W: Write>(args: &CheckArgs, report: &mut Report<W>) -> Result<bool,
     report.add_all(&rsync)?;
     for config in &configs {
         report.add_all(&places::sources(&config.file, &config.roots))?;
-        report.add_all(config.fail_log.as_deref().and_then(places::fail_log).as_ref())?;
+        report.add_all(config.fail_log.as_deref().and_then(|list| places::fail_log(&config.file, list)).as_ref())?;
     }
     for adopted in mirror::adopt(
         configs.iter_mut().flat_map(|config| &mut config.roots).flat_map(|root| &mut root.targets),
@@ -232,15 +241,18 @@ fn contradictions(configs: &[Config], state_dir: &Path) -> Vec<Note> {
     once.into_iter().chain(listens).chain(outside).chain(apart).collect()
 }
 
-/// Where another syncq on this machine has its hands on the same.
+/// Where two mirrors on this machine have their hands on the same.
 fn meetings(state_dir: &Path, roots: &[&Root]) -> Vec<Note> {
     let roots: Vec<Root> = roots.iter().copied().cloned().collect();
-    let notes = neighbours::meetings(state_dir, &roots).into_iter().map(|found| {
-        let level = if found.harms { Level::Warn } else { Level::Ok };
-        let note = Note::new(level, Check::Daemon, found.subject, found.message);
-        found.hint.into_iter().fold(note, Note::hint)
-    });
-    notes.collect()
+    let note = |check| {
+        move |found: neighbours::Meeting| {
+            let level = if found.harms { Level::Warn } else { Level::Ok };
+            let note = Note::new(level, check, found.subject, found.message);
+            found.hint.into_iter().fold(note, Note::hint)
+        }
+    };
+    let own = neighbours::own_meetings(&roots).into_iter().map(note(Check::Target));
+    own.chain(neighbours::meetings(state_dir, &roots).into_iter().map(note(Check::Daemon))).collect()
 }
 
 /// What is wrong with the token of the control API.

@@ -168,12 +168,19 @@ fn daemon(dir: &Path) -> Option<Note> {
     }
 }
 
-/// Looks at where the list of failures goes.
-pub fn fail_log(path: &Path) -> Option<Note> {
+/// Where the unit's instances have their logs, each in a directory with the name of its configuration.
+const UNIT_LOGS: &str = "/var/log/syncq";
+
+/// Looks at where the list of failures of `config` goes.
+pub fn fail_log(config: &Path, path: &Path) -> Option<Note> {
     let absolute = std::path::absolute(path);
     let path = absolute.as_deref().unwrap_or(path);
     let dir = path.parent().unwrap_or(Path::new("/"));
     let is_usable = dir.is_dir() && accessat(CWD, dir, Access::WRITE_OK, AtFlags::EACCESS).is_ok();
+    if !dir.exists() && dir.parent() == Some(Path::new(UNIT_LOGS)) && dir.file_name() == config.file_stem() {
+        let message = format!("not there yet; the unit syncq@{} makes its directory", dir.file_name()?.display());
+        return Some(Note::ok(Check::State, path.display().to_string(), message));
+    }
     (!is_usable).then(|| {
         let message = "the list of failures cannot be written there; mirroring does without";
         Note::warn(Check::State, path.display().to_string(), message)
@@ -237,6 +244,19 @@ mod tests {
         let notes = state(&missing);
         assert!(notes.iter().all(|note| note.level != Level::Fail), "{notes:#?}");
         assert!(!dir.path().join("a").exists());
-        assert!(fail_log(&missing).is_some() && fail_log(&dir.path().join("list")).is_none());
+        let config = Path::new("/etc/syncq/no such instance.xml");
+        assert!(fail_log(config, &missing).is_some() && fail_log(config, &dir.path().join("list")).is_none());
+    }
+
+    /// The list of the example file was warned of before each first start of the unit, which makes the directory.
+    #[test]
+    fn a_list_in_the_units_own_directory_is_no_warning_before_the_first_start() {
+        let config = Path::new("/etc/syncq/no such instance.xml");
+        for (list, level) in [
+            ("/var/log/syncq/no such instance/failing.txt", Level::Ok),
+            ("/var/log/syncq/no such other/failing.txt", Level::Warn),
+        ] {
+            assert_eq!(fail_log(config, Path::new(list)).map(|note| note.level), Some(level), "{list}");
+        }
     }
 }

@@ -1,8 +1,10 @@
 //! `syncq check --from-sersync CONF`: goes through a `confxml.xml` and says what syncq does differently with it, and why.
 //!
-//! What is said comes from `table`; this module walks through the file and prints. Nothing but the file is looked at.
+//! What is said comes from `table`; this module walks through the file and prints. `warned` leaves out of the warnings on the
+//! file what is said already. Nothing but the file is looked at.
 
 mod table;
+mod warned;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -10,8 +12,9 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::cli::output::{json_line, plain};
-use crate::config::{Outline, What};
-use table::{Here, MANDATORY, Verdict, verdict_of};
+use crate::config::{Matter, Outline, What};
+use table::{Here, MANDATORY, Said, Verdict, said_of};
+pub use warned::untold;
 
 /// Characters of a value that a line shows.
 const SHOWN_CHARS_MAX: usize = 60;
@@ -30,6 +33,12 @@ pub struct Comparison {
     pub verdict: Verdict,
     /// What syncq does differently, and why. Empty where both do the same.
     pub message: String,
+    /// The warnings on the file that say the same.
+    #[serde(skip)]
+    told: Vec<Matter>,
+    /// The place of the element, line and column.
+    #[serde(skip)]
+    element_at: Option<(u32, u32)>,
 }
 
 /// All that there is to say on a file, in its order; what is missing comes last.
@@ -46,6 +55,8 @@ pub fn compare(file: &Path, outline: &Outline) -> Vec<Comparison> {
             value: None,
             verdict: Verdict::Ignored,
             message: String::new(),
+            told: Vec::new(),
+            element_at: Some((part.line, part.column)),
         };
         match &part.what {
             What::Element { path, earlier, attributes } => {
@@ -55,9 +66,13 @@ pub fn compare(file: &Path, outline: &Outline) -> Vec<Comparison> {
                 }
                 for attribute in attributes {
                     let here = Here { file: outline, value: &attribute.value, earlier: *earlier, section };
-                    let (verdict, message) = match attribute.is_known {
-                        true => verdict_of(path, &attribute.name, &here),
-                        false => (Verdict::Ignored, "neither knows this attribute".to_owned()),
+                    let Said { verdict, message, told } = match attribute.is_known {
+                        true => said_of(path, &attribute.name, &here),
+                        false => Said {
+                            verdict: Verdict::Ignored,
+                            message: "neither knows this attribute".to_owned(),
+                            told: vec![Matter::Unknown],
+                        },
                     };
                     found.push(Comparison {
                         element: Some(path.clone()),
@@ -65,6 +80,7 @@ pub fn compare(file: &Path, outline: &Outline) -> Vec<Comparison> {
                         value: Some(attribute.value.clone()),
                         verdict,
                         message,
+                        told,
                         line: Some(attribute.line),
                         column: Some(attribute.column),
                         ..nothing.clone()
@@ -77,6 +93,7 @@ pub fn compare(file: &Path, outline: &Outline) -> Vec<Comparison> {
                     Some(lost) => format!("given twice; the first counts, in both: {lost}"),
                     None => "given twice; the first counts, in both".to_owned(),
                 },
+                told: vec![Matter::Twice],
                 ..nothing
             }),
             What::Unknown { name, belongs } => found.push(Comparison {
@@ -85,6 +102,7 @@ pub fn compare(file: &Path, outline: &Outline) -> Vec<Comparison> {
                     Some(parent) => format!("neither looks for it here: it belongs into <{parent}>"),
                     None => "neither knows this element".to_owned(),
                 },
+                told: vec![Matter::Unknown],
                 ..nothing
             }),
             What::Comment => found.push(Comparison { message: "a comment".to_owned(), ..nothing }),
@@ -112,6 +130,8 @@ pub fn compare(file: &Path, outline: &Outline) -> Vec<Comparison> {
         value: None,
         verdict: Verdict::Differs,
         message: "missing: sersync crashed; syncq takes its default, or needs none".to_owned(),
+        told: Vec::new(),
+        element_at: None,
     }));
     found
 }
@@ -338,6 +358,8 @@ mod tests {
             value: Some("true".to_owned()),
             verdict: Verdict::Differs,
             message: "m".to_owned(),
+            told: vec![Matter::Blanks],
+            element_at: Some((2, 3)),
         };
         let mut out = Vec::new();
         write_json(&mut out, &[one]).expect("written");

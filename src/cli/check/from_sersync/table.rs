@@ -3,7 +3,7 @@
 //! Of the rows of an attribute the first one whose condition holds decides, but for those that are told besides. Data and
 //! conditions only; how it is printed is not decided here.
 
-use crate::config::Outline;
+use crate::config::{Matter, Outline};
 
 /// How a piece of the file compares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -52,6 +52,15 @@ pub struct Row {
     pub says: &'static str,
     /// What follows is told as well.
     pub is_besides: bool,
+    /// The warning on the file that says the same.
+    pub matter: Matter,
+}
+
+impl Row {
+    const fn about(mut self, matter: Matter) -> Self {
+        self.matter = matter;
+        self
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -77,12 +86,12 @@ use Verdict::{Differs, Same, Unused};
 use When::{Always, If, On};
 
 const fn row(element: &'static str, attribute: &'static str, when: When, verdict: Verdict, says: &'static str) -> Row {
-    Row { element, attribute, when, verdict, says, is_besides: false }
+    Row { element, attribute, when, verdict, says, is_besides: false, matter: Matter::Other }
 }
 
 /// One that hides none of those behind it.
 const fn besides(element: &'static str, attribute: &'static str, when: When, says: &'static str) -> Row {
-    Row { element, attribute, when, verdict: Differs, says, is_besides: true }
+    Row { element, attribute, when, verdict: Differs, says, is_besides: true, matter: Matter::Other }
 }
 
 const fn same(element: &'static str, attribute: &'static str) -> Row {
@@ -189,7 +198,7 @@ pub const ROWS: &[Row] = &[
     ),
     same("filter", "start"),
     row("filter/exclude", "expression", If(without_filter), Unused, NO_FILTER),
-    row("filter/exclude", "expression", If(is_no_expression), Differs, NO_EXPRESSION),
+    row("filter/exclude", "expression", If(is_no_expression), Differs, NO_EXPRESSION).about(Matter::Expression),
     row("filter/exclude", "expression", If(|here| here.earlier > 0), Differs, AS_ABOVE),
     row(
         "filter/exclude",
@@ -205,7 +214,9 @@ pub const ROWS: &[Row] = &[
         On,
         Differs,
         "deletions go by the exact name: no bracket or * in a name deletes a neighbour, or nothing. An empty or unmounted \
-         source deletes nothing, and a comparison that would delete more than half of a target asks first",
+         source deletes nothing, and a comparison that would delete more than half of a target asks first. So does the \
+         first comparison with a target, however little only the target has: started without -r it deletes nothing, shows \
+         how much that is in `syncq status`, and `syncq accept-deletions` has it deleted. With -r it deletes, as sersync did",
     ),
     same("inotify/delete", "start"),
     row("inotify/createFolder", "start", On, Same, ""),
@@ -267,14 +278,15 @@ pub const ROWS: &[Row] = &[
         "a file that stays open is sent once it has been quiet for 5 s, and truncate(2) is noticed; sersync waited for the \
          close, and missed the other",
     ),
-    besides("sersync/localpath", "watch", If(blanks), BLANKS),
+    besides("sersync/localpath", "watch", If(blanks), BLANKS).about(Matter::Blanks),
     row(
         "sersync/localpath",
         "watch",
         If(|here| here.earlier > 0),
         Differs,
         "it is mirrored too. sersync passed over every <localpath> but the first",
-    ),
+    )
+    .about(Matter::Localpaths),
     row(
         "sersync/localpath",
         "watch",
@@ -283,7 +295,7 @@ pub const ROWS: &[Row] = &[
         "what changes during the first comparison, or while nothing runs, is found; sersync lost it. If the directory is \
          missing or another one, mirroring is suspended until it is back",
     ),
-    besides("sersync/localpath/remote", "ip", If(blanks), BLANKS),
+    besides("sersync/localpath/remote", "ip", If(blanks), BLANKS).about(Matter::Blanks),
     row(
         "sersync/localpath/remote",
         "ip",
@@ -293,7 +305,7 @@ pub const ROWS: &[Row] = &[
          sersync one dead remote held up all of them",
     ),
     same("sersync/localpath/remote", "ip"),
-    besides("sersync/localpath/remote", "name", If(blanks), BLANKS),
+    besides("sersync/localpath/remote", "name", If(blanks), BLANKS).about(Matter::Blanks),
     same("sersync/localpath/remote", "name"),
     besides(
         "sersync/rsync/commonParams",
@@ -301,7 +313,8 @@ pub const ROWS: &[Row] = &[
         If(|here| updates(here) && !here.file.value("sersync/rsync/commonParams", "keepNewer").is_some_and(is_true)),
         "-u is dropped: with it a file that was replaced by an older one (a restore, tar -x, cp -p) never reaches the target. \
          keepNewer=\"true\" keeps it",
-    ),
+    )
+    .about(Matter::Update),
     row(
         "sersync/rsync/commonParams",
         "params",
@@ -317,7 +330,8 @@ pub const ROWS: &[Row] = &[
         If(|here| is_true(here.value) && with_ssh_and_password(here)),
         Differs,
         "with ssh the password file is dropped, since rsync takes it for its daemons only. In sersync every rsync failed",
-    ),
+    )
+    .about(Matter::AuthWithSsh),
     same("sersync/rsync/auth", "start"),
     row("sersync/rsync/auth", "users", If(without_auth), Unused, NO_AUTH),
     row(
@@ -327,11 +341,11 @@ pub const ROWS: &[Row] = &[
         Differs,
         "dropped with the password file: it is the user of an rsync daemon. For ssh write it into the remote: ip=\"user@host\"",
     ),
-    besides("sersync/rsync/auth", "users", If(blanks), BLANKS),
+    besides("sersync/rsync/auth", "users", If(blanks), BLANKS).about(Matter::Blanks),
     same("sersync/rsync/auth", "users"),
     row("sersync/rsync/auth", "passwordfile", If(without_auth), Unused, NO_AUTH),
     row("sersync/rsync/auth", "passwordfile", If(with_ssh_and_password), Differs, "dropped: ssh takes keys"),
-    besides("sersync/rsync/auth", "passwordfile", If(blanks), BLANKS),
+    besides("sersync/rsync/auth", "passwordfile", If(blanks), BLANKS).about(Matter::Blanks),
     row("sersync/rsync/auth", "passwordfile", If(|here| here.value.is_empty()), Same, ""),
     row(
         "sersync/rsync/auth",
@@ -347,7 +361,8 @@ pub const ROWS: &[Row] = &[
         If(|here| is_true(here.value) && with_ssh(here)),
         Differs,
         "with ssh it is the port of sshd; sersync passed over it",
-    ),
+    )
+    .about(Matter::PortWithSsh),
     same("sersync/rsync/userDefinedPort", "start"),
     row(
         "sersync/rsync/userDefinedPort",
@@ -385,7 +400,8 @@ pub const ROWS: &[Row] = &[
         Differs,
         "a list of what is failing, for reading and never run, with mode 600. The blanks around it are taken off; with them \
          sersync never found its file, and recorded nothing",
-    ),
+    )
+    .about(Matter::Blanks),
     row(
         "sersync/failLog",
         "path",
@@ -408,7 +424,7 @@ pub const ROWS: &[Row] = &[
         On,
         Differs,
         "it runs on time, under load and with a filter too; sersync waited for a minute without any failure, and switched it \
-         off with a filter",
+         off with a filter. Until a target has been equal once it deletes nothing there, unless syncq was started with -r",
     ),
     same("sersync/crontab", "start"),
     row("sersync/crontab", "schedule", If(without_crontab), Unused, NO_CRONTAB),
@@ -468,7 +484,8 @@ pub const ROWS: &[Row] = &[
         Differs,
         "split into words, quotes as in a shell; a redirection, a pipe or a variable is an argument like any other. Put what \
          needs a shell into a script, and name that in prefix",
-    ),
+    )
+    .about(Matter::Shell),
     same("plugin/param", "suffix"),
     row("plugin/param", "ignoreError", If(not_in_use), Unused, NOT_IN_USE),
     row("plugin/param", "ignoreError", On, Same, ""),
@@ -476,7 +493,7 @@ pub const ROWS: &[Row] = &[
     row("plugin/filter", "start", If(not_in_use), Unused, NOT_IN_USE),
     same("plugin/filter", "start"),
     row("plugin/filter/include", "expression", If(not_in_use), Unused, NOT_IN_USE),
-    row("plugin/filter/include", "expression", If(is_no_expression), Differs, NO_EXPRESSION),
+    row("plugin/filter/include", "expression", If(is_no_expression), Differs, NO_EXPRESSION).about(Matter::Expression),
     same("plugin/filter/include", "expression"),
     row("plugin/localpath", "watch", If(not_in_use), Unused, NOT_IN_USE),
     row(
@@ -485,7 +502,8 @@ pub const ROWS: &[Row] = &[
         Always,
         Differs,
         "the directory that the plugin is told of. In sersync it took the place of the mirrored one",
-    ),
+    )
+    .about(Matter::PluginWatch),
     row("plugin/localpath/deshost", "ip", If(not_in_use), Unused, NOT_IN_USE),
     row(
         "plugin/localpath/deshost",
@@ -561,18 +579,29 @@ pub const MANDATORY: &[&str] = &[
 /// Attributes that are on or off.
 const SWITCHES: [&str; 5] = ["start", "xfs", "regex", "ignoreError", "keepNewer"];
 
+/// What is said of an attribute.
+pub struct Said {
+    pub verdict: Verdict,
+    pub message: String,
+    /// The warnings on the file that say the same.
+    pub told: Vec<Matter>,
+}
+
 /// All that is said of an attribute at its place. Of syncq's own section and of what is unknown no row tells.
-pub fn verdict_of(element: &str, attribute: &str, here: &Here<'_>) -> (Verdict, String) {
+pub fn said_of(element: &str, attribute: &str, here: &Here<'_>) -> Said {
     if element.starts_with("syncq/") {
-        return (Differs, OF_ITS_OWN.to_owned());
+        return Said { verdict: Differs, message: OF_ITS_OWN.to_owned(), told: Vec::new() };
     }
     let mut told = Vec::new();
+    let mut matters = Vec::new();
     if SWITCHES.contains(&attribute) && is_true(here.value) && here.value != "true" {
         told.push("taken for true; sersync took exactly true for that, and this for false");
+        matters.extend([Matter::Switch, Matter::Blanks]);
     }
     let mut decided = None;
     for row in ROWS.iter().filter(|row| row.element == element && row.attribute == attribute) {
         if row.when.holds(here) {
+            matters.push(row.matter);
             told.extend(Some(row.says).filter(|says| !says.is_empty() && (row.verdict == Differs || told.is_empty())));
             if !row.is_besides {
                 decided = Some(row.verdict);
@@ -580,12 +609,13 @@ pub fn verdict_of(element: &str, attribute: &str, here: &Here<'_>) -> (Verdict, 
             }
         }
     }
-    match decided {
+    let (verdict, message) = match decided {
         None => (Verdict::Ignored, "neither knows it".to_owned()),
         // One that differs in anything is not the same.
         Some(verdict) if told.is_empty() || verdict == Unused => (verdict, told.join("; ")),
         Some(_) => (Differs, told.join("; ")),
-    }
+    };
+    Said { verdict, message, told: matters }
 }
 
 #[cfg(test)]
