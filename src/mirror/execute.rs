@@ -27,7 +27,7 @@ use super::plan::{Deletion, Entry, Plan, Run, RunKind, deletion_refused, plan};
 use super::recent;
 use super::rename;
 use super::run::{Cut, End, Ended, Priority, RSYNC};
-use super::says::{self, DELETING, difference, full_directory};
+use super::says::{self, DELETING, difference, full_directory, to_path};
 use super::ssh::run_rsync;
 use super::standby::{self, Begun};
 use super::stop::StopSignal;
@@ -734,7 +734,7 @@ impl Batch<'_> {
         let output = ended.stdout.bytes();
         let names = |of: fn(&[u8]) -> Option<Vec<u8>>| -> BTreeSet<RelPath> {
             let names = output.split(|&b| b == b'\n').filter_map(of);
-            names.filter_map(|name| expand::to_path(&name)).collect()
+            names.filter_map(|name| to_path(&name)).collect()
         };
         let differing = names(|line| difference(line).map(|(name, _)| name));
         let equal = names(says::equal);
@@ -984,7 +984,7 @@ impl Batch<'_> {
         }
         let output = ended.stdout.bytes();
         let names = output.split(|&b| b == b'\n').filter_map(difference);
-        let changed: BTreeSet<RelPath> = names.filter_map(|(name, _)| expand::to_path(&name)).collect();
+        let changed: BTreeSet<RelPath> = names.filter_map(|(name, _)| to_path(&name)).collect();
         let equal = run.entries.iter().map(|entry| &entry.path).filter(|path| !changed.contains(*path));
         self.report.equal.extend(equal.cloned());
     }
@@ -1124,7 +1124,7 @@ fn not_mounted(place: &RelPath, mounts: &Mounts) -> JobError {
 fn full_directories(ended: &Ended) -> (BTreeSet<RelPath>, bool) {
     let said = [ended.stdout.bytes(), ended.stderr.bytes()];
     let names = said.iter().flat_map(|said| said.split(|&b| b == b'\n')).filter_map(full_directory);
-    (names.filter_map(|name| expand::to_path(&name)).collect(), ended.stdout.is_cut())
+    (names.filter_map(|name| to_path(&name)).collect(), ended.stdout.is_cut())
 }
 
 pub(super) fn cannot_start(error: &io::Error) -> TargetTrouble {

@@ -14,7 +14,8 @@ use super::execute::{Batch, Flow};
 use super::look::{Presence, Source};
 use super::outcome::{Outcome, Paths};
 use super::plan::{Deletion, Entry, Run, RunKind};
-use super::says::{Survey, difference};
+use super::says::{difference, to_path};
+use super::stats::Survey;
 use crate::filter::{Filter, Kind};
 use crate::model::{JobError, RelPath, Scope, Verdict};
 
@@ -215,10 +216,4 @@ fn deletable(filter: &Filter, extraneous: &[(RelPath, bool)]) -> BTreeSet<RelPat
 
 fn jobs_of(run: &Run) -> Vec<usize> {
     run.entries.iter().flat_map(|entry| entry.jobs.iter().copied()).collect()
-}
-
-/// A name of rsync's output as a path: without `./` and the slash of directories.
-pub(super) fn to_path(name: &[u8]) -> Option<RelPath> {
-    let name = name.strip_prefix(b"./").unwrap_or(name);
-    RelPath::new(name.strip_suffix(b"/").unwrap_or(name)).ok()
 }

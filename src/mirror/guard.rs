@@ -34,7 +34,7 @@ use super::line::{About, lines};
 use super::outcome::Outcome;
 use super::plan::{Deletion, Run, RunKind};
 use super::run::{End, Ended};
-use super::says::{Statistics, Survey, deletions, held_back};
+use super::stats::{Statistics, Survey, deletions, held_back};
 use crate::model::{AtFirst, JobError, MaxDelete, Params, Scope, Verdict};
 
 /// One part in so many of what may go in any case goes uncounted. rsync does not count directories among what it holds

@@ -49,6 +49,7 @@ mod shares;
 mod spool;
 mod ssh;
 mod standby;
+mod stats;
 mod stop;
 mod survey;
 mod times;

@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use super::command::{Mode, Pass, arguments, list, pasteable};
 use super::context::TargetContext;
-use super::expand::to_path;
 use super::line::Extent;
 use super::look::{Presence, Source};
 use super::narrow;
@@ -22,7 +21,7 @@ use super::outcome::{Outcome, Paths, Undone, classify};
 use super::pace::Pace;
 use super::plan::{Deletion, Limits, Run, plan, topmost};
 use super::run::{Leisure, run_at_leisure};
-use super::says::{difference_of, skips_deletions};
+use super::says::{difference_of, skips_deletions, to_path};
 use super::spool::{Lines, Spool};
 use super::stop::StopSignal;
 use super::trouble::trouble;
