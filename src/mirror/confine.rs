@@ -33,7 +33,7 @@ use landlock::{
     RulesetStatus,
 };
 
-use super::program::find_rsync;
+use super::installed::find_rsync;
 use super::ssh;
 use crate::model::{Destination, Given, Params, Target};
 

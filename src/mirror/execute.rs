@@ -26,13 +26,13 @@ use super::outcome::{Outcome, Paths, Undone, classify};
 use super::plan::{Deletion, Entry, Plan, Run, RunKind, deletion_refused, plan};
 use super::recent;
 use super::rename;
-use super::run::{Cut, End, Ended, Priority, RSYNC};
+use super::run::{Cut, End, Ended, Priority};
 use super::says::{self, DELETING, difference, full_directory, to_path};
 use super::ssh::run_rsync;
 use super::standby::{self, Begun};
 use super::stop::StopSignal;
 use super::times;
-use super::trouble::{Fallback, lacking_option, trouble};
+use super::trouble::{Fallback, cannot_start, lacking_option};
 use super::unvouched::{self, Contents};
 use crate::filter::Kind;
 use crate::model::{
@@ -1125,24 +1125,6 @@ fn full_directories(ended: &Ended) -> (BTreeSet<RelPath>, bool) {
     let said = [ended.stdout.bytes(), ended.stderr.bytes()];
     let names = said.iter().flat_map(|said| said.split(|&b| b == b'\n')).filter_map(full_directory);
     (names.filter_map(|name| to_path(&name)).collect(), ended.stdout.is_cut())
-}
-
-pub(super) fn cannot_start(error: &io::Error) -> TargetTrouble {
-    let (meaning, hint) = match error.kind() {
-        io::ErrorKind::NotFound => ("rsync is not installed", "install rsync, or put it into PATH"),
-        io::ErrorKind::PermissionDenied => ("rsync may not be started", "check the rsync in PATH"),
-        _ => {
-            let meaning = "rsync cannot be started";
-            return trouble(
-                TroubleClass::Unavailable,
-                None,
-                meaning,
-                &error.to_string(),
-                "check process and memory limits",
-            );
-        }
-    };
-    trouble(TroubleClass::Misconfigured, None, meaning, &format!("{RSYNC}: {error}"), hint)
 }
 
 #[cfg(test)]

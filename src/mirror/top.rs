@@ -18,7 +18,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use super::capture::Capture;
 use super::command::level_arguments;
 use super::context::TargetContext;
-use super::execute::{cannot_start, command_line, with_room};
+use super::execute::{command_line, with_room};
 use super::line::lines;
 use super::outcome::{Outcome, classify};
 use super::plan::{Run, RunKind};
@@ -26,7 +26,7 @@ use super::run::{End, Priority};
 use super::says::unescape;
 use super::ssh::run_rsync;
 use super::stop::StopSignal;
-use super::trouble::trouble;
+use super::trouble::{cannot_start, trouble};
 use super::unvouched::is_shared;
 use crate::model::{Destination, Origin, RelPath, Scope, TargetTrouble, Timestamp, Top, TroubleClass};
 
