@@ -20,7 +20,7 @@ use super::noise::Noise;
 use super::outcome::Prefixes;
 use super::place::Place;
 use super::plan::{Deletion, Limits};
-use super::program::Program;
+use super::program::{Confine, Program};
 use super::run::{Cut, Ended, STALL_LIMIT};
 use super::ssh::Connection;
 use super::standby::Standby;
@@ -208,7 +208,7 @@ impl TargetContext {
         owner: &Path,
     ) -> Self {
         let resolved = root.canonicalize().unwrap_or_else(|_| root.clone());
-        let places = Some(Arc::new(Places::new(&root, &target)));
+        let places: Arc<dyn Confine> = Arc::new(Places::new(&root, &target));
         let prefixes = Prefixes::new(&[&root, &resolved], &target.destination);
         Self {
             mounts: Arc::new(Mounts::new(&root, [])),
@@ -234,7 +234,7 @@ impl TargetContext {
                 path: RSYNC.into(),
                 owner: owner.as_os_str().to_owned(),
                 stall_limit: STALL_LIMIT,
-                places,
+                places: Some(places),
                 hangs: Arc::default(),
                 under_way: Arc::default(),
             },

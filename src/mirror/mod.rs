@@ -58,6 +58,7 @@ mod top;
 mod trouble;
 mod under_way;
 mod unvouched;
+mod version;
 
 pub use activity::{Activity, Happened, Listener};
 pub use address::{Led, addresses, host_name, led};
@@ -80,13 +81,14 @@ pub mod parts {
 }
 pub use confine::{Confinement, Missing, Places, confinement};
 pub use portions::Portions;
-pub use probe::{Finding, NotTried, ProbeOptions, RsyncVersion, Untested, inspect, rsync_version};
+pub use probe::{Finding, NotTried, ProbeOptions, inspect};
 pub use program::end_leftovers;
 pub use ssh::{Connection, Connections};
 pub use standby::{Standby, Standbys};
 pub use stop::StopSignal;
 pub use survey::{Comparison, Difference, Differs, Found, Look};
 pub use unvouched::Contents;
+pub use version::{RsyncVersion, Untested, rsync_version};
 
 #[cfg(test)]
 mod tests;

@@ -6,19 +6,26 @@
 //! ended too (`lingering`).
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::blocked::Hangs;
-use super::confine::Places;
 use super::lingering::{self, Line};
 use super::under_way::UnderWay;
+
+/// Keeps a process within the places of its business.
+pub trait Confine: fmt::Debug + Send + Sync {
+    /// Starts the process that `command` describes, whose arguments are `args`.
+    fn spawn(&self, command: &mut Command, args: &[OsString]) -> io::Result<Child>;
+}
 
 /// What is run, and for whom.
 #[derive(Debug, Clone)]
@@ -28,7 +35,7 @@ pub struct Program {
     /// A process that has read and written nothing for so long hangs.
     pub stall_limit: Duration,
     /// Where its runs have their business, if they are rsync's.
-    pub places: Option<Arc<Places>>,
+    pub places: Option<Arc<dyn Confine>>,
     /// In what its runs hang.
     pub hangs: Arc<Hangs>,
     /// How far its runs have come.
