@@ -1,12 +1,10 @@
 //! What the executor knows of one target between batches: where, how, and what the other side turned out to lack.
 
 use std::collections::BTreeSet;
-use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, UNIX_EPOCH};
+use std::time::Instant;
 
 use log::warn;
 
@@ -15,7 +13,10 @@ use super::command::{Exactness, Withheld};
 use super::confine::Places;
 use super::environment;
 use super::guard::Guard;
+use super::identity::RootIdentity;
 use super::installed::RSYNC;
+use super::lingering;
+use super::look::Source;
 use super::noise::Noise;
 use super::outcome::Prefixes;
 use super::place::Place;
@@ -26,62 +27,12 @@ use super::ssh::Connection;
 use super::standby::Standby;
 use super::stop::StopSignal;
 use super::top::Looked;
-use super::trouble::{Fallback, trouble};
+use super::trouble::Fallback;
 use super::unvouched::{self, Contents, Holds};
 use crate::clock::monotonic;
 use crate::filter::Filter;
-use crate::model::{Destination, DirectoryId, RelPath, Target, TargetTrouble, Timestamp, TroubleClass};
+use crate::model::{Destination, Lingers, RelPath, Target, TargetTrouble, Timestamp};
 use crate::mounts::Mounts;
-
-/// Which directory a root is, whatever its name: its mark and, once it has been seen, its device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct RootIdentity {
-    device: Option<u64>,
-    mark: DirectoryId,
-}
-
-impl RootIdentity {
-    /// Looks at the directory at `root`, following links: the name is the operator's.
-    pub fn of(root: &Path) -> io::Result<Self> {
-        let found = std::fs::metadata(root)?;
-        if !found.is_dir() {
-            return Err(io::ErrorKind::NotADirectory.into());
-        }
-        let born = found.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok());
-        let born_ns = born.and_then(|born| u64::try_from(born.as_nanos()).ok());
-        Ok(Self { device: Some(found.dev()), mark: DirectoryId { inode: found.ino(), born_ns } })
-    }
-
-    /// The directory that had this mark in an earlier run, on whatever device it is today.
-    pub fn remembered(mark: DirectoryId) -> Self {
-        Self { device: None, mark }
-    }
-
-    pub fn mark(&self) -> DirectoryId {
-        self.mark
-    }
-
-    /// Whether `root` still is this directory. An unmounted or replaced source would otherwise read as one in which
-    /// everything was deleted.
-    pub fn check(&self, root: &Path) -> Result<(), TargetTrouble> {
-        let (meaning, hint) = match Self::of(root) {
-            Ok(now) if now.mark == self.mark && (self.device.is_none() || now.device == self.device) => return Ok(()),
-            Ok(_) => (
-                "another directory has taken the place of the source",
-                "mount or restore the one that was there, or accept the other: restart syncq with --accept-root",
-            ),
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => (
-                "the source directory cannot be looked at",
-                "let the user that syncq runs as enter the directories above it: it goes on by itself then",
-            ),
-            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-                ("the source is no directory any more", "restore it: syncq goes on by itself then")
-            }
-            Err(_) => ("the source directory is missing", "mount or restore it: syncq goes on by itself then"),
-        };
-        Err(trouble(TroubleClass::Source, None, meaning, &root.display().to_string(), hint))
-    }
-}
 
 /// Among the bits of what is lacking.
 const TIMES_KNOWN: u32 = 1 << 31;
@@ -280,6 +231,11 @@ impl TargetContext {
         Ok(if holds == Holds::Shared { Contents::Unvouched } else { Contents::Vouched })
     }
 
+    /// The source as rsync names it when it has looked for itself.
+    pub(super) fn source_as_rsync_finds_it(&self) -> Source {
+        Source::as_rsync_finds_it(&self.root, &self.target.options.params)
+    }
+
     /// From now on `observer` is told what the runs change on the target, if anybody wants to know.
     pub fn set_observer(&self, observer: Option<Arc<dyn Observer>>) {
         *self.observer.lock().unwrap_or_else(PoisonError::into_inner) = observer;
@@ -339,7 +295,13 @@ impl TargetContext {
         }
     }
 
-    pub(super) fn blind_since(&self) -> Option<Instant> {
+    /// Whether data of a dead process may still be on its way to the target.
+    pub(super) fn lingers(&self) -> Lingers {
+        let is_blind = self.blind_since().is_some_and(|since| since.elapsed() < lingering::BLIND_FOR);
+        lingering::known_to(&self.target).max(if is_blind { Lingers::Perhaps } else { Lingers::No })
+    }
+
+    fn blind_since(&self) -> Option<Instant> {
         *self.blind_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -573,7 +573,7 @@ fn work(shared: &Shared, context: &Arc<TargetContext>, batch: &Batch, stop: &Sto
     let name = context.target.name();
     // Before a run of this batch ends: its own connection takes a moment to close.
     let is_asked = lingering::is_any() || batch.jobs.iter().any(|job| job.repeats);
-    let lingers = if is_asked { lingering::to(context) } else { Lingers::No };
+    let lingers = if is_asked { context.lingers() } else { Lingers::No };
     if lingers > Lingers::No {
         debug!("{name}: a run that was cut off may still write");
     }

@@ -75,7 +75,7 @@ fn survey_and_send(batch: &mut Batch<'_>, run: &Run) -> Flow {
             batch.settle(job, Verdict::LookAgain(scope));
         }
     }
-    let mut source = Source::as_rsync_finds_it(batch.ctx);
+    let mut source = batch.ctx.source_as_rsync_finds_it();
     let (present, mut extraneous) = sorted(&output, &batch.ctx.filter, &mut source);
     // What the target has in the place of something that is no directory at the source may be one there. Of what was named
     // it is, or the run by name would have gone through.

@@ -39,7 +39,8 @@ use log::debug;
 
 use super::capture::Capture;
 use super::command::{Mode, Pass, arguments};
-use super::context::{RootIdentity, TargetContext};
+use super::context::TargetContext;
+use super::identity::RootIdentity;
 use super::look::Presence;
 use super::plan::{Run, RunKind};
 use super::run::{Cut, End, Ended, Started};
