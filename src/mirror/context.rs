@@ -17,6 +17,7 @@ use super::identity::RootIdentity;
 use super::installed::RSYNC;
 use super::lingering;
 use super::look::Source;
+use super::looked::{Holds, Looked};
 use super::noise::Noise;
 use super::outcome::Prefixes;
 use super::place::Place;
@@ -25,10 +26,7 @@ use super::program::{Confine, Program};
 use super::run::{Cut, Ended, STALL_LIMIT};
 use super::ssh::Connection;
 use super::standby::Standby;
-use super::stop::StopSignal;
-use super::top::Looked;
 use super::trouble::Fallback;
-use super::unvouched::{self, Contents, Holds};
 use crate::clock::monotonic;
 use crate::filter::Filter;
 use crate::model::{Destination, Lingers, RelPath, Target, TargetTrouble, Timestamp};
@@ -216,21 +214,6 @@ impl TargetContext {
         self.place.as_ref().map_or(Ok(()), |place| place.check())
     }
 
-    /// What is known of what the target holds, which nothing vouches for `since` then. Looks at it once; whoever asks
-    /// meanwhile waits for that.
-    pub(super) fn contents(&self, since: Timestamp, stop: &StopSignal) -> Result<Contents, TargetTrouble> {
-        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
-        let holds = match *looked {
-            Some((at, holds)) if at == since => holds,
-            _ => unvouched::holds(self, stop)?,
-        };
-        *looked = Some((since, holds));
-        if holds == Holds::Nothing {
-            self.guard.note_empty();
-        }
-        Ok(if holds == Holds::Shared { Contents::Unvouched } else { Contents::Vouched })
-    }
-
     /// The source as rsync names it when it has looked for itself.
     pub(super) fn source_as_rsync_finds_it(&self) -> Source {
         Source::as_rsync_finds_it(&self.root, &self.target.options.params)
@@ -276,6 +259,10 @@ impl TargetContext {
             known => format!(" and {} more", known - 1),
         };
         Some(format!("the server's own configuration leaves out {first}{more}"))
+    }
+
+    pub(super) fn looked(&self) -> MutexGuard<'_, Option<(Timestamp, Holds)>> {
+        self.looked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn looked_at_top(&self) -> MutexGuard<'_, Looked> {

@@ -27,6 +27,7 @@ use super::environment;
 use super::execute::{BatchReport, command_line, execute};
 use super::lanes::Lanes;
 use super::lingering;
+use super::looked::Contents;
 use super::pace::moved;
 use super::shares::{self, Candidate, Flight, Health, Step};
 use super::ssh::by_hand;
@@ -35,7 +36,7 @@ use super::stop::StopSignal;
 use super::survey::{Comparison, Look};
 use super::top;
 use super::under_way::Course;
-use super::unvouched::Contents;
+use super::unvouched;
 use crate::clock::{Clock, monotonic};
 use crate::model::{
     Change, JobError, Lane, Lingers, RelPath, Scope, Target, TargetId, TargetTrouble, Timestamp, Top, TroubleClass,
@@ -744,7 +745,7 @@ fn contents(
     stop: &StopSignal,
 ) -> Result<Contents, TargetTrouble> {
     let Some(unvouched) = &batch.unvouched else { return Ok(Contents::Vouched) };
-    let contents = context.contents(unvouched.since, stop)?;
+    let contents = unvouched::contents(context, unvouched.since, stop)?;
     if shared.note_known(batch.target, context) {
         // Before anything is sent there: a daemon that is killed then could not tell what is its own.
         shared.queue.flush(FLUSH_PATIENCE);

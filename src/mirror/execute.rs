@@ -21,6 +21,7 @@ use super::fold;
 use super::leftovers;
 use super::line::Extent;
 use super::look::{Presence, Source};
+use super::looked::Contents;
 use super::narrow;
 use super::outcome::{Outcome, Paths, Undone, classify};
 use super::plan::{Deletion, Entry, Plan, Run, RunKind, deletion_refused, plan};
@@ -33,7 +34,7 @@ use super::standby::{self, Begun};
 use super::stop::StopSignal;
 use super::times;
 use super::trouble::{Fallback, cannot_start, lacking_option};
-use super::unvouched::{self, Contents};
+use super::unvouched;
 use crate::filter::Kind;
 use crate::model::{
     ClaimedJob, CutOff, Found, JobError, Lane, Origin, RelPath, Scope, TargetTrouble, Timestamp, TroubleClass, Verdict,

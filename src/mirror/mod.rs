@@ -34,6 +34,7 @@ mod leftovers;
 mod line;
 mod lingering;
 mod look;
+mod looked;
 mod narrow;
 mod noise;
 mod outcome;
@@ -60,6 +61,7 @@ mod trouble;
 mod under_way;
 mod unvouched;
 mod version;
+mod walk;
 
 pub use activity::{Activity, Happened, Listener};
 pub use address::{Led, addresses, host_name, led};
@@ -72,6 +74,7 @@ pub use guard::Guard;
 pub use identity::RootIdentity;
 pub use installed::{NoRsync, OLDEST_RSYNC, find_rsync};
 pub use look::{Presence, Source};
+pub use looked::Contents;
 pub use pace::can_count;
 pub use place::Place;
 pub use plan::Limits;
@@ -89,7 +92,6 @@ pub use ssh::{Connection, Connections};
 pub use standby::{Standby, Standbys};
 pub use stop::StopSignal;
 pub use survey::{Comparison, Difference, Differs, Found, Look};
-pub use unvouched::Contents;
 pub use version::{RsyncVersion, Untested, rsync_version};
 
 #[cfg(test)]
