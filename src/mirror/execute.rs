@@ -7,8 +7,6 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::io;
-use std::time::Duration;
 
 use super::blocked;
 use super::capture::Capture;
@@ -18,6 +16,7 @@ use super::contents;
 use super::context::{Capabilities, TargetContext};
 use super::expand;
 use super::fold;
+use super::launch::{probe, run_rsync, with_room};
 use super::leftovers;
 use super::line::Extent;
 use super::look::{Presence, Source};
@@ -27,9 +26,8 @@ use super::outcome::{Outcome, Paths, Undone, classify};
 use super::plan::{Deletion, Entry, Plan, Run, RunKind, deletion_refused, plan};
 use super::recent;
 use super::rename;
-use super::run::{Cut, End, Ended, Priority};
+use super::run::{Cut, End, Ended};
 use super::says::{self, DELETING, difference, full_directory, to_path};
-use super::ssh::run_rsync;
 use super::standby::{self, Begun};
 use super::stop::StopSignal;
 use super::times;
@@ -37,7 +35,7 @@ use super::trouble::{Fallback, cannot_start, lacking_option};
 use super::unvouched;
 use crate::filter::Kind;
 use crate::model::{
-    ClaimedJob, CutOff, Found, JobError, Lane, Origin, RelPath, Scope, TargetTrouble, Timestamp, TroubleClass, Verdict,
+    ClaimedJob, CutOff, Found, JobError, Lane, Origin, RelPath, Scope, TargetTrouble, Timestamp, Verdict,
 };
 use crate::mounts::Mounts;
 
@@ -59,10 +57,6 @@ const COUNT_OUTPUT_BYTES_MAX: usize = 16 << 10;
 
 /// A file larger than this may fail for lack of room while the target still takes others.
 const SMALL_BYTES_MAX: u64 = 64 << 10;
-
-/// How often, and after which pause, a run is begun again for which its batch's last connection may have left no room.
-const OWN_CONNECTION_PAUSES: u32 = 20;
-const OWN_CONNECTION_PAUSE: Duration = Duration::from_millis(50);
 
 /// Of the command lines that failed so many are reported.
 const COMMANDS_FAILED_MAX: usize = 4;
@@ -142,94 +136,11 @@ pub fn execute(
     batch.into_report()
 }
 
-/// Asks whether the target can be reached and lets us in, by a run that transfers nothing.
-pub fn probe(ctx: &TargetContext, stop: &StopSignal) -> Result<(), TargetTrouble> {
-    ctx.check()?;
-    let mode = Mode {
-        lane: Lane::Small,
-        deletion: ctx.capabilities.deletion(ctx.target.options.delete),
-        mkpath: ctx.capabilities.makes_path(),
-        contents: ctx.capabilities.compares_contents(),
-        rules: &[],
-        empties: true,
-        pass: Pass::Real,
-        withheld: ctx.capabilities.withheld(),
-    };
-    let args = probe_arguments(&ctx.target, mode);
-    let nothing = Run::new(RunKind::Flat, Origin::Scan, Vec::new());
-    let start = || run_rsync(ctx, &args, b"", &|| None, Priority::Usual, stop);
-    let ended = with_room(ctx, &nothing, false, stop, &start).map_err(|error| cannot_start(&error))?;
-    match classify(&ended, &nothing, &ctx.prefixes, &ctx.noise) {
-        Outcome::Target(found) | Outcome::Split(found) | Outcome::NoRoom { trouble: found, .. } => {
-            Err(TargetTrouble { command: Some(pasteable(&ctx.root, &args, &nothing)), ..found })
-        }
-        // It answers; what it lacks or fails at is for a batch to find out.
-        Outcome::Done | Outcome::Paths(_) | Outcome::Fallback(_) | Outcome::Blocked(..) | Outcome::Void => Ok(()),
-    }
-}
-
-/// The command line that makes one path equal, to be pasted into a shell. `None` if the user's filter is one that rsync
-/// cannot be told.
-pub fn command_line(ctx: &TargetContext, path: &RelPath, scope: Scope) -> Option<String> {
-    let (kind, origin) = match scope {
-        Scope::Entry if path.is_root() => (RunKind::RootOnly, Origin::Scan),
-        Scope::Entry => (RunKind::Flat, Origin::Write),
-        Scope::Children => (RunKind::Level, Origin::Scan),
-        Scope::Subtree => (RunKind::Tree, Origin::Scan),
-    };
-    if scope > Scope::Entry && ctx.filter.has_expressions() {
-        return None;
-    }
-    let entry = Entry { path: path.clone(), presence: Presence::Other, orphan: false, jobs: Vec::new() };
-    let run = Run { looks: ctx.target.options.params.selects(), ..Run::new(kind, origin, vec![entry]) };
-    let run = narrow::prepared(&run, &ctx.root);
-    let rules = ctx.filter.rsync_rules();
-    let mode = Mode {
-        lane: Lane::Small,
-        deletion: ctx.capabilities.deletion(ctx.target.options.delete),
-        mkpath: ctx.capabilities.makes_path(),
-        contents: ctx.capabilities.compares_contents(),
-        rules: &rules,
-        empties: !ctx.filter.has_expressions(),
-        pass: Pass::Real,
-        withheld: ctx.capabilities.withheld(),
-    };
-    Some(pasteable(&ctx.root, &arguments(&ctx.target, &run, mode), &run))
-}
-
 /// What a run ended with that was begun before, over a standby. What it had changed by then is not named a second time.
 fn after(before: Option<Capture>, ended: Ended) -> Ended {
     let Some(mut stdout) = before.filter(|said| !said.is_empty()) else { return ended };
     stdout.push(&ended.stdout.bytes());
     Ended { stdout, ..ended }
-}
-
-/// Starts a run, and again if there was no connection left for it that was ours a moment ago: a server takes its time to
-/// notice the end of one. Where it allows only one, a batch that needs two runs would never be done otherwise, nor
-/// anything beside a standby.
-pub(super) fn with_room(
-    ctx: &TargetContext,
-    run: &Run,
-    had_another: bool,
-    stop: &StopSignal,
-    start: &dyn Fn() -> io::Result<Ended>,
-) -> io::Result<Ended> {
-    let refused = |ended: &io::Result<Ended>| {
-        ended.as_ref().is_ok_and(|ended| is_busy(&classify(ended, run, &ctx.prefixes, &ctx.noise)))
-    };
-    let mut ended = start();
-    let makes_room = refused(&ended) && ctx.standby.as_ref().is_some_and(|standby| standby.make_room());
-    let mut pauses = if had_another || makes_room { OWN_CONNECTION_PAUSES } else { 0 };
-    while pauses > 0 && refused(&ended) {
-        stop.rest(OWN_CONNECTION_PAUSE);
-        pauses -= 1;
-        ended = start();
-    }
-    ended
-}
-
-fn is_busy(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Target(TargetTrouble { class: TroubleClass::Busy, .. }))
 }
 
 /// Whether a batch goes on after a run.
@@ -1144,7 +1055,7 @@ mod tests {
                 (path("large"), Verdict::Large),
             ],
             found: vec![Found::entry(path("below"), error)],
-            trouble: Some(cannot_start(&io::ErrorKind::NotFound.into())),
+            trouble: Some(cannot_start(&std::io::ErrorKind::NotFound.into())),
             ..BatchReport::default()
         };
         report.disown();

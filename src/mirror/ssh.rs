@@ -34,8 +34,6 @@ pub use shell::{by_hand, command, line};
 use sockets::{POLL, Sockets, control_path, end, listens};
 
 use super::capture::Capture;
-use super::command::with_remote_shell;
-use super::context::TargetContext;
 use super::program::{Program, end_with_argument};
 use super::run::{End, Ended, Priority, run};
 use super::stop::StopSignal;
@@ -180,25 +178,6 @@ impl Way {
     }
 }
 
-/// Runs rsync for a target, over the connection to its host if it has one.
-pub(super) fn run_rsync(
-    ctx: &TargetContext,
-    args: &[OsString],
-    list: &[u8],
-    stdout: &dyn Fn() -> Option<Capture>,
-    priority: Priority,
-    stop: &StopSignal,
-) -> io::Result<Ended> {
-    let start = |args: &[OsString]| {
-        let ended = run(&ctx.program, &ctx.root, args, list, stdout(), priority, stop);
-        ended.inspect(|ended| ctx.note_ended(ended))
-    };
-    match &ctx.connection {
-        Some(connection) => connection.drive(stop, |line| start(&with_remote_shell(args, line))),
-        None => start(args),
-    }
-}
-
 impl Connection {
     /// Whether runs share it, as far as that is up to us.
     pub fn is_shared(&self) -> bool {
@@ -207,7 +186,11 @@ impl Connection {
 
     /// Calls `start` with the remote shell to use. Once more if a connection that was there already turns out to be
     /// dead.
-    fn drive(&self, stop: &StopSignal, mut start: impl FnMut(&OsStr) -> io::Result<Ended>) -> io::Result<Ended> {
+    pub(super) fn drive(
+        &self,
+        stop: &StopSignal,
+        mut start: impl FnMut(&OsStr) -> io::Result<Ended>,
+    ) -> io::Result<Ended> {
         let (line, master, kept) = match self.way(stop) {
             Way::Line { line, master, kept } => (line, master, kept),
             Way::Barred(ended) => return Ok(*ended),
