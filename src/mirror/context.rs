@@ -1,6 +1,7 @@
 //! What the executor knows of one target between batches: where, how, and what the other side turned out to lack.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +10,7 @@ use std::time::Instant;
 use log::warn;
 
 use super::changed::Observer;
-use super::command::{Exactness, Withheld};
+use super::command::{Exactness, Mode, Pass, Withheld, arguments};
 use super::confine::Places;
 use super::environment;
 use super::guard::Guard;
@@ -21,15 +22,15 @@ use super::looked::{Holds, Looked};
 use super::noise::Noise;
 use super::outcome::Prefixes;
 use super::place::Place;
-use super::plan::{Deletion, Limits};
+use super::plan::{Deletion, Limits, Run, RunKind};
 use super::program::{Confine, Program};
-use super::run::{Cut, Ended, STALL_LIMIT};
+use super::run::{Cut, STALL_LIMIT};
 use super::ssh::Connection;
-use super::standby::Standby;
+use super::standby::{Launch, Standby};
 use super::trouble::Fallback;
 use crate::clock::monotonic;
 use crate::filter::Filter;
-use crate::model::{Destination, Lingers, RelPath, Target, TargetTrouble, Timestamp};
+use crate::model::{Destination, Lane, Lingers, Origin, RelPath, Target, TargetTrouble, Timestamp};
 use crate::mounts::Mounts;
 
 /// Among the bits of what is lacking.
@@ -269,9 +270,35 @@ impl TargetContext {
         self.looked_at_top.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes note of how a run to the target ended.
-    pub(super) fn note_ended(&self, ended: &Ended) {
-        let is_blind = match (&self.target.destination, ended.cut) {
+    /// The arguments of the target's runs by name in the small lane. They depend on no path.
+    pub(super) fn flat_arguments(&self, origin: Origin) -> Vec<OsString> {
+        let mode = Mode {
+            lane: Lane::Small,
+            deletion: self.capabilities.deletion(self.target.options.delete),
+            mkpath: self.capabilities.makes_path(),
+            contents: self.capabilities.compares_contents(),
+            rules: &[],
+            empties: !self.filter.has_expressions(),
+            pass: Pass::Itemized,
+            withheld: self.capabilities.withheld(),
+        };
+        arguments(&self.target, &Run::new(RunKind::Flat, origin, Vec::new()), mode)
+    }
+
+    /// Whether what a flat run prints is to be read.
+    pub(super) fn keeps_words(&self) -> bool {
+        self.observer().is_some() || self.filter.has_expressions()
+    }
+
+    /// How its standby is started.
+    pub(super) fn launch(&self) -> Launch<'_> {
+        let (args, name) = (self.flat_arguments(Origin::Write), self.target.name());
+        Launch { program: &self.program, root: &self.root, identity: self.identity, args, name }
+    }
+
+    /// Takes note of what became of a run's connection to the target.
+    pub(super) fn note_cut(&self, cut: Cut) {
+        let is_blind = match (&self.target.destination, cut) {
             (Destination::Local(_), _) | (_, Cut::No | Cut::Closed | Cut::Held) => false,
             // One that had no connection had sent nothing, unless another program connects for it.
             (Destination::Daemon { .. }, Cut::Unseen) => environment::redirects(&environment::own),

@@ -410,7 +410,7 @@ impl Dispatcher {
                     let tended = self.tended.0.clone();
                     self.pool.spawn(move || {
                         if order == Next::Renew {
-                            standby.renew(&context)
+                            standby.renew(|| context.launch())
                         } else {
                             standby.end()
                         }

@@ -800,7 +800,7 @@ impl Batch<'_> {
             Pass::Real | Pass::Itemized if itemized => Some(Capture::new(CHANGED_BYTES_MAX, 0)),
             Pass::Real | Pass::Itemized => {
                 let deletes = planned.entries.iter().any(|entry| entry.presence == Presence::Missing);
-                let says = planned.lists() || deletes || standby::keeps_words(self.ctx);
+                let says = planned.lists() || deletes || self.ctx.keeps_words();
                 says.then(|| Capture::new(WORDS_BYTES_MAX, WORDS_BYTES_MAX))
             }
             Pass::Show | Pass::Confirm => Some(Capture::new(DRY_OUTPUT_BYTES_MAX, 0)),
@@ -808,13 +808,17 @@ impl Batch<'_> {
         };
         let list = list(planned);
         let standby = self.ctx.standby.as_deref();
-        let begun = standby.filter(|_| suits && args == standby::flat_arguments(self.ctx, planned.origin));
-        let begun = begun.map_or(Begun::Not, |standby| standby.begin(self.ctx, &list, stdout(), self.stop));
+        let begun = standby.filter(|_| suits && args == self.ctx.flat_arguments(planned.origin));
+        let begun = begun.map_or(Begun::Not, |standby| standby.begin(&self.ctx.launch(), &list, stdout(), self.stop));
         let (args, before) = match begun {
-            Begun::Answered(ended) => return Some((ended, command)),
+            Begun::Answered(ended) => {
+                self.ctx.note_cut(ended.cut);
+                return Some((ended, command));
+            }
             Begun::Not => (args, None),
-            Begun::Unconfirmed(said) => (standby::flat_arguments(self.ctx, Origin::Scan), Some(said)),
+            Begun::Unconfirmed(said) => (self.ctx.flat_arguments(Origin::Scan), Some(said)),
             Begun::CutOff(cut, said) => {
+                self.ctx.note_cut(cut);
                 self.note_cut(cut);
                 (args, Some(said))
             }

@@ -34,7 +34,7 @@ pub(super) fn run_rsync(
 ) -> io::Result<Ended> {
     let start = |args: &[OsString]| {
         let ended = run(&ctx.program, &ctx.root, args, list, stdout(), priority, stop);
-        ended.inspect(|ended| ctx.note_ended(ended))
+        ended.inspect(|ended| ctx.note_cut(ended.cut))
     };
     match &ctx.connection {
         Some(connection) => connection.drive(stop, |line| start(&with_remote_shell(args, line))),
