@@ -1,5 +1,5 @@
 //! How much may be deleted on a target: the limit that a user sets, the lower one of the first comparison, and what an operator
-//! has agreed to beyond. Pure values; how much a run would delete is found out, and the limit held against it, in `guard`.
+//! has agreed to beyond. Pure values; how much a run would delete is found out, and the limit held against it, in `deletions`.
 
 use std::fmt;
 use std::sync::Arc;

@@ -10,11 +10,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::command::Pass;
-use super::execute::{Batch, Flow};
 use super::look::{Presence, Source};
 use super::outcome::{Outcome, Paths};
 use super::plan::{Deletion, Entry, Run, RunKind};
 use super::says::{difference, to_path};
+use super::session::{Batch, Flow};
 use super::stats::Survey;
 use crate::filter::{Filter, Kind};
 use crate::model::{JobError, RelPath, Scope, Verdict};

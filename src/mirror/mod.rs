@@ -2,8 +2,8 @@
 //!
 //! The way of a batch: `look` sees what stands at its paths, `plan` makes runs of it, `command` writes their
 //! argument lists, `run` starts rsync, `outcome` reads what became of it, and [`execute`] carries the batch
-//! through, falling back, verifying and halving where rsync's answer is not enough. `guard` asks before much is
-//! deleted, `leftovers` removes what killed receivers have left, `ssh` keeps connections to hosts open between runs, `standby`
+//! through. In that `session` starts the runs, `engine` falls back, verifies and halves where rsync's answer is not enough,
+//! and `verdicts` keeps what that means for each job. `deletions` asks before much is deleted, `leftovers` removes what killed receivers have left, `ssh` keeps connections to hosts open between runs, `standby`
 //! has one to an rsync daemon ready before it is needed. `narrow` has rsync look for itself where a list of names would
 //! say something else than the user's own options.
 //! [`inspect`] asks a target in advance, `admit` asks rsync what the user's own options leave out.
@@ -22,14 +22,16 @@ mod confine;
 mod contents;
 mod context;
 mod deletion_limit;
+mod deletions;
 mod dispatch;
+mod engine;
 mod environment;
 mod execute;
 mod expand;
 mod fold;
-mod guard;
 mod identity;
 mod installed;
+mod itemized;
 mod lanes;
 mod launch;
 mod leftovers;
@@ -48,8 +50,10 @@ mod probe;
 mod program;
 mod recent;
 mod rename;
+mod report;
 mod run;
 mod says;
+mod session;
 mod shares;
 mod spool;
 mod ssh;
@@ -62,6 +66,7 @@ mod top;
 mod trouble;
 mod under_way;
 mod unvouched;
+mod verdicts;
 mod version;
 mod walk;
 
@@ -72,7 +77,7 @@ pub use context::{Capabilities, TargetContext};
 pub use deletion_limit::Guard;
 pub use dispatch::{Contexts, Executor};
 pub use environment::{Adopted, adopt, own as own_variable, redirects};
-pub use execute::{BatchReport, FailedCommand, execute};
+pub use execute::execute;
 pub use identity::RootIdentity;
 pub use installed::{NoRsync, OLDEST_RSYNC, find_rsync};
 pub use launch::probe;
@@ -91,6 +96,7 @@ pub use confine::{Confinement, Missing, Places, confinement};
 pub use portions::Portions;
 pub use probe::{Finding, NotTried, ProbeOptions, inspect};
 pub use program::end_leftovers;
+pub use report::{BatchReport, FailedCommand};
 pub use ssh::{Connection, Connections};
 pub use standby::{Standby, Standbys};
 pub use stop::StopSignal;

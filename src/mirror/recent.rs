@@ -10,8 +10,8 @@
 
 use std::time::Duration;
 
-use super::execute::{Batch, Flow};
 use super::plan::{Entry, Run, RunKind};
+use super::session::{Batch, Flow};
 use super::walk::Files;
 use crate::ctime;
 use crate::model::{Origin, Timestamp};
@@ -27,8 +27,8 @@ pub(super) fn concerns(batch: &Batch<'_>, run: &Run) -> bool {
     run.kind == RunKind::Tree && run.origin == Origin::Write && ctime::dates_changes(&batch.ctx.root)
 }
 
-/// Makes the trees of `run` equal.
-pub(super) fn drive(batch: &mut Batch<'_>, run: Run) -> Flow {
+/// Sends what was written in the trees of `run`. What then is left to do is a comparison by size and time.
+pub(super) fn drive(batch: &mut Batch<'_>, run: &Run) -> Flow {
     let (ctx, jobs) = (batch.ctx, batch.jobs);
     let below = |entry: &Entry| {
         let since = entry.jobs.iter().filter_map(|&job| jobs.get(job)).map(|job| job.since).min();
@@ -49,6 +49,5 @@ pub(super) fn drive(batch: &mut Batch<'_>, run: Run) -> Flow {
             return flow;
         }
     }
-    drop(files);
-    batch.drive(Run { origin: Origin::Scan, ..run })
+    Flow::Continue
 }

@@ -117,7 +117,7 @@ fn a_level_is_made_equal_and_nothing_below_it() {
     }
 }
 
-/// `guard`: nothing goes, and standard error tells how many files were held back. The exit code is 25 or 0.
+/// `deletions`: nothing goes, and standard error tells how many files were held back. The exit code is 25 or 0.
 #[test]
 fn max_delete_holds_back_and_counts() {
     for pair in Pair::all() {
@@ -135,7 +135,7 @@ fn max_delete_holds_back_and_counts() {
     }
 }
 
-/// `guard`, `expand`, `survey`: a dry run lists each entry that would go, those in directories too, whether its statistics
+/// `deletions`, `expand`, `survey`: a dry run lists each entry that would go, those in directories too, whether its statistics
 /// count them or not.
 #[test]
 fn a_dry_run_lists_all_that_would_go() {

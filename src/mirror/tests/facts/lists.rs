@@ -159,7 +159,7 @@ fn equal_paths_are_named_if_asked_for() {
     }
 }
 
-/// `stats::Statistics`, `guard`: what a count tells of both sides.
+/// `stats::Statistics`, `deletions`: what a count tells of both sides.
 #[test]
 fn a_count_tells_of_both_sides() {
     for pair in Pair::all() {

@@ -4,7 +4,7 @@
 //!
 //! - `lists`: what a list asks for, what is compared, how it is told. `command`, `fold`, `plan`, `says`, `changed`,
 //!   `survey`, `top` and `leftovers` rely on it.
-//! - `deletions`: what goes, what stays, what is counted. `guard`, `expand`, `plan`, `command`, `narrow`, `outcome`.
+//! - `deletions`: what goes, what stays, what is counted. `deletions`, `expand`, `plan`, `command`, `narrow`, `outcome`.
 //! - `words`: sentences and exit codes. `line`, `says`, `trouble`, `outcome`, `noise`, `probe`.
 //! - `ways`: what a receiver makes use of and leaves behind, and how it is reached. `rename`, `standby`, `context`, `leftovers`,
 //!   `command`, `run`, `confine`.

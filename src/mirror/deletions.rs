@@ -25,12 +25,11 @@ use log::info;
 
 use super::command::Pass;
 use super::deletion_limit::{Limit, emptied, refusal, uncounted};
-use super::execute::{Batch, Flow};
-use super::expand;
 use super::line::{About, lines};
 use super::outcome::Outcome;
 use super::plan::{Deletion, Run, RunKind};
 use super::run::{End, Ended};
+use super::session::{Batch, Flow};
 use super::stats::{Statistics, Survey, deletions, held_back};
 use crate::model::{AtFirst, JobError, Scope, Verdict};
 
@@ -84,7 +83,7 @@ impl Batch<'_> {
             return None;
         }
         if allowed == 0 && self.holds_mount(run) {
-            return Some(expand::drive(self, &Run { max_delete: None, ..run.clone() }));
+            return Some((self.filtered)(self, &Run { max_delete: None, ..run.clone() }));
         }
         let Some(limit) = self.ctx.guard.limit() else {
             more.push(Run { max_delete: None, ..run.clone() });
