@@ -8,8 +8,8 @@
 //! say something else than the user's own options.
 //! [`inspect`] asks a target in advance, `admit` asks rsync what the user's own options leave out.
 //!
-//! Invariant: only this module starts rsync, and it knows nothing of the queue or the store: jobs come in as values,
-//! verdicts go out as values.
+//! Invariant: only this module starts rsync, and it knows nothing of the store: jobs come in as values, verdicts go out as
+//! values. `dispatch` alone, which hands claimed jobs to workers and their verdicts back, knows the queue.
 
 mod activity;
 mod address;
