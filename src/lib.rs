@@ -32,3 +32,7 @@ pub mod schedule;
 pub mod store;
 pub mod trust;
 pub mod watch;
+
+#[cfg(test)]
+#[path = "arrows_tests.rs"]
+mod arrows;

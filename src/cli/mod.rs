@@ -16,6 +16,7 @@ mod excludes;
 mod exit;
 mod explain;
 mod filter_args;
+mod help;
 mod import_faillog;
 mod list;
 mod listen;
@@ -52,6 +53,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 
 use exit::EXIT_CODES;
+use help::help_tail;
 
 /// Mirror directory trees to many rsync targets in real time
 #[derive(Debug, Parser)]
@@ -92,7 +94,7 @@ pub fn main() -> ExitCode {
         Err(error) => return refuse(&error),
     };
     exit::report(match cli.command {
-        Command::Run(run) => run::run(run, &arguments(&args)),
+        Command::Run(run) => run::run(run, &arguments(&args), is_command),
         Command::Mirror(mirror) => mirror::run(mirror),
         Command::Check(check) => check::run(&check),
         Command::Status(status) => status::run(&status),
@@ -188,11 +190,6 @@ fn usage(said: &str, unknown: Option<&str>, typed: &[String]) -> String {
 fn top_help() -> String {
     let sersync = "sersync's own command line works too: syncq -d -r -o FILE means syncq run -d -r -o FILE.";
     format!("{sersync}\n\n{EXIT_CODES}")
-}
-
-/// Help behind a subcommand's options: an example, then the exit codes.
-fn help_tail(example: &str) -> String {
-    format!("Example:\n  {example}\n\n{EXIT_CODES}")
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `syncq run`: the daemon of one or more configuration files. sersync's own command line arrives here as well.
 
 use std::collections::HashSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -58,7 +58,12 @@ pub struct RunArgs {
     ignored: Vec<OsString>,
 }
 
-pub fn run(args: RunArgs, command_line: &[OsString]) -> Result<ExitCode, CliError> {
+/// Runs the daemon. `is_command` tells whether a word names one of our commands.
+pub fn run(
+    args: RunArgs,
+    command_line: &[OsString],
+    is_command: impl Fn(&OsStr) -> bool,
+) -> Result<ExitCode, CliError> {
     if let Some(code) = init::stand_in().context("cannot look after processes")? {
         return Ok(ExitCode::from(code));
     }
@@ -67,7 +72,7 @@ pub fn run(args: RunArgs, command_line: &[OsString]) -> Result<ExitCode, CliErro
     }
     detach::tighten_umask();
     let mut notices = Vec::new();
-    let files = config_files(&args, &mut notices)?;
+    let files = config_files(&args, is_command, &mut notices)?;
     let only = args.plugin.as_ref().map(plugin_named).transpose()?;
     let state_dir = match (&args.state_dir, files.first()) {
         (Some(dir), _) => dir.clone(),
@@ -186,12 +191,16 @@ pub fn threads(given: Option<i64>, notices: &mut Vec<String>) -> usize {
 
 /// The configuration files, absolute. Extra arguments are only tolerated behind an `-o`, where sersync users have
 /// them; otherwise they are more likely a forgotten `-o`.
-fn config_files(args: &RunArgs, notices: &mut Vec<String>) -> Result<Vec<PathBuf>, CliError> {
+fn config_files(
+    args: &RunArgs,
+    is_command: impl Fn(&OsStr) -> bool,
+    notices: &mut Vec<String>,
+) -> Result<Vec<PathBuf>, CliError> {
     if let (true, Some(extra)) = (args.config.is_empty(), args.ignored.first()) {
         let extra = extra.display();
         return Err(CliError::usage(format!("unexpected argument {extra}")).hint(format!("did you mean -o {extra}?")));
     }
-    if let Some(command) = args.ignored.iter().find(|extra| super::is_command(extra)) {
+    if let Some(command) = args.ignored.iter().find(|extra| is_command(extra)) {
         let command = command.display();
         return Err(CliError::usage(format!("{command} is a command, and this would start a daemon"))
             .hint(format!("write it first: syncq {command} ...; a file of that name is ./{command}")));
@@ -233,6 +242,7 @@ fn child_arguments(command_line: &[OsString]) -> Vec<OsString> {
 mod tests {
     use super::*;
     use crate::cli::exit::Exit;
+    use crate::cli::is_command;
     use crate::model::{Destination, EventSwitches, Target, TransferOptions};
     use clap::Parser;
 
@@ -252,14 +262,15 @@ mod tests {
             let args = parse(line);
             assert!(args.daemon && args.reconcile && args.threads == Some(4), "{line}");
             let mut notices = Vec::new();
-            let configs = config_files(&args, &mut notices).expect("files");
+            let configs = config_files(&args, is_command, &mut notices).expect("files");
             assert!(configs.len() == 1 && configs.iter().all(|file| file.is_absolute() && file.ends_with("a.xml")));
             assert_eq!(notices.len(), usize::from(line.ends_with("b.xml")));
         }
         assert_eq!(parse("run -o a.xml -o b.xml").config.len(), 2);
-        assert!(config_files(&parse("run a.xml"), &mut Vec::new()).is_err());
+        assert!(config_files(&parse("run a.xml"), is_command, &mut Vec::new()).is_err());
         // `sersync2 -o a.xml check` mirrored.
-        let refused = config_files(&parse("run -o a.xml check"), &mut Vec::new()).expect_err("refused").to_string();
+        let refused =
+            config_files(&parse("run -o a.xml check"), is_command, &mut Vec::new()).expect_err("refused").to_string();
         assert!(refused.contains("check is a command"), "{refused}");
     }
 

@@ -1,11 +1,13 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::bytes::CONFIG_BYTES_MAX;
 use super::*;
-use crate::model::{Backoff, Destination, MaxDelete, Schedule};
+use crate::model::{self, Backoff, Destination, Endpoint, MaxDelete, Schedule, Settings};
 
 const STOCK: &str = include_str!("../../tests/fixtures/configs/stock.xml");
 

@@ -8,6 +8,7 @@
 //! Text between tags is of no meaning to sersync, and before `<head>` neither, unless `<?xml ...?>` follows; only where it stands
 //! is kept. What follows `</head>` is not read at all.
 
+mod element;
 mod tag;
 
 use quick_xml::Reader;
@@ -19,74 +20,10 @@ use super::diagnostic::Notes;
 use super::error::{Fault, Problem};
 use super::schema;
 
+pub(super) use element::{Attribute, Document, Element, Stray, StrayKind};
+
 /// sersync's format has 5 levels. Deeper trees are refused, since dropping them recurses.
 const DEPTH_MAX: usize = 32;
-
-/// An element from its start tag on.
-#[derive(Debug)]
-pub(super) struct Element {
-    /// As written; compare by [`Element::is`].
-    pub(super) name: Vec<u8>,
-    /// Where its `<` stands.
-    pub(super) offset: usize,
-    pub(super) attributes: Vec<Attribute>,
-    pub(super) children: Vec<Element>,
-}
-
-#[derive(Debug)]
-pub(super) struct Attribute {
-    pub(super) name: Vec<u8>,
-    pub(super) offset: usize,
-    /// Entities are resolved, blanks are kept.
-    pub(super) value: Vec<u8>,
-    pub(super) value_offset: usize,
-    /// Whether every byte of the value is one byte of the file.
-    pub(super) verbatim: bool,
-}
-
-impl Element {
-    pub(super) fn is(&self, name: &str) -> bool {
-        self.name.eq_ignore_ascii_case(name.as_bytes())
-    }
-
-    /// The first child of that name: sersync ignores any other.
-    pub(super) fn child(&self, name: &str) -> Option<&Self> {
-        self.children(name).next()
-    }
-
-    pub(super) fn children(&self, name: &str) -> impl Iterator<Item = &Self> {
-        self.children.iter().filter(move |child| child.is(name))
-    }
-
-    pub(super) fn attribute(&self, name: &str) -> Option<&Attribute> {
-        self.attributes.iter().find(|attribute| attribute.name.eq_ignore_ascii_case(name.as_bytes()))
-    }
-}
-
-/// What stands in the file and is no element.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Stray {
-    pub(super) kind: StrayKind,
-    /// Where it begins, without blanks.
-    pub(super) offset: usize,
-    pub(super) text: Vec<u8>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum StrayKind {
-    Comment,
-    /// Between tags.
-    Text,
-    /// Behind the last tag of `head`.
-    Behind,
-}
-
-/// A file that could be read.
-#[derive(Debug)]
-pub(super) struct Document {
-    pub(super) head: Element,
-    pub(super) strays: Vec<Stray>,
-}
 
 /// Reads the first `head` element, wherever it stands. `bytes` has no byte order mark of UTF-8.
 pub(super) fn parse(bytes: &[u8], notes: &mut Notes<'_>) -> Result<Document, Problem> {

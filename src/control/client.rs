@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::routes::BODY_BYTES_MAX;
+use super::answer::BODY_BYTES_MAX;
 use super::{
     AcceptRequest, Accepted, DifferenceRow, Explanation, JobFilter, JobRow, JobsRequest, NewJob, PathArg, PauseRequest,
     Paused, ReconcileRequest, Reconciled, Reloaded, Status, StoreReport, VerifyLine, VerifyRequest, WaitRequest,

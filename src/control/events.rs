@@ -14,14 +14,13 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokio::sync::{Notify, mpsc};
 
-use super::routes::{LOOK_SHARE, Pages, Served, WORD, problem, refused};
-use super::types::rfc3339;
+use super::answer::{LOOK_SHARE, Pages, Served, WORD, problem, refused};
+use super::event::{Dropped, Event};
 use super::{Listen, Status};
 use crate::clock::monotonic;
-use crate::model::Timestamp;
 
 /// Streams at a time.
 pub(super) const STREAMS_MAX: usize = 16;
@@ -30,65 +29,6 @@ const EVENTS_AHEAD: usize = 256;
 /// The least and the greatest pause between two looks at the status.
 const STATUS_MIN: Duration = Duration::from_millis(500);
 const STATUS_MAX: Duration = Duration::from_secs(10);
-
-/// Something that happened. Its name in the stream is that of the variant.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Event {
-    Sent(Sent),
-    Trouble(Trouble),
-    Recovered(Recovered),
-    Dropped(Dropped),
-}
-
-/// A run made some paths equal, each on its own or with all below it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Sent {
-    pub target: String,
-    pub root: String,
-    pub paths: u64,
-    pub took_s: f64,
-}
-
-/// A target takes nothing at present.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Trouble {
-    pub target: String,
-    pub root: String,
-    pub reason: String,
-    pub hint: Option<String>,
-    #[serde(with = "rfc3339")]
-    pub retry_at: Timestamp,
-}
-
-/// It does again.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Recovered {
-    pub target: String,
-    pub root: String,
-    pub after_s: f64,
-}
-
-/// The reader was too slow for so many events.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Dropped {
-    pub events: u64,
-}
-
-impl Event {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Sent(_) => "sent",
-            Self::Trouble(_) => "trouble",
-            Self::Recovered(_) => "recovered",
-            Self::Dropped(_) => "dropped",
-        }
-    }
-}
 
 /// What has happened and was not sent yet.
 #[derive(Default)]
@@ -192,6 +132,8 @@ fn timeless(status: &Status) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::event::{Recovered, Sent, Trouble};
+    use crate::model::Timestamp;
 
     fn sent(paths: u64) -> Event {
         Event::Sent(Sent { target: "b::m".to_owned(), root: "/srv".to_owned(), paths, took_s: 0.5 })

@@ -7,7 +7,7 @@ use std::time::Duration;
 use regex::bytes::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
-use super::inspect::{Refusal, RefusalKind};
+use super::refusal::{Refusal, RefusalKind};
 use super::strict::{self, NoDuration};
 use crate::model::{Job, JobState, Scope, Timestamp};
 

@@ -7,6 +7,7 @@ use crossbeam_channel::Receiver;
 
 use crate::model::{JobAction, RelPath, TargetId};
 
+use super::refusal::Refusal;
 use super::{
     AcceptRequest, Accepted, DifferenceRow, Event, ExplainQuery, Explanation, JobRow, Matcher, NewJob, PauseRequest,
     Paused, ReconcileRequest, Reconciled, Reloaded, Status, StoreReport, VerifyLine, VerifyRequest, WaitRequest,
@@ -105,36 +106,6 @@ pub trait Listen: Send + Sync {
 pub trait Wait: Send {
     /// Looks how far it has come, without waiting. Refused if there turns out to be nothing to wait for.
     fn look(&mut self) -> Result<Waiting, Refusal>;
-}
-
-/// Why something is not done.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct Refusal {
-    pub kind: RefusalKind,
-    pub message: String,
-    /// What an operator can do about it.
-    pub hint: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RefusalKind {
-    /// It makes no sense as it is asked.
-    Wrong,
-    /// There is no such target, root or path.
-    Unknown,
-    /// Not now.
-    Unavailable,
-}
-
-impl Refusal {
-    pub fn new(kind: RefusalKind, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: Some(hint.into()) }
-    }
-
-    fn needs_daemon() -> Self {
-        Self::new(RefusalKind::Unavailable, "this needs a running daemon", "start it: syncq run -o FILE")
-    }
 }
 
 /// One step through the list. Half a million jobs are listed in pages, so that neither side ever holds them all.

@@ -26,11 +26,14 @@
 //!
 //! Invariant: this module knows the model and nothing else of syncq. It never sees the queue or its store.
 
+mod answer;
 mod client;
+mod event;
 mod events;
 mod filter;
 mod inspect;
 mod json;
+mod refusal;
 mod reload;
 mod requests;
 mod routes;
@@ -41,10 +44,11 @@ mod tcp;
 mod types;
 
 pub use client::{Client, ClientError};
-pub use events::{Dropped, Event, Recovered, Sent, Trouble};
+pub use event::{Dropped, Event, Recovered, Sent, Trouble};
 pub use filter::{FilterError, GlobError, JobFilter, Matcher};
-pub use inspect::{Inspect, ListPage, Listed, Listen, Operate, Place, Refusal, RefusalKind, Wait, each_job};
+pub use inspect::{Inspect, ListPage, Listed, Listen, Operate, Place, Wait, each_job};
 pub use json::write_json;
+pub use refusal::{Refusal, RefusalKind};
 pub use reload::{ConfigChanges, ConfigError, ConfigStatus, Reloaded, Tally};
 pub use requests::{
     AcceptRequest, Accepted, DifferenceKind, DifferenceRow, Differing, DifferingKind, ExplainQuery, Explanation,

@@ -6,9 +6,7 @@
 
 use std::io;
 use std::ops::ControlFlow;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -19,32 +17,26 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use crossbeam_channel::TryRecvError;
-use hyper::body::Frame;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, mpsc};
 
+use super::answer::{LOOK_SHARE, Pages, Patience, Served, Stopping, WORD, problem, refusal_json, refused};
 use super::events;
-use super::server::{Patience, Stopping};
 use super::strict::{self, Object};
 use super::{
     AcceptRequest, ExplainQuery, JobFilter, JobsRequest, ListPage, Listed, Matcher, NewJob, Operate, PauseRequest,
-    ReconcileRequest, Refusal, RefusalKind, VerifyRequest, Wait, WaitRequest, Waiting,
+    ReconcileRequest, Refusal, VerifyRequest, Wait, WaitRequest, Waiting,
 };
 use crate::clock::{Clock, SystemClock, monotonic};
 use crate::model::JobAction;
 
-/// Larger bodies get 413. Who has more jobs to add asks several times.
-pub(super) const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Clients that wait for the mirror hold their place for long; the others are for all else.
 pub(super) const WAITS_MAX: usize = 32;
 /// How often a wait looks how far it is, at the least and at the most: so many times what a look takes.
 const LOOK_MIN: Duration = Duration::from_millis(10);
 const LOOK_MAX: Duration = Duration::from_secs(1);
-pub(super) const LOOK_SHARE: u32 = 20;
 /// Rows of a survey that wait for a slow client.
 const SURVEY_ROWS_AHEAD: usize = 64;
-/// How often a client that waits is told what is missing. Also finds out that it has gone.
-pub(super) const WORD: Duration = Duration::from_secs(5);
 /// How often it is looked whether a reload is over.
 const RELOAD_POLL: Duration = Duration::from_millis(20);
 
@@ -75,81 +67,6 @@ pub(super) fn router(operate: Arc<dyn Operate>, patience: Patience, stopping: St
             problem(StatusCode::METHOD_NOT_ALLOWED, "what asks is GET, what changes something is POST")
         })
         .with_state(served)
-}
-
-/// What every handler gets.
-#[derive(Clone)]
-pub(super) struct Served {
-    operate: Arc<dyn Operate>,
-    patience: Patience,
-    waits: Arc<Semaphore>,
-    surveys: Arc<Semaphore>,
-    pub(super) streams: Arc<Semaphore>,
-    pub(super) stopping: Stopping,
-}
-
-impl Served {
-    /// Asks the daemon on a helper thread.
-    pub(super) async fn ask<T: Send + 'static>(
-        &self,
-        question: impl FnOnce(&dyn Operate) -> Result<T, Refusal> + Send + 'static,
-    ) -> Result<T, Refusal> {
-        let operate = Arc::clone(&self.operate);
-        match tokio::task::spawn_blocking(move || question(operate.as_ref())).await {
-            Ok(answer) => answer,
-            Err(_) => Err(Refusal {
-                kind: RefusalKind::Unavailable,
-                message: "the daemon could not answer".to_owned(),
-                hint: Some("please report it with the daemon's log".to_owned()),
-            }),
-        }
-    }
-
-    /// Reads a request's body as JSON. An empty one stands for `{}`.
-    async fn read<T: DeserializeOwned>(&self, request: Request) -> Result<T, Response> {
-        let body = axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX);
-        let Ok(body) = tokio::time::timeout(self.patience.body, body).await else {
-            return Err(problem(StatusCode::REQUEST_TIMEOUT, "the body of the request did not come"));
-        };
-        let Ok(body) = body else {
-            return Err(problem(StatusCode::PAYLOAD_TOO_LARGE, "the body of the request is too large or broken"));
-        };
-        let body: &[u8] = if body.is_empty() { b"{}" } else { &body };
-        serde_json::from_slice(body).map_err(|error| problem(StatusCode::BAD_REQUEST, &error.to_string()))
-    }
-
-    /// Reads a request, asks, and answers with JSON.
-    async fn answer<Q, A>(&self, request: Request, question: fn(&dyn Operate, &Q) -> Result<A, Refusal>) -> Response
-    where
-        Q: DeserializeOwned + Send + 'static,
-        A: serde::Serialize + Send + 'static,
-    {
-        let Object(query) = match self.read::<Object<Q>>(request).await {
-            Ok(query) => query,
-            Err(response) => return response,
-        };
-        match self.ask(move |operate| question(operate, &query)).await {
-            Ok(answer) => axum::Json(answer).into_response(),
-            Err(refusal) => refused(&refusal),
-        }
-    }
-}
-
-pub(super) fn problem(code: StatusCode, message: &str) -> Response {
-    (code, axum::Json(serde_json::json!({ "error": message }))).into_response()
-}
-
-pub(super) fn refused(refusal: &Refusal) -> Response {
-    let code = match refusal.kind {
-        RefusalKind::Wrong => StatusCode::BAD_REQUEST,
-        RefusalKind::Unknown => StatusCode::NOT_FOUND,
-        RefusalKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    (code, axum::Json(refusal_json(refusal))).into_response()
-}
-
-fn refusal_json(refusal: &Refusal) -> serde_json::Value {
-    serde_json::json!({ "error": refusal.message, "hint": refusal.hint })
 }
 
 async fn status(State(served): State<Served>) -> Response {
@@ -448,17 +365,5 @@ async fn send_words(
         let rest = (looked_at.elapsed() * LOOK_SHARE).clamp(LOOK_MIN, LOOK_MAX);
         let left = timeout.map_or(rest, |timeout| timeout.saturating_sub(begun.elapsed()));
         tokio::time::sleep(rest.min(left.max(Duration::from_millis(1)))).await;
-    }
-}
-
-/// A body that is made while it is being sent.
-pub(super) struct Pages(pub(super) mpsc::Receiver<Result<Bytes, io::Error>>);
-
-impl hyper::body::Body for Pages {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        self.0.poll_recv(cx).map(|page| page.map(|page| page.map(Frame::data)))
     }
 }

@@ -9,7 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -23,6 +23,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::AbortHandle;
 
+use super::answer::{Patience, Stopping};
 use super::routes::router;
 use super::stall::Unstalled;
 use super::{Operate, SOCKET_PATH_BYTES_MAX, socket_path};
@@ -47,17 +48,6 @@ pub enum ControlError {
     Start { source: io::Error },
 }
 
-/// How patient the server is.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
-    /// A connection that has not sent its whole request head by then is closed.
-    header: Duration,
-    /// A body that is not complete by then gets 408.
-    pub body: Duration,
-    /// A client that takes nothing of its answer for so long is given up.
-    stall: Duration,
-}
-
 pub(super) const PATIENCE: Patience =
     Patience { header: Duration::from_secs(5), body: Duration::from_secs(5), stall: Duration::from_secs(30) };
 
@@ -78,9 +68,6 @@ struct Thread {
     stop: oneshot::Sender<()>,
     thread: JoinHandle<()>,
 }
-
-/// Set when the server is about to stop, for answers that have no end of their own.
-pub(super) type Stopping = Arc<AtomicBool>;
 
 impl Running {
     /// Starts to answer what comes to `listener`.

@@ -12,8 +12,9 @@ use hyper::service::Service as _;
 
 use super::*;
 use crate::clock::monotonic;
+use crate::control::answer::BODY_BYTES_MAX;
 use crate::control::events;
-use crate::control::routes::{BODY_BYTES_MAX, WAITS_MAX};
+use crate::control::routes::WAITS_MAX;
 use crate::control::{
     Client, ClientError, DaemonState, Event, Inspect, JobFilter, JobRow, JobsRequest, ListPage, Listed, Listen,
     Matcher, NewJob, PauseRequest, Paused, Refusal, RefusalKind, Sent, Status, StoreReport, StoreState, StoreStatus,

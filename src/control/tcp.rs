@@ -18,8 +18,9 @@ use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
 
 use super::Operate;
+use super::answer::{Patience, Stopping};
 use super::routes::router;
-use super::server::{ControlError, PATIENCE, Patience, Running, Stopping};
+use super::server::{ControlError, PATIENCE, Running};
 
 /// Where to listen, and for whom.
 #[derive(Debug, Clone)]

@@ -20,9 +20,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 use log::{debug, info, warn};
 
+use super::named_target::NamedTarget;
 use super::root::Sight;
 use super::setup::{Core, Setup};
-use super::view::NamedTarget;
 use crate::clock::monotonic;
 use crate::mirror::{Differs, Led, Look, Portions, TargetContext, addresses, host_name, led};
 use crate::model::{Change, RelPath, Timestamp, Unvouched};

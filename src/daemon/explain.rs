@@ -10,9 +10,9 @@ use crate::model::{Job, JobError, JobState, RelPath, Scope, Timestamp};
 use crate::queue::Standing;
 use crate::watch::Notice;
 
+use super::named_target::NamedTarget;
 use super::root::RootRuntime;
 use super::setup::Core;
-use super::view::NamedTarget;
 
 /// Whether a path is mirrored to any of the targets, and what stands there. `is_away`: what is at the root is not what is
 /// mirrored.

@@ -19,7 +19,7 @@ use std::time::Duration;
 use crossbeam_channel::{Sender, after, never, select, unbounded};
 use log::{error, info, warn};
 
-use super::view::NamedTarget;
+use super::named_target::NamedTarget;
 use crate::clock::Clock;
 use crate::control::socket_path;
 use crate::mirror::Executor;
@@ -38,14 +38,6 @@ const FIRST_LINE: &str = "# syncq: what is failing. This list is only to be read
 const STATE_DIR: &str = "# state directory: ";
 /// Of a file that is already there so much is read, to find out what it is.
 const HEAD_BYTES_MAX: u64 = 8192;
-
-/// Where a list goes, and the roots that it is about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FailLogOptions {
-    pub path: PathBuf,
-    /// Indices among the roots of the daemon.
-    pub roots: Vec<usize>,
-}
 
 /// Why a list was not written.
 #[derive(Debug, thiserror::Error)]

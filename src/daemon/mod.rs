@@ -17,6 +17,7 @@ mod explain;
 mod fail_log;
 pub mod init;
 pub mod logging;
+mod named_target;
 mod notify;
 pub mod offline;
 mod operate;
@@ -43,9 +44,10 @@ use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, bounded};
 use log::{error, info, warn};
 
-pub use fail_log::FailLogOptions;
-pub use options::{ConfigSource, Configuration, NotTaken, OnReady, Options, RootOptions};
-pub use plugins::{PluginOptions, PluginRoot};
+pub use options::{
+    ConfigSource, Configuration, FailLogOptions, NotTaken, OnReady, Options, PluginOptions, PluginRoot, RootOptions,
+};
+pub use setup::UnknownRoot;
 pub use sysctl::{InotifyLimits, InotifySysctl, QUEUED_EVENTS};
 
 use contents::ContentsThread;
@@ -80,14 +82,6 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_POLL: Duration = Duration::from_millis(20);
 /// How long a stop waits for the store.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
-
-/// A directory to watch that is not there and never was as far as the store knows: rather misspelt than not mounted.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot watch {}", .path.display())]
-pub struct UnknownRoot {
-    pub path: PathBuf,
-    pub source: std::io::Error,
-}
 
 /// Runs the daemon until a signal stops it.
 pub fn run(options: Options) -> Result<()> {

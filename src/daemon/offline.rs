@@ -23,9 +23,10 @@ use crate::store::sled::{Looked, SledStore};
 use crate::store::{RootRecord, Store as _, StoreError, TargetRecord};
 
 use super::explain::{Circumstances, explain_offline, on_target};
+use super::named_target::NamedTarget;
 use super::operate;
 use super::paths::resolve;
-use super::view::{NamedTarget, contents_status, store_status};
+use super::view::{contents_status, store_status};
 
 struct Offline {
     dir: PathBuf,

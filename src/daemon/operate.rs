@@ -10,7 +10,7 @@ use crate::model::{Change, JobAction, RelPath, Scope, TargetId};
 use crate::queue::{Queue, Selected};
 use crate::store::Census;
 
-use super::view::NamedTarget;
+use super::named_target::NamedTarget;
 
 /// How long an operator waits for the disk.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(10);

@@ -4,8 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::fail_log::FailLogOptions;
-use super::plugins::PluginOptions;
+use crate::config::Plugin;
 use crate::control::{Inspect, TcpOptions};
 use crate::model::{AtFirst, Root, Settings};
 use crate::queue::Policy;
@@ -30,6 +29,30 @@ impl RootOptions {
             hot_interval: self.settings.hot_interval,
         }
     }
+}
+
+/// Where a list goes, and the roots that it is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailLogOptions {
+    pub path: PathBuf,
+    /// Indices among the roots of the daemon.
+    pub roots: Vec<usize>,
+}
+
+/// A plugin and what it is told of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PluginOptions {
+    pub plugin: Plugin,
+    pub roots: Vec<PluginRoot>,
+}
+
+/// A root that a plugin is told of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PluginRoot {
+    /// Among the roots of the daemon.
+    pub index: usize,
+    /// The directory as the configuration spells it.
+    pub spelled: PathBuf,
 }
 
 /// What configuration files say, together; it may be replaced while the daemon runs.

@@ -1,37 +1,21 @@
 //! The plugins of a running daemon: which roots each is told of, and how. Wiring only.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use log::{info, warn};
 
+use crate::clock::Clock;
 use crate::config::Plugin;
 use crate::control::PluginStatus;
 use crate::mirror::{Contexts, Observer};
 use crate::model::{Target, TargetId};
-use crate::plugin::{Announcer, Engine, FollowedRoot, Source};
+use crate::plugin::{Announcer, Engine, FollowedRoot, Follower, Source};
+use crate::queue::Queue;
 
-use super::options::Configuration;
+use super::options::{Configuration, PluginOptions};
 use super::root::{Fingerprint, RootRuntime};
-use super::setup::Core;
-
-/// A plugin and what it is told of.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PluginOptions {
-    pub plugin: Plugin,
-    pub roots: Vec<PluginRoot>,
-}
-
-/// A root that a plugin is told of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PluginRoot {
-    /// Among the roots of the daemon.
-    pub index: usize,
-    /// The directory as the configuration spells it.
-    pub spelled: PathBuf,
-}
 
 /// A plugin that runs.
 #[derive(Debug, Clone)]
@@ -77,9 +61,12 @@ impl Plugins {
     }
 
     /// Has the plugins told by the runs to the targets, or, where there are none, by the roots' watchers: as soon as
-    /// [`observe`](Self::observe) and [`replace`](Self::replace) say so. `roots` are those of the configuration.
+    /// [`observe`](Self::observe) and [`replace`](Self::replace) say so. `roots` are those of the configuration; `follows`: a
+    /// follower passes on what the watchers tell.
     pub(super) fn new(
-        core: &Core,
+        queue: &Arc<Queue>,
+        clock: &Arc<dyn Clock>,
+        follows: bool,
         config: &Configuration,
         roots: &[(Arc<RootRuntime>, Vec<Fingerprint>)],
         running: Vec<Running>,
@@ -98,7 +85,7 @@ impl Plugins {
                     spelled: told.spelled.clone(),
                     targets: options.root.targets.iter().map(Target::name).collect(),
                 };
-                if core.follower.is_some() {
+                if follows {
                     let (filter, policy, engine) = (Arc::clone(&root.filter), options.policy(), Arc::clone(engine));
                     plugins.followed.push(FollowedRoot { source: Arc::new(source), filter, policy, engine });
                     continue;
@@ -106,7 +93,7 @@ impl Plugins {
                 let old = before.announcers.iter().find(|old| old.is_for(engine, &source, &ids)).cloned();
                 let announcer = old.unwrap_or_else(|| {
                     info!("plugin {}: told of what changes in {}", plugin.kind().as_str(), source.path.display());
-                    let (queue, clock) = (Arc::clone(&core.queue), Arc::clone(&core.clock));
+                    let (queue, clock) = (Arc::clone(queue), Arc::clone(clock));
                     Arc::new(Announcer::new(Arc::clone(engine), Arc::new(source), ids.clone(), queue, clock))
                 });
                 plugins.observers.extend(ids.into_iter().map(|id| (id, Arc::clone(&announcer))));
@@ -125,8 +112,8 @@ impl Plugins {
     }
 
     /// Takes the place of `before`: what of that is no longer there tells what it still has to tell, and ends.
-    pub(super) fn replace(&self, core: &Core, before: &Self) {
-        if let Some(follower) = &core.follower {
+    pub(super) fn replace(&self, follower: Option<&Follower>, before: &Self) {
+        if let Some(follower) = follower {
             follower.follow(self.followed.clone());
         }
         for old in &before.announcers {

@@ -12,11 +12,12 @@
 //! changed since; without it (a first start, a boot, a clock set back, a store that lost something) every target is
 //! compared in full.
 //!
-//! What another configuration makes of a root that is watched already is in `change`; how much is seen of it, in `sight`; what a target's content depends on beside it, in
-//! `fingerprint`.
+//! What another configuration makes of a root that is watched already is in `change`; how much is seen of it, in `sight` and
+//! `seen`; what a target's content depends on beside it, in `fingerprint`.
 
 mod change;
 mod fingerprint;
+mod seen;
 mod sight;
 #[cfg(test)]
 mod tests;
@@ -651,18 +652,14 @@ impl RootRuntime {
         self.stir();
     }
 
-    /// Asks the watcher to answer once everything that happened in the tree before this call has jobs. The error says why
-    /// that cannot be known.
-    pub fn barrier(&self) -> Result<Receiver<()>, String> {
-        self.look().map_err(|suspended| suspended.reason)?;
-        if let Sight::Suspended(Suspension { reason, .. }) = self.sight() {
-            return Err(reason);
-        }
-        match &self.lock().watching {
-            Watching::On(watcher) => Ok(watcher.barrier()),
-            Watching::Starting => Err("its directories are still being walked".to_owned()),
-            Watching::Off(suspended) => Err(suspended.reason.clone()),
-        }
+    fn note_look(&self) {
+        *self.looked.0.lock().unwrap_or_else(PoisonError::into_inner) = monotonic();
+        self.looked.1.notify_all();
+    }
+
+    fn note_gone(&self, paths: &[RelPath]) {
+        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        paths.iter().for_each(|path| gone.note(path));
     }
 
     /// Whether the tree has been watched since the start.

@@ -14,13 +14,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::Result;
 use log::{info, warn};
 
-use super::UnknownRoot;
 use super::fail_log::{FailLog, Lists};
+use super::named_target::NamedTarget;
 use super::options::{Configuration, RootOptions};
 use super::plugins::Plugins;
 use super::root::{Fingerprint, RootRuntime, Rules, StartOptions, fingerprint};
 use super::tend::Tenders;
-use super::view::NamedTarget;
 use super::witness::Witness;
 use crate::clock::Clock;
 use crate::control::ConfigStatus;
@@ -35,6 +34,14 @@ use crate::mounts::Mounts;
 use crate::plugin::Follower;
 use crate::queue::Queue;
 use crate::schedule::Scheduler;
+
+/// A directory to watch that is not there and never was as far as the store knows: rather misspelt than not mounted.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot watch {}", .path.display())]
+pub struct UnknownRoot {
+    pub path: PathBuf,
+    pub source: std::io::Error,
+}
 
 /// What stays whatever the configuration says.
 pub(super) struct Core {
@@ -156,7 +163,9 @@ impl Setup {
         for (options, checked) in config.roots.iter().zip(checked) {
             setup.add_root(core, options, checked, asked, before);
         }
-        setup.plugins = Plugins::new(core, &config, &setup.roots, engines, &before.plugins);
+        let follows = core.follower.is_some();
+        let roots = &setup.roots;
+        setup.plugins = Plugins::new(&core.queue, &core.clock, follows, &config, roots, engines, &before.plugins);
         setup.config = config;
         Ok(setup)
     }
@@ -357,7 +366,7 @@ impl Setup {
             }
         }
         left.iter().for_each(|root| root.stop());
-        self.plugins.replace(core, &before.plugins);
+        self.plugins.replace(core.follower.as_deref(), &before.plugins);
         if let Some(fail_log) = &core.fail_log {
             fail_log.keep(self.lists());
         }

@@ -25,8 +25,8 @@ use crate::mirror::{Comparison, Difference, Differs, Executor, Look, can_count};
 use crate::model::{Change, Job, JobState, Origin, RelPath, Scope, TargetTrouble, below_range};
 use crate::queue::Queue;
 
+use super::named_target::NamedTarget;
 use super::root::RootRuntime;
-use super::view::NamedTarget;
 
 /// Differences in memory at a time.
 const CHUNK: usize = 10_000;

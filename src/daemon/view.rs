@@ -16,11 +16,12 @@ use crate::control::{
     WatchStatus, seconds,
 };
 use crate::mirror::{Activity, Executor, Happened, Presence, Source};
-use crate::model::{Job, JobAction, JobError, RelPath, TargetId, TargetTrouble, Timestamp, TroubleClass, Unvouched};
+use crate::model::{Job, JobAction, JobError, RelPath, TargetTrouble, Timestamp, TroubleClass, Unvouched};
 use crate::queue::{Queue, StoreHealth, TargetStats};
 use crate::watch::Notice;
 
 use super::explain::{Circumstances, answered, check_known, explain, left_out, on_target};
+use super::named_target::NamedTarget;
 use super::paths::resolve;
 use super::reload::Reloads;
 use super::root::{RootRuntime, Sight, Suspension};
@@ -31,16 +32,6 @@ use super::{operate, sysctl, verify};
 
 /// How long an answer waits for a look at a root whose file system may not answer.
 const LOOK_PATIENCE: Duration = Duration::from_millis(300);
-
-/// A target with its names, for whatever is shown.
-#[derive(Debug, Clone)]
-pub struct NamedTarget {
-    pub id: TargetId,
-    pub name: String,
-    /// The port that is set for it. Unknown without a daemon.
-    pub port: Option<u16>,
-    pub root: std::path::PathBuf,
-}
 
 /// The running daemon as [`Inspect`] shows it.
 pub(super) struct View {
@@ -523,6 +514,7 @@ fn target_status(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::TargetId;
     use crate::queue::Counts;
 
     const NOW: Timestamp = Timestamp(9_000);

@@ -28,8 +28,8 @@ use crate::model::{RelPath, Timestamp};
 use crate::queue::Queue;
 
 use super::explain;
+use super::named_target::NamedTarget;
 use super::setup::{Core, Setup};
-use super::view::NamedTarget;
 
 const LEFT: &str = "it is no longer configured";
 

@@ -3,45 +3,16 @@
 //! sersync shows one path in three forms: a directory found at start as `sub/dir/`, an entry of the root as `name`,
 //! and anything deeper as `/sub/name`. Here all forms of a path are tried, and those of its ancestors.
 
-use std::fmt::Write;
-
 use regex::bytes::{RegexSet, RegexSetBuilder};
 
+use super::dialect::{FilterError, anchored};
 use super::pattern::{Pattern, needs_steps};
 use crate::model::RelPath;
 
-/// Compiled size of one expression, and of all of them together. An expression above it is refused.
-pub(super) const EXPRESSION_BYTES_MAX: usize = 4 << 20;
+/// Compiled size of all expressions together. Above it they are refused.
 const EXPRESSIONS_BYTES_MAX: usize = 64 << 20;
 /// Memory of the lazily built automaton, per thread that matches. At the limit it starts anew, only slower.
 const CACHE_BYTES_MAX: usize = 4 << 20;
-
-/// Why an expression cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum FilterError {
-    #[error("{}", LastLine(reason))]
-    Syntax { reason: regex::Error },
-    #[error("{reason}")]
-    Stepwise { reason: Box<fancy_regex::Error> },
-    #[error("the expressions compile to more than {} MiB together", .limit_bytes >> 20)]
-    TooLarge { limit_bytes: usize },
-}
-
-/// The regex crate draws a picture of several lines; people want its last one.
-struct LastLine<'a>(&'a regex::Error);
-
-impl std::fmt::Display for LastLine<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            regex::Error::CompiledTooBig(limit) => write!(f, "it compiles to more than {} MiB", limit >> 20),
-            other => {
-                let text = other.to_string();
-                let last = text.lines().next_back().unwrap_or_default().trim();
-                f.write_str(last.strip_prefix("error: ").unwrap_or(last))
-            }
-        }
-    }
-}
 
 /// Whether the expression can be used in a [`super::Filter`].
 pub fn check(expression: &str) -> Result<(), FilterError> {
@@ -54,25 +25,6 @@ pub fn check(expression: &str) -> Result<(), FilterError> {
 /// be searched in one.
 pub fn compile(expression: &str, whole: bool) -> Result<Pattern, FilterError> {
     Pattern::new(expression, whole)
-}
-
-/// An expression that has to match the whole subject. Not `^` and `$`, which can be told to match at lines.
-pub(super) fn anchored(expression: &str) -> String {
-    format!(r"\A(?:{})\z", bytewise(expression))
-}
-
-/// The expression in ASCII: with Unicode off the regex crate refuses other characters in classes, while sersync takes
-/// them as the bytes that they are.
-pub(super) fn bytewise(expression: &str) -> String {
-    let mut ascii = String::with_capacity(expression.len());
-    for byte in expression.bytes() {
-        if byte.is_ascii() {
-            ascii.push(char::from(byte));
-        } else {
-            let _ = write!(ascii, r"\x{byte:02x}");
-        }
-    }
-    ascii
 }
 
 #[derive(Debug)]

@@ -6,7 +6,9 @@
 //!
 //! Pure: never looks at the file system.
 
+mod dialect;
 mod expression;
+mod kind;
 mod pattern;
 mod temporary;
 
@@ -14,18 +16,12 @@ use std::ffi::OsString;
 
 use crate::model::RelPath;
 
-pub use expression::{FilterError, check, compile};
+pub use dialect::FilterError;
+pub use expression::{check, compile};
+pub use kind::Kind;
 pub use pattern::Pattern;
 
 use expression::Expressions;
-
-/// What kind of thing a path names, as far as the filter's rules need it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    Directory,
-    /// Anything else, there or gone.
-    File,
-}
 
 /// Why a path is not mirrored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

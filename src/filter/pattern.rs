@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use fancy_regex::BytesMode;
 use regex::bytes::RegexBuilder;
 
-use super::expression::{EXPRESSION_BYTES_MAX, FilterError, anchored, bytewise};
+use super::dialect::{EXPRESSION_BYTES_MAX, FilterError, anchored, bytewise};
 
 /// A path is a few hundred bytes. Milliseconds.
 const STEPS_MAX: usize = 100_000;

@@ -11,12 +11,11 @@ use std::path::Path;
 use super::capture::Capture;
 use super::command::{Mode, Pass, Withheld, arguments};
 use super::context::TargetContext;
-use super::expand::to_path;
-use super::look::{Presence, Source};
+use super::look::Presence;
 use super::narrow;
 use super::plan::{Deletion, Entry, Run, RunKind};
 use super::run::{End, Priority, run};
-use super::says::{difference, unescape};
+use super::says::{difference, to_path, unescape};
 use super::stop::StopSignal;
 use super::trouble::first_words;
 use crate::model::{Destination, Given, Lane, Origin, RelPath, Target};
@@ -33,7 +32,7 @@ const OUTPUT_BYTES_MAX: usize = 4 << 20;
 /// Why the user's own options leave out what stands at the path, in words that go on from "it is not mirrored:"; `None` if
 /// they do not, or nothing stands there. An error means that rsync could not be asked.
 pub fn left_out(ctx: &TargetContext, path: &RelPath, stop: &StopSignal) -> io::Result<Option<String>> {
-    let presence = Source::as_rsync_finds_it(ctx).look(path);
+    let presence = ctx.source_as_rsync_finds_it().look(path);
     if path.is_root() || matches!(presence, Presence::Missing | Presence::Unknown(_)) {
         return Ok(None);
     }

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 
-use super::run::RSYNC;
+use super::installed::RSYNC;
 
 /// How often a process is looked at.
 pub(super) const TICK: Duration = Duration::from_millis(250);

@@ -3,8 +3,7 @@
 //! Not an acknowledgement: rsync prints a line when it begins with a path. Which jobs are done is told by its exit code
 //! and its errors alone (`outcome`).
 
-use super::expand::to_path;
-use super::says::difference_of;
+use super::says::{difference_of, to_path};
 use crate::model::{ClaimedJob, Origin, RelPath, TargetId};
 
 /// Of a run's output so much is kept: some half a million paths. What does not fit is not told of, and the log says so.

@@ -33,8 +33,10 @@ use landlock::{
     RulesetStatus,
 };
 
-use super::program::find_rsync;
+use super::installed::find_rsync;
+use super::program::Confine;
 use super::ssh;
+use super::version::rsync_version;
 use crate::model::{Destination, Given, Params, Target};
 
 /// From this version on rsync follows no link of another user's.
@@ -217,7 +219,7 @@ fn rsync_kind() -> Kind {
     if let Some((_, kind)) = known.as_ref().filter(|(known, _)| *known == stamp) {
         return kind.clone();
     }
-    let kind = match super::rsync_version(VERSION_WITHIN) {
+    let kind = match rsync_version(VERSION_WITHIN) {
         Ok(found) if !is_careful(&found.numbers()) => match is_script(&path) {
             true => Kind::Script,
             false => Kind::Trusting(path),
@@ -264,23 +266,6 @@ impl Places {
             }
             Confinement::Landlock => Confinement::Landlock,
         }
-    }
-
-    /// Starts the process that `command` describes, with these arguments, confined if its version needs it.
-    pub(super) fn spawn(&self, command: &mut Command, args: &[OsString]) -> io::Result<Child> {
-        let Kind::Trusting(program) = rsync_kind() else { return command.spawn() };
-        let held = self.held(args);
-        if held.is_empty() || !is_known_to_confine() {
-            return command.spawn();
-        }
-        let rules = self.rules(&program, args, held).map_err(io::Error::other)?;
-        std::thread::scope(|scope| {
-            let confined = std::thread::Builder::new().spawn_scoped(scope, || {
-                confine(rules)?;
-                command.spawn()
-            })?;
-            confined.join().unwrap_or_else(|_| Err(io::Error::other("the thread that starts rsync broke")))
-        })
     }
 
     /// What a run with these arguments may do nowhere but in its places.
@@ -368,6 +353,25 @@ impl Places {
             }
         }
         Ok(places.rules)
+    }
+}
+
+impl Confine for Places {
+    /// Confined if the version of rsync needs it.
+    fn spawn(&self, command: &mut Command, args: &[OsString]) -> io::Result<Child> {
+        let Kind::Trusting(program) = rsync_kind() else { return command.spawn() };
+        let held = self.held(args);
+        if held.is_empty() || !is_known_to_confine() {
+            return command.spawn();
+        }
+        let rules = self.rules(&program, args, held).map_err(io::Error::other)?;
+        std::thread::scope(|scope| {
+            let confined = std::thread::Builder::new().spawn_scoped(scope, || {
+                confine(rules)?;
+                command.spawn()
+            })?;
+            confined.join().unwrap_or_else(|_| Err(io::Error::other("the thread that starts rsync broke")))
+        })
     }
 }
 

@@ -1,86 +1,37 @@
 //! What the executor knows of one target between batches: where, how, and what the other side turned out to lack.
 
 use std::collections::BTreeSet;
-use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, UNIX_EPOCH};
+use std::time::Instant;
 
 use log::warn;
 
 use super::changed::Observer;
-use super::command::{Exactness, Withheld};
+use super::command::{Exactness, Mode, Pass, Withheld, arguments};
 use super::confine::Places;
+use super::deletion_limit::Guard;
 use super::environment;
-use super::guard::Guard;
+use super::identity::RootIdentity;
+use super::installed::RSYNC;
+use super::lingering;
+use super::look::Source;
+use super::looked::{Holds, Looked};
 use super::noise::Noise;
 use super::outcome::Prefixes;
 use super::place::Place;
-use super::plan::{Deletion, Limits};
-use super::program::Program;
-use super::run::{Cut, Ended, RSYNC, STALL_LIMIT};
+use super::plan::{Deletion, Limits, Run, RunKind};
+use super::program::{Confine, Program};
+use super::run::{Cut, STALL_LIMIT};
 use super::ssh::Connection;
-use super::standby::Standby;
-use super::stop::StopSignal;
-use super::top::Looked;
-use super::trouble::{Fallback, trouble};
-use super::unvouched::{self, Contents, Holds};
+use super::standby::{Launch, Standby};
+use super::trouble::Fallback;
 use crate::clock::monotonic;
 use crate::filter::Filter;
-use crate::model::{Destination, DirectoryId, RelPath, Target, TargetTrouble, Timestamp, TroubleClass};
+use crate::model::{Destination, Lane, Lingers, Origin, RelPath, Target, TargetTrouble, Timestamp};
 use crate::mounts::Mounts;
-
-/// Which directory a root is, whatever its name: its mark and, once it has been seen, its device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct RootIdentity {
-    device: Option<u64>,
-    mark: DirectoryId,
-}
-
-impl RootIdentity {
-    /// Looks at the directory at `root`, following links: the name is the operator's.
-    pub fn of(root: &Path) -> io::Result<Self> {
-        let found = std::fs::metadata(root)?;
-        if !found.is_dir() {
-            return Err(io::ErrorKind::NotADirectory.into());
-        }
-        let born = found.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok());
-        let born_ns = born.and_then(|born| u64::try_from(born.as_nanos()).ok());
-        Ok(Self { device: Some(found.dev()), mark: DirectoryId { inode: found.ino(), born_ns } })
-    }
-
-    /// The directory that had this mark in an earlier run, on whatever device it is today.
-    pub fn remembered(mark: DirectoryId) -> Self {
-        Self { device: None, mark }
-    }
-
-    pub fn mark(&self) -> DirectoryId {
-        self.mark
-    }
-
-    /// Whether `root` still is this directory. An unmounted or replaced source would otherwise read as one in which
-    /// everything was deleted.
-    pub fn check(&self, root: &Path) -> Result<(), TargetTrouble> {
-        let (meaning, hint) = match Self::of(root) {
-            Ok(now) if now.mark == self.mark && (self.device.is_none() || now.device == self.device) => return Ok(()),
-            Ok(_) => (
-                "another directory has taken the place of the source",
-                "mount or restore the one that was there, or accept the other: restart syncq with --accept-root",
-            ),
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => (
-                "the source directory cannot be looked at",
-                "let the user that syncq runs as enter the directories above it: it goes on by itself then",
-            ),
-            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-                ("the source is no directory any more", "restore it: syncq goes on by itself then")
-            }
-            Err(_) => ("the source directory is missing", "mount or restore it: syncq goes on by itself then"),
-        };
-        Err(trouble(TroubleClass::Source, None, meaning, &root.display().to_string(), hint))
-    }
-}
 
 /// Among the bits of what is lacking.
 const TIMES_KNOWN: u32 = 1 << 31;
@@ -207,7 +158,7 @@ impl TargetContext {
         owner: &Path,
     ) -> Self {
         let resolved = root.canonicalize().unwrap_or_else(|_| root.clone());
-        let places = Some(Arc::new(Places::new(&root, &target)));
+        let places: Arc<dyn Confine> = Arc::new(Places::new(&root, &target));
         let prefixes = Prefixes::new(&[&root, &resolved], &target.destination);
         Self {
             mounts: Arc::new(Mounts::new(&root, [])),
@@ -233,7 +184,7 @@ impl TargetContext {
                 path: RSYNC.into(),
                 owner: owner.as_os_str().to_owned(),
                 stall_limit: STALL_LIMIT,
-                places,
+                places: Some(places),
                 hangs: Arc::default(),
                 under_way: Arc::default(),
             },
@@ -264,19 +215,9 @@ impl TargetContext {
         self.place.as_ref().map_or(Ok(()), |place| place.check())
     }
 
-    /// What is known of what the target holds, which nothing vouches for `since` then. Looks at it once; whoever asks
-    /// meanwhile waits for that.
-    pub(super) fn contents(&self, since: Timestamp, stop: &StopSignal) -> Result<Contents, TargetTrouble> {
-        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
-        let holds = match *looked {
-            Some((at, holds)) if at == since => holds,
-            _ => unvouched::holds(self, stop)?,
-        };
-        *looked = Some((since, holds));
-        if holds == Holds::Nothing {
-            self.guard.note_empty();
-        }
-        Ok(if holds == Holds::Shared { Contents::Unvouched } else { Contents::Vouched })
+    /// The source as rsync names it when it has looked for itself.
+    pub(super) fn source_as_rsync_finds_it(&self) -> Source {
+        Source::as_rsync_finds_it(&self.root, &self.target.options.params)
     }
 
     /// From now on `observer` is told what the runs change on the target, if anybody wants to know.
@@ -321,13 +262,43 @@ impl TargetContext {
         Some(format!("the server's own configuration leaves out {first}{more}"))
     }
 
+    pub(super) fn looked(&self) -> MutexGuard<'_, Option<(Timestamp, Holds)>> {
+        self.looked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn looked_at_top(&self) -> MutexGuard<'_, Looked> {
         self.looked_at_top.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes note of how a run to the target ended.
-    pub(super) fn note_ended(&self, ended: &Ended) {
-        let is_blind = match (&self.target.destination, ended.cut) {
+    /// The arguments of the target's runs by name in the small lane. They depend on no path.
+    pub(super) fn flat_arguments(&self, origin: Origin) -> Vec<OsString> {
+        let mode = Mode {
+            lane: Lane::Small,
+            deletion: self.capabilities.deletion(self.target.options.delete),
+            mkpath: self.capabilities.makes_path(),
+            contents: self.capabilities.compares_contents(),
+            rules: &[],
+            empties: !self.filter.has_expressions(),
+            pass: Pass::Itemized,
+            withheld: self.capabilities.withheld(),
+        };
+        arguments(&self.target, &Run::new(RunKind::Flat, origin, Vec::new()), mode)
+    }
+
+    /// Whether what a flat run prints is to be read.
+    pub(super) fn keeps_words(&self) -> bool {
+        self.observer().is_some() || self.filter.has_expressions()
+    }
+
+    /// How its standby is started.
+    pub(super) fn launch(&self) -> Launch<'_> {
+        let (args, name) = (self.flat_arguments(Origin::Write), self.target.name());
+        Launch { program: &self.program, root: &self.root, identity: self.identity, args, name }
+    }
+
+    /// Takes note of what became of a run's connection to the target.
+    pub(super) fn note_cut(&self, cut: Cut) {
+        let is_blind = match (&self.target.destination, cut) {
             (Destination::Local(_), _) | (_, Cut::No | Cut::Closed | Cut::Held) => false,
             // One that had no connection had sent nothing, unless another program connects for it.
             (Destination::Daemon { .. }, Cut::Unseen) => environment::redirects(&environment::own),
@@ -338,7 +309,13 @@ impl TargetContext {
         }
     }
 
-    pub(super) fn blind_since(&self) -> Option<Instant> {
+    /// Whether data of a dead process may still be on its way to the target.
+    pub(super) fn lingers(&self) -> Lingers {
+        let is_blind = self.blind_since().is_some_and(|since| since.elapsed() < lingering::BLIND_FOR);
+        lingering::known_to(&self.target).max(if is_blind { Lingers::Perhaps } else { Lingers::No })
+    }
+
+    fn blind_since(&self) -> Option<Instant> {
         *self.blind_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -24,10 +24,13 @@ use super::admit;
 use super::changed::Ran;
 use super::context::TargetContext;
 use super::environment;
-use super::execute::{BatchReport, command_line, execute};
+use super::execute::execute;
 use super::lanes::Lanes;
+use super::launch::command_line;
 use super::lingering;
+use super::looked::Contents;
 use super::pace::moved;
+use super::report::BatchReport;
 use super::shares::{self, Candidate, Flight, Health, Step};
 use super::ssh::by_hand;
 use super::standby::{Next, STANDBYS_MAX, Standby};
@@ -35,7 +38,7 @@ use super::stop::StopSignal;
 use super::survey::{Comparison, Look};
 use super::top;
 use super::under_way::Course;
-use super::unvouched::Contents;
+use super::unvouched;
 use crate::clock::{Clock, monotonic};
 use crate::model::{
     Change, JobError, Lane, Lingers, RelPath, Scope, Target, TargetId, TargetTrouble, Timestamp, Top, TroubleClass,
@@ -408,7 +411,7 @@ impl Dispatcher {
                     let tended = self.tended.0.clone();
                     self.pool.spawn(move || {
                         if order == Next::Renew {
-                            standby.renew(&context)
+                            standby.renew(|| context.launch())
                         } else {
                             standby.end()
                         }
@@ -573,7 +576,7 @@ fn work(shared: &Shared, context: &Arc<TargetContext>, batch: &Batch, stop: &Sto
     let name = context.target.name();
     // Before a run of this batch ends: its own connection takes a moment to close.
     let is_asked = lingering::is_any() || batch.jobs.iter().any(|job| job.repeats);
-    let lingers = if is_asked { lingering::to(context) } else { Lingers::No };
+    let lingers = if is_asked { context.lingers() } else { Lingers::No };
     if lingers > Lingers::No {
         debug!("{name}: a run that was cut off may still write");
     }
@@ -744,7 +747,7 @@ fn contents(
     stop: &StopSignal,
 ) -> Result<Contents, TargetTrouble> {
     let Some(unvouched) = &batch.unvouched else { return Ok(Contents::Vouched) };
-    let contents = context.contents(unvouched.since, stop)?;
+    let contents = unvouched::contents(context, unvouched.since, stop)?;
     if shared.note_known(batch.target, context) {
         // Before anything is sent there: a daemon that is killed then could not tell what is its own.
         shared.queue.flush(FLUSH_PATIENCE);

@@ -10,11 +10,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::command::Pass;
-use super::execute::{Batch, Flow};
 use super::look::{Presence, Source};
 use super::outcome::{Outcome, Paths};
 use super::plan::{Deletion, Entry, Run, RunKind};
-use super::says::{Survey, difference};
+use super::says::{difference, to_path};
+use super::session::{Batch, Flow};
+use super::stats::Survey;
 use crate::filter::{Filter, Kind};
 use crate::model::{JobError, RelPath, Scope, Verdict};
 
@@ -74,7 +75,7 @@ fn survey_and_send(batch: &mut Batch<'_>, run: &Run) -> Flow {
             batch.settle(job, Verdict::LookAgain(scope));
         }
     }
-    let mut source = Source::as_rsync_finds_it(batch.ctx);
+    let mut source = batch.ctx.source_as_rsync_finds_it();
     let (present, mut extraneous) = sorted(&output, &batch.ctx.filter, &mut source);
     // What the target has in the place of something that is no directory at the source may be one there. Of what was named
     // it is, or the run by name would have gone through.
@@ -215,10 +216,4 @@ fn deletable(filter: &Filter, extraneous: &[(RelPath, bool)]) -> BTreeSet<RelPat
 
 fn jobs_of(run: &Run) -> Vec<usize> {
     run.entries.iter().flat_map(|entry| entry.jobs.iter().copied()).collect()
-}
-
-/// A name of rsync's output as a path: without `./` and the slash of directories.
-pub(super) fn to_path(name: &[u8]) -> Option<RelPath> {
-    let name = name.strip_prefix(b"./").unwrap_or(name);
-    RelPath::new(name.strip_suffix(b"/").unwrap_or(name)).ok()
 }

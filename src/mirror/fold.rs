@@ -17,10 +17,10 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::command::Pass;
-use super::execute::{Batch, Flow};
 use super::look::{Presence, Source};
 use super::outcome::{Outcome, Paths};
 use super::plan::{Entry, Run, RunKind, content_bytes};
+use super::session::{Batch, Flow};
 use crate::model::{Origin, RelPath};
 
 /// With fewer entries, a list is too short for its directory to be worth a look.

@@ -16,12 +16,12 @@ use log::{debug, info};
 
 use super::capture::Capture;
 use super::command::list_arguments;
-use super::execute::{Batch, Flow};
-use super::expand::to_path;
 use super::look::{Presence, Source};
 use super::plan::{Deletion, Entry};
 use super::run::End;
-use super::says::{Survey, unescape};
+use super::says::{to_path, unescape};
+use super::session::{Batch, Flow};
+use super::stats::Survey;
 use crate::filter::Filter;
 use crate::model::{JobError, RelPath, Timestamp, Verdict};
 

@@ -26,7 +26,6 @@ use rustix::io::Errno;
 use rustix::net::sockopt::set_tcp_user_timeout;
 use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
 
-use super::context::TargetContext;
 use super::environment;
 use crate::clock::monotonic;
 use crate::model::{Destination, Lingers, Target};
@@ -43,7 +42,7 @@ const END_TICK: Duration = Duration::from_millis(20);
 /// Of more nothing is remembered.
 const STANDING_MAX: usize = 10_000;
 /// For so long data may arrive of a run of whose connection nothing is known.
-const BLIND_FOR: Duration = Duration::from_secs(60);
+pub(super) const BLIND_FOR: Duration = Duration::from_secs(60);
 /// How often it is seen whether the patience with a server that does not close is over.
 const CLOSED_TICK: Duration = Duration::from_millis(50);
 /// A connection that the server does not close is held for so long.
@@ -181,13 +180,9 @@ pub(super) fn is_any() -> bool {
     !all.is_empty()
 }
 
-/// Whether data of a dead process may still be on its way to the target.
-pub(super) fn to(ctx: &TargetContext) -> Lingers {
-    let is_blind = ctx.blind_since().is_some_and(|since| since.elapsed() < BLIND_FOR);
-    known_to(&ctx.target).max(if is_blind { Lingers::Perhaps } else { Lingers::No })
-}
-
-fn known_to(target: &Target) -> Lingers {
+/// Whether data of a dead process may still be on its way to the target, as far as its connection is known. The context
+/// knows of those that are not ([`BLIND_FOR`]).
+pub(super) fn known_to(target: &Target) -> Lingers {
     let (host, port) = match &target.destination {
         Destination::Local(_) => return Lingers::No,
         Destination::Daemon { host, .. } => (host, target.options.port.unwrap_or(DAEMON_PORT)),

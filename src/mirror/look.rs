@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::context::TargetContext;
-use crate::model::RelPath;
+use crate::model::{Params, RelPath};
 
 /// What stands at a path of the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,8 +41,8 @@ impl Source {
     }
 
     /// What rsync names when it has looked for itself: behind links too, if the user's options follow them.
-    pub(super) fn as_rsync_finds_it(ctx: &TargetContext) -> Self {
-        Self { follows: ctx.target.options.params.follows_links(), ..Self::new(&ctx.root) }
+    pub(super) fn as_rsync_finds_it(root: &Path, params: &Params) -> Self {
+        Self { follows: params.follows_links(), ..Self::new(root) }
     }
 
     /// Tells what stands at `path`. Below anything that is not a directory nothing stands.

@@ -2,14 +2,14 @@
 //!
 //! The way of a batch: `look` sees what stands at its paths, `plan` makes runs of it, `command` writes their
 //! argument lists, `run` starts rsync, `outcome` reads what became of it, and [`execute`] carries the batch
-//! through, falling back, verifying and halving where rsync's answer is not enough. `guard` asks before much is
-//! deleted, `leftovers` removes what killed receivers have left, `ssh` keeps connections to hosts open between runs, `standby`
+//! through. In that `session` starts the runs, `engine` falls back, verifies and halves where rsync's answer is not enough,
+//! and `verdicts` keeps what that means for each job. `deletions` asks before much is deleted, `leftovers` removes what killed receivers have left, `ssh` keeps connections to hosts open between runs, `standby`
 //! has one to an rsync daemon ready before it is needed. `narrow` has rsync look for itself where a list of names would
 //! say something else than the user's own options.
 //! [`inspect`] asks a target in advance, `admit` asks rsync what the user's own options leave out.
 //!
-//! Invariant: only this module starts rsync, and it knows nothing of the queue or the store: jobs come in as values,
-//! verdicts go out as values.
+//! Invariant: only this module starts rsync, and it knows nothing of the store: jobs come in as values, verdicts go out as
+//! values. `dispatch` alone, which hands claimed jobs to workers and their verdicts back, knows the queue.
 
 mod activity;
 mod address;
@@ -21,17 +21,24 @@ mod command;
 mod confine;
 mod contents;
 mod context;
+mod deletion_limit;
+mod deletions;
 mod dispatch;
+mod engine;
 mod environment;
 mod execute;
 mod expand;
 mod fold;
-mod guard;
+mod identity;
+mod installed;
+mod itemized;
 mod lanes;
+mod launch;
 mod leftovers;
 mod line;
 mod lingering;
 mod look;
+mod looked;
 mod narrow;
 mod noise;
 mod outcome;
@@ -43,12 +50,15 @@ mod probe;
 mod program;
 mod recent;
 mod rename;
+mod report;
 mod run;
 mod says;
+mod session;
 mod shares;
 mod spool;
 mod ssh;
 mod standby;
+mod stats;
 mod stop;
 mod survey;
 mod times;
@@ -56,16 +66,23 @@ mod top;
 mod trouble;
 mod under_way;
 mod unvouched;
+mod verdicts;
+mod version;
+mod walk;
 
 pub use activity::{Activity, Happened, Listener};
 pub use address::{Led, addresses, host_name, led};
 pub use changed::{Changed, Observer, Operation, Ran};
-pub use context::{Capabilities, RootIdentity, TargetContext};
+pub use context::{Capabilities, TargetContext};
+pub use deletion_limit::Guard;
 pub use dispatch::{Contexts, Executor};
 pub use environment::{Adopted, adopt, own as own_variable, redirects};
-pub use execute::{BatchReport, FailedCommand, execute, probe};
-pub use guard::Guard;
+pub use execute::execute;
+pub use identity::RootIdentity;
+pub use installed::{NoRsync, OLDEST_RSYNC, find_rsync};
+pub use launch::probe;
 pub use look::{Presence, Source};
+pub use looked::Contents;
 pub use pace::can_count;
 pub use place::Place;
 pub use plan::Limits;
@@ -77,13 +94,14 @@ pub mod parts {
 }
 pub use confine::{Confinement, Missing, Places, confinement};
 pub use portions::Portions;
-pub use probe::{Finding, NotTried, ProbeOptions, RsyncVersion, Untested, inspect, rsync_version};
-pub use program::{NoRsync, OLDEST_RSYNC, end_leftovers, find_rsync};
+pub use probe::{Finding, NotTried, ProbeOptions, inspect};
+pub use program::end_leftovers;
+pub use report::{BatchReport, FailedCommand};
 pub use ssh::{Connection, Connections};
 pub use standby::{Standby, Standbys};
 pub use stop::StopSignal;
 pub use survey::{Comparison, Difference, Differs, Found, Look};
-pub use unvouched::Contents;
+pub use version::{RsyncVersion, Untested, rsync_version};
 
 #[cfg(test)]
 mod tests;

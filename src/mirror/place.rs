@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::context::RootIdentity;
+use super::identity::RootIdentity;
 use super::trouble::trouble;
 use crate::ctime;
 use crate::model::{DirectoryId, Target, TargetTrouble, TroubleClass};

@@ -1,28 +1,31 @@
-//! The rsync program: where it is, and which of the processes that run it are ours.
+//! What is run, and which of the processes that run it are ours.
 //!
-//! Its absence is told once at the start and not by every run. Each run carries its owner, the state directory, in its
+//! Each run carries its owner, the state directory, in its
 //! environment. A daemon that was killed leaves its rsyncs running, and one of those may still write an older state
 //! over what the next daemon sends; so that one ends them first, and keeps their connections to learn when the other side has
 //! ended too (`lingering`).
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::blocked::Hangs;
-use super::confine::Places;
 use super::lingering::{self, Line};
 use super::under_way::UnderWay;
 
-/// The oldest rsync, on either side, that passes `tools/rsync-matrix`. An older one is not refused: it is said to be untested.
-pub const OLDEST_RSYNC: &str = "3.2.3";
+/// Keeps a process within the places of its business.
+pub trait Confine: fmt::Debug + Send + Sync {
+    /// Starts the process that `command` describes, whose arguments are `args`.
+    fn spawn(&self, command: &mut Command, args: &[OsString]) -> io::Result<Child>;
+}
 
 /// What is run, and for whom.
 #[derive(Debug, Clone)]
@@ -32,7 +35,7 @@ pub struct Program {
     /// A process that has read and written nothing for so long hangs.
     pub stall_limit: Duration,
     /// Where its runs have their business, if they are rsync's.
-    pub places: Option<Arc<Places>>,
+    pub places: Option<Arc<dyn Confine>>,
     /// In what its runs hang.
     pub hangs: Arc<Hangs>,
     /// How far its runs have come.
@@ -44,28 +47,6 @@ pub(super) const OWNER: &str = "SYNCQ_STATE_DIR";
 
 /// How long killed processes may take to be gone.
 const GONE_WITHIN: Duration = Duration::from_secs(5);
-
-/// There is no rsync.
-#[derive(Debug, thiserror::Error)]
-#[error("there is no rsync in PATH ({path})")]
-pub struct NoRsync {
-    path: String,
-}
-
-impl NoRsync {
-    pub fn hint(&self) -> &'static str {
-        "install it: apt-get install rsync"
-    }
-}
-
-/// The rsync that runs will use.
-pub fn find_rsync() -> Result<PathBuf, NoRsync> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .map(|dir| dir.join("rsync"))
-        .find(|file| file.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0))
-        .ok_or_else(|| NoRsync { path: path.display().to_string() })
-}
 
 /// Ends what an earlier daemon of the same owner has left running, and waits until it is gone. Returns how many
 /// processes that were. Needs no more rights than those processes have.

@@ -26,11 +26,11 @@ use std::path::Path;
 
 use super::changed::{Changed, Operation};
 use super::command::{Mode, Pass, arguments, connection, exactness, is_plain, joined, list};
-use super::execute::{Batch, Flow};
 use super::look::{Presence, Source};
 use super::outcome::{Outcome, Paths};
 use super::plan::{Deletion, Entry, Run, RunKind};
 use super::run::{End, Ended};
+use super::session::{Batch, Flow};
 use super::trouble::Fallback;
 use crate::filter::{Filter, Kind};
 use crate::model::{ClaimedJob, Destination, Origin, RelPath, Scope, Target, TroubleClass, Verdict};

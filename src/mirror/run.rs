@@ -20,6 +20,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, getpriority_process, kill_process
 use super::blocked::{self, Blocked, Hangs};
 use super::capture::Capture;
 use super::environment;
+use super::installed::RSYNC;
 use super::lingering::{self, Line};
 use super::pace::{LOOK, Pace, bytes_read};
 use super::program::{OWNER, Program, end_rest_of_group};
@@ -27,9 +28,6 @@ use super::stop::StopSignal;
 use super::under_way::{UnderWay, bytes_sent};
 use crate::clock::monotonic;
 use crate::model::Lane;
-
-/// The program, found through PATH.
-pub const RSYNC: &str = "rsync";
 
 /// An rsync that has read and written nothing for so long hangs. Long, since a peer may be busy for many minutes
 /// without a word: deleting a huge tree, or reading a huge file to compare it. rsync's own `--timeout` is the finer tool.

@@ -1,7 +1,7 @@
-//! Reads what rsync prints about a run as a whole: which paths differ, how many deletions were held back, what a dry run
-//! counted. Pure. Its words about single failures are `line`'s.
+//! Reads what rsync prints about a run as a whole: which paths differ, which are equal, and which directories stay. Pure.
+//! Its words about single failures are `line`'s, its figures `stats`'s.
 
-use super::line::{About, lines};
+use crate::model::RelPath;
 
 /// Decodes `\#ooo` back to bytes.
 pub fn unescape(name: &[u8]) -> Vec<u8> {
@@ -17,6 +17,12 @@ pub fn unescape(name: &[u8]) -> Vec<u8> {
         }
     }
     bytes
+}
+
+/// A name of rsync's output as a path: without `./` and the slash of directories.
+pub fn to_path(name: &[u8]) -> Option<RelPath> {
+    let name = name.strip_prefix(b"./").unwrap_or(name);
+    RelPath::new(name.strip_suffix(b"/").unwrap_or(name)).ok()
 }
 
 /// Whether rsync says that it deletes no more, since it could not read all of the source. Unlike its errors it says so on
@@ -65,57 +71,11 @@ pub fn difference_of(line: &[u8]) -> Option<Difference<'_>> {
 /// What an itemized line begins with that tells of a deletion.
 pub const DELETING: &[u8] = b"*deleting   ";
 
-/// How many lines tell of a deletion.
-pub fn deletions(output: &[u8]) -> u64 {
-    output.split(|&b| b == b'\n').filter(|line| line.starts_with(DELETING)).count() as u64
-}
-
 /// The path of a line that tells that there is no difference, which rsync prints if it is asked to.
 pub fn equal(line: &[u8]) -> Option<Vec<u8>> {
     let (columns, name) = line.split_at_checked(12).filter(|(_, name)| !name.is_empty())?;
     let [b'.', b'f' | b'd' | b'L' | b'D' | b'S', attributes @ ..] = columns else { return None };
     attributes.iter().all(|&b| b == b' ').then(|| unescape(name))
-}
-
-/// How many deletions `--max-delete` has held back, if any. Directories with something in them are not counted.
-pub fn held_back(stderr: &[u8]) -> Option<u64> {
-    let line = lines(stderr).find(|line| line.about == About::DeletionsLimited)?;
-    let text = line.text();
-    let count = text.rsplit_once('(').and_then(|(_, count)| count.split_once(' ')?.0.parse().ok());
-    // In words that are not known it is at least one.
-    Some(count.unwrap_or(1))
-}
-
-/// What a comparison would delete, and of how much.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Survey {
-    pub deleted: u64,
-    /// What the other side holds now: what it shares with this one, and what is to be deleted.
-    pub held: u64,
-}
-
-/// What a dry run with `--stats` says of both sides.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Statistics {
-    /// Nothing if the other side does not say: a daemon before rsync 3.5 counts none in a dry run.
-    pub deleted: u64,
-    /// What both sides have.
-    pub shared: u64,
-}
-
-impl Statistics {
-    pub fn read(output: &[u8]) -> Option<Self> {
-        let text = String::from_utf8_lossy(output);
-        let number = |name: &str| {
-            let rest = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))?;
-            let digits: String = rest.chars().take_while(|c| c.is_ascii_digit() || *c == ',').collect();
-            digits.replace(',', "").parse::<u64>().ok()
-        };
-        // The root is in every list, and no entry of its own.
-        let sent = number("Number of files")?.saturating_sub(1);
-        let shared = sent.saturating_sub(number("Number of created files").unwrap_or(0));
-        Some(Self { deleted: number("Number of deleted files").unwrap_or(0), shared })
-    }
 }
 
 #[cfg(test)]
@@ -132,20 +92,6 @@ mod tests {
         ] {
             assert_eq!(unescape(escaped), plain);
         }
-    }
-
-    #[test]
-    fn what_max_delete_held_back_and_what_there_is() {
-        let stderr = b"Deletions stopped due to --max-delete limit (1234 skipped)\nrsync error: (code 25)\n";
-        assert_eq!(held_back(stderr), Some(1234));
-        assert_eq!(held_back(b"Deletions stopped due to --max-delete limit\n"), Some(1));
-        assert_eq!(held_back(b"rsync: [sender] opendir \"/s/d\" failed: Permission denied (13)\n"), None);
-        let stats = "\nNumber of files: 1,007 (reg: 3, dir: 4)\nNumber of created files: 4 (reg: 2, dir: 2)\n\
-                     Number of deleted files: 57 (reg: 55, dir: 2)\n";
-        assert_eq!(Statistics::read(stats.as_bytes()), Some(Statistics { deleted: 57, shared: 1_002 }));
-        assert_eq!(Statistics::read(b"Number of files: 7\n"), Some(Statistics { deleted: 0, shared: 6 }));
-        assert_eq!(Statistics::read(b"sent 95 bytes\n"), None);
-        assert_eq!(deletions(b"*deleting   a\n<f+++++++++ *deleting   b\n*deleting   d/\nx\n"), 2);
     }
 
     #[test]

@@ -29,13 +29,11 @@ use std::time::{Duration, Instant};
 
 use log::{debug, info};
 
-use shell::{Settings, append, base, blames_host, blames_sharing, names_relative_path, shares, words};
-pub use shell::{by_hand, line};
+use shell::{Settings, append, base, blames_host, blames_sharing, destination, names_relative_path, shares, words};
+pub use shell::{by_hand, command, line};
 use sockets::{POLL, Sockets, control_path, end, listens};
 
 use super::capture::Capture;
-use super::command::with_remote_shell;
-use super::context::TargetContext;
 use super::program::{Program, end_with_argument};
 use super::run::{End, Ended, Priority, run};
 use super::stop::StopSignal;
@@ -180,25 +178,6 @@ impl Way {
     }
 }
 
-/// Runs rsync for a target, over the connection to its host if it has one.
-pub(super) fn run_rsync(
-    ctx: &TargetContext,
-    args: &[OsString],
-    list: &[u8],
-    stdout: &dyn Fn() -> Option<Capture>,
-    priority: Priority,
-    stop: &StopSignal,
-) -> io::Result<Ended> {
-    let start = |args: &[OsString]| {
-        let ended = run(&ctx.program, &ctx.root, args, list, stdout(), priority, stop);
-        ended.inspect(|ended| ctx.note_ended(ended))
-    };
-    match &ctx.connection {
-        Some(connection) => connection.drive(stop, |line| start(&with_remote_shell(args, line))),
-        None => start(args),
-    }
-}
-
 impl Connection {
     /// Whether runs share it, as far as that is up to us.
     pub fn is_shared(&self) -> bool {
@@ -207,7 +186,11 @@ impl Connection {
 
     /// Calls `start` with the remote shell to use. Once more if a connection that was there already turns out to be
     /// dead.
-    fn drive(&self, stop: &StopSignal, mut start: impl FnMut(&OsStr) -> io::Result<Ended>) -> io::Result<Ended> {
+    pub(super) fn drive(
+        &self,
+        stop: &StopSignal,
+        mut start: impl FnMut(&OsStr) -> io::Result<Ended>,
+    ) -> io::Result<Ended> {
         let (line, master, kept) = match self.way(stop) {
             Way::Line { line, master, kept } => (line, master, kept),
             Way::Barred(ended) => return Ok(*ended),
@@ -331,35 +314,6 @@ impl Connection {
         let said = asked.map(|ended| ended.stdout.bytes()).unwrap_or_default();
         Settings::read(&String::from_utf8_lossy(&said), self.reach.timeout)
     }
-}
-
-/// `[user@]host` as ssh takes it.
-fn destination(host: &str) -> Vec<OsString> {
-    let (user, host) = match host.rsplit_once('@') {
-        Some((user, host)) => (Some(user), host),
-        None => (None, host),
-    };
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    let user = user.map(|user| ["-l".into(), user.into()]);
-    user.into_iter().flatten().chain([host.into()]).collect()
-}
-
-/// The program and its arguments that have the host of `target` run its rsync with this argument. `None` unless it is reached
-/// through ssh.
-pub(super) fn command(target: &Target, argument: &str) -> Option<(OsString, Vec<OsString>)> {
-    let Destination::Ssh { host, .. } = &target.destination else { return None };
-    let params = &target.options.params;
-    let line = line(params.remote_shell(), target.options.port, target.options.timeout)?;
-    let mut words = words(&line)?;
-    let program = words.remove(0);
-    words.extend(destination(host));
-    let mut rsync =
-        params.given().iter().rev().find(|given| given.is("rsync-path")).and_then(|given| given.value.clone());
-    let mut there = rsync.take().unwrap_or_else(|| "rsync".into());
-    there.push(" ");
-    there.push(argument);
-    words.push(there);
-    Some((program, words))
 }
 
 /// Whether a run's end is that of the connection it used. rsync tells the loss of its line by one code or another; one

@@ -31,6 +31,7 @@
 mod care;
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -38,10 +39,11 @@ use std::time::{Duration, Instant};
 use log::debug;
 
 use super::capture::Capture;
-use super::command::{Mode, Pass, arguments};
-use super::context::{RootIdentity, TargetContext};
+use super::command::Pass;
+use super::identity::RootIdentity;
 use super::look::Presence;
 use super::plan::{Run, RunKind};
+use super::program::Program;
 use super::run::{Cut, End, Ended, Started};
 use super::stop::StopSignal;
 use crate::clock::monotonic;
@@ -165,6 +167,19 @@ struct Waiting {
     identity: RootIdentity,
 }
 
+/// How the runs of a target are started that may go over a standby.
+#[derive(Debug)]
+pub struct Launch<'a> {
+    pub program: &'a Program,
+    /// Where they begin.
+    pub root: &'a Path,
+    pub identity: RootIdentity,
+    /// The arguments of those that send what was written. They depend on no path.
+    pub args: Vec<OsString>,
+    /// The target, for the log.
+    pub name: String,
+}
+
 /// What is to be done about a target's standby.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
@@ -206,26 +221,6 @@ pub fn suits(run: &Run, lane: Lane, pass: Pass) -> bool {
         && may_compare
         && run.entries.len() <= ENTRIES_MAX
         && run.entries.iter().filter_map(content).fold(0, u64::saturating_add) <= BYTES_MAX
-}
-
-/// The argument list of a target's flat runs in the small lane, which depends on no path.
-pub fn flat_arguments(ctx: &TargetContext, origin: Origin) -> Vec<OsString> {
-    let mode = Mode {
-        lane: Lane::Small,
-        deletion: ctx.capabilities.deletion(ctx.target.options.delete),
-        mkpath: ctx.capabilities.makes_path(),
-        contents: ctx.capabilities.compares_contents(),
-        rules: &[],
-        empties: !ctx.filter.has_expressions(),
-        pass: Pass::Itemized,
-        withheld: ctx.capabilities.withheld(),
-    };
-    arguments(&ctx.target, &Run::new(RunKind::Flat, origin, Vec::new()), mode)
-}
-
-/// Whether what a flat run prints is to be read.
-pub fn keeps_words(ctx: &TargetContext) -> bool {
-    ctx.observer().is_some() || ctx.filter.has_expressions()
 }
 
 impl State {
@@ -290,23 +285,24 @@ impl Standby {
         state.waiting.is_some() || state.ordered
     }
 
-    /// Ends the present one, and starts another if the target is to have one.
-    pub fn renew(&self, ctx: &TargetContext) {
+    /// Ends the present one, and starts another if the target is to have one. `launch` is asked after that end, and tells how
+    /// runs are started then.
+    pub fn renew<'a>(&self, launch: impl FnOnce() -> Launch<'a>) {
         self.end();
         let now = monotonic();
         let mut state = self.lock();
         if state.closed || self.all.closed.load(Ordering::SeqCst) || state.waiting.is_some() || !state.care.wants(now) {
             return;
         }
+        let Launch { program, root, identity, args, .. } = launch();
         // Looked at again when the list is handed over; this spares the attempt.
-        if ctx.identity.check(&ctx.root).is_err() {
+        if identity.check(root).is_err() {
             // Or the next one would be asked for at once, and so on, for as long as the source is away.
             return state.care.lost(Loss::Away, now, now);
         }
-        let args = flat_arguments(ctx, Origin::Write);
-        match Started::new(&ctx.program, &ctx.root, &args, true) {
+        match Started::new(program, root, &args, true) {
             Ok(started) => {
-                let waiting = Waiting { started, args, born: now, identity: ctx.identity };
+                let waiting = Waiting { started, args, born: now, identity };
                 (state.waiting, state.lacking_since) = (Some(waiting), None);
             }
             Err(_) => state.care.lost(Loss::Dead, now, now),
@@ -353,8 +349,10 @@ impl Standby {
         made.contains(&true)
     }
 
-    /// Has the run with this list made over the connection that stands ready, if there is one that can be used.
-    pub fn begin(&self, ctx: &TargetContext, list: &[u8], stdout: Option<Capture>, stop: &StopSignal) -> Begun {
+    /// Has the run with this list made over the connection that stands ready, if there is one that can be used and was
+    /// started as runs are now.
+    pub fn begin(&self, launch: &Launch<'_>, list: &[u8], stdout: Option<Capture>, stop: &StopSignal) -> Begun {
+        let name = &launch.name;
         // One that is just being started or ended is not waited for.
         let Ok(mut state) = self.state.try_lock() else { return Begun::Not };
         let now = monotonic();
@@ -362,23 +360,22 @@ impl Standby {
         let age = now.duration_since(born);
         if let Ok(Some(ended)) = started.ended() {
             state.learn(&ended, born, now);
-            debug!("{}: the standby was found dead after {} s", ctx.target.name(), age.as_secs());
+            debug!("{name}: the standby was found dead after {} s", age.as_secs());
             return Begun::Not;
         }
-        let fits =
-            identity == ctx.identity && args == flat_arguments(ctx, Origin::Write) && state.care.is_usable(born, now);
+        let fits = identity == launch.identity && args == launch.args && state.care.is_usable(born, now);
         drop(state);
-        if !fits || ctx.identity.check(&started.directory()).is_err() {
+        if !fits || launch.identity.check(&started.directory()).is_err() {
             return Begun::Not;
         }
-        match started.hand_over(list, stdout, STALL_LIMIT, stop).inspect(|ended| ctx.note_ended(ended)) {
+        match started.hand_over(list, stdout, STALL_LIMIT, stop) {
             Ok(ended) if matches!(ended.end, End::Exit(0 | 23 | 24 | 25)) => {
-                debug!("{}: sent by the standby, {} ms old", ctx.target.name(), age.as_millis());
+                debug!("{name}: sent by the standby, {} ms old", age.as_millis());
                 if Care::is_trusted(born, now) { Begun::Answered(ended) } else { Begun::Unconfirmed(ended.stdout) }
             }
             Ok(ended) if matches!(ended.end, End::Stopped | End::Blocked) => Begun::Answered(ended),
             broken => {
-                debug!("{}: the standby broke after {} s, a fresh run begins", ctx.target.name(), age.as_secs());
+                debug!("{name}: the standby broke after {} s, a fresh run begins", age.as_secs());
                 self.lock().care.lost(Loss::Dead, born, now);
                 let cut = broken.as_ref().map_or(Cut::Held, |ended| ended.cut);
                 Begun::CutOff(cut, broken.map(|ended| ended.stdout).unwrap_or_default())

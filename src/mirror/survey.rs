@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use super::command::{Mode, Pass, arguments, list, pasteable};
 use super::context::TargetContext;
-use super::expand::to_path;
 use super::line::Extent;
 use super::look::{Presence, Source};
 use super::narrow;
@@ -22,7 +21,7 @@ use super::outcome::{Outcome, Paths, Undone, classify};
 use super::pace::Pace;
 use super::plan::{Deletion, Limits, Run, plan, topmost};
 use super::run::{Leisure, run_at_leisure};
-use super::says::{difference_of, skips_deletions};
+use super::says::{difference_of, skips_deletions, to_path};
 use super::spool::{Lines, Spool};
 use super::stop::StopSignal;
 use super::trouble::trouble;
@@ -378,7 +377,7 @@ impl Found<'_> {
         let mut line = Vec::new();
         if let Some(filter) = &mut self.filter {
             // What was seen of the source is of the chunk before.
-            filter.source = Source::as_rsync_finds_it(filter.ctx);
+            filter.source = filter.ctx.source_as_rsync_finds_it();
         }
         while chunk.len() < limit {
             if !self.lines.next_into(&mut line).map_err(|error| cannot_keep(Path::new("the spool"), &error))? {
@@ -423,7 +422,7 @@ struct Filtered<'a> {
 
 impl<'a> Filtered<'a> {
     fn new(ctx: &'a TargetContext) -> Self {
-        Self { ctx, filter: &ctx.filter, source: Source::as_rsync_finds_it(ctx), staying: BTreeSet::new() }
+        Self { ctx, filter: &ctx.filter, source: ctx.source_as_rsync_finds_it(), staying: BTreeSet::new() }
     }
 
     fn mirrors(&mut self, difference: &Difference, is_directory: bool) -> bool {

@@ -15,11 +15,11 @@ use std::time::Duration;
 use log::info;
 
 use super::command::Pass;
-use super::execute::Batch;
 use super::look::Presence;
 use super::outcome::Outcome;
 use super::plan::{Entry, Run, RunKind};
 use super::says::{difference_of, equal};
+use super::session::Batch;
 use super::trouble::Fallback;
 use crate::filter::Kind;
 use crate::model::{Origin, RelPath, Scope, Timestamp};

@@ -13,21 +13,20 @@
 //! Deliberately absent: targets on this machine, whose directory is known (`place`), and those that may not be listed.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use super::capture::Capture;
 use super::command::level_arguments;
 use super::context::TargetContext;
-use super::execute::{cannot_start, command_line, with_room};
+use super::launch::{command_line, run_rsync, with_room};
 use super::line::lines;
+use super::looked::is_shared;
 use super::outcome::{Outcome, classify};
 use super::plan::{Run, RunKind};
 use super::run::{End, Priority};
 use super::says::unescape;
-use super::ssh::run_rsync;
 use super::stop::StopSignal;
-use super::trouble::trouble;
-use super::unvouched::is_shared;
+use super::trouble::{cannot_start, trouble};
 use crate::model::{Destination, Origin, RelPath, Scope, TargetTrouble, Timestamp, Top, TroubleClass};
 
 /// Of a listing so much is kept. A target with more names at its top is not empty.
@@ -40,40 +39,7 @@ const NAMES_BYTES_MAX: usize = 512;
 /// So many files, or one directory, are not deleted by hand without a thought of the mirror.
 const FILES_MIN: usize = 3;
 
-/// How long a look holds while something is being sent, and how soon another is taken that had nothing to remember.
-const HOLDS_FOR: Duration = Duration::from_secs(60);
-const EMPTY_FOR: Duration = Duration::from_secs(10);
-
 const NO_SUCH_FILE: i32 = 2;
-
-/// When the target was looked at.
-#[derive(Debug, Default)]
-pub(super) struct Looked {
-    at: Option<Instant>,
-    /// Something has happened since that makes it uncertain.
-    in_doubt: bool,
-}
-
-impl Looked {
-    pub fn doubt(&mut self) {
-        self.in_doubt = true;
-    }
-
-    /// Whether to look before the next run.
-    pub fn is_due(&self) -> bool {
-        self.at.is_none() || self.in_doubt
-    }
-
-    /// Whether to look after a run. `is_known`: there is something to go by.
-    pub fn is_stale(&self, is_known: bool, now: Instant) -> bool {
-        let holds_for = if is_known { HOLDS_FOR } else { EMPTY_FOR };
-        self.at.is_none_or(|at| now.duration_since(at) >= holds_for)
-    }
-
-    pub fn note(&mut self, now: Instant) {
-        *self = Self { at: Some(now), in_doubt: false };
-    }
-}
 
 /// What a target has at its top.
 pub(super) enum Listed {

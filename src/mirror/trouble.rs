@@ -2,6 +2,9 @@
 //!
 //! The exit code alone mixes what a person must repair with what passes by itself, so the text decides first.
 
+use std::io;
+
+use super::installed::RSYNC;
 use super::line::{About, Line, lines};
 use super::run::End;
 use crate::model::{TargetTrouble, TroubleClass};
@@ -441,4 +444,23 @@ fn lossy(bytes: &[u8]) -> String {
 pub fn printable(text: &str) -> String {
     const CHARS_MAX: usize = 400;
     text.chars().map(|c| if c.is_control() { '?' } else { c }).take(CHARS_MAX).collect()
+}
+
+/// What it means for a target that rsync could not be started.
+pub fn cannot_start(error: &io::Error) -> TargetTrouble {
+    let (meaning, hint) = match error.kind() {
+        io::ErrorKind::NotFound => ("rsync is not installed", "install rsync, or put it into PATH"),
+        io::ErrorKind::PermissionDenied => ("rsync may not be started", "check the rsync in PATH"),
+        _ => {
+            let meaning = "rsync cannot be started";
+            return trouble(
+                TroubleClass::Unavailable,
+                None,
+                meaning,
+                &error.to_string(),
+                "check process and memory limits",
+            );
+        }
+    };
+    trouble(TroubleClass::Misconfigured, None, meaning, &format!("{RSYNC}: {error}"), hint)
 }

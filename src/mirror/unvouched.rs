@@ -17,40 +17,12 @@ use std::path::Path;
 
 use super::context::TargetContext;
 use super::look::Presence;
-use super::recent::Files;
+use super::looked::{Contents, Holds, is_shared};
 use super::stop::StopSignal;
 use super::top::{self, Listed};
-use crate::filter::{Filter, Kind};
-use crate::model::{Destination, RelPath, TargetTrouble};
-
-/// What is known of what a target holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Contents {
-    /// Equal size and time mean equal content, unless a job says otherwise.
-    Vouched,
-    /// They may not.
-    Unvouched,
-}
-
-/// What stands at the top of a target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Holds {
-    Nothing,
-    /// Names, but none that the source has as well.
-    Others,
-    /// What the source has as well, or nobody knows what.
-    Shared,
-}
-
-impl Holds {
-    /// `names`: whether the source has each of them as well.
-    fn by(names: impl Iterator<Item = bool>) -> Self {
-        names.fold(
-            Self::Nothing,
-            |holds, is_shared| if is_shared || holds == Self::Shared { Self::Shared } else { Self::Others },
-        )
-    }
-}
+use super::walk::Files;
+use crate::filter::Filter;
+use crate::model::{Destination, RelPath, TargetTrouble, Timestamp};
 
 /// What an empty disk holds.
 const MADE_WITH_DISK: &[u8] = b"lost+found";
@@ -71,9 +43,24 @@ pub(super) fn is_small(ctx: &TargetContext) -> bool {
     })
 }
 
+/// What is known of what the target holds, which nothing vouches for `since` then. Looks at it once; whoever asks meanwhile
+/// waits for that. The error is a target that cannot be used at present.
+pub(super) fn contents(ctx: &TargetContext, since: Timestamp, stop: &StopSignal) -> Result<Contents, TargetTrouble> {
+    let mut looked = ctx.looked();
+    let holds = match *looked {
+        Some((at, holds)) if at == since => holds,
+        _ => holds(ctx, stop)?,
+    };
+    *looked = Some((since, holds));
+    if holds == Holds::Nothing {
+        ctx.guard.note_empty();
+    }
+    Ok(if holds == Holds::Shared { Contents::Unvouched } else { Contents::Vouched })
+}
+
 /// What the target holds at its top. What cannot be listed (a module that is write only) may be anything. The error is a
 /// target that cannot be used at present.
-pub(super) fn holds(ctx: &TargetContext, stop: &StopSignal) -> Result<Holds, TargetTrouble> {
+fn holds(ctx: &TargetContext, stop: &StopSignal) -> Result<Holds, TargetTrouble> {
     ctx.check()?;
     if let Destination::Local(path) = &ctx.target.destination {
         return Ok(holds_here(&ctx.root.join(path), &ctx.root, &ctx.filter));
@@ -99,16 +86,6 @@ fn holds_here(target: &Path, root: &Path, filter: &Filter) -> Holds {
         Ok(entries) => Holds::by(entries.filter(|entry| !is_made(entry)).map(|entry| entry.map_or(true, is_shared))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Holds::Nothing,
         Err(_) => Holds::Shared,
-    }
-}
-
-/// Whether the source has that name at its top, and it is mirrored.
-pub(super) fn is_shared(root: &Path, filter: &Filter, name: &[u8]) -> bool {
-    let Ok(path) = RelPath::new(name) else { return false };
-    match std::fs::symlink_metadata(path.under(root)) {
-        Ok(found) if found.is_dir() => !filter.excludes(&path, Kind::Directory),
-        Ok(_) => !filter.excludes(&path, Kind::File),
-        Err(error) => error.kind() != io::ErrorKind::NotFound,
     }
 }
 

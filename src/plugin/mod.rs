@@ -22,6 +22,7 @@ mod line;
 mod muffle;
 mod notice;
 mod socket;
+mod speaker;
 
 use std::sync::Arc;
 
@@ -29,33 +30,11 @@ pub use announce::Announcer;
 pub use engine::{Engine, EngineStats, Limits};
 pub use follow::{FollowedRoot, Follower};
 pub use notice::{Notice, Source};
+pub use speaker::PluginError;
+
+use speaker::{Failure, Speaker};
 
 use crate::config::Plugin;
-use crate::filter::FilterError;
-
-/// Why a notice was not delivered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Failure {
-    /// The other side cannot be reached, whatever the notice. It is kept, and all wait.
-    Unreachable(String),
-    /// It may work another time. Tried a few times.
-    Again(String),
-    /// This notice will never be taken.
-    Refused(String),
-    /// The daemon stops.
-    Stopped,
-}
-
-/// Delivers notices in one plugin's form. Called from several threads.
-trait Speaker: Send + Sync {
-    /// Whether the plugin wants to know of it at all.
-    fn wants(&self, notice: &Notice) -> bool;
-
-    fn deliver(&self, notice: &Notice) -> Result<(), Failure>;
-
-    /// Ends what is under way; what is delivered later is stopped at once.
-    fn stop(&self);
-}
 
 /// Starts the threads of a plugin.
 pub fn start(plugin: &Plugin) -> Result<Arc<Engine>, PluginError> {
@@ -66,15 +45,6 @@ pub fn start(plugin: &Plugin) -> Result<Arc<Engine>, PluginError> {
         Plugin::Http(config) => Box::new(http::Http::new(config)),
     };
     Ok(Engine::start(plugin.kind().as_str(), speaker, Limits::default())?)
-}
-
-/// Why a plugin cannot be started.
-#[derive(Debug, thiserror::Error)]
-pub enum PluginError {
-    #[error("an expression of the plugin cannot be used")]
-    Expression(#[from] FilterError),
-    #[error("cannot start the plugin's threads")]
-    Thread(#[from] std::io::Error),
 }
 
 #[cfg(test)]

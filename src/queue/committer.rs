@@ -13,12 +13,11 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
 use log::{error, info};
 
-use super::{Shared, State};
+use super::state::{Shared, State, StoreTask};
 use crate::clock::monotonic;
-use crate::store::{COMMIT_OPS_MAX, Census, Op, Store, StoreError};
+use crate::store::{COMMIT_OPS_MAX, Op, Store, StoreError};
 
 /// How long what is noted waits for being done while all targets are served. What is written then is up to twice as old.
 const GATHER_WELL: Duration = Duration::from_secs(5);
@@ -155,27 +154,6 @@ fn note_result(state: &mut State, result: Result<(), StoreError>) {
         error!("{failure}; mirroring goes on, new jobs are held in memory until the store can be written");
     }
     state.store_error = Some(failure);
-}
-
-/// What an operator wants of the store.
-pub(super) struct StoreTask {
-    pub compact: bool,
-    pub reply: Sender<Result<Census, String>>,
-}
-
-impl StoreTask {
-    /// Only what leaves the store unusable is an error to the committer.
-    fn run(self, store: &mut dyn Store) -> Result<(), StoreError> {
-        let compacted = if self.compact { store.compact() } else { Ok(()) };
-        let (answer, result) = match compacted.and_then(|()| store.census()) {
-            Ok(census) => (Ok(census), Ok(())),
-            Err(failure @ StoreError::NotCompacted { .. }) => (Err(failure.to_string()), Ok(())),
-            Err(failure) => (Err(failure.with_causes()), Err(failure)),
-        };
-        // Who asked may have gone.
-        let _ = self.reply.send(answer);
-        result
-    }
 }
 
 /// Does what operators want of the store, then commits what is dirty, as much as fits, and returns what that was.

@@ -17,25 +17,25 @@ mod committer;
 mod operator;
 mod pace;
 mod sent_log;
+mod state;
 mod target_queue;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::ops::Bound;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
-use log::info;
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 pub use operator::{Selected, Standing};
 pub use target_queue::{BatchId, Counts, Policy, taken_over};
 
 use breaker::Gate;
 use checkpoint::Ledger;
-use committer::{Committer, StoreTask};
+use committer::Committer;
+use state::{Shared, State, StoreTask};
 use target_queue::TargetQueue;
 
 use crate::clock::Clock;
@@ -43,7 +43,7 @@ use crate::model::{
     Change, ClaimedJob, CutOff, Destination, DirectoryChange, DirectoryId, Found, Job, JobError, JobId, Lane, Lingers,
     Moment, Mounted, RelPath, TargetId, TargetTrouble, Timestamp, Top, TroubleClass, Unvouched, Verdict,
 };
-use crate::store::{Census, Contents, DirectoryRecord, Op, RootRecord, Store, StoreError, StoreStats, TargetRecord};
+use crate::store::{Census, Contents, DirectoryRecord, RootRecord, Store, StoreError, StoreStats, TargetRecord};
 use std::os::unix::ffi::OsStrExt;
 
 /// A batch of jobs handed to the executor, which gives it back through [`Queue::finish`].
@@ -129,51 +129,6 @@ pub struct StoreHealth {
     pub uncommitted: usize,
 }
 
-struct State {
-    targets: BTreeMap<TargetId, TargetQueue>,
-    /// Those that were registered for the first time since the start, and not distrusted since.
-    new_targets: BTreeSet<TargetId>,
-    ledger: Ledger,
-    next_job_id: u64,
-    stored_job_id: u64,
-    next_batch_id: u64,
-    batches: HashMap<BatchId, Vec<RelPath>>,
-    store_error: Option<String>,
-    store_stats: StoreStats,
-    /// Counts what was noted besides jobs; how much of it the commit under way holds, and how much is durable.
-    notes: u64,
-    notes_taken: u64,
-    notes_durable: u64,
-    /// The target at which the last batch was full. The next one begins behind it.
-    cut_at: Option<TargetId>,
-    pending_max: usize,
-    /// Above so many jobs some collapse: `pending_max`, except after a collapse that could not get below it.
-    collapse_above: usize,
-    /// How many callers wait for the disk.
-    flushing: usize,
-    store_tasks: Vec<StoreTask>,
-    /// Somebody has reason to think that the store is not where it was.
-    store_in_doubt: bool,
-    random: fastrand::Rng,
-}
-
-/// What the callers' side and the committer share.
-struct Shared {
-    state: Mutex<State>,
-    /// Something became dirty, or somebody waits for the committer.
-    dirty: Condvar,
-    /// Somebody waits for the committer.
-    hurry: Condvar,
-    /// A commit ended.
-    committed: Condvar,
-    closing: AtomicBool,
-    clock: Arc<dyn Clock>,
-    wake: Sender<()>,
-    distrust: Sender<()>,
-    /// Of those who want to know that something happened.
-    bells: Mutex<Vec<Sender<()>>>,
-}
-
 /// See the module's documentation.
 pub struct Queue {
     shared: Arc<Shared>,
@@ -186,170 +141,6 @@ impl std::fmt::Debug for Queue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Queue").finish_non_exhaustive()
     }
-}
-
-impl Shared {
-    /// A panic elsewhere while the lock was held leaves state that is still sound: each change is completed before
-    /// anything that could panic. Better to go on mirroring than to stop.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Ends the committer's pauses. What it is to do has to be noted before.
-    fn hurry_committer(&self) {
-        self.dirty.notify_all();
-        self.hurry.notify_all();
-    }
-
-    fn announce_distrust(&self) {
-        // Full means that a token is on its way.
-        let _ = self.distrust.try_send(());
-    }
-
-    fn announce_work(&self) {
-        // Full means that a wake-up is already under way.
-        let _ = self.wake.try_send(());
-        self.bells
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|bell| !matches!(bell.try_send(()), Err(TrySendError::Disconnected(()))));
-    }
-}
-
-impl State {
-    fn dirty_len(&self) -> usize {
-        self.ledger.dirty_len() + self.targets.values().map(TargetQueue::dirty_len).sum::<usize>()
-    }
-
-    /// Whether the store has been told of everything.
-    fn is_clean(&self) -> bool {
-        self.dirty_len() == 0 && self.notes_durable == self.notes
-    }
-
-    /// The operations of the next commit. What concerns no job is few and always part of it. The targets take turns, so
-    /// that none waits for another one's backlog to be written.
-    fn take_dirty(&mut self, ops_max: usize) -> Vec<Op> {
-        let mut ops: Vec<Op> = Vec::new();
-        let numbers = self.next_job_id != self.stored_job_id;
-        let ops_max = ops_max.saturating_sub(usize::from(numbers));
-        self.ledger.take_records(ops_max, &mut ops);
-        let behind = self.cut_at.take().map_or(Bound::Unbounded, Bound::Excluded);
-        let order: Vec<TargetId> = self.targets.range((behind, Bound::Unbounded)).map(|(id, _)| *id).collect();
-        let others: Vec<TargetId> = self.targets.keys().filter(|id| !order.contains(id)).copied().collect();
-        for id in order.into_iter().chain(others) {
-            let Some(queue) = self.targets.get_mut(&id) else { continue };
-            queue.take_dirty(ops_max, &mut ops);
-            if ops.len() >= ops_max {
-                self.cut_at = Some(id);
-                break;
-            }
-        }
-        // Jobs first: they are what must not be lost.
-        self.ledger.take_steps(ops_max, &mut ops);
-        if self.ledger.dirty_len() == 0 {
-            self.notes_taken = self.notes;
-        }
-        // Jobs that are done before they are stored are no reason to write.
-        if numbers && !ops.is_empty() {
-            ops.push(Op::PutNextJobId(self.next_job_id));
-        }
-        ops
-    }
-
-    /// Whether nothing but jobs is to be written, and no target is down or paused, as far as is known, so that they are done
-    /// rather than kept.
-    fn may_wait(&self) -> bool {
-        self.ledger.dirty_len() == 0 && self.targets.values().all(TargetQueue::is_served)
-    }
-
-    /// Lets what is dirty now be part of the next commits.
-    fn ripen(&mut self) {
-        self.targets.values_mut().for_each(TargetQueue::ripen);
-    }
-
-    /// Whether there is more for a commit right now.
-    fn has_ripe(&self) -> bool {
-        self.ledger.dirty_len() > 0 || self.targets.values().any(TargetQueue::has_ripe)
-    }
-
-    /// The store has lost everything and gets all of it again.
-    fn store_lost(&mut self) {
-        self.ledger.lost();
-        self.targets.values_mut().for_each(TargetQueue::all_dirty);
-        // Below every number that was ever given out.
-        self.stored_job_id = 0;
-    }
-
-    /// Notes what came of a commit. After a failure everything in it is dirty again.
-    fn settle_commit(&mut self, ops: Vec<Op>, durable: bool) {
-        for queue in self.targets.values_mut() {
-            queue.settle_dirty(durable);
-        }
-        if durable {
-            self.notes_durable = self.notes_taken;
-            self.ledger.committed();
-        } else {
-            self.ledger.restore_steps();
-        }
-        for op in ops {
-            match op {
-                Op::PutNextJobId(id) if durable => self.stored_job_id = id,
-                Op::PutRoot(record) if !durable => self.ledger.restore_root(record.id),
-                Op::PutTarget(record) if !durable => self.ledger.restore_target(record.id),
-                // Jobs, and steps of checkpoints, have been seen to above.
-                _ => {}
-            }
-        }
-    }
-
-    /// Keeps the number of jobs within bounds, at the cost of the target that has most of them.
-    fn bound_backlog(&mut self, now: Timestamp) {
-        let total =
-            |targets: &BTreeMap<TargetId, TargetQueue>| targets.values().map(TargetQueue::waiting_len).sum::<usize>();
-        if total(&self.targets) <= self.collapse_above {
-            return;
-        }
-        let mut stuck: Vec<TargetId> = Vec::new();
-        while total(&self.targets) > self.pending_max
-            && let Some((id, queue)) = self
-                .targets
-                .iter_mut()
-                .filter(|(id, _)| !stuck.contains(id))
-                .max_by_key(|(_, queue)| queue.waiting_len())
-        {
-            let before = queue.waiting_len();
-            queue.collapse(now, || {
-                let id = JobId(self.next_job_id);
-                self.next_job_id += 1;
-                id
-            });
-            let after = queue.waiting_len();
-            if after >= before {
-                stuck.push(*id);
-                continue;
-            }
-            let name = self.ledger.target(*id).map_or("a target", |target| target.destination.as_str());
-            info!("{name}: {before} pending jobs became {after} that stand for directories (maxPending)");
-        }
-        let left = total(&self.targets);
-        self.collapse_above = if left <= self.pending_max { self.pending_max } else { left + left / 2 };
-    }
-
-    /// Stands for all that was noted up to now.
-    fn mark(&self) -> Mark {
-        Mark { notes: self.notes, jobs: self.targets.iter().map(|(id, queue)| (*id, queue.dirty_mark())).collect() }
-    }
-
-    fn is_durable(&self, mark: &Mark) -> bool {
-        let jobs = |(id, mark): &(TargetId, u64)| self.targets.get(id).is_none_or(|queue| queue.is_durable(*mark));
-        self.notes_durable >= mark.notes && mark.jobs.iter().all(jobs)
-    }
-}
-
-/// A moment in the order in which things are to become durable.
-struct Mark {
-    notes: u64,
-    jobs: Vec<(TargetId, u64)>,
 }
 
 impl Queue {

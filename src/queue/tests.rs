@@ -8,6 +8,7 @@ use super::target_queue::TargetQueue;
 use super::*;
 use crate::clock::SimulatedClock;
 use crate::model::{JobState, Origin, Scope, Settle, TroubleClass};
+use crate::store::Op;
 use crate::store::memory::MemoryStore;
 
 mod ancestors;

@@ -13,18 +13,16 @@
 //! Not found: what is written through a name outside of the tree, in a directory that is left out, or through one that is
 //! gone at once and was never seen to be one of several.
 
-use std::collections::HashMap;
 use std::io::ErrorKind;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::kernel::Look;
+use super::known_names::Wanted;
 use super::policy;
 use super::table::Wd;
-use super::tracker::{Task, Tracker};
+use super::task::Task;
+use super::tracker::Tracker;
 use crate::model::{Change, Origin, RelPath, Scope, Settle};
-
-/// So many names are remembered, about 200 bytes each. More are forgotten all together, and searched for again if need be.
-const NAMES_MAX: usize = 65_536;
 
 /// With more inodes to be searched for at once, or names to be looked at later, everything that changed of late is sent anew instead.
 const WANTED_MAX: usize = 65_536;
@@ -33,58 +31,10 @@ const WANTED_MAX: usize = 65_536;
 const SEARCH_PAUSE: u32 = 9;
 const SEARCH_PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// What is known of an inode. Inodes of several file systems may have the same number: each use looks.
-#[derive(Debug, Default)]
-struct Known {
-    names: Vec<(Wd, Box<[u8]>)>,
-    /// The whole tree was searched for it, and whatever has come since was learnt.
-    is_complete: bool,
-}
-
-/// How what is searched for has changed.
-#[derive(Debug, Clone, Copy)]
-struct Wanted {
-    origin: Origin,
-    settle: Settle,
-}
-
 impl Tracker {
     /// What ties the names of a file together, if a target is to have them as such.
     fn tie(&self, inode: u64) -> Option<u64> {
         self.settings.keeps_links.then_some(inode)
-    }
-}
-
-/// See the module's documentation.
-#[derive(Debug, Default)]
-pub(super) struct Links {
-    known: HashMap<u64, Known>,
-    /// The inode of each known name.
-    inodes: HashMap<(Wd, Box<[u8]>), u64>,
-    /// What was written through a name in a closed directory.
-    unseen: Vec<(Wd, Box<[u8]>, Wanted)>,
-    wanted: HashMap<u64, Wanted>,
-    /// What the search under way is for, and since when.
-    sought: HashMap<u64, Wanted>,
-    begun: Option<Instant>,
-    not_before: Option<Instant>,
-}
-
-impl Links {
-    fn is_empty(&self) -> bool {
-        self.known.is_empty() && self.sought.is_empty()
-    }
-
-    fn learn(&mut self, inode: u64, dir: Wd, name: &[u8]) {
-        if self.inodes.len() >= NAMES_MAX {
-            self.known.clear();
-            self.inodes.clear();
-        }
-        let known = self.known.entry(inode).or_default();
-        if !known.names.iter().any(|(at, called)| *at == dir && **called == *name) {
-            known.names.push((dir, name.into()));
-        }
-        self.inodes.insert((dir, name.into()), inode);
     }
 }
 

@@ -16,12 +16,14 @@
 mod event;
 mod gather;
 mod kernel;
+mod known_names;
 mod links;
 mod mounted;
 mod notice;
 mod policy;
 mod received;
 mod table;
+mod task;
 #[cfg(test)]
 mod tests;
 mod thread;

@@ -7,8 +7,8 @@
 
 use super::Notice;
 use super::table::Wd;
-use super::tracker::{Task, Tracker};
-use super::walk::Walk;
+use super::task::{Task, Walk};
+use super::tracker::Tracker;
 use crate::filter::Kind;
 use crate::model::{Change, RelPath, Scope};
 use crate::mounts::MountKey;

@@ -19,10 +19,10 @@ use rustix::io::Errno;
 use super::event::{Event, Itself, RawEvent, What};
 use super::gather::{Gather, Presence};
 use super::kernel::{Kernel, Look};
-use super::links::Links;
+use super::known_names::Links;
 use super::received::{Received, is_receivers};
 use super::table::{Table, Wd};
-use super::walk::{Placed, Walk};
+use super::task::{Placed, Task, Walk};
 use super::{Counters, GoneReason, KnownDirectories, Notice, Sink, WatchSettings, policy};
 use crate::filter::Kind;
 use crate::model::{Change, DirectoryChange, Moment, Origin, RelPath, Scope, Settle};
@@ -68,21 +68,6 @@ struct Gap {
     from: Moment,
     calm_at: Instant,
     latest_at: Instant,
-}
-
-/// Work that is done between reads.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Task {
-    /// List a directory, watch what is found and look into it in turn.
-    List { wd: Wd, walk: Walk },
-    /// Look for further names of files in a directory, and then in those below it.
-    Seek { wd: Wd },
-    /// That is done for the whole tree.
-    Sought,
-    /// Report the whole tree at a directory. Lies below the listing of that tree on the stack, so it is done after it.
-    Report { wd: Wd, fresh: bool },
-    /// The whole tree is watched for the first time.
-    Started,
 }
 
 /// One name in a watched directory, with the paths of both.

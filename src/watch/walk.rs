@@ -10,64 +10,12 @@ use rustix::io::Errno;
 
 use super::Notice;
 use super::table::Wd;
-use super::tracker::{Task, Tracker};
-use crate::model::{Change, Moment, RelPath, Timestamp, changed_since};
+use super::task::{Placed, Task, Walk};
+use super::tracker::Tracker;
+use crate::model::{Change, Moment, RelPath, changed_since};
 
 /// Each of the first failures to watch a directory is told, afterwards each power of two.
 const FAILURES_TOLD: u64 = 16;
-
-/// How a directory is looked into. By default only for directories that are not known: they are watched, and looked into in
-/// turn, and nothing is reported.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Walk {
-    /// Also look into directories that are known already.
-    pub deep: bool,
-    /// Report new directories one by one.
-    pub report: bool,
-    /// Report the whole of each directory that is not known.
-    pub report_whole: bool,
-    /// Report what changed from then on by its `ctime`, and all of each directory that was not known.
-    pub since: Option<Timestamp>,
-    /// Nobody knew the directory; with `since`.
-    pub is_unknown: bool,
-    /// All of it, or of one above, is reported, but for what the quick check cannot see; with `since`.
-    pub is_reported: bool,
-    /// Leave it to rsync's quick check to find out which of these files are on the targets already.
-    pub quick: bool,
-}
-
-impl Walk {
-    pub const DEEP: Self = Self {
-        deep: true,
-        report: false,
-        report_whole: false,
-        since: None,
-        is_unknown: false,
-        is_reported: false,
-        quick: false,
-    };
-}
-
-/// What the kernel and the table together say of a directory under a name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Placed {
-    /// It was there already.
-    Known(Wd),
-    New(Wd),
-    /// It was known under another name.
-    Moved(Wd),
-    /// Not there any more, or one that cannot have two places in the table.
-    Not,
-}
-
-impl Placed {
-    pub fn wd(self) -> Option<Wd> {
-        match self {
-            Self::Known(wd) | Self::New(wd) | Self::Moved(wd) => Some(wd),
-            Self::Not => None,
-        }
-    }
-}
 
 impl Tracker {
     /// Whether there is work to do between reads.

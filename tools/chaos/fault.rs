@@ -11,9 +11,9 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::harness::processes::signal;
-use crate::places::{self, Shown};
+use crate::places;
 use crate::proxy::Mode;
-use crate::stage::{Stage, TARGETS};
+use crate::stage::{Shown, Stage, TARGETS, rest};
 
 /// Events in a storm: several times what a small queue holds.
 const STORM_EVENTS: u32 = 6_000;
@@ -188,11 +188,6 @@ impl Kind {
         stage.note(format!("{self:?} of target {target}"));
         stage.proxies[target].set(if self == Self::Refuse { Mode::Refuse } else { Mode::Stall });
     }
-}
-
-/// Lets things happen. Nothing relies on it.
-pub fn rest(rng: &mut Rng, most_ms: u64) {
-    std::thread::sleep(Duration::from_millis(rng.u64(0..most_ms)));
 }
 
 /// Between the end of a daemon and the next start; half of the time nothing changes any more afterwards.

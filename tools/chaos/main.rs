@@ -38,7 +38,7 @@ use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clap::Parser;
@@ -46,6 +46,7 @@ use clap::Parser;
 use fault::Kind;
 use harness::rsync::Side;
 use journal::Journal;
+use rounds::INTERRUPTED;
 
 /// Set once the environment is as it should be.
 const STARTED: &str = "SYNCQ_CHAOS_STARTED";
@@ -53,9 +54,6 @@ const STARTED: &str = "SYNCQ_CHAOS_STARTED";
 const INSIDE: &str = "SYNCQ_CHAOS_INSIDE";
 /// Lines of the journal shown of a failure.
 const JOURNAL_SHOWN: usize = 150;
-
-/// A signal asked for the end.
-pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// Break things around a mirror and see that it heals
 #[derive(Parser, Debug)]

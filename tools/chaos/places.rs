@@ -12,11 +12,10 @@ use std::time::{Duration, Instant, SystemTime};
 use fastrand::Rng;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
-use crate::fault::rest;
 use crate::harness::churn::make_pipe;
 use crate::harness::wait::try_for;
 use crate::harness::{make_dir, secs, wait_until, write};
-use crate::stage::{Stage, TARGETS};
+use crate::stage::{Shown, Stage, TARGETS, chattr, rest};
 
 /// How soon what has nothing to do with a fault has to arrive. Sooner than the kernel takes a lease away.
 const NOT_HELD_UP: Duration = Duration::from_secs(30);
@@ -120,17 +119,6 @@ fn arrives(path: &Path) -> bool {
     try_for(secs(5), || if path.exists() { Ok(()) } else { Err(String::new()) }).is_ok()
 }
 
-/// What was left immutable keeps a directory from being removed.
-pub fn none_immutable(stage: &Stage) {
-    for target in &stage.world.dsts {
-        chattr(&["-R", "-i"], target);
-    }
-}
-
-fn chattr(how: &[&str], path: &Path) -> bool {
-    Command::new("chattr").args(how).arg("--").arg(path).output().is_ok_and(|output| output.status.success())
-}
-
 /// Something in the tree to the liking of `suits`, if chance comes by it.
 fn any_below(root: &Path, rng: &mut Rng, suits: impl Fn(&Path) -> bool) -> Option<PathBuf> {
     let mut dir = root.to_owned();
@@ -224,15 +212,6 @@ fn nothing_else_waits(stage: &Stage, rng: &mut Rng) {
         let is_there = |dst: &PathBuf| fs::read(dst.join("beacon")).is_ok_and(|found| found == content.as_bytes());
         wait_until(NOT_HELD_UP, "a file that has nothing to do with it", || stage.world.dsts.iter().all(is_there));
     }
-}
-
-/// Where below the tree a directory from outside is shown, or one of the tree a second time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shown {
-    /// Another file system.
-    Disk,
-    /// A directory of the tree.
-    Twin,
 }
 
 /// What is mounted goes, for a moment or for good; where nothing is mounted something comes. What is not mounted is still on

@@ -3,20 +3,21 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use crate::INTERRUPTED;
-use crate::fault::{Kind, rest};
+use crate::fault::Kind;
 use crate::harness::rsyncd::free_port;
 use crate::harness::{Daemon, Rsyncd, World, make_dir, secs, wait_until};
 use crate::journal::Journal;
 use crate::load::Load;
 use crate::proxy::{Mode, Proxy};
-use crate::stage::{HEAL, Setting, Stage, TARGETS};
+use crate::stage::{HEAL, Setting, Stage, TARGETS, rest};
 
+/// A signal asked for the end.
+pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 /// So small that a storm overflows it.
 const QUEUE_EVENTS: u32 = 1_024;
 /// Rounds between two lines of progress.

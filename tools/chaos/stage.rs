@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use fastrand::Rng;
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -17,7 +18,6 @@ use crate::harness::wait::try_for;
 use crate::harness::{Rsyncd, World, make_dir, secs, wait_until, write};
 use crate::journal::Journal;
 use crate::load::{Load, Running};
-use crate::places::{self, Shown};
 use crate::proxy::{Mode, Proxy};
 
 pub const TARGETS: [(&str, &str); 2] = [("127.0.0.1", "m1"), ("127.0.0.2", "m2")];
@@ -29,6 +29,15 @@ const LATE: Duration = Duration::from_secs(165);
 const DISK: &str = "syncq-faults-disk";
 /// What a small tmpfs for the state has room for.
 const STATE_DISK: &str = "size=24m,mode=0700";
+
+/// Where below the tree a directory from outside is shown, or one of the tree a second time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// Another file system.
+    Disk,
+    /// A directory of the tree.
+    Twin,
+}
 
 /// How a stage is to be set.
 #[derive(Debug, Clone, Copy)]
@@ -448,12 +457,28 @@ impl Drop for Stage {
         }
         drop(self.world.daemon.take());
         self.servers.iter_mut().for_each(Rsyncd::stop);
-        places::none_immutable(self);
+        none_immutable(self);
         (0..self.below.len()).for_each(|at| self.unmount_below(at));
         for place in self.mounted.drain(..).rev() {
             let _ = Command::new("umount").arg("--lazy").arg(place).status();
         }
     }
+}
+
+/// Lets things happen. Nothing relies on it.
+pub fn rest(rng: &mut Rng, most_ms: u64) {
+    std::thread::sleep(Duration::from_millis(rng.u64(0..most_ms)));
+}
+
+/// What was left immutable keeps a directory from being removed.
+fn none_immutable(stage: &Stage) {
+    for target in &stage.world.dsts {
+        chattr(&["-R", "-i"], target);
+    }
+}
+
+pub fn chattr(how: &[&str], path: &Path) -> bool {
+    Command::new("chattr").args(how).arg("--").arg(path).output().is_ok_and(|output| output.status.success())
 }
 
 fn ran(program: &str, args: &[&Path]) -> bool {

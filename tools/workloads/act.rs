@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use walkdir::WalkDir;
 
-use crate::measure::Scene;
-use crate::workload::Sizes;
+use crate::scene::Scene;
+use crate::sizes::Sizes;
 
 pub fn nothing(_: &Path, _: &Sizes) -> Result<()> {
     Ok(())

@@ -1,9 +1,9 @@
 //! Measures syncq beside bare rsync, lsyncd and a loop around inotifywait on the workloads that its users have, all
 //! against the same rsync daemon on this machine. `tools/bench` installs what is needed and starts it.
 //!
-//! `workload` lists what is measured, `act` writes it, `peers` mirror it, `rsyncd` and `process` run things, `ready`
-//! hears when a daemon is up, `tree` compares, `measure` puts one run together, `track` takes latencies on the side,
-//! `report` makes tables and JSON.
+//! `workload` lists what is measured, `sizes` how much of it, `act` writes it in a `scene`, `peers` mirror it, `rsyncd` and
+//! `process` run things, `ready` hears when a daemon is up, `tree` compares, `measure` puts one run together, `track` takes
+//! latencies on the side, `report` makes tables and JSON.
 //! Deliberately absent: any knowledge of syncq's inside. It is a program among others.
 
 // A benchmark prints for people and reads real clocks.
@@ -16,6 +16,8 @@ mod process;
 mod ready;
 mod report;
 mod rsyncd;
+mod scene;
+mod sizes;
 mod track;
 mod tree;
 mod workload;
@@ -28,10 +30,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 
-use measure::{INTERRUPTED, Settings, measure};
+use measure::{Settings, measure};
 use peers::Peer;
 use report::Row;
-use workload::{Sizes, Workload};
+use scene::INTERRUPTED;
+use sizes::Sizes;
+use workload::Workload;
 
 /// Measure syncq beside bare rsync, lsyncd and a loop around inotifywait
 #[derive(Parser)]
@@ -139,7 +143,7 @@ fn measure_all(workloads: &[&'static Workload], peers: &[Peer], runs: u32, setti
         let mut row = Row::new(workload);
         let runs = if workload.once { 1 } else { runs };
         for run in 1..=runs {
-            for peer in peers.iter().filter(|peer| peer.masters(workload)) {
+            for peer in peers.iter().filter(|peer| peer.masters(workload.deletes)) {
                 let sample = measure(workload, *peer, settings)?;
                 let words = sample.failure.clone().unwrap_or_else(|| report::one_line(workload, &sample));
                 eprintln!("{:12} {:16} run {run} of {runs}: {words}", workload.name, peer.title());

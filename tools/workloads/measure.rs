@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -11,12 +11,11 @@ use anyhow::{Context, Result, bail};
 use crate::peers::{Peer, Running};
 use crate::process::{Cpu, Usage};
 use crate::rsyncd::{Rsyncd, Traffic};
+use crate::scene::{Goal, INTERRUPTED, Scene, check_interrupted};
+use crate::sizes::Sizes;
 use crate::track::Tracker;
 use crate::tree::{self, Entry, Tree};
-use crate::workload::{Headline, Sizes, Workload};
-
-/// Set by SIGINT and SIGTERM: every wait ends, and with it every process that was started.
-pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+use crate::workload::{Headline, Workload};
 
 /// How long a peer may take to show that it is at work.
 const READY_WAIT: Duration = Duration::from_secs(60);
@@ -31,78 +30,6 @@ pub struct Settings {
     pub timeout: Duration,
     /// Rest before and after the measured time: what ends late is not charged to the next measurement.
     pub rest: Duration,
-}
-
-/// What a workload's act works on.
-pub struct Scene<'a> {
-    pub source: &'a Path,
-    pub sizes: &'a Sizes,
-    targets: &'a [PathBuf],
-    running: &'a mut Running,
-    tracker: Tracker,
-    latencies_s: Vec<f64>,
-    timeout: Duration,
-    /// What the peer had used when the measurement began.
-    used_before: Usage,
-    /// What all have at the beginning.
-    before: &'a Tree,
-    /// What they shall have in the end, if the act has looked.
-    goal: Option<Goal>,
-    idle: Option<Usage>,
-}
-
-impl Scene<'_> {
-    /// Writes one file and waits until all targets have it.
-    pub fn write_and_wait(&mut self, path: &Path, content: &[u8]) -> Result<()> {
-        const POLL: Duration = Duration::from_micros(200);
-        let file = self.source.join(path);
-        fs::write(&file, content)?;
-        let written = Instant::now();
-        let expected = Entry::at(&file);
-        self.running.push()?;
-        for target in self.targets {
-            while Entry::at(&target.join(path)) != expected {
-                if written.elapsed() > self.timeout {
-                    bail!("{} did not arrive in {:?}", path.display(), self.timeout);
-                }
-                check_interrupted()?;
-                std::thread::sleep(POLL);
-            }
-        }
-        self.latencies_s.push(written.elapsed().as_secs_f64());
-        self.running.settle()
-    }
-
-    /// Writes one file and goes on; its latency is taken on the side.
-    pub fn write_and_track(&mut self, path: &Path, content: &[u8]) -> Result<()> {
-        fs::write(self.source.join(path), content)?;
-        self.tracker.written(path);
-        Ok(())
-    }
-
-    /// Stops the peer, has `change` change the source, and starts it again. The costs count from that start.
-    pub fn while_down(&mut self, change: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-        self.running.stop_daemon();
-        change(self.source)?;
-        // Read now: walking a million files would take the CPU from those that start.
-        self.goal = Some(Goal::new(self.before, tree::read(self.source)?));
-        self.used_before = self.running.usage();
-        self.running.start_daemon()
-    }
-
-    /// Writes nothing for `time`.
-    pub fn stay_idle(&mut self, time: Duration) -> Result<()> {
-        const LOOK: Duration = Duration::from_millis(100);
-        let before = self.running.usage();
-        let began = Instant::now();
-        while began.elapsed() < time {
-            self.running.check()?;
-            check_interrupted()?;
-            std::thread::sleep(LOOK.min(time.saturating_sub(began.elapsed())));
-        }
-        self.idle = Some(self.running.usage().since(before));
-        Ok(())
-    }
 }
 
 /// What one run gave. Times are seconds.
@@ -249,23 +176,6 @@ fn wait_ready(source: &Path, targets: &[PathBuf], timeout: Duration, running: &m
     }
 }
 
-/// What all targets shall have.
-struct Goal {
-    expected: Tree,
-    /// Where that differs from what they have had; `None` is to go.
-    coming: Vec<(PathBuf, Option<Entry>)>,
-}
-
-impl Goal {
-    fn new(before: &Tree, expected: Tree) -> Self {
-        let new = expected.iter().filter(|(path, entry)| before.get(*path) != Some(*entry));
-        let new = new.map(|(path, entry)| (path.clone(), Some(entry.clone())));
-        let gone = before.keys().filter(|path| !expected.contains_key(*path)).map(|path| (path.clone(), None));
-        let coming = new.chain(gone).collect();
-        Self { expected, coming }
-    }
-}
-
 /// Waits until each target has what the source has, and gives the instant, or the difference that stayed.
 ///
 /// Walking 10,000 files again and again would take the CPU from those that are measured. So the list of what is still
@@ -310,11 +220,4 @@ fn wait_equal(
             }
         }
     }
-}
-
-fn check_interrupted() -> Result<()> {
-    if INTERRUPTED.load(Ordering::Relaxed) {
-        bail!("interrupted");
-    }
-    Ok(())
 }

@@ -12,7 +12,6 @@ use anyhow::{Context, Result, bail};
 use crate::process::{Cpu, Process, Usage};
 use crate::ready::Start;
 use crate::rsyncd::Rsyncd;
-use crate::workload::Workload;
 
 /// So many bare rsyncs run at a time: two for each CPU of a small machine.
 const PUSHES_MAX: usize = 4;
@@ -89,9 +88,9 @@ impl Peer {
         !matches!(self, Self::Listed | Self::Inotifywait | Self::LsyncdOneSecond)
     }
 
-    /// Whether it can make the targets of the workload equal.
-    pub fn masters(self, workload: &Workload) -> bool {
-        self != Self::Listed || !workload.deletes
+    /// Whether it can make the targets of a workload equal, which `deletes` something or does not.
+    pub fn masters(self, deletes: bool) -> bool {
+        self != Self::Listed || !deletes
     }
 
     /// Whether it is no daemon, but started when everything is written.

@@ -212,6 +212,35 @@ pub(super) fn blames_sharing(stderr: &[u8]) -> bool {
     ["unix_listener", "ControlPath", "ControlSocket", "ControlPersist"].iter().any(|word| text.contains(word))
 }
 
+/// The program and its arguments that have the host of `target` run its rsync with this argument. `None` unless it is reached
+/// through ssh.
+pub fn command(target: &Target, argument: &str) -> Option<(OsString, Vec<OsString>)> {
+    let Destination::Ssh { host, .. } = &target.destination else { return None };
+    let params = &target.options.params;
+    let line = line(params.remote_shell(), target.options.port, target.options.timeout)?;
+    let mut words = words(&line)?;
+    let program = words.remove(0);
+    words.extend(destination(host));
+    let mut rsync =
+        params.given().iter().rev().find(|given| given.is("rsync-path")).and_then(|given| given.value.clone());
+    let mut there = rsync.take().unwrap_or_else(|| "rsync".into());
+    there.push(" ");
+    there.push(argument);
+    words.push(there);
+    Some((program, words))
+}
+
+/// `[user@]host` as ssh takes it.
+pub(super) fn destination(host: &str) -> Vec<OsString> {
+    let (user, host) = match host.rsplit_once('@') {
+        Some((user, host)) => (Some(user), host),
+        None => (None, host),
+    };
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let user = user.map(|user| ["-l".into(), user.into()]);
+    user.into_iter().flatten().chain([host.into()]).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

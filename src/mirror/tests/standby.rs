@@ -8,7 +8,7 @@ use crate::mirror::standby::Next;
 fn ready(mut ctx: TargetContext, all: &Standbys) -> TargetContext {
     let standby = all.of(&ctx.target, true).expect("a daemon's target may have one");
     standby.used(monotonic());
-    standby.renew(&ctx);
+    standby.renew(|| ctx.launch());
     assert!(standby.is_there());
     ctx.standby = Some(standby);
     ctx
@@ -96,7 +96,7 @@ fn one_that_has_ended_is_not_used_and_nothing_is_cut_off() {
     let report = go(&ctx, &entries(&["f"]));
     all_done(&report);
     assert!(report.cut == CutOff::No && starts(&stage) == 1, "{report:#?}");
-    standby(&ctx).renew(&ctx);
+    standby(&ctx).renew(|| ctx.launch());
     assert!(!standby(&ctx).is_there(), "a target that refused one for want of connections is left alone");
 }
 
@@ -111,7 +111,7 @@ fn none_is_asked_for_while_the_source_is_away() {
     let next = || standby(&ctx).next(|| true, true, false, monotonic());
     std::fs::rename(&ctx.root, ctx.root.with_extension("away")).unwrap();
     assert_eq!(next(), Next::Renew);
-    standby(&ctx).renew(&ctx);
+    standby(&ctx).renew(|| ctx.launch());
     assert_eq!((next(), standby(&ctx).is_there()), (Next::Nothing, false));
 }
 
@@ -187,7 +187,7 @@ fn a_run_that_is_refused_a_connection_gets_that_of_the_standby() {
     let report = go(&ctx, &entries(&["large"]));
     all_done(&report);
     assert!(!standby(&ctx).is_there());
-    standby(&ctx).renew(&ctx);
+    standby(&ctx).renew(|| ctx.launch());
     assert!(!standby(&ctx).is_there(), "such a target gets none for a while");
 }
 
@@ -207,18 +207,18 @@ fn what_is_to_be_done_depends_on_what_is_there() {
     assert!(at > now && at < now + s(1));
     assert_eq!(standby.next(|| true, true, true, at), Next::Renew, "they may be for ever");
     assert_eq!(standby.next(|| true, true, false, now), Next::Nothing, "a worker is at it");
-    standby.renew(&ctx);
+    standby.renew(|| ctx.launch());
     let Next::At(at) = standby.next(|| true, true, false, now) else { panic!("it waits") };
     assert!(at >= now + s(50) && at < monotonic() + s(51));
     assert_eq!(standby.next(|| true, false, false, now + s(55)), Next::Renew, "it grows old");
-    standby.renew(&ctx);
+    standby.renew(|| ctx.launch());
     assert!(standby.is_there());
     assert_eq!(standby.next(|| false, true, false, now), Next::End);
     standby.end();
     assert!(!standby.is_there());
     standby.close();
     assert_eq!(standby.next(|| true, true, false, now), Next::Nothing, "for good");
-    standby.renew(&ctx);
+    standby.renew(|| ctx.launch());
     assert!(!standby.is_there());
 }
 
@@ -230,11 +230,11 @@ fn there_are_none_after_the_end_and_none_where_they_do_harm() {
     let standbys: Vec<_> = (0..5).map(|_| all.of(&ctx.target, true).unwrap()).collect();
     for standby in &standbys {
         standby.used(monotonic());
-        standby.renew(&ctx);
+        standby.renew(|| ctx.launch());
     }
     assert!(standbys.iter().all(|standby| standby.is_there() && standby.is_held()));
     all.close();
-    standbys[0].renew(&ctx);
+    standbys[0].renew(|| ctx.launch());
     assert!(standbys.iter().all(|standby| !standby.is_there() && !standby.is_held()));
     let backed_up = stage.module_with("m", |options| options.params = ["-artzb"].into_iter().collect());
     for (ctx, wanted) in [(&stage.local(), true), (&backed_up, true), (&ctx, false)] {

@@ -15,20 +15,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use options::{KNOWN, Known};
 
+pub use options::Effect;
 pub use usable::{Refused, Usable, Why};
-
-/// What an option does to a mirror.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Effect {
-    /// The same for what is sent by name and for what rsync finds by itself.
-    Same,
-    /// Only rsync knows what it finds, follows or spares with it: live changes go as comparisons of what has changed.
-    Selects,
-    /// It works, and leaves the mirror out of step: in what way.
-    Lossy(&'static str),
-    /// No run could do its work, or what a target holds would depend on the order of changes: why.
-    Unusable(&'static str),
-}
 
 /// One option as it was given.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,7 +2,20 @@
 //!
 //! A new option of rsync's belongs here, and whether live changes may still go by name with it is the question to ask.
 
-use super::Effect::{self, Lossy, Same, Selects, Unusable};
+use self::Effect::{Lossy, Same, Selects, Unusable};
+
+/// What an option does to a mirror.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// The same for what is sent by name and for what rsync finds by itself.
+    Same,
+    /// Only rsync knows what it finds, follows or spares with it: live changes go as comparisons of what has changed.
+    Selects,
+    /// It works, and leaves the mirror out of step: in what way.
+    Lossy(&'static str),
+    /// No run could do its work, or what a target holds would depend on the order of changes: why.
+    Unusable(&'static str),
+}
 
 /// One option of rsync's.
 #[derive(Debug)]

@@ -40,6 +40,7 @@ mod dirty;
 mod doubts;
 mod enqueue;
 mod finish;
+mod hints;
 mod names;
 mod operator;
 mod renames;
@@ -51,9 +52,8 @@ use std::time::Duration;
 
 use self::dirty::DirtyPaths;
 use self::doubts::Doubts;
-use self::names::Names;
+use self::hints::{Names, Renames};
 pub use self::operator::Selected;
-use self::renames::Renames;
 use self::slot::{Slot, State, Wait};
 use super::batch_size::BatchSize;
 use super::breaker::{Breaker, Gate};

@@ -5,44 +5,11 @@
 //! Known in memory only, from the change to the end of the job. Not held together: what a restart finds in the store, and a
 //! name that keeps failing, for which the others do not wait.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use super::TargetQueue;
 use super::slot::{Slot, State, Wait};
 use crate::model::{RelPath, Scope};
-
-/// Which pending paths are names of one file, by its number.
-#[derive(Debug, Default)]
-pub(super) struct Names {
-    files: HashMap<RelPath, u64>,
-    names: HashMap<u64, BTreeSet<RelPath>>,
-}
-
-impl Names {
-    pub fn note(&mut self, path: &RelPath, file: u64) {
-        self.forget(path);
-        self.files.insert(path.clone(), file);
-        self.names.entry(file).or_default().insert(path.clone());
-    }
-
-    pub fn forget(&mut self, path: &RelPath) {
-        let Some(file) = self.files.remove(path) else { return };
-        let Some(names) = self.names.get_mut(&file) else { return };
-        names.remove(path);
-        if names.is_empty() {
-            self.names.remove(&file);
-        }
-    }
-
-    pub fn file(&self, path: &RelPath) -> Option<u64> {
-        self.files.get(path).copied()
-    }
-
-    fn others<'a>(&'a self, path: &'a RelPath) -> impl Iterator<Item = &'a RelPath> {
-        let names = self.files.get(path).and_then(|file| self.names.get(file));
-        names.into_iter().flatten().filter(move |name| *name != path)
-    }
-}
 
 impl TargetQueue {
     /// Whether another name of the same file cannot go along at present.

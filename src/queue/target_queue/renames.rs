@@ -10,99 +10,16 @@
 //!
 //! Deliberately absent: how rsync is made to use it (`mirror`), and whether it is worth it.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
 use std::time::Duration;
 
 use super::TargetQueue;
+use super::hints::Hint;
 use super::slot::{Slot, State, Wait};
-use crate::model::{Change, Lane, Origin, RelPath, Scope, Timestamp, below_range};
+use crate::model::{Change, Lane, Origin, RelPath, Scope, Timestamp};
 
 /// How long something new under the old name of a file is held back at most. It is small, as a rule: a log that begins
 /// anew.
 const HELD_BACK: Duration = Duration::from_secs(10);
-
-/// Where what a job sends came from.
-#[derive(Debug)]
-struct Hint {
-    old: RelPath,
-    is_tree: bool,
-}
-
-/// The hints of all jobs, by both paths.
-#[derive(Debug, Default)]
-pub(super) struct Renames {
-    by_new: BTreeMap<RelPath, Hint>,
-    by_old: BTreeMap<RelPath, RelPath>,
-    /// Until when something new under an old name waits for these new names.
-    until: BTreeSet<(Timestamp, RelPath)>,
-}
-
-impl Renames {
-    pub(super) fn old_name(&self, new: &RelPath) -> Option<&RelPath> {
-        self.by_new.get(new).map(|hint| &hint.old)
-    }
-
-    pub(super) fn is_old_name(&self, path: &RelPath) -> bool {
-        self.by_old.contains_key(path)
-    }
-
-    fn put(&mut self, new: RelPath, hint: Hint) {
-        if let Some(before) = self.by_old.insert(hint.old.clone(), new.clone()) {
-            self.by_new.remove(&before);
-        }
-        self.by_new.insert(new, hint);
-    }
-
-    pub(super) fn forget(&mut self, new: &RelPath) {
-        if let Some(hint) = self.by_new.remove(new) {
-            self.by_old.remove(&hint.old);
-        }
-    }
-
-    /// Drops the hints for which something else has waited long enough.
-    pub(super) fn expire(&mut self, now: Timestamp) {
-        while self.until.first().is_some_and(|(until, _)| *until <= now) {
-            if let Some((_, new)) = self.until.pop_first() {
-                self.forget(&new);
-            }
-        }
-    }
-
-    /// When the next one ends.
-    pub(super) fn next_due(&self) -> Option<Timestamp> {
-        self.until.first().map(|(until, _)| *until)
-    }
-
-    fn forget_trees(&mut self, news: Vec<RelPath>) {
-        for new in news {
-            if self.by_new.get(&new).is_some_and(|hint| hint.is_tree) {
-                self.forget(&new);
-            }
-        }
-    }
-
-    /// The new names of what was moved from strictly below `path`.
-    fn moved_from_below(&self, path: &RelPath) -> Vec<RelPath> {
-        below(&self.by_old, path).map(|(_, new)| new.clone()).collect()
-    }
-
-    /// The new names strictly below `path`.
-    fn moved_to_below(&self, path: &RelPath) -> Vec<RelPath> {
-        below(&self.by_new, path).map(|(new, _)| new.clone()).collect()
-    }
-}
-
-fn below<'a, T>(map: &'a BTreeMap<RelPath, T>, path: &RelPath) -> impl Iterator<Item = (&'a RelPath, &'a T)> {
-    let (start, end) = below_range(path);
-    let bounds = match path.is_root() {
-        // Whatever has a first byte.
-        true => (Vec::from([0]), Bound::Unbounded),
-        false => (start, Bound::Excluded(end)),
-    };
-    let (start, end) = (bounds.0, bounds.1);
-    map.range::<[u8], _>((Bound::Included(start.as_slice()), end.as_ref().map(Vec::as_slice)))
-}
 
 impl TargetQueue {
     /// From where the content for a job that is about to be made can be taken, if the change says so and nothing speaks

@@ -12,8 +12,8 @@ use std::ops::ControlFlow;
 
 use super::contents;
 use super::disk;
+use super::layout::Layout;
 use super::migrations::{CHANGES_MAX, RawChange};
-use super::open::Layout;
 use super::tree::{Tree, Trouble};
 
 /// A store below this cannot become smaller: sled begins a file with half a mebibyte.

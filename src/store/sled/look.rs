@@ -21,9 +21,10 @@ use rustix::fs::{OFlags, statvfs};
 
 use super::contents;
 use super::disk;
+use super::layout::Layout;
 use super::lock::Lock;
 use super::migrations::STEPS;
-use super::open::{self, Layout, Otherwise, Usable};
+use super::open::{self, Otherwise, Usable};
 use super::progress::Progress;
 use super::tree::{Tree, Trouble};
 use crate::model::{Job, RelPath, TargetId};

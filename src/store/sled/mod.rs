@@ -31,6 +31,7 @@ mod disk;
 mod guard;
 mod identity;
 mod key;
+mod layout;
 mod lock;
 mod look;
 #[path = "../../../migrations/mod.rs"]
@@ -45,22 +46,21 @@ mod tree;
 pub(crate) mod tests;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use self::contents::{Keep, Scanned};
 use self::identity::Identity;
+use self::layout::Layout;
 use self::lock::Lock;
 pub use self::look::Looked;
 use self::migrations::{STEPS, Step};
-use self::open::{Layout, Otherwise, Usable};
+pub use self::open::FreshReason;
+use self::open::{Otherwise, Usable};
 use self::progress::Progress;
 use self::tree::{Tree, Trouble};
 use super::{COMMIT_OPS_MAX, Census, Contents, Op, Store, StoreError, StoreStats};
 use crate::model::{DirectoryId, RootId, Timestamp};
 use crate::trust;
-
-/// The version that is stored as a store's writer.
-const WRITER: &str = env!("CARGO_PKG_VERSION");
 
 /// After so many operations it is worth a look whether the store has grown too large for what it holds. The look reads
 /// up to a quarter of the file.
@@ -128,17 +128,6 @@ struct Read {
     progress: Progress,
     acknowledged: u64,
     rolled_back: bool,
-}
-
-/// Why a store starts empty.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FreshReason {
-    /// There was none, or none that ever held a target.
-    New,
-    /// The one that was there could not be used and is kept at `path`.
-    SetAside { path: PathBuf, reason: String },
-    /// The files of the one that belongs here are gone.
-    Emptied,
 }
 
 impl SledStore {

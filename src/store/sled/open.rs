@@ -7,10 +7,6 @@
 //!
 //! Deliberately not here: any decision what a lost or emptied store means for the mirrors.
 
-use std::ffi::OsStr;
-use std::io;
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::compact;
@@ -18,87 +14,24 @@ use super::contents::{self, Keep, Scanned};
 use super::disk;
 use super::identity::{Identity, StoreId};
 use super::key;
+use super::layout::{DAMAGED_PREFIX, Layout, SCHEMA_PREFIX};
 use super::migrations::{self, SchemaRecord, Step};
 use super::tree::{Tree, Trouble};
-use super::{FreshReason, WRITER};
 use crate::model::Timestamp;
-use crate::store::{KeptStore, StoreError};
+use crate::store::StoreError;
 
-/// How the names of stores begin that are kept for people.
-const DAMAGED_PREFIX: &str = "store.damaged-";
-const SCHEMA_PREFIX: &str = "store.schema-";
-const KEPT_PREFIXES: [&str; 2] = [DAMAGED_PREFIX, SCHEMA_PREFIX];
+/// The version that is stored as a store's writer.
+pub(super) const WRITER: &str = env!("CARGO_PKG_VERSION");
 
-/// Where things lie in a state directory, or in a copy of it.
-#[derive(Debug, Clone)]
-pub struct Layout {
-    /// The state directory, also of a copy.
-    pub dir: PathBuf,
-    pub store: PathBuf,
-    /// The copy that a compaction makes, and the store that it replaces.
-    pub compact: PathBuf,
-    pub old: PathBuf,
-    pub identity: PathBuf,
-    pub ballast: PathBuf,
-    pub progress: PathBuf,
-    pub lock: PathBuf,
-}
-
-impl Layout {
-    pub fn of(dir: &Path) -> Self {
-        let [store, compact, old] = ["store", "store.compact", "store.old"].map(|name| dir.join(name));
-        let [identity, ballast, progress, lock] =
-            ["identity", "ballast", "progress", "lock"].map(|name| dir.join(name));
-        Self { dir: dir.into(), store, compact, old, identity, ballast, progress, lock }
-    }
-
-    /// The same in `place`, for a copy. Errors name what was copied.
-    pub fn copied_to(&self, place: &Path) -> Self {
-        Self { dir: self.dir.clone(), ..Self::of(place) }
-    }
-
-    /// The directory that everything lies in.
-    pub fn place(&self) -> &Path {
-        self.store.parent().unwrap_or(&self.dir)
-    }
-
-    /// What a store is made of.
-    pub fn parts(&self) -> [&Path; 4] {
-        [&self.store, &self.old, &self.identity, &self.progress]
-    }
-
-    /// Whether there is a store, be it one that a compaction was about to replace.
-    pub fn has_store(&self) -> io::Result<()> {
-        self.owner().map(drop)
-    }
-
-    /// The number of the user whom that store belongs to.
-    pub fn owner(&self) -> io::Result<u32> {
-        let there = |dir: &Path| std::fs::metadata(dir.join(disk::DB)).map(|found| found.uid());
-        there(&self.store).or_else(|error| there(&self.old).map_err(|_| error))
-    }
-
-    /// Stores that were set aside: damaged ones, and copies from before a migration.
-    pub fn kept(&self) -> io::Result<Vec<KeptStore>> {
-        let mut kept = Vec::new();
-        for entry in std::fs::read_dir(&self.dir)? {
-            let path = entry?.path();
-            let name = path.file_name().map(OsStr::as_bytes).unwrap_or_default();
-            if KEPT_PREFIXES.iter().any(|prefix| name.starts_with(prefix.as_bytes())) {
-                kept.push(KeptStore { bytes: disk::size_bytes(&path), path });
-            }
-        }
-        kept.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(kept)
-    }
-
-    pub fn directory(&self, source: io::Error) -> StoreError {
-        StoreError::Directory { dir: self.dir.clone(), source }
-    }
-
-    fn damaged(&self, reason: String) -> StoreError {
-        StoreError::Damaged { dir: self.dir.clone(), reason }
-    }
+/// Why a store starts empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FreshReason {
+    /// There was none, or none that ever held a target.
+    New,
+    /// The one that was there could not be used and is kept at `path`.
+    SetAside { path: PathBuf, reason: String },
+    /// The files of the one that belongs here are gone.
+    Emptied,
 }
 
 /// What to do when nothing of the store can be used.

@@ -117,7 +117,7 @@ fn a_level_is_made_equal_and_nothing_below_it() {
     }
 }
 
-/// `guard`: nothing goes, and standard error tells how many files were held back. The exit code is 25 or 0.
+/// `deletions`: nothing goes, and standard error tells how many files were held back. The exit code is 25 or 0.
 #[test]
 fn max_delete_holds_back_and_counts() {
     for pair in Pair::all() {
@@ -127,15 +127,15 @@ fn max_delete_holds_back_and_counts() {
         }
         let said = pair.run(&[&BY_TREE[..], &["--delete", "--force", "--max-delete=0"]].concat(), b"./\0");
         assert!(["stays", "f", "d/g", "d/h"].iter().all(|name| pair.has(name)), "{said:#?}");
-        assert_eq!(says::held_back(said.err.as_bytes()), Some(3), "{:?} {said:#?}", pair.way);
+        assert_eq!(stats::held_back(said.err.as_bytes()), Some(3), "{:?} {said:#?}", pair.way);
         assert!(matches!(said.code, 0 | 25), "{said:#?}");
         // One that suffices says nothing.
         let said = pair.run(&[&BY_TREE[..], &["--delete", "--force", "--max-delete=4"]].concat(), b"./\0").well();
-        assert_eq!((says::held_back(said.err.as_bytes()), pair.target_names()), (None, vec!["stays".to_owned()]));
+        assert_eq!((stats::held_back(said.err.as_bytes()), pair.target_names()), (None, vec!["stays".to_owned()]));
     }
 }
 
-/// `guard`, `expand`, `survey`: a dry run lists each entry that would go, those in directories too, whether its statistics
+/// `deletions`, `expand`, `survey`: a dry run lists each entry that would go, those in directories too, whether its statistics
 /// count them or not.
 #[test]
 fn a_dry_run_lists_all_that_would_go() {
@@ -147,9 +147,9 @@ fn a_dry_run_lists_all_that_would_go() {
         for kind in [&BY_TREE[..], &BY_NAME[..]] {
             let args = ["--delete", "--force", "-n", "--no-h", "--info=stats2", "--out-format=%i %n"];
             let said = pair.run(&[kind, &args].concat(), b"./\0").well();
-            assert_eq!(says::deletions(said.out.as_bytes()), 5, "{:?} {said:#?}", pair.way);
+            assert_eq!(stats::deletions(said.out.as_bytes()), 5, "{:?} {said:#?}", pair.way);
             assert!(said.has_line("*deleting   d/e/h") && said.has_line("*deleting   d/"), "{said:#?}");
-            let counted = says::Statistics::read(said.out.as_bytes()).unwrap().deleted;
+            let counted = stats::Statistics::read(said.out.as_bytes()).unwrap().deleted;
             let counts = pair.way == Way::Local || pair.receiver() >= vec![3, 4, 4];
             // Through a remote shell some versions before count, and some do not.
             assert!(counted == 5 || (!counts && counted == 0) || pair.way == Way::Shell, "{:?} {said:#?}", pair.way);

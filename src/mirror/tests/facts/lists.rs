@@ -159,7 +159,7 @@ fn equal_paths_are_named_if_asked_for() {
     }
 }
 
-/// `says::Statistics`, `guard`: what a count tells of both sides.
+/// `stats::Statistics`, `deletions`: what a count tells of both sides.
 #[test]
 fn a_count_tells_of_both_sides() {
     for pair in Pair::all() {
@@ -169,8 +169,8 @@ fn a_count_tells_of_both_sides() {
         pair.run(&BY_TREE, b"./a\0").well();
         let args = [&BY_TREE[..], &["-n", "--no-h", "--info=stats2", "--out-format=%i %n"]].concat();
         let said = pair.run(&args, b"./\0").well();
-        let found = says::Statistics::read(said.out.as_bytes());
-        assert_eq!(found, Some(says::Statistics { deleted: 0, shared: 1 }), "{:?} {said:#?}", pair.way);
+        let found = stats::Statistics::read(said.out.as_bytes());
+        assert_eq!(found, Some(stats::Statistics { deleted: 0, shared: 1 }), "{:?} {said:#?}", pair.way);
         assert!(said.out.contains("Number of created files: 3 "), "{said:#?}");
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! - `lists`: what a list asks for, what is compared, how it is told. `command`, `fold`, `plan`, `says`, `changed`,
 //!   `survey`, `top` and `leftovers` rely on it.
-//! - `deletions`: what goes, what stays, what is counted. `guard`, `expand`, `plan`, `command`, `narrow`, `outcome`.
+//! - `deletions`: what goes, what stays, what is counted. `deletions`, `expand`, `plan`, `command`, `narrow`, `outcome`.
 //! - `words`: sentences and exit codes. `line`, `says`, `trouble`, `outcome`, `noise`, `probe`.
 //! - `ways`: what a receiver makes use of and leaves behind, and how it is reached. `rename`, `standby`, `context`, `leftovers`,
 //!   `command`, `run`, `confine`.
@@ -15,7 +15,7 @@
 //! |---|---|---|
 //! | a deletion by name is refused by the receiver, exit 2 | Debian's 3.2.7, 3.4.3 | asked again by directory (`Fallback::DeleteByLevel`) |
 //! | a daemon that refuses `delete-missing-args` takes what is missing for something odd, and ends well | before 3.4.3, Debian's 3.2.7 excepted | `outcome::mistakes_missing` |
-//! | a dry run counts no deletions towards a daemon | before 3.4.4 | the lines are counted (`says::deletions`) |
+//! | a dry run counts no deletions towards a daemon | before 3.4.4 | the lines are counted (`stats::deletions`) |
 //! | what a daemon refuses is lost with the connection | before 3.2.0 | the target counts as away, not as misconfigured |
 //! | a missing path below a missing directory breaks the run | before 3.2.0 | asked again by directory (`outcome::mistakes_missing`) |
 //! | a dry run says in words that it would make the destination | not 3.2.3 and before | the root's own line is read (`probe`) |

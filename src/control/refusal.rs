@@ -1,0 +1,31 @@
+//! Why something that an operator asks for is not done. Which status of HTTP that becomes is said in `answer`.
+
+/// Why something is not done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    pub kind: RefusalKind,
+    pub message: String,
+    /// What an operator can do about it.
+    pub hint: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// It makes no sense as it is asked.
+    Wrong,
+    /// There is no such target, root or path.
+    Unknown,
+    /// Not now.
+    Unavailable,
+}
+
+impl Refusal {
+    pub fn new(kind: RefusalKind, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), hint: Some(hint.into()) }
+    }
+
+    pub(super) fn needs_daemon() -> Self {
+        Self::new(RefusalKind::Unavailable, "this needs a running daemon", "start it: syncq run -o FILE")
+    }
+}

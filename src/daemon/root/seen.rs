@@ -1,0 +1,95 @@
+//! Asks a root at run time how much of it is seen. The answers are those of `sight`.
+
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+
+use super::sight::{Sight, Suspension};
+use super::{RootRuntime, Watching};
+use crate::clock::monotonic;
+use crate::model::RelPath;
+
+/// A root that was looked at so long ago is looked at again before anything is said of it.
+const FRESH: Duration = Duration::from_millis(1_500);
+/// A file system that has not answered for so long does not. More than the longest rest between two looks.
+const SILENT: Duration = Duration::from_secs(45);
+
+impl RootRuntime {
+    /// The file that another rsync was last seen to write here over and over.
+    pub fn answered(&self) -> Option<RelPath> {
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner).at(monotonic()).next_back().cloned()
+    }
+
+    /// Whether that is so of this one.
+    pub fn is_answered(&self, path: &RelPath) -> bool {
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner).at(monotonic()).any(|answered| answered == path)
+    }
+
+    /// How much is seen of what happens in the tree, as of the last look at it.
+    pub fn sight(&self) -> Sight {
+        let state = self.lock();
+        if let Some(suspended) = &state.suspended {
+            return Sight::Suspended(suspended.clone());
+        }
+        match &state.watching {
+            Watching::Off(suspended) => Sight::Suspended(suspended.clone()),
+            Watching::Starting => Sight::Behind("its directories are still being walked".to_owned()),
+            Watching::On(_) if self.looked_at().elapsed() > SILENT => {
+                Sight::Behind("its file system does not answer".to_owned())
+            }
+            Watching::On(watcher) => {
+                let stats = watcher.stats();
+                match (stats.unwatched, stats.is_behind) {
+                    (0, false) => Sight::Whole,
+                    (0, true) => Sight::Behind("what has changed is still being looked for".to_owned()),
+                    (count, _) => {
+                        let (directories, them) =
+                            if count == 1 { ("directory", "it") } else { ("directories", "them") };
+                        let reason = format!(
+                            "{count} {directories} cannot be watched, and what changes in {them} is found late"
+                        );
+                        let hint =
+                            "they are named in the log; for want of watches: sysctl -w fs.inotify.max_user_watches";
+                        Sight::Partial(reason, Some(hint.to_owned()))
+                    }
+                }
+            }
+        }
+    }
+
+    /// Has the root looked at, unless it was a moment ago, and waits for that. At rest it is looked at seldom, and no event
+    /// tells that a directory above was renamed or something mounted over it.
+    pub fn look_again(&self, patience: Duration) {
+        let before = self.looked_at();
+        if before.elapsed() < FRESH || !matches!(self.lock().watching, Watching::On(_)) {
+            return;
+        }
+        self.stir();
+        let looked = self.looked.0.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.looked.1.wait_timeout_while(looked, patience, |at| *at == before));
+    }
+
+    fn looked_at(&self) -> Instant {
+        *self.looked.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the path was in the tree since the start, and is no longer. To be asked behind a barrier.
+    pub fn has_lost(&self, path: &RelPath) -> bool {
+        self.gone.lock().unwrap_or_else(PoisonError::into_inner).knows(path)
+    }
+
+    /// Asks the watcher to answer once everything that happened in the tree before this call has jobs. The error says why
+    /// that cannot be known.
+    pub fn barrier(&self) -> Result<Receiver<()>, String> {
+        self.look().map_err(|suspended| suspended.reason)?;
+        if let Sight::Suspended(Suspension { reason, .. }) = self.sight() {
+            return Err(reason);
+        }
+        match &self.lock().watching {
+            Watching::On(watcher) => Ok(watcher.barrier()),
+            Watching::Starting => Err("its directories are still being walked".to_owned()),
+            Watching::Off(suspended) => Err(suspended.reason.clone()),
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Work that the tracker does between two reads of the kernel's queue, as values: what is to be listed or searched, and how
+//! a directory is looked into. Nothing is looked at here.
+
+use super::table::Wd;
+use crate::model::Timestamp;
+
+/// Work that is done between reads.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Task {
+    /// List a directory, watch what is found and look into it in turn.
+    List { wd: Wd, walk: Walk },
+    /// Look for further names of files in a directory, and then in those below it.
+    Seek { wd: Wd },
+    /// That is done for the whole tree.
+    Sought,
+    /// Report the whole tree at a directory. Lies below the listing of that tree on the stack, so it is done after it.
+    Report { wd: Wd, fresh: bool },
+    /// The whole tree is watched for the first time.
+    Started,
+}
+
+/// How a directory is looked into. By default only for directories that are not known: they are watched, and looked into in
+/// turn, and nothing is reported.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Walk {
+    /// Also look into directories that are known already.
+    pub deep: bool,
+    /// Report new directories one by one.
+    pub report: bool,
+    /// Report the whole of each directory that is not known.
+    pub report_whole: bool,
+    /// Report what changed from then on by its `ctime`, and all of each directory that was not known.
+    pub since: Option<Timestamp>,
+    /// Nobody knew the directory; with `since`.
+    pub is_unknown: bool,
+    /// All of it, or of one above, is reported, but for what the quick check cannot see; with `since`.
+    pub is_reported: bool,
+    /// Leave it to rsync's quick check to find out which of these files are on the targets already.
+    pub quick: bool,
+}
+
+impl Walk {
+    pub const DEEP: Self = Self {
+        deep: true,
+        report: false,
+        report_whole: false,
+        since: None,
+        is_unknown: false,
+        is_reported: false,
+        quick: false,
+    };
+}
+
+/// What the kernel and the table together say of a directory under a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Placed {
+    /// It was there already.
+    Known(Wd),
+    New(Wd),
+    /// It was known under another name.
+    Moved(Wd),
+    /// Not there any more, or one that cannot have two places in the table.
+    Not,
+}
+
+impl Placed {
+    pub fn wd(self) -> Option<Wd> {
+        match self {
+            Self::Known(wd) | Self::New(wd) | Self::Moved(wd) => Some(wd),
+            Self::Not => None,
+        }
+    }
+}
