@@ -22,7 +22,7 @@ use super::strict::Object;
 
 /// Larger bodies get 413. Who has more jobs to add asks several times.
 pub(super) const BODY_BYTES_MAX: usize = 64 * 1024;
-/// A look takes at most this share of the time until the next one.
+/// Between two looks at something that lasts is so many times as long as a look takes.
 pub(super) const LOOK_SHARE: u32 = 20;
 /// How often a client that waits is told what is missing. Also finds out that it has gone.
 pub(super) const WORD: Duration = Duration::from_secs(5);

@@ -357,7 +357,7 @@ impl Places {
 }
 
 impl Confine for Places {
-    /// Confined if the version of rsync needs it.
+    /// The process is confined if the version of rsync needs it.
     fn spawn(&self, command: &mut Command, args: &[OsString]) -> io::Result<Child> {
         let Kind::Trusting(program) = rsync_kind() else { return command.spawn() };
         let held = self.held(args);

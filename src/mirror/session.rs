@@ -1,6 +1,6 @@
 //! A batch at work: what is known of it and of its target, and how it starts a run and stops.
 //!
-//! Each run is started here and nowhere else, after a look whether source and target still are what they were.
+//! Its runs are started here, each after a look whether source and target still are what they were.
 //!
 //! Deliberately absent: which runs there are (`execute` and what it uses), and what follows from the end of one (`engine`).
 

@@ -77,7 +77,7 @@ pub fn read_version(output: &str) -> Option<RsyncVersion> {
     Some(RsyncVersion { version, protocol })
 }
 
-/// The program at `path`, as a run of `check` or of no daemon.
+/// The program at `path` for a run that no batch asks for. No daemon ends it.
 pub fn program(path: &str) -> Program {
     Program {
         path: path.into(),
