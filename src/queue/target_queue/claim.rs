@@ -42,8 +42,14 @@ impl TargetQueue {
             if is_blocked || recursive.is_some_and(|recursive| recursive != is_subtree) {
                 continue;
             }
-            // Large files go out one a run, with all their names, beside each other; subtrees share a run.
-            if recursive.replace(is_subtree).is_none() && lane == Lane::Large && !is_subtree {
+            // Large files go out one a run, with all their names, beside each other; subtrees share a run, and so does what is
+            // looked at again, of which hardly anything is sent.
+            let is_alone = lane == Lane::Large && !is_subtree && !slot.checks;
+            if is_alone && !chosen.is_empty() {
+                continue;
+            }
+            recursive = Some(is_subtree);
+            if is_alone {
                 limit = 1;
             }
             chosen.push(path.clone());

@@ -11,12 +11,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::model::{RelPath, Scope, Timestamp};
+use crate::model::{RelPath, Scope, TargetId, Timestamp};
 
 /// When a path is looked at again, since it was sent once more.
-const AFTER: [Duration; 3] = [Duration::from_secs(10), Duration::from_secs(40), Duration::from_secs(160)];
-/// Looks are at multiples of this, so that one run makes all that are due: a tree in which much was cut off still rests.
-const GRID_MS: u64 = 30_000;
+const AFTER: [Duration; 3] = [Duration::from_secs(10), Duration::from_secs(70), Duration::from_secs(190)];
+/// Looks are this far apart, so that few runs make all that are due, and those at different targets are not at one moment: a
+/// machine on which much was cut off still rests. [`AFTER`] grows by more than that.
+const GRID_MS: u64 = 60_000;
+const BETWEEN_TARGETS_MS: u64 = 20_000;
 /// Of more paths nothing is noted.
 const DOUBTS_MAX: usize = 20_000;
 
@@ -30,13 +32,20 @@ struct Doubt {
 }
 
 /// See the module's documentation.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Doubts {
+    /// Where this target's looks are in each stretch of [`GRID_MS`].
+    offset_ms: u64,
     of: BTreeMap<RelPath, Doubt>,
     due: BTreeSet<(Timestamp, RelPath)>,
 }
 
 impl Doubts {
+    pub fn of(target: TargetId) -> Self {
+        let offset_ms = u64::from(target.0) * BETWEEN_TARGETS_MS % GRID_MS;
+        Self { offset_ms, of: BTreeMap::new(), due: BTreeSet::new() }
+    }
+
     /// A path has been sent again at `since`. What takes long is looked at once only, at the end.
     pub fn note(&mut self, path: &RelPath, scope: Scope, since: Timestamp) {
         let scope = self.remove(path).map_or(scope, |known| known.scope.max(scope));
@@ -63,7 +72,9 @@ impl Doubts {
 
     fn place(&mut self, path: &RelPath, doubt: Doubt) {
         let Some(after) = AFTER.get(doubt.step) else { return };
-        let due = Timestamp(doubt.since.after(*after).0.next_multiple_of(GRID_MS));
+        let earliest = doubt.since.after(*after).0;
+        let wait_ms = (GRID_MS + self.offset_ms - earliest % GRID_MS) % GRID_MS;
+        let due = Timestamp(earliest + wait_ms);
         self.due.insert((due, path.clone()));
         self.of.insert(path.clone(), Doubt { due, ..doubt });
     }
@@ -83,8 +94,8 @@ mod tests {
         RelPath::new(text.as_bytes()).unwrap()
     }
 
-    fn times(scope: Scope) -> Vec<u64> {
-        let mut doubts = Doubts::default();
+    fn times(target: u32, scope: Scope) -> Vec<u64> {
+        let mut doubts = Doubts::of(TargetId(target));
         doubts.note(&path("a"), scope, Timestamp(1_000));
         let mut times = Vec::new();
         while let Some(due) = doubts.next_due() {
@@ -98,27 +109,33 @@ mod tests {
 
     #[test]
     fn a_path_is_looked_at_at_growing_distances_and_a_tree_once() {
-        assert_eq!(times(Scope::Entry), [30, 60, 180]);
-        assert_eq!(times(Scope::Subtree), [180]);
+        assert_eq!(times(0, Scope::Entry), [60, 120, 240]);
+        assert_eq!(times(0, Scope::Subtree), [240]);
+    }
+
+    /// Two targets with three kinds of runs each made six at one moment.
+    #[test]
+    fn different_targets_are_looked_at_at_different_moments() {
+        assert_eq!([1, 2, 3, 4].map(|target| times(target, Scope::Entry)[0]), [20, 40, 60, 20]);
     }
 
     #[test]
     fn what_was_cut_off_at_different_moments_is_looked_at_in_one_run() {
-        let mut doubts = Doubts::default();
+        let mut doubts = Doubts::of(TargetId(0));
         for n in 0..10 {
             doubts.note(&path(&n.to_string()), Scope::Entry, Timestamp(1_000 + n * 900));
         }
-        assert_eq!(doubts.next_due(), Some(Timestamp(30_000)));
-        assert_eq!(doubts.take_due(Timestamp(30_000)).len(), 10);
+        assert_eq!(doubts.next_due(), Some(Timestamp(60_000)));
+        assert_eq!(doubts.take_due(Timestamp(60_000)).len(), 10);
     }
 
     #[test]
     fn being_cut_off_again_begins_anew_and_there_is_a_limit() {
-        let mut doubts = Doubts::default();
+        let mut doubts = Doubts::of(TargetId(0));
         doubts.note(&path("a"), Scope::Entry, Timestamp(0));
         doubts.note(&path("a"), Scope::Entry, Timestamp(9_000));
-        assert!(doubts.take_due(Timestamp(29_999)).is_empty());
-        assert_eq!(doubts.take_due(Timestamp(30_000)).len(), 1);
+        assert!(doubts.take_due(Timestamp(59_999)).is_empty());
+        assert_eq!(doubts.take_due(Timestamp(60_000)).len(), 1);
         for n in 0..=DOUBTS_MAX {
             doubts.note(&path(&n.to_string()), Scope::Entry, Timestamp(0));
         }

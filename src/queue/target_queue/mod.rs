@@ -188,7 +188,7 @@ impl TargetQueue {
             last_success: None,
             paused: false,
             unsure: Unsure::default(),
-            doubts: Doubts::default(),
+            doubts: Doubts::of(target),
             renames: Renames::default(),
             names: Names::default(),
             ended: None,
@@ -289,6 +289,9 @@ impl TargetQueue {
             self.enqueue(&change, now, &mut next_id);
             if let Some(slot) = self.jobs.get_mut(&change.path).filter(|_| is_new) {
                 slot.checks = true;
+                // All in one batch, be it that some were sent often of late.
+                self.unplace(&change.path);
+                self.place(&change.path, State::Ready);
             }
         }
     }

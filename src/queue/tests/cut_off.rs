@@ -236,7 +236,7 @@ fn what_was_cut_off_is_looked_at_again_at_growing_distances() {
         looks.push(due.since(sent_again).as_secs());
         assert_eq!(bench.len(), 0);
     }
-    assert_eq!(looks, [20, 50, 170]);
+    assert_eq!(looks, [40, 100, 220]);
 }
 
 /// The kernel goes on sending for a dead process for up to a minute and a half, and the repeat came after five seconds.
