@@ -66,6 +66,8 @@ mod tests {
                 found += usize::from(slack.is_some());
             }
         }
-        assert!(found >= 7, "{found} threads of sled sleep");
+        // Another thread's may be read with CAP_SYS_NICE alone.
+        let may_look = rustix::process::geteuid().is_root();
+        assert!(found >= 7 || !may_look, "{found} threads of sled sleep");
     }
 }
