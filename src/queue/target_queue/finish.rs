@@ -84,7 +84,7 @@ impl TargetQueue {
             slot.queued_at = slot.queued_at.min(newer.since);
             slot.first_change = slot.first_change.min(newer.first_change);
         }
-        slot.partial |= slot.is_large_file() && verdict != Verdict::Done;
+        slot.partial |= slot.may_leave_partial(path) && verdict != Verdict::Done;
         let whole_tree = path.is_root() && slot.scope == Scope::Subtree;
         let is_repeat = slot.repeats || slot.checks;
         if verdict != Verdict::Released {

@@ -147,9 +147,10 @@ impl Slot {
         newer.map_or((self.scope, self.origin), |newer| (self.scope.max(newer.scope), self.origin.max(newer.origin)))
     }
 
-    /// Whether rsync keeps what it has of it when a run is cut off.
-    pub(super) fn is_large_file(&self) -> bool {
-        self.lane == Lane::Large && self.scope == Scope::Entry
+    /// Whether rsync keeps what it has of it when a run is cut off: of a large file, also of one in the place of what was a
+    /// directory when its tree became a job.
+    pub(super) fn may_leave_partial(&self, path: &RelPath) -> bool {
+        self.lane == Lane::Large && !path.is_root()
     }
 
     pub(super) fn is_running(&self) -> bool {
@@ -177,7 +178,7 @@ impl Slot {
             attempts: self.attempts,
             due_at,
             // By the time that this is read such a run may have been cut off.
-            partial: self.partial || self.is_large_file(),
+            partial: self.partial || self.may_leave_partial(path),
             last_error: self.last_error.as_deref().cloned(),
         }
     }
