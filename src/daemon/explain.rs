@@ -4,8 +4,9 @@ use std::io;
 use std::path::Path;
 
 use crate::control::{Explanation, JobRow, Refusal, RefusalKind, TargetExplanation, TargetState};
+use crate::dispatch::Executor;
 use crate::filter::{Exclusion, Kind};
-use crate::mirror::{Executor, Presence, Source};
+use crate::mirror::{Presence, Source};
 use crate::model::{Job, JobError, JobState, RelPath, Scope, Timestamp};
 use crate::queue::Standing;
 use crate::watch::Notice;

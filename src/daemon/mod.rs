@@ -64,7 +64,8 @@ use witness::Witness;
 
 use crate::clock::{Clock, SystemClock, moment, monotonic};
 use crate::control::{ConfigStatus, ControlServer, DaemonState, TcpOptions, TcpServer};
-use crate::mirror::{self, Confinement, Connections, Executor, Standbys};
+use crate::dispatch::Executor;
+use crate::mirror::{self, Confinement, Connections, Standbys};
 use crate::model::{AtFirst, counted};
 use crate::plugin::Follower;
 use crate::queue::Queue;

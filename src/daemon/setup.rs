@@ -23,10 +23,9 @@ use super::tend::Tenders;
 use super::witness::Witness;
 use crate::clock::Clock;
 use crate::control::ConfigStatus;
+use crate::dispatch::{Contexts, Executor};
 use crate::filter::Filter;
-use crate::mirror::{
-    Confinement, Connections, Contexts, Executor, Guard, Limits, Place, Places, RootIdentity, Standbys, TargetContext,
-};
+use crate::mirror::{Confinement, Connections, Guard, Limits, Place, Places, RootIdentity, Standbys, TargetContext};
 use crate::model::{
     AtFirst, Destination, DirectoryId, RelPath, Scope, Target, TargetId, Timestamp, TroubleClass, counted,
 };

@@ -21,7 +21,8 @@ use crate::control::{
     DifferenceKind, DifferenceRow, Differing, DifferingKind, Refusal, RefusalKind, Verified, VerifyLine, VerifyRequest,
     seconds,
 };
-use crate::mirror::{Comparison, Difference, Differs, Executor, Look, can_count};
+use crate::dispatch::Executor;
+use crate::mirror::{Comparison, Difference, Differs, Look, can_count};
 use crate::model::{Change, Job, JobState, Origin, RelPath, Scope, TargetTrouble, below_range};
 use crate::queue::Queue;
 

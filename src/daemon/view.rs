@@ -15,7 +15,8 @@ use crate::control::{
     StoreState, StoreStatus, TargetState, TargetStatus, Trouble, VerifyLine, VerifyRequest, Wait, WaitRequest,
     WatchStatus, seconds,
 };
-use crate::mirror::{Activity, Executor, Happened, Presence, Source};
+use crate::dispatch::{Activity, Executor, Happened};
+use crate::mirror::{Presence, Source};
 use crate::model::{Job, JobAction, JobError, RelPath, TargetTrouble, Timestamp, TroubleClass, Unvouched};
 use crate::queue::{Queue, StoreHealth, TargetStats};
 use crate::watch::Notice;

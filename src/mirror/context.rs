@@ -143,7 +143,7 @@ pub struct TargetContext {
     /// When a run was last cut off whose data may still arrive without anybody being able to tell when.
     blind_since: Mutex<Option<Instant>>,
     /// rsync, except in tests.
-    pub(super) program: Program,
+    pub(crate) program: Program,
 }
 
 impl TargetContext {
@@ -225,7 +225,7 @@ impl TargetContext {
         *self.observer.lock().unwrap_or_else(PoisonError::into_inner) = observer;
     }
 
-    pub(super) fn observer(&self) -> Option<Arc<dyn Observer>> {
+    pub(crate) fn observer(&self) -> Option<Arc<dyn Observer>> {
         self.observer.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -245,7 +245,7 @@ impl TargetContext {
     }
 
     /// Whether the server's own configuration is known to leave out the path, or what it lies in.
-    pub(super) fn refuses(&self, path: &RelPath) -> bool {
+    pub(crate) fn refuses(&self, path: &RelPath) -> bool {
         let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         refused.contains(path) || path.ancestors().any(|above| refused.contains(&above))
     }
@@ -266,7 +266,7 @@ impl TargetContext {
         self.looked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn looked_at_top(&self) -> MutexGuard<'_, Looked> {
+    pub(crate) fn looked_at_top(&self) -> MutexGuard<'_, Looked> {
         self.looked_at_top.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -291,7 +291,7 @@ impl TargetContext {
     }
 
     /// How its standby is started.
-    pub(super) fn launch(&self) -> Launch<'_> {
+    pub(crate) fn launch(&self) -> Launch<'_> {
         let (args, name) = (self.flat_arguments(Origin::Write), self.target.name());
         Launch { program: &self.program, root: &self.root, identity: self.identity, args, name }
     }
@@ -310,7 +310,7 @@ impl TargetContext {
     }
 
     /// Whether data of a dead process may still be on its way to the target.
-    pub(super) fn lingers(&self) -> Lingers {
+    pub(crate) fn lingers(&self) -> Lingers {
         let is_blind = self.blind_since().is_some_and(|since| since.elapsed() < lingering::BLIND_FOR);
         lingering::known_to(&self.target).max(if is_blind { Lingers::Perhaps } else { Lingers::No })
     }

@@ -76,7 +76,7 @@ impl Guard {
     }
 
     /// Whether the target was equal or empty since the start, and this was not asked before.
-    pub(super) fn has_become_known(&self) -> bool {
+    pub(crate) fn has_become_known(&self) -> bool {
         let consent = &self.consent;
         consent.was_equal.load(Ordering::Relaxed) && !consent.is_told.swap(true, Ordering::Relaxed)
     }

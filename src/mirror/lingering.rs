@@ -173,7 +173,7 @@ pub(super) fn note_blind(peer: Option<SocketAddr>) {
 }
 
 /// Whether any connection is known that was cut off.
-pub(super) fn is_any() -> bool {
+pub(crate) fn is_any() -> bool {
     let now = monotonic();
     let all = &mut severed().1;
     all.retain(|severed| severed.until > now);

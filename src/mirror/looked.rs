@@ -14,7 +14,7 @@ const EMPTY_FOR: Duration = Duration::from_secs(10);
 
 /// When the target was looked at.
 #[derive(Debug, Default)]
-pub(super) struct Looked {
+pub(crate) struct Looked {
     at: Option<Instant>,
     /// Something has happened since that makes it uncertain.
     in_doubt: bool,

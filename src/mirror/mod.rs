@@ -8,12 +8,11 @@
 //! say something else than the user's own options.
 //! [`inspect`] asks a target in advance, `admit` asks rsync what the user's own options leave out.
 //!
-//! Invariant: only this module starts rsync, and it knows nothing of the store: jobs come in as values, verdicts go out as
-//! values. `dispatch` alone, which hands claimed jobs to workers and their verdicts back, knows the queue.
+//! Invariant: only this module starts rsync, and it knows nothing of the queue or the store: jobs come in as values, verdicts
+//! go out as values. What hands claimed jobs to workers and their verdicts back is [`crate::dispatch`].
 
-mod activity;
 mod address;
-mod admit;
+pub(crate) mod admit;
 mod blocked;
 mod capture;
 mod changed;
@@ -23,7 +22,6 @@ mod contents;
 mod context;
 mod deletion_limit;
 mod deletions;
-mod dispatch;
 mod engine;
 mod environment;
 mod execute;
@@ -32,11 +30,10 @@ mod fold;
 mod identity;
 mod installed;
 mod itemized;
-mod lanes;
 mod launch;
 mod leftovers;
 mod line;
-mod lingering;
+pub(crate) mod lingering;
 mod look;
 mod looked;
 mod narrow;
@@ -54,7 +51,6 @@ mod report;
 mod run;
 mod says;
 mod session;
-mod shares;
 mod spool;
 mod ssh;
 mod standby;
@@ -62,28 +58,26 @@ mod stats;
 mod stop;
 mod survey;
 mod times;
-mod top;
+pub(crate) mod top;
 mod trouble;
 mod under_way;
-mod unvouched;
+pub(crate) mod unvouched;
 mod verdicts;
 mod version;
 mod walk;
 
-pub use activity::{Activity, Happened, Listener};
 pub use address::{Led, addresses, host_name, led};
 pub use changed::{Changed, Observer, Operation, Ran};
 pub use context::{Capabilities, TargetContext};
 pub use deletion_limit::Guard;
-pub use dispatch::{Contexts, Executor};
 pub use environment::{Adopted, adopt, own as own_variable, redirects};
 pub use execute::execute;
 pub use identity::RootIdentity;
 pub use installed::{NoRsync, OLDEST_RSYNC, find_rsync};
-pub use launch::probe;
+pub use launch::{command_line, probe};
 pub use look::{Presence, Source};
 pub use looked::Contents;
-pub use pace::can_count;
+pub use pace::{can_count, moved};
 pub use place::Place;
 pub use plan::Limits;
 pub use under_way::Course;
@@ -97,8 +91,8 @@ pub use portions::Portions;
 pub use probe::{Finding, NotTried, ProbeOptions, inspect};
 pub use program::end_leftovers;
 pub use report::{BatchReport, FailedCommand};
-pub use ssh::{Connection, Connections};
-pub use standby::{Standby, Standbys};
+pub use ssh::{Connection, Connections, by_hand};
+pub use standby::{Next, STANDBYS_MAX, Standby, Standbys};
 pub use stop::StopSignal;
 pub use survey::{Comparison, Difference, Differs, Found, Look};
 pub use version::{RsyncVersion, Untested, rsync_version};

@@ -58,7 +58,7 @@ impl Place {
     }
 
     /// Takes what is there for what it was, if that is not known yet. Returns it then.
-    pub(super) fn learn(&self) -> Option<DirectoryId> {
+    pub(crate) fn learn(&self) -> Option<DirectoryId> {
         let mut mark = self.lock();
         if mark.is_none() {
             *mark = identify(&self.path).ok();

@@ -104,7 +104,7 @@ impl fmt::Debug for Comparison<'_> {
 
 impl<'a> Comparison<'a> {
     /// Begins one that ends early when `is_wanted` says no.
-    pub(super) fn new(
+    pub(crate) fn new(
         ctx: &'a TargetContext,
         look: Look,
         stop: &'a StopSignal,

@@ -86,7 +86,7 @@ fn is_telling(ctx: &TargetContext, lasting: &[&RelPath]) -> bool {
 
 /// Looks at the target, of which `known` is remembered. Returns what is to be remembered from `now` on. The error is one that
 /// cannot be used at present, or that is another one than it was.
-pub(super) fn look(
+pub(crate) fn look(
     ctx: &TargetContext,
     known: Option<&Top>,
     now: Timestamp,

@@ -45,7 +45,7 @@ pub(super) fn is_small(ctx: &TargetContext) -> bool {
 
 /// What is known of what the target holds, which nothing vouches for `since` then. Looks at it once; whoever asks meanwhile
 /// waits for that. The error is a target that cannot be used at present.
-pub(super) fn contents(ctx: &TargetContext, since: Timestamp, stop: &StopSignal) -> Result<Contents, TargetTrouble> {
+pub(crate) fn contents(ctx: &TargetContext, since: Timestamp, stop: &StopSignal) -> Result<Contents, TargetTrouble> {
     let mut looked = ctx.looked();
     let holds = match *looked {
         Some((at, holds)) if at == since => holds,

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::context::TargetContext;
+use crate::mirror::TargetContext;
 use crate::model::{TargetTrouble, Timestamp};
 
 /// Something that happened at a target.
