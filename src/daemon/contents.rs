@@ -6,10 +6,10 @@
 //! stored, so a restart goes on from there. `status` says `comparing` until it is done.
 //!
 //! The same thread looks once a minute whether the name of a daemon's host leads to other servers than before: nothing vouches
-//! for those either (`mirror::address`).
+//! for those either (`mirror/transport/address`).
 //!
 //! Deliberately absent: what is on the target alone, or lacks there, which comparisons by size and time find; and small
-//! trees, which are compared by content at once (`mirror::unvouched`).
+//! trees, which are compared by content at once (`mirror/target/unvouched`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -25,7 +25,7 @@ use crate::queue::Batch;
 
 /// How long running rsyncs may take to end by themselves at a stop, before they are ended.
 const STOP_GRACE: Duration = Duration::from_secs(3);
-/// How long ended rsyncs may take to be gone: above the time after which `run` kills them.
+/// How long ended rsyncs may take to be gone: above the time after which `supervision` kills them.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// The longest sleep of the dispatcher.
 const IDLE: Duration = Duration::from_secs(3600);
