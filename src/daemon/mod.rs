@@ -11,18 +11,15 @@
 //!
 //! This module holds no logic of mirroring: it only connects. It and the CLI are the only ones that know everybody.
 
+mod answer;
 mod contents;
 pub mod detach;
-mod explain;
 mod fail_log;
 pub mod init;
 pub mod logging;
 mod named_target;
 mod notify;
-pub mod offline;
-mod operate;
 mod options;
-mod paths;
 mod plugins;
 mod reload;
 mod root;
@@ -30,10 +27,7 @@ mod setup;
 mod signals;
 mod sysctl;
 mod tend;
-mod verify;
-mod view;
 mod vital;
-mod wait;
 mod witness;
 
 use std::path::{Path, PathBuf};
@@ -44,12 +38,14 @@ use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, bounded};
 use log::{error, info, warn};
 
+pub use answer::offline;
 pub use options::{
     ConfigSource, Configuration, FailLogOptions, NotTaken, OnReady, Options, PluginOptions, PluginRoot, RootOptions,
 };
 pub use setup::UnknownRoot;
 pub use sysctl::{InotifyLimits, InotifySysctl, QUEUED_EVENTS};
 
+use answer::view::View;
 use contents::ContentsThread;
 use detach::PidFile;
 use fail_log::FailLog;
@@ -58,7 +54,6 @@ use reload::{Progress, ReloadThread, Reloader};
 use setup::{Asked, Core, Current, Setup};
 use signals::{EarlyHup, SignalThread, Stop};
 use tend::Tenders;
-use view::View;
 use vital::Crashed;
 use witness::Witness;
 

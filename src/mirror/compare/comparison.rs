@@ -12,6 +12,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use super::difference::{Difference, Differs, read};
 use super::spool::{Lines, Spool};
 use crate::filter::{Filter, Kind};
 use crate::mirror::outcome::classify::{Outcome, Paths, Undone, classify};
@@ -22,7 +23,7 @@ use crate::mirror::plan::planner::{Limits, plan, topmost};
 use crate::mirror::plan::run::{Deletion, Run};
 use crate::mirror::plan::shell_line::pasteable;
 use crate::mirror::plan::source::{Presence, Source};
-use crate::mirror::rsync::itemize::{difference_of, skips_deletions, to_path};
+use crate::mirror::rsync::itemize::skips_deletions;
 use crate::mirror::rsync::messages::Extent;
 use crate::mirror::rsync::process::run_at_leisure;
 use crate::mirror::rsync::read_limit::Pace;
@@ -30,35 +31,8 @@ use crate::mirror::rsync::stop::StopSignal;
 use crate::mirror::rsync::supervision::Leisure;
 use crate::mirror::target::context::TargetContext;
 use crate::model::{
-    ClaimedJob, Generation, JobError, Lane, Origin, PARTIAL_DIR, RelPath, Scope, TargetTrouble, Timestamp, TroubleClass,
+    ClaimedJob, Generation, JobError, Lane, Origin, RelPath, Scope, TargetTrouble, Timestamp, TroubleClass,
 };
-
-/// A path that differs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Difference {
-    pub path: RelPath,
-    pub what: Differs,
-}
-
-/// How the target differs at a path.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Differs {
-    /// The target lacks it.
-    Missing,
-    /// It is something else there: a file for a directory, say.
-    Type,
-    /// It has other content of the same size, or a link leads elsewhere.
-    Content,
-    Size,
-    /// Its modification time, by which rsync takes its content for another one unless it compares contents.
-    Time,
-    /// Mode, owner, group, or what else the parameters have rsync carry over.
-    Attributes,
-    /// It is on the target alone.
-    Extra,
-    /// It cannot be read here or there, so that nothing is known of it.
-    Unreadable(JobError),
-}
 
 /// Why nothing can be said of a place.
 fn not_mounted() -> JobError {
@@ -442,26 +416,6 @@ impl<'a> Filtered<'a> {
         };
         !self.filter.excludes(path, kind)
     }
-}
-
-/// A line of `--out-format='%i %n'` as what differs. What a transfer that broke off has left to go on from is no part of
-/// the mirror; a comparison of the whole tree deletes it.
-fn read(line: &[u8]) -> Option<Difference> {
-    let found = difference_of(line)?;
-    let path = to_path(&found.name)?;
-    // `cstpoguax`: content, size, time, and then what is an attribute to everybody. A blank column is none.
-    let has = |at: usize| found.attributes.get(at).is_some_and(|column| !b". ".contains(column));
-    let what = match () {
-        () if found.deletes => Differs::Extra,
-        () if found.attributes.starts_with(b"+") => Differs::Missing,
-        () if has(1) => Differs::Size,
-        () if has(0) => Differs::Content,
-        () if has(2) => Differs::Time,
-        () => Differs::Attributes,
-    };
-    let is_ours =
-        what == Differs::Extra && path.as_bytes().split(|&b| b == b'/').any(|name| name == PARTIAL_DIR.as_bytes());
-    (!is_ours).then_some(Difference { path, what })
 }
 
 /// Cuts output into lines.

@@ -8,7 +8,7 @@ use crate::model::RelPath;
 
 /// The root that the path lies in, and the path below it. A relative path is meant from where the operator stands, or, if
 /// there is one root only, as `list` shows it.
-pub(super) fn resolve(arg: &PathArg, roots: &[&Path]) -> Result<(PathBuf, RelPath), Refusal> {
+pub(crate) fn resolve(arg: &PathArg, roots: &[&Path]) -> Result<(PathBuf, RelPath), Refusal> {
     let given = arg.given().ok_or_else(|| {
         Refusal::new(RefusalKind::Wrong, "path_b64 is no base64", "leave it out for a path that is UTF-8")
     })?;

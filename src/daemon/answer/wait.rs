@@ -28,8 +28,8 @@ use crate::model::{RelPath, Timestamp};
 use crate::queue::Queue;
 
 use super::explain;
-use super::named_target::NamedTarget;
-use super::setup::{Core, Setup};
+use crate::daemon::named_target::NamedTarget;
+use crate::daemon::setup::{Core, Setup};
 
 const LEFT: &str = "it is no longer configured";
 
@@ -37,7 +37,7 @@ const LEFT: &str = "it is no longer configured";
 const JOBS_SHOWN: usize = 3;
 
 /// What one client waits for.
-pub(super) struct Mirrored {
+pub(crate) struct Mirrored {
     pub core: Arc<Core>,
     pub roots: Vec<RootWait>,
     /// On so many targets of each root; `None` for all.
@@ -45,7 +45,7 @@ pub(super) struct Mirrored {
 }
 
 /// One root that is waited for.
-pub(super) struct RootWait {
+pub(crate) struct RootWait {
     pub root: PathBuf,
     /// Only this and what is below it.
     pub path: Option<RelPath>,
@@ -54,7 +54,7 @@ pub(super) struct RootWait {
 }
 
 #[derive(Default)]
-pub(super) enum Stage {
+pub(crate) enum Stage {
     #[default]
     Begun,
     /// The watcher has been asked.
@@ -168,14 +168,14 @@ impl RootWait {
 }
 
 /// What is said of paths that have been sent and may still be set back.
-pub(super) fn may_change((paths, at): (usize, Timestamp), now: Timestamp) -> String {
+pub(crate) fn may_change((paths, at): (usize, Timestamp), now: Timestamp) -> String {
     let paths = if paths == 1 { "a path".to_owned() } else { format!("{paths} paths") };
     let left = at.since(now).as_secs();
     format!("a run was cut off and may still write at the target: {paths} looked at again in {left} s")
 }
 
 /// Why none of a target's jobs can run, or what they wait for.
-pub(super) fn held_up(queue: &Queue, target: &NamedTarget) -> Option<String> {
+pub(crate) fn held_up(queue: &Queue, target: &NamedTarget) -> Option<String> {
     let standing = queue.standing(target.id);
     let paused =
         standing.paused_since.map(|since| format!("paused since {since}; to go on: syncq resume {}", target.name));

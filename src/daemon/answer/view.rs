@@ -9,33 +9,34 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 
 use crate::control::{
-    AcceptRequest, Accepted, ContentsStatus, DaemonState, DifferenceRow, Event, ExplainQuery, Explanation, Inspect,
-    ListPage, Listed, Listen, NewJob, Operate, PathArg, PauseRequest, Paused, ReconcileJob, ReconcileRequest,
-    Reconciled, Recovered, Refusal, RefusalKind, Reloaded, RootState, RootStatus, RunStatus, Sent, Status, StoreReport,
-    StoreState, StoreStatus, TargetState, TargetStatus, Trouble, VerifyLine, VerifyRequest, Wait, WaitRequest,
-    WatchStatus, seconds,
+    AcceptRequest, Accepted, DaemonState, DifferenceRow, Event, ExplainQuery, Explanation, Inspect, ListPage, Listed,
+    Listen, NewJob, Operate, PathArg, PauseRequest, Paused, ReconcileJob, ReconcileRequest, Reconciled, Recovered,
+    Refusal, RefusalKind, Reloaded, RootState, RootStatus, RunStatus, Sent, Status, StoreReport, TargetState,
+    TargetStatus, Trouble, VerifyLine, VerifyRequest, Wait, WaitRequest, WatchStatus, seconds,
 };
 use crate::dispatch::{Activity, Executor, Happened};
 use crate::mirror::{Presence, Source};
-use crate::model::{Job, JobAction, JobError, RelPath, TargetTrouble, Timestamp, TroubleClass, Unvouched};
-use crate::queue::{Queue, StoreHealth, TargetStats};
+use crate::model::{Job, JobAction, JobError, RelPath, Timestamp};
+use crate::queue::Queue;
 use crate::watch::Notice;
 
 use super::explain::{Circumstances, answered, check_known, explain, left_out, on_target};
-use super::named_target::NamedTarget;
 use super::paths::resolve;
-use super::reload::Reloads;
-use super::root::{RootRuntime, Sight, Suspension};
-use super::setup::{Core, Setup};
+use super::status::{path_text, store_status, target_status};
 use super::verify::{Verification, Wanted, survey};
-use super::wait::{Mirrored, RootWait, Stage, may_change};
-use super::{operate, sysctl, verify};
+use super::wait::{Mirrored, RootWait, Stage};
+use super::{jobs, verify};
+use crate::daemon::named_target::NamedTarget;
+use crate::daemon::reload::Reloads;
+use crate::daemon::root::{RootRuntime, Sight, Suspension};
+use crate::daemon::setup::{Core, Setup};
+use crate::daemon::sysctl;
 
 /// How long an answer waits for a look at a root whose file system may not answer.
 const LOOK_PATIENCE: Duration = Duration::from_millis(300);
 
 /// The running daemon as [`Inspect`] shows it.
-pub(super) struct View {
+pub(crate) struct View {
     core: Arc<Core>,
     queue: Arc<Queue>,
     executor: Arc<Executor>,
@@ -168,30 +169,30 @@ impl Inspect for View {
     }
 
     fn store(&self) -> Result<StoreReport, Refusal> {
-        operate::store(&self.queue, false)
+        jobs::store(&self.queue, false)
     }
 
     fn list(&self, page: &ListPage) -> Result<Listed, Refusal> {
-        operate::jobs(&self.queue, &self.setup().targets, JobAction::List, page)
+        jobs::jobs(&self.queue, &self.setup().targets, JobAction::List, page)
     }
 }
 
 impl Operate for View {
     fn change(&self, action: JobAction, page: &ListPage) -> Result<Listed, Refusal> {
-        operate::jobs(&self.queue, &self.setup().targets, action, page)
+        jobs::jobs(&self.queue, &self.setup().targets, action, page)
     }
 
     fn add(&self, jobs: &[NewJob]) -> Result<Vec<Option<String>>, Refusal> {
-        operate::add(&self.queue, &self.setup().targets, jobs)
+        jobs::add(&self.queue, &self.setup().targets, jobs)
     }
 
     fn compact_store(&self) -> Result<StoreReport, Refusal> {
-        operate::store(&self.queue, true)
+        jobs::store(&self.queue, true)
     }
 
     fn pause(&self, request: &PauseRequest) -> Result<Paused, Refusal> {
         let targets = &self.setup().targets;
-        let paused = operate::pause(&self.queue, targets, request)?;
+        let paused = jobs::pause(&self.queue, targets, request)?;
         for target in targets.iter().filter(|target| self.queue.standing(target.id).paused_since.is_some()) {
             self.executor.hang_up(target.id);
         }
@@ -201,7 +202,7 @@ impl Operate for View {
     fn accept_deletions(&self, request: &AcceptRequest) -> Result<Accepted, Refusal> {
         let AcceptRequest { target, root, all } = request;
         let setup = self.setup();
-        let wanted = operate::named(&setup.targets, target.as_deref(), root.as_deref(), *all)?;
+        let wanted = jobs::named(&setup.targets, target.as_deref(), root.as_deref(), *all)?;
         let refused = |job: &Job| job.last_error.as_ref().is_some_and(JobError::asks_for_approval);
         for target in &wanted {
             log::warn!("{}: an operator has agreed to its deletions", target.name);
@@ -221,14 +222,14 @@ impl Operate for View {
                 }
             }
         }
-        operate::make_durable(&self.queue)?;
+        jobs::make_durable(&self.queue)?;
         Ok(Accepted { targets: wanted.iter().map(|target| target.name.clone()).collect() })
     }
 
     fn accept_target(&self, request: &AcceptRequest) -> Result<Accepted, Refusal> {
         let AcceptRequest { target, root, all } = request;
         let setup = self.setup();
-        let wanted = operate::named(&setup.targets, target.as_deref(), root.as_deref(), *all)?;
+        let wanted = jobs::named(&setup.targets, target.as_deref(), root.as_deref(), *all)?;
         for target in &wanted {
             log::warn!("{}: an operator has agreed to what is in its place now", target.name);
             self.queue.set_target_mark(target.id, None);
@@ -240,7 +241,7 @@ impl Operate for View {
             }
             self.queue.note_place(target.id, Ok(()));
         }
-        operate::make_durable(&self.queue)?;
+        jobs::make_durable(&self.queue)?;
         Ok(Accepted { targets: wanted.iter().map(|target| target.name.clone()).collect() })
     }
 
@@ -255,7 +256,7 @@ impl Operate for View {
                 path: path_text(&path),
             }));
         }
-        operate::make_durable(&self.queue)?;
+        jobs::make_durable(&self.queue)?;
         Ok(Reconciled { jobs })
     }
 
@@ -303,7 +304,7 @@ impl Operate for View {
                 }
             }
         }
-        if request.repair { operate::make_durable(&self.queue) } else { Ok(()) }
+        if request.repair { jobs::make_durable(&self.queue) } else { Ok(()) }
     }
 
     fn wait(&self, request: &WaitRequest) -> Result<Box<dyn Wait>, Refusal> {
@@ -396,7 +397,7 @@ impl View {
             }
         }
         let root = place.map(|(root, _)| root.display().to_string());
-        operate::check_names(&setup.targets, target, root.as_deref(), !selected.is_empty())?;
+        jobs::check_names(&setup.targets, target, root.as_deref(), !selected.is_empty())?;
         if selected.is_empty() {
             // With -m. Nothing that is said of no target would be wrong.
             return Err(Refusal::new(RefusalKind::Unknown, "no target mirrors it", "see syncq status"));
@@ -416,261 +417,5 @@ fn event(activity: &Activity) -> Event {
             Event::Trouble(Trouble { target, root, reason, hint, retry_at: *retry_at })
         }
         Happened::Recovered { after } => Event::Recovered(Recovered { target, root, after_s: seconds(*after) }),
-    }
-}
-
-fn path_text(path: &RelPath) -> String {
-    if path.is_root() { String::new() } else { path.to_string() }
-}
-
-pub(super) fn contents_status(unvouched: &Unvouched) -> ContentsStatus {
-    ContentsStatus { since: unvouched.since, up_to: path_text(&unvouched.up_to) }
-}
-
-pub(super) fn store_status(health: StoreHealth) -> StoreStatus {
-    let state = if health.error.is_some() { StoreState::Degraded } else { StoreState::Ok };
-    StoreStatus { state, bytes: health.stats.bytes, error: health.error }
-}
-
-/// A target's figures in the form that `status` has. `sight`: of its root, taken before the figures.
-fn target_status(
-    target: &NamedTarget,
-    stats: &TargetStats,
-    sight: &Sight,
-    last_path: Option<String>,
-    now: Timestamp,
-) -> TargetStatus {
-    let counts = stats.counts;
-    let suspended = match sight {
-        Sight::Suspended(suspended) => Some(suspended),
-        _ => None,
-    };
-    // But for what has failed, jobs wait for moments: until a file has settled, or is sent once more to be certain.
-    let open = (counts.ready + counts.running + counts.waiting).saturating_sub(stats.backing_off);
-    let state = match (&stats.trouble, sight) {
-        _ if stats.paused_since.is_some() => TargetState::Paused,
-        (_, Sight::Suspended(_)) => TargetState::SourceGone,
-        (Some(TargetTrouble { class, .. }), _) => match class {
-            TroubleClass::Unavailable => TargetState::BackingOff,
-            TroubleClass::Busy => TargetState::Busy,
-            TroubleClass::Misconfigured => TargetState::Misconfigured,
-            TroubleClass::Source => TargetState::SourceGone,
-            TroubleClass::Target => TargetState::TargetGone,
-        },
-        _ if stats.refused.is_some() => TargetState::NeedsApproval,
-        _ if open > 0 => TargetState::Syncing,
-        _ if counts.total() > 0 => TargetState::Failing,
-        (None, Sight::Behind(_) | Sight::Partial(..)) => TargetState::Scanning,
-        (None, Sight::Whole) if stats.unvouched.is_some() => TargetState::Comparing,
-        (None, Sight::Whole) => TargetState::Idle,
-    };
-    let contents = stats.unvouched.as_ref().map(contents_status);
-    // Without trouble of its own a target may still have jobs that fail; one of them is shown.
-    let failing = stats.refused.as_ref().or(stats.failing.as_ref());
-    let advice = || match (&stats.refused, stats.backing_off) {
-        (Some(_), _) => format!("if that is right: syncq accept-deletions {}", target.name),
-        (None, 0) => "all that is given up: syncq list --state failed".to_owned(),
-        (None, _) => "all failing paths: syncq list --state waiting".to_owned(),
-    };
-    let (reason, hint) = match (suspended, &stats.trouble, failing, sight) {
-        // What an operator is asked there says more.
-        (Some(Suspension { reason, hint, .. }), _, Some((path, error)), _) if stats.refused.is_some() => {
-            (Some(format!("{reason}; {path}: {error}")), hint.clone())
-        }
-        (Some(Suspension { reason, hint, .. }), ..) => (Some(reason.clone()), hint.clone()),
-        (None, Some(trouble), ..) => (Some(trouble.message.clone()), trouble.hint.clone()),
-        (None, None, Some((path, error)), _) => (Some(format!("{path}: {error}")), Some(advice())),
-        (None, None, None, Sight::Behind(reason)) => (Some(reason.clone()), None),
-        (None, None, None, Sight::Partial(reason, hint)) => (Some(reason.clone()), hint.clone()),
-        (None, None, None, _) => (stats.unsure.map(|unsure| may_change(unsure, now)), None),
-    };
-    let oldest = [stats.oldest, suspended.map(|suspended| suspended.since)].into_iter().flatten().min();
-    let jobs_per_s = (stats.jobs_per_s * 10.0).round() / 10.0;
-    // The pace says nothing about a target that is held up.
-    let eta_s = (state == TargetState::Syncing && jobs_per_s > 0.0).then(|| (open as f64 / jobs_per_s).round());
-    TargetStatus {
-        name: target.name.clone(),
-        port: target.port,
-        root: target.root.display().to_string(),
-        state,
-        pending: counts.ready as u64,
-        running: counts.running as u64,
-        waiting: counts.waiting as u64,
-        failed: counts.failed as u64,
-        lag_s: oldest.map_or(0.0, |oldest| seconds(now.since(oldest))),
-        jobs_per_s,
-        eta_s,
-        last_path,
-        last_success_at: stats.last_success,
-        paused_since: stats.paused_since,
-        reason,
-        hint,
-        command: stats.trouble.as_ref().filter(|_| suspended.is_none()).and_then(|trouble| trouble.command.clone()),
-        retry_at: stats.retry_at.filter(|_| stats.paused_since.is_none() && suspended.is_none()),
-        contents,
-        run: None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::TargetId;
-    use crate::queue::Counts;
-
-    const NOW: Timestamp = Timestamp(9_000);
-
-    fn equal() -> TargetStats {
-        TargetStats {
-            counts: Counts::default(),
-            oldest: None,
-            trouble: None,
-            trouble_since: None,
-            trouble_failures: 0,
-            retry_at: None,
-            backing_off: 0,
-            paused_since: None,
-            refused: None,
-            jobs_per_s: 0.0,
-            last_success: None,
-            failing: None,
-            unvouched: None,
-            unsure: None,
-        }
-    }
-
-    fn trouble(class: TroubleClass) -> Option<TargetTrouble> {
-        Some(TargetTrouble {
-            class,
-            code: Some(10),
-            message: "refused".into(),
-            hint: Some("see".into()),
-            command: None,
-        })
-    }
-
-    fn shown(stats: &TargetStats, sight: &Sight) -> TargetStatus {
-        let target = NamedTarget { id: TargetId(1), name: "b::m".to_owned(), port: None, root: "/srv".into() };
-        target_status(&target, stats, sight, None, NOW)
-    }
-
-    fn away() -> Sight {
-        let hint = Some("restart syncq with --accept-root".to_owned());
-        Sight::Suspended(Suspension { reason: "another directory".to_owned(), hint, since: Timestamp(4_000) })
-    }
-
-    /// A target of a source that was away was `idle`, as was one that lacks what failed, or what has not been found yet.
-    #[test]
-    fn idle_is_said_of_a_target_that_is_equal_and_of_no_other() {
-        use TargetState as State;
-        let error = |message: &str| Some((RelPath::root(), JobError::new(Some(23), message)));
-        let counted = |ready, running, waiting, failed| TargetStats {
-            counts: Counts { ready, running, waiting, failed },
-            ..equal()
-        };
-        let behind = Sight::Behind("walked".to_owned());
-        let partial = Sight::Partial("3 directories".to_owned(), Some("sysctl".to_owned()));
-        let backs_off = TargetStats { backing_off: 2, failing: error("denied"), ..counted(0, 0, 2, 0) };
-        let given_up = TargetStats { failing: error("denied"), ..counted(0, 0, 0, 1) };
-        let paused = TargetStats { paused_since: Some(Timestamp(1)), ..equal() };
-        let in_trouble = |class| TargetStats { trouble: trouble(class), retry_at: Some(Timestamp(9_500)), ..equal() };
-        let unvouched = Some(Unvouched { since: Timestamp(1), up_to: RelPath::root() });
-        let compared = TargetStats { unvouched, ..equal() };
-        for (stats, sight, state, reason, hint) in [
-            (&equal(), &Sight::Whole, State::Idle, "", ""),
-            (&compared, &Sight::Whole, State::Comparing, "", ""),
-            (&compared, &behind, State::Scanning, "walked", ""),
-            (&in_trouble(TroubleClass::Target), &Sight::Whole, State::TargetGone, "refused", "see"),
-            (&equal(), &behind, State::Scanning, "walked", ""),
-            (&equal(), &partial, State::Scanning, "3 directories", "sysctl"),
-            (&equal(), &away(), State::SourceGone, "another directory", "--accept-root"),
-            (&counted(1, 0, 0, 0), &away(), State::SourceGone, "another directory", "--accept-root"),
-            (&in_trouble(TroubleClass::Unavailable), &away(), State::SourceGone, "another directory", "--accept-root"),
-            (&paused, &away(), State::Paused, "another directory", "--accept-root"),
-            (&paused, &Sight::Whole, State::Paused, "", ""),
-            (&counted(1, 0, 0, 0), &behind, State::Syncing, "walked", ""),
-            (&counted(0, 1, 0, 0), &Sight::Whole, State::Syncing, "", ""),
-            // Until a file has settled, or what may have been undone is sent once more.
-            (&counted(0, 0, 1, 0), &Sight::Whole, State::Syncing, "", ""),
-            (&backs_off, &Sight::Whole, State::Failing, "denied", "--state waiting"),
-            (
-                &TargetStats { counts: Counts { waiting: 3, ..backs_off.counts }, ..backs_off.clone() },
-                &Sight::Whole,
-                State::Syncing,
-                "denied",
-                "--state waiting",
-            ),
-            (&given_up, &partial, State::Failing, "denied", "--state failed"),
-            (
-                &TargetStats { refused: error("too many"), ..backs_off.clone() },
-                &Sight::Whole,
-                State::NeedsApproval,
-                "too many",
-                "accept-deletions b::m",
-            ),
-            (&in_trouble(TroubleClass::Unavailable), &Sight::Whole, State::BackingOff, "refused", "see"),
-            (&in_trouble(TroubleClass::Misconfigured), &Sight::Whole, State::Misconfigured, "refused", "see"),
-            (&in_trouble(TroubleClass::Busy), &partial, State::Busy, "refused", "see"),
-            (&in_trouble(TroubleClass::Source), &Sight::Whole, State::SourceGone, "refused", "see"),
-        ] {
-            let target = shown(stats, sight);
-            assert_eq!(target.state, state, "{stats:?} {sight:?}");
-            for (said, words) in [(&target.reason, reason), (&target.hint, hint)] {
-                let said = said.as_deref();
-                assert!(
-                    if words.is_empty() { said.is_none() } else { said.is_some_and(|said| said.contains(words)) },
-                    "{said:?} for {stats:?} {sight:?}"
-                );
-            }
-            let is_held = matches!(sight, Sight::Suspended(_)) || stats.paused_since.is_some();
-            assert_eq!(target.retry_at, stats.retry_at.filter(|_| !is_held));
-        }
-    }
-
-    #[test]
-    fn what_an_operator_is_asked_is_said_of_a_source_that_is_empty_too() {
-        let refused = Some((RelPath::root(), JobError::new(None, "21 entries would be deleted")));
-        let target = shown(&TargetStats { refused, ..equal() }, &away());
-        assert_eq!(target.state, TargetState::SourceGone);
-        assert_eq!(target.reason.as_deref(), Some("another directory; .: 21 entries would be deleted"));
-    }
-
-    /// The lag of a target whose source was away stood at 0.
-    #[test]
-    fn the_lag_is_that_of_the_oldest_change_or_of_what_is_not_seen() {
-        let lacks = TargetStats { oldest: Some(Timestamp(6_500)), ..equal() };
-        let older = TargetStats { oldest: Some(Timestamp(1_000)), ..equal() };
-        for (stats, sight, lag_s) in [
-            (&equal(), &Sight::Whole, 0.0),
-            (&lacks, &Sight::Whole, 2.5),
-            (&equal(), &away(), 5.0),
-            (&lacks, &away(), 5.0),
-            (&older, &away(), 8.0),
-        ] {
-            assert_eq!(shown(stats, sight).lag_s, lag_s, "{stats:?} {sight:?}");
-        }
-    }
-
-    /// A target that was paused, or had only failing jobs, was "done in about 6s". Those that fail were counted with the
-    /// others.
-    #[test]
-    fn only_a_target_that_is_at_work_has_a_time_when_it_is_done() {
-        let at_work = || TargetStats {
-            counts: Counts { ready: 20, waiting: 10, ..Counts::default() },
-            jobs_per_s: 10.0,
-            ..equal()
-        };
-        let waiting = Counts { waiting: 3, ..Counts::default() };
-        for (stats, expected) in [
-            (at_work(), Some(3.0)),
-            (TargetStats { backing_off: 10, ..at_work() }, Some(2.0)),
-            (TargetStats { paused_since: Some(Timestamp(1)), ..at_work() }, None),
-            (TargetStats { trouble: trouble(TroubleClass::Unavailable), ..at_work() }, None),
-            (TargetStats { counts: waiting, backing_off: 3, ..at_work() }, None),
-            (TargetStats { jobs_per_s: 0.04, ..at_work() }, None),
-        ] {
-            assert_eq!(shown(&stats, &Sight::Whole).eta_s, expected, "{stats:?}");
-            assert_eq!(shown(&stats, &away()).eta_s, None, "{stats:?}");
-        }
     }
 }

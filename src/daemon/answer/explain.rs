@@ -11,13 +11,13 @@ use crate::model::{Job, JobError, JobState, RelPath, Scope, Timestamp};
 use crate::queue::Standing;
 use crate::watch::Notice;
 
-use super::named_target::NamedTarget;
-use super::root::RootRuntime;
-use super::setup::Core;
+use crate::daemon::named_target::NamedTarget;
+use crate::daemon::root::RootRuntime;
+use crate::daemon::setup::Core;
 
 /// Whether a path is mirrored to any of the targets, and what stands there. `is_away`: what is at the root is not what is
 /// mirrored.
-pub(super) fn explain(root: &Path, path: &RelPath, is_away: bool, targets: Vec<TargetExplanation>) -> Explanation {
+pub(crate) fn explain(root: &Path, path: &RelPath, is_away: bool, targets: Vec<TargetExplanation>) -> Explanation {
     // Nothing would ever run what the command line says.
     let shown = |target: TargetExplanation| match (&target.left_out, &target.job) {
         (Some(_), None) => TargetExplanation { command: None, waits_for: None, ..target },
@@ -38,13 +38,13 @@ pub(super) fn explain(root: &Path, path: &RelPath, is_away: bool, targets: Vec<T
 }
 
 /// What is said of a file that is sent, and comes back, over and over.
-pub(super) fn answered(root: &RootRuntime, path: &RelPath) -> Option<String> {
+pub(crate) fn answered(root: &RootRuntime, path: &RelPath) -> Option<String> {
     root.is_answered(path).then(|| Notice::Answered { path: path.clone() }.to_string())
 }
 
 /// Why the path is not mirrored to a target, if it is not: a rule of the root's, or what rsync and the server are told
 /// beside. An error means that rsync could not be asked.
-pub(super) fn left_out(
+pub(crate) fn left_out(
     root: &RootRuntime,
     path: &RelPath,
     executor: &Executor,
@@ -77,7 +77,7 @@ fn rule(root: &RootRuntime, path: &RelPath, presence: Presence) -> Option<String
 
 /// Refuses to answer for a path that is left out, or that nothing is known of: it is rather misspelt, and everything could be
 /// said of it. To be asked behind the watcher's barrier, so that what has just come or gone is known.
-pub(super) fn check_known(
+pub(crate) fn check_known(
     root: &RootRuntime,
     path: &RelPath,
     core: &Core,
@@ -109,7 +109,7 @@ pub(super) fn check_known(
 }
 
 /// What [`explain`] says, without a daemon: what the store alone knows.
-pub(super) fn explain_offline(
+pub(crate) fn explain_offline(
     root: &Path,
     path: &RelPath,
     targets: impl Iterator<Item = TargetExplanation>,
@@ -144,7 +144,7 @@ fn path_text(path: &RelPath) -> String {
 
 /// What holds up all of a target's jobs, and how its runs look, as far as the queue does not know.
 #[derive(Debug)]
-pub(super) struct Circumstances {
+pub(crate) struct Circumstances {
     pub state: TargetState,
     /// Why nothing is sent or deleted at all, if so.
     pub suspended: Option<String>,
@@ -158,7 +158,7 @@ pub(super) struct Circumstances {
 }
 
 /// How one target stands to the path. `found` is the job that makes it equal there, and what that waits for.
-pub(super) fn on_target(
+pub(crate) fn on_target(
     target: &NamedTarget,
     path: &RelPath,
     found: Option<(Job, Option<RelPath>)>,

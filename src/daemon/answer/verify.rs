@@ -26,8 +26,8 @@ use crate::mirror::{Comparison, Difference, Differs, Look, can_count};
 use crate::model::{Change, Job, JobState, Origin, RelPath, Scope, TargetTrouble, below_range};
 use crate::queue::Queue;
 
-use super::named_target::NamedTarget;
-use super::root::RootRuntime;
+use crate::daemon::named_target::NamedTarget;
+use crate::daemon::root::RootRuntime;
 
 /// Differences in memory at a time.
 const CHUNK: usize = 10_000;
@@ -49,7 +49,7 @@ const BUDGET_BYTES: std::ops::RangeInclusive<f64> = 1e5..=1e13;
 
 /// What was asked for.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Wanted {
+pub(crate) struct Wanted {
     look: Look,
     repair: bool,
 }
@@ -74,7 +74,7 @@ impl Wanted {
 }
 
 /// Hands `each` what a reconcile would change, as far as it can be told beforehand.
-pub(super) fn survey(
+pub(crate) fn survey(
     executor: &Executor,
     target: &NamedTarget,
     path: &RelPath,
@@ -112,14 +112,14 @@ pub(super) fn survey(
 
 /// Has everything that has changed up to now known to the queue. If that cannot be had, what changes is noticed by its
 /// times alone.
-pub(super) fn barrier(root: &RootRuntime) {
+pub(crate) fn barrier(root: &RootRuntime) {
     if let Ok(reached) = root.barrier() {
         let _ = reached.recv_timeout(BARRIER_PATIENCE);
     }
 }
 
 /// The comparison with one target.
-pub(super) struct Verification<'a> {
+pub(crate) struct Verification<'a> {
     pub queue: &'a Queue,
     pub executor: &'a Executor,
     pub root: &'a RootRuntime,

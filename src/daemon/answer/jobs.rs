@@ -10,7 +10,7 @@ use crate::model::{Change, JobAction, RelPath, Scope, TargetId};
 use crate::queue::{Queue, Selected};
 use crate::store::Census;
 
-use super::named_target::NamedTarget;
+use crate::daemon::named_target::NamedTarget;
 
 /// How long an operator waits for the disk.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
@@ -19,7 +19,7 @@ const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
 const CENSUS_PATIENCE: Duration = Duration::from_secs(25);
 
 /// Does `action` to one page of jobs over all targets, in the order of (target, path). What it changed is on disk.
-pub(super) fn jobs(
+pub(crate) fn jobs(
     queue: &Queue,
     targets: &[NamedTarget],
     action: JobAction,
@@ -44,7 +44,7 @@ pub(super) fn jobs(
 }
 
 /// The targets that a page is about, in its order.
-pub(super) fn wanted<'a>(targets: &'a [NamedTarget], page: &ListPage) -> Result<Vec<&'a NamedTarget>, Refusal> {
+pub(crate) fn wanted<'a>(targets: &'a [NamedTarget], page: &ListPage) -> Result<Vec<&'a NamedTarget>, Refusal> {
     let filter = &page.wanted.filter;
     let mut wanted: Vec<&NamedTarget> =
         targets.iter().filter(|target| page.wanted.wants_target(&target.name, &target.root)).collect();
@@ -54,7 +54,7 @@ pub(super) fn wanted<'a>(targets: &'a [NamedTarget], page: &ListPage) -> Result<
 }
 
 /// Gathers one page. `select` returns up to so many jobs of a target behind a path.
-pub(super) fn gather(
+pub(crate) fn gather(
     wanted: &[&NamedTarget],
     page: &ListPage,
     mut select: impl FnMut(TargetId, Option<&RelPath>, usize) -> Result<Selected, Refusal>,
@@ -85,7 +85,7 @@ pub(super) fn gather(
 }
 
 /// Queues what may differ. What it is, and with it how it is compared, is looked up in the source.
-pub(super) fn add(queue: &Queue, targets: &[NamedTarget], jobs: &[NewJob]) -> Result<Vec<Option<String>>, Refusal> {
+pub(crate) fn add(queue: &Queue, targets: &[NamedTarget], jobs: &[NewJob]) -> Result<Vec<Option<String>>, Refusal> {
     let add = |job: &NewJob| {
         let Some(path) = job.path() else { return Some("this is no path".to_owned()) };
         let known = targets.iter().find(|known| known.name == job.target && known.root == Path::new(&job.root));
@@ -107,7 +107,7 @@ pub(super) fn add(queue: &Queue, targets: &[NamedTarget], jobs: &[NewJob]) -> Re
 }
 
 /// Counts what the store holds, after making it as small as that if `compact` says so.
-pub(super) fn store(queue: &Queue, compact: bool) -> Result<StoreReport, Refusal> {
+pub(crate) fn store(queue: &Queue, compact: bool) -> Result<StoreReport, Refusal> {
     let bytes = queue.store_health().stats.bytes;
     let census = queue.store_census(compact, CENSUS_PATIENCE).map_err(|reason| {
         let message = format!("the store cannot be read: {reason}");
@@ -117,7 +117,7 @@ pub(super) fn store(queue: &Queue, compact: bool) -> Result<StoreReport, Refusal
 }
 
 /// A census in words for operators. `bytes_before`: what the store took before it was made smaller.
-pub(super) fn report(census: Census, bytes_before: Option<u64>) -> StoreReport {
+pub(crate) fn report(census: Census, bytes_before: Option<u64>) -> StoreReport {
     let Census { schema, roots, targets, directories, jobs, damaged, rolled_back, live_bytes, bytes: now, kept } =
         census;
     let kept = kept.into_iter().map(|store| KeptStore { path: store.path.display().to_string(), bytes: store.bytes });
@@ -137,7 +137,7 @@ pub(super) fn report(census: Census, bytes_before: Option<u64>) -> StoreReport {
 }
 
 /// Pauses targets, or has them go on.
-pub(super) fn pause(queue: &Queue, targets: &[NamedTarget], request: &PauseRequest) -> Result<Paused, Refusal> {
+pub(crate) fn pause(queue: &Queue, targets: &[NamedTarget], request: &PauseRequest) -> Result<Paused, Refusal> {
     let PauseRequest { target, root, all, paused } = request;
     let wanted = named(targets, target.as_deref(), root.as_deref(), *all)?;
     let change = |target: &&NamedTarget| PausedTarget {
@@ -154,7 +154,7 @@ pub(super) fn pause(queue: &Queue, targets: &[NamedTarget], request: &PauseReque
 }
 
 /// The targets that are named in one of three ways.
-pub(super) fn named<'a>(
+pub(crate) fn named<'a>(
     targets: &'a [NamedTarget],
     target: Option<&str>,
     root: Option<&str>,
@@ -172,7 +172,7 @@ pub(super) fn named<'a>(
 }
 
 /// Refuses names that nothing has: a misspelt one must not look like an empty list.
-pub(super) fn check_names(
+pub(crate) fn check_names(
     targets: &[NamedTarget],
     target: Option<&str>,
     root: Option<&str>,
@@ -211,7 +211,7 @@ pub(super) fn check_names(
 const NAMES_SHOWN_MAX: usize = 10;
 
 /// Waits until what was done is on disk.
-pub(super) fn make_durable(queue: &Queue) -> Result<(), Refusal> {
+pub(crate) fn make_durable(queue: &Queue) -> Result<(), Refusal> {
     if queue.flush(FLUSH_PATIENCE) {
         return Ok(());
     }

@@ -23,10 +23,10 @@ use crate::store::sled::{Looked, SledStore};
 use crate::store::{RootRecord, Store as _, StoreError, TargetRecord};
 
 use super::explain::{Circumstances, explain_offline, on_target};
-use super::named_target::NamedTarget;
-use super::operate;
+use super::jobs;
 use super::paths::resolve;
-use super::view::{contents_status, store_status};
+use super::status::{contents_status, store_status};
+use crate::daemon::named_target::NamedTarget;
 
 struct Offline {
     dir: PathBuf,
@@ -213,11 +213,11 @@ impl Inspect for Offline {
 
     fn store(&self) -> Result<StoreReport, Refusal> {
         let census = self.read(Looked::census).map_err(unusable)?;
-        Ok(operate::report(census, None))
+        Ok(jobs::report(census, None))
     }
 
     fn list(&self, page: &ListPage) -> Result<Listed, Refusal> {
-        operate::gather(&operate::wanted(&self.targets, page)?, page, |target, after, room| {
+        jobs::gather(&jobs::wanted(&self.targets, page)?, page, |target, after, room| {
             let mut selected = Selected::default();
             let mut each = |job: Job| {
                 if selected.jobs.len() >= room {
@@ -235,11 +235,11 @@ impl Inspect for Offline {
 
 impl Operate for Offline {
     fn change(&self, action: JobAction, page: &ListPage) -> Result<Listed, Refusal> {
-        self.change(|queue| operate::jobs(queue, &self.targets, action, page))
+        self.change(|queue| jobs::jobs(queue, &self.targets, action, page))
     }
 
     fn add(&self, jobs: &[NewJob]) -> Result<Vec<Option<String>>, Refusal> {
-        self.change(|queue| operate::add(queue, &self.targets, jobs))
+        self.change(|queue| jobs::add(queue, &self.targets, jobs))
     }
 
     fn compact_store(&self) -> Result<StoreReport, Refusal> {
@@ -248,7 +248,7 @@ impl Operate for Offline {
         let compact = |mut store: SledStore| {
             let before = store.stats().bytes;
             store.compact()?;
-            Ok(operate::report(store.census()?, Some(before)))
+            Ok(jobs::report(store.census()?, Some(before)))
         };
         SledStore::open_existing(&self.dir).and_then(compact).map_err(unusable)
     }
@@ -278,7 +278,7 @@ impl Operate for Offline {
     }
 
     fn pause(&self, request: &PauseRequest) -> Result<Paused, Refusal> {
-        self.change(|queue| operate::pause(queue, &self.targets, request))
+        self.change(|queue| jobs::pause(queue, &self.targets, request))
     }
 }
 
