@@ -13,7 +13,7 @@
 //! which [`mirror`] turns jobs into rsync runs and runs into outcomes. Watcher and mirror look at [`ctime`]s and [`mounts`].
 //! [`config`] reads sersync's XML,
 //! [`schedule`] asks for whole-tree runs, [`plugin`] tells others of what was mirrored, [`control`] answers operators,
-//! [`daemon`] wires and starts it all, and [`cli`] is what people type.
+//! [`daemon`] wires and starts it all with what [`system`] knows of the machine, and [`cli`] is what people type.
 //!
 //! `ARCHITECTURE.md` tells how the parts stand to each other and which arrows may not be reversed.
 
@@ -32,6 +32,7 @@ pub mod plugin;
 pub mod queue;
 pub mod schedule;
 pub mod store;
+pub mod system;
 pub mod trust;
 pub mod watch;
 

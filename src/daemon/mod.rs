@@ -13,21 +13,15 @@
 
 mod answer;
 mod contents;
-pub mod detach;
 mod fail_log;
 pub mod init;
-pub mod logging;
 mod named_target;
-mod notify;
 mod options;
 mod plugins;
 mod reload;
 mod root;
 mod setup;
-mod signals;
-mod sysctl;
 mod tend;
-mod vital;
 mod witness;
 
 use std::path::{Path, PathBuf};
@@ -43,18 +37,14 @@ pub use options::{
     ConfigSource, Configuration, FailLogOptions, NotTaken, OnReady, Options, PluginOptions, PluginRoot, RootOptions,
 };
 pub use setup::UnknownRoot;
-pub use sysctl::{InotifyLimits, InotifySysctl, QUEUED_EVENTS};
 
+use answer::summary::{log_status, summary};
 use answer::view::View;
 use contents::ContentsThread;
-use detach::PidFile;
 use fail_log::FailLog;
-use notify::Manager;
 use reload::{Progress, ReloadThread, Reloader};
 use setup::{Asked, Core, Current, Setup};
-use signals::{EarlyHup, SignalThread, Stop};
 use tend::Tenders;
-use vital::Crashed;
 use witness::Witness;
 
 use crate::clock::{Clock, SystemClock, moment, monotonic};
@@ -66,6 +56,12 @@ use crate::plugin::Follower;
 use crate::queue::Queue;
 use crate::store::StoreError;
 use crate::store::sled::{FreshReason, Opened, SledStore};
+use crate::system::detach::PidFile;
+use crate::system::inotify_limits::{self, InotifySysctl};
+use crate::system::logging;
+use crate::system::sd_notify::Manager;
+use crate::system::signals::{EarlyHup, SignalThread, Stop};
+use crate::system::vital_threads::{Crashed, report_deaths};
 
 /// How often the main thread looks after things while something is going on, and how often while not: what no event tells
 /// of, such as a control socket that was removed.
@@ -83,7 +79,7 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
 pub fn run(options: Options) -> Result<()> {
     let (stop, stopped) = bounded(2);
     let (died, deaths) = bounded(1);
-    vital::report_deaths(died);
+    report_deaths(died);
     let early_hup = EarlyHup::note().context("cannot handle signals")?;
     let mut manager = Manager::from_env();
     manager.starting("opening the queue");
@@ -99,7 +95,7 @@ pub fn run(options: Options) -> Result<()> {
             let _ = stop.try_send(());
         };
         let on_reload = move || reloads.ask();
-        SignalThread::start(on_stop, on_reload, move || signals::log_status(&view.known_status()))
+        SignalThread::start(on_stop, on_reload, move || log_status(&view.known_status()))
             .context("cannot handle signals")?
     };
     if early_hup.has_come() {
@@ -181,8 +177,8 @@ impl Daemon {
             queue.begin_unsure(!opened.clean);
         }
 
-        sysctl::widen_descriptors();
-        if let Err(failure) = sysctl::InotifySysctl::default().widen_queue() {
+        inotify_limits::widen_descriptors();
+        if let Err(failure) = InotifySysctl::default().widen_queue() {
             warn!("cannot read the inotify limits: {failure}");
         }
         let executor = Executor::start(Arc::clone(&queue), Arc::clone(&clock), threads);
@@ -246,7 +242,7 @@ impl Daemon {
         self.view.phase.set(DaemonState::Running);
         info!("ready: {}, {}", counted(roots as u64, "root"), counted(setup.targets.len() as u64, "target"));
         drop(setup);
-        manager.ready(&notify::summary(&self.view.known_status()));
+        manager.ready(&summary(&self.view.known_status()));
         if let Some(on_ready) = self.on_ready.take() {
             on_ready(Arc::<View>::clone(&self.view));
         }
@@ -267,7 +263,7 @@ impl Daemon {
                     reloading = progress == Ok(Progress::Begun);
                     match reloading {
                         true => manager.reloading(),
-                        false => manager.ready(&notify::summary(&self.view.known_status())),
+                        false => manager.ready(&summary(&self.view.known_status())),
                     }
                 }
                 recv(roused) -> _ => {
@@ -286,7 +282,7 @@ impl Daemon {
             }
             if manager.listens() {
                 // Whoever holds a lock for ever holds this up, and that is meant: it is a sign of life of them all.
-                manager.alive(&notify::summary(&self.view.known_status()));
+                manager.alive(&summary(&self.view.known_status()));
             }
         }
     }

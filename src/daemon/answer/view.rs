@@ -30,7 +30,7 @@ use crate::daemon::named_target::NamedTarget;
 use crate::daemon::reload::Reloads;
 use crate::daemon::root::{RootRuntime, Sight, Suspension};
 use crate::daemon::setup::{Core, Setup};
-use crate::daemon::sysctl;
+use crate::system::inotify_limits;
 
 /// How long an answer waits for a look at a root whose file system may not answer.
 const LOOK_PATIENCE: Duration = Duration::from_millis(300);
@@ -145,7 +145,7 @@ impl View {
     }
 
     fn watches(setup: &Setup) -> WatchStatus {
-        let limit = sysctl::InotifySysctl::default().read().map_or(0, |limits| limits.watches);
+        let limit = inotify_limits::InotifySysctl::default().read().map_or(0, |limits| limits.watches);
         let mut watches = WatchStatus { limit, ..WatchStatus::default() };
         for stats in setup.roots().map(|root| root.watch_stats()) {
             watches.used += stats.watches;

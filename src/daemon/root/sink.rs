@@ -12,8 +12,8 @@ use super::sight::Suspension;
 use super::state::Watching;
 use crate::clock::monotonic;
 use crate::ctime;
-use crate::daemon::sysctl;
 use crate::model::{Change, RelPath, Scope, counted};
+use crate::system::inotify_limits;
 use crate::watch::{CatchUp, Notice, Sink, WatchError, WatchSettings, Watcher};
 
 impl RootRuntime {
@@ -64,7 +64,7 @@ impl Sink for RootSink {
     }
 
     fn make_instances(&self) -> bool {
-        sysctl::make_instances()
+        inotify_limits::make_instances()
     }
 
     fn gone(&self, paths: Vec<RelPath>) {
@@ -86,7 +86,7 @@ impl Sink for RootSink {
             }
             // The watcher tries again by itself and then reports what it has missed.
             Notice::Unwatched { errno: Errno::NOSPC, .. } => {
-                sysctl::make_watches();
+                inotify_limits::make_watches();
             }
             Notice::Answered { path } => {
                 self.root.answered.lock().unwrap_or_else(PoisonError::into_inner).note(path, monotonic());

@@ -11,8 +11,8 @@ use std::thread::JoinHandle;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::{Handle, Signals};
 
+use super::LOG_TARGET;
 use super::logging;
-use crate::control::{Status, word};
 
 /// How urgently to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,8 +62,7 @@ impl SignalThread {
             for signal in signals.forever() {
                 match signal {
                     SIGTERM | SIGINT => {
-                        log::info!(
-                            "{}",
+                        log::info!(target: LOG_TARGET, "{}",
                             match urgency {
                                 Stop::Forced => "stopping at once",
                                 Stop::Graceful => "stopping when what is under way has ended; once more stops at once",
@@ -74,7 +73,7 @@ impl SignalThread {
                     }
                     SIGHUP => {
                         logging::reopen();
-                        log::info!("log file reopened");
+                        log::info!(target: LOG_TARGET, "log file reopened");
                         reload();
                     }
                     _ => dump(),
@@ -82,17 +81,6 @@ impl SignalThread {
             }
         })?;
         Ok(Self { handle, thread: Some(thread) })
-    }
-}
-
-/// Writes a status to the log, a line per target: the answer to USR1.
-pub fn log_status(status: &Status) {
-    let (roots, watches) = (status.roots.len(), status.watches.used);
-    log::info!(state = word(status.state), roots, watches, store_bytes = status.store.bytes; "status");
-    for target in &status.targets {
-        let pending = target.pending + target.running + target.waiting;
-        let (failed, lag_s, reason) = (target.failed, target.lag_s, target.reason.as_deref().unwrap_or_default());
-        log::info!(target = target.name, state = word(target.state), pending, failed, lag_s, reason; "target");
     }
 }
 

@@ -11,6 +11,8 @@ use std::sync::{Mutex, PoisonError};
 
 use inotify::{Inotify, WatchMask};
 use rustix::io::Errno;
+
+use super::LOG_TARGET;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// What the kernel allows one user.
@@ -62,13 +64,15 @@ impl InotifySysctl {
             return Ok(());
         }
         if !is_root {
-            log::debug!(limit = QUEUE, is, needed = to; "only root may raise it");
+            log::debug!(target: LOG_TARGET, limit = QUEUE, is, needed = to; "only root may raise it");
             return Ok(());
         }
         // In a container the file may be read-only even to root.
         match self.set(QUEUE, to) {
-            Ok(()) => log::info!(limit = QUEUE, from = is, to; "raised an inotify limit"),
-            Err(error) => log::warn!(limit = QUEUE, is, needed = to, error:%; "cannot raise an inotify limit"),
+            Ok(()) => log::info!(target: LOG_TARGET, limit = QUEUE, from = is, to; "raised an inotify limit"),
+            Err(error) => {
+                log::warn!(target: LOG_TARGET, limit = QUEUE, is, needed = to, error:%; "cannot raise an inotify limit")
+            }
         }
         Ok(())
     }
@@ -155,7 +159,7 @@ impl Remedy {
         let is = match sysctl.value(limit) {
             Ok(is) => is,
             Err(failure) => {
-                log::warn!("cannot read the inotify limits: {failure}");
+                log::warn!(target: LOG_TARGET, "cannot read the inotify limits: {failure}");
                 return false;
             }
         };
@@ -165,8 +169,7 @@ impl Remedy {
         *stands_at = Some(is);
         let to = is.saturating_mul(2).min(ceiling);
         if to <= is {
-            log::warn!(
-                "fs.inotify.{limit} is {is}, and syncq raises it no further by itself: what it allows could take an \
+            log::warn!(target: LOG_TARGET, "fs.inotify.{limit} is {is}, and syncq raises it no further by itself: what it allows could take an \
                  eighth of the memory; hint: sysctl -w fs.inotify.{limit}={}",
                 is.saturating_mul(2)
             );
@@ -174,24 +177,23 @@ impl Remedy {
         }
         // In a container the file may be read-only even to root.
         if let Err(error) = sysctl.set(limit, to) {
-            log::warn!(limit, is, needed = to, error:%; "cannot raise an inotify limit");
+            log::warn!(target: LOG_TARGET, limit, is, needed = to, error:%; "cannot raise an inotify limit");
             return false;
         }
         match has_room() {
             Some(true) => {
                 *stands_at = None;
-                log::info!(limit, from = is, to; "raised an inotify limit");
+                log::info!(target: LOG_TARGET, limit, from = is, to; "raised an inotify limit");
                 true
             }
             // Nobody knows what it was good for, so it is not raised again from there.
             None => {
                 *stands_at = Some(to);
-                log::info!(limit, from = is, to; "raised an inotify limit");
+                log::info!(target: LOG_TARGET, limit, from = is, to; "raised an inotify limit");
                 true
             }
             Some(false) => {
-                log::warn!(
-                    "raising fs.inotify.{limit} from {is} to {to} was of no use and is taken back: another limit is met, as \
+                log::warn!(target: LOG_TARGET, "raising fs.inotify.{limit} from {is} to {to} was of no use and is taken back: another limit is met, as \
                      that of a user namespace (/proc/sys/user/{}) or of a container",
                     limit.replace("user_", "inotify_")
                 );
@@ -199,7 +201,7 @@ impl Remedy {
                 if sysctl.value(limit).is_ok_and(|now| now == to)
                     && let Err(error) = sysctl.set(limit, is)
                 {
-                    log::warn!(limit, error:%; "cannot put an inotify limit back");
+                    log::warn!(target: LOG_TARGET, limit, error:%; "cannot put an inotify limit back");
                 }
                 false
             }
@@ -239,7 +241,7 @@ pub fn widen_descriptors() {
     if current.is_some_and(|current| current < wanted)
         && let Err(errno) = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum })
     {
-        log::debug!("cannot raise the limit of open files: {errno}");
+        log::debug!(target: LOG_TARGET, "cannot raise the limit of open files: {errno}");
     }
 }
 
