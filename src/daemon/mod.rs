@@ -7,10 +7,11 @@
 //!
 //! The main thread touches no file system but that of the state directory: it looks after schedules, and it is what
 //! tells a service manager that the daemon is alive. Each root has a thread of its own, so that a file system that hangs
-//! holds up only the root on it. What the configuration says is one piece (`setup`), which `reload` replaces.
+//! holds up only the root on it. What the configuration says is one piece (`active_config`), which `reload` replaces.
 //!
 //! This module holds no logic of mirroring: it only connects. It and the CLI are the only ones that know everybody.
 
+mod active_config;
 mod answer;
 mod contents;
 mod fail_log;
@@ -20,7 +21,6 @@ mod options;
 mod plugins;
 mod reload;
 mod root;
-mod setup;
 mod tend;
 mod witness;
 
@@ -32,18 +32,18 @@ use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, bounded};
 use log::{error, info, warn};
 
+pub use active_config::UnknownRoot;
 pub use answer::offline;
 pub use options::{
     ConfigSource, Configuration, FailLogOptions, NotTaken, OnReady, Options, PluginOptions, PluginRoot, RootOptions,
 };
-pub use setup::UnknownRoot;
 
+use active_config::{ActiveConfig, Asked, Core, Current};
 use answer::summary::{log_status, summary};
 use answer::view::View;
 use contents::ContentsThread;
 use fail_log::FailLog;
 use reload::{Progress, ReloadThread, Reloader};
-use setup::{Asked, Core, Current, Setup};
 use tend::Tenders;
 use witness::Witness;
 
@@ -204,8 +204,8 @@ impl Daemon {
         let at_first = if core.store_is_whole || is_new { options.at_first } else { AtFirst::Usual };
         let accept_deletions = options.accept_deletions;
         let asked = Asked { reconcile, accept_root, accept_deletions, at_first };
-        let nothing = Setup::default();
-        Setup::prepare(&core, config, asked, &nothing)?.put_in_force(&core, &nothing);
+        let nothing = ActiveConfig::default();
+        ActiveConfig::prepare(&core, config, asked, &nothing)?.put_in_force(&core, &nothing);
         let files = source.iter().flat_map(|source| &source.files).map(|file| file.display().to_string()).collect();
         *core.current.status() = ConfigStatus { loaded_at: source.is_some().then(|| clock.now()), error: None };
         let (reloader, reloads, progress) = Reloader::new(Arc::clone(&core), source);
@@ -220,8 +220,8 @@ impl Daemon {
 
     /// Sets the watches, then looks after schedules and plugins until told to stop.
     fn serve(&mut self, manager: &mut Manager, reloader: Reloader, ends: &Ends) -> Result<()> {
-        let setup = self.core.current.get();
-        let fresh = setup.fresh_roots(&Setup::default());
+        let active = self.core.current.get();
+        let fresh = active.fresh_roots(&ActiveConfig::default());
         let watching = self.core.tenders.start(&fresh)?;
         let tick = manager.interval().map_or(TICK, |interval| interval.min(TICK));
         let roots = fresh.len();
@@ -240,8 +240,8 @@ impl Daemon {
             }
         }
         self.view.phase.set(DaemonState::Running);
-        info!("ready: {}, {}", counted(roots as u64, "root"), counted(setup.targets.len() as u64, "target"));
-        drop(setup);
+        info!("ready: {}, {}", counted(roots as u64, "root"), counted(active.targets.len() as u64, "target"));
+        drop(active);
         manager.ready(&summary(&self.view.known_status()));
         if let Some(on_ready) = self.on_ready.take() {
             on_ready(Arc::<View>::clone(&self.view));
@@ -273,10 +273,10 @@ impl Daemon {
                 default(rest) => {}
             }
             let is_reachable = self.stay_reachable();
-            let setup = self.core.current.get();
-            is_busy = setup.plugins.tick() || reloading || !is_reachable;
-            setup.run_due(&self.core);
-            setup.bear_witness(&self.core);
+            let active = self.core.current.get();
+            is_busy = active.plugins.tick() || reloading || !is_reachable;
+            active.run_due(&self.core);
+            active.bear_witness(&self.core);
             if reloading {
                 manager.still_reloading();
             }
@@ -326,14 +326,14 @@ impl Daemon {
             contents.stop();
         }
         let Core { queue, executor, connections, standbys, fail_log, tenders, follower, current, .. } = &*self.core;
-        let setup = current.get();
+        let active = current.get();
         tenders.end(|_| true);
-        setup.roots().for_each(|root| root.stop());
+        active.roots().for_each(|root| root.stop());
         standbys.close();
         executor.stop();
         connections.close();
         follower.iter().for_each(|follower| follower.stop());
-        setup.plugins.stop();
+        active.plugins.stop();
         if let Some(fail_log) = fail_log {
             fail_log.stop();
         }

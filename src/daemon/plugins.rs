@@ -125,7 +125,7 @@ impl Plugins {
         before.end_all_but(self);
     }
 
-    /// Ends what a setup has started that does not come into force.
+    /// Ends what a configuration has started that does not come into force.
     pub(super) fn abandon(&self, before: &Self) {
         self.end_all_but(before);
     }

@@ -11,9 +11,9 @@ use crate::model::{Job, JobError, JobState, RelPath, Scope, Timestamp};
 use crate::queue::Standing;
 use crate::watch::Notice;
 
+use crate::daemon::active_config::Core;
 use crate::daemon::named_target::NamedTarget;
 use crate::daemon::root::RootRuntime;
-use crate::daemon::setup::Core;
 
 /// Whether a path is mirrored to any of the targets, and what stands there. `is_away`: what is at the root is not what is
 /// mirrored.

@@ -26,10 +26,10 @@ use super::status::{path_text, store_status, target_status};
 use super::verify::{Verification, Wanted, survey};
 use super::wait::{Mirrored, RootWait, Stage};
 use super::{jobs, verify};
+use crate::daemon::active_config::{ActiveConfig, Core};
 use crate::daemon::named_target::NamedTarget;
 use crate::daemon::reload::Reloads;
 use crate::daemon::root::{RootRuntime, Sight, Suspension};
-use crate::daemon::setup::{Core, Setup};
 use crate::system::inotify_limits;
 
 /// How long an answer waits for a look at a root whose file system may not answer.
@@ -80,12 +80,12 @@ impl View {
         }
     }
 
-    /// What is in force now. One question is answered by one setup, whatever happens meanwhile.
-    fn setup(&self) -> Arc<Setup> {
+    /// What is in force now. One question is answered by one configuration, whatever happens meanwhile.
+    fn active(&self) -> Arc<ActiveConfig> {
         self.core.current.get()
     }
 
-    fn root_status(setup: &Setup, root: &RootRuntime) -> RootStatus {
+    fn root_status(active: &ActiveConfig, root: &RootRuntime) -> RootStatus {
         let (state, reason, hint) = match root.sight() {
             Sight::Whole => match root.answered().map(|path| Notice::Answered { path }) {
                 Some(notice) => (RootState::Watching, Some(notice.to_string()), notice.hint().map(str::to_owned)),
@@ -95,12 +95,12 @@ impl View {
             Sight::Partial(reason, hint) => (RootState::Polling, Some(reason), hint),
             Sight::Suspended(Suspension { reason, hint, .. }) => (RootState::Suspended, Some(reason), hint),
         };
-        let targets = setup.targets.iter().filter(|target| root.has(target.id)).map(|target| target.name.clone());
+        let targets = active.targets.iter().filter(|target| root.has(target.id)).map(|target| target.name.clone());
         RootStatus { path: root.path().display().to_string(), state, reason, hint, targets: targets.collect() }
     }
 
-    fn target_status(&self, setup: &Setup, target: &NamedTarget) -> Option<TargetStatus> {
-        let root = setup.roots().find(|root| root.has(target.id));
+    fn target_status(&self, active: &ActiveConfig, target: &NamedTarget) -> Option<TargetStatus> {
+        let root = active.roots().find(|root| root.has(target.id));
         // Before the jobs: what comes to light in between has one.
         let sight = root.map_or_else(|| Sight::Behind("it is not being watched yet".to_owned()), |root| root.sight());
         let stats = self.queue.stats(target.id)?;
@@ -128,7 +128,7 @@ impl View {
 
     /// What is known at this moment. Waits for nothing.
     pub fn known_status(&self) -> Status {
-        let setup = self.setup();
+        let active = self.active();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             state: self.phase.get(),
@@ -136,18 +136,18 @@ impl View {
             started_at: Some(self.started_at),
             configs: self.configs.clone(),
             config: (!self.configs.is_empty()).then(|| self.core.current.status().clone()),
-            roots: setup.roots().map(|root| Self::root_status(&setup, root)).collect(),
-            targets: setup.targets.iter().filter_map(|target| self.target_status(&setup, target)).collect(),
+            roots: active.roots().map(|root| Self::root_status(&active, root)).collect(),
+            targets: active.targets.iter().filter_map(|target| self.target_status(&active, target)).collect(),
             store: store_status(self.queue.store_health()),
-            watches: Self::watches(&setup),
-            plugins: setup.plugins.status(),
+            watches: Self::watches(&active),
+            plugins: active.plugins.status(),
         }
     }
 
-    fn watches(setup: &Setup) -> WatchStatus {
+    fn watches(active: &ActiveConfig) -> WatchStatus {
         let limit = inotify_limits::InotifySysctl::default().read().map_or(0, |limits| limits.watches);
         let mut watches = WatchStatus { limit, ..WatchStatus::default() };
-        for stats in setup.roots().map(|root| root.watch_stats()) {
+        for stats in active.roots().map(|root| root.watch_stats()) {
             watches.used += stats.watches;
             watches.unwatched += stats.unwatched;
             watches.overflows += stats.overflows;
@@ -164,7 +164,7 @@ impl View {
 
 impl Inspect for View {
     fn status(&self) -> Status {
-        self.setup().roots().for_each(|root| root.look_again(LOOK_PATIENCE));
+        self.active().roots().for_each(|root| root.look_again(LOOK_PATIENCE));
         self.known_status()
     }
 
@@ -173,17 +173,17 @@ impl Inspect for View {
     }
 
     fn list(&self, page: &ListPage) -> Result<Listed, Refusal> {
-        jobs::jobs(&self.queue, &self.setup().targets, JobAction::List, page)
+        jobs::jobs(&self.queue, &self.active().targets, JobAction::List, page)
     }
 }
 
 impl Operate for View {
     fn change(&self, action: JobAction, page: &ListPage) -> Result<Listed, Refusal> {
-        jobs::jobs(&self.queue, &self.setup().targets, action, page)
+        jobs::jobs(&self.queue, &self.active().targets, action, page)
     }
 
     fn add(&self, jobs: &[NewJob]) -> Result<Vec<Option<String>>, Refusal> {
-        jobs::add(&self.queue, &self.setup().targets, jobs)
+        jobs::add(&self.queue, &self.active().targets, jobs)
     }
 
     fn compact_store(&self) -> Result<StoreReport, Refusal> {
@@ -191,7 +191,7 @@ impl Operate for View {
     }
 
     fn pause(&self, request: &PauseRequest) -> Result<Paused, Refusal> {
-        let targets = &self.setup().targets;
+        let targets = &self.active().targets;
         let paused = jobs::pause(&self.queue, targets, request)?;
         for target in targets.iter().filter(|target| self.queue.standing(target.id).paused_since.is_some()) {
             self.executor.hang_up(target.id);
@@ -201,13 +201,13 @@ impl Operate for View {
 
     fn accept_deletions(&self, request: &AcceptRequest) -> Result<Accepted, Refusal> {
         let AcceptRequest { target, root, all } = request;
-        let setup = self.setup();
-        let wanted = jobs::named(&setup.targets, target.as_deref(), root.as_deref(), *all)?;
+        let active = self.active();
+        let wanted = jobs::named(&active.targets, target.as_deref(), root.as_deref(), *all)?;
         let refused = |job: &Job| job.last_error.as_ref().is_some_and(JobError::asks_for_approval);
         for target in &wanted {
             log::warn!("{}: an operator has agreed to its deletions", target.name);
             self.executor.accept_deletions(target.id);
-            for root in setup.roots().filter(|root| root.has(target.id)) {
+            for root in active.roots().filter(|root| root.has(target.id)) {
                 root.accept_empty();
                 root.accept_unmounted();
                 // What is accepted happens now, and not at some later comparison.
@@ -228,15 +228,15 @@ impl Operate for View {
 
     fn accept_target(&self, request: &AcceptRequest) -> Result<Accepted, Refusal> {
         let AcceptRequest { target, root, all } = request;
-        let setup = self.setup();
-        let wanted = jobs::named(&setup.targets, target.as_deref(), root.as_deref(), *all)?;
+        let active = self.active();
+        let wanted = jobs::named(&active.targets, target.as_deref(), root.as_deref(), *all)?;
         for target in &wanted {
             log::warn!("{}: an operator has agreed to what is in its place now", target.name);
             self.queue.set_target_mark(target.id, None);
             self.queue.set_target_top(target.id, None);
             self.queue.distrust(&[target.id]);
             self.executor.accept_target(target.id);
-            for root in setup.roots().filter(|root| root.has(target.id)) {
+            for root in active.roots().filter(|root| root.has(target.id)) {
                 root.compare_below(&RelPath::root(), &[target.id]);
             }
             self.queue.note_place(target.id, Ok(()));
@@ -341,7 +341,7 @@ impl Operate for View {
             return Err(Refusal::new(RefusalKind::Unknown, "no target mirrors it", "see syncq status"));
         };
         let targets = selected.iter().flat_map(|(root, _, targets)| targets.iter().map(move |target| (root, target)));
-        let setup = self.setup();
+        let active = self.active();
         let targets = targets.map(|(root, target)| {
             root.look_again(LOOK_PATIENCE);
             let (suspended, unknown) = match root.sight() {
@@ -358,7 +358,7 @@ impl Operate for View {
             let found = self.queue.job_for(target.id, path);
             let standing = self.queue.standing(target.id);
             on_target(target, path, found, &standing, |path, scope| Circumstances {
-                state: self.target_status(&setup, target).map_or(TargetState::Unknown, |status| status.state),
+                state: self.target_status(&active, target).map_or(TargetState::Unknown, |status| status.state),
                 suspended,
                 unknown: unknown.or(unasked),
                 answered: answered(root, path),
@@ -378,26 +378,26 @@ type Selected = (Arc<RootRuntime>, Option<RelPath>, Vec<NamedTarget>);
 impl View {
     /// What a path and the name of a target select; without both, everything.
     fn selected(&self, path: Option<&PathArg>, target: Option<&str>) -> Result<Vec<Selected>, Refusal> {
-        let setup = self.setup();
-        let mut paths: Vec<&Path> = setup.roots().map(|root| root.path()).collect();
+        let active = self.active();
+        let mut paths: Vec<&Path> = active.roots().map(|root| root.path()).collect();
         paths.sort();
         paths.dedup();
         let place = path.map(|path| resolve(path, &paths)).transpose()?;
         let mut selected = Vec::new();
-        for root in setup.roots() {
+        for root in active.roots() {
             let path = match &place {
                 Some((at, _)) if at != root.path() => continue,
                 Some((_, path)) => Some(path.clone()),
                 None => None,
             };
             let wanted = |named: &&NamedTarget| root.has(named.id) && target.is_none_or(|target| target == named.name);
-            let targets: Vec<NamedTarget> = setup.targets.iter().filter(wanted).cloned().collect();
+            let targets: Vec<NamedTarget> = active.targets.iter().filter(wanted).cloned().collect();
             if !targets.is_empty() {
                 selected.push((Arc::clone(root), path, targets));
             }
         }
         let root = place.map(|(root, _)| root.display().to_string());
-        jobs::check_names(&setup.targets, target, root.as_deref(), !selected.is_empty())?;
+        jobs::check_names(&active.targets, target, root.as_deref(), !selected.is_empty())?;
         if selected.is_empty() {
             // With -m. Nothing that is said of no target would be wrong.
             return Err(Refusal::new(RefusalKind::Unknown, "no target mirrors it", "see syncq status"));

@@ -28,8 +28,8 @@ use crate::model::{RelPath, Timestamp};
 use crate::queue::Queue;
 
 use super::explain;
+use crate::daemon::active_config::{ActiveConfig, Core};
 use crate::daemon::named_target::NamedTarget;
-use crate::daemon::setup::{Core, Setup};
 
 const LEFT: &str = "it is no longer configured";
 
@@ -79,9 +79,9 @@ impl From<String> for Held {
 impl Wait for Mirrored {
     fn look(&mut self) -> Result<Waiting, Refusal> {
         let (mut missing, mut arrived) = (Vec::new(), Vec::new());
-        let setup = self.core.current.get();
+        let active = self.core.current.get();
         for root in &mut self.roots {
-            arrived.extend(root.look(&self.core, &setup, self.needed, &mut missing)?);
+            arrived.extend(root.look(&self.core, &active, self.needed, &mut missing)?);
         }
         let is_compared = |target: &NamedTarget| {
             let record = self.core.queue.target_record(target.id);
@@ -97,12 +97,12 @@ impl RootWait {
     fn look(
         &mut self,
         core: &Core,
-        setup: &Setup,
+        active: &ActiveConfig,
         needed: Option<usize>,
         missing: &mut Vec<Missing>,
     ) -> Result<Vec<NamedTarget>, Refusal> {
         let queue = &core.queue;
-        match self.step(core, setup) {
+        match self.step(core, active) {
             Ok(()) => {}
             Err(Held::Refused(refusal)) => return Err(refusal),
             Err(Held::Waits(reason)) => {
@@ -123,7 +123,7 @@ impl RootWait {
             lacking.push(Missing {
                 root: target.root.display().to_string(),
                 target: Some(target.name.clone()),
-                reason: if setup.serves(target.id) { held_up(queue, target) } else { Some(LEFT.to_owned()) },
+                reason: if active.serves(target.id) { held_up(queue, target) } else { Some(LEFT.to_owned()) },
                 jobs: jobs.iter().map(row).collect(),
             });
         }
@@ -134,17 +134,17 @@ impl RootWait {
     }
 
     /// Goes on to the next stage if that is possible. The error says what is waited for before any target is.
-    fn step(&mut self, core: &Core, setup: &Setup) -> Result<(), Held> {
+    fn step(&mut self, core: &Core, active: &ActiveConfig) -> Result<(), Held> {
         if let Stage::Begun = self.stage {
             // Looked up each time: another one may watch the tree by now.
-            let root = setup.root_of(&self.root, &self.targets).ok_or_else(|| LEFT.to_owned())?;
+            let root = active.root_of(&self.root, &self.targets).ok_or_else(|| LEFT.to_owned())?;
             self.stage = Stage::Asked(root.barrier()?);
         }
         if let Stage::Asked(answer) = &self.stage {
             match answer.try_recv() {
                 Ok(()) => {
                     // A target that was taken out meanwhile may not have been told of all of it.
-                    let Some(root) = setup.root_of(&self.root, &self.targets) else {
+                    let Some(root) = active.root_of(&self.root, &self.targets) else {
                         self.stage = Stage::Begun;
                         return Err(LEFT.to_owned().into());
                     };

@@ -1,8 +1,8 @@
 //! What runs under one configuration, in one piece: roots, targets, plugins, schedules. A reload replaces it as a whole.
 //!
-//! A setup is prepared beside the one that runs, from which it takes over every root that is watched by the same rules.
-//! All that can fail happens there, and changes nothing of what runs. [`Setup::put_in_force`] cannot fail. The first setup
-//! of a daemon goes the same way: it follows one that is empty.
+//! A configuration is prepared beside the active one, from which it takes over every root that is watched by the same rules.
+//! All that can fail happens there, and changes nothing of what runs. [`ActiveConfig::put_in_force`] cannot fail. The first
+//! one of a daemon goes the same way: it follows one that is empty.
 //!
 //! What is no part of a configuration ([`Core`]) stays: the queue with all jobs, also of targets that are no longer
 //! configured, and the threads that run rsync.
@@ -67,20 +67,20 @@ impl Core {
     }
 }
 
-/// The setup that is in force, and how the configuration was read the last time.
+/// The configuration that is in force, and how the configuration was read the last time.
 #[derive(Default)]
 pub(super) struct Current {
-    setup: Mutex<Arc<Setup>>,
+    active: Mutex<Arc<ActiveConfig>>,
     status: Mutex<ConfigStatus>,
 }
 
 impl Current {
-    pub fn get(&self) -> Arc<Setup> {
-        Arc::clone(&self.setup.lock().unwrap_or_else(PoisonError::into_inner))
+    pub fn get(&self) -> Arc<ActiveConfig> {
+        Arc::clone(&self.active.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub fn set(&self, setup: Setup) {
-        *self.setup.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(setup);
+    pub fn set(&self, active: ActiveConfig) {
+        *self.active.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(active);
     }
 
     pub fn status(&self) -> MutexGuard<'_, ConfigStatus> {
@@ -88,7 +88,7 @@ impl Current {
     }
 }
 
-/// What an operator has asked for when the daemon was started. It holds for the first setup alone.
+/// What an operator has asked for when the daemon was started. It holds for the first configuration alone.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asked {
     pub reconcile: bool,
@@ -105,7 +105,7 @@ impl Asked {
 
 /// See the module's documentation.
 #[derive(Default)]
-pub(super) struct Setup {
+pub(super) struct ActiveConfig {
     pub config: Configuration,
     /// In the order of the configuration, each with the targets that it is to have.
     roots: Vec<(Arc<RootRuntime>, Vec<Fingerprint>)>,
@@ -125,11 +125,11 @@ struct Checked {
     identity: RootIdentity,
 }
 
-impl Setup {
+impl ActiveConfig {
     /// Prepares what `config` describes, to follow `before`. Changes nothing of that, also if it fails. New roots are not
     /// watched yet.
     pub fn prepare(core: &Core, config: Configuration, asked: Asked, before: &Self) -> Result<Self> {
-        let mut setup = Self::default();
+        let mut prepared = Self::default();
         let mut checked: Vec<Checked> = Vec::new();
         for (index, options) in config.roots.iter().enumerate() {
             let sharing = config.roots.iter().filter(|other| other.root.path == options.root.path).count();
@@ -146,7 +146,7 @@ impl Setup {
                 }
                 None => {
                     let filter = Arc::new(Filter::new(&rules.excludes, rules.legacy_hidden)?);
-                    let identity = setup.identify(core, &rules, asked)?;
+                    let identity = prepared.identify(core, &rules, asked)?;
                     Checked { rules, kept: None, filter, identity }
                 }
             });
@@ -154,19 +154,19 @@ impl Setup {
                 // A run that was missed while no daemon ran is made up for.
                 let last = core.queue.root_record(&options.root.path).and_then(|record| record.scheduled_run);
                 let now = core.clock.now();
-                setup.scheduler().add(index, schedule, last.unwrap_or(now), now)?;
+                prepared.scheduler().add(index, schedule, last.unwrap_or(now), now)?;
             }
         }
         let engines = Plugins::start_engines(&config.plugins, &before.plugins)?;
         // Nothing fails from here on.
         for (options, checked) in config.roots.iter().zip(checked) {
-            setup.add_root(core, options, checked, asked, before);
+            prepared.add_root(core, options, checked, asked, before);
         }
         let follows = core.follower.is_some();
-        let roots = &setup.roots;
-        setup.plugins = Plugins::new(&core.queue, &core.clock, follows, &config, roots, engines, &before.plugins);
-        setup.config = config;
-        Ok(setup)
+        let roots = &prepared.roots;
+        prepared.plugins = Plugins::new(&core.queue, &core.clock, follows, &config, roots, engines, &before.plugins);
+        prepared.config = config;
+        Ok(prepared)
     }
 
     /// Which directory a new root is, if it may be mirrored.
@@ -266,7 +266,7 @@ impl Setup {
         self.roots.push((runtime, fingerprints));
     }
 
-    /// The number of a target. One that is served already keeps its policy until the setup is in force.
+    /// The number of a target. One that is served already keeps its policy until the new configuration is in force.
     fn id_of(&self, core: &Core, options: &RootOptions, target: &Target) -> TargetId {
         let name = target.name();
         let served = self.targets.iter().find(|known| known.name == name && known.root == options.root.path);
@@ -314,20 +314,20 @@ impl Setup {
         self.roots().any(|kept| Arc::ptr_eq(kept, root))
     }
 
-    /// The roots that `before` does not have. They have to be started before the setup is put in force, except at the start
+    /// The roots that `before` does not have. They have to be started before the configuration is put in force, except at the start
     /// of the daemon.
     pub fn fresh_roots(&self, before: &Self) -> Vec<Arc<RootRuntime>> {
         self.roots().filter(|root| !before.keeps(root)).cloned().collect()
     }
 
-    /// Gives up a setup that does not come into force after all.
+    /// Gives up a configuration that does not come into force after all.
     pub fn abandon(&self, core: &Core, before: &Self) {
         core.tenders.end(|root| self.keeps(root) && !before.keeps(root));
         self.fresh_roots(before).iter().for_each(|root| root.abandon());
         self.plugins.abandon(&before.plugins);
     }
 
-    /// Has this setup take the place of `before`. Runs that are under way come to their end as they were begun.
+    /// Has this configuration take the place of `before`. Runs that are under way come to their end as they were begun.
     pub fn put_in_force(self, core: &Core, before: &Self) {
         let Self { config, roots, contexts, .. } = &self;
         for options in &config.roots {
@@ -376,7 +376,7 @@ impl Setup {
     /// What stood at the top of a target says nothing of one that is reached in another way, or holds something else by now.
     fn forget_tops(&self, core: &Core, before: &Self) {
         let prints =
-            |setup: &Self| setup.roots.iter().flat_map(|(_, prints)| prints.clone()).collect::<BTreeMap<_, _>>();
+            |active: &Self| active.roots.iter().flat_map(|(_, prints)| prints.clone()).collect::<BTreeMap<_, _>>();
         let old = prints(before);
         for (id, print) in prints(self) {
             let complete_under = || core.queue.target_record(id)?.complete_under;
