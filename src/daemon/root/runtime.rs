@@ -48,7 +48,7 @@ pub struct RootRuntime {
     pub(super) looked: (Mutex<Instant>, Condvar),
     /// Rouses whoever tends the root.
     pub(super) stir: Sender<()>,
-    pub(super) stirred: Receiver<()>,
+    stirred: Receiver<()>,
 }
 
 /// What the start of the daemon asks of a root.
@@ -211,13 +211,13 @@ impl RootRuntime {
     }
 
     /// Notes in the store what is mounted below.
-    pub(super) fn remember_mounts(&self) {
+    fn remember_mounts(&self) {
         if let Some(mounts) = self.mounts.take_changed() {
             self.queue.set_mounts(self.path(), mounts);
         }
     }
 
-    pub(super) fn note_look(&self) {
+    fn note_look(&self) {
         *self.looked.0.lock().unwrap_or_else(PoisonError::into_inner) = monotonic();
         self.looked.1.notify_all();
     }
