@@ -53,8 +53,8 @@ install_missing() {
 
 # The oldest rsync that syncq is tested with.
 oldest_rsync() {
-    sed -n 's/^pub const OLDEST_RSYNC: &str = "\(.*\)";$/\1/p' src/mirror/installed.rs | grep . ||
-        fail "there is no OLDEST_RSYNC in src/mirror/installed.rs"
+    sed -n 's/^pub const OLDEST_RSYNC: &str = "\(.*\)";$/\1/p' src/mirror/rsync/installed.rs | grep . ||
+        fail "there is no OLDEST_RSYNC in src/mirror/rsync/installed.rs"
 }
 
 # without_places CARGO-ARGUMENT...: runs cargo so that what it builds names no directory of this machine: messages of panics

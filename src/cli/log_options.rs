@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 
 use super::exit::CliError;
-use crate::daemon::logging::{self, AREAS, Form, LoggingError, Output};
+use crate::system::logging::{self, AREAS, Form, LoggingError, Output};
 
 #[derive(Debug, Args)]
 pub struct LogOptions {

@@ -14,9 +14,10 @@ use super::log_options::LogOptions;
 use super::progress::Progress;
 use super::state_dir::real_path;
 use super::{apart, configs, destination, excludes, neighbours, password_file, run, state_dir, values};
-use crate::daemon::{Configuration, Options, RootOptions, init, logging};
+use crate::daemon::{Configuration, Options, RootOptions, init};
 use crate::filter::Filter;
 use crate::model::{AtFirst, Destination, EventSwitches, Params, Root, Settings, Target, TransferOptions, Usable, Why};
+use crate::system::logging;
 
 const DEST_HELP: &str =
     "Local directory, [user@]host:/path (ssh), [user@]host::module[/path] or rsync://host[:port]/module";
@@ -106,7 +107,7 @@ pub fn run(args: MirrorArgs) -> Result<ExitCode, CliError> {
     // The view begins when the daemon is ready and ends with it.
     let progress: Arc<Mutex<Option<Progress>>> = Arc::default();
     let begun = Arc::clone(&progress);
-    crate::daemon::detach::tighten_umask();
+    crate::system::detach::tighten_umask();
     excludes::report_unmatched(roots.clone());
     neighbours::warn_of_meetings(&state_dir, &roots);
     let ran = crate::daemon::run(Options {

@@ -11,7 +11,7 @@ use rustix::termios::tcgetwinsize;
 use super::output::{Tone, age, cut, has_colours, plain, size};
 use crate::clock::monotonic;
 use crate::control::{RunStatus, Status, TargetStatus, word};
-use crate::daemon::logging;
+use crate::system::logging;
 
 /// Five looks a second follow the eye and cost the daemon nothing.
 const INTERVAL: Duration = Duration::from_millis(200);

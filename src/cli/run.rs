@@ -15,8 +15,9 @@ use super::log_options::LogOptions;
 use super::sersync_args::DEFAULT_CONFIG;
 use super::{apart, configs, excludes, listen, neighbours, state_dir};
 use crate::config::PluginKind;
-use crate::daemon::{ConfigSource, NotTaken, Options, RootOptions, detach, init, logging};
+use crate::daemon::{ConfigSource, NotTaken, Options, RootOptions, init};
 use crate::model::{AtFirst, Root};
+use crate::system::{detach, logging};
 
 /// Mirror what configuration files describe, until stopped
 #[derive(Debug, Args)]

@@ -320,5 +320,4 @@ async fn answer(
 }
 
 #[cfg(test)]
-#[path = "server_tests.rs"]
 mod tests;

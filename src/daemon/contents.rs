@@ -6,10 +6,10 @@
 //! stored, so a restart goes on from there. `status` says `comparing` until it is done.
 //!
 //! The same thread looks once a minute whether the name of a daemon's host leads to other servers than before: nothing vouches
-//! for those either (`mirror::address`).
+//! for those either (`mirror/transport/address`).
 //!
 //! Deliberately absent: what is on the target alone, or lacks there, which comparisons by size and time find; and small
-//! trees, which are compared by content at once (`mirror::unvouched`).
+//! trees, which are compared by content at once (`mirror/target/unvouched`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -20,9 +20,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 use log::{debug, info, warn};
 
+use super::active_config::{ActiveConfig, Core};
 use super::named_target::NamedTarget;
 use super::root::Sight;
-use super::setup::{Core, Setup};
 use crate::clock::monotonic;
 use crate::mirror::{Differs, Led, Look, Portions, TargetContext, addresses, host_name, led};
 use crate::model::{Change, RelPath, Timestamp, Unvouched};
@@ -94,9 +94,9 @@ impl Comparer {
     fn run(mut self, stopped: &Receiver<()>) {
         let distrusted = self.core.queue.distrusted().clone();
         loop {
-            let setup = self.core.current.get();
-            let looks_up = self.look_up(&setup);
-            let unvouched: Vec<(NamedTarget, Unvouched)> = setup
+            let active = self.core.current.get();
+            let looks_up = self.look_up(&active);
+            let unvouched: Vec<(NamedTarget, Unvouched)> = active
                 .targets
                 .iter()
                 .filter_map(|target| Some((target.clone(), self.core.queue.target_record(target.id)?.unvouched?)))
@@ -104,9 +104,9 @@ impl Comparer {
             self.works.retain(|id, _| unvouched.iter().any(|(target, _)| target.id == *id));
             let mut is_at_work = false;
             for (target, unvouched) in &unvouched {
-                is_at_work |= self.portion(&setup, target, unvouched);
+                is_at_work |= self.portion(&active, target, unvouched);
             }
-            drop(setup);
+            drop(active);
             let pause = match (is_at_work, unvouched.is_empty()) {
                 (true, _) => Some(Duration::ZERO),
                 (false, false) => Some(LOOK),
@@ -125,8 +125,8 @@ impl Comparer {
     }
 
     /// Has targets compared in full whose host names lead to other servers than before. Returns whether any has a name.
-    fn look_up(&mut self, setup: &Setup) -> bool {
-        let named: Vec<(&NamedTarget, Arc<TargetContext>)> = setup
+    fn look_up(&mut self, active: &ActiveConfig) -> bool {
+        let named: Vec<(&NamedTarget, Arc<TargetContext>)> = active
             .targets
             .iter()
             .filter_map(|target| Some((target, self.core.executor.context(target.id)?)))
@@ -163,7 +163,7 @@ impl Comparer {
     }
 
     /// Compares the next portion of a target, if it is time for that. Returns whether it was.
-    fn portion(&mut self, setup: &Setup, target: &NamedTarget, unvouched: &Unvouched) -> bool {
+    fn portion(&mut self, active: &ActiveConfig, target: &NamedTarget, unvouched: &Unvouched) -> bool {
         let Core { queue, executor, .. } = &*self.core;
         let Some(context) = executor.context(target.id) else { return false };
         let is_same = |work: &Work| work.since == unvouched.since && Arc::ptr_eq(&work.context, &context);
@@ -176,7 +176,7 @@ impl Comparer {
         }
         let Some(work) = self.works.get_mut(&target.id) else { return false };
         let is_watched =
-            setup.roots().any(|root| root.has(target.id) && matches!(root.sight(), Sight::Whole | Sight::Partial(..)));
+            active.roots().any(|root| root.has(target.id) && matches!(root.sight(), Sight::Whole | Sight::Partial(..)));
         let is_idle = || queue.stats(target.id).is_some_and(|stats| stats.counts.ready + stats.counts.running == 0);
         let is_due = now >= work.not_before && (is_idle() || now.duration_since(work.last) >= PATIENCE);
         if !is_due || !is_watched || !queue.is_open(target.id) {

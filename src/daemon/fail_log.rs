@@ -22,7 +22,7 @@ use log::{error, info, warn};
 use super::named_target::NamedTarget;
 use crate::clock::Clock;
 use crate::control::socket_path;
-use crate::mirror::Executor;
+use crate::dispatch::Executor;
 use crate::model::{Job, JobState, Timestamp, plain};
 use crate::queue::{Queue, TargetStats};
 use crate::trust;

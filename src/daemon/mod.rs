@@ -7,33 +7,21 @@
 //!
 //! The main thread touches no file system but that of the state directory: it looks after schedules, and it is what
 //! tells a service manager that the daemon is alive. Each root has a thread of its own, so that a file system that hangs
-//! holds up only the root on it. What the configuration says is one piece (`setup`), which `reload` replaces.
+//! holds up only the root on it. What the configuration says is one piece (`active_config`), which `reload` replaces.
 //!
 //! This module holds no logic of mirroring: it only connects. It and the CLI are the only ones that know everybody.
 
+mod active_config;
+mod answer;
 mod contents;
-pub mod detach;
-mod explain;
 mod fail_log;
 pub mod init;
-pub mod logging;
 mod named_target;
-mod notify;
-pub mod offline;
-mod operate;
 mod options;
-mod paths;
 mod plugins;
 mod reload;
 mod root;
-mod setup;
-mod signals;
-mod sysctl;
 mod tend;
-mod verify;
-mod view;
-mod vital;
-mod wait;
 mod witness;
 
 use std::path::{Path, PathBuf};
@@ -44,32 +32,36 @@ use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, bounded};
 use log::{error, info, warn};
 
+pub use active_config::UnknownRoot;
+pub use answer::offline;
 pub use options::{
     ConfigSource, Configuration, FailLogOptions, NotTaken, OnReady, Options, PluginOptions, PluginRoot, RootOptions,
 };
-pub use setup::UnknownRoot;
-pub use sysctl::{InotifyLimits, InotifySysctl, QUEUED_EVENTS};
 
+use active_config::{ActiveConfig, Asked, Core, Current};
+use answer::summary::{log_status, summary};
+use answer::view::View;
 use contents::ContentsThread;
-use detach::PidFile;
 use fail_log::FailLog;
-use notify::Manager;
 use reload::{Progress, ReloadThread, Reloader};
-use setup::{Asked, Core, Current, Setup};
-use signals::{EarlyHup, SignalThread, Stop};
 use tend::Tenders;
-use view::View;
-use vital::Crashed;
 use witness::Witness;
 
 use crate::clock::{Clock, SystemClock, moment, monotonic};
 use crate::control::{ConfigStatus, ControlServer, DaemonState, TcpOptions, TcpServer};
-use crate::mirror::{self, Confinement, Connections, Executor, Standbys};
+use crate::dispatch::Executor;
+use crate::mirror::{self, Confinement, Connections, Standbys};
 use crate::model::{AtFirst, counted};
 use crate::plugin::Follower;
 use crate::queue::Queue;
 use crate::store::StoreError;
 use crate::store::sled::{FreshReason, Opened, SledStore};
+use crate::system::detach::PidFile;
+use crate::system::inotify_limits::{self, InotifySysctl};
+use crate::system::logging;
+use crate::system::sd_notify::Manager;
+use crate::system::signals::{EarlyHup, SignalThread, Stop};
+use crate::system::vital_threads::{Crashed, report_deaths};
 
 /// How often the main thread looks after things while something is going on, and how often while not: what no event tells
 /// of, such as a control socket that was removed.
@@ -87,7 +79,7 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
 pub fn run(options: Options) -> Result<()> {
     let (stop, stopped) = bounded(2);
     let (died, deaths) = bounded(1);
-    vital::report_deaths(died);
+    report_deaths(died);
     let early_hup = EarlyHup::note().context("cannot handle signals")?;
     let mut manager = Manager::from_env();
     manager.starting("opening the queue");
@@ -103,7 +95,7 @@ pub fn run(options: Options) -> Result<()> {
             let _ = stop.try_send(());
         };
         let on_reload = move || reloads.ask();
-        SignalThread::start(on_stop, on_reload, move || signals::log_status(&view.known_status()))
+        SignalThread::start(on_stop, on_reload, move || log_status(&view.known_status()))
             .context("cannot handle signals")?
     };
     if early_hup.has_come() {
@@ -185,8 +177,8 @@ impl Daemon {
             queue.begin_unsure(!opened.clean);
         }
 
-        sysctl::widen_descriptors();
-        if let Err(failure) = sysctl::InotifySysctl::default().widen_queue() {
+        inotify_limits::widen_descriptors();
+        if let Err(failure) = InotifySysctl::default().widen_queue() {
             warn!("cannot read the inotify limits: {failure}");
         }
         let executor = Executor::start(Arc::clone(&queue), Arc::clone(&clock), threads);
@@ -212,8 +204,8 @@ impl Daemon {
         let at_first = if core.store_is_whole || is_new { options.at_first } else { AtFirst::Usual };
         let accept_deletions = options.accept_deletions;
         let asked = Asked { reconcile, accept_root, accept_deletions, at_first };
-        let nothing = Setup::default();
-        Setup::prepare(&core, config, asked, &nothing)?.put_in_force(&core, &nothing);
+        let nothing = ActiveConfig::default();
+        ActiveConfig::prepare(&core, config, asked, &nothing)?.put_in_force(&core, &nothing);
         let files = source.iter().flat_map(|source| &source.files).map(|file| file.display().to_string()).collect();
         *core.current.status() = ConfigStatus { loaded_at: source.is_some().then(|| clock.now()), error: None };
         let (reloader, reloads, progress) = Reloader::new(Arc::clone(&core), source);
@@ -228,8 +220,8 @@ impl Daemon {
 
     /// Sets the watches, then looks after schedules and plugins until told to stop.
     fn serve(&mut self, manager: &mut Manager, reloader: Reloader, ends: &Ends) -> Result<()> {
-        let setup = self.core.current.get();
-        let fresh = setup.fresh_roots(&Setup::default());
+        let active = self.core.current.get();
+        let fresh = active.fresh_roots(&ActiveConfig::default());
         let watching = self.core.tenders.start(&fresh)?;
         let tick = manager.interval().map_or(TICK, |interval| interval.min(TICK));
         let roots = fresh.len();
@@ -248,9 +240,9 @@ impl Daemon {
             }
         }
         self.view.phase.set(DaemonState::Running);
-        info!("ready: {}, {}", counted(roots as u64, "root"), counted(setup.targets.len() as u64, "target"));
-        drop(setup);
-        manager.ready(&notify::summary(&self.view.known_status()));
+        info!("ready: {}, {}", counted(roots as u64, "root"), counted(active.targets.len() as u64, "target"));
+        drop(active);
+        manager.ready(&summary(&self.view.known_status()));
         if let Some(on_ready) = self.on_ready.take() {
             on_ready(Arc::<View>::clone(&self.view));
         }
@@ -271,7 +263,7 @@ impl Daemon {
                     reloading = progress == Ok(Progress::Begun);
                     match reloading {
                         true => manager.reloading(),
-                        false => manager.ready(&notify::summary(&self.view.known_status())),
+                        false => manager.ready(&summary(&self.view.known_status())),
                     }
                 }
                 recv(roused) -> _ => {
@@ -281,16 +273,16 @@ impl Daemon {
                 default(rest) => {}
             }
             let is_reachable = self.stay_reachable();
-            let setup = self.core.current.get();
-            is_busy = setup.plugins.tick() || reloading || !is_reachable;
-            setup.run_due(&self.core);
-            setup.bear_witness(&self.core);
+            let active = self.core.current.get();
+            is_busy = active.plugins.tick() || reloading || !is_reachable;
+            active.run_due(&self.core);
+            active.bear_witness(&self.core);
             if reloading {
                 manager.still_reloading();
             }
             if manager.listens() {
                 // Whoever holds a lock for ever holds this up, and that is meant: it is a sign of life of them all.
-                manager.alive(&notify::summary(&self.view.known_status()));
+                manager.alive(&summary(&self.view.known_status()));
             }
         }
     }
@@ -334,14 +326,14 @@ impl Daemon {
             contents.stop();
         }
         let Core { queue, executor, connections, standbys, fail_log, tenders, follower, current, .. } = &*self.core;
-        let setup = current.get();
+        let active = current.get();
         tenders.end(|_| true);
-        setup.roots().for_each(|root| root.stop());
+        active.roots().for_each(|root| root.stop());
         standbys.close();
         executor.stop();
         connections.close();
         follower.iter().for_each(|follower| follower.stop());
-        setup.plugins.stop();
+        active.plugins.stop();
         if let Some(fail_log) = fail_log {
             fail_log.stop();
         }

@@ -9,7 +9,8 @@ use log::{info, warn};
 use crate::clock::Clock;
 use crate::config::Plugin;
 use crate::control::PluginStatus;
-use crate::mirror::{Contexts, Observer};
+use crate::dispatch::Contexts;
+use crate::mirror::Observer;
 use crate::model::{Target, TargetId};
 use crate::plugin::{Announcer, Engine, FollowedRoot, Follower, Source};
 use crate::queue::Queue;
@@ -124,7 +125,7 @@ impl Plugins {
         before.end_all_but(self);
     }
 
-    /// Ends what a setup has started that does not come into force.
+    /// Ends what a configuration has started that does not come into force.
     pub(super) fn abandon(&self, before: &Self) {
         self.end_all_but(before);
     }

@@ -4,7 +4,7 @@
 //! long as a walk of them. Until then the old configuration is in force entirely, and stays so if anything fails. What
 //! has been asked for while a reload is under way is answered by one more reload; however often it was asked.
 //!
-//! Deliberately absent: what a change means to roots, targets and plugins (`setup`), and who asks.
+//! Deliberately absent: what a change means to roots, targets and plugins (`active_config`), and who asks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -16,8 +16,8 @@ use anyhow::Context as _;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use log::{error, info, warn};
 
+use super::active_config::{ActiveConfig, Asked, Core};
 use super::options::{ConfigSource, Configuration, NotTaken, RootOptions};
-use super::setup::{Asked, Core, Setup};
 use crate::control::{ConfigChanges, ConfigError, Refusal, RefusalKind, Reloaded, Tally};
 use crate::model::Target;
 
@@ -76,7 +76,7 @@ pub(super) struct Reloader {
     source: Option<ConfigSource>,
     requests: Receiver<Request>,
     progress: Sender<Progress>,
-    /// Set once the daemon stops; locked while a setup is being put in force.
+    /// Set once the daemon stops; locked while a configuration is being put in force.
     stopped: Arc<Mutex<bool>>,
 }
 
@@ -145,23 +145,23 @@ impl Reloader {
         let core = &self.core;
         let before = core.current.get();
         let changes = changes(&before.config, &config);
-        let setup = Setup::prepare(core, config, Asked::NOTHING, &before)?;
-        if let Err(failure) = self.watch(&setup, &before) {
-            setup.abandon(core, &before);
+        let prepared = ActiveConfig::prepare(core, config, Asked::NOTHING, &before)?;
+        if let Err(failure) = self.watch(&prepared, &before) {
+            prepared.abandon(core, &before);
             return Err(failure);
         }
         let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
         if *stopped {
-            setup.abandon(core, &before);
+            prepared.abandon(core, &before);
         } else {
-            setup.put_in_force(core, &before);
+            prepared.put_in_force(core, &before);
         }
         Ok(changes)
     }
 
     /// Watches the directories that are new.
-    fn watch(&self, setup: &Setup, before: &Setup) -> anyhow::Result<()> {
-        let fresh = setup.fresh_roots(before);
+    fn watch(&self, prepared: &ActiveConfig, before: &ActiveConfig) -> anyhow::Result<()> {
+        let fresh = prepared.fresh_roots(before);
         let watching = self.core.tenders.start(&fresh)?;
         let mut watched = 0;
         while watched < fresh.len() && !self.is_stopped() {

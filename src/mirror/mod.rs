@@ -1,107 +1,70 @@
 //! Turns jobs into the fewest rsync runs, and what rsync says into verdicts.
 //!
-//! The way of a batch: `look` sees what stands at its paths, `plan` makes runs of it, `command` writes their
-//! argument lists, `run` starts rsync, `outcome` reads what became of it, and [`execute`] carries the batch
-//! through. In that `session` starts the runs, `engine` falls back, verifies and halves where rsync's answer is not enough,
-//! and `verdicts` keeps what that means for each job. `deletions` asks before much is deleted, `leftovers` removes what killed receivers have left, `ssh` keeps connections to hosts open between runs, `standby`
-//! has one to an rsync daemon ready before it is needed. `narrow` has rsync look for itself where a list of names would
-//! say something else than the user's own options.
-//! [`inspect`] asks a target in advance, `admit` asks rsync what the user's own options leave out.
+//! The rooms, each of which uses only those above it:
 //!
-//! Invariant: only this module starts rsync, and it knows nothing of the store: jobs come in as values, verdicts go out as
-//! values. `dispatch` alone, which hands claimed jobs to workers and their verdicts back, knows the queue.
+//! | room | what it is about |
+//! |---|---|
+//! | `rsync` | the program and its language: one process from its start to its end, and what its words are |
+//! | `plan` | what one rsync is to do: the runs of a batch and their argument lists |
+//! | `outcome` | what an ended run means |
+//! | `transport` | how a run gets to its target: ssh, standbys, confinement |
+//! | `target` | what is known of one target between batches |
+//! | `batch` | one batch, carried out: its order, its deletions, renames, fallbacks and verdicts |
+//! | `compare` | what differs on a target, without changing it |
+//! | `check` | questions in advance |
+//!
+//! [`execute`] takes a batch through them. [`Comparison`] and [`inspect`] are the other two ways in.
+//!
+//! Invariant: only this module starts rsync, and it knows nothing of the queue or the store: jobs come in as values, verdicts
+//! go out as values. What hands claimed jobs to workers and their verdicts back is [`crate::dispatch`].
 
-mod activity;
-mod address;
-mod admit;
-mod blocked;
-mod capture;
-mod changed;
-mod command;
-mod confine;
-mod contents;
-mod context;
-mod deletion_limit;
-mod deletions;
-mod dispatch;
-mod engine;
-mod environment;
-mod execute;
-mod expand;
-mod fold;
-mod identity;
-mod installed;
-mod itemized;
-mod lanes;
-mod launch;
-mod leftovers;
-mod line;
-mod lingering;
-mod look;
-mod looked;
-mod narrow;
-mod noise;
+mod batch;
+mod check;
+mod compare;
 mod outcome;
-mod pace;
-mod place;
 mod plan;
-mod portions;
-mod probe;
-mod program;
-mod recent;
-mod rename;
-mod report;
-mod run;
-mod says;
-mod session;
-mod shares;
-mod spool;
-mod ssh;
-mod standby;
-mod stats;
-mod stop;
-mod survey;
-mod times;
-mod top;
-mod trouble;
-mod under_way;
-mod unvouched;
-mod verdicts;
-mod version;
-mod walk;
+mod rsync;
+mod target;
+mod transport;
 
-pub use activity::{Activity, Happened, Listener};
-pub use address::{Led, addresses, host_name, led};
-pub use changed::{Changed, Observer, Operation, Ran};
-pub use context::{Capabilities, TargetContext};
-pub use deletion_limit::Guard;
-pub use dispatch::{Contexts, Executor};
-pub use environment::{Adopted, adopt, own as own_variable, redirects};
-pub use execute::execute;
-pub use identity::RootIdentity;
-pub use installed::{NoRsync, OLDEST_RSYNC, find_rsync};
-pub use launch::probe;
-pub use look::{Presence, Source};
-pub use looked::Contents;
-pub use pace::can_count;
-pub use place::Place;
-pub use plan::Limits;
-pub use under_way::Course;
+pub use batch::execute::execute;
+pub use batch::report::{BatchReport, FailedCommand};
+pub(crate) use check::admit;
+pub use check::inspect::{Finding, NotTried, ProbeOptions, inspect};
+pub use compare::comparison::{Comparison, Found, Look};
+pub use compare::difference::{Difference, Differs};
+pub use compare::portions::Portions;
+pub use outcome::version::{RsyncVersion, Untested, rsync_version};
+pub use plan::planner::Limits;
+pub use plan::source::{Presence, Source};
+pub use rsync::environment::{Adopted, adopt, own as own_variable, redirects};
+pub use rsync::installed::{NoRsync, OLDEST_RSYNC, find_rsync};
+pub(crate) use rsync::lingering;
+pub use rsync::orphans::end_leftovers;
+pub use rsync::read_limit::{can_count, moved};
+pub use rsync::ssh_command::by_hand;
+pub use rsync::stop::StopSignal;
+pub use rsync::under_way::Course;
+pub use target::capabilities::Capabilities;
+pub use target::context::TargetContext;
+pub use target::deletion_limit::Guard;
+pub use target::launch::{command_line, probe};
+pub use target::looked::Contents;
+pub use target::observer::{Changed, Observer, Operation, Ran};
+pub use target::place::Place;
+pub(crate) use target::{top, unvouched};
+pub use transport::address::{Led, addresses, host_name, led};
+pub use transport::confine::{Confinement, Missing, Places, confinement};
+pub use transport::root_identity::RootIdentity;
+pub use transport::ssh::{Connection, Connections};
+pub use transport::standby::{Next, STANDBYS_MAX, Standby, Standbys};
+
 /// For `tools/micro`, which times the parts one by one; of no use to anybody else.
 #[doc(hidden)]
 pub mod parts {
-    pub use super::plan::{Deletion, Entry, Plan, Run, RunKind, plan};
+    pub use super::plan::planner::{Plan, plan};
+    pub use super::plan::run::{Deletion, Entry, Run, RunKind};
 }
-pub use confine::{Confinement, Missing, Places, confinement};
-pub use portions::Portions;
-pub use probe::{Finding, NotTried, ProbeOptions, inspect};
-pub use program::end_leftovers;
-pub use report::{BatchReport, FailedCommand};
-pub use ssh::{Connection, Connections};
-pub use standby::{Standby, Standbys};
-pub use stop::StopSignal;
-pub use survey::{Comparison, Difference, Differs, Found, Look};
-pub use version::{RsyncVersion, Untested, rsync_version};
 
 #[cfg(test)]
 mod tests;

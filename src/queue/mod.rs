@@ -8,42 +8,46 @@
 //! harmless. If the store fails, mirroring goes on from memory, the failure is shown, and the commit is tried again.
 //!
 //! Callers give changes and verdicts and take batches; each call is short and never waits for disk or network.
+//! What the store remembers beside jobs is in `records`, what there is to show in `figures`, what operators do in `operator`.
+//!
 //! Invariant: the queue knows nothing of rsync, inotify or files.
 
 mod batch_size;
 mod breaker;
 mod checkpoint;
 mod committer;
+mod figures;
 mod operator;
 mod pace;
+mod records;
 mod sent_log;
 mod state;
 mod target_queue;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use crossbeam_channel::{Receiver, bounded};
 
+pub use figures::{StoreHealth, TargetStats};
 pub use operator::{Selected, Standing};
 pub use target_queue::{BatchId, Counts, Policy, taken_over};
 
 use breaker::Gate;
 use checkpoint::Ledger;
 use committer::Committer;
-use state::{Shared, State, StoreTask};
+use state::{Shared, State};
 use target_queue::TargetQueue;
 
 use crate::clock::Clock;
 use crate::model::{
-    Change, ClaimedJob, CutOff, Destination, DirectoryChange, DirectoryId, Found, Job, JobError, JobId, Lane, Lingers,
-    Moment, Mounted, RelPath, TargetId, TargetTrouble, Timestamp, Top, TroubleClass, Unvouched, Verdict,
+    Change, ClaimedJob, CutOff, Destination, Found, JobId, Lane, Lingers, RelPath, TargetId, TargetTrouble, Timestamp,
+    TroubleClass, Unvouched, Verdict,
 };
-use crate::store::{Census, Contents, DirectoryRecord, RootRecord, Store, StoreError, StoreStats, TargetRecord};
+use crate::store::{Contents, Store, StoreError};
 use std::os::unix::ffi::OsStrExt;
 
 /// A batch of jobs handed to the executor, which gives it back through [`Queue::finish`].
@@ -87,46 +91,6 @@ pub enum TargetEvent {
     Trouble { trouble: TargetTrouble, probe_at: Timestamp },
     /// The target is back after this long.
     Recovered { class: TroubleClass, after: Duration },
-}
-
-/// A target's figures.
-#[derive(Debug, Clone)]
-pub struct TargetStats {
-    pub counts: Counts,
-    /// When the oldest change that the target lacks was seen.
-    pub oldest: Option<Timestamp>,
-    pub trouble: Option<TargetTrouble>,
-    pub trouble_since: Option<Timestamp>,
-    /// Failures in a row for the present reason.
-    pub trouble_failures: u32,
-    /// When a target in trouble is tried again. `None` also while it is being tried, and if nothing is there to try it with.
-    pub retry_at: Option<Timestamp>,
-    /// Of the jobs that wait, those that do so since they failed.
-    pub backing_off: usize,
-    /// Since when an operator has it paused.
-    pub paused_since: Option<Timestamp>,
-    /// A job that waits for an operator's approval of its deletions, with what it says.
-    pub refused: Option<(RelPath, JobError)>,
-    /// Jobs done per second, over the last minute.
-    pub jobs_per_s: f64,
-    /// When a job was last done, since the start.
-    pub last_success: Option<Timestamp>,
-    /// A failing path and its error, if any.
-    pub failing: Option<(RelPath, JobError)>,
-    /// What nothing vouches for, of what the target holds.
-    pub unvouched: Option<Unvouched>,
-    /// Paths that may still change there, and when the first of them is looked at again.
-    pub unsure: Option<(usize, Timestamp)>,
-}
-
-/// The store as an operator sees it.
-#[derive(Debug, Clone, Default)]
-pub struct StoreHealth {
-    pub stats: StoreStats,
-    /// Why the last commit failed, if it did. Until it is repaired, new jobs are held in memory only.
-    pub error: Option<String>,
-    /// Records that wait to be written.
-    pub uncommitted: usize,
 }
 
 /// See the module's documentation.
@@ -216,147 +180,6 @@ impl Queue {
         (id, new)
     }
 
-    /// Which directory `root` was when it was last mirrored, if it ever was.
-    pub fn root_mark(&self, root: &Path) -> Option<DirectoryId> {
-        self.root_record(root)?.mark
-    }
-
-    /// Remembers which directory `root` is.
-    pub fn set_root_mark(&self, root: &Path, mark: DirectoryId) {
-        self.change_ledger(|ledger| ledger.set_mark(root.as_os_str().as_bytes(), mark));
-    }
-
-    /// Remembers where file systems are mounted below `root`.
-    pub fn set_mounts(&self, root: &Path, mounts: Vec<Mounted>) {
-        self.change_ledger(|ledger| ledger.set_mounts(root.as_os_str().as_bytes(), mounts));
-    }
-
-    /// The root as the store knows it: a watermark that is still being written is not there yet.
-    pub fn root_record(&self, root: &Path) -> Option<RootRecord> {
-        self.shared.lock().ledger.root(root.as_os_str().as_bytes()).cloned()
-    }
-
-    /// The target as the store knows it.
-    pub fn target_record(&self, id: TargetId) -> Option<TargetRecord> {
-        self.shared.lock().ledger.target(id).cloned()
-    }
-
-    /// The directories below `root` that the store held at the start, as of the root's watermark then. They are handed out
-    /// once, and no longer take memory then: what the store holds later is not read again.
-    pub fn take_directories(&self, root: &Path) -> Option<Vec<DirectoryRecord>> {
-        self.shared.lock().ledger.take_directories(root.as_os_str().as_bytes())
-    }
-
-    /// Notes that every change below `root` before `watermark` is mirrored or has a job, what became of directories
-    /// since the last checkpoint, and which targets are complete, under which settings; no other target of the root is
-    /// from now on. The caller has made sure by
-    /// [`flush`](Self::flush) that the jobs are on disk; the watermark gets there after the directories, not before. A
-    /// root that has no watermark after that flush, at first or because the store was lost, needs all its directories.
-    pub fn checkpoint(
-        &self,
-        root: &Path,
-        watermark: Moment,
-        directories: Vec<DirectoryChange>,
-        complete: &[(TargetId, u64)],
-    ) {
-        self.change_ledger(|ledger| ledger.checkpoint(root.as_os_str().as_bytes(), watermark, directories, complete));
-    }
-
-    /// Notes that nothing is known of the tree at `root` any more: all its targets have to be compared in full.
-    pub fn forget_watermark(&self, root: &Path) {
-        self.change_ledger(|ledger| ledger.forget_watermark(root.as_os_str().as_bytes()));
-    }
-
-    /// Notes that these targets are complete no more, under whatever settings they were.
-    pub fn forget_complete(&self, targets: &[TargetId]) {
-        self.change_ledger(|ledger| ledger.forget_complete(&targets.iter().copied().collect()));
-    }
-
-    /// Notes that nothing vouches for what these targets hold: equal size and time may stand over other content. Of one that
-    /// was registered since the start that is noted already, and what was found out by now holds.
-    pub fn distrust(&self, targets: &[TargetId]) {
-        let now = self.shared.clock.now();
-        let mut state = self.shared.lock();
-        let known: Vec<TargetId> = targets.iter().copied().filter(|target| !state.new_targets.remove(target)).collect();
-        drop(state);
-        self.change_ledger(|ledger| ledger.distrust(&known, now));
-        self.shared.announce_distrust();
-    }
-
-    /// Notes that what the target holds has been compared by content up to a path in the order of the tree, or all of it.
-    /// Means nothing if it was distrusted since then.
-    pub fn vouch(&self, target: TargetId, since: Timestamp, up_to: Option<RelPath>) {
-        self.change_ledger(|ledger| ledger.vouch(target, since, up_to));
-    }
-
-    /// Notes that a target is known to be a copy of its source: it was equal once, or holds nothing yet.
-    pub fn note_known_target(&self, target: TargetId) {
-        self.change_ledger(|ledger| ledger.note_known(target));
-    }
-
-    /// Receives a token when a target has been distrusted. One token may stand for several.
-    pub fn distrusted(&self) -> &Receiver<()> {
-        &self.distrusted
-    }
-
-    /// Remembers which directory a local target is, or that whatever is there counts.
-    pub fn set_target_mark(&self, target: TargetId, mark: Option<DirectoryId>) {
-        self.change_ledger(|ledger| ledger.set_target_mark(target, mark));
-    }
-
-    /// Remembers what stood at the top of a target on another machine, or that whatever is there counts.
-    pub fn set_target_top(&self, target: TargetId, top: Option<Top>) {
-        self.change_ledger(|ledger| ledger.set_target_top(target, top));
-    }
-
-    /// Remembers where the name of a target's host leads.
-    pub fn set_target_addresses(&self, target: TargetId, addresses: BTreeSet<IpAddr>) {
-        self.change_ledger(|ledger| ledger.set_target_addresses(target, addresses));
-    }
-
-    /// Notes what a look at a target's place told: that it is not what it was, or that it is, which ends a trouble of that
-    /// kind. Returns whether that is news.
-    pub fn note_place(&self, target: TargetId, found: Result<(), TargetTrouble>) -> bool {
-        let now = self.shared.clock.now();
-        let mut state = self.shared.lock();
-        let state = &mut *state;
-        let Some(queue) = state.targets.get_mut(&target) else { return false };
-        let known = queue.breaker.trouble().map(|trouble| trouble.class);
-        let is_news = match found {
-            // What else it is in trouble for may come from that, and is found out anew by a run.
-            Err(trouble) if known != Some(TroubleClass::Target) => {
-                queue.breaker.trip(trouble, false, now, state.random.f64())
-            }
-            Ok(()) if known == Some(TroubleClass::Target) => queue.breaker.close(now).is_some(),
-            Err(_) | Ok(()) => false,
-        };
-        if is_news {
-            self.shared.hurry_committer();
-            self.shared.announce_work();
-        }
-        is_news
-    }
-
-    /// Remembers when the tree at `root` was last compared by schedule.
-    pub fn set_scheduled_run(&self, root: &Path, at: Timestamp) {
-        self.change_ledger(|ledger| ledger.set_scheduled_run(root.as_os_str().as_bytes(), at));
-    }
-
-    fn change_ledger(&self, change: impl FnOnce(&mut Ledger)) {
-        let mut state = self.shared.lock();
-        change(&mut state.ledger);
-        // It may build on jobs, and must not get to the disk before them.
-        state.ripen();
-        // What the store has already is not written again.
-        state.notes += u64::from(state.ledger.dirty_len() > 0);
-        self.shared.hurry_committer();
-    }
-
-    /// All roots that the store knows, configured or not.
-    pub fn known_roots(&self) -> Vec<RootRecord> {
-        self.shared.lock().ledger.roots().to_vec()
-    }
-
     /// From now on no more than `jobs` are held one by one, over all targets, but for those in flight. Above that, those
     /// of the target with the most become fewer that stand for whole directories.
     pub fn set_pending_max(&self, jobs: usize) {
@@ -365,11 +188,6 @@ impl Queue {
         state.collapse_above = jobs;
         state.bound_backlog(self.shared.clock.now());
         self.shared.dirty.notify_all();
-    }
-
-    /// All targets that the store knows, configured or not.
-    pub fn known_targets(&self) -> Vec<TargetRecord> {
-        self.shared.lock().ledger.targets().to_vec()
     }
 
     /// Notes for each of `targets` that each of `changes` may differ there.
@@ -582,90 +400,6 @@ impl Queue {
     /// The time by which jobs are due.
     pub fn now(&self) -> Timestamp {
         self.shared.clock.now()
-    }
-
-    /// Whether the target is not in trouble, as far as is known.
-    pub fn is_well(&self, target: TargetId) -> bool {
-        self.shared.lock().targets.get(&target).is_some_and(|queue| queue.breaker.trouble().is_none())
-    }
-
-    /// Whether the target is neither paused nor in trouble.
-    pub fn is_open(&self, target: TargetId) -> bool {
-        let is_well = |queue: &TargetQueue| !queue.paused && queue.breaker.trouble().is_none();
-        self.shared.lock().targets.get(&target).is_some_and(is_well)
-    }
-
-    /// A target's figures. Looks at each of its jobs.
-    pub fn stats(&self, target: TargetId) -> Option<TargetStats> {
-        let mut state = self.shared.lock();
-        let record = state.ledger.target(target).cloned();
-        let (paused_since, unvouched) =
-            record.map(|record| (record.paused_since, record.unvouched)).unwrap_or_default();
-        let queue = state.targets.get_mut(&target)?;
-        let now = self.shared.clock.now();
-        queue.promote(now);
-        Some(TargetStats {
-            refused: queue.asks_for_approval(),
-            jobs_per_s: queue.pace.per_second(now),
-            last_success: queue.last_success,
-            paused_since,
-            counts: queue.counts(),
-            oldest: queue.oldest(),
-            trouble: queue.breaker.trouble().cloned(),
-            trouble_since: queue.breaker.history().map(|(since, _)| since),
-            trouble_failures: queue.breaker.history().map_or(0, |(_, failures)| failures),
-            retry_at: queue.retry_at(now),
-            backing_off: queue.backing_off(),
-            failing: queue.an_error(),
-            unvouched,
-            unsure: queue.unsure(),
-        })
-    }
-
-    /// Whether a target that is well has yet to take the path.
-    pub fn awaits(&self, target: TargetId, path: &RelPath) -> bool {
-        self.shared.lock().targets.get(&target).is_some_and(|queue| queue.awaits(path))
-    }
-
-    /// Up to `limit` jobs of a target that have failed and are tried again or given up, in path order, and how many
-    /// there are in all. Looks at each of its jobs.
-    pub fn failing(&self, target: TargetId, limit: usize) -> (Vec<Job>, usize) {
-        self.shared.lock().targets.get(&target).map(|queue| queue.failing(limit)).unwrap_or_default()
-    }
-
-    /// Up to `limit` jobs of a target in path order, after the path `after`.
-    #[cfg(test)]
-    pub fn page(
-        &self,
-        target: TargetId,
-        after: Option<&RelPath>,
-        limit: usize,
-        wanted: impl Fn(crate::model::JobState) -> bool,
-    ) -> Vec<Job> {
-        let state = self.shared.lock();
-        state.targets.get(&target).map(|queue| queue.page(after, limit, wanted)).unwrap_or_default()
-    }
-
-    pub fn store_health(&self) -> StoreHealth {
-        let state = self.shared.lock();
-        StoreHealth { stats: state.store_stats, error: state.store_error.clone(), uncommitted: state.dirty_len() }
-    }
-
-    /// Counts what the store holds, after making it as small as that if `compact` says so. Reads all of it; commits wait
-    /// meanwhile and mirroring does not. `Err` says why it is not done.
-    pub fn store_census(&self, compact: bool, timeout: Duration) -> Result<Census, String> {
-        let (reply, answer) = bounded(1);
-        if self.shared.closing.load(Ordering::SeqCst) {
-            return Err("syncq is stopping".to_owned());
-        }
-        let mut state = self.shared.lock();
-        state.store_tasks.push(StoreTask { compact, reply });
-        drop(state);
-        self.shared.hurry_committer();
-        answer.recv_timeout(timeout).unwrap_or_else(|error| match error {
-            RecvTimeoutError::Timeout => Err("it takes too long".to_owned()),
-            RecvTimeoutError::Disconnected => Err("syncq is stopping".to_owned()),
-        })
     }
 
     /// Has it looked at once whether the store is still what and where it was. That happens from time to time by itself.

@@ -7,9 +7,11 @@ use std::time::Duration;
 use super::target_queue::TargetQueue;
 use super::*;
 use crate::clock::SimulatedClock;
+use crate::model::{DirectoryChange, DirectoryId, Job, JobError, Moment};
 use crate::model::{JobState, Origin, Scope, Settle, TroubleClass};
 use crate::store::Op;
 use crate::store::memory::MemoryStore;
+use crate::store::{RootRecord, TargetRecord};
 
 mod ancestors;
 mod backlog;

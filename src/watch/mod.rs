@@ -13,6 +13,7 @@
 //!
 //! Invariant: never waits for a disk commit or a target, and knows neither jobs nor targets.
 
+mod entries;
 mod event;
 mod gather;
 mod kernel;

@@ -6,6 +6,8 @@
 //! simply forgotten, since the event that explains it is still to come and looks again. And what was not watched for
 //! a moment is reported as a whole afterwards, never before.
 //!
+//! What an event means for the name that it is about is in `entries`.
+//!
 //! Never reads a clock: each turn of the loop is told the time.
 
 use std::collections::{BTreeMap, HashSet};
@@ -16,21 +18,17 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use rustix::io::Errno;
 
-use super::event::{Event, Itself, RawEvent, What};
+use super::event::{Event, RawEvent};
 use super::gather::{Gather, Presence};
-use super::kernel::{Kernel, Look};
+use super::kernel::Kernel;
 use super::known_names::Links;
-use super::received::{Received, is_receivers};
+use super::received::Received;
 use super::table::{Table, Wd};
-use super::task::{Placed, Task, Walk};
-use super::{Counters, GoneReason, KnownDirectories, Notice, Sink, WatchSettings, policy};
+use super::task::{Task, Walk};
+use super::{Counters, GoneReason, KnownDirectories, Notice, Sink, WatchSettings};
 use crate::filter::Kind;
-use crate::model::{Change, DirectoryChange, Moment, Origin, RelPath, Scope, Settle};
+use crate::model::{Change, DirectoryChange, Moment, Origin, RelPath, Scope};
 use crate::mounts::MountKey;
-
-/// How long a directory that left a name may take to turn up under another. The kernel queues both events at once, but
-/// not as one.
-const LIMBO: Duration = Duration::from_millis(20);
 
 /// Changes gathered before they are handed on although the read is not through.
 const GATHERED_MAX: usize = 4_096;
@@ -40,42 +38,39 @@ const GATHERED_MAX: usize = 4_096;
 const CALM: Duration = Duration::from_millis(500);
 const CALM_AWAITED: Duration = Duration::from_secs(5);
 
-/// A smaller file is sent again rather than looked for under its old name.
-const MOVED_BYTES_MIN: u64 = 1 << 20;
-
 /// A directory that left its name and has not turned up elsewhere.
 #[derive(Debug)]
-struct Limbo {
-    cookie: u32,
-    wd: Wd,
-    path: RelPath,
-    deadline: Instant,
-    turn: u64,
+pub(super) struct Limbo {
+    pub(super) cookie: u32,
+    pub(super) wd: Wd,
+    pub(super) path: RelPath,
+    pub(super) deadline: Instant,
+    pub(super) turn: u64,
     /// Something has happened in it since, and was not reported.
-    is_disturbed: bool,
+    pub(super) is_disturbed: bool,
 }
 
 /// A file that left its name a moment ago.
 #[derive(Debug)]
-struct MovedFile {
-    cookie: u32,
-    path: RelPath,
+pub(super) struct MovedFile {
+    pub(super) cookie: u32,
+    pub(super) path: RelPath,
 }
 
 /// A span of time of which events are lost.
 #[derive(Debug)]
-struct Gap {
-    from: Moment,
+pub(super) struct Gap {
+    pub(super) from: Moment,
     calm_at: Instant,
     latest_at: Instant,
 }
 
 /// One name in a watched directory, with the paths of both.
-struct Entry<'a> {
-    dir: Wd,
-    parent: RelPath,
-    name: &'a [u8],
-    path: RelPath,
+pub(super) struct Entry<'a> {
+    pub(super) dir: Wd,
+    pub(super) parent: RelPath,
+    pub(super) name: &'a [u8],
+    pub(super) path: RelPath,
 }
 
 /// The state of one watched root.
@@ -95,10 +90,10 @@ pub(super) struct Tracker {
     pub(super) polled_at: Moment,
     /// All events of what happened before have been handled, or are known to be lost.
     complete_until: Moment,
-    gap: Option<Gap>,
-    gather: Gather,
-    has_promised_more: bool,
-    limbo: Vec<Limbo>,
+    pub(super) gap: Option<Gap>,
+    pub(super) gather: Gather,
+    pub(super) has_promised_more: bool,
+    pub(super) limbo: Vec<Limbo>,
     /// What is mounted below the root, as far as it has been seen to.
     pub(super) mounted: BTreeMap<RelPath, MountKey>,
     /// Places that show the same directory. The table has it at one of them, and what changes is reported at both.
@@ -112,19 +107,19 @@ pub(super) struct Tracker {
     /// are open again.
     pub(super) closed: HashSet<Wd>,
     /// Directories that were not found any more under the name to which they had moved.
-    in_passing: HashSet<Wd>,
+    pub(super) in_passing: HashSet<Wd>,
     /// The last one: the kernel queues both events of a move at once.
-    moved_file: Option<MovedFile>,
+    pub(super) moved_file: Option<MovedFile>,
     /// The last temporary that may have been a receiver's and has got another name: the move's cookie, and its name.
-    left_temporary: Option<(u32, Vec<u8>)>,
-    received: Received,
-    sink: Arc<dyn Sink>,
-    counters: Arc<Counters>,
-    now: Instant,
-    turn: u64,
+    pub(super) left_temporary: Option<(u32, Vec<u8>)>,
+    pub(super) received: Received,
+    pub(super) sink: Arc<dyn Sink>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) now: Instant,
+    pub(super) turn: u64,
     /// The root has been found not to be in its place.
-    away: bool,
-    gone: bool,
+    pub(super) away: bool,
+    pub(super) gone: bool,
 }
 
 impl Tracker {
@@ -336,7 +331,7 @@ impl Tracker {
     }
 
     /// Reports a directory that a walk found before its event came.
-    fn announce_again(&mut self, wd: Wd, path: &RelPath) {
+    pub(super) fn announce_again(&mut self, wd: Wd, path: &RelPath) {
         if self.settings.events.create_folder {
             self.announce(wd, path.clone());
         }
@@ -400,7 +395,7 @@ impl Tracker {
 
     /// Events are lost from the moment on up to which all are known to have been read. What they told of is looked for once
     /// the kernel has had no need to drop any for a moment: looking while it does would only make it drop more.
-    fn overflow(&mut self) {
+    pub(super) fn overflow(&mut self) {
         self.counters.overflows.fetch_add(1, Ordering::Relaxed);
         let calm_at = self.now + CALM;
         match &mut self.gap {
@@ -453,278 +448,6 @@ impl Tracker {
             changes.splice(0..0, gone);
         }
         changes
-    }
-
-    fn itself(&mut self, wd: Wd, what: Itself) {
-        if !self.table.contains(wd) {
-            return;
-        }
-        let is_root = wd == self.table.root();
-        match what {
-            Itself::Attributes => self.attributes(wd),
-            Itself::Deleted if is_root => self.give_up(GoneReason::Deleted),
-            Itself::Moved if is_root => self.give_up(GoneReason::Renamed),
-            Itself::Unmounted if is_root => self.give_up(GoneReason::Unmounted),
-            Itself::Unwatched if is_root => self.give_up(GoneReason::Lost),
-            // The directory above tells of it.
-            Itself::Deleted | Itself::Moved => {}
-            Itself::Unmounted => {
-                // Not reported: what is out of reach has not been deleted. The directory underneath is watched instead.
-                let above = self.table.place(wd).map(|(above, _)| above);
-                self.note_lost_mount(wd);
-                self.forget(wd);
-                self.tasks.extend(above.map(|wd| Task::List { wd, walk: Walk::default() }));
-            }
-            Itself::Unwatched => self.forget(wd),
-        }
-    }
-
-    fn attributes(&mut self, wd: Wd) {
-        self.look_if_open(wd);
-        self.look_at_unseen();
-        if let Some(path) = self.table.path(wd)
-            && !self.table.is_silent(wd)
-        {
-            self.gather.add(Change::scan(path, Scope::Entry), Presence::There);
-        }
-    }
-
-    fn file(&mut self, entry: &Entry<'_>, what: What) {
-        let events = self.settings.events;
-        match what {
-            What::Created => {
-                self.touch(entry);
-                let look = match self.kernel.look(&entry.path) {
-                    // Gone again: the event that says so follows.
-                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => return self.not_found(),
-                    Err(_) => None,
-                    Ok(look) => Some(look),
-                };
-                if let Some(look) = look {
-                    self.created(entry, look);
-                }
-                if !self.excludes_file(&entry.path)
-                    && let Some(settle) = look.map_or(Some(Settle::Now), |look| policy::created(&self.settings, look))
-                {
-                    self.speak(entry.dir);
-                    let is_new = look.is_some_and(|look| look.is_plain);
-                    self.gather.add(Change { settle, is_new, ..Change::write(entry.path.clone()) }, Presence::There);
-                }
-            }
-            What::Written => self.written_unless_excluded(entry, events.close_write.then_some(Settle::Now)),
-            What::Modified => self.written_unless_excluded(entry, policy::modified(&self.settings)),
-            What::MovedTo(cookie) => {
-                self.touch(entry);
-                self.arrived(entry.dir, entry.name, &entry.path);
-                self.note_received(entry, cookie);
-                if events.move_to && !self.excludes_file(&entry.path) {
-                    self.speak(entry.dir);
-                    let moved_from = self.moved_from(entry, cookie);
-                    self.gather.add(Change { moved_from, ..Change::write(entry.path.clone()) }, Presence::There);
-                }
-            }
-            What::MovedFrom(cookie) => {
-                self.left_temporary = entry.name.starts_with(b".").then(|| (cookie, entry.name.to_vec()));
-                self.moved_file = (events.move_from && !self.excludes_file(&entry.path))
-                    .then(|| MovedFile { cookie, path: entry.path.clone() });
-                self.file_gone(entry, events.move_from);
-            }
-            What::Deleted => self.file_gone(entry, events.delete),
-            What::Attributes => {
-                let change = Change::scan(entry.path.clone(), Scope::Entry);
-                let change = self.report_links(entry.dir, entry.name, &entry.path, change);
-                if !self.excludes_file(&entry.path) {
-                    self.speak(entry.dir);
-                    self.gather.add(change, Presence::There);
-                }
-            }
-        }
-    }
-
-    /// A name has come into being: of a new file, or one more of a file that is there.
-    fn created(&mut self, entry: &Entry<'_>, look: Look) {
-        if !self.learn_name(entry.dir, entry.name, look) {
-            self.single.insert(entry.path.clone());
-        } else if self.settings.keeps_links {
-            let change = Change::scan(entry.path.clone(), Scope::Entry);
-            let change = self.report_links(entry.dir, entry.name, &entry.path, change);
-            if !self.excludes_file(&entry.path) {
-                self.gather.add(change, Presence::There);
-            }
-        }
-    }
-
-    /// Where a large file came from that has just been moved to `entry`, if its content can be found there by its place or
-    /// by its name.
-    fn moved_from(&mut self, entry: &Entry<'_>, cookie: u32) -> Option<RelPath> {
-        let old = self.moved_file.take().filter(|left| left.cookie == cookie)?.path;
-        let is_near = old.name() == entry.name || old.parent().as_ref() == Some(&entry.parent);
-        let is_large = || self.kernel.look(&entry.path).is_ok_and(|look| look.is_plain && look.size >= MOVED_BYTES_MIN);
-        (is_near && is_large()).then_some(old)
-    }
-
-    /// Notes what another rsync has written here.
-    fn note_received(&mut self, entry: &Entry<'_>, cookie: u32) {
-        let Some((_, old)) = self.left_temporary.take().filter(|(of, _)| *of == cookie) else { return };
-        if !is_receivers(&old, entry.name) || self.excludes_file(&entry.path) {
-            return;
-        }
-        if let Ok(Look { size, written: (seconds, nanoseconds), .. }) = self.kernel.look(&entry.path)
-            && self.received.note(&entry.path, (size, seconds, nanoseconds), self.now)
-        {
-            self.notice(Notice::Answered { path: entry.path.clone() });
-        }
-    }
-
-    fn written_unless_excluded(&mut self, entry: &Entry<'_>, settle: Option<Settle>) {
-        if let Some(settle) = settle {
-            let change = Change { settle, ..Change::write(entry.path.clone()) };
-            let change = self.report_links(entry.dir, entry.name, &entry.path, change);
-            if !self.excludes_file(&entry.path) {
-                self.speak(entry.dir);
-                self.gather.add(change, Presence::There);
-            }
-        }
-    }
-
-    fn file_gone(&mut self, entry: &Entry<'_>, reported: bool) {
-        self.touch(entry);
-        if reported && !self.excludes_file(&entry.path) {
-            self.gather.add(Change::scan(entry.path.clone(), Scope::Entry), Presence::Gone);
-        }
-    }
-
-    /// The listing of the directory that holds the entry changed, and with it that directory's time.
-    fn touch(&mut self, entry: &Entry<'_>) {
-        if !self.table.is_silent(entry.dir) {
-            let times = Change {
-                settle: Settle::Within(policy::TIMES_WAIT),
-                ..Change::scan(entry.parent.clone(), Scope::Entry)
-            };
-            self.gather.add(times, Presence::There);
-        }
-    }
-
-    fn directory(&mut self, entry: &Entry<'_>, what: What) {
-        let events = self.settings.events;
-        match what {
-            What::Created => self.directory_created(entry),
-            What::MovedTo(cookie) => self.directory_arrived(entry, cookie),
-            What::Deleted => {
-                if let Some(wd) = self.table.child(entry.dir, entry.name) {
-                    self.forget(wd);
-                }
-                self.directory_gone(entry, events.delete, Presence::GoneDirectory);
-            }
-            What::MovedFrom(cookie) => {
-                // Of two that are exchanged the first is told to have arrived before the second is told to have left its
-                // name; and one that left may be back.
-                if let Some(wd) = self.table.child(entry.dir, entry.name).filter(|wd| !self.is_in_place(*wd, entry)) {
-                    self.table.detach(wd);
-                    let (path, is_disturbed) = (entry.path.clone(), self.in_passing.remove(&wd));
-                    let (deadline, turn) = (self.now + LIMBO, self.turn);
-                    self.limbo.push(Limbo { cookie, wd, path, deadline, turn, is_disturbed });
-                }
-                self.note_if_closed(entry.dir, &entry.path);
-                let presence = if self.is_free(&entry.path) { Presence::GoneDirectory } else { Presence::There };
-                self.directory_gone(entry, events.move_from, presence);
-            }
-            What::Attributes => {
-                // One that is not known is excluded, or not met yet and then reported as a whole.
-                if let Some(wd) = self.table.child(entry.dir, entry.name) {
-                    self.attributes(wd);
-                }
-            }
-            What::Written | What::Modified => {}
-        }
-    }
-
-    fn directory_created(&mut self, entry: &Entry<'_>) {
-        if self.settings.events.create_folder {
-            self.touch(entry);
-        }
-        if !self.excludes_dir(&entry.path) {
-            // The first walk tells nobody what it finds, so what is new since then is looked for once more.
-            let walk = Walk { deep: self.started.is_some(), report: true, ..Walk::default() };
-            if let Placed::Known(wd) = self.meet(entry.dir, entry.name, &entry.path, walk) {
-                self.announce_again(wd, &entry.path);
-            }
-        }
-    }
-
-    fn directory_arrived(&mut self, entry: &Entry<'_>, cookie: u32) {
-        self.touch(entry);
-        self.gather.appeared(&entry.path);
-        let left = self.limbo.iter().position(|l| l.cookie == cookie).map(|at| self.limbo.swap_remove(at));
-        if let Some(left) = &left {
-            self.settings.mounts.moved(&left.path, &entry.path);
-        }
-        let known = left.as_ref().filter(|left| self.knows_all_of(left)).map(|left| (left.wd, left.path.clone()));
-        let left = left.map(|left| left.wd);
-        if !self.excludes_dir(&entry.path) {
-            match self.place_at(entry.dir, entry.name, &entry.path).wd() {
-                Some(wd) => match known.filter(|(left, _)| *left == wd) {
-                    Some((_, old)) => self.report_moved(wd, entry.dir, entry.path.clone(), old),
-                    None => self.look_over(wd),
-                },
-                // It has moved on: keep it, watches and all, until the event that says where to.
-                None => {
-                    if let Some(left) = left.filter(|&wd| self.table.is_detached(wd)) {
-                        if let Some(stale) = self.table.child(entry.dir, entry.name) {
-                            self.forget(stale);
-                        }
-                        self.table.attach(left, entry.dir, entry.name);
-                        self.in_passing.insert(left);
-                    }
-                }
-            }
-        }
-        if let Some(left) = left {
-            self.forget_if_detached(left);
-        }
-    }
-
-    /// Whether all that happened in a directory before it was moved has been reported, and what leaves and arrives is.
-    fn knows_all_of(&self, left: &Limbo) -> bool {
-        let events = self.settings.events;
-        let reports_all = events.move_from && events.move_to && events.close_write;
-        let sees_all =
-            self.gap.is_none() && self.started.is_none() && !self.lacks_watches() && self.in_passing.is_empty();
-        reports_all && sees_all && !left.is_disturbed && !self.excludes_dir(&left.path) && self.is_free(&left.path)
-    }
-
-    /// Whether nothing is at a path. What was exchanged is found at both, and took neither of the names from nothing.
-    fn is_free(&self, path: &RelPath) -> bool {
-        self.kernel.look(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
-    }
-
-    /// From where a directory came that a walk has found under another name than it had, as far as that is known.
-    pub(super) fn left_from(&mut self, wd: Wd, new: &RelPath) -> Option<RelPath> {
-        let at = self.limbo.iter().position(|left| left.wd == wd)?;
-        self.limbo.get(at).into_iter().for_each(|left| self.settings.mounts.moved(&left.path, new));
-        let old = self.limbo.get(at).filter(|left| self.knows_all_of(left)).map(|left| left.path.clone());
-        if let Some(left) = self.limbo.get_mut(at) {
-            left.is_disturbed = true;
-        }
-        old
-    }
-
-    /// Whether the directory that the table has under a name is there now.
-    fn is_in_place(&self, wd: Wd, entry: &Entry<'_>) -> bool {
-        self.table.id(wd).is_some_and(|id| self.kernel.identify(&entry.path) == Some(id))
-    }
-
-    fn directory_gone(&mut self, entry: &Entry<'_>, reported: bool, presence: Presence) {
-        self.touch(entry);
-        if reported && !self.excludes_dir(&entry.path) {
-            self.gather.add(Change::scan(entry.path.clone(), Scope::Entry), presence);
-        }
-    }
-
-    fn forget_if_detached(&mut self, wd: Wd) {
-        if self.table.is_detached(wd) {
-            self.forget(wd);
-        }
     }
 }
 

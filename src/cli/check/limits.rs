@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::note::{Check, Note};
 use crate::clock::monotonic;
-use crate::daemon::{InotifyLimits, InotifySysctl, QUEUED_EVENTS};
 use crate::filter::{Filter, Kind};
 use crate::model::{RelPath, Root};
+use crate::system::inotify_limits::{InotifyLimits, InotifySysctl, QUEUED_EVENTS};
 
 /// Counting ends after so many directories, or so long: it is a check, not a scan.
 const DIRECTORIES_MAX: u64 = 5_000_000;

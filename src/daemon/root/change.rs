@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 
 use log::info;
 
-use super::{Fingerprint, Known, RootRuntime, Suspension, Watching};
+use super::fingerprint::Fingerprint;
+use super::runtime::RootRuntime;
+use super::sight::Suspension;
+use super::state::{Known, Watching};
 use crate::clock::monotonic;
 use crate::model::{Change, TargetId};
 

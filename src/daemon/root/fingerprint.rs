@@ -7,7 +7,10 @@
 
 use std::os::unix::ffi::OsStrExt;
 
-use crate::model::{EventSwitches, Root, Target};
+use crate::model::{EventSwitches, Root, Target, TargetId};
+
+/// A target, and what its completeness depends on beside the source.
+pub type Fingerprint = (TargetId, u64);
 
 /// The fingerprint of a target of `root`.
 pub fn fingerprint(root: &Root, target: &Target) -> u64 {

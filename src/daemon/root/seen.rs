@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
+use super::runtime::RootRuntime;
 use super::sight::{Sight, Suspension};
-use super::{RootRuntime, Watching};
+use super::state::Watching;
 use crate::clock::monotonic;
 use crate::model::RelPath;
 

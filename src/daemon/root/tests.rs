@@ -1,10 +1,15 @@
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::state::Watching;
 use super::*;
-use crate::clock::SystemClock;
-use crate::model::Destination;
-use crate::queue::Policy;
+use crate::clock::{SystemClock, monotonic};
+use crate::filter::Filter;
+use crate::mirror::RootIdentity;
+use crate::model::{Destination, EventSwitches, TargetId};
+use crate::mounts::Mounts;
+use crate::queue::{Policy, Queue};
 use crate::store::memory::MemoryStore;
 
 fn queue() -> Arc<Queue> {

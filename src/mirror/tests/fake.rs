@@ -1,12 +1,12 @@
 //! A script in rsync's place, for what a real one does only by accident.
 
-use super::super::capture::Capture;
-use super::super::expand;
-use super::super::outcome::Outcome;
-use super::super::plan::{Run, RunKind};
-use super::super::run::{Cut, End, Ended};
-use super::super::session::Batch;
 use super::*;
+use crate::mirror::batch::filtered;
+use crate::mirror::batch::session::Batch;
+use crate::mirror::outcome::classify::Outcome;
+use crate::mirror::plan::run::{Run, RunKind};
+use crate::mirror::rsync::capture::Capture;
+use crate::mirror::rsync::ended::{Cut, End, Ended};
 use crate::model::TroubleClass::{Misconfigured, Unavailable};
 
 /// A context whose rsync is a shell script. It finds the list, one path a line, in `$list`, and `$dry` set in a dry
@@ -315,7 +315,7 @@ fn what_a_stop_does_to_rsync_is_no_trouble_of_the_target() {
         stderr.push(b"rsync error: received SIGINT, SIGTERM, or SIGHUP (code 20)\n");
         Ended { end: End::Exit(code), stderr, stdout: Capture::default(), blocked: None, cut: Cut::No }
     };
-    let batch = Batch::new(&ctx, Lane::Small, &[], expand::drive, &stop);
+    let batch = Batch::new(&ctx, Lane::Small, &[], filtered::drive, &stop);
     for code in [10, 12, 20, 30] {
         assert!(matches!(batch.meaning(&run, &ended(code)), Outcome::Target(_) | Outcome::Split(_)), "{code}");
     }

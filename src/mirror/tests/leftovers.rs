@@ -104,7 +104,7 @@ fn a_listing_takes_few_of_the_params() {
     let params = ["-aCze", "ssh -p 2", "--delete", "--exclude=x", "--bwlimit", "5", "--rsh", "x y", "-essh", "-Tt"];
     let options = TransferOptions { params: params.into_iter().collect(), ..TransferOptions::default() };
     let target = Target { destination: Destination::Ssh { host: "h".into(), path: "/p".into() }, options };
-    let args = command::list_arguments(&target, &["- *".into()]);
+    let args = plan::arguments::list_arguments(&target, &["- *".into()]);
     let (taken, own) = args.split_at(6);
     assert_eq!(taken, ["-Ce", "ssh -p 2", "--exclude=x", "--rsh", "x y", "-essh"]);
     assert_eq!(own[..6], ["-r", "--list-only", "--no-h", "--prune-empty-dirs", "--filter=- *", "-e"]);

@@ -22,6 +22,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
+use super::plan::run::Deletion;
+use super::rsync::{itemize, messages, stats};
 use super::*;
 use crate::filter::Filter;
 use crate::model::{
@@ -222,7 +224,7 @@ fn go(ctx: &TargetContext, jobs: &[ClaimedJob]) -> BatchReport {
 /// How many runs more a batch takes that deletes by name: Debian 12's rsync refuses that, which is found out once, and
 /// what deletes in another way does nothing else.
 fn refusals(ctx: &TargetContext) -> u32 {
-    if ctx.capabilities.deletion(true) == plan::Deletion::ByLevel { 2 } else { 0 }
+    if ctx.capabilities.deletion(true) == Deletion::ByLevel { 2 } else { 0 }
 }
 
 #[track_caller]

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::clock::monotonic;
-use crate::mirror::standby::Next;
+use crate::mirror::transport::standby::Next;
 
 /// A context with a standby that waits.
 fn ready(mut ctx: TargetContext, all: &Standbys) -> TargetContext {

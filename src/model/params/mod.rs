@@ -2,7 +2,7 @@
 //!
 //! Live changes go to rsync by name, a comparison lets rsync look for itself. Where an option has rsync find, follow or
 //! spare something when it looks, both would come to different ends: [`Params::selects`] says so, and then all runs are
-//! such that rsync looks (`mirror::narrow`). What cannot be had in any way is refused when the configuration is read.
+//! such that rsync looks (`mirror/plan/narrow`). What cannot be had in any way is refused when the configuration is read.
 //!
 //! Pure. An option that is not known is taken for one that selects.
 

@@ -1,7 +1,7 @@
 //! Paths whose run was cut off and which have been sent again: looked at once more, at growing distances, since data of the
 //! cut off run may still be held somewhere.
 //!
-//! What this machine's kernel holds is known, and waited for (`mirror/lingering`). What a stalled server, a proxy or the host
+//! What this machine's kernel holds is known, and waited for (`mirror/rsync/lingering`). What a stalled server, a proxy or the host
 //! behind an ssh holds shows nowhere. So the path is compared again later, a few times. Where nothing came late that costs a
 //! run that finds all equal. Nobody waits for it: it is no promise about a moment, only that the target does not stay as it is.
 //!

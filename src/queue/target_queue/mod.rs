@@ -39,6 +39,7 @@ mod collapse;
 mod dirty;
 mod doubts;
 mod enqueue;
+mod figures;
 mod finish;
 mod hints;
 mod names;
@@ -56,12 +57,10 @@ use self::hints::{Names, Renames};
 pub use self::operator::Selected;
 use self::slot::{Slot, State, Wait};
 use super::batch_size::BatchSize;
-use super::breaker::{Breaker, Gate};
+use super::breaker::Breaker;
 use super::pace::Pace;
 use super::sent_log::SentLog;
-use crate::model::{
-    Backoff, Change, Job, JobError, JobId, JobState, Lane, Origin, RelPath, Scope, TargetId, Timestamp, below_range,
-};
+use crate::model::{Backoff, Change, Job, JobId, JobState, Lane, RelPath, Scope, TargetId, Timestamp, below_range};
 use crate::store::Op;
 
 /// How jobs are retried and held back.
@@ -412,95 +411,7 @@ impl TargetQueue {
         self.dirty.is_durable(mark)
     }
 
-    /// Jobs that may run now in one lane, but for those that exclude each other.
-    pub fn ready_len(&self, lane: Lane) -> usize {
-        self.ready.get(lane_index(lane)).map_or(0, BTreeMap::len)
-    }
-
-    /// Until when the next batch of the small lane should wait for the rest of a burst, if it should.
-    pub fn held_until(&self, now: Timestamp) -> Option<Timestamp> {
-        let oldest = self.ready.get(lane_index(Lane::Small)).and_then(|ready| ready.values().next());
-        let begun = self.jobs.get(oldest.filter(|_| self.expects_more)?)?.queued_at;
-        let until = begun.after(self.batch_size.hold(self.ready_len(Lane::Small)));
-        // A job from the future tells of a clock that was set back, not of how long it has waited.
-        (begun <= now && now < until).then_some(until)
-    }
-
-    pub fn dirty_len(&self) -> usize {
-        self.dirty.len()
-    }
-
-    /// How many jobs are not in flight: what runs cannot be collapsed.
-    pub fn waiting_len(&self) -> usize {
-        self.ready.iter().map(BTreeMap::len).sum::<usize>() + self.waiting.len() + self.failed
-    }
-
-    pub fn counts(&self) -> Counts {
-        Counts {
-            ready: self.ready.iter().map(BTreeMap::len).sum(),
-            running: self.in_flight.len(),
-            waiting: self.waiting.len(),
-            failed: self.failed,
-        }
-    }
-
-    /// When the oldest change that is not on the target yet was made. Looks at every job.
-    pub fn oldest(&self) -> Option<Timestamp> {
-        self.jobs.values().map(Slot::oldest).min()
-    }
-
-    /// The error of the failing job that is tried next, or else of one that is given up, for a status line.
-    pub fn an_error(&self) -> Option<(RelPath, JobError)> {
-        let error = |path: &RelPath| Some((path.clone(), self.jobs.get(path)?.last_error.as_deref().cloned()?));
-        let given_up = || {
-            let is_given_up = |(_, slot): &(&RelPath, &Slot)| slot.state == State::Failed;
-            (self.failed > 0).then(|| self.jobs.iter().find(is_given_up)).flatten()
-        };
-        self.waiting.iter().find_map(|(_, path)| error(path)).or_else(|| error(given_up()?.0))
-    }
-
-    /// How many jobs wait since they have failed.
-    pub fn backing_off(&self) -> usize {
-        let backs_off = |slot: &Slot| matches!(slot.state, State::Waiting { why: Wait::Backoff, .. });
-        self.waiting.iter().filter(|(_, path)| self.jobs.get(path).is_some_and(backs_off)).count()
-    }
-
-    /// When a target in trouble is tried again: by a job that is ready by then.
-    pub fn retry_at(&self, now: Timestamp) -> Option<Timestamp> {
-        let probe_at = match self.breaker.gate(now) {
-            Gate::Closed => None,
-            Gate::Probe => Some(now),
-            Gate::Open(at) => at,
-        };
-        let ready = self.ready.iter().any(|ready| !ready.is_empty());
-        let due = if ready { Some(now) } else { self.waiting.first().map(|(due, _)| *due) };
-        Some(probe_at?.max(due?))
-    }
-
-    /// Whether a job that is due covers the path, and nothing keeps it from running. A comparison of the whole tree does
-    /// not count: it may take hours.
-    pub fn awaits(&self, path: &RelPath) -> bool {
-        let is_due = |slot: &Slot| matches!(slot.state, State::Ready | State::Running { .. });
-        let covers = |(above, slot): (RelPath, &Slot)| {
-            let reach = if path.parent().as_ref() == Some(&above) { Scope::Children } else { Scope::Subtree };
-            slot.scope >= reach && slot.origin > Origin::Reconcile && is_due(slot)
-        };
-        self.breaker.trouble().is_none()
-            && (self.jobs.get(path).is_some_and(|slot| is_due(slot) && !slot.echo)
-                || path.ancestors().filter_map(|above| Some((above.clone(), self.jobs.get(&above)?))).any(covers))
-    }
-
-    /// Up to `limit` jobs that wait after a failure or are given up, and how many there are.
-    pub fn failing(&self, limit: usize) -> (Vec<Job>, usize) {
-        let is_failing = |slot: &Slot| {
-            slot.last_error.is_some() && matches!(slot.state, State::Failed | State::Waiting { why: Wait::Backoff, .. })
-        };
-        let failing = || self.jobs.iter().filter(|(_, slot)| is_failing(slot));
-        let listed = failing().take(limit).map(|(path, slot)| slot.to_job(self.target, path)).collect();
-        (listed, failing().count())
-    }
-
-    /// Up to `limit` jobs in path order, from the first after `after`.
+    /// Up to `limit` jobs in path order, from the first after `after`. For tests.
     #[cfg(test)]
     pub fn page(&self, after: Option<&RelPath>, limit: usize, wanted: impl Fn(JobState) -> bool) -> Vec<Job> {
         let start = after.map_or(Bound::Unbounded, |path| Bound::Excluded(path.as_bytes()));

@@ -3,6 +3,7 @@
 //! What is said comes from `table`; this module walks through the file and prints. `warned` leaves out of the warnings on the
 //! file what is said already. Nothing but the file is looked at.
 
+mod row;
 mod table;
 mod warned;
 
@@ -13,7 +14,8 @@ use serde::Serialize;
 
 use crate::cli::output::{json_line, plain};
 use crate::config::{Matter, Outline, What};
-use table::{Here, MANDATORY, Said, Verdict, said_of};
+use row::{Here, Verdict};
+use table::{MANDATORY, Said, said_of};
 pub use warned::untold;
 
 /// Characters of a value that a line shows.

@@ -1,102 +1,16 @@
 //! What syncq does differently from sersync, by element and attribute of `confxml.xml`: the one place for it.
 //!
-//! Of the rows of an attribute the first one whose condition holds decides, but for those that are told besides. Data and
-//! conditions only; how it is printed is not decided here.
+//! Of the rows of an attribute the first one whose condition holds decides, but for those that are told besides. Data only: the
+//! conditions are `row`'s, and how it is printed is not decided here.
 
-use crate::config::{Matter, Outline};
-
-/// How a piece of the file compares.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// It means the same to both.
-    Same,
-    /// It does nothing in either.
-    Unused,
-    /// Both pass over it.
-    Ignored,
-    Differs,
-}
-
-/// An attribute at its place.
-pub struct Here<'a> {
-    pub file: &'a Outline,
-    pub value: &'a str,
-    /// So many elements of the same name stand before it in its parent.
-    pub earlier: usize,
-    /// The name of the plugin whose section it stands in.
-    pub section: Option<&'a str>,
-}
-
-impl Here<'_> {
-    fn is_on(&self, path: &str) -> bool {
-        self.file.value(path, "start").is_some_and(is_true)
-    }
-
-    fn has_blanks(&self) -> bool {
-        self.value.trim() != self.value
-    }
-}
-
-/// As syncq reads it; sersync took exactly `true`.
-fn is_true(value: &str) -> bool {
-    matches!(value.trim().to_ascii_lowercase().as_str(), "true" | "1" | "yes" | "on")
-}
-
-/// What holds for an attribute, if `when` does.
-pub struct Row {
-    pub element: &'static str,
-    pub attribute: &'static str,
-    pub when: When,
-    pub verdict: Verdict,
-    pub says: &'static str,
-    /// What follows is told as well.
-    pub is_besides: bool,
-    /// The warning on the file that says the same.
-    pub matter: Matter,
-}
-
-impl Row {
-    const fn about(mut self, matter: Matter) -> Self {
-        self.matter = matter;
-        self
-    }
-}
-
-#[derive(Clone, Copy)]
-pub enum When {
-    Always,
-    /// The attribute is a switch, and on.
-    On,
-    /// Anything else that has to hold.
-    If(fn(&Here<'_>) -> bool),
-}
-
-impl When {
-    pub fn holds(self, here: &Here<'_>) -> bool {
-        match self {
-            Self::Always => true,
-            Self::On => is_true(here.value),
-            Self::If(condition) => condition(here),
-        }
-    }
-}
-
+use super::row::{
+    Here, Row, Verdict, When, besides, blanks, is_for_a_shell, is_no_expression, is_true, not_in_use, row, same,
+    updates, with_ssh, with_ssh_and_password, without_auth, without_crontab, without_crontab_filter, without_filter,
+    without_plugin,
+};
+use crate::config::Matter;
 use Verdict::{Differs, Same, Unused};
 use When::{Always, If, On};
-
-const fn row(element: &'static str, attribute: &'static str, when: When, verdict: Verdict, says: &'static str) -> Row {
-    Row { element, attribute, when, verdict, says, is_besides: false, matter: Matter::Other }
-}
-
-/// One that hides none of those behind it.
-const fn besides(element: &'static str, attribute: &'static str, when: When, says: &'static str) -> Row {
-    Row { element, attribute, when, verdict: Differs, says, is_besides: true, matter: Matter::Other }
-}
-
-const fn same(element: &'static str, attribute: &'static str) -> Row {
-    row(element, attribute, Always, Same, "")
-}
 
 const OF_ITS_OWN: &str = "syncq's own; sersync passes over it";
 const NOT_IN_USE: &str = "this plugin is not in use; -m NAME runs it alone";
@@ -107,64 +21,6 @@ const NO_AUTH: &str = "auth is off";
 const NO_CRONTAB: &str = "crontab is off";
 const NO_CRONTAB_FILTER: &str = "crontabfilter is off";
 const BLANKS: &str = "the blanks around it are taken off; sersync took them for a part of the name";
-
-fn blanks(here: &Here<'_>) -> bool {
-    here.has_blanks()
-}
-
-fn without_filter(here: &Here<'_>) -> bool {
-    !here.is_on("filter")
-}
-
-fn without_auth(here: &Here<'_>) -> bool {
-    !here.is_on("sersync/rsync/auth")
-}
-
-fn with_ssh(here: &Here<'_>) -> bool {
-    here.is_on("sersync/rsync/ssh")
-}
-
-/// A password file and ssh: rsync refuses them together. syncq then takes neither the file nor the user.
-fn with_ssh_and_password(here: &Here<'_>) -> bool {
-    with_ssh(here) && here.file.value("sersync/rsync/auth", "passwordfile").is_some_and(|file| !file.trim().is_empty())
-}
-
-fn without_crontab(here: &Here<'_>) -> bool {
-    !here.is_on("sersync/crontab")
-}
-
-fn without_crontab_filter(here: &Here<'_>) -> bool {
-    !here.is_on("sersync/crontab") || !here.is_on("sersync/crontab/crontabfilter")
-}
-
-fn without_plugin(here: &Here<'_>) -> bool {
-    !here.is_on("sersync/plugin")
-}
-
-/// Of the sections of plugins only the one in use does anything.
-fn not_in_use(here: &Here<'_>) -> bool {
-    let used = here.file.value("sersync/plugin", "name").unwrap_or("command").trim();
-    without_plugin(here) || !here.section.is_some_and(|name| name.trim().eq_ignore_ascii_case(used))
-}
-
-/// Whether neither takes it for an expression, or only sersync.
-fn is_no_expression(here: &Here<'_>) -> bool {
-    crate::filter::check(here.value.trim()).is_err()
-}
-
-/// Whether params hold `-u`, alone or among other letters, or `--update`.
-fn updates(here: &Here<'_>) -> bool {
-    here.value.split_whitespace().any(|word| {
-        let letters = word.strip_prefix('-').filter(|rest| !rest.starts_with('-'));
-        let flags = letters.map(|letters| letters.split(['e', 'f', 'B', 'T', 'M', '@']).next().unwrap_or_default());
-        word == "--update" || flags.is_some_and(|flags| flags.contains('u'))
-    })
-}
-
-/// What a shell would have made something of.
-fn is_for_a_shell(here: &Here<'_>) -> bool {
-    here.value.contains(['"', '\'', '\\', '$', '`', '*', '?', '[', '{', ';', '|', '&', '<', '>', '(', ')', '~'])
-}
 
 /// In the order of the format.
 pub const ROWS: &[Row] = &[
@@ -619,56 +475,4 @@ pub fn said_of(element: &str, attribute: &str, here: &Here<'_>) -> Said {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_attribute_of_the_format_has_a_row_for_whatever_its_value_is() {
-        let known = crate::config::known_attributes();
-        for (element, attribute) in known.iter().filter(|(element, _)| !element.starts_with("syncq")) {
-            let rows: Vec<&Row> =
-                ROWS.iter().filter(|row| row.element == *element && row.attribute == *attribute).collect();
-            assert!(rows.last().is_some_and(|row| matches!(row.when, Always)), "{element} {attribute}");
-            assert!(rows.iter().rev().skip(1).all(|row| !matches!(row.when, Always)), "{element} {attribute}");
-        }
-        for row in ROWS {
-            assert!(
-                known.iter().any(|(e, a)| e == row.element && *a == row.attribute),
-                "{} {}",
-                row.element,
-                row.attribute
-            );
-            assert_eq!(row.says.is_empty(), row.verdict == Same, "{} {}", row.element, row.attribute);
-        }
-        for element in MANDATORY {
-            assert!(known.iter().any(|(known, _)| known.starts_with(element)), "{element}");
-        }
-    }
-
-    /// The page about sersync has a table of the configuration too. What one of them names the other must name.
-    #[test]
-    fn the_page_about_sersync_names_the_same_elements() {
-        let page = include_str!("../../../../tests/compatibility.md");
-        let (_, rest) = page.split_once("## Configuration").expect("its section");
-        let (section, _) = rest.split_once("\n## ").expect("the next section");
-        let firsts: String = section
-            .lines()
-            .filter_map(|line| line.strip_prefix("| ")?.split(" |").next())
-            .collect::<Vec<_>>()
-            .join("\n");
-        let named: Vec<&str> = firsts.split('`').skip(1).step_by(2).flat_map(str::split_whitespace).collect();
-        let names = |row: &Row| row.element.split('/').chain([row.attribute]).map(str::to_owned).collect::<Vec<_>>();
-        // Values and file names stand between backticks as well.
-        let others = ["confxml.xml", "rsync_fail_log.sh", "command", "socket", "refreshCDN", "http"];
-        for name in named.iter().filter(|name| !others.contains(name)) {
-            assert!(ROWS.iter().any(|row| names(row).iter().any(|known| known == name)), "only the page names {name}");
-        }
-        // The sections of plugins have rows of their own there, by the plugin's name.
-        for row in ROWS.iter().filter(|row| row.verdict == Differs && !row.element.contains("plugin")) {
-            let name = row.element.rsplit('/').next().unwrap_or_default();
-            // An expression stands for what holds it.
-            let name = if name == "exclude" { "filter" } else { name };
-            assert!(named.contains(&name) || row.says == OF_ITS_OWN, "the page does not name {name}");
-        }
-    }
-}
+mod tests;

@@ -23,7 +23,7 @@ fn refuses(pair: &Pair) -> bool {
     refuses
 }
 
-/// `plan`, `outcome`: by name a file and a whole tree go, and a refusal is told in these words, before anything is deleted.
+/// `planner`, `classify`: by name a file and a whole tree go, and a refusal is told in these words, before anything is deleted.
 #[test]
 fn a_deletion_by_name_takes_all_or_is_refused_in_known_words() {
     for pair in Pair::all() {
@@ -44,7 +44,7 @@ fn a_deletion_by_name_takes_all_or_is_refused_in_known_words() {
     }
 }
 
-/// `plan`: what is there again is sent and not deleted.
+/// `planner`: what is there again is sent and not deleted.
 #[test]
 fn what_is_there_again_is_sent() {
     for pair in Pair::all() {
@@ -55,7 +55,7 @@ fn what_is_there_again_is_sent() {
     }
 }
 
-/// `outcome` (24 is looked at again), `plan::topmost`: a path whose directory is gone as well is deleted, and is said to be
+/// `classify` (24 is looked at again), `planner::topmost`: a path whose directory is gone as well is deleted, and is said to be
 /// absent.
 #[test]
 fn a_missing_path_below_a_missing_directory_is_told_as_vanished() {
@@ -63,7 +63,7 @@ fn a_missing_path_below_a_missing_directory_is_told_as_vanished() {
         write(&pair.stage.dst("d/f"), "x");
         let said = pair.run(&by_name(&[]), b"./d/f\0");
         if pair.receiver() < vec![3, 2, 0] {
-            // `outcome::mistakes_missing`
+            // `classify::mistakes_missing`
             assert!(
                 said.code == 2 && said.all().contains("ABORTING due to invalid path from sender: d/f"),
                 "{said:#?}"
@@ -76,7 +76,7 @@ fn a_missing_path_below_a_missing_directory_is_told_as_vanished() {
     }
 }
 
-/// `Mode::empties`, `says::full_directory`: without `--force` a directory with something in it stays, and that is said.
+/// `Mode::empties`, `itemize::full_directory`: without `--force` a directory with something in it stays, and that is said.
 #[test]
 fn a_directory_with_something_in_it_stays_without_force() {
     for pair in Pair::all().filter(|pair| !refuses(pair)) {
@@ -88,7 +88,7 @@ fn a_directory_with_something_in_it_stays_without_force() {
     }
 }
 
-/// `outcome` ("could not make way"): a directory with something in it makes way for a file with `--force` alone.
+/// `classify` ("could not make way"): a directory with something in it makes way for a file with `--force` alone.
 #[test]
 fn a_full_directory_makes_way_with_force_alone() {
     for pair in Pair::all() {
@@ -135,7 +135,7 @@ fn max_delete_holds_back_and_counts() {
     }
 }
 
-/// `deletions`, `expand`, `survey`: a dry run lists each entry that would go, those in directories too, whether its statistics
+/// `deletions`, `filtered`, `comparison`: a dry run lists each entry that would go, those in directories too, whether its statistics
 /// count them or not.
 #[test]
 fn a_dry_run_lists_all_that_would_go() {
@@ -158,7 +158,7 @@ fn a_dry_run_lists_all_that_would_go() {
     }
 }
 
-/// `plan`, `Params::selects`: what is excluded stays on the target, and its directory with it; what may go with its
+/// `planner`, `Params::selects`: what is excluded stays on the target, and its directory with it; what may go with its
 /// directory (`-p`) does.
 #[test]
 fn what_is_excluded_is_spared_and_what_is_perishable_is_not() {
@@ -175,7 +175,7 @@ fn what_is_excluded_is_spared_and_what_is_perishable_is_not() {
     }
 }
 
-/// `outcome`, `Paths::to_skip`: from a directory of the source on that cannot be read rsync deletes no more, and says so on its
+/// `classify`, `Paths::to_skip`: from a directory of the source on that cannot be read rsync deletes no more, and says so on its
 /// output; before it came there it may have deleted. A listed path that is missing keeps it from nothing.
 #[test]
 fn an_unreadable_directory_ends_deletions() {
@@ -191,13 +191,13 @@ fn an_unreadable_directory_ends_deletions() {
         pair.close("d/closed");
         let said = pair.run_as_nobody(&[&["-rt"][..], &BY_TREE[1..], &["--delete", "--force"]].concat(), b"./d/\0");
         pair.open("d/closed");
-        assert!(said.all().lines().any(|line| says::skips_deletions(line.as_bytes())), "{:?} {said:#?}", pair.way);
+        assert!(said.all().lines().any(|line| itemize::skips_deletions(line.as_bytes())), "{:?} {said:#?}", pair.way);
         let line = said.err.lines().find(|line| line.contains("opendir \"")).unwrap_or_else(|| panic!("{said:#?}"));
-        assert!(said.code == 23 && line::Line::read(line.as_bytes()).is_senders(), "{line}");
+        assert!(said.code == 23 && messages::Line::read(line.as_bytes()).is_senders(), "{line}");
     }
 }
 
-/// `outcome::mistakes_missing`: a daemon that refuses the option says so in one of these ways, and deletes nothing.
+/// `classify::mistakes_missing`: a daemon that refuses the option says so in one of these ways, and deletes nothing.
 #[test]
 fn a_server_that_refuses_deletions_by_name_is_understood() {
     let pair = Pair::with(Way::Daemon, "refuse options = delete-missing-args");

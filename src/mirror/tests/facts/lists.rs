@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// `command::list`: names go as `./name`, NUL after each, and may hold anything.
+/// `arguments::list`: names go as `./name`, NUL after each, and may hold anything.
 #[test]
 fn any_name_may_stand_in_a_list() {
     let names: [&[u8]; 9] =
@@ -19,7 +19,7 @@ fn any_name_may_stand_in_a_list() {
     }
 }
 
-/// `command::probe_arguments`, `noise`, `standby`: nothing is asked for, and nothing happens.
+/// `arguments::probe_arguments`, `noise`, `standby`: nothing is asked for, and nothing happens.
 #[test]
 fn an_empty_list_ends_well_and_changes_nothing() {
     for pair in Pair::all() {
@@ -30,7 +30,7 @@ fn an_empty_list_ends_well_and_changes_nothing() {
     }
 }
 
-/// `plan`: a directory without a slash is the directory itself; with one it is its one level.
+/// `planner`: a directory without a slash is the directory itself; with one it is its one level.
 #[test]
 fn a_slash_has_rsync_look_into_a_directory() {
     for pair in Pair::all() {
@@ -46,7 +46,7 @@ fn a_slash_has_rsync_look_into_a_directory() {
     }
 }
 
-/// `plan`, "Directory mtimes" in ARCHITECTURE.md: what leads to a path is sent along, with its times.
+/// `planner`, "Directory mtimes" in ARCHITECTURE.md: what leads to a path is sent along, with its times.
 #[test]
 fn parents_come_along_with_their_attributes() {
     for pair in Pair::all() {
@@ -57,7 +57,7 @@ fn parents_come_along_with_their_attributes() {
     }
 }
 
-/// `command` (`--implied-dirs`), `rename`: a link of the target in the place of a directory above makes way, and nothing is
+/// `arguments` (`--implied-dirs`), `rename`: a link of the target in the place of a directory above makes way, and nothing is
 /// written behind it.
 #[test]
 fn a_link_of_the_target_above_a_listed_path_makes_way() {
@@ -72,7 +72,7 @@ fn a_link_of_the_target_above_a_listed_path_makes_way() {
     }
 }
 
-/// `command`: nanoseconds count. `contents`, `recent`: the quick check sees nothing but size and time.
+/// `arguments`: nanoseconds count. `contents`, `sweep`: the quick check sees nothing but size and time.
 #[test]
 fn the_quick_check_goes_by_size_and_nanoseconds() {
     for pair in Pair::all() {
@@ -112,7 +112,7 @@ fn contents_are_compared_or_sent_again() {
     }
 }
 
-/// `says::difference`, `changed`, `standby`: a line for each difference, in eleven columns; none for what is equal.
+/// `itemize::difference`, `observer`, `standby`: a line for each difference, in eleven columns; none for what is equal.
 #[test]
 fn differences_are_itemized() {
     for pair in Pair::all() {
@@ -148,7 +148,7 @@ fn differences_are_itemized() {
     }
 }
 
-/// `says::equal`: asked to, rsync names what is equal too.
+/// `itemize::equal`: asked to, rsync names what is equal too.
 #[test]
 fn equal_paths_are_named_if_asked_for() {
     for pair in Pair::all() {
@@ -175,7 +175,7 @@ fn a_count_tells_of_both_sides() {
     }
 }
 
-/// `leftovers`, `top`: mode, size, time in UTC, name; what a link leads to only with `-l`. A target that is not there ends with 23 and `(2)`.
+/// `stale_temporaries`, `top`: mode, size, time in UTC, name; what a link leads to only with `-l`. A target that is not there ends with 23 and `(2)`.
 #[test]
 fn a_target_can_be_listed() {
     for pair in Pair::all() {

@@ -2,27 +2,27 @@
 //! machine, as a daemon and through a remote shell. `tools/rsync-matrix` holds all of them against every pair of versions
 //! that it knows. Whatever is relied on and is not here was measured once, on one version: put it here.
 //!
-//! - `lists`: what a list asks for, what is compared, how it is told. `command`, `fold`, `plan`, `says`, `changed`,
-//!   `survey`, `top` and `leftovers` rely on it.
-//! - `deletions`: what goes, what stays, what is counted. `deletions`, `expand`, `plan`, `command`, `narrow`, `outcome`.
-//! - `words`: sentences and exit codes. `line`, `says`, `trouble`, `outcome`, `noise`, `probe`.
-//! - `ways`: what a receiver makes use of and leaves behind, and how it is reached. `rename`, `standby`, `context`, `leftovers`,
-//!   `command`, `run`, `confine`.
+//! - `lists`: what a list asks for, what is compared, how it is told. `arguments`, `short_list`, `planner`, `itemize`, `observer`,
+//!   `comparison`, `top` and `stale_temporaries` rely on it.
+//! - `deletions`: what goes, what stays, what is counted. `deletions`, `filtered`, `planner`, `arguments`, `narrow`, `classify`.
+//! - `words`: sentences and exit codes. `messages`, `itemize`, `diagnosis`, `classify`, `noise`, `inspect`.
+//! - `ways`: what a receiver makes use of and leaves behind, and how it is reached. `rename`, `standby`, `context`, `stale_temporaries`,
+//!   `arguments`, `process`, `confine`.
 //!
 //! Where versions differ the test says how, and the code does what all of them bear:
 //!
 //! | fact | versions | code |
 //! |---|---|---|
 //! | a deletion by name is refused by the receiver, exit 2 | Debian's 3.2.7, 3.4.3 | asked again by directory (`Fallback::DeleteByLevel`) |
-//! | a daemon that refuses `delete-missing-args` takes what is missing for something odd, and ends well | before 3.4.3, Debian's 3.2.7 excepted | `outcome::mistakes_missing` |
+//! | a daemon that refuses `delete-missing-args` takes what is missing for something odd, and ends well | before 3.4.3, Debian's 3.2.7 excepted | `classify::mistakes_missing` |
 //! | a dry run counts no deletions towards a daemon | before 3.4.4 | the lines are counted (`stats::deletions`) |
 //! | what a daemon refuses is lost with the connection | before 3.2.0 | the target counts as away, not as misconfigured |
-//! | a missing path below a missing directory breaks the run | before 3.2.0 | asked again by directory (`outcome::mistakes_missing`) |
-//! | a dry run says in words that it would make the destination | not 3.2.3 and before | the root's own line is read (`probe`) |
+//! | a missing path below a missing directory breaks the run | before 3.2.0 | asked again by directory (`classify::mistakes_missing`) |
+//! | a dry run says in words that it would make the destination | not 3.2.3 and before | the root's own line is read (`inspect`) |
 //! | what a listed link leads to is not said | without `-l` | `top::names` |
 //! | `--mkpath` is not known | before 3.2.3 | the operator is told to make the directory |
 //! | a daemon takes an option's value with the escapes that clients since 3.2.4 give it | up to 3.2.7 | `rename` says `-s` |
-//! | errors do not say who speaks | before 3.2.0 | `line::Form::ours` |
+//! | errors do not say who speaks | before 3.2.0 | `messages::Form::ours` |
 //! | `--modify-window=-1` is not known | before 3.1.3 | `check` and the start say that the version is untested |
 //! | a link that was swapped in is followed | before 3.5.0 | `confine` |
 //!

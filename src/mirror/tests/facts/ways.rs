@@ -42,7 +42,7 @@ fn a_renamed_file_is_found_by_fuzzy() {
     }
 }
 
-/// `leftovers`, `filter::temporary`: what a killed receiver leaves is called `.NAME.XXXXXX`, or stays in `.rsync-partial`.
+/// `stale_temporaries`, `filter::temporary`: what a killed receiver leaves is called `.NAME.XXXXXX`, or stays in `.rsync-partial`.
 #[test]
 fn a_killed_receiver_leaves_a_temporary_of_a_known_form() {
     for (pair, args) in WAYS.into_iter().flat_map(|way| [(way, &[][..]), (way, &["--partial-dir=.rsync-partial"])]) {
@@ -107,7 +107,7 @@ fn a_list_may_come_late() {
     }
 }
 
-/// `command` (`RSYNC_PASSWORD`): with a user and no password rsync neither asks nor takes the list for one.
+/// `arguments` (`RSYNC_PASSWORD`): with a user and no password rsync neither asks nor takes the list for one.
 #[test]
 fn an_empty_password_is_one() {
     let pair = Pair::with(Way::Daemon, "auth users = joe\nsecrets file = @DIR@/secrets");
@@ -122,7 +122,7 @@ fn an_empty_password_is_one() {
     assert!(said.code == 5 && said.err.contains("@ERROR: auth failed"), "{said:#?}");
 }
 
-/// `command` (`-s`): a destination with blanks and quotes is meant as it stands.
+/// `arguments` (`-s`): a destination with blanks and quotes is meant as it stands.
 #[test]
 fn an_odd_destination_goes_through_a_shell_unharmed() {
     let pair = Pair::new(Way::Shell);

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// `trouble`: what a daemon says that lets nobody in, or refuses an option.
+/// `diagnosis`: what a daemon says that lets nobody in, or refuses an option.
 #[test]
 fn a_daemons_refusals() {
     let cases: [(&str, &[&str], &str, &[i32]); 11] = [
@@ -32,7 +32,7 @@ fn a_daemons_refusals() {
     }
 }
 
-/// `trouble`: of what is not there, or not to be had.
+/// `diagnosis`: of what is not there, or not to be had.
 #[test]
 fn words_of_what_cannot_be_reached() {
     let pair = Pair::new(Way::Daemon);
@@ -53,7 +53,7 @@ fn words_of_what_cannot_be_reached() {
     }
 }
 
-/// `trouble::of_destination`, `Fallback::MakePath`: a parent of the destination is missing.
+/// `diagnosis::of_destination`, `Fallback::MakePath`: a parent of the destination is missing.
 #[test]
 fn a_missing_parent_of_the_destination() {
     for pair in Pair::all() {
@@ -71,7 +71,7 @@ fn a_missing_parent_of_the_destination() {
     }
 }
 
-/// `probe`: a dry run shows a destination that it would make as new, and some versions say so beside; it tells whether source
+/// `inspect`: a dry run shows a destination that it would make as new, and some versions say so beside; it tells whether source
 /// and target agree on the directory, and with which protocol.
 #[test]
 fn what_a_dry_run_tells_of_the_destination() {
@@ -92,7 +92,7 @@ fn what_a_dry_run_tells_of_the_destination() {
     }
 }
 
-/// `line`: a path that failed, who says so, and which system error.
+/// `messages`: a path that failed, who says so, and which system error.
 #[test]
 fn failures_of_paths_name_them() {
     for pair in Pair::all() {
@@ -100,7 +100,7 @@ fn failures_of_paths_name_them() {
         std::os::unix::fs::symlink("nowhere", pair.stage.src("dangling")).unwrap();
         let said = pair.run(&BY_NAME, b"./f\0./d\0");
         let line = said.err.lines().find(|line| line.contains("link_stat \"")).unwrap_or_else(|| panic!("{said:#?}"));
-        let read = line::Line::read(line.as_bytes());
+        let read = messages::Line::read(line.as_bytes());
         assert!(said.code == 23 && read.is_senders() && read.errno == Some(2), "{:?} {said:#?}", pair.way);
         assert!(pair.has("f"), "the rest is done");
         // One that is listed is not found; one that rsync finds by itself has no referent.
@@ -109,7 +109,7 @@ fn failures_of_paths_name_them() {
     }
 }
 
-/// `line`: what stands where a file is to be made names the file, or its temporary, as the target's.
+/// `messages`: what stands where a file is to be made names the file, or its temporary, as the target's.
 #[test]
 fn a_receiver_that_may_not_write_names_the_file() {
     if !rustix::process::geteuid().is_root() {
@@ -128,27 +128,27 @@ fn a_receiver_that_may_not_write_names_the_file() {
     assert_eq!(said.code, 23, "{said:#?}");
     for begins in ["mkstemp \"", "recv_generator: mkdir \""] {
         let line = said.err.lines().find(|line| line.contains(begins)).unwrap_or_else(|| panic!("{begins}: {said:#?}"));
-        let read = line::Line::read(line.as_bytes());
-        assert!(!read.is_senders() && read.errno == Some(13) && read.about == line::About::Failure, "{line}");
+        let read = messages::Line::read(line.as_bytes());
+        assert!(!read.is_senders() && read.errno == Some(13) && read.about == messages::About::Failure, "{line}");
     }
     let said = pair.run(&[&["-rl"][..], &BY_NAME[1..], &["--delete", "--force"]].concat(), b"./d/\0");
     let line = said.err.lines().find(|line| line.contains("delete_file: unlink(d/gone) failed"));
     assert!(line.is_some() && said.code == 23, "{said:#?}");
 }
 
-/// `line` (`About::Refused`): a module's own exclude refuses a path, and says which.
+/// `messages` (`About::Refused`): a module's own exclude refuses a path, and says which.
 #[test]
 fn a_modules_own_exclude_refuses_by_name() {
     let pair = Pair::with(Way::Daemon, "exclude = /private");
     pair.stage.write("private/f", "x");
     pair.stage.write("f", "x");
     let said = pair.run(&BY_NAME, b"./private/f\0./f\0");
-    let lines: Vec<line::Line<'_>> = said.err.lines().map(|line| line::Line::read(line.as_bytes())).collect();
-    assert!(lines.iter().any(|line| line.about == line::About::Refused), "{said:#?}");
+    let lines: Vec<messages::Line<'_>> = said.err.lines().map(|line| messages::Line::read(line.as_bytes())).collect();
+    assert!(lines.iter().any(|line| line.about == messages::About::Refused), "{said:#?}");
     assert!(pair.has("f") && !pair.has("private/f"), "{said:#?}");
 }
 
-/// `line`: an attribute that the target cannot hold names the path.
+/// `messages`: an attribute that the target cannot hold names the path.
 #[test]
 fn an_extended_attribute_that_cannot_be_set_names_the_path() {
     for (line, name) in [
@@ -161,13 +161,17 @@ fn an_extended_attribute_that_cannot_be_set_names_the_path() {
         ("rsync: [receiver] set_acl: sys_acl_set_file(d/f, ACL_TYPE_ACCESS): Operation not supported (95)", "d/f"),
         ("rsync: [receiver] set_acl: acl_set_file_at(a, b, ACL_TYPE_DEFAULT): Operation not supported (95)", "a, b"),
     ] {
-        let read = line::Line::read(line.as_bytes());
+        let read = messages::Line::read(line.as_bytes());
         let names = read.names();
-        assert_eq!((read.about, names.names, names.sure), (line::About::Attributes, vec![name.into()], true), "{line}");
+        assert_eq!(
+            (read.about, names.names, names.sure),
+            (messages::About::Attributes, vec![name.into()], true),
+            "{line}"
+        );
     }
 }
 
-/// `run`, `program`: rsync tells its version in its first line, and a missing working directory in these words.
+/// `process`, `program`: rsync tells its version in its first line, and a missing working directory in these words.
 #[test]
 fn the_version_and_a_directory_that_is_gone() {
     for side in ["CLIENT", "SERVER"] {

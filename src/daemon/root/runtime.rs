@@ -1,0 +1,272 @@
+//! One watched root at run time: what it consists of, and how it starts, is tended and ends.
+//!
+//! Deliberately absent: the moves of the watermark (`watermark`), what a start looks for (`catch_up`), whether the source is what
+//! it was (`suspension`), and what becomes of a change (`sink`). Each is a part of [`RootRuntime`] in a file of its own.
+
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::clock::{moment, monotonic};
+use crate::filter::Filter;
+use crate::mirror::{Place, RootIdentity};
+use crate::model::{RelPath, TargetId};
+use crate::mounts::Mounts;
+use crate::plugin::Follower;
+use crate::queue::Queue;
+use crate::watch::{WatchError, WatchStats, Watcher};
+
+use super::fingerprint::Fingerprint;
+use super::rules::Rules;
+use super::sight::{Answered, Gone};
+use super::state::{Checkpoint, Known, State, Watching};
+
+const LAST_PATIENCE: Duration = Duration::from_secs(3);
+
+/// A watched root, its watcher, and its targets.
+#[derive(Debug)]
+pub struct RootRuntime {
+    pub rules: Rules,
+    pub filter: Arc<Filter>,
+    pub identity: RootIdentity,
+    /// What is mounted below it.
+    pub mounts: Arc<Mounts>,
+    pub(super) options: StartOptions,
+    pub(super) queue: Arc<Queue>,
+    pub(super) targets: Mutex<Vec<Fingerprint>>,
+    /// Where local targets are.
+    pub(super) places: Mutex<Vec<(TargetId, Arc<Place>)>>,
+    /// Told of every change, with `-m`.
+    pub(super) follower: OnceLock<Arc<Follower>>,
+    pub(super) state: Mutex<State>,
+    pub(super) gone: Mutex<Gone>,
+    /// Files that another rsync was seen to write here over and over, the newest last.
+    pub(super) answered: Mutex<Answered>,
+    /// When the source was last looked at; told whenever it is.
+    pub(super) looked: (Mutex<Instant>, Condvar),
+    /// Rouses whoever tends the root.
+    pub(super) stir: Sender<()>,
+    stirred: Receiver<()>,
+}
+
+/// What the start of the daemon asks of a root.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StartOptions {
+    /// Compare every target in full, whatever is known.
+    pub reconcile: bool,
+    /// Take the directory as it is, even if it is another one or empty.
+    pub accept_root: bool,
+    /// The store holds all that was ever written to it.
+    pub store_is_whole: bool,
+    /// Watch beside others of the same tree, until [`RootRuntime::take_over`].
+    pub beside: bool,
+}
+
+impl RootRuntime {
+    pub fn new(
+        rules: Rules,
+        filter: Arc<Filter>,
+        identity: RootIdentity,
+        mounts: Arc<Mounts>,
+        options: StartOptions,
+        targets: Vec<Fingerprint>,
+        queue: Arc<Queue>,
+    ) -> Self {
+        let state = Mutex::new(State { in_charge: !options.beside, ..State::default() });
+        let (targets, places, follower) = (Mutex::new(targets), Mutex::default(), OnceLock::new());
+        let (stir, stirred) = bounded(1);
+        let (gone, answered, looked) = (Mutex::default(), Mutex::default(), (Mutex::new(monotonic()), Condvar::new()));
+        Self {
+            rules,
+            filter,
+            identity,
+            mounts,
+            options,
+            queue,
+            targets,
+            places,
+            follower,
+            state,
+            gone,
+            answered,
+            looked,
+            stir,
+            stirred,
+        }
+    }
+
+    /// Receives a token when something has happened that [`tend`](Self::tend) may have to see to.
+    pub fn stirred(&self) -> &Receiver<()> {
+        &self.stirred
+    }
+
+    pub(super) fn stir(&self) {
+        // Full means that one is on its way.
+        let _ = self.stir.try_send(());
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.rules.path
+    }
+
+    /// The targets that the changes go to.
+    pub fn targets(&self) -> Vec<TargetId> {
+        self.lock_targets().iter().map(|(target, _)| *target).collect()
+    }
+
+    pub fn has(&self, target: TargetId) -> bool {
+        self.lock_targets().iter().any(|(id, _)| *id == target)
+    }
+
+    pub(super) fn lock_targets(&self) -> MutexGuard<'_, Vec<Fingerprint>> {
+        self.targets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has every change told to plugins from now on.
+    pub fn follow(&self, follower: Arc<Follower>) {
+        let _ = self.follower.set(follower);
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins to watch; a source that is missing or not what it was is waited for.
+    pub fn start(self: &Arc<Self>) -> Result<(), WatchError> {
+        if let Err(suspended) = self.look() {
+            self.suspend(suspended);
+            return Ok(());
+        }
+        if self.options.beside {
+            let watcher = self.start_watcher(None)?;
+            self.keep(watcher);
+            return Ok(());
+        }
+        self.watch()
+    }
+
+    /// Sets the watches, which takes as long as a walk of the tree, and sees to it that what changed while nobody watched is
+    /// found. Live changes flow from the first watch on.
+    pub(super) fn watch(self: &Arc<Self>) -> Result<(), WatchError> {
+        if self.lock().over {
+            return Ok(());
+        }
+        let (catch_up, known) = self.catch_up().map_or((None, Known::Nothing), |(since, known)| (Some(since), known));
+        let complete = self.complete();
+        if known == Known::Nothing {
+            self.queue.forget_watermark(self.path());
+        }
+        let watcher = self.start_watcher(catch_up)?;
+        self.compare(known, &complete);
+        self.begin(watcher);
+        if known == Known::Nothing {
+            self.first_checkpoint();
+        }
+        Ok(())
+    }
+
+    /// Has a watcher that was started be the root's, unless the root has ended meanwhile. Returns whether it is.
+    pub(super) fn keep(&self, watcher: Watcher) -> bool {
+        let mut state = self.lock();
+        if state.over {
+            // Its thread may want the lock before it ends.
+            drop(state);
+            watcher.stop();
+            return false;
+        }
+        state.watching = Watching::On(watcher);
+        true
+    }
+
+    pub(super) fn begin(&self, watcher: Watcher) {
+        let remembered = self.remember();
+        if !self.keep(watcher) {
+            return;
+        }
+        let mut state = self.lock();
+        state.remembered |= remembered;
+        state.was_watched = true;
+        state.checkpoint = Checkpoint::default();
+    }
+
+    /// Does what is due: looks whether the source is what it was, and moves the watermark. Returns whether something is going
+    /// on that has to be seen to soon.
+    pub fn tend(self: &Arc<Self>) -> bool {
+        if !self.lock().in_charge {
+            return true;
+        }
+        self.check();
+        self.remember_mounts();
+        self.check_places();
+        self.note_look();
+        self.advance();
+        !self.is_at_rest()
+    }
+
+    /// Tells where its local targets are.
+    pub fn set_places(&self, places: Vec<(TargetId, Arc<Place>)>) {
+        *self.places.lock().unwrap_or_else(PoisonError::into_inner) = places;
+    }
+
+    /// Notes in the store what is mounted below.
+    fn remember_mounts(&self) {
+        if let Some(mounts) = self.mounts.take_changed() {
+            self.queue.set_mounts(self.path(), mounts);
+        }
+    }
+
+    fn note_look(&self) {
+        *self.looked.0.lock().unwrap_or_else(PoisonError::into_inner) = monotonic();
+        self.looked.1.notify_all();
+    }
+
+    pub(super) fn note_gone(&self, paths: &[RelPath]) {
+        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        paths.iter().for_each(|path| gone.note(path));
+    }
+
+    /// Whether the tree has been watched since the start.
+    pub fn was_watched(&self) -> bool {
+        self.lock().was_watched
+    }
+
+    pub fn watch_stats(&self) -> WatchStats {
+        match &self.lock().watching {
+            Watching::On(watcher) => watcher.stats(),
+            _ => WatchStats::default(),
+        }
+    }
+
+    /// Ends the watching, with the watermark as far as it can be.
+    pub fn stop(&self) {
+        self.remember();
+        self.remember_mounts();
+        let mut state = self.lock();
+        let watching = std::mem::take(&mut state.watching);
+        let asked = state.checkpoint.asked.take();
+        let Watching::On(watcher) = watching else {
+            state.over = true;
+            return;
+        };
+        drop(state);
+        let asked_at = moment();
+        // The last answer may not have been taken yet, and what it holds is not told twice.
+        let last = asked.map(|(_, reply)| reply).into_iter().chain([watcher.checkpoint()]);
+        let deadline = monotonic() + LAST_PATIENCE;
+        let answers: Option<Vec<_>> = last.map(|reply| reply.recv_deadline(deadline).ok()).collect();
+        watcher.stop();
+        self.lock().over = true;
+        if let Some(answers) = answers
+            && self.rules.keeps_watermark
+            && self.lock().suspended.is_none()
+        {
+            let mut state = self.lock();
+            state.checkpoint.reached = Some(asked_at);
+            state.checkpoint.directories.extend(answers.into_iter().flatten());
+            drop(state);
+            self.settle(LAST_PATIENCE);
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! What the executor does, for whoever watches: told as it happens, and to nobody if nobody listens.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::mirror::TargetContext;
+use crate::model::{TargetTrouble, Timestamp};
+
+/// Something that happened at a target.
+#[derive(Debug, Clone)]
+pub struct Activity {
+    pub target: String,
+    pub root: PathBuf,
+    pub what: Happened,
+}
+
+#[derive(Debug, Clone)]
+pub enum Happened {
+    /// So many jobs of one batch are done.
+    Sent { jobs: u64, took: Duration },
+    /// Nothing gets through any more.
+    Trouble { trouble: TargetTrouble, retry_at: Timestamp },
+    /// It gets through again.
+    Recovered { after: Duration },
+}
+
+/// Takes what happens. Must not wait for anything; `false` when it no longer wants to be told.
+pub type Listener = Box<dyn Fn(&Activity) -> bool + Send>;
+
+/// Those who listen.
+#[derive(Default)]
+pub struct Activities {
+    any: AtomicBool,
+    listeners: Mutex<Vec<Listener>>,
+}
+
+impl fmt::Debug for Activities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Activities").field("any", &self.any).finish_non_exhaustive()
+    }
+}
+
+impl Activities {
+    pub fn listen(&self, listener: Listener) {
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        listeners.push(listener);
+        self.any.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn tell(&self, context: &TargetContext, what: impl FnOnce() -> Happened) {
+        if !self.any.load(Ordering::Relaxed) {
+            return;
+        }
+        let activity = Activity { target: context.target.name(), root: context.root.clone(), what: what() };
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        listeners.retain(|listener| listener(&activity));
+        self.any.store(!listeners.is_empty(), Ordering::Relaxed);
+    }
+}

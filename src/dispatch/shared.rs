@@ -1,0 +1,49 @@
+//! What the executor, its dispatcher and its workers have in common.
+//!
+//! It decides nothing.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::activity::Activities;
+use crate::clock::Clock;
+use crate::mirror::{StopSignal, TargetContext};
+use crate::model::{RelPath, TargetId};
+use crate::queue::Queue;
+
+/// Who reads a log takes handing out runs and running them for one thing, so both speak as the area `mirror`.
+pub(super) const LOG_TARGET: &str = "syncq::mirror";
+
+/// The targets that are served.
+pub type Contexts = BTreeMap<TargetId, Arc<TargetContext>>;
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) queue: Arc<Queue>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) contexts: Mutex<Arc<Contexts>>,
+    pub(super) last_paths: Mutex<BTreeMap<TargetId, RelPath>>,
+    pub(super) stop: StopSignal,
+    pub(super) activities: Activities,
+}
+
+impl Shared {
+    pub(super) fn context(&self, target: TargetId) -> Option<Arc<TargetContext>> {
+        self.contexts.lock().unwrap_or_else(PoisonError::into_inner).get(&target).cloned()
+    }
+
+    /// Has it remembered that a target is this source's, once that is seen. Returns whether it is news.
+    pub(super) fn note_known(&self, target: TargetId, context: &TargetContext) -> bool {
+        let is_new = || self.queue.target_record(target).is_some_and(|record| record.is_new);
+        let is_news = context.guard.has_become_known() && is_new();
+        if is_news {
+            self.queue.note_known_target(target);
+        }
+        is_news
+    }
+
+    /// Whether the target is served by another context by now.
+    pub(super) fn is_outdated(&self, target: TargetId, context: &Arc<TargetContext>) -> bool {
+        self.context(target).is_some_and(|now| !Arc::ptr_eq(&now, context))
+    }
+}

@@ -1,0 +1,23 @@
+//! One batch, carried out.
+//!
+//! `execute` takes a batch from its jobs to its verdicts and says in which order. `session` starts the runs, `engine`
+//! carries one through with fallbacks, verifying and halving, `verdicts` settles the jobs, `deletions` judges what is
+//! deleted, `itemized` keeps what changed, and `report` is what is told of it all. The ways to send something other than one
+//! run by its own list: `short_list`, `filtered` (under a filter that rsync's rules cannot say), `sweep`, `rename`.
+//! `stale_temporaries` removes what killed receivers have left, `times` finds out how exactly a target keeps times.
+//!
+//! Deliberately absent: which batch is next, and what a verdict does to a job.
+
+pub(super) mod deletions;
+pub(super) mod engine;
+pub(super) mod execute;
+pub(super) mod filtered;
+pub(super) mod itemized;
+pub(super) mod rename;
+pub(super) mod report;
+pub(super) mod session;
+pub(super) mod short_list;
+pub(super) mod stale_temporaries;
+pub(super) mod sweep;
+pub(super) mod times;
+pub(super) mod verdicts;

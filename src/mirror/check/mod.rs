@@ -1,0 +1,8 @@
+//! Questions to rsync in advance, for `check` and `explain`.
+//!
+//! `inspect` asks a target with mirroring's own argument lists, `admit` asks rsync what the user's own options leave out.
+//!
+//! Deliberately absent: anything that sends or deletes.
+
+pub(crate) mod admit;
+pub(super) mod inspect;

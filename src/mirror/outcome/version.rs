@@ -1,0 +1,164 @@
+//! Asks an rsync for its version, and runs one for so long and no longer. Which versions follow swapped links is said in
+//! `confine`.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::Duration;
+
+use crossbeam_channel::{RecvTimeoutError, bounded};
+
+use super::diagnosis::{cannot_start, first_words, trouble};
+use crate::mirror::rsync::capture::Capture;
+use crate::mirror::rsync::ended::{End, Ended};
+use crate::mirror::rsync::installed::{OLDEST_RSYNC, RSYNC};
+use crate::mirror::rsync::process::{Priority, STALL_LIMIT, run};
+use crate::mirror::rsync::program::Program;
+use crate::mirror::rsync::stop::StopSignal;
+use crate::model::{TargetTrouble, TroubleClass};
+
+/// Of the answers so much is kept; they are a few lines.
+const ANSWER_BYTES_MAX: usize = 16 << 10;
+/// What marks the runs as ours in their environment. No daemon ends them.
+const OWNER: &str = "syncq check";
+
+/// The rsync of this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RsyncVersion {
+    pub version: String,
+    pub protocol: Option<u32>,
+}
+
+impl RsyncVersion {
+    /// Its parts, as far as they are numbers.
+    pub fn numbers(&self) -> Vec<u32> {
+        numbers(&self.version)
+    }
+
+    /// Why it may not do what syncq relies on, and what to do about it.
+    pub fn untested(&self) -> Option<Untested> {
+        (self.numbers() < numbers(OLDEST_RSYNC)).then_some(Untested)
+    }
+}
+
+/// An rsync older than [`OLDEST_RSYNC`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Untested;
+
+impl Untested {
+    pub fn message(self) -> String {
+        format!("this rsync is older than {OLDEST_RSYNC}, the oldest that syncq is tested with")
+    }
+
+    pub fn hint(self) -> String {
+        format!("install rsync {OLDEST_RSYNC} or newer")
+    }
+}
+
+fn numbers(version: &str) -> Vec<u32> {
+    let digits = |part: &str| part.chars().take_while(char::is_ascii_digit).collect::<String>();
+    version.split('.').map(|part| digits(part).parse().unwrap_or(0)).collect()
+}
+
+/// Asks rsync for its version.
+pub fn rsync_version(limit: Duration) -> Result<RsyncVersion, TargetTrouble> {
+    let program = program(RSYNC);
+    let ended = within(limit, &program, Path::new("/"), &["--version".into()], b"")?;
+    let output = String::from_utf8_lossy(&ended.stdout.bytes()).into_owned();
+    read_version(&output).ok_or_else(|| {
+        let said = first_words(&ended.stderr.bytes());
+        trouble(TroubleClass::Misconfigured, None, "rsync does not tell its version", &said, "check the rsync in PATH")
+    })
+}
+
+/// `rsync  version 3.2.7  protocol version 31`.
+pub fn read_version(output: &str) -> Option<RsyncVersion> {
+    let mut words = output.lines().next()?.split_whitespace().skip_while(|word| *word != "version").skip(1);
+    let version = words.next()?.trim_start_matches('v').to_owned();
+    let protocol = words.nth(2).and_then(|number| number.parse().ok());
+    Some(RsyncVersion { version, protocol })
+}
+
+/// The program at `path` for a run that no batch asks for. No daemon ends it.
+pub fn program(path: &str) -> Program {
+    Program {
+        path: path.into(),
+        owner: OWNER.into(),
+        stall_limit: STALL_LIMIT,
+        places: None,
+        hangs: Default::default(),
+        under_way: Default::default(),
+    }
+}
+
+/// Runs rsync and ends it after `limit`.
+pub fn within(
+    limit: Duration,
+    program: &Program,
+    dir: &Path,
+    args: &[OsString],
+    list: &[u8],
+) -> Result<Ended, TargetTrouble> {
+    let stop = StopSignal::new().map_err(|error| cannot_start(&error))?;
+    let (over, is_over) = bounded::<()>(0);
+    let ended = std::thread::scope(|scope| {
+        let stop = &stop;
+        scope.spawn(move || {
+            if is_over.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+                stop.raise();
+            }
+        });
+        let ended = run(program, dir, args, list, Some(Capture::new(ANSWER_BYTES_MAX, 0)), Priority::Usual, stop);
+        drop(over);
+        ended
+    });
+    let ended = ended.map_err(|error| cannot_start(&error))?;
+    if ended.end == End::Stopped {
+        let meaning = format!("no answer within {} s", limit.as_secs_f64());
+        let said = first_words(&ended.stderr.bytes());
+        let hint = "check host, network and firewall";
+        return Err(trouble(TroubleClass::Unavailable, None, &meaning, &said, hint));
+    }
+    Ok(ended)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_in_all_their_forms() {
+        for (line, version, protocol) in [
+            ("rsync  version 3.5.0  protocol version 32\nCopyright", "3.5.0", Some(32)),
+            ("rsync  version v3.2.4dev  protocol version 31", "3.2.4dev", Some(31)),
+            ("rsync  version 3.1.3  protocol version 31.PR14", "3.1.3", None),
+        ] {
+            assert_eq!(read_version(line), Some(RsyncVersion { version: version.to_owned(), protocol }));
+        }
+        assert_eq!(read_version("openrsync: protocol"), None);
+        assert_eq!(read_version(""), None);
+    }
+
+    #[test]
+    fn older_versions_than_the_oldest_tested_are_known() {
+        for (version, is_old) in [
+            ("3.1.3", true),
+            ("3.2.2", true),
+            ("2.6.9", true),
+            ("3.2.3", false),
+            ("3.2.4dev", false),
+            ("3.10", false),
+            ("4.0.0", false),
+        ] {
+            let found = RsyncVersion { version: version.to_owned(), protocol: None };
+            assert_eq!(found.untested().is_some(), is_old, "{version}");
+        }
+    }
+
+    /// What is documented and what the program says must not differ; the package and `tools/setup` read the constant.
+    #[test]
+    fn the_oldest_tested_version_is_the_documented_one() {
+        assert!(
+            include_str!("../../../README.md").contains(&format!("- rsync {OLDEST_RSYNC} or newer on both sides."))
+        );
+    }
+}

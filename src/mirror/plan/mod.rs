@@ -1,0 +1,17 @@
+//! What one rsync is to do.
+//!
+//! `source` looks what stands at a path, `walk` finds what changed below one, `planner` makes the fewest runs of a batch,
+//! each a value of `run`, and `arguments` writes a run's argument list and list of names; `shell_line` is what a person may
+//! paste. `narrow` cuts a run in which rsync looks for itself down to what has changed, `contents` decides whether contents
+//! are compared or sent. Pure, but for what looks at the source.
+//!
+//! Deliberately absent: processes. Nothing here starts one.
+
+pub(super) mod arguments;
+pub(super) mod contents;
+pub(super) mod narrow;
+pub(super) mod planner;
+pub(super) mod run;
+pub(super) mod shell_line;
+pub(super) mod source;
+pub(super) mod walk;

@@ -1,0 +1,84 @@
+//! What a target's side was found to lack, and what its runs do without for that.
+//!
+//! Each is found out once and remembered in memory until the target has been away. Deliberately absent: how a lack is found
+//! out, which `outcome` reads from rsync's words.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::mirror::outcome::diagnosis::Fallback;
+use crate::mirror::plan::arguments::{Exactness, Withheld};
+use crate::mirror::plan::run::Deletion;
+
+/// Among the bits of what is lacking.
+const TIMES_KNOWN: u32 = 1 << 31;
+
+/// What a target's side was found to lack. Remembered, so that each is found out once.
+#[derive(Debug, Default)]
+pub struct Capabilities(AtomicU32);
+
+impl Capabilities {
+    /// Forgets it all, since servers are upgraded and reconfigured.
+    pub fn forget(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+
+    /// Takes note; false if it was known already, so that falling back again would change nothing.
+    pub(crate) fn learn(&self, fallback: Fallback) -> bool {
+        self.0.fetch_or(fallback.bit(), Ordering::Relaxed) & fallback.bit() == 0
+    }
+
+    /// What is lacking as far as is known now.
+    pub(crate) fn snapshot(&self) -> Self {
+        Self(AtomicU32::new(self.0.load(Ordering::Relaxed)))
+    }
+
+    pub(crate) fn lacks(&self, fallback: Fallback) -> bool {
+        self.0.load(Ordering::Relaxed) & fallback.bit() != 0
+    }
+
+    pub(crate) fn unlearn(&self, fallback: Fallback) {
+        self.0.fetch_and(!fallback.bit(), Ordering::Relaxed);
+    }
+
+    /// How exactly the target keeps times is known.
+    pub(crate) fn note_times(&self) {
+        self.0.fetch_or(TIMES_KNOWN, Ordering::Relaxed);
+    }
+
+    pub(crate) fn knows_times(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & TIMES_KNOWN != 0
+    }
+
+    /// What its runs go without.
+    pub(crate) fn withheld(&self) -> Withheld {
+        let exactness = match (self.lacks(Fallback::EvenSeconds), self.lacks(Fallback::Seconds)) {
+            (true, _) => Exactness::EvenSeconds,
+            (false, true) => Exactness::Seconds,
+            (false, false) => Exactness::Nanoseconds,
+        };
+        Withheld {
+            exactness,
+            partial_dir: self.lacks(Fallback::PartialDir),
+            force: self.lacks(Fallback::Force),
+            ignore_times: self.lacks(Fallback::IgnoreTimes),
+        }
+    }
+
+    /// Whether what a write names may be compared by its content.
+    pub(crate) fn compares_contents(&self) -> bool {
+        !self.lacks(Fallback::Contents)
+    }
+
+    pub(crate) fn makes_path(&self) -> bool {
+        self.lacks(Fallback::MakePath)
+    }
+
+    pub(crate) fn deletion(&self, wanted: bool) -> Deletion {
+        match (wanted, self.lacks(Fallback::DeleteNothing), self.lacks(Fallback::DeleteByLevel)) {
+            (false, _, _) => Deletion::Off,
+            (true, true, _) => Deletion::Refused,
+            (true, false, true) => Deletion::ByLevel,
+            (true, false, false) => Deletion::ByName,
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! What the executor knows of one target between batches: where, how, and what the other side turned out to lack.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use log::warn;
+
+use super::capabilities::Capabilities;
+use super::deletion_limit::Guard;
+use super::looked::{Holds, Looked};
+use super::observer::Observer;
+use super::place::Place;
+use crate::clock::monotonic;
+use crate::filter::Filter;
+use crate::mirror::outcome::attribution::Prefixes;
+use crate::mirror::outcome::noise::Noise;
+use crate::mirror::plan::arguments::{Mode, Pass, arguments};
+use crate::mirror::plan::planner::Limits;
+use crate::mirror::plan::run::{Run, RunKind};
+use crate::mirror::plan::source::Source;
+use crate::mirror::rsync::ended::Cut;
+use crate::mirror::rsync::environment;
+use crate::mirror::rsync::installed::RSYNC;
+use crate::mirror::rsync::lingering;
+use crate::mirror::rsync::process::STALL_LIMIT;
+use crate::mirror::rsync::program::{Confine, Program};
+use crate::mirror::transport::confine::Places;
+use crate::mirror::transport::root_identity::RootIdentity;
+use crate::mirror::transport::ssh::Connection;
+use crate::mirror::transport::standby::{Launch, Standby};
+use crate::model::{Destination, Lane, Lingers, Origin, RelPath, Target, TargetTrouble, Timestamp};
+use crate::mounts::Mounts;
+
+/// Of what a server leaves out so many paths are named.
+const REFUSED_MAX: usize = 20;
+
+/// One target of one root, for as long as its configuration stays what it is.
+#[derive(Debug)]
+pub struct TargetContext {
+    pub root: PathBuf,
+    pub identity: RootIdentity,
+    pub target: Target,
+    pub filter: Arc<Filter>,
+    pub limits: Limits,
+    pub guard: Guard,
+    pub capabilities: Capabilities,
+    pub(crate) prefixes: Prefixes,
+    /// What its runs say whatever they are about.
+    pub(crate) noise: Noise,
+    observer: Mutex<Option<Arc<dyn Observer>>>,
+    /// The way to the host, if it is reached through ssh.
+    pub connection: Option<Arc<Connection>>,
+    /// What is mounted below the root.
+    pub mounts: Arc<Mounts>,
+    /// The connection that stands ready, if it may have one.
+    pub standby: Option<Arc<Standby>>,
+    /// What the server's own configuration leaves out, up to [`REFUSED_MAX`].
+    refused: Mutex<BTreeSet<RelPath>>,
+    /// Where it is, if on this machine.
+    pub place: Option<Arc<Place>>,
+    /// What the target was found to hold, and since when it was not vouched for then.
+    looked: Mutex<Option<(Timestamp, Holds)>>,
+    /// When it was last looked at what the target holds.
+    looked_at_top: Mutex<Looked>,
+    /// When the leftovers of killed receivers were last removed.
+    cleaned_at: Mutex<Option<Timestamp>>,
+    /// When a run was last cut off whose data may still arrive without anybody being able to tell when.
+    blind_since: Mutex<Option<Instant>>,
+    /// rsync, except in tests.
+    pub(crate) program: Program,
+}
+
+impl TargetContext {
+    /// `owner` marks the runs for this target, so that [`end_leftovers`](crate::mirror::end_leftovers) finds them.
+    pub fn new(
+        root: PathBuf,
+        identity: RootIdentity,
+        target: Target,
+        filter: Arc<Filter>,
+        limits: Limits,
+        guard: Guard,
+        owner: &Path,
+    ) -> Self {
+        let resolved = root.canonicalize().unwrap_or_else(|_| root.clone());
+        let places: Arc<dyn Confine> = Arc::new(Places::new(&root, &target));
+        let prefixes = Prefixes::new(&[&root, &resolved], &target.destination);
+        Self {
+            mounts: Arc::new(Mounts::new(&root, [])),
+            root,
+            identity,
+            filter,
+            limits,
+            guard: guard.with_params(&target.options.params),
+            target,
+            capabilities: Capabilities::default(),
+            prefixes,
+            noise: Noise::default(),
+            observer: Mutex::default(),
+            connection: None,
+            standby: None,
+            refused: Mutex::default(),
+            place: None,
+            looked: Mutex::default(),
+            looked_at_top: Mutex::default(),
+            cleaned_at: Mutex::default(),
+            blind_since: Mutex::default(),
+            program: Program {
+                path: RSYNC.into(),
+                owner: owner.as_os_str().to_owned(),
+                stall_limit: STALL_LIMIT,
+                places: Some(places),
+                hangs: Arc::default(),
+                under_way: Arc::default(),
+            },
+        }
+    }
+
+    /// Whether runs under `other` are the same as under this one.
+    pub fn runs_like(&self, other: &Self) -> bool {
+        (&self.root, self.identity, &self.target, self.limits)
+            == (&other.root, other.identity, &other.target, other.limits)
+            && Arc::ptr_eq(&self.filter, &other.filter)
+            && Arc::ptr_eq(&self.mounts, &other.mounts)
+            && self.connection.as_ref().map(Arc::as_ptr) == other.connection.as_ref().map(Arc::as_ptr)
+            && self.standby.is_some() == other.standby.is_some()
+            && self.guard.has_limit_of(&other.guard)
+    }
+
+    /// Takes over what an operator has agreed to under the context that this one replaces, and what was cut off under it.
+    pub fn succeed(&mut self, before: &Self) {
+        self.blind_since = Mutex::new(before.blind_since());
+        self.guard.succeed(&before.guard);
+        self.place.clone_from(&before.place);
+    }
+
+    /// Whether source and target are what they were, as far as that can be told from here. Costs a look at each.
+    pub fn check(&self) -> Result<(), TargetTrouble> {
+        self.identity.check(&self.root)?;
+        self.place.as_ref().map_or(Ok(()), |place| place.check())
+    }
+
+    /// The source as rsync names it when it has looked for itself.
+    pub(crate) fn source_as_rsync_finds_it(&self) -> Source {
+        Source::as_rsync_finds_it(&self.root, &self.target.options.params)
+    }
+
+    /// From now on `observer` is told what the runs change on the target, if anybody wants to know.
+    pub fn set_observer(&self, observer: Option<Arc<dyn Observer>>) {
+        *self.observer.lock().unwrap_or_else(PoisonError::into_inner) = observer;
+    }
+
+    pub(crate) fn observer(&self) -> Option<Arc<dyn Observer>> {
+        self.observer.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes note of what the server's own configuration leaves out, and says so once.
+    pub(crate) fn note_refused(&self, paths: &BTreeSet<RelPath>) {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        for path in paths {
+            if refused.len() >= REFUSED_MAX || !refused.insert(path.clone()) {
+                continue;
+            }
+            let name = self.target.name();
+            warn!("{name}: the server's own configuration leaves out {path}: it is not mirrored there");
+            if refused.len() == REFUSED_MAX {
+                warn!("{name}: no more of what the server leaves out is named");
+            }
+        }
+    }
+
+    /// Whether the server's own configuration is known to leave out the path, or what it lies in.
+    pub(crate) fn refuses(&self, path: &RelPath) -> bool {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.contains(path) || path.ancestors().any(|above| refused.contains(&above))
+    }
+
+    /// What the server's own configuration leaves out, as far as it is known, for a person.
+    pub fn left_out(&self) -> Option<String> {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = refused.first()?;
+        let more = match refused.len() {
+            1 => String::new(),
+            REFUSED_MAX => format!(" and at least {} more", REFUSED_MAX - 1),
+            known => format!(" and {} more", known - 1),
+        };
+        Some(format!("the server's own configuration leaves out {first}{more}"))
+    }
+
+    pub(crate) fn looked(&self) -> MutexGuard<'_, Option<(Timestamp, Holds)>> {
+        self.looked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn looked_at_top(&self) -> MutexGuard<'_, Looked> {
+        self.looked_at_top.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The arguments of the target's runs by name in the small lane. They depend on no path.
+    pub(crate) fn flat_arguments(&self, origin: Origin) -> Vec<OsString> {
+        let mode = Mode {
+            lane: Lane::Small,
+            deletion: self.capabilities.deletion(self.target.options.delete),
+            mkpath: self.capabilities.makes_path(),
+            contents: self.capabilities.compares_contents(),
+            rules: &[],
+            empties: !self.filter.has_expressions(),
+            pass: Pass::Itemized,
+            withheld: self.capabilities.withheld(),
+        };
+        arguments(&self.target, &Run::new(RunKind::Flat, origin, Vec::new()), mode)
+    }
+
+    /// Whether what a flat run prints is to be read.
+    pub(crate) fn keeps_words(&self) -> bool {
+        self.observer().is_some() || self.filter.has_expressions()
+    }
+
+    /// How its standby is started.
+    pub(crate) fn launch(&self) -> Launch<'_> {
+        let (args, name) = (self.flat_arguments(Origin::Write), self.target.name());
+        Launch { program: &self.program, root: &self.root, identity: self.identity, args, name }
+    }
+
+    /// Takes note of what became of a run's connection to the target.
+    pub(crate) fn note_cut(&self, cut: Cut) {
+        let is_blind = match (&self.target.destination, cut) {
+            (Destination::Local(_), _) | (_, Cut::No | Cut::Closed | Cut::Held) => false,
+            // One that had no connection had sent nothing, unless another program connects for it.
+            (Destination::Daemon { .. }, Cut::Unseen) => environment::redirects(&environment::own),
+            (Destination::Ssh { .. }, Cut::Unseen) | (_, Cut::Refused) => true,
+        };
+        if is_blind {
+            *self.blind_since.lock().unwrap_or_else(PoisonError::into_inner) = Some(monotonic());
+        }
+    }
+
+    /// Whether data of a dead process may still be on its way to the target.
+    pub(crate) fn lingers(&self) -> Lingers {
+        let is_blind = self.blind_since().is_some_and(|since| since.elapsed() < lingering::BLIND_FOR);
+        lingering::known_to(&self.target).max(if is_blind { Lingers::Perhaps } else { Lingers::No })
+    }
+
+    fn blind_since(&self) -> Option<Instant> {
+        *self.blind_since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn cleaned_at(&self) -> Option<Timestamp> {
+        *self.cleaned_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_cleaned_at(&self, now: Timestamp) {
+        *self.cleaned_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+}

@@ -1,0 +1,128 @@
+//! Starts rsync for a target: over the connection to its host if it has one, and again where there was no room for it a
+//! moment ago. Also the run that transfers nothing, and the command line that a person may paste.
+//!
+//! Deliberately absent: the runs of a batch, which are planned elsewhere (`execute`), and what their words mean (`outcome`).
+
+use std::ffi::OsString;
+use std::io;
+use std::time::Duration;
+
+use super::context::TargetContext;
+use crate::mirror::outcome::classify::{Outcome, classify};
+use crate::mirror::outcome::diagnosis::cannot_start;
+use crate::mirror::plan::arguments::{Mode, Pass, arguments, probe_arguments, with_remote_shell};
+use crate::mirror::plan::narrow;
+use crate::mirror::plan::run::{Entry, Run, RunKind};
+use crate::mirror::plan::shell_line::pasteable;
+use crate::mirror::plan::source::Presence;
+use crate::mirror::rsync::capture::Capture;
+use crate::mirror::rsync::ended::Ended;
+use crate::mirror::rsync::process::{Priority, run};
+use crate::mirror::rsync::stop::StopSignal;
+use crate::model::{Lane, Origin, RelPath, Scope, TargetTrouble, TroubleClass};
+
+/// How often, and after which pause, a run is begun again for which its batch's last connection may have left no room.
+const OWN_CONNECTION_PAUSES: u32 = 20;
+const OWN_CONNECTION_PAUSE: Duration = Duration::from_millis(50);
+
+/// Runs rsync for a target, over the connection to its host if it has one.
+pub(crate) fn run_rsync(
+    ctx: &TargetContext,
+    args: &[OsString],
+    list: &[u8],
+    stdout: &dyn Fn() -> Option<Capture>,
+    priority: Priority,
+    stop: &StopSignal,
+) -> io::Result<Ended> {
+    let start = |args: &[OsString]| {
+        let ended = run(&ctx.program, &ctx.root, args, list, stdout(), priority, stop);
+        ended.inspect(|ended| ctx.note_cut(ended.cut))
+    };
+    match &ctx.connection {
+        Some(connection) => connection.drive(stop, |line| start(&with_remote_shell(args, line))),
+        None => start(args),
+    }
+}
+
+/// Starts a run, and again if there was no connection left for it that was ours a moment ago: a server takes its time to
+/// notice the end of one. Where it allows only one, a batch that needs two runs would never be done otherwise, nor
+/// anything beside a standby.
+pub(crate) fn with_room(
+    ctx: &TargetContext,
+    run: &Run,
+    had_another: bool,
+    stop: &StopSignal,
+    start: &dyn Fn() -> io::Result<Ended>,
+) -> io::Result<Ended> {
+    let refused = |ended: &io::Result<Ended>| {
+        ended.as_ref().is_ok_and(|ended| is_busy(&classify(ended, run, &ctx.prefixes, &ctx.noise)))
+    };
+    let mut ended = start();
+    let makes_room = refused(&ended) && ctx.standby.as_ref().is_some_and(|standby| standby.make_room());
+    let mut pauses = if had_another || makes_room { OWN_CONNECTION_PAUSES } else { 0 };
+    while pauses > 0 && refused(&ended) {
+        stop.rest(OWN_CONNECTION_PAUSE);
+        pauses -= 1;
+        ended = start();
+    }
+    ended
+}
+
+fn is_busy(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Target(TargetTrouble { class: TroubleClass::Busy, .. }))
+}
+
+/// Asks whether the target can be reached and lets us in, by a run that transfers nothing.
+pub fn probe(ctx: &TargetContext, stop: &StopSignal) -> Result<(), TargetTrouble> {
+    ctx.check()?;
+    let mode = Mode {
+        lane: Lane::Small,
+        deletion: ctx.capabilities.deletion(ctx.target.options.delete),
+        mkpath: ctx.capabilities.makes_path(),
+        contents: ctx.capabilities.compares_contents(),
+        rules: &[],
+        empties: true,
+        pass: Pass::Real,
+        withheld: ctx.capabilities.withheld(),
+    };
+    let args = probe_arguments(&ctx.target, mode);
+    let nothing = Run::new(RunKind::Flat, Origin::Scan, Vec::new());
+    let start = || run_rsync(ctx, &args, b"", &|| None, Priority::Usual, stop);
+    let ended = with_room(ctx, &nothing, false, stop, &start).map_err(|error| cannot_start(&error))?;
+    match classify(&ended, &nothing, &ctx.prefixes, &ctx.noise) {
+        Outcome::Target(found) | Outcome::Split(found) | Outcome::NoRoom { trouble: found, .. } => {
+            Err(TargetTrouble { command: Some(pasteable(&ctx.root, &args, &nothing)), ..found })
+        }
+        // It answers; what it lacks or fails at is for a batch to find out.
+        Outcome::Done | Outcome::Paths(_) | Outcome::Fallback(_) | Outcome::Blocked(..) | Outcome::Void => Ok(()),
+    }
+}
+
+/// The command line that makes one path equal, to be pasted into a shell. `None` if the user's filter is one that rsync
+/// cannot be told.
+pub fn command_line(ctx: &TargetContext, path: &RelPath, scope: Scope) -> Option<String> {
+    let (kind, origin) = match scope {
+        Scope::Entry if path.is_root() => (RunKind::RootOnly, Origin::Scan),
+        Scope::Entry => (RunKind::Flat, Origin::Write),
+        Scope::Children => (RunKind::Level, Origin::Scan),
+        Scope::Subtree => (RunKind::Tree, Origin::Scan),
+    };
+    if scope > Scope::Entry && ctx.filter.has_expressions() {
+        return None;
+    }
+    let entry = Entry { path: path.clone(), presence: Presence::Other, orphan: false, jobs: Vec::new() };
+    let run = Run { looks: ctx.target.options.params.selects(), ..Run::new(kind, origin, vec![entry]) };
+    let run = narrow::prepared(&run, &ctx.root);
+    let rules = ctx.filter.rsync_rules();
+    let mode = Mode {
+        lane: Lane::Small,
+        deletion: ctx.capabilities.deletion(ctx.target.options.delete),
+        mkpath: ctx.capabilities.makes_path(),
+        contents: ctx.capabilities.compares_contents(),
+        rules: &rules,
+        empties: !ctx.filter.has_expressions(),
+        pass: Pass::Real,
+        withheld: ctx.capabilities.withheld(),
+    };
+    Some(pasteable(&ctx.root, &arguments(&ctx.target, &run, mode), &run))
+}

@@ -1,0 +1,18 @@
+//! What is known of one target between batches.
+//!
+//! `context` holds all of it: `capabilities` is what the other side was found to lack, `place` whether a local target is
+//! what it was, `top` whether one on another machine still holds what it held, `unvouched` and `looked` for what there
+//! nobody vouches, `deletion_limit` how much may be deleted, and `observer` who is told of what changed. `launch` starts a
+//! run for a target outside of a batch.
+//!
+//! Deliberately absent: jobs and their verdicts.
+
+pub(super) mod capabilities;
+pub(super) mod context;
+pub(super) mod deletion_limit;
+pub(super) mod launch;
+pub(super) mod looked;
+pub(super) mod observer;
+pub(super) mod place;
+pub(crate) mod top;
+pub(crate) mod unvouched;

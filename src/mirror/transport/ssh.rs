@@ -1,0 +1,336 @@
+//! The connections to hosts that are reached through ssh: one for each host, shared by all runs to it, so that a small
+//! change does not pay for a handshake.
+//!
+//! Before a run [`Connection::drive`] looks whether the host's connection stands and opens it if not, by an ssh of its
+//! own that goes into the background (ssh's multiplexing: `ControlMaster`). rsync's ssh then goes through its socket.
+//! Opening it apart from rsync has three reasons: what ssh says of the host is not mixed with what rsync makes of it,
+//! the process in the background does not sit in the source's directory, and two runs never open one at once.
+//!
+//! A connection is ended when nobody wants it any more ([`Master`]), and all are at a stop. Unused it ends by itself
+//! after some minutes, also when syncq was killed, and what a killed daemon has left is ended at the next start. One
+//! that broke says nothing of the host: the run is begun again over a fresh one. Where ssh refuses a session more
+//! (`MaxSessions`), it connects by itself. A user's option that names a file by a relative path means the source's
+//! directory; then nothing is shared, since the process in the background would have to stay there.
+//!
+//! `ssh_command` says how ssh is called, `ssh_sockets` where the connections' sockets are.
+//!
+//! Deliberately absent: ssh's own settings. What the user has said, in the params or in the configuration of ssh, wins,
+//! and a user who shares connections already goes on doing it his way.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use log::{debug, info};
+
+use super::ssh_sockets::{POLL, Sockets, control_path, end, listens};
+use crate::mirror::rsync::ssh_command::{
+    Settings, append, base, blames_host, blames_sharing, destination, names_relative_path, shares, words,
+};
+
+use crate::clock::monotonic;
+use crate::mirror::rsync::capture::Capture;
+use crate::mirror::rsync::ended::{End, Ended};
+use crate::mirror::rsync::orphans::end_with_argument;
+use crate::mirror::rsync::process::{Priority, run};
+use crate::mirror::rsync::program::Program;
+use crate::mirror::rsync::stop::StopSignal;
+use crate::model::{Destination, Target};
+
+/// The word by which ssh holds a connection for others.
+const MASTER: &str = "ControlMaster=yes";
+
+/// How long a connection outlives its last use.
+const IDLE_MAX: Duration = Duration::from_secs(10 * 60);
+
+/// A connection takes new runs for so long. The host's address or the configuration of ssh may have changed since.
+const AGE_MAX: Duration = Duration::from_secs(30 * 60);
+
+/// An ssh that connects and moves no byte for so long hangs. Above its own `ConnectTimeout`.
+const OPEN_STALL_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long the master of a connection that broke may take to be gone.
+const GONE_WITHIN: Duration = Duration::from_millis(500);
+
+/// As much of what `ssh -G` prints is read.
+const SETTINGS_BYTES_MAX: usize = 64 << 10;
+
+/// The connections of one daemon.
+#[derive(Debug)]
+pub struct Connections {
+    sockets: Arc<Sockets>,
+    known: Mutex<HashMap<Reach, Weak<Connection>>>,
+}
+
+/// How a host is reached. What is reached alike may share a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Reach {
+    /// ssh with the user's options.
+    base: OsString,
+    /// `[user@]host`.
+    host: String,
+    timeout: Option<Duration>,
+    share: bool,
+    /// Where ssh is asked for its settings.
+    dir: PathBuf,
+}
+
+impl Connections {
+    /// The connections of the daemon with the state directory `owner`. Ends those that an earlier one has left.
+    pub fn new(owner: &Path) -> Self {
+        let sockets = Arc::new(Sockets::new(owner));
+        sockets.clear();
+        Self { sockets, known: Mutex::default() }
+    }
+
+    /// How runs for the root at `root` reach `target`: `None` unless that is through ssh. Targets that are reached alike
+    /// share a connection, unless `share` is off.
+    pub fn of(&self, root: &Path, target: &Target, share: bool) -> Option<Arc<Connection>> {
+        let Destination::Ssh { host, .. } = &target.destination else { return None };
+        let base = base(target.options.params.remote_shell(), target.options.port)?;
+        let own = words(&base)?;
+        // A relative path is meant from the source's directory, where each rsync runs. A connection that is kept must not
+        // stay there.
+        let is_relative = names_relative_path(&own);
+        let share = share && !shares(&own) && !is_relative;
+        let dir = if is_relative { root } else { Path::new("/") }.to_owned();
+        let reach = Reach { base, host: host.clone(), timeout: target.options.timeout, share, dir };
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, connection| connection.strong_count() > 0);
+        if let Some(connection) = known.get(&reach).and_then(Weak::upgrade) {
+            return Some(connection);
+        }
+        if share && !self.sockets.have_place() {
+            info!("{host}: ssh connects anew for each run: the state directory's path is too long for a socket");
+        }
+        let connection =
+            Arc::new(Connection { reach: reach.clone(), sockets: Arc::clone(&self.sockets), state: Mutex::default() });
+        known.insert(reach, Arc::downgrade(&connection));
+        Some(connection)
+    }
+
+    /// Ends all connections, whoever uses them. For the end of the daemon.
+    pub fn close(&self) {
+        self.sockets.clear();
+        // Those whose sockets somebody has removed.
+        end_with_argument(&self.sockets.owner, OsStr::new(MASTER));
+    }
+}
+
+/// The way to one host.
+#[derive(Debug)]
+pub struct Connection {
+    reach: Reach,
+    sockets: Arc<Sockets>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    open: Option<Open>,
+    /// The last attempt to open one, if it failed: for those who waited for it.
+    failed: Option<(Instant, Ended)>,
+}
+
+/// A connection that stood when it was last looked at.
+#[derive(Debug)]
+struct Open {
+    master: Arc<Master>,
+    opened: Instant,
+    /// The remote shell that goes through it.
+    line: OsString,
+}
+
+/// The ssh in the background that holds a connection. It is ended when the last run through it has ended and no further
+/// one is to go through it.
+#[derive(Debug)]
+struct Master {
+    owner: OsString,
+    socket: PathBuf,
+}
+
+impl Drop for Master {
+    fn drop(&mut self) {
+        end(&self.owner, &self.socket);
+    }
+}
+
+/// How a run gets to the host.
+enum Way {
+    /// Through this remote shell, and so over this connection if one is shared.
+    Line {
+        line: OsString,
+        master: Option<Arc<Master>>,
+        /// It was there already.
+        kept: bool,
+    },
+    /// Not at all: how ssh ended.
+    Barred(Box<Ended>),
+}
+
+impl Way {
+    /// Each run connects by itself.
+    fn alone(line: OsString) -> Self {
+        Self::Line { line, master: None, kept: false }
+    }
+}
+
+impl Connection {
+    /// Whether runs share it, as far as that is up to us.
+    pub fn is_shared(&self) -> bool {
+        self.reach.share
+    }
+
+    /// Calls `start` with the remote shell to use. Once more if a connection that was there already turns out to be
+    /// dead.
+    pub(crate) fn drive(
+        &self,
+        stop: &StopSignal,
+        mut start: impl FnMut(&OsStr) -> io::Result<Ended>,
+    ) -> io::Result<Ended> {
+        let (line, master, kept) = match self.way(stop) {
+            Way::Line { line, master, kept } => (line, master, kept),
+            Way::Barred(ended) => return Ok(*ended),
+        };
+        let first = start(&line)?;
+        // An ssh that lost its master while it asked for a session has connected by itself, and failed.
+        let retry = kept && !stop.is_raised() && !blames_host(&first.stderr.bytes());
+        let Some(master) = master.filter(|master| retry && is_lost(&master.socket, first.end)) else {
+            return Ok(first);
+        };
+        debug!("{}: the shared ssh connection broke, a fresh one is opened", self.reach.host);
+        self.state().open.take_if(|open| Arc::ptr_eq(&open.master, &master));
+        drop(master);
+        let mut again = match self.way(stop) {
+            Way::Line { line, master, .. } => {
+                let ended = start(&line)?;
+                drop(master);
+                ended
+            }
+            Way::Barred(ended) => *ended,
+        };
+        // What the broken run had changed is not named a second time.
+        let mut stdout = first.stdout;
+        stdout.push(&again.stdout.bytes());
+        again.stdout = stdout;
+        Ok(again)
+    }
+
+    /// Ends the connection, once the runs that use it have ended. The next run opens another one.
+    pub fn hang_up(&self) {
+        // One that is just being opened may take its time, and ends by itself later.
+        let open = self.state.try_lock().ok().and_then(|mut state| state.open.take());
+        drop(open);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The way that a run is to take. Opens the connection if there is none.
+    fn way(&self, stop: &StopSignal) -> Way {
+        let asked = monotonic();
+        let mut state = self.state();
+        if let Some(Open { master, opened, line }) = &state.open {
+            if opened.elapsed() < AGE_MAX && listens(&master.socket) {
+                return Way::Line { line: line.clone(), master: Some(Arc::clone(master)), kept: true };
+            }
+            state.open = None;
+        }
+        if let Some((_, ended)) = state.failed.as_ref().filter(|(at, _)| *at > asked) {
+            return Way::Barred(Box::new(ended.clone()));
+        }
+        state.failed = None;
+        let words = words(&self.reach.base).unwrap_or_default();
+        let Some((program, own)) = words.split_first() else { return Way::alone(self.reach.base.clone()) };
+        let ssh = Program {
+            path: program.clone(),
+            owner: self.sockets.owner.clone(),
+            stall_limit: OPEN_STALL_LIMIT,
+            places: None,
+            hangs: Arc::default(),
+            under_way: Arc::default(),
+        };
+        let settings = self.settings(&ssh, own, stop);
+        let mut line = self.reach.base.clone();
+        append(&mut line, ["BatchMode=yes".to_owned()]);
+        append(&mut line, settings.defaults.clone());
+        let shares = self.reach.share && !settings.shares;
+        let Some(socket) = shares.then(|| self.sockets.fresh().ok()).flatten() else {
+            return Way::alone(line);
+        };
+
+        let mut args = own.to_vec();
+        let persist = format!("ControlPersist={}", IDLE_MAX.as_secs());
+        let master = ["BatchMode=yes", MASTER, &persist, "ClearAllForwardings=yes"];
+        for option in settings.defaults.iter().map(String::as_str).chain(master) {
+            args.extend(["-o".into(), option.into()]);
+        }
+        args.extend(["-o".into(), control_path(&socket)]);
+        args.extend(["-a", "-x", "-T", "-N", "-f"].map(OsString::from));
+        args.extend(self.destination());
+        // Where there is no ssh at all, rsync says so.
+        let Ok(mut ended) = run(&ssh, Path::new("/"), &args, b"", None, Priority::Usual, stop) else {
+            return Way::alone(line);
+        };
+        if ended.end == End::Stalled {
+            // As ssh would have put it.
+            ended.end = End::Exit(255);
+            ended.stderr.push(b"ssh: Connection timed out\n");
+        }
+        match ended.end {
+            End::Exit(0) if listens(&socket) => {
+                append(&mut line, ["ControlMaster=no".to_owned(), format!("ControlPath={}", socket.display())]);
+                let master = Arc::new(Master { owner: self.sockets.owner.clone(), socket });
+                state.open = Some(Open { master: Arc::clone(&master), opened: monotonic(), line: line.clone() });
+                Way::Line { line, master: Some(master), kept: false }
+            }
+            // Not the host's fault: an old ssh, or a directory in which no socket can be made.
+            End::Exit(code) if code == 0 || blames_sharing(&ended.stderr.bytes()) => {
+                info!("{}: ssh cannot share a connection, each run connects by itself", self.reach.host);
+                Way::alone(line)
+            }
+            _ => {
+                state.failed = Some((monotonic(), ended.clone()));
+                Way::Barred(Box::new(ended))
+            }
+        }
+    }
+
+    fn destination(&self) -> Vec<OsString> {
+        destination(&self.reach.host)
+    }
+
+    /// What ssh's configuration says of the host. Nothing, if it cannot be asked: the connection will tell.
+    fn settings(&self, ssh: &Program, own: &[OsString], stop: &StopSignal) -> Settings {
+        let mut args = own.to_vec();
+        args.push("-G".into());
+        args.extend(self.destination());
+        let stdout = Some(Capture::new(SETTINGS_BYTES_MAX, 0));
+        let asked = run(ssh, &self.reach.dir, &args, b"", stdout, Priority::Usual, stop);
+        let said = asked.map(|ended| ended.stdout.bytes()).unwrap_or_default();
+        Settings::read(&String::from_utf8_lossy(&said), self.reach.timeout)
+    }
+}
+
+/// Whether a run's end is that of the connection it used. rsync tells the loss of its line by one code or another; one
+/// that fell silent may hang on in its master.
+fn is_lost(socket: &Path, end: End) -> bool {
+    match end {
+        End::Stalled | End::Exit(30) => true,
+        End::Exit(10 | 12 | 255) => {
+            let begun = monotonic();
+            while listens(socket) {
+                if begun.elapsed() >= GONE_WITHIN {
+                    return false;
+                }
+                std::thread::sleep(POLL);
+            }
+            true
+        }
+        _ => false,
+    }
+}
