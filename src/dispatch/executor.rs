@@ -48,6 +48,7 @@ impl Executor {
             last_paths: Mutex::new(BTreeMap::new()),
             stop: StopSignal::new()?,
             activities: Activities::default(),
+            asked: Mutex::default(),
         });
         let (orders, ordered) = unbounded();
         let dispatcher = std::thread::Builder::new().name("dispatch".into()).spawn({

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::activity::Activities;
 use crate::clock::Clock;
 use crate::mirror::{StopSignal, TargetContext};
-use crate::model::{RelPath, TargetId};
+use crate::model::{JobError, RelPath, TargetId};
 use crate::queue::Queue;
 
 /// Who reads a log takes handing out runs and running them for one thing, so both speak as the area `mirror`.
@@ -25,9 +25,30 @@ pub(super) struct Shared {
     pub(super) last_paths: Mutex<BTreeMap<TargetId, RelPath>>,
     pub(super) stop: StopSignal,
     pub(super) activities: Activities,
+    /// What operators were asked in the log, by the target and the path that wait for it.
+    pub(super) asked: Mutex<BTreeMap<(TargetId, RelPath), String>>,
 }
 
 impl Shared {
+    /// Whether a failure is to be logged: what an operator is asked is said once, although it is tried again and again.
+    pub(super) fn is_news(&self, target: TargetId, path: &RelPath, error: &JobError) -> bool {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = (target, path.clone());
+        if !error.asks_for_approval() {
+            asked.remove(&place);
+            return true;
+        }
+        asked.insert(place, error.message.clone()).as_ref() != Some(&error.message)
+    }
+
+    /// What was asked about a path has been answered, or needs no answer any more.
+    pub(super) fn note_done(&self, target: TargetId, path: &RelPath) {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if !asked.is_empty() {
+            asked.remove(&(target, path.clone()));
+        }
+    }
+
     pub(super) fn context(&self, target: TargetId) -> Option<Arc<TargetContext>> {
         self.contexts.lock().unwrap_or_else(PoisonError::into_inner).get(&target).cloned()
     }

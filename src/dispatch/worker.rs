@@ -71,7 +71,7 @@ pub(super) fn work(shared: &Shared, context: &Arc<TargetContext>, batch: &Batch,
         last_paths.insert(batch.target, path.clone());
     }
     if report.trouble.is_none() {
-        log_failures(&name, &report);
+        log_failures(shared, batch.target, &name, &report);
     }
     let busy = report.trouble.as_ref().is_some_and(|trouble| trouble.class == TroubleClass::Busy);
     let reached = report.trouble.is_none() && report.runs > 0 && !stop.is_raised() && !outdated;
@@ -231,12 +231,15 @@ fn shown_wait(until: Timestamp, now: Timestamp) -> String {
     humantime::format_duration(Duration::from_millis(until.since(now).as_millis() as u64 / 100 * 100)).to_string()
 }
 
-fn log_failures(name: &str, report: &BatchReport) {
+fn log_failures(shared: &Shared, target: TargetId, name: &str, report: &BatchReport) {
+    let done = report.verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::Done);
+    done.for_each(|(path, _)| shared.note_done(target, path));
     let failed = report.verdicts.iter().filter_map(|(path, verdict)| match verdict {
         Verdict::Failed(error) => Some((path, error)),
         _ => None,
     });
-    let all: Vec<_> = failed.chain(report.found.iter().map(|found| (&found.path, &found.error))).collect();
+    let all = failed.chain(report.found.iter().map(|found| (&found.path, &found.error)));
+    let all: Vec<_> = all.filter(|(path, error)| shared.is_news(target, path, error)).collect();
     for (path, error) in all.iter().take(FAILURES_LOGGED_MAX) {
         warn!(target: LOG_TARGET, "{name}: cannot mirror {path}: {error}; it is tried again");
     }

@@ -225,6 +225,11 @@ fn a_first_start_without_r_deletes_nothing_and_says_what_it_would() {
     let mut world = world_with_extras(2);
     world.start();
     says(&world, &["m1", "m2"], &["2 of the 4", "first comparison", "syncq accept-deletions"]);
+    // The log asks once, however often that is tried.
+    let is_tried = || world.cli.list().iter().all(|job| job["attempts"].as_u64() >= Some(3));
+    wait_until(soon(), "a third try", is_tried);
+    let log = world.daemon().log_text();
+    assert_eq!(log.lines().filter(|line| line.contains("2 of the 4")).count(), 2, "{log}");
     // What happens live arrives, deletions too, and another start does not change its mind.
     write(world.src.join("new"), "new");
     fs::remove_file(world.src.join("f0")).expect("cannot remove");

@@ -166,6 +166,7 @@ fn not_mounted(place: &RelPath, mounts: &Mounts) -> JobError {
     } else {
         format!("no file system is mounted at {place}, where one was")
     };
-    let hint = "nothing is sent or deleted there: mount the one that was; if its end is right: syncq accept-deletions";
+    let hint =
+        "nothing is sent or deleted there: mount the one that was; if its end is right: syncq accept-deletions TARGET";
     JobError::new(Some(JobError::DELETES_TOO_MUCH), format!("{found}; {hint}"))
 }

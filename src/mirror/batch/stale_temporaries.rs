@@ -60,7 +60,7 @@ pub(crate) fn drive(batch: &mut Batch<'_>, job: usize, now: Timestamp) {
     {
         let message = format!(
             "{count} files named like rsync's temporaries (.NAME.XXXXXX) would be deleted on the target, more than \
-             {limit} allows; none was: if it is right: syncq accept-deletions, or raise maxDelete"
+             {limit} allows; none was: if it is right: syncq accept-deletions TARGET, or raise maxDelete"
         );
         batch.settle(job, Verdict::Failed(JobError::new(None, message)));
         return;

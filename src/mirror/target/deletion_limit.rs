@@ -163,8 +163,8 @@ pub(crate) fn refusal(survey: Survey, limit: Limit) -> JobError {
     let Survey { deleted, held } = survey;
     if limit.at_first != AtFirst::Usual {
         let agree = match limit.at_first {
-            AtFirst::Nothing => "syncq accept-deletions, or a start with -r",
-            _ => "syncq accept-deletions",
+            AtFirst::Nothing => "syncq accept-deletions TARGET, or a start with -r",
+            _ => "syncq accept-deletions TARGET",
         };
         return JobError::new(
             Some(JobError::DELETES_TOO_MUCH),
@@ -178,7 +178,7 @@ pub(crate) fn refusal(survey: Survey, limit: Limit) -> JobError {
         Some(JobError::DELETES_TOO_MUCH),
         format!(
             "{deleted} of the {held} entries on the target would be deleted, more than {limit} allows; none was: \
-             check source and target; if it is right: syncq accept-deletions, or raise maxDelete"
+             check source and target; if it is right: syncq accept-deletions TARGET, or raise maxDelete"
         ),
     )
 }
@@ -189,7 +189,7 @@ pub(crate) fn uncounted(held_back: u64) -> JobError {
         Some(JobError::DELETES_TOO_MUCH),
         format!(
             "rsync held back {held_back} deletions, and then lists none of them; none was made: they are looked for \
-             again; if it is right that the target loses them: syncq accept-deletions"
+             again; if it is right that the target loses them: syncq accept-deletions TARGET"
         ),
     )
 }
@@ -200,7 +200,7 @@ pub(crate) fn emptied(survey: Survey) -> JobError {
         Some(JobError::DELETES_TOO_MUCH),
         format!(
             "the source directory is empty, and {} entries on the target would be deleted; none was: mount or restore \
-             the source; if it is meant to be empty: syncq accept-deletions",
+             the source; if it is meant to be empty: syncq accept-deletions TARGET",
             survey.deleted
         ),
     )
