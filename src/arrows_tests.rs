@@ -348,7 +348,7 @@ impl Sources {
     }
 }
 
-/// What the table calls a file: `mirror/run`, `tools/chaos/stage`.
+/// What the table calls a file: `mirror/plan/run`, `tools/chaos/stage`.
 fn short(file: &str) -> String {
     let file = file.strip_suffix(".rs").unwrap_or(file);
     file.strip_prefix("src/").unwrap_or(file).to_owned()

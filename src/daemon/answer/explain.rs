@@ -77,7 +77,7 @@ fn rule(root: &RootRuntime, path: &RelPath, presence: Presence) -> Option<String
 
 /// Refuses to answer for a path that is left out, or that nothing is known of: it is rather misspelt, and everything could be
 /// said of it. To be asked behind the watcher's barrier, so that what has just come or gone is known.
-pub(crate) fn check_known(
+pub(super) fn check_known(
     root: &RootRuntime,
     path: &RelPath,
     core: &Core,
@@ -109,7 +109,7 @@ pub(crate) fn check_known(
 }
 
 /// What [`explain`] says, without a daemon: what the store alone knows.
-pub(crate) fn explain_offline(
+pub(super) fn explain_offline(
     root: &Path,
     path: &RelPath,
     targets: impl Iterator<Item = TargetExplanation>,
@@ -144,7 +144,7 @@ fn path_text(path: &RelPath) -> String {
 
 /// What holds up all of a target's jobs, and how its runs look, as far as the queue does not know.
 #[derive(Debug)]
-pub(crate) struct Circumstances {
+pub(super) struct Circumstances {
     pub state: TargetState,
     /// Why nothing is sent or deleted at all, if so.
     pub suspended: Option<String>,

@@ -172,7 +172,7 @@ pub(crate) fn named<'a>(
 }
 
 /// Refuses names that nothing has: a misspelt one must not look like an empty list.
-pub(crate) fn check_names(
+pub(super) fn check_names(
     targets: &[NamedTarget],
     target: Option<&str>,
     root: Option<&str>,
@@ -211,7 +211,7 @@ pub(crate) fn check_names(
 const NAMES_SHOWN_MAX: usize = 10;
 
 /// Waits until what was done is on disk.
-pub(crate) fn make_durable(queue: &Queue) -> Result<(), Refusal> {
+pub(super) fn make_durable(queue: &Queue) -> Result<(), Refusal> {
     if queue.flush(FLUSH_PATIENCE) {
         return Ok(());
     }

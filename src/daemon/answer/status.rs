@@ -14,11 +14,11 @@ pub(super) fn path_text(path: &RelPath) -> String {
     if path.is_root() { String::new() } else { path.to_string() }
 }
 
-pub(crate) fn contents_status(unvouched: &Unvouched) -> ContentsStatus {
+pub(super) fn contents_status(unvouched: &Unvouched) -> ContentsStatus {
     ContentsStatus { since: unvouched.since, up_to: path_text(&unvouched.up_to) }
 }
 
-pub(crate) fn store_status(health: StoreHealth) -> StoreStatus {
+pub(super) fn store_status(health: StoreHealth) -> StoreStatus {
     let state = if health.error.is_some() { StoreState::Degraded } else { StoreState::Ok };
     StoreStatus { state, bytes: health.stats.bytes, error: health.error }
 }

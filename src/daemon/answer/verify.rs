@@ -119,7 +119,7 @@ pub(crate) fn barrier(root: &RootRuntime) {
 }
 
 /// The comparison with one target.
-pub(crate) struct Verification<'a> {
+pub(super) struct Verification<'a> {
     pub queue: &'a Queue,
     pub executor: &'a Executor,
     pub root: &'a RootRuntime,

@@ -37,7 +37,7 @@ const LEFT: &str = "it is no longer configured";
 const JOBS_SHOWN: usize = 3;
 
 /// What one client waits for.
-pub(crate) struct Mirrored {
+pub(super) struct Mirrored {
     pub core: Arc<Core>,
     pub roots: Vec<RootWait>,
     /// On so many targets of each root; `None` for all.
@@ -45,7 +45,7 @@ pub(crate) struct Mirrored {
 }
 
 /// One root that is waited for.
-pub(crate) struct RootWait {
+pub(super) struct RootWait {
     pub root: PathBuf,
     /// Only this and what is below it.
     pub path: Option<RelPath>,
@@ -168,7 +168,7 @@ impl RootWait {
 }
 
 /// What is said of paths that have been sent and may still be set back.
-pub(crate) fn may_change((paths, at): (usize, Timestamp), now: Timestamp) -> String {
+pub(super) fn may_change((paths, at): (usize, Timestamp), now: Timestamp) -> String {
     let paths = if paths == 1 { "a path".to_owned() } else { format!("{paths} paths") };
     let left = at.since(now).as_secs();
     format!("a run was cut off and may still write at the target: {paths} looked at again in {left} s")

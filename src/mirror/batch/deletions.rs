@@ -39,7 +39,7 @@ const UNCOUNTED: u64 = 10;
 
 impl Batch<'_> {
     /// How many deletions a run may make at first.
-    pub(crate) fn first_limit(&self, run: &Run) -> Option<u64> {
+    pub(super) fn first_limit(&self, run: &Run) -> Option<u64> {
         let deletes = matches!(self.deletion(), Deletion::ByName | Deletion::ByLevel);
         let compares = |&job: &usize| self.jobs.get(job).is_some_and(|job| job.scope > Scope::Entry);
         let compares = run.entries.iter().flat_map(|entry| &entry.jobs).any(compares);
@@ -70,7 +70,7 @@ impl Batch<'_> {
 
     /// Decides how a run that was not allowed to delete everything goes on: `more` gets what is to be run next. `None`:
     /// nothing was held back.
-    pub(crate) fn go_on(&mut self, run: &Run, ended: &Ended, more: &mut Vec<Run>) -> Option<Flow> {
+    pub(super) fn go_on(&mut self, run: &Run, ended: &Ended, more: &mut Vec<Run>) -> Option<Flow> {
         let allowed = run.max_delete?;
         if !matches!(ended.end, End::Exit(_)) {
             return None;
@@ -133,7 +133,7 @@ impl Batch<'_> {
 
     /// A level run that deletes a directory deletes all that is in it, but has counted of the others only their names: if
     /// that decides, everything below is counted.
-    pub(crate) fn in_depth(&mut self, run: &Run, survey: Survey, limit: Limit) -> Result<Survey, Flow> {
+    pub(super) fn in_depth(&mut self, run: &Run, survey: Survey, limit: Limit) -> Result<Survey, Flow> {
         if run.kind != RunKind::Level || limit.allows(survey) {
             return Ok(survey);
         }

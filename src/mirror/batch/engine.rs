@@ -95,13 +95,13 @@ impl Batch<'_> {
 
     /// A run like any other, but one that does not count towards the batch's limit: it is one of as many as the tree asks
     /// for.
-    pub(crate) fn attempt_more(&mut self, run: Run) -> Flow {
+    pub(super) fn attempt_more(&mut self, run: Run) -> Flow {
         self.runs_max = self.runs_max.saturating_add(1);
         self.attempt(run)
     }
 
     /// Makes equal, under the filter's expressions, what a run compares.
-    pub(crate) fn drive_filtered(&mut self, run: Run) -> Flow {
+    pub(super) fn drive_filtered(&mut self, run: Run) -> Flow {
         for piece in narrow::pieces(run) {
             let flow = (self.filtered)(self, &piece);
             if flow != Flow::Continue {

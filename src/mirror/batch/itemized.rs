@@ -17,7 +17,7 @@ use crate::model::{Origin, RelPath};
 impl Batch<'_> {
     /// Keeps what a run says it changed, but for what failed. Of a run that broke off all is kept: what has arrived is
     /// not sent again, and would never be told of.
-    pub(crate) fn note_changed(&mut self, run: &Run, ended: &Ended, outcome: &Outcome) {
+    pub(super) fn note_changed(&mut self, run: &Run, ended: &Ended, outcome: &Outcome) {
         if self.ctx.observer().is_none() {
             return;
         }
@@ -55,7 +55,7 @@ impl Batch<'_> {
     }
 
     /// Tells the observer, if there is one, of paths that changed in a run whose output did not say so.
-    pub(crate) fn note_taken_over(&mut self, changed: impl Iterator<Item = Changed>) {
+    pub(super) fn note_taken_over(&mut self, changed: impl Iterator<Item = Changed>) {
         let mut bytes = 0;
         for changed in changed {
             bytes += changed.path.as_bytes().len();

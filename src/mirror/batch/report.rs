@@ -6,7 +6,7 @@ use crate::mirror::target::observer::Changed;
 use crate::model::{CutOff, Found, RelPath, TargetTrouble, Verdict};
 
 /// Of the command lines that failed so many are reported.
-pub(crate) const COMMANDS_FAILED_MAX: usize = 4;
+pub(super) const COMMANDS_FAILED_MAX: usize = 4;
 
 /// What became of a batch.
 #[derive(Debug, Default)]

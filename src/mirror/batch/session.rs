@@ -32,7 +32,7 @@ use crate::model::{ClaimedJob, CutOff, Lane, Origin, RelPath, TargetTrouble, Ver
 /// guilty path takes about 20.
 const RUNS_MAX: u32 = 64;
 /// Of a dry run so much output is kept. What does not fit counts as differing.
-pub(crate) const DRY_OUTPUT_BYTES_MAX: usize = 32 << 20;
+pub(super) const DRY_OUTPUT_BYTES_MAX: usize = 32 << 20;
 /// Of what a run prints that lists directories or deletes so much is kept. Without options of the user's that is a line at most.
 const WORDS_BYTES_MAX: usize = 64 << 10;
 /// Of a count the end is kept, where the figures are.
@@ -67,10 +67,10 @@ pub(crate) struct Batch<'a> {
     /// What was known of the target when the newest run began.
     pub(crate) known: Capabilities,
     /// What runs to this target say in any case has been heard.
-    pub(crate) has_listened: bool,
+    pub(super) has_listened: bool,
     pub(crate) contents: Contents,
     /// A run over the whole tree has compared contents.
-    pub(crate) compared_contents: bool,
+    pub(super) compared_contents: bool,
     /// Makes equal, under the filter's expressions, what a run compares. That takes runs of its own, so it is handed in.
     pub(crate) filtered: Strategy,
     pub(crate) report: BatchReport,
@@ -114,7 +114,7 @@ impl Batch<'_> {
     }
 
     /// Whether the path lies where a file system is expected and none is mounted.
-    pub(crate) fn is_unmounted(&self, path: &RelPath) -> bool {
+    pub(super) fn is_unmounted(&self, path: &RelPath) -> bool {
         self.unmounted.iter().any(|place| place.covers(path))
     }
 
@@ -211,7 +211,7 @@ impl Batch<'_> {
     }
 
     /// Lists the target. `None`: that could not be started.
-    pub(crate) fn list_target(&mut self, args: &[OsString], kept: Capture) -> Option<Ended> {
+    pub(super) fn list_target(&mut self, args: &[OsString], kept: Capture) -> Option<Ended> {
         self.launch_with(args, b"", &|| Some(kept.clone()))
     }
 
@@ -229,7 +229,7 @@ impl Batch<'_> {
         self.is_in_place().then_some(ended)
     }
 
-    pub(crate) fn may_run(&mut self) -> bool {
+    pub(super) fn may_run(&mut self) -> bool {
         if self.stop.is_raised() {
             return false;
         }
@@ -284,7 +284,7 @@ impl Batch<'_> {
         }
     }
 
-    pub(crate) fn fall_back(&mut self, fallback: Fallback, command: String, ended: &Ended) -> Flow {
+    pub(super) fn fall_back(&mut self, fallback: Fallback, command: String, ended: &Ended) -> Flow {
         // Another batch may have learned it while this run was under way.
         if self.ctx.capabilities.learn(fallback) || !self.known.lacks(fallback) {
             return Flow::Replan;
@@ -293,7 +293,7 @@ impl Batch<'_> {
         self.halt(lacking_option(&said), command)
     }
 
-    pub(crate) fn halt(&mut self, trouble: TargetTrouble, command: String) -> Flow {
+    pub(super) fn halt(&mut self, trouble: TargetTrouble, command: String) -> Flow {
         self.note(command.clone(), trouble.message.clone());
         self.report.trouble = Some(TargetTrouble { command: Some(command), ..trouble });
         Flow::Halt

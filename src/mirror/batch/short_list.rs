@@ -44,7 +44,7 @@ pub(crate) fn attempt(batch: &mut Batch<'_>, run: &Run) -> Option<Flow> {
 }
 
 /// Sends single entries along with new directories, if both are in `runs`, and takes out what has been done by that.
-pub(crate) fn attempt_together(batch: &mut Batch<'_>, runs: &mut Vec<Run>) -> Flow {
+pub(super) fn attempt_together(batch: &mut Batch<'_>, runs: &mut Vec<Run>) -> Flow {
     if !may_shorten(batch) {
         return Flow::Continue;
     }

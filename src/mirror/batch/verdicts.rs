@@ -14,7 +14,7 @@ use crate::mirror::rsync::messages::Extent;
 use crate::model::{ClaimedJob, Found, JobError, Origin, RelPath, Scope, Verdict};
 
 impl<'a> Batch<'a> {
-    pub(crate) fn jobs_to_plan(&self) -> Cow<'a, [ClaimedJob]> {
+    pub(super) fn jobs_to_plan(&self) -> Cow<'a, [ClaimedJob]> {
         if self.trusted.is_empty() {
             return Cow::Borrowed(self.jobs);
         }
@@ -50,7 +50,7 @@ impl Batch<'_> {
     }
 
     /// Gives every job of the run its verdict: done, unless `paths` says otherwise.
-    pub(crate) fn settle_rest(&mut self, run: &Run, paths: &Paths) {
+    pub(super) fn settle_rest(&mut self, run: &Run, paths: &Paths) {
         let deletes = run.looks_around();
         for (at, entry) in run.entries.iter().enumerate() {
             // One that was found below a sweep becomes a job of its own.
@@ -105,7 +105,7 @@ impl Batch<'_> {
     }
 
     /// An entry without a job, such as was found below a sweep, has failed.
-    pub(crate) fn found_entry(&mut self, entry: &Entry, error: JobError) {
+    pub(super) fn found_entry(&mut self, entry: &Entry, error: JobError) {
         self.report.found.push(Found::entry(entry.path.clone(), error));
     }
 
@@ -125,7 +125,7 @@ impl Batch<'_> {
         })
     }
 
-    pub(crate) fn into_report(self) -> BatchReport {
+    pub(super) fn into_report(self) -> BatchReport {
         let Self { jobs, verdicts, mut report, .. } = self;
         let decided = jobs.iter().zip(verdicts);
         report.verdicts =

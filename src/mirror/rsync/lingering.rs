@@ -82,7 +82,7 @@ pub(crate) struct Line {
 }
 
 /// The connections of a process, which `pidfd` stands for and `dir` shows in `/proc`. An error: they may not be had.
-pub(crate) fn lines_of(pidfd: impl AsFd, dir: &Path) -> io::Result<Vec<Line>> {
+pub(super) fn lines_of(pidfd: impl AsFd, dir: &Path) -> io::Result<Vec<Line>> {
     let mut lines = Vec::new();
     for entry in std::fs::read_dir(dir.join("fd"))? {
         let entry = entry?;
@@ -168,7 +168,7 @@ fn await_end(stream: &TcpStream, id: u64) {
 }
 
 /// A run to somebody at `peer`, or to anybody, was cut off, and nothing will tell when its data has arrived.
-pub(crate) fn note_blind(peer: Option<SocketAddr>) {
+pub(super) fn note_blind(peer: Option<SocketAddr>) {
     note(peer, false, BLIND_FOR);
 }
 

@@ -41,7 +41,7 @@ pub(crate) fn end_with_argument(owner: &OsStr, argument: &OsStr) {
 }
 
 /// Ends what is left of a process group of the owner's whose leader was killed: a local rsync has its receiver there.
-pub(crate) fn end_rest_of_group(owner: &OsStr, leader: Pid) {
+pub(super) fn end_rest_of_group(owner: &OsStr, leader: Pid) {
     let leader = leader.as_raw_nonzero().to_string();
     let is_in_it = |process: &Path| {
         let stat = std::fs::read_to_string(process.join("stat")).unwrap_or_default();

@@ -67,7 +67,7 @@ impl UnderWay {
 }
 
 /// The bytes that a process has written since it began. `None` if the kernel does not tell.
-pub(crate) fn bytes_sent(pid: Pid) -> Option<u64> {
+pub(super) fn bytes_sent(pid: Pid) -> Option<u64> {
     let counters = std::fs::read_to_string(format!("/proc/{}/io", pid.as_raw_nonzero())).ok()?;
     counters.lines().find_map(|line| line.strip_prefix("wchar:")?.trim().parse().ok())
 }

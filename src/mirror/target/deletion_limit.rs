@@ -48,7 +48,7 @@ impl Guard {
         self.consent = Arc::clone(&before.consent);
     }
 
-    pub(crate) fn has_limit_of(&self, other: &Self) -> bool {
+    pub(super) fn has_limit_of(&self, other: &Self) -> bool {
         self.limit == other.limit
     }
 
@@ -71,7 +71,7 @@ impl Guard {
     }
 
     /// The target holds nothing yet, so that whatever is there later was sent from here.
-    pub(crate) fn note_empty(&self) {
+    pub(super) fn note_empty(&self) {
         self.consent.was_equal.store(true, Ordering::Relaxed);
     }
 

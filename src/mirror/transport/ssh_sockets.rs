@@ -29,7 +29,7 @@ const SOCKET_PATH_BYTES_MAX: usize = 107 - ".0123456789abcdef".len();
 
 /// The sockets of one daemon.
 #[derive(Debug)]
-pub(crate) struct Sockets {
+pub(super) struct Sockets {
     pub(crate) owner: OsString,
     /// `None`: no name short enough could be found.
     dir: Option<PathBuf>,
@@ -44,7 +44,7 @@ impl Sockets {
     }
 
     /// Whether there is a place for them.
-    pub(crate) fn have_place(&self) -> bool {
+    pub(super) fn have_place(&self) -> bool {
         self.dir.is_some()
     }
 
@@ -115,7 +115,7 @@ pub(crate) fn end(owner: &OsStr, socket: &Path) {
     let _ = fs::remove_file(socket);
 }
 
-pub(crate) fn control_path(socket: &Path) -> OsString {
+pub(super) fn control_path(socket: &Path) -> OsString {
     let mut option = OsString::from("ControlPath=");
     option.push(socket);
     option
