@@ -2,7 +2,7 @@
 //! that was meant.
 
 use super::diagnostic::{Matter, Notes};
-use super::xml::Element;
+use super::xml::element::Element;
 
 /// A misspelling is at least this similar (0 to 1) to what was meant.
 const SIMILARITY_MIN: f64 = 0.75;

@@ -8,7 +8,7 @@
 //! Text between tags is of no meaning to sersync, and before `<head>` neither, unless `<?xml ...?>` follows; only where it stands
 //! is kept. What follows `</head>` is not read at all.
 
-mod element;
+pub(super) mod element;
 mod tag;
 
 use quick_xml::Reader;

@@ -30,8 +30,9 @@ pub const SILENCE: Duration = Duration::from_secs(1);
 const PATIENCE_SMALL: Duration = Duration::from_secs(2);
 const PATIENCE_LARGE: Duration = Duration::from_secs(10);
 const PATIENCE_MAX: Duration = Duration::from_secs(300);
-/// How long a short run may be silent while nobody but its own target goes without, and while nobody does.
-const PATIENCE_OWN: Duration = Duration::from_secs(30);
+/// How long a short run may be silent while nobody but its own target goes without, and while nobody does. Longer than it may
+/// take to connect, which rsync and ssh tell of by themselves.
+const PATIENCE_OWN: Duration = Duration::from_secs(45);
 const PATIENCE_ALONE: Duration = Duration::from_secs(120);
 /// Of so many runs one more is kept for the small lane.
 const RUNS_PER_SMALL: usize = 5;

@@ -1,6 +1,6 @@
-//! What the executor, its dispatcher and its workers have in common.
+//! What the executor, its dispatcher and its workers have in common, and which questions to an operator the log has by now.
 //!
-//! It decides nothing.
+//! It decides nothing about runs.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -41,11 +41,11 @@ impl Shared {
         asked.insert(place, error.message.clone()).as_ref() != Some(&error.message)
     }
 
-    /// What was asked about a path has been answered, or needs no answer any more.
-    pub(super) fn note_done(&self, target: TargetId, path: &RelPath) {
+    /// What was asked about these paths has been answered, or needs no answer any more.
+    pub(super) fn note_done<'a>(&self, target: TargetId, done: impl Iterator<Item = &'a RelPath>) {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         if !asked.is_empty() {
-            asked.remove(&(target, path.clone()));
+            done.for_each(|path| drop(asked.remove(&(target, path.clone()))));
         }
     }
 

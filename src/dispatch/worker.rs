@@ -233,7 +233,7 @@ fn shown_wait(until: Timestamp, now: Timestamp) -> String {
 
 fn log_failures(shared: &Shared, target: TargetId, name: &str, report: &BatchReport) {
     let done = report.verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::Done);
-    done.for_each(|(path, _)| shared.note_done(target, path));
+    shared.note_done(target, done.map(|(path, _)| path));
     let failed = report.verdicts.iter().filter_map(|(path, verdict)| match verdict {
         Verdict::Failed(error) => Some((path, error)),
         _ => None,

@@ -152,7 +152,7 @@ fn patience_grows_with_each_ending() {
     let alone = |holds_up_own, silent_s, endings| {
         Flight { endings, holds_up_own, ..flight(1, Lane::Small, silent_s) }.is_overdue_alone()
     };
-    for (holds_up_own, endings, patience_s) in [(true, 0, 30), (true, 2, 120), (false, 0, 120), (false, 2, 300)] {
+    for (holds_up_own, endings, patience_s) in [(true, 0, 45), (true, 2, 180), (false, 0, 120), (false, 2, 300)] {
         assert_eq!([patience_s - 1, patience_s].map(|s| alone(holds_up_own, s, endings)), [false, true]);
     }
     let overdue = |lane, silent_s, endings| Flight { endings, ..flight(1, lane, silent_s) }.is_overdue();

@@ -16,7 +16,7 @@ use crate::model::{RelPath, Scope, TargetId, Timestamp};
 /// When a path is looked at again, since it was sent once more.
 const AFTER: [Duration; 3] = [Duration::from_secs(10), Duration::from_secs(70), Duration::from_secs(190)];
 /// Looks are this far apart, so that few runs make all that are due, and those at different targets are not at one moment: a
-/// machine on which much was cut off still rests. [`AFTER`] grows by more than that.
+/// machine on which much was cut off still rests. [`AFTER`] grows by no less than that.
 const GRID_MS: u64 = 60_000;
 const BETWEEN_TARGETS_MS: u64 = 20_000;
 /// Of more paths nothing is noted.
