@@ -28,12 +28,17 @@ pub struct Dated {
 impl From<&Statx> for Dated {
     fn from(stat: &Statx) -> Self {
         let (changed, written) = (stat.stx_ctime, stat.stx_mtime);
-        let seconds = u64::try_from(changed.tv_sec).unwrap_or(0);
         Self {
-            changed: Timestamp(seconds.saturating_mul(1_000).saturating_add(u64::from(changed.tv_nsec) / 1_000_000)),
+            changed: timestamp(changed.tv_sec, changed.tv_nsec.into()),
             written_last: (changed.tv_sec, changed.tv_nsec) == (written.tv_sec, written.tv_nsec),
         }
     }
+}
+
+/// A time as the kernel tells it, in seconds and nanoseconds since the epoch.
+pub fn timestamp(seconds: i64, nanoseconds: i64) -> Timestamp {
+    let milliseconds = u64::try_from(nanoseconds).unwrap_or(0) / 1_000_000;
+    Timestamp(u64::try_from(seconds).unwrap_or(0).saturating_mul(1_000).saturating_add(milliseconds))
 }
 
 /// Whether a file system of this kind is on a disk and numbers its files lastingly: ext2 to ext4, XFS, Btrfs, ZFS, F2FS, bcachefs.

@@ -50,6 +50,8 @@ pub struct Listed {
     pub inode: u64,
     /// When it changed, if that was asked for and can be told.
     pub dated: Option<Dated>,
+    /// Whether it has several names, where it was dated.
+    pub has_names: bool,
 }
 
 /// An inotify instance that watches below one root.
@@ -206,10 +208,13 @@ impl Kernel {
             let entry = entry?;
             let Ok(kind) = entry.file_type() else { continue };
             let (name, is_dir) = (entry.file_name().into_vec(), kind.is_dir());
-            let mut listed = Listed { name, is_dir, inode: entry.ino(), dated: None };
+            let mut listed = Listed { name, is_dir, inode: entry.ino(), dated: None, has_names: false };
             if changed.is_some() && !is_dir {
-                match resolved.stat(&listed.name, ctime::WANTED) {
-                    Ok(stat) => listed.dated = Some(Dated::from(&stat)),
+                match resolved.stat(&listed.name, ctime::WANTED | StatxFlags::NLINK) {
+                    Ok(stat) => {
+                        listed.dated = Some(Dated::from(&stat));
+                        listed.has_names = stat.stx_nlink > 1;
+                    }
                     Err(Errno::NOENT) => continue,
                     Err(_) => {}
                 }
@@ -313,6 +318,8 @@ pub struct Look {
     pub links: u64,
     /// When it was last written, as its times tell: seconds and nanoseconds.
     pub written: (i64, i64),
+    /// When anything about it last changed, the number of its names included.
+    pub changed: Timestamp,
 }
 
 impl Look {
@@ -331,6 +338,7 @@ impl From<&Metadata> for Look {
         let links = if metadata.is_dir() { 1 } else { metadata.nlink() };
         let is_plain = metadata.is_file() && links == 1;
         let written = (metadata.mtime(), metadata.mtime_nsec());
-        Self { size: metadata.size(), is_plain, inode: metadata.ino(), device: metadata.dev(), links, written }
+        let changed = ctime::timestamp(metadata.ctime(), metadata.ctime_nsec());
+        Self { size: metadata.size(), is_plain, inode: metadata.ino(), device: metadata.dev(), links, written, changed }
     }
 }

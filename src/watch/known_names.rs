@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use super::table::Wd;
-use crate::model::{Origin, Settle};
+use crate::model::{Moment, Origin, Settle};
 
 /// So many names are remembered, about 200 bytes each. More are forgotten all together, and searched for again if need be.
 const NAMES_MAX: usize = 65_536;
@@ -33,6 +33,8 @@ pub(super) struct Links {
     pub(super) inodes: HashMap<(Wd, Box<[u8]>), u64>,
     /// What was written through a name in a closed directory.
     pub(super) unseen: Vec<(Wd, Box<[u8]>, Wanted)>,
+    /// When the first of these was.
+    pub(super) unseen_since: Option<Moment>,
     pub(super) wanted: HashMap<u64, Wanted>,
     /// What the search under way is for, and since when.
     pub(super) sought: HashMap<u64, Wanted>,
@@ -45,8 +47,13 @@ impl Links {
         self.known.is_empty() && self.sought.is_empty()
     }
 
+    /// Whether one more name can be remembered without forgetting others.
+    pub(super) fn has_room(&self) -> bool {
+        self.inodes.len() < NAMES_MAX
+    }
+
     pub(super) fn learn(&mut self, inode: u64, dir: Wd, name: &[u8]) {
-        if self.inodes.len() >= NAMES_MAX {
+        if !self.has_room() {
             self.known.clear();
             self.inodes.clear();
         }

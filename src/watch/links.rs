@@ -8,7 +8,11 @@
 //!
 //! A name that may not be looked at is neither there nor gone: what is written through it is remembered until somebody may
 //! look, and others that are in closed directories are reported, and wait there. A name that is gone by the time of the look
-//! still leads to the others if it was known.
+//! still leads to the others if it was known; if it was not, and nobody could look meanwhile, the whole tree is looked through
+//! for what has changed.
+//!
+//! A write through a name in a directory without a watch has no event. Names in these are learnt when they are looked through,
+//! and each time all files that are known to have several names are looked at as well.
 //!
 //! Not found: what is written through a name outside of the tree, in a directory that is left out, or through one that is
 //! gone at once and was never seen to be one of several.
@@ -22,7 +26,7 @@ use super::policy;
 use super::table::Wd;
 use super::task::Task;
 use super::tracker::Tracker;
-use crate::model::{Change, Origin, RelPath, Scope, Settle};
+use crate::model::{Change, Origin, RelPath, Scope, Settle, Timestamp};
 
 /// With more inodes to be searched for at once, or names to be looked at later, everything that changed of late is sent anew instead.
 const WANTED_MAX: usize = 65_536;
@@ -134,7 +138,12 @@ impl Tracker {
             }
         }
         let left = u64::try_from(kept.len()).unwrap_or(u64::MAX);
-        self.links.known.entry(inode).or_default().names = kept;
+        match self.links.known.get_mut(&inode) {
+            // It is in the tree no more, or under names of which nothing is known.
+            Some(_) if kept.is_empty() => drop(self.links.known.remove(&inode)),
+            Some(known) => known.names = kept,
+            None => {}
+        }
         for (at, below) in others {
             self.report_link(at, below, inode, wanted);
         }
@@ -160,6 +169,7 @@ impl Tracker {
         self.closed.insert(dir);
         if !self.links.unseen.iter().any(|(at, called, _)| *at == dir && **called == *name) {
             self.links.unseen.push((dir, name.into(), wanted));
+            self.links.unseen_since.get_or_insert(self.moment);
         }
         if self.links.unseen.len() > WANTED_MAX {
             self.links.unseen.clear();
@@ -169,10 +179,65 @@ impl Tracker {
 
     /// Looks at names of closed directories, of which some may be open by now.
     pub(super) fn look_at_unseen(&mut self) {
-        for (dir, name, Wanted { origin, settle }) in std::mem::take(&mut self.links.unseen) {
-            if let Some(path) = self.table.path(dir).map(|dir| dir.join(&name)) {
-                let change = Change { origin, settle, ..Change::scan(path.clone(), Scope::Entry) };
-                let _ = self.report_links(dir, &name, &path, change);
+        let since = self.links.unseen_since.take();
+        let mut leads_nowhere = false;
+        for (dir, name, wanted) in std::mem::take(&mut self.links.unseen) {
+            let is_known = self.links.inodes.contains_key(&(dir, name.clone()));
+            let Some(path) = self.table.path(dir).map(|dir| dir.join(&name)) else {
+                self.report_left(dir, &name, wanted);
+                leads_nowhere |= !is_known;
+                continue;
+            };
+            let is_gone = self.kernel.look(&path).is_err_and(|error| error.kind() == ErrorKind::NotFound);
+            leads_nowhere |= is_gone && !is_known;
+            let Wanted { origin, settle } = wanted;
+            let change = Change { origin, settle, ..Change::scan(path.clone(), Scope::Entry) };
+            let _ = self.report_links(dir, &name, &path, change);
+        }
+        if !self.links.unseen.is_empty() {
+            self.links.unseen_since = since;
+        }
+        if leads_nowhere && let Some(since) = since {
+            self.look_for_changes(since);
+        }
+    }
+
+    /// A name of a file with several was listed in a directory without a watch. Remembered so that it leads to the others once
+    /// it is gone. Without room it is not: a tree of snapshots would push out all that is known.
+    pub(super) fn learn_unwatched(&mut self, dir: Wd, name: &[u8], path: &RelPath) {
+        if self.links.has_room()
+            && !self.links.inodes.contains_key(&(dir, name.into()))
+            && let Ok(look) = self.kernel.look(path)
+        {
+            self.learn_name(dir, name, look);
+        }
+    }
+
+    /// Looks at all files that are known to have several names, and reports those that have changed since the moment given, or
+    /// of which no name is left but one in a directory without a watch was known. Without a moment all are reported.
+    pub(super) fn look_at_linked(&mut self, since: Option<Timestamp>) {
+        for inode in self.links.known.keys().copied().collect::<Vec<_>>() {
+            let (mut seen, mut is_lost) = (None, false);
+            for (dir, name) in self.links.known.get(&inode).map_or(&[][..], |known| &known.names) {
+                match self.table.path(*dir).map(|dir| self.kernel.look(&dir.join(name))) {
+                    Some(Ok(look)) if look.inode == inode => seen = Some(look),
+                    Some(Err(error)) if error.kind() != ErrorKind::NotFound => {}
+                    _ => is_lost |= !dir.is_watched(),
+                }
+                if seen.is_some() {
+                    break;
+                }
+            }
+            let has_changed = seen.map_or(is_lost, |seen| since.is_none_or(|since| seen.changed >= since));
+            if !has_changed {
+                continue;
+            }
+            let is_complete = self.links.known.get(&inode).is_some_and(|known| known.is_complete);
+            let wanted = Wanted { origin: Origin::Write, settle: Settle::Now };
+            let is_same = |other: Option<Look>| other.is_none_or(|other| other.inode == inode);
+            let left = self.report_known(inode, is_same, &RelPath::root(), wanted);
+            if !is_complete && seen.is_none_or(|seen| left < seen.links) {
+                self.want(inode, wanted);
             }
         }
     }

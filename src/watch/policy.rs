@@ -42,12 +42,14 @@ pub fn modified(settings: &WatchSettings) -> Option<Settle> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Timestamp;
     use crate::watch::tests::settings;
 
     #[test]
     fn switches_decide_when_a_file_is_complete() {
         let quiet = Some(Settle::Quiet(UNWRITTEN_QUIET));
-        let look = Look { size: 1, is_plain: true, inode: 1, device: 1, links: 1, written: (1, 0) };
+        let look =
+            Look { size: 1, is_plain: true, inode: 1, device: 1, links: 1, written: (1, 0), changed: Timestamp(1) };
         let (long, hot) = (Some(Settle::Quiet(Duration::from_secs(5))), Some(Settle::Within(Duration::from_secs(1))));
         for (create_file, close_write, modify, on_create, on_modify) in [
             (false, true, false, quiet, long),

@@ -106,6 +106,8 @@ pub(super) struct Tracker {
     /// Directories in which something could not be looked at, for want of permission. What became of it is looked at once they
     /// are open again.
     pub(super) closed: HashSet<Wd>,
+    /// A directory without a watch has gone, and what was written in it last has not been looked for.
+    pub(super) has_lost_unwatched: bool,
     /// Directories that were not found any more under the name to which they had moved.
     pub(super) in_passing: HashSet<Wd>,
     /// The last one: the kernel queues both events of a move at once.
@@ -158,6 +160,7 @@ impl Tracker {
             links: Links::default(),
             single: HashSet::new(),
             closed: HashSet::new(),
+            has_lost_unwatched: false,
             in_passing: HashSet::new(),
             moved_file: None,
             left_temporary: None,
@@ -308,7 +311,9 @@ impl Tracker {
         // What is forgotten at one place may still be at the other.
         self.has_lost_mount |= !self.twins.is_empty();
         self.in_passing.remove(&wd);
+        let unwatched = self.table.unwatched();
         let watched = self.table.remove(wd);
+        self.has_lost_unwatched |= self.table.unwatched() < unwatched;
         self.kernel.unwatch(&watched);
     }
 

@@ -23,9 +23,9 @@ impl Tracker {
         !self.tasks.is_empty()
     }
 
-    /// Whether some directories wait for a watch, or to be looked into.
+    /// Whether some directories wait for a watch, or to be looked into, or one that had none has gone.
     pub fn lacks_watches(&self) -> bool {
-        self.table.unwatched() > 0 || !self.closed.is_empty()
+        self.table.unwatched() > 0 || self.has_lost_unwatched || !self.closed.is_empty()
     }
 
     /// Does up to `steps` tasks.
@@ -179,6 +179,7 @@ impl Tracker {
         self.look_at_unseen();
         let since = changed_since(self.polled_at, self.moment, self.settings.ctime_margin);
         self.polled_at = self.moment;
+        self.has_lost_unwatched = false;
         let mut directories = 0;
         let mut exhausted = false;
         for wd in self.table.unwatched_wds() {
@@ -202,6 +203,7 @@ impl Tracker {
                 }
             }
         }
+        self.look_at_linked(since);
         if directories > 0 {
             self.notice(Notice::WatchedAgain { directories });
         }
@@ -283,6 +285,9 @@ impl Tracker {
                 continue;
             }
             self.listed(dir, &path, &entry.name, Some(entry.inode));
+            if entry.has_names && !dir.is_watched() {
+                self.learn_unwatched(dir, &entry.name, &below);
+            }
             let is_new = walk.since.is_some_and(|since| entry.dated.is_none_or(|dated| dated.changed >= since));
             if (is_new || self.table.is_silent(dir)) && !self.excludes_file(&below) {
                 self.speak(dir);

@@ -1,6 +1,7 @@
 //! One test for each way in which a tree can change.
 
 mod directories;
+mod unseen_names;
 
 use std::fs;
 use std::io::Write;
