@@ -18,7 +18,6 @@ Exit codes:
    1  failed
    2  wrong usage
    3  daemon not reachable
-  75  not certain yet: nothing is known to differ, and not all is known to be equal (verify)
   78  bad configuration";
 
 /// Why a command did not succeed.
@@ -27,8 +26,6 @@ pub enum Exit {
     Failed = 1,
     Usage = 2,
     NoDaemon = 3,
-    /// EX_TEMPFAIL of sysexits.h: ask again later.
-    Uncertain = 75,
     Config = 78,
 }
 
@@ -181,7 +178,6 @@ impl CliError {
             (_, Exit::Usage) => "see syncq help and the help of its commands",
             (_, Exit::Config) => "correct it and try again; the file that syncq ships shows what is possible",
             (_, Exit::NoDaemon) => "see the daemon's log",
-            (_, Exit::Uncertain) => "ask again later",
             (_, Exit::Failed) => "see the log, and syncq status if it runs",
         }
     }

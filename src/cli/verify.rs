@@ -17,10 +17,10 @@ use crate::control::{Client, ClientError, Differing, Verified, VerifyLine, Verif
 
 /// Compare source and targets, and tell what differs
 ///
-/// What is still on its way is no difference: whatever is found is looked at again after its jobs. Exits with 1 if
-/// anything differs, or if a target could not be compared, and with 75 if nothing else keeps it from being equal than what
-/// is pending or changes all the time. By default size and modification time are trusted, as rsync
-/// does; nothing is changed without --repair.
+/// What is still on its way is no difference: whatever is found is looked at again after its jobs. Exits with 0 if
+/// all was seen to be equal, else with 1: something differs, a target could not be compared, or something is pending or
+/// changes all the time. By default size and modification time are trusted, as rsync does; nothing is changed without
+/// --repair.
 #[derive(Debug, Args)]
 #[command(after_help = super::help_tail("syncq verify backup::www /srv/www/photos --checksum --budget 20"))]
 pub struct VerifyArgs {
@@ -171,7 +171,7 @@ fn verdict(ended: &[Verified], repair: bool) -> Result<ExitCode, CliError> {
         let what = counted(busy, "path");
         let error = anyhow::anyhow!("nothing differs for certain, and {what} could not be seen to be equal");
         let hint = "what they wait for: syncq explain PATH; when syncq wait has returned, ask again".to_owned();
-        return Err(CliError { exit: Exit::Uncertain, error, hint: Some(hint) });
+        return Err(CliError { exit: Exit::Failed, error, hint: Some(hint) });
     }
     if problems.is_empty() {
         return Ok(ExitCode::SUCCESS);
@@ -256,7 +256,7 @@ mod tests {
         assert!(summary(&Verified { busy: 0, ..equal.clone() }).starts_with("# b::m of /srv: equal; read "));
         // It ended with 0, as if all had been seen to be equal.
         let unsure = verdict(std::slice::from_ref(&equal), false).expect_err("it was not seen to be equal");
-        assert_eq!(unsure.exit, Exit::Uncertain);
+        assert_eq!(unsure.exit, Exit::Failed);
         assert!(unsure.to_string().starts_with("syncq: nothing differs for certain, and 1 path could not be seen"));
         assert!(verdict(&[Verified { busy: 0, ..equal.clone() }], false).is_ok());
         let away = Verified { error: Some("refused".to_owned()), hint: Some("look".to_owned()), ..equal };
