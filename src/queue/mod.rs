@@ -175,7 +175,9 @@ impl Queue {
             state.new_targets.insert(id);
             self.shared.announce_distrust();
         }
-        state.targets.entry(id).or_insert_with(|| TargetQueue::new(id)).policy = policy;
+        let queue = state.targets.entry(id).or_insert_with(|| TargetQueue::new(id));
+        queue.policy = policy;
+        queue.receives_here = matches!(destination, Destination::Local(_));
         self.shared.hurry_committer();
         (id, new)
     }

@@ -222,8 +222,11 @@ impl Started {
         under_way.forget(Pid::from_child(child));
         match &ended {
             Err(_) => end_group(child)?,
-            // What it has started may go on without it.
-            Ok(Ended { end: End::Signal(_), .. }) => end_rest_of_group(&self.owner, Pid::from_child(child)),
+            // What it has started may go on without it. In rsync's end by these codes all of its processes have agreed.
+            Ok(Ended { end: End::Exit(0 | 23 | 24 | 25), .. }) => {}
+            Ok(Ended { end: End::Exit(_) | End::Signal(_), .. }) => {
+                end_rest_of_group(&self.owner, Pid::from_child(child));
+            }
             Ok(_) => {}
         }
         ended
@@ -303,14 +306,16 @@ mod tests {
 
     /// A local rsync's receiver went on writing beside the run that repeated it.
     #[test]
-    fn what_a_killed_leader_has_started_is_ended() {
+    fn what_a_leader_has_started_is_ended_when_that_was_killed_or_lost_a_sibling() {
         let stop = StopSignal::new().unwrap();
-        let ended = shell("sleep 60 & echo $!; kill -9 $$", b"", &stop);
-        assert_eq!(ended.end, End::Signal(9));
-        let said = ended.stdout.bytes();
-        let pid = std::str::from_utf8(&said).unwrap().trim();
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
+        for (end, meant) in [("kill -9 $$", End::Signal(9)), ("exit 16", End::Exit(16))] {
+            let ended = shell(&format!("sleep 60 >/dev/null 2>&1 & echo $!; {end}"), b"", &stop);
+            assert_eq!(ended.end, meant);
+            let said = ended.stdout.bytes();
+            let pid = std::str::from_utf8(&said).unwrap().trim();
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
+        }
     }
 
     #[test]

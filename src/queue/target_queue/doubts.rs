@@ -5,6 +5,8 @@
 //! behind an ssh holds shows nowhere. So the path is compared again later, a few times. Where nothing came late that costs a
 //! run that finds all equal. Nobody waits for it: it is no promise about a moment, only that the target does not stay as it is.
 //!
+//! Not for targets on this machine: their receivers are ended with the run.
+//!
 //! In memory only: a daemon that is killed begins with doubts of its own (`begin_unsure`). Pure, and bounded by
 //! [`DOUBTS_MAX`].
 

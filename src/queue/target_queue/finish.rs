@@ -38,7 +38,9 @@ impl TargetQueue {
 
     /// A run of the job was cut off and has been begun again since its connection was closed.
     pub fn doubt(&mut self, path: &RelPath, now: Timestamp) {
-        if let Some(slot) = self.jobs.get(path) {
+        if let Some(slot) = self.jobs.get(path)
+            && !self.receives_here
+        {
             self.doubts.note(path, slot.scope, now);
         }
     }
@@ -191,7 +193,7 @@ impl TargetQueue {
         } else if may_be_undone {
             let due = now.after(RECEIVER_PATIENCE * (1 + slot.lingered / 2).min(4));
             let due = if slot.cut { due } else { due.min(self.unsure.until) };
-            if slot.cut || self.unsure.whole_trees {
+            if !self.receives_here && (slot.cut || self.unsure.whole_trees) {
                 self.doubts.note(path, slot.scope, now);
             }
             slot.cut = false;

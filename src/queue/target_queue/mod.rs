@@ -103,6 +103,8 @@ impl Counts {
 pub struct TargetQueue {
     target: TargetId,
     pub(super) policy: Policy,
+    /// Its receivers are processes of this machine, and ended with their runs: what was cut off does not come late.
+    pub(super) receives_here: bool,
     pub(super) breaker: Breaker,
     jobs: BTreeMap<RelPath, Slot>,
     ready: [BTreeMap<u64, RelPath>; 2],
@@ -169,6 +171,7 @@ impl TargetQueue {
         Self {
             target,
             policy: Policy::default(),
+            receives_here: false,
             breaker: Breaker::default(),
             jobs: BTreeMap::new(),
             ready: [BTreeMap::new(), BTreeMap::new()],

@@ -156,23 +156,27 @@ fn what_was_on_a_connection_that_broke_is_sent_once_more() {
     assert_eq!(queue.stats(target).expect("a target").counts.total(), 0);
 }
 
-/// A mirror in which runs are ended now and then lagged by what was repeated after each.
+/// A mirror in which runs are ended now and then lagged by what was repeated after each. One to a directory of this machine
+/// looked at all of it again as well, although its receivers are ended with the run.
 #[test]
-fn what_was_begun_again_behind_a_closed_connection_is_done_and_looked_at_later() {
-    let clock = Arc::new(SimulatedClock::new(Timestamp(1_000_000)));
-    let store = crate::store::memory::MemoryStore::new();
-    let (queue, _) = Queue::open(Box::new(store), Arc::<SimulatedClock>::clone(&clock)).expect("opens");
-    let (target, _) = queue.register(Path::new("/src"), &Destination::Local("/dst".into()), Policy::default());
-    queue.enqueue(&[target], &[Change::write(path("a"))]);
-    let batch = queue.claim(target, Lane::Small).expect("a batch");
-    let verdicts = vec![(path("a"), Verdict::Done)];
-    queue.finish(&batch, BatchResult { verdicts, cut: CutOff::Closed, reached: true, ..BatchResult::default() });
-    assert_eq!(queue.stats(target).expect("a target").counts.total(), 0);
-    // What stands between may have kept something back.
-    clock.advance(Duration::from_secs(40));
-    queue.next_due(&[target]);
-    let batch = queue.claim(target, Lane::Small).expect("a look");
-    assert_eq!(batch.jobs[0].path, path("a"));
+fn what_was_begun_again_behind_a_closed_connection_is_done_and_looked_at_later_where_something_may_come() {
+    let daemon = Destination::Daemon { host: "b".into(), module: "m".into() };
+    for (destination, is_looked_at) in [(daemon, true), (Destination::Local("/dst".into()), false)] {
+        let clock = Arc::new(SimulatedClock::new(Timestamp(1_000_000)));
+        let store = crate::store::memory::MemoryStore::new();
+        let (queue, _) = Queue::open(Box::new(store), Arc::<SimulatedClock>::clone(&clock)).expect("opens");
+        let (target, _) = queue.register(Path::new("/src"), &destination, Policy::default());
+        queue.enqueue(&[target], &[Change::write(path("a"))]);
+        let batch = queue.claim(target, Lane::Small).expect("a batch");
+        let verdicts = vec![(path("a"), Verdict::Done)];
+        queue.finish(&batch, BatchResult { verdicts, cut: CutOff::Closed, reached: true, ..BatchResult::default() });
+        assert_eq!(queue.stats(target).expect("a target").counts.total(), 0);
+        // What stands between may have kept something back.
+        clock.advance(Duration::from_secs(40));
+        queue.next_due(&[target]);
+        let looked_at = queue.claim(target, Lane::Small).map(|batch| batch.jobs[0].path.clone());
+        assert_eq!(looked_at, is_looked_at.then(|| path("a")), "{destination}");
+    }
 }
 
 /// The first attempt was cut off and the second went through, all in one batch.
