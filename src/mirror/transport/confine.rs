@@ -31,6 +31,7 @@ use landlock::{
     ABI, Access, AccessFs, BitFlags, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr,
     RulesetStatus,
 };
+use memchr::memmem;
 
 use super::shell_files::{PROGRAMS, is_plain, is_script, shell_files, ssh_alone};
 use crate::mirror::outcome::version::rsync_version;
@@ -258,7 +259,7 @@ impl Places {
             _ if self.connects_by_program() => BitFlags::empty(),
             _ if !self.takes_shell(&line) => all,
             _ => {
-                let is_shared = line.as_bytes().windows(SHARED.len()).any(|part| part == SHARED);
+                let is_shared = memmem::find(line.as_bytes(), SHARED).is_some();
                 let is_known = self.may_confine(Some(&line), is_shared);
                 if is_known { read() } else { BitFlags::empty() }
             }
