@@ -8,7 +8,8 @@
 use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 const FIRST: u16 = 10_000;
 const END: u16 = 32_000;
@@ -25,8 +26,7 @@ static CLAIMED: Mutex<Claimed> = Mutex::new(Claimed { held: Vec::new(), rest: 0.
 
 /// A port free on 127.0.0.1 and 127.0.0.2.
 pub fn free_port() -> u16 {
-    // A test that failed here has left the list as it was.
-    let mut claimed = CLAIMED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut claimed = CLAIMED.lock();
     loop {
         let Some(port) = claimed.rest.next() else {
             claimed.claim();
