@@ -11,6 +11,8 @@ use std::net::IpAddr;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Component, Path, PathBuf};
 
+use memchr::memmem;
+
 use crate::model::{Destination, Host, HostError};
 
 /// What a destination says: where, and for `rsync://host:port/` the port.
@@ -107,7 +109,7 @@ pub fn parse(given: &OsStr, here: &Path) -> Result<Parsed, DestinationError> {
 
 /// `scheme://rest`, apart.
 fn scheme(bytes: &[u8]) -> Option<(String, &[u8])> {
-    let at = bytes.windows(3).position(|window| window == b"://")?;
+    let at = memmem::find(bytes, b"://")?;
     let scheme = std::str::from_utf8(bytes.get(..at)?).ok()?;
     let is_one = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
         && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
@@ -123,7 +125,7 @@ fn hides_password(rest: &[u8]) -> bool {
     !rest.starts_with(b":")
         && ats.any(|at| {
             let behind = rest.get(at + 1..).unwrap_or_default();
-            let module = behind.windows(2).position(|window| window == b"::");
+            let module = memmem::find(behind, b"::");
             at < slash || module.and_then(|module| behind.get(..module)).is_some_and(is_host)
         })
 }

@@ -3,10 +3,11 @@
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::{ArgAction, Args};
+use parking_lot::Mutex;
 
 use super::exit::CliError;
 use super::listen::ListenArgs;
@@ -127,10 +128,10 @@ pub fn run(args: MirrorArgs) -> Result<ExitCode, CliError> {
         plugin_only: false,
         on_ready: Some(Box::new(move |inspect| {
             let view = Progress::start(move || Some(inspect.status()));
-            *begun.lock().unwrap_or_else(PoisonError::into_inner) = view;
+            *begun.lock() = view;
         })),
     });
-    drop(progress.lock().unwrap_or_else(PoisonError::into_inner).take());
+    drop(progress.lock().take());
     ran?;
     Ok(ExitCode::SUCCESS)
 }

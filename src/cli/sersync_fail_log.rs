@@ -13,6 +13,8 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 
+use memchr::memmem::{find, rfind};
+
 use crate::model::RelPath;
 
 /// What a command was to make equal.
@@ -110,14 +112,6 @@ fn unescaped(path: &[u8]) -> Vec<u8> {
         }
     }
     plain
-}
-
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).position(|window| window == needle)
-}
-
-fn rfind(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).rposition(|window| window == needle)
 }
 
 #[cfg(test)]

@@ -6,14 +6,15 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::{Notify, mpsc};
 
@@ -39,7 +40,7 @@ struct Backlog {
 
 impl Listen for Backlog {
     fn hear(&self, event: Event) {
-        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut events = self.events.lock();
         let (waiting, dropped) = &mut *events;
         if waiting.len() < EVENTS_AHEAD {
             waiting.push_back(event)
@@ -54,7 +55,7 @@ impl Listen for Backlog {
 impl Backlog {
     /// Takes all of it in the form of the stream; nothing if nothing happened.
     fn take(&self) -> Vec<u8> {
-        let (waiting, events) = std::mem::take(&mut *self.events.lock().unwrap_or_else(PoisonError::into_inner));
+        let (waiting, events) = std::mem::take(&mut *self.events.lock());
         let dropped = (events > 0).then_some(Event::Dropped(Dropped { events }));
         waiting.iter().chain(&dropped).flat_map(|event| frame(event.name(), event)).collect()
     }

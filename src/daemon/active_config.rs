@@ -9,10 +9,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use anyhow::Result;
 use log::{info, warn};
+use parking_lot::{Mutex, MutexGuard};
 
 use super::fail_log::{FailLog, Lists};
 use super::named_target::NamedTarget;
@@ -63,7 +64,7 @@ pub(super) struct Core {
 
 impl Core {
     pub fn witness(&self) -> MutexGuard<'_, Witness> {
-        self.witness.lock().unwrap_or_else(PoisonError::into_inner)
+        self.witness.lock()
     }
 }
 
@@ -76,15 +77,15 @@ pub(super) struct Current {
 
 impl Current {
     pub fn get(&self) -> Arc<ActiveConfig> {
-        Arc::clone(&self.active.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.active.lock())
     }
 
     pub fn set(&self, active: ActiveConfig) {
-        *self.active.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(active);
+        *self.active.lock() = Arc::new(active);
     }
 
     pub fn status(&self) -> MutexGuard<'_, ConfigStatus> {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+        self.status.lock()
     }
 }
 
@@ -303,7 +304,7 @@ impl ActiveConfig {
     }
 
     fn scheduler(&self) -> MutexGuard<'_, Scheduler> {
-        self.scheduler.lock().unwrap_or_else(PoisonError::into_inner)
+        self.scheduler.lock()
     }
 
     pub fn roots(&self) -> impl Iterator<Item = &Arc<RootRuntime>> {

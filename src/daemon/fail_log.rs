@@ -12,12 +12,13 @@ use std::io::{self, Read, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, after, never, select, unbounded};
 use log::{error, info, warn};
+use parking_lot::Mutex;
 
 use super::named_target::NamedTarget;
 use crate::clock::Clock;
@@ -123,7 +124,7 @@ impl FailLog {
 
     /// From now on keeps these lists. One that is not among them any more says so in its last line.
     pub(super) fn keep(&self, lists: Lists) {
-        if let Some(sender) = &*self.lists.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(sender) = &*self.lists.lock() {
             // Refused only if the thread has panicked, which a stop reports.
             let _ = sender.send(lists);
         }
@@ -131,8 +132,8 @@ impl FailLog {
 
     /// Writes the lists for the last time. May be called twice.
     pub(super) fn stop(&self) {
-        drop(self.lists.lock().unwrap_or_else(PoisonError::into_inner).take());
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(self.lists.lock().take());
+        let thread = self.thread.lock().take();
         if thread.is_some_and(|thread| thread.join().is_err()) {
             error!("the thread of the failLog ended in a panic");
         }

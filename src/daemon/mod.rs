@@ -25,12 +25,13 @@ mod tend;
 mod witness;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, bounded};
 use log::{error, info, warn};
+use parking_lot::Mutex;
 
 pub use active_config::UnknownRoot;
 pub use answer::offline;

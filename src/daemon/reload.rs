@@ -8,13 +8,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use log::{error, info, warn};
+use parking_lot::Mutex;
 
 use super::active_config::{ActiveConfig, Asked, Core};
 use super::options::{ConfigSource, Configuration, NotTaken, RootOptions};
@@ -90,7 +91,7 @@ pub(super) struct ReloadThread {
 impl ReloadThread {
     /// From now on nothing is put in force. A reload that waits for a file system is not waited for.
     pub fn stop(&self) {
-        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *self.stopped.lock() = true;
     }
 }
 
@@ -133,7 +134,7 @@ impl Reloader {
     }
 
     fn is_stopped(&self) -> bool {
-        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.stopped.lock()
     }
 
     fn reload(&self, source: &ConfigSource) -> Result<ConfigChanges, NotTaken> {
@@ -150,7 +151,7 @@ impl Reloader {
             prepared.abandon(core, &before);
             return Err(failure);
         }
-        let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        let stopped = self.stopped.lock();
         if *stopped {
             prepared.abandon(core, &before);
         } else {

@@ -3,11 +3,12 @@
 //! A root at which something is going on is looked after once a second. One at rest is left alone until something happens
 //! there, but for a look now and then at what no event tells of.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
+use parking_lot::Mutex;
 
 use super::root::RootRuntime;
 use crate::clock::monotonic;
@@ -57,14 +58,14 @@ impl Tenders {
             };
             std::thread::Builder::new().name("root".into()).spawn(tend).context("cannot start a thread")?;
             let tender = Tender { root: Arc::clone(root), stop, ended };
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(tender);
+            self.0.lock().push(tender);
         }
         Ok(watching)
     }
 
     /// Ends the threads of those roots, except one that a file system holds up.
     pub fn end(&self, is_meant: impl Fn(&Arc<RootRuntime>) -> bool) {
-        let mut tenders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tenders = self.0.lock();
         let meant: Vec<Tender> = tenders.extract_if(.., |tender| is_meant(&tender.root)).collect();
         drop(tenders);
         let deadline = monotonic() + PATIENCE;

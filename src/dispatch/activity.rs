@@ -3,8 +3,9 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::mirror::TargetContext;
 use crate::model::{TargetTrouble, Timestamp};
@@ -45,7 +46,7 @@ impl fmt::Debug for Activities {
 
 impl Activities {
     pub fn listen(&self, listener: Listener) {
-        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut listeners = self.listeners.lock();
         listeners.push(listener);
         self.any.store(true, Ordering::Relaxed);
     }
@@ -55,7 +56,7 @@ impl Activities {
             return;
         }
         let activity = Activity { target: context.target.name(), root: context.root.clone(), what: what() };
-        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut listeners = self.listeners.lock();
         listeners.retain(|listener| listener(&activity));
         self.any.store(!listeners.is_empty(), Ordering::Relaxed);
     }

@@ -4,11 +4,12 @@
 //! these targets. It runs no batch itself.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Sender, bounded, unbounded};
 use log::error;
+use parking_lot::Mutex;
 use rayon::ThreadPoolBuilder;
 
 use super::activity::{Activities, Listener};
@@ -62,9 +63,9 @@ impl Executor {
     /// when that is so. Runs in flight come to their end.
     pub fn serve(&self, contexts: Contexts, connections_max: usize) {
         let contexts = Arc::new(contexts);
-        *self.shared.contexts.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&contexts);
+        *self.shared.contexts.lock() = Arc::clone(&contexts);
         let (done, is_done) = bounded(1);
-        let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let orders = self.orders.lock().clone();
         if orders.is_some_and(|orders| orders.send(Served { contexts, connections_max, done }).is_ok()) {
             // Disconnected: the dispatcher has been stopped, and serves nobody.
             let _ = is_done.recv();
@@ -73,7 +74,7 @@ impl Executor {
 
     /// The path that was sent to a target last.
     pub fn last_path(&self, target: TargetId) -> Option<RelPath> {
-        self.shared.last_paths.lock().unwrap_or_else(PoisonError::into_inner).get(&target).cloned()
+        self.shared.last_paths.lock().get(&target).cloned()
     }
 
     /// The command line that mirrors a path by hand, if one can say it.
@@ -155,8 +156,8 @@ impl Executor {
     /// Starts no more runs, waits for those in flight, and ends them after a grace time. Their jobs are released, none
     /// is marked failed. May be called twice.
     pub fn stop(&self) {
-        drop(self.orders.lock().unwrap_or_else(PoisonError::into_inner).take());
-        let dispatcher = self.dispatcher.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(self.orders.lock().take());
+        let dispatcher = self.dispatcher.lock().take();
         let Some(dispatcher) = dispatcher else { return };
         if dispatcher.join().is_err() {
             error!(target: LOG_TARGET, "the dispatcher ended in a panic");

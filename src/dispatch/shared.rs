@@ -3,7 +3,9 @@
 //! It decides nothing about runs.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::activity::Activities;
 use crate::clock::Clock;
@@ -32,7 +34,7 @@ pub(super) struct Shared {
 impl Shared {
     /// Whether a failure is to be logged: what an operator is asked is said once, although it is tried again and again.
     pub(super) fn is_news(&self, target: TargetId, path: &RelPath, error: &JobError) -> bool {
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut asked = self.asked.lock();
         let place = (target, path.clone());
         if !error.asks_for_approval() {
             asked.remove(&place);
@@ -43,14 +45,14 @@ impl Shared {
 
     /// What was asked about these paths has been answered, or needs no answer any more.
     pub(super) fn note_done<'a>(&self, target: TargetId, done: impl Iterator<Item = &'a RelPath>) {
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut asked = self.asked.lock();
         if !asked.is_empty() {
             done.for_each(|path| drop(asked.remove(&(target, path.clone()))));
         }
     }
 
     pub(super) fn context(&self, target: TargetId) -> Option<Arc<TargetContext>> {
-        self.contexts.lock().unwrap_or_else(PoisonError::into_inner).get(&target).cloned()
+        self.contexts.lock().get(&target).cloned()
     }
 
     /// Has it remembered that a target is this source's, once that is seen. Returns whether it is news.

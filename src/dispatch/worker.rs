@@ -4,7 +4,7 @@
 //! target and tells whoever listens. Which batch that is, and when, the dispatcher has decided.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use log::{debug, error, info, warn};
@@ -67,7 +67,7 @@ pub(super) fn work(shared: &Shared, context: &Arc<TargetContext>, batch: &Batch,
     let (jobs, runs) = (counted(batch.jobs.len() as u64, "job"), counted(report.runs.into(), "run"));
     debug!(target: LOG_TARGET, "{name}: {jobs} in {runs}, {} ms", started.elapsed().as_millis());
     if let Some(path) = &report.last_path {
-        let mut last_paths = shared.last_paths.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last_paths = shared.last_paths.lock();
         last_paths.insert(batch.target, path.clone());
     }
     if report.trouble.is_none() {

@@ -5,10 +5,11 @@
 //! through is given up after a few tries. Both are logged and counted.
 
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::{debug, error, info, warn};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::line::{Line, Put, Waiting};
 use super::muffle::Muffle;
@@ -99,7 +100,7 @@ struct Trouble {
 impl Shared {
     /// Counters and a line stay sound through any panic.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
@@ -136,7 +137,9 @@ impl Engine {
             return;
         }
         match state.line.put(notice, self.limits.notices_max) {
-            Put::Kept => self.shared.changed.notify_one(),
+            Put::Kept => {
+                self.shared.changed.notify_one();
+            }
             Put::Merged => {}
             Put::Dropped => {
                 state.stats.dropped += 1;
@@ -168,10 +171,8 @@ impl Engine {
         let busy = |state: &mut State| {
             !state.stopping && state.trouble.is_none() && (state.line.waiting() > 0 || state.line.in_flight() > 0)
         };
-        let wait = |state, limit, busy: &dyn Fn(&mut State) -> bool| {
-            self.shared.changed.wait_timeout_while(state, limit, |s| busy(s)).unwrap_or_else(PoisonError::into_inner).0
-        };
-        let mut state = wait(self.shared.lock(), self.limits.stop_grace, &busy);
+        let mut state = self.shared.lock();
+        self.shared.changed.wait_while_for(&mut state, busy, self.limits.stop_grace);
         if std::mem::replace(&mut state.stopping, true) {
             return;
         }
@@ -179,7 +180,8 @@ impl Engine {
         drop(state);
         self.speaker.stop();
         // Not joined: a thread may be deep in a name look-up, and the process ends anyway.
-        let state = wait(self.shared.lock(), STOP_DEADLINE, &|state| state.line.in_flight() > 0);
+        let mut state = self.shared.lock();
+        self.shared.changed.wait_while_for(&mut state, |state| state.line.in_flight() > 0, STOP_DEADLINE);
         let left = state.line.waiting() + state.line.in_flight();
         let (name, stats, left_out) = (self.name, &state.stats, state.muffle.left_out());
         if left > 0 {
@@ -225,13 +227,13 @@ impl Worker {
                 Some(_) if state.line.in_flight() > 0 => None,
                 Some(trouble) => Some(trouble.until.saturating_duration_since(monotonic())),
             };
-            state = match pause {
+            match pause {
                 Some(Duration::ZERO) if state.line.has_next() => return state.line.take(),
                 Some(pause) if !pause.is_zero() && state.line.has_next() => {
-                    self.shared.changed.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0
+                    self.shared.changed.wait_for(&mut state, pause);
                 }
-                _ => self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-            };
+                _ => self.shared.changed.wait(&mut state),
+            }
         }
     }
 

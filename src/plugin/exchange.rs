@@ -8,6 +8,8 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use memchr::memmem;
+
 use super::Failure;
 use crate::clock::monotonic;
 
@@ -122,7 +124,7 @@ impl Peer {
         let begun = monotonic();
         let mut head = Vec::new();
         let mut chunk = [0; 1024];
-        while head.len() < HEAD_BYTES_MAX && !head.windows(4).any(|window| window == b"\r\n\r\n") {
+        while head.len() < HEAD_BYTES_MAX && memmem::find(&head, b"\r\n\r\n").is_none() {
             let left = self.timeouts.step.saturating_sub(begun.elapsed());
             if left.is_zero() {
                 return Err(io::ErrorKind::TimedOut.into());

@@ -8,12 +8,13 @@ use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use log::{error, warn};
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{Engine, Notice, Source};
 use crate::clock::Clock;
@@ -113,8 +114,8 @@ impl Follower {
 
     /// Ends the telling; what waits to be complete is not told of. May be called twice.
     pub fn stop(&self) {
-        drop(self.stop.lock().unwrap_or_else(PoisonError::into_inner).take());
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(self.stop.lock().take());
+        let thread = self.thread.lock().take();
         if thread.is_some_and(|thread| thread.join().is_err()) {
             error!("the plugin's thread ended in a panic");
         }
@@ -123,7 +124,7 @@ impl Follower {
 
 /// Maps and sets stay sound through any panic.
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
+    shared.lock()
 }
 
 /// A directory by itself is reported whenever an entry of it comes or goes, and that is no news: the entry is.

@@ -4,8 +4,9 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
 
 use super::notice::tests::notice;
 use super::*;
@@ -123,9 +124,9 @@ impl Speaker for Gated {
 
     fn deliver(&self, notice: &Notice) -> Result<(), Failure> {
         self.0.tries.fetch_add(1, Ordering::SeqCst);
-        let mut open = self.0.open.lock().unwrap();
+        let mut open = self.0.open.lock();
         while !*open && !self.0.stopped.load(Ordering::SeqCst) {
-            open = self.0.opened.wait(open).unwrap();
+            self.0.opened.wait(&mut open);
         }
         if self.0.stopped.load(Ordering::SeqCst) {
             return Err(Failure::Stopped);
@@ -133,7 +134,7 @@ impl Speaker for Gated {
         if notice.path.as_bytes() == b"poison" {
             return Err(Failure::Again("HTTP 500".into()));
         }
-        self.0.failures.lock().unwrap().pop().map_or(Ok(()), Err)
+        self.0.failures.lock().pop().map_or(Ok(()), Err)
     }
 
     fn stop(&self) {
@@ -144,7 +145,7 @@ impl Speaker for Gated {
 
 impl Gate {
     fn open(&self) {
-        *self.open.lock().unwrap() = true;
+        *self.open.lock() = true;
         self.opened.notify_all();
     }
 }
@@ -159,7 +160,7 @@ impl Speaker for Recorder {
     }
 
     fn deliver(&self, notice: &Notice) -> Result<(), Failure> {
-        self.0.lock().unwrap().push(notice.path.to_string());
+        self.0.lock().push(notice.path.to_string());
         Ok(())
     }
 
@@ -174,7 +175,7 @@ impl Recorder {
     /// All that the engine was told so far.
     pub(crate) fn told(&self, engine: &Engine) -> Vec<String> {
         wait_until("all deliveries", || engine.stats().waiting + engine.stats().in_flight == 0);
-        self.0.lock().unwrap().clone()
+        self.0.lock().clone()
     }
 }
 
@@ -236,7 +237,7 @@ fn a_notice_that_never_goes_through_is_given_up_while_others_do() {
 fn why_a_notice_was_given_up_can_be_asked_until_another_gets_through() {
     let gate = Arc::new(Gate::default());
     gate.open();
-    gate.failures.lock().unwrap().push(Failure::Refused("no such user".into()));
+    gate.failures.lock().push(Failure::Refused("no such user".into()));
     let engine = Engine::start("http", Box::new(Gated(Arc::clone(&gate))), limits()).unwrap();
     engine.tell(notice("/d", b"f"));
     wait_until("the failure", || engine.stats().failed == 1);
@@ -253,7 +254,7 @@ fn l3_what_cannot_be_started_now_is_started_later() {
     let gate = Arc::new(Gate::default());
     gate.open();
     let failed = || Failure::Unreachable("cannot start /bin/sh: Resource temporarily unavailable".into());
-    gate.failures.lock().unwrap().extend([failed(), failed(), failed()]);
+    gate.failures.lock().extend([failed(), failed(), failed()]);
     let engine = Engine::start("command", Box::new(Gated(Arc::clone(&gate))), limits()).unwrap();
     engine.tell(notice("/d", b"f"));
     wait_until("the delivery", || engine.stats().delivered == 1);

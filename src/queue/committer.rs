@@ -8,12 +8,13 @@
 //! commit takes nothing away: its paths are dirty again at their old place and are tried after a pause, from the state
 //! that memory has by then. What operators want of the store (counted, compacted) is done between two commits.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use log::{error, info};
+use parking_lot::MutexGuard;
 
 use super::state::{Shared, State, StoreTask};
 use crate::clock::monotonic;
@@ -58,14 +59,14 @@ fn run(shared: &Shared, mut store: Box<dyn Store>) {
     loop {
         let patience = TEND_IDLE_EVERY.saturating_sub(tended.elapsed());
         let is_idle = |state: &mut State| state.is_clean() && !is_asked(shared, state);
-        let (mut state, _) =
-            shared.dirty.wait_timeout_while(shared.lock(), patience, is_idle).unwrap_or_else(PoisonError::into_inner);
+        let mut state = shared.lock();
+        shared.dirty.wait_while_for(&mut state, is_idle, patience);
         if !state.is_clean() {
             if state.may_wait() {
                 state.ripen();
-                state = pause(shared, state, GATHER_WELL, State::may_wait);
+                pause(shared, &mut state, GATHER_WELL, State::may_wait);
             } else {
-                state = pause(shared, state, gather, |_| true);
+                pause(shared, &mut state, gather, |_| true);
             }
         }
         if !state.may_wait() || is_hurried(shared, &state) {
@@ -102,12 +103,7 @@ fn run(shared: &Shared, mut store: Box<dyn Store>) {
             shared.committed.notify_all();
             if failed {
                 let closing = || shared.closing.load(Ordering::SeqCst);
-                drop(
-                    shared
-                        .hurry
-                        .wait_timeout_while(state, RETRY_AFTER, |_| !closing())
-                        .unwrap_or_else(PoisonError::into_inner),
-                );
+                shared.hurry.wait_while_for(&mut state, |_| !closing(), RETRY_AFTER);
                 break;
             }
             if !state.has_ripe() || shared.closing.load(Ordering::SeqCst) {
@@ -128,14 +124,9 @@ fn is_hurried(shared: &Shared, state: &State) -> bool {
 }
 
 /// Waits while `may_wait` and nobody waits for the committer. What becomes dirty meanwhile does not even wake the thread.
-fn pause<'a>(
-    shared: &'a Shared,
-    state: MutexGuard<'a, State>,
-    length: Duration,
-    may_wait: fn(&State) -> bool,
-) -> MutexGuard<'a, State> {
+fn pause(shared: &Shared, state: &mut MutexGuard<'_, State>, length: Duration, may_wait: fn(&State) -> bool) {
     let quiet = |state: &mut State| may_wait(state) && !is_hurried(shared, state);
-    shared.hurry.wait_timeout_while(state, length, quiet).unwrap_or_else(PoisonError::into_inner).0
+    shared.hurry.wait_while_for(state, quiet, length);
 }
 
 fn note_result(state: &mut State, result: Result<(), StoreError>) {

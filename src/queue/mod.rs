@@ -26,11 +26,12 @@ mod target_queue;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
+use parking_lot::{Condvar, Mutex};
 
 pub use figures::{StoreHealth, TargetStats};
 pub use operator::{Selected, Standing};
@@ -366,7 +367,7 @@ impl Queue {
     /// stand for many changes.
     pub fn stirred(&self) -> Receiver<()> {
         let (bell, stirred) = bounded(1);
-        self.shared.bells.lock().unwrap_or_else(PoisonError::into_inner).push(bell);
+        self.shared.bells.lock().push(bell);
         stirred
     }
 
@@ -417,20 +418,15 @@ impl Queue {
         let mark = state.mark();
         state.flushing += 1;
         self.shared.hurry_committer();
-        let (mut state, _) = self
-            .shared
-            .committed
-            .wait_timeout_while(state, timeout, |state| {
-                !state.is_durable(&mark) && !self.shared.closing.load(Ordering::SeqCst)
-            })
-            .unwrap_or_else(PoisonError::into_inner);
+        let waits = |state: &mut State| !state.is_durable(&mark) && !self.shared.closing.load(Ordering::SeqCst);
+        self.shared.committed.wait_while_for(&mut state, waits, timeout);
         state.flushing = state.flushing.saturating_sub(1);
         state.is_durable(&mark)
     }
 
     /// Commits what is dirty, ends the committer and gives up the store. May be called twice.
     pub fn close(&self, timeout: Duration) {
-        let committer = self.committer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let committer = self.committer.lock().take();
         let Some(committer) = committer else { return };
         self.flush(timeout);
         self.shared.closing.store(true, Ordering::SeqCst);

@@ -6,11 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_channel::{Sender, TrySendError};
 use log::info;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::checkpoint::Ledger;
 use super::target_queue::{BatchId, TargetQueue};
@@ -197,7 +198,7 @@ impl Shared {
     /// A panic elsewhere while the lock was held leaves state that is still sound: each change is completed before
     /// anything that could panic. Better to go on mirroring than to stop.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Ends the committer's pauses. What it is to do has to be noted before.
@@ -214,10 +215,7 @@ impl Shared {
     pub(super) fn announce_work(&self) {
         // Full means that a wake-up is already under way.
         let _ = self.wake.try_send(());
-        self.bells
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|bell| !matches!(bell.try_send(()), Err(TrySendError::Disconnected(()))));
+        self.bells.lock().retain(|bell| !matches!(bell.try_send(()), Err(TrySendError::Disconnected(()))));
     }
 }
 

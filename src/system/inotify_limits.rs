@@ -7,9 +7,9 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use inotify::{Inotify, WatchMask};
+use parking_lot::Mutex;
 use rustix::io::Errno;
 
 use super::LOG_TARGET;
@@ -151,7 +151,7 @@ pub fn make_instances() -> bool {
 impl Remedy {
     /// `has_room` tries whether the kernel would grant one more; `None`: it cannot be tried.
     fn apply(&self, sysctl: &InotifySysctl, is_root: bool, ceiling: u64, has_room: &dyn Fn() -> Option<bool>) -> bool {
-        let mut stands_at = self.stands_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stands_at = self.stands_at.lock();
         if has_room() == Some(true) {
             return true;
         }

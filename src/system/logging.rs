@@ -14,10 +14,10 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal as _, Write};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use log::kv::{self, VisitSource, VisitValue};
 use log::{Level, LevelFilter, Record};
+use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -153,7 +153,7 @@ pub fn show_live(lines: &[String]) {
 }
 
 fn console() -> MutexGuard<'static, Console> {
-    CONSOLE.lock().unwrap_or_else(PoisonError::into_inner)
+    CONSOLE.lock()
 }
 
 fn open(path: &std::path::Path) -> io::Result<File> {

@@ -1,6 +1,7 @@
 //! The harness against rsync alone: a comparison that sees nothing, or a server that alters what it stores, would make
 //! all other tests worthless.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::os::unix::ffi::OsStrExt;
@@ -11,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use crate::harness::churn::Churn;
 use crate::harness::processes::{Family, pid_of};
 use crate::harness::tree::{count, differences};
-use crate::harness::{Compare, Rsyncd, World, make_dir, set_mtime, wait_until, write};
+use crate::harness::{Compare, Rsyncd, World, free_port, make_dir, set_mtime, wait_until, write};
 
 fn push(world: &World, server: &Rsyncd, module: &str, more: &[&str]) -> Output {
     let mut command = Command::new("rsync");
@@ -157,4 +158,22 @@ fn the_harness_ends_what_it_started() {
     wait_until(crate::harness::world::soon(), "the child to show its mark", || family.members() == [pid_of(&child)]);
     family.end();
     assert!(!child.wait().expect("cannot wait").success());
+}
+
+#[test]
+fn a_port_is_given_once_and_to_one_process_alone() {
+    const OTHER: &str = "SYNCQ_TEST_OTHER_PROCESS";
+    // More than one block of them.
+    let ports: Vec<String> = (0..150).map(|_| free_port().to_string()).collect();
+    if std::env::var_os(OTHER).is_some() {
+        eprintln!("ports: {}", ports.join(" "));
+        return;
+    }
+    let mut other = Command::new(std::env::current_exe().expect("this program"));
+    other.args(["--exact", "harness_check::a_port_is_given_once_and_to_one_process_alone", "--nocapture"]);
+    let said = other.env(OTHER, "1").output().expect("this program starts").stderr;
+    let said = String::from_utf8_lossy(&said).into_owned();
+    let others = said.lines().find_map(|line| line.split_once("ports: ")).expect("ports").1;
+    let all: BTreeSet<&str> = ports.iter().map(String::as_str).chain(others.split(' ')).collect();
+    assert_eq!(all.len(), 300, "{ports:?} and {others}");
 }

@@ -189,7 +189,7 @@ fn other_params_have_a_target_compared_in_full() {
 fn another_port_is_another_server_and_has_everything_compared() {
     let mut world = one_target();
     let elsewhere = world.side("elsewhere");
-    let mut server = Rsyncd::at(&world.base().join("rsyncd2"), "127.0.0.1", crate::harness::rsyncd::free_port());
+    let mut server = Rsyncd::at(&world.base().join("rsyncd2"), "127.0.0.1", crate::harness::free_port());
     server.module("m1", &elsewhere);
     server.start();
     let (src, first, old_port) = (world.src.clone(), world.dsts[0].clone(), world.conf.port);

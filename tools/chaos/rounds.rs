@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 
 use crate::fault::Kind;
-use crate::harness::rsyncd::free_port;
+use crate::harness::free_port;
 use crate::harness::{Daemon, Rsyncd, World, make_dir, secs, wait_until};
 use crate::journal::Journal;
 use crate::load::Load;

@@ -82,13 +82,13 @@ impl Stage {
         let mut world = World::new();
         world.keep = true;
         journal.keep_in(world.base());
-        let port = crate::harness::rsyncd::free_port();
+        let port = crate::harness::free_port();
         let (mut servers, mut proxies) = (Vec::new(), Vec::new());
         world.conf.local_paths.clear();
         let src = world.src.clone();
         world.conf.root(&src, &TARGETS).port = port;
         for ((address, module), dst) in TARGETS.iter().zip(&world.dsts) {
-            let upstream = crate::harness::rsyncd::free_port();
+            let upstream = crate::harness::free_port();
             let mut server = Rsyncd::at(&world.base().join(format!("rsyncd-{module}")), address, upstream);
             server.module(module, dst);
             server.start();

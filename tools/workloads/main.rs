@@ -1,7 +1,7 @@
 //! Measures syncq beside bare rsync, lsyncd and a loop around inotifywait on the workloads that its users have, all
 //! against the same rsync daemon on this machine. `tools/bench` installs what is needed and starts it.
 //!
-//! `workload` lists what is measured, `sizes` how much of it, `act` writes it in a `scene`, `peers` mirror it, `rsyncd` and
+//! `workload` lists what is measured, `sizes` how much of it, `act` writes it in a `scene`, `peers` mirror it, `receiver` and
 //! `process` run things, `ready` hears when a daemon is up, `tree` compares, `measure` puts one run together, `track` takes
 //! latencies on the side, `report` makes tables and JSON.
 //! Deliberately absent: any knowledge of syncq's inside. It is a program among others.
@@ -14,10 +14,12 @@ mod measure;
 mod peers;
 mod process;
 mod ready;
+mod receiver;
 mod report;
-mod rsyncd;
 mod scene;
 mod sizes;
+#[path = "../../tests/support/mod.rs"]
+mod support;
 mod track;
 mod tree;
 mod workload;

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::peers::{Peer, Running};
 use crate::process::{Cpu, Usage};
-use crate::rsyncd::{Rsyncd, Traffic};
+use crate::receiver::{Receiver, Traffic};
 use crate::scene::{Goal, INTERRUPTED, Scene, check_interrupted};
 use crate::sizes::Sizes;
 use crate::track::Tracker;
@@ -57,10 +57,10 @@ pub fn measure(workload: &Workload, peer: Peer, settings: &Settings) -> Result<S
     let source = dir.path().join("src");
     fs::create_dir(&source)?;
     (workload.prepare)(&source, &settings.sizes)?;
-    let rsyncd = Rsyncd::start(dir.path(), workload.targets, workload.max_connections)?;
-    seed(&source, &rsyncd)?;
-    let mut running = Running::start(peer, &settings.syncq, dir.path(), &source, &rsyncd)?;
-    match run(workload, peer, settings, &source, &rsyncd, &mut running) {
+    let receiver = Receiver::start(dir.path(), workload.targets, workload.max_connections)?;
+    seed(&source, &receiver)?;
+    let mut running = Running::start(peer, &settings.syncq, dir.path(), &source, &receiver)?;
+    match run(workload, peer, settings, &source, &receiver, &mut running) {
         Err(error) if !INTERRUPTED.load(Ordering::Relaxed) => {
             let words = running.last_lines();
             let said = if words.is_empty() { String::new() } else { format!(" (it said: {words})") };
@@ -75,24 +75,24 @@ fn run(
     peer: Peer,
     settings: &Settings,
     source: &Path,
-    rsyncd: &Rsyncd,
+    receiver: &Receiver,
     running: &mut Running,
 ) -> Result<Sample> {
     let timeout = settings.timeout * workload.patience;
     if !peer.is_bare() {
-        wait_ready(source, &rsyncd.targets, READY_WAIT * workload.patience, running)?;
+        wait_ready(source, &receiver.targets, READY_WAIT * workload.patience, running)?;
     }
     std::thread::sleep(settings.rest);
     let before = tree::read(source)?;
-    let (used_before, receiver, traffic) = (running.usage(), Cpu::of(rsyncd.pid()), rsyncd.traffic()?);
+    let (used_before, cpu_before, traffic) = (running.usage(), Cpu::of(receiver.pid()), receiver.traffic()?);
 
     let began = Instant::now();
     let mut scene = Scene {
         source,
         sizes: &settings.sizes,
-        targets: &rsyncd.targets,
+        targets: &receiver.targets,
         running,
-        tracker: Tracker::new(source, &rsyncd.targets),
+        tracker: Tracker::new(source, &receiver.targets),
         latencies_s: Vec::new(),
         timeout,
         used_before,
@@ -108,7 +108,7 @@ fn run(
         running.push()?;
     }
     let goal = goal.map_or_else(|| tree::read(source).map(|expected| Goal::new(&before, expected)), Ok)?;
-    let outcome = wait_equal(source, &goal, &rsyncd.targets, timeout, running)?;
+    let outcome = wait_equal(source, &goal, &receiver.targets, timeout, running)?;
     running.settle()?;
     latencies_s.extend(tracker.finish());
     std::thread::sleep(settings.rest);
@@ -117,7 +117,7 @@ fn run(
         Ok(equal) => (None, equal),
         Err(difference) => (Some(format!("not equal after {} s: {difference}", timeout.as_secs())), Instant::now()),
     };
-    let receiver = Cpu::of(rsyncd.pid()).since(receiver);
+    let receiver_cpu = Cpu::of(receiver.pid()).since(cpu_before);
     Ok(Sample {
         failure,
         write_s: (written - began).as_secs_f64(),
@@ -127,14 +127,14 @@ fn run(
         usage: running.usage().since(used_before),
         idle,
         ready_s: running.ready_s(),
-        receiver_cpu_s: receiver.own_s + receiver.children_s,
-        traffic: rsyncd.traffic()?.since(traffic),
+        receiver_cpu_s: receiver_cpu.own_s + receiver_cpu.children_s,
+        traffic: receiver.traffic()?.since(traffic),
     })
 }
 
 /// Copies what `prepare` made to the targets, so that no peer begins with a full copy.
-fn seed(source: &Path, rsyncd: &Rsyncd) -> Result<()> {
-    for target in &rsyncd.targets {
+fn seed(source: &Path, receiver: &Receiver) -> Result<()> {
+    for target in &receiver.targets {
         let status = Command::new("cp").arg("-a").arg(source.join(".")).arg(target).status();
         if !status.context("cannot run cp")?.success() {
             bail!("cp could not fill {}", target.display());

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::process::{Cpu, Process, Usage};
 use crate::ready::Start;
-use crate::rsyncd::Rsyncd;
+use crate::receiver::Receiver;
 
 /// So many bare rsyncs run at a time: two for each CPU of a small machine.
 const PUSHES_MAX: usize = 4;
@@ -127,19 +127,19 @@ pub struct Running {
 
 impl Running {
     /// Starts `peer`; its own files go to `dir`.
-    pub fn start(peer: Peer, syncq: &Path, dir: &Path, source: &Path, rsyncd: &Rsyncd) -> Result<Self> {
+    pub fn start(peer: Peer, syncq: &Path, dir: &Path, source: &Path, receiver: &Receiver) -> Result<Self> {
         match peer {
             Peer::Bare | Peer::Listed | Peer::Inotifywait => {}
-            Peer::LsyncdOneSecond => fs::write(dir.join(LSYNCD_CONF), lsyncd_conf(1, source, rsyncd))?,
-            Peer::LsyncdNoDelay => fs::write(dir.join(LSYNCD_CONF), lsyncd_conf(0, source, rsyncd))?,
-            Peer::Syncq => fs::write(dir.join(SYNCQ_CONF), syncq_conf(source, rsyncd))?,
+            Peer::LsyncdOneSecond => fs::write(dir.join(LSYNCD_CONF), lsyncd_conf(1, source, receiver))?,
+            Peer::LsyncdNoDelay => fs::write(dir.join(LSYNCD_CONF), lsyncd_conf(0, source, receiver))?,
+            Peer::Syncq => fs::write(dir.join(SYNCQ_CONF), syncq_conf(source, receiver))?,
         }
         let mut running = Self {
             peer,
             syncq: syncq.to_path_buf(),
             dir: dir.to_path_buf(),
             source: source.to_path_buf(),
-            urls: rsyncd.modules.iter().map(|module| rsyncd.url(module)).collect(),
+            urls: receiver.modules.iter().map(|module| receiver.url(module)).collect(),
             daemon: None,
             starts: Vec::new(),
             past: Usage::default(),
@@ -329,9 +329,9 @@ const LSYNCD_CONF: &str = "lsyncd.lua";
 
 /// syncq as a service has it: a configuration, so that a restart looks only for what has changed. All peers
 /// compress, or none, and all follow attributes.
-fn syncq_conf(source: &Path, rsyncd: &Rsyncd) -> String {
+fn syncq_conf(source: &Path, receiver: &Receiver) -> String {
     let remotes: Vec<String> =
-        rsyncd.modules.iter().map(|module| format!("<remote ip=\"127.0.0.1\" name=\"{module}\"/>")).collect();
+        receiver.modules.iter().map(|module| format!("<remote ip=\"127.0.0.1\" name=\"{module}\"/>")).collect();
     format!(
         r#"<head version="2.5">
 <inotify><attrib start="true"/></inotify>
@@ -343,19 +343,19 @@ fn syncq_conf(source: &Path, rsyncd: &Rsyncd) -> String {
 "#,
         source.display(),
         remotes.concat(),
-        rsyncd.port,
+        receiver.port(),
     )
 }
 
 /// lsyncd as its manual has it: one `default.rsync` per target, archive and compression on as for the others.
-fn lsyncd_conf(delay_s: u32, source: &Path, rsyncd: &Rsyncd) -> String {
+fn lsyncd_conf(delay_s: u32, source: &Path, receiver: &Receiver) -> String {
     let mut text = "settings { nodaemon = true, insist = true }\n".to_owned();
-    for module in &rsyncd.modules {
+    for module in &receiver.modules {
         text += &format!(
             "sync {{ default.rsync, source = \"{}\", target = \"{}\", delay = {delay_s},\n       \
              rsync = {{ archive = true, compress = true }} }}\n",
             source.display(),
-            rsyncd.url(module),
+            receiver.url(module),
         );
     }
     text

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use walkdir::WalkDir;
 
-use crate::rsyncd::is_root;
+use crate::support::is_root;
 
 /// What has to be the same on both sides. The times of directories are left out: not every peer promises them.
 /// Content is compared apart, since reading it costs too much while waiting.

@@ -1,7 +1,8 @@
 //! Asks the targets, several at once, and puts what was found into words.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use super::note::{Check, Note};
 use crate::config::Config;
@@ -37,12 +38,12 @@ pub fn check(configs: &[Config], options: ProbeOptions) -> Vec<Note> {
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     let Some(asked) = targets.get(at) else { return };
                     let notes = ask(asked, options);
-                    found.lock().unwrap_or_else(PoisonError::into_inner).push((at, notes));
+                    found.lock().push((at, notes));
                 }
             });
         }
     });
-    let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut found = found.into_inner();
     found.sort_by_key(|(at, _)| *at);
     found.into_iter().flat_map(|(_, notes)| notes).collect()
 }

@@ -48,7 +48,7 @@ impl Inspect for Fake {
         Status {
             version: "0".to_owned(),
             state: DaemonState::Running,
-            pid: 1 + self.purged.lock().expect("no panic").len() as u32,
+            pid: 1 + self.purged.lock().len() as u32,
             started_at: Some(Timestamp(1_000)),
             configs: Vec::new(),
             config: None,
@@ -73,7 +73,7 @@ impl Inspect for Fake {
             Some((_, path)) => path.to_string().trim_start_matches('f').parse::<u64>().expect("a place of ours") + 1,
             None => 0,
         };
-        let purged = self.purged.lock().expect("no panic");
+        let purged = self.purged.lock();
         let jobs: Vec<Job> = (next..self.jobs)
             .filter(|n| !purged.contains(n))
             .map(|n| job(n, &format!("f{n:06}")))
@@ -94,7 +94,7 @@ impl Operate for Fake {
 
     fn change(&self, action: JobAction, page: &ListPage) -> Result<Listed, Refusal> {
         let listed = self.list(page)?;
-        let mut purged = self.purged.lock().expect("no panic");
+        let mut purged = self.purged.lock();
         if action == JobAction::Purge && !page.dry_run {
             if self.breaks_after.is_some_and(|most| purged.len() >= most) {
                 return Err(Refusal::new(RefusalKind::Unavailable, "the store is full", "make room"));
@@ -116,7 +116,7 @@ impl Operate for Fake {
     }
 
     fn follow(&self, listener: Arc<dyn Listen>) {
-        self.listeners.lock().expect("no panic").push(Arc::downgrade(&listener));
+        self.listeners.lock().push(Arc::downgrade(&listener));
     }
 
     fn wait(&self, request: &WaitRequest) -> Result<Box<dyn Wait>, Refusal> {

@@ -8,9 +8,10 @@ use std::ffi::OsStr;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use anyhow::Context;
+use parking_lot::Mutex;
 
 use crate::clock::{Clock, SystemClock};
 use crate::control::{
@@ -68,7 +69,7 @@ struct Figures {
 impl Offline {
     /// Reads the store.
     fn read<T>(&self, read: impl FnOnce(&Looked) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.held.lock();
         let store = match std::mem::replace(&mut *held, Held::Nothing) {
             Held::Looked(store) => store,
             other => {
@@ -83,7 +84,7 @@ impl Offline {
 
     /// Changes jobs or targets.
     fn change<T>(&self, change: impl FnOnce(&Queue) -> Result<T, Refusal>) -> Result<T, Refusal> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.held.lock();
         let open = |store| Queue::open(Box::new(store), Arc::new(SystemClock)).map(|(queue, _)| queue);
         let queue = match std::mem::replace(&mut *held, Held::Nothing) {
             Held::Queue(queue) => queue,
@@ -243,7 +244,7 @@ impl Operate for Offline {
     }
 
     fn compact_store(&self) -> Result<StoreReport, Refusal> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.held.lock();
         *held = Held::Nothing;
         let compact = |mut store: SledStore| {
             let before = store.stats().bytes;

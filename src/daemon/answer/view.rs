@@ -2,11 +2,12 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
+use parking_lot::Mutex;
 
 use crate::control::{
     AcceptRequest, Accepted, DaemonState, DifferenceRow, Event, ExplainQuery, Explanation, Inspect, ListPage, Listed,
@@ -284,13 +285,9 @@ impl Operate for View {
         is_wanted: &dyn Fn() -> bool,
     ) -> Result<(), Refusal> {
         let wanted = Wanted::new(request)?;
-        let _alone = match self.comparing.try_lock() {
-            Ok(alone) => alone,
-            Err(TryLockError::Poisoned(alone)) => alone.into_inner(),
-            Err(TryLockError::WouldBlock) => {
-                let message = "another comparison is under way";
-                return Err(Refusal::new(RefusalKind::Unavailable, message, "try again when it is done"));
-            }
+        let Some(_alone) = self.comparing.try_lock() else {
+            let message = "another comparison is under way";
+            return Err(Refusal::new(RefusalKind::Unavailable, message, "try again when it is done"));
         };
         for (root, path, targets) in self.selected(request.path.as_ref(), request.target.as_deref())? {
             let path = path.unwrap_or_else(RelPath::root);

@@ -4,10 +4,11 @@
 //! it was (`suspension`), and what becomes of a change (`sink`). Each is a part of [`RootRuntime`] in a file of its own.
 
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::clock::{moment, monotonic};
 use crate::filter::Filter;
@@ -121,7 +122,7 @@ impl RootRuntime {
     }
 
     pub(super) fn lock_targets(&self) -> MutexGuard<'_, Vec<Fingerprint>> {
-        self.targets.lock().unwrap_or_else(PoisonError::into_inner)
+        self.targets.lock()
     }
 
     /// Has every change told to plugins from now on.
@@ -130,7 +131,7 @@ impl RootRuntime {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Begins to watch; a source that is missing or not what it was is waited for.
@@ -207,7 +208,7 @@ impl RootRuntime {
 
     /// Tells where its local targets are.
     pub fn set_places(&self, places: Vec<(TargetId, Arc<Place>)>) {
-        *self.places.lock().unwrap_or_else(PoisonError::into_inner) = places;
+        *self.places.lock() = places;
     }
 
     /// Notes in the store what is mounted below.
@@ -218,12 +219,12 @@ impl RootRuntime {
     }
 
     fn note_look(&self) {
-        *self.looked.0.lock().unwrap_or_else(PoisonError::into_inner) = monotonic();
+        *self.looked.0.lock() = monotonic();
         self.looked.1.notify_all();
     }
 
     pub(super) fn note_gone(&self, paths: &[RelPath]) {
-        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gone = self.gone.lock();
         paths.iter().for_each(|path| gone.note(path));
     }
 

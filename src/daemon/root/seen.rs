@@ -1,6 +1,5 @@
 //! Asks a root at run time how much of it is seen. The answers are those of `sight`.
 
-use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
@@ -19,12 +18,12 @@ const SILENT: Duration = Duration::from_secs(45);
 impl RootRuntime {
     /// The file that another rsync was last seen to write here over and over.
     pub fn answered(&self) -> Option<RelPath> {
-        self.answered.lock().unwrap_or_else(PoisonError::into_inner).at(monotonic()).next_back().cloned()
+        self.answered.lock().at(monotonic()).next_back().cloned()
     }
 
     /// Whether that is so of this one.
     pub fn is_answered(&self, path: &RelPath) -> bool {
-        self.answered.lock().unwrap_or_else(PoisonError::into_inner).at(monotonic()).any(|answered| answered == path)
+        self.answered.lock().at(monotonic()).any(|answered| answered == path)
     }
 
     /// How much is seen of what happens in the tree, as of the last look at it.
@@ -67,17 +66,17 @@ impl RootRuntime {
             return;
         }
         self.stir();
-        let looked = self.looked.0.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(self.looked.1.wait_timeout_while(looked, patience, |at| *at == before));
+        let mut looked = self.looked.0.lock();
+        self.looked.1.wait_while_for(&mut looked, |at| *at == before, patience);
     }
 
     fn looked_at(&self) -> Instant {
-        *self.looked.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.looked.0.lock()
     }
 
     /// Whether the path was in the tree since the start, and is no longer. To be asked behind a barrier.
     pub fn has_lost(&self, path: &RelPath) -> bool {
-        self.gone.lock().unwrap_or_else(PoisonError::into_inner).knows(path)
+        self.gone.lock().knows(path)
     }
 
     /// Asks the watcher to answer once everything that happened in the tree before this call has jobs. The error says why

@@ -2,7 +2,7 @@
 //!
 //! Deliberately absent: when a watcher is started, and what becomes of the one before.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use log::{info, warn};
 use rustix::io::Errno;
@@ -89,7 +89,7 @@ impl Sink for RootSink {
                 inotify_limits::make_watches();
             }
             Notice::Answered { path } => {
-                self.root.answered.lock().unwrap_or_else(PoisonError::into_inner).note(path, monotonic());
+                self.root.answered.lock().note(path, monotonic());
             }
             // What is mounted below is remembered.
             Notice::Mounted { .. } | Notice::Unmounted { .. } => self.root.stir(),

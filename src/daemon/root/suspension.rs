@@ -4,7 +4,7 @@
 //! return the tree is watched anew and compared in full. Deliberately absent: when to look, which [`RootRuntime::tend`] says.
 
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use log::{error, info, warn};
 
@@ -80,7 +80,7 @@ impl RootRuntime {
 
     /// Looks whether local targets are what they were. Each run does that as well, but while nothing changes none is started.
     pub(super) fn check_places(&self) {
-        let places = self.places.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let places = self.places.lock().clone();
         for (target, place) in places {
             let found = place.check();
             if !self.queue.note_place(target, found.clone()) {

@@ -5,7 +5,8 @@
 //! (`outcome`).
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 /// So many lines are remembered; the oldest go.
 const LINES_MAX: usize = 64;
@@ -39,7 +40,7 @@ impl Noise {
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<Vec<u8>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -19,9 +19,9 @@ use std::fs::File;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use rustix::process::Pid;
 
 use super::installed::RSYNC;
@@ -99,7 +99,7 @@ pub struct Hangs(Mutex<BTreeMap<i32, Blocked>>);
 
 impl Hangs {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<i32, Blocked>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Takes note of what the run of that process hangs in, if it does.

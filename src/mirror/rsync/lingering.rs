@@ -18,10 +18,10 @@ use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use log::{debug, warn};
+use parking_lot::{Mutex, MutexGuard};
 use rustix::io::Errno;
 use rustix::net::sockopt::set_tcp_user_timeout;
 use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
@@ -64,7 +64,7 @@ struct Severed {
 static SEVERED: Mutex<(u64, Vec<Severed>)> = Mutex::new((0, Vec::new()));
 
 fn severed() -> MutexGuard<'static, (u64, Vec<Severed>)> {
-    SEVERED.lock().unwrap_or_else(PoisonError::into_inner)
+    SEVERED.lock()
 }
 
 fn note(peer: Option<SocketAddr>, is_held: bool, lasts: Duration) -> u64 {
@@ -229,7 +229,7 @@ static STANDING: Mutex<BTreeSet<Unclosed>> = Mutex::new(BTreeSet::new());
 /// runs are made, there is one of these at any time.
 fn left_open(port: u16) -> BTreeSet<Unclosed> {
     let mut open = unclosed(port);
-    let standing = || STANDING.lock().unwrap_or_else(PoisonError::into_inner);
+    let standing = || STANDING.lock();
     let is_new = |open: &BTreeSet<Unclosed>| !open.is_subset(&standing());
     let begun = monotonic();
     while is_new(&open) && begun.elapsed() < ENDS_WITHIN {

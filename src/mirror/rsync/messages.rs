@@ -7,6 +7,9 @@
 //! What is in no table is [`About::Unknown`]: never taken for success. Deliberately absent: what a line means for a run
 //! (`outcome`), and what a target's lines mean that say the same in every run (`noise`).
 
+use memchr::memmem::{find, rfind};
+use memchr::{memchr, memrchr};
+
 use super::itemize::{skips_deletions, unescape};
 
 /// What a message is about, as far as it decides what happens next.
@@ -258,7 +261,7 @@ impl<'a> Line<'a> {
 
     /// The line outside of its quotes: words that are rsync's own, whatever the names are.
     pub fn own_words(&self) -> Vec<u8> {
-        let quotes = (position(self.bytes, b'"'), self.bytes.iter().rposition(|&b| b == b'"'));
+        let quotes = (memchr(b'"', self.bytes), memrchr(b'"', self.bytes));
         let (Some(first), Some(last)) = quotes else { return self.bytes.to_vec() };
         [self.bytes.get(..=first).unwrap_or_default(), self.bytes.get(last..).unwrap_or_default()].concat()
     }
@@ -307,7 +310,7 @@ fn with_error(text: &[u8]) -> Option<(&[u8], i32)> {
 
 /// The name between the first quote and the last. If that is not how the sentence ends, one up to any later quote.
 fn quoted(body: &[u8]) -> (Vec<&[u8]>, bool) {
-    let Some(inner) = position(body, b'"').and_then(|open| body.get(open + 1..)) else { return (Vec::new(), false) };
+    let Some(inner) = memchr(b'"', body).and_then(|open| body.get(open + 1..)) else { return (Vec::new(), false) };
     let end = inner.strip_suffix(b" failed").or_else(|| inner.strip_suffix(b" is a directory")).unwrap_or(inner);
     let end =
         end.strip_suffix(b")").and_then(|end| rfind(end, b"\" (in ").and_then(|at| end.get(..=at))).unwrap_or(end);
@@ -355,7 +358,7 @@ fn second(rest: &[u8]) -> Vec<&[u8]> {
 
 /// The name in `symlink "name" (in module) -> "target"`.
 fn leading<'a>(body: &'a [u8], words: &[u8]) -> (Vec<&'a [u8]>, bool) {
-    let Some(inner) = position(body, b'"').and_then(|open| body.get(open + 1..)) else { return (Vec::new(), false) };
+    let Some(inner) = memchr(b'"', body).and_then(|open| body.get(open + 1..)) else { return (Vec::new(), false) };
     let before = |at: usize| {
         let name = inner.get(..at)?;
         let within = name.strip_suffix(b")").and_then(|name| name.get(..=rfind(name, b"\" (in ")?));
@@ -379,20 +382,9 @@ fn anything(body: &[u8]) -> Vec<&[u8]> {
     quoted.into_iter().chain(ends.iter().copied()).chain(cut).chain(plain).take(NAMES_MAX).collect()
 }
 
-fn position(bytes: &[u8], byte: u8) -> Option<usize> {
-    bytes.iter().position(|&b| b == byte)
-}
-
+/// Where the needle is, also where two share a blank (`x -> -> y`), of which `memmem::find_iter` tells the first alone.
 fn positions<'a>(haystack: &'a [u8], needle: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
     haystack.windows(needle.len()).enumerate().filter(move |(_, window)| *window == needle).map(|(at, _)| at)
-}
-
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).position(|window| window == needle)
-}
-
-fn rfind(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).rposition(|window| window == needle)
 }
 
 #[cfg(test)]

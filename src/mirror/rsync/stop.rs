@@ -6,9 +6,10 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustix::process::Pid;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -43,7 +44,7 @@ impl Inner {
             // wakes all who wait.
             let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
         }
-        let below = std::mem::take(&mut *self.below.lock().unwrap_or_else(PoisonError::into_inner));
+        let below = std::mem::take(&mut *self.below.lock());
         below.iter().filter_map(Weak::upgrade).for_each(|below| below.raise());
     }
 }
@@ -58,7 +59,7 @@ impl StopSignal {
     /// One that is raised with this one, or alone.
     pub fn below(&self) -> io::Result<Self> {
         let below = Self::new()?;
-        let mut known = self.0.below.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.below.lock();
         known.retain(|other| other.strong_count() > 0);
         known.push(Arc::downgrade(&below.0));
         drop(known);

@@ -5,9 +5,9 @@
 //! the first look is never noted. Deliberately not here: how much is left, which rsync itself does not know before its end.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use rustix::process::Pid;
 
 /// The runs to one target at this moment, by their process.
@@ -38,7 +38,7 @@ pub struct Course {
 
 impl UnderWay {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<i32, Noted>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Takes note of a run that began at `begun`.

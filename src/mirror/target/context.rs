@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use log::warn;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::capabilities::Capabilities;
 use super::deletion_limit::Guard;
@@ -149,16 +150,16 @@ impl TargetContext {
 
     /// From now on `observer` is told what the runs change on the target, if anybody wants to know.
     pub fn set_observer(&self, observer: Option<Arc<dyn Observer>>) {
-        *self.observer.lock().unwrap_or_else(PoisonError::into_inner) = observer;
+        *self.observer.lock() = observer;
     }
 
     pub(crate) fn observer(&self) -> Option<Arc<dyn Observer>> {
-        self.observer.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.observer.lock().clone()
     }
 
     /// Takes note of what the server's own configuration leaves out, and says so once.
     pub(crate) fn note_refused(&self, paths: &BTreeSet<RelPath>) {
-        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut refused = self.refused.lock();
         for path in paths {
             if refused.len() >= REFUSED_MAX || !refused.insert(path.clone()) {
                 continue;
@@ -173,13 +174,13 @@ impl TargetContext {
 
     /// Whether the server's own configuration is known to leave out the path, or what it lies in.
     pub(crate) fn refuses(&self, path: &RelPath) -> bool {
-        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let refused = self.refused.lock();
         refused.contains(path) || path.ancestors().any(|above| refused.contains(&above))
     }
 
     /// What the server's own configuration leaves out, as far as it is known, for a person.
     pub fn left_out(&self) -> Option<String> {
-        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let refused = self.refused.lock();
         let first = refused.first()?;
         let more = match refused.len() {
             1 => String::new(),
@@ -190,11 +191,11 @@ impl TargetContext {
     }
 
     pub(crate) fn looked(&self) -> MutexGuard<'_, Option<(Timestamp, Holds)>> {
-        self.looked.lock().unwrap_or_else(PoisonError::into_inner)
+        self.looked.lock()
     }
 
     pub(crate) fn looked_at_top(&self) -> MutexGuard<'_, Looked> {
-        self.looked_at_top.lock().unwrap_or_else(PoisonError::into_inner)
+        self.looked_at_top.lock()
     }
 
     /// The arguments of the target's runs by name in the small lane. They depend on no path.
@@ -232,7 +233,7 @@ impl TargetContext {
             (Destination::Ssh { .. }, Cut::Unseen) | (_, Cut::Refused) => true,
         };
         if is_blind {
-            *self.blind_since.lock().unwrap_or_else(PoisonError::into_inner) = Some(monotonic());
+            *self.blind_since.lock() = Some(monotonic());
         }
     }
 
@@ -243,14 +244,14 @@ impl TargetContext {
     }
 
     fn blind_since(&self) -> Option<Instant> {
-        *self.blind_since.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.blind_since.lock()
     }
 
     pub(crate) fn cleaned_at(&self) -> Option<Timestamp> {
-        *self.cleaned_at.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.cleaned_at.lock()
     }
 
     pub(crate) fn set_cleaned_at(&self, now: Timestamp) {
-        *self.cleaned_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+        *self.cleaned_at.lock() = Some(now);
     }
 }

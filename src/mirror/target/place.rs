@@ -8,7 +8,8 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::ctime;
 use crate::mirror::outcome::diagnosis::trouble;
@@ -34,7 +35,7 @@ impl Place {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<DirectoryId>> {
-        self.mark.lock().unwrap_or_else(PoisonError::into_inner)
+        self.mark.lock()
     }
 
     /// Whether it is what it was, as far as that is known.

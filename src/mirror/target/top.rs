@@ -15,6 +15,8 @@
 use std::collections::BTreeSet;
 use std::time::UNIX_EPOCH;
 
+use memchr::memmem;
+
 use super::context::TargetContext;
 use super::launch::{command_line, run_rsync, with_room};
 use super::looked::is_shared;
@@ -150,7 +152,7 @@ fn names(listing: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
         let size = rest.iter().position(|&b| b == b' ')?;
         let name = rest.get(size + " 2026/11/22 16:33:01 ".len()..)?;
         // rsync adds what a link leads to if the user's own options have links kept.
-        let arrow = name.windows(4).position(|part| part == b" -> ").filter(|_| line.starts_with(b"l"));
+        let arrow = memmem::find(name, b" -> ").filter(|_| line.starts_with(b"l"));
         let name = unescape(name.get(..arrow.unwrap_or(name.len()))?);
         (name != b".").then_some(name)
     })

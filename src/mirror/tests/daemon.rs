@@ -13,10 +13,8 @@ fn private(path: &Path, content: &str) {
 fn refusals_are_the_targets_trouble_and_burn_no_job() {
     let stage = Stage::with_daemon(
         "",
-        "[auth]\npath = @DIR@/dst\nread only = no\nauth users = joe\nsecrets file = @DIR@/secrets\n\
-         [ro]\npath = @DIR@/dst\nread only = yes\n[gone]\npath = @DIR@/gone\nread only = no\n\
-         [deny]\npath = @DIR@/dst\nhosts allow = 10.99.0.1\n[pre]\npath = @DIR@/dst\nread only = no\n\
-         pre-xfer exec = /bin/false\n",
+        "[auth]\nauth users = joe\nsecrets file = @DIR@/secrets\n[ro]\nread only = yes\n[gone]\npath = @DIR@/gone\n\
+         [deny]\nhosts allow = 10.99.0.1\n[pre]\npre-xfer exec = /bin/false\n",
     );
     let at = |name: &str| stage.dir.path().join(name);
     private(&at("secrets"), "joe:secret\n");
@@ -125,7 +123,7 @@ fn what_may_not_be_written_fails_alone() {
     if !rustix::process::geteuid().is_root() {
         return;
     }
-    let stage = Stage::with_daemon("uid = nobody", "[sub]\npath = @DIR@\nread only = no\nuid = nobody\n");
+    let stage = Stage::with_daemon("uid = nobody", "[sub]\npath = @DIR@\nuid = nobody\n");
     let mode = |path: PathBuf, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     mode(stage.dir.path().to_path_buf(), 0o755);
     for name in ["dst/locked/sub", "dst/open"] {

@@ -10,17 +10,21 @@ mod leftovers;
 mod links;
 mod refused;
 mod standby;
+#[path = "../../../tests/support/mod.rs"]
+mod support;
 mod trees;
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
+
+use support::rsync::{Side, rsync};
+use support::rsyncd::Rsyncd;
 
 use super::plan::run::Deletion;
 use super::rsync::{itemize, messages, stats};
@@ -40,31 +44,6 @@ struct Stage {
     daemon: Option<Rsyncd>,
 }
 
-struct Rsyncd {
-    child: Child,
-    port: u16,
-}
-
-impl Drop for Rsyncd {
-    fn drop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-/// A port that no other test is given. Of those that the kernel hands out (from 32,768 on) one that is free now may be taken a
-/// moment later; the end-to-end tests have those from 20,000 on.
-fn free_port() -> u16 {
-    const FIRST: u16 = 10_000;
-    const COUNT: u16 = 10_000;
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Another run of the tests begins elsewhere.
-    let start = u16::try_from(std::process::id() * 61 % u32::from(COUNT)).unwrap();
-    let ports = (0..COUNT).map(|_| FIRST + NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add(start) % COUNT);
-    let mut free = ports.filter(|&port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok());
-    free.next().expect("a free port")
-}
-
 impl Stage {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -73,34 +52,26 @@ impl Stage {
         Self { dir, daemon: None }
     }
 
-    /// Starts a daemon with the module `m` (the target directory), which gets `settings`, and further `modules`.
+    /// Starts a daemon with the module `m` (the target directory), which gets `settings`, and further `modules`, both as
+    /// they stand in rsyncd.conf. `@DIR@` is the stage's directory; a module without a path is the target directory.
     fn with_daemon(settings: &str, modules: &str) -> Self {
         let mut stage = Self::new();
-        let at = stage.dir.path().display().to_string();
-        let port = free_port();
-        let root = rustix::process::geteuid().is_root();
-        let user = if root { "uid = root\ngid = root\n" } else { "" };
-        let text = format!(
-            "address = 127.0.0.1\nport = {port}\nuse chroot = no\nmunge symlinks = no\nlog file = {at}/log\n\
-             lock file = {at}/lock\n{user}[m]\npath = {at}/dst\nread only = no\n{settings}\n{modules}\n"
-        );
-        std::fs::write(stage.dir.path().join("conf"), text.replace("@DIR@", &at)).unwrap();
-        let child = Command::new(rsync("SERVER"))
-            .args(["--daemon", "--no-detach"])
-            .arg(format!("--config={at}/conf"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        stage.daemon = Some(Rsyncd { child, port });
-        for _ in 0..500 {
-            if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
-                return stage;
+        let mut server = Rsyncd::new(&stage.dir.path().join("rsyncd"));
+        // What the server says names places of this machine.
+        server.global("use chroot", "no").global("munge symlinks", "no");
+        let text = format!("[m]\n{settings}\n{modules}");
+        let mut module = "";
+        for line in text.replace("@DIR@", &stage.dir.path().display().to_string()).lines() {
+            if let Some(name) = line.strip_prefix('[') {
+                module = name.trim_end_matches(']');
+                server.module(module, &stage.dst(""));
+            } else if let Some((key, value)) = line.split_once(" = ") {
+                server.module_option(module, key, value);
             }
-            std::thread::sleep(Duration::from_millis(10));
         }
-        panic!("rsyncd did not start");
+        server.start();
+        stage.daemon = Some(server);
+        stage
     }
 
     fn src(&self, name: &str) -> PathBuf {
@@ -153,7 +124,7 @@ impl Stage {
             Guard::default(),
             Path::new("/state"),
         );
-        ctx.program.path = rsync("CLIENT");
+        ctx.program.path = rsync(Side::Client).into();
         ctx
     }
 
@@ -163,11 +134,6 @@ impl Stage {
         let (source, target) = (listing(&self.src("")), listing(&self.dst("")));
         (source != target).then_some((source, target))
     }
-}
-
-/// The rsync of one side: the one in PATH, unless the environment names another version to be tested.
-fn rsync(side: &str) -> OsString {
-    std::env::var_os(format!("SYNCQ_TEST_RSYNC_{side}")).unwrap_or_else(|| "rsync".into())
 }
 
 fn listing(root: &Path) -> String {

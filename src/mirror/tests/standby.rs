@@ -178,7 +178,7 @@ fn a_run_that_is_refused_a_connection_gets_that_of_the_standby() {
     stage.write("large", &"x".repeat(2 << 20));
     let all = Standbys::default();
     let ctx = ready(stage.module("m"), &all);
-    let log = stage.dir.path().join("log");
+    let log = stage.daemon.as_ref().unwrap().log();
     let begun = monotonic();
     while !std::fs::read_to_string(&log).unwrap_or_default().contains("receiving file list") {
         assert!(begun.elapsed() < Duration::from_secs(20), "the standby has not connected");

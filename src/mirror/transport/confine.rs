@@ -24,13 +24,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use landlock::{
     ABI, Access, AccessFs, BitFlags, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr,
     RulesetStatus,
 };
+use memchr::memmem;
+use parking_lot::Mutex;
 
 use super::shell_files::{PROGRAMS, is_plain, is_script, shell_files, ssh_alone};
 use crate::mirror::outcome::version::rsync_version;
@@ -197,7 +198,7 @@ fn rsync_kind() -> Kind {
     let found = find_rsync().ok().and_then(|path| Some((path.metadata().ok()?, path)));
     let Some((meta, path)) = found else { return Kind::Careful };
     let stamp = (path.clone(), meta.dev(), meta.ino(), meta.ctime(), meta.ctime_nsec());
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut known = KNOWN.lock();
     if let Some((_, kind)) = known.as_ref().filter(|(known, _)| *known == stamp) {
         return kind.clone();
     }
@@ -258,7 +259,7 @@ impl Places {
             _ if self.connects_by_program() => BitFlags::empty(),
             _ if !self.takes_shell(&line) => all,
             _ => {
-                let is_shared = line.as_bytes().windows(SHARED.len()).any(|part| part == SHARED);
+                let is_shared = memmem::find(line.as_bytes(), SHARED).is_some();
                 let is_known = self.may_confine(Some(&line), is_shared);
                 if is_known { read() } else { BitFlags::empty() }
             }

@@ -21,10 +21,11 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use log::{debug, info};
+use parking_lot::{Mutex, MutexGuard};
 
 use super::ssh_sockets::{POLL, Sockets, control_path, end, listens};
 use crate::mirror::rsync::ssh_command::{
@@ -98,7 +99,7 @@ impl Connections {
         let share = share && !shares(&own) && !is_relative;
         let dir = if is_relative { root } else { Path::new("/") }.to_owned();
         let reach = Reach { base, host: host.clone(), timeout: target.options.timeout, share, dir };
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         known.retain(|_, connection| connection.strong_count() > 0);
         if let Some(connection) = known.get(&reach).and_then(Weak::upgrade) {
             return Some(connection);
@@ -222,12 +223,12 @@ impl Connection {
     /// Ends the connection, once the runs that use it have ended. The next run opens another one.
     pub fn hang_up(&self) {
         // One that is just being opened may take its time, and ends by itself later.
-        let open = self.state.try_lock().ok().and_then(|mut state| state.open.take());
+        let open = self.state.try_lock().and_then(|mut state| state.open.take());
         drop(open);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// The way that a run is to take. Opens the connection if there is none.

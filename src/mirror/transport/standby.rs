@@ -31,10 +31,11 @@
 use std::ffi::OsString;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use log::debug;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::root_identity::RootIdentity;
 use super::standby_lifetime::{Care, Loss};
@@ -124,7 +125,7 @@ impl Standbys {
 
 impl All {
     fn known(&self) -> MutexGuard<'_, Vec<Weak<Standby>>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 }
 
@@ -248,7 +249,7 @@ impl State {
 
 impl Standby {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Something was sent to the target.
@@ -356,7 +357,7 @@ impl Standby {
     pub fn begin(&self, launch: &Launch<'_>, list: &[u8], stdout: Option<Capture>, stop: &StopSignal) -> Begun {
         let name = &launch.name;
         // One that is just being started or ended is not waited for.
-        let Ok(mut state) = self.state.try_lock() else { return Begun::Not };
+        let Some(mut state) = self.state.try_lock() else { return Begun::Not };
         let now = monotonic();
         let Some(Waiting { mut started, args, born, identity }) = state.take(now) else { return Begun::Not };
         let age = now.duration_since(born);

@@ -11,11 +11,12 @@ mod threaded;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use inotify::EventMask;
+use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use super::event::RawEvent;
@@ -68,7 +69,7 @@ struct Collector {
 impl Collector {
     #[must_use]
     fn take(&self) -> Vec<Change> {
-        std::mem::take(&mut self.changes.lock().unwrap())
+        std::mem::take(&mut self.changes.lock())
     }
 }
 
@@ -76,13 +77,13 @@ impl Sink for Collector {
     fn changes(&self, changes: Vec<Change>, more_follow: bool) {
         self.awaits_more.store(more_follow, Ordering::SeqCst);
         self.calls.fetch_add(1, Ordering::SeqCst);
-        self.changes.lock().unwrap().extend(changes);
+        self.changes.lock().extend(changes);
     }
 
     fn gone(&self, _paths: Vec<RelPath>) {}
 
     fn notice(&self, notice: Notice) {
-        self.notices.lock().unwrap().push(notice);
+        self.notices.lock().push(notice);
     }
 }
 

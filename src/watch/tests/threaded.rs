@@ -65,7 +65,7 @@ fn chains_of_directories_made_at_once_are_reported_and_watched() {
         }
         missing.is_empty()
     });
-    assert!(collector.notices.lock().unwrap().is_empty());
+    assert!(collector.notices.lock().is_empty());
 }
 
 #[test]
@@ -95,8 +95,8 @@ fn a_root_that_goes_away_is_told_once_and_the_thread_still_stops() {
         fs::create_dir(&root).unwrap();
         let (watcher, collector) = start(&root);
         go(&root);
-        wait_until("the notice", || !collector.notices.lock().unwrap().is_empty());
-        assert_eq!(*collector.notices.lock().unwrap(), [Notice::RootGone { reason }]);
+        wait_until("the notice", || !collector.notices.lock().is_empty());
+        assert_eq!(*collector.notices.lock(), [Notice::RootGone { reason }]);
         assert_eq!(watcher.stats().watches, 0);
         assert!(watcher.barrier().recv().is_err());
         watcher.stop();

@@ -15,9 +15,9 @@ use rustix::process::Signal;
 
 use super::processes::{pid_of, reap, signal};
 use super::rsync::{Side, path_with};
-use super::rsyncd::free_port;
+
 use super::wait::{secs, try_for};
-use super::{is_root, skipped};
+use super::{free_port, is_root, skipped};
 
 const SSHD: &str = "/usr/sbin/sshd";
 

@@ -8,10 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
 
+use super::Rsyncd;
 use super::config::Conf;
 use super::daemon::{Cli, Daemon};
 use super::rsync::{Side, rsync};
-use super::rsyncd::Rsyncd;
 use super::tree::{Compare, differences};
 use super::wait::{secs, try_for, wait_for, wait_until};
 

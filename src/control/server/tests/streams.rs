@@ -5,12 +5,12 @@ use super::*;
 impl Fake {
     fn tell(&self, paths: u64) {
         let sent = || Sent { target: TARGET.to_owned(), root: "/srv".to_owned(), paths, took_s: 0.1 };
-        let mut listeners = self.listeners.lock().expect("no panic");
+        let mut listeners = self.listeners.lock();
         listeners.retain(|listener| listener.upgrade().map(|listener| listener.hear(Event::Sent(sent()))).is_some());
     }
 
     fn listeners(&self) -> usize {
-        self.listeners.lock().expect("no panic").iter().filter(|listener| listener.strong_count() > 0).count()
+        self.listeners.lock().iter().filter(|listener| listener.strong_count() > 0).count()
     }
 }
 
@@ -84,7 +84,7 @@ fn events_begin_with_a_status_and_tell_what_happens() {
     let text = until(&mut stream, "}\n\n");
     assert!(text.contains("event: sent\ndata: ") && text.contains(r#""paths":7"#), "{text}");
     // Only what changes is shown again.
-    fake.purged.lock().expect("no panic").insert(5);
+    fake.purged.lock().insert(5);
     let text = until(&mut stream, "}\n\n");
     assert!(text.contains("event: status\ndata: ") && text.contains(r#""pid":2,"#), "{text}");
     drop(stream);

@@ -111,8 +111,8 @@ impl Pair {
             }
             Way::Shell => {
                 let shell = self.stage.dir.path().join("shell");
-                let dir = PathBuf::from(rsync("SERVER"));
-                let dir = dir.parent().filter(|dir| dir.is_absolute()).unwrap_or(Path::new("/usr/bin"));
+                let there = rsync(Side::Server);
+                let dir = there.parent().unwrap();
                 // As sshd would: the words are a line for a shell.
                 program(&shell, &format!("#!/bin/sh\nshift\nPATH={}:$PATH exec sh -c \"$*\"\n", dir.display()));
                 vec!["-e".into(), shell.into(), format!("host:{}", path.display()).into()]
@@ -138,7 +138,7 @@ impl Pair {
 
     /// Runs rsync with these very arguments.
     fn start(&self, args: &[OsString], list: &[u8]) -> Said {
-        self.begin(Command::new(rsync("CLIENT")), args, list)
+        self.begin(Command::new(rsync(Side::Client)), args, list)
     }
 
     /// Runs rsync as a user who may write the target, and not read everything.
@@ -159,7 +159,7 @@ impl Pair {
             open(entry.path(), 0o777);
         }
         let mut command = Command::new("setpriv");
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(rsync("CLIENT"));
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(rsync(Side::Client));
         self.begin(command, &words, list)
     }
 
@@ -184,12 +184,12 @@ impl Pair {
 
     /// The version that receives.
     fn receiver(&self) -> Vec<u32> {
-        version(if self.way == Way::Local { "CLIENT" } else { "SERVER" })
+        version(if self.way == Way::Local { Side::Client } else { Side::Server })
     }
 
     /// Whether the older of both is at least this.
     fn both_from(&self, oldest: [u32; 3]) -> bool {
-        self.receiver() >= oldest.to_vec() && version("CLIENT") >= oldest.to_vec()
+        self.receiver() >= oldest.to_vec() && version(Side::Client) >= oldest.to_vec()
     }
 
     fn has(&self, name: &str) -> bool {
@@ -203,7 +203,7 @@ impl Pair {
     }
 }
 
-fn version(side: &str) -> Vec<u32> {
+fn version(side: Side) -> Vec<u32> {
     let output = Command::new(rsync(side)).arg("--version").output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let number = text.split("version ").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();

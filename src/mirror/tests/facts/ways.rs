@@ -55,7 +55,7 @@ fn a_killed_receiver_leaves_a_temporary_of_a_known_form() {
         words.extend(target);
         words.extend(["./".into(), last]);
         let mut command = Command::new("setsid");
-        command.arg(rsync("CLIENT")).args(&words).current_dir(pair.stage.src("")).stdin(Stdio::piped());
+        command.arg(rsync(Side::Client)).args(&words).current_dir(pair.stage.src("")).stdin(Stdio::piped());
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(b"./large\0").unwrap();
         let is_under_way = || pair.target_names().iter().any(|name| is_temporary(name));
@@ -96,7 +96,7 @@ fn a_list_may_come_late() {
         let last = target.pop().unwrap();
         words.extend(target);
         words.extend(["./".into(), last]);
-        let mut command = Command::new(rsync("CLIENT"));
+        let mut command = Command::new(rsync(Side::Client));
         command.args(&words).current_dir(pair.stage.src("")).stdin(Stdio::piped());
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(1_500));

@@ -174,14 +174,14 @@ fn an_extended_attribute_that_cannot_be_set_names_the_path() {
 /// `process`, `program`: rsync tells its version in its first line, and a missing working directory in these words.
 #[test]
 fn the_version_and_a_directory_that_is_gone() {
-    for side in ["CLIENT", "SERVER"] {
-        assert!(version(side) >= vec![3, 1, 3], "{side}");
+    for side in [Side::Client, Side::Server] {
+        assert!(version(side) >= vec![3, 1, 3], "{side:?}");
     }
     let pair = Pair::new(Way::Local);
     let gone = pair.stage.dir.path().join("gone");
     let script = "mkdir \"$0\" && cd \"$0\" && rmdir \"$0\" && exec \"$@\"";
     let mut command = Command::new("sh");
-    command.args(["-c", script]).arg(&gone).arg(rsync("CLIENT")).args(BY_NAME).args(["./", "/x/"]);
+    command.args(["-c", script]).arg(&gone).arg(rsync(Side::Client)).args(BY_NAME).args(["./", "/x/"]);
     let output = command.stdin(Stdio::null()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(3) && text.contains("getcwd()"), "{:?} {text}", output.status);

@@ -204,7 +204,7 @@ fn a_directory_out_of_reach_is_told_of_and_watched_as_soon_as_it_can_be() {
     }
     driver.settle();
     assert_eq!(driver.tracker.table().unwatched(), 1);
-    let notices = std::mem::take(&mut *driver.collector.notices.lock().unwrap());
+    let notices = std::mem::take(&mut *driver.collector.notices.lock());
     assert!(matches!(&notices[..], [Notice::Unwatched { so_far: 1, .. }]), "{notices:?}");
 
     fs::rename(driver.root.join(&name), driver.root.join("n")).unwrap();

@@ -3,17 +3,17 @@
 use std::fmt::Write as _;
 use std::fs::{self, File, Permissions};
 use std::io::{BufRead, BufReader};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use rustix::process::Signal;
 
 use super::is_root;
+use super::port::free_port;
 use super::processes::{Family, pid_of, reap, signal};
 use super::rsync::{Side, rsync};
 use super::wait::{secs, try_for};
@@ -127,7 +127,8 @@ impl Rsyncd {
         self.dir.join("rsyncd.secrets")
     }
 
-    fn log(&self) -> PathBuf {
+    /// Where the server writes what its connections do.
+    pub fn log(&self) -> PathBuf {
         self.dir.join("rsyncd.log")
     }
 
@@ -143,6 +144,13 @@ impl Rsyncd {
 
     /// Starts the server and waits until it greets. Starting it again after [`Rsyncd::stop`] takes the same port.
     pub fn start(&mut self) {
+        if let Err(reason) = self.try_start() {
+            panic!("rsyncd on {}:{} does not answer: {reason}\n{}", self.address, self.port, self.output());
+        }
+    }
+
+    /// As [`Rsyncd::start`], but hands the reason back instead of failing.
+    pub fn try_start(&mut self) -> Result<(), String> {
         assert!(self.child.is_none(), "rsyncd runs already");
         self.write_conf();
         let mut command = if self.as_nobody && is_root() {
@@ -170,9 +178,18 @@ impl Rsyncd {
         let _ = fs::remove_file(self.dir.join("rsyncd.pid"));
         self.child = Some(command.spawn().expect("cannot start rsync --daemon"));
         self.family.lead(self.child.as_ref());
-        if let Err(reason) = try_for(secs(20), || self.greeting()) {
-            panic!("rsyncd on {}:{} does not answer: {reason}\n{}", self.address, self.port, self.output());
-        }
+        // One that has ended will never greet.
+        let mut ended = None;
+        try_for(secs(20), || {
+            ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+            ended.map_or_else(|| self.greeting(), |_| Ok(()))
+        })?;
+        ended.map_or(Ok(()), |status| Err(format!("it ended with {status}")))
+    }
+
+    /// The server's own process.
+    pub fn pid(&self) -> Option<i32> {
+        self.child.as_ref().map(pid_of)
     }
 
     fn greeting(&self) -> Result<(), String> {
@@ -207,8 +224,7 @@ impl Rsyncd {
 
     /// The processes that serve connections.
     pub fn connections(&self) -> Vec<i32> {
-        let server = self.child.as_ref().map(pid_of);
-        self.family.members().into_iter().filter(|pid| Some(*pid) != server).collect()
+        self.family.members().into_iter().filter(|pid| Some(*pid) != self.pid()).collect()
     }
 
     /// What a client names as host and module.
@@ -227,21 +243,4 @@ impl Drop for Rsyncd {
             tail.iter().rev().for_each(|line| eprintln!("{line}"));
         }
     }
-}
-
-/// A port free on 127.0.0.1 and 127.0.0.2, below those that the kernel gives to clients, so that a server that stops
-/// finds it free again.
-pub fn free_port() -> u16 {
-    const FIRST: u16 = 20_000;
-    const COUNT: u16 = 12_000;
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    for _ in 0..COUNT {
-        let start = u16::try_from(std::process::id() * 61 % u32::from(COUNT)).expect("below COUNT");
-        let offset = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add(start) % COUNT;
-        let port = FIRST + offset;
-        if ["127.0.0.1", "127.0.0.2"].iter().all(|&address| TcpListener::bind((address, port)).is_ok()) {
-            return port;
-        }
-    }
-    panic!("no free port on loopback")
 }
