@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
-use super::slot::{Slot, State, Wait, is_sweep};
+use super::pending_job::{PendingJob, State, Wait, is_sweep};
 use super::{TargetQueue, lane_index};
 use crate::model::{ClaimedJob, Lane, RelPath, Scope, Timestamp, below_range};
 
@@ -31,20 +31,20 @@ impl TargetQueue {
             if chosen.len() >= limit {
                 break;
             }
-            let Some(slot) = self.jobs.get(path) else { continue };
-            let is_subtree = slot.scope == Scope::Subtree;
+            let Some(job) = self.jobs.get(path) else { continue };
+            let is_subtree = job.scope == Scope::Subtree;
             // What a comparison of the whole tree waits for must not begin again and again before it.
             if whole_tree_waits && (is_subtree || self.renames.old_name(path).is_some()) {
                 continue;
             }
-            let is_blocked = self.is_blocked(path, slot);
+            let is_blocked = self.is_blocked(path, job);
             whole_tree_waits |= is_blocked && is_subtree && path.is_root();
             if is_blocked || recursive.is_some_and(|recursive| recursive != is_subtree) {
                 continue;
             }
             // Large files go out one a run, with all their names, beside each other; subtrees share a run, and so does what is
             // looked at again, of which hardly anything is sent.
-            let is_alone = lane == Lane::Large && !is_subtree && !slot.checks;
+            let is_alone = lane == Lane::Large && !is_subtree && !job.checks;
             if is_alone && !chosen.is_empty() {
                 continue;
             }
@@ -68,17 +68,17 @@ impl TargetQueue {
     /// Whether [`claim`](Self::claim) would take a job.
     pub fn has_claimable(&mut self, lane: Lane, now: Timestamp) -> bool {
         self.promote(now);
-        let is_free = |path: &RelPath| self.jobs.get(path).is_some_and(|slot| !self.is_blocked(path, slot));
+        let is_free = |path: &RelPath| self.jobs.get(path).is_some_and(|job| !self.is_blocked(path, job));
         self.ready.get(lane_index(lane)).is_some_and(|ready| ready.values().any(is_free))
     }
 
     /// Takes along the directories whose times wait to go with what changed in them.
     fn add_parents(&self, chosen: &mut Vec<RelPath>) {
         let waits = |path: &RelPath| {
-            self.jobs.get(path).is_some_and(|slot| {
-                slot.scope == Scope::Entry
-                    && matches!(slot.state, State::Waiting { why: Wait::Settling, .. })
-                    && !self.is_blocked(path, slot)
+            self.jobs.get(path).is_some_and(|job| {
+                job.scope == Scope::Entry
+                    && matches!(job.state, State::Waiting { why: Wait::Settling, .. })
+                    && !self.is_blocked(path, job)
             })
         };
         let parents: BTreeSet<RelPath> = chosen.iter().filter_map(RelPath::parent).filter(waits).collect();
@@ -92,15 +92,15 @@ impl TargetQueue {
         let moved_from = self.renames.old_name(&path).cloned();
         // Nothing below an old name may begin while its content is still needed there.
         let reach = if self.renames.is_old_name(&path) { scope.max(Scope::Children) } else { scope };
-        let slot = self.jobs.get_mut(&path)?;
-        slot.state = State::Running { claimed: slot.generation };
-        slot.echo = false;
-        slot.overlapped = false;
-        let Slot { scope, origin, generation, queued_at: since, .. } = *slot;
-        let repeats = slot.repeats || slot.checks;
-        let is_new = std::mem::take(&mut slot.is_new);
+        let job = self.jobs.get_mut(&path)?;
+        job.state = State::Running { claimed: job.generation };
+        job.echo = false;
+        job.overlapped = false;
+        let PendingJob { scope, origin, generation, queued_at: since, .. } = *job;
+        let repeats = job.repeats || job.checks;
+        let is_new = std::mem::take(&mut job.is_new);
         let several_names = self.names.file(&path);
-        let job = ClaimedJob {
+        let claimed = ClaimedJob {
             path: path.clone(),
             scope,
             origin,
@@ -111,14 +111,14 @@ impl TargetQueue {
             is_new,
             repeats,
         };
-        if slot.scope == Scope::Subtree {
+        if claimed.scope == Scope::Subtree {
             self.in_flight_subtrees += 1;
         }
-        if job.moved_from.is_some() {
+        if claimed.moved_from.is_some() {
             self.rooted.insert(path.clone());
         }
         self.in_flight.insert(path, reach);
-        Some(job)
+        Some(claimed)
     }
 
     fn any_in_flight_below(&self, path: &RelPath) -> bool {
@@ -137,19 +137,19 @@ impl TargetQueue {
             || path.ancestor_bytes().any(|above| self.in_flight.contains_key(above))
     }
 
-    fn is_blocked(&self, path: &RelPath, slot: &Slot) -> bool {
-        self.is_held(path) || self.is_excluded(path, slot) || self.waits_for_name(path)
+    fn is_blocked(&self, path: &RelPath, job: &PendingJob) -> bool {
+        self.is_held(path) || self.is_excluded(path, job) || self.waits_for_name(path)
     }
 
     /// The rules of the module's documentation.
-    pub(super) fn is_excluded(&self, path: &RelPath, slot: &Slot) -> bool {
+    pub(super) fn is_excluded(&self, path: &RelPath, job: &PendingJob) -> bool {
         if self.in_flight.is_empty() {
             return false;
         }
         if self.in_flight.contains_key(path) {
             return true;
         }
-        let whole_tree = path.is_root() && slot.scope == Scope::Subtree && !is_sweep(slot.scope, slot.origin);
+        let whole_tree = path.is_root() && job.scope == Scope::Subtree && !is_sweep(job.scope, job.origin);
         let waits = match whole_tree {
             true => self.in_flight_subtrees > 0 || !self.rooted.is_empty(),
             false => self.any_in_flight_below(path),
@@ -162,7 +162,7 @@ impl TargetQueue {
             // The root alone is a directory whatever happens.
             Some(Scope::Entry) => !ancestor.is_empty(),
             Some(Scope::Children) => true,
-            Some(Scope::Subtree) => slot.scope == Scope::Subtree || slot.echo,
+            Some(Scope::Subtree) => job.scope == Scope::Subtree || job.echo,
         })
     }
 }

@@ -55,7 +55,7 @@ impl TargetQueue {
             } else {
                 self.create(&path, Scope::Subtree, &sweep, now, next_id());
             }
-            let below = self.range_below(&path).filter(|(_, slot)| slot.may_go(all));
+            let below = self.range_below(&path).filter(|(_, job)| job.may_go(all));
             let below: Vec<RelPath> = below.map(|(path, _)| path.clone()).collect();
             self.take_over(&path, &below);
         }
@@ -116,7 +116,7 @@ impl TargetQueue {
         let mut directories = vec![new(&RelPath::root(), 0, 0)];
         // From the root down to the directory of the last path: what lies below a directory comes in one piece.
         let mut open = vec![0];
-        for (path, _) in self.jobs.iter().filter(|(path, slot)| !path.is_root() && slot.may_go(all)) {
+        for (path, _) in self.jobs.iter().filter(|(path, job)| !path.is_root() && job.may_go(all)) {
             while let Some(&at) = open.last()
                 && directories.get(at).is_some_and(|dir| !dir.is_above(path))
             {

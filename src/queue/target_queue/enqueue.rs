@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::TargetQueue;
-use super::slot::{Newer, Slot, State, Wait};
+use super::pending_job::{Newer, PendingJob, State, Wait};
 use crate::model::{Change, Generation, JobId, Lane, Origin, RelPath, Scope, Settle, Timestamp};
 
 /// What does the work of two jobs at one path. A whole-tree run does what there is to do at the root itself, whatever it
@@ -57,7 +57,7 @@ impl TargetQueue {
         const REST_MAX: Duration = Duration::from_secs(10);
         let is_write = change.scope == Scope::Entry && change.origin == Origin::Write && change.settle == Settle::Now;
         let waiting = self.jobs.get(&change.path);
-        let is_over = waiting.is_some_and(|slot| now.since(slot.queued_at) >= REST_MAX || slot.last_error.is_some());
+        let is_over = waiting.is_some_and(|job| now.since(job.queued_at) >= REST_MAX || job.last_error.is_some());
         if !is_write || is_over {
             return None;
         }
@@ -66,7 +66,7 @@ impl TargetQueue {
     }
 
     pub(super) fn create(&mut self, path: &RelPath, scope: Scope, change: &Change, now: Timestamp, id: JobId) {
-        let slot = Slot {
+        let job = PendingJob {
             id,
             scope,
             origin: change.origin,
@@ -94,7 +94,7 @@ impl TargetQueue {
             // A record of the path's last job may still await its deletion from the store.
             stored: self.dirty.is_unsettled(path),
         };
-        self.jobs.insert(path.clone(), slot);
+        self.jobs.insert(path.clone(), job);
         let state = match (change.settle, self.sent.hot_until(path, now)) {
             (_, Some(due)) => State::Waiting { due, why: Wait::Hot },
             (Settle::Now, None) => State::Ready,
@@ -109,37 +109,37 @@ impl TargetQueue {
     pub(super) fn merge(&mut self, path: &RelPath, scope: Scope, change: &Change, now: Timestamp) {
         let policy = self.policy;
         let number = self.changes;
-        let Some(slot) = self.jobs.get_mut(path) else { return };
-        let before = slot.all_of_it();
+        let Some(job) = self.jobs.get_mut(path) else { return };
+        let before = job.all_of_it();
         let record_changes = scope > before.0 || change.origin > before.1;
         // Not the directory's own times, say: a subtree that keeps failing would be tried at each change in it.
-        let hurries = scope >= slot.scope || change.origin >= Origin::Write;
-        if !slot.is_running() {
-            (slot.scope, slot.origin) = both(path, (slot.scope, slot.origin), (scope, change.origin));
+        let hurries = scope >= job.scope || change.origin >= Origin::Write;
+        if !job.is_running() {
+            (job.scope, job.origin) = both(path, (job.scope, job.origin), (scope, change.origin));
         }
-        slot.changed_at = now;
-        slot.echo = false;
-        slot.repeats = false;
-        slot.checks = false;
+        job.changed_at = now;
+        job.echo = false;
+        job.repeats = false;
+        job.checks = false;
         let settles_at = match change.settle {
             Settle::Now => None,
             Settle::Quiet(wait) | Settle::Within(wait) => Some(now.after(wait)),
         };
         let quiet = matches!(change.settle, Settle::Quiet(_));
-        let next = match slot.state {
+        let next = match job.state {
             State::Running { .. } => {
-                slot.generation = slot.generation.next();
-                let due = match slot.newer.as_deref() {
+                job.generation = job.generation.next();
+                let due = match job.newer.as_deref() {
                     Some(Newer { due: None, .. }) => None,
                     Some(Newer { due: Some(due), .. }) if !quiet => settles_at.map(|at| at.min(*due)),
                     _ => settles_at,
                 };
                 let ((scope, origin), since, first_change) =
-                    slot.newer.as_ref().map_or(((scope, change.origin), now, number), |newer| {
+                    job.newer.as_ref().map_or(((scope, change.origin), now, number), |newer| {
                         let both = both(path, (newer.scope, newer.origin), (scope, change.origin));
                         (both, newer.since, newer.first_change)
                     });
-                slot.newer = Some(Box::new(Newer { scope, origin, since, first_change, due }));
+                job.newer = Some(Box::new(Newer { scope, origin, since, first_change, due }));
                 None
             }
             // Placed anew, since a wider scope may ask for the other lane.
@@ -151,7 +151,7 @@ impl TargetQueue {
             }),
             State::Waiting { why: Wait::Hot, .. } => None,
             State::Waiting { why: Wait::Unsure, .. } => {
-                slot.cut = slot.awaits_receiver();
+                job.cut = job.awaits_receiver();
                 Some(settles_at.map_or(State::Ready, |due| State::Waiting { due, why: Wait::Settling }))
             }
             State::Waiting { why: Wait::Backoff, .. } if !hurries => None,
@@ -160,13 +160,13 @@ impl TargetQueue {
                 Some(State::Waiting { due: due.min(soon), why: Wait::Backoff })
             }
             State::Failed => {
-                slot.attempts = 0;
+                job.attempts = 0;
                 Some(State::Ready)
             }
         };
-        let revived = slot.state == State::Failed;
-        if !slot.is_running() {
-            slot.generation = slot.generation.next();
+        let revived = job.state == State::Failed;
+        if !job.is_running() {
+            job.generation = job.generation.next();
         }
         if let Some(state) = next {
             self.unplace(path);
@@ -181,11 +181,11 @@ impl TargetQueue {
     /// reconcile does not count for others: it may leave out what `crontabfilter` names. Nor does the whole tree's for
     /// what a run in flight may put back, since it would not wait for that run and may end before it.
     fn pending_subtree_covers(&self, path: &RelPath, origin: Origin) -> bool {
-        let covers = |slot: &Slot| {
-            slot.scope == Scope::Subtree
-                && slot.origin >= origin
-                && slot.attempts == 0
-                && matches!(slot.state, State::Ready | State::Waiting { .. })
+        let covers = |job: &PendingJob| {
+            job.scope == Scope::Subtree
+                && job.origin >= origin
+                && job.attempts == 0
+                && matches!(job.state, State::Ready | State::Waiting { .. })
         };
         let mut above = path.ancestor_bytes().filter(|above| self.jobs.get(*above).is_some_and(covers));
         above.any(|above| !above.is_empty() || !self.any_in_flight_around(path))
@@ -194,13 +194,13 @@ impl TargetQueue {
     /// The nearest job above that will do whatever is to be done at `path`, writes included.
     pub(super) fn sweep_above(&self, path: &RelPath) -> Option<RelPath> {
         let above = path.ancestor_bytes().filter_map(|above| self.jobs.get_key_value(above));
-        above.filter(|(_, slot)| slot.will_sweep()).map(|(path, _)| path.clone()).next()
+        above.filter(|(_, job)| job.will_sweep()).map(|(path, _)| path.clone()).next()
     }
 
     /// The job at `path` has to make good also what was seen at `since`. That may be earlier than all before, if the
     /// clock was set back.
     fn note_since(&mut self, path: &RelPath, since: Timestamp) {
-        let Some(known) = self.jobs.get_mut(path).map(Slot::since) else { return };
+        let Some(known) = self.jobs.get_mut(path).map(PendingJob::since) else { return };
         if since < *known {
             *known = since;
             self.dirty.note(path);
@@ -211,23 +211,23 @@ impl TargetQueue {
     /// leave writes, whose contents they would not look at, and what has to come after a run in flight for which the
     /// whole tree would not wait. What stays is at least tried again.
     fn absorb_below(&mut self, path: &RelPath, now: Timestamp) {
-        let Some(slot) = self.jobs.get(path) else { return };
-        let (origin, sweeps, can_absorb) = (slot.origin, slot.will_sweep(), !slot.is_running() && slot.attempts == 0);
+        let Some(job) = self.jobs.get(path) else { return };
+        let (origin, sweeps, can_absorb) = (job.origin, job.will_sweep(), !job.is_running() && job.attempts == 0);
         let (mut going, mut failed) = (Vec::new(), Vec::new());
-        for (below, slot) in self.range_below(path).filter(|(_, slot)| !slot.is_running()) {
-            let repairs = || slot.echo || self.any_in_flight_around(below);
-            let trusts = slot.origin <= origin && slot.origin < Origin::Write;
-            if (sweeps && slot.may_go(false)) || (can_absorb && trusts && !repairs()) {
+        for (below, job) in self.range_below(path).filter(|(_, job)| !job.is_running()) {
+            let repairs = || job.echo || self.any_in_flight_around(below);
+            let trusts = job.origin <= origin && job.origin < Origin::Write;
+            if (sweeps && job.may_go(false)) || (can_absorb && trusts && !repairs()) {
                 going.push(below.clone());
-            } else if slot.state == State::Failed {
+            } else if job.state == State::Failed {
                 failed.push(below.clone());
             }
         }
         self.take_over(path, &going);
         for path in failed {
-            let Some(slot) = self.jobs.get_mut(&path) else { continue };
-            slot.attempts = 0;
-            slot.changed_at = now;
+            let Some(job) = self.jobs.get_mut(&path) else { continue };
+            job.attempts = 0;
+            job.changed_at = now;
             self.unplace(&path);
             self.place(&path, State::Ready);
             self.dirty.note(&path);
@@ -237,9 +237,9 @@ impl TargetQueue {
     /// Removes the jobs at `paths`, whose work the one at `heir`, above them, does as well.
     pub(super) fn take_over(&mut self, heir: &RelPath, paths: &[RelPath]) {
         for path in paths {
-            let Some(slot) = self.jobs.get_mut(path) else { continue };
-            let (since, origin, error) = (slot.queued_at, slot.origin, slot.last_error.take());
-            let (first_change, cut) = (slot.first_change, slot.awaits_receiver());
+            let Some(job) = self.jobs.get_mut(path) else { continue };
+            let (since, origin, error) = (job.queued_at, job.origin, job.last_error.take());
+            let (first_change, cut) = (job.first_change, job.awaits_receiver());
             self.dirty.hand_over(path, heir);
             self.remove(path);
             let Some(heir) = self.jobs.get_mut(heir) else { continue };

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::slot::{Slot, State, Wait};
+use super::pending_job::{PendingJob, State, Wait};
 use super::{Counts, TargetQueue, lane_index};
 use crate::model::{Job, JobError, Lane, Origin, RelPath, Scope, Timestamp};
 use crate::queue::breaker::Gate;
@@ -44,14 +44,14 @@ impl TargetQueue {
 
     /// When the oldest change that is not on the target yet was made. Looks at every job.
     pub fn oldest(&self) -> Option<Timestamp> {
-        self.jobs.values().map(Slot::oldest).min()
+        self.jobs.values().map(PendingJob::oldest).min()
     }
 
     /// The error of the failing job that is tried next, or else of one that is given up, for a status line.
     pub fn an_error(&self) -> Option<(RelPath, JobError)> {
         let error = |path: &RelPath| Some((path.clone(), self.jobs.get(path)?.last_error.as_deref().cloned()?));
         let given_up = || {
-            let is_given_up = |(_, slot): &(&RelPath, &Slot)| slot.state == State::Failed;
+            let is_given_up = |(_, job): &(&RelPath, &PendingJob)| job.state == State::Failed;
             (self.failed > 0).then(|| self.jobs.iter().find(is_given_up)).flatten()
         };
         self.waiting.iter().find_map(|(_, path)| error(path)).or_else(|| error(given_up()?.0))
@@ -59,7 +59,7 @@ impl TargetQueue {
 
     /// How many jobs wait since they have failed.
     pub fn backing_off(&self) -> usize {
-        let backs_off = |slot: &Slot| matches!(slot.state, State::Waiting { why: Wait::Backoff, .. });
+        let backs_off = |job: &PendingJob| matches!(job.state, State::Waiting { why: Wait::Backoff, .. });
         self.waiting.iter().filter(|(_, path)| self.jobs.get(path).is_some_and(backs_off)).count()
     }
 
@@ -78,23 +78,23 @@ impl TargetQueue {
     /// Whether a job that is due covers the path, and nothing keeps it from running. A comparison of the whole tree does
     /// not count: it may take hours.
     pub fn awaits(&self, path: &RelPath) -> bool {
-        let is_due = |slot: &Slot| matches!(slot.state, State::Ready | State::Running { .. });
-        let covers = |(above, slot): (RelPath, &Slot)| {
+        let is_due = |job: &PendingJob| matches!(job.state, State::Ready | State::Running { .. });
+        let covers = |(above, job): (RelPath, &PendingJob)| {
             let reach = if path.parent().as_ref() == Some(&above) { Scope::Children } else { Scope::Subtree };
-            slot.scope >= reach && slot.origin > Origin::Reconcile && is_due(slot)
+            job.scope >= reach && job.origin > Origin::Reconcile && is_due(job)
         };
         self.breaker.trouble().is_none()
-            && (self.jobs.get(path).is_some_and(|slot| is_due(slot) && !slot.echo)
+            && (self.jobs.get(path).is_some_and(|job| is_due(job) && !job.echo)
                 || path.ancestors().filter_map(|above| Some((above.clone(), self.jobs.get(&above)?))).any(covers))
     }
 
     /// Up to `limit` jobs that wait after a failure or are given up, and how many there are.
     pub fn failing(&self, limit: usize) -> (Vec<Job>, usize) {
-        let is_failing = |slot: &Slot| {
-            slot.last_error.is_some() && matches!(slot.state, State::Failed | State::Waiting { why: Wait::Backoff, .. })
+        let is_failing = |job: &PendingJob| {
+            job.last_error.is_some() && matches!(job.state, State::Failed | State::Waiting { why: Wait::Backoff, .. })
         };
-        let failing = || self.jobs.iter().filter(|(_, slot)| is_failing(slot));
-        let listed = failing().take(limit).map(|(path, slot)| slot.to_job(self.target, path)).collect();
+        let failing = || self.jobs.iter().filter(|(_, job)| is_failing(job));
+        let listed = failing().take(limit).map(|(path, job)| job.to_job(self.target, path)).collect();
         (listed, failing().count())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::slot::{Newer, Slot, State, Wait};
+use super::pending_job::{Newer, PendingJob, State, Wait};
 use super::{RECEIVER_PATIENCE, TargetQueue};
 use crate::model::{Change, Found, JobError, JobId, Lane, Origin, RelPath, Scope, Timestamp, Verdict, partial_of};
 
@@ -29,35 +29,35 @@ impl TargetQueue {
     /// A run of the job was cut off, whatever becomes of the next. If it was to send what is below the path as well, so may
     /// its receiver do over what others send there.
     pub fn note_cut(&mut self, path: &RelPath, now: Timestamp) {
-        let Some(slot) = self.jobs.get_mut(path) else { return };
-        slot.cut = true;
-        if slot.scope > Scope::Entry {
+        let Some(job) = self.jobs.get_mut(path) else { return };
+        job.cut = true;
+        if job.scope > Scope::Entry {
             self.unsure.until = self.unsure.until.max(now.after(RECEIVER_PATIENCE));
         }
     }
 
     /// A run of the job was cut off and has been begun again since its connection was closed.
     pub fn doubt(&mut self, path: &RelPath, now: Timestamp) {
-        if let Some(slot) = self.jobs.get(path)
+        if let Some(job) = self.jobs.get(path)
             && !self.receives_here
         {
-            self.doubts.note(path, slot.scope, now);
+            self.doubts.note(path, job.scope, now);
         }
     }
 
     /// What an earlier run of the job had sent is still on its way: to have been repeated is not enough.
     pub fn note_lingering(&mut self, path: &RelPath) {
-        let is_one = |slot: &&mut Slot| slot.repeats && slot.lingered < LINGERS_MAX;
-        if let Some(slot) = self.jobs.get_mut(path).filter(is_one) {
-            (slot.cut, slot.repeats) = (true, false);
-            slot.lingered += 1;
+        let is_one = |job: &&mut PendingJob| job.repeats && job.lingered < LINGERS_MAX;
+        if let Some(job) = self.jobs.get_mut(path).filter(is_one) {
+            (job.cut, job.repeats) = (true, false);
+            job.lingered += 1;
         }
     }
 
     /// The run of the job, which is about to be settled, has sent nothing there. It does not count as one that was sent again.
     pub fn note_equal(&mut self, path: &RelPath) {
-        if let Some(slot) = self.jobs.get_mut(path) {
-            slot.equal = true;
+        if let Some(job) = self.jobs.get_mut(path) {
+            job.equal = true;
         }
     }
 
@@ -73,22 +73,22 @@ impl TargetQueue {
         }
         let beside_subtree = self.in_flight_subtrees > 0
             && path.ancestor_bytes().any(|above| self.in_flight.get(above) == Some(&Scope::Subtree));
-        let Some(slot) = self.jobs.get_mut(path) else { return };
-        let State::Running { claimed } = slot.state else { return };
-        let newer = slot.newer.take().map(|newer| *newer).filter(|_| slot.generation > claimed);
-        let is_equal = std::mem::take(&mut slot.equal);
-        let is_write = slot.origin == Origin::Write && slot.scope == Scope::Entry;
+        let Some(job) = self.jobs.get_mut(path) else { return };
+        let State::Running { claimed } = job.state else { return };
+        let newer = job.newer.take().map(|newer| *newer).filter(|_| job.generation > claimed);
+        let is_equal = std::mem::take(&mut job.equal);
+        let is_write = job.origin == Origin::Write && job.scope == Scope::Entry;
         if let Some(newer) = newer
             && verdict != Verdict::Done
         {
-            slot.scope = slot.scope.max(newer.scope);
-            slot.origin = slot.origin.max(newer.origin);
-            slot.queued_at = slot.queued_at.min(newer.since);
-            slot.first_change = slot.first_change.min(newer.first_change);
+            job.scope = job.scope.max(newer.scope);
+            job.origin = job.origin.max(newer.origin);
+            job.queued_at = job.queued_at.min(newer.since);
+            job.first_change = job.first_change.min(newer.first_change);
         }
-        slot.partial |= slot.may_leave_partial(path) && verdict != Verdict::Done;
-        let whole_tree = path.is_root() && slot.scope == Scope::Subtree;
-        let is_repeat = slot.repeats || slot.checks;
+        job.partial |= job.may_leave_partial(path) && verdict != Verdict::Done;
+        let whole_tree = path.is_root() && job.scope == Scope::Subtree;
+        let is_repeat = job.repeats || job.checks;
         if verdict != Verdict::Released {
             // What follows cannot lean on what it was when it was claimed.
             self.renames.forget(path);
@@ -108,7 +108,7 @@ impl TargetQueue {
             Verdict::Failed(error) => self.fail(path, error, newer, now, chance),
             Verdict::Released => self.place(path, State::Ready),
             Verdict::Above(above) => {
-                let (id, origin, is_newer) = (slot.id, slot.origin.min(Origin::Write), newer.is_some());
+                let (id, origin, is_newer) = (job.id, job.origin.min(Origin::Write), newer.is_some());
                 self.place(path, State::Ready);
                 // What is newer may mean that there is something at the path again: it is looked at once more.
                 match self.sweep_above(path) {
@@ -119,25 +119,25 @@ impl TargetQueue {
                 }
             }
             Verdict::Large => {
-                slot.lane = Lane::Large;
+                job.lane = Lane::Large;
                 self.place(path, State::Ready);
                 // For a daemon that does not see this one's run end.
                 self.dirty.note(path);
             }
             Verdict::LookAgain(scope) => {
-                slot.scope = slot.scope.max(scope);
-                slot.looks += 1;
-                if slot.looks > LOOKS_MAX {
+                job.scope = job.scope.max(scope);
+                job.looks += 1;
+                if job.looks > LOOKS_MAX {
                     let error = JobError::new(Some(24), "the source keeps changing while it is read");
                     self.fail(path, error, newer, now, chance);
                 } else {
-                    let due = now.after(LOOK_AGAIN * slot.looks);
+                    let due = now.after(LOOK_AGAIN * job.looks);
                     self.place(path, State::Waiting { due, why: Wait::Hot });
                 }
             }
         }
         // A job above took over what waited here while this one ran.
-        if self.jobs.get(path).is_some_and(|slot| slot.may_go(false))
+        if self.jobs.get(path).is_some_and(|job| job.may_go(false))
             && let Some(sweep) = self.sweep_above(path)
         {
             self.take_over(&sweep, std::slice::from_ref(path));
@@ -160,26 +160,26 @@ impl TargetQueue {
         let Done { newer, hot_until, was_early, beside_subtree } = done;
         self.pace.note(now);
         self.last_success = Some(now);
-        let Some(slot) = self.jobs.get_mut(path) else { return };
-        slot.lane = Lane::Small;
-        slot.attempts = 0;
-        slot.looks = 0;
-        let had_error = slot.last_error.take().is_some();
-        let under_subtree = beside_subtree || slot.overlapped;
-        let may_be_undone = slot.cut || (was_early && !slot.repeats);
+        let Some(job) = self.jobs.get_mut(path) else { return };
+        job.lane = Lane::Small;
+        job.attempts = 0;
+        job.looks = 0;
+        let had_error = job.last_error.take().is_some();
+        let under_subtree = beside_subtree || job.overlapped;
+        let may_be_undone = job.cut || (was_early && !job.repeats);
         if let Some(newer) = newer {
             // What may be undone has to run once more, not only what is new.
             if under_subtree || may_be_undone {
-                slot.scope = slot.scope.max(newer.scope);
-                slot.origin = slot.origin.max(newer.origin);
-                slot.first_change = slot.first_change.min(newer.first_change);
+                job.scope = job.scope.max(newer.scope);
+                job.origin = job.origin.max(newer.origin);
+                job.first_change = job.first_change.min(newer.first_change);
             } else {
-                slot.scope = newer.scope;
-                slot.origin = newer.origin;
-                slot.first_change = newer.first_change;
+                job.scope = newer.scope;
+                job.origin = newer.origin;
+                job.first_change = newer.first_change;
             }
-            slot.queued_at = newer.since;
-            slot.seq = 0;
+            job.queued_at = newer.since;
+            job.seq = 0;
             let due = newer.due.max(hot_until);
             let why = if due == newer.due { Wait::Settling } else { Wait::Hot };
             self.place(path, due.map_or(State::Ready, |due| State::Waiting { due, why }));
@@ -187,21 +187,21 @@ impl TargetQueue {
                 self.dirty.note(path);
             }
         } else if under_subtree {
-            slot.echo = beside_subtree;
-            slot.seq = 0;
+            job.echo = beside_subtree;
+            job.seq = 0;
             self.place(path, State::Ready);
         } else if may_be_undone {
-            let due = now.after(RECEIVER_PATIENCE * (1 + slot.lingered / 2).min(4));
-            let due = if slot.cut { due } else { due.min(self.unsure.until) };
-            if !self.receives_here && (slot.cut || self.unsure.whole_trees) {
-                self.doubts.note(path, slot.scope, now);
+            let due = now.after(RECEIVER_PATIENCE * (1 + job.lingered / 2).min(4));
+            let due = if job.cut { due } else { due.min(self.unsure.until) };
+            if !self.receives_here && (job.cut || self.unsure.whole_trees) {
+                self.doubts.note(path, job.scope, now);
             }
-            slot.cut = false;
-            slot.repeats = true;
-            slot.seq = 0;
+            job.cut = false;
+            job.repeats = true;
+            job.seq = 0;
             let waits = State::Waiting { due, why: Wait::Unsure };
             self.place(path, if due > now { waits } else { State::Ready });
-        } else if slot.partial {
+        } else if job.partial {
             self.leave_partial(path, now);
         } else {
             self.remove(path);
@@ -211,11 +211,11 @@ impl TargetQueue {
     /// The job at `path` goes, and its place is taken by the deletion of what its runs may have left of a large file. As
     /// long as there is another such job in the directory that is left to it: what lies there is of use to it.
     fn leave_partial(&mut self, path: &RelPath, now: Timestamp) {
-        let Some(Slot { id, queued_at, first_change, .. }) = self.jobs.get(path) else { return };
+        let Some(PendingJob { id, queued_at, first_change, .. }) = self.jobs.get(path) else { return };
         let (id, queued_at, first_change) = (*id, *queued_at, *first_change);
         self.remove(path);
         let dir = path.parent().unwrap_or_else(RelPath::root);
-        if self.range_below(&dir).any(|(other, slot)| slot.partial && other.parent().as_ref() == Some(&dir)) {
+        if self.range_below(&dir).any(|(other, job)| job.partial && other.parent().as_ref() == Some(&dir)) {
             return;
         }
         let partial = partial_of(path);
@@ -225,9 +225,9 @@ impl TargetQueue {
         } else {
             self.create(&partial, Scope::Entry, &change, now, id);
         }
-        if let Some(slot) = self.jobs.get_mut(&partial) {
-            *slot.since() = (*slot.since()).min(queued_at);
-            *slot.first_change_to_come() = (*slot.first_change_to_come()).min(first_change);
+        if let Some(job) = self.jobs.get_mut(&partial) {
+            *job.since() = (*job.since()).min(queued_at);
+            *job.first_change_to_come() = (*job.first_change_to_come()).min(first_change);
         }
     }
 
@@ -235,22 +235,22 @@ impl TargetQueue {
     fn note_overlap(&mut self, subtree: &RelPath) {
         let Self { jobs, in_flight, .. } = self;
         for path in in_flight.keys().filter(|path| subtree.covers(path)) {
-            if let Some(slot) = jobs.get_mut(path) {
-                slot.overlapped = true;
+            if let Some(job) = jobs.get_mut(path) {
+                job.overlapped = true;
             }
         }
     }
 
     fn fail(&mut self, path: &RelPath, error: JobError, newer: Option<Newer>, now: Timestamp, chance: f64) {
         let policy = self.policy;
-        let Some(slot) = self.jobs.get_mut(path) else { return };
-        slot.attempts = slot.attempts.saturating_add(1);
-        slot.last_error = Some(Box::new(error));
-        let dead = policy.attempts_max > 0 && slot.attempts >= policy.attempts_max && newer.is_none();
+        let Some(job) = self.jobs.get_mut(path) else { return };
+        job.attempts = job.attempts.saturating_add(1);
+        job.last_error = Some(Box::new(error));
+        let dead = policy.attempts_max > 0 && job.attempts >= policy.attempts_max && newer.is_none();
         let state = if dead {
             State::Failed
         } else {
-            let wait = policy.backoff.delay(slot.attempts, chance);
+            let wait = policy.backoff.delay(job.attempts, chance);
             let wait = if newer.is_some() { wait.min(policy.backoff.base) } else { wait };
             State::Waiting { due: now.after(wait), why: Wait::Backoff }
         };
@@ -263,25 +263,25 @@ impl TargetQueue {
     pub fn add_failure(&mut self, found: Found, now: Timestamp, chance: f64, next_id: impl FnOnce() -> JobId) {
         let Found { path, error, scope, origin, since } = found;
         let change = Change { scope, origin, ..Change::write(path.clone()) };
-        let is_running = self.jobs.get(&path).is_some_and(Slot::is_running);
+        let is_running = self.jobs.get(&path).is_some_and(PendingJob::is_running);
         if is_running {
             // It finds out by itself, as far as it goes.
             if scope > Scope::Entry {
                 self.merge(&path, scope, &change, now);
             }
-        } else if let Some(slot) = self.jobs.get_mut(&path) {
-            slot.scope = slot.scope.max(scope);
-            slot.origin = slot.origin.max(origin);
+        } else if let Some(job) = self.jobs.get_mut(&path) {
+            job.scope = job.scope.max(scope);
+            job.origin = job.origin.max(origin);
             self.unplace(&path);
         } else {
             self.create(&path, scope, &change, now, next_id());
             self.unplace(&path);
         }
         // Which change it was that the run above had for this path, nobody knows.
-        if let Some(slot) = self.jobs.get_mut(&path) {
-            slot.first_change = 0;
-            slot.queued_at = slot.queued_at.min(since.unwrap_or(now));
-            if let Some(newer) = &mut slot.newer {
+        if let Some(job) = self.jobs.get_mut(&path) {
+            job.first_change = 0;
+            job.queued_at = job.queued_at.min(since.unwrap_or(now));
+            if let Some(newer) = &mut job.newer {
                 newer.first_change = 0;
                 newer.since = newer.since.min(since.unwrap_or(now));
             }

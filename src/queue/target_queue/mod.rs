@@ -13,7 +13,7 @@
 //!    sent as a link by the upper one, and a `Children` run deletes what it did not see at its level. The root's `Entry`
 //!    is no obstacle, since the root remains a directory;
 //! 4. below a `Subtree` job in flight everything may run, since such a run can take hours, but what was in flight beside
-//!    it is run once more after it ([`Slot::echo`], [`Slot::overlapped`]): the subtree's rsync may have listed the tree
+//!    it is run once more after it ([`PendingJob::echo`], [`PendingJob::overlapped`]): the subtree's rsync may have listed the tree
 //!    before the change and may undo it;
 //! 5. never a `Subtree` job inside another one in flight.
 //!
@@ -44,8 +44,8 @@ mod finish;
 mod hints;
 mod names;
 mod operator;
+mod pending_job;
 mod renames;
-mod slot;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -55,7 +55,7 @@ use self::dirty::DirtyPaths;
 use self::doubts::Doubts;
 use self::hints::{Names, Renames};
 pub use self::operator::Selected;
-use self::slot::{Slot, State, Wait};
+use self::pending_job::{PendingJob, State, Wait};
 use super::batch_size::BatchSize;
 use super::breaker::Breaker;
 use super::pace::Pace;
@@ -106,7 +106,7 @@ pub struct TargetQueue {
     /// Its receivers are processes of this machine, and ended with their runs: what was cut off does not come late.
     pub(super) receives_here: bool,
     pub(super) breaker: Breaker,
-    jobs: BTreeMap<RelPath, Slot>,
+    jobs: BTreeMap<RelPath, PendingJob>,
     ready: [BTreeMap<u64, RelPath>; 2],
     waiting: BTreeSet<(Timestamp, RelPath)>,
     in_flight: BTreeMap<RelPath, Scope>,
@@ -198,27 +198,27 @@ impl TargetQueue {
     }
 
     /// Takes over a job from the store.
-    pub fn load(&mut self, job: Job) {
-        let job = taken_over(job);
-        let state = match job.state {
+    pub fn load(&mut self, stored: Job) {
+        let stored = taken_over(stored);
+        let state = match stored.state {
             JobState::Ready | JobState::Running => State::Ready,
-            JobState::Waiting => State::Waiting { due: job.due_at, why: Wait::Backoff },
+            JobState::Waiting => State::Waiting { due: stored.due_at, why: Wait::Backoff },
             JobState::Failed => State::Failed,
         };
-        let slot = Slot {
-            id: job.id,
-            scope: job.scope,
-            origin: job.origin,
+        let job = PendingJob {
+            id: stored.id,
+            scope: stored.scope,
+            origin: stored.origin,
             state: State::Ready,
             lane: Lane::Small,
             seq: 0,
-            generation: job.generation,
+            generation: stored.generation,
             first_change: 0,
-            queued_at: job.queued_at,
-            changed_at: job.changed_at,
-            attempts: job.attempts,
+            queued_at: stored.queued_at,
+            changed_at: stored.changed_at,
+            attempts: stored.attempts,
             looks: 0,
-            last_error: job.last_error.map(Box::new),
+            last_error: stored.last_error.map(Box::new),
             newer: None,
             echo: false,
             overlapped: false,
@@ -226,13 +226,13 @@ impl TargetQueue {
             repeats: false,
             lingered: 0,
             checks: false,
-            partial: job.partial,
+            partial: stored.partial,
             equal: false,
             is_new: false,
             stored: true,
         };
-        self.jobs.insert(job.path.clone(), slot);
-        self.place(&job.path, state);
+        self.jobs.insert(stored.path.clone(), job);
+        self.place(&stored.path, state);
     }
 
     /// An earlier daemon has ended a moment before `now`, and may have cut off runs. What is run before their receivers must
@@ -250,13 +250,13 @@ impl TargetQueue {
     /// How many paths were sent and wait to be looked at again, since a run was cut off, and when the first of them is. Looks
     /// at what waits.
     pub fn unsure(&self) -> Option<(usize, Timestamp)> {
-        let is_one = |path: &RelPath| self.jobs.get(path).is_some_and(Slot::awaits_receiver);
+        let is_one = |path: &RelPath| self.jobs.get(path).is_some_and(PendingJob::awaits_receiver);
         let mut unsure = self.waiting.iter().filter(|(_, path)| is_one(path));
         let first = unsure.next()?.0;
         Some((unsure.count() + 1, first))
     }
 
-    fn range_below<'a>(&'a self, path: &RelPath) -> Box<dyn Iterator<Item = (&'a RelPath, &'a Slot)> + 'a> {
+    fn range_below<'a>(&'a self, path: &RelPath) -> Box<dyn Iterator<Item = (&'a RelPath, &'a PendingJob)> + 'a> {
         if path.is_root() {
             return Box::new(self.jobs.iter().filter(|(path, _)| !path.is_root()));
         }
@@ -285,12 +285,12 @@ impl TargetQueue {
             };
             let is_new = !self.jobs.contains_key(&change.path);
             // What waits to be run looks as well.
-            if self.jobs.get(&change.path).is_some_and(|slot| !slot.is_running() && slot.scope >= scope) {
+            if self.jobs.get(&change.path).is_some_and(|job| !job.is_running() && job.scope >= scope) {
                 continue;
             }
             self.enqueue(&change, now, &mut next_id);
-            if let Some(slot) = self.jobs.get_mut(&change.path).filter(|_| is_new) {
-                slot.checks = true;
+            if let Some(job) = self.jobs.get_mut(&change.path).filter(|_| is_new) {
+                job.checks = true;
                 // All in one batch, be it that some were sent often of late.
                 self.unplace(&change.path);
                 self.place(&change.path, State::Ready);
@@ -306,27 +306,27 @@ impl TargetQueue {
 
     /// Gives the job, which must stand in no order, its state and its place in that state's order.
     fn place(&mut self, path: &RelPath, state: State) {
-        let Some(slot) = self.jobs.get_mut(path) else { return };
-        slot.state = state;
-        if slot.scope == Scope::Subtree {
-            slot.lane = Lane::Large;
+        let Some(job) = self.jobs.get_mut(path) else { return };
+        job.state = state;
+        if job.scope == Scope::Subtree {
+            job.lane = Lane::Large;
         }
         match state {
             State::Ready => {
-                if slot.seq == 0 {
+                if job.seq == 0 {
                     self.next_seq += 1;
-                    slot.seq = self.next_seq;
+                    job.seq = self.next_seq;
                 }
-                if let Some(ready) = self.ready.get_mut(lane_index(slot.lane)) {
-                    ready.insert(slot.seq, path.clone());
+                if let Some(ready) = self.ready.get_mut(lane_index(job.lane)) {
+                    ready.insert(job.seq, path.clone());
                 }
             }
             State::Waiting { due, .. } => {
-                slot.seq = 0;
+                job.seq = 0;
                 self.waiting.insert((due, path.clone()));
             }
             State::Failed => {
-                slot.seq = 0;
+                job.seq = 0;
                 self.failed += 1;
             }
             State::Running { .. } => {}
@@ -335,11 +335,11 @@ impl TargetQueue {
 
     /// Takes the job out of its state's order, before it gets another state or goes.
     fn unplace(&mut self, path: &RelPath) {
-        let Some(slot) = self.jobs.get(path) else { return };
-        match slot.state {
+        let Some(job) = self.jobs.get(path) else { return };
+        match job.state {
             State::Ready => {
-                if let Some(ready) = self.ready.get_mut(lane_index(slot.lane)) {
-                    ready.remove(&slot.seq);
+                if let Some(ready) = self.ready.get_mut(lane_index(job.lane)) {
+                    ready.remove(&job.seq);
                 }
             }
             State::Waiting { due, .. } => {
@@ -354,8 +354,8 @@ impl TargetQueue {
         self.unplace(path);
         self.renames.forget(path);
         self.names.forget(path);
-        if let Some(slot) = self.jobs.remove(path) {
-            if slot.stored {
+        if let Some(job) = self.jobs.remove(path) {
+            if job.stored {
                 self.dirty.note(path);
             } else {
                 self.dirty.forget(path);
@@ -370,9 +370,9 @@ impl TargetQueue {
             && let Some(path) = self.dirty.take()
         {
             ops.push(match self.jobs.get_mut(&path) {
-                Some(slot) => {
-                    slot.stored = true;
-                    Op::PutJob(slot.to_job(self.target, &path))
+                Some(job) => {
+                    job.stored = true;
+                    Op::PutJob(job.to_job(self.target, &path))
                 }
                 None => Op::DeleteJob { target: self.target, path },
             });
@@ -420,7 +420,7 @@ impl TargetQueue {
         let start = after.map_or(Bound::Unbounded, |path| Bound::Excluded(path.as_bytes()));
         self.jobs
             .range::<[u8], _>((start, Bound::Unbounded))
-            .map(|(path, slot)| slot.to_job(self.target, path))
+            .map(|(path, job)| job.to_job(self.target, path))
             .filter(|job| wanted(job.state))
             .take(limit)
             .collect()
@@ -429,10 +429,10 @@ impl TargetQueue {
     /// Whether every job stands in exactly the order that its state asks for. For tests.
     #[cfg(test)]
     pub fn check_invariants(&self) {
-        for (path, slot) in &self.jobs {
+        for (path, job) in &self.jobs {
             let in_ready = self.ready.iter().flat_map(|ready| ready.values()).filter(|p| *p == path).count();
             let in_waiting = self.waiting.iter().filter(|(_, p)| p == path).count();
-            let expected = match slot.state {
+            let expected = match job.state {
                 State::Ready => (1, 0, false),
                 State::Waiting { .. } => (0, 1, false),
                 State::Failed => (0, 0, false),
@@ -442,9 +442,9 @@ impl TargetQueue {
                 (in_ready, in_waiting, self.in_flight.contains_key(path)),
                 expected,
                 "{path} is {:?}",
-                slot.state
+                job.state
             );
-            assert!(slot.stored || self.dirty.is_unsettled(path), "{path} is in no store");
+            assert!(job.stored || self.dirty.is_unsettled(path), "{path} is in no store");
         }
         let counts = self.counts();
         assert_eq!(counts.ready + counts.running + counts.waiting + counts.failed, self.jobs.len());

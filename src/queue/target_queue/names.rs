@@ -8,16 +8,14 @@
 use std::collections::BTreeSet;
 
 use super::TargetQueue;
-use super::slot::{Slot, State, Wait};
+use super::pending_job::{PendingJob, State, Wait};
 use crate::model::{RelPath, Scope};
 
 impl TargetQueue {
     /// Whether another name of the same file cannot go along at present.
     pub(super) fn waits_for_name(&self, path: &RelPath) -> bool {
         let is_away = |name: &RelPath| {
-            self.jobs
-                .get(name)
-                .is_some_and(|slot| slot.is_running() || (goes_along(slot) && self.is_excluded(name, slot)))
+            self.jobs.get(name).is_some_and(|job| job.is_running() || (goes_along(job) && self.is_excluded(name, job)))
         };
         self.names.others(path).any(is_away)
     }
@@ -31,10 +29,10 @@ impl TargetQueue {
     }
 }
 
-fn goes_along(slot: &Slot) -> bool {
-    let is_pending = match slot.state {
+fn goes_along(job: &PendingJob) -> bool {
+    let is_pending = match job.state {
         State::Ready | State::Waiting { why: Wait::Hot | Wait::Settling | Wait::Unsure, .. } => true,
         State::Waiting { why: Wait::Backoff, .. } | State::Running { .. } | State::Failed => false,
     };
-    is_pending && slot.scope == Scope::Entry
+    is_pending && job.scope == Scope::Entry
 }

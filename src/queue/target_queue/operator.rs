@@ -3,7 +3,7 @@
 use std::ops::Bound;
 
 use super::TargetQueue;
-use super::slot::{Slot, State, Wait};
+use super::pending_job::{PendingJob, State, Wait};
 use crate::model::{Job, JobAction, JobError, RelPath};
 use crate::store::TargetRecord;
 
@@ -39,14 +39,14 @@ impl TargetQueue {
         let start = after.map_or(Bound::Unbounded, |path| Bound::Excluded(path.as_bytes()));
         let mut selected = Selected::default();
         let mut last: Option<&RelPath> = None;
-        for (looks, (path, slot)) in self.jobs.range::<[u8], _>((start, Bound::Unbounded)).enumerate() {
+        for (looks, (path, job)) in self.jobs.range::<[u8], _>((start, Bound::Unbounded)).enumerate() {
             if selected.jobs.len() >= limit || looks >= LOOKS_MAX {
                 selected.next = last.cloned();
                 break;
             }
             last = Some(path);
-            if is_open_to(slot, action) {
-                selected.jobs.extend(Some(slot.to_job(self.target, path)).filter(wanted));
+            if is_open_to(job, action) {
+                selected.jobs.extend(Some(job.to_job(self.target, path)).filter(wanted));
             }
         }
         selected
@@ -54,12 +54,12 @@ impl TargetQueue {
 
     /// Does to the job at `path` what an operator wants.
     pub fn act(&mut self, path: &RelPath, action: JobAction) {
-        let Some(slot) = self.jobs.get_mut(path).filter(|slot| is_open_to(slot, action)) else { return };
+        let Some(job) = self.jobs.get_mut(path).filter(|job| is_open_to(job, action)) else { return };
         match action {
             JobAction::List => {}
             JobAction::Retry => {
-                if slot.state == State::Failed {
-                    slot.attempts = 0;
+                if job.state == State::Failed {
+                    job.attempts = 0;
                 }
                 self.unplace(path);
                 self.place(path, State::Ready);
@@ -77,7 +77,7 @@ impl TargetQueue {
     /// Jobs that stand for the change of that number or an older one, at most `limit` of them. With a path only those
     /// that can be about it: its own, those below it, and those of the directories above.
     pub fn lacking(&self, number: u64, path: Option<&RelPath>, limit: usize) -> Vec<Job> {
-        let all: Box<dyn Iterator<Item = (&RelPath, &Slot)>> = match path.filter(|path| !path.is_root()) {
+        let all: Box<dyn Iterator<Item = (&RelPath, &PendingJob)>> = match path.filter(|path| !path.is_root()) {
             None => Box::new(self.jobs.iter()),
             Some(path) => {
                 let own = self.jobs.get_key_value(path).into_iter();
@@ -85,8 +85,8 @@ impl TargetQueue {
                 Box::new(own.chain(above).chain(self.range_below(path)))
             }
         };
-        let old = all.filter(|(_, slot)| slot.oldest_change() <= number);
-        old.take(limit).map(|(path, slot)| slot.to_job(self.target, path)).collect()
+        let old = all.filter(|(_, job)| job.oldest_change() <= number);
+        old.take(limit).map(|(path, job)| job.to_job(self.target, path)).collect()
     }
 
     /// Notes from now on which runs end.
@@ -107,8 +107,8 @@ impl TargetQueue {
 
     /// A job that waits for an operator to agree to what it would delete.
     pub fn asks_for_approval(&self) -> Option<(RelPath, JobError)> {
-        self.jobs.iter().find_map(|(path, slot)| {
-            let error = slot.last_error.as_deref().filter(|error| error.asks_for_approval())?;
+        self.jobs.iter().find_map(|(path, job)| {
+            let error = job.last_error.as_deref().filter(|error| error.asks_for_approval())?;
             Some((path.clone(), error.clone()))
         })
     }
@@ -117,8 +117,8 @@ impl TargetQueue {
     pub fn job_for(&self, path: &RelPath) -> Option<Job> {
         let above = path.ancestors().filter_map(|above| self.jobs.get_key_value(&above));
         let mut near = self.jobs.get_key_value(path).into_iter().chain(above);
-        let found = near.find(|(at, slot)| slot.scope.reaches(at, path));
-        found.map(|(path, slot)| slot.to_job(self.target, path))
+        let found = near.find(|(at, job)| job.scope.reaches(at, path));
+        found.map(|(path, job)| job.to_job(self.target, path))
     }
 
     /// Whether a job is at the path or below it, or stands for all in a directory above that is not the root.
@@ -129,7 +129,7 @@ impl TargetQueue {
 
     /// The path whose run in flight keeps the ready job at `path` from being run.
     pub fn blocker(&self, path: &RelPath) -> Option<RelPath> {
-        self.jobs.get(path).filter(|slot| slot.state == State::Ready && self.is_excluded(path, slot))?;
+        self.jobs.get(path).filter(|job| job.state == State::Ready && self.is_excluded(path, job))?;
         let above = path.ancestors().find(|above| self.in_flight.contains_key(above));
         let below = || self.in_flight.keys().find(|flying| path.is_ancestor_of(flying)).cloned();
         let own = Some(path).filter(|path| self.in_flight.contains_key(*path)).cloned();
@@ -138,11 +138,11 @@ impl TargetQueue {
     }
 }
 
-fn is_open_to(slot: &Slot, action: JobAction) -> bool {
+fn is_open_to(job: &PendingJob, action: JobAction) -> bool {
     match action {
         JobAction::List => true,
-        JobAction::Retry => matches!(slot.state, State::Failed | State::Waiting { why: Wait::Backoff, .. }),
-        JobAction::Purge => !slot.is_running(),
+        JobAction::Retry => matches!(job.state, State::Failed | State::Waiting { why: Wait::Backoff, .. }),
+        JobAction::Purge => !job.is_running(),
     }
 }
 

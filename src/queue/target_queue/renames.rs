@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::TargetQueue;
 use super::hints::Hint;
-use super::slot::{Slot, State, Wait};
+use super::pending_job::{PendingJob, State, Wait};
 use crate::model::{Change, Lane, Origin, RelPath, Scope, Timestamp};
 
 /// How long something new under the old name of a file is held back at most. It is small, as a rule: a log that begins
@@ -27,7 +27,7 @@ impl TargetQueue {
     pub(super) fn usable_old_name(&self, change: &Change) -> Option<RelPath> {
         let (new, old) = (&change.path, change.moved_from.as_ref()?);
         let is_tree = change.scope == Scope::Subtree;
-        let waits = |path: &RelPath| self.jobs.get(path).is_some_and(|slot| !slot.is_running());
+        let waits = |path: &RelPath| self.jobs.get(path).is_some_and(|job| !job.is_running());
         let first = self.renames.by_new.get(old).filter(|before| before.is_tree == is_tree && waits(old));
         let old = first.map_or(old, |before| &before.old);
         let is_free = !self.jobs.contains_key(new)
@@ -42,13 +42,13 @@ impl TargetQueue {
     /// Whether the target has at `old` what the source had, but for what the quick check sees: nothing that writes there is
     /// pending or in flight.
     fn is_unwritten(&self, old: &RelPath, reach: Scope) -> bool {
-        let writes = |slot: &Slot| slot.all_of_it().1 >= Origin::Write;
+        let writes = |job: &PendingJob| job.all_of_it().1 >= Origin::Write;
         let is_above = |above: &[u8]| {
-            self.jobs.get(above).is_some_and(|slot| writes(slot) && slot.all_of_it().0 >= reach)
+            self.jobs.get(above).is_some_and(|job| writes(job) && job.all_of_it().0 >= reach)
                 || self.in_flight.get(above).is_some_and(|scope| *scope >= reach)
         };
-        !self.jobs.get(old).is_some_and(|slot| writes(slot) || slot.is_running())
-            && !self.range_below(old).any(|(_, slot)| writes(slot) || slot.is_running())
+        !self.jobs.get(old).is_some_and(|job| writes(job) || job.is_running())
+            && !self.range_below(old).any(|(_, job)| writes(job) || job.is_running())
             && !old.ancestor_bytes().any(is_above)
     }
 
@@ -65,11 +65,11 @@ impl TargetQueue {
             self.renames.forget(between);
         }
         self.renames.put(new.clone(), Hint { old, is_tree });
-        if let Some(state) = self.jobs.get(new).map(|slot| slot.state).filter(|_| !is_tree) {
+        if let Some(state) = self.jobs.get(new).map(|job| job.state).filter(|_| !is_tree) {
             // Where it gets a run of its own.
             self.unplace(new);
-            if let Some(slot) = self.jobs.get_mut(new) {
-                slot.lane = Lane::Large;
+            if let Some(job) = self.jobs.get_mut(new) {
+                job.lane = Lane::Large;
             }
             self.place(new, state);
         }
@@ -124,7 +124,7 @@ impl TargetQueue {
             return false;
         }
         let is_pending = |new: &RelPath| {
-            self.jobs.get(new).is_some_and(|slot| match slot.state {
+            self.jobs.get(new).is_some_and(|job| match job.state {
                 State::Ready | State::Waiting { why: Wait::Hot | Wait::Settling | Wait::Unsure, .. } => true,
                 State::Waiting { why: Wait::Backoff, .. } | State::Running { .. } | State::Failed => false,
             })
@@ -140,10 +140,10 @@ impl TargetQueue {
         for at in 0..chosen.len() {
             let Some(new) = chosen.get(at).cloned() else { break };
             let Some(Hint { old, is_tree }) = self.renames.by_new.get(&new) else { continue };
-            let may_go = |slot: &Slot| {
-                matches!(slot.state, State::Ready | State::Waiting { why: Wait::Hot | Wait::Settling, .. })
-                    && (!is_tree || (slot.scope == Scope::Entry && slot.origin < Origin::Write))
-                    && !self.is_excluded(old, slot)
+            let may_go = |job: &PendingJob| {
+                matches!(job.state, State::Ready | State::Waiting { why: Wait::Hot | Wait::Settling, .. })
+                    && (!is_tree || (job.scope == Scope::Entry && job.origin < Origin::Write))
+                    && !self.is_excluded(old, job)
             };
             // A subtree in flight above may be about to make something else of a directory that the run begins in.
             let is_beside = new.ancestor_bytes().any(|above| self.in_flight.get(above) == Some(&Scope::Subtree));

@@ -37,7 +37,7 @@ pub(super) struct Newer {
 
 /// One job in memory.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(super) struct PendingJob {
     pub(super) id: JobId,
     pub(super) scope: Scope,
     pub(super) origin: Origin,
@@ -82,7 +82,7 @@ pub(super) fn is_sweep(scope: Scope, origin: Origin) -> bool {
     scope == Scope::Subtree && origin >= Origin::Write
 }
 
-impl Slot {
+impl PendingJob {
     /// Whether a run that has not begun will do all that is to be done below the path. One that failed does not count:
     /// what is below should not have to wait with it.
     pub(super) fn will_sweep(&self) -> bool {
