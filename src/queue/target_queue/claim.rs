@@ -94,8 +94,8 @@ impl TargetQueue {
         let reach = if self.renames.is_old_name(&path) { scope.max(Scope::Children) } else { scope };
         let job = self.jobs.get_mut(&path)?;
         job.state = State::Running { claimed: job.generation };
-        job.echo = false;
-        job.overlapped = false;
+        job.reruns_after_subtree = false;
+        job.subtree_ended_meanwhile = false;
         let PendingJob { scope, origin, generation, queued_at: since, .. } = *job;
         let repeats = job.repeats || job.checks;
         let is_new = std::mem::take(&mut job.is_new);
@@ -162,7 +162,7 @@ impl TargetQueue {
             // The root alone is a directory whatever happens.
             Some(Scope::Entry) => !ancestor.is_empty(),
             Some(Scope::Children) => true,
-            Some(Scope::Subtree) => job.scope == Scope::Subtree || job.echo,
+            Some(Scope::Subtree) => job.scope == Scope::Subtree || job.reruns_after_subtree,
         })
     }
 }

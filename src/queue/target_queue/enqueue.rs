@@ -82,8 +82,8 @@ impl TargetQueue {
             looks: 0,
             last_error: None,
             newer: None,
-            echo: false,
-            overlapped: false,
+            reruns_after_subtree: false,
+            subtree_ended_meanwhile: false,
             cut: false,
             repeats: false,
             lingered: 0,
@@ -118,7 +118,7 @@ impl TargetQueue {
             (job.scope, job.origin) = both(path, (job.scope, job.origin), (scope, change.origin));
         }
         job.changed_at = now;
-        job.echo = false;
+        job.reruns_after_subtree = false;
         job.repeats = false;
         job.checks = false;
         let settles_at = match change.settle {
@@ -215,7 +215,7 @@ impl TargetQueue {
         let (origin, sweeps, can_absorb) = (job.origin, job.will_sweep(), !job.is_running() && job.attempts == 0);
         let (mut going, mut failed) = (Vec::new(), Vec::new());
         for (below, job) in self.range_below(path).filter(|(_, job)| !job.is_running()) {
-            let repairs = || job.echo || self.any_in_flight_around(below);
+            let repairs = || job.reruns_after_subtree || self.any_in_flight_around(below);
             let trusts = job.origin <= origin && job.origin < Origin::Write;
             if (sweeps && job.may_go(false)) || (can_absorb && trusts && !repairs()) {
                 going.push(below.clone());

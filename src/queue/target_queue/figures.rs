@@ -84,7 +84,7 @@ impl TargetQueue {
             job.scope >= reach && job.origin > Origin::Reconcile && is_due(job)
         };
         self.breaker.trouble().is_none()
-            && (self.jobs.get(path).is_some_and(|job| is_due(job) && !job.echo)
+            && (self.jobs.get(path).is_some_and(|job| is_due(job) && !job.reruns_after_subtree)
                 || path.ancestors().filter_map(|above| Some((above.clone(), self.jobs.get(&above)?))).any(covers))
     }
 

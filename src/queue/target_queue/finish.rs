@@ -69,7 +69,7 @@ impl TargetQueue {
             && scope == Scope::Subtree
         {
             self.in_flight_subtrees = self.in_flight_subtrees.saturating_sub(1);
-            self.note_overlap(path);
+            self.note_subtree_end(path);
         }
         let beside_subtree = self.in_flight_subtrees > 0
             && path.ancestor_bytes().any(|above| self.in_flight.get(above) == Some(&Scope::Subtree));
@@ -165,7 +165,7 @@ impl TargetQueue {
         job.attempts = 0;
         job.looks = 0;
         let had_error = job.last_error.take().is_some();
-        let under_subtree = beside_subtree || job.overlapped;
+        let under_subtree = beside_subtree || job.subtree_ended_meanwhile;
         let may_be_undone = job.cut || (was_early && !job.repeats);
         if let Some(newer) = newer {
             // What may be undone has to run once more, not only what is new.
@@ -187,7 +187,7 @@ impl TargetQueue {
                 self.dirty.note(path);
             }
         } else if under_subtree {
-            job.echo = beside_subtree;
+            job.reruns_after_subtree = beside_subtree;
             job.seq = 0;
             self.place(path, State::Ready);
         } else if may_be_undone {
@@ -232,11 +232,11 @@ impl TargetQueue {
     }
 
     /// A subtree's run has ended: what is in flight below may have done its work before that run undid it.
-    fn note_overlap(&mut self, subtree: &RelPath) {
+    fn note_subtree_end(&mut self, subtree: &RelPath) {
         let Self { jobs, in_flight, .. } = self;
         for path in in_flight.keys().filter(|path| subtree.covers(path)) {
             if let Some(job) = jobs.get_mut(path) {
-                job.overlapped = true;
+                job.subtree_ended_meanwhile = true;
             }
         }
     }

@@ -13,7 +13,7 @@
 //!    sent as a link by the upper one, and a `Children` run deletes what it did not see at its level. The root's `Entry`
 //!    is no obstacle, since the root remains a directory;
 //! 4. below a `Subtree` job in flight everything may run, since such a run can take hours, but what was in flight beside
-//!    it is run once more after it ([`PendingJob::echo`], [`PendingJob::overlapped`]): the subtree's rsync may have listed the tree
+//!    it is run once more after it ([`PendingJob::reruns_after_subtree`], [`PendingJob::subtree_ended_meanwhile`]): the subtree's rsync may have listed the tree
 //!    before the change and may undo it;
 //! 5. never a `Subtree` job inside another one in flight.
 //!
@@ -220,8 +220,8 @@ impl TargetQueue {
             looks: 0,
             last_error: stored.last_error.map(Box::new),
             newer: None,
-            echo: false,
-            overlapped: false,
+            reruns_after_subtree: false,
+            subtree_ended_meanwhile: false,
             cut: false,
             repeats: false,
             lingered: 0,

@@ -56,9 +56,9 @@ pub(super) struct PendingJob {
     /// Boxed, since only what runs has one.
     pub(super) newer: Option<Box<Newer>>,
     /// Done while a subtree above was in flight: runs once more, but not before that subtree has ended.
-    pub(super) echo: bool,
+    pub(super) reruns_after_subtree: bool,
     /// A subtree above has ended since this run began, so that it is run once more.
-    pub(super) overlapped: bool,
+    pub(super) subtree_ended_meanwhile: bool,
     /// An earlier run of it was cut off: once it is done, it runs once more.
     pub(super) cut: bool,
     /// It was done and runs once more for that reason.
