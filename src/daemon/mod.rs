@@ -175,7 +175,7 @@ impl Daemon {
         let boot = moment().boot;
         let has_booted = queue.known_roots().iter().filter_map(|root| root.watermark).any(|known| known.boot != boot);
         if opened.fresh.is_none() && !has_booted {
-            queue.begin_unsure(!opened.clean);
+            queue.open_receiver_window(!opened.clean);
         }
 
         inotify_limits::widen_descriptors();

@@ -40,7 +40,7 @@ pub struct TargetStats {
     /// What nothing vouches for, of what the target holds.
     pub unvouched: Option<Unvouched>,
     /// Paths that may still change there, and when the first of them is looked at again.
-    pub unsure: Option<(usize, Timestamp)>,
+    pub awaits_receivers: Option<(usize, Timestamp)>,
 }
 
 /// The store as an operator sees it.
@@ -88,7 +88,7 @@ impl Queue {
             backing_off: queue.backing_off(),
             failing: queue.an_error(),
             unvouched,
-            unsure: queue.unsure(),
+            awaits_receivers: queue.awaits_receivers(),
         })
     }
 

@@ -159,9 +159,9 @@ impl Queue {
 
     /// An earlier daemon has ended a moment ago: receivers of runs that it could not bring to their end may still write. What
     /// runs in the first seconds therefore runs twice; comparisons of whole trees only if `killed`.
-    pub fn begin_unsure(&self, killed: bool) {
+    pub fn open_receiver_window(&self, killed: bool) {
         let now = self.shared.clock.now();
-        self.shared.lock().targets.values_mut().for_each(|queue| queue.begin_unsure(now, killed));
+        self.shared.lock().targets.values_mut().for_each(|queue| queue.open_receiver_window(now, killed));
     }
 
     /// The number of the target that mirrors `root` to `destination`, and whether the store had not known it. From now
@@ -294,7 +294,7 @@ impl Queue {
         let mut verdicts: HashMap<RelPath, Verdict> = result.verdicts.into_iter().collect();
         let is_cut = result.trouble.as_ref().is_some_and(|trouble| trouble.class == TroubleClass::Unavailable);
         if result.lingers == Lingers::Surely {
-            queue.still_unsure(now);
+            queue.extend_receiver_window(now);
         }
         // In the order of the claim, so that released jobs keep theirs.
         for path in unsettled.drain(..) {

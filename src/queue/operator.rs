@@ -15,7 +15,7 @@ pub struct Standing {
     /// When a job was last done, since the start.
     pub last_success: Option<Timestamp>,
     /// Paths that may still change there, and when the first of them is looked at again.
-    pub unsure: Option<(usize, Timestamp)>,
+    pub awaits_receivers: Option<(usize, Timestamp)>,
 }
 
 impl Queue {
@@ -30,7 +30,7 @@ impl Queue {
             trouble: breaker.and_then(|breaker| breaker.trouble().cloned()),
             probe_at: breaker.and_then(super::breaker::Breaker::probe_at),
             last_success: queue.and_then(|queue| queue.last_success),
-            unsure: queue.and_then(super::target_queue::TargetQueue::unsure),
+            awaits_receivers: queue.and_then(super::target_queue::TargetQueue::awaits_receivers),
         }
     }
 

@@ -73,7 +73,7 @@ pub(super) fn target_status(
         (None, None, Some((path, error)), _) => (Some(format!("{path}: {error}")), Some(advice())),
         (None, None, None, Sight::Behind(reason)) => (Some(reason.clone()), None),
         (None, None, None, Sight::Partial(reason, hint)) => (Some(reason.clone()), hint.clone()),
-        (None, None, None, _) => (stats.unsure.map(|unsure| may_change(unsure, now)), None),
+        (None, None, None, _) => (stats.awaits_receivers.map(|jobs| may_change(jobs, now)), None),
     };
     let oldest = [stats.oldest, suspended.map(|suspended| suspended.since)].into_iter().flatten().min();
     let jobs_per_s = (stats.jobs_per_s * 10.0).round() / 10.0;
@@ -127,7 +127,7 @@ mod tests {
             last_success: None,
             failing: None,
             unvouched: None,
-            unsure: None,
+            awaits_receivers: None,
         }
     }
 

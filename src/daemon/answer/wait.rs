@@ -180,5 +180,5 @@ pub(crate) fn held_up(queue: &Queue, target: &NamedTarget) -> Option<String> {
     let paused =
         standing.paused_since.map(|since| format!("paused since {since}; to go on: syncq resume {}", target.name));
     let trouble = standing.trouble.map(|trouble| trouble.message);
-    paused.or(trouble).or_else(|| standing.unsure.map(|unsure| may_change(unsure, queue.now())))
+    paused.or(trouble).or_else(|| standing.awaits_receivers.map(|jobs| may_change(jobs, queue.now())))
 }

@@ -97,7 +97,7 @@ impl TargetQueue {
         job.reruns_after_subtree = false;
         job.subtree_ended_meanwhile = false;
         let PendingJob { scope, origin, generation, queued_at: since, .. } = *job;
-        let repeats = job.repeats || job.checks;
+        let repeats = job.is_safety_rerun || job.checks;
         let is_new = std::mem::take(&mut job.is_new);
         let several_names = self.names.file(&path);
         let claimed = ClaimedJob {

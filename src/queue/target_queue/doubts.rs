@@ -7,7 +7,7 @@
 //!
 //! Not for targets on this machine: their receivers are ended with the run.
 //!
-//! In memory only: a daemon that is killed begins with doubts of its own (`begin_unsure`). Pure, and bounded by
+//! In memory only: a daemon that is killed begins with doubts of its own (`open_receiver_window`). Pure, and bounded by
 //! [`DOUBTS_MAX`].
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -84,8 +84,8 @@ impl TargetQueue {
             newer: None,
             reruns_after_subtree: false,
             subtree_ended_meanwhile: false,
-            cut: false,
-            repeats: false,
+            was_cut_off: false,
+            is_safety_rerun: false,
             lingered: 0,
             checks: false,
             partial: false,
@@ -119,7 +119,7 @@ impl TargetQueue {
         }
         job.changed_at = now;
         job.reruns_after_subtree = false;
-        job.repeats = false;
+        job.is_safety_rerun = false;
         job.checks = false;
         let settles_at = match change.settle {
             Settle::Now => None,
@@ -150,8 +150,8 @@ impl TargetQueue {
                 Some(at) => State::Waiting { due: if quiet { at } else { at.min(due) }, why: Wait::Settling },
             }),
             State::Waiting { why: Wait::Hot, .. } => None,
-            State::Waiting { why: Wait::Unsure, .. } => {
-                job.cut = job.awaits_receiver();
+            State::Waiting { why: Wait::ReceiverMayWrite, .. } => {
+                job.was_cut_off = job.awaits_receiver();
                 Some(settles_at.map_or(State::Ready, |due| State::Waiting { due, why: Wait::Settling }))
             }
             State::Waiting { why: Wait::Backoff, .. } if !hurries => None,
@@ -239,11 +239,11 @@ impl TargetQueue {
         for path in paths {
             let Some(job) = self.jobs.get_mut(path) else { continue };
             let (since, origin, error) = (job.queued_at, job.origin, job.last_error.take());
-            let (first_change, cut) = (job.first_change, job.awaits_receiver());
+            let (first_change, was_cut_off) = (job.first_change, job.awaits_receiver());
             self.dirty.hand_over(path, heir);
             self.remove(path);
             let Some(heir) = self.jobs.get_mut(heir) else { continue };
-            heir.cut |= cut;
+            heir.was_cut_off |= was_cut_off;
             *heir.since() = (*heir.since()).min(since);
             *heir.first_change_to_come() = (*heir.first_change_to_come()).min(first_change);
             if origin == Origin::Replaced {

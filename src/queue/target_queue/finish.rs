@@ -30,9 +30,9 @@ impl TargetQueue {
     /// its receiver do over what others send there.
     pub fn note_cut(&mut self, path: &RelPath, now: Timestamp) {
         let Some(job) = self.jobs.get_mut(path) else { return };
-        job.cut = true;
+        job.was_cut_off = true;
         if job.scope > Scope::Entry {
-            self.unsure.until = self.unsure.until.max(now.after(RECEIVER_PATIENCE));
+            self.receiver_window.until = self.receiver_window.until.max(now.after(RECEIVER_PATIENCE));
         }
     }
 
@@ -47,9 +47,9 @@ impl TargetQueue {
 
     /// What an earlier run of the job had sent is still on its way: to have been repeated is not enough.
     pub fn note_lingering(&mut self, path: &RelPath) {
-        let is_one = |job: &&mut PendingJob| job.repeats && job.lingered < LINGERS_MAX;
+        let is_one = |job: &&mut PendingJob| job.is_safety_rerun && job.lingered < LINGERS_MAX;
         if let Some(job) = self.jobs.get_mut(path).filter(is_one) {
-            (job.cut, job.repeats) = (true, false);
+            (job.was_cut_off, job.is_safety_rerun) = (true, false);
             job.lingered += 1;
         }
     }
@@ -88,12 +88,13 @@ impl TargetQueue {
         }
         job.partial |= job.may_leave_partial(path) && verdict != Verdict::Done;
         let whole_tree = path.is_root() && job.scope == Scope::Subtree;
-        let is_repeat = job.repeats || job.checks;
+        let is_repeat = job.is_safety_rerun || job.checks;
         if verdict != Verdict::Released {
             // What follows cannot lean on what it was when it was claimed.
             self.renames.forget(path);
         }
-        let was_early = now.before(took) < self.unsure.until && (self.unsure.whole_trees || !whole_tree);
+        let was_early =
+            now.before(took) < self.receiver_window.until && (self.receiver_window.whole_trees || !whole_tree);
         match verdict {
             Verdict::Done => {
                 // A repeat that finds all as it was left says nothing of where changes come from.
@@ -166,7 +167,7 @@ impl TargetQueue {
         job.looks = 0;
         let had_error = job.last_error.take().is_some();
         let under_subtree = beside_subtree || job.subtree_ended_meanwhile;
-        let may_be_undone = job.cut || (was_early && !job.repeats);
+        let may_be_undone = job.was_cut_off || (was_early && !job.is_safety_rerun);
         if let Some(newer) = newer {
             // What may be undone has to run once more, not only what is new.
             if under_subtree || may_be_undone {
@@ -192,14 +193,14 @@ impl TargetQueue {
             self.place(path, State::Ready);
         } else if may_be_undone {
             let due = now.after(RECEIVER_PATIENCE * (1 + job.lingered / 2).min(4));
-            let due = if job.cut { due } else { due.min(self.unsure.until) };
-            if !self.receives_here && (job.cut || self.unsure.whole_trees) {
+            let due = if job.was_cut_off { due } else { due.min(self.receiver_window.until) };
+            if !self.receives_here && (job.was_cut_off || self.receiver_window.whole_trees) {
                 self.doubts.note(path, job.scope, now);
             }
-            job.cut = false;
-            job.repeats = true;
+            job.was_cut_off = false;
+            job.is_safety_rerun = true;
             job.seq = 0;
-            let waits = State::Waiting { due, why: Wait::Unsure };
+            let waits = State::Waiting { due, why: Wait::ReceiverMayWrite };
             self.place(path, if due > now { waits } else { State::Ready });
         } else if job.partial {
             self.leave_partial(path, now);

@@ -18,7 +18,7 @@
 //! 5. never a `Subtree` job inside another one in flight.
 //!
 //! A run that was cut off may still have a receiver that writes. So a job of such a run, and whatever runs in the first
-//! moments after an earlier daemon, is kept when it is done and runs once more ([`Wait::Unsure`]).
+//! moments after an earlier daemon, is kept when it is done and runs once more ([`Wait::ReceiverMayWrite`]).
 //!
 //! A directory that comes into being (`Change::fresh`) while work for its name, or for anything below, is pending or
 //! running becomes a `Subtree` job: an older run may still delete what the new one has sent, and the subtree job, which
@@ -129,7 +129,7 @@ pub struct TargetQueue {
     pub(super) last_success: Option<Timestamp>,
     /// Nothing is handed out.
     pub(super) paused: bool,
-    unsure: Unsure,
+    receiver_window: ReceiverWindow,
     doubts: Doubts,
     renames: Renames,
     names: Names,
@@ -143,7 +143,7 @@ const RECEIVER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Up to when runs that nobody watches any more may still have receivers that write anywhere.
 #[derive(Debug, Clone, Copy, Default)]
-struct Unsure {
+struct ReceiverWindow {
     until: Timestamp,
     /// Comparisons of the whole tree count as well, although they take long.
     whole_trees: bool,
@@ -189,7 +189,7 @@ impl TargetQueue {
             expects_more: false,
             last_success: None,
             paused: false,
-            unsure: Unsure::default(),
+            receiver_window: ReceiverWindow::default(),
             doubts: Doubts::of(target),
             renames: Renames::default(),
             names: Names::default(),
@@ -222,8 +222,8 @@ impl TargetQueue {
             newer: None,
             reruns_after_subtree: false,
             subtree_ended_meanwhile: false,
-            cut: false,
-            repeats: false,
+            was_cut_off: false,
+            is_safety_rerun: false,
             lingered: 0,
             checks: false,
             partial: stored.partial,
@@ -237,23 +237,23 @@ impl TargetQueue {
 
     /// An earlier daemon has ended a moment before `now`, and may have cut off runs. What is run before their receivers must
     /// have noticed runs once more; comparisons of the whole tree only if `whole_trees` says so.
-    pub fn begin_unsure(&mut self, now: Timestamp, whole_trees: bool) {
-        self.unsure = Unsure { until: now.after(RECEIVER_PATIENCE), whole_trees };
+    pub fn open_receiver_window(&mut self, now: Timestamp, whole_trees: bool) {
+        self.receiver_window = ReceiverWindow { until: now.after(RECEIVER_PATIENCE), whole_trees };
     }
 
     /// A receiver that was cut off is known not to have ended by `now`: whatever has been run may have to be so again.
-    pub fn still_unsure(&mut self, now: Timestamp) {
-        let until = self.unsure.until.max(now.after(RECEIVER_PATIENCE));
-        self.unsure = Unsure { until, whole_trees: true };
+    pub fn extend_receiver_window(&mut self, now: Timestamp) {
+        let until = self.receiver_window.until.max(now.after(RECEIVER_PATIENCE));
+        self.receiver_window = ReceiverWindow { until, whole_trees: true };
     }
 
     /// How many paths were sent and wait to be looked at again, since a run was cut off, and when the first of them is. Looks
     /// at what waits.
-    pub fn unsure(&self) -> Option<(usize, Timestamp)> {
+    pub fn awaits_receivers(&self) -> Option<(usize, Timestamp)> {
         let is_one = |path: &RelPath| self.jobs.get(path).is_some_and(PendingJob::awaits_receiver);
-        let mut unsure = self.waiting.iter().filter(|(_, path)| is_one(path));
-        let first = unsure.next()?.0;
-        Some((unsure.count() + 1, first))
+        let mut jobs = self.waiting.iter().filter(|(_, path)| is_one(path));
+        let first = jobs.next()?.0;
+        Some((jobs.count() + 1, first))
     }
 
     fn range_below<'a>(&'a self, path: &RelPath) -> Box<dyn Iterator<Item = (&'a RelPath, &'a PendingJob)> + 'a> {

@@ -31,7 +31,7 @@ impl TargetQueue {
 
 fn goes_along(job: &PendingJob) -> bool {
     let is_pending = match job.state {
-        State::Ready | State::Waiting { why: Wait::Hot | Wait::Settling | Wait::Unsure, .. } => true,
+        State::Ready | State::Waiting { why: Wait::Hot | Wait::Settling | Wait::ReceiverMayWrite, .. } => true,
         State::Waiting { why: Wait::Backoff, .. } | State::Running { .. } | State::Failed => false,
     };
     is_pending && job.scope == Scope::Entry

@@ -12,7 +12,7 @@ pub(super) enum Wait {
     /// It failed. A newer change shortens the wait to the base of the backoff.
     Backoff,
     /// It is done, but an earlier run was cut off, whose receiver may still have been writing. A newer change ends the wait.
-    Unsure,
+    ReceiverMayWrite,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,9 +60,9 @@ pub(super) struct PendingJob {
     /// A subtree above has ended since this run began, so that it is run once more.
     pub(super) subtree_ended_meanwhile: bool,
     /// An earlier run of it was cut off: once it is done, it runs once more.
-    pub(super) cut: bool,
+    pub(super) was_cut_off: bool,
     /// It was done and runs once more for that reason.
-    pub(super) repeats: bool,
+    pub(super) is_safety_rerun: bool,
     /// How often it was repeated since what was cut off was still being sent.
     pub(super) lingered: u32,
     /// Nothing has changed: it looks whether data of a run that was cut off has come late.
@@ -88,7 +88,7 @@ impl PendingJob {
     pub(super) fn will_sweep(&self) -> bool {
         match self.state {
             _ if self.attempts > 0 => false,
-            State::Ready | State::Waiting { why: Wait::Settling | Wait::Hot | Wait::Unsure, .. } => {
+            State::Ready | State::Waiting { why: Wait::Settling | Wait::Hot | Wait::ReceiverMayWrite, .. } => {
                 is_sweep(self.scope, self.origin)
             }
             State::Running { .. } => self.newer.as_ref().is_some_and(|newer| is_sweep(newer.scope, newer.origin)),
@@ -98,7 +98,7 @@ impl PendingJob {
 
     /// Whether a receiver of an earlier run may still write, so that being done once is not enough.
     pub(super) fn awaits_receiver(&self) -> bool {
-        self.cut || matches!(self.state, State::Waiting { why: Wait::Unsure, .. })
+        self.was_cut_off || matches!(self.state, State::Waiting { why: Wait::ReceiverMayWrite, .. })
     }
 
     /// When the oldest change was seen that the target lacks, the run under way included.

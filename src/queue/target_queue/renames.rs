@@ -125,7 +125,7 @@ impl TargetQueue {
         }
         let is_pending = |new: &RelPath| {
             self.jobs.get(new).is_some_and(|job| match job.state {
-                State::Ready | State::Waiting { why: Wait::Hot | Wait::Settling | Wait::Unsure, .. } => true,
+                State::Ready | State::Waiting { why: Wait::Hot | Wait::Settling | Wait::ReceiverMayWrite, .. } => true,
                 State::Waiting { why: Wait::Backoff, .. } | State::Running { .. } | State::Failed => false,
             })
         };

@@ -10,7 +10,7 @@ const PATIENCE_MS: u64 = 5_000;
 fn what_runs_right_after_a_start_runs_twice_and_later_once() {
     let mut bench = Bench::new();
     bench.write("a");
-    bench.queue.begin_unsure(bench.now, false);
+    bench.queue.open_receiver_window(bench.now, false);
     assert_eq!(bench.small(), ["a"]);
     bench.wait(100);
     bench.done("a");
@@ -30,7 +30,7 @@ fn what_runs_right_after_a_start_runs_twice_and_later_once() {
 fn a_run_that_began_early_counts_however_late_it_ends() {
     for (killed, again) in [(true, vec!["."]), (false, vec![])] {
         let mut bench = Bench::new();
-        bench.queue.begin_unsure(bench.now, killed);
+        bench.queue.open_receiver_window(bench.now, killed);
         bench.scan("", Scope::Subtree);
         assert_eq!(bench.claim(Lane::Large), ["."]);
         bench.wait(60_000);
@@ -42,7 +42,7 @@ fn a_run_that_began_early_counts_however_late_it_ends() {
 #[test]
 fn a_newer_change_does_not_wait_and_is_repeated_as_well() {
     let mut bench = Bench::new();
-    bench.queue.begin_unsure(bench.now, false);
+    bench.queue.open_receiver_window(bench.now, false);
     bench.write("a");
     assert_eq!(bench.small(), ["a"]);
     bench.done("a");
@@ -107,7 +107,7 @@ fn a_repeat_that_a_sweep_takes_over_is_not_forgotten() {
 fn a_clock_that_is_set_back_repeats_nothing_for_ever() {
     let mut bench = Bench::new();
     bench.now = Timestamp(10_000_000);
-    bench.queue.begin_unsure(bench.now, true);
+    bench.queue.open_receiver_window(bench.now, true);
     bench.now = Timestamp(1_000_000);
     bench.write("a");
     assert_eq!(bench.small(), ["a"]);
@@ -268,7 +268,7 @@ fn a_repeat_does_not_count_while_what_was_cut_off_is_still_being_sent() {
         bench.queue.note_lingering(&path("a"));
         bench.done("a");
         assert_eq!(bench.job("a").state, JobState::Waiting, "it is not said to be done");
-        assert_eq!(bench.queue.unsure().map(|(count, _)| count), Some(1));
+        assert_eq!(bench.queue.awaits_receivers().map(|(count, _)| count), Some(1));
     }
     bench.wait(PATIENCE_MS * 4);
     assert_eq!(bench.small(), ["a"]);
