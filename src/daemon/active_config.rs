@@ -362,7 +362,7 @@ impl ActiveConfig {
                 root.retarget(fingerprints.clone());
             } else if before.roots().any(|old| old.path() == root.path()) {
                 let predecessors: Vec<_> = left.iter().filter(|old| old.path() == root.path()).cloned().collect();
-                root.take_over(&predecessors);
+                root.succeed(&predecessors);
             }
         }
         left.iter().for_each(|root| root.stop());

@@ -35,7 +35,7 @@ use parking_lot::{Condvar, Mutex};
 
 pub use figures::{StoreHealth, TargetStats};
 pub use operator::{Selected, Standing};
-pub use target_queue::{BatchId, Counts, Policy, taken_over};
+pub use target_queue::{BatchId, Counts, Policy, restored};
 
 use breaker::Gate;
 use checkpoint::Ledger;

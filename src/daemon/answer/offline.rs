@@ -19,7 +19,7 @@ use crate::control::{
     RefusalKind, RootState, RootStatus, Status, StoreReport, TargetState, TargetStatus, WatchStatus, seconds,
 };
 use crate::model::{Job, JobAction, JobState, RelPath, TargetId, Timestamp, Unvouched};
-use crate::queue::{Counts, Queue, Selected, Standing, StoreHealth, taken_over};
+use crate::queue::{Counts, Queue, Selected, Standing, StoreHealth, restored};
 use crate::store::sled::{Looked, SledStore};
 use crate::store::{RootRecord, Store as _, StoreError, TargetRecord};
 
@@ -102,7 +102,7 @@ impl Offline {
                 (figures.paused_since, figures.unvouched) = (record.paused_since, record.unvouched);
             }
             store.jobs(target, None, &mut |job| {
-                let job = taken_over(job);
+                let job = restored(job);
                 match job.state {
                     JobState::Failed => figures.counts.failed += 1,
                     JobState::Waiting if job.due_at > now => figures.counts.waiting += 1,
@@ -130,7 +130,7 @@ fn job_for(store: &Looked, target: TargetId, path: &RelPath) -> Result<Option<Jo
         }
         found = store.job(target, &above)?.filter(|job| job.scope.reaches(&above, path));
     }
-    Ok(found.map(taken_over))
+    Ok(found.map(restored))
 }
 
 fn unusable(error: StoreError) -> Refusal {
@@ -225,7 +225,7 @@ impl Inspect for Offline {
                     selected.next = selected.jobs.last().map(|job| job.path.clone());
                     return ControlFlow::Break(());
                 }
-                selected.jobs.extend(Some(taken_over(job)).filter(|job| page.wanted.wants(job)));
+                selected.jobs.extend(Some(restored(job)).filter(|job| page.wanted.wants(job)));
                 ControlFlow::Continue(())
             };
             self.read(|store| store.jobs(target, after, &mut each)).map_err(unusable)?;

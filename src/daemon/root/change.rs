@@ -1,7 +1,7 @@
 //! What another configuration makes of a root that is watched already.
 //!
 //! A root may get other targets while it is watched ([`RootRuntime::retarget`]). Where it is to be watched under other
-//! rules, another runtime starts beside it and takes over once it sees everything ([`RootRuntime::take_over`]), so that no
+//! rules, another runtime starts beside it and takes over once it sees everything ([`RootRuntime::succeed`]), so that no
 //! moment of the tree is unwatched. Until then the store's watermark is the older one's alone.
 
 use std::sync::Arc;
@@ -50,7 +50,7 @@ impl RootRuntime {
     /// Takes over from those that have watched the same tree so far, this one having been started beside them. Each passes
     /// on what it has seen, and ends. What had not arrived by then has jobs, so that only those targets are compared that
     /// are new or have new settings.
-    pub fn take_over(&self, before: &[Arc<Self>]) {
+    pub fn succeed(&self, before: &[Arc<Self>]) {
         let had: Vec<Fingerprint> = before.iter().flat_map(|before| before.lock_targets().clone()).collect();
         let deadline = monotonic() + HAND_OVER_PATIENCE;
         // All of them, whatever the first one answers.

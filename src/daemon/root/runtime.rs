@@ -61,7 +61,7 @@ pub struct StartOptions {
     pub accept_root: bool,
     /// The store holds all that was ever written to it.
     pub store_is_whole: bool,
-    /// Watch beside others of the same tree, until [`RootRuntime::take_over`].
+    /// Watch beside others of the same tree, until [`RootRuntime::succeed`].
     pub beside: bool,
 }
 

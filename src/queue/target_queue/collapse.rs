@@ -57,7 +57,7 @@ impl TargetQueue {
             }
             let below = self.range_below(&path).filter(|(_, job)| job.may_go(all));
             let below: Vec<RelPath> = below.map(|(path, _)| path.clone()).collect();
-            self.take_over(&path, &below);
+            self.absorb(&path, &below);
         }
     }
 

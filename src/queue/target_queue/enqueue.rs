@@ -223,7 +223,7 @@ impl TargetQueue {
                 failed.push(below.clone());
             }
         }
-        self.take_over(path, &going);
+        self.absorb(path, &going);
         for path in failed {
             let Some(job) = self.jobs.get_mut(&path) else { continue };
             job.attempts = 0;
@@ -235,7 +235,7 @@ impl TargetQueue {
     }
 
     /// Removes the jobs at `paths`, whose work the one at `heir`, above them, does as well.
-    pub(super) fn take_over(&mut self, heir: &RelPath, paths: &[RelPath]) {
+    pub(super) fn absorb(&mut self, heir: &RelPath, paths: &[RelPath]) {
         for path in paths {
             let Some(job) = self.jobs.get_mut(path) else { continue };
             let (since, origin, error) = (job.queued_at, job.origin, job.last_error.take());

@@ -115,7 +115,7 @@ impl TargetQueue {
                 match self.sweep_above(path) {
                     _ if is_newer => {}
                     // Otherwise it would be looked at again and again, and the sweep wait for it as often.
-                    Some(sweep) => self.take_over(&sweep, std::slice::from_ref(path)),
+                    Some(sweep) => self.absorb(&sweep, std::slice::from_ref(path)),
                     None => self.move_up(path, &above, id, origin, now),
                 }
             }
@@ -141,7 +141,7 @@ impl TargetQueue {
         if self.jobs.get(path).is_some_and(|job| job.may_go(false))
             && let Some(sweep) = self.sweep_above(path)
         {
-            self.take_over(&sweep, std::slice::from_ref(path));
+            self.absorb(&sweep, std::slice::from_ref(path));
         }
     }
 
@@ -153,7 +153,7 @@ impl TargetQueue {
         } else {
             self.create(above, Scope::Entry, &change, now, id);
         }
-        self.take_over(above, std::slice::from_ref(path));
+        self.absorb(above, std::slice::from_ref(path));
     }
 
     /// The job goes, unless there is more to do at its path: what is newer than its run, or what others may have undone.

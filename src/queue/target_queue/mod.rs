@@ -157,7 +157,7 @@ fn lane_index(lane: Lane) -> usize {
 }
 
 /// A stored job as a queue takes it over. What was settling when the daemon ended is ready: no event will come for it.
-pub fn taken_over(job: Job) -> Job {
+pub fn restored(job: Job) -> Job {
     let (state, due_at) = match job.state {
         JobState::Waiting if job.attempts > 0 => (JobState::Waiting, job.due_at),
         JobState::Ready | JobState::Running | JobState::Waiting => (JobState::Ready, Timestamp::ZERO),
@@ -199,7 +199,7 @@ impl TargetQueue {
 
     /// Takes over a job from the store.
     pub fn load(&mut self, stored: Job) {
-        let stored = taken_over(stored);
+        let stored = restored(stored);
         let state = match stored.state {
             JobState::Ready | JobState::Running => State::Ready,
             JobState::Waiting => State::Waiting { due: stored.due_at, why: Wait::Backoff },
