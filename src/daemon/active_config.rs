@@ -403,7 +403,7 @@ impl ActiveConfig {
             }
             // What is misconfigured may have been so in a file that the configuration only names.
             if !is_same || standing.trouble.is_some_and(|trouble| trouble.class == TroubleClass::Misconfigured) {
-                core.queue.hurry(&[target.id]);
+                core.queue.probe_now(&[target.id]);
             }
         }
         // At the start whatever the store knows has been left.

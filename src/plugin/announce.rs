@@ -114,8 +114,9 @@ impl Announcer {
     /// that directory's stands for it.
     fn is_awaited(&self, path: &RelPath, debt: &Debt) -> bool {
         let has_yet_to = |other: TargetId| {
-            let goes_with = || path.ancestors().any(|above| !above.is_root() && self.queue.awaits(other, &above));
-            self.queue.awaits(other, path) || (debt.operation == Operation::Delete && goes_with())
+            let goes_with =
+                || path.ancestors().any(|above| !above.is_root() && self.queue.has_due_job_for(other, &above));
+            self.queue.has_due_job_for(other, path) || (debt.operation == Operation::Delete && goes_with())
         };
         self.targets.iter().any(|other| !debt.through.contains(other) && has_yet_to(*other))
     }

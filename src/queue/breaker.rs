@@ -101,7 +101,7 @@ impl Breaker {
     }
 
     /// Lets the next probe start now.
-    pub fn hurry(&mut self, now: Timestamp) {
+    pub fn probe_now(&mut self, now: Timestamp) {
         if let Some(open) = &mut self.open {
             open.probe_at = open.probe_at.min(now);
         }

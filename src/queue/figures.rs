@@ -93,8 +93,8 @@ impl Queue {
     }
 
     /// Whether a target that is well has yet to take the path.
-    pub fn awaits(&self, target: TargetId, path: &RelPath) -> bool {
-        self.shared.lock().targets.get(&target).is_some_and(|queue| queue.awaits(path))
+    pub fn has_due_job_for(&self, target: TargetId, path: &RelPath) -> bool {
+        self.shared.lock().targets.get(&target).is_some_and(|queue| queue.has_due_job_for(path))
     }
 
     /// Up to `limit` jobs of a target that have failed and are tried again or given up, in path order, and how many

@@ -347,12 +347,12 @@ impl Queue {
     }
 
     /// Lets targets in trouble be tried now: their reason may have gone (the source is back).
-    pub fn hurry(&self, targets: &[TargetId]) {
+    pub fn probe_now(&self, targets: &[TargetId]) {
         let now = self.shared.clock.now();
         let mut state = self.shared.lock();
         for target in targets {
             if let Some(queue) = state.targets.get_mut(target) {
-                queue.breaker.hurry(now);
+                queue.breaker.probe_now(now);
             }
         }
         self.shared.announce_work();

@@ -28,7 +28,7 @@ pub(crate) fn jobs(
     let wanted = wanted(targets, page)?;
     let filter = &page.wanted.filter;
     if action == JobAction::Retry && !page.dry_run && page.after.is_none() && filter.is_of_whole_targets() {
-        queue.hurry(&wanted.iter().map(|target| target.id).collect::<Vec<_>>());
+        queue.probe_now(&wanted.iter().map(|target| target.id).collect::<Vec<_>>());
     }
     let pick = |job: &_| page.wanted.wants(job);
     let listed = gather(&wanted, page, |target, after, room| {

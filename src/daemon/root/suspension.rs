@@ -67,7 +67,7 @@ impl RootRuntime {
                     error!("{}: {failure}", self.path().display());
                     self.lock().suspended = Some(Suspension::now(failure.to_string(), failure.hint()));
                 }
-                self.queue.hurry(&self.targets());
+                self.queue.probe_now(&self.targets());
             }
             (None, Ok(())) if !state.remembered => {
                 drop(state);

@@ -77,7 +77,7 @@ impl TargetQueue {
 
     /// Whether a job that is due covers the path, and nothing keeps it from running. A comparison of the whole tree does
     /// not count: it may take hours.
-    pub fn awaits(&self, path: &RelPath) -> bool {
+    pub fn has_due_job_for(&self, path: &RelPath) -> bool {
         let is_due = |job: &PendingJob| matches!(job.state, State::Ready | State::Running { .. });
         let covers = |(above, job): (RelPath, &PendingJob)| {
             let reach = if path.parent().as_ref() == Some(&above) { Scope::Children } else { Scope::Subtree };
