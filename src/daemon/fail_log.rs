@@ -93,12 +93,12 @@ impl FailLog {
         let (lists, wanted) = unbounded::<Lists>();
         let run = move || {
             let mut kept: Vec<List> = Vec::new();
-            let (stirred, nothing) = (sources.queue.stirred(), never());
+            let (changed, nothing) = (sources.queue.subscribe(), never());
             let mut is_current = false;
             loop {
-                let (stirred, pause) = match (kept.is_empty(), is_current) {
+                let (changed, pause) = match (kept.is_empty(), is_current) {
                     (true, _) => (&nothing, never()),
-                    (false, true) => (&stirred, after(REST)),
+                    (false, true) => (&changed, after(REST)),
                     // Not before the pause is over, however much happens.
                     (false, false) => (&nothing, after(INTERVAL)),
                 };
@@ -110,7 +110,7 @@ impl FailLog {
                             return;
                         }
                     },
-                    recv(stirred) -> _ => is_current = false,
+                    recv(changed) -> _ => is_current = false,
                     recv(pause) -> _ => {
                         kept.iter_mut().for_each(|list| list.update(&sources, ""));
                         is_current = true;

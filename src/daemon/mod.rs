@@ -251,12 +251,12 @@ impl Daemon {
         // Whoever has asked for a reload so far is answered now.
         self.reload = Some(reloader.start().context("cannot start a thread")?);
         let mut reloading = false;
-        let stirred = self.core.queue.stirred();
+        let changed = self.core.queue.subscribe();
         // Nothing rouses it before the next tick, so that a busy queue does not keep it busy as well.
         let (never, mut is_busy) = (crossbeam_channel::never(), true);
         loop {
             let rest = if is_busy { tick } else { self.rest().min(manager.interval().unwrap_or(REST)) };
-            let roused = if is_busy { &never } else { &stirred };
+            let roused = if is_busy { &never } else { &changed };
             crossbeam_channel::select! {
                 recv(ends.stopped) -> _ => return Ok(()),
                 recv(ends.deaths) -> crashed => return crashed.map_or(Ok(()), |crashed| Err(crashed.into())),

@@ -50,7 +50,7 @@ impl Tenders {
                     while !tended.tend() {
                         select! {
                             recv(stopped) -> _ => return,
-                            recv(tended.stirred()) -> _ => break,
+                            recv(tended.notified()) -> _ => break,
                             default(REST) => {}
                         }
                     }

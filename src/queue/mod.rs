@@ -151,7 +151,7 @@ impl Queue {
             clock,
             wake,
             distrust,
-            bells: Mutex::default(),
+            subscribers: Mutex::default(),
         });
         let committer = Committer::start(Arc::clone(&shared), store);
         Ok((Self { shared, work, distrusted, committer: Mutex::new(Some(committer)) }, damaged_records))
@@ -365,10 +365,10 @@ impl Queue {
 
     /// Receives a token after jobs have come, gone or changed, so that whoever shows them can sleep until then. One token may
     /// stand for many changes.
-    pub fn stirred(&self) -> Receiver<()> {
-        let (bell, stirred) = bounded(1);
-        self.shared.bells.lock().push(bell);
-        stirred
+    pub fn subscribe(&self) -> Receiver<()> {
+        let (subscriber, changed) = bounded(1);
+        self.shared.subscribers.lock().push(subscriber);
+        changed
     }
 
     /// Makes ready what has waited long enough, and tells when one of `targets` next has something to do that no token

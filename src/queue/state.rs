@@ -191,7 +191,7 @@ pub(super) struct Shared {
     pub(super) wake: Sender<()>,
     pub(super) distrust: Sender<()>,
     /// Of those who want to know that something happened.
-    pub(super) bells: Mutex<Vec<Sender<()>>>,
+    pub(super) subscribers: Mutex<Vec<Sender<()>>>,
 }
 
 impl Shared {
@@ -215,7 +215,9 @@ impl Shared {
     pub(super) fn announce_work(&self) {
         // Full means that a wake-up is already under way.
         let _ = self.wake.try_send(());
-        self.bells.lock().retain(|bell| !matches!(bell.try_send(()), Err(TrySendError::Disconnected(()))));
+        self.subscribers
+            .lock()
+            .retain(|subscriber| !matches!(subscriber.try_send(()), Err(TrySendError::Disconnected(()))));
     }
 }
 

@@ -42,7 +42,7 @@ impl RootRuntime {
             let mut state = self.lock();
             (state.checkpoint.last, state.checkpoint.events) = (None, None);
             drop(state);
-            self.stir();
+            self.notify();
             info!("{}: {} targets are compared in full", self.path().display(), new.len());
         }
     }

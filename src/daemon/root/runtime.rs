@@ -48,8 +48,8 @@ pub struct RootRuntime {
     /// When the source was last looked at; told whenever it is.
     pub(super) looked: (Mutex<Instant>, Condvar),
     /// Rouses whoever tends the root.
-    pub(super) stir: Sender<()>,
-    stirred: Receiver<()>,
+    pub(super) notify: Sender<()>,
+    notified: Receiver<()>,
 }
 
 /// What the start of the daemon asks of a root.
@@ -77,7 +77,7 @@ impl RootRuntime {
     ) -> Self {
         let state = Mutex::new(State { in_charge: !options.beside, ..State::default() });
         let (targets, places, follower) = (Mutex::new(targets), Mutex::default(), OnceLock::new());
-        let (stir, stirred) = bounded(1);
+        let (notify, notified) = bounded(1);
         let (gone, answered, looked) = (Mutex::default(), Mutex::default(), (Mutex::new(monotonic()), Condvar::new()));
         Self {
             rules,
@@ -93,19 +93,19 @@ impl RootRuntime {
             gone,
             answered,
             looked,
-            stir,
-            stirred,
+            notify,
+            notified,
         }
     }
 
     /// Receives a token when something has happened that [`tend`](Self::tend) may have to see to.
-    pub fn stirred(&self) -> &Receiver<()> {
-        &self.stirred
+    pub fn notified(&self) -> &Receiver<()> {
+        &self.notified
     }
 
-    pub(super) fn stir(&self) {
+    pub(super) fn notify(&self) {
         // Full means that one is on its way.
-        let _ = self.stir.try_send(());
+        let _ = self.notify.try_send(());
     }
 
     pub fn path(&self) -> &Path {

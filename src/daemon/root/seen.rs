@@ -65,7 +65,7 @@ impl RootRuntime {
         if before.elapsed() < FRESH || !matches!(self.lock().watching, Watching::On(_)) {
             return;
         }
-        self.stir();
+        self.notify();
         let mut looked = self.looked.0.lock();
         self.looked.1.wait_while_for(&mut looked, |at| *at == before, patience);
     }

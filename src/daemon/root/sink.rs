@@ -60,7 +60,7 @@ impl Sink for RootSink {
         let concerned: Vec<Change> = parents.map(|parent| Change::scan(parent, Scope::Subtree)).collect();
         let changes = if concerned.is_empty() { changes } else { [changes, concerned].concat() };
         self.root.queue.enqueue_burst(&self.root.targets(), &changes, more_follow);
-        self.root.stir();
+        self.root.notify();
     }
 
     fn make_instances(&self) -> bool {
@@ -82,7 +82,7 @@ impl Sink for RootSink {
                 // The next look says more about it.
                 let hint = "mount or restore it: syncq goes on by itself when it is back";
                 self.root.lock().suspended = Some(Suspension::now(notice.to_string(), Some(hint)));
-                self.root.stir();
+                self.root.notify();
             }
             // The watcher tries again by itself and then reports what it has missed.
             Notice::Unwatched { errno: Errno::NOSPC, .. } => {
@@ -92,7 +92,7 @@ impl Sink for RootSink {
                 self.root.answered.lock().note(path, monotonic());
             }
             // What is mounted below is remembered.
-            Notice::Mounted { .. } | Notice::Unmounted { .. } => self.root.stir(),
+            Notice::Mounted { .. } | Notice::Unmounted { .. } => self.root.notify(),
             _ => {}
         }
     }

@@ -118,13 +118,13 @@ impl RootRuntime {
                 self.path().display()
             );
         }
-        self.stir();
+        self.notify();
     }
 
     /// Takes the directory as it is although it is empty. The next [`tend`](Self::tend) goes on with it.
     pub fn accept_empty(&self) {
         self.lock().accepts_empty = true;
-        self.stir();
+        self.notify();
     }
 }
 
