@@ -63,14 +63,14 @@ fn run(shared: &Shared, mut store: Box<dyn Store>) {
         shared.dirty.wait_while_for(&mut state, is_idle, patience);
         if !state.is_clean() {
             if state.may_wait() {
-                state.ripen();
+                state.release_dirty();
                 pause(shared, &mut state, GATHER_WELL, State::may_wait);
             } else {
                 pause(shared, &mut state, gather, |_| true);
             }
         }
         if !state.may_wait() || is_hurried(shared, &state) {
-            state.ripen();
+            state.release_dirty();
         }
         if shared.closing.load(Ordering::SeqCst) {
             let last_id = state.next_job_id;
@@ -106,7 +106,7 @@ fn run(shared: &Shared, mut store: Box<dyn Store>) {
                 shared.hurry.wait_while_for(&mut state, |_| !closing(), RETRY_AFTER);
                 break;
             }
-            if !state.has_ripe() || shared.closing.load(Ordering::SeqCst) {
+            if !state.has_releasable() || shared.closing.load(Ordering::SeqCst) {
                 break;
             }
         }

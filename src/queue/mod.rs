@@ -325,7 +325,7 @@ impl Queue {
         }
         if has_found {
             // Not written after the deletion of the job that found it: that may be in line for longer.
-            queue.ripen();
+            queue.release_dirty();
         }
         let event = if let Some(trouble) = result.trouble {
             let chance = state.random.f64();

@@ -147,7 +147,7 @@ impl Queue {
         let mut state = self.shared.lock();
         change(&mut state.ledger);
         // It may build on jobs, and must not get to the disk before them.
-        state.ripen();
+        state.release_dirty();
         // What the store has already is not written again.
         state.notes += u64::from(state.ledger.dirty_len() > 0);
         self.shared.hurry_committer();

@@ -94,13 +94,13 @@ impl State {
     }
 
     /// Lets what is dirty now be part of the next commits.
-    pub(super) fn ripen(&mut self) {
-        self.targets.values_mut().for_each(TargetQueue::ripen);
+    pub(super) fn release_dirty(&mut self) {
+        self.targets.values_mut().for_each(TargetQueue::release_dirty);
     }
 
     /// Whether there is more for a commit right now.
-    pub(super) fn has_ripe(&self) -> bool {
-        self.ledger.dirty_len() > 0 || self.targets.values().any(TargetQueue::has_ripe)
+    pub(super) fn has_releasable(&self) -> bool {
+        self.ledger.dirty_len() > 0 || self.targets.values().any(TargetQueue::has_releasable)
     }
 
     /// The store has lost everything and gets all of it again.

@@ -68,18 +68,18 @@ impl DirtyPaths {
 
     /// Lets all that is dirty now be taken. What is noted from now on has to wait for the next time: it may be settled
     /// without the store by then.
-    pub fn ripen(&mut self) {
+    pub fn release_dirty(&mut self) {
         self.ripe_until = self.next_place;
     }
 
     /// Whether something can be taken.
-    pub fn has_ripe(&self) -> bool {
+    pub fn has_releasable(&self) -> bool {
         self.order.first().is_some_and(|(place, _)| *place < self.ripe_until)
     }
 
-    /// Takes the next path that is ripe into the commit under way.
+    /// Takes the next path that is releasable into the commit under way.
     pub fn take(&mut self) -> Option<RelPath> {
-        if !self.has_ripe() {
+        if !self.has_releasable() {
             return None;
         }
         let (place, path) = self.order.pop_first()?;
@@ -128,8 +128,8 @@ mod tests {
             dirty.note(&path(name));
         }
         let mark = dirty.mark();
-        assert_eq!(dirty.take(), None, "nothing is ripe");
-        dirty.ripen();
+        assert_eq!(dirty.take(), None, "nothing is releasable");
+        dirty.release_dirty();
         assert_eq!(dirty.take(), Some(path("a")));
         assert_eq!(dirty.take(), Some(path("b")));
         for name in ["d", "b"] {
@@ -154,7 +154,7 @@ mod tests {
         for name in ["d/a", "d/b", "other"] {
             dirty.note(&path(name));
         }
-        dirty.ripen();
+        dirty.release_dirty();
         assert_eq!(dirty.take(), Some(path("d/a")));
         let mark = dirty.mark();
         for name in ["d/a", "d/b"] {
@@ -162,7 +162,7 @@ mod tests {
             dirty.note(&path(name));
         }
         dirty.restore();
-        dirty.ripen();
+        dirty.release_dirty();
         let order: Vec<RelPath> = std::iter::from_fn(|| dirty.take()).collect();
         assert_eq!(order, ["d", "d/a", "other", "d/b"].map(path));
         assert!(!dirty.is_durable(mark));

@@ -363,7 +363,7 @@ impl TargetQueue {
         }
     }
 
-    /// Hands over what the store has to be told and is ripe, until there are `ops_max` operations. [`TargetQueue::settle_dirty`] is
+    /// Hands over what the store has to be told and is releasable, until there are `ops_max` operations. [`TargetQueue::settle_dirty`] is
     /// told what came of it.
     pub fn take_dirty(&mut self, ops_max: usize, ops: &mut Vec<Op>) {
         while ops.len() < ops_max
@@ -390,13 +390,13 @@ impl TargetQueue {
     }
 
     /// Lets the store be told of all that it has not been told of by now.
-    pub fn ripen(&mut self) {
-        self.dirty.ripen();
+    pub fn release_dirty(&mut self) {
+        self.dirty.release_dirty();
     }
 
     /// Whether there is something that [`take_dirty`](Self::take_dirty) hands over.
-    pub fn has_ripe(&self) -> bool {
-        self.dirty.has_ripe()
+    pub fn has_releasable(&self) -> bool {
+        self.dirty.has_releasable()
     }
 
     /// Whether jobs that are ready are handed out, as far as is known.

@@ -367,7 +367,7 @@ fn memory_per_pending_job() {
             queue.enqueue(&Change::write(path(&name)), Timestamp(n), || JobId(n));
             if n % 1_000 == 999 {
                 let mut ops = Vec::new();
-                queue.ripen();
+                queue.release_dirty();
                 queue.take_dirty(1_000, &mut ops);
                 queue.settle_dirty(true);
             }

@@ -13,7 +13,7 @@ fn only_what_the_store_holds_is_deleted_from_it() {
     assert_eq!(bench.queue.dirty_len(), 0);
     bench.write("a");
     let mut ops = Vec::new();
-    bench.queue.ripen();
+    bench.queue.release_dirty();
     bench.queue.take_dirty(10, &mut ops);
     assert!(matches!(ops.as_slice(), [Op::PutJob(_)]));
     bench.small();
@@ -22,7 +22,7 @@ fn only_what_the_store_holds_is_deleted_from_it() {
     bench.small();
     bench.done("a");
     ops.clear();
-    bench.queue.ripen();
+    bench.queue.release_dirty();
     bench.queue.take_dirty(10, &mut ops);
     assert!(matches!(ops.as_slice(), [Op::DeleteJob { .. }]));
 }
