@@ -24,13 +24,13 @@ enum Step {
     Watermark(RootId, Moment),
     Complete(TargetId, u64),
     /// All directories of the root that the store holds have to go before anything that follows. Only the store knows
-    /// which these are: see [`Ledger::forgetting`].
+    /// which these are: see [`Catalog::forgetting`].
     Forget(RootId),
 }
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
+pub(super) struct Catalog {
     roots: Vec<RootRecord>,
     targets: Vec<TargetRecord>,
     /// What the store held at the start, until somebody asks for it.
@@ -46,7 +46,7 @@ pub(super) struct Ledger {
     taken: Vec<Step>,
 }
 
-impl Ledger {
+impl Catalog {
     /// `all` comes in the order of roots, and is taken apart from its end: moving a million takes twice their memory.
     pub fn new(roots: Vec<RootRecord>, targets: Vec<TargetRecord>, mut all: Vec<DirectoryRecord>) -> Self {
         let mut directories: BTreeMap<RootId, Vec<DirectoryRecord>> = BTreeMap::new();

@@ -161,11 +161,11 @@ fn commit_next(
         for task in tasks {
             task.run(store)?;
         }
-        let forgetting = shared.lock().ledger.forgetting();
+        let forgetting = shared.lock().catalog.forgetting();
         if let Some(root) = forgetting {
             // Which directories these are is known to the store alone.
             let directories = store.directories(root, COMMIT_OPS_MAX)?;
-            shared.lock().ledger.forget(root, directories);
+            shared.lock().catalog.forget(root, directories);
         }
         Ok(())
     };

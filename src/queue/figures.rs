@@ -68,7 +68,7 @@ impl Queue {
     /// A target's figures. Looks at each of its jobs.
     pub fn stats(&self, target: TargetId) -> Option<TargetStats> {
         let mut state = self.shared.lock();
-        let record = state.ledger.target(target).cloned();
+        let record = state.catalog.target(target).cloned();
         let (paused_since, unvouched) =
             record.map(|record| (record.paused_since, record.unvouched)).unwrap_or_default();
         let queue = state.targets.get_mut(&target)?;

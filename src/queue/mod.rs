@@ -38,7 +38,7 @@ pub use operator::{Selected, Standing};
 pub use target_queue::{BatchId, Counts, Policy, restored};
 
 use breaker::Gate;
-use checkpoint::Ledger;
+use checkpoint::Catalog;
 use committer::Committer;
 use state::{Shared, State};
 use target_queue::TargetQueue;
@@ -124,7 +124,7 @@ impl Queue {
         let state = State {
             targets,
             new_targets: BTreeSet::new(),
-            ledger: Ledger::new(roots, records, directories),
+            catalog: Catalog::new(roots, records, directories),
             next_job_id,
             stored_job_id: next_job_id,
             next_batch_id: 1,
@@ -170,7 +170,7 @@ impl Queue {
         let now = self.shared.clock.now();
         let mut state = self.shared.lock();
         let state = &mut *state;
-        let (id, new) = state.ledger.register(root.as_os_str().as_bytes(), destination.to_string(), now);
+        let (id, new) = state.catalog.register(root.as_os_str().as_bytes(), destination.to_string(), now);
         state.notes += u64::from(new);
         if new {
             state.new_targets.insert(id);
@@ -250,7 +250,7 @@ impl Queue {
         let id = BatchId(state.next_batch_id);
         state.next_batch_id += 1;
         state.batches.insert(id, jobs.iter().map(|job| job.path.clone()).collect());
-        let unvouched = state.ledger.target(target).and_then(|record| record.unvouched.clone());
+        let unvouched = state.catalog.target(target).and_then(|record| record.unvouched.clone());
         Some(Batch { id, target, lane, jobs, probe, unvouched, started_at: now })
     }
 

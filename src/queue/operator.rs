@@ -22,7 +22,7 @@ impl Queue {
     /// What keeps all of a target's jobs waiting, if anything does.
     pub fn standing(&self, target: TargetId) -> Standing {
         let state = self.shared.lock();
-        let paused_since = state.ledger.target(target).and_then(|record| record.paused_since);
+        let paused_since = state.catalog.target(target).and_then(|record| record.paused_since);
         let queue = state.targets.get(&target);
         let breaker = queue.map(|queue| &queue.breaker);
         Standing {
@@ -78,7 +78,7 @@ impl Queue {
         let state = &mut *state;
         let Some(queue) = state.targets.get_mut(&target).filter(|queue| queue.paused != paused) else { return false };
         queue.paused = paused;
-        state.ledger.set_paused(target, paused.then_some(now));
+        state.catalog.set_paused(target, paused.then_some(now));
         state.notes += 1;
         self.shared.hurry_committer();
         self.shared.announce_work();

@@ -10,7 +10,7 @@ use std::path::Path;
 use crossbeam_channel::Receiver;
 
 use super::Queue;
-use super::checkpoint::Ledger;
+use super::checkpoint::Catalog;
 use crate::model::{
     DirectoryChange, DirectoryId, Moment, Mounted, RelPath, TargetId, TargetTrouble, Timestamp, Top, TroubleClass,
 };
@@ -24,28 +24,28 @@ impl Queue {
 
     /// Remembers which directory `root` is.
     pub fn set_root_mark(&self, root: &Path, mark: DirectoryId) {
-        self.change_ledger(|ledger| ledger.set_mark(root.as_os_str().as_bytes(), mark));
+        self.change_ledger(|catalog| catalog.set_mark(root.as_os_str().as_bytes(), mark));
     }
 
     /// Remembers where file systems are mounted below `root`.
     pub fn set_mounts(&self, root: &Path, mounts: Vec<Mounted>) {
-        self.change_ledger(|ledger| ledger.set_mounts(root.as_os_str().as_bytes(), mounts));
+        self.change_ledger(|catalog| catalog.set_mounts(root.as_os_str().as_bytes(), mounts));
     }
 
     /// The root as the store knows it: a watermark that is still being written is not there yet.
     pub fn root_record(&self, root: &Path) -> Option<RootRecord> {
-        self.shared.lock().ledger.root(root.as_os_str().as_bytes()).cloned()
+        self.shared.lock().catalog.root(root.as_os_str().as_bytes()).cloned()
     }
 
     /// The target as the store knows it.
     pub fn target_record(&self, id: TargetId) -> Option<TargetRecord> {
-        self.shared.lock().ledger.target(id).cloned()
+        self.shared.lock().catalog.target(id).cloned()
     }
 
     /// The directories below `root` that the store held at the start, as of the root's watermark then. They are handed out
     /// once, and no longer take memory then: what the store holds later is not read again.
     pub fn take_directories(&self, root: &Path) -> Option<Vec<DirectoryRecord>> {
-        self.shared.lock().ledger.take_directories(root.as_os_str().as_bytes())
+        self.shared.lock().catalog.take_directories(root.as_os_str().as_bytes())
     }
 
     /// Notes that every change below `root` before `watermark` is mirrored or has a job, what became of directories
@@ -60,17 +60,17 @@ impl Queue {
         directories: Vec<DirectoryChange>,
         complete: &[(TargetId, u64)],
     ) {
-        self.change_ledger(|ledger| ledger.checkpoint(root.as_os_str().as_bytes(), watermark, directories, complete));
+        self.change_ledger(|catalog| catalog.checkpoint(root.as_os_str().as_bytes(), watermark, directories, complete));
     }
 
     /// Notes that nothing is known of the tree at `root` any more: all its targets have to be compared in full.
     pub fn forget_watermark(&self, root: &Path) {
-        self.change_ledger(|ledger| ledger.forget_watermark(root.as_os_str().as_bytes()));
+        self.change_ledger(|catalog| catalog.forget_watermark(root.as_os_str().as_bytes()));
     }
 
     /// Notes that these targets are complete no more, under whatever settings they were.
     pub fn forget_complete(&self, targets: &[TargetId]) {
-        self.change_ledger(|ledger| ledger.forget_complete(&targets.iter().copied().collect()));
+        self.change_ledger(|catalog| catalog.forget_complete(&targets.iter().copied().collect()));
     }
 
     /// Notes that nothing vouches for what these targets hold: equal size and time may stand over other content. Of one that
@@ -80,19 +80,19 @@ impl Queue {
         let mut state = self.shared.lock();
         let known: Vec<TargetId> = targets.iter().copied().filter(|target| !state.new_targets.remove(target)).collect();
         drop(state);
-        self.change_ledger(|ledger| ledger.distrust(&known, now));
+        self.change_ledger(|catalog| catalog.distrust(&known, now));
         self.shared.announce_distrust();
     }
 
     /// Notes that what the target holds has been compared by content up to a path in the order of the tree, or all of it.
     /// Means nothing if it was distrusted since then.
     pub fn vouch(&self, target: TargetId, since: Timestamp, up_to: Option<RelPath>) {
-        self.change_ledger(|ledger| ledger.vouch(target, since, up_to));
+        self.change_ledger(|catalog| catalog.vouch(target, since, up_to));
     }
 
     /// Notes that a target is known to be a copy of its source: it was equal once, or holds nothing yet.
     pub fn note_known_target(&self, target: TargetId) {
-        self.change_ledger(|ledger| ledger.note_known(target));
+        self.change_ledger(|catalog| catalog.note_known(target));
     }
 
     /// Receives a token when a target has been distrusted. One token may stand for several.
@@ -102,17 +102,17 @@ impl Queue {
 
     /// Remembers which directory a local target is, or that whatever is there counts.
     pub fn set_target_mark(&self, target: TargetId, mark: Option<DirectoryId>) {
-        self.change_ledger(|ledger| ledger.set_target_mark(target, mark));
+        self.change_ledger(|catalog| catalog.set_target_mark(target, mark));
     }
 
     /// Remembers what stood at the top of a target on another machine, or that whatever is there counts.
     pub fn set_target_top(&self, target: TargetId, top: Option<Top>) {
-        self.change_ledger(|ledger| ledger.set_target_top(target, top));
+        self.change_ledger(|catalog| catalog.set_target_top(target, top));
     }
 
     /// Remembers where the name of a target's host leads.
     pub fn set_target_addresses(&self, target: TargetId, addresses: BTreeSet<IpAddr>) {
-        self.change_ledger(|ledger| ledger.set_target_addresses(target, addresses));
+        self.change_ledger(|catalog| catalog.set_target_addresses(target, addresses));
     }
 
     /// Notes what a look at a target's place told: that it is not what it was, or that it is, which ends a trouble of that
@@ -140,26 +140,26 @@ impl Queue {
 
     /// Remembers when the tree at `root` was last compared by schedule.
     pub fn set_scheduled_run(&self, root: &Path, at: Timestamp) {
-        self.change_ledger(|ledger| ledger.set_scheduled_run(root.as_os_str().as_bytes(), at));
+        self.change_ledger(|catalog| catalog.set_scheduled_run(root.as_os_str().as_bytes(), at));
     }
 
-    pub(super) fn change_ledger(&self, change: impl FnOnce(&mut Ledger)) {
+    pub(super) fn change_ledger(&self, change: impl FnOnce(&mut Catalog)) {
         let mut state = self.shared.lock();
-        change(&mut state.ledger);
+        change(&mut state.catalog);
         // It may build on jobs, and must not get to the disk before them.
         state.release_dirty();
         // What the store has already is not written again.
-        state.notes += u64::from(state.ledger.dirty_len() > 0);
+        state.notes += u64::from(state.catalog.dirty_len() > 0);
         self.shared.hurry_committer();
     }
 
     /// All roots that the store knows, configured or not.
     pub fn known_roots(&self) -> Vec<RootRecord> {
-        self.shared.lock().ledger.roots().to_vec()
+        self.shared.lock().catalog.roots().to_vec()
     }
 
     /// All targets that the store knows, configured or not.
     pub fn known_targets(&self) -> Vec<TargetRecord> {
-        self.shared.lock().ledger.targets().to_vec()
+        self.shared.lock().catalog.targets().to_vec()
     }
 }

@@ -13,7 +13,7 @@ use crossbeam_channel::{Sender, TrySendError};
 use log::info;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::checkpoint::Ledger;
+use super::checkpoint::Catalog;
 use super::target_queue::{BatchId, TargetQueue};
 use crate::clock::Clock;
 use crate::model::{JobId, RelPath, TargetId, Timestamp};
@@ -23,7 +23,7 @@ pub(super) struct State {
     pub(super) targets: BTreeMap<TargetId, TargetQueue>,
     /// Those that were registered for the first time since the start, and not distrusted since.
     pub(super) new_targets: BTreeSet<TargetId>,
-    pub(super) ledger: Ledger,
+    pub(super) catalog: Catalog,
     pub(super) next_job_id: u64,
     pub(super) stored_job_id: u64,
     pub(super) next_batch_id: u64,
@@ -49,7 +49,7 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn dirty_len(&self) -> usize {
-        self.ledger.dirty_len() + self.targets.values().map(TargetQueue::dirty_len).sum::<usize>()
+        self.catalog.dirty_len() + self.targets.values().map(TargetQueue::dirty_len).sum::<usize>()
     }
 
     /// Whether the store has been told of everything.
@@ -63,7 +63,7 @@ impl State {
         let mut ops: Vec<Op> = Vec::new();
         let numbers = self.next_job_id != self.stored_job_id;
         let ops_max = ops_max.saturating_sub(usize::from(numbers));
-        self.ledger.take_records(ops_max, &mut ops);
+        self.catalog.take_records(ops_max, &mut ops);
         let behind = self.cut_at.take().map_or(Bound::Unbounded, Bound::Excluded);
         let order: Vec<TargetId> = self.targets.range((behind, Bound::Unbounded)).map(|(id, _)| *id).collect();
         let others: Vec<TargetId> = self.targets.keys().filter(|id| !order.contains(id)).copied().collect();
@@ -76,8 +76,8 @@ impl State {
             }
         }
         // Jobs first: they are what must not be lost.
-        self.ledger.take_steps(ops_max, &mut ops);
-        if self.ledger.dirty_len() == 0 {
+        self.catalog.take_steps(ops_max, &mut ops);
+        if self.catalog.dirty_len() == 0 {
             self.notes_taken = self.notes;
         }
         // Jobs that are done before they are stored are no reason to write.
@@ -90,7 +90,7 @@ impl State {
     /// Whether nothing but jobs is to be written, and no target is down or paused, as far as is known, so that they are done
     /// rather than kept.
     pub(super) fn may_wait(&self) -> bool {
-        self.ledger.dirty_len() == 0 && self.targets.values().all(TargetQueue::is_served)
+        self.catalog.dirty_len() == 0 && self.targets.values().all(TargetQueue::is_served)
     }
 
     /// Lets what is dirty now be part of the next commits.
@@ -100,12 +100,12 @@ impl State {
 
     /// Whether there is more for a commit right now.
     pub(super) fn has_releasable(&self) -> bool {
-        self.ledger.dirty_len() > 0 || self.targets.values().any(TargetQueue::has_releasable)
+        self.catalog.dirty_len() > 0 || self.targets.values().any(TargetQueue::has_releasable)
     }
 
     /// The store has lost everything and gets all of it again.
     pub(super) fn store_lost(&mut self) {
-        self.ledger.lost();
+        self.catalog.lost();
         self.targets.values_mut().for_each(TargetQueue::all_dirty);
         // Below every number that was ever given out.
         self.stored_job_id = 0;
@@ -118,15 +118,15 @@ impl State {
         }
         if durable {
             self.notes_durable = self.notes_taken;
-            self.ledger.committed();
+            self.catalog.committed();
         } else {
-            self.ledger.restore_steps();
+            self.catalog.restore_steps();
         }
         for op in ops {
             match op {
                 Op::PutNextJobId(id) if durable => self.stored_job_id = id,
-                Op::PutRoot(record) if !durable => self.ledger.restore_root(record.id),
-                Op::PutTarget(record) if !durable => self.ledger.restore_target(record.id),
+                Op::PutRoot(record) if !durable => self.catalog.restore_root(record.id),
+                Op::PutTarget(record) if !durable => self.catalog.restore_target(record.id),
                 // Jobs, and steps of checkpoints, have been seen to above.
                 _ => {}
             }
@@ -159,7 +159,7 @@ impl State {
                 stuck.push(*id);
                 continue;
             }
-            let name = self.ledger.target(*id).map_or("a target", |target| target.destination.as_str());
+            let name = self.catalog.target(*id).map_or("a target", |target| target.destination.as_str());
             info!("{name}: {before} pending jobs became {after} that stand for directories (maxPending)");
         }
         let left = total(&self.targets);
