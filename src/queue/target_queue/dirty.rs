@@ -18,7 +18,7 @@ pub struct DirtyPaths {
     under_way: HashMap<RelPath, u64>,
     next_place: u64,
     /// Places from here on have to wait.
-    ripe_until: u64,
+    released_until: u64,
 }
 
 impl DirtyPaths {
@@ -69,12 +69,12 @@ impl DirtyPaths {
     /// Lets all that is dirty now be taken. What is noted from now on has to wait for the next time: it may be settled
     /// without the store by then.
     pub fn release_dirty(&mut self) {
-        self.ripe_until = self.next_place;
+        self.released_until = self.next_place;
     }
 
     /// Whether something can be taken.
     pub fn has_releasable(&self) -> bool {
-        self.order.first().is_some_and(|(place, _)| *place < self.ripe_until)
+        self.order.first().is_some_and(|(place, _)| *place < self.released_until)
     }
 
     /// Takes the next path that is releasable into the commit under way.
