@@ -21,7 +21,7 @@ mod options;
 mod plugins;
 mod reload;
 mod root;
-mod tend;
+mod root_threads;
 mod witness;
 
 use std::path::{Path, PathBuf};
@@ -45,7 +45,7 @@ use answer::view::View;
 use contents::ContentsThread;
 use fail_log::FailLog;
 use reload::{Progress, ReloadThread, Reloader};
-use tend::Tenders;
+use root_threads::Tenders;
 use witness::Witness;
 
 use crate::clock::{Clock, SystemClock, moment, monotonic};

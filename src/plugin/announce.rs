@@ -80,7 +80,7 @@ impl Announcer {
             if owed.paths.get(&path).is_some_and(|debt| debt.since == since)
                 && let Some(debt) = owed.paths.remove(&path)
             {
-                self.tell(path, debt);
+                self.notify(path, debt);
             }
         }
     }
@@ -101,13 +101,13 @@ impl Announcer {
         let mut owed = self.lock();
         owed.finished = true;
         for (path, debt) in std::mem::take(&mut owed.paths) {
-            self.tell(path, debt);
+            self.notify(path, debt);
         }
     }
 
-    fn tell(&self, path: RelPath, debt: Debt) {
+    fn notify(&self, path: RelPath, debt: Debt) {
         let Debt { operation, directory, .. } = debt;
-        self.engine.tell(Notice { source: Arc::clone(&self.source), path, operation, directory });
+        self.engine.notify(Notice { source: Arc::clone(&self.source), path, operation, directory });
     }
 
     /// Whether a target that is not through with the path has yet to take it. What goes with its directory has no job:
@@ -141,7 +141,7 @@ impl Observer for Announcer {
             if (!waits || owed.paths.len() > OWED_MAX)
                 && let Some(debt) = owed.paths.remove(&path)
             {
-                self.tell(path, debt);
+                self.notify(path, debt);
             }
         }
     }

@@ -11,7 +11,7 @@ use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_encode, utf
 
 use super::exchange::{Answer, Peer, Timeouts};
 use super::notice::Watch;
-use super::{Failure, Notice, PluginError, Speaker};
+use super::{Delivery, Failure, Notice, PluginError};
 use crate::config::RefreshCdnPlugin;
 use crate::filter::Pattern;
 
@@ -82,7 +82,7 @@ impl RefreshCdn {
     }
 }
 
-impl Speaker for RefreshCdn {
+impl Delivery for RefreshCdn {
     fn wants(&self, notice: &Notice) -> bool {
         self.url(notice).is_some()
     }

@@ -17,7 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
-use super::{Failure, Notice, PluginError, Speaker};
+use super::{Delivery, Failure, Notice, PluginError};
 use crate::clock::monotonic;
 use crate::config::CommandPlugin;
 use crate::filter::Pattern;
@@ -214,7 +214,7 @@ fn end_group(child: &mut Child) -> io::Result<()> {
     Ok(())
 }
 
-impl Speaker for Command {
+impl Delivery for Command {
     fn wants(&self, notice: &Notice) -> bool {
         let Some(includes) = &self.includes else { return true };
         let (spelled, absolute) = (notice.spelled(), notice.absolute().into_os_string().into_vec());

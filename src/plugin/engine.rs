@@ -12,8 +12,8 @@ use log::{debug, error, info, warn};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::line::{Line, Put, Waiting};
-use super::muffle::Muffle;
-use super::{Failure, Notice, Speaker};
+use super::log_limiter::LogLimiter;
+use super::{Delivery, Failure, Notice};
 use crate::clock::monotonic;
 use crate::model::Backoff;
 
@@ -65,7 +65,7 @@ pub struct EngineStats {
 pub struct Engine {
     name: &'static str,
     shared: Arc<Shared>,
-    speaker: Arc<Box<dyn Speaker>>,
+    delivery: Arc<Box<dyn Delivery>>,
     limits: Limits,
 }
 
@@ -87,7 +87,7 @@ struct State {
     line: Line,
     stats: EngineStats,
     trouble: Option<Trouble>,
-    muffle: Muffle,
+    limiter: LogLimiter,
     stopping: bool,
 }
 
@@ -105,11 +105,11 @@ impl Shared {
 }
 
 impl Engine {
-    pub(super) fn start(name: &'static str, speaker: Box<dyn Speaker>, limits: Limits) -> std::io::Result<Arc<Self>> {
-        let engine = Arc::new(Self { name, shared: Arc::default(), speaker: Arc::new(speaker), limits });
+    pub(super) fn start(name: &'static str, delivery: Box<dyn Delivery>, limits: Limits) -> std::io::Result<Arc<Self>> {
+        let engine = Arc::new(Self { name, shared: Arc::default(), delivery: Arc::new(delivery), limits });
         for n in 0..limits.threads.max(1) {
             let worker =
-                Worker { name, shared: Arc::clone(&engine.shared), speaker: Arc::clone(&engine.speaker), limits };
+                Worker { name, shared: Arc::clone(&engine.shared), delivery: Arc::clone(&engine.delivery), limits };
             let thread = std::thread::Builder::new().name(format!("plugin-{n}"));
             if let Err(failure) = thread.spawn(move || worker.run()) {
                 engine.shared.lock().stopping = true;
@@ -125,8 +125,8 @@ impl Engine {
     }
 
     /// Takes a notice in for delivery. Never waits.
-    pub fn tell(&self, notice: Notice) {
-        if !self.speaker.wants(&notice) {
+    pub fn notify(&self, notice: Notice) {
+        if !self.delivery.wants(&notice) {
             return;
         }
         let mut state = self.shared.lock();
@@ -178,12 +178,12 @@ impl Engine {
         }
         self.shared.changed.notify_all();
         drop(state);
-        self.speaker.stop();
+        self.delivery.stop();
         // Not joined: a thread may be deep in a name look-up, and the process ends anyway.
         let mut state = self.shared.lock();
         self.shared.changed.wait_while_for(&mut state, |state| state.line.in_flight() > 0, STOP_DEADLINE);
         let left = state.line.waiting() + state.line.in_flight();
-        let (name, stats, left_out) = (self.name, &state.stats, state.muffle.left_out());
+        let (name, stats, left_out) = (self.name, &state.stats, state.limiter.left_out());
         if left > 0 {
             warn!("plugin {name}: {left} notices were not delivered before the stop and are lost");
         }
@@ -197,15 +197,15 @@ impl Engine {
 struct Worker {
     name: &'static str,
     shared: Arc<Shared>,
-    speaker: Arc<Box<dyn Speaker>>,
+    delivery: Arc<Box<dyn Delivery>>,
     limits: Limits,
 }
 
 impl Worker {
     fn run(self) {
         while let Some(waiting) = self.next() {
-            let speaker = &self.speaker;
-            let spoken = std::panic::AssertUnwindSafe(|| speaker.deliver(&waiting.notice));
+            let delivery = &self.delivery;
+            let spoken = std::panic::AssertUnwindSafe(|| delivery.deliver(&waiting.notice));
             let result = std::panic::catch_unwind(spoken).unwrap_or_else(|_| {
                 error!("plugin {}: syncq itself failed; please report it with the log", self.name);
                 Err(Failure::Refused("syncq itself failed".to_owned()))
@@ -280,11 +280,11 @@ impl Worker {
     fn give_up(&self, state: &mut State, waiting: &Waiting, reason: &str) {
         state.stats.failed += 1;
         state.line.done(&waiting.notice);
-        let (name, path, say) = (self.name, &waiting.notice.path, state.muffle.say(monotonic()));
-        if say.left_out > 0 {
-            warn!("plugin {name}: {} more failures were not logged", say.left_out);
+        let (name, path, decision) = (self.name, &waiting.notice.path, state.limiter.note(monotonic()));
+        if decision.left_out > 0 {
+            warn!("plugin {name}: {} more failures were not logged", decision.left_out);
         }
-        if say.this {
+        if decision.is_logged {
             warn!("plugin {name}: {path}: {reason}");
         }
         if state.trouble.is_none() {

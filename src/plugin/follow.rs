@@ -154,7 +154,7 @@ impl Worker {
                         busy = true;
                         let was_directory =
                             |path: &RelPath| lock(&self.gone_directories).remove(&(target, path.clone()));
-                        tell(root, &batch, was_directory);
+                        notify(root, &batch, was_directory);
                         let done = |job: &ClaimedJob| (job.path.clone(), Verdict::Done);
                         let verdicts = batch.jobs.iter().map(done).collect();
                         self.queue.finish(&batch, BatchResult { verdicts, reached: true, ..BatchResult::default() });
@@ -176,7 +176,7 @@ impl Worker {
 }
 
 /// Tells of each path of a batch, and of what stands in new directories.
-fn tell(root: &FollowedRoot, batch: &Batch, was_directory: impl Fn(&RelPath) -> bool) {
+fn notify(root: &FollowedRoot, batch: &Batch, was_directory: impl Fn(&RelPath) -> bool) {
     for job in &batch.jobs {
         let found = std::fs::symlink_metadata(job.path.under(&root.source.path));
         let was_directory = was_directory(&job.path);
@@ -191,7 +191,7 @@ fn tell(root: &FollowedRoot, batch: &Batch, was_directory: impl Fn(&RelPath) -> 
             continue;
         }
         let path = job.path.clone();
-        root.engine.tell(Notice { source: Arc::clone(&root.source), path, operation, directory });
+        root.engine.notify(Notice { source: Arc::clone(&root.source), path, operation, directory });
         if directory && job.scope > Scope::Entry {
             tell_of_content(root, &job.path, job.scope == Scope::Subtree);
         }
@@ -216,7 +216,7 @@ fn tell_of_content(root: &FollowedRoot, directory: &RelPath, deep: bool) {
                 open.push(path.clone());
             }
             let (source, directory) = (Arc::clone(&root.source), found.is_dir());
-            root.engine.tell(Notice { source, path, operation: Operation::Update, directory });
+            root.engine.notify(Notice { source, path, operation: Operation::Update, directory });
         }
     }
 }

@@ -7,7 +7,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
 use super::exchange::{Peer, Timeouts};
 use super::notice::Watch;
-use super::{Failure, Notice, Speaker};
+use super::{Delivery, Failure, Notice};
 use crate::config::{HttpPlugin, HttpUrl};
 use crate::mirror::Operation;
 
@@ -66,7 +66,7 @@ impl Http {
     }
 }
 
-impl Speaker for Http {
+impl Delivery for Http {
     fn wants(&self, notice: &Notice) -> bool {
         Watch::spell(self.watch.as_ref(), notice).is_some()
     }

@@ -2,7 +2,7 @@
 //!
 //! Theory of operation. An [`Announcer`] decides when a path is told of: as soon as every target has it that can have
 //! it. Without targets (`-m`) a [`Follower`] does, from the watcher's changes. Both hand a [`Notice`] to an [`Engine`],
-//! one per configuration file, which keeps it in a bounded line, lets some threads deliver it through a `Speaker`, and
+//! one per configuration file, which keeps it in a bounded line, lets some threads deliver it through a `Delivery`, and
 //! tries again when the other side cannot be reached.
 //!
 //! Notices are kept in memory. While syncq runs each is delivered at least once; a notice of a path whose last one has
@@ -14,37 +14,37 @@
 mod announce;
 mod cdn;
 mod command;
+mod delivery;
 mod engine;
 mod exchange;
 mod follow;
 mod http;
 mod line;
-mod muffle;
+mod log_limiter;
 mod notice;
 mod socket;
-mod speaker;
 
 use std::sync::Arc;
 
 pub use announce::Announcer;
+pub use delivery::PluginError;
 pub use engine::{Engine, EngineStats, Limits};
 pub use follow::{FollowedRoot, Follower};
 pub use notice::{Notice, Source};
-pub use speaker::PluginError;
 
-use speaker::{Failure, Speaker};
+use delivery::{Delivery, Failure};
 
 use crate::config::Plugin;
 
 /// Starts the threads of a plugin.
 pub fn start(plugin: &Plugin) -> Result<Arc<Engine>, PluginError> {
-    let speaker: Box<dyn Speaker> = match plugin {
+    let delivery: Box<dyn Delivery> = match plugin {
         Plugin::Command(config) => Box::new(command::Command::new(config)?),
         Plugin::Socket(config) => Box::new(socket::Socket::new(config)),
         Plugin::RefreshCdn(config) => Box::new(cdn::RefreshCdn::new(config)?),
         Plugin::Http(config) => Box::new(http::Http::new(config)),
     };
-    Ok(Engine::start(plugin.kind().as_str(), speaker, Limits::default())?)
+    Ok(Engine::start(plugin.kind().as_str(), delivery, Limits::default())?)
 }
 
 #[cfg(test)]

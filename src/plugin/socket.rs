@@ -5,7 +5,7 @@ use std::io::Write;
 
 use super::exchange::{Peer, Timeouts};
 use super::notice::Watch;
-use super::{Failure, Notice, Speaker};
+use super::{Delivery, Failure, Notice};
 use crate::config::SocketPlugin;
 
 pub(super) struct Socket {
@@ -22,7 +22,7 @@ impl Socket {
     }
 }
 
-impl Speaker for Socket {
+impl Delivery for Socket {
     fn wants(&self, notice: &Notice) -> bool {
         Watch::spell(self.watch.as_ref(), notice).is_some()
     }

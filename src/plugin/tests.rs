@@ -36,7 +36,7 @@ fn wait_until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-fn socket(port: u16) -> Box<dyn Speaker> {
+fn socket(port: u16) -> Box<dyn Delivery> {
     let section = format!("<localpath watch='/d'><deshost ip='127.0.0.1' port='{port}'/></localpath>");
     match plugin("socket", &section) {
         Plugin::Socket(config) => Box::new(socket::Socket::new(&config)),
@@ -57,7 +57,7 @@ fn l31_a_slow_listener_gets_every_notice() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let engine = Engine::start("socket", socket(listener.local_addr().unwrap().port()), limits()).unwrap();
     for n in 0..100 {
-        engine.tell(notice("/d", format!("f{n}").as_bytes()));
+        engine.notify(notice("/d", format!("f{n}").as_bytes()));
     }
     let mut got: Vec<Vec<u8>> = (0..100)
         .map(|_| {
@@ -80,7 +80,7 @@ fn s5_a_path_of_any_length_arrives_whole() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let engine = Engine::start("socket", socket(listener.local_addr().unwrap().port()), limits()).unwrap();
     let path = vec![b"d".repeat(200); 20].join(&b'/');
-    engine.tell(notice("/d", &path));
+    engine.notify(notice("/d", &path));
     assert_eq!(read_all(&listener), [b"/d/", path.as_slice()].concat());
     engine.stop();
 }
@@ -90,7 +90,7 @@ fn a_dead_listener_loses_nothing_until_it_is_back() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let engine = Engine::start("socket", socket(port), limits()).unwrap();
     for n in 0..20 {
-        engine.tell(notice("/d", format!("f{n}").as_bytes()));
+        engine.notify(notice("/d", format!("f{n}").as_bytes()));
     }
     wait_until("the trouble", || engine.stats().reason.is_some());
     let stats = engine.stats();
@@ -117,7 +117,7 @@ struct Gate {
 
 struct Gated(Arc<Gate>);
 
-impl Speaker for Gated {
+impl Delivery for Gated {
     fn wants(&self, notice: &Notice) -> bool {
         !notice.path.as_bytes().starts_with(b"no")
     }
@@ -154,7 +154,7 @@ impl Gate {
 #[derive(Clone, Default)]
 pub(crate) struct Recorder(Arc<Mutex<Vec<String>>>);
 
-impl Speaker for Recorder {
+impl Delivery for Recorder {
     fn wants(&self, _: &Notice) -> bool {
         true
     }
@@ -184,14 +184,14 @@ fn a_hanging_plugin_keeps_a_bounded_line_and_counts_what_it_drops() {
     let gate = Arc::new(Gate::default());
     let limits = Limits { notices_max: 10, threads: 1, ..limits() };
     let engine = Engine::start("command", Box::new(Gated(Arc::clone(&gate))), limits).unwrap();
-    engine.tell(notice("/d", b"first"));
+    engine.notify(notice("/d", b"first"));
     wait_until("the first delivery", || gate.tries.load(Ordering::SeqCst) == 1);
     for n in 0..25 {
-        engine.tell(notice("/d", format!("f{n}").as_bytes()));
-        engine.tell(notice("/d", b"not wanted"));
+        engine.notify(notice("/d", format!("f{n}").as_bytes()));
+        engine.notify(notice("/d", b"not wanted"));
     }
     // Of one path only the newest is kept, however full the line is.
-    engine.tell(notice("/d", b"f3"));
+    engine.notify(notice("/d", b"f3"));
     assert_eq!(engine.stats(), EngineStats { waiting: 10, in_flight: 1, dropped: 15, ..EngineStats::default() });
     gate.open();
     wait_until("the rest", || engine.stats().delivered == 11);
@@ -203,7 +203,7 @@ fn a_stop_does_not_wait_for_a_hanging_plugin() {
     let gate = Arc::new(Gate::default());
     let engine = Engine::start("command", Box::new(Gated(Arc::clone(&gate))), limits()).unwrap();
     for n in 0..25 {
-        engine.tell(notice("/d", format!("f{n}").as_bytes()));
+        engine.notify(notice("/d", format!("f{n}").as_bytes()));
     }
     let begun = monotonic();
     engine.stop();
@@ -216,7 +216,7 @@ fn a_notice_that_never_goes_through_is_given_up_while_others_do() {
     let gate = Arc::new(Gate::default());
     gate.open();
     let engine = Engine::start("http", Box::new(Gated(Arc::clone(&gate))), limits()).unwrap();
-    engine.tell(notice("/d", b"poison"));
+    engine.notify(notice("/d", b"poison"));
     // Alone it is not to blame.
     wait_until("several tries", || gate.tries.load(Ordering::SeqCst) > limits().tries_max + 2);
     assert_eq!(engine.stats().failed, 0);
@@ -224,7 +224,7 @@ fn a_notice_that_never_goes_through_is_given_up_while_others_do() {
     while engine.stats().failed == 0 {
         n += 1;
         assert!(n < 1000, "never given up");
-        engine.tell(notice("/d", format!("f{n}").as_bytes()));
+        engine.notify(notice("/d", format!("f{n}").as_bytes()));
         let tries = gate.tries.load(Ordering::SeqCst);
         wait_until("a try", || gate.tries.load(Ordering::SeqCst) > tries || engine.stats().failed > 0);
     }
@@ -239,10 +239,10 @@ fn why_a_notice_was_given_up_can_be_asked_until_another_gets_through() {
     gate.open();
     gate.failures.lock().push(Failure::Refused("no such user".into()));
     let engine = Engine::start("http", Box::new(Gated(Arc::clone(&gate))), limits()).unwrap();
-    engine.tell(notice("/d", b"f"));
+    engine.notify(notice("/d", b"f"));
     wait_until("the failure", || engine.stats().failed == 1);
     assert_eq!(engine.stats().reason.as_deref(), Some("f: no such user"));
-    engine.tell(notice("/d", b"g"));
+    engine.notify(notice("/d", b"g"));
     wait_until("the delivery", || engine.stats().delivered == 1);
     assert_eq!(engine.stats().reason, None);
     engine.stop();
@@ -256,7 +256,7 @@ fn l3_what_cannot_be_started_now_is_started_later() {
     let failed = || Failure::Unreachable("cannot start /bin/sh: Resource temporarily unavailable".into());
     gate.failures.lock().extend([failed(), failed(), failed()]);
     let engine = Engine::start("command", Box::new(Gated(Arc::clone(&gate))), limits()).unwrap();
-    engine.tell(notice("/d", b"f"));
+    engine.notify(notice("/d", b"f"));
     wait_until("the delivery", || engine.stats().delivered == 1);
     assert_eq!(gate.tries.load(Ordering::SeqCst), 4);
     engine.stop();
@@ -345,7 +345,7 @@ fn a_cdn_and_a_web_server_are_told() {
     );
     let Plugin::RefreshCdn(config) = plugin("refreshCDN", &section) else { panic!() };
     let engine = Engine::start("refreshCDN", Box::new(cdn::RefreshCdn::new(&config).unwrap()), limits()).unwrap();
-    engine.tell(notice("/d", b"a.jpg"));
+    engine.notify(notice("/d", b"a.jpg"));
     let request = "HEAD /index.jsp?user=u&pswd=p&ok=ok&urls=http://pic.example.com/cms/a.jpg HTTP/1.0\r\n\
                    Host: 127.0.0.1\r\n\r\n";
     assert_eq!(served.join().unwrap().0, [request, request]);
@@ -356,8 +356,8 @@ fn a_cdn_and_a_web_server_are_told() {
     let section = format!("<localpath><deshost url='http://127.0.0.1:{port}/hook'/></localpath>");
     let Plugin::Http(config) = plugin("http", &section) else { panic!() };
     let engine = Engine::start("http", Box::new(http::Http::new(&config)), Limits { threads: 1, ..limits() }).unwrap();
-    engine.tell(notice("/d", b"a"));
-    engine.tell(notice("/d", b"b"));
+    engine.notify(notice("/d", b"a"));
+    engine.notify(notice("/d", b"b"));
     wait_until("the counts", || (engine.stats().delivered, engine.stats().failed) == (1, 1));
     let (requests, _) = served.join().unwrap();
     assert!(requests[0].starts_with("POST /hook HTTP/1.1\r\n") && requests[0].ends_with("inotifyPath=/d/a&mask=8"));
@@ -448,7 +448,7 @@ fn a_command_that_does_not_end_is_ended_with_all_that_it_started() {
 
     // The same at a stop.
     let engine = Engine::start("command", Box::new(command(&script, "", false, "")), limits()).unwrap();
-    engine.tell(notice("/d", b"f"));
+    engine.notify(notice("/d", b"f"));
     wait_until("the start", || std::fs::read_to_string(&pids).is_ok_and(|text| text.ends_with('\n')));
     let begun: Instant = monotonic();
     engine.stop();

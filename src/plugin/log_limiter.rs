@@ -8,20 +8,20 @@ const WINDOW: Duration = Duration::from_secs(60);
 
 /// What to do about one more line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Say {
-    pub(super) this: bool,
+pub(super) struct Decision {
+    pub(super) is_logged: bool,
     /// So many of the window before were left out.
     pub(super) left_out: u64,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Muffle {
+pub(super) struct LogLimiter {
     window: Option<Instant>,
     lines: u64,
 }
 
-impl Muffle {
-    pub(super) fn say(&mut self, now: Instant) -> Say {
+impl LogLimiter {
+    pub(super) fn note(&mut self, now: Instant) -> Decision {
         let mut left_out = 0;
         if self.window.is_none_or(|window| now.duration_since(window) >= WINDOW) {
             left_out = self.left_out();
@@ -29,7 +29,7 @@ impl Muffle {
             self.lines = 0;
         }
         self.lines += 1;
-        Say { this: self.lines <= LINES_MAX, left_out }
+        Decision { is_logged: self.lines <= LINES_MAX, left_out }
     }
 
     /// Lines of this window that were left out, for the end.
@@ -44,11 +44,11 @@ mod tests {
 
     #[test]
     fn a_flood_is_a_few_lines_and_a_count() {
-        let mut muffle = Muffle::default();
+        let mut limiter = LogLimiter::default();
         let begun = crate::clock::monotonic();
-        let said = (0..100).filter(|_| muffle.say(begun).this).count();
-        assert_eq!((said, muffle.left_out()), (10, 90));
-        assert_eq!(muffle.say(begun + WINDOW), Say { this: true, left_out: 90 });
-        assert_eq!(muffle.say(begun + WINDOW), Say { this: true, left_out: 0 });
+        let said = (0..100).filter(|_| limiter.note(begun).is_logged).count();
+        assert_eq!((said, limiter.left_out()), (10, 90));
+        assert_eq!(limiter.note(begun + WINDOW), Decision { is_logged: true, left_out: 90 });
+        assert_eq!(limiter.note(begun + WINDOW), Decision { is_logged: true, left_out: 0 });
     }
 }

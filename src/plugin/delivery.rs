@@ -18,7 +18,7 @@ pub(super) enum Failure {
 }
 
 /// Delivers notices in one plugin's form. Called from several threads.
-pub(super) trait Speaker: Send + Sync {
+pub(super) trait Delivery: Send + Sync {
     /// Whether the plugin wants to know of it at all.
     fn wants(&self, notice: &Notice) -> bool;
 
