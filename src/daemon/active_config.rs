@@ -20,7 +20,7 @@ use super::named_target::NamedTarget;
 use super::options::{Configuration, RootOptions};
 use super::plugins::Plugins;
 use super::root::{Fingerprint, RootRuntime, Rules, StartOptions, fingerprint};
-use super::tend::Tenders;
+use super::root_threads::RootThreads;
 use super::witness::Witness;
 use crate::clock::Clock;
 use crate::control::ConfigStatus;
@@ -51,7 +51,7 @@ pub(super) struct Core {
     pub connections: Connections,
     pub standbys: Standbys,
     pub fail_log: Option<FailLog>,
-    pub tenders: Tenders,
+    pub root_threads: RootThreads,
     /// The state directory, absolute.
     pub owner: PathBuf,
     /// With `-m` no root has a target, and plugins are told of what the watchers see.
@@ -323,7 +323,7 @@ impl ActiveConfig {
 
     /// Gives up a configuration that does not come into force after all.
     pub fn abandon(&self, core: &Core, before: &Self) {
-        core.tenders.end(|root| self.keeps(root) && !before.keeps(root));
+        core.root_threads.end(|root| self.keeps(root) && !before.keeps(root));
         self.fresh_roots(before).iter().for_each(|root| root.abandon());
         self.plugins.abandon(&before.plugins);
     }
@@ -352,7 +352,7 @@ impl ActiveConfig {
         // Before the roots: what is compared from then on is compared by the new settings.
         let connections_max = config.roots.iter().map(|root| root.settings.connections_max).max().unwrap_or(1);
         core.executor.serve(contexts.clone(), connections_max as usize);
-        core.tenders.end(|root| before.keeps(root) && !self.keeps(root));
+        core.root_threads.end(|root| before.keeps(root) && !self.keeps(root));
         self.forget_tops(core, before);
         let left = before.fresh_roots(&self);
         for (root, fingerprints) in roots {

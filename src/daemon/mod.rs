@@ -45,7 +45,7 @@ use answer::view::View;
 use contents::ContentsThread;
 use fail_log::FailLog;
 use reload::{Progress, ReloadThread, Reloader};
-use root_threads::Tenders;
+use root_threads::RootThreads;
 use witness::Witness;
 
 use crate::clock::{Clock, SystemClock, moment, monotonic};
@@ -192,7 +192,7 @@ impl Daemon {
             clock: Arc::clone(&clock),
             connections,
             standbys: Standbys::default(),
-            tenders: Tenders::default(),
+            root_threads: RootThreads::default(),
             owner,
             follower: follower.context("cannot follow changes")?.map(Arc::new),
             store_is_whole: !opened.may_lack_jobs() && damaged == 0,
@@ -223,7 +223,7 @@ impl Daemon {
     fn serve(&mut self, manager: &mut Manager, reloader: Reloader, ends: &Ends) -> Result<()> {
         let active = self.core.current.get();
         let fresh = active.fresh_roots(&ActiveConfig::default());
-        let watching = self.core.tenders.start(&fresh)?;
+        let watching = self.core.root_threads.start(&fresh)?;
         let tick = manager.interval().map_or(TICK, |interval| interval.min(TICK));
         let roots = fresh.len();
         let mut watched = 0;
@@ -326,9 +326,10 @@ impl Daemon {
         if let Some(contents) = &mut self.contents {
             contents.stop();
         }
-        let Core { queue, executor, connections, standbys, fail_log, tenders, follower, current, .. } = &*self.core;
+        let Core { queue, executor, connections, standbys, fail_log, root_threads, follower, current, .. } =
+            &*self.core;
         let active = current.get();
-        tenders.end(|_| true);
+        root_threads.end(|_| true);
         active.roots().for_each(|root| root.stop());
         standbys.close();
         executor.stop();

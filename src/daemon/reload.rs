@@ -163,7 +163,7 @@ impl Reloader {
     /// Watches the directories that are new.
     fn watch(&self, prepared: &ActiveConfig, before: &ActiveConfig) -> anyhow::Result<()> {
         let fresh = prepared.fresh_roots(before);
-        let watching = self.core.tenders.start(&fresh)?;
+        let watching = self.core.root_threads.start(&fresh)?;
         let mut watched = 0;
         while watched < fresh.len() && !self.is_stopped() {
             match watching.recv_timeout(STOP_POLL) {

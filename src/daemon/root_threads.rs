@@ -21,10 +21,10 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
-pub(super) struct Tenders(Mutex<Vec<Tender>>);
+pub(super) struct RootThreads(Mutex<Vec<RootThread>>);
 
 #[derive(Debug)]
-struct Tender {
+struct RootThread {
     root: Arc<RootRuntime>,
     /// Dropping it tells the thread to end.
     stop: Sender<()>,
@@ -32,45 +32,45 @@ struct Tender {
     ended: Receiver<()>,
 }
 
-impl Tenders {
+impl RootThreads {
     /// Starts all of `roots` at once and then looks after them. Hands over a result for each once it is watched.
     pub fn start(&self, roots: &[Arc<RootRuntime>]) -> Result<Receiver<Result<()>>> {
         let (done, watching) = bounded(roots.len());
         for root in roots {
             let (stop, stopped) = bounded::<()>(0);
             let (running, ended) = bounded::<()>(0);
-            let (tended, done) = (Arc::clone(root), done.clone());
-            let tend = move || {
+            let (kept, done) = (Arc::clone(root), done.clone());
+            let keep = move || {
                 let _running = running;
-                let result = tended.start().map_err(anyhow::Error::from);
+                let result = kept.start().map_err(anyhow::Error::from);
                 let is_watched = result.is_ok();
                 // Nobody listens any more after a stop.
                 let _ = done.send(result);
                 while is_watched && stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
-                    while !tended.tend() {
+                    while !kept.maintain() {
                         select! {
                             recv(stopped) -> _ => return,
-                            recv(tended.notified()) -> _ => break,
+                            recv(kept.notified()) -> _ => break,
                             default(REST) => {}
                         }
                     }
                 }
             };
-            std::thread::Builder::new().name("root".into()).spawn(tend).context("cannot start a thread")?;
-            let tender = Tender { root: Arc::clone(root), stop, ended };
-            self.0.lock().push(tender);
+            std::thread::Builder::new().name("root".into()).spawn(keep).context("cannot start a thread")?;
+            let thread = RootThread { root: Arc::clone(root), stop, ended };
+            self.0.lock().push(thread);
         }
         Ok(watching)
     }
 
     /// Ends the threads of those roots, except one that a file system holds up.
     pub fn end(&self, is_meant: impl Fn(&Arc<RootRuntime>) -> bool) {
-        let mut tenders = self.0.lock();
-        let meant: Vec<Tender> = tenders.extract_if(.., |tender| is_meant(&tender.root)).collect();
-        drop(tenders);
+        let mut threads = self.0.lock();
+        let meant: Vec<RootThread> = threads.extract_if(.., |thread| is_meant(&thread.root)).collect();
+        drop(threads);
         let deadline = monotonic() + PATIENCE;
         let told: Vec<Receiver<()>> =
-            meant.into_iter().map(|Tender { stop, ended, .. }| (drop(stop), ended).1).collect();
+            meant.into_iter().map(|RootThread { stop, ended, .. }| (drop(stop), ended).1).collect();
         for ended in told {
             let _ = ended.recv_deadline(deadline);
         }

@@ -120,7 +120,7 @@ impl Dispatcher {
         loop {
             let due = self.shared.queue.next_due(&self.targets);
             let is_short = self.start_batches();
-            let renewal = self.tend_standbys();
+            let renewal = self.maintain_standbys();
             let wait = due.map_or(IDLE, |due| due.since(self.shared.clock.now()).max(Duration::from_millis(1)));
             let wait = renewal.map_or(wait, |at| wait.min(at.saturating_duration_since(monotonic())));
             let wait = if is_short { wait.min(LOOK) } else { wait };
@@ -185,7 +185,7 @@ impl Dispatcher {
 
     /// Has the workers start, exchange and end standbys as it is due. Returns when the next one is. After the batches, so
     /// that none of those waits for it.
-    fn tend_standbys(&self) -> Option<Instant> {
+    fn maintain_standbys(&self) -> Option<Instant> {
         let mut next = None;
         // One more run may start at any time.
         let mut room = self.threads.saturating_sub(self.in_flight() + 1).min(STANDBYS_MAX);

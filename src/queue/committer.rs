@@ -54,10 +54,10 @@ impl Committer {
 }
 
 fn run(shared: &Shared, mut store: Box<dyn Store>) {
-    let mut tended = monotonic();
+    let mut maintained = monotonic();
     let mut gather = GATHER_MIN;
     loop {
-        let patience = TEND_IDLE_EVERY.saturating_sub(tended.elapsed());
+        let patience = TEND_IDLE_EVERY.saturating_sub(maintained.elapsed());
         let is_idle = |state: &mut State| state.is_clean() && !is_asked(shared, state);
         let mut state = shared.lock();
         shared.dirty.wait_while_for(&mut state, is_idle, patience);
@@ -87,11 +87,11 @@ fn run(shared: &Shared, mut store: Box<dyn Store>) {
             let tasks = std::mem::take(&mut state.store_tasks);
             let in_doubt = std::mem::take(&mut state.store_in_doubt);
             drop(state);
-            let tend = in_doubt || tended.elapsed() >= TEND_EVERY;
+            let maintain = in_doubt || maintained.elapsed() >= TEND_EVERY;
             let begun = monotonic();
-            let (ops, result) = commit_next(shared, &mut *store, tend, tasks);
-            if tend {
-                tended = monotonic();
+            let (ops, result) = commit_next(shared, &mut *store, maintain, tasks);
+            if maintain {
+                maintained = monotonic();
             }
             gather = (begun.elapsed() * 2).clamp(GATHER_MIN, GATHER_MAX);
             let stats = store.stats();
@@ -151,12 +151,12 @@ fn note_result(state: &mut State, result: Result<(), StoreError>) {
 fn commit_next(
     shared: &Shared,
     store: &mut dyn Store,
-    tend: bool,
+    maintain: bool,
     tasks: Vec<StoreTask>,
 ) -> (Vec<Op>, Result<(), StoreError>) {
     let prepare = || {
-        if tend {
-            store.tend()?;
+        if maintain {
+            store.maintain()?;
         }
         for task in tasks {
             task.run(store)?;

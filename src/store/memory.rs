@@ -134,7 +134,7 @@ impl Store for MemoryStore {
         Ok(shared.directories.keys().filter(|key| key.0 == root).map(|key| key.1).take(limit).collect())
     }
 
-    fn tend(&mut self) -> Result<(), StoreError> {
+    fn maintain(&mut self) -> Result<(), StoreError> {
         Ok(())
     }
 

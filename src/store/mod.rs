@@ -176,7 +176,7 @@ pub trait Store: Send {
 
     /// Looks after the store: whether it is still there, and whether it has grown too large for what it holds. To be
     /// called now and then, between commits. May take as long as copying what it holds.
-    fn tend(&mut self) -> Result<(), StoreError>;
+    fn maintain(&mut self) -> Result<(), StoreError>;
 
     /// Reads everything and counts it, holding none of it.
     fn census(&mut self) -> Result<Census, StoreError>;

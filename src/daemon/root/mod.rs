@@ -1,7 +1,7 @@
 //! One watched root at run time: its watcher, its targets, up to when the tree is known, and whether the source is what it
 //! was.
 //!
-//! [`RootRuntime`] is all of it; `state` is what changes about it. [`RootRuntime::tend`], called once a second while something is
+//! [`RootRuntime`] is all of it; `state` is what changes about it. [`RootRuntime::maintain`], called once a second while something is
 //! going on and now and then while not, has `suspension` look whether the source is what it was, and `watermark` move the time
 //! up to which everything is mirrored or has a job. `catch_up` is what a start makes of that time. What happens meanwhile to
 //! the watcher itself is told by its notices, which come in through `sink`.

@@ -98,7 +98,7 @@ impl RootRuntime {
         }
     }
 
-    /// Receives a token when something has happened that [`tend`](Self::tend) may have to see to.
+    /// Receives a token when something has happened that [`maintain`](Self::maintain) may have to see to.
     pub fn notified(&self) -> &Receiver<()> {
         &self.notified
     }
@@ -194,7 +194,7 @@ impl RootRuntime {
 
     /// Does what is due: looks whether the source is what it was, and moves the watermark. Returns whether something is going
     /// on that has to be seen to soon.
-    pub fn tend(self: &Arc<Self>) -> bool {
+    pub fn maintain(self: &Arc<Self>) -> bool {
         if !self.lock().in_charge {
             return true;
         }

@@ -1,7 +1,7 @@
 //! Whether the source is what it was, and its local targets. While a root is suspended nothing is sent or deleted.
 //!
 //! A root is suspended while its directory is missing, another one than before, or at the start empty while it was not. On its
-//! return the tree is watched anew and compared in full. Deliberately absent: when to look, which [`RootRuntime::tend`] says.
+//! return the tree is watched anew and compared in full. Deliberately absent: when to look, which [`RootRuntime::maintain`] says.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -121,7 +121,7 @@ impl RootRuntime {
         self.notify();
     }
 
-    /// Takes the directory as it is although it is empty. The next [`tend`](Self::tend) goes on with it.
+    /// Takes the directory as it is although it is empty. The next [`maintain`](Self::maintain) goes on with it.
     pub fn accept_empty(&self) {
         self.lock().accepts_empty = true;
         self.notify();

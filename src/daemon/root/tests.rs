@@ -36,11 +36,11 @@ fn root(path: &Path, queue: &Arc<Queue>, beside: bool) -> (Arc<RootRuntime>, Tar
 }
 
 /// Tends it until `condition` holds, as its thread does.
-fn tend_until(root: &Arc<RootRuntime>, what: &str, condition: impl Fn() -> bool) {
+fn maintain_until(root: &Arc<RootRuntime>, what: &str, condition: impl Fn() -> bool) {
     let begun = monotonic();
     while !condition() {
         assert!(begun.elapsed() < Duration::from_secs(30), "{what}");
-        root.tend();
+        root.maintain();
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -77,10 +77,10 @@ fn other_settings_take_back_at_once_that_a_target_is_complete() {
     let (root, target) = root(dir.path(), &queue, false);
     root.start().unwrap();
     let complete_under = || queue.target_record(target).unwrap().complete_under;
-    tend_until(&root, "the first checkpoint", || complete_under() == Some(1));
+    maintain_until(&root, "the first checkpoint", || complete_under() == Some(1));
     root.retarget(vec![(target, 2)]);
     assert_eq!(complete_under(), None);
     // Nothing changes, and it is noted all the same.
-    tend_until(&root, "the next checkpoint", || complete_under() == Some(2));
+    maintain_until(&root, "the next checkpoint", || complete_under() == Some(2));
     root.stop();
 }

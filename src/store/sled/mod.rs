@@ -409,7 +409,7 @@ impl Store for SledStore {
         })
     }
 
-    fn tend(&mut self) -> Result<(), StoreError> {
+    fn maintain(&mut self) -> Result<(), StoreError> {
         self.stay_in_place()?;
         // A command that only looks does not change what it looks at.
         if !self.starts_anew {

@@ -40,7 +40,7 @@ const LOSSES: [Loss; 4] = [
 #[test]
 fn a_store_that_is_gone_acknowledges_nothing_and_is_made_anew() {
     for (case, lose) in LOSSES {
-        for tended in [false, true] {
+        for maintained in [false, true] {
             let temp = tempfile::tempdir().expect("a directory");
             filled(&temp.path().join("backup"), 3);
             let dir = temp.path().join("state");
@@ -51,9 +51,9 @@ fn a_store_that_is_gone_acknowledges_nothing_and_is_made_anew() {
                 store.commit(std::slice::from_ref(op)).expect("commits");
             }
             lose(&dir);
-            let reason = if tended { lost(store.tend()) } else { lost(store.commit(&acknowledged)) };
+            let reason = if maintained { lost(store.maintain()) } else { lost(store.commit(&acknowledged)) };
             assert!(reason.contains("removed or replaced"), "{case}: {reason}");
-            store.tend().expect("tends");
+            store.maintain().expect("tends");
             // What the caller knows, written again.
             store.commit(&known(1)).expect("commits");
             store.commit(&acknowledged).expect("commits");
@@ -83,7 +83,7 @@ fn of_stores_that_are_replaced_again_and_again_one_is_kept() {
     let (mut store, _) = open(&dir);
     for _ in 0..3 {
         put_an_older_one_back(&dir);
-        lost(store.tend());
+        lost(store.maintain());
     }
     let kept = fs::read_dir(&dir).expect("a directory").flatten();
     let kept = kept.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"store.damaged")).count();
@@ -97,7 +97,7 @@ fn a_store_that_was_made_anew_and_holds_nothing_says_so() {
     filled(temp.path(), 3);
     let (mut store, _) = open(temp.path());
     remove_store(temp.path());
-    lost(store.tend());
+    lost(store.maintain());
     drop(store);
     assert!(open(temp.path()).1.may_lack_jobs());
 }
@@ -110,7 +110,7 @@ fn a_removed_lock_is_taken_again_and_costs_nothing() {
     for name in ["lock", "progress"] {
         fs::remove_file(temp.path().join(name)).expect("removes");
     }
-    store.tend().expect("tends");
+    store.maintain().expect("tends");
     assert!(matches!(SledStore::open(temp.path(), NOW), Err(StoreError::Locked { .. })));
     store.commit(&[Op::PutJob(job(9, 1, b"more"))]).expect("commits");
     drop(store);
@@ -126,7 +126,7 @@ fn a_command_reports_the_loss_and_makes_nothing() {
     filled(temp.path(), 3);
     let mut store = SledStore::open_existing(temp.path()).expect("opens");
     remove_store(temp.path());
-    assert!(matches!(store.tend(), Err(StoreError::Damaged { .. })));
+    assert!(matches!(store.maintain(), Err(StoreError::Damaged { .. })));
     assert!(matches!(store.commit(&[Op::PutNextJobId(9)]), Err(StoreError::Damaged { .. })));
     drop(store);
     assert!(!temp.path().join("store/db").exists());
