@@ -27,8 +27,8 @@ const GATHER_MIN: Duration = Duration::from_millis(5);
 const GATHER_MAX: Duration = Duration::from_millis(100);
 /// How often the store is given time to look after itself: while there is something to commit, and while there is not.
 /// Then nothing is written that could be lost, and a look only serves to have it made good before somebody asks.
-const TEND_EVERY: Duration = Duration::from_secs(1);
-const TEND_IDLE_EVERY: Duration = Duration::from_secs(15);
+const MAINTAINED_EVERY: Duration = Duration::from_secs(1);
+const MAINTAINED_IDLE_EVERY: Duration = Duration::from_secs(15);
 /// The pause after a failed commit.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -57,7 +57,7 @@ fn run(shared: &Shared, mut store: Box<dyn Store>) {
     let mut maintained = monotonic();
     let mut gather = GATHER_MIN;
     loop {
-        let patience = TEND_IDLE_EVERY.saturating_sub(maintained.elapsed());
+        let patience = MAINTAINED_IDLE_EVERY.saturating_sub(maintained.elapsed());
         let is_idle = |state: &mut State| state.is_clean() && !is_asked(shared, state);
         let mut state = shared.lock();
         shared.dirty.wait_while_for(&mut state, is_idle, patience);
@@ -87,7 +87,7 @@ fn run(shared: &Shared, mut store: Box<dyn Store>) {
             let tasks = std::mem::take(&mut state.store_tasks);
             let in_doubt = std::mem::take(&mut state.store_in_doubt);
             drop(state);
-            let maintain = in_doubt || maintained.elapsed() >= TEND_EVERY;
+            let maintain = in_doubt || maintained.elapsed() >= MAINTAINED_EVERY;
             let begun = monotonic();
             let (ops, result) = commit_next(shared, &mut *store, maintain, tasks);
             if maintain {

@@ -31,7 +31,7 @@ fn a_drained_backlog_gives_its_space_back() {
     backlog(&mut store, jobs);
     let before = store.stats().bytes;
     let begun = crate::clock::monotonic();
-    store.maintain().expect("tends");
+    store.maintain().expect("is maintained");
     let (after, took) = (store.stats().bytes, begun.elapsed());
     eprintln!("{jobs} jobs drained to {KEPT}: {before} bytes before, {after} after, in {took:?}");
     assert!(before > 16 << 20, "{before} bytes are not worth it");
@@ -52,7 +52,7 @@ fn what_is_live_is_not_copied_for_nothing() {
     filled(temp.path(), 80_000);
     let (mut store, _) = open(temp.path());
     let before = fs::metadata(temp.path().join("store")).expect("a store");
-    store.maintain().expect("tends");
+    store.maintain().expect("is maintained");
     assert!(store.stats().bytes > 16 << 20, "{} bytes prove nothing", store.stats().bytes);
     let after = fs::metadata(temp.path().join("store")).expect("a store");
     assert_eq!(std::os::unix::fs::MetadataExt::ino(&before), std::os::unix::fs::MetadataExt::ino(&after));

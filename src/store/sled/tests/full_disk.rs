@@ -110,7 +110,7 @@ fn with_ballast_a_start_on_a_full_disk_succeeds_and_it_is_made_again_when_there_
     filled(&dir, 500);
     assert_eq!(ballast(), 0);
     let (mut store, _) = open(&dir);
-    store.maintain().expect("tends");
+    store.maintain().expect("is maintained");
     assert_eq!(ballast(), 16 << 20);
     drop(store);
     fill(&filler);
@@ -120,10 +120,10 @@ fn with_ballast_a_start_on_a_full_disk_succeeds_and_it_is_made_again_when_there_
     assert_eq!((opened.fresh, ballast()), (None, 0));
     assert_eq!(store.load().expect("loads").jobs.len(), 500);
     store.commit(&[Op::PutJob(job(501, 1, b"on a full disk"))]).expect("commits");
-    store.maintain().expect("tends");
+    store.maintain().expect("is maintained");
     assert_eq!(ballast(), 0, "it is not what fills the disk again");
     fs::remove_file(&filler).expect("removes");
-    store.maintain().expect("tends");
+    store.maintain().expect("is maintained");
     assert_eq!(ballast(), 16 << 20);
 }
 

@@ -53,7 +53,7 @@ fn a_store_that_is_gone_acknowledges_nothing_and_is_made_anew() {
             lose(&dir);
             let reason = if maintained { lost(store.maintain()) } else { lost(store.commit(&acknowledged)) };
             assert!(reason.contains("removed or replaced"), "{case}: {reason}");
-            store.maintain().expect("tends");
+            store.maintain().expect("is maintained");
             // What the caller knows, written again.
             store.commit(&known(1)).expect("commits");
             store.commit(&acknowledged).expect("commits");
@@ -110,7 +110,7 @@ fn a_removed_lock_is_taken_again_and_costs_nothing() {
     for name in ["lock", "progress"] {
         fs::remove_file(temp.path().join(name)).expect("removes");
     }
-    store.maintain().expect("tends");
+    store.maintain().expect("is maintained");
     assert!(matches!(SledStore::open(temp.path(), NOW), Err(StoreError::Locked { .. })));
     store.commit(&[Op::PutJob(job(9, 1, b"more"))]).expect("commits");
     drop(store);
