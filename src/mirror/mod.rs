@@ -67,4 +67,7 @@ pub mod parts {
 }
 
 #[cfg(test)]
+#[allow(dead_code)]
+mod recursive;
+#[cfg(test)]
 mod tests;

@@ -38,18 +38,14 @@ const WORDS_BYTES_MAX: usize = 64 << 10;
 /// Of a count the end is kept, where the figures are.
 const COUNT_OUTPUT_BYTES_MAX: usize = 16 << 10;
 
-/// Whether a batch goes on after a run.
+/// Why what was planned is not gone on with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flow {
-    Continue,
     /// The plan was made for a target that can do more.
     Replan,
     /// Nothing more can be done for this batch.
     Halt,
 }
-
-/// A way to carry out a run.
-pub(crate) type Strategy = fn(&mut Batch<'_>, &Run) -> Flow;
 
 /// A batch at work.
 pub(crate) struct Batch<'a> {
@@ -71,19 +67,11 @@ pub(crate) struct Batch<'a> {
     pub(crate) contents: Contents,
     /// A run over the whole tree has compared contents.
     pub(super) compared_contents: bool,
-    /// Makes equal, under the filter's expressions, what a run compares. That takes runs of its own, so it is handed in.
-    pub(crate) filtered: Strategy,
     pub(crate) report: BatchReport,
 }
 
 impl<'a> Batch<'a> {
-    pub(crate) fn new(
-        ctx: &'a TargetContext,
-        lane: Lane,
-        jobs: &'a [ClaimedJob],
-        filtered: Strategy,
-        stop: &'a StopSignal,
-    ) -> Self {
+    pub(crate) fn new(ctx: &'a TargetContext, lane: Lane, jobs: &'a [ClaimedJob], stop: &'a StopSignal) -> Self {
         let (rules, verdicts) = (ctx.filter.rsync_rules(), vec![None; jobs.len()]);
         let (trusted, report, unmounted) = (BTreeSet::new(), BatchReport::default(), ctx.mounts.missing());
         let (contents, compared_contents) = (Contents::Vouched, false);
@@ -101,7 +89,6 @@ impl<'a> Batch<'a> {
             has_listened: false,
             contents,
             compared_contents,
-            filtered,
             report,
         }
     }
@@ -227,6 +214,11 @@ impl Batch<'_> {
         self.report.runs += 1;
         let ended = run_rsync(self.ctx, args, list, kept, self.lane.into(), self.stop).ok()?;
         self.is_in_place().then_some(ended)
+    }
+
+    /// Allows as many more runs: as many as the tree asks for do not count towards the batch's limit.
+    pub(super) fn allow_more(&mut self, runs: usize) {
+        self.runs_max = self.runs_max.saturating_add(u32::try_from(runs).unwrap_or(u32::MAX));
     }
 
     pub(super) fn may_run(&mut self) -> bool {

@@ -71,6 +71,8 @@ pub struct TargetContext {
     blind_since: Mutex<Option<Instant>>,
     /// rsync, except in tests.
     pub(crate) program: Program,
+    #[cfg(test)]
+    pub(crate) stand_in: Option<super::launch::StandIn>,
 }
 
 impl TargetContext {
@@ -115,6 +117,8 @@ impl TargetContext {
                 hangs: Arc::default(),
                 under_way: Arc::default(),
             },
+            #[cfg(test)]
+            stand_in: None,
         }
     }
 

@@ -34,6 +34,10 @@ pub(crate) fn run_rsync(
     priority: Priority,
     stop: &StopSignal,
 ) -> io::Result<Ended> {
+    #[cfg(test)]
+    if let Some(stand_in) = &ctx.stand_in {
+        return (stand_in.0)(args, list, stdout(), stop);
+    }
     let start = |args: &[OsString]| {
         let ended = run(&ctx.program, &ctx.root, args, list, stdout(), priority, stop);
         ended.inspect(|ended| ctx.note_cut(ended.cut))
@@ -66,6 +70,20 @@ pub(crate) fn with_room(
         ended = start();
     }
     ended
+}
+
+/// In a test, a function in the place of the process: it gets the arguments, the list, and what the output is kept in.
+#[cfg(test)]
+pub(crate) struct StandIn(pub(crate) Box<RunInPlace>);
+
+#[cfg(test)]
+type RunInPlace = dyn Fn(&[OsString], &[u8], Option<Capture>, &StopSignal) -> io::Result<Ended> + Send + Sync;
+
+#[cfg(test)]
+impl std::fmt::Debug for StandIn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("StandIn")
+    }
 }
 
 fn is_busy(outcome: &Outcome) -> bool {

@@ -1,0 +1,168 @@
+//! Asks before much is deleted: a run that makes directories equal takes whatever the source lacks for deleted, be it a
+//! disk that is not mounted, a restore that is not finished, or the wrong module.
+//!
+//! Such a run starts with `--max-delete=0`: it sends everything and deletes nothing, and rsync tells how many deletions
+//! it held back. None, as a rule, and that was it. A few go through in a second run. For more a dry run lists what would
+//! go and counts what there is, and the limit decides. A run over the limit fails its job, which is tried again
+//! with the usual backoff: the source may be complete again by then. All other jobs go on. So fails a run whose deletions
+//! were held back and then not listed: whatever the reason, nobody knows what would go.
+//!
+//! What `--max-delete` counts, and how it tells (rsync 3.2.3 to 3.5.1): everything that one process deletes, be it in excess,
+//! missing from the source by name, or in a directory that has to make way, but neither the entry that makes way
+//! itself nor a directory that is not empty because of the limit. A negative number means 0. A dry run lists exactly what
+//! would go, but its statistics have no deletions where the other side is a daemon before 3.5: the lines are counted.
+//! The exit code is 25 on this machine, 0 towards a daemon, and 23 or 24 if something else failed as well; only the
+//! warning on standard error is always there.
+//!
+//! The first comparison with a target may delete less ([`AtFirst`]), or nothing.
+//!
+//! An empty source directory deletes nothing at all in such a run, however little the target holds.
+//!
+//! Deliberately not guarded: what goes by name (a deletion that was seen as it happened), and what has to make room for
+//! an entry of another kind in a flat run.
+
+use log::info;
+
+use super::session::{Batch, Flow};
+use crate::mirror::outcome::classify::Outcome;
+use crate::mirror::plan::arguments::Pass;
+use crate::mirror::plan::run::{Deletion, Run, RunKind};
+use crate::mirror::rsync::ended::{End, Ended};
+use crate::mirror::rsync::messages::{About, lines};
+use crate::mirror::rsync::stats::{Statistics, Survey, deletions, held_back};
+use crate::mirror::target::deletion_limit::{Limit, emptied, refusal, uncounted};
+use crate::model::{AtFirst, JobError, Scope, Verdict};
+
+/// One part in so many of what may go in any case goes uncounted. rsync does not count directories among what it holds
+/// back; ten to each file that it does count are not to be expected.
+const UNCOUNTED: u64 = 10;
+
+impl Batch<'_> {
+    /// How many deletions a run may make at first.
+    pub(super) fn first_limit(&self, run: &Run) -> Option<u64> {
+        let deletes = matches!(self.deletion(), Deletion::ByName | Deletion::ByLevel);
+        let compares = |&job: &usize| self.jobs.get(job).is_some_and(|job| job.scope > Scope::Entry);
+        let compares = run.entries.iter().flat_map(|entry| &entry.jobs).any(compares);
+        let is_judged = self.ctx.guard.limit().is_some() || self.holds_mount(run);
+        (run.compares() && deletes && compares && is_judged).then_some(0)
+    }
+
+    /// Whether a file system is mounted below what the run compares. If that goes while rsync reads, it looks emptied: so
+    /// what is to be deleted is listed first, and deleted by name if all is still in its place.
+    fn holds_mount(&self, run: &Run) -> bool {
+        run.kind == RunKind::Tree && run.entries.iter().any(|entry| self.ctx.mounts.expects_any(&entry.path))
+    }
+
+    /// Why this much may not be deleted, if so. `run` is the one that would.
+    pub(crate) fn refused(&self, run: &Run, survey: Survey, limit: Limit) -> Option<JobError> {
+        if survey.deleted > 0 && self.is_emptied(run) {
+            return Some(emptied(survey));
+        }
+        (!limit.allows(survey)).then(|| refusal(survey, limit))
+    }
+
+    /// Whether a run over the whole tree would find nothing at the source.
+    fn is_emptied(&self, run: &Run) -> bool {
+        run.entries.iter().any(|entry| entry.path.is_root())
+            && !self.ctx.guard.lets_empty()
+            && std::fs::read_dir(&self.ctx.root).is_ok_and(|mut entries| entries.next().is_none())
+    }
+
+    /// Decides how a run that was not allowed to delete everything goes on: `more` gets what is to be run next. `None`:
+    /// nothing was held back.
+    pub(super) fn go_on(&mut self, run: &Run, ended: &Ended, more: &mut Vec<Run>) -> Option<Flow> {
+        let allowed = run.max_delete?;
+        if !matches!(ended.end, End::Exit(_)) {
+            return None;
+        }
+        let stderr = ended.stderr.bytes();
+        let held_back = held_back(&stderr);
+        // What it may not delete may be in the way of what it sends.
+        let full = allowed == 0 && lines(&stderr).any(|line| is_full(line.about, line.errno) && !line.is_senders());
+        if held_back.is_none() && !full {
+            return None;
+        }
+        if allowed == 0 && self.holds_mount(run) {
+            return Some((self.filtered)(self, &Run { max_delete: None, ..run.clone() }));
+        }
+        let Some(limit) = self.ctx.guard.limit() else {
+            more.push(Run { max_delete: None, ..run.clone() });
+            return Some(Flow::Continue);
+        };
+        let few = held_back.is_some_and(|count| count <= limit.unseen() / UNCOUNTED);
+        if allowed == 0 && few && !self.is_emptied(run) {
+            more.push(Run { max_delete: Some(limit.unseen()), ..run.clone() });
+            return Some(Flow::Continue);
+        }
+        let counted = match self.count(run) {
+            Ok(counted) => counted,
+            Err(flow) => return Some(flow),
+        };
+        if counted.deleted == 0 && held_back.is_none() {
+            return None;
+        }
+        // What was held back would go, whatever is listed.
+        let survey = Survey { deleted: counted.deleted.max(held_back.unwrap_or(0)), ..counted };
+        let survey = match self.in_depth(run, survey, limit) {
+            Ok(survey) => survey,
+            Err(flow) => return Some(flow),
+        };
+        let next = limit.of(survey.held).unwrap_or(u64::MAX);
+        let refused = match held_back {
+            Some(held_back) if counted.deleted == 0 => Some(uncounted(held_back)),
+            _ => self.refused(run, survey, limit),
+        };
+        if refused.is_none() && next > allowed {
+            if limit.at_first == AtFirst::Few {
+                let (name, Survey { deleted, held }) = (self.ctx.target.name(), survey);
+                info!("{name}: {deleted} of the {held} entries there are not in the source, and are deleted");
+            }
+            more.push(Run { max_delete: Some(next), ..run.clone() });
+        } else if run.entries.len() > 1 && !self.is_emptied(run) {
+            // Each path has a limit of its own.
+            let (first, second) = Run { max_delete: Some(0), ..run.clone() }.halves();
+            more.extend([second, first]);
+        } else {
+            let error = refused.unwrap_or_else(|| refusal(survey, limit));
+            for &job in run.entries.iter().flat_map(|entry| &entry.jobs) {
+                self.settle(job, Verdict::Failed(error.clone()));
+            }
+        }
+        Some(Flow::Continue)
+    }
+
+    /// A level run that deletes a directory deletes all that is in it, but has counted of the others only their names: if
+    /// that decides, everything below is counted.
+    pub(super) fn in_depth(&mut self, run: &Run, survey: Survey, limit: Limit) -> Result<Survey, Flow> {
+        if run.kind != RunKind::Level || limit.allows(survey) {
+            return Ok(survey);
+        }
+        let tree = self.count(&Run { kind: RunKind::Tree, ..run.clone() })?;
+        Ok(Survey { held: tree.held, ..survey })
+    }
+
+    /// Has rsync count what a run would delete, and what there is. What it does not tell counts as none.
+    pub(crate) fn count(&mut self, run: &Run) -> Result<Survey, Flow> {
+        let Some((ended, command)) = self.start(run, Pass::Count) else { return Err(Flow::Halt) };
+        match self.meaning(run, &ended) {
+            Outcome::Done | Outcome::Paths(_) => {}
+            Outcome::Fallback(fallback) => return Err(self.fall_back(fallback, command, &ended)),
+            Outcome::Target(found) | Outcome::Split(found) | Outcome::NoRoom { trouble: found, .. } => {
+                return Err(self.halt(found, command));
+            }
+            // A count opens no file; it is made again with the next run.
+            Outcome::Blocked(..) | Outcome::Void => return Err(Flow::Halt),
+        }
+        // Some options of the user's put all output on one of the two.
+        let said = [ended.stdout.bytes(), ended.stderr.bytes()];
+        let figures =
+            said.iter().find_map(|said| Statistics::read(said)).unwrap_or(Statistics { deleted: 0, shared: 0 });
+        let [_, stderr] = said;
+        let deleted = figures.deleted.max(ended.stdout.count()).max(deletions(&stderr));
+        Ok(Survey { deleted, held: figures.shared.saturating_add(deleted) })
+    }
+}
+
+fn is_full(about: About, errno: Option<i32>) -> bool {
+    about == About::Failure && matches!(errno, Some(28 | 122))
+}

@@ -1,0 +1,370 @@
+//! Carries one run through: reads what became of it, and where that is not enough falls back, verifies or halves until each
+//! of its jobs is settled.
+//!
+//! Deliberately absent: which runs a batch needs (`execute`), and how many deletions one may make (`deletions`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::session::{Batch, Flow};
+use super::short_list;
+use crate::mirror::outcome::classify::{Outcome, Paths};
+use crate::mirror::plan::arguments::{Pass, is_too_long};
+use crate::mirror::plan::contents;
+use crate::mirror::plan::narrow;
+use crate::mirror::plan::run::{Deletion, Entry, Run, RunKind};
+use crate::mirror::plan::source::{Presence, Source};
+use crate::mirror::rsync::blocked;
+use crate::mirror::rsync::ended::{Cut, End, Ended};
+use crate::mirror::rsync::itemize::{self, difference, full_directory, to_path};
+use crate::mirror::target::launch::probe;
+use crate::model::{Found, JobError, Origin, RelPath, TargetTrouble, Verdict};
+
+/// A file larger than this may fail for lack of room while the target still takes others.
+const SMALL_BYTES_MAX: u64 = 64 << 10;
+
+impl Batch<'_> {
+    /// Runs rsync for `run` and settles its jobs, halving where one path sinks all.
+    pub(crate) fn attempt(&mut self, run: Run) -> Flow {
+        if let Some(flow) = short_list::attempt(self, &run) {
+            return flow;
+        }
+        let run = Run { looks: run.looks || self.selects(), ..run };
+        let mut halves = narrow::pieces(run);
+        self.runs_max = self.runs_max.saturating_add(u32::try_from(halves.len().saturating_sub(1)).unwrap_or(u32::MAX));
+        halves.reverse();
+        while let Some(mut run) = halves.pop() {
+            if run.entries.is_empty() {
+                continue;
+            }
+            if is_too_long(&run) {
+                let (first, second) = run.halves();
+                halves.extend([second, first]);
+                self.runs_max = self.runs_max.saturating_add(1);
+                continue;
+            }
+            let Some((ended, command)) = self.start(&run, Pass::Real) else { return Flow::Halt };
+            let mut outcome = self.understood(&run, &ended);
+            self.note_changed(&run, &ended, &outcome);
+            if let Some(flow) = self.go_on(&run, &ended, &mut halves) {
+                if flow != Flow::Continue {
+                    return flow;
+                }
+                continue;
+            }
+            let stuck = self.take_stuck(&mut run, &ended, &mut outcome);
+            let flow = match outcome {
+                Outcome::Done => {
+                    self.note_equal(&run, &ended);
+                    self.settle_rest(&run, &Paths::default());
+                    Flow::Continue
+                }
+                Outcome::Paths(paths) => self.partial(run, paths, command, &mut halves),
+                Outcome::Target(found) => self.halt(found, command),
+                Outcome::Split(found) => self.split(run, ended.cut, found, command, &mut halves),
+                Outcome::NoRoom { entry, trouble } => match self.sparing(&run) {
+                    Some(sparing) => {
+                        self.runs_max = self.runs_max.saturating_add(1);
+                        halves.push(sparing);
+                        Flow::Continue
+                    }
+                    None => self.no_room(&run, entry, trouble, command),
+                },
+                Outcome::Fallback(fallback) => self.fall_back(fallback, command, &ended),
+                Outcome::Blocked(path, error) => {
+                    halves.extend(self.blocked(run, ended.cut, path, error, command));
+                    Flow::Continue
+                }
+                Outcome::Void => Flow::Halt,
+            };
+            if flow != Flow::Continue {
+                return flow;
+            }
+            if let Some(run) = stuck {
+                let flow = if run.is_judged || !self.ctx.filter.has_expressions() {
+                    self.attempt(Run { looks: true, ..run })
+                } else {
+                    self.drive_filtered(run)
+                };
+                if flow != Flow::Continue {
+                    return flow;
+                }
+            }
+        }
+        Flow::Continue
+    }
+
+    /// A run like any other, but one that does not count towards the batch's limit: it is one of as many as the tree asks
+    /// for.
+    pub(super) fn attempt_more(&mut self, run: Run) -> Flow {
+        self.runs_max = self.runs_max.saturating_add(1);
+        self.attempt(run)
+    }
+
+    /// Makes equal, under the filter's expressions, what a run compares.
+    pub(super) fn drive_filtered(&mut self, run: Run) -> Flow {
+        for piece in narrow::pieces(run) {
+            let flow = (self.filtered)(self, &piece);
+            if flow != Flow::Continue {
+                return flow;
+            }
+        }
+        Flow::Continue
+    }
+
+    /// Takes out of a run that went through what it could not delete in this way, as a run of its own.
+    ///
+    /// Under expressions a directory with something in it stays where it is until they have been asked about that. One
+    /// that may not be written in, rsync opens only where it compares.
+    fn take_stuck(&self, run: &mut Run, ended: &Ended, outcome: &mut Outcome) -> Option<Run> {
+        let none = Paths::default();
+        let failed = match &*outcome {
+            Outcome::Done => &none,
+            Outcome::Paths(paths) => paths,
+            _ => return None,
+        };
+        let empties = self.empties(run);
+        let (full, unsure) = if empties { (BTreeSet::new(), false) } else { full_directories(ended) };
+        let is_stuck = |at: usize| {
+            run.entries.get(at).is_some_and(|entry| match entry.presence {
+                Presence::Directory | Presence::Unknown(_) => false,
+                Presence::Missing => {
+                    full.contains(&entry.path) || unsure || (failed.denied.contains(&at) && (!empties || !run.looks))
+                }
+                Presence::File { .. } | Presence::Other => full.contains(&entry.path),
+            })
+        };
+        let stuck: BTreeSet<usize> = (0..run.entries.len()).filter(|&at| is_stuck(at)).collect();
+        let deletes = matches!(self.deletion(), Deletion::ByName | Deletion::ByLevel);
+        if stuck.is_empty() || run.compares() || !deletes {
+            return None;
+        }
+        if let Outcome::Paths(paths) = outcome {
+            paths.failed.retain(|at, _| !stuck.contains(at));
+            paths.denied.retain(|at| !stuck.contains(at));
+            if *paths == none {
+                *outcome = Outcome::Done;
+            }
+        }
+        let (apart, _) = run.clone().parted(|at| stuck.contains(&at));
+        let apart = Run { kind: RunKind::Flat, with_contents: BTreeSet::new(), ..apart };
+        for (_, entry) in run.entries.iter_mut().enumerate().filter(|(at, _)| stuck.contains(at)) {
+            entry.jobs.clear();
+        }
+        Some(apart)
+    }
+
+    /// Some paths failed; the rest is done, if rsync said enough to know.
+    fn partial(&mut self, run: Run, mut paths: Paths, command: String, halves: &mut Vec<Run>) -> Flow {
+        let below = paths.found.values().map(|undone| &undone.error);
+        let failures = paths.failed.values().chain(below).chain(paths.unattributed.as_ref());
+        let message = failures.map(|error| error.message.clone()).next();
+        if let Some(message) = message {
+            self.note(command, message);
+        }
+        self.ctx.note_refused(&paths.refused);
+        if let Some(error) = paths.unattributed.take() {
+            // Words alone are no failure yet.
+            if run.entries.len() == 1 && error.code != Some(0) {
+                paths.failed.entry(0).or_insert(error);
+            } else {
+                match self.verify(&run) {
+                    Ok(differing) => {
+                        for at in differing {
+                            paths.failed.entry(at).or_insert_with(|| error.clone());
+                        }
+                    }
+                    Err(Flow::Continue) if run.entries.len() == 1 => {
+                        paths.failed.entry(0).or_insert(error);
+                    }
+                    Err(Flow::Continue) => {
+                        let (first, second) = run.halves();
+                        halves.extend([second, first]);
+                        return Flow::Continue;
+                    }
+                    Err(flow) => return flow,
+                }
+            }
+        }
+        self.found(&run, std::mem::take(&mut paths.found));
+        if let Some(skip) = paths.to_skip(&run) {
+            halves.push(Run { skip, ..run });
+            return Flow::Continue;
+        }
+        if paths.deletions_skipped && !paths.failed.is_empty() && paths.failed.len() < run.entries.len() {
+            // So it does for the others without what is listed and cannot be read.
+            let (guilty, others) = run.parted(|at| paths.failed.contains_key(&at));
+            let failed = paths.failed.into_values().enumerate().collect();
+            self.settle_rest(&guilty, &Paths { failed, ..Paths::default() });
+            halves.push(others);
+            return Flow::Continue;
+        }
+        self.settle_rest(&run, &paths);
+        Flow::Continue
+    }
+
+    /// Asks rsync which entries still differ. `Err(Continue)`: it cannot tell.
+    fn verify(&mut self, run: &Run) -> Result<BTreeSet<usize>, Flow> {
+        // What rsync skips without a word that is known is not named as a difference either. So of single entries it is asked
+        // to name those that are equal.
+        let pass = if run.lists() { Pass::Show } else { Pass::Confirm };
+        let Some((ended, _)) = self.start(run, pass) else { return Err(Flow::Halt) };
+        if ended.end == End::Stopped {
+            return Err(Flow::Halt);
+        }
+        let said = match self.understood(run, &ended) {
+            Outcome::Done => Paths::default(),
+            Outcome::Paths(paths) => paths,
+            _ => return Err(Flow::Continue),
+        };
+        let cannot_tell = ended.stdout.is_cut() || !said.found.is_empty();
+        if cannot_tell || (said.unattributed.is_some() && run.lists()) {
+            return Err(Flow::Continue);
+        }
+        let output = ended.stdout.bytes();
+        let names = |of: fn(&[u8]) -> Option<Vec<u8>>| -> BTreeSet<RelPath> {
+            let names = output.split(|&b| b == b'\n').filter_map(of);
+            names.filter_map(|name| to_path(&name)).collect()
+        };
+        let differing = names(|line| difference(line).map(|(name, _)| name));
+        let equal = names(itemize::equal);
+        let differs = |at: &usize| {
+            let Some(entry) = run.entries.get(*at) else { return false };
+            let is_there = matches!(entry.presence, Presence::File { .. } | Presence::Directory);
+            let is_unnamed = said.unattributed.is_some() && is_there && !equal.contains(&entry.path);
+            said.failed.contains_key(at)
+                || said.vanished.contains(at)
+                || (is_unnamed && !said.refuses(&entry.path))
+                || differing.iter().any(|path| run.reaches(entry, path))
+        };
+        let differing: BTreeSet<usize> = (0..run.entries.len()).filter(differs).collect();
+        if differing.is_empty() && said.unknown_words {
+            // All is equal, and it says so all the same.
+            self.ctx.noise.learn(&ended.stderr.bytes());
+        }
+        Ok(differing)
+    }
+
+    /// The run hung in a file, which fails alone. What is left to be run: all the rest, or both halves if it is not known
+    /// which of the run's paths it was.
+    pub(crate) fn blocked(
+        &mut self,
+        run: Run,
+        cut: Cut,
+        path: Option<RelPath>,
+        error: JobError,
+        command: String,
+    ) -> Vec<Run> {
+        // Its receiver may still be writing what the connection held.
+        self.note_cut(cut);
+        self.note(command, error.message.clone());
+        let is_suspect = |entry: &Entry| blocked::suspicion(&entry.path.under(&self.ctx.root)).is_some();
+        let named = match &path {
+            Some(path) => run.entries.iter().position(|entry| entry.path == *path),
+            None if run.entries.len() > 1 => run.entries.iter().position(is_suspect),
+            None => None,
+        };
+        let is_within = |path: &RelPath| run.entries.iter().any(|entry| run.reaches(entry, path));
+        match (named, path) {
+            (Some(at), _) => {
+                let (guilty, others) = run.parted(|entry| entry == at);
+                self.settle_rest(&guilty, &Paths { failed: BTreeMap::from([(0, error)]), ..Paths::default() });
+                vec![others]
+            }
+            (None, Some(path)) if is_within(&path) && !run.skip.contains(&path) => {
+                self.report.found.push(Found::entry(path.clone(), error));
+                let skip = run.skip.iter().cloned().chain([path]).collect();
+                vec![Run { skip, ..run }]
+            }
+            (None, _) if run.entries.len() > 1 => {
+                let (first, second) = run.halves();
+                vec![second, first]
+            }
+            (None, _) => {
+                let failed = (0..run.entries.len()).map(|at| (at, error.clone())).collect();
+                self.settle_rest(&run, &Paths { failed, ..Paths::default() });
+                Vec::new()
+            }
+        }
+    }
+
+    /// The batch died. If the target is well, one path is to blame: alone it fails, among others it is searched for.
+    fn split(&mut self, run: Run, cut: Cut, found: TargetTrouble, command: String, halves: &mut Vec<Run>) -> Flow {
+        self.report.runs += 1;
+        if let Err(trouble) = probe(self.ctx, self.stop) {
+            return self.halt(trouble, command);
+        }
+        if self.is_stopped() {
+            // The probe ended for that, and has said nothing of the target.
+            return Flow::Halt;
+        }
+        // Its receiver may still be writing what the connection held.
+        self.note_cut(cut);
+        self.note(command, found.message.clone());
+        if let [only] = run.entries.as_slice() {
+            let error = JobError::new(found.code, found.message);
+            for &job in &only.jobs {
+                self.settle(job, Verdict::Failed(error.clone()));
+            }
+            if only.jobs.is_empty() {
+                self.found_entry(only, error);
+            }
+            return Flow::Continue;
+        }
+        let (first, second) = run.halves();
+        halves.extend([second, first]);
+        Flow::Continue
+    }
+
+    /// A run that sends all makes a copy of each file first, also of what is equal: the same run with contents compared, which
+    /// needs room for what differs alone.
+    fn sparing(&self, run: &Run) -> Option<Run> {
+        let sends_all = run.origin >= Origin::Write
+            && self.ctx.capabilities.compares_contents()
+            && !contents::are_few(&self.ctx.root, run);
+        sends_all.then(|| Run { by_content: true, ..run.clone() })
+    }
+
+    /// A large file may be too large for a target that has room for others; when a small one does not fit, nothing
+    /// does.
+    fn no_room(&mut self, run: &Run, entry: Option<usize>, trouble: TargetTrouble, command: String) -> Flow {
+        let guilty = match (entry, run.entries.as_slice()) {
+            (None, [only]) => Some(only),
+            (Some(at), entries) => entries.get(at),
+            (None, _) => None,
+        };
+        let Some(guilty) =
+            guilty.filter(|entry| matches!(entry.presence, Presence::File { size } if size > SMALL_BYTES_MAX && !entry.jobs.is_empty()))
+        else {
+            return self.halt(trouble, command);
+        };
+        for &job in &guilty.jobs {
+            self.settle(job, Verdict::Failed(JobError::new(trouble.code, trouble.message.clone())));
+        }
+        self.note(command, trouble.message);
+        Flow::Halt
+    }
+
+    /// Deletes entries that are missing in the source, whatever the batch's plan was made for.
+    pub(crate) fn remove(&mut self, entries: Vec<Entry>) -> Flow {
+        let again = entries.clone();
+        match self.attempt(self.removal(entries)) {
+            Flow::Replan => self.attempt(self.removal(again)),
+            flow => flow,
+        }
+    }
+
+    /// What deletes entries that are missing in the source, and about which the filter has been asked.
+    pub(crate) fn removal(&self, entries: Vec<Entry>) -> Run {
+        let mut source = Source::new(&self.ctx.root);
+        let deletion = if self.selects() { Deletion::ByName } else { self.deletion() };
+        let run = Run::deletion(deletion, entries, &mut |path| source.look(path));
+        Run { is_judged: true, ..run }
+    }
+}
+
+/// The directories that a run has left alone since something is in them, and whether there may be more.
+fn full_directories(ended: &Ended) -> (BTreeSet<RelPath>, bool) {
+    let said = [ended.stdout.bytes(), ended.stderr.bytes()];
+    let names = said.iter().flat_map(|said| said.split(|&b| b == b'\n')).filter_map(full_directory);
+    (names.filter_map(|name| to_path(&name)).collect(), ended.stdout.is_cut())
+}

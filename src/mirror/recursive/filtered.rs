@@ -1,0 +1,219 @@
+//! Runs that list directories, under a filter that rsync's own rules cannot express.
+//!
+//! A dry run finds what differs, the filter decides what of it is mirrored, and that is sent and deleted by name. A
+//! name that exists again by then is copied instead of deleted, so that a stale survey does no harm.
+//!
+//! Single entries come here too, where a directory with something in it is to go from the target, or to make way: what is
+//! excluded in it stays, and with it the directory. A run by name leaves such a directory alone and says so
+//! (`Mode::empties`), so that all others need no survey.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::session::{Batch, Flow};
+use crate::filter::{Filter, Kind};
+use crate::mirror::outcome::classify::{Outcome, Paths};
+use crate::mirror::plan::arguments::Pass;
+use crate::mirror::plan::run::{Deletion, Entry, Run, RunKind};
+use crate::mirror::plan::source::{Presence, Source};
+use crate::mirror::rsync::itemize::{difference, to_path};
+use crate::mirror::rsync::stats::Survey;
+use crate::model::{JobError, RelPath, Scope, Verdict};
+
+/// So many paths go into one list. What differs in more is sent in several runs.
+const LIST_PATHS_MAX: usize = 10_000;
+
+/// Makes the levels or trees of `run` equal as far as the filter lets them.
+pub(crate) fn drive(batch: &mut Batch<'_>, run: &Run) -> Flow {
+    let flow = survey_and_send(batch, run);
+    if flow != Flow::Continue {
+        // What went through is no more than a part of these jobs.
+        for job in jobs_of(run) {
+            batch.reopen(job);
+        }
+    }
+    flow
+}
+
+fn survey_and_send(batch: &mut Batch<'_>, run: &Run) -> Flow {
+    let Some((ended, command)) = batch.start(run, Pass::Show) else { return Flow::Halt };
+    let mut paths = match batch.meaning(run, &ended) {
+        Outcome::Done => Paths::default(),
+        Outcome::Paths(paths) => paths,
+        Outcome::Fallback(fallback) => return batch.fall_back(fallback, command, &ended),
+        Outcome::Target(found) | Outcome::Split(found) | Outcome::NoRoom { trouble: found, .. } => {
+            return batch.halt(found, command);
+        }
+        Outcome::Blocked(path, error) => {
+            // A dry run leaves nothing behind that could still write.
+            for rest in batch.blocked(run.clone(), ended.cut, path, error, command).into_iter().rev() {
+                let flow = survey_and_send(batch, &rest);
+                if flow != Flow::Continue {
+                    return flow;
+                }
+            }
+            return Flow::Continue;
+        }
+        Outcome::Void => return Flow::Halt,
+    };
+    batch.found(run, std::mem::take(&mut paths.found));
+    if let Some(skip) = paths.to_skip(run) {
+        return survey_and_send(batch, &Run { skip, ..run.clone() });
+    }
+    if let Some(error) = paths.unattributed.take() {
+        batch.note(command, error.message.clone());
+        for at in 0..run.entries.len() {
+            paths.failed.entry(at).or_insert_with(|| error.clone());
+        }
+    }
+    batch.settle_rest(run, &paths);
+    let mut output = ended.stdout.bytes();
+    if ended.stdout.is_cut() {
+        // The last line may be half a name. What was cut off is for the next time.
+        output.truncate(output.iter().rposition(|&b| b == b'\n').unwrap_or(0));
+        for &job in run.entries.iter().flat_map(|entry| &entry.jobs) {
+            let scope = batch.jobs.get(job).map_or(Scope::Entry, |job| job.scope);
+            batch.settle(job, Verdict::LookAgain(scope));
+        }
+    }
+    let mut source = batch.ctx.source_as_rsync_finds_it();
+    let (present, mut extraneous) = sorted(&output, &batch.ctx.filter, &mut source);
+    // What the target has in the place of something that is no directory at the source may be one there. Of what was named
+    // it is, or the run by name would have gone through.
+    let above: BTreeSet<RelPath> = extraneous.iter().flat_map(|(path, _)| path.ancestors()).collect();
+    let is_replaced = |path: &RelPath| !run.compares() || above.contains(path);
+    let replaced = present.iter().filter(|(path, presence)| **presence != Presence::Directory && is_replaced(path));
+    let replaced: BTreeSet<RelPath> = replaced.map(|(path, _)| path.clone()).collect();
+    extraneous.extend(replaced.iter().map(|path| (path.clone(), true)));
+    let mut going = deletable(&batch.ctx.filter, &extraneous);
+    let mut may_go = matches!(batch.deletion(), Deletion::ByName | Deletion::ByLevel) && !going.is_empty();
+    if may_go
+        && run.compares()
+        && let Some(limit) = batch.ctx.guard.limit()
+    {
+        let covered = |path: &RelPath| going.contains(path) || path.ancestors().any(|above| going.contains(&above));
+        let deleted = extraneous.iter().filter(|(path, _)| covered(path) && !replaced.contains(path)).count() as u64;
+        let mut survey = Survey { deleted, held: 0 };
+        if !limit.allows(survey) {
+            let counted = batch.count(run).and_then(|counted| {
+                survey.held = counted.held;
+                batch.in_depth(run, survey, limit)
+            });
+            survey = match counted {
+                Ok(survey) => survey,
+                Err(flow) => return flow,
+            };
+        }
+        if let Some(error) = batch.refused(run, survey, limit) {
+            if run.entries.len() > 1 {
+                // Each path has a limit of its own.
+                let (first, second) = run.clone().halves();
+                for job in jobs_of(run) {
+                    batch.reopen(job);
+                }
+                return match drive(batch, &first) {
+                    Flow::Continue => drive(batch, &second),
+                    flow => flow,
+                };
+            }
+            for job in jobs_of(run) {
+                batch.settle(job, Verdict::Failed(error.clone()));
+            }
+            may_go = false;
+        }
+    }
+    let mut entries = present;
+    let mut judged = BTreeMap::new();
+    for path in replaced {
+        let Some(presence) = entries.remove(&path) else { continue };
+        if may_go && going.remove(&path) {
+            judged.insert(path, presence);
+            continue;
+        }
+        let error =
+            JobError::new(Some(23), "a directory with something excluded in it stands in its place on the target");
+        let over = run.entries.iter().filter(|entry| run.reaches(entry, &path));
+        for &job in over.flat_map(|entry| &entry.jobs) {
+            batch.settle(job, Verdict::Failed(error.clone()));
+        }
+    }
+    if may_go {
+        judged.extend(going.into_iter().map(|path| (path, Presence::Missing)));
+    }
+    match send(batch, run, judged, true) {
+        Flow::Continue => send(batch, run, entries, false),
+        flow => flow,
+    }
+}
+
+/// Sends and deletes by name, in as many runs as it takes. `is_judged`: the filter has been asked about all below.
+fn send(batch: &mut Batch<'_>, run: &Run, entries: BTreeMap<RelPath, Presence>, is_judged: bool) -> Flow {
+    let mut source = Source::new(&batch.ctx.root);
+    let entries: Vec<Entry> = entries
+        .into_iter()
+        .map(|(path, presence)| {
+            let over = run.entries.iter().filter(|entry| run.reaches(entry, &path));
+            let jobs = over.flat_map(|entry| entry.jobs.iter().copied()).collect();
+            let orphan = path.parent().is_some_and(|parent| source.look(&parent) != Presence::Directory);
+            Entry { path, presence, orphan, jobs }
+        })
+        .collect();
+    let by_level = batch.deletion() == Deletion::ByLevel;
+    let (missing, entries): (Vec<Entry>, Vec<Entry>) =
+        entries.into_iter().partition(|entry| by_level && entry.presence == Presence::Missing);
+    let flow = batch.attempt(batch.removal(missing));
+    if flow != Flow::Continue {
+        return flow;
+    }
+    for chunk in entries.chunks(LIST_PATHS_MAX) {
+        let root_alone = chunk.iter().all(|entry| entry.path.is_root());
+        let kind = if root_alone { RunKind::RootOnly } else { RunKind::Flat };
+        let flow =
+            batch.attempt(Run { is_judged, by_content: run.by_content, ..Run::new(kind, run.origin, chunk.to_vec()) });
+        if flow != Flow::Continue {
+            return flow;
+        }
+    }
+    Flow::Continue
+}
+
+/// What the source holds and the target lacks, as far as it is mirrored; and what only the target holds, with
+/// whether it is a directory.
+fn sorted(output: &[u8], filter: &Filter, source: &mut Source) -> (BTreeMap<RelPath, Presence>, Vec<(RelPath, bool)>) {
+    let mut present = BTreeMap::new();
+    let mut extraneous = Vec::new();
+    for (name, deletes) in output.split(|&b| b == b'\n').filter_map(difference) {
+        let Some(path) = to_path(&name) else { continue };
+        if deletes {
+            extraneous.push((path, name.ends_with(b"/")));
+            continue;
+        }
+        let presence = source.look(&path);
+        let kind = match presence {
+            Presence::Directory => Kind::Directory,
+            Presence::File { .. } | Presence::Other | Presence::Unknown(_) => Kind::File,
+            // Gone since: its own event tells the watcher.
+            Presence::Missing => continue,
+        };
+        if !filter.excludes(&path, kind) {
+            present.insert(path, presence);
+        }
+    }
+    (present, extraneous)
+}
+
+/// Of what the target has in excess, what may go: the topmost directories in which nothing is spared, and single entries
+/// beside what is. A temporary goes with its directory and not by itself.
+fn deletable(filter: &Filter, extraneous: &[(RelPath, bool)]) -> BTreeSet<RelPath> {
+    let kind = |directory: bool| if directory { Kind::Directory } else { Kind::File };
+    let spared = extraneous.iter().filter(|(path, directory)| filter.spares(path, kind(*directory)));
+    // A directory stays if anything in it stays.
+    let staying: BTreeSet<RelPath> = spared.flat_map(|(path, _)| path.ancestors()).collect();
+    let going = extraneous.iter().filter(|(path, directory)| !filter.excludes(path, kind(*directory)));
+    let going: BTreeSet<RelPath> = going.map(|(path, _)| path.clone()).filter(|path| !staying.contains(path)).collect();
+    let topmost = |path: &&RelPath| !path.ancestors().any(|ancestor| going.contains(&ancestor));
+    going.iter().filter(topmost).cloned().collect()
+}
+
+fn jobs_of(run: &Run) -> Vec<usize> {
+    run.entries.iter().flat_map(|entry| entry.jobs.iter().copied()).collect()
+}

@@ -1,0 +1,436 @@
+//! Mirrors what was moved within the tree without sending its data again: from what the target still has under the old
+//! name, in a run of its own before those of the batch, and before the old name is deleted.
+//!
+//! - A directory: rsync is rooted in the new one and may hard-link from the old one (`--link-dest`), as far as its quick
+//!   check finds files equal. That can be trusted, since the queue passes on where a directory came from only if nothing
+//!   else was going on in either place. Two names would then share their files, so the old one is deleted next, and if
+//!   that cannot be done, the normal run of the new one, which distrusts everything, makes new files of them.
+//! - A large file under the same name in another directory: the old one serves rsync as what to compare with
+//!   (`--link-dest` and `--ignore-times`: nothing is linked, nothing trusted).
+//! - A large file under another name in the same directory: `--fuzzy` finds it.
+//!
+//! Such a run begins in a directory of the target, to which rsync goes by its name, whatever stands there. So what is
+//! entered is first made sure to be a directory, by a run that begins where all others do.
+//!
+//! Whatever goes wrong, the batch goes on as if nothing had been tried: the job is still to be done. Only a run that
+//! was cut off ends the batch, since its receiver may still be writing.
+//!
+//! Deliberately absent: moves of which both paths change at once for a single file (rsync finds no such thing), and
+//! targets on which nothing is deleted.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs::{Metadata, ReadDir};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+
+use super::session::{Batch, Flow};
+use crate::filter::{Filter, Kind};
+use crate::mirror::outcome::classify::{Outcome, Paths};
+use crate::mirror::outcome::diagnosis::Fallback;
+use crate::mirror::plan::arguments::{Mode, Pass, arguments, connection, exactness, is_plain, joined, list};
+use crate::mirror::plan::run::{Deletion, Entry, Run, RunKind};
+use crate::mirror::plan::source::{Presence, Source};
+use crate::mirror::rsync::ended::{End, Ended};
+use crate::mirror::target::observer::{Changed, Operation};
+use crate::model::{ClaimedJob, Destination, Origin, RelPath, Scope, Target, TroubleClass, Verdict};
+
+/// Less than this is sent sooner than taken over. A file of a directory counts for its size and for what it costs anyway.
+const BYTES_MIN: u64 = 1 << 20;
+const FILE_COSTS_BYTES: u64 = 256;
+
+/// Each costs a run or two of its own. What else was moved goes the normal way, many in one run.
+const MOVED_MAX: usize = 8;
+
+/// How the content is taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// A directory, by hard links.
+    Tree,
+    /// A file from another directory, by comparison with that.
+    SameName,
+    /// A file from the same directory, by comparison with that.
+    SameDirectory,
+}
+
+/// Takes over what it can for the jobs of a batch.
+pub(crate) fn drive(batch: &mut Batch<'_>) {
+    let jobs = batch.jobs;
+    let moved: Vec<(usize, usize)> = jobs
+        .iter()
+        .enumerate()
+        .filter_map(|(at, job)| {
+            let old = job.moved_from.as_ref()?;
+            Some((at, jobs.iter().position(|job| job.path == *old)?))
+        })
+        .collect();
+    if moved.is_empty() || !batch.vouches() || !is_possible(batch) {
+        return;
+    }
+    let root = &batch.ctx.root;
+    let mut source = Source::new(root);
+    let worthy = moved.into_iter().take(MOVED_MAX).filter_map(|(new, old)| {
+        let (new_job, old_job) = (jobs.get(new)?, jobs.get(old)?);
+        let way = way(new_job, &old_job.path, &mut source)?;
+        let is_worth_it = way != Way::Tree || holds_much(root, &new_job.path, &batch.ctx.filter);
+        is_worth_it.then_some((way, (new, new_job), (old, old_job)))
+    });
+    let worthy: Vec<_> = worthy.collect();
+    let places = worthy.iter().flat_map(|&(way, (_, new), (_, old))| entered(way, &new.path, &old.path));
+    match make_sure(batch, places.collect()) {
+        Ok(true) => {}
+        Ok(false) | Err(_) => return,
+    }
+    for (earlier_way, new, old) in worthy {
+        // The source may have changed during the runs before this one.
+        let mut source = Source::new(root);
+        if way_is(earlier_way, new.1, &old.1.path, &mut source)
+            && take_over(batch, earlier_way, new, old) != Flow::Continue
+        {
+            return;
+        }
+    }
+}
+
+/// The directories that rsync enters on the target by their names alone, following links, instead of by its list.
+fn entered(way: Way, new: &RelPath, old: &RelPath) -> Vec<RelPath> {
+    let places = match way {
+        Way::Tree => [Some(new.clone()), old.parent()],
+        Way::SameName => [new.parent(), old.parent()],
+        // Such a run begins at the root.
+        Way::SameDirectory => [None, None],
+    };
+    places.into_iter().flatten().filter(|place| !place.is_root()).collect()
+}
+
+/// Makes sure that these are directories on the target, and all above them: where a link still stands, a run that begins
+/// there would write and delete behind it. `Ok(false)`: that could not be had.
+///
+/// On this machine a look tells. Elsewhere a run from the root that lists them makes them what they are at the source; it
+/// costs a connection. What is in flight beside this batch leaves them as they are: the queue sees to that.
+fn make_sure(batch: &mut Batch<'_>, places: BTreeSet<RelPath>) -> Result<bool, Flow> {
+    if places.is_empty() {
+        return Ok(true);
+    }
+    if let Destination::Local(root) = &batch.ctx.target.destination {
+        return Ok(places.iter().all(|place| is_directory_all_the_way(root, place)));
+    }
+    let entry = |path: RelPath| Entry { path, presence: Presence::Directory, orphan: false, jobs: Vec::new() };
+    let run = Run::new(RunKind::Flat, Origin::Scan, places.into_iter().map(entry).collect());
+    let Some((ended, command)) = batch.start(&run, Pass::Real) else { return Err(Flow::Halt) };
+    match batch.meaning(&run, &ended) {
+        Outcome::Done => Ok(true),
+        Outcome::Void => Err(Flow::Halt),
+        Outcome::Target(found) => Err(batch.halt(found, command)),
+        Outcome::Split(_) | Outcome::Blocked(..) => {
+            batch.note_cut(ended.cut);
+            Ok(false)
+        }
+        Outcome::Paths(_) | Outcome::NoRoom { .. } | Outcome::Fallback(_) => Ok(false),
+    }
+}
+
+/// Whether no link and no other thing stands at `path` below `root`, nor above it. What is missing is made by rsync.
+fn is_directory_all_the_way(root: &Path, path: &RelPath) -> bool {
+    let mut all = path.ancestors().chain([path.clone()]).filter(|path| !path.is_root());
+    all.all(|path| match std::fs::symlink_metadata(path.under(root)) {
+        Ok(found) => found.is_dir(),
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    })
+}
+
+/// Whether the target and its parameters allow it: the old name is deleted, and nothing that rsync is told means another
+/// thing in a run that begins elsewhere, or writes into files that may have two names.
+fn is_possible(batch: &Batch<'_>) -> bool {
+    let ctx = batch.ctx;
+    matches!(batch.deletion(), Deletion::ByName | Deletion::ByLevel)
+        && !ctx.filter.has_expressions()
+        && ctx.target.options.params.are_same_elsewhere()
+}
+
+/// How the job's content can be taken over, by what stands at both paths.
+fn way(job: &ClaimedJob, old: &RelPath, source: &mut Source) -> Option<Way> {
+    let new = &job.path;
+    match (job.scope, source.look(new)) {
+        (Scope::Subtree, Presence::Directory) => {
+            // What has come to the old name since may not share files with the new one.
+            let is_gone = source.look(old) == Presence::Missing;
+            let is_topmost = old.parent().is_some_and(|parent| source.look(&parent) == Presence::Directory);
+            (is_gone && is_topmost).then_some(Way::Tree)
+        }
+        (Scope::Entry, Presence::File { size }) if size >= BYTES_MIN => {
+            if new.parent() == old.parent() {
+                Some(Way::SameDirectory)
+            } else {
+                (new.name() == old.name()).then_some(Way::SameName)
+            }
+        }
+        _ => None,
+    }
+}
+
+/// Whether taking over the files below a directory spares more than it costs. Reads no further than it has to.
+fn holds_much(root: &Path, dir: &RelPath, filter: &Filter) -> bool {
+    let mut bytes: u64 = 0;
+    below(root, dir, filter).any(|(_, found)| {
+        bytes += FILE_COSTS_BYTES + if found.is_file() { found.len() } else { 0 };
+        bytes >= BYTES_MIN
+    })
+}
+
+/// What is mirrored below a directory of the source.
+fn below<'a>(root: &Path, dir: &RelPath, filter: &'a Filter) -> impl Iterator<Item = (RelPath, Metadata)> + 'a {
+    let root = root.to_path_buf();
+    let mut left = vec![dir.clone()];
+    let mut listing: Option<(RelPath, ReadDir)> = None;
+    std::iter::from_fn(move || {
+        loop {
+            let Some((dir, entries)) = &mut listing else {
+                let dir = left.pop()?;
+                // What cannot be read is for rsync to name.
+                listing = std::fs::read_dir(dir.under(&root)).ok().map(|entries| (dir, entries));
+                continue;
+            };
+            let Some(entry) = entries.next() else {
+                listing = None;
+                continue;
+            };
+            let Some((entry, found)) = entry.ok().and_then(|entry| entry.metadata().ok().map(|found| (entry, found)))
+            else {
+                continue;
+            };
+            let path = dir.join(entry.file_name().as_bytes());
+            let kind = if found.is_dir() { Kind::Directory } else { Kind::File };
+            if filter.excludes(&path, kind) {
+                continue;
+            }
+            if found.is_dir() {
+                left.push(path.clone());
+            }
+            return Some((path, found));
+        }
+    })
+}
+
+/// Tells the observer what it would have been told if all had been sent.
+fn tell(batch: &mut Batch<'_>, path: &RelPath, way: Way) {
+    let ctx = batch.ctx;
+    if ctx.observer().is_none() {
+        return;
+    }
+    let changed = |path, directory| Changed { path, operation: Operation::Update, directory };
+    batch.note_taken_over(std::iter::once(changed(path.clone(), way == Way::Tree)));
+    if way == Way::Tree {
+        let below = below(&ctx.root, path, &ctx.filter);
+        batch.note_taken_over(below.map(|(path, found)| changed(path, found.is_dir())));
+    }
+}
+
+fn take_over(
+    batch: &mut Batch<'_>,
+    way: Way,
+    (new, new_job): (usize, &ClaimedJob),
+    (old, old_job): (usize, &ClaimedJob),
+) -> Flow {
+    let entry =
+        |at, job: &ClaimedJob, presence| Entry { path: job.path.clone(), presence, orphan: false, jobs: vec![at] };
+    let (kind, presence) = match way {
+        Way::Tree => (RunKind::Tree, Presence::Directory),
+        Way::SameName | Way::SameDirectory => (RunKind::Flat, Presence::File { size: 0 }),
+    };
+    let run = Run::new(kind, Origin::Write, vec![entry(new, new_job, presence)]);
+    let sent = match send(batch, way, &run, &new_job.path, &old_job.path) {
+        Ok(sent) => sent,
+        Err(flow) => return flow,
+    };
+    let nothing_wrong = Paths::default();
+    if way != Way::Tree {
+        if sent == Sent::All {
+            batch.settle_rest(&run, &nothing_wrong);
+            tell(batch, &new_job.path, way);
+        }
+        return Flow::Continue;
+    }
+    if sent == Sent::Nothing {
+        return Flow::Continue;
+    }
+    let flow = batch.remove(vec![entry(old, old_job, Presence::Missing)]);
+    let mut source = Source::new(&batch.ctx.root);
+    let is_as_before = way_is(Way::Tree, new_job, &old_job.path, &mut source);
+    if flow == Flow::Continue && batch.is_done(old) && is_as_before {
+        match sent {
+            Sent::All => {
+                batch.settle_rest(&run, &nothing_wrong);
+                tell(batch, &new_job.path, way);
+            }
+            // An observer is to be told of what has arrived only, and what that is only a run tells that looks at all.
+            Sent::Partly if batch.ctx.observer().is_some() => {}
+            Sent::Partly | Sent::Nothing => batch.trust(new),
+        }
+    }
+    flow
+}
+
+fn way_is(expected: Way, job: &ClaimedJob, old: &RelPath, source: &mut Source) -> bool {
+    way(job, old, source) == Some(expected)
+}
+
+/// How much of the content has been taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    All,
+    /// Some paths failed, or deletions are to be judged: for the normal run to find out.
+    Partly,
+    Nothing,
+}
+
+fn send(batch: &mut Batch<'_>, way: Way, run: &Run, new: &RelPath, old: &RelPath) -> Result<Sent, Flow> {
+    for mkpath in [batch.ctx.capabilities.makes_path(), true] {
+        // It is large, and not there yet.
+        let mode = Mode { mkpath, contents: false, rules: &batch.ctx.filter.rsync_rules(), ..batch.mode(Pass::Real) };
+        let is_guarded = batch.ctx.guard.limit().is_some();
+        let Some((args, list)) = command(&batch.ctx.target, way, run, (new, old), mode, is_guarded) else { break };
+        let needed = if way == Way::SameDirectory { Fallback::Fuzzy } else { Fallback::LinkDest };
+        if batch.ctx.capabilities.lacks(needed) {
+            break;
+        }
+        let Some(ended) = batch.launch(&args, &list) else { return Err(Flow::Halt) };
+        log::debug!("{new} was moved from {old}: {:?}", ended.end);
+        match batch.meaning(run, &ended) {
+            Outcome::Done => return Ok(Sent::All),
+            Outcome::Paths(_) => return Ok(Sent::Partly),
+            // The directory above is to come in another run.
+            Outcome::Fallback(Fallback::MakePath) if !mkpath => continue,
+            Outcome::Fallback(
+                lacking @ (Fallback::LinkDest | Fallback::Fuzzy | Fallback::Seconds | Fallback::IgnoreTimes),
+            ) => {
+                batch.ctx.capabilities.learn(lacking);
+            }
+            Outcome::Void => return Err(Flow::Halt),
+            // The normal run will name it. What the receiver of this one may still write is done once more.
+            Outcome::Blocked(..) => batch.note_cut(ended.cut),
+            Outcome::Target(found) | Outcome::Split(found)
+                if matches!(found.class, TroubleClass::Unavailable | TroubleClass::Busy) && !is_orderly(&ended) =>
+            {
+                if !never_began(&ended)
+                    && let Some(&job) = run.entries.iter().flat_map(|entry| &entry.jobs).next()
+                {
+                    // The next time without it.
+                    let scope = batch.jobs.get(job).map_or(Scope::Entry, |job| job.scope);
+                    batch.settle(job, Verdict::LookAgain(scope));
+                }
+                return Err(batch.halt(found, crate::mirror::plan::shell_line::pasteable(&batch.ctx.root, &args, run)));
+            }
+            Outcome::Target(_) | Outcome::Split(_) | Outcome::NoRoom { .. } | Outcome::Fallback(_) => {}
+        }
+        break;
+    }
+    Ok(Sent::Nothing)
+}
+
+/// Whether both sides have said that they end.
+fn is_orderly(ended: &Ended) -> bool {
+    matches!(ended.end, End::Exit(1..=4 | 11 | 13 | 14 | 21..=25))
+}
+
+/// Whether there was no connection to be cut off.
+fn never_began(ended: &Ended) -> bool {
+    matches!(ended.end, End::Exit(5 | 10 | 35 | 255))
+}
+
+/// The arguments and the list that take the content over. `None`: these names could be misread on the way.
+fn command(
+    target: &Target,
+    way: Way,
+    run: &Run,
+    (new, old): (&RelPath, &RelPath),
+    mode: Mode<'_>,
+    is_guarded: bool,
+) -> Option<(Vec<OsString>, Vec<u8>)> {
+    if way == Way::SameDirectory {
+        let mut args = arguments(target, run, mode);
+        args.insert(0, "--fuzzy".into());
+        return Some((args, list(run)));
+    }
+    let (root, basis) = match way {
+        Way::Tree => (new.clone(), old.clone()),
+        Way::SameName | Way::SameDirectory => (new.parent()?, old.parent()?),
+    };
+    if !is_unmistakable(&root) || !is_unmistakable(&basis) {
+        return None;
+    }
+    let params = target.options.params.without(|given| given.is("max-delete") || given.deletes());
+    let mut args: Vec<OsString> = params.to_vec();
+    args.extend(exactness(&params, mode.withheld));
+    match way {
+        Way::Tree => {
+            args.push("-r".into());
+            args.push("--delete".into());
+            if is_guarded {
+                args.push("--max-delete=0".into());
+            }
+        }
+        Way::SameName | Way::SameDirectory => {
+            args.extend(["--no-r", "--dirs", "--files-from=-", "--from0", "--ignore-times"].map(OsString::from));
+        }
+    }
+    if mode.mkpath {
+        args.push("--mkpath".into());
+    }
+    args.push(joined("--link-dest=", &link_dest(&target.destination, &root, &basis)));
+    if way == Way::Tree {
+        args.extend(mode.rules.iter().map(|rule| joined("--filter=", rule)));
+    }
+    let inside = Target { destination: within(&target.destination, &root), options: target.options.clone() };
+    connection(&inside, &mut args);
+    // Otherwise a shell would read the name, or an rsync since 3.2.4 escapes it for one: a daemon up to 3.2.7 takes that for
+    // part of the name, finds nothing there, and all is sent.
+    let is_remote = !matches!(inside.destination, Destination::Local(_));
+    if is_remote && !args.iter().any(|arg| arg == "-s") && !basis.as_bytes().iter().all(|&b| is_plain(b)) {
+        args.push("-s".into());
+    }
+    let slash: &[u8] = if root.is_root() { b"" } else { b"/" };
+    args.push(OsString::from_vec([b"./", root.as_bytes(), slash].concat()));
+    args.push(inside.destination.to_arg());
+    let list = match way {
+        Way::Tree => Vec::new(),
+        Way::SameName | Way::SameDirectory => [b"./", new.name(), b"\0"].concat(),
+    };
+    Some((args, list))
+}
+
+/// Whether the other side takes a name in its arguments for what it is: a server expands wildcards there, though none of
+/// the shell's other signs.
+fn is_unmistakable(path: &RelPath) -> bool {
+    !path.as_bytes().iter().any(|b| b.is_ascii_control() || b"*?[]\\".contains(b))
+}
+
+/// The directory `dir` of a mirror.
+fn within(destination: &Destination, dir: &RelPath) -> Destination {
+    match destination {
+        Destination::Local(path) => Destination::Local(dir.under(path)),
+        Destination::Ssh { host, path } => Destination::Ssh { host: host.clone(), path: dir.under(path) },
+        Destination::Daemon { host, module } => {
+            let module = dir.under(Path::new(module)).into_os_string();
+            Destination::Daemon { host: host.clone(), module }
+        }
+    }
+}
+
+/// The directory `basis` of a mirror as a run that is rooted in its directory `root` has to call it: a daemon counts from
+/// the module's, any other from the one that it writes to.
+fn link_dest(destination: &Destination, root: &RelPath, basis: &RelPath) -> OsString {
+    let mut path = match destination {
+        Destination::Daemon { module, .. } => {
+            let inside = module.as_bytes().splitn(2, |&b| b == b'/').nth(1).unwrap_or_default();
+            let inside = inside.strip_suffix(b"/").unwrap_or(inside);
+            if inside.is_empty() { b"/".to_vec() } else { [b"/", inside, b"/"].concat() }
+        }
+        Destination::Local(_) | Destination::Ssh { .. } => b"../".repeat(root.components().count()),
+    };
+    path.extend_from_slice(basis.as_bytes());
+    if path.is_empty() {
+        path.push(b'.');
+    }
+    OsString::from_vec(path)
+}

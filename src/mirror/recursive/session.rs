@@ -1,0 +1,320 @@
+//! A batch at work: what is known of it and of its target, and how it starts a run and stops.
+//!
+//! Its runs are started here, each after a look whether source and target still are what they were.
+//!
+//! Deliberately absent: which runs there are (`execute` and what it uses), and what follows from the end of one (`engine`).
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+
+use super::report::{BatchReport, COMMANDS_FAILED_MAX, FailedCommand};
+use crate::mirror::outcome::classify::{Outcome, classify};
+use crate::mirror::outcome::diagnosis::{Fallback, cannot_start, first_words, lacking_option};
+use crate::mirror::plan::arguments::{Mode, Pass, arguments, list, probe_arguments};
+use crate::mirror::plan::contents;
+use crate::mirror::plan::narrow;
+use crate::mirror::plan::run::{Deletion, Run};
+use crate::mirror::plan::shell_line::pasteable;
+use crate::mirror::plan::source::Presence;
+use crate::mirror::rsync::capture::Capture;
+use crate::mirror::rsync::ended::{Cut, End, Ended};
+use crate::mirror::rsync::itemize::DELETING;
+use crate::mirror::rsync::stop::StopSignal;
+use crate::mirror::target::capabilities::Capabilities;
+use crate::mirror::target::context::TargetContext;
+use crate::mirror::target::launch::{run_rsync, with_room};
+use crate::mirror::target::looked::Contents;
+use crate::mirror::target::observer::CHANGED_BYTES_MAX;
+use crate::mirror::transport::standby::{self, Begun};
+use crate::model::{ClaimedJob, CutOff, Lane, Origin, RelPath, TargetTrouble, Verdict};
+
+/// A batch starts at most so many rsyncs; what is undecided then is released. Halving a batch of 1,000 down to one
+/// guilty path takes about 20.
+const RUNS_MAX: u32 = 64;
+/// Of a dry run so much output is kept. What does not fit counts as differing.
+pub(super) const DRY_OUTPUT_BYTES_MAX: usize = 32 << 20;
+/// Of what a run prints that lists directories or deletes so much is kept. Without options of the user's that is a line at most.
+const WORDS_BYTES_MAX: usize = 64 << 10;
+/// Of a count the end is kept, where the figures are.
+const COUNT_OUTPUT_BYTES_MAX: usize = 16 << 10;
+
+/// Whether a batch goes on after a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flow {
+    Continue,
+    /// The plan was made for a target that can do more.
+    Replan,
+    /// Nothing more can be done for this batch.
+    Halt,
+}
+
+/// A way to carry out a run.
+pub(crate) type Strategy = fn(&mut Batch<'_>, &Run) -> Flow;
+
+/// A batch at work.
+pub(crate) struct Batch<'a> {
+    pub(crate) ctx: &'a TargetContext,
+    pub(crate) lane: Lane,
+    pub(crate) jobs: &'a [ClaimedJob],
+    pub(crate) stop: &'a StopSignal,
+    pub(crate) rules: Vec<OsString>,
+    pub(crate) verdicts: Vec<Option<Verdict>>,
+    /// Jobs at whose paths the quick check can be trusted after all.
+    pub(crate) trusted: BTreeSet<usize>,
+    pub(crate) runs_max: u32,
+    /// Where a file system is expected and none is mounted.
+    pub(crate) unmounted: Vec<RelPath>,
+    /// What was known of the target when the newest run began.
+    pub(crate) known: Capabilities,
+    /// What runs to this target say in any case has been heard.
+    pub(super) has_listened: bool,
+    pub(crate) contents: Contents,
+    /// A run over the whole tree has compared contents.
+    pub(super) compared_contents: bool,
+    /// Makes equal, under the filter's expressions, what a run compares. That takes runs of its own, so it is handed in.
+    pub(crate) filtered: Strategy,
+    pub(crate) report: BatchReport,
+}
+
+impl<'a> Batch<'a> {
+    pub(crate) fn new(
+        ctx: &'a TargetContext,
+        lane: Lane,
+        jobs: &'a [ClaimedJob],
+        filtered: Strategy,
+        stop: &'a StopSignal,
+    ) -> Self {
+        let (rules, verdicts) = (ctx.filter.rsync_rules(), vec![None; jobs.len()]);
+        let (trusted, report, unmounted) = (BTreeSet::new(), BatchReport::default(), ctx.mounts.missing());
+        let (contents, compared_contents) = (Contents::Vouched, false);
+        Self {
+            ctx,
+            lane,
+            jobs,
+            stop,
+            rules,
+            verdicts,
+            trusted,
+            runs_max: RUNS_MAX,
+            unmounted,
+            known: ctx.capabilities.snapshot(),
+            has_listened: false,
+            contents,
+            compared_contents,
+            filtered,
+            report,
+        }
+    }
+}
+
+impl Batch<'_> {
+    /// Whether equal size and time mean equal content where no job says otherwise.
+    pub(crate) fn vouches(&self) -> bool {
+        self.contents == Contents::Vouched
+    }
+
+    /// Whether the path lies where a file system is expected and none is mounted.
+    pub(super) fn is_unmounted(&self, path: &RelPath) -> bool {
+        self.unmounted.iter().any(|place| place.covers(path))
+    }
+
+    /// Whether only rsync knows what the user's own options let it find, follow or spare.
+    pub(crate) fn selects(&self) -> bool {
+        self.ctx.target.options.params.selects()
+    }
+
+    pub(crate) fn deletion(&self) -> Deletion {
+        self.ctx.capabilities.deletion(self.ctx.target.options.delete)
+    }
+
+    /// Whether what a run deletes or replaces is emptied first.
+    pub(crate) fn empties(&self, run: &Run) -> bool {
+        run.is_judged || !self.ctx.filter.has_expressions()
+    }
+
+    pub(crate) fn mode(&self, pass: Pass) -> Mode<'_> {
+        // With expressions rsync lists nothing by itself, except to find what it would delete: unfiltered, since the
+        // expressions decide.
+        let is_dry = !matches!(pass, Pass::Real | Pass::Itemized);
+        Mode {
+            lane: self.lane,
+            deletion: self.deletion(),
+            mkpath: self.ctx.capabilities.makes_path(),
+            contents: self.ctx.capabilities.compares_contents(),
+            rules: if is_dry && self.ctx.filter.has_expressions() { &[] } else { &self.rules },
+            empties: is_dry || !self.ctx.filter.has_expressions(),
+            pass,
+            withheld: self.ctx.capabilities.withheld(),
+        }
+    }
+
+    /// Starts one rsync, if the root still is what it was. `None`: nothing was started and the batch is over.
+    pub(crate) fn start(&mut self, planned: &Run, pass: Pass) -> Option<(Ended, String)> {
+        let planned = &*narrow::prepared(planned, &self.ctx.root);
+        if !self.may_run() || self.report.runs >= self.runs_max {
+            return None;
+        }
+        self.known = self.ctx.capabilities.snapshot();
+        let suits = standby::suits(planned, self.lane, pass);
+        let itemized = pass == Pass::Real && (suits || self.ctx.observer().is_some());
+        let mode = self.mode(if itemized { Pass::Itemized } else { pass });
+        let mode = Mode {
+            contents: mode.contents && (suits || !planned.are_new) && contents::are_few(&self.ctx.root, planned),
+            empties: self.empties(planned) || !matches!(pass, Pass::Real),
+            ..mode
+        };
+        let args = arguments(&self.ctx.target, planned, mode);
+        self.report.runs += 1;
+        let command = pasteable(&self.ctx.root, &args, planned);
+        // sersync's words: people look for them, copy what follows and run it by hand.
+        log::debug!("execute command: {command}");
+        let stdout = || match pass {
+            Pass::Real | Pass::Itemized if itemized => Some(Capture::new(CHANGED_BYTES_MAX, 0)),
+            Pass::Real | Pass::Itemized => {
+                let deletes = planned.entries.iter().any(|entry| entry.presence == Presence::Missing);
+                let says = planned.lists() || deletes || self.ctx.keeps_words();
+                says.then(|| Capture::new(WORDS_BYTES_MAX, WORDS_BYTES_MAX))
+            }
+            Pass::Show | Pass::Confirm => Some(Capture::new(DRY_OUTPUT_BYTES_MAX, 0)),
+            Pass::Count => Some(Capture::new(0, COUNT_OUTPUT_BYTES_MAX).counting(DELETING)),
+        };
+        let list = list(planned);
+        let standby = self.ctx.standby.as_deref();
+        let begun = standby.filter(|_| suits && args == self.ctx.flat_arguments(planned.origin));
+        let begun = begun.map_or(Begun::Not, |standby| standby.begin(&self.ctx.launch(), &list, stdout(), self.stop));
+        let (args, before) = match begun {
+            Begun::Answered(ended) => {
+                self.ctx.note_cut(ended.cut);
+                return Some((ended, command));
+            }
+            Begun::Not => (args, None),
+            Begun::Unconfirmed(said) => (self.ctx.flat_arguments(Origin::Scan), Some(said)),
+            Begun::CutOff(cut, said) => {
+                self.ctx.note_cut(cut);
+                self.note_cut(cut);
+                (args, Some(said))
+            }
+        };
+        if before.is_some() && !self.may_run() {
+            return None;
+        }
+        let start = || run_rsync(self.ctx, &args, &list, &stdout, self.lane.into(), self.stop);
+        let ended = with_room(self.ctx, planned, self.report.runs > 1, self.stop, &start);
+        match ended {
+            Ok(ended) => self.is_in_place().then(|| (after(before, ended), command)),
+            Err(error) => {
+                // A root that went away in this moment looks like a missing program.
+                self.report.trouble = Some(self.ctx.check().err().unwrap_or_else(|| cannot_start(&error)));
+                None
+            }
+        }
+    }
+
+    /// Lists the target. `None`: that could not be started.
+    pub(super) fn list_target(&mut self, args: &[OsString], kept: Capture) -> Option<Ended> {
+        self.launch_with(args, b"", &|| Some(kept.clone()))
+    }
+
+    /// Starts one rsync with these very arguments. `None`: that could not be done.
+    pub(crate) fn launch(&mut self, args: &[OsString], list: &[u8]) -> Option<Ended> {
+        self.launch_with(args, list, &|| None)
+    }
+
+    fn launch_with(&mut self, args: &[OsString], list: &[u8], kept: &dyn Fn() -> Option<Capture>) -> Option<Ended> {
+        if !self.may_run() {
+            return None;
+        }
+        self.report.runs += 1;
+        let ended = run_rsync(self.ctx, args, list, kept, self.lane.into(), self.stop).ok()?;
+        self.is_in_place().then_some(ended)
+    }
+
+    pub(super) fn may_run(&mut self) -> bool {
+        if self.stop.is_raised() {
+            return false;
+        }
+        match self.ctx.check() {
+            // A file system that has come or gone meanwhile makes it another source: the batch was planned for the first.
+            Ok(()) => self.ctx.mounts.missing() == self.unmounted,
+            Err(trouble) => {
+                self.report.trouble = Some(trouble);
+                false
+            }
+        }
+    }
+
+    /// Whether a local target is what it was after a run as well: its disk may have gone between our look and rsync's, and
+    /// what rsync says is then true of the mount point.
+    fn is_in_place(&mut self) -> bool {
+        match self.ctx.place.as_ref().map(|place| place.check()) {
+            Some(Err(trouble)) => {
+                self.report.trouble = Some(trouble);
+                false
+            }
+            Some(Ok(())) | None => true,
+        }
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stop.is_raised()
+    }
+
+    /// Reads what became of a run. Words that nobody knows are first held against those of a run about no path.
+    pub(crate) fn understood(&mut self, run: &Run, ended: &Ended) -> Outcome {
+        let ctx = self.ctx;
+        let outcome = self.meaning(run, ended);
+        if !matches!(&outcome, Outcome::Paths(paths) if paths.unknown_words) || self.has_listened {
+            return outcome;
+        }
+        self.has_listened = true;
+        let args = probe_arguments(&ctx.target, self.mode(Pass::Real));
+        let said = self.launch(&args, b"").filter(|ended| ended.end == End::Exit(0));
+        if said.is_some_and(|ended| ctx.noise.learn(&ended.stderr.bytes())) {
+            return self.meaning(run, ended);
+        }
+        outcome
+    }
+
+    /// What a run's end means for the batch. A stop of the whole service may have reached rsync, or its ssh, before it reached
+    /// us: what then looks like the target's trouble means nothing.
+    pub(crate) fn meaning(&self, run: &Run, ended: &Ended) -> Outcome {
+        match classify(ended, run, &self.ctx.prefixes, &self.ctx.noise) {
+            Outcome::Target(_) | Outcome::Split(_) | Outcome::NoRoom { .. } if self.is_stopped() => Outcome::Void,
+            outcome => outcome,
+        }
+    }
+
+    pub(super) fn fall_back(&mut self, fallback: Fallback, command: String, ended: &Ended) -> Flow {
+        // Another batch may have learned it while this run was under way.
+        if self.ctx.capabilities.learn(fallback) || !self.known.lacks(fallback) {
+            return Flow::Replan;
+        }
+        let said = first_words(&ended.stderr.bytes());
+        self.halt(lacking_option(&said), command)
+    }
+
+    pub(super) fn halt(&mut self, trouble: TargetTrouble, command: String) -> Flow {
+        self.note(command.clone(), trouble.message.clone());
+        self.report.trouble = Some(TargetTrouble { command: Some(command), ..trouble });
+        Flow::Halt
+    }
+
+    pub(crate) fn note(&mut self, command: String, message: String) {
+        if self.report.commands_failed.len() < COMMANDS_FAILED_MAX {
+            self.report.commands_failed.push(FailedCommand { command, message });
+        }
+    }
+
+    /// A run was cut off, and what it was to do is done by another.
+    pub(crate) fn note_cut(&mut self, cut: Cut) {
+        let cut = if cut == Cut::Closed { CutOff::Closed } else { CutOff::Open };
+        self.report.cut = self.report.cut.max(cut);
+    }
+}
+
+/// What a run ended with that was begun before, over a standby. What it had changed by then is not named a second time.
+fn after(before: Option<Capture>, ended: Ended) -> Ended {
+    let Some(mut stdout) = before.filter(|said| !said.is_empty()) else { return ended };
+    stdout.push(&ended.stdout.bytes());
+    Ended { stdout, ..ended }
+}

@@ -1,0 +1,53 @@
+//! Carries out a sweep: a directory below which files were written, and nobody remembers which.
+//!
+//! The quick check may take such a file for what the target has: same size, same time, other content. To have rsync
+//! distrust the whole tree would read it all on both sides. But a write leaves its mark where nobody can forge it: the
+//! inode's change time. So the files changed since the oldest of the forgotten writes was seen are sent first, by name
+//! and without the quick check; one quick run over the tree then does everything else. Where change times are not the
+//! kernel's own (network and FUSE file systems, unions), the whole tree goes without the quick check.
+//!
+//! Deliberately absent: directories that came from elsewhere (`Origin::Replaced`). The change times in them are old.
+
+use std::time::Duration;
+
+use super::session::{Batch, Flow};
+use crate::ctime;
+use crate::mirror::plan::run::{Entry, Run, RunKind};
+use crate::mirror::plan::walk::Files;
+use crate::model::{Origin, Timestamp};
+
+/// A write is seen later than it happens: after the kernel's queue, a busy machine, a stopped process.
+const SEEN_WITHIN: Duration = Duration::from_secs(600);
+
+/// So many files go into one list.
+const LIST_PATHS_MAX: usize = 20_000;
+
+/// Whether `run` is a sweep that can be carried out in this way.
+pub(crate) fn concerns(batch: &Batch<'_>, run: &Run) -> bool {
+    run.kind == RunKind::Tree && run.origin == Origin::Write && ctime::dates_changes(&batch.ctx.root)
+}
+
+/// Sends what was written in the trees of `run`. What then is left to do is a comparison by size and time.
+pub(crate) fn drive(batch: &mut Batch<'_>, run: &Run) -> Flow {
+    let (ctx, jobs) = (batch.ctx, batch.jobs);
+    let below = |entry: &Entry| {
+        let since = entry.jobs.iter().filter_map(|&job| jobs.get(job)).map(|job| job.since).min();
+        let margin_ms = u64::try_from(SEEN_WITHIN.as_millis()).unwrap_or(u64::MAX);
+        let since_ms = since.unwrap_or(Timestamp::ZERO).0.saturating_sub(margin_ms);
+        Files::below(&ctx.root, &entry.path, since_ms, &ctx.filter)
+    };
+    let mut files = run.entries.iter().flat_map(below);
+    loop {
+        let mut entries: Vec<Entry> = files.by_ref().take(LIST_PATHS_MAX).collect();
+        if entries.is_empty() {
+            break;
+        }
+        entries.retain(|entry| !batch.is_unmounted(&entry.path));
+        entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        let flow = batch.attempt_more(Run::new(RunKind::Flat, Origin::Write, entries));
+        if flow != Flow::Continue {
+            return flow;
+        }
+    }
+    Flow::Continue
+}
