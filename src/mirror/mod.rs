@@ -67,7 +67,4 @@ pub mod parts {
 }
 
 #[cfg(test)]
-#[allow(dead_code)]
-mod recursive;
-#[cfg(test)]
 mod tests;

@@ -13,7 +13,6 @@ use std::time::UNIX_EPOCH;
 use fastrand::Rng;
 
 use super::*;
-use crate::mirror::recursive;
 use crate::mirror::rsync::blocked::{Blocked, Cause};
 use crate::mirror::rsync::capture::Capture;
 use crate::mirror::rsync::ended::{Cut, End, Ended};
@@ -324,18 +323,11 @@ fn name(rng: &mut Rng, listed: &[String]) -> String {
     }
 }
 
-/// What became of a case: its runs, and all that it has left behind.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Course {
-    runs: Vec<(Vec<OsString>, Vec<u8>)>,
-    report: String,
-    context: String,
-}
+/// Arguments and list of each run.
+type Started = Vec<(Vec<OsString>, Vec<u8>)>;
 
-/// Who carries a batch out, and says what became of it.
-type Execute<'a> = &'a dyn Fn(&TargetContext, Lane, &[ClaimedJob], Contents, &StopSignal) -> String;
-
-fn course(stage: &Stage, case: u64, execute: Execute<'_>) -> Course {
+/// What becomes of a case: its runs, and the report.
+fn course(stage: &Stage, case: u64) -> (Started, BatchReport) {
     let rng = &mut Rng::with_seed(case);
     reset(stage, case);
     let mut ctx = context(stage, rng);
@@ -351,49 +343,26 @@ fn course(stage: &Stage, case: u64, execute: Execute<'_>) -> Course {
         runs.push((args.to_vec(), list.to_vec()));
         chance.answer((runs.len(), args, list), kept, stop)
     })));
-    let report = execute(&ctx, lane, &jobs, contents, &StopSignal::new().unwrap());
-    let context = format!("{:?} {:?} {:?} {:?}", ctx.capabilities, ctx.guard, ctx.cleaned_at(), ctx.left_out());
+    let report = execute(&ctx, lane, &jobs, contents, NOW, &StopSignal::new().unwrap());
+    let answered: Vec<&RelPath> = report.verdicts.iter().map(|(path, _)| path).collect();
+    assert_eq!(answered, jobs.iter().map(|job| &job.path).collect::<Vec<_>>(), "case {case}");
     ctx.stand_in = None;
-    Course { runs: Arc::into_inner(runs).unwrap().into_inner().unwrap(), report, context }
+    (Arc::into_inner(runs).unwrap().into_inner().unwrap(), report)
 }
 
-/// How many cases: 200, unless the environment says so.
-fn cases() -> u64 {
-    std::env::var("SYNCQ_TEST_CHANCE_CASES").map_or(200, |text| text.parse().unwrap())
-}
-
-#[test]
-fn the_old_executor_and_the_new_one_do_the_same() {
-    let stage = stage();
-    let (mut total, mut longest) = (0, 0);
-    for case in 0..cases() {
-        let old = course(&stage, case, &|ctx, lane, jobs, contents, stop| {
-            format!("{:#?}", recursive::execute::execute(ctx, lane, jobs, contents, NOW, stop))
-        });
-        let new = course(&stage, case, &|ctx, lane, jobs, contents, stop| {
-            format!("{:#?}", execute(ctx, lane, jobs, contents, NOW, stop))
-        });
-        for (n, (old, new)) in old.runs.iter().zip(&new.runs).enumerate() {
-            assert_eq!(old, new, "case {case}, run {n}");
-        }
-        assert_eq!(old.report, new.report, "case {case}");
-        assert_eq!(old, new, "case {case}");
-        total += new.runs.len();
-        longest = longest.max(new.runs.len());
-    }
-    assert!(total > 0 && longest > 5, "{total} runs, at most {longest} in a case");
-}
-
+/// `SYNCQ_TEST_CHANCE_CASES` asks for another number of cases.
 #[test]
 fn each_job_gets_one_verdict_whatever_rsync_says() {
     let stage = stage();
-    for case in 0..cases() {
-        let course = course(&stage, case, &|ctx, lane, jobs, contents, stop| {
-            let report = execute(ctx, lane, jobs, contents, NOW, stop);
-            let answered: Vec<&RelPath> = report.verdicts.iter().map(|(path, _)| path).collect();
-            assert_eq!(answered, jobs.iter().map(|job| &job.path).collect::<Vec<_>>(), "case {case}");
-            String::new()
-        });
-        assert!(course.runs.len() <= RUNS_MAX, "case {case}: {} runs", course.runs.len());
+    let cases = std::env::var("SYNCQ_TEST_CHANCE_CASES").map_or(200, |text| text.parse().unwrap());
+    let mut longest = 0;
+    for case in 0..cases {
+        let (runs, report) = course(&stage, case);
+        assert!(runs.len() <= RUNS_MAX, "case {case}: {} runs", runs.len());
+        longest = longest.max(runs.len());
+        // Nothing depends on what is no part of the case.
+        let (again, second) = course(&stage, case);
+        assert_eq!((&runs, format!("{report:?}")), (&again, format!("{second:?}")), "case {case}");
     }
+    assert!(longest > 5, "no case is more than a few runs");
 }
