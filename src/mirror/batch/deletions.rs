@@ -25,7 +25,6 @@ use log::info;
 
 use super::session::{Batch, Flow};
 use super::work::Work;
-use crate::mirror::outcome::classify::Outcome;
 use crate::mirror::plan::arguments::Pass;
 use crate::mirror::plan::run::{Deletion, Run, RunKind};
 use crate::mirror::rsync::ended::{End, Ended};
@@ -136,15 +135,8 @@ impl Batch<'_> {
     /// Has rsync count what a run would delete, and what there is. What it does not tell counts as none.
     pub(crate) fn count(&mut self, run: &Run) -> Result<Survey, Flow> {
         let (ended, command) = self.start(run, Pass::Count).ok_or(Flow::Halt)?;
-        match self.meaning(run, &ended) {
-            Outcome::Done | Outcome::Paths(_) => {}
-            Outcome::Fallback(fallback) => return Err(self.fall_back(fallback, command, &ended)),
-            Outcome::Target(found) | Outcome::Split(found) | Outcome::NoRoom { trouble: found, .. } => {
-                return Err(self.halt(found, command));
-            }
-            // A count opens no file; it is made again with the next run.
-            Outcome::Blocked(..) | Outcome::Void => return Err(Flow::Halt),
-        }
+        // A count opens no file that could block it; it is made again with the next run.
+        self.told(self.meaning(run, &ended), command, &ended)?;
         // Some options of the user's put all output on one of the two.
         let said = [ended.stdout.bytes(), ended.stderr.bytes()];
         let figures =

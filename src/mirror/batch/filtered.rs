@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::session::{Batch, Flow};
 use super::work::{Next, Work};
 use crate::filter::{Filter, Kind};
-use crate::mirror::outcome::classify::{Outcome, Paths};
+use crate::mirror::outcome::classify::Outcome;
 use crate::mirror::plan::arguments::Pass;
 use crate::mirror::plan::run::{Deletion, Entry, Run, RunKind};
 use crate::mirror::plan::source::{Presence, Source};
@@ -27,18 +27,12 @@ const LIST_PATHS_MAX: usize = 10_000;
 pub(super) fn survey(batch: &mut Batch<'_>, run: &Run) -> Next {
     let (ended, command) = batch.start(run, Pass::Show).ok_or(Flow::Halt)?;
     let mut paths = match batch.meaning(run, &ended) {
-        Outcome::Done => Paths::default(),
-        Outcome::Paths(paths) => paths,
-        Outcome::Fallback(fallback) => return Err(batch.fall_back(fallback, command, &ended)),
-        Outcome::Target(found) | Outcome::Split(found) | Outcome::NoRoom { trouble: found, .. } => {
-            return Err(batch.halt(found, command));
-        }
         Outcome::Blocked(path, error) => {
             // A dry run leaves nothing behind that could still write.
             let rest = batch.blocked(run.clone(), ended.cut, path, error, command);
             return Ok(rest.into_iter().map(Work::Survey).collect());
         }
-        Outcome::Void => return Err(Flow::Halt),
+        outcome => batch.told(outcome, command.clone(), &ended)?,
     };
     batch.found(run, std::mem::take(&mut paths.found));
     if let Some(skip) = paths.to_skip(run) {

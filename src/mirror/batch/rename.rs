@@ -290,7 +290,7 @@ pub(super) enum Sent {
 fn send(batch: &mut Batch<'_>, way: Way, run: &Run, new: &RelPath, old: &RelPath) -> Result<Sent, Flow> {
     for mkpath in [batch.ctx.capabilities.makes_path(), true] {
         // It is large, and not there yet.
-        let mode = Mode { mkpath, contents: false, rules: &batch.ctx.filter.rsync_rules(), ..batch.mode(Pass::Real) };
+        let mode = Mode { mkpath, contents: false, ..batch.mode(Pass::Real) };
         let is_guarded = batch.ctx.guard.limit().is_some();
         let Some((args, list)) = command(&batch.ctx.target, way, run, (new, old), mode, is_guarded) else { break };
         let needed = if way == Way::SameDirectory { Fallback::Fuzzy } else { Fallback::LinkDest };

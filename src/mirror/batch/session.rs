@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 
 use super::report::{BatchReport, COMMANDS_FAILED_MAX, FailedCommand};
-use crate::mirror::outcome::classify::{Outcome, classify};
+use crate::mirror::outcome::classify::{Outcome, Paths, classify};
 use crate::mirror::outcome::diagnosis::{Fallback, cannot_start, first_words, lacking_option};
 use crate::mirror::plan::arguments::{Mode, Pass, arguments, list, probe_arguments};
 use crate::mirror::plan::contents;
@@ -120,19 +120,7 @@ impl Batch<'_> {
     }
 
     pub(crate) fn mode(&self, pass: Pass) -> Mode<'_> {
-        // With expressions rsync lists nothing by itself, except to find what it would delete: unfiltered, since the
-        // expressions decide.
-        let is_dry = !matches!(pass, Pass::Real | Pass::Itemized);
-        Mode {
-            lane: self.lane,
-            deletion: self.deletion(),
-            mkpath: self.ctx.capabilities.makes_path(),
-            contents: self.ctx.capabilities.compares_contents(),
-            rules: if is_dry && self.ctx.filter.has_expressions() { &[] } else { &self.rules },
-            empties: is_dry || !self.ctx.filter.has_expressions(),
-            pass,
-            withheld: self.ctx.capabilities.withheld(),
-        }
+        self.ctx.mode(self.lane, pass, &self.rules)
     }
 
     /// Starts one rsync, if the root still is what it was. `None`: nothing was started and the batch is over.
@@ -147,7 +135,7 @@ impl Batch<'_> {
         let mode = self.mode(if itemized { Pass::Itemized } else { pass });
         let mode = Mode {
             contents: mode.contents && (suits || !planned.are_new) && contents::are_few(&self.ctx.root, planned),
-            empties: self.empties(planned) || !matches!(pass, Pass::Real),
+            empties: self.empties(planned) || pass != Pass::Real,
             ..mode
         };
         let args = arguments(&self.ctx.target, planned, mode);
@@ -273,6 +261,19 @@ impl Batch<'_> {
         match classify(ended, run, &self.ctx.prefixes, &self.ctx.noise) {
             Outcome::Target(_) | Outcome::Split(_) | Outcome::NoRoom { .. } if self.is_stopped() => Outcome::Void,
             outcome => outcome,
+        }
+    }
+
+    /// The paths that a run tells of which only looks, or why the batch ends with it.
+    pub(super) fn told(&mut self, outcome: Outcome, command: String, ended: &Ended) -> Result<Paths, Flow> {
+        match outcome {
+            Outcome::Done => Ok(Paths::default()),
+            Outcome::Paths(paths) => Ok(paths),
+            Outcome::Fallback(fallback) => Err(self.fall_back(fallback, command, ended)),
+            Outcome::Target(found) | Outcome::Split(found) | Outcome::NoRoom { trouble: found, .. } => {
+                Err(self.halt(found, command))
+            }
+            Outcome::Blocked(..) | Outcome::Void => Err(Flow::Halt),
         }
     }
 
