@@ -24,7 +24,7 @@
 use log::info;
 
 use super::session::{Batch, Flow};
-use crate::mirror::outcome::classify::Outcome;
+use super::work::Work;
 use crate::mirror::plan::arguments::Pass;
 use crate::mirror::plan::run::{Deletion, Run, RunKind};
 use crate::mirror::rsync::ended::{End, Ended};
@@ -68,45 +68,37 @@ impl Batch<'_> {
             && std::fs::read_dir(&self.ctx.root).is_ok_and(|mut entries| entries.next().is_none())
     }
 
-    /// Decides how a run that was not allowed to delete everything goes on: `more` gets what is to be run next. `None`:
-    /// nothing was held back.
-    pub(super) fn go_on(&mut self, run: &Run, ended: &Ended, more: &mut Vec<Run>) -> Option<Flow> {
-        let allowed = run.max_delete?;
+    /// Decides how a run that was not allowed to delete everything goes on. `Ok(None)`: nothing was held back.
+    pub(super) fn go_on(&mut self, run: &Run, ended: &Ended) -> Result<Option<Vec<Work>>, Flow> {
+        let Some(allowed) = run.max_delete else { return Ok(None) };
         if !matches!(ended.end, End::Exit(_)) {
-            return None;
+            return Ok(None);
         }
+        let with = |max_delete| Run { max_delete, ..run.clone() };
         let stderr = ended.stderr.bytes();
         let held_back = held_back(&stderr);
         // What it may not delete may be in the way of what it sends.
         let full = allowed == 0 && lines(&stderr).any(|line| is_full(line.about, line.errno) && !line.is_senders());
         if held_back.is_none() && !full {
-            return None;
+            return Ok(None);
         }
         if allowed == 0 && self.holds_mount(run) {
-            return Some((self.filtered)(self, &Run { max_delete: None, ..run.clone() }));
+            return Ok(Some(Work::filtered(with(None))));
         }
         let Some(limit) = self.ctx.guard.limit() else {
-            more.push(Run { max_delete: None, ..run.clone() });
-            return Some(Flow::Continue);
+            return Ok(Some(vec![Work::Piece(with(None))]));
         };
         let few = held_back.is_some_and(|count| count <= limit.unseen() / UNCOUNTED);
         if allowed == 0 && few && !self.is_emptied(run) {
-            more.push(Run { max_delete: Some(limit.unseen()), ..run.clone() });
-            return Some(Flow::Continue);
+            return Ok(Some(vec![Work::Piece(with(Some(limit.unseen())))]));
         }
-        let counted = match self.count(run) {
-            Ok(counted) => counted,
-            Err(flow) => return Some(flow),
-        };
+        let counted = self.count(run)?;
         if counted.deleted == 0 && held_back.is_none() {
-            return None;
+            return Ok(None);
         }
         // What was held back would go, whatever is listed.
         let survey = Survey { deleted: counted.deleted.max(held_back.unwrap_or(0)), ..counted };
-        let survey = match self.in_depth(run, survey, limit) {
-            Ok(survey) => survey,
-            Err(flow) => return Some(flow),
-        };
+        let survey = self.in_depth(run, survey, limit)?;
         let next = limit.of(survey.held).unwrap_or(u64::MAX);
         let refused = match held_back {
             Some(held_back) if counted.deleted == 0 => Some(uncounted(held_back)),
@@ -117,18 +109,17 @@ impl Batch<'_> {
                 let (name, Survey { deleted, held }) = (self.ctx.target.name(), survey);
                 info!("{name}: {deleted} of the {held} entries there are not in the source, and are deleted");
             }
-            more.push(Run { max_delete: Some(next), ..run.clone() });
-        } else if run.entries.len() > 1 && !self.is_emptied(run) {
-            // Each path has a limit of its own.
-            let (first, second) = Run { max_delete: Some(0), ..run.clone() }.halves();
-            more.extend([second, first]);
-        } else {
-            let error = refused.unwrap_or_else(|| refusal(survey, limit));
-            for &job in run.entries.iter().flat_map(|entry| &entry.jobs) {
-                self.settle(job, Verdict::Failed(error.clone()));
-            }
+            return Ok(Some(vec![Work::Piece(with(Some(next)))]));
         }
-        Some(Flow::Continue)
+        if run.entries.len() > 1 && !self.is_emptied(run) {
+            // Each path has a limit of its own.
+            return Ok(Some(Work::halves(with(Some(0)))));
+        }
+        let error = refused.unwrap_or_else(|| refusal(survey, limit));
+        for job in run.jobs() {
+            self.settle(job, Verdict::Failed(error.clone()));
+        }
+        Ok(Some(Vec::new()))
     }
 
     /// A level run that deletes a directory deletes all that is in it, but has counted of the others only their names: if
@@ -143,16 +134,9 @@ impl Batch<'_> {
 
     /// Has rsync count what a run would delete, and what there is. What it does not tell counts as none.
     pub(crate) fn count(&mut self, run: &Run) -> Result<Survey, Flow> {
-        let Some((ended, command)) = self.start(run, Pass::Count) else { return Err(Flow::Halt) };
-        match self.meaning(run, &ended) {
-            Outcome::Done | Outcome::Paths(_) => {}
-            Outcome::Fallback(fallback) => return Err(self.fall_back(fallback, command, &ended)),
-            Outcome::Target(found) | Outcome::Split(found) | Outcome::NoRoom { trouble: found, .. } => {
-                return Err(self.halt(found, command));
-            }
-            // A count opens no file; it is made again with the next run.
-            Outcome::Blocked(..) | Outcome::Void => return Err(Flow::Halt),
-        }
+        let (ended, command) = self.start(run, Pass::Count).ok_or(Flow::Halt)?;
+        // A count opens no file that could block it; it is made again with the next run.
+        self.told(self.meaning(run, &ended), command, &ended)?;
         // Some options of the user's put all output on one of the two.
         let said = [ended.stdout.bytes(), ended.stderr.bytes()];
         let figures =

@@ -1,12 +1,14 @@
-//! Carries one run through: reads what became of it, and where that is not enough falls back, verifies or halves until each
-//! of its jobs is settled.
+//! Carries one run through: reads what became of it, settles its jobs, and where that is not enough verifies, or tells what
+//! else is to be run for them.
 //!
-//! Deliberately absent: which runs a batch needs (`execute`), and how many deletions one may make (`deletions`).
+//! Deliberately absent: which runs a batch needs and in which order they come (`execute`), and how many deletions one may
+//! make (`deletions`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::session::{Batch, Flow};
 use super::short_list;
+use super::work::{Next, Work};
 use crate::mirror::outcome::classify::{Outcome, Paths};
 use crate::mirror::plan::arguments::{Pass, is_too_long};
 use crate::mirror::plan::contents;
@@ -23,92 +25,63 @@ use crate::model::{Found, JobError, Origin, RelPath, TargetTrouble, Verdict};
 const SMALL_BYTES_MAX: u64 = 64 << 10;
 
 impl Batch<'_> {
-    /// Runs rsync for `run` and settles its jobs, halving where one path sinks all.
-    pub(crate) fn attempt(&mut self, run: Run) -> Flow {
-        if let Some(flow) = short_list::attempt(self, &run) {
-            return flow;
+    /// Begins a run: with a short list if it has one, else in as many pieces as its rules ask for.
+    pub(super) fn begin(&mut self, run: Run) -> Next {
+        if short_list::attempt(self, &run)? {
+            return Ok(Vec::new());
         }
-        let run = Run { looks: run.looks || self.selects(), ..run };
-        let mut halves = narrow::pieces(run);
-        self.runs_max = self.runs_max.saturating_add(u32::try_from(halves.len().saturating_sub(1)).unwrap_or(u32::MAX));
-        halves.reverse();
-        while let Some(mut run) = halves.pop() {
-            if run.entries.is_empty() {
-                continue;
-            }
-            if is_too_long(&run) {
-                let (first, second) = run.halves();
-                halves.extend([second, first]);
-                self.runs_max = self.runs_max.saturating_add(1);
-                continue;
-            }
-            let Some((ended, command)) = self.start(&run, Pass::Real) else { return Flow::Halt };
-            let mut outcome = self.understood(&run, &ended);
-            self.note_changed(&run, &ended, &outcome);
-            if let Some(flow) = self.go_on(&run, &ended, &mut halves) {
-                if flow != Flow::Continue {
-                    return flow;
-                }
-                continue;
-            }
-            let stuck = self.take_stuck(&mut run, &ended, &mut outcome);
-            let flow = match outcome {
-                Outcome::Done => {
-                    self.note_equal(&run, &ended);
-                    self.settle_rest(&run, &Paths::default());
-                    Flow::Continue
-                }
-                Outcome::Paths(paths) => self.partial(run, paths, command, &mut halves),
-                Outcome::Target(found) => self.halt(found, command),
-                Outcome::Split(found) => self.split(run, ended.cut, found, command, &mut halves),
-                Outcome::NoRoom { entry, trouble } => match self.sparing(&run) {
-                    Some(sparing) => {
-                        self.runs_max = self.runs_max.saturating_add(1);
-                        halves.push(sparing);
-                        Flow::Continue
-                    }
-                    None => self.no_room(&run, entry, trouble, command),
-                },
-                Outcome::Fallback(fallback) => self.fall_back(fallback, command, &ended),
-                Outcome::Blocked(path, error) => {
-                    halves.extend(self.blocked(run, ended.cut, path, error, command));
-                    Flow::Continue
-                }
-                Outcome::Void => Flow::Halt,
-            };
-            if flow != Flow::Continue {
-                return flow;
-            }
-            if let Some(run) = stuck {
-                let flow = if run.is_judged || !self.ctx.filter.has_expressions() {
-                    self.attempt(Run { looks: true, ..run })
-                } else {
-                    self.drive_filtered(run)
-                };
-                if flow != Flow::Continue {
-                    return flow;
-                }
-            }
-        }
-        Flow::Continue
+        let pieces = narrow::pieces(Run { looks: run.looks || self.selects(), ..run });
+        self.allow_more(pieces.len().saturating_sub(1));
+        Ok(pieces.into_iter().map(Work::Piece).collect())
     }
 
-    /// A run like any other, but one that does not count towards the batch's limit: it is one of as many as the tree asks
-    /// for.
-    pub(super) fn attempt_more(&mut self, run: Run) -> Flow {
-        self.runs_max = self.runs_max.saturating_add(1);
-        self.attempt(run)
-    }
-
-    /// Makes equal, under the filter's expressions, what a run compares.
-    pub(super) fn drive_filtered(&mut self, run: Run) -> Flow {
-        for piece in narrow::pieces(run) {
-            let flow = (self.filtered)(self, &piece);
-            if flow != Flow::Continue {
-                return flow;
-            }
+    /// Runs one rsync for `run` and settles its jobs, or tells what else is to be done for them: halves, where one path sinks
+    /// all.
+    pub(super) fn carry_through(&mut self, mut run: Run) -> Next {
+        if run.entries.is_empty() {
+            return Ok(Vec::new());
         }
-        Flow::Continue
+        if is_too_long(&run) {
+            self.allow_more(1);
+            return Ok(Work::halves(run));
+        }
+        let (ended, command) = self.start(&run, Pass::Real).ok_or(Flow::Halt)?;
+        let mut outcome = self.understood(&run, &ended);
+        self.note_changed(&run, &ended, &outcome);
+        if let Some(more) = self.go_on(&run, &ended)? {
+            return Ok(more);
+        }
+        let stuck = self.take_stuck(&mut run, &ended, &mut outcome);
+        let more = match outcome {
+            Outcome::Done => {
+                self.note_equal(&run, &ended);
+                self.settle_rest(&run, &Paths::default());
+                Vec::new()
+            }
+            Outcome::Paths(paths) => self.partial(run, paths, command)?,
+            Outcome::Target(found) => return Err(self.halt(found, command)),
+            Outcome::Split(found) => self.split(run, ended.cut, found, command)?,
+            Outcome::NoRoom { entry, trouble } => match self.sparing(&run) {
+                Some(sparing) => {
+                    self.allow_more(1);
+                    vec![Work::Piece(sparing)]
+                }
+                None => return Err(self.no_room(&run, entry, trouble, command)),
+            },
+            Outcome::Fallback(fallback) => return Err(self.fall_back(fallback, command, &ended)),
+            Outcome::Blocked(path, error) => {
+                self.blocked(run, ended.cut, path, error, command).into_iter().map(Work::Piece).collect()
+            }
+            Outcome::Void => return Err(Flow::Halt),
+        };
+        let first = match stuck {
+            Some(run) if run.is_judged || !self.ctx.filter.has_expressions() => {
+                vec![Work::Run(Run { looks: true, ..run })]
+            }
+            Some(run) => Work::filtered(run),
+            None => Vec::new(),
+        };
+        Ok(first.into_iter().chain(more).collect())
     }
 
     /// Takes out of a run that went through what it could not delete in this way, as a run of its own.
@@ -154,7 +127,7 @@ impl Batch<'_> {
     }
 
     /// Some paths failed; the rest is done, if rsync said enough to know.
-    fn partial(&mut self, run: Run, mut paths: Paths, command: String, halves: &mut Vec<Run>) -> Flow {
+    fn partial(&mut self, run: Run, mut paths: Paths, command: String) -> Next {
         let below = paths.found.values().map(|undone| &undone.error);
         let failures = paths.failed.values().chain(below).chain(paths.unattributed.as_ref());
         let message = failures.map(|error| error.message.clone()).next();
@@ -167,58 +140,51 @@ impl Batch<'_> {
             if run.entries.len() == 1 && error.code != Some(0) {
                 paths.failed.entry(0).or_insert(error);
             } else {
-                match self.verify(&run) {
-                    Ok(differing) => {
+                match self.verify(&run)? {
+                    Some(differing) => {
                         for at in differing {
                             paths.failed.entry(at).or_insert_with(|| error.clone());
                         }
                     }
-                    Err(Flow::Continue) if run.entries.len() == 1 => {
+                    None if run.entries.len() == 1 => {
                         paths.failed.entry(0).or_insert(error);
                     }
-                    Err(Flow::Continue) => {
-                        let (first, second) = run.halves();
-                        halves.extend([second, first]);
-                        return Flow::Continue;
-                    }
-                    Err(flow) => return flow,
+                    None => return Ok(Work::halves(run)),
                 }
             }
         }
         self.found(&run, std::mem::take(&mut paths.found));
         if let Some(skip) = paths.to_skip(&run) {
-            halves.push(Run { skip, ..run });
-            return Flow::Continue;
+            return Ok(vec![Work::Piece(Run { skip, ..run })]);
         }
         if paths.deletions_skipped && !paths.failed.is_empty() && paths.failed.len() < run.entries.len() {
             // So it does for the others without what is listed and cannot be read.
             let (guilty, others) = run.parted(|at| paths.failed.contains_key(&at));
             let failed = paths.failed.into_values().enumerate().collect();
             self.settle_rest(&guilty, &Paths { failed, ..Paths::default() });
-            halves.push(others);
-            return Flow::Continue;
+            return Ok(vec![Work::Piece(others)]);
         }
         self.settle_rest(&run, &paths);
-        Flow::Continue
+        Ok(Vec::new())
     }
 
-    /// Asks rsync which entries still differ. `Err(Continue)`: it cannot tell.
-    fn verify(&mut self, run: &Run) -> Result<BTreeSet<usize>, Flow> {
+    /// Asks rsync which entries still differ. `Ok(None)`: it cannot tell.
+    fn verify(&mut self, run: &Run) -> Result<Option<BTreeSet<usize>>, Flow> {
         // What rsync skips without a word that is known is not named as a difference either. So of single entries it is asked
         // to name those that are equal.
         let pass = if run.lists() { Pass::Show } else { Pass::Confirm };
-        let Some((ended, _)) = self.start(run, pass) else { return Err(Flow::Halt) };
+        let (ended, _) = self.start(run, pass).ok_or(Flow::Halt)?;
         if ended.end == End::Stopped {
             return Err(Flow::Halt);
         }
         let said = match self.understood(run, &ended) {
             Outcome::Done => Paths::default(),
             Outcome::Paths(paths) => paths,
-            _ => return Err(Flow::Continue),
+            _ => return Ok(None),
         };
         let cannot_tell = ended.stdout.is_cut() || !said.found.is_empty();
         if cannot_tell || (said.unattributed.is_some() && run.lists()) {
-            return Err(Flow::Continue);
+            return Ok(None);
         }
         let output = ended.stdout.bytes();
         let names = |of: fn(&[u8]) -> Option<Vec<u8>>| -> BTreeSet<RelPath> {
@@ -241,7 +207,7 @@ impl Batch<'_> {
             // All is equal, and it says so all the same.
             self.ctx.noise.learn(&ended.stderr.bytes());
         }
-        Ok(differing)
+        Ok(Some(differing))
     }
 
     /// The run hung in a file, which fails alone. What is left to be run: all the rest, or both halves if it is not known
@@ -277,7 +243,7 @@ impl Batch<'_> {
             }
             (None, _) if run.entries.len() > 1 => {
                 let (first, second) = run.halves();
-                vec![second, first]
+                vec![first, second]
             }
             (None, _) => {
                 let failed = (0..run.entries.len()).map(|at| (at, error.clone())).collect();
@@ -288,14 +254,14 @@ impl Batch<'_> {
     }
 
     /// The batch died. If the target is well, one path is to blame: alone it fails, among others it is searched for.
-    fn split(&mut self, run: Run, cut: Cut, found: TargetTrouble, command: String, halves: &mut Vec<Run>) -> Flow {
+    fn split(&mut self, run: Run, cut: Cut, found: TargetTrouble, command: String) -> Next {
         self.report.runs += 1;
         if let Err(trouble) = probe(self.ctx, self.stop) {
-            return self.halt(trouble, command);
+            return Err(self.halt(trouble, command));
         }
         if self.is_stopped() {
             // The probe ended for that, and has said nothing of the target.
-            return Flow::Halt;
+            return Err(Flow::Halt);
         }
         // Its receiver may still be writing what the connection held.
         self.note_cut(cut);
@@ -308,11 +274,9 @@ impl Batch<'_> {
             if only.jobs.is_empty() {
                 self.found_entry(only, error);
             }
-            return Flow::Continue;
+            return Ok(Vec::new());
         }
-        let (first, second) = run.halves();
-        halves.extend([second, first]);
-        Flow::Continue
+        Ok(Work::halves(run))
     }
 
     /// A run that sends all makes a copy of each file first, also of what is equal: the same run with contents compared, which
@@ -342,15 +306,6 @@ impl Batch<'_> {
         }
         self.note(command, trouble.message);
         Flow::Halt
-    }
-
-    /// Deletes entries that are missing in the source, whatever the batch's plan was made for.
-    pub(crate) fn remove(&mut self, entries: Vec<Entry>) -> Flow {
-        let again = entries.clone();
-        match self.attempt(self.removal(entries)) {
-            Flow::Replan => self.attempt(self.removal(again)),
-            flow => flow,
-        }
     }
 
     /// What deletes entries that are missing in the source, and about which the filter has been asked.

@@ -12,6 +12,7 @@ use super::short_list;
 use super::stale_temporaries;
 use super::sweep;
 use super::times;
+use super::work::{Next, Work};
 use crate::filter::Kind;
 use crate::mirror::plan::planner::{Plan, plan};
 use crate::mirror::plan::run::{Deletion, Entry, Run, RunKind};
@@ -35,11 +36,16 @@ pub fn execute(
     now: Timestamp,
     stop: &StopSignal,
 ) -> BatchReport {
-    let mut batch = Batch { contents, ..Batch::new(ctx, lane, jobs, filtered::drive, stop) };
+    let mut batch = Batch { contents, ..Batch::new(ctx, lane, jobs, stop) };
     times::look(&mut batch, now);
-    batch.work();
+    batch.hold_unmounted();
+    // Whatever goes wrong with what was moved, the batch goes on as if nothing had been tried.
+    let _ = batch.take_over_moved();
+    if batch.report.trouble.is_none() {
+        batch.plan_and_run();
+    }
     if let Some(job) = batch.whole_tree_done() {
-        stale_temporaries::drive(&mut batch, job, now);
+        batch.remove_stale_temporaries(job, now);
         if batch.whole_tree_done().is_some() {
             if ctx.guard.whole_tree_done() {
                 log::info!("{}: the whole tree has been compared, and what differed is there", ctx.target.name());
@@ -53,12 +59,27 @@ pub fn execute(
 }
 
 impl Batch<'_> {
-    fn work(&mut self) {
-        self.hold_unmounted();
-        rename::drive(self);
-        if self.report.trouble.is_some() {
-            return;
+    /// Takes over from its old name what was moved within the tree. The error only ends that.
+    fn take_over_moved(&mut self) -> Result<(), Flow> {
+        for moved in rename::find(self)? {
+            if let Some((sent, old)) = rename::take_over(self, &moved)? {
+                self.remove(vec![old])?;
+                rename::taken_over(self, &moved, sent);
+            }
         }
+        Ok(())
+    }
+
+    fn remove_stale_temporaries(&mut self, job: usize, now: Timestamp) {
+        let Some(entries) = stale_temporaries::find(self, job, now) else { return };
+        let count = entries.len();
+        if count == 0 || self.remove(entries).is_ok() {
+            stale_temporaries::note_removed(self, count, now);
+        }
+    }
+
+    /// Plans what is undecided and runs it, again for as long as the other side turns out to lack something.
+    fn plan_and_run(&mut self) {
         let jobs = self.jobs_to_plan();
         for _ in 0..ROUNDS_MAX {
             let undecided: Vec<usize> =
@@ -79,17 +100,15 @@ impl Batch<'_> {
                 self.settle(job, verdict);
             }
             self.spare_unmounted(&mut runs);
-            let mut flow = short_list::attempt_together(self, &mut runs);
-            let mut runs = runs.into_iter();
-            while flow == Flow::Continue
-                && let Some(run) = runs.next()
-            {
-                flow = self.drive(run);
-            }
-            if flow != Flow::Replan {
+            if self.run_all(runs) != Err(Flow::Replan) {
                 return;
             }
         }
+    }
+
+    fn run_all(&mut self, mut runs: Vec<Run>) -> Result<(), Flow> {
+        short_list::attempt_together(self, &mut runs)?;
+        runs.into_iter().try_for_each(|run| self.carry_out_planned(run))
     }
 
     fn hold_unmounted(&mut self) {
@@ -136,26 +155,74 @@ impl Batch<'_> {
         left
     }
 
-    fn drive(&mut self, run: Run) -> Flow {
-        let run = Run { looks: run.looks || self.selects(), ..run };
-        let is_whole = run.kind == RunKind::Tree && run.entries.iter().any(|entry| entry.path.is_root());
-        if is_whole && !run.by_content && !self.vouches() && unvouched::is_small(self.ctx) {
-            // Whatever was written is found by that as well.
-            let origin = run.origin.min(Origin::Scan);
-            self.compared_contents = true;
-            return self.drive(Run { by_content: true, origin, ..run });
-        }
+    fn carry_out_planned(&mut self, run: Run) -> Result<(), Flow> {
+        let mut run = self.compared(run);
         if sweep::concerns(self, &run) {
-            return match sweep::drive(self, &run) {
-                Flow::Continue => self.drive(Run { origin: Origin::Scan, ..run }),
-                flow => flow,
-            };
+            for files in sweep::runs(self, &run) {
+                self.allow_more(1);
+                self.carry_out(vec![Work::Run(files)])?;
+            }
+            run = self.compared(Run { origin: Origin::Scan, ..run });
         }
         if run.looks_around() && self.ctx.filter.has_expressions() {
-            return self.drive_filtered(run);
+            return self.carry_out(Work::filtered(run));
         }
         let max_delete = self.first_limit(&run);
-        self.attempt(Run { max_delete, ..run })
+        self.carry_out(vec![Work::Run(Run { max_delete, ..run })])
+    }
+
+    /// The run as it compares: by itself where only rsync knows what there is, and by content a small tree for which nobody
+    /// vouches. Whatever was written is found by that as well.
+    fn compared(&mut self, run: Run) -> Run {
+        let run = Run { looks: run.looks || self.selects(), ..run };
+        let is_whole = run.kind == RunKind::Tree && run.entries.iter().any(|entry| entry.path.is_root());
+        if !is_whole || run.by_content || self.vouches() || !unvouched::is_small(self.ctx) {
+            return run;
+        }
+        self.compared_contents = true;
+        Run { by_content: true, origin: run.origin.min(Origin::Scan), ..run }
+    }
+
+    /// Deletes entries that are missing in the source, whatever the batch's plan was made for.
+    fn remove(&mut self, entries: Vec<Entry>) -> Result<(), Flow> {
+        let first = self.removal(entries.clone());
+        match self.carry_out(vec![Work::Run(first)]) {
+            Err(Flow::Replan) => {
+                let again = self.removal(entries);
+                self.carry_out(vec![Work::Run(again)])
+            }
+            done => done,
+        }
+    }
+
+    /// Carries out `work` and all that follows from it. The stack has no limit of its own: a step puts back what it was given,
+    /// in parts, and there are no more of these than entries.
+    fn carry_out(&mut self, work: Vec<Work>) -> Result<(), Flow> {
+        let mut stack: Vec<Work> = work.into_iter().rev().collect();
+        while let Some(work) = stack.pop() {
+            match self.step(work) {
+                Ok(next) => stack.extend(next.into_iter().rev()),
+                Err(flow) => {
+                    let given_up = stack.into_iter().filter_map(|work| match work {
+                        Work::Reopen(jobs) => Some(jobs),
+                        _ => None,
+                    });
+                    given_up.flatten().for_each(|job| self.reopen(job));
+                    return Err(flow);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, work: Work) -> Next {
+        match work {
+            Work::Run(run) => self.begin(run),
+            Work::Piece(run) => self.carry_through(run),
+            Work::Survey(run) => filtered::survey(self, &run),
+            Work::Send { run, entries, is_judged } => Ok(filtered::send(self, &run, entries, is_judged)),
+            Work::Reopen(_) => Ok(Vec::new()),
+        }
     }
 }
 

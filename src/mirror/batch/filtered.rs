@@ -10,8 +10,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::session::{Batch, Flow};
+use super::work::{Next, Work};
 use crate::filter::{Filter, Kind};
-use crate::mirror::outcome::classify::{Outcome, Paths};
+use crate::mirror::outcome::classify::Outcome;
 use crate::mirror::plan::arguments::Pass;
 use crate::mirror::plan::run::{Deletion, Entry, Run, RunKind};
 use crate::mirror::plan::source::{Presence, Source};
@@ -22,42 +23,20 @@ use crate::model::{JobError, RelPath, Scope, Verdict};
 /// So many paths go into one list. What differs in more is sent in several runs.
 const LIST_PATHS_MAX: usize = 10_000;
 
-/// Makes the levels or trees of `run` equal as far as the filter lets them.
-pub(crate) fn drive(batch: &mut Batch<'_>, run: &Run) -> Flow {
-    let flow = survey_and_send(batch, run);
-    if flow != Flow::Continue {
-        // What went through is no more than a part of these jobs.
-        for job in jobs_of(run) {
-            batch.reopen(job);
-        }
-    }
-    flow
-}
-
-fn survey_and_send(batch: &mut Batch<'_>, run: &Run) -> Flow {
-    let Some((ended, command)) = batch.start(run, Pass::Show) else { return Flow::Halt };
+/// Finds what differs in the levels or trees of `run`, and what of it may be sent and deleted as far as the filter lets it.
+pub(super) fn survey(batch: &mut Batch<'_>, run: &Run) -> Next {
+    let (ended, command) = batch.start(run, Pass::Show).ok_or(Flow::Halt)?;
     let mut paths = match batch.meaning(run, &ended) {
-        Outcome::Done => Paths::default(),
-        Outcome::Paths(paths) => paths,
-        Outcome::Fallback(fallback) => return batch.fall_back(fallback, command, &ended),
-        Outcome::Target(found) | Outcome::Split(found) | Outcome::NoRoom { trouble: found, .. } => {
-            return batch.halt(found, command);
-        }
         Outcome::Blocked(path, error) => {
             // A dry run leaves nothing behind that could still write.
-            for rest in batch.blocked(run.clone(), ended.cut, path, error, command).into_iter().rev() {
-                let flow = survey_and_send(batch, &rest);
-                if flow != Flow::Continue {
-                    return flow;
-                }
-            }
-            return Flow::Continue;
+            let rest = batch.blocked(run.clone(), ended.cut, path, error, command);
+            return Ok(rest.into_iter().map(Work::Survey).collect());
         }
-        Outcome::Void => return Flow::Halt,
+        outcome => batch.told(outcome, command.clone(), &ended)?,
     };
     batch.found(run, std::mem::take(&mut paths.found));
     if let Some(skip) = paths.to_skip(run) {
-        return survey_and_send(batch, &Run { skip, ..run.clone() });
+        return Ok(vec![Work::Survey(Run { skip, ..run.clone() })]);
     }
     if let Some(error) = paths.unattributed.take() {
         batch.note(command, error.message.clone());
@@ -94,28 +73,19 @@ fn survey_and_send(batch: &mut Batch<'_>, run: &Run) -> Flow {
         let deleted = extraneous.iter().filter(|(path, _)| covered(path) && !replaced.contains(path)).count() as u64;
         let mut survey = Survey { deleted, held: 0 };
         if !limit.allows(survey) {
-            let counted = batch.count(run).and_then(|counted| {
-                survey.held = counted.held;
-                batch.in_depth(run, survey, limit)
-            });
-            survey = match counted {
-                Ok(survey) => survey,
-                Err(flow) => return flow,
-            };
+            survey.held = batch.count(run)?.held;
+            survey = batch.in_depth(run, survey, limit)?;
         }
         if let Some(error) = batch.refused(run, survey, limit) {
             if run.entries.len() > 1 {
                 // Each path has a limit of its own.
                 let (first, second) = run.clone().halves();
-                for job in jobs_of(run) {
+                for job in run.jobs() {
                     batch.reopen(job);
                 }
-                return match drive(batch, &first) {
-                    Flow::Continue => drive(batch, &second),
-                    flow => flow,
-                };
+                return Ok(vec![Work::Survey(first), Work::Survey(second)]);
             }
-            for job in jobs_of(run) {
+            for job in run.jobs() {
                 batch.settle(job, Verdict::Failed(error.clone()));
             }
             may_go = false;
@@ -139,14 +109,12 @@ fn survey_and_send(batch: &mut Batch<'_>, run: &Run) -> Flow {
     if may_go {
         judged.extend(going.into_iter().map(|path| (path, Presence::Missing)));
     }
-    match send(batch, run, judged, true) {
-        Flow::Continue => send(batch, run, entries, false),
-        flow => flow,
-    }
+    let send = |entries, is_judged| Work::Send { run: run.clone(), entries, is_judged };
+    Ok(vec![send(judged, true), send(entries, false)])
 }
 
 /// Sends and deletes by name, in as many runs as it takes. `is_judged`: the filter has been asked about all below.
-fn send(batch: &mut Batch<'_>, run: &Run, entries: BTreeMap<RelPath, Presence>, is_judged: bool) -> Flow {
+pub(super) fn send(batch: &Batch<'_>, run: &Run, entries: BTreeMap<RelPath, Presence>, is_judged: bool) -> Vec<Work> {
     let mut source = Source::new(&batch.ctx.root);
     let entries: Vec<Entry> = entries
         .into_iter()
@@ -160,20 +128,12 @@ fn send(batch: &mut Batch<'_>, run: &Run, entries: BTreeMap<RelPath, Presence>, 
     let by_level = batch.deletion() == Deletion::ByLevel;
     let (missing, entries): (Vec<Entry>, Vec<Entry>) =
         entries.into_iter().partition(|entry| by_level && entry.presence == Presence::Missing);
-    let flow = batch.attempt(batch.removal(missing));
-    if flow != Flow::Continue {
-        return flow;
-    }
-    for chunk in entries.chunks(LIST_PATHS_MAX) {
+    let listed = entries.chunks(LIST_PATHS_MAX).map(|chunk| {
         let root_alone = chunk.iter().all(|entry| entry.path.is_root());
         let kind = if root_alone { RunKind::RootOnly } else { RunKind::Flat };
-        let flow =
-            batch.attempt(Run { is_judged, by_content: run.by_content, ..Run::new(kind, run.origin, chunk.to_vec()) });
-        if flow != Flow::Continue {
-            return flow;
-        }
-    }
-    Flow::Continue
+        Run { is_judged, by_content: run.by_content, ..Run::new(kind, run.origin, chunk.to_vec()) }
+    });
+    std::iter::once(batch.removal(missing)).chain(listed).map(Work::Run).collect()
 }
 
 /// What the source holds and the target lacks, as far as it is mirrored; and what only the target holds, with
@@ -212,8 +172,4 @@ fn deletable(filter: &Filter, extraneous: &[(RelPath, bool)]) -> BTreeSet<RelPat
     let going: BTreeSet<RelPath> = going.map(|(path, _)| path.clone()).filter(|path| !staying.contains(path)).collect();
     let topmost = |path: &&RelPath| !path.ancestors().any(|ancestor| going.contains(&ancestor));
     going.iter().filter(topmost).cloned().collect()
-}
-
-fn jobs_of(run: &Run) -> Vec<usize> {
-    run.entries.iter().flat_map(|entry| entry.jobs.iter().copied()).collect()
 }

@@ -1,6 +1,7 @@
 //! One batch, carried out.
 //!
-//! `execute` takes a batch from its jobs to its verdicts and says in which order. `session` starts the runs, `engine`
+//! `execute` takes a batch from its jobs to its verdicts and says in which order: it alone takes pieces of `work` from a
+//! stack, and no file here calls back into one that has called it. `session` starts the runs, `engine`
 //! carries one through with fallbacks, verifying and halving, `verdicts` settles the jobs, `deletions` judges what is
 //! deleted, `itemized` keeps what changed, and `report` is what is told of it all. The ways to send something other than one
 //! run by its own list: `short_list`, `filtered` (under a filter that rsync's rules cannot say), `sweep`, `rename`.
@@ -21,3 +22,4 @@ pub(super) mod stale_temporaries;
 pub(super) mod sweep;
 pub(super) mod times;
 pub(super) mod verdicts;
+pub(super) mod work;

@@ -53,8 +53,16 @@ enum Way {
     SameDirectory,
 }
 
-/// Takes over what it can for the jobs of a batch.
-pub(crate) fn drive(batch: &mut Batch<'_>) {
+/// What was moved, and how its content can be taken over.
+pub(super) struct Moved<'a> {
+    way: Way,
+    /// The jobs of both names, with their places in the batch.
+    new: (usize, &'a ClaimedJob),
+    old: (usize, &'a ClaimedJob),
+}
+
+/// What is worth being taken over for the jobs of a batch, once a run has made sure that this can be done.
+pub(super) fn find<'a>(batch: &mut Batch<'a>) -> Result<Vec<Moved<'a>>, Flow> {
     let jobs = batch.jobs;
     let moved: Vec<(usize, usize)> = jobs
         .iter()
@@ -65,7 +73,7 @@ pub(crate) fn drive(batch: &mut Batch<'_>) {
         })
         .collect();
     if moved.is_empty() || !batch.vouches() || !is_possible(batch) {
-        return;
+        return Ok(Vec::new());
     }
     let root = &batch.ctx.root;
     let mut source = Source::new(root);
@@ -73,23 +81,11 @@ pub(crate) fn drive(batch: &mut Batch<'_>) {
         let (new_job, old_job) = (jobs.get(new)?, jobs.get(old)?);
         let way = way(new_job, &old_job.path, &mut source)?;
         let is_worth_it = way != Way::Tree || holds_much(root, &new_job.path, &batch.ctx.filter);
-        is_worth_it.then_some((way, (new, new_job), (old, old_job)))
+        is_worth_it.then_some(Moved { way, new: (new, new_job), old: (old, old_job) })
     });
-    let worthy: Vec<_> = worthy.collect();
-    let places = worthy.iter().flat_map(|&(way, (_, new), (_, old))| entered(way, &new.path, &old.path));
-    match make_sure(batch, places.collect()) {
-        Ok(true) => {}
-        Ok(false) | Err(_) => return,
-    }
-    for (earlier_way, new, old) in worthy {
-        // The source may have changed during the runs before this one.
-        let mut source = Source::new(root);
-        if way_is(earlier_way, new.1, &old.1.path, &mut source)
-            && take_over(batch, earlier_way, new, old) != Flow::Continue
-        {
-            return;
-        }
-    }
+    let worthy: Vec<Moved<'_>> = worthy.collect();
+    let places = worthy.iter().flat_map(|moved| entered(moved.way, &moved.new.1.path, &moved.old.1.path));
+    Ok(if make_sure(batch, places.collect())? { worthy } else { Vec::new() })
 }
 
 /// The directories that rsync enters on the target by their names alone, following links, instead of by its list.
@@ -117,7 +113,7 @@ fn make_sure(batch: &mut Batch<'_>, places: BTreeSet<RelPath>) -> Result<bool, F
     }
     let entry = |path: RelPath| Entry { path, presence: Presence::Directory, orphan: false, jobs: Vec::new() };
     let run = Run::new(RunKind::Flat, Origin::Scan, places.into_iter().map(entry).collect());
-    let Some((ended, command)) = batch.start(&run, Pass::Real) else { return Err(Flow::Halt) };
+    let (ended, command) = batch.start(&run, Pass::Real).ok_or(Flow::Halt)?;
     match batch.meaning(&run, &ended) {
         Outcome::Done => Ok(true),
         Outcome::Void => Err(Flow::Halt),
@@ -226,58 +222,65 @@ fn tell(batch: &mut Batch<'_>, path: &RelPath, way: Way) {
     }
 }
 
-fn take_over(
-    batch: &mut Batch<'_>,
-    way: Way,
-    (new, new_job): (usize, &ClaimedJob),
-    (old, old_job): (usize, &ClaimedJob),
-) -> Flow {
-    let entry =
-        |at, job: &ClaimedJob, presence| Entry { path: job.path.clone(), presence, orphan: false, jobs: vec![at] };
-    let (kind, presence) = match way {
-        Way::Tree => (RunKind::Tree, Presence::Directory),
-        Way::SameName | Way::SameDirectory => (RunKind::Flat, Presence::File { size: 0 }),
-    };
-    let run = Run::new(kind, Origin::Write, vec![entry(new, new_job, presence)]);
-    let sent = match send(batch, way, &run, &new_job.path, &old_job.path) {
-        Ok(sent) => sent,
-        Err(flow) => return flow,
-    };
-    let nothing_wrong = Paths::default();
-    if way != Way::Tree {
-        if sent == Sent::All {
-            batch.settle_rest(&run, &nothing_wrong);
-            tell(batch, &new_job.path, way);
-        }
-        return Flow::Continue;
+/// Takes the content over from the old name. Returns what is to be deleted there before [`taken_over`]; `None`: nothing.
+pub(super) fn take_over(batch: &mut Batch<'_>, moved: &Moved<'_>) -> Result<Option<(Sent, Entry)>, Flow> {
+    // The source may have changed during the runs before this one.
+    if !moved.is_as_before(batch) {
+        return Ok(None);
     }
-    if sent == Sent::Nothing {
-        return Flow::Continue;
+    let run = moved.run();
+    let sent = send(batch, moved.way, &run, &moved.new.1.path, &moved.old.1.path)?;
+    if moved.way == Way::Tree {
+        return Ok((sent != Sent::Nothing).then(|| (sent, entry(moved.old, Presence::Missing))));
     }
-    let flow = batch.remove(vec![entry(old, old_job, Presence::Missing)]);
-    let mut source = Source::new(&batch.ctx.root);
-    let is_as_before = way_is(Way::Tree, new_job, &old_job.path, &mut source);
-    if flow == Flow::Continue && batch.is_done(old) && is_as_before {
-        match sent {
-            Sent::All => {
-                batch.settle_rest(&run, &nothing_wrong);
-                tell(batch, &new_job.path, way);
-            }
-            // An observer is to be told of what has arrived only, and what that is only a run tells that looks at all.
-            Sent::Partly if batch.ctx.observer().is_some() => {}
-            Sent::Partly | Sent::Nothing => batch.trust(new),
-        }
+    if sent == Sent::All {
+        settle(batch, moved);
     }
-    flow
+    Ok(None)
 }
 
-fn way_is(expected: Way, job: &ClaimedJob, old: &RelPath, source: &mut Source) -> bool {
-    way(job, old, source) == Some(expected)
+/// A directory's old name has been deleted, or should have been.
+pub(super) fn taken_over(batch: &mut Batch<'_>, moved: &Moved<'_>, sent: Sent) {
+    if !batch.is_done(moved.old.0) || !moved.is_as_before(batch) {
+        return;
+    }
+    match sent {
+        Sent::All => settle(batch, moved),
+        // An observer is to be told of what has arrived only, and what that is only a run tells that looks at all.
+        Sent::Partly if batch.ctx.observer().is_some() => {}
+        Sent::Partly | Sent::Nothing => batch.trust(moved.new.0),
+    }
+}
+
+fn settle(batch: &mut Batch<'_>, moved: &Moved<'_>) {
+    batch.settle_rest(&moved.run(), &Paths::default());
+    tell(batch, &moved.new.1.path, moved.way);
+}
+
+fn entry((at, job): (usize, &ClaimedJob), presence: Presence) -> Entry {
+    Entry { path: job.path.clone(), presence, orphan: false, jobs: vec![at] }
+}
+
+impl Moved<'_> {
+    /// The run for the new name.
+    fn run(&self) -> Run {
+        let (kind, presence) = match self.way {
+            Way::Tree => (RunKind::Tree, Presence::Directory),
+            Way::SameName | Way::SameDirectory => (RunKind::Flat, Presence::File { size: 0 }),
+        };
+        Run::new(kind, Origin::Write, vec![entry(self.new, presence)])
+    }
+
+    /// Whether the source still is what the way was chosen for.
+    fn is_as_before(&self, batch: &Batch<'_>) -> bool {
+        let mut source = Source::new(&batch.ctx.root);
+        way(self.new.1, &self.old.1.path, &mut source) == Some(self.way)
+    }
 }
 
 /// How much of the content has been taken over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sent {
+pub(super) enum Sent {
     All,
     /// Some paths failed, or deletions are to be judged: for the normal run to find out.
     Partly,
@@ -287,14 +290,14 @@ enum Sent {
 fn send(batch: &mut Batch<'_>, way: Way, run: &Run, new: &RelPath, old: &RelPath) -> Result<Sent, Flow> {
     for mkpath in [batch.ctx.capabilities.makes_path(), true] {
         // It is large, and not there yet.
-        let mode = Mode { mkpath, contents: false, rules: &batch.ctx.filter.rsync_rules(), ..batch.mode(Pass::Real) };
+        let mode = Mode { mkpath, contents: false, ..batch.mode(Pass::Real) };
         let is_guarded = batch.ctx.guard.limit().is_some();
         let Some((args, list)) = command(&batch.ctx.target, way, run, (new, old), mode, is_guarded) else { break };
         let needed = if way == Way::SameDirectory { Fallback::Fuzzy } else { Fallback::LinkDest };
         if batch.ctx.capabilities.lacks(needed) {
             break;
         }
-        let Some(ended) = batch.launch(&args, &list) else { return Err(Flow::Halt) };
+        let ended = batch.launch(&args, &list).ok_or(Flow::Halt)?;
         log::debug!("{new} was moved from {old}: {:?}", ended.end);
         match batch.meaning(run, &ended) {
             Outcome::Done => return Ok(Sent::All),

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 
 use super::report::{BatchReport, COMMANDS_FAILED_MAX, FailedCommand};
-use crate::mirror::outcome::classify::{Outcome, classify};
+use crate::mirror::outcome::classify::{Outcome, Paths, classify};
 use crate::mirror::outcome::diagnosis::{Fallback, cannot_start, first_words, lacking_option};
 use crate::mirror::plan::arguments::{Mode, Pass, arguments, list, probe_arguments};
 use crate::mirror::plan::contents;
@@ -38,18 +38,14 @@ const WORDS_BYTES_MAX: usize = 64 << 10;
 /// Of a count the end is kept, where the figures are.
 const COUNT_OUTPUT_BYTES_MAX: usize = 16 << 10;
 
-/// Whether a batch goes on after a run.
+/// Why what was planned is not gone on with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flow {
-    Continue,
     /// The plan was made for a target that can do more.
     Replan,
     /// Nothing more can be done for this batch.
     Halt,
 }
-
-/// A way to carry out a run.
-pub(crate) type Strategy = fn(&mut Batch<'_>, &Run) -> Flow;
 
 /// A batch at work.
 pub(crate) struct Batch<'a> {
@@ -71,19 +67,11 @@ pub(crate) struct Batch<'a> {
     pub(crate) contents: Contents,
     /// A run over the whole tree has compared contents.
     pub(super) compared_contents: bool,
-    /// Makes equal, under the filter's expressions, what a run compares. That takes runs of its own, so it is handed in.
-    pub(crate) filtered: Strategy,
     pub(crate) report: BatchReport,
 }
 
 impl<'a> Batch<'a> {
-    pub(crate) fn new(
-        ctx: &'a TargetContext,
-        lane: Lane,
-        jobs: &'a [ClaimedJob],
-        filtered: Strategy,
-        stop: &'a StopSignal,
-    ) -> Self {
+    pub(crate) fn new(ctx: &'a TargetContext, lane: Lane, jobs: &'a [ClaimedJob], stop: &'a StopSignal) -> Self {
         let (rules, verdicts) = (ctx.filter.rsync_rules(), vec![None; jobs.len()]);
         let (trusted, report, unmounted) = (BTreeSet::new(), BatchReport::default(), ctx.mounts.missing());
         let (contents, compared_contents) = (Contents::Vouched, false);
@@ -101,7 +89,6 @@ impl<'a> Batch<'a> {
             has_listened: false,
             contents,
             compared_contents,
-            filtered,
             report,
         }
     }
@@ -133,19 +120,7 @@ impl Batch<'_> {
     }
 
     pub(crate) fn mode(&self, pass: Pass) -> Mode<'_> {
-        // With expressions rsync lists nothing by itself, except to find what it would delete: unfiltered, since the
-        // expressions decide.
-        let is_dry = !matches!(pass, Pass::Real | Pass::Itemized);
-        Mode {
-            lane: self.lane,
-            deletion: self.deletion(),
-            mkpath: self.ctx.capabilities.makes_path(),
-            contents: self.ctx.capabilities.compares_contents(),
-            rules: if is_dry && self.ctx.filter.has_expressions() { &[] } else { &self.rules },
-            empties: is_dry || !self.ctx.filter.has_expressions(),
-            pass,
-            withheld: self.ctx.capabilities.withheld(),
-        }
+        self.ctx.mode(self.lane, pass, &self.rules)
     }
 
     /// Starts one rsync, if the root still is what it was. `None`: nothing was started and the batch is over.
@@ -160,7 +135,7 @@ impl Batch<'_> {
         let mode = self.mode(if itemized { Pass::Itemized } else { pass });
         let mode = Mode {
             contents: mode.contents && (suits || !planned.are_new) && contents::are_few(&self.ctx.root, planned),
-            empties: self.empties(planned) || !matches!(pass, Pass::Real),
+            empties: self.empties(planned) || pass != Pass::Real,
             ..mode
         };
         let args = arguments(&self.ctx.target, planned, mode);
@@ -229,6 +204,11 @@ impl Batch<'_> {
         self.is_in_place().then_some(ended)
     }
 
+    /// Allows as many more runs: as many as the tree asks for do not count towards the batch's limit.
+    pub(super) fn allow_more(&mut self, runs: usize) {
+        self.runs_max = self.runs_max.saturating_add(u32::try_from(runs).unwrap_or(u32::MAX));
+    }
+
     pub(super) fn may_run(&mut self) -> bool {
         if self.stop.is_raised() {
             return false;
@@ -281,6 +261,19 @@ impl Batch<'_> {
         match classify(ended, run, &self.ctx.prefixes, &self.ctx.noise) {
             Outcome::Target(_) | Outcome::Split(_) | Outcome::NoRoom { .. } if self.is_stopped() => Outcome::Void,
             outcome => outcome,
+        }
+    }
+
+    /// The paths that a run tells of which only looks, or why the batch ends with it.
+    pub(super) fn told(&mut self, outcome: Outcome, command: String, ended: &Ended) -> Result<Paths, Flow> {
+        match outcome {
+            Outcome::Done => Ok(Paths::default()),
+            Outcome::Paths(paths) => Ok(paths),
+            Outcome::Fallback(fallback) => Err(self.fall_back(fallback, command, ended)),
+            Outcome::Target(found) | Outcome::Split(found) | Outcome::NoRoom { trouble: found, .. } => {
+                Err(self.halt(found, command))
+            }
+            Outcome::Blocked(..) | Outcome::Void => Err(Flow::Halt),
         }
     }
 

@@ -33,35 +33,29 @@ const EXCLUDED_MAX: usize = 16;
 /// A longer list is sooner sent with a connection of its own, where it can be shortened.
 const ALONG_ENTRIES_MAX: usize = 1_000;
 
-/// Runs `run` with a short list. `None`: it has none, or that did not go well, and nothing is settled.
-pub(crate) fn attempt(batch: &mut Batch<'_>, run: &Run) -> Option<Flow> {
+/// Runs `run` with a short list. `Ok(false)`: it has none, or that did not go well, and nothing is settled.
+pub(super) fn attempt(batch: &mut Batch<'_>, run: &Run) -> Result<bool, Flow> {
     if run.kind != RunKind::Flat || run.entries.len() < ENTRIES_MIN || !may_shorten(batch) {
-        return None;
+        return Ok(false);
     }
     let source = Source::new(&batch.ctx.root);
-    let short = folded(run, |directory, is_listed, max| source.others(directory, is_listed, max))?;
-    run_instead(batch, &short, &[run])
+    let short = folded(run, |directory, is_listed, max| source.others(directory, is_listed, max));
+    short.map_or(Ok(false), |short| run_instead(batch, &short, &[run]))
 }
 
 /// Sends single entries along with new directories, if both are in `runs`, and takes out what has been done by that.
-pub(super) fn attempt_together(batch: &mut Batch<'_>, runs: &mut Vec<Run>) -> Flow {
+pub(super) fn attempt_together(batch: &mut Batch<'_>, runs: &mut Vec<Run>) -> Result<(), Flow> {
     if !may_shorten(batch) {
-        return Flow::Continue;
+        return Ok(());
     }
-    let Some(mut joint) = joined(runs) else { return Flow::Continue };
+    let Some(mut joint) = joined(runs) else { return Ok(()) };
     joint.max_delete = batch.first_limit(&joint);
     let (along, others): (Vec<Run>, Vec<Run>) = std::mem::take(runs).into_iter().partition(goes_along);
-    match run_instead(batch, &joint, &along.iter().collect::<Vec<_>>()) {
-        Some(flow) => {
-            *runs = others;
-            flow
-        }
-        None => {
-            runs.extend(along);
-            runs.extend(others);
-            Flow::Continue
-        }
+    if !run_instead(batch, &joint, &along.iter().collect::<Vec<_>>())? {
+        runs.extend(along);
     }
+    runs.extend(others);
+    Ok(())
 }
 
 /// Whether what rsync finds in a directory is what the list would say.
@@ -69,9 +63,9 @@ fn may_shorten(batch: &Batch<'_>) -> bool {
     !batch.ctx.filter.has_expressions() && !batch.selects()
 }
 
-/// Runs `shortcut` for `runs`. `None`: that did not go well, and nothing is settled.
-fn run_instead(batch: &mut Batch<'_>, shortcut: &Run, runs: &[&Run]) -> Option<Flow> {
-    let Some((ended, command)) = batch.start(shortcut, Pass::Real) else { return Some(Flow::Halt) };
+/// Runs `shortcut` for `runs`. `Ok(false)`: that did not go well, and nothing is settled.
+fn run_instead(batch: &mut Batch<'_>, shortcut: &Run, runs: &[&Run]) -> Result<bool, Flow> {
+    let (ended, command) = batch.start(shortcut, Pass::Real).ok_or(Flow::Halt)?;
     let outcome = batch.meaning(shortcut, &ended);
     let is_over = matches!(outcome, Outcome::Done | Outcome::Target(_) | Outcome::Void);
     if is_over || shortcut.origin < Origin::Write || batch.ctx.capabilities.compares_contents() {
@@ -81,15 +75,15 @@ fn run_instead(batch: &mut Batch<'_>, shortcut: &Run, runs: &[&Run]) -> Option<F
     match outcome {
         Outcome::Done => {
             runs.iter().for_each(|run| batch.settle_rest(run, &Paths::default()));
-            Some(Flow::Continue)
+            Ok(true)
         }
-        Outcome::Void if batch.is_stopped() => Some(Flow::Halt),
-        Outcome::Target(trouble) => Some(batch.halt(trouble, command)),
+        Outcome::Void if batch.is_stopped() => Err(Flow::Halt),
+        Outcome::Target(trouble) => Err(batch.halt(trouble, command)),
         Outcome::Split(_) | Outcome::Blocked(..) => {
             batch.note_cut(ended.cut);
-            None
+            Ok(false)
         }
-        _ => None,
+        _ => Ok(false),
     }
 }
 

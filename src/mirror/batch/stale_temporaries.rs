@@ -14,7 +14,7 @@ use std::time::Duration;
 use chrono::NaiveDateTime;
 use log::{debug, info};
 
-use super::session::{Batch, Flow};
+use super::session::Batch;
 use crate::filter::Filter;
 use crate::mirror::plan::arguments::list_arguments;
 use crate::mirror::plan::run::{Deletion, Entry};
@@ -32,20 +32,20 @@ const INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 /// Of a listing so much is kept: some ten thousand leftovers. The others are for the next day.
 const LISTING_BYTES_MAX: usize = 1 << 20;
 
-/// Sweeps the target, if that has not been done today. `job` is the one of the whole tree.
-pub(crate) fn drive(batch: &mut Batch<'_>, job: usize, now: Timestamp) {
+/// What is to be removed from the target, if it has not been looked at today. `job` is the one of the whole tree.
+pub(crate) fn find(batch: &mut Batch<'_>, job: usize, now: Timestamp) -> Option<Vec<Entry>> {
     let ctx = batch.ctx;
     let cleaned_at = ctx.cleaned_at();
     let lately = cleaned_at.is_some_and(|at| at <= now && now.since(at) < INTERVAL);
     if lately || !matches!(batch.deletion(), Deletion::ByName | Deletion::ByLevel) {
-        return;
+        return None;
     }
     let args = list_arguments(&ctx.target, &Filter::leftover_rules());
-    let Some(ended) = batch.list_target(&args, Capture::new(LISTING_BYTES_MAX, 0)) else { return };
+    let ended = batch.list_target(&args, Capture::new(LISTING_BYTES_MAX, 0))?;
     if !matches!(ended.end, End::Exit(0 | 23 | 24)) {
         debug!("{}: cannot be looked through for leftovers", ctx.target.name());
         ctx.set_cleaned_at(now);
-        return;
+        return None;
     }
     let mut listing = ended.stdout.bytes();
     if ended.stdout.is_cut() {
@@ -63,14 +63,17 @@ pub(crate) fn drive(batch: &mut Batch<'_>, job: usize, now: Timestamp) {
              {limit} allows; none was: if it is right: syncq accept-deletions TARGET, or raise maxDelete"
         );
         batch.settle(job, Verdict::Failed(JobError::new(None, message)));
-        return;
+        return None;
     }
-    let flow = if entries.is_empty() { Flow::Continue } else { batch.remove(entries) };
-    if flow == Flow::Continue {
-        ctx.set_cleaned_at(now);
-        if count > 0 {
-            info!("{}: removed {count} temporary files of receivers that were killed", ctx.target.name());
-        }
+    Some(entries)
+}
+
+/// Takes note that so many were removed, and that the target need not be looked at again soon.
+pub(crate) fn note_removed(batch: &Batch<'_>, count: usize, now: Timestamp) {
+    let ctx = batch.ctx;
+    ctx.set_cleaned_at(now);
+    if count > 0 {
+        info!("{}: removed {count} temporary files of receivers that were killed", ctx.target.name());
     }
 }
 

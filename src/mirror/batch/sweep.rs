@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use super::session::{Batch, Flow};
+use super::session::Batch;
 use crate::ctime;
 use crate::mirror::plan::run::{Entry, Run, RunKind};
 use crate::mirror::plan::walk::Files;
@@ -27,27 +27,24 @@ pub(crate) fn concerns(batch: &Batch<'_>, run: &Run) -> bool {
     run.kind == RunKind::Tree && run.origin == Origin::Write && ctime::dates_changes(&batch.ctx.root)
 }
 
-/// Sends what was written in the trees of `run`. What then is left to do is a comparison by size and time.
-pub(crate) fn drive(batch: &mut Batch<'_>, run: &Run) -> Flow {
-    let (ctx, jobs) = (batch.ctx, batch.jobs);
-    let below = |entry: &Entry| {
+/// The runs that send what was written in the trees of `run`, each found when it is asked for. What then is left to do is a
+/// comparison by size and time.
+pub(crate) fn runs<'a>(batch: &Batch<'a>, run: &'a Run) -> impl Iterator<Item = Run> + use<'a> {
+    let (ctx, jobs, unmounted) = (batch.ctx, batch.jobs, batch.unmounted.clone());
+    let below = move |entry: &Entry| {
         let since = entry.jobs.iter().filter_map(|&job| jobs.get(job)).map(|job| job.since).min();
         let margin_ms = u64::try_from(SEEN_WITHIN.as_millis()).unwrap_or(u64::MAX);
         let since_ms = since.unwrap_or(Timestamp::ZERO).0.saturating_sub(margin_ms);
         Files::below(&ctx.root, &entry.path, since_ms, &ctx.filter)
     };
     let mut files = run.entries.iter().flat_map(below);
-    loop {
+    std::iter::from_fn(move || {
         let mut entries: Vec<Entry> = files.by_ref().take(LIST_PATHS_MAX).collect();
         if entries.is_empty() {
-            break;
+            return None;
         }
-        entries.retain(|entry| !batch.is_unmounted(&entry.path));
+        entries.retain(|entry| !unmounted.iter().any(|place| place.covers(&entry.path)));
         entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-        let flow = batch.attempt_more(Run::new(RunKind::Flat, Origin::Write, entries));
-        if flow != Flow::Continue {
-            return flow;
-        }
-    }
-    Flow::Continue
+        Some(Run::new(RunKind::Flat, Origin::Write, entries))
+    })
 }

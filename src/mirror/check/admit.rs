@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 
 use crate::mirror::outcome::diagnosis::first_words;
-use crate::mirror::plan::arguments::{Mode, Pass, Withheld, arguments};
+use crate::mirror::plan::arguments::{Mode, Pass, arguments};
 use crate::mirror::plan::narrow;
 use crate::mirror::plan::run::{Deletion, Entry, Run, RunKind};
 use crate::mirror::plan::source::Presence;
@@ -46,17 +46,7 @@ pub fn left_out(ctx: &TargetContext, path: &RelPath, stop: &StopSignal) -> io::R
     let mut options = ctx.target.options.clone();
     options.params = options.params.without(reaches);
     let nowhere = Target { destination: Destination::Local(state_dir.join(EMPTY_TARGET)), options };
-    let mode = Mode {
-        lane: Lane::Small,
-        deletion: Deletion::Off,
-        mkpath: false,
-        contents: true,
-        rules: &[],
-        empties: true,
-        pass: Pass::Show,
-        withheld: Withheld::default(),
-    };
-    let mut args = arguments(&nowhere, &question, mode);
+    let mut args = arguments(&nowhere, &question, Mode::new(Lane::Small, Deletion::Off, Pass::Show));
     let is_named = |output: &[u8]| {
         let names = output.split(|&b| b == b'\n').filter_map(difference);
         names.filter_map(|(name, _)| to_path(&name)).any(|name| name == *path)

@@ -323,14 +323,9 @@ impl<'a> Inspection<'a> {
     /// The arguments of the real run, with `more` in front of the source, where they win over the user's.
     fn arguments(&self, planned: &Run, lane: Lane, deletion: Deletion, more: &[&str]) -> Vec<OsString> {
         let mode = Mode {
-            lane,
             deletion,
-            mkpath: self.capabilities.makes_path(),
-            contents: self.capabilities.compares_contents(),
             rules: &self.rules,
-            empties: true,
-            pass: Pass::Itemized,
-            withheld: self.capabilities.withheld(),
+            ..self.capabilities.mode(lane, self.target.options.delete, Pass::Itemized)
         };
         let mut args = arguments(self.target, planned, mode);
         let at = args.len().saturating_sub(2);

@@ -233,18 +233,8 @@ impl<'a> Comparison<'a> {
         let Self { ctx, stop, is_wanted, .. } = *self;
         ctx.check()?;
         let run = &*narrow::prepared(run, &ctx.root);
-        // With expressions rsync lists unfiltered, and the expressions decide afterwards.
-        let rules = if ctx.filter.has_expressions() { Vec::new() } else { ctx.filter.rsync_rules() };
-        let mode = Mode {
-            lane: Lane::Large,
-            deletion: ctx.capabilities.deletion(ctx.target.options.delete),
-            mkpath: ctx.capabilities.makes_path(),
-            contents: true,
-            rules: &rules,
-            empties: true,
-            pass: Pass::Show,
-            withheld: ctx.capabilities.withheld(),
-        };
+        let rules = ctx.filter.rsync_rules();
+        let mode = Mode { contents: true, ..ctx.mode(Lane::Large, Pass::Show, &rules) };
         // Where something was unmounted the source says nothing.
         let skip = run.skip.iter().cloned().chain(ctx.mounts.missing()).collect();
         let run = &Run { skip, ..run.clone() };

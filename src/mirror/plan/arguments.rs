@@ -35,6 +35,22 @@ pub struct Mode<'a> {
     pub withheld: Withheld,
 }
 
+impl Mode<'_> {
+    /// Against a side that lacks nothing, without rules.
+    pub(crate) fn new(lane: Lane, deletion: Deletion, pass: Pass) -> Self {
+        Self {
+            lane,
+            deletion,
+            mkpath: false,
+            rules: &[],
+            contents: true,
+            empties: true,
+            pass,
+            withheld: Withheld::default(),
+        }
+    }
+}
+
 /// What the other side refuses and a run can do without.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Withheld {
@@ -69,12 +85,20 @@ pub enum Pass {
     Count,
 }
 
+impl Pass {
+    pub(crate) fn is_dry(self) -> bool {
+        match self {
+            Self::Real | Self::Itemized => false,
+            Self::Show | Self::Confirm | Self::Count => true,
+        }
+    }
+}
+
 /// The arguments of one run, without `rsync` itself. The list goes to standard input.
 pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
     let params = &target.options.params;
     let listing = run.looks_around();
     let deletes = !matches!(mode.deletion, Deletion::Off | Deletion::Refused) && mode.empties;
-    let dry = !matches!(mode.pass, Pass::Real | Pass::Itemized);
     // In front of the user's own rules, since the first that matches decides.
     let front = run.narrowing.iter().cloned().chain(run.skip.iter().map(|path| pattern(path, b"")));
     let mut args: Vec<OsString> = front.map(|pattern| joined("--exclude=", &pattern)).collect();
@@ -117,7 +141,7 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
     }
     if listing && deletes {
         add("--delete");
-        if let (Some(limit), false) = (run.max_delete, dry) {
+        if let (Some(limit), false) = (run.max_delete, mode.pass.is_dry()) {
             add(&format!("--max-delete={limit}"));
         }
     }

@@ -121,6 +121,11 @@ impl Run {
         }
     }
 
+    /// The jobs behind its entries, some of them perhaps more than once.
+    pub fn jobs(&self) -> Vec<usize> {
+        self.entries.iter().flat_map(|entry| entry.jobs.iter().copied()).collect()
+    }
+
     /// Two runs: the entries that are `chosen`, by their place in the list, and the others.
     pub fn parted(mut self, chosen: impl Fn(usize) -> bool) -> (Self, Self) {
         let (mut these, mut others) = (Vec::new(), Vec::new());

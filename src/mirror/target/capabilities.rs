@@ -6,8 +6,9 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::mirror::outcome::diagnosis::Fallback;
-use crate::mirror::plan::arguments::{Exactness, Withheld};
+use crate::mirror::plan::arguments::{Exactness, Mode, Pass, Withheld};
 use crate::mirror::plan::run::Deletion;
+use crate::model::Lane;
 
 /// Among the bits of what is lacking.
 const TIMES_KNOWN: u32 = 1 << 31;
@@ -49,8 +50,18 @@ impl Capabilities {
         self.0.load(Ordering::Relaxed) & TIMES_KNOWN != 0
     }
 
+    /// What its runs ask for, as far as the target decides that; `deletes`: what is gone from the source is to go there too.
+    pub(crate) fn mode(&self, lane: Lane, deletes: bool, pass: Pass) -> Mode<'static> {
+        Mode {
+            mkpath: self.makes_path(),
+            contents: self.compares_contents(),
+            withheld: self.withheld(),
+            ..Mode::new(lane, self.deletion(deletes), pass)
+        }
+    }
+
     /// What its runs go without.
-    pub(crate) fn withheld(&self) -> Withheld {
+    fn withheld(&self) -> Withheld {
         let exactness = match (self.lacks(Fallback::EvenSeconds), self.lacks(Fallback::Seconds)) {
             (true, _) => Exactness::EvenSeconds,
             (false, true) => Exactness::Seconds,

@@ -72,6 +72,8 @@ pub struct TargetContext {
     blind_since: Mutex<Option<Instant>>,
     /// rsync, except in tests.
     pub(crate) program: Program,
+    #[cfg(test)]
+    pub(crate) stand_in: Option<super::launch::StandIn>,
 }
 
 impl TargetContext {
@@ -116,6 +118,8 @@ impl TargetContext {
                 hangs: Arc::default(),
                 under_way: Arc::default(),
             },
+            #[cfg(test)]
+            stand_in: None,
         }
     }
 
@@ -198,18 +202,22 @@ impl TargetContext {
         self.looked_at_top.lock()
     }
 
+    /// What the target's runs ask for; `rules` are the filter's.
+    ///
+    /// With expressions rsync lists nothing by itself, except to find what it would delete: unfiltered, since the expressions
+    /// decide.
+    pub(crate) fn mode<'a>(&self, lane: Lane, pass: Pass, rules: &'a [OsString]) -> Mode<'a> {
+        let has_expressions = self.filter.has_expressions();
+        Mode {
+            rules: if pass.is_dry() && has_expressions { &[] } else { rules },
+            empties: pass.is_dry() || !has_expressions,
+            ..self.capabilities.mode(lane, self.target.options.delete, pass)
+        }
+    }
+
     /// The arguments of the target's runs by name in the small lane. They depend on no path.
     pub(crate) fn flat_arguments(&self, origin: Origin) -> Vec<OsString> {
-        let mode = Mode {
-            lane: Lane::Small,
-            deletion: self.capabilities.deletion(self.target.options.delete),
-            mkpath: self.capabilities.makes_path(),
-            contents: self.capabilities.compares_contents(),
-            rules: &[],
-            empties: !self.filter.has_expressions(),
-            pass: Pass::Itemized,
-            withheld: self.capabilities.withheld(),
-        };
+        let mode = self.mode(Lane::Small, Pass::Itemized, &[]);
         arguments(&self.target, &Run::new(RunKind::Flat, origin, Vec::new()), mode)
     }
 

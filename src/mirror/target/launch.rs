@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::context::TargetContext;
 use crate::mirror::outcome::classify::{Outcome, classify};
 use crate::mirror::outcome::diagnosis::cannot_start;
-use crate::mirror::plan::arguments::{Mode, Pass, arguments, probe_arguments, with_remote_shell};
+use crate::mirror::plan::arguments::{Pass, arguments, probe_arguments, with_remote_shell};
 use crate::mirror::plan::narrow;
 use crate::mirror::plan::run::{Entry, Run, RunKind};
 use crate::mirror::plan::shell_line::pasteable;
@@ -34,6 +34,10 @@ pub(crate) fn run_rsync(
     priority: Priority,
     stop: &StopSignal,
 ) -> io::Result<Ended> {
+    #[cfg(test)]
+    if let Some(stand_in) = &ctx.stand_in {
+        return (stand_in.0)(args, list, stdout(), stop);
+    }
     let start = |args: &[OsString]| {
         let ended = run(&ctx.program, &ctx.root, args, list, stdout(), priority, stop);
         ended.inspect(|ended| ctx.note_cut(ended.cut))
@@ -68,6 +72,20 @@ pub(crate) fn with_room(
     ended
 }
 
+/// In a test, a function in the place of the process: it gets the arguments, the list, and what the output is kept in.
+#[cfg(test)]
+pub(crate) struct StandIn(pub(crate) Box<RunInPlace>);
+
+#[cfg(test)]
+type RunInPlace = dyn Fn(&[OsString], &[u8], Option<Capture>, &StopSignal) -> io::Result<Ended> + Send + Sync;
+
+#[cfg(test)]
+impl std::fmt::Debug for StandIn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("StandIn")
+    }
+}
+
 fn is_busy(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Target(TargetTrouble { class: TroubleClass::Busy, .. }))
 }
@@ -75,16 +93,7 @@ fn is_busy(outcome: &Outcome) -> bool {
 /// Asks whether the target can be reached and lets us in, by a run that transfers nothing.
 pub fn probe(ctx: &TargetContext, stop: &StopSignal) -> Result<(), TargetTrouble> {
     ctx.check()?;
-    let mode = Mode {
-        lane: Lane::Small,
-        deletion: ctx.capabilities.deletion(ctx.target.options.delete),
-        mkpath: ctx.capabilities.makes_path(),
-        contents: ctx.capabilities.compares_contents(),
-        rules: &[],
-        empties: true,
-        pass: Pass::Real,
-        withheld: ctx.capabilities.withheld(),
-    };
+    let mode = ctx.capabilities.mode(Lane::Small, ctx.target.options.delete, Pass::Real);
     let args = probe_arguments(&ctx.target, mode);
     let nothing = Run::new(RunKind::Flat, Origin::Scan, Vec::new());
     let start = || run_rsync(ctx, &args, b"", &|| None, Priority::Usual, stop);
@@ -114,15 +123,6 @@ pub fn command_line(ctx: &TargetContext, path: &RelPath, scope: Scope) -> Option
     let run = Run { looks: ctx.target.options.params.selects(), ..Run::new(kind, origin, vec![entry]) };
     let run = narrow::prepared(&run, &ctx.root);
     let rules = ctx.filter.rsync_rules();
-    let mode = Mode {
-        lane: Lane::Small,
-        deletion: ctx.capabilities.deletion(ctx.target.options.delete),
-        mkpath: ctx.capabilities.makes_path(),
-        contents: ctx.capabilities.compares_contents(),
-        rules: &rules,
-        empties: !ctx.filter.has_expressions(),
-        pass: Pass::Real,
-        withheld: ctx.capabilities.withheld(),
-    };
-    Some(pasteable(&ctx.root, &arguments(&ctx.target, &run, mode), &run))
+    let args = arguments(&ctx.target, &run, ctx.mode(Lane::Small, Pass::Real, &rules));
+    Some(pasteable(&ctx.root, &args, &run))
 }

@@ -1,6 +1,7 @@
 //! Batches against a real rsync: a directory of this machine, and a daemon that each test starts for itself.
 
 mod alike;
+mod chance;
 mod daemon;
 mod facts;
 mod fake;

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use super::*;
-use crate::mirror::plan::arguments::Withheld;
 use crate::model::{Generation, Lane, Timestamp, TransferOptions};
 
 fn path(text: &str) -> RelPath {
@@ -84,16 +83,7 @@ fn shown(target: &Destination, params: &[&str], way: Way, new: &str, old: &str) 
     let entry = Entry { path: path(new), presence: Presence::Directory, orphan: false, jobs: vec![0] };
     let run = Run::new(RunKind::Flat, Origin::Write, vec![entry]);
     let rules = ["- *~".into()];
-    let mode = Mode {
-        lane: Lane::Small,
-        deletion: Deletion::ByName,
-        mkpath: false,
-        contents: false,
-        rules: &rules,
-        empties: true,
-        pass: Pass::Real,
-        withheld: Withheld::default(),
-    };
+    let mode = Mode { contents: false, rules: &rules, ..Mode::new(Lane::Small, Deletion::ByName, Pass::Real) };
     let (args, list) = command(&target, way, &run, (&path(new), &path(old)), mode, true)?;
     let args: Vec<String> = args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
     Some((args.join(" "), list))

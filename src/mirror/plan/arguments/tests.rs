@@ -21,20 +21,7 @@ fn run(kind: RunKind, origin: Origin, names: &[&[u8]]) -> Run {
 
 fn line(target: &Target, run: &Run, deletion: Deletion, lane: Lane) -> String {
     let rules = [OsString::from("- *~")];
-    let args = arguments(
-        target,
-        run,
-        Mode {
-            lane,
-            deletion,
-            mkpath: false,
-            contents: true,
-            rules: &rules,
-            empties: true,
-            pass: Pass::Real,
-            withheld: Withheld::default(),
-        },
-    );
+    let args = arguments(target, run, Mode { rules: &rules, ..Mode::new(lane, deletion, Pass::Real) });
     args.join(OsStr::new(" ")).into_string().unwrap()
 }
 
@@ -86,16 +73,7 @@ fn what_leads_to_a_path_is_always_listed() {
 fn a_run_goes_through_the_remote_shell_that_it_is_given() {
     let ssh = target(Destination::Ssh { host: "h".into(), path: "/x".into() }, &["-ae", "ssh -4"]);
     let flat = run(RunKind::Flat, Origin::Write, &[b"a"]);
-    let mode = Mode {
-        lane: Lane::Small,
-        deletion: Deletion::Off,
-        mkpath: false,
-        contents: true,
-        rules: &[],
-        empties: true,
-        pass: Pass::Real,
-        withheld: Withheld::default(),
-    };
+    let mode = Mode::new(Lane::Small, Deletion::Off, Pass::Real);
     let args = with_remote_shell(&arguments(&ssh, &flat, mode), OsStr::new("ssh -S /s"));
     assert_eq!(args[args.len() - 4..], ["-e", "ssh -S /s", "./", "h:/x/"]);
     let local = arguments(&target(Destination::Local("/b".into()), &["-a"]), &flat, mode);
@@ -166,31 +144,13 @@ fn deletion_reaches_no_further_than_asked() {
 #[test]
 fn runs_whose_words_count_are_never_quiet() {
     let target = target(Destination::Local("/b".into()), &["-aqz", "--quiet", "-q", "-qeq", "-a"]);
-    let mode = Mode {
-        lane: Lane::Small,
-        deletion: Deletion::ByName,
-        mkpath: false,
-        contents: true,
-        rules: &[],
-        empties: true,
-        pass: Pass::Show,
-        withheld: Withheld::default(),
-    };
+    let mode = Mode::new(Lane::Small, Deletion::ByName, Pass::Show);
     let args = arguments(&target, &run(RunKind::Flat, Origin::Write, &[]), mode);
     assert_eq!(args[..3], ["-az", "-eq", "-a"]);
     assert!(
         args.contains(&"--checksum".into()) && args.contains(&"-n".into()) && !args.contains(&"--ignore-times".into())
     );
-    let mode = |pass| Mode {
-        lane: Lane::Small,
-        deletion: Deletion::ByName,
-        mkpath: false,
-        contents: true,
-        rules: &[],
-        empties: true,
-        pass,
-        withheld: Withheld::default(),
-    };
+    let mode = |pass| Mode::new(Lane::Small, Deletion::ByName, pass);
     for (kind, first) in [(RunKind::Tree, "-az"), (RunKind::Level, "-az"), (RunKind::Flat, "-aqz")] {
         assert_eq!(arguments(&target, &run(kind, Origin::Scan, &[]), mode(Pass::Real))[0], first, "{kind:?}");
     }
