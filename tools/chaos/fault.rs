@@ -3,7 +3,6 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::time::Duration;
 
 use clap::ValueEnum;
 use fastrand::Rng;

@@ -4,8 +4,9 @@
 //! kills the daemon, its rsyncs and the servers, cuts connections and delivers late what they held (`proxy` stands between),
 //! fills the disk of the state directory, overflows the kernel's event queue, takes the source's mount away and has the daemon
 //! read other configurations; `places` does what concerns single places: closed directories, leases, pipes, mounts below the
-//! source, immutable targets. In the end everything is put right again, and the trees must be equal. `rounds` has the orders in which that happens, `stage` all that takes part,
-//! `journal` what was done when.
+//! source, immutable targets. In the end everything is put right again, and the trees must be equal. `rounds` has the orders
+//! in which that happens, `bounds` what lasting trouble may cost, `stage` all that takes part, `machine` the programs and mounts
+//! below it, `journal` what was done when.
 //!
 //! As root it works in a mount namespace of its own, so nothing it mounts is seen by anybody else; not as root, or where
 //! that is impossible, it says which faults it leaves out. Deliberately absent: steps of the clock, which no namespace
@@ -22,6 +23,7 @@
     clippy::panic
 )]
 
+mod bounds;
 mod fault;
 // Tests use the rest of it.
 #[allow(dead_code, unused_imports)]
@@ -29,6 +31,7 @@ mod fault;
 mod harness;
 mod journal;
 mod load;
+mod machine;
 mod places;
 mod proxy;
 mod rounds;
@@ -141,7 +144,7 @@ fn run(args: &Args, settings: &rounds::Settings, journal: &Journal) {
     if args.quick {
         rounds::kills(settings, journal, 6);
         rounds::pending(settings, journal, 1);
-        rounds::away(settings, journal, 5_000);
+        bounds::away(settings, journal, 5_000);
         rounds::local(settings, journal, 2);
         return rounds::random(settings, journal, rounds::Until::after(Duration::from_secs(8)));
     }
@@ -154,16 +157,16 @@ fn run(args: &Args, settings: &rounds::Settings, journal: &Journal) {
         rounds::pending(settings, journal, args.pending);
     }
     if args.burst > 0 {
-        rounds::bursts(settings, journal, args.burst);
+        bounds::bursts(settings, journal, args.burst);
     }
     if args.local > 0 {
         rounds::local(settings, journal, args.local);
     }
     if args.away > 0 {
-        rounds::away(settings, journal, args.away);
+        bounds::away(settings, journal, args.away);
     }
     if args.hung > 0 {
-        rounds::hung(settings, journal, args.hung);
+        bounds::hung(settings, journal, args.hung);
     }
     match (args.rounds, args.seconds) {
         (Some(count), _) => rounds::random(settings, journal, rounds::Until::Rounds(count)),

@@ -15,7 +15,8 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 use crate::harness::churn::make_pipe;
 use crate::harness::wait::try_for;
 use crate::harness::{make_dir, secs, wait_until, write};
-use crate::stage::{Shown, Stage, TARGETS, chattr, rest};
+use crate::machine::chattr;
+use crate::stage::{Shown, Stage, TARGETS, rest};
 
 /// How soon what has nothing to do with a fault has to arrive. Sooner than the kernel takes a lease away.
 const NOT_HELD_UP: Duration = Duration::from_secs(30);

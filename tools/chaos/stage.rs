@@ -1,8 +1,6 @@
 //! All that takes part: the tree, the daemon, two servers with a proxy before each, and the mounts.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,6 +16,7 @@ use crate::harness::wait::try_for;
 use crate::harness::{Rsyncd, World, make_dir, secs, wait_until, write};
 use crate::journal::Journal;
 use crate::load::{Load, Running};
+use crate::machine::{DISK, chattr, disks_below, ran};
 use crate::proxy::{Mode, Proxy};
 
 pub const TARGETS: [(&str, &str); 2] = [("127.0.0.1", "m1"), ("127.0.0.2", "m2")];
@@ -25,8 +24,6 @@ pub const TARGETS: [(&str, &str); 2] = [("127.0.0.1", "m1"), ("127.0.0.2", "m2")
 pub const HEAL: Duration = Duration::from_secs(150);
 /// How long after it was delivered what came late may still be on a target.
 const LATE: Duration = Duration::from_secs(165);
-/// The name of the file system that is mounted below the tree.
-const DISK: &str = "syncq-faults-disk";
 /// What a small tmpfs for the state has room for.
 const STATE_DISK: &str = "size=24m,mode=0700";
 
@@ -475,32 +472,4 @@ fn none_immutable(stage: &Stage) {
     for target in &stage.world.dsts {
         chattr(&["-R", "-i"], target);
     }
-}
-
-pub fn chattr(how: &[&str], path: &Path) -> bool {
-    Command::new("chattr").args(how).arg("--").arg(path).output().is_ok_and(|output| output.status.success())
-}
-
-fn ran(program: &str, args: &[&Path]) -> bool {
-    Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
-}
-
-/// Where in a tree the disk is mounted.
-fn disks_below(tree: &Path) -> Vec<PathBuf> {
-    let mounts = std::fs::read("/proc/self/mountinfo").expect("a table of mounts");
-    let point = |line: &[u8]| {
-        let is_disk = line.windows(DISK.len()).any(|part| part == DISK.as_bytes());
-        let field = line.split(|&byte| byte == b' ').nth(4).filter(|_| is_disk)?;
-        let mut point = Vec::new();
-        let mut rest = field;
-        // `\040` is a blank.
-        while let Some((&first, behind)) = rest.split_first() {
-            let code = (first == b'\\').then(|| std::str::from_utf8(behind.get(..3)?).ok()).flatten();
-            let byte = code.and_then(|code| u8::from_str_radix(code, 8).ok());
-            point.push(byte.unwrap_or(first));
-            rest = if byte.is_some() { &behind[3..] } else { behind };
-        }
-        Some(PathBuf::from(OsString::from_vec(point)).strip_prefix(tree).ok()?.to_owned())
-    };
-    mounts.split(|&byte| byte == b'\n').filter_map(point).collect()
 }

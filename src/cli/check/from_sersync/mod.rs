@@ -3,6 +3,13 @@
 //! What is said comes from `table`; this module walks through the file and prints. `warned` leaves out of the warnings on the
 //! file what is said already. Nothing but the file is looked at.
 
+#[cfg(test)]
+mod documents;
+// The program tells of some of them; the others, the numbers and the tests are for the documents.
+#[cfg_attr(not(test), allow(dead_code))]
+mod facts;
+#[cfg(test)]
+mod page;
 mod row;
 mod table;
 mod warned;
@@ -272,7 +279,7 @@ mod tests {
                 "sersync/localpath",
                 "watch",
                 Verdict::Differs,
-                "while nothing runs",
+                "while no daemon is running",
             ),
             ("<ssh start=\"false\"", "<ssh start=\"yes\"", start, "start", Verdict::Differs, "BatchMode"),
             ("-artuz", "-arz -e xu", params, "params", Verdict::Same, ""),
@@ -313,7 +320,7 @@ mod tests {
                 Verdict::Differs,
                 "whole of",
             ),
-            ("<closeWrite", "<closeWrite ", "inotify/closeWrite", "start", Verdict::Differs, "begin with a dot"),
+            ("<closeWrite", "<closeWrite ", "inotify/closeWrite", "start", Verdict::Differs, "dot-files"),
             (
                 "</head>",
                 "<syncq><legacyHidden start=\"true\"/></syncq></head>",

@@ -1,5 +1,6 @@
 //! What a row of the table consists of, and the conditions on which one holds. Which rows there are is `table`'s.
 
+use super::facts::Fact;
 use crate::config::{Matter, Outline};
 use Verdict::{Differs, Same};
 use When::Always;
@@ -49,6 +50,8 @@ pub struct Row {
     pub when: When,
     pub verdict: Verdict,
     pub says: &'static str,
+    /// What is told behind it.
+    pub facts: &'static [&'static Fact],
     /// What follows is told as well.
     pub is_besides: bool,
     /// The warning on the file that says the same.
@@ -60,6 +63,32 @@ impl Row {
         self.matter = matter;
         self
     }
+
+    pub(super) const fn and(mut self, facts: &'static [&'static Fact]) -> Self {
+        self.facts = facts;
+        self
+    }
+
+    /// All that is told of it.
+    pub fn text(&self) -> String {
+        let own = Some(self.says.to_owned()).filter(|says| !says.is_empty());
+        sentences(own.into_iter().chain(self.facts.iter().map(|fact| fact.told())))
+    }
+}
+
+/// Puts texts behind each other; all but the first begin as sentences do.
+pub fn sentences(texts: impl IntoIterator<Item = String>) -> String {
+    let mut all = String::new();
+    for mut text in texts {
+        if !all.is_empty() {
+            all.push_str(". ");
+            if let Some(first) = text.get_mut(..1) {
+                first.make_ascii_uppercase();
+            }
+        }
+        all.push_str(&text);
+    }
+    all
 }
 
 #[derive(Clone, Copy)]
@@ -88,12 +117,22 @@ pub(super) const fn row(
     verdict: Verdict,
     says: &'static str,
 ) -> Row {
-    Row { element, attribute, when, verdict, says, is_besides: false, matter: Matter::Other }
+    Row { element, attribute, when, verdict, says, facts: &[], is_besides: false, matter: Matter::Other }
 }
 
 /// One that hides none of those behind it.
 pub(super) const fn besides(element: &'static str, attribute: &'static str, when: When, says: &'static str) -> Row {
-    Row { element, attribute, when, verdict: Differs, says, is_besides: true, matter: Matter::Other }
+    Row { element, attribute, when, verdict: Differs, says, facts: &[], is_besides: true, matter: Matter::Other }
+}
+
+/// What differs as the facts say.
+pub(super) const fn of(
+    element: &'static str,
+    attribute: &'static str,
+    when: When,
+    facts: &'static [&'static Fact],
+) -> Row {
+    row(element, attribute, when, Differs, "").and(facts)
 }
 
 pub(super) const fn same(element: &'static str, attribute: &'static str) -> Row {

@@ -1,10 +1,16 @@
-//! What syncq does differently from sersync, by element and attribute of `confxml.xml`: the one place for it.
+//! What syncq does differently from sersync, by element and attribute of `confxml.xml`. What README tells as well, or the page
+//! about sersync, comes from `facts`.
 //!
 //! Of the rows of an attribute the first one whose condition holds decides, but for those that are told besides. Data only: the
 //! conditions are `row`'s, and how it is printed is not decided here.
 
+use super::facts::{
+    BAD_EXPRESSION, BRACKETS, CDN_PASSWORD, CDN_URL, CHMOD, COMMAND_PLUGIN, CREATE_FOLDER, DOT_FILES, DOWN,
+    EMPTY_SOURCE, FAIL_SCRIPT, FILTER, FILTERED_RUNS, FIRST_COMPARISON, HALF_A_SOURCE, LOCALPATHS, MOVE_FROM, NOTICES,
+    SCHEDULE, STAR, TIME_TO_EXECUTE, UPDATE, WITHOUT_A_DAEMON,
+};
 use super::row::{
-    Here, Row, Verdict, When, besides, blanks, is_for_a_shell, is_no_expression, is_true, not_in_use, row, same,
+    Here, Row, Verdict, When, besides, blanks, is_for_a_shell, is_no_expression, is_true, not_in_use, of, row, same,
     updates, with_ssh, with_ssh_and_password, without_auth, without_crontab, without_crontab_filter, without_filter,
     without_plugin,
 };
@@ -12,15 +18,15 @@ use crate::config::Matter;
 use Verdict::{Differs, Same, Unused};
 use When::{Always, If, On};
 
-const OF_ITS_OWN: &str = "syncq's own; sersync passes over it";
-const NOT_IN_USE: &str = "this plugin is not in use; -m NAME runs it alone";
-const AS_ABOVE: &str = "as above";
-const NO_EXPRESSION: &str = "passed over with a warning: it is no regular expression";
-const NO_FILTER: &str = "the filter is off";
-const NO_AUTH: &str = "auth is off";
-const NO_CRONTAB: &str = "crontab is off";
-const NO_CRONTAB_FILTER: &str = "crontabfilter is off";
-const BLANKS: &str = "the blanks around it are taken off; sersync took them for a part of the name";
+pub const OF_ITS_OWN: &str = "syncq's own; sersync passes over it";
+pub const NOT_IN_USE: &str = "this plugin is not in use; -m NAME runs it alone";
+pub const AS_ABOVE: &str = "as above";
+pub const NO_EXPRESSION: &str = "passed over with a warning: it is no regular expression";
+pub const NO_FILTER: &str = "the filter is off";
+pub const NO_AUTH: &str = "auth is off";
+pub const NO_CRONTAB: &str = "crontab is off";
+pub const NO_CRONTAB_FILTER: &str = "crontabfilter is off";
+pub const BLANKS: &str = "the blanks around it are taken off; sersync took them for a part of the name";
 
 /// In the order of the format.
 pub const ROWS: &[Row] = &[
@@ -44,14 +50,7 @@ pub const ROWS: &[Row] = &[
         "not needed: directories are recognised on every file system. sersync then followed symbolic links, loops too",
     ),
     row("fileSystem", "xfs", Always, Unused, "not needed: directories are recognised on every file system"),
-    row(
-        "filter",
-        "start",
-        On,
-        Differs,
-        "it holds for events, new directories, -r and crontab alike. sersync refused -r and crontab with a filter, and \
-         copied what is excluded together with new directories",
-    ),
+    of("filter", "start", On, &[&FILTER, &FILTERED_RUNS]),
     same("filter", "start"),
     row("filter/exclude", "expression", If(without_filter), Unused, NO_FILTER),
     row("filter/exclude", "expression", If(is_no_expression), Differs, NO_EXPRESSION).about(Matter::Expression),
@@ -64,25 +63,10 @@ pub const ROWS: &[Row] = &[
         "it has to match the whole of name, dir/ or /dir/name, as in sersync; but each path is tried in all these forms, and \
          so is every directory above it. sersync tried one form, which let nested files through",
     ),
-    row(
-        "inotify/delete",
-        "start",
-        On,
-        Differs,
-        "deletions go by the exact name: no bracket or * in a name deletes a neighbour, or nothing. An empty or unmounted \
-         source deletes nothing, and a comparison that would delete more than half of a target asks first. So does the \
-         first comparison with a target, however little only the target has: started without -r it deletes nothing, shows \
-         how much that is in `syncq status`, and `syncq accept-deletions` has it deleted. With -r it deletes, as sersync did",
-    ),
+    of("inotify/delete", "start", On, &[&BRACKETS, &STAR, &EMPTY_SOURCE, &HALF_A_SOURCE, &FIRST_COMPARISON]),
     same("inotify/delete", "start"),
     row("inotify/createFolder", "start", On, Same, ""),
-    row(
-        "inotify/createFolder",
-        "start",
-        Always,
-        Differs,
-        "new directories are watched all the same, so that files in them arrive. sersync never looked into them",
-    ),
+    of("inotify/createFolder", "start", Always, &[&CREATE_FOLDER]),
     row("inotify/createFile", "start", On, Same, ""),
     row(
         "inotify/createFile",
@@ -92,32 +76,12 @@ pub const ROWS: &[Row] = &[
         "files are sent when they are closed, as in sersync; symbolic links, hard links, pipes and files without a name until \
          then are sent as well. sersync missed those",
     ),
-    row(
-        "inotify/closeWrite",
-        "start",
-        If(|here| is_true(here.value) && !here.is_on("syncq/legacyHidden")),
-        Differs,
-        "files whose names begin with a dot are sent too, but for temporaries of editors and of rsync; sersync \
-         passed over .htaccess and .env. <syncq><legacyHidden start=\"true\"/> in <head> brings its rule back",
-    ),
+    of("inotify/closeWrite", "start", If(|here| is_true(here.value) && !here.is_on("syncq/legacyHidden")), &[&DOT_FILES]),
     same("inotify/closeWrite", "start"),
     row("inotify/moveFrom", "start", On, Same, ""),
-    row(
-        "inotify/moveFrom",
-        "start",
-        Always,
-        Differs,
-        "the old name stays on the target, as in sersync; what changes below a renamed directory arrives under its new name. \
-         sersync sent that to a path that no longer existed",
-    ),
+    of("inotify/moveFrom", "start", Always, &[&MOVE_FROM]),
     same("inotify/moveTo", "start"),
-    row(
-        "inotify/attrib",
-        "start",
-        On,
-        Differs,
-        "mode, owner and times are followed, of directories too. In sersync a chmod of a directory ended its watching",
-    ),
+    of("inotify/attrib", "start", On, &[&CHMOD]),
     same("inotify/attrib", "start"),
     row(
         "inotify/modify",
@@ -135,31 +99,11 @@ pub const ROWS: &[Row] = &[
          close, and missed the other",
     ),
     besides("sersync/localpath", "watch", If(blanks), BLANKS).about(Matter::Blanks),
-    row(
-        "sersync/localpath",
-        "watch",
-        If(|here| here.earlier > 0),
-        Differs,
-        "it is mirrored too. sersync passed over every <localpath> but the first",
-    )
+    of("sersync/localpath", "watch", If(|here| here.earlier > 0), &[&LOCALPATHS])
     .about(Matter::Localpaths),
-    row(
-        "sersync/localpath",
-        "watch",
-        Always,
-        Differs,
-        "what changes during the first comparison, or while nothing runs, is found; sersync lost it. If the directory is \
-         missing or another one, mirroring is suspended until it is back",
-    ),
+    of("sersync/localpath", "watch", Always, &[&WITHOUT_A_DAEMON, &EMPTY_SOURCE]),
     besides("sersync/localpath/remote", "ip", If(blanks), BLANKS).about(Matter::Blanks),
-    row(
-        "sersync/localpath/remote",
-        "ip",
-        If(|here| here.earlier == 0),
-        Differs,
-        "each remote has a durable queue of its own: one that is down or slow delays no other, and gets all it missed. In \
-         sersync one dead remote held up all of them",
-    ),
+    of("sersync/localpath/remote", "ip", If(|here| here.earlier == 0), &[&DOWN]),
     same("sersync/localpath/remote", "ip"),
     besides("sersync/localpath/remote", "name", If(blanks), BLANKS).about(Matter::Blanks),
     same("sersync/localpath/remote", "name"),
@@ -167,9 +111,8 @@ pub const ROWS: &[Row] = &[
         "sersync/rsync/commonParams",
         "params",
         If(|here| updates(here) && !here.file.value("sersync/rsync/commonParams", "keepNewer").is_some_and(is_true)),
-        "-u is dropped: with it a file that was replaced by an older one (a restore, tar -x, cp -p) never reaches the target. \
-         keepNewer=\"true\" keeps it",
-    )
+        "",
+    ).and(&[&UPDATE])
     .about(Matter::Update),
     row(
         "sersync/rsync/commonParams",
@@ -258,30 +201,9 @@ pub const ROWS: &[Row] = &[
          sersync never found its file, and recorded nothing",
     )
     .about(Matter::Blanks),
-    row(
-        "sersync/failLog",
-        "path",
-        Always,
-        Differs,
-        "a list of what is failing, for reading, with mode 600. sersync made it a script that anybody could write, ran it as \
-         root and emptied it whatever came of it. `syncq import-faillog` takes over what an old one stands for",
-    ),
-    row(
-        "sersync/failLog",
-        "timeToExecute",
-        Always,
-        Differs,
-        "the longest pause between two tries, in minutes: a failing change is tried again after 1 s, then ever later up to \
-         this, until it succeeds. sersync tried once more, then ran its script that seldom",
-    ),
-    row(
-        "sersync/crontab",
-        "start",
-        On,
-        Differs,
-        "it runs on time, under load and with a filter too; sersync waited for a minute without any failure, and switched it \
-         off with a filter. Until a target has been equal once it deletes nothing there, unless syncq was started with -r",
-    ),
+    of("sersync/failLog", "path", Always, &[&FAIL_SCRIPT]),
+    of("sersync/failLog", "timeToExecute", Always, &[&TIME_TO_EXECUTE]),
+    row("sersync/crontab", "start", On, Differs, "until a target has been equal once it deletes nothing there, unless syncq was started with `-r`").and(&[&SCHEDULE, &FILTERED_RUNS]),
     same("sersync/crontab", "start"),
     row("sersync/crontab", "schedule", If(without_crontab), Unused, NO_CRONTAB),
     row(
@@ -291,13 +213,7 @@ pub const ROWS: &[Row] = &[
         Same,
         "",
     ),
-    row(
-        "sersync/crontab",
-        "schedule",
-        If(|here| here.value.trim().starts_with('@') || here.value.trim().contains(char::is_whitespace)),
-        Differs,
-        "a cron expression; sersync read minutes only",
-    ),
+    of("sersync/crontab", "schedule", If(|here| here.value.trim().starts_with('@') || here.value.trim().contains(char::is_whitespace)), &[&SCHEDULE]),
     row("sersync/crontab", "schedule", Always, Differs, "no number of minutes; the warning says what it is taken for"),
     row("sersync/crontab", "timezone", Always, Differs, OF_ITS_OWN),
     row("sersync/crontab/crontabfilter", "start", If(without_crontab), Unused, NO_CRONTAB),
@@ -325,13 +241,7 @@ pub const ROWS: &[Row] = &[
     row("plugin", "name", If(not_in_use), Unused, NOT_IN_USE),
     same("plugin", "name"),
     row("plugin/param", "prefix", If(not_in_use), Unused, NOT_IN_USE),
-    row(
-        "plugin/param",
-        "prefix",
-        Always,
-        Differs,
-        "split into words and started without a shell; the path is one argument. In sersync a file name could run commands",
-    ),
+    of("plugin/param", "prefix", Always, &[&COMMAND_PLUGIN]),
     row("plugin/param", "suffix", If(not_in_use), Unused, NOT_IN_USE),
     row(
         "plugin/param",
@@ -361,13 +271,7 @@ pub const ROWS: &[Row] = &[
     )
     .about(Matter::PluginWatch),
     row("plugin/localpath/deshost", "ip", If(not_in_use), Unused, NOT_IN_USE),
-    row(
-        "plugin/localpath/deshost",
-        "ip",
-        Always,
-        Differs,
-        "also a host name; notices wait while nobody listens. sersync dropped them after 100 ms in all",
-    ),
+    row("plugin/localpath/deshost", "ip", Always, Differs, "also a host name").and(&[&NOTICES]),
     row("plugin/localpath/deshost", "port", If(not_in_use), Unused, NOT_IN_USE),
     same("plugin/localpath/deshost", "port"),
     row("plugin/localpath/deshost", "url", If(not_in_use), Unused, NOT_IN_USE),
@@ -379,31 +283,13 @@ pub const ROWS: &[Row] = &[
     row("plugin/localpath/cdninfo", "username", If(not_in_use), Unused, NOT_IN_USE),
     same("plugin/localpath/cdninfo", "username"),
     row("plugin/localpath/cdninfo", "passwd", If(not_in_use), Unused, NOT_IN_USE),
-    row(
-        "plugin/localpath/cdninfo",
-        "passwd",
-        Always,
-        Differs,
-        "it appears in no log; sersync appended each request with it to ./errorlog.txt",
-    ),
+    of("plugin/localpath/cdninfo", "passwd", Always, &[&CDN_PASSWORD]),
     row("plugin/localpath/sendurl", "base", If(not_in_use), Unused, NOT_IN_USE),
-    row(
-        "plugin/localpath/sendurl",
-        "base",
-        Always,
-        Differs,
-        "what follows it is URL-encoded, so that no file name adds a parameter or a header line",
-    ),
+    of("plugin/localpath/sendurl", "base", Always, &[&CDN_URL]),
     row("plugin/localpath/regexurl", "regex", If(not_in_use), Unused, NOT_IN_USE),
     same("plugin/localpath/regexurl", "regex"),
     row("plugin/localpath/regexurl", "match", If(not_in_use), Unused, NOT_IN_USE),
-    row(
-        "plugin/localpath/regexurl",
-        "match",
-        Always,
-        Differs,
-        "a bad one is an error at the start; sersync died of it at the first event",
-    ),
+    of("plugin/localpath/regexurl", "match", Always, &[&BAD_EXPRESSION]),
 ];
 
 /// Elements that sersync cannot do without: it crashed, or refused to start, where syncq has a default.
@@ -448,17 +334,19 @@ pub fn said_of(element: &str, attribute: &str, here: &Here<'_>) -> Said {
     if element.starts_with("syncq/") {
         return Said { verdict: Differs, message: OF_ITS_OWN.to_owned(), told: Vec::new() };
     }
-    let mut told = Vec::new();
+    let mut told: Vec<String> = Vec::new();
     let mut matters = Vec::new();
     if SWITCHES.contains(&attribute) && is_true(here.value) && here.value != "true" {
-        told.push("taken for true; sersync took exactly true for that, and this for false");
+        told.push("taken for true; sersync took exactly true for that, and this for false".to_owned());
         matters.extend([Matter::Switch, Matter::Blanks]);
     }
     let mut decided = None;
     for row in ROWS.iter().filter(|row| row.element == element && row.attribute == attribute) {
         if row.when.holds(here) {
             matters.push(row.matter);
-            told.extend(Some(row.says).filter(|says| !says.is_empty() && (row.verdict == Differs || told.is_empty())));
+            told.extend(
+                Some(row.text()).filter(|says| !says.is_empty() && (row.verdict == Differs || told.is_empty())),
+            );
             if !row.is_besides {
                 decided = Some(row.verdict);
                 break;

@@ -91,7 +91,7 @@ mod tests {
                     Matter::Shell => "an argument like any other",
                     Matter::Unknown => "neither ",
                     Matter::Twice => "given twice",
-                    Matter::Localpaths => "it is mirrored too",
+                    Matter::Localpaths => "several `<localpath>`",
                     Matter::AuthWithSsh => "the password file is dropped",
                     Matter::PortWithSsh => "the port of sshd",
                     Matter::PluginWatch => "took the place",
