@@ -13,8 +13,8 @@ use rustix::process::Signal;
 
 use crate::harness::world::soon;
 use crate::harness::{
-    Conf, Daemon, Rsyncd, World, append, is_root, make_dir, patterned, secs, set_mtime, skipped, wait_for, wait_until,
-    write,
+    Conf, Daemon, Rsyncd, World, append, is_root, make_dir, outward, patterned, secs, set_mtime, skipped, wait_for,
+    wait_until, write,
 };
 
 const HEAL: Duration = Duration::from_secs(150);
@@ -118,7 +118,7 @@ fn l14_the_xfs_switch_neither_hides_directories_nor_follows_links() {
         world.conf.xfs = xfs;
         for n in 0..5 {
             make_dir(world.src.join(format!("d{n}/e")));
-            for (name, target) in [("up", ".."), ("self", "."), ("root", "/"), ("next", "../../d0")] {
+            for (name, target) in [("up", ".."), ("self", "."), ("root", outward("/")), ("next", "../../d0")] {
                 symlink(target, world.src.join(format!("d{n}/e/{name}"))).expect("cannot create a symlink");
             }
         }

@@ -184,6 +184,7 @@ fn l13_an_unreadable_directory_keeps_nothing_else_from_being_deleted() {
         assert_eq!(verified.stdout.matches("\textra\topen/").count(), 2, "{}", verified.text());
         done(&world, &["reconcile"]);
         wait_until(soon(), "what is in excess to be deleted", || !extra.iter().any(|file| file.exists()));
+        chmod(&world.dsts[0].join("closed"), 0o755);
         assert!(world.dsts[0].join("closed/kept").exists(), "what cannot be read was taken for gone");
         chmod(&world.src.join("closed"), 0o755);
         world.converges(HEAL);

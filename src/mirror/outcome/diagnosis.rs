@@ -412,6 +412,10 @@ pub fn unknown(end: End, stderr: &[u8]) -> TargetTrouble {
     let said = first_words(stderr);
     let (class, code, meaning) = match end {
         End::Exit(code @ (1 | 4)) => (Misconfigured, Some(code), "rsync refuses its arguments"),
+        // A receiver without a name for what comes gives up, unless it lacks the table for it as well.
+        End::Exit(code @ 2) if said.contains("cannot convert filename: ") => {
+            (Misconfigured, Some(code), "the name cannot be said in the target's character set")
+        }
         End::Exit(code @ (2 | 14)) => (Misconfigured, Some(code), "the two rsyncs do not understand each other"),
         End::Exit(code @ (126 | 127)) => (Misconfigured, Some(code), "the remote command cannot be run"),
         // The source was looked at a moment before.

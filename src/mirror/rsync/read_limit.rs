@@ -63,7 +63,7 @@ impl Pace {
 }
 
 /// The bytes that a process and its children have read since they began, from files and from each other. `None` if the
-/// kernel does not tell.
+/// kernel does not tell: of a process that has ended Linux 6.18 tells none but root.
 pub fn bytes_read(pid: Pid) -> Option<u64> {
     family(pid.as_raw_nonzero().get(), &|pid| {
         let counters = std::fs::read_to_string(format!("/proc/{pid}/io")).ok()?;

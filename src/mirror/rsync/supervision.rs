@@ -32,6 +32,9 @@ pub(super) const REAP_TICK: Duration = Duration::from_millis(10);
 /// How often it is asked whether a comparison is still wanted.
 const WANTED_TICK: Duration = Duration::from_millis(500);
 
+/// How often it is counted what an unbounded comparison has read.
+const COUNT_TICK: Duration = Duration::from_millis(100);
+
 /// A run that lasts so long has its connection taken hold of. One that is quickly done pays nothing for it, and one whose
 /// server does not answer lasts.
 const HOLD_AFTER: Duration = Duration::from_millis(20);
@@ -251,7 +254,8 @@ impl<'a> Watch<'a> {
         let tick = match &self.leisure {
             Some(leisure) if leisure.pace.is_bounded() => LOOK,
             _ if self.pidfd.is_none() => REAP_TICK,
-            Some(_) => WANTED_TICK.min(blocked::TICK),
+            // The kernel may not tell what a process has read once that has ended.
+            Some(_) => COUNT_TICK,
             None => self.progress_tick().min(blocked::TICK),
         };
         let hold_in = self.hold_at.saturating_duration_since(monotonic());

@@ -1,6 +1,6 @@
 //! Small file operations whose failure names the path.
 
-use std::fs::{self, File, FileTimes, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 use std::time::SystemTime;
@@ -34,12 +34,21 @@ pub fn make_dir(path: impl AsRef<Path>) {
     fs::create_dir_all(path).unwrap_or_else(|e| panic!("cannot create {}: {e}", path.display()));
 }
 
+/// Where a link leads that is to lead out of the tree. An rsync daemon that is not root cannot shut itself in, and changes
+/// such links: there it stays within.
+pub fn outward(target: &str) -> &str {
+    if super::is_root() { target } else { "within" }
+}
+
 /// Sets access and modification time, leaving the change time to the kernel.
 #[track_caller]
 pub fn set_mtime(path: impl AsRef<Path>, time: SystemTime) {
     let path = path.as_ref();
-    File::open(path)
-        .and_then(|file| file.set_times(FileTimes::new().set_accessed(time).set_modified(time)))
+    let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).expect("a time after the epoch");
+    let time = rustix::fs::Timespec::try_from(since_epoch).expect("a time in range");
+    let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
+    // By its path: a file may be closed to its owner.
+    rustix::fs::utimensat(rustix::fs::CWD, path, &times, rustix::fs::AtFlags::empty())
         .unwrap_or_else(|e| panic!("cannot set the times of {}: {e}", path.display()));
 }
 

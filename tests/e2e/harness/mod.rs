@@ -14,7 +14,7 @@ pub mod world;
 
 pub use config::Conf;
 pub use daemon::{Daemon, Ended};
-pub use files::{append, make_dir, overwrite_quietly, patterned, set_mtime, touch, write};
+pub use files::{append, make_dir, outward, overwrite_quietly, patterned, set_mtime, touch, write};
 pub use support::port::free_port;
 pub use support::rsyncd::Rsyncd;
 pub use support::{is_root, processes, rsync, wait};
