@@ -33,9 +33,9 @@ use landlock::{
 };
 
 use super::shell_files::{PROGRAMS, is_plain, is_script, shell_files, ssh_alone};
-use crate::mirror::outcome::version::rsync_version;
 use crate::mirror::rsync::installed::find_rsync;
 use crate::mirror::rsync::program::Confine;
+use crate::mirror::rsync::version::rsync_version;
 use crate::model::{Destination, Given, Params, Target};
 
 /// From this version on rsync follows no link of another user's.
