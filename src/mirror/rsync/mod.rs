@@ -14,7 +14,7 @@ pub(super) mod ended;
 pub(super) mod environment;
 pub(super) mod installed;
 pub(super) mod itemize;
-pub(crate) mod lingering;
+pub(super) mod lingering;
 pub(super) mod messages;
 pub(super) mod orphans;
 pub(super) mod process;

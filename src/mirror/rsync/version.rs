@@ -88,7 +88,7 @@ pub fn rsync_version(limit: Duration) -> Result<RsyncVersion, NoVersion> {
 }
 
 /// `rsync  version 3.2.7  protocol version 31`.
-pub fn read_version(output: &str) -> Option<RsyncVersion> {
+pub(in crate::mirror) fn read_version(output: &str) -> Option<RsyncVersion> {
     let mut words = output.lines().next()?.split_whitespace().skip_while(|word| *word != "version").skip(1);
     let version = words.next()?.trim_start_matches('v').to_owned();
     let protocol = words.nth(2).and_then(|number| number.parse().ok());

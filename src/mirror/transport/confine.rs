@@ -167,7 +167,7 @@ pub fn confinement() -> Confinement {
 }
 
 /// Whether an rsync of this version follows no link of another user's.
-pub fn is_careful(version: &[u32]) -> bool {
+pub(in crate::mirror) fn is_careful(version: &[u32]) -> bool {
     version >= &CAREFUL[..]
 }
 
