@@ -16,10 +16,8 @@ use super::activity::{Activities, Listener};
 use super::dispatcher::{Dispatcher, Served};
 use super::shared::{Contexts, LOG_TARGET, Shared};
 use crate::clock::{Clock, monotonic};
-use crate::mirror::{
-    Comparison, Course, Look, StopSignal, TargetContext, admit, command_line, own_variable, redirects,
-};
-use crate::model::{RelPath, Scope, Target, TargetId};
+use crate::mirror::{Comparison, Course, Look, StopSignal, TargetContext, command_line, left_out};
+use crate::model::{RelPath, Scope, TargetId};
 use crate::queue::Queue;
 
 /// The executor: a dispatcher and its workers.
@@ -89,7 +87,7 @@ impl Executor {
         if context.refuses(path) {
             return Ok(Some("the server's own configuration leaves it out".to_owned()));
         }
-        admit::left_out(&context, path, &self.shared.stop)
+        left_out(&context, path, &self.shared.stop)
     }
 
     /// Lets the next run over the whole tree delete on the target as much as it likes.
@@ -111,19 +109,12 @@ impl Executor {
 
     /// The file that holds up a run to the target at this moment, in words, if one does.
     pub fn held_up(&self, target: TargetId) -> Option<String> {
-        let context = self.shared.context(target)?;
-        context.program.hangs.shown(&context.root)
+        self.shared.context(target)?.held_up()
     }
 
     /// How far the runs to the target have come, if any takes its time.
     pub fn course(&self, target: TargetId) -> Option<Course> {
-        let context = self.shared.context(target)?;
-        let course = context.program.under_way.course(monotonic())?;
-        // Of others the connection is another program's.
-        let Target { destination, options } = &context.target;
-        let is_direct = destination.is_daemon() && options.params.remote_shell().is_none();
-        let is_connecting = course.is_connecting && is_direct && !redirects(&own_variable);
-        Some(Course { is_connecting, ..course })
+        self.shared.context(target)?.course(monotonic())
     }
 
     /// Ends the connection that is kept open to a target's host, once nothing goes through it.

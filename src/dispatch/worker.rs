@@ -13,7 +13,7 @@ use super::activity::Happened;
 use super::shared::{LOG_TARGET, Shared};
 use crate::clock::monotonic;
 use crate::mirror::{
-    BatchReport, Contents, Ran, StopSignal, TargetContext, by_hand, execute, lingering, top, unvouched,
+    BatchReport, Contents, Ran, StopSignal, TargetContext, anything_lingers, by_hand, contents_of, execute, top_of,
 };
 use crate::model::{
     Change, JobError, Lingers, Scope, TargetId, TargetTrouble, Timestamp, Top, TroubleClass, Verdict, counted,
@@ -30,7 +30,7 @@ const FAILURES_LOGGED_MAX: usize = 5;
 pub(super) fn work(shared: &Shared, context: &Arc<TargetContext>, batch: &Batch, stop: &StopSignal) -> (bool, bool) {
     let name = context.target.name();
     // Before a run of this batch ends: its own connection takes a moment to close.
-    let is_asked = lingering::is_any() || batch.jobs.iter().any(|job| job.repeats);
+    let is_asked = anything_lingers() || batch.jobs.iter().any(|job| job.repeats);
     let lingers = if is_asked { context.lingers() } else { Lingers::No };
     if lingers > Lingers::No {
         debug!(target: LOG_TARGET, "{name}: a run that was cut off may still write");
@@ -122,7 +122,7 @@ pub(super) fn work(shared: &Shared, context: &Arc<TargetContext>, batch: &Batch,
         Some(TargetEvent::Recovered { class: TroubleClass::Busy, .. }) => {}
         Some(TargetEvent::Recovered { class, after }) => {
             // It may have been upgraded or reconfigured meanwhile.
-            context.capabilities.forget();
+            context.forget_lacks();
             if class == TroubleClass::Target {
                 // Whatever else it was used for meanwhile.
                 shared.queue.enqueue(&[batch.target], &[Change::whole_tree()]);
@@ -186,7 +186,7 @@ fn look_at_top(
     stop: &StopSignal,
 ) -> Result<(), TargetTrouble> {
     let now = shared.clock.now();
-    let top = top::look(context, known, now, stop)?;
+    let top = top_of(context, known, now, stop)?;
     context.looked_at_top().note(monotonic());
     if top.as_ref() != known {
         shared.queue.set_target_top(target, top);
@@ -202,7 +202,7 @@ fn contents(
     stop: &StopSignal,
 ) -> Result<Contents, TargetTrouble> {
     let Some(unvouched) = &batch.unvouched else { return Ok(Contents::Vouched) };
-    let contents = unvouched::contents(context, unvouched.since, stop)?;
+    let contents = contents_of(context, unvouched.since, stop)?;
     if shared.note_known(batch.target, context) {
         // Before anything is sent there: a daemon that is killed then could not tell what is its own.
         shared.queue.flush(FLUSH_PATIENCE);

@@ -27,37 +27,68 @@ mod rsync;
 mod target;
 mod transport;
 
+// The door: all that those who are not of this module have of its rooms. Whatever is not named here stays inside.
+
+// One batch, from its jobs to its verdicts.
 pub use batch::execute::execute;
-pub use batch::report::{BatchReport, FailedCommand};
-pub(crate) use check::admit;
-pub use check::inspect::{Finding, NotTried, ProbeOptions, inspect};
-pub use compare::comparison::{Comparison, Found, Look};
+// What became of it.
+pub use batch::report::BatchReport;
+
+// One target: what is known of it between batches. All runs for it start from this.
+pub use target::context::TargetContext;
+// How much may be deleted there, and what an operator has agreed to.
+pub use target::deletion_limit::Guard;
+// Where it is, if on this machine, and whether it still is what it was.
+pub use target::place::Place;
+// The directory that a source is, whatever its path leads to.
+pub use transport::root_identity::RootIdentity;
+// What bounds a batch.
+pub use plan::planner::Limits;
+// Whether somebody vouches for what the target holds, and how that is found out.
+pub use target::looked::Contents;
+pub(crate) use target::unvouched::contents as contents_of;
+// Whether a target on another machine still holds what it held.
+pub(crate) use target::top::look as top_of;
+// Who is told of what changed on it, and what that is told.
+pub use target::observer::{Changed, Observer, Operation, Ran};
+
+// What differs on a target, in whatever way it is looked at, and which part of a tree is next.
+pub use compare::comparison::{Comparison, Look};
 pub use compare::difference::{Difference, Differs};
 pub use compare::portions::Portions;
-pub use outcome::version::{RsyncVersion, Untested, rsync_version};
-pub use plan::planner::Limits;
-pub use plan::source::{Presence, Source};
-pub use rsync::environment::{Adopted, adopt, own as own_variable, redirects};
-pub use rsync::installed::{NoRsync, OLDEST_RSYNC, find_rsync};
-pub(crate) use rsync::lingering;
-pub use rsync::orphans::end_leftovers;
+// Whether what our own processes read can be counted, and what one has moved so far.
 pub use rsync::read_limit::{can_count, moved};
+
+// Questions in advance, and what was found out.
+pub use check::inspect::{Finding, NotTried, ProbeOptions, inspect};
+// Why the user's own options leave out a path.
+pub(crate) use check::admit::left_out;
+// What stands at a path of the source.
+pub use plan::source::{Presence, Source};
+// What an operator can paste into a shell: the run for a path, and a hint with the way to the host.
 pub use rsync::ssh_command::by_hand;
-pub use rsync::stop::StopSignal;
-pub use rsync::under_way::Course;
-pub use target::capabilities::Capabilities;
-pub use target::context::TargetContext;
-pub use target::deletion_limit::Guard;
-pub use target::launch::{command_line, probe};
-pub use target::looked::Contents;
-pub use target::observer::{Changed, Observer, Operation, Ran};
-pub use target::place::Place;
-pub(crate) use target::{top, unvouched};
-pub use transport::address::{Led, addresses, host_name, led};
-pub use transport::confine::{Confinement, Missing, Places, confinement};
-pub use transport::root_identity::RootIdentity;
-pub use transport::ssh::{Connection, Connections};
+pub use target::launch::command_line;
+
+// The connections that batches share: through ssh, and to rsync daemons before they are needed.
+pub use transport::ssh::Connections;
 pub use transport::standby::{Next, STANDBYS_MAX, Standby, Standbys};
+// Whether a host's name leads where it did.
+pub use transport::address::{Led, addresses, host_name, led};
+// Whether rsync is kept within source and target, and which these are.
+pub use transport::confine::{Confinement, Places, confinement};
+
+// Which rsync is installed.
+pub use rsync::installed::{NoRsync, OLDEST_RSYNC, find_rsync};
+pub use rsync::version::rsync_version;
+// What becomes of the environment variables that rsync itself reads.
+pub use rsync::environment::{Adopted, adopt, own as own_variable, redirects};
+// Ends runs from outside.
+pub use rsync::stop::StopSignal;
+// How far a long run has come.
+pub use rsync::under_way::Course;
+// Whether anything of a dead run may still be on its way, and the end of what a dead daemon has left running.
+pub(crate) use rsync::lingering::is_any as anything_lingers;
+pub use rsync::orphans::end_leftovers;
 
 /// For `tools/micro`, which times the parts one by one; of no use to anybody else.
 #[doc(hidden)]

@@ -292,7 +292,7 @@ fn rsync(limit: Duration) -> Vec<Note> {
             };
             [note].into_iter().chain(untested).collect()
         }
-        Err(found) => vec![Note { check: Check::Rsync, ..Note::trouble(path, &found) }],
+        Err(found) => vec![Note { check: Check::Rsync, ..Note::trouble(path, &found.into()) }],
     }
 }
 

@@ -24,7 +24,8 @@ use crate::mirror::target::unvouched;
 use crate::model::{ClaimedJob, JobError, Lane, Origin, RelPath, Timestamp, Verdict};
 use crate::mounts::Mounts;
 
-/// How often a batch is planned anew because the other side lacks an option. There are four such options.
+/// How often a batch is planned anew because the other side lacks an option. What is undecided then is released, and the next
+/// batch knows what this one has found out.
 const ROUNDS_MAX: u32 = 5;
 
 /// Makes the target equal to the source at the paths of `jobs`.

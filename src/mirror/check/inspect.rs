@@ -21,7 +21,6 @@ use crate::mirror::outcome::attribution::Prefixes;
 use crate::mirror::outcome::classify::{Outcome, classify};
 use crate::mirror::outcome::diagnosis::{Fallback, cannot_start, first_words, lacking_option, trouble};
 use crate::mirror::outcome::noise::Noise;
-use crate::mirror::outcome::version::{program, read_version, within};
 use crate::mirror::plan::arguments::{Mode, Pass, arguments, list};
 use crate::mirror::plan::planner::deletion_refused;
 use crate::mirror::plan::run::{Deletion, Entry, Run, RunKind};
@@ -32,11 +31,13 @@ use crate::mirror::rsync::installed::RSYNC;
 use crate::mirror::rsync::itemize::difference;
 use crate::mirror::rsync::program::{Confine, Program};
 use crate::mirror::rsync::ssh_command;
+use crate::mirror::rsync::version::{program, read_version, within};
 use crate::mirror::target::capabilities::Capabilities;
 use crate::mirror::transport::confine::{Places, is_careful};
 use crate::model::{JobError, Lane, MaxDelete, Origin, RelPath, Target, TargetTrouble, TroubleClass};
 
-/// A question may be asked so often because the other side lacks an option. There are four such options.
+/// How often a question is asked because the other side turns out to lack an option. One that lacks more is said to lack a
+/// needed one.
 const ROUNDS_MAX: u32 = 5;
 /// A server takes a moment to notice that a connection has ended; where it allows few, the next one waits for that.
 const BUSY_PATIENCE: Duration = Duration::from_secs(3);
@@ -338,7 +339,7 @@ impl<'a> Inspection<'a> {
         let begun = monotonic();
         loop {
             let ended = within(self.options.limit, &self.program, dir, args, &list(planned));
-            let ended = ended.map_err(|found| self.with_command(found, args, planned))?;
+            let ended = ended.map_err(|found| self.with_command(found.into(), args, planned))?;
             let is_busy = matches!(
                 classify(&ended, planned, &self.prefixes, &Noise::default()),
                 Outcome::Target(TargetTrouble { class: TroubleClass::Busy, .. })

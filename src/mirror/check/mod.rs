@@ -4,5 +4,5 @@
 //!
 //! Deliberately absent: anything that sends or deletes.
 
-pub(crate) mod admit;
+pub(super) mod admit;
 pub(super) mod inspect;

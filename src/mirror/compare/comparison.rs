@@ -48,8 +48,8 @@ pub struct Look {
     pub bytes_per_s: Option<u64>,
 }
 
-/// How often a question is put: the other side may turn out to lack an option (there are three such), and rsync breaks off
-/// when a file goes that it compares.
+/// How often a question is put: the other side may turn out to lack an option, and rsync breaks off when a file goes that it
+/// compares.
 const ROUNDS_MAX: u32 = 8;
 
 /// How often, and after which pause, a server is asked again that has no connection left.

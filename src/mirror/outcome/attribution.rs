@@ -43,7 +43,7 @@ impl Prefixes {
             .iter()
             .chain(&self.target)
             .filter_map(|prefix| name.strip_prefix(&prefix[..])?.strip_prefix(b"/"));
-        inside.filter_map(to_path).next()
+        inside.filter_map(path_of_message).next()
     }
 
     /// What `name` is relative to the root, as one side says it.
@@ -51,11 +51,12 @@ impl Prefixes {
         let prefixes = if is_senders { &self.source } else { &self.target };
         let inside = prefixes.iter().filter_map(|prefix| name.strip_prefix(&prefix[..]));
         let inside = inside.filter(|rest| rest.is_empty() || rest.starts_with(b"/"));
-        to_path(inside.min_by_key(|rest| rest.len()).unwrap_or(name))
+        path_of_message(inside.min_by_key(|rest| rest.len()).unwrap_or(name))
     }
 }
 
-fn to_path(name: &[u8]) -> Option<RelPath> {
+/// A name in a message as a path. Unlike those of itemized lines it may begin with slashes, and stand for a directory by `.`.
+fn path_of_message(name: &[u8]) -> Option<RelPath> {
     let mut name = name;
     while let Some(rest) = name.strip_prefix(b"/").or_else(|| name.strip_prefix(b"./")) {
         name = rest;

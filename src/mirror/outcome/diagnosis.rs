@@ -7,6 +7,7 @@ use std::io;
 use crate::mirror::rsync::ended::End;
 use crate::mirror::rsync::installed::RSYNC;
 use crate::mirror::rsync::messages::{About, Line, lines};
+use crate::mirror::rsync::version::{NoAnswer, NoVersion};
 use crate::model::{TargetTrouble, TroubleClass};
 
 /// A capability that the other side lacks.
@@ -448,6 +449,31 @@ fn lossy(bytes: &[u8]) -> String {
 pub fn printable(text: &str) -> String {
     const CHARS_MAX: usize = 400;
     text.chars().map(|c| if c.is_control() { '?' } else { c }).take(CHARS_MAX).collect()
+}
+
+impl From<NoAnswer> for TargetTrouble {
+    fn from(found: NoAnswer) -> Self {
+        match found {
+            NoAnswer::CannotStart(error) => cannot_start(&error),
+            NoAnswer::TooLate { limit, stderr } => {
+                let meaning = format!("no answer within {} s", limit.as_secs_f64());
+                let (said, hint) = (first_words(&stderr), "check host, network and firewall");
+                trouble(Unavailable, None, &meaning, &said, hint)
+            }
+        }
+    }
+}
+
+impl From<NoVersion> for TargetTrouble {
+    fn from(found: NoVersion) -> Self {
+        match found {
+            NoVersion::NoAnswer(found) => found.into(),
+            NoVersion::Untold { stderr } => {
+                let said = first_words(&stderr);
+                trouble(Misconfigured, None, "rsync does not tell its version", &said, "check the rsync in PATH")
+            }
+        }
+    }
 }
 
 /// What it means for a target that rsync could not be started.

@@ -1,8 +1,7 @@
 //! What an ended run means.
 //!
 //! `classify` reads exit code and words together, `attribution` finds the entries that a message is about, `diagnosis` knows
-//! rsync's sentences and says what to do about each, `noise` what a target's runs say in any case, and `version` what is
-//! known of versions of rsync. Pure, but for asking the installed rsync for its version.
+//! rsync's sentences and says what to do about each, and `noise` what a target's runs say in any case. Pure.
 //!
 //! Deliberately absent: what a meaning does to a job.
 
@@ -10,4 +9,3 @@ pub(super) mod attribution;
 pub(super) mod classify;
 pub(super) mod diagnosis;
 pub(super) mod noise;
-pub(super) mod version;

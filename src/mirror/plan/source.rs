@@ -41,7 +41,7 @@ impl Source {
     }
 
     /// What rsync names when it has looked for itself: behind links too, if the user's options follow them.
-    pub(crate) fn as_rsync_finds_it(root: &Path, params: &Params) -> Self {
+    pub(in crate::mirror) fn as_rsync_finds_it(root: &Path, params: &Params) -> Self {
         Self { follows: params.follows_links(), ..Self::new(root) }
     }
 

@@ -42,7 +42,7 @@ const END_TICK: Duration = Duration::from_millis(20);
 /// Of more nothing is remembered.
 const STANDING_MAX: usize = 10_000;
 /// For so long data may arrive of a run of whose connection nothing is known.
-pub(crate) const BLIND_FOR: Duration = Duration::from_secs(60);
+pub(in crate::mirror) const BLIND_FOR: Duration = Duration::from_secs(60);
 /// How often it is seen whether the patience with a server that does not close is over.
 const CLOSED_TICK: Duration = Duration::from_millis(50);
 /// A connection that the server does not close is held for so long.
@@ -76,7 +76,7 @@ fn note(peer: Option<SocketAddr>, is_held: bool, lasts: Duration) -> u64 {
 
 /// The connection of a process, held by this one as well.
 #[derive(Debug)]
-pub(crate) struct Line {
+pub(in crate::mirror) struct Line {
     stream: TcpStream,
     peer: SocketAddr,
 }
@@ -106,7 +106,7 @@ pub(super) fn lines_of(pidfd: impl AsFd, dir: &Path) -> io::Result<Vec<Line>> {
 
 impl Line {
     /// Keeps the connection, whose process has ended, until the server closes its side. Whether that was within `patience`.
-    pub(crate) fn hold(self, patience: Duration) -> bool {
+    pub(in crate::mirror) fn hold(self, patience: Duration) -> bool {
         let Self { stream, peer } = self;
         // These belonged to the process, which has no more use for them.
         let _ = stream.shutdown(Shutdown::Write);
@@ -127,7 +127,7 @@ impl Line {
         false
     }
 
-    pub(crate) fn peer(&self) -> SocketAddr {
+    pub(in crate::mirror) fn peer(&self) -> SocketAddr {
         self.peer
     }
 }
@@ -182,7 +182,7 @@ pub(crate) fn is_any() -> bool {
 
 /// Whether data of a dead process may still be on its way to the target, as far as its connection is known. The context
 /// knows of those that are not ([`BLIND_FOR`]).
-pub(crate) fn known_to(target: &Target) -> Lingers {
+pub(in crate::mirror) fn known_to(target: &Target) -> Lingers {
     let (host, port) = match &target.destination {
         Destination::Local(_) => return Lingers::No,
         Destination::Daemon { host, .. } => (host, target.options.port.unwrap_or(DAEMON_PORT)),

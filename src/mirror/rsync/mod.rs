@@ -1,6 +1,6 @@
 //! The program rsync and its language: how one is started, watched and ended, and how its lines are read.
 //!
-//! `installed` finds the program, `environment` sees to its variables, `program` says what is run and for whom. `process`
+//! `installed` finds the program, `version` asks which one it is, `environment` sees to its variables, `program` says what is run and for whom. `process`
 //! runs one, `supervision` watches it meanwhile, and `ended` is what is left of it; `capture` keeps what it says, `stop`
 //! ends it, `blocked` sees it hang in a file, `under_way` how far it has come, `read_limit` how fast it may read.
 //! `lingering` knows what of a dead run is still on its way, `orphans` what a dead daemon has left running. `messages`,
@@ -14,7 +14,7 @@ pub(super) mod ended;
 pub(super) mod environment;
 pub(super) mod installed;
 pub(super) mod itemize;
-pub(crate) mod lingering;
+pub(super) mod lingering;
 pub(super) mod messages;
 pub(super) mod orphans;
 pub(super) mod process;
@@ -25,3 +25,4 @@ pub(super) mod stats;
 pub(super) mod stop;
 pub(super) mod supervision;
 pub(super) mod under_way;
+pub(super) mod version;

@@ -32,7 +32,7 @@ pub fn end_leftovers(owner: &Path) -> usize {
 }
 
 /// Ends those processes of an owner that have the word `argument` in their command line.
-pub(crate) fn end_with_argument(owner: &OsStr, argument: &OsStr) {
+pub(in crate::mirror) fn end_with_argument(owner: &OsStr, argument: &OsStr) {
     let names = |process: &Path| {
         let line = std::fs::read(process.join("cmdline")).unwrap_or_default();
         line.split(|&b| b == 0).any(|word| word == argument.as_bytes())

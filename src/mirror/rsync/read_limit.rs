@@ -34,7 +34,7 @@ impl Pace {
         Self { bytes_per_s: bytes_per_s.map(|rate| rate.max(1)), paid_until: None, before: 0, now: 0 }
     }
 
-    pub fn is_bounded(&self) -> bool {
+    pub(in crate::mirror) fn is_bounded(&self) -> bool {
         self.bytes_per_s.is_some()
     }
 

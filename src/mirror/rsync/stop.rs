@@ -70,7 +70,7 @@ impl StopSignal {
     }
 
     /// Notes which process is being waited for.
-    pub fn attend(&self, pid: Pid) -> Attended<'_> {
+    pub(in crate::mirror) fn attend(&self, pid: Pid) -> Attended<'_> {
         self.0.process.store(pid.as_raw_nonzero().get(), Ordering::SeqCst);
         Attended(self)
     }

@@ -18,40 +18,40 @@ const TIMES_KNOWN: u32 = 1 << 31;
 pub struct Capabilities(AtomicU32);
 
 impl Capabilities {
-    /// Forgets it all, since servers are upgraded and reconfigured.
-    pub fn forget(&self) {
+    /// Forgets it all.
+    pub(super) fn forget(&self) {
         self.0.store(0, Ordering::Relaxed);
     }
 
     /// Takes note; false if it was known already, so that falling back again would change nothing.
-    pub(crate) fn learn(&self, fallback: Fallback) -> bool {
+    pub(in crate::mirror) fn learn(&self, fallback: Fallback) -> bool {
         self.0.fetch_or(fallback.bit(), Ordering::Relaxed) & fallback.bit() == 0
     }
 
     /// What is lacking as far as is known now.
-    pub(crate) fn snapshot(&self) -> Self {
+    pub(in crate::mirror) fn snapshot(&self) -> Self {
         Self(AtomicU32::new(self.0.load(Ordering::Relaxed)))
     }
 
-    pub(crate) fn lacks(&self, fallback: Fallback) -> bool {
+    pub(in crate::mirror) fn lacks(&self, fallback: Fallback) -> bool {
         self.0.load(Ordering::Relaxed) & fallback.bit() != 0
     }
 
-    pub(crate) fn unlearn(&self, fallback: Fallback) {
+    pub(in crate::mirror) fn unlearn(&self, fallback: Fallback) {
         self.0.fetch_and(!fallback.bit(), Ordering::Relaxed);
     }
 
     /// How exactly the target keeps times is known.
-    pub(crate) fn note_times(&self) {
+    pub(in crate::mirror) fn note_times(&self) {
         self.0.fetch_or(TIMES_KNOWN, Ordering::Relaxed);
     }
 
-    pub(crate) fn knows_times(&self) -> bool {
+    pub(in crate::mirror) fn knows_times(&self) -> bool {
         self.0.load(Ordering::Relaxed) & TIMES_KNOWN != 0
     }
 
     /// What its runs ask for, as far as the target decides that; `deletes`: what is gone from the source is to go there too.
-    pub(crate) fn mode(&self, lane: Lane, deletes: bool, pass: Pass) -> Mode<'static> {
+    pub(in crate::mirror) fn mode(&self, lane: Lane, deletes: bool, pass: Pass) -> Mode<'static> {
         Mode {
             mkpath: self.makes_path(),
             contents: self.compares_contents(),
@@ -76,15 +76,15 @@ impl Capabilities {
     }
 
     /// Whether what a write names may be compared by its content.
-    pub(crate) fn compares_contents(&self) -> bool {
+    pub(in crate::mirror) fn compares_contents(&self) -> bool {
         !self.lacks(Fallback::Contents)
     }
 
-    pub(crate) fn makes_path(&self) -> bool {
+    pub(in crate::mirror) fn makes_path(&self) -> bool {
         self.lacks(Fallback::MakePath)
     }
 
-    pub(crate) fn deletion(&self, wanted: bool) -> Deletion {
+    pub(in crate::mirror) fn deletion(&self, wanted: bool) -> Deletion {
         match (wanted, self.lacks(Fallback::DeleteNothing), self.lacks(Fallback::DeleteByLevel)) {
             (false, _, _) => Deletion::Off,
             (true, true, _) => Deletion::Refused,

@@ -28,6 +28,7 @@ use crate::mirror::rsync::installed::RSYNC;
 use crate::mirror::rsync::lingering;
 use crate::mirror::rsync::process::STALL_LIMIT;
 use crate::mirror::rsync::program::{Confine, Program};
+use crate::mirror::rsync::under_way::Course;
 use crate::mirror::transport::confine::Places;
 use crate::mirror::transport::root_identity::RootIdentity;
 use crate::mirror::transport::ssh::Connection;
@@ -42,15 +43,15 @@ const REFUSED_MAX: usize = 20;
 #[derive(Debug)]
 pub struct TargetContext {
     pub root: PathBuf,
-    pub identity: RootIdentity,
+    pub(in crate::mirror) identity: RootIdentity,
     pub target: Target,
     pub filter: Arc<Filter>,
-    pub limits: Limits,
+    pub(in crate::mirror) limits: Limits,
     pub guard: Guard,
-    pub capabilities: Capabilities,
-    pub(crate) prefixes: Prefixes,
+    pub(in crate::mirror) capabilities: Capabilities,
+    pub(in crate::mirror) prefixes: Prefixes,
     /// What its runs say whatever they are about.
-    pub(crate) noise: Noise,
+    pub(in crate::mirror) noise: Noise,
     observer: Mutex<Option<Arc<dyn Observer>>>,
     /// The way to the host, if it is reached through ssh.
     pub connection: Option<Arc<Connection>>,
@@ -71,9 +72,9 @@ pub struct TargetContext {
     /// When a run was last cut off whose data may still arrive without anybody being able to tell when.
     blind_since: Mutex<Option<Instant>>,
     /// rsync, except in tests.
-    pub(crate) program: Program,
+    pub(in crate::mirror) program: Program,
     #[cfg(test)]
-    pub(crate) stand_in: Option<super::launch::StandIn>,
+    pub(in crate::mirror) stand_in: Option<super::launch::StandIn>,
 }
 
 impl TargetContext {
@@ -148,8 +149,13 @@ impl TargetContext {
     }
 
     /// The source as rsync names it when it has looked for itself.
-    pub(crate) fn source_as_rsync_finds_it(&self) -> Source {
+    pub(in crate::mirror) fn source_as_rsync_finds_it(&self) -> Source {
         Source::as_rsync_finds_it(&self.root, &self.target.options.params)
+    }
+
+    /// Forgets what the other side was found to lack, since servers are upgraded and reconfigured.
+    pub(crate) fn forget_lacks(&self) {
+        self.capabilities.forget();
     }
 
     /// From now on `observer` is told what the runs change on the target, if anybody wants to know.
@@ -162,7 +168,7 @@ impl TargetContext {
     }
 
     /// Takes note of what the server's own configuration leaves out, and says so once.
-    pub(crate) fn note_refused(&self, paths: &BTreeSet<RelPath>) {
+    pub(in crate::mirror) fn note_refused(&self, paths: &BTreeSet<RelPath>) {
         let mut refused = self.refused.lock();
         for path in paths {
             if refused.len() >= REFUSED_MAX || !refused.insert(path.clone()) {
@@ -194,7 +200,7 @@ impl TargetContext {
         Some(format!("the server's own configuration leaves out {first}{more}"))
     }
 
-    pub(crate) fn looked(&self) -> MutexGuard<'_, Option<(Timestamp, Holds)>> {
+    pub(in crate::mirror) fn looked(&self) -> MutexGuard<'_, Option<(Timestamp, Holds)>> {
         self.looked.lock()
     }
 
@@ -206,7 +212,7 @@ impl TargetContext {
     ///
     /// With expressions rsync lists nothing by itself, except to find what it would delete: unfiltered, since the expressions
     /// decide.
-    pub(crate) fn mode<'a>(&self, lane: Lane, pass: Pass, rules: &'a [OsString]) -> Mode<'a> {
+    pub(in crate::mirror) fn mode<'a>(&self, lane: Lane, pass: Pass, rules: &'a [OsString]) -> Mode<'a> {
         let has_expressions = self.filter.has_expressions();
         Mode {
             rules: if pass.is_dry() && has_expressions { &[] } else { rules },
@@ -216,13 +222,13 @@ impl TargetContext {
     }
 
     /// The arguments of the target's runs by name in the small lane. They depend on no path.
-    pub(crate) fn flat_arguments(&self, origin: Origin) -> Vec<OsString> {
+    pub(in crate::mirror) fn flat_arguments(&self, origin: Origin) -> Vec<OsString> {
         let mode = self.mode(Lane::Small, Pass::Itemized, &[]);
         arguments(&self.target, &Run::new(RunKind::Flat, origin, Vec::new()), mode)
     }
 
     /// Whether what a flat run prints is to be read.
-    pub(crate) fn keeps_words(&self) -> bool {
+    pub(in crate::mirror) fn keeps_words(&self) -> bool {
         self.observer().is_some() || self.filter.has_expressions()
     }
 
@@ -233,7 +239,7 @@ impl TargetContext {
     }
 
     /// Takes note of what became of a run's connection to the target.
-    pub(crate) fn note_cut(&self, cut: Cut) {
+    pub(in crate::mirror) fn note_cut(&self, cut: Cut) {
         let is_blind = match (&self.target.destination, cut) {
             (Destination::Local(_), _) | (_, Cut::No | Cut::Closed | Cut::Held) => false,
             // One that had no connection had sent nothing, unless another program connects for it.
@@ -243,6 +249,21 @@ impl TargetContext {
         if is_blind {
             *self.blind_since.lock() = Some(monotonic());
         }
+    }
+
+    /// The file that holds up a run at this moment, in words, if one does.
+    pub(crate) fn held_up(&self) -> Option<String> {
+        self.program.hangs.shown(&self.root)
+    }
+
+    /// How far its runs have come, if any takes its time.
+    pub(crate) fn course(&self, now: Instant) -> Option<Course> {
+        let course = self.program.under_way.course(now)?;
+        // Of others the connection is another program's.
+        let Target { destination, options } = &self.target;
+        let is_direct = destination.is_daemon() && options.params.remote_shell().is_none();
+        let is_connecting = course.is_connecting && is_direct && !environment::redirects(&environment::own);
+        Some(Course { is_connecting, ..course })
     }
 
     /// Whether data of a dead process may still be on its way to the target.
@@ -255,11 +276,11 @@ impl TargetContext {
         *self.blind_since.lock()
     }
 
-    pub(crate) fn cleaned_at(&self) -> Option<Timestamp> {
+    pub(in crate::mirror) fn cleaned_at(&self) -> Option<Timestamp> {
         *self.cleaned_at.lock()
     }
 
-    pub(crate) fn set_cleaned_at(&self, now: Timestamp) {
+    pub(in crate::mirror) fn set_cleaned_at(&self, now: Timestamp) {
         *self.cleaned_at.lock() = Some(now);
     }
 }

@@ -44,7 +44,7 @@ impl Guard {
     }
 
     /// Shares what an operator has agreed to with the guard that this one replaces, of which a run may still be under way.
-    pub(crate) fn succeed(&mut self, before: &Self) {
+    pub(in crate::mirror) fn succeed(&mut self, before: &Self) {
         self.consent = Arc::clone(&before.consent);
     }
 
@@ -58,13 +58,13 @@ impl Guard {
         self.consent.empty.store(true, Ordering::Relaxed);
     }
 
-    pub(crate) fn with_params(mut self, params: &Params) -> Self {
+    pub(in crate::mirror) fn with_params(mut self, params: &Params) -> Self {
         self.limit.params = params.max_delete();
         self
     }
 
     /// `None`: anything may go.
-    pub(crate) fn limit(&self) -> Option<Limit> {
+    pub(in crate::mirror) fn limit(&self) -> Option<Limit> {
         let at_first = if self.is_usual() { AtFirst::Usual } else { self.at_first };
         let limit = Limit { at_first, ..self.limit };
         (limit.of(0).is_some() && !self.consent.all.load(Ordering::Relaxed)).then_some(limit)
@@ -82,7 +82,7 @@ impl Guard {
     }
 
     /// Whether an empty source directory may empty the target.
-    pub(crate) fn lets_empty(&self) -> bool {
+    pub(in crate::mirror) fn lets_empty(&self) -> bool {
         self.consent.empty.load(Ordering::Relaxed)
     }
 
@@ -92,7 +92,7 @@ impl Guard {
     }
 
     /// The whole tree is equal: what had been accepted has happened. Returns whether that is so for the first time since the start.
-    pub(crate) fn whole_tree_done(&self) -> bool {
+    pub(in crate::mirror) fn whole_tree_done(&self) -> bool {
         self.consent.was_equal.store(true, Ordering::Relaxed);
         self.consent.all.store(false, Ordering::Relaxed);
         self.consent.empty.store(false, Ordering::Relaxed);
@@ -116,16 +116,16 @@ struct Consent {
 
 /// The lower of the two that a user can set.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Limit {
+pub(in crate::mirror) struct Limit {
     configured: MaxDelete,
     /// `--max-delete` in the params.
     params: Option<u64>,
-    pub(crate) at_first: AtFirst,
+    pub(in crate::mirror) at_first: AtFirst,
 }
 
 impl Limit {
     /// How many may go where the target holds `held`.
-    pub(crate) fn of(self, held: u64) -> Option<u64> {
+    pub(in crate::mirror) fn of(self, held: u64) -> Option<u64> {
         let at_first = match self.at_first {
             AtFirst::Usual => None,
             AtFirst::Few => Some((held.saturating_sub(1) / 10).clamp(FEW_IN_ANY_CASE, FEW_MAX - 1)),
@@ -135,11 +135,11 @@ impl Limit {
     }
 
     /// How many may go whatever it holds.
-    pub(crate) fn unseen(self) -> u64 {
+    pub(in crate::mirror) fn unseen(self) -> u64 {
         self.of(0).unwrap_or(u64::MAX)
     }
 
-    pub(crate) fn allows(self, survey: Survey) -> bool {
+    pub(in crate::mirror) fn allows(self, survey: Survey) -> bool {
         self.of(survey.held).is_none_or(|limit| survey.deleted <= limit)
     }
 }
@@ -159,7 +159,7 @@ impl fmt::Display for Limit {
 }
 
 /// What a job is told whose run would delete too much.
-pub(crate) fn refusal(survey: Survey, limit: Limit) -> JobError {
+pub(in crate::mirror) fn refusal(survey: Survey, limit: Limit) -> JobError {
     let Survey { deleted, held } = survey;
     if limit.at_first != AtFirst::Usual {
         let agree = match limit.at_first {
@@ -184,7 +184,7 @@ pub(crate) fn refusal(survey: Survey, limit: Limit) -> JobError {
 }
 
 /// What a job is told of whose deletions nobody knows how many they are.
-pub(crate) fn uncounted(held_back: u64) -> JobError {
+pub(in crate::mirror) fn uncounted(held_back: u64) -> JobError {
     JobError::new(
         Some(JobError::DELETES_TOO_MUCH),
         format!(
@@ -195,7 +195,7 @@ pub(crate) fn uncounted(held_back: u64) -> JobError {
 }
 
 /// What a job is told that would empty its target.
-pub(crate) fn emptied(survey: Survey) -> JobError {
+pub(in crate::mirror) fn emptied(survey: Survey) -> JobError {
     JobError::new(
         Some(JobError::DELETES_TOO_MUCH),
         format!(

@@ -26,7 +26,7 @@ const OWN_CONNECTION_PAUSES: u32 = 20;
 const OWN_CONNECTION_PAUSE: Duration = Duration::from_millis(50);
 
 /// Runs rsync for a target, over the connection to its host if it has one.
-pub(crate) fn run_rsync(
+pub(in crate::mirror) fn run_rsync(
     ctx: &TargetContext,
     args: &[OsString],
     list: &[u8],
@@ -51,7 +51,7 @@ pub(crate) fn run_rsync(
 /// Starts a run, and again if there was no connection left for it that was ours a moment ago: a server takes its time to
 /// notice the end of one. Where it allows only one, a batch that needs two runs would never be done otherwise, nor
 /// anything beside a standby.
-pub(crate) fn with_room(
+pub(in crate::mirror) fn with_room(
     ctx: &TargetContext,
     run: &Run,
     had_another: bool,
@@ -74,7 +74,7 @@ pub(crate) fn with_room(
 
 /// In a test, a function in the place of the process: it gets the arguments, the list, and what the output is kept in.
 #[cfg(test)]
-pub(crate) struct StandIn(pub(crate) Box<RunInPlace>);
+pub(in crate::mirror) struct StandIn(pub(crate) Box<RunInPlace>);
 
 #[cfg(test)]
 type RunInPlace = dyn Fn(&[OsString], &[u8], Option<Capture>, &StopSignal) -> io::Result<Ended> + Send + Sync;

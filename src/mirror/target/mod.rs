@@ -14,5 +14,5 @@ pub(super) mod launch;
 pub(super) mod looked;
 pub(super) mod observer;
 pub(super) mod place;
-pub(crate) mod top;
-pub(crate) mod unvouched;
+pub(super) mod top;
+pub(super) mod unvouched;

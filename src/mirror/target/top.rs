@@ -45,7 +45,7 @@ const FILES_MIN: usize = 3;
 const NO_SUCH_FILE: i32 = 2;
 
 /// What a target has at its top.
-pub(crate) enum Listed {
+pub(in crate::mirror) enum Listed {
     Names(BTreeSet<RelPath>),
     /// There is no such directory.
     Missing,
@@ -54,7 +54,7 @@ pub(crate) enum Listed {
 }
 
 /// Lists the top of a target on another machine. The error is one that cannot be used at present.
-pub(crate) fn list(ctx: &TargetContext, stop: &StopSignal) -> Result<Listed, TargetTrouble> {
+pub(in crate::mirror) fn list(ctx: &TargetContext, stop: &StopSignal) -> Result<Listed, TargetTrouble> {
     let args = level_arguments(&ctx.target);
     let nothing = Run::new(RunKind::Flat, Origin::Scan, Vec::new());
     let kept = Capture::new(LISTING_BYTES_MAX, 0);

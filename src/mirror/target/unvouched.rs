@@ -32,7 +32,7 @@ const SMALL_BYTES_MAX: u64 = 256 << 20;
 const SMALL_FILES_MAX: u64 = 10_000;
 
 /// Whether what is mirrored of the source is so little that it is compared by content at once.
-pub(crate) fn is_small(ctx: &TargetContext) -> bool {
+pub(in crate::mirror) fn is_small(ctx: &TargetContext) -> bool {
     let (mut bytes, mut files) = (0_u64, 0_u64);
     Files::below(&ctx.root, &RelPath::root(), 0, &ctx.filter).all(|entry| {
         if let Presence::File { size } = entry.presence {

@@ -1,6 +1,7 @@
 //! What a daemon may answer: refusals, limits, and single paths that fail.
 
 use super::*;
+use crate::mirror::target::launch::probe;
 use crate::model::TroubleClass::{self, Busy, Misconfigured, Unavailable};
 use std::os::unix::fs::PermissionsExt;
 

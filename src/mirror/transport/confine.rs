@@ -34,9 +34,9 @@ use memchr::memmem;
 use parking_lot::Mutex;
 
 use super::shell_files::{PROGRAMS, is_plain, is_script, shell_files, ssh_alone};
-use crate::mirror::outcome::version::rsync_version;
 use crate::mirror::rsync::installed::find_rsync;
 use crate::mirror::rsync::program::Confine;
+use crate::mirror::rsync::version::rsync_version;
 use crate::model::{Destination, Given, Params, Target};
 
 /// From this version on rsync follows no link of another user's.
@@ -168,7 +168,7 @@ pub fn confinement() -> Confinement {
 }
 
 /// Whether an rsync of this version follows no link of another user's.
-pub fn is_careful(version: &[u32]) -> bool {
+pub(in crate::mirror) fn is_careful(version: &[u32]) -> bool {
     version >= &CAREFUL[..]
 }
 

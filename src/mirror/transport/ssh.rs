@@ -187,7 +187,7 @@ impl Connection {
 
     /// Calls `start` with the remote shell to use. Once more if a connection that was there already turns out to be
     /// dead.
-    pub(crate) fn drive(
+    pub(in crate::mirror) fn drive(
         &self,
         stop: &StopSignal,
         mut start: impl FnMut(&OsStr) -> io::Result<Ended>,

@@ -332,7 +332,7 @@ impl Standby {
 
     /// A run to the target was refused for want of a connection. Ends the standbys that hold one there. Returns whether
     /// there were any.
-    pub fn make_room(&self) -> bool {
+    pub(in crate::mirror) fn make_room(&self) -> bool {
         let known: Vec<_> = self.all.known().iter().filter_map(Weak::upgrade).collect();
         let same = known.iter().filter(|other| other.server == self.server);
         let made: Vec<bool> = same
@@ -400,7 +400,7 @@ impl Standby {
         self.lock().waiting.is_some()
     }
 
-    pub fn has_died(&self) -> bool {
+    pub(in crate::mirror) fn has_died(&self) -> bool {
         self.lock().waiting.as_mut().is_some_and(|waiting| waiting.started.has_died())
     }
 }

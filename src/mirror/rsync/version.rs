@@ -1,20 +1,20 @@
-//! Asks an rsync for its version, and runs one for so long and no longer. Which versions follow swapped links is said in
-//! `confine`.
+//! Asks an rsync for its version, and runs one for so long and no longer.
+//!
+//! Deliberately absent: which versions follow swapped links (`confine`), and what a missing answer means (`diagnosis`).
 
 use std::ffi::OsString;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, bounded};
 
-use super::diagnosis::{cannot_start, first_words, trouble};
-use crate::mirror::rsync::capture::Capture;
-use crate::mirror::rsync::ended::{End, Ended};
-use crate::mirror::rsync::installed::{OLDEST_RSYNC, RSYNC};
-use crate::mirror::rsync::process::{Priority, STALL_LIMIT, run};
-use crate::mirror::rsync::program::Program;
-use crate::mirror::rsync::stop::StopSignal;
-use crate::model::{TargetTrouble, TroubleClass};
+use super::capture::Capture;
+use super::ended::{End, Ended};
+use super::installed::{OLDEST_RSYNC, RSYNC};
+use super::process::{Priority, STALL_LIMIT, run};
+use super::program::Program;
+use super::stop::StopSignal;
 
 /// Of the answers so much is kept; they are a few lines.
 const ANSWER_BYTES_MAX: usize = 16 << 10;
@@ -54,24 +54,41 @@ impl Untested {
     }
 }
 
+/// Why a run told nothing.
+#[derive(Debug)]
+pub enum NoAnswer {
+    CannotStart(io::Error),
+    /// It was ended after `limit`, and had said this by then.
+    TooLate {
+        limit: Duration,
+        stderr: Vec<u8>,
+    },
+}
+
+/// Why the version of rsync is not known.
+#[derive(Debug)]
+pub enum NoVersion {
+    NoAnswer(NoAnswer),
+    /// It ended without telling, and said this.
+    Untold {
+        stderr: Vec<u8>,
+    },
+}
+
 fn numbers(version: &str) -> Vec<u32> {
     let digits = |part: &str| part.chars().take_while(char::is_ascii_digit).collect::<String>();
     version.split('.').map(|part| digits(part).parse().unwrap_or(0)).collect()
 }
 
 /// Asks rsync for its version.
-pub fn rsync_version(limit: Duration) -> Result<RsyncVersion, TargetTrouble> {
-    let program = program(RSYNC);
-    let ended = within(limit, &program, Path::new("/"), &["--version".into()], b"")?;
-    let output = String::from_utf8_lossy(&ended.stdout.bytes()).into_owned();
-    read_version(&output).ok_or_else(|| {
-        let said = first_words(&ended.stderr.bytes());
-        trouble(TroubleClass::Misconfigured, None, "rsync does not tell its version", &said, "check the rsync in PATH")
-    })
+pub fn rsync_version(limit: Duration) -> Result<RsyncVersion, NoVersion> {
+    let asked = within(limit, &program(RSYNC), Path::new("/"), &["--version".into()], b"");
+    let Ended { stdout, stderr, .. } = asked.map_err(NoVersion::NoAnswer)?;
+    read_version(&String::from_utf8_lossy(&stdout.bytes())).ok_or_else(|| NoVersion::Untold { stderr: stderr.bytes() })
 }
 
 /// `rsync  version 3.2.7  protocol version 31`.
-pub fn read_version(output: &str) -> Option<RsyncVersion> {
+pub(in crate::mirror) fn read_version(output: &str) -> Option<RsyncVersion> {
     let mut words = output.lines().next()?.split_whitespace().skip_while(|word| *word != "version").skip(1);
     let version = words.next()?.trim_start_matches('v').to_owned();
     let protocol = words.nth(2).and_then(|number| number.parse().ok());
@@ -97,8 +114,8 @@ pub fn within(
     dir: &Path,
     args: &[OsString],
     list: &[u8],
-) -> Result<Ended, TargetTrouble> {
-    let stop = StopSignal::new().map_err(|error| cannot_start(&error))?;
+) -> Result<Ended, NoAnswer> {
+    let stop = StopSignal::new().map_err(NoAnswer::CannotStart)?;
     let (over, is_over) = bounded::<()>(0);
     let ended = std::thread::scope(|scope| {
         let stop = &stop;
@@ -111,14 +128,10 @@ pub fn within(
         drop(over);
         ended
     });
-    let ended = ended.map_err(|error| cannot_start(&error))?;
-    if ended.end == End::Stopped {
-        let meaning = format!("no answer within {} s", limit.as_secs_f64());
-        let said = first_words(&ended.stderr.bytes());
-        let hint = "check host, network and firewall";
-        return Err(trouble(TroubleClass::Unavailable, None, &meaning, &said, hint));
+    match ended.map_err(NoAnswer::CannotStart)? {
+        Ended { end: End::Stopped, stderr, .. } => Err(NoAnswer::TooLate { limit, stderr: stderr.bytes() }),
+        ended => Ok(ended),
     }
-    Ok(ended)
 }
 
 #[cfg(test)]
