@@ -17,7 +17,7 @@ use crate::model::{ClaimedJob, JobError, Lane, Origin, RelPath, Scope, Verdict};
 pub struct Limits {
     /// Files above this size belong into the large lane.
     pub large_file_bytes: u64,
-    /// A batch takes files up to this sum; what is left over is released. The first file always goes.
+    /// A batch of the small lane takes files up to this sum; what is left over is released. The first file always goes.
     pub bytes_max: u64,
 }
 
@@ -77,7 +77,9 @@ pub fn plan(
                 continue;
             }
             let before = job.several_names.and_then(|file| admitted.get(&file).copied());
-            let is_admitted = before.unwrap_or(!full && (bytes == 0 || bytes.saturating_add(size) <= limits.bytes_max));
+            let has_room = || !full && (bytes == 0 || bytes.saturating_add(size) <= limits.bytes_max);
+            // What the large lane has put together is only looked at again, and hardly anything of it is sent.
+            let is_admitted = before.unwrap_or_else(|| lane == Lane::Large || has_room());
             admitted.extend(job.several_names.map(|file| (file, is_admitted)));
             if !is_admitted {
                 full = true;
@@ -299,10 +301,8 @@ mod tests {
         plan(&jobs, &indices, Lane::Small, limits, deletion, &mut |path| look(path))
     }
 
-    /// In two runs, or with one of them released, they were two files on the target.
-    #[test]
-    fn names_of_one_file_share_a_run_and_count_once() {
-        let named = |path: &str, origin, file| ClaimedJob {
+    fn named(path: &str, origin: Origin, file: Option<u64>) -> ClaimedJob {
+        ClaimedJob {
             path: RelPath::new(path.as_bytes()).unwrap(),
             scope: Scope::Entry,
             origin,
@@ -312,7 +312,12 @@ mod tests {
             several_names: file,
             is_new: false,
             repeats: false,
-        };
+        }
+    }
+
+    /// In two runs, or with one of them released, they were two files on the target.
+    #[test]
+    fn names_of_one_file_share_a_run_and_count_once() {
         // Ten bytes each, and a batch takes 25.
         let jobs = [
             named("f1", Origin::Scan, Some(1)),
@@ -329,6 +334,15 @@ mod tests {
         let expected = ["d/f2", "f1", "f3", "f4"].map(|path| (Origin::Write, path.to_owned()));
         assert_eq!(listed, expected);
         assert_eq!(planned.settled, [(4, Verdict::Released), (5, Verdict::Released)]);
+    }
+
+    /// Each went in a run of its own, and seemed to have left a part of itself on the target.
+    #[test]
+    fn large_files_that_are_looked_at_again_share_a_run() {
+        let jobs = ["f1", "f2", "f3"].map(|path| named(path, Origin::Scan, None));
+        let limits = Limits { large_file_bytes: 1, bytes_max: 15 };
+        let planned = plan(&jobs, &[0, 1, 2], Lane::Large, limits, Deletion::ByName, &mut |path| look(path));
+        assert_eq!((planned.runs.len(), planned.settled.len()), (1, 0));
     }
 
     #[test]
