@@ -220,6 +220,43 @@ impl Drop for SmallDisk<'_> {
     }
 }
 
+/// The comparison of a directory ended at the same large file each time, and nothing else in it arrived or was deleted, what
+/// would have made room least of all.
+#[test]
+fn a_large_file_without_room_keeps_nothing_else_of_its_directory_from_being_compared() {
+    if !is_root() {
+        return skipped("only root may mount");
+    }
+    let (mut world, mut sick) = two_hosts();
+    let path = world.dsts[1].clone();
+    let Some(_disk) = SmallDisk::mount(&path, "4m") else { return skipped("cannot mount a tmpfs") };
+    seeded(&world);
+    sick.start();
+    make_dir(world.src.join("d"));
+    write(world.src.join("d/large"), patterned(1, 3 << 20));
+    write(world.src.join("d/obsolete"), patterned(2, 1 << 19));
+    world.start();
+    world.converges(soon());
+    world.stop();
+    // A copy of the whole file has to fit beside the old one.
+    write(world.src.join("d/large"), patterned(3, 3 << 20));
+    fs::remove_file(world.src.join("d/obsolete")).expect("removed");
+    for n in 0..20 {
+        write(world.src.join(format!("d/small{n}")), "small");
+    }
+    // So that nothing is known of what has changed.
+    fs::remove_dir_all(&world.cli.state).expect("removed");
+    world.start_daemon(&["-r"]);
+    wait_until(soon(), "what fits", || (0..20).all(|n| world.arrived(1, format!("d/small{n}"))));
+    wait_until(soon(), "the deletion", || !path.join("d/obsolete").exists());
+    wait_for(soon(), "the file to be named", || {
+        let listed = world.cli.list();
+        let is_named = |job: &serde_json::Value| job["path"] == "d/large" && job["error"].to_string().contains("full");
+        if listed.iter().any(is_named) { Ok(()) } else { Err(format!("{listed:?}")) }
+    });
+    sick.stop();
+}
+
 #[test]
 fn a_full_target_disk_is_explained_and_heals_when_there_is_room() {
     if !is_root() {

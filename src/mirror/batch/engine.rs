@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::session::{Batch, Flow};
 use super::short_list;
 use super::work::{Next, Work};
-use crate::mirror::outcome::classify::{Outcome, Paths};
+use crate::mirror::outcome::classify::{Outcome, Paths, Undone};
 use crate::mirror::plan::arguments::{Pass, is_too_long};
 use crate::mirror::plan::contents;
 use crate::mirror::plan::narrow;
@@ -18,11 +18,15 @@ use crate::mirror::plan::source::{Presence, Source};
 use crate::mirror::rsync::blocked;
 use crate::mirror::rsync::ended::{Cut, End, Ended};
 use crate::mirror::rsync::itemize::{self, difference, full_directory, to_path};
+use crate::mirror::rsync::messages::Extent;
 use crate::mirror::target::launch::probe;
 use crate::model::{Found, JobError, Origin, RelPath, TargetTrouble, Verdict};
 
 /// A file larger than this may fail for lack of room while the target still takes others.
 const SMALL_BYTES_MAX: u64 = 64 << 10;
+
+/// So many such files are left out of a comparison one after the other; with more the target counts as full.
+const LEFT_OUT_MAX: usize = 16;
 
 impl Batch<'_> {
     /// Begins a run: with a short list if it has one, else in as many pieces as its rules ask for.
@@ -61,13 +65,12 @@ impl Batch<'_> {
             Outcome::Paths(paths) => self.partial(run, paths, command)?,
             Outcome::Target(found) => return Err(self.halt(found, command)),
             Outcome::Split(found) => self.split(run, ended.cut, found, command)?,
-            Outcome::NoRoom { entry, trouble } => match self.sparing(&run) {
-                Some(sparing) => {
-                    self.allow_more(1);
-                    vec![Work::Piece(sparing)]
-                }
-                None => return Err(self.no_room(&run, entry, trouble, command)),
-            },
+            Outcome::NoRoom { entry, below, trouble } => {
+                let other = self.sparing(&run).or_else(|| self.without(&run, &below?, &trouble, &command));
+                let Some(other) = other else { return Err(self.no_room(&run, entry, trouble, command)) };
+                self.allow_more(1);
+                vec![Work::Piece(other)]
+            }
             Outcome::Fallback(fallback) => return Err(self.fall_back(fallback, command, &ended)),
             Outcome::Blocked(path, error) => {
                 self.blocked(run, ended.cut, path, error, command).into_iter().map(Work::Piece).collect()
@@ -286,6 +289,21 @@ impl Batch<'_> {
             && self.ctx.capabilities.compares_contents()
             && !contents::are_few(&self.ctx.root, run);
         sends_all.then(|| Run { by_content: true, ..run.clone() })
+    }
+
+    /// The rest of a comparison, of which a large file does not fit. That becomes a failure of its own: were it the target's,
+    /// the next try would end at the same file, and nothing in its directory arrive or be deleted any more.
+    fn without(&mut self, run: &Run, large: &RelPath, trouble: &TargetTrouble, command: &str) -> Option<Run> {
+        let presence = Source::new(&self.ctx.root).look(large);
+        let is_large = matches!(presence, Presence::File { size } if size > SMALL_BYTES_MAX);
+        if !is_large || run.skip.len() >= LEFT_OUT_MAX || run.skip.contains(large) {
+            return None;
+        }
+        let error = JobError::new(trouble.code, trouble.message.clone());
+        self.note(command.to_owned(), trouble.message.clone());
+        self.found(run, BTreeMap::from([(large.clone(), Undone { error, extent: Extent::Alone })]));
+        let skip = run.skip.iter().chain([large]).cloned().collect();
+        Some(Run { skip, ..run.clone() })
     }
 
     /// A large file may be too large for a target that has room for others; when a small one does not fit, nothing

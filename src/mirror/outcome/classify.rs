@@ -26,9 +26,11 @@ pub enum Outcome {
     Target(TargetTrouble),
     /// The whole batch died, perhaps of one path. If the target itself is well, halves tell which.
     Split(TargetTrouble),
-    /// There was no room for this entry (for some entry, if none is named).
+    /// There was no room for this entry, or for this path below an entry that is compared (for something, if neither is
+    /// named).
     NoRoom {
         entry: Option<usize>,
+        below: Option<RelPath>,
         trouble: TargetTrouble,
     },
     Fallback(Fallback),
@@ -142,14 +144,15 @@ fn whole(code: i32, stderr: &[u8], run: &Run, prefixes: &Prefixes) -> Outcome {
     if code == 11
         && let Some(line) = lines(stderr).find(|line| matches!(line.errno, Some(28 | 122)))
     {
-        let entry = match concerned(&line, run, prefixes) {
-            Concerned::Entries(hits) => hits.first().copied(),
-            Concerned::Below(_) | Concerned::Unknown => None,
+        let (entry, below) = match concerned(&line, run, prefixes) {
+            Concerned::Entries(hits) => (hits.first().copied(), None),
+            Concerned::Below(below) => (None, below.into_iter().next()),
+            Concerned::Unknown => (None, None),
         };
         let hint = "make room on the target";
         let said = printable(&line.text());
         let trouble = trouble(TroubleClass::Unavailable, Some(code), "the target is full", &said, hint);
-        return Outcome::NoRoom { entry, trouble };
+        return Outcome::NoRoom { entry, below, trouble };
     }
     match remedy(code, stderr) {
         Some((Remedy::Fallback(fallback), _)) => Outcome::Fallback(fallback),

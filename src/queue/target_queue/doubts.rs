@@ -16,11 +16,13 @@ use std::time::Duration;
 use crate::model::{RelPath, Scope, TargetId, Timestamp};
 
 /// When a path is looked at again, since it was sent once more.
-const AFTER: [Duration; 3] = [Duration::from_secs(10), Duration::from_secs(70), Duration::from_secs(190)];
-/// Looks are this far apart, so that few runs make all that are due, and those at different targets are not at one moment: a
-/// machine on which much was cut off still rests. [`AFTER`] grows by no less than that.
-const GRID_MS: u64 = 60_000;
-const BETWEEN_TARGETS_MS: u64 = 20_000;
+const AFTER: [Duration; 3] = [Duration::from_secs(10), Duration::from_secs(130), Duration::from_secs(250)];
+/// Looks are this far apart, so that few runs make all that are due, and those at different targets, and those at files and
+/// at directories, are not at one moment: a machine on which much was cut off still rests. [`AFTER`] grows by no less than
+/// that.
+const GRID_MS: u64 = 120_000;
+const BETWEEN_TARGETS_MS: u64 = 40_000;
+const BETWEEN_SCOPES_MS: u64 = 60_000;
 /// Of more paths nothing is noted.
 const DOUBTS_MAX: usize = 20_000;
 
@@ -75,7 +77,8 @@ impl Doubts {
     fn place(&mut self, path: &RelPath, doubt: Doubt) {
         let Some(after) = AFTER.get(doubt.step) else { return };
         let earliest = doubt.since.after(*after).0;
-        let wait_ms = (GRID_MS + self.offset_ms - earliest % GRID_MS) % GRID_MS;
+        let offset_ms = self.offset_ms + if doubt.scope == Scope::Entry { 0 } else { BETWEEN_SCOPES_MS };
+        let wait_ms = (2 * GRID_MS + offset_ms - earliest % GRID_MS) % GRID_MS;
         let due = Timestamp(earliest + wait_ms);
         self.due.insert((due, path.clone()));
         self.of.insert(path.clone(), Doubt { due, ..doubt });
@@ -111,14 +114,16 @@ mod tests {
 
     #[test]
     fn a_path_is_looked_at_at_growing_distances_and_a_tree_once() {
-        assert_eq!(times(0, Scope::Entry), [60, 120, 240]);
-        assert_eq!(times(0, Scope::Subtree), [240]);
+        assert_eq!(times(0, Scope::Entry), [120, 240, 360]);
+        assert_eq!(times(0, Scope::Children), [60, 180, 300]);
+        assert_eq!(times(0, Scope::Subtree), [300]);
     }
 
     /// Two targets with three kinds of runs each made six at one moment.
     #[test]
     fn different_targets_are_looked_at_at_different_moments() {
-        assert_eq!([1, 2, 3, 4].map(|target| times(target, Scope::Entry)[0]), [20, 40, 60, 20]);
+        assert_eq!([1, 2, 3, 4].map(|target| times(target, Scope::Entry)[0]), [40, 80, 120, 40]);
+        assert_eq!([1, 2, 3, 4].map(|target| times(target, Scope::Children)[0]), [100, 20, 60, 100]);
     }
 
     #[test]
@@ -127,8 +132,8 @@ mod tests {
         for n in 0..10 {
             doubts.note(&path(&n.to_string()), Scope::Entry, Timestamp(1_000 + n * 900));
         }
-        assert_eq!(doubts.next_due(), Some(Timestamp(60_000)));
-        assert_eq!(doubts.take_due(Timestamp(60_000)).len(), 10);
+        assert_eq!(doubts.next_due(), Some(Timestamp(120_000)));
+        assert_eq!(doubts.take_due(Timestamp(120_000)).len(), 10);
     }
 
     #[test]
@@ -136,8 +141,8 @@ mod tests {
         let mut doubts = Doubts::of(TargetId(0));
         doubts.note(&path("a"), Scope::Entry, Timestamp(0));
         doubts.note(&path("a"), Scope::Entry, Timestamp(9_000));
-        assert!(doubts.take_due(Timestamp(59_999)).is_empty());
-        assert_eq!(doubts.take_due(Timestamp(60_000)).len(), 1);
+        assert!(doubts.take_due(Timestamp(119_999)).is_empty());
+        assert_eq!(doubts.take_due(Timestamp(120_000)).len(), 1);
         for n in 0..=DOUBTS_MAX {
             doubts.note(&path(&n.to_string()), Scope::Entry, Timestamp(0));
         }

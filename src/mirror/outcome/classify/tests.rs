@@ -241,7 +241,11 @@ fn what_is_tried_another_way() {
     ));
     assert!(matches!(read(22, "rsync error: error allocating core memory buffers (code 22)", &run), Outcome::Split(_)));
     let full = "rsync: [receiver] write failed on \"/sub/zz\" (in m): No space left on device (28)";
-    assert!(matches!(read(11, full, &run), Outcome::NoRoom { entry: Some(1), .. }));
+    assert!(matches!(read(11, full, &run), Outcome::NoRoom { entry: Some(1), below: None, .. }));
+    let compared = Run { kind: RunKind::Tree, ..run };
+    let full = "rsync: [receiver] write failed on \"/sub/zz/deep/large\" (in m): No space left on device (28)";
+    let Outcome::NoRoom { entry: None, below: Some(below), .. } = read(11, full, &compared) else { panic!("{full}") };
+    assert_eq!(below.to_string(), "zz/deep/large");
 }
 
 /// rsync 3.2.3 calls it success.
