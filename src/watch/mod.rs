@@ -23,6 +23,7 @@ mod mounted;
 mod notice;
 mod policy;
 mod received;
+mod system_kernel;
 mod table;
 mod task;
 #[cfg(test)]

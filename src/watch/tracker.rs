@@ -74,8 +74,8 @@ pub(super) struct Entry<'a> {
 }
 
 /// The state of one watched root.
-pub(super) struct Tracker {
-    pub(super) kernel: Kernel,
+pub(super) struct Tracker<K> {
+    pub(super) kernel: K,
     pub(super) settings: WatchSettings,
     pub(super) table: Table,
     /// Last in, first out. At most about one entry for each directory.
@@ -122,10 +122,10 @@ pub(super) struct Tracker {
     pub(super) gone: bool,
 }
 
-impl Tracker {
+impl<K: Kernel> Tracker<K> {
     /// Watches the root itself and leaves all below it to [`Tracker::work`], which sends to `started` when done.
     pub fn new(
-        mut kernel: Kernel,
+        mut kernel: K,
         mut settings: WatchSettings,
         sink: Arc<dyn Sink>,
         counters: Arc<Counters>,
@@ -181,11 +181,11 @@ impl Tracker {
         &mut self.table
     }
 
-    pub fn kernel(&self) -> &Kernel {
+    pub fn kernel(&self) -> &K {
         &self.kernel
     }
 
-    pub fn kernel_mut(&mut self) -> &mut Kernel {
+    pub fn kernel_mut(&mut self) -> &mut K {
         &mut self.kernel
     }
 
@@ -231,8 +231,28 @@ impl Tracker {
         }
     }
 
+    /// Does what is due after the events that were read. `retries`: what could not be watched is tried again.
+    pub fn proceed(&mut self, retries: bool, mounts_changed: bool, steps: usize) {
+        self.expire();
+        if retries && self.lacks_watches() {
+            self.retry_unwatched();
+        }
+        if mounts_changed || self.has_lost_mount() {
+            self.mounts_changed();
+        }
+        self.close_gap();
+        self.seek_names();
+        self.work(steps);
+    }
+
+    /// Whether nothing follows from the events that were read but what has been gathered: neither a walk, nor half a rename,
+    /// nor a gap, nor a search for names.
+    pub fn is_caught_up(&self) -> bool {
+        !self.has_work() && !self.awaits_name() && !self.has_gap() && !self.seeks_names()
+    }
+
     /// Gives up directories that were moved out of the tree. Those that left in this turn may still turn up.
-    pub fn expire(&mut self) {
+    fn expire(&mut self) {
         let (now, turn) = (self.now, self.turn);
         let (late, waiting) =
             std::mem::take(&mut self.limbo).into_iter().partition(|l| l.turn < turn && l.deadline <= now);
@@ -408,7 +428,7 @@ impl Tracker {
     }
 
     /// Looks for what an overflow made the kernel forget, if it is time.
-    pub fn close_gap(&mut self) {
+    fn close_gap(&mut self) {
         let now = self.now;
         // A walk under way, the first one too, is let finish: one for each gap would never end.
         if self.tasks.is_empty()

@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use rustix::io::Errno;
 
 use super::Notice;
+use super::kernel::Kernel;
 use super::table::Wd;
 use super::task::{Placed, Task, Walk};
 use super::tracker::Tracker;
@@ -17,7 +18,7 @@ use crate::model::{Change, Moment, RelPath, changed_since};
 /// Each of the first failures to watch a directory is told, afterwards each power of two.
 const FAILURES_TOLD: u64 = 16;
 
-impl Tracker {
+impl<K: Kernel> Tracker<K> {
     /// Whether there is work to do between reads.
     pub fn has_work(&self) -> bool {
         !self.tasks.is_empty()
@@ -29,7 +30,7 @@ impl Tracker {
     }
 
     /// Does up to `steps` tasks.
-    pub fn work(&mut self, steps: usize) {
+    pub(super) fn work(&mut self, steps: usize) {
         for _ in 0..steps {
             match self.tasks.pop() {
                 Some(Task::List { wd, walk }) => self.list(wd, walk),
