@@ -23,6 +23,8 @@ mod mounted;
 mod notice;
 mod policy;
 mod received;
+#[cfg(test)]
+pub(crate) mod simulated;
 mod system_kernel;
 mod table;
 mod task;

@@ -10,7 +10,7 @@
 //!
 //! Never reads a clock: each turn of the loop is told the time.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -80,6 +80,8 @@ pub(super) struct Tracker<K> {
     pub(super) table: Table,
     /// Last in, first out. At most about one entry for each directory.
     pub(super) tasks: Vec<Task>,
+    /// The descriptors of directories that were watched at last, by the made-up ones under which tasks know them.
+    pub(super) rekeyed: BTreeMap<Wd, Wd>,
     pub(super) started: Option<Sender<()>>,
     /// Directories so far that could not be watched.
     pub(super) failures: u64,
@@ -105,7 +107,7 @@ pub(super) struct Tracker<K> {
     pub(super) single: HashSet<RelPath>,
     /// Directories in which something could not be looked at, for want of permission. What became of it is looked at once they
     /// are open again.
-    pub(super) closed: HashSet<Wd>,
+    pub(super) closed: BTreeSet<Wd>,
     /// Directories that were not found any more under the name to which they had moved.
     pub(super) in_passing: HashSet<Wd>,
     /// The last one: the kernel queues both events of a move at once.
@@ -142,6 +144,7 @@ impl<K: Kernel> Tracker<K> {
             settings,
             table: Table::new(root, id),
             tasks: vec![Task::Started, Task::List { wd: root, walk }],
+            rekeyed: BTreeMap::new(),
             started: Some(started),
             failures: 0,
             known: catch_up.map(|catch_up| catch_up.known).unwrap_or_default(),
@@ -157,7 +160,7 @@ impl<K: Kernel> Tracker<K> {
             has_lost_mount: false,
             links: Links::default(),
             single: HashSet::new(),
-            closed: HashSet::new(),
+            closed: BTreeSet::new(),
             in_passing: HashSet::new(),
             moved_file: None,
             left_temporary: None,

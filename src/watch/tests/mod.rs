@@ -1,10 +1,13 @@
-//! The watcher against the real kernel, on temporary directories.
+//! The watcher against the real kernel, on temporary directories, and against the simulated one (`late_watches`, and the
+//! simulation among the queue's tests).
 //!
 //! Most tests drive a [`Tracker`] by hand, one turn at a time: what the watcher has seen when something happens is then
 //! decided by the test, and its table can be looked at.
 
 mod cases;
 mod catch_up;
+mod kernels;
+mod late_watches;
 mod model;
 mod property;
 mod threaded;
@@ -57,7 +60,7 @@ fn scratch() -> TempDir {
 
 /// Keeps what it gets.
 #[derive(Default)]
-struct Collector {
+pub(super) struct Collector {
     changes: Mutex<Vec<Change>>,
     /// How often changes came.
     calls: AtomicU64,
@@ -68,7 +71,7 @@ struct Collector {
 
 impl Collector {
     #[must_use]
-    fn take(&self) -> Vec<Change> {
+    pub(super) fn take(&self) -> Vec<Change> {
         std::mem::take(&mut self.changes.lock().unwrap())
     }
 }
