@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::event::{Itself, What};
 use super::gather::Presence;
-use super::kernel::Look;
+use super::kernel::{Kernel, Look};
 use super::received::is_receivers;
 use super::table::Wd;
 use super::task::{Placed, Task, Walk};
@@ -22,7 +22,7 @@ const LIMBO: Duration = Duration::from_millis(20);
 /// A smaller file is sent again rather than looked for under its old name.
 const MOVED_BYTES_MIN: u64 = 1 << 20;
 
-impl Tracker {
+impl<K: Kernel> Tracker<K> {
     pub(super) fn itself(&mut self, wd: Wd, what: Itself) {
         if !self.table.contains(wd) {
             return;

@@ -20,7 +20,7 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use super::kernel::Look;
+use super::kernel::{Kernel, Look};
 use super::known_names::Wanted;
 use super::policy;
 use super::table::Wd;
@@ -35,14 +35,14 @@ const WANTED_MAX: usize = 65_536;
 const SEARCH_PAUSE: u32 = 9;
 const SEARCH_PAUSE_MAX: Duration = Duration::from_secs(60);
 
-impl Tracker {
+impl<K: Kernel> Tracker<K> {
     /// What ties the names of a file together, if a target is to have them as such.
     fn tie(&self, inode: u64) -> Option<u64> {
         self.settings.keeps_links.then_some(inode)
     }
 }
 
-impl Tracker {
+impl<K: Kernel> Tracker<K> {
     /// Whether names are still to be searched for.
     pub fn seeks_names(&self) -> bool {
         !self.links.wanted.is_empty() || self.links.begun.is_some()
@@ -256,7 +256,7 @@ impl Tracker {
     }
 
     /// Begins to search for names, if it is time.
-    pub fn seek_names(&mut self) {
+    pub(super) fn seek_names(&mut self) {
         let is_due = self.links.not_before.is_none_or(|moment| moment <= self.now());
         if !self.links.wanted.is_empty() && self.links.begun.is_none() && is_due && self.tasks.is_empty() {
             self.links.sought = std::mem::take(&mut self.links.wanted);

@@ -23,6 +23,9 @@ mod mounted;
 mod notice;
 mod policy;
 mod received;
+#[cfg(test)]
+pub(crate) mod simulated;
+mod system_kernel;
 mod table;
 mod task;
 #[cfg(test)]

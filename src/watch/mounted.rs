@@ -6,6 +6,7 @@
 //! [`Mounts`](crate::mounts::Mounts)' part.
 
 use super::Notice;
+use super::kernel::Kernel;
 use super::table::Wd;
 use super::task::{Task, Walk};
 use super::tracker::Tracker;
@@ -13,9 +14,9 @@ use crate::filter::Kind;
 use crate::model::{Change, RelPath, Scope};
 use crate::mounts::MountKey;
 
-impl Tracker {
+impl<K: Kernel> Tracker<K> {
     /// Something was mounted or unmounted somewhere: sees to what lies below the root.
-    pub fn mounts_changed(&mut self) {
+    pub(super) fn mounts_changed(&mut self) {
         self.has_lost_mount = false;
         // What covers the root, or bared it, makes another one of it.
         self.not_found();

@@ -123,9 +123,11 @@ impl Table {
         self.unwatched
     }
 
-    /// The directories without a watch.
+    /// The directories without a watch, the oldest first.
     pub fn unwatched_wds(&self) -> Vec<Wd> {
-        self.nodes.keys().copied().filter(|wd| !wd.is_watched()).collect()
+        let mut unwatched: Vec<Wd> = self.nodes.keys().copied().filter(|wd| !wd.is_watched()).collect();
+        unwatched.sort_unstable_by(|a, b| b.cmp(a));
+        unwatched
     }
 
     /// The directory's present path; `None` if it is not known or has been moved away.

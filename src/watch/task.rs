@@ -35,6 +35,8 @@ pub(super) struct Walk {
     pub is_unknown: bool,
     /// All of it, or of one above, is reported, but for what the quick check cannot see; with `since`.
     pub is_reported: bool,
+    /// Also report the other names of what changed, since the walk does not come to all of the tree; with `since`.
+    pub names: bool,
     /// Leave it to rsync's quick check to find out which of these files are on the targets already.
     pub quick: bool,
 }
@@ -47,6 +49,7 @@ impl Walk {
         since: None,
         is_unknown: false,
         is_reported: false,
+        names: false,
         quick: false,
     };
 }

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 
-use super::kernel::Kernel;
+use super::system_kernel::SystemKernel;
 use super::tracker::Tracker;
 use super::{Counters, GoneReason, Sink, WatchError, WatchSettings, WatchStats};
 use crate::clock;
@@ -78,11 +78,11 @@ fn descriptor() -> Result<OwnedFd, Errno> {
 }
 
 /// Opens an inotify instance. Other roots that start at the same time may take those that there is room for.
-fn kernel(settings: &WatchSettings, sink: &dyn Sink) -> Result<Kernel, WatchError> {
+fn kernel(settings: &WatchSettings, sink: &dyn Sink) -> Result<SystemKernel, WatchError> {
     const TRIES: u32 = 16;
     let mut tries = 0;
     loop {
-        match Kernel::new(settings.root.clone(), settings.events.attrib) {
+        match SystemKernel::new(settings.root.clone(), settings.events.attrib) {
             Ok(kernel) => return Ok(kernel),
             // Both limits have the same error.
             Err(errno @ (Errno::MFILE | Errno::NFILE)) if descriptor().is_err() => {
@@ -181,7 +181,7 @@ impl fmt::Debug for Watcher {
 
 /// What the thread holds.
 struct Loop {
-    tracker: Tracker,
+    tracker: Tracker<SystemKernel>,
     wake: Arc<OwnedFd>,
     asked: Receiver<Request>,
     barriers: Vec<Barrier>,
@@ -237,18 +237,12 @@ impl Loop {
             for barrier in &mut self.barriers {
                 barrier.unread = barrier.unread.saturating_sub(bytes);
             }
-            self.tracker.expire();
             let polls_now = std::mem::take(&mut self.polls_now);
-            if self.tracker.lacks_watches() && (polls_now || now.duration_since(retried) >= RETRY) {
+            let retries = self.tracker.lacks_watches() && (polls_now || now.duration_since(retried) >= RETRY);
+            if retries {
                 retried = now;
-                self.tracker.retry_unwatched();
             }
-            if mounts_changed || self.tracker.has_lost_mount() {
-                self.tracker.mounts_changed();
-            }
-            self.tracker.close_gap();
-            self.tracker.seek_names();
-            self.tracker.work(WALK_STEPS);
+            self.tracker.proceed(retries, mounts_changed, WALK_STEPS);
             if bytes > 0 && !std::mem::replace(&mut has_events, true) && !self.tracker.has_work() {
                 gathers_since = now;
             }
@@ -309,8 +303,7 @@ impl Loop {
 
     /// Answers the barriers behind which nothing is left: neither events, nor a walk, nor half a rename, nor a gap.
     fn answer(&mut self) {
-        let is_behind = self.tracker.awaits_name() || self.tracker.has_gap() || self.tracker.seeks_names();
-        if !self.tracker.has_work() && !is_behind {
+        if self.tracker.is_caught_up() {
             for barrier in self.barriers.extract_if(.., |barrier| barrier.unread == 0) {
                 // Whoever asked may have lost interest.
                 match barrier.reply {

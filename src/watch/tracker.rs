@@ -10,7 +10,7 @@
 //!
 //! Never reads a clock: each turn of the loop is told the time.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -74,12 +74,14 @@ pub(super) struct Entry<'a> {
 }
 
 /// The state of one watched root.
-pub(super) struct Tracker {
-    pub(super) kernel: Kernel,
+pub(super) struct Tracker<K> {
+    pub(super) kernel: K,
     pub(super) settings: WatchSettings,
     pub(super) table: Table,
     /// Last in, first out. At most about one entry for each directory.
     pub(super) tasks: Vec<Task>,
+    /// The descriptors of directories that were watched at last, by the made-up ones under which tasks know them.
+    pub(super) rekeyed: BTreeMap<Wd, Wd>,
     pub(super) started: Option<Sender<()>>,
     /// Directories so far that could not be watched.
     pub(super) failures: u64,
@@ -105,7 +107,7 @@ pub(super) struct Tracker {
     pub(super) single: HashSet<RelPath>,
     /// Directories in which something could not be looked at, for want of permission. What became of it is looked at once they
     /// are open again.
-    pub(super) closed: HashSet<Wd>,
+    pub(super) closed: BTreeSet<Wd>,
     /// A directory without a watch has gone, and what was written in it last has not been looked for.
     pub(super) has_lost_unwatched: bool,
     /// Directories that were not found any more under the name to which they had moved.
@@ -124,10 +126,10 @@ pub(super) struct Tracker {
     pub(super) gone: bool,
 }
 
-impl Tracker {
+impl<K: Kernel> Tracker<K> {
     /// Watches the root itself and leaves all below it to [`Tracker::work`], which sends to `started` when done.
     pub fn new(
-        mut kernel: Kernel,
+        mut kernel: K,
         mut settings: WatchSettings,
         sink: Arc<dyn Sink>,
         counters: Arc<Counters>,
@@ -144,6 +146,7 @@ impl Tracker {
             settings,
             table: Table::new(root, id),
             tasks: vec![Task::Started, Task::List { wd: root, walk }],
+            rekeyed: BTreeMap::new(),
             started: Some(started),
             failures: 0,
             known: catch_up.map(|catch_up| catch_up.known).unwrap_or_default(),
@@ -159,7 +162,7 @@ impl Tracker {
             has_lost_mount: false,
             links: Links::default(),
             single: HashSet::new(),
-            closed: HashSet::new(),
+            closed: BTreeSet::new(),
             has_lost_unwatched: false,
             in_passing: HashSet::new(),
             moved_file: None,
@@ -184,11 +187,11 @@ impl Tracker {
         &mut self.table
     }
 
-    pub fn kernel(&self) -> &Kernel {
+    pub fn kernel(&self) -> &K {
         &self.kernel
     }
 
-    pub fn kernel_mut(&mut self) -> &mut Kernel {
+    pub fn kernel_mut(&mut self) -> &mut K {
         &mut self.kernel
     }
 
@@ -234,8 +237,28 @@ impl Tracker {
         }
     }
 
+    /// Does what is due after the events that were read. `retries`: what could not be watched is tried again.
+    pub fn proceed(&mut self, retries: bool, mounts_changed: bool, steps: usize) {
+        self.expire();
+        if retries && self.lacks_watches() {
+            self.retry_unwatched();
+        }
+        if mounts_changed || self.has_lost_mount() {
+            self.mounts_changed();
+        }
+        self.close_gap();
+        self.seek_names();
+        self.work(steps);
+    }
+
+    /// Whether nothing follows from the events that were read but what has been gathered: neither a walk, nor half a rename,
+    /// nor a gap, nor a search for names.
+    pub fn is_caught_up(&self) -> bool {
+        !self.has_work() && !self.awaits_name() && !self.has_gap() && !self.seeks_names()
+    }
+
     /// Gives up directories that were moved out of the tree. Those that left in this turn may still turn up.
-    pub fn expire(&mut self) {
+    fn expire(&mut self) {
         let (now, turn) = (self.now, self.turn);
         let (late, waiting) =
             std::mem::take(&mut self.limbo).into_iter().partition(|l| l.turn < turn && l.deadline <= now);
@@ -413,7 +436,7 @@ impl Tracker {
     }
 
     /// Looks for what an overflow made the kernel forget, if it is time.
-    pub fn close_gap(&mut self) {
+    fn close_gap(&mut self) {
         let now = self.now;
         // A walk under way, the first one too, is let finish: one for each gap would never end.
         if self.tasks.is_empty()

@@ -9,15 +9,16 @@ use std::collections::HashSet;
 use rustix::io::Errno;
 
 use super::Notice;
+use super::kernel::Kernel;
 use super::table::Wd;
 use super::task::{Placed, Task, Walk};
 use super::tracker::Tracker;
-use crate::model::{Change, Moment, RelPath, changed_since};
+use crate::model::{Change, DirectoryId, Moment, RelPath, changed_since};
 
 /// Each of the first failures to watch a directory is told, afterwards each power of two.
 const FAILURES_TOLD: u64 = 16;
 
-impl Tracker {
+impl<K: Kernel> Tracker<K> {
     /// Whether there is work to do between reads.
     pub fn has_work(&self) -> bool {
         !self.tasks.is_empty()
@@ -29,13 +30,13 @@ impl Tracker {
     }
 
     /// Does up to `steps` tasks.
-    pub fn work(&mut self, steps: usize) {
+    pub(super) fn work(&mut self, steps: usize) {
         for _ in 0..steps {
             match self.tasks.pop() {
-                Some(Task::List { wd, walk }) => self.list(wd, walk),
-                Some(Task::Seek { wd }) => self.seek(wd),
+                Some(Task::List { wd, walk }) => self.list(self.present(wd), walk),
+                Some(Task::Seek { wd }) => self.seek(self.present(wd)),
                 Some(Task::Sought) => self.sought(),
-                Some(Task::Report { wd, fresh }) => self.report_tree(wd, fresh),
+                Some(Task::Report { wd, fresh }) => self.report_tree(self.present(wd), fresh),
                 Some(Task::Started) => {
                     self.flush(false);
                     self.meet_mounts();
@@ -44,9 +45,20 @@ impl Tracker {
                         let _ = started.send(());
                     }
                 }
-                None => return,
+                None => return self.rekeyed.clear(),
             }
         }
+    }
+
+    /// Under which descriptor a directory is known by now that a task has under this one.
+    fn present(&self, wd: Wd) -> Wd {
+        self.rekeyed.get(&wd).copied().unwrap_or(wd)
+    }
+
+    /// A directory that could not be watched is. What is still to be done with it stays so.
+    fn rekey(&mut self, made_up: Wd, wd: Wd, id: Option<DirectoryId>) {
+        self.table.rekey(made_up, wd, id);
+        self.rekeyed.insert(made_up, wd);
     }
 
     /// Sees to a directory found under a name: watches it and looks into it as `walk` says.
@@ -140,7 +152,7 @@ impl Tracker {
             }
             Ok((wd, id)) => {
                 match there {
-                    Some(unwatched) if !unwatched.is_watched() => self.table.rekey(unwatched, wd, id),
+                    Some(unwatched) if !unwatched.is_watched() => self.rekey(unwatched, wd, id),
                     Some(another) => {
                         self.forget(another);
                         self.table.insert(dir, name, Some(wd), id);
@@ -155,18 +167,20 @@ impl Tracker {
                 self.not_found();
                 Placed::Not
             }
-            Err(errno) => match there {
-                Some(wd) => {
-                    self.note_if_closed(dir, path);
-                    Placed::Known(wd)
+            Err(errno) => {
+                self.note_if_closed(dir, path);
+                // That of the one in whose place it is, which would pass for it otherwise, may be told of only later.
+                let id = self.kernel.identify(path);
+                if let Some(known) = there {
+                    if id.is_none() || self.table.id(known) == id {
+                        return Placed::Known(known);
+                    }
+                    self.forget(known);
                 }
-                None => {
-                    self.note_if_closed(dir, path);
-                    let wd = self.table.insert(dir, name, None, None);
-                    self.tell_unwatched(path, errno);
-                    Placed::New(wd)
-                }
-            },
+                let wd = self.table.insert(dir, name, None, id);
+                self.tell_unwatched(path, errno);
+                Placed::New(wd)
+            }
         }
     }
 
@@ -188,9 +202,11 @@ impl Tracker {
             match watched {
                 Ok((known, _)) if self.table.contains(known) => {}
                 Ok((new, id)) => {
-                    self.table.rekey(wd, new, id);
+                    self.rekey(wd, new, id);
                     self.tasks.push(Task::Report { wd: new, fresh: false });
-                    self.tasks.push(Task::List { wd: new, walk: Walk::DEEP });
+                    // The quick check may not see all that has changed until now.
+                    let walk = Walk { since, is_reported: true, names: true, ..Walk::DEEP };
+                    self.tasks.push(Task::List { wd: new, walk });
                     directories += 1;
                 }
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => self.forget(wd),
@@ -264,7 +280,7 @@ impl Tracker {
                     // What came with old times may have been written since all the same. An overlay's directory is another one,
                     // and no newer, once something in it has been.
                     walk.is_reported = true;
-                    walk.since = walk.since.filter(|_| !fresh);
+                    walk.since = walk.since.filter(|_| !fresh || walk.names);
                 }
                 Some(changed) if changed >= since => self.report_level(dir),
                 Some(_) => {}
@@ -293,7 +309,7 @@ impl Tracker {
                 self.speak(dir);
                 if is_new {
                     // Where there are events, or the whole tree is looked through, each name tells of itself.
-                    if !dir.is_watched() {
+                    if !dir.is_watched() || walk.names {
                         let _ = self.report_links(dir, &entry.name, &below, Change::write(below.clone()));
                     }
                     self.report_file(below, walk.quick && entry.dated.is_some_and(|dated| dated.written_last));

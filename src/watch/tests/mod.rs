@@ -1,10 +1,13 @@
-//! The watcher against the real kernel, on temporary directories.
+//! The watcher against the real kernel, on temporary directories, and against the simulated one (`late_watches`, and the
+//! simulation among the queue's tests).
 //!
 //! Most tests drive a [`Tracker`] by hand, one turn at a time: what the watcher has seen when something happens is then
 //! decided by the test, and its table can be looked at.
 
 mod cases;
 mod catch_up;
+mod kernels;
+mod late_watches;
 mod model;
 mod property;
 mod threaded;
@@ -20,7 +23,8 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use super::event::RawEvent;
-use super::kernel::Kernel;
+use super::kernel::Kernel as _;
+use super::system_kernel::SystemKernel;
 use super::table::Wd;
 use super::tracker::Tracker;
 use super::{CatchUp, Counters, Notice, Sink, WatchSettings};
@@ -57,7 +61,7 @@ fn scratch() -> TempDir {
 
 /// Keeps what it gets.
 #[derive(Default)]
-struct Collector {
+pub(super) struct Collector {
     changes: Mutex<Vec<Change>>,
     /// How often changes came.
     calls: AtomicU64,
@@ -68,7 +72,7 @@ struct Collector {
 
 impl Collector {
     #[must_use]
-    fn take(&self) -> Vec<Change> {
+    pub(super) fn take(&self) -> Vec<Change> {
         std::mem::take(&mut self.changes.lock())
     }
 }
@@ -92,14 +96,14 @@ struct Driver {
     _dir: TempDir,
     root: PathBuf,
     outside: PathBuf,
-    tracker: Tracker,
+    tracker: Tracker<SystemKernel>,
     collector: Arc<Collector>,
     buffer: Vec<u8>,
 }
 
 /// A tracker that has nothing but the root yet.
-fn track(settings: WatchSettings) -> (Tracker, Arc<Collector>) {
-    let kernel = Kernel::new(settings.root.clone(), settings.events.attrib).unwrap();
+fn track(settings: WatchSettings) -> (Tracker<SystemKernel>, Arc<Collector>) {
+    let kernel = SystemKernel::new(settings.root.clone(), settings.events.attrib).unwrap();
     let collector = Arc::new(Collector::default());
     let (send_started, _) = crossbeam_channel::bounded(1);
     let sink = Arc::clone(&collector) as Arc<dyn Sink>;
@@ -158,10 +162,7 @@ impl Driver {
         if !any {
             self.tracker.read_until(moment);
         }
-        self.tracker.expire();
-        self.tracker.close_gap();
-        self.tracker.seek_names();
-        self.tracker.work(steps);
+        self.tracker.proceed(false, false, steps);
         self.tracker.flush(false);
         any
     }
@@ -169,12 +170,7 @@ impl Driver {
     /// Turns until there is nothing more to do.
     fn settle(&mut self) {
         let hour = Duration::from_secs(3600);
-        while self.turn(hour, 64 * 1024, 64)
-            || self.tracker.has_work()
-            || self.tracker.awaits_name()
-            || self.tracker.has_gap()
-            || self.tracker.seeks_names()
-        {}
+        while self.turn(hour, 64 * 1024, 64) || !self.tracker.is_caught_up() {}
     }
 
     /// As [`Self::report_in_full`], without what only makes the sending cheaper or ties it together.

@@ -23,7 +23,8 @@ pub(super) struct Batch {
 impl Batch {
     pub(super) fn new(jobs: Vec<ClaimedJob>, lane: Lane, deletion: Deletion) -> Self {
         let place = |path: &RelPath| jobs.iter().position(|job| job.path == *path);
-        let old = |job: &ClaimedJob| job.moved_from.as_ref().and_then(place);
+        // Of a file the old content is only what the new one is compared with.
+        let old = |job: &ClaimedJob| job.moved_from.as_ref().filter(|_| job.scope == Scope::Subtree).and_then(place);
         let links = jobs.iter().enumerate().filter_map(|(at, job)| Some((at, old(job)?))).collect();
         let verdicts = vec![None; jobs.len()];
         let (is_sure, astray, is_excused) = (false, false, false);

@@ -14,6 +14,7 @@ pub(super) enum Node {
     Link(u32),
 }
 
+/// The root's number. That of a directory on the target means nothing.
 pub(super) const ROOT: u32 = 0;
 
 #[derive(Debug, Clone, Default)]
@@ -50,14 +51,20 @@ impl Tree {
         self.nodes.iter().filter(is_child).map(|(path, node)| (path.clone(), *node)).collect()
     }
 
-    pub(super) fn rename(&mut self, from: &RelPath, to: &RelPath) {
-        self.remove(to);
-        let moved: Vec<RelPath> = self.nodes.keys().filter(|path| from.covers(path)).cloned().collect();
-        for old in moved {
-            if let Some(node) = self.nodes.remove(&old) {
-                self.nodes.insert(rebased(&old, from, to), node);
-            }
+    /// What is on the simulated kernel's disk.
+    pub(super) fn of(disk: &Disk) -> Self {
+        let mut tree = Self::default();
+        for (path, inode, found) in disk.tree() {
+            let inode = u32::try_from(inode).unwrap();
+            let node = match found.node {
+                disk::Node::Directory(_) => Node::Dir(inode),
+                disk::Node::File { content, stamp } => Node::File { content, stamp },
+                disk::Node::Link(to) => Node::Link(to),
+            };
+            tree.nodes.insert(path, node);
+            tree.closed.extend(Some(inode).filter(|_| found.is_closed));
         }
+        tree
     }
 
     /// What others than root see of it.
