@@ -76,7 +76,7 @@ impl Queue {
         queue.promote(now);
         Some(TargetStats {
             refused: queue.asks_for_approval(),
-            jobs_per_s: queue.pace.per_second(now),
+            jobs_per_s: queue.throughput.per_second(now),
             last_success: queue.last_success,
             paused_since,
             counts: queue.counts(),

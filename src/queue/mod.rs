@@ -18,11 +18,11 @@ mod checkpoint;
 mod committer;
 mod figures;
 mod operator;
-mod pace;
 mod records;
 mod sent_log;
 mod state;
 mod target_queue;
+mod throughput;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;

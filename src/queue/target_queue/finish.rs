@@ -159,7 +159,7 @@ impl TargetQueue {
     /// The job goes, unless there is more to do at its path: what is newer than its run, or what others may have undone.
     fn done(&mut self, path: &RelPath, done: Done, now: Timestamp) {
         let Done { newer, hot_until, was_early, beside_subtree } = done;
-        self.pace.note(now);
+        self.throughput.note(now);
         self.last_success = Some(now);
         let Some(job) = self.jobs.get_mut(path) else { return };
         job.lane = Lane::Small;

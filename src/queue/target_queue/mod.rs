@@ -58,8 +58,8 @@ pub use self::operator::Selected;
 use self::pending_job::{PendingJob, State, Wait};
 use super::batch_size::BatchSize;
 use super::breaker::Breaker;
-use super::pace::Pace;
 use super::sent_log::SentLog;
+use super::throughput::Throughput;
 use crate::model::{Backoff, Change, Job, JobId, JobState, Lane, RelPath, Scope, TargetId, Timestamp, below_range};
 use crate::store::Op;
 
@@ -120,7 +120,7 @@ pub struct TargetQueue {
     next_seq: u64,
     /// Changes are numbered, so that one can wait for all that came before a moment.
     changes: u64,
-    pub(super) pace: Pace,
+    pub(super) throughput: Throughput,
     /// Of the small lane.
     pub(super) batch_size: BatchSize,
     /// A burst goes on, as far as anybody knows.
@@ -184,7 +184,7 @@ impl TargetQueue {
             dirty: DirtyPaths::default(),
             next_seq: 0,
             changes: 0,
-            pace: Pace::default(),
+            throughput: Throughput::default(),
             batch_size: BatchSize::default(),
             expects_more: false,
             last_success: None,

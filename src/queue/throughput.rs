@@ -8,14 +8,14 @@ const PART_MS: u64 = 5_000;
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
-pub struct Pace {
+pub struct Throughput {
     /// For each part of the clock's time, cut to `PARTS`: its number, and what was done in it.
     parts: [(u64, u64); PARTS],
     /// Part in which counting began.
     begun: Option<u64>,
 }
 
-impl Pace {
+impl Throughput {
     /// Notes that a job is done.
     pub fn note(&mut self, now: Timestamp) {
         let number = now.0 / PART_MS;
@@ -41,24 +41,24 @@ mod tests {
 
     #[test]
     fn a_steady_pace_is_seen_and_forgotten() {
-        let mut pace = Pace::default();
-        assert_eq!(pace.per_second(Timestamp(1_000_000)), 0.0);
+        let mut throughput = Throughput::default();
+        assert_eq!(throughput.per_second(Timestamp(1_000_000)), 0.0);
         for second in 0..100 {
-            (0..20).for_each(|_| pace.note(Timestamp(1_000_000 + second * 1_000)));
+            (0..20).for_each(|_| throughput.note(Timestamp(1_000_000 + second * 1_000)));
         }
-        let rate = pace.per_second(Timestamp(1_099_999));
+        let rate = throughput.per_second(Timestamp(1_099_999));
         assert!((19.0..=21.0).contains(&rate), "{rate}");
-        let later = pace.per_second(Timestamp(1_130_000));
+        let later = throughput.per_second(Timestamp(1_130_000));
         assert!((5.0..15.0).contains(&later), "{later}");
-        assert_eq!(pace.per_second(Timestamp(1_200_000)), 0.0);
-        assert_eq!(pace.per_second(Timestamp(0)), 0.0, "the clock was set back");
+        assert_eq!(throughput.per_second(Timestamp(1_200_000)), 0.0);
+        assert_eq!(throughput.per_second(Timestamp(0)), 0.0, "the clock was set back");
     }
 
     #[test]
     fn a_burst_is_no_pace_for_ever() {
-        let mut pace = Pace::default();
-        (0..100).for_each(|_| pace.note(Timestamp(10_000)));
-        assert_eq!(pace.per_second(Timestamp(10_000)), 20.0);
-        assert_eq!(pace.per_second(Timestamp(30_000)), 5.0);
+        let mut throughput = Throughput::default();
+        (0..100).for_each(|_| throughput.note(Timestamp(10_000)));
+        assert_eq!(throughput.per_second(Timestamp(10_000)), 20.0);
+        assert_eq!(throughput.per_second(Timestamp(30_000)), 5.0);
     }
 }
