@@ -25,10 +25,10 @@ use crate::mirror::plan::shell_line::pasteable;
 use crate::mirror::plan::source::{Presence, Source};
 use crate::mirror::rsync::itemize::skips_deletions;
 use crate::mirror::rsync::messages::Extent;
-use crate::mirror::rsync::process::run_at_leisure;
-use crate::mirror::rsync::read_limit::Pace;
+use crate::mirror::rsync::process::run_in_background;
+use crate::mirror::rsync::read_limit::ReadLimit;
 use crate::mirror::rsync::stop::StopSignal;
-use crate::mirror::rsync::supervision::Leisure;
+use crate::mirror::rsync::supervision::Background;
 use crate::mirror::target::context::TargetContext;
 use crate::model::{
     ClaimedJob, Generation, JobError, Lane, Origin, RelPath, Scope, TargetTrouble, Timestamp, TroubleClass,
@@ -60,7 +60,7 @@ const BUSY_PAUSE: Duration = Duration::from_millis(250);
 pub struct Comparison<'a> {
     ctx: &'a TargetContext,
     checksum: bool,
-    pace: Pace,
+    limit: ReadLimit,
     stop: &'a StopSignal,
     is_wanted: &'a dyn Fn() -> bool,
     /// Why the last run broke off, if one did, and how many have.
@@ -70,11 +70,11 @@ pub struct Comparison<'a> {
 
 impl fmt::Debug for Comparison<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { ctx, checksum, pace, stop: _, is_wanted: _, broken: _, breaks: _ } = self;
+        let Self { ctx, checksum, limit, stop: _, is_wanted: _, broken: _, breaks: _ } = self;
         f.debug_struct("Comparison")
             .field("ctx", ctx)
             .field("checksum", checksum)
-            .field("pace", pace)
+            .field("limit", limit)
             .finish_non_exhaustive()
     }
 }
@@ -90,7 +90,7 @@ impl<'a> Comparison<'a> {
         Self {
             ctx,
             checksum: look.checksum,
-            pace: Pace::new(look.bytes_per_s),
+            limit: ReadLimit::new(look.bytes_per_s),
             stop,
             is_wanted,
             broken: None,
@@ -159,7 +159,7 @@ impl<'a> Comparison<'a> {
 
     /// Bytes that rsync has read on this machine.
     pub fn bytes_read(&self) -> u64 {
-        self.pace.read()
+        self.limit.read()
     }
 
     fn flat(&mut self, paths: &[RelPath]) -> Result<Option<BTreeMap<RelPath, Differs>>, TargetTrouble> {
@@ -250,8 +250,8 @@ impl<'a> Comparison<'a> {
         let mut words = Cut::new(|line| deletions_skipped.set(deletions_skipped.get() || skips_deletions(line)));
         let each = &mut |bytes: &[u8]| words.push(bytes).and_then(|()| each(bytes));
         let outcome = loop {
-            let leisure = Leisure { pace: &mut self.pace, is_wanted };
-            let ended = run_at_leisure(&ctx.program, &ctx.root, &args, &list(run), each, stop, leisure)
+            let background = Background { limit: &mut self.limit, is_wanted };
+            let ended = run_in_background(&ctx.program, &ctx.root, &args, &list(run), each, stop, background)
                 .map_err(|error| could_not(ctx, &error.to_string()))?;
             match classify(&ended, run, &ctx.prefixes, &ctx.noise) {
                 // The mirror has its connections first.

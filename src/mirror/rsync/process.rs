@@ -23,7 +23,7 @@ use super::installed::RSYNC;
 use super::orphans::end_rest_of_group;
 use super::program::{OWNER, Program};
 use super::stop::StopSignal;
-use super::supervision::{Each, Leisure, REAP_TICK, Watch, drain, end_group, of_status, unblock};
+use super::supervision::{Background, Each, REAP_TICK, Supervision, drain, end_group, of_status, unblock};
 use super::under_way::UnderWay;
 use crate::clock::monotonic;
 use crate::model::Lane;
@@ -70,7 +70,7 @@ pub fn run(
     let start = |stdout: Option<&mut Each<'_>>| {
         let mut started = Started::new(program, root, args, stdout.is_some())?;
         started.yield_to_others(priority);
-        started.conduct(list, stdout, program.stall_limit, stop, None)
+        started.run_to_end(list, stdout, program.stall_limit, stop, None)
     };
     let Some(mut kept) = stdout else { return start(None) };
     let mut keep = |bytes: &[u8]| {
@@ -82,18 +82,18 @@ pub fn run(
 }
 
 /// As [`run`], for a comparison: hands its output to `each` as it comes.
-pub fn run_at_leisure(
+pub fn run_in_background(
     program: &Program,
     root: &Path,
     args: &[OsString],
     list: &[u8],
     each: &mut Each<'_>,
     stop: &StopSignal,
-    leisure: Leisure<'_>,
+    background: Background<'_>,
 ) -> io::Result<Ended> {
     let mut started = Started::new(program, root, args, true)?;
     started.yield_to_others(Priority::Comparison);
-    started.conduct(list, Some(each), program.stall_limit, stop, Some(leisure))
+    started.run_to_end(list, Some(each), program.stall_limit, stop, Some(background))
 }
 
 /// A process that has been started and waits for its list. Dropped before it got one, it is killed.
@@ -158,12 +158,12 @@ impl Started {
         stall_limit: Duration,
         stop: &StopSignal,
     ) -> io::Result<Ended> {
-        let Some(mut kept) = stdout else { return self.conduct(list, None, stall_limit, stop, None) };
+        let Some(mut kept) = stdout else { return self.run_to_end(list, None, stall_limit, stop, None) };
         let mut keep = |bytes: &[u8]| {
             kept.push(bytes);
             Ok(())
         };
-        let ended = self.conduct(list, Some(&mut keep), stall_limit, stop, None)?;
+        let ended = self.run_to_end(list, Some(&mut keep), stall_limit, stop, None)?;
         Ok(Ended { stdout: kept, ..ended })
     }
 
@@ -202,13 +202,13 @@ impl Started {
         let _ = setpriority_pgrp(Some(Pid::from_child(&self.child)), niceness);
     }
 
-    fn conduct(
+    fn run_to_end(
         &mut self,
         list: &[u8],
         stdout: Option<&mut Each<'_>>,
         stall_limit: Duration,
         stop: &StopSignal,
-        leisure: Option<Leisure<'_>>,
+        background: Option<Background<'_>>,
     ) -> io::Result<Ended> {
         self.has_list = true;
         let child = &mut self.child;
@@ -216,7 +216,7 @@ impl Started {
         let mut ignored = |_: &[u8]| Ok(());
         let each = stdout.unwrap_or(&mut ignored);
         let (hangs, under_way) = (&*self.hangs, &*self.under_way);
-        let watch = Watch::new(child, list, each, leisure, stall_limit, hangs, under_way);
+        let watch = Supervision::new(child, list, each, background, stall_limit, hangs, under_way);
         let ended = watch.and_then(|mut watch| watch.wait(child, stop));
         hangs.note(Pid::from_child(child), None);
         under_way.forget(Pid::from_child(child));

@@ -18,7 +18,7 @@ pub const LOOK: Duration = Duration::from_millis(10);
 
 /// What a comparison has read, over all its runs, and what it may.
 #[derive(Debug)]
-pub struct Pace {
+pub struct ReadLimit {
     bytes_per_s: Option<u64>,
     /// Until when what was read is paid for.
     paid_until: Option<Instant>,
@@ -28,7 +28,7 @@ pub struct Pace {
     now: u64,
 }
 
-impl Pace {
+impl ReadLimit {
     /// Without a number it is only counted what is read.
     pub fn new(bytes_per_s: Option<u64>) -> Self {
         Self { bytes_per_s: bytes_per_s.map(|rate| rate.max(1)), paid_until: None, before: 0, now: 0 }
@@ -107,25 +107,25 @@ mod tests {
     fn what_is_read_has_to_be_paid_off() {
         let begun = monotonic();
         let at = |ms| begun + Duration::from_millis(ms);
-        let mut pace = Pace::new(Some(1_000));
-        assert_eq!(pace.note(0, at(0)), Duration::ZERO);
-        assert_eq!(pace.note(2_000, at(100)), Duration::from_millis(1_900));
-        assert_eq!(pace.note(2_000, at(2_000)), Duration::ZERO);
+        let mut limit = ReadLimit::new(Some(1_000));
+        assert_eq!(limit.note(0, at(0)), Duration::ZERO);
+        assert_eq!(limit.note(2_000, at(100)), Duration::from_millis(1_900));
+        assert_eq!(limit.note(2_000, at(2_000)), Duration::ZERO);
         // Ten seconds of rest are no right to read ten seconds' worth at once.
-        assert_eq!(pace.note(4_000, at(12_000)), Duration::from_millis(1_500));
-        pace.next_run();
-        assert_eq!(pace.note(500, at(13_500)), Duration::from_millis(500));
-        assert_eq!(pace.read(), 4_500);
+        assert_eq!(limit.note(4_000, at(12_000)), Duration::from_millis(1_500));
+        limit.next_run();
+        assert_eq!(limit.note(500, at(13_500)), Duration::from_millis(500));
+        assert_eq!(limit.read(), 4_500);
         // A child that has ended may be missing in the count for a moment.
-        assert_eq!(pace.note(400, at(14_000)), Duration::ZERO);
-        assert_eq!(pace.read(), 4_500);
+        assert_eq!(limit.note(400, at(14_000)), Duration::ZERO);
+        assert_eq!(limit.read(), 4_500);
     }
 
     #[test]
     fn without_a_bound_it_only_counts() {
-        let mut pace = Pace::new(None);
-        assert_eq!(pace.note(u64::MAX, monotonic()), Duration::ZERO);
-        assert_eq!(pace.read(), u64::MAX);
+        let mut limit = ReadLimit::new(None);
+        assert_eq!(limit.note(u64::MAX, monotonic()), Duration::ZERO);
+        assert_eq!(limit.read(), u64::MAX);
         assert!(can_count());
     }
 }

@@ -18,7 +18,7 @@ use super::blocked::{self, Blocked, Hangs};
 use super::capture::Capture;
 use super::ended::{Cut, End, Ended};
 use super::lingering::{self, Line};
-use super::read_limit::{LOOK, Pace, bytes_read};
+use super::read_limit::{LOOK, ReadLimit, bytes_read};
 use super::stop::StopSignal;
 use super::under_way::{UnderWay, bytes_sent};
 use crate::clock::monotonic;
@@ -46,8 +46,8 @@ const CLOSES_WITHIN: Duration = Duration::from_millis(300);
 const TERM_GRACE: Duration = Duration::from_secs(3);
 
 /// How a comparison is to be run: in the background, and as long as somebody wants it.
-pub struct Leisure<'a> {
-    pub pace: &'a mut Pace,
+pub struct Background<'a> {
+    pub limit: &'a mut ReadLimit,
     /// Asked now and then; a run that is no longer wanted is ended.
     pub is_wanted: &'a dyn Fn() -> bool,
 }
@@ -56,7 +56,7 @@ pub struct Leisure<'a> {
 pub type Each<'a> = dyn FnMut(&[u8]) -> io::Result<()> + 'a;
 
 /// One process under observation.
-pub(super) struct Watch<'a> {
+pub(super) struct Supervision<'a> {
     pid: Pid,
     pidfd: Option<OwnedFd>,
     stdin: Option<std::process::ChildStdin>,
@@ -68,7 +68,7 @@ pub(super) struct Watch<'a> {
     moved: Instant,
     counters: Option<u64>,
     stall_limit: Duration,
-    leisure: Option<Leisure<'a>>,
+    background: Option<Background<'a>>,
     asked: Instant,
     look: blocked::Look,
     hangs: &'a Hangs,
@@ -84,12 +84,12 @@ pub(super) struct Watch<'a> {
     begun: Instant,
 }
 
-impl<'a> Watch<'a> {
+impl<'a> Supervision<'a> {
     pub(super) fn new(
         child: &mut Child,
         list: &'a [u8],
         each: &'a mut Each<'a>,
-        mut leisure: Option<Leisure<'a>>,
+        mut background: Option<Background<'a>>,
         stall_limit: Duration,
         hangs: &'a Hangs,
         under_way: &'a UnderWay,
@@ -100,8 +100,8 @@ impl<'a> Watch<'a> {
         for fd in fds.into_iter().flatten() {
             unblock(&fd)?;
         }
-        if let Some(leisure) = &mut leisure {
-            leisure.pace.next_run();
+        if let Some(background) = &mut background {
+            background.limit.next_run();
         }
         Ok(Self {
             pid,
@@ -115,7 +115,7 @@ impl<'a> Watch<'a> {
             moved: monotonic(),
             counters: None,
             stall_limit,
-            leisure,
+            background,
             asked: monotonic(),
             look: blocked::Look::new(pid),
             hangs,
@@ -134,7 +134,7 @@ impl<'a> Watch<'a> {
             self.feed()?;
             self.listen()?;
             // Before its end is asked for: what it has read is gone with it.
-            self.keep_pace(stop);
+            self.keep_to_limit(stop);
             if let Some(status) = child.try_wait()? {
                 // What it wrote last may have come after the look above. A grandchild (an ssh master) may hold the
                 // pipes open, so that their end is not waited for.
@@ -206,24 +206,24 @@ impl<'a> Watch<'a> {
     }
 
     fn is_wanted(&mut self) -> bool {
-        let Some(leisure) = &self.leisure else { return true };
+        let Some(background) = &self.background else { return true };
         if self.asked.elapsed() < WANTED_TICK {
             return true;
         }
         self.asked = monotonic();
-        (leisure.is_wanted)()
+        (background.is_wanted)()
     }
 
     /// Stops the process for as long as it has read too much for.
-    fn keep_pace(&mut self, stop: &StopSignal) {
-        let (Some(leisure), Some(read)) = (&mut self.leisure, bytes_read(self.pid)) else { return };
-        let mut rest = leisure.pace.note(read, monotonic());
+    fn keep_to_limit(&mut self, stop: &StopSignal) {
+        let (Some(background), Some(read)) = (&mut self.background, bytes_read(self.pid)) else { return };
+        let mut rest = background.limit.note(read, monotonic());
         if rest <= LOOK {
             return;
         }
         let _ = kill_process_group(self.pid, Signal::STOP);
         // In pieces: a stop, or a client that goes away, ends the rest.
-        while !rest.is_zero() && !stop.is_raised() && (leisure.is_wanted)() {
+        while !rest.is_zero() && !stop.is_raised() && (background.is_wanted)() {
             stop.rest(rest.min(WANTED_TICK));
             rest = rest.saturating_sub(WANTED_TICK);
         }
@@ -251,8 +251,8 @@ impl<'a> Watch<'a> {
 
     /// Waits until something can be done.
     fn sleep(&self, stop: &StopSignal) -> io::Result<()> {
-        let tick = match &self.leisure {
-            Some(leisure) if leisure.pace.is_bounded() => LOOK,
+        let tick = match &self.background {
+            Some(background) if background.limit.is_bounded() => LOOK,
             _ if self.pidfd.is_none() => REAP_TICK,
             // The kernel may not tell what a process has read once that has ended.
             Some(_) => COUNT_TICK,
