@@ -29,7 +29,7 @@ use crate::mirror::plan::arguments::Pass;
 use crate::mirror::plan::run::{Deletion, Run, RunKind};
 use crate::mirror::rsync::ended::{End, Ended};
 use crate::mirror::rsync::messages::{About, lines};
-use crate::mirror::rsync::stats::{Statistics, Survey, deletions, held_back};
+use crate::mirror::rsync::stats::{DeletionCount, Statistics, deletions, held_back};
 use crate::mirror::target::deletion_limit::{Limit, emptied, refusal, uncounted};
 use crate::model::{AtFirst, JobError, Scope, Verdict};
 
@@ -54,7 +54,7 @@ impl Batch<'_> {
     }
 
     /// Why this much may not be deleted, if so. `run` is the one that would.
-    pub(crate) fn refused(&self, run: &Run, survey: Survey, limit: Limit) -> Option<JobError> {
+    pub(crate) fn refused(&self, run: &Run, survey: DeletionCount, limit: Limit) -> Option<JobError> {
         if survey.deleted > 0 && self.is_emptied(run) {
             return Some(emptied(survey));
         }
@@ -97,7 +97,7 @@ impl Batch<'_> {
             return Ok(None);
         }
         // What was held back would go, whatever is listed.
-        let survey = Survey { deleted: counted.deleted.max(held_back.unwrap_or(0)), ..counted };
+        let survey = DeletionCount { deleted: counted.deleted.max(held_back.unwrap_or(0)), ..counted };
         let survey = self.in_depth(run, survey, limit)?;
         let next = limit.of(survey.held).unwrap_or(u64::MAX);
         let refused = match held_back {
@@ -106,7 +106,7 @@ impl Batch<'_> {
         };
         if refused.is_none() && next > allowed {
             if limit.at_first == AtFirst::Few {
-                let (name, Survey { deleted, held }) = (self.ctx.target.name(), survey);
+                let (name, DeletionCount { deleted, held }) = (self.ctx.target.name(), survey);
                 info!("{name}: {deleted} of the {held} entries there are not in the source, and are deleted");
             }
             return Ok(Some(vec![Work::Piece(with(Some(next)))]));
@@ -124,16 +124,16 @@ impl Batch<'_> {
 
     /// A level run that deletes a directory deletes all that is in it, but has counted of the others only their names: if
     /// that decides, everything below is counted.
-    pub(super) fn in_depth(&mut self, run: &Run, survey: Survey, limit: Limit) -> Result<Survey, Flow> {
+    pub(super) fn in_depth(&mut self, run: &Run, survey: DeletionCount, limit: Limit) -> Result<DeletionCount, Flow> {
         if run.kind != RunKind::Level || limit.allows(survey) {
             return Ok(survey);
         }
         let tree = self.count(&Run { kind: RunKind::Tree, ..run.clone() })?;
-        Ok(Survey { held: tree.held, ..survey })
+        Ok(DeletionCount { held: tree.held, ..survey })
     }
 
     /// Has rsync count what a run would delete, and what there is. What it does not tell counts as none.
-    pub(crate) fn count(&mut self, run: &Run) -> Result<Survey, Flow> {
+    pub(crate) fn count(&mut self, run: &Run) -> Result<DeletionCount, Flow> {
         let (ended, command) = self.start(run, Pass::Count).ok_or(Flow::Halt)?;
         // A count opens no file that could block it; it is made again with the next run.
         self.told(self.meaning(run, &ended), command, &ended)?;
@@ -143,7 +143,7 @@ impl Batch<'_> {
             said.iter().find_map(|said| Statistics::read(said)).unwrap_or(Statistics { deleted: 0, shared: 0 });
         let [_, stderr] = said;
         let deleted = figures.deleted.max(ended.stdout.count()).max(deletions(&stderr));
-        Ok(Survey { deleted, held: figures.shared.saturating_add(deleted) })
+        Ok(DeletionCount { deleted, held: figures.shared.saturating_add(deleted) })
     }
 }
 

@@ -17,7 +17,7 @@ use crate::mirror::plan::arguments::Pass;
 use crate::mirror::plan::run::{Deletion, Entry, Run, RunKind};
 use crate::mirror::plan::source::{Presence, Source};
 use crate::mirror::rsync::itemize::{difference, to_path};
-use crate::mirror::rsync::stats::Survey;
+use crate::mirror::rsync::stats::DeletionCount;
 use crate::model::{JobError, RelPath, Scope, Verdict};
 
 /// So many paths go into one list. What differs in more is sent in several runs.
@@ -71,7 +71,7 @@ pub(super) fn survey(batch: &mut Batch<'_>, run: &Run) -> Next {
     {
         let covered = |path: &RelPath| going.contains(path) || path.ancestors().any(|above| going.contains(&above));
         let deleted = extraneous.iter().filter(|(path, _)| covered(path) && !replaced.contains(path)).count() as u64;
-        let mut survey = Survey { deleted, held: 0 };
+        let mut survey = DeletionCount { deleted, held: 0 };
         if !limit.allows(survey) {
             survey.held = batch.count(run)?.held;
             survey = batch.in_depth(run, survey, limit)?;

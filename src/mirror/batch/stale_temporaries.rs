@@ -22,7 +22,7 @@ use crate::mirror::plan::source::{Presence, Source};
 use crate::mirror::rsync::capture::Capture;
 use crate::mirror::rsync::ended::End;
 use crate::mirror::rsync::itemize::{to_path, unescape};
-use crate::mirror::rsync::stats::Survey;
+use crate::mirror::rsync::stats::DeletionCount;
 use crate::model::{JobError, RelPath, Timestamp, Verdict};
 
 /// No run writes to one file for so long without changing its time.
@@ -56,7 +56,7 @@ pub(crate) fn find(batch: &mut Batch<'_>, job: usize, now: Timestamp) -> Option<
     entries.retain(|entry| !batch.is_unmounted(&entry.path));
     let count = entries.len() as u64;
     if let Some(limit) = ctx.guard.limit()
-        && !limit.allows(Survey { deleted: count, held: count })
+        && !limit.allows(DeletionCount { deleted: count, held: count })
     {
         let message = format!(
             "{count} files named like rsync's temporaries (.NAME.XXXXXX) would be deleted on the target, more than \

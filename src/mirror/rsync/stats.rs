@@ -20,7 +20,7 @@ pub fn deletions(output: &[u8]) -> u64 {
 
 /// What a comparison would delete, and of how much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Survey {
+pub struct DeletionCount {
     pub deleted: u64,
     /// What the other side holds now: what it shares with this one, and what is to be deleted.
     pub held: u64,

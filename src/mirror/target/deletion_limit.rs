@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::mirror::rsync::stats::Survey;
+use crate::mirror::rsync::stats::DeletionCount;
 use crate::model::{AtFirst, JobError, MaxDelete, Params};
 
 /// From so many on the first comparison asks.
@@ -139,7 +139,7 @@ impl Limit {
         self.of(0).unwrap_or(u64::MAX)
     }
 
-    pub(in crate::mirror) fn allows(self, survey: Survey) -> bool {
+    pub(in crate::mirror) fn allows(self, survey: DeletionCount) -> bool {
         self.of(survey.held).is_none_or(|limit| survey.deleted <= limit)
     }
 }
@@ -159,8 +159,8 @@ impl fmt::Display for Limit {
 }
 
 /// What a job is told whose run would delete too much.
-pub(in crate::mirror) fn refusal(survey: Survey, limit: Limit) -> JobError {
-    let Survey { deleted, held } = survey;
+pub(in crate::mirror) fn refusal(survey: DeletionCount, limit: Limit) -> JobError {
+    let DeletionCount { deleted, held } = survey;
     if limit.at_first != AtFirst::Usual {
         let agree = match limit.at_first {
             AtFirst::Nothing => "syncq accept-deletions TARGET, or a start with -r",
@@ -195,7 +195,7 @@ pub(in crate::mirror) fn uncounted(held_back: u64) -> JobError {
 }
 
 /// What a job is told that would empty its target.
-pub(in crate::mirror) fn emptied(survey: Survey) -> JobError {
+pub(in crate::mirror) fn emptied(survey: DeletionCount) -> JobError {
     JobError::new(
         Some(JobError::DELETES_TOO_MUCH),
         format!(
@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn a_refusal_fits_into_a_record() {
-        let survey = Survey { deleted: u64::MAX, held: u64::MAX };
+        let survey = DeletionCount { deleted: u64::MAX, held: u64::MAX };
         for error in [refusal(survey, limit(MaxDelete::default(), &[])), emptied(survey), uncounted(u64::MAX)] {
             assert!(error.message.len() < JobError::MESSAGE_BYTES_MAX && !error.message.contains("  "), "{error:?}");
         }
