@@ -46,7 +46,7 @@ pub fn difference(line: &[u8]) -> Option<(Vec<u8>, bool)> {
 
 /// A difference with what is different.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Difference<'a> {
+pub struct Itemized<'a> {
     pub name: Vec<u8>,
     pub deletes: bool,
     /// rsync's columns behind the kind of entry: all `+` for a new one.
@@ -54,18 +54,18 @@ pub struct Difference<'a> {
 }
 
 /// As [`difference`], with the columns.
-pub fn difference_of(line: &[u8]) -> Option<Difference<'_>> {
+pub fn difference_of(line: &[u8]) -> Option<Itemized<'_>> {
     // `<f..T...... name`, `*deleting   name`: eleven columns and a blank.
     let (columns, name) = line.split_at_checked(12).filter(|(_, name)| !name.is_empty())?;
     if columns == DELETING {
-        return Some(Difference { name: unescape(name), deletes: true, attributes: b"" });
+        return Some(Itemized { name: unescape(name), deletes: true, attributes: b"" });
     }
     let [what @ (b'<' | b'>' | b'c' | b'h' | b'.'), b'f' | b'd' | b'L' | b'D' | b'S', attributes @ .., b' '] = columns
     else {
         return None;
     };
     let equal = *what == b'.' && attributes.iter().all(|&b| b == b' ');
-    (!equal).then(|| Difference { name: unescape(name), deletes: false, attributes })
+    (!equal).then(|| Itemized { name: unescape(name), deletes: false, attributes })
 }
 
 /// What an itemized line begins with that tells of a deletion.
