@@ -23,7 +23,7 @@
 
 use log::info;
 
-use super::session::{Batch, Flow};
+use super::session::{Execution, Flow};
 use super::work::Work;
 use crate::mirror::plan::arguments::Pass;
 use crate::mirror::plan::run::{Deletion, Run, RunKind};
@@ -37,7 +37,7 @@ use crate::model::{AtFirst, JobError, Scope, Verdict};
 /// back; ten to each file that it does count are not to be expected.
 const UNCOUNTED: u64 = 10;
 
-impl Batch<'_> {
+impl Execution<'_> {
     /// How many deletions a run may make at first.
     pub(super) fn first_limit(&self, run: &Run) -> Option<u64> {
         let deletes = matches!(self.deletion(), Deletion::ByName | Deletion::ByLevel);

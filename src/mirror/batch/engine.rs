@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::session::{Batch, Flow};
+use super::session::{Execution, Flow};
 use super::short_list;
 use super::work::{Next, Work};
 use crate::mirror::outcome::classify::{Outcome, Paths, Undone};
@@ -28,7 +28,7 @@ const SMALL_BYTES_MAX: u64 = 64 << 10;
 /// So many such files are left out of a comparison one after the other; with more the target counts as full.
 const LEFT_OUT_MAX: usize = 16;
 
-impl Batch<'_> {
+impl Execution<'_> {
     /// Begins a run: with a short list if it has one, else in as many pieces as its rules ask for.
     pub(super) fn begin(&mut self, run: Run) -> Next {
         if short_list::attempt(self, &run)? {

@@ -7,7 +7,7 @@
 use super::filtered;
 use super::rename;
 use super::report::BatchReport;
-use super::session::{Batch, Flow};
+use super::session::{Execution, Flow};
 use super::short_list;
 use super::stale_temporaries;
 use super::sweep;
@@ -37,7 +37,7 @@ pub fn execute(
     now: Timestamp,
     stop: &StopSignal,
 ) -> BatchReport {
-    let mut batch = Batch { contents, ..Batch::new(ctx, lane, jobs, stop) };
+    let mut batch = Execution { contents, ..Execution::new(ctx, lane, jobs, stop) };
     times::look(&mut batch, now);
     batch.hold_unmounted();
     // Whatever goes wrong with what was moved, the batch goes on as if nothing had been tried.
@@ -59,7 +59,7 @@ pub fn execute(
     batch.into_report()
 }
 
-impl Batch<'_> {
+impl Execution<'_> {
     /// Takes over from its old name what was moved within the tree. The error only ends that.
     fn take_over_moved(&mut self) -> Result<(), Flow> {
         for moved in rename::find(self)? {

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::session::{Batch, Flow};
+use super::session::{Execution, Flow};
 use super::work::{Next, Work};
 use crate::filter::{Filter, Kind};
 use crate::mirror::outcome::classify::Outcome;
@@ -24,7 +24,7 @@ use crate::model::{JobError, RelPath, Scope, Verdict};
 const LIST_PATHS_MAX: usize = 10_000;
 
 /// Finds what differs in the levels or trees of `run`, and what of it may be sent and deleted as far as the filter lets it.
-pub(super) fn survey(batch: &mut Batch<'_>, run: &Run) -> Next {
+pub(super) fn survey(batch: &mut Execution<'_>, run: &Run) -> Next {
     let (ended, command) = batch.start(run, Pass::Show).ok_or(Flow::Halt)?;
     let mut paths = match batch.meaning(run, &ended) {
         Outcome::Blocked(path, error) => {
@@ -114,7 +114,12 @@ pub(super) fn survey(batch: &mut Batch<'_>, run: &Run) -> Next {
 }
 
 /// Sends and deletes by name, in as many runs as it takes. `is_judged`: the filter has been asked about all below.
-pub(super) fn send(batch: &Batch<'_>, run: &Run, entries: BTreeMap<RelPath, Presence>, is_judged: bool) -> Vec<Work> {
+pub(super) fn send(
+    batch: &Execution<'_>,
+    run: &Run,
+    entries: BTreeMap<RelPath, Presence>,
+    is_judged: bool,
+) -> Vec<Work> {
     let mut source = Source::new(&batch.ctx.root);
     let entries: Vec<Entry> = entries
         .into_iter()

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::session::Batch;
+use super::session::Execution;
 use crate::mirror::outcome::classify::Outcome;
 use crate::mirror::plan::arguments::Pass;
 use crate::mirror::plan::run::{Entry, Run, RunKind};
@@ -14,7 +14,7 @@ use crate::mirror::target::observer::{CHANGED_BYTES_MAX, Changed, Operation, cha
 use crate::mirror::transport::standby;
 use crate::model::{Origin, RelPath};
 
-impl Batch<'_> {
+impl Execution<'_> {
     /// Keeps what a run says it changed, but for what failed. Of a run that broke off all is kept: what has arrived is
     /// not sent again, and would never be told of.
     pub(super) fn note_changed(&mut self, run: &Run, ended: &Ended, outcome: &Outcome) {

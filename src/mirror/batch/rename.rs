@@ -24,7 +24,7 @@ use std::fs::{Metadata, ReadDir};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use super::session::{Batch, Flow};
+use super::session::{Execution, Flow};
 use crate::filter::{Filter, Kind};
 use crate::mirror::outcome::classify::{Outcome, Paths};
 use crate::mirror::outcome::diagnosis::Fallback;
@@ -62,7 +62,7 @@ pub(super) struct Moved<'a> {
 }
 
 /// What is worth being taken over for the jobs of a batch, once a run has made sure that this can be done.
-pub(super) fn find<'a>(batch: &mut Batch<'a>) -> Result<Vec<Moved<'a>>, Flow> {
+pub(super) fn find<'a>(batch: &mut Execution<'a>) -> Result<Vec<Moved<'a>>, Flow> {
     let jobs = batch.jobs;
     let moved: Vec<(usize, usize)> = jobs
         .iter()
@@ -104,7 +104,7 @@ fn entered(way: Way, new: &RelPath, old: &RelPath) -> Vec<RelPath> {
 ///
 /// On this machine a look tells. Elsewhere a run from the root that lists them makes them what they are at the source; it
 /// costs a connection. What is in flight beside this batch leaves them as they are: the queue sees to that.
-fn make_sure(batch: &mut Batch<'_>, places: BTreeSet<RelPath>) -> Result<bool, Flow> {
+fn make_sure(batch: &mut Execution<'_>, places: BTreeSet<RelPath>) -> Result<bool, Flow> {
     if places.is_empty() {
         return Ok(true);
     }
@@ -137,7 +137,7 @@ fn is_directory_all_the_way(root: &Path, path: &RelPath) -> bool {
 
 /// Whether the target and its parameters allow it: the old name is deleted, and nothing that rsync is told means another
 /// thing in a run that begins elsewhere, or writes into files that may have two names.
-fn is_possible(batch: &Batch<'_>) -> bool {
+fn is_possible(batch: &Execution<'_>) -> bool {
     let ctx = batch.ctx;
     matches!(batch.deletion(), Deletion::ByName | Deletion::ByLevel)
         && !ctx.filter.has_expressions()
@@ -209,7 +209,7 @@ fn below<'a>(root: &Path, dir: &RelPath, filter: &'a Filter) -> impl Iterator<It
 }
 
 /// Tells the observer what it would have been told if all had been sent.
-fn tell(batch: &mut Batch<'_>, path: &RelPath, way: Way) {
+fn tell(batch: &mut Execution<'_>, path: &RelPath, way: Way) {
     let ctx = batch.ctx;
     if ctx.observer().is_none() {
         return;
@@ -223,7 +223,7 @@ fn tell(batch: &mut Batch<'_>, path: &RelPath, way: Way) {
 }
 
 /// Takes the content over from the old name. Returns what is to be deleted there before [`taken_over`]; `None`: nothing.
-pub(super) fn take_over(batch: &mut Batch<'_>, moved: &Moved<'_>) -> Result<Option<(Sent, Entry)>, Flow> {
+pub(super) fn take_over(batch: &mut Execution<'_>, moved: &Moved<'_>) -> Result<Option<(Sent, Entry)>, Flow> {
     // The source may have changed during the runs before this one.
     if !moved.is_as_before(batch) {
         return Ok(None);
@@ -240,7 +240,7 @@ pub(super) fn take_over(batch: &mut Batch<'_>, moved: &Moved<'_>) -> Result<Opti
 }
 
 /// A directory's old name has been deleted, or should have been.
-pub(super) fn taken_over(batch: &mut Batch<'_>, moved: &Moved<'_>, sent: Sent) {
+pub(super) fn taken_over(batch: &mut Execution<'_>, moved: &Moved<'_>, sent: Sent) {
     if !batch.is_done(moved.old.0) || !moved.is_as_before(batch) {
         return;
     }
@@ -252,7 +252,7 @@ pub(super) fn taken_over(batch: &mut Batch<'_>, moved: &Moved<'_>, sent: Sent) {
     }
 }
 
-fn settle(batch: &mut Batch<'_>, moved: &Moved<'_>) {
+fn settle(batch: &mut Execution<'_>, moved: &Moved<'_>) {
     batch.settle_rest(&moved.run(), &Paths::default());
     tell(batch, &moved.new.1.path, moved.way);
 }
@@ -272,7 +272,7 @@ impl Moved<'_> {
     }
 
     /// Whether the source still is what the way was chosen for.
-    fn is_as_before(&self, batch: &Batch<'_>) -> bool {
+    fn is_as_before(&self, batch: &Execution<'_>) -> bool {
         let mut source = Source::new(&batch.ctx.root);
         way(self.new.1, &self.old.1.path, &mut source) == Some(self.way)
     }
@@ -287,7 +287,7 @@ pub(super) enum Sent {
     Nothing,
 }
 
-fn send(batch: &mut Batch<'_>, way: Way, run: &Run, new: &RelPath, old: &RelPath) -> Result<Sent, Flow> {
+fn send(batch: &mut Execution<'_>, way: Way, run: &Run, new: &RelPath, old: &RelPath) -> Result<Sent, Flow> {
     for mkpath in [batch.ctx.capabilities.makes_path(), true] {
         // It is large, and not there yet.
         let mode = Mode { mkpath, contents: false, ..batch.mode(Pass::Real) };

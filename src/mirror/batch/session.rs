@@ -48,7 +48,7 @@ pub(crate) enum Flow {
 }
 
 /// A batch at work.
-pub(crate) struct Batch<'a> {
+pub(crate) struct Execution<'a> {
     pub(crate) ctx: &'a TargetContext,
     pub(crate) lane: Lane,
     pub(crate) jobs: &'a [ClaimedJob],
@@ -70,7 +70,7 @@ pub(crate) struct Batch<'a> {
     pub(crate) report: BatchReport,
 }
 
-impl<'a> Batch<'a> {
+impl<'a> Execution<'a> {
     pub(crate) fn new(ctx: &'a TargetContext, lane: Lane, jobs: &'a [ClaimedJob], stop: &'a StopSignal) -> Self {
         let (rules, verdicts) = (ctx.filter.rsync_rules(), vec![None; jobs.len()]);
         let (trusted, report, unmounted) = (BTreeSet::new(), BatchReport::default(), ctx.mounts.missing());
@@ -94,7 +94,7 @@ impl<'a> Batch<'a> {
     }
 }
 
-impl Batch<'_> {
+impl Execution<'_> {
     /// Whether equal size and time mean equal content where no job says otherwise.
     pub(crate) fn vouches(&self) -> bool {
         self.contents == Contents::Vouched

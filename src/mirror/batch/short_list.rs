@@ -16,7 +16,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::session::{Batch, Flow};
+use super::session::{Execution, Flow};
 use crate::mirror::outcome::classify::{Outcome, Paths};
 use crate::mirror::plan::arguments::Pass;
 use crate::mirror::plan::planner::content_bytes;
@@ -34,7 +34,7 @@ const EXCLUDED_MAX: usize = 16;
 const ALONG_ENTRIES_MAX: usize = 1_000;
 
 /// Runs `run` with a short list. `Ok(false)`: it has none, or that did not go well, and nothing is settled.
-pub(super) fn attempt(batch: &mut Batch<'_>, run: &Run) -> Result<bool, Flow> {
+pub(super) fn attempt(batch: &mut Execution<'_>, run: &Run) -> Result<bool, Flow> {
     if run.kind != RunKind::Flat || run.entries.len() < ENTRIES_MIN || !may_shorten(batch) {
         return Ok(false);
     }
@@ -44,7 +44,7 @@ pub(super) fn attempt(batch: &mut Batch<'_>, run: &Run) -> Result<bool, Flow> {
 }
 
 /// Sends single entries along with new directories, if both are in `runs`, and takes out what has been done by that.
-pub(super) fn attempt_together(batch: &mut Batch<'_>, runs: &mut Vec<Run>) -> Result<(), Flow> {
+pub(super) fn attempt_together(batch: &mut Execution<'_>, runs: &mut Vec<Run>) -> Result<(), Flow> {
     if !may_shorten(batch) {
         return Ok(());
     }
@@ -59,12 +59,12 @@ pub(super) fn attempt_together(batch: &mut Batch<'_>, runs: &mut Vec<Run>) -> Re
 }
 
 /// Whether what rsync finds in a directory is what the list would say.
-fn may_shorten(batch: &Batch<'_>) -> bool {
+fn may_shorten(batch: &Execution<'_>) -> bool {
     !batch.ctx.filter.has_expressions() && !batch.selects()
 }
 
 /// Runs `shortcut` for `runs`. `Ok(false)`: that did not go well, and nothing is settled.
-fn run_instead(batch: &mut Batch<'_>, shortcut: &Run, runs: &[&Run]) -> Result<bool, Flow> {
+fn run_instead(batch: &mut Execution<'_>, shortcut: &Run, runs: &[&Run]) -> Result<bool, Flow> {
     let (ended, command) = batch.start(shortcut, Pass::Real).ok_or(Flow::Halt)?;
     let outcome = batch.meaning(shortcut, &ended);
     let is_over = matches!(outcome, Outcome::Done | Outcome::Target(_) | Outcome::Void);

@@ -14,7 +14,7 @@ use std::time::Duration;
 use chrono::NaiveDateTime;
 use log::{debug, info};
 
-use super::session::Batch;
+use super::session::Execution;
 use crate::filter::Filter;
 use crate::mirror::plan::arguments::list_arguments;
 use crate::mirror::plan::run::{Deletion, Entry};
@@ -33,7 +33,7 @@ const INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 const LISTING_BYTES_MAX: usize = 1 << 20;
 
 /// What is to be removed from the target, if it has not been looked at today. `job` is the one of the whole tree.
-pub(crate) fn find(batch: &mut Batch<'_>, job: usize, now: Timestamp) -> Option<Vec<Entry>> {
+pub(crate) fn find(batch: &mut Execution<'_>, job: usize, now: Timestamp) -> Option<Vec<Entry>> {
     let ctx = batch.ctx;
     let cleaned_at = ctx.cleaned_at();
     let lately = cleaned_at.is_some_and(|at| at <= now && now.since(at) < INTERVAL);
@@ -69,7 +69,7 @@ pub(crate) fn find(batch: &mut Batch<'_>, job: usize, now: Timestamp) -> Option<
 }
 
 /// Takes note that so many were removed, and that the target need not be looked at again soon.
-pub(crate) fn note_removed(batch: &Batch<'_>, count: usize, now: Timestamp) {
+pub(crate) fn note_removed(batch: &Execution<'_>, count: usize, now: Timestamp) {
     let ctx = batch.ctx;
     ctx.set_cleaned_at(now);
     if count > 0 {

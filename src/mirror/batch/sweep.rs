@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use super::session::Batch;
+use super::session::Execution;
 use crate::ctime;
 use crate::mirror::plan::run::{Entry, Run, RunKind};
 use crate::mirror::plan::walk::Files;
@@ -23,13 +23,13 @@ const SEEN_WITHIN: Duration = Duration::from_secs(600);
 const LIST_PATHS_MAX: usize = 20_000;
 
 /// Whether `run` is a sweep that can be carried out in this way.
-pub(crate) fn concerns(batch: &Batch<'_>, run: &Run) -> bool {
+pub(crate) fn concerns(batch: &Execution<'_>, run: &Run) -> bool {
     run.kind == RunKind::Tree && run.origin == Origin::Write && ctime::dates_changes(&batch.ctx.root)
 }
 
 /// The runs that send what was written in the trees of `run`, each found when it is asked for. What then is left to do is a
 /// comparison by size and time.
-pub(crate) fn runs<'a>(batch: &Batch<'a>, run: &'a Run) -> impl Iterator<Item = Run> + use<'a> {
+pub(crate) fn runs<'a>(batch: &Execution<'a>, run: &'a Run) -> impl Iterator<Item = Run> + use<'a> {
     let (ctx, jobs, unmounted) = (batch.ctx, batch.jobs, batch.unmounted.clone());
     let below = move |entry: &Entry| {
         let since = entry.jobs.iter().filter_map(|&job| jobs.get(job)).map(|job| job.since).min();

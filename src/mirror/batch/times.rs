@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use log::info;
 
-use super::session::Batch;
+use super::session::Execution;
 use crate::filter::Kind;
 use crate::mirror::outcome::classify::Outcome;
 use crate::mirror::outcome::diagnosis::Fallback;
@@ -44,7 +44,7 @@ enum Told {
 }
 
 /// Finds out how exactly the target keeps times, if the whole tree is to be compared and nobody knows yet.
-pub fn look(batch: &mut Batch<'_>, now: Timestamp) {
+pub fn look(batch: &mut Execution<'_>, now: Timestamp) {
     let compares_all = batch.jobs.iter().any(|job| job.path.is_root() && job.scope == Scope::Subtree);
     let params = &batch.ctx.target.options.params;
     let is_given = params.has_any(&["modify-window", "size-only", "ignore-times", "checksum"]);
@@ -68,7 +68,7 @@ pub fn look(batch: &mut Batch<'_>, now: Timestamp) {
 }
 
 /// Sends `file` and asks again. `None`: nobody can say.
-fn keeps(batch: &mut Batch<'_>, file: &RelPath) -> Option<bool> {
+fn keeps(batch: &mut Execution<'_>, file: &RelPath) -> Option<bool> {
     let before = still(batch, file)?;
     let run = run(std::slice::from_ref(file));
     let (ended, _) = batch.start(&run, Pass::Real)?;
@@ -88,7 +88,7 @@ fn keeps(batch: &mut Batch<'_>, file: &RelPath) -> Option<bool> {
 }
 
 /// Finds a way to compare by which `file`, which is there, is equal.
-fn learn(batch: &mut Batch<'_>, file: &RelPath) {
+fn learn(batch: &mut Execution<'_>, file: &RelPath) {
     let (ctx, name) = (batch.ctx, batch.ctx.target.name());
     for (fallback, kept) in [(Fallback::Seconds, "whole seconds"), (Fallback::EvenSeconds, "even seconds")] {
         ctx.capabilities.learn(fallback);
@@ -104,13 +104,13 @@ fn learn(batch: &mut Batch<'_>, file: &RelPath) {
 }
 
 /// Inode, size and time of a file.
-fn still(batch: &Batch<'_>, file: &RelPath) -> Option<(u64, u64, i64, i64)> {
+fn still(batch: &Execution<'_>, file: &RelPath) -> Option<(u64, u64, i64, i64)> {
     let found = std::fs::symlink_metadata(file.under(&batch.ctx.root)).ok()?;
     Some((found.ino(), found.size(), found.mtime(), found.mtime_nsec()))
 }
 
 /// What a dry run says of each of `files`.
-fn ask(batch: &mut Batch<'_>, files: &[RelPath]) -> Option<Vec<Told>> {
+fn ask(batch: &mut Execution<'_>, files: &[RelPath]) -> Option<Vec<Told>> {
     let run = run(files);
     let (ended, _) = batch.start(&run, Pass::Confirm)?;
     if batch.understood(&run, &ended) != Outcome::Done {
@@ -150,7 +150,7 @@ fn run(files: &[RelPath]) -> Run {
 }
 
 /// A few files of the source that have been left alone for a while, with fractions of a second.
-fn quiet_files(batch: &Batch<'_>, now: Timestamp) -> Vec<RelPath> {
+fn quiet_files(batch: &Execution<'_>, now: Timestamp) -> Vec<RelPath> {
     let (root, filter) = (&batch.ctx.root, &batch.ctx.filter);
     let (mut files, mut left, mut entries) = (Vec::new(), vec![RelPath::root()], 0);
     while let Some(directory) = left.pop() {

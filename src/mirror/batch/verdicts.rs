@@ -6,14 +6,14 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::report::BatchReport;
-use super::session::Batch;
+use super::session::Execution;
 use crate::mirror::outcome::classify::{Paths, Undone};
 use crate::mirror::plan::planner::deletion_refused;
 use crate::mirror::plan::run::{Deletion, Entry, Run, RunKind};
 use crate::mirror::rsync::messages::Extent;
 use crate::model::{ClaimedJob, Found, JobError, Origin, RelPath, Scope, Verdict};
 
-impl<'a> Batch<'a> {
+impl<'a> Execution<'a> {
     pub(super) fn jobs_to_plan(&self) -> Cow<'a, [ClaimedJob]> {
         if self.trusted.is_empty() {
             return Cow::Borrowed(self.jobs);
@@ -26,7 +26,7 @@ impl<'a> Batch<'a> {
     }
 }
 
-impl Batch<'_> {
+impl Execution<'_> {
     /// Keeps the worse of two verdicts: a job may stand behind several list entries.
     pub(crate) fn settle(&mut self, job: usize, verdict: Verdict) {
         let rank = |verdict: &Verdict| match verdict {

@@ -1,7 +1,7 @@
 //! A script in rsync's place, for what a real one does only by accident.
 
 use super::*;
-use crate::mirror::batch::session::Batch;
+use crate::mirror::batch::session::Execution;
 use crate::mirror::outcome::classify::Outcome;
 use crate::mirror::plan::run::{Run, RunKind};
 use crate::mirror::rsync::capture::Capture;
@@ -314,7 +314,7 @@ fn what_a_stop_does_to_rsync_is_no_trouble_of_the_target() {
         stderr.push(b"rsync error: received SIGINT, SIGTERM, or SIGHUP (code 20)\n");
         Ended { end: End::Exit(code), stderr, stdout: Capture::default(), blocked: None, cut: Cut::No }
     };
-    let batch = Batch::new(&ctx, Lane::Small, &[], &stop);
+    let batch = Execution::new(&ctx, Lane::Small, &[], &stop);
     for code in [10, 12, 20, 30] {
         assert!(matches!(batch.meaning(&run, &ended(code)), Outcome::Target(_) | Outcome::Split(_)), "{code}");
     }
