@@ -44,7 +44,7 @@ pub(super) struct Served {
 }
 
 /// A worker is done with a batch.
-struct Ended {
+struct Finished {
     run: u64,
     target: TargetId,
     lane: Lane,
@@ -89,7 +89,7 @@ pub(super) struct Dispatcher {
     /// Counts the batches that were begun.
     turn: u64,
     looked: Instant,
-    ended: (Sender<Ended>, Receiver<Ended>),
+    finished: (Sender<Finished>, Receiver<Finished>),
     /// Something was done about a standby.
     tended: (Sender<()>, Receiver<()>),
 }
@@ -108,14 +108,14 @@ impl Dispatcher {
             next_run: 0,
             turn: 0,
             looked: monotonic(),
-            ended: unbounded(),
+            finished: unbounded(),
             tended: bounded(1),
         }
     }
 
     pub(super) fn run(mut self, ordered: &Receiver<Served>) {
         let work = self.shared.queue.work().clone();
-        let ended = self.ended.1.clone();
+        let finished = self.finished.1.clone();
         let tended = self.tended.1.clone();
         loop {
             let due = self.shared.queue.next_due(&self.targets);
@@ -129,7 +129,7 @@ impl Dispatcher {
                     Ok(served) => self.serve(served),
                     Err(_) => break,
                 },
-                recv(ended) -> ended => if let Ok(ended) = ended { self.note_end(&ended) },
+                recv(finished) -> finished => if let Ok(finished) = finished { self.note_finished(&finished) },
                 recv(work) -> _ => {}
                 recv(tended) -> _ => {}
                 default(wait.min(IDLE)) => {}
@@ -163,20 +163,20 @@ impl Dispatcher {
         self.lanes.values().map(Lanes::in_flight).sum()
     }
 
-    fn note_end(&mut self, ended: &Ended) {
-        let run = self.runs.remove(&ended.run);
-        let known = self.known.entry(ended.target).or_default();
-        if ended.reached {
+    fn note_finished(&mut self, finished: &Finished) {
+        let run = self.runs.remove(&finished.run);
+        let known = self.known.entry(finished.target).or_default();
+        if finished.reached {
             (known.health, known.endings) = (Health::Well, 0);
         } else if run.is_some_and(|run| run.is_ending) {
             (known.health, known.endings) = (Health::Ill, known.endings.saturating_add(1));
         }
         let now = self.shared.clock.now();
-        if let Some(lanes) = self.lanes.get_mut(&ended.target) {
-            lanes.ended(ended.lane, ended.busy, now);
+        if let Some(lanes) = self.lanes.get_mut(&finished.target) {
+            lanes.ended(finished.lane, finished.busy, now);
         }
-        if let Some(standby) = self.contexts.get(&ended.target).and_then(|context| context.standby.as_ref())
-            && ended.reached
+        if let Some(standby) = self.contexts.get(&finished.target).and_then(|context| context.standby.as_ref())
+            && finished.reached
         {
             standby.used(monotonic());
         }
@@ -315,14 +315,14 @@ impl Dispatcher {
         let run = Run { target, lane, started: now, stop: stop.clone(), counters: None, moved: now, is_ending: false };
         self.runs.insert(id, run);
         let shared = Arc::clone(&self.shared);
-        let ended = self.ended.0.clone();
+        let finished = self.finished.0.clone();
         let surplus = self.surplus(target, lane);
         self.pool.spawn(move || {
             surplus.iter().for_each(|standby| standby.end());
             let stop = stop.unwrap_or_else(|| shared.stop.clone());
             let (busy, reached) = work(&shared, &context, &batch, &stop);
             // Nobody listens any more only when the dispatcher is gone.
-            let _ = ended.send(Ended { run: id, target, lane, busy, reached });
+            let _ = finished.send(Finished { run: id, target, lane, busy, reached });
         });
     }
 
@@ -345,13 +345,13 @@ impl Dispatcher {
     /// Waits for what is in flight, and ends it when the grace time is over.
     fn drain(&mut self) {
         let started = monotonic();
-        let ended = self.ended.1.clone();
+        let finished = self.finished.1.clone();
         while self.in_flight() > 0 && started.elapsed() < STOP_GRACE + STOP_DEADLINE {
             if started.elapsed() >= STOP_GRACE {
                 self.shared.stop.raise();
             }
-            if let Ok(ended) = ended.recv_timeout(Duration::from_millis(100)) {
-                self.note_end(&ended);
+            if let Ok(finished) = finished.recv_timeout(Duration::from_millis(100)) {
+                self.note_finished(&finished);
             }
         }
         self.shared.stop.raise();

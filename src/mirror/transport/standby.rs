@@ -38,7 +38,7 @@ use log::debug;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::root_identity::RootIdentity;
-use super::standby_lifetime::{Care, Loss};
+use super::standby_lifetime::{Lifetime, Loss};
 use crate::clock::monotonic;
 use crate::mirror::plan::arguments::Pass;
 use crate::mirror::plan::run::{Run, RunKind};
@@ -90,12 +90,12 @@ impl Standbys {
             return None;
         }
         let host = host.rsplit_once('@').map_or(host.as_str(), |(_, host)| host).to_owned();
-        let care = Care::new(target.options.timeout);
+        let lifetime = Lifetime::new(target.options.timeout);
         let standby = Arc::new(Standby {
             server: Server { host, port: target.options.port },
             all: Arc::clone(&self.0),
             state: Mutex::new(State {
-                care,
+                lifetime,
                 waiting: None,
                 ordered: false,
                 closed: false,
@@ -146,7 +146,7 @@ pub struct Standby {
 
 #[derive(Debug)]
 struct State {
-    care: Care,
+    lifetime: Lifetime,
     waiting: Option<Waiting>,
     /// A worker has been told to do something about it.
     ordered: bool,
@@ -242,7 +242,7 @@ impl State {
     fn learn(&mut self, ended: &Ended, born: Instant, now: Instant) {
         if ended.end != End::Exit(0) {
             let is_busy = String::from_utf8_lossy(&ended.stderr.bytes()).contains("@ERROR: max connections");
-            self.care.lost(if is_busy { Loss::Busy } else { Loss::Dead }, born, now);
+            self.lifetime.lost(if is_busy { Loss::Busy } else { Loss::Dead }, born, now);
         }
     }
 }
@@ -254,7 +254,7 @@ impl Standby {
 
     /// Something was sent to the target.
     pub fn used(&self, now: Instant) {
-        self.lock().care.used(now);
+        self.lock().lifetime.used(now);
     }
 
     /// What is to be done now. `may_wait`: the target bears a connection that waits. `may_start`: no run of the target is in
@@ -266,11 +266,11 @@ impl Standby {
         }
         let next = match &state.waiting {
             Some(_) if !may_wait() => Next::End,
-            Some(waiting) => match state.care.ends_at(waiting.born, now) {
+            Some(waiting) => match state.lifetime.ends_at(waiting.born, now) {
                 at if at > now => Next::At(at),
                 _ => Next::Renew,
             },
-            None if may_start && state.care.wants(now) && may_wait() => {
+            None if may_start && state.lifetime.wants(now) && may_wait() => {
                 match *state.lacking_since.get_or_insert(now) + DEFERENCE {
                     at if disturbs && at > now => Next::At(at),
                     _ => Next::Renew,
@@ -294,21 +294,25 @@ impl Standby {
         self.end();
         let now = monotonic();
         let mut state = self.lock();
-        if state.closed || self.all.closed.load(Ordering::SeqCst) || state.waiting.is_some() || !state.care.wants(now) {
+        if state.closed
+            || self.all.closed.load(Ordering::SeqCst)
+            || state.waiting.is_some()
+            || !state.lifetime.wants(now)
+        {
             return;
         }
         let Launch { program, root, identity, args, .. } = launch();
         // Looked at again when the list is handed over; this spares the attempt.
         if identity.check(root).is_err() {
             // Or the next one would be asked for at once, and so on, for as long as the source is away.
-            return state.care.lost(Loss::Away, now, now);
+            return state.lifetime.lost(Loss::Away, now, now);
         }
         match Started::new(program, root, &args, true) {
             Ok(started) => {
                 let waiting = Waiting { started, args, born: now, identity };
                 (state.waiting, state.lacking_since) = (Some(waiting), None);
             }
-            Err(_) => state.care.lost(Loss::Dead, now, now),
+            Err(_) => state.lifetime.lost(Loss::Dead, now, now),
         }
     }
 
@@ -342,7 +346,7 @@ impl Standby {
                 let was_there = state.waiting.is_some();
                 let counts = state.ended_at.is_some_and(|at| now.duration_since(at) < COUNTED_FOR);
                 if was_there || counts {
-                    state.care.lost(Loss::Busy, now, now);
+                    state.lifetime.lost(Loss::Busy, now, now);
                 }
                 drop(state);
                 other.end();
@@ -366,7 +370,7 @@ impl Standby {
             debug!("{name}: the standby was found dead after {} s", age.as_secs());
             return Begun::Not;
         }
-        let fits = identity == launch.identity && args == launch.args && state.care.is_usable(born, now);
+        let fits = identity == launch.identity && args == launch.args && state.lifetime.is_usable(born, now);
         drop(state);
         if !fits || launch.identity.check(&started.directory()).is_err() {
             return Begun::Not;
@@ -374,12 +378,12 @@ impl Standby {
         match started.hand_over(list, stdout, STALL_LIMIT, stop) {
             Ok(ended) if matches!(ended.end, End::Exit(0 | 23 | 24 | 25)) => {
                 debug!("{name}: sent by the standby, {} ms old", age.as_millis());
-                if Care::is_trusted(born, now) { Begun::Answered(ended) } else { Begun::Unconfirmed(ended.stdout) }
+                if Lifetime::is_trusted(born, now) { Begun::Answered(ended) } else { Begun::Unconfirmed(ended.stdout) }
             }
             Ok(ended) if matches!(ended.end, End::Stopped | End::Blocked) => Begun::Answered(ended),
             broken => {
                 debug!("{name}: the standby broke after {} s, a fresh run begins", age.as_secs());
-                self.lock().care.lost(Loss::Dead, born, now);
+                self.lock().lifetime.lost(Loss::Dead, born, now);
                 let cut = broken.as_ref().map_or(Cut::Held, |ended| ended.cut);
                 Begun::CutOff(cut, broken.map(|ended| ended.stdout).unwrap_or_default())
             }

@@ -9,7 +9,7 @@ const AGE_MAX: Duration = Duration::from_secs(50);
 const AGE_MIN: Duration = Duration::from_secs(5);
 
 /// For how long what was learned of a target's patience holds. Its daemon may just have been restarted.
-const LESSON: Duration = Duration::from_secs(60 * 60);
+const LEARNED_FOR: Duration = Duration::from_secs(60 * 60);
 
 /// A target to which nothing was sent for so long has none: idle is idle.
 const IDLE_MAX: Duration = Duration::from_secs(10 * 60);
@@ -25,11 +25,11 @@ const TRUST_MAX: Duration = Duration::from_secs(2);
 
 /// What is known of a target's standbys.
 #[derive(Debug, Clone)]
-pub struct Care {
+pub struct Lifetime {
     /// Given by the target's own timeout.
     age_max: Duration,
     /// A shorter one that was learned, and when.
-    lesson: Option<(Duration, Instant)>,
+    learned_age_max: Option<(Duration, Instant)>,
     resting_until: Option<Instant>,
     used_at: Option<Instant>,
 }
@@ -45,11 +45,11 @@ pub enum Loss {
     Away,
 }
 
-impl Care {
+impl Lifetime {
     /// `timeout` is the silence after which the target's runs end, as far as it is known.
     pub fn new(timeout: Option<Duration>) -> Self {
         let age_max = timeout.map_or(AGE_MAX, |timeout| AGE_MAX.min(timeout / 2));
-        Self { age_max, lesson: None, resting_until: None, used_at: None }
+        Self { age_max, learned_age_max: None, resting_until: None, used_at: None }
     }
 
     /// Something was sent to the target.
@@ -88,13 +88,13 @@ impl Care {
             Loss::Busy => self.resting_until = Some(now + REST_BUSY),
             Loss::Away => self.resting_until = Some(now + REST_AWAY),
             Loss::Dead if half < AGE_MIN => self.resting_until = Some(now + REST_DEAD),
-            Loss::Dead => self.lesson = Some((half, now)),
+            Loss::Dead => self.learned_age_max = Some((half, now)),
         }
     }
 
     fn age_limit(&self, now: Instant) -> Duration {
-        let lesson = self.lesson.filter(|(_, at)| now.duration_since(*at) < LESSON);
-        lesson.map_or(self.age_max, |(limit, _)| limit.min(self.age_max))
+        let learned_age_max = self.learned_age_max.filter(|(_, at)| now.duration_since(*at) < LEARNED_FOR);
+        learned_age_max.map_or(self.age_max, |(limit, _)| limit.min(self.age_max))
     }
 }
 
@@ -110,26 +110,26 @@ mod tests {
     #[test]
     fn only_a_target_in_use_has_one() {
         let start = monotonic();
-        let mut care = Care::new(None);
-        assert!(!care.wants(start), "nothing was sent yet");
-        care.used(start);
+        let mut lifetime = Lifetime::new(None);
+        assert!(!lifetime.wants(start), "nothing was sent yet");
+        lifetime.used(start);
         for (after, wants) in [(0, true), (599, true), (600, false), (86_400, false)] {
-            assert_eq!(care.wants(start + s(after)), wants, "{after} s");
+            assert_eq!(lifetime.wants(start + s(after)), wants, "{after} s");
         }
-        assert_eq!(care.ends_at(start + s(580), start + s(580)), start + s(600), "it goes with the use");
+        assert_eq!(lifetime.ends_at(start + s(580), start + s(580)), start + s(600), "it goes with the use");
     }
 
     #[test]
     fn it_is_exchanged_before_any_timeout() {
         let start = monotonic();
         for (timeout, age) in [(None, 50), (Some(600), 50), (Some(60), 30), (Some(10), 5)] {
-            let mut care = Care::new(timeout.map(s));
-            care.used(start);
-            assert!(care.wants(start), "{timeout:?}");
-            assert_eq!(care.ends_at(start, start), start + s(age), "{timeout:?}");
-            assert!(care.is_usable(start, start + s(age)) && !care.is_usable(start, start + s(age + 1)));
+            let mut lifetime = Lifetime::new(timeout.map(s));
+            lifetime.used(start);
+            assert!(lifetime.wants(start), "{timeout:?}");
+            assert_eq!(lifetime.ends_at(start, start), start + s(age), "{timeout:?}");
+            assert!(lifetime.is_usable(start, start + s(age)) && !lifetime.is_usable(start, start + s(age + 1)));
         }
-        let mut hasty = Care::new(Some(s(8)));
+        let mut hasty = Lifetime::new(Some(s(8)));
         hasty.used(start);
         assert!(!hasty.wants(start), "it would have to be exchanged all the time");
     }
@@ -137,18 +137,18 @@ mod tests {
     #[test]
     fn the_target_teaches_its_patience() {
         let start = monotonic();
-        let mut care = Care::new(None);
-        care.used(start + s(31));
-        care.lost(Loss::Dead, start, start + s(30));
-        assert!(care.wants(start + s(31)));
-        assert_eq!(care.ends_at(start + s(31), start + s(31)), start + s(46));
-        care.lost(Loss::Dead, start + s(31), start + s(45));
+        let mut lifetime = Lifetime::new(None);
+        lifetime.used(start + s(31));
+        lifetime.lost(Loss::Dead, start, start + s(30));
+        assert!(lifetime.wants(start + s(31)));
+        assert_eq!(lifetime.ends_at(start + s(31), start + s(31)), start + s(46));
+        lifetime.lost(Loss::Dead, start + s(31), start + s(45));
         let later = start + s(46);
-        assert_eq!(care.ends_at(later, later), later + s(7));
+        assert_eq!(lifetime.ends_at(later, later), later + s(7));
         let forgotten = start + s(45 + 3600);
-        assert_eq!(care.ends_at(forgotten, forgotten), start + s(31 + 600));
-        care.used(forgotten);
-        assert_eq!(care.ends_at(forgotten, forgotten), forgotten + s(50));
+        assert_eq!(lifetime.ends_at(forgotten, forgotten), start + s(31 + 600));
+        lifetime.used(forgotten);
+        assert_eq!(lifetime.ends_at(forgotten, forgotten), forgotten + s(50));
     }
 
     #[test]
@@ -157,19 +157,19 @@ mod tests {
         for (loss, after, rest) in
             [(Loss::Dead, 0, 60), (Loss::Dead, 9, 60), (Loss::Busy, 0, 600), (Loss::Busy, 49, 600)]
         {
-            let mut care = Care::new(None);
+            let mut lifetime = Lifetime::new(None);
             let ended = start + s(after);
-            care.lost(loss, start, ended);
-            care.used(ended + s(rest));
-            assert!(!care.wants(ended + s(rest - 1)), "{loss:?} after {after} s");
-            assert!(care.wants(ended + s(rest)), "{loss:?} after {after} s");
+            lifetime.lost(loss, start, ended);
+            lifetime.used(ended + s(rest));
+            assert!(!lifetime.wants(ended + s(rest - 1)), "{loss:?} after {after} s");
+            assert!(lifetime.wants(ended + s(rest)), "{loss:?} after {after} s");
         }
     }
 
     #[test]
     fn an_older_connection_is_not_trusted() {
         let start = monotonic();
-        assert!(Care::is_trusted(start, start + Duration::from_millis(1_999)));
-        assert!(!Care::is_trusted(start, start + s(2)));
+        assert!(Lifetime::is_trusted(start, start + Duration::from_millis(1_999)));
+        assert!(!Lifetime::is_trusted(start, start + s(2)));
     }
 }
