@@ -54,6 +54,13 @@ impl Walk {
     };
 }
 
+impl Walk {
+    /// Through what is reported as a whole, for what the quick check may not see of what changed since then.
+    pub fn reported(since: Option<Timestamp>) -> Self {
+        Self { since, is_reported: true, names: true, ..Self::DEEP }
+    }
+}
+
 /// What the kernel and the table together say of a directory under a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Placed {

@@ -27,7 +27,7 @@ use super::table::{Table, Wd};
 use super::task::{Task, Walk};
 use super::{Counters, GoneReason, KnownDirectories, Notice, Sink, WatchSettings};
 use crate::filter::Kind;
-use crate::model::{Change, DirectoryChange, Moment, Origin, RelPath, Scope};
+use crate::model::{Change, DirectoryChange, Moment, Origin, RelPath, Scope, Timestamp};
 use crate::mounts::MountKey;
 
 /// Changes gathered before they are handed on although the read is not through.
@@ -80,6 +80,8 @@ pub(super) struct Tracker<K> {
     pub(super) table: Table,
     /// Last in, first out. At most about one entry for each directory.
     pub(super) tasks: Vec<Task>,
+    /// Directories that could not be listed, and from when on what changed in them is still to be looked for.
+    pub(super) unlisted: BTreeMap<Wd, Timestamp>,
     /// The descriptors of directories that were watched at last, by the made-up ones under which tasks know them.
     pub(super) rekeyed: BTreeMap<Wd, Wd>,
     pub(super) started: Option<Sender<()>>,
@@ -146,6 +148,7 @@ impl<K: Kernel> Tracker<K> {
             settings,
             table: Table::new(root, id),
             tasks: vec![Task::Started, Task::List { wd: root, walk }],
+            unlisted: BTreeMap::new(),
             rekeyed: BTreeMap::new(),
             started: Some(started),
             failures: 0,

@@ -13,7 +13,7 @@ use super::kernel::Kernel;
 use super::table::Wd;
 use super::task::{Placed, Task, Walk};
 use super::tracker::Tracker;
-use crate::model::{Change, DirectoryId, Moment, RelPath, changed_since};
+use crate::model::{Change, DirectoryId, Moment, RelPath, Timestamp, changed_since};
 
 /// Each of the first failures to watch a directory is told, afterwards each power of two.
 const FAILURES_TOLD: u64 = 16;
@@ -194,6 +194,7 @@ impl<K: Kernel> Tracker<K> {
         let since = changed_since(self.polled_at, self.moment, self.settings.ctime_margin);
         self.polled_at = self.moment;
         self.has_lost_unwatched = false;
+        self.unlisted.retain(|wd, _| self.table.contains(*wd));
         let mut directories = 0;
         let mut exhausted = false;
         for wd in self.table.unwatched_wds() {
@@ -202,11 +203,12 @@ impl<K: Kernel> Tracker<K> {
             match watched {
                 Ok((known, _)) if self.table.contains(known) => {}
                 Ok((new, id)) => {
+                    let since = self.unlooked_since(wd, since);
+                    self.unlisted.remove(&wd);
                     self.rekey(wd, new, id);
                     self.tasks.push(Task::Report { wd: new, fresh: false });
                     // The quick check may not see all that has changed until now.
-                    let walk = Walk { since, is_reported: true, names: true, ..Walk::DEEP };
-                    self.tasks.push(Task::List { wd: new, walk });
+                    self.tasks.push(Task::List { wd: new, walk: Walk::reported(since) });
                     directories += 1;
                 }
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => self.forget(wd),
@@ -215,6 +217,7 @@ impl<K: Kernel> Tracker<K> {
                     if since.is_none() {
                         self.tasks.push(Task::Report { wd, fresh: false });
                     }
+                    let since = self.unlooked_since(wd, since);
                     self.tasks.push(Task::List { wd, walk: Walk { since, ..Walk::default() } });
                 }
             }
@@ -223,6 +226,11 @@ impl<K: Kernel> Tracker<K> {
         if directories > 0 {
             self.notice(Notice::WatchedAgain { directories });
         }
+    }
+
+    /// From when on changes in a directory are to be looked for at a poll: from earlier if it could not be listed before.
+    fn unlooked_since(&self, wd: Wd, since: Option<Timestamp>) -> Option<Timestamp> {
+        since.map(|since| self.unlisted.get(&wd).map_or(since, |earliest| since.min(*earliest)))
     }
 
     /// Remembers that nobody may look at `path`, which says nothing of what is there: only that `dir`, in which it is, has to
@@ -243,7 +251,8 @@ impl<K: Kernel> Tracker<K> {
             self.closed.remove(&wd);
             if path.is_some() {
                 self.tasks.push(Task::Report { wd, fresh: false });
-                self.tasks.push(Task::List { wd, walk: Walk::DEEP });
+                let since = self.unlisted.remove(&wd);
+                self.tasks.push(Task::List { wd, walk: Walk::reported(since) });
             }
         }
     }
@@ -253,7 +262,14 @@ impl<K: Kernel> Tracker<K> {
         let listing = match self.kernel.list(&path, walk.since.is_some()) {
             Ok(listing) => listing,
             Err(error) => {
-                match Errno::from_io_error(&error).unwrap_or(Errno::IO) {
+                let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+                if errno == Errno::ACCESS
+                    && let Some(since) = walk.since
+                {
+                    let earliest = self.unlisted.entry(dir).or_insert(since);
+                    *earliest = since.min(*earliest);
+                }
+                match errno {
                     // The event that explains it is still to come.
                     Errno::NOENT | Errno::NOTDIR | Errno::LOOP => self.not_found(),
                     // One that could not be watched either has been told of.
@@ -268,6 +284,9 @@ impl<K: Kernel> Tracker<K> {
                 return;
             }
         };
+        if walk.since.is_some_and(|since| self.unlisted.get(&dir).is_some_and(|earliest| since <= *earliest)) {
+            self.unlisted.remove(&dir);
+        }
         if let Some(since) = walk.since {
             match listing.changed {
                 changed if std::mem::take(&mut walk.is_unknown) => {

@@ -21,6 +21,7 @@ use crate::control::{
     DifferenceKind, DifferenceRow, Differing, DifferingKind, Refusal, RefusalKind, Verified, VerifyLine, VerifyRequest,
     seconds,
 };
+use crate::ctime;
 use crate::dispatch::Executor;
 use crate::mirror::{Comparison, Difference, Differs, Look, can_count};
 use crate::model::{Change, Job, JobState, Origin, RelPath, Scope, TargetTrouble, below_range};
@@ -33,6 +34,10 @@ use crate::daemon::root::RootRuntime;
 const CHUNK: usize = 10_000;
 /// How often a chunk is looked at again before what changed each time is called busy.
 const ROUNDS_MAX: u32 = 5;
+/// What has changed of late in a directory without a watch is sent again with each look at that (`ctime::MARGIN`). So the
+/// rounds together last longer.
+const UNWATCHED_PAUSE: Duration = Duration::from_secs(3);
+const _: () = assert!(UNWATCHED_PAUSE.as_secs() * (ROUNDS_MAX as u64 - 1) > ctime::MARGIN.as_secs());
 /// How long the jobs of one target are waited for, in all, and how often they are looked at.
 const JOBS_PATIENCE: Duration = Duration::from_secs(60);
 const JOBS_POLL: Duration = Duration::from_millis(20);
@@ -189,6 +194,8 @@ impl Verification<'_> {
             }
             if self.wanted.repair {
                 progress.verified.repaired += self.repair(&differing);
+                // What is about to be sent may be sent twice; what only seems to be is not left as it is.
+                progress.verified.repaired += self.repair(&busy);
             }
             progress.verified.differences += differing.len() as u64;
             progress.verified.busy += busy.len() as u64;
@@ -210,6 +217,9 @@ impl Verification<'_> {
     ) -> Result<(Vec<Difference>, Vec<Difference>), TargetTrouble> {
         let (mut certain, mut busy) = (Vec::new(), Vec::new());
         for round in 0..ROUNDS_MAX {
+            if round > 0 && self.root.watch_stats().unwatched > 0 {
+                self.rest(UNWATCHED_PAUSE);
+            }
             self.barrier();
             let newest = self.queue.newest_change(self.target.id);
             let mut waiting = Vec::new();
@@ -267,6 +277,13 @@ impl Verification<'_> {
 
     fn barrier(&self) {
         barrier(self.root);
+    }
+
+    fn rest(&self, length: Duration) {
+        let until = monotonic() + length;
+        while (self.is_wanted)() && monotonic() < until {
+            std::thread::sleep(JOBS_POLL);
+        }
     }
 
     /// Waits until no job is left that stands for a change of the path up to number `newest`.

@@ -10,7 +10,7 @@
 //! look at. What a cut off one has underway may still arrive seconds later, and minutes later if something between the two
 //! holds it.
 //!
-//! `SYNCQ_SEED=n` plays the same histories again, `PROPTEST_CASES=n` sets how many there are.
+//! `PROPTEST_CASES=n` sets how many histories there are. `SYNCQ_SEED=n` plays the same ones again, if there are as many.
 //!
 //! Deliberately absent: what is mounted, which the executor has to hold back, and names of one file on the target.
 

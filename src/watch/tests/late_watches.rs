@@ -78,6 +78,18 @@ fn a_write_through_a_name_is_reported_under_the_others_although_the_watch_came_l
     assert!(is_covered(&changes, &path("h"), Origin::Write), "{changes:?}");
 }
 
+/// What changed before a directory was closed was looked for in vain, and later from a later moment on.
+#[test]
+fn what_changed_before_a_directory_was_closed_is_found_once_it_is_open() {
+    let mut turns = watch(&["a", "a/b"], usize::MAX);
+    turns.checkpoint();
+    turns.restart();
+    let _ = after(&mut turns, &[Operation::Rewrite(path("a/f")), Operation::Close(path("a"))]);
+    let _ = after(&mut turns, &[]);
+    let changes = after(&mut turns, &[Operation::Open(path("a"))]);
+    assert!(is_covered(&changes, &path("a/f"), Origin::Write), "{changes:?}");
+}
+
 #[test]
 fn what_is_mounted_is_compared_and_what_comes_to_light_is_watched() {
     let mut turns = watch(&["a"], usize::MAX);
