@@ -51,7 +51,7 @@ impl<K: Kernel> Tracker<K> {
         self.look_if_open(wd);
         self.look_at_unseen();
         if let Some(path) = self.table.path(wd)
-            && !self.table.is_silent(wd)
+            && !self.table.is_unreported(wd)
         {
             self.gather.add(Change::scan(path, Scope::Entry), Presence::There);
         }
@@ -74,7 +74,7 @@ impl<K: Kernel> Tracker<K> {
                 if !self.excludes_file(&entry.path)
                     && let Some(settle) = look.map_or(Some(Settle::Now), |look| policy::created(&self.settings, look))
                 {
-                    self.speak(entry.dir);
+                    self.report_unreported(entry.dir);
                     let is_new = look.is_some_and(|look| look.is_plain);
                     self.gather.add(Change { settle, is_new, ..Change::write(entry.path.clone()) }, Presence::There);
                 }
@@ -86,7 +86,7 @@ impl<K: Kernel> Tracker<K> {
                 self.arrived(entry.dir, entry.name, &entry.path);
                 self.note_received(entry, cookie);
                 if events.move_to && !self.excludes_file(&entry.path) {
-                    self.speak(entry.dir);
+                    self.report_unreported(entry.dir);
                     let moved_from = self.moved_from(entry, cookie);
                     self.gather.add(Change { moved_from, ..Change::write(entry.path.clone()) }, Presence::There);
                 }
@@ -102,7 +102,7 @@ impl<K: Kernel> Tracker<K> {
                 let change = Change::scan(entry.path.clone(), Scope::Entry);
                 let change = self.report_links(entry.dir, entry.name, &entry.path, change);
                 if !self.excludes_file(&entry.path) {
-                    self.speak(entry.dir);
+                    self.report_unreported(entry.dir);
                     self.gather.add(change, Presence::There);
                 }
             }
@@ -149,7 +149,7 @@ impl<K: Kernel> Tracker<K> {
             let change = Change { settle, ..Change::write(entry.path.clone()) };
             let change = self.report_links(entry.dir, entry.name, &entry.path, change);
             if !self.excludes_file(&entry.path) {
-                self.speak(entry.dir);
+                self.report_unreported(entry.dir);
                 self.gather.add(change, Presence::There);
             }
         }
@@ -164,7 +164,7 @@ impl<K: Kernel> Tracker<K> {
 
     /// The listing of the directory that holds the entry changed, and with it that directory's time.
     pub(super) fn touch(&mut self, entry: &Entry<'_>) {
-        if !self.table.is_silent(entry.dir) {
+        if !self.table.is_unreported(entry.dir) {
             let times = Change {
                 settle: Settle::Within(policy::TIMES_WAIT),
                 ..Change::scan(entry.parent.clone(), Scope::Entry)
@@ -189,7 +189,7 @@ impl<K: Kernel> Tracker<K> {
                 // name; and one that left may be back.
                 if let Some(wd) = self.table.child(entry.dir, entry.name).filter(|wd| !self.is_in_place(*wd, entry)) {
                     self.table.detach(wd);
-                    let (path, is_disturbed) = (entry.path.clone(), self.in_passing.remove(&wd));
+                    let (path, is_disturbed) = (entry.path.clone(), self.passing_through.remove(&wd));
                     let (deadline, turn) = (self.now + LIMBO, self.turn);
                     self.limbo.push(Limbo { cookie, wd, path, deadline, turn, is_disturbed });
                 }
@@ -214,7 +214,7 @@ impl<K: Kernel> Tracker<K> {
         if !self.excludes_dir(&entry.path) {
             // The first walk tells nobody what it finds, so what is new since then is looked for once more.
             let walk = Walk { deep: self.started.is_some(), report: true, ..Walk::default() };
-            if let Placed::Known(wd) = self.meet(entry.dir, entry.name, &entry.path, walk) {
+            if let Placed::Known(wd) = self.visit(entry.dir, entry.name, &entry.path, walk) {
                 self.announce_again(wd, &entry.path);
             }
         }
@@ -242,7 +242,7 @@ impl<K: Kernel> Tracker<K> {
                             self.forget(stale);
                         }
                         self.table.attach(left, entry.dir, entry.name);
-                        self.in_passing.insert(left);
+                        self.passing_through.insert(left);
                     }
                 }
             }
@@ -257,7 +257,7 @@ impl<K: Kernel> Tracker<K> {
         let events = self.settings.events;
         let reports_all = events.move_from && events.move_to && events.close_write;
         let sees_all =
-            self.gap.is_none() && self.started.is_none() && !self.lacks_watches() && self.in_passing.is_empty();
+            self.gap.is_none() && self.started.is_none() && !self.lacks_watches() && self.passing_through.is_empty();
         reports_all && sees_all && !left.is_disturbed && !self.excludes_dir(&left.path) && self.is_free(&left.path)
     }
 

@@ -248,7 +248,7 @@ impl<K: Kernel> Tracker<K> {
 
     fn report_link(&mut self, dir: Wd, path: RelPath, inode: u64, wanted: Wanted) {
         if !self.excludes_file(&path) {
-            self.speak(dir);
+            self.report_unreported(dir);
             let Wanted { origin, settle } = wanted;
             let several_names = self.tie(inode);
             self.report(Change { origin, settle, several_names, ..Change::scan(path, Scope::Entry) });

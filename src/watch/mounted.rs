@@ -77,7 +77,7 @@ impl<K: Kernel> Tracker<K> {
     }
 
     /// Remembers what was mounted before the tree was watched.
-    pub(super) fn meet_mounts(&mut self) {
+    pub(super) fn visit_mounts(&mut self) {
         for path in self.mounted.keys().filter(|path| self.is_followed(path)) {
             self.settings.mounts.found(path);
         }

@@ -62,14 +62,14 @@ struct Node {
     /// Which directory it is, if the kernel could tell.
     id: PackedId,
     /// Nothing has been reported of it, since new directories are not.
-    silent: bool,
+    unreported: bool,
     /// Its place has changed since [`Table::take_changes`].
     moved: bool,
 }
 
 impl Node {
     fn new(id: Option<DirectoryId>) -> Self {
-        Self { parent: None, name: Box::default(), children: None, id: id.into(), silent: false, moved: false }
+        Self { parent: None, name: Box::default(), children: None, id: id.into(), unreported: false, moved: false }
     }
 
     fn children(&self) -> &[Wd] {
@@ -296,22 +296,22 @@ impl Table {
         changes
     }
 
-    pub fn set_silent(&mut self, wd: Wd) {
+    pub fn set_unreported(&mut self, wd: Wd) {
         if let Some(node) = self.nodes.get_mut(&wd) {
-            node.silent = true;
+            node.unreported = true;
         }
     }
 
-    pub fn is_silent(&self, wd: Wd) -> bool {
-        self.nodes.get(&wd).is_some_and(|n| n.silent)
+    pub fn is_unreported(&self, wd: Wd) -> bool {
+        self.nodes.get(&wd).is_some_and(|n| n.unreported)
     }
 
     /// Returns the silent directories from `wd` upwards, the topmost first, and makes them silent no more.
-    pub fn break_silence(&mut self, wd: Wd) -> Vec<Wd> {
+    pub fn take_unreported(&mut self, wd: Wd) -> Vec<Wd> {
         let mut broken = Vec::new();
         let mut at = Some(wd);
         while let Some(node) = at.and_then(|wd| self.nodes.get_mut(&wd)) {
-            if !std::mem::take(&mut node.silent) {
+            if !std::mem::take(&mut node.unreported) {
                 break;
             }
             broken.extend(at);
@@ -421,9 +421,9 @@ mod tests {
     fn silence_is_broken_once_from_the_top() {
         let mut table = table();
         for wd in [2, 3] {
-            table.set_silent(Wd(wd));
+            table.set_unreported(Wd(wd));
         }
-        assert_eq!(table.break_silence(Wd(3)), [Wd(2), Wd(3)]);
-        assert!(table.break_silence(Wd(3)).is_empty());
+        assert_eq!(table.take_unreported(Wd(3)), [Wd(2), Wd(3)]);
+        assert!(table.take_unreported(Wd(3)).is_empty());
     }
 }

@@ -113,7 +113,7 @@ pub(super) struct Tracker<K> {
     /// A directory without a watch has gone, and what was written in it last has not been looked for.
     pub(super) has_lost_unwatched: bool,
     /// Directories that were not found any more under the name to which they had moved.
-    pub(super) in_passing: HashSet<Wd>,
+    pub(super) passing_through: HashSet<Wd>,
     /// The last one: the kernel queues both events of a move at once.
     pub(super) moved_file: Option<MovedFile>,
     /// The last temporary that may have been a receiver's and has got another name: the move's cookie, and its name.
@@ -167,7 +167,7 @@ impl<K: Kernel> Tracker<K> {
             single: HashSet::new(),
             closed: BTreeSet::new(),
             has_lost_unwatched: false,
-            in_passing: HashSet::new(),
+            passing_through: HashSet::new(),
             moved_file: None,
             left_temporary: None,
             received: Received::default(),
@@ -336,7 +336,7 @@ impl<K: Kernel> Tracker<K> {
     pub(super) fn forget(&mut self, wd: Wd) {
         // What is forgotten at one place may still be at the other.
         self.has_lost_mount |= !self.twins.is_empty();
-        self.in_passing.remove(&wd);
+        self.passing_through.remove(&wd);
         let unwatched = self.table.unwatched();
         let watched = self.table.remove(wd);
         self.has_lost_unwatched |= self.table.unwatched() < unwatched;
@@ -357,7 +357,7 @@ impl<K: Kernel> Tracker<K> {
         if self.settings.events.create_folder {
             self.gather.add(fresh_directory(path), Presence::There);
         } else {
-            self.table.set_silent(wd);
+            self.table.set_unreported(wd);
         }
     }
 
@@ -369,11 +369,11 @@ impl<K: Kernel> Tracker<K> {
     }
 
     /// Something in `dir` is reported: if `dir` itself has not been yet, now is the time.
-    pub(super) fn speak(&mut self, dir: Wd) {
+    pub(super) fn report_unreported(&mut self, dir: Wd) {
         if self.settings.events.create_folder {
             return;
         }
-        for wd in self.table.break_silence(dir) {
+        for wd in self.table.take_unreported(dir) {
             if let Some(path) = self.table.path(wd) {
                 self.gather.add(fresh_directory(path), Presence::There);
             }
@@ -387,7 +387,7 @@ impl<K: Kernel> Tracker<K> {
     /// Reports one level: the listing of a directory changed.
     pub(super) fn report_level(&mut self, wd: Wd) {
         if let Some(path) = self.table.path(wd)
-            && !self.table.is_silent(wd)
+            && !self.table.is_unreported(wd)
         {
             self.gather.add(Change::scan(path, Scope::Children), Presence::There);
         }
@@ -407,17 +407,17 @@ impl<K: Kernel> Tracker<K> {
         // Without a path it is gone or on the move; then its next name is reported.
         let Some(path) = self.table.path(wd) else { return };
         if let Some((dir, _)) = self.table.place(wd) {
-            self.speak(dir);
+            self.report_unreported(dir);
         }
-        self.table.break_silence(wd);
+        self.table.take_unreported(wd);
         let origin = if fresh { Origin::Replaced } else { Origin::Scan };
         self.gather.add(Change { fresh, origin, ..Change::scan(path, Scope::Subtree) }, Presence::There);
     }
 
     /// Reports the tree at `wd`, which has been moved there from `old` and was watched all the time.
     pub(super) fn report_moved(&mut self, wd: Wd, dir: Wd, path: RelPath, old: RelPath) {
-        self.speak(dir);
-        self.table.break_silence(wd);
+        self.report_unreported(dir);
+        self.table.take_unreported(wd);
         let moved = Change { fresh: true, origin: Origin::Replaced, ..Change::scan(path, Scope::Subtree) };
         self.gather.add(Change { moved_from: Some(old), ..moved }, Presence::There);
         // What is new in it, without a watch until now, is reported by itself.

@@ -39,7 +39,7 @@ impl<K: Kernel> Tracker<K> {
                 Some(Task::Report { wd, fresh }) => self.report_tree(self.present(wd), fresh),
                 Some(Task::Started) => {
                     self.flush(false);
-                    self.meet_mounts();
+                    self.visit_mounts();
                     if let Some(started) = self.started.take() {
                         // Nobody waits any more: the start was given up.
                         let _ = started.send(());
@@ -62,7 +62,7 @@ impl<K: Kernel> Tracker<K> {
     }
 
     /// Sees to a directory found under a name: watches it and looks into it as `walk` says.
-    pub(super) fn meet(&mut self, dir: Wd, name: &[u8], path: &RelPath, mut walk: Walk) -> Placed {
+    pub(super) fn visit(&mut self, dir: Wd, name: &[u8], path: &RelPath, mut walk: Walk) -> Placed {
         let placed = self.place_at(dir, name, path);
         match placed {
             Placed::Known(wd) | Placed::New(wd) if walk.deep || placed == Placed::New(wd) => {
@@ -314,7 +314,7 @@ impl<K: Kernel> Tracker<K> {
             let below = path.join(&entry.name);
             if entry.is_dir {
                 if !self.excludes_dir(&below) {
-                    self.meet(dir, &entry.name, &below, walk);
+                    self.visit(dir, &entry.name, &below, walk);
                     found.insert(entry.name);
                 }
                 continue;
@@ -324,8 +324,8 @@ impl<K: Kernel> Tracker<K> {
                 self.learn_unwatched(dir, &entry.name, &below);
             }
             let is_new = walk.since.is_some_and(|since| entry.dated.is_none_or(|dated| dated.changed >= since));
-            if (is_new || self.table.is_silent(dir)) && !self.excludes_file(&below) {
-                self.speak(dir);
+            if (is_new || self.table.is_unreported(dir)) && !self.excludes_file(&below) {
+                self.report_unreported(dir);
                 if is_new {
                     // Where there are events, or the whole tree is looked through, each name tells of itself.
                     if !dir.is_watched() || walk.names {
