@@ -35,7 +35,7 @@ use syncq::queue::{BatchResult, Policy, Queue};
 use syncq::store::memory::MemoryStore;
 use syncq::store::sled::SledStore;
 use syncq::store::{Op, Store};
-use syncq::watch::parts::{Event, Gather, Presence, RawEvent, Table, Wd};
+use syncq::watch::parts::{Event, Existence, Gather, RawEvent, Table, Wd};
 
 /// How long a part is repeated.
 const BUDGET: Duration = Duration::from_millis(500);
@@ -212,7 +212,7 @@ fn gather() {
         |()| {
             for path in &paths {
                 for _ in 0..4 {
-                    gather.add(Change::write(path.clone()), Presence::There);
+                    gather.add(Change::write(path.clone()), Existence::There);
                 }
             }
             black_box(gather.take());

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::event::{Itself, What};
-use super::gather::Presence;
+use super::gather::Existence;
 use super::kernel::{Kernel, Look};
 use super::received::is_receivers;
 use super::table::Wd;
@@ -53,7 +53,7 @@ impl<K: Kernel> Tracker<K> {
         if let Some(path) = self.table.path(wd)
             && !self.table.is_unreported(wd)
         {
-            self.gather.add(Change::scan(path, Scope::Entry), Presence::There);
+            self.gather.add(Change::scan(path, Scope::Entry), Existence::There);
         }
     }
 
@@ -76,7 +76,7 @@ impl<K: Kernel> Tracker<K> {
                 {
                     self.report_unreported(entry.dir);
                     let is_new = look.is_some_and(|look| look.is_plain);
-                    self.gather.add(Change { settle, is_new, ..Change::write(entry.path.clone()) }, Presence::There);
+                    self.gather.add(Change { settle, is_new, ..Change::write(entry.path.clone()) }, Existence::There);
                 }
             }
             What::Written => self.written_unless_excluded(entry, events.close_write.then_some(Settle::Now)),
@@ -88,7 +88,7 @@ impl<K: Kernel> Tracker<K> {
                 if events.move_to && !self.excludes_file(&entry.path) {
                     self.report_unreported(entry.dir);
                     let moved_from = self.moved_from(entry, cookie);
-                    self.gather.add(Change { moved_from, ..Change::write(entry.path.clone()) }, Presence::There);
+                    self.gather.add(Change { moved_from, ..Change::write(entry.path.clone()) }, Existence::There);
                 }
             }
             What::MovedFrom(cookie) => {
@@ -103,7 +103,7 @@ impl<K: Kernel> Tracker<K> {
                 let change = self.report_links(entry.dir, entry.name, &entry.path, change);
                 if !self.excludes_file(&entry.path) {
                     self.report_unreported(entry.dir);
-                    self.gather.add(change, Presence::There);
+                    self.gather.add(change, Existence::There);
                 }
             }
         }
@@ -117,7 +117,7 @@ impl<K: Kernel> Tracker<K> {
             let change = Change::scan(entry.path.clone(), Scope::Entry);
             let change = self.report_links(entry.dir, entry.name, &entry.path, change);
             if !self.excludes_file(&entry.path) {
-                self.gather.add(change, Presence::There);
+                self.gather.add(change, Existence::There);
             }
         }
     }
@@ -150,7 +150,7 @@ impl<K: Kernel> Tracker<K> {
             let change = self.report_links(entry.dir, entry.name, &entry.path, change);
             if !self.excludes_file(&entry.path) {
                 self.report_unreported(entry.dir);
-                self.gather.add(change, Presence::There);
+                self.gather.add(change, Existence::There);
             }
         }
     }
@@ -158,7 +158,7 @@ impl<K: Kernel> Tracker<K> {
     pub(super) fn file_gone(&mut self, entry: &Entry<'_>, reported: bool) {
         self.touch(entry);
         if reported && !self.excludes_file(&entry.path) {
-            self.gather.add(Change::scan(entry.path.clone(), Scope::Entry), Presence::Gone);
+            self.gather.add(Change::scan(entry.path.clone(), Scope::Entry), Existence::Gone);
         }
     }
 
@@ -169,7 +169,7 @@ impl<K: Kernel> Tracker<K> {
                 settle: Settle::Within(policy::TIMES_WAIT),
                 ..Change::scan(entry.parent.clone(), Scope::Entry)
             };
-            self.gather.add(times, Presence::There);
+            self.gather.add(times, Existence::There);
         }
     }
 
@@ -182,7 +182,7 @@ impl<K: Kernel> Tracker<K> {
                 if let Some(wd) = self.table.child(entry.dir, entry.name) {
                     self.forget(wd);
                 }
-                self.directory_gone(entry, events.delete, Presence::GoneDirectory);
+                self.directory_gone(entry, events.delete, Existence::GoneDirectory);
             }
             What::MovedFrom(cookie) => {
                 // Of two that are exchanged the first is told to have arrived before the second is told to have left its
@@ -194,7 +194,7 @@ impl<K: Kernel> Tracker<K> {
                     self.limbo.push(Limbo { cookie, wd, path, deadline, turn, is_disturbed });
                 }
                 self.note_if_closed(entry.dir, &entry.path);
-                let presence = if self.is_free(&entry.path) { Presence::GoneDirectory } else { Presence::There };
+                let presence = if self.is_free(&entry.path) { Existence::GoneDirectory } else { Existence::There };
                 self.directory_gone(entry, events.move_from, presence);
             }
             What::Attributes => {
@@ -282,7 +282,7 @@ impl<K: Kernel> Tracker<K> {
         self.table.id(wd).is_some_and(|id| self.kernel.identify(&entry.path) == Some(id))
     }
 
-    pub(super) fn directory_gone(&mut self, entry: &Entry<'_>, reported: bool, presence: Presence) {
+    pub(super) fn directory_gone(&mut self, entry: &Entry<'_>, reported: bool, presence: Existence) {
         self.touch(entry);
         if reported && !self.excludes_dir(&entry.path) {
             self.gather.add(Change::scan(entry.path.clone(), Scope::Entry), presence);

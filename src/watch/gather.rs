@@ -12,7 +12,7 @@ use crate::model::{Change, Origin, RelPath, Scope, Settle};
 
 /// Whether a path was there when it was last reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Presence {
+pub enum Existence {
     There,
     Gone,
     /// A directory, with all that was in it.
@@ -22,7 +22,7 @@ pub enum Presence {
 /// Changes that have not been handed on yet.
 #[derive(Debug, Default)]
 pub struct Gather {
-    changes: Vec<(Change, Presence)>,
+    changes: Vec<(Change, Existence)>,
     places: HashMap<RelPath, usize>,
 }
 
@@ -35,7 +35,7 @@ impl Gather {
         self.changes.is_empty()
     }
 
-    pub fn add(&mut self, mut change: Change, presence: Presence) {
+    pub fn add(&mut self, mut change: Change, presence: Existence) {
         if let Some(between) = &change.moved_from
             && let Some(&place) = self.places.get(between)
         {
@@ -69,13 +69,13 @@ impl Gather {
     /// A path that may have been reported gone is there again.
     pub fn appeared(&mut self, path: &RelPath) {
         if let Some((_, presence)) = self.places.get(path).and_then(|&place| self.changes.get_mut(place)) {
-            *presence = Presence::There;
+            *presence = Existence::There;
         }
     }
 
     /// Of what has been gathered, what is no longer there.
     pub fn gone(&self) -> Vec<RelPath> {
-        let gone = self.changes.iter().filter(|(_, presence)| *presence != Presence::There);
+        let gone = self.changes.iter().filter(|(_, presence)| *presence != Existence::There);
         gone.map(|(change, _)| change.path.clone()).collect()
     }
 
@@ -85,13 +85,13 @@ impl Gather {
         self.drop_doubtful_moves();
         let mut changes = std::mem::take(&mut self.changes);
         let gone: HashSet<RelPath> =
-            changes.iter().filter(|(_, p)| *p == Presence::GoneDirectory).map(|(c, _)| c.path.clone()).collect();
+            changes.iter().filter(|(_, p)| *p == Existence::GoneDirectory).map(|(c, _)| c.path.clone()).collect();
         if !gone.is_empty() {
             // The deletion of a directory stands for all below it.
             changes.retain(|(change, _)| !change.path.ancestors().any(|above| gone.contains(&above)));
         }
-        changes.sort_by_key(|(_, presence)| *presence != Presence::There);
-        let tell = |(change, presence)| Change { gone_directory: presence == Presence::GoneDirectory, ..change };
+        changes.sort_by_key(|(_, presence)| *presence != Existence::There);
+        let tell = |(change, presence)| Change { gone_directory: presence == Existence::GoneDirectory, ..change };
         changes.into_iter().map(tell).collect()
     }
 
@@ -152,11 +152,11 @@ mod tests {
     #[test]
     fn reports_of_one_path_merge() {
         let mut gather = Gather::default();
-        gather.add(Change::scan(path("d"), Scope::Entry), Presence::There);
-        gather.add(Change::write(path("f")), Presence::There);
+        gather.add(Change::scan(path("d"), Scope::Entry), Existence::There);
+        gather.add(Change::write(path("f")), Existence::There);
         let fresh = Change { scope: Scope::Children, origin: Origin::Write, fresh: true, ..Change::write(path("d")) };
-        gather.add(fresh.clone(), Presence::There);
-        gather.add(Change::scan(path("d"), Scope::Entry), Presence::There);
+        gather.add(fresh.clone(), Existence::There);
+        gather.add(Change::scan(path("d"), Scope::Entry), Existence::There);
         assert_eq!(gather.take(), [fresh, Change::write(path("f"))]);
         assert!(gather.take().is_empty());
     }
@@ -178,11 +178,11 @@ mod tests {
     #[test]
     fn what_is_gone_goes_last_and_stands_for_all_below() {
         let mut gather = Gather::default();
-        gather.add(Change::scan(path("old"), Scope::Entry), Presence::Gone);
-        gather.add(Change::scan(path("d/e/f"), Scope::Entry), Presence::Gone);
-        gather.add(Change::scan(path("d"), Scope::Entry), Presence::There);
-        gather.add(Change::scan(path("d/e"), Scope::Entry), Presence::GoneDirectory);
-        gather.add(Change::write(path("new")), Presence::There);
+        gather.add(Change::scan(path("old"), Scope::Entry), Existence::Gone);
+        gather.add(Change::scan(path("d/e/f"), Scope::Entry), Existence::Gone);
+        gather.add(Change::scan(path("d"), Scope::Entry), Existence::There);
+        gather.add(Change::scan(path("d/e"), Scope::Entry), Existence::GoneDirectory);
+        gather.add(Change::write(path("new")), Existence::There);
         assert_eq!(paths(&gather.take()), ["d", "new", "old", "d/e"]);
     }
 
@@ -206,7 +206,7 @@ mod tests {
             (vec![tree("b"), moved("new", "b"), entry("b")], None),
         ] {
             let mut gather = Gather::default();
-            changes.iter().for_each(|change| gather.add(change.clone(), Presence::There));
+            changes.iter().for_each(|change| gather.add(change.clone(), Existence::There));
             let taken = gather.take();
             let new = taken.iter().find(|change| change.path == path("new")).expect("the new name");
             assert_eq!(new.moved_from, expected.map(path), "{changes:?}");
@@ -216,9 +216,9 @@ mod tests {
     #[test]
     fn a_directory_that_came_back_stands_for_nothing() {
         let mut gather = Gather::default();
-        gather.add(Change::scan(path("d"), Scope::Entry), Presence::GoneDirectory);
+        gather.add(Change::scan(path("d"), Scope::Entry), Existence::GoneDirectory);
         gather.appeared(&path("d"));
-        gather.add(Change::write(path("d/f")), Presence::There);
+        gather.add(Change::write(path("d/f")), Existence::There);
         assert_eq!(paths(&gather.take()), ["d", "d/f"]);
     }
 }

@@ -51,7 +51,7 @@ pub use notice::{GoneReason, Notice};
 #[doc(hidden)]
 pub mod parts {
     pub use super::event::{Event, RawEvent};
-    pub use super::gather::{Gather, Presence};
+    pub use super::gather::{Existence, Gather};
     pub use super::table::{Table, Wd};
 }
 pub use thread::Watcher;

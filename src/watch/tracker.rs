@@ -19,7 +19,7 @@ use crossbeam_channel::Sender;
 use rustix::io::Errno;
 
 use super::event::{Event, RawEvent};
-use super::gather::{Gather, Presence};
+use super::gather::{Existence, Gather};
 use super::kernel::Kernel;
 use super::known_names::Links;
 use super::received::Received;
@@ -355,7 +355,7 @@ impl<K: Kernel> Tracker<K> {
     pub(super) fn announce(&mut self, wd: Wd, path: RelPath) {
         self.gather.appeared(&path);
         if self.settings.events.create_folder {
-            self.gather.add(fresh_directory(path), Presence::There);
+            self.gather.add(fresh_directory(path), Existence::There);
         } else {
             self.table.set_unreported(wd);
         }
@@ -375,13 +375,13 @@ impl<K: Kernel> Tracker<K> {
         }
         for wd in self.table.take_unreported(dir) {
             if let Some(path) = self.table.path(wd) {
-                self.gather.add(fresh_directory(path), Presence::There);
+                self.gather.add(fresh_directory(path), Existence::There);
             }
         }
     }
 
     pub(super) fn report(&mut self, change: Change) {
-        self.gather.add(change, Presence::There);
+        self.gather.add(change, Existence::There);
     }
 
     /// Reports one level: the listing of a directory changed.
@@ -389,14 +389,14 @@ impl<K: Kernel> Tracker<K> {
         if let Some(path) = self.table.path(wd)
             && !self.table.is_unreported(wd)
         {
-            self.gather.add(Change::scan(path, Scope::Children), Presence::There);
+            self.gather.add(Change::scan(path, Scope::Children), Existence::There);
         }
     }
 
     /// Reports a file whose content may have changed; with `quick` so that the quick check can see it.
     pub(super) fn report_file(&mut self, path: RelPath, quick: bool) {
         let change = if quick { Change::scan(path, Scope::Entry) } else { Change::write(path) };
-        self.gather.add(change, Presence::There);
+        self.gather.add(change, Existence::There);
         if self.gather.len() >= GATHERED_MAX {
             self.flush(true);
         }
@@ -411,7 +411,7 @@ impl<K: Kernel> Tracker<K> {
         }
         self.table.take_unreported(wd);
         let origin = if fresh { Origin::Replaced } else { Origin::Scan };
-        self.gather.add(Change { fresh, origin, ..Change::scan(path, Scope::Subtree) }, Presence::There);
+        self.gather.add(Change { fresh, origin, ..Change::scan(path, Scope::Subtree) }, Existence::There);
     }
 
     /// Reports the tree at `wd`, which has been moved there from `old` and was watched all the time.
@@ -419,7 +419,7 @@ impl<K: Kernel> Tracker<K> {
         self.report_unreported(dir);
         self.table.take_unreported(wd);
         let moved = Change { fresh: true, origin: Origin::Replaced, ..Change::scan(path, Scope::Subtree) };
-        self.gather.add(Change { moved_from: Some(old), ..moved }, Presence::There);
+        self.gather.add(Change { moved_from: Some(old), ..moved }, Existence::There);
         // What is new in it, without a watch until now, is reported by itself.
         self.tasks.push(Task::List { wd, walk: Walk { report_whole: true, ..Walk::DEEP } });
     }
