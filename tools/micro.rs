@@ -26,7 +26,7 @@ use inotify::EventMask;
 use syncq::clock::SystemClock;
 use syncq::filter::{Filter, Kind};
 use syncq::mirror::parts::{Deletion, plan};
-use syncq::mirror::{Limits, Presence as Standing};
+use syncq::mirror::{Limits, Presence};
 use syncq::model::{
     Change, ClaimedJob, Destination, DirectoryId, Generation, Job, JobId, JobState, Lane, Origin, RelPath, Scope,
     TargetId, Timestamp, Verdict,
@@ -280,12 +280,12 @@ fn planned() {
         moved_from: None,
         several_names: None,
         is_new: false,
-        repeats: false,
+        is_safety_rerun: false,
     };
     let jobs: Vec<ClaimedJob> = paths().into_iter().map(claimed).collect();
     let indices: Vec<usize> = (0..jobs.len()).collect();
     let mut look =
-        |path: &RelPath| if path.name().ends_with(b".jpeg") { Standing::File { size: 5 } } else { Standing::Directory };
+        |path: &RelPath| if path.name().ends_with(b".jpeg") { Presence::File { size: 5 } } else { Presence::Directory };
     measure(
         "plan a job",
         ROUND,

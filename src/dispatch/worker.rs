@@ -30,7 +30,7 @@ const FAILURES_LOGGED_MAX: usize = 5;
 pub(super) fn work(shared: &Shared, context: &Arc<TargetContext>, batch: &Batch, stop: &StopSignal) -> (bool, bool) {
     let name = context.target.name();
     // Before a run of this batch ends: its own connection takes a moment to close.
-    let is_asked = anything_lingers() || batch.jobs.iter().any(|job| job.repeats);
+    let is_asked = anything_lingers() || batch.jobs.iter().any(|job| job.is_safety_rerun);
     let lingers = if is_asked { context.lingers() } else { Lingers::No };
     if lingers > Lingers::No {
         debug!(target: LOG_TARGET, "{name}: a run that was cut off may still write");

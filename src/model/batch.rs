@@ -38,7 +38,7 @@ pub struct ClaimedJob {
     /// A file that has come into being under a name that had none, and that was not sent since.
     pub is_new: bool,
     /// It is done, and looks again since a run of it had been cut off.
-    pub repeats: bool,
+    pub is_safety_rerun: bool,
 }
 
 /// Whether a receiver of a run that was cut off may still have been writing when its work was begun again.

@@ -44,7 +44,8 @@ impl Execution<'_> {
     /// which tells of nothing that the target lacked.
     fn carried_by_others(&self, run: &Run, changed: &[Changed]) -> Vec<Changed> {
         let named: BTreeSet<&RelPath> = changed.iter().map(|changed| &changed.path).collect();
-        let is_write = |&job: &usize| self.jobs.get(job).is_some_and(|job| job.origin >= Origin::Write && !job.repeats);
+        let is_write =
+            |&job: &usize| self.jobs.get(job).is_some_and(|job| job.origin >= Origin::Write && !job.is_safety_rerun);
         let is_one = |entry: &&Entry| {
             let is_file = matches!(entry.presence, Presence::File { .. });
             is_file && !named.contains(&entry.path) && entry.jobs.iter().any(is_write)

@@ -209,7 +209,7 @@ impl<'a> Comparison<'a> {
             moved_from: None,
             several_names: None,
             is_new: false,
-            repeats: false,
+            is_safety_rerun: false,
         };
         let jobs: Vec<ClaimedJob> = tops.into_iter().map(job).collect();
         let all: Vec<usize> = (0..jobs.len()).collect();

@@ -173,7 +173,7 @@ fn job(name: &str, scope: Scope, origin: Origin) -> ClaimedJob {
         moved_from: None,
         several_names: None,
         is_new: false,
-        repeats: false,
+        is_safety_rerun: false,
     }
 }
 

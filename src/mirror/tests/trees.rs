@@ -150,7 +150,7 @@ fn odd_names_arrive_and_go_byte_for_byte() {
             moved_from: None,
             several_names: None,
             is_new: false,
-            repeats: false,
+            is_safety_rerun: false,
         })
         .chain([job("", Scope::Entry, Origin::Scan)])
         .collect();

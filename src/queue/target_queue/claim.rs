@@ -97,7 +97,7 @@ impl TargetQueue {
         job.reruns_after_subtree = false;
         job.subtree_ended_meanwhile = false;
         let PendingJob { scope, origin, generation, queued_at: since, .. } = *job;
-        let repeats = job.is_safety_rerun || job.checks;
+        let is_safety_rerun = job.is_safety_rerun || job.checks;
         let is_new = std::mem::take(&mut job.is_new);
         let several_names = self.names.file(&path);
         let claimed = ClaimedJob {
@@ -109,7 +109,7 @@ impl TargetQueue {
             moved_from,
             several_names,
             is_new,
-            repeats,
+            is_safety_rerun,
         };
         if claimed.scope == Scope::Subtree {
             self.in_flight_subtrees += 1;

@@ -264,7 +264,7 @@ fn a_repeat_does_not_count_while_what_was_cut_off_is_still_being_sent() {
         assert!(bench.small().is_empty(), "the distances grow");
         bench.wait(1);
         let jobs = bench.queue.claim(Lane::Small, 100, bench.now);
-        assert!(jobs.len() == 1 && jobs[0].repeats);
+        assert!(jobs.len() == 1 && jobs[0].is_safety_rerun);
         bench.queue.note_lingering(&path("a"));
         bench.done("a");
         assert_eq!(bench.job("a").state, JobState::Waiting, "it is not said to be done");

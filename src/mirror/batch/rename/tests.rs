@@ -51,7 +51,7 @@ fn ways() {
             moved_from: Some(path(old)),
             several_names: None,
             is_new: false,
-            repeats: false,
+            is_safety_rerun: false,
         };
         assert_eq!(way(&job, &path(old), &mut Source::new(dir.path())), expected, "{new} from {old}");
     }

@@ -34,7 +34,7 @@ fn planned(jobs: &[(&str, Scope, Origin)], deletion: Deletion) -> Plan {
             moved_from: None,
             several_names: None,
             is_new: false,
-            repeats: false,
+            is_safety_rerun: false,
         })
         .collect();
     let indices: Vec<usize> = (0..jobs.len()).collect();
@@ -52,7 +52,7 @@ fn named(path: &str, origin: Origin, file: Option<u64>) -> ClaimedJob {
         moved_from: None,
         several_names: file,
         is_new: false,
-        repeats: false,
+        is_safety_rerun: false,
     }
 }
 
@@ -97,7 +97,7 @@ fn a_run_is_new_if_all_of_its_files_are() {
         moved_from: None,
         several_names: None,
         is_new,
-        repeats: false,
+        is_safety_rerun: false,
     };
     for (jobs, expected) in [
         (&[job("d", false), job("d/f", true), job("f", true)][..], true),
