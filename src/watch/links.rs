@@ -11,8 +11,8 @@
 //! still leads to the others if it was known; if it was not, and nobody could look meanwhile, the whole tree is looked through
 //! for what has changed.
 //!
-//! A write through a name in a directory without a watch has no event. Names in these are learnt when they are looked through,
-//! and each time all files that are known to have several names are looked at as well.
+//! A write through a name in a directory without a watch has no event. Names in these are learnt when they are listed, and
+//! each time that they are looked through all files that are known to have several names are looked at as well.
 //!
 //! Not found: what is written through a name outside of the tree, in a directory that is left out, or through one that is
 //! gone at once and was never seen to be one of several.

@@ -259,7 +259,7 @@ impl<K: Kernel> Tracker<K> {
 
     fn list(&mut self, dir: Wd, mut walk: Walk) {
         let Some(path) = self.table.path(dir) else { return };
-        let listing = match self.kernel.list(&path, walk.since.is_some()) {
+        let listing = match self.kernel.list(&path, walk.since.is_some() || !dir.is_watched()) {
             Ok(listing) => listing,
             Err(error) => {
                 let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);

@@ -44,6 +44,24 @@ fn a_write_through_an_unwatched_name_that_is_gone_by_the_next_look_is_reported_u
     }
 }
 
+/// Names in directories without a watch were learnt at the first look at what changes there, ten seconds later.
+#[test]
+fn a_write_through_an_unwatched_name_that_is_gone_before_the_first_look_is_reported_under_the_others() {
+    let mut driver = Driver::new(|root| {
+        fs::create_dir(root.join("a")).unwrap();
+        fs::write(root.join("a/f"), "1").unwrap();
+    });
+    fs::create_dir(driver.outside.join("u")).unwrap();
+    fs::hard_link(driver.root.join("a/f"), driver.outside.join("u/g")).unwrap();
+    driver.tracker.kernel_mut().exhausted = true;
+    fs::rename(driver.outside.join("u"), driver.root.join("u")).unwrap();
+    let _ = driver.report();
+    between_changes();
+    fs::write(driver.root.join("u/g"), "2").unwrap();
+    fs::remove_file(driver.root.join("u/g")).unwrap();
+    assert!(poll(&mut driver).contains(&"a/f".to_owned()));
+}
+
 #[test]
 fn a_known_name_tells_of_a_write_through_one_that_came_and_went_between_two_looks() {
     let mut driver = half_watched();
