@@ -37,8 +37,9 @@ pub trait Kernel {
     fn is_root_away(&self) -> bool;
 
     /// The names in a directory. A name that vanishes meanwhile is left out. With `dated` also when each changed; where the
-    /// file system is not known to date each change, that is not told.
-    fn list(&mut self, path: &RelPath, dated: bool) -> io::Result<Listing>;
+    /// file system is not known to date each change, that is not told. With `dated` or `counted` also which files have
+    /// several names.
+    fn list(&mut self, path: &RelPath, dated: bool, counted: bool) -> io::Result<Listing>;
 
     /// The names in a directory that are none of directories, each with its inode where a listing can be trusted with that.
     fn list_inodes(&self, path: &RelPath) -> io::Result<Vec<(Vec<u8>, Option<u64>)>>;
@@ -67,7 +68,7 @@ pub struct Listed {
     pub inode: u64,
     /// When it changed, if that was asked for and can be told.
     pub dated: Option<Dated>,
-    /// Whether it has several names, where it was dated.
+    /// Whether it has several names, if that was asked for.
     pub has_names: bool,
 }
 

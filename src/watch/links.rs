@@ -26,7 +26,7 @@ use super::policy;
 use super::table::Wd;
 use super::task::Task;
 use super::tracker::Tracker;
-use crate::model::{Change, Origin, RelPath, Scope, Settle, Timestamp};
+use crate::model::{Change, Origin, RelPath, Scope, Settle, Timestamp, changed_since};
 
 /// With more inodes to be searched for at once, or names to be looked at later, everything that changed of late is sent anew instead.
 const WANTED_MAX: usize = 65_536;
@@ -269,9 +269,15 @@ impl<K: Kernel> Tracker<K> {
     /// Looks for names in one directory, and then in those below it.
     pub(super) fn seek(&mut self, dir: Wd) {
         let Some(path) = self.table.path(dir) else { return };
-        // What cannot be listed cannot be sent either; it is reported as a whole once it is open.
-        for (name, inode) in self.kernel.list_inodes(&path).unwrap_or_default() {
-            self.listed(dir, &path, &name, inode);
+        match self.kernel.list_inodes(&path) {
+            Ok(listed) => listed.into_iter().for_each(|(name, inode)| self.listed(dir, &path, &name, inode)),
+            // It cannot be sent either. Whatever of it may be another name is reported once it is open.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                let since = changed_since(self.polled_at, self.moment, self.settings.ctime_margin);
+                self.unlisted.entry(dir).or_insert(since.unwrap_or(Timestamp::ZERO));
+                self.closed.insert(dir);
+            }
+            Err(_) => {}
         }
         let below: Vec<Wd> = self.table.children(dir).into_iter().map(|(wd, _)| wd).collect();
         self.tasks.extend(below.into_iter().map(|wd| Task::Seek { wd }));

@@ -188,7 +188,7 @@ impl Kernel for SystemKernel {
         self.root_id != root_id(&self.root)
     }
 
-    fn list(&mut self, path: &RelPath, dated: bool) -> io::Result<Listing> {
+    fn list(&mut self, path: &RelPath, dated: bool, counted: bool) -> io::Result<Listing> {
         let resolved = self.resolve(path)?;
         // Before the listing: what changes in between is told by an event.
         let changed = if dated { self.dated(&resolved)? } else { None };
@@ -198,10 +198,10 @@ impl Kernel for SystemKernel {
             let Ok(kind) = entry.file_type() else { continue };
             let (name, is_dir) = (entry.file_name().into_vec(), kind.is_dir());
             let mut listed = Listed { name, is_dir, inode: entry.ino(), dated: None, has_names: false };
-            if changed.is_some() && !is_dir {
+            if (changed.is_some() || counted) && !is_dir {
                 match resolved.stat(&listed.name, ctime::WANTED | StatxFlags::NLINK) {
                     Ok(stat) => {
-                        listed.dated = Some(Dated::from(&stat));
+                        listed.dated = changed.is_some().then(|| Dated::from(&stat));
                         listed.has_names = stat.stx_nlink > 1;
                     }
                     Err(Errno::NOENT) => continue,

@@ -94,6 +94,8 @@ pub(super) struct Tracker<K> {
     pub(super) polled_at: Moment,
     /// All events of what happened before have been handled, or are known to be lost.
     complete_until: Moment,
+    /// When the watching began, if it goes on from an earlier one.
+    pub(super) caught_up_from: Option<Moment>,
     pub(super) gap: Option<Gap>,
     pub(super) gather: Gather,
     pub(super) has_promised_more: bool,
@@ -143,6 +145,7 @@ impl<K: Kernel> Tracker<K> {
         let (mounted, twins) = kernel.mounts();
         let catch_up = settings.catch_up.take();
         let walk = Walk { since: catch_up.as_ref().map(|catch_up| catch_up.since), ..Walk::default() };
+        let caught_up_from = catch_up.is_some().then_some(moment);
         Ok(Self {
             kernel,
             settings,
@@ -156,6 +159,7 @@ impl<K: Kernel> Tracker<K> {
             moment,
             polled_at: moment,
             complete_until: moment,
+            caught_up_from,
             gap: None,
             gather: Gather::default(),
             has_promised_more: false,

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use rustix::io::Errno;
 
 use super::Notice;
-use super::kernel::Kernel;
+use super::kernel::{Kernel, Listed};
 use super::table::Wd;
 use super::task::{Placed, Task, Walk};
 use super::tracker::Tracker;
@@ -259,7 +259,9 @@ impl<K: Kernel> Tracker<K> {
 
     fn list(&mut self, dir: Wd, mut walk: Walk) {
         let Some(path) = self.table.path(dir) else { return };
-        let listing = match self.kernel.list(&path, walk.since.is_some() || !dir.is_watched()) {
+        let goes_on = self.started.is_some() && self.caught_up_from.is_some();
+        let looks_for_names = !dir.is_watched() || walk.report || goes_on;
+        let listing = match self.kernel.list(&path, walk.since.is_some(), looks_for_names) {
             Ok(listing) => listing,
             Err(error) => {
                 let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
@@ -320,8 +322,13 @@ impl<K: Kernel> Tracker<K> {
                 continue;
             }
             self.listed(dir, &path, &entry.name, Some(entry.inode));
-            if entry.has_names && !dir.is_watched() {
-                self.learn_unwatched(dir, &entry.name, &below);
+            if entry.has_names {
+                if !dir.is_watched() {
+                    self.learn_unwatched(dir, &entry.name, &below);
+                }
+                if walk.report || self.may_have_passed_a_name(&entry) {
+                    let _ = self.report_links(dir, &entry.name, &below, Change::write(below.clone()));
+                }
             }
             let is_new = walk.since.is_some_and(|since| entry.dated.is_none_or(|dated| dated.changed >= since));
             if (is_new || self.table.is_unreported(dir)) && !self.excludes_file(&below) {
@@ -340,6 +347,14 @@ impl<K: Kernel> Tracker<K> {
         for wd in stale {
             self.forget(wd);
         }
+    }
+
+    /// Whether the first walk may have listed another name of a file before that changed through this one, whose directory was
+    /// not watched then. Later walks find all directories watched but new ones.
+    fn may_have_passed_a_name(&self, entry: &Listed) -> bool {
+        let Some(from) = self.caught_up_from.filter(|_| self.started.is_some()) else { return false };
+        let since = || changed_since(from, self.moment, self.settings.ctime_margin);
+        entry.dated.is_none_or(|dated| since().is_none_or(|since| dated.changed >= since))
     }
 
     fn tell_unwatched(&mut self, dir: &RelPath, errno: Errno) {

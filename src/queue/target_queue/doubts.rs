@@ -11,9 +11,10 @@
 //! [`DOUBTS_MAX`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::time::Duration;
 
-use crate::model::{RelPath, Scope, TargetId, Timestamp};
+use crate::model::{RelPath, Scope, TargetId, Timestamp, below_range};
 
 /// When a path is looked at again, since it was sent once more.
 const AFTER: [Duration; 3] = [Duration::from_secs(10), Duration::from_secs(130), Duration::from_secs(250)];
@@ -56,6 +57,20 @@ impl Doubts {
         if self.of.len() < DOUBTS_MAX {
             let step = if scope == Scope::Subtree { AFTER.len() - 1 } else { 0 };
             self.place(path, Doubt { since, scope, step, due: since });
+        }
+    }
+
+    /// A directory has come to `path`: in place of what there is a doubt about at it or below, all is looked at, once and at
+    /// the end, since what comes late may take a tree away.
+    pub fn widen(&mut self, path: &RelPath) {
+        let (start, end) = below_range(path);
+        let below = (Bound::Included(start.as_slice()), Bound::Excluded(end.as_slice()));
+        let below = self.of.range::<[u8], _>(below).map(|(path, _)| path.clone());
+        let concerned: Vec<RelPath> = below.chain(self.of.contains_key(path).then(|| path.clone())).collect();
+        for path in concerned {
+            if let Some(doubt) = self.remove(&path) {
+                self.place(&path, Doubt { scope: Scope::Subtree, step: AFTER.len() - 1, ..doubt });
+            }
         }
     }
 

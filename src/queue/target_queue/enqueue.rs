@@ -1,10 +1,11 @@
 //! Which job a change becomes, or which one it goes with: the rules of the parent's documentation for what is pending.
 
+use std::ops::Bound;
 use std::time::Duration;
 
 use super::TargetQueue;
 use super::pending_job::{Newer, PendingJob, State, Wait};
-use crate::model::{Change, Generation, JobId, Lane, Origin, RelPath, Scope, Settle, Timestamp};
+use crate::model::{Change, Generation, JobId, Lane, Origin, RelPath, Scope, Settle, Timestamp, below_range};
 
 /// What does the work of two jobs at one path. A whole-tree run does what there is to do at the root itself, whatever it
 /// leaves out below.
@@ -25,6 +26,9 @@ impl TargetQueue {
         let change = rested.as_ref().unwrap_or(change);
         self.changes += 1;
         self.doubt_old_names(change, now);
+        if change.fresh {
+            self.widen_doubts(path);
+        }
         let old_name = self.usable_old_name(change);
         let mut scope = change.scope;
         if change.fresh && scope < Scope::Subtree && (self.jobs.contains_key(path) || self.any_job_below(path)) {
@@ -49,6 +53,16 @@ impl TargetQueue {
         if scope == Scope::Subtree {
             self.absorb_below(path, now);
         }
+    }
+
+    /// A directory has come to `path`. See [`PendingJob::has_tree_come`].
+    fn widen_doubts(&mut self, path: &RelPath) {
+        self.doubts.widen(path);
+        let (start, end) = below_range(path);
+        let below = (Bound::Included(start.as_slice()), Bound::Excluded(end.as_slice()));
+        let widen = |job: &mut PendingJob| job.has_tree_come |= job.is_running() || job.awaits_receiver();
+        self.jobs.range_mut::<[u8], _>(below).for_each(|(_, job)| widen(job));
+        self.jobs.get_mut(path).into_iter().for_each(widen);
     }
 
     /// The change of a file as one that waits until it is quiet, if the target has most likely got it already. Not for ever,
@@ -87,6 +101,7 @@ impl TargetQueue {
             was_cut_off: false,
             is_safety_rerun: false,
             lingered: 0,
+            has_tree_come: false,
             checks: false,
             partial: false,
             equal: false,
@@ -239,11 +254,13 @@ impl TargetQueue {
         for path in paths {
             let Some(job) = self.jobs.get_mut(path) else { continue };
             let (since, origin, error) = (job.queued_at, job.origin, job.last_error.take());
-            let (first_change, was_cut_off) = (job.first_change, job.awaits_receiver());
+            let (first_change, was_cut_off, has_tree_come) =
+                (job.first_change, job.awaits_receiver(), job.has_tree_come);
             self.dirty.hand_over(path, heir);
             self.remove(path);
             let Some(heir) = self.jobs.get_mut(heir) else { continue };
             heir.was_cut_off |= was_cut_off;
+            heir.has_tree_come |= has_tree_come;
             *heir.since() = (*heir.since()).min(since);
             *heir.first_change_to_come() = (*heir.first_change_to_come()).min(first_change);
             if origin == Origin::Replaced {

@@ -41,7 +41,7 @@ impl TargetQueue {
         if let Some(job) = self.jobs.get(path)
             && !self.receives_here
         {
-            self.doubts.note(path, job.scope, now);
+            self.doubts.note(path, job.scope_of_doubt(), now);
         }
     }
 
@@ -194,6 +194,8 @@ impl TargetQueue {
         } else if may_be_undone {
             let due = now.after(RECEIVER_PATIENCE * (1 + job.lingered / 2).min(4));
             let due = if job.was_cut_off { due } else { due.min(self.receiver_window.until) };
+            job.scope = job.scope_of_doubt();
+            job.has_tree_come = false;
             if !self.receives_here && (job.was_cut_off || self.receiver_window.whole_trees) {
                 self.doubts.note(path, job.scope, now);
             }

@@ -225,6 +225,7 @@ impl TargetQueue {
             was_cut_off: false,
             is_safety_rerun: false,
             lingered: 0,
+            has_tree_come: false,
             checks: false,
             partial: stored.partial,
             equal: false,

@@ -65,6 +65,9 @@ pub(super) struct PendingJob {
     pub(super) is_safety_rerun: bool,
     /// How often it was repeated since what was cut off was still being sent.
     pub(super) lingered: u32,
+    /// A directory has come to its path, or to one above, since a run of it began that may have deleted there. What that run
+    /// still deletes takes along all that is below by then, so that the path alone is not enough to look at.
+    pub(super) has_tree_come: bool,
     /// Nothing has changed: it looks whether data of a run that was cut off has come late.
     pub(super) checks: bool,
     /// A run that sent it as a large file did not go well, so that a part of it may lie beside it on the target.
@@ -99,6 +102,11 @@ impl PendingJob {
     /// Whether a receiver of an earlier run may still write, so that being done once is not enough.
     pub(super) fn awaits_receiver(&self) -> bool {
         self.was_cut_off || matches!(self.state, State::Waiting { why: Wait::ReceiverMayWrite, .. })
+    }
+
+    /// How much of the path is looked at again after a run of it was cut off.
+    pub(super) fn scope_of_doubt(&self) -> Scope {
+        if self.has_tree_come { Scope::Subtree } else { self.scope }
     }
 
     /// When the oldest change was seen that the target lacks, the run under way included.

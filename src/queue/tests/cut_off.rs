@@ -222,6 +222,33 @@ fn a_target_is_open_unless_it_is_paused_or_in_trouble() {
     assert!(!queue.is_open(target));
 }
 
+/// A deletion that was cut off came late, to a directory that had come to its place, and what was in it never came back: only
+/// the path of the deletion was looked at again.
+#[test]
+fn where_a_directory_has_come_since_all_of_it_is_looked_at_again() {
+    for came in ["d", "d/a"] {
+        let mut bench = Bench::new();
+        bench.scan("d/a", Scope::Entry);
+        assert_eq!(bench.small(), ["d/a"]);
+        bench.queue.note_cut(&path("d/a"), bench.now);
+        bench.finish("d/a", Verdict::Released);
+        assert_eq!(bench.small(), ["d/a"]);
+        bench.add(Change { fresh: true, ..Change::scan(path(came), Scope::Subtree) });
+        bench.done("d/a");
+        let mut looked_at = Vec::new();
+        for _ in 0..20 {
+            for job in [bench.small(), bench.claim(Lane::Large)].concat() {
+                looked_at.push((job.clone(), bench.job(&job).scope));
+                bench.done(&job);
+            }
+            let Some(due) = bench.queue.next_due() else { break };
+            bench.now = due;
+            bench.raise_doubts();
+        }
+        assert_eq!(looked_at.last(), Some(&("d/a".to_owned(), Scope::Subtree)), "{came}: {looked_at:?}");
+    }
+}
+
 /// Old data that a stalled server or a proxy held for longer than five seconds stayed on the target for ever.
 #[test]
 fn what_was_cut_off_is_looked_at_again_at_growing_distances() {

@@ -31,7 +31,7 @@ impl Disk {
         DirectoryId { inode, born_ns: Some(self.inode(inode).born_ns) }
     }
 
-    fn list(&self, path: &RelPath, dated: bool) -> Result<Listing, Errno> {
+    fn list(&self, path: &RelPath, dated: bool, counted: bool) -> Result<Listing, Errno> {
         let dir = self.open_directory(path)?;
         let is_dated = dated && self.dates_changes;
         let listed = |(name, &entry): (&Vec<u8>, &u64)| {
@@ -44,7 +44,7 @@ impl Disk {
                 is_dir,
                 inode: entry,
                 dated: (is_dated && !is_dir).then_some(dated),
-                has_names: is_dated && !is_dir && found.links > 1,
+                has_names: (is_dated || counted) && !is_dir && found.links > 1,
             }
         };
         let entries = self.entries(dir).into_iter().flatten().map(listed).collect();
@@ -111,12 +111,13 @@ impl Kernel for SimulatedKernel {
         false
     }
 
-    fn list(&mut self, path: &RelPath, dated: bool) -> io::Result<Listing> {
-        Ok(self.ask(|disk| disk.list(path, dated))?)
+    fn list(&mut self, path: &RelPath, dated: bool, counted: bool) -> io::Result<Listing> {
+        Ok(self.ask(|disk| disk.list(path, dated, counted))?)
     }
 
     fn list_inodes(&self, path: &RelPath) -> io::Result<Vec<(Vec<u8>, Option<u64>)>> {
-        let (listing, is_trusted) = self.ask(|disk| disk.list(path, false).map(|found| (found, disk.dates_changes)))?;
+        let (listing, is_trusted) =
+            self.ask(|disk| disk.list(path, false, false).map(|found| (found, disk.dates_changes)))?;
         let files = listing.entries.into_iter().filter(|entry| !entry.is_dir);
         Ok(files.map(|entry| (entry.name, is_trusted.then_some(entry.inode))).collect())
     }

@@ -101,7 +101,7 @@ fn answers(kernel: &mut impl Kernel) -> Vec<String> {
     let mut said = Vec::new();
     for place in PLACES.map(path).into_iter().chain([RelPath::root()]) {
         let look = kernel.look(&place).map(|look| (look.is_plain, look.links)).map_err(|error| error.kind());
-        let listed = kernel.list(&place, false).map_err(|error| error.raw_os_error());
+        let listed = kernel.list(&place, false, false).map_err(|error| error.raw_os_error());
         let names = listed.map(|listing| {
             let mut names: Vec<_> = listing.entries.into_iter().map(|entry| (entry.name, entry.is_dir)).collect();
             names.sort();

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use super::super::{Driver, between_changes};
+use crate::watch::{CatchUp, KnownDirectories};
 
 /// A file `a/f` with another name `u/g` in a directory without a watch, which has been looked through.
 fn half_watched() -> Driver {
@@ -99,4 +100,38 @@ fn a_write_in_a_closed_directory_through_a_name_that_is_then_removed_is_looked_f
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o755)).unwrap();
     fs::remove_file(driver.root.join("a/f")).unwrap();
     assert!(poll(&mut driver).contains(&"b/g".to_owned()));
+}
+
+/// A new directory's files that came before its watch had no events, and were sent; other names of theirs were not.
+#[test]
+fn a_write_through_a_name_in_a_directory_that_is_not_watched_yet_is_reported_under_the_others() {
+    let mut driver = Driver::new(|root| {
+        fs::create_dir(root.join("a")).unwrap();
+        fs::write(root.join("a/f"), "1").unwrap();
+    });
+    fs::create_dir(driver.root.join("new")).unwrap();
+    fs::hard_link(driver.root.join("a/f"), driver.root.join("new/g")).unwrap();
+    fs::write(driver.root.join("new/g"), "2").unwrap();
+    assert!(driver.report().iter().any(|change| change.path.to_string() == "a/f"));
+}
+
+/// The first walk had listed one name of a file when that was written through another, whose directory had no watch yet.
+#[test]
+fn what_the_first_walk_has_passed_is_reported_if_it_changed_through_a_later_name() {
+    let mut driver = Driver::new(|root| {
+        for dir in ["a", "z"] {
+            fs::create_dir(root.join(dir)).unwrap();
+        }
+        fs::write(root.join("f"), "1").unwrap();
+        fs::hard_link(root.join("f"), root.join("z/g")).unwrap();
+    });
+    let since = between_changes();
+    between_changes();
+    driver.restart(CatchUp { since, known: KnownDirectories::new() });
+    // The root is listed, and its directories are watched. What is written before they are has no event.
+    driver.tracker.work(1);
+    while driver.tracker.kernel_mut().read(&mut driver.buffer).unwrap().next().is_some() {}
+    fs::write(driver.root.join("z/g"), "2").unwrap();
+    while driver.tracker.kernel_mut().read(&mut driver.buffer).unwrap().next().is_some() {}
+    assert!(driver.report().iter().any(|change| change.path.to_string() == "f"));
 }
