@@ -56,7 +56,8 @@ pub fn monotonic_us() -> u64 {
     seconds * 1_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000
 }
 
-/// The present by both clocks. The boot's name is unknown where `/proc` is missing: then each moment is of a boot of its own.
+/// The present by both clocks. The boot's name is unknown where `/proc` is missing: then each run of syncq is a boot of
+/// its own.
 pub fn moment() -> Moment {
     let uptime = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let seconds = u64::try_from(uptime.tv_sec).unwrap_or(0);
@@ -64,7 +65,7 @@ pub fn moment() -> Moment {
     Moment { wall: SystemClock.now(), boot: *boot(), uptime_ms }
 }
 
-/// This run of the kernel.
+/// The present run of the kernel.
 fn boot() -> &'static BootId {
     static BOOT: OnceLock<BootId> = OnceLock::new();
     BOOT.get_or_init(|| {

@@ -1,13 +1,14 @@
-//! The file systems that are mounted below a root: which there are, and which have gone.
+//! The file systems that are mounted below a root: which are expected, and which are missing.
 //!
-//! Where one has been unmounted its mount point is there, and empty: what was in it looks deleted. So the places of mounts
-//! are remembered, by the store across restarts, and as long as one of them is no mount point any more
-//! nothing is sent to or deleted from that place on the targets ([`Mounts::missing`]). Whoever mounts it again, or agrees to
-//! its end, ends that. What is looked at is always the path: whether a mount lies there *now* (`statx`), so that no event
-//! has to have been seen.
+//! Where a file system has been unmounted, its mount point is there, and empty: all that was in it looks deleted. So the
+//! places of mounts are remembered, by the store across restarts. As long as one of these places is no mount point any
+//! more, nothing is sent to or deleted from that place on the targets ([`Mounts::missing`]). That ends when somebody
+//! mounts the file system again, or agrees to its end. The path itself is always asked whether a mount lies there *now*
+//! (`statx`), so that no event has to have been seen.
 //!
-//! Another file system in the place of one is no better than none: what the first held looks deleted. It is known by its root
-//! directory, as the source is, where that is lasting: on disks, and not for what is made anew with each mount (tmpfs, FUSE).
+//! Another file system in the place of the expected one is no better than none: the files of the expected one look
+//! deleted. A file system is known by its root directory, as the source is, where that is lasting: on disks, and not
+//! where it is made anew with each mount (tmpfs, FUSE).
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -22,10 +23,10 @@ use rustix::io::Errno;
 use crate::ctime;
 use crate::model::{DirectoryId, Mounted, RelPath};
 
-/// So many bytes of paths are remembered across restarts: all of them are in one record of the store. What does not fit
-/// looks deleted if it is unmounted while no daemon runs.
+/// How many bytes of paths are remembered across restarts: all of them are in one record of the store. A place that does
+/// not fit looks deleted if it is unmounted while no daemon runs.
 pub const REMEMBERED_BYTES_MAX: usize = 1_024;
-/// What is known of one takes so much, at the most.
+/// The most bytes that the identity of one file system takes.
 const ID_BYTES: usize = 32;
 
 /// See the module's documentation.
@@ -37,14 +38,14 @@ pub struct Mounts {
 
 #[derive(Debug, Default)]
 struct State {
-    /// With what is known of the file system.
+    /// The expected places, each with the identity of its file system, if that is known.
     expected: BTreeMap<RelPath, Option<DirectoryId>>,
-    /// Since [`Mounts::take_changed`].
+    /// Whether `expected` has changed since [`Mounts::take_changed`].
     has_changed: bool,
 }
 
 impl Mounts {
-    /// `expected` is what was remembered of an earlier run.
+    /// `expected` holds the mounts that an earlier run has remembered.
     pub fn new(root: &Path, expected: impl IntoIterator<Item = Mounted>) -> Self {
         let expected = expected.into_iter().map(|Mounted { path, id }| (path, id)).collect();
         let state = State { expected, has_changed: false };
@@ -55,7 +56,7 @@ impl Mounts {
         self.state.lock()
     }
 
-    /// Where a file system is expected and none is mounted, or another one. Asks the kernel about each place.
+    /// The places where a file system is expected and none, or another one, is mounted. Asks the kernel about each place.
     pub fn missing(&self) -> Vec<RelPath> {
         // The lock is not held while the file system is asked: it may hang.
         let expected = self.lock().expected.clone();
@@ -72,13 +73,13 @@ impl Mounts {
         self.lock().expected.keys().any(|place| path.covers(place))
     }
 
-    /// Whether a file system is mounted at `path`, be it the one that is expected there or not.
+    /// Whether a file system is mounted at `path`, the expected one or another.
     pub fn has_any(&self, path: &RelPath) -> bool {
         mounted_at(&self.root, path).is_some()
     }
 
-    /// A file system is mounted at `path`. That it is empty says nothing: it may be filled before it is gone. If another one is
-    /// known there it is that which is expected.
+    /// Expects the file system that is mounted at `path`. Even an empty one is expected: it may be filled before it is
+    /// gone. If another one is known there, that one stays expected.
     pub fn found(&self, path: &RelPath) {
         let id = lasting_id(&self.root, path);
         self.change(|expected| {
@@ -87,7 +88,7 @@ impl Mounts {
         });
     }
 
-    /// A directory was moved within the tree, with what is mounted below it.
+    /// Notes that a directory was moved within the tree, with what is mounted below it.
     pub fn moved(&self, old: &RelPath, new: &RelPath) {
         self.change(|expected| {
             let (along, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
@@ -100,12 +101,12 @@ impl Mounts {
         });
     }
 
-    /// A directory was seen to leave the tree, with what is mounted below it.
+    /// Notes that a directory was seen to leave the tree, with what is mounted below it.
     pub fn left(&self, old: &RelPath) {
         self.change(|expected| expected.retain(|path, _| !old.covers(path)));
     }
 
-    /// Expects what is missing no more, but what is mounted there instead, and returns the places.
+    /// Gives up the missing file systems, expects those that are mounted in their places instead, and returns the places.
     pub fn accept_missing(&self) -> Vec<RelPath> {
         let missing = self.missing();
         let (others, gone): (Vec<&RelPath>, Vec<&RelPath>) = missing.iter().partition(|path| self.has_any(path));
@@ -124,7 +125,7 @@ impl Mounts {
         state.has_changed |= state.expected != before;
     }
 
-    /// What is to be remembered, if that is something else than the last time: as much as fits.
+    /// The mounts that are to be remembered, as many as fit, if they have changed since the last call.
     pub fn take_changed(&self) -> Option<Vec<Mounted>> {
         let mut state = self.lock();
         if !std::mem::take(&mut state.has_changed) {
@@ -140,7 +141,8 @@ impl Mounts {
     }
 }
 
-/// The directory that a mount shows at the path, if one lies there. Asking mounts nothing that waits to be mounted on demand.
+/// The directory that a mount shows at the path, if one lies there. The question mounts nothing that waits to be mounted
+/// on demand.
 fn mounted_at(root: &Path, path: &RelPath) -> Option<DirectoryId> {
     let wanted = StatxFlags::INO | StatxFlags::BTIME;
     let look = |path: &Path| rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, wanted);
@@ -152,7 +154,7 @@ fn mounted_at(root: &Path, path: &RelPath) -> Option<DirectoryId> {
     if found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) {
         return found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT).then_some(id);
     }
-    // Before Linux 5.8: a mount of the same file system at a second place does not show.
+    // Before Linux 5.8 the devices are compared: a mount of the same file system at a second place does not show.
     let above = path.parent().unwrap_or_else(RelPath::root);
     let device = |stat: &rustix::fs::Statx| (stat.stx_dev_major, stat.stx_dev_minor);
     match look(&above.under(root)) {
@@ -162,31 +164,31 @@ fn mounted_at(root: &Path, path: &RelPath) -> Option<DirectoryId> {
     }
 }
 
-/// The same, if a later mount of the same file system can be known by it.
+/// The same directory, if a later mount of its file system can be known by it.
 fn lasting_id(root: &Path, path: &RelPath) -> Option<DirectoryId> {
     let id = mounted_at(root, path)?;
     kind_of(root, path).is_some_and(ctime::is_on_disk).then_some(id)
 }
 
-/// Whether what is mounted there stands for another file system, which is mounted over it as soon as somebody looks.
+/// Whether the mount at the path stands for another file system, which is mounted over it as soon as somebody looks.
 fn waits_on_demand(root: &Path, path: &RelPath) -> bool {
     const AUTOFS: FsWord = 0x0187;
     kind_of(root, path) == Some(AUTOFS)
 }
 
 fn kind_of(root: &Path, path: &RelPath) -> Option<FsWord> {
-    // Held without being opened: to open it mounts what waits to be mounted on demand.
+    // The path is held without being opened: to open it would mount what waits to be mounted on demand.
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let held = rustix::fs::open(path.under(root), flags, Mode::empty()).ok()?;
     Some(rustix::fs::fstatfs(&held).ok()?.f_type)
 }
 
-/// What tells one mount from another for as long as neither is unmounted.
+/// The properties that tell one mount from another for as long as neither is unmounted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MountKey {
     id: Vec<u8>,
     device: Vec<u8>,
-    /// Which directory of the file system on that device it shows.
+    /// The directory of the file system on that device that the mount shows.
     inside: Vec<u8>,
 }
 
@@ -212,13 +214,13 @@ fn mount_below(line: &[u8], root: &Path) -> Option<(RelPath, MountKey)> {
     Some((path, MountKey { id: id.to_vec(), device: device.to_vec(), inside: unescaped(inside) }))
 }
 
-/// The pairs of places below `root` that show the same directory, since one of them, or both, are mounts of it.
+/// The pairs of places below `root` that show the same directory, since one of the two, or both, are mounts of it.
 pub fn twins(mountinfo: &[u8], root: &Path) -> Vec<(RelPath, RelPath)> {
     let mounts = below(mountinfo, root);
     if mounts.is_empty() {
         return Vec::new();
     }
-    // What shows the root itself: the innermost mount at or above it.
+    // The mount that shows the root itself: the innermost one at or above it.
     let all = at_or_below(mountinfo, Path::new("/"));
     let above = root.ancestors().filter_map(|above| Some((above, above.strip_prefix("/").ok()?)));
     let own = above.filter_map(|(above, name)| {
@@ -340,7 +342,7 @@ mod tests {
         let mounts = Mounts::new(Path::new("/"), []);
         mounts.found(&path("proc"));
         assert_eq!((mounts.missing(), paths(&mounts)), (vec![], vec!["proc".to_owned()]));
-        // Known as another one.
+        // The place is known for another file system.
         let id = Some(DirectoryId { inode: 4_711, born_ns: None });
         let mounts = Mounts::new(Path::new("/"), [Mounted { path: path("proc"), id }]);
         mounts.found(&path("proc"));

@@ -1,16 +1,17 @@
 //! Opens and checks the files that syncq writes or believes, in places where others may have been before it.
 //!
-//! Whoever may write into a state directory, or has prepared one, could have a symbolic link there lead a syncq that runs as
-//! root to any file of the machine, or put other jobs into its queue. So a state directory and what syncq keeps in it belong
-//! to syncq's own user (or to root) and are written by nobody else; a link is never followed there, and what is no regular
-//! file is not waited for. One look at the start ([`check_state`]) covers what sled opens by itself; each file that syncq
-//! opens itself is looked at again through its descriptor ([`open`]).
+//! Whoever may write into a state directory, or has prepared one, could have a symbolic link there lead a syncq that runs
+//! as root to any file of the machine, or put other jobs into its queue. So a state directory and the files that syncq
+//! keeps in it belong to syncq's own user (or to root) and are written by nobody else. A link is never followed there,
+//! and a file that is no regular one is not waited for. One look at the start ([`check_state`]) covers the files that
+//! sled opens by itself; each file that syncq opens itself is looked at again through its descriptor ([`open`]).
 //!
 //! A file that a person names, such as a configuration, may be reached through links: they are how Kubernetes and
-//! `/etc/alternatives` put files in place. [`open_given`] only sees to it that it is a file, so that a FIFO holds up nothing.
+//! `/etc/alternatives` put files in place. [`open_given`] only sees to it that the file is a regular one, so that a FIFO
+//! holds up nothing.
 //!
-//! Deliberately not here: the directories above. Who may rename those can take any file's place, and a state directory below
-//! another user's home is theirs to replace; then its owner is another one, and the next start refuses it.
+//! Deliberately not here: the directories above. Whoever may rename those can take any file's place. A state directory
+//! below another user's home is that user's to replace; then its owner is another one, and the next start refuses it.
 
 use std::fs::{self, DirEntry, File, Metadata, OpenOptions};
 use std::io;
@@ -19,7 +20,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-/// What syncq keeps in a state directory under a fixed name. Anything else there is not syncq's and is not looked at.
+/// The fixed names under which syncq keeps files in a state directory. Anything else there is not syncq's and is not
+/// looked at.
 pub const STATE_FILES: [&str; 13] = [
     "lock",
     "identity",
@@ -36,12 +38,12 @@ pub const STATE_FILES: [&str; 13] = [
     "ssh",
 ];
 
-/// Others may not write it.
+/// The mode bits by which others may write a file.
 const WRITABLE: u32 = 0o022;
 const WRITABLE_BY_ALL: u32 = 0o002;
-/// Nor read it, where it holds a secret.
+/// The mode bits by which others may read a file, where it holds a secret.
 const READABLE: u32 = 0o044;
-/// Who has none of these on a directory reaches nothing in it, whatever the modes there.
+/// The mode bits by which others may enter a directory. Without them they reach nothing in it, whatever the modes there.
 const ENTERABLE: u32 = 0o011;
 
 /// Why a file or directory is not used.
@@ -72,7 +74,7 @@ pub enum Why {
 }
 
 impl Untrusted {
-    /// What to do about it.
+    /// What an operator can do about the refusal.
     pub fn hint(&self) -> String {
         let shown = self.path.display();
         match self.why {
@@ -87,7 +89,7 @@ impl Untrusted {
         }
     }
 
-    /// The refusal in an error, if it is one.
+    /// The refusal in an error, if there is one.
     pub fn of(error: &io::Error) -> Option<&Self> {
         error.get_ref()?.downcast_ref()
     }
@@ -99,26 +101,26 @@ impl From<Untrusted> for io::Error {
     }
 }
 
-/// Whether that user may decide what we do: ourselves, or root.
+/// Whether that user may decide what syncq does: syncq's own user, or root.
 fn is_ours(uid: u32) -> bool {
     uid == rustix::process::geteuid().as_raw() || uid == 0
 }
 
-/// Checks a state directory and what syncq keeps in it. A directory that is not there is none of others'.
+/// Checks a state directory and the files that syncq keeps in it. A directory that is not there belongs to nobody else.
 ///
-/// Nobody else can change it afterwards, so what sled opens there by itself needs no further look.
+/// Nobody else can change the directory afterwards, so the files that sled opens there by itself need no further look.
 pub fn check_state(dir: &Path) -> io::Result<()> {
     check_dir(dir)?;
     check_entries(dir, closed_in(dir))
 }
 
-/// What has to be closed to others in a directory: nothing, if they do not get into it.
+/// The mode bits that are refused in a directory: none, if others do not get into it.
 fn closed_in(dir: &Path) -> u32 {
     let is_closed = fs::metadata(dir).is_ok_and(|found| found.mode() & ENTERABLE == 0);
     if is_closed { 0 } else { WRITABLE }
 }
 
-/// Checks that a directory is ours and written by us alone. A link to one is followed if it is ours, too.
+/// Checks that a directory is ours and written by us alone. A link to a directory is followed if the link is ours, too.
 pub fn check_dir(dir: &Path) -> io::Result<()> {
     let refuse = |why| Err(Untrusted { path: dir.to_owned(), why }.into());
     let named = match fs::symlink_metadata(dir) {
@@ -155,7 +157,7 @@ fn check_entries(dir: &Path, closed: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Checks what is there under a name, and all below it.
+/// Checks one entry of a directory, and all below it.
 fn check_entry(entry: &DirEntry, closed: u32) -> io::Result<()> {
     let path = entry.path();
     let found = match entry.metadata() {
@@ -206,8 +208,9 @@ fn judge(path: &Path, found: &Metadata, closed: u32) -> io::Result<()> {
     }
 }
 
-/// Opens a file of our own in the way that `options` say: no link is followed, nothing that is no regular file is opened
-/// for longer than it takes to see that, and it is ours alone. A file that is made gets the mode of `options`.
+/// Opens a file of our own in the way that `options` say. No link is followed, anything but a regular file is opened only
+/// for as long as it takes to see that, and the file has to be ours alone. A file that is made gets the mode of
+/// `options`.
 pub fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     let file = open_unjudged(path, options)?;
     let found = file.metadata()?;
@@ -216,7 +219,8 @@ pub fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     Ok(file)
 }
 
-/// The same for what has been looked at with its directory, or is in another user's: neither link nor FIFO.
+/// Like [`open`], for a file that has been looked at with its directory, or is in another user's: only its kind is judged,
+/// not its owner and mode.
 pub fn open_plain(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     let file = open_unjudged(path, options)?;
     judge_kind(path, &file.metadata()?)?;
@@ -235,7 +239,8 @@ fn open_unjudged(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     })
 }
 
-/// Makes a new file in the place of whatever has that name; what that is, or leads to, is left alone.
+/// Makes a new file in the place of whatever has that name. The old file, or the one that a link leads to, is not written
+/// to.
 pub fn make_anew(path: &Path, mode: u32) -> io::Result<File> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -244,7 +249,7 @@ pub fn make_anew(path: &Path, mode: u32) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(mode).open(path)
 }
 
-/// Opens a file for reading that a person has named. Links are followed; it has to be a regular file.
+/// Opens a file that a person has named, for reading. Links are followed; the file has to be a regular one.
 pub fn open_given(path: &Path) -> io::Result<File> {
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     let refuse = || Untrusted { path: path.to_owned(), why: Why::NoFile }.into();
@@ -256,15 +261,15 @@ pub fn open_given(path: &Path) -> io::Result<File> {
     if file.metadata()?.is_file() { Ok(file) } else { Err(refuse()) }
 }
 
-/// The same for a file that holds a secret: it is ours, and nobody else reads or writes it.
+/// Like [`open_given`], for a file that holds a secret: the file is ours, and nobody else reads or writes it.
 pub fn open_secret(path: &Path) -> io::Result<File> {
     let file = open_given(path)?;
     judge(path, &file.metadata()?, READABLE | WRITABLE)?;
     Ok(file)
 }
 
-/// Whether others than our user, root and a group that somebody has chosen decide what a file says that a person has named,
-/// and how that comes.
+/// Whether users other than ours, root and a group that somebody has chosen decide the content of a file that a person
+/// has named, and by what means.
 pub fn others_hand(path: &Path) -> Option<Why> {
     let found = fs::metadata(path).ok()?;
     let judged = judge(path, &found, WRITABLE_BY_ALL);

@@ -1,4 +1,4 @@
-//! What the executor does, for whoever watches: told as it happens, and to nobody if nobody listens.
+//! Tells whoever listens what the executor does, as it happens.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -20,18 +20,18 @@ pub struct Activity {
 
 #[derive(Debug, Clone)]
 pub enum Happened {
-    /// So many jobs of one batch are done.
+    /// `jobs` jobs of one batch are done.
     Sent { jobs: u64, took: Duration },
-    /// Nothing gets through any more.
+    /// Nothing gets through to the target any more.
     Trouble { trouble: TargetTrouble, retry_at: Timestamp },
-    /// It gets through again.
+    /// Runs get through to the target again.
     Recovered { after: Duration },
 }
 
-/// Takes what happens. Must not wait for anything; `false` when it no longer wants to be told.
+/// Takes what happens. Must not wait for anything. Returns `false` when it wants to be told nothing more.
 pub type Listener = Box<dyn Fn(&Activity) -> bool + Send>;
 
-/// Those who listen.
+/// The listeners.
 #[derive(Default)]
 pub struct Activities {
     any: AtomicBool,

@@ -1,10 +1,11 @@
 //! The dispatcher: one thread that decides which batch a worker gets next, and which run has to end.
 //!
-//! It sleeps until there is work, a run ends, a wait is over, or it is told to stop. It starts a batch only when a worker is
-//! free, so claimed jobs never sit in a line: the durable queue is the only queue. A target's runs are limited by its
-//! [`Lanes`], and who gets the next one is decided in `next_run`. For that the dispatcher knows which targets have answered,
-//! and looks now and then whether the runs in flight move, more often while somebody goes without a place. A run that it ends
-//! counts as cut off, and as the target's trouble. It runs no rsync itself: `worker` does, in threads of a pool.
+//! The dispatcher sleeps until there is work, a run ends, a wait is over, or it is told to stop. It starts a batch only
+//! when a worker is free, so claimed jobs never sit in a line: the durable queue is the only queue. A target's [`Lanes`]
+//! limit its runs, and `next_run` decides who gets the next one. For that decision the dispatcher knows which targets
+//! have answered, and looks now and then whether the runs in flight move, more often while somebody goes without a place.
+//! A run that the dispatcher ends counts as cut off, and as the target's trouble. The dispatcher runs no rsync itself:
+//! `worker` does, in threads of a pool.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,17 +30,17 @@ const STOP_GRACE: Duration = Duration::from_secs(3);
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// The longest sleep of the dispatcher.
 const IDLE: Duration = Duration::from_secs(3600);
-/// How often runs are looked at at the most, and how soon again while somebody goes without a place.
+/// How often runs are looked at at most, and how soon they are looked at again while somebody goes without a place.
 const LOOK: Duration = Duration::from_millis(500);
-/// A run that still moves when it is so old has met a target that works.
+/// A run that still moves at this age has met a target that works.
 const AGE_WELL: Duration = Duration::from_secs(1);
 
-/// What the dispatcher serves from now on.
+/// The order to serve these targets from now on.
 #[derive(Debug)]
 pub(super) struct Served {
     pub(super) contexts: Arc<Contexts>,
     pub(super) connections_max: usize,
-    /// Answered once nothing is started any more that was served before.
+    /// Receives the answer once no batch is started any more for the targets that were served before.
     pub(super) done: Sender<()>,
 }
 
@@ -57,21 +58,21 @@ struct Run {
     target: TargetId,
     lane: Lane,
     started: Instant,
-    /// Ends it alone. `None`: there was no descriptor left for one.
+    /// Ends this run alone. `None`: there was no descriptor left for a signal of its own.
     stop: Option<StopSignal>,
-    /// What its process had moved at the last look, and since when that has not changed.
+    /// How much the run's process had moved at the last look. `moved` says since when that has not changed.
     counters: Option<u64>,
     moved: Instant,
     is_ending: bool,
 }
 
-/// What is known of a target beside its queue.
+/// Facts about a target beside its queue.
 #[derive(Debug, Clone, Copy, Default)]
 struct Known {
     health: Health,
-    /// How often in a row its runs were ended since they kept others from theirs.
+    /// How often in a row runs to the target were ended because they kept others from theirs.
     endings: u32,
-    /// When its lanes last had their turn.
+    /// The turns at which a batch of its small and of its large lane was last begun.
     turns: [u64; 2],
 }
 
@@ -80,7 +81,7 @@ pub(super) struct Dispatcher {
     pool: ThreadPool,
     threads: usize,
     contexts: Arc<Contexts>,
-    /// Of the targets that are served, and of those that were while runs to them are in flight.
+    /// The lanes of the targets that are served, and of others while runs to them are in flight.
     lanes: BTreeMap<TargetId, Lanes>,
     targets: Vec<TargetId>,
     known: BTreeMap<TargetId, Known>,
@@ -90,7 +91,7 @@ pub(super) struct Dispatcher {
     turn: u64,
     looked: Instant,
     finished: (Sender<Finished>, Receiver<Finished>),
-    /// Something was done about a standby.
+    /// Receives a token after a worker has renewed or ended a standby.
     tended: (Sender<()>, Receiver<()>),
 }
 
@@ -149,7 +150,7 @@ impl Dispatcher {
         }
         self.contexts = contexts;
         self.forget_idle();
-        // Whoever asked may have gone.
+        // Whoever gave the order may have gone.
         let _ = done.send(());
     }
 
@@ -183,13 +184,14 @@ impl Dispatcher {
         self.forget_idle();
     }
 
-    /// Has the workers start, exchange and end standbys as it is due. Returns when the next one is. After the batches, so
-    /// that none of those waits for it.
+    /// Has the workers start, exchange and end standbys as it is due. Returns when the next standby is due. Comes after
+    /// the batches, so that no batch waits for a standby.
     fn maintain_standbys(&self) -> Option<Instant> {
         let mut next = None;
-        // One more run may start at any time.
+        // A thread is left for one more run, which may start at any time.
         let mut room = self.threads.saturating_sub(self.in_flight() + 1).min(STANDBYS_MAX);
-        // With one, a target in steady use would never have its standby back before the next change.
+        // A single busy target is no disturbance: one in steady use would never have its standby back before the next
+        // change.
         let disturbs = self.lanes.values().filter(|lanes| !lanes.is_small_idle()).nth(1).is_some();
         for (target, context) in self.contexts.iter() {
             let (Some(standby), Some(lanes)) = (&context.standby, self.lanes.get(target)) else { continue };
@@ -206,7 +208,7 @@ impl Dispatcher {
                         } else {
                             standby.end()
                         }
-                        // Full means that a wake-up is already under way.
+                        // A full channel means that a wake-up is already on its way.
                         let _ = tended.try_send(());
                     });
                 }
@@ -216,7 +218,7 @@ impl Dispatcher {
         next
     }
 
-    /// Starts what may start, and ends what holds up others. Returns whether somebody goes without a place.
+    /// Starts the runs that may start, and ends runs that hold up others. Returns whether somebody goes without a place.
     fn start_batches(&mut self) -> bool {
         let mut wanted: BTreeMap<(TargetId, Lane), bool> = BTreeMap::new();
         let mut candidates: Vec<Candidate> = self.targets.iter().filter_map(|id| self.candidate(*id)).collect();
@@ -227,7 +229,7 @@ impl Dispatcher {
             match next_run::next(self.threads, &candidates, &self.flights(), &mut wants) {
                 Step::Rest => return false,
                 Step::Start(target, lane) => {
-                    // Looked up again after it: the next may be held up by what this one has taken.
+                    // Look up again after this batch: the target's next batch may be held up by the jobs of this one.
                     wanted.retain(|(of, _), _| *of != target);
                     let batch = self
                         .contexts
@@ -275,8 +277,8 @@ impl Dispatcher {
         self.runs.iter().map(flight).collect()
     }
 
-    /// Looks whether the processes of the runs have moved anything since the last look. What cannot be looked at counts as
-    /// moving.
+    /// Looks whether the processes of the runs have moved anything since the last look. A process that cannot be looked
+    /// at counts as moving.
     fn look_at_runs(&mut self) {
         let now = monotonic();
         for run in self.runs.values_mut() {
@@ -321,13 +323,13 @@ impl Dispatcher {
             surplus.iter().for_each(|standby| standby.end());
             let stop = stop.unwrap_or_else(|| shared.stop.clone());
             let (busy, reached) = work(&shared, &context, &batch, &stop);
-            // Nobody listens any more only when the dispatcher is gone.
+            // Sending fails only when the dispatcher is gone.
             let _ = finished.send(Finished { run: id, target, lane, busy, reached });
         });
     }
 
-    /// The standbys that have to go before a run that was just counted begins: what its target bears no more, and what
-    /// would be an rsync too many.
+    /// The standbys that have to go before a run that was just counted begins: those that its target bears no more, and
+    /// those that would be an rsync too many.
     fn surplus(&self, target: TargetId, lane: Lane) -> Vec<Arc<Standby>> {
         let held = |(id, context): (&TargetId, &Arc<TargetContext>)| {
             let standby = context.standby.clone().filter(|standby| standby.is_held())?;
@@ -335,14 +337,14 @@ impl Dispatcher {
         };
         let mut held: Vec<_> = self.contexts.iter().filter_map(held).collect();
         let too_many = (self.in_flight() + held.len()).saturating_sub(self.threads);
-        // The small lane takes its own, as a rule, and is the last to have it ended.
+        // The small lane takes its target's standby, as a rule, so that one is the last to be ended.
         held.sort_by_key(|(id, _)| *id == target && lane == Lane::Small);
         let bears = |id: &TargetId| *id != target || self.lanes.get(id).is_some_and(Lanes::bears_standby);
         let gone = held.iter().enumerate().filter(|(at, (id, _))| *at < too_many || !bears(id));
         gone.map(|(_, (_, standby))| Arc::clone(standby)).collect()
     }
 
-    /// Waits for what is in flight, and ends it when the grace time is over.
+    /// Waits for the runs in flight, and ends them when the grace time is over.
     fn drain(&mut self) {
         let started = monotonic();
         let finished = self.finished.1.clone();

@@ -1,6 +1,6 @@
 //! The executor: what the rest of the program asks of the dispatcher and its workers.
 //!
-//! It starts and stops the dispatcher's thread, tells it which targets are served, and answers questions of what is known of
+//! The executor starts and stops the dispatcher's thread, tells it which targets are served, and answers questions about
 //! these targets. It runs no batch itself.
 
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ use crate::queue::Queue;
 #[derive(Debug)]
 pub struct Executor {
     shared: Arc<Shared>,
-    /// Dropping it stops the dispatcher.
+    /// Dropping the sender stops the dispatcher.
     orders: Mutex<Option<Sender<Served>>>,
     dispatcher: Mutex<Option<JoinHandle<()>>>,
 }
@@ -36,7 +36,7 @@ impl Executor {
         let pool = ThreadPoolBuilder::new()
             .num_threads(threads)
             .thread_name(|n| format!("rsync-{n}"))
-            // `work` catches panics itself; this keeps one that slips through from ending the process.
+            // `work` catches panics itself; the handler keeps a panic that slips through from ending the process.
             .panic_handler(|_| error!(target: LOG_TARGET, "a worker panicked"))
             .build()
             .map_err(std::io::Error::other)?;
@@ -57,8 +57,8 @@ impl Executor {
         Ok(Self { shared, orders: Mutex::new(Some(orders)), dispatcher: Mutex::new(Some(dispatcher)) })
     }
 
-    /// From now on these targets are served, each with at most `connections_max` rsyncs at a time, and no others. Returns
-    /// when that is so. Runs in flight come to their end.
+    /// Serves these targets from now on and no others, each with at most `connections_max` rsyncs at a time. Returns when
+    /// that is in force. Runs in flight come to their end.
     pub fn serve(&self, contexts: Contexts, connections_max: usize) {
         let contexts = Arc::new(contexts);
         *self.shared.contexts.lock() = Arc::clone(&contexts);
@@ -75,13 +75,13 @@ impl Executor {
         self.shared.last_paths.lock().get(&target).cloned()
     }
 
-    /// The command line that mirrors a path by hand, if one can say it.
+    /// The command line that mirrors a path by hand, if one command line can.
     pub fn command_line(&self, target: TargetId, path: &RelPath, scope: Scope) -> Option<String> {
         command_line(self.shared.context(target)?.as_ref(), path, scope)
     }
 
-    /// Why a path that the filter lets through is not mirrored to a target all the same, if it is not: for the user's own
-    /// rsync options, or the server's configuration as far as it is known. Costs a run of rsync on this machine.
+    /// Why a path that the filter lets through is not mirrored to a target, if it is not: because of the user's own rsync
+    /// options, or of the server's configuration as far as that is known. Costs a run of rsync on this machine.
     pub fn left_out(&self, target: TargetId, path: &RelPath) -> std::io::Result<Option<String>> {
         let Some(context) = self.shared.context(target) else { return Ok(None) };
         if context.refuses(path) {
@@ -97,12 +97,12 @@ impl Executor {
         }
     }
 
-    /// From now on whatever is at the target's place counts.
+    /// Accepts whatever is at the target's place from now on.
     pub fn accept_target(&self, target: TargetId) {
         self.shared.context(target).and_then(|context| context.place.clone()).iter().for_each(|place| place.accept());
     }
 
-    /// How a target is served now, if it is.
+    /// The context by which a target is served now; `None` if it is not served.
     pub fn context(&self, target: TargetId) -> Option<Arc<TargetContext>> {
         self.shared.context(target)
     }
@@ -112,7 +112,7 @@ impl Executor {
         self.shared.context(target)?.held_up()
     }
 
-    /// How far the runs to the target have come, if any takes its time.
+    /// How far the runs to the target have come, if one of them takes its time.
     pub fn course(&self, target: TargetId) -> Option<Course> {
         self.shared.context(target)?.course(monotonic())
     }

@@ -1,8 +1,8 @@
 //! How many runs a target bears at once, and which lane the next may come from. Pure.
 //!
-//! The small lane has one run at a time: what changes meanwhile gathers and forms the next batch, which is what makes a
-//! burst cheap. The large lane may use all connections but one, so that it never keeps a small change waiting, unless
-//! the target bears no more than one.
+//! The small lane has one run at a time: changes that come during a run gather and form the next batch, which makes a
+//! burst cheap. The large lane may use all connections but one, so that it never keeps a small change waiting, unless the
+//! target bears no more than one.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ impl Lanes {
         Self { small: 0, large: 0, limit: limit_max, limit_max, raise_at: Timestamp::ZERO }
     }
 
-    /// The target bears so many runs from now on. Those in flight stay.
+    /// Sets how many runs the target bears from now on. Runs in flight stay.
     pub fn resize(&mut self, connections_max: usize) {
         if connections_max.max(1) != self.limit_max {
             self.limit_max = connections_max.max(1);
@@ -49,7 +49,7 @@ impl Lanes {
         }
     }
 
-    /// Whether the target bears a connection that only waits, beside what runs and a run more.
+    /// Whether the target bears a connection that only waits, beside its large runs and one small run.
     pub fn bears_standby(&self) -> bool {
         self.large + 2 <= self.limit
     }
@@ -63,8 +63,8 @@ impl Lanes {
         *self.count(lane) += 1;
     }
 
-    /// Takes note of a run's end. `busy`: it was refused for want of connections. Others beside it were not, so the
-    /// limit falls to half of what was in flight.
+    /// Notes the end of a run. `busy`: the target refused the run for want of connections. The runs beside it were not
+    /// refused, so the limit falls to half of what was in flight.
     pub fn ended(&mut self, lane: Lane, busy: bool, now: Timestamp) {
         let in_flight = self.in_flight();
         let count = self.count(lane);
@@ -118,7 +118,7 @@ mod tests {
             let mut lanes = Lanes::new(limit);
             (0..large).for_each(|_| lanes.started(Lane::Large));
             assert_eq!(lanes.bears_standby(), bears, "{large} of {limit}");
-            // The run that it stands ready for changes nothing.
+            // The small run that the standby is ready for changes nothing.
             lanes.started(Lane::Small);
             assert_eq!(lanes.bears_standby(), bears, "{large} of {limit}, beside a small one");
         }

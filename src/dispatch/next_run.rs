@@ -1,43 +1,49 @@
 //! Who runs next. Pure.
 //!
-//! So many rsyncs run at a time, over all targets. Short runs, long ones, and tries each have a share that the others cannot
-//! take: a small change does not wait for the large files of other targets, nor anything for a target that hangs. What is
-//! over and above the shares goes to whoever comes first.
+//! The number of rsyncs that run at a time is limited, over all targets. Short runs (of the small lane), long runs (of
+//! the large lane) and tries each have a share of the places that the others cannot take. So a small change does not wait
+//! for the large files of other targets, and nothing waits for a target that hangs. Places beyond the shares go to
+//! whoever comes first.
 //!
-//! A *try* is a run of which nobody knows whether it will end: to a target that is in trouble, and any run that has moved
-//! nothing for a while. A server that lets rsync in and then says nothing looks like one that reads a large file, so a silent
-//! run is not ended for its silence. It is ended when others go without a place for it: one to a target that has not shown
-//! that it works, and a short one to any, unless it is within the share of the tries, and a long one to a target that was well
-//! when such runs have more than what the shares leave. Each time that happens to a target, it may be silent twice as long the next time, so that
-//! one that is only slow gets its work done. Until a target has shown that it works, it has one run at a time, or two where
-//! places are many.
+//! A *try* is a run of which nobody knows whether it will end: any run to a target that is in trouble, and any run that
+//! has moved nothing for a while ([`SILENCE`]). A server that lets rsync in and then says nothing looks like one that
+//! reads a large file, so a run is not ended for its silence alone. A silent run is ended when others go without a place
+//! for it, in two cases:
+//! - It is a run to a target that has not shown that it works, or a short run to any target, and either tries have more
+//!   than their share or another try goes without a place.
+//! - It is a long run to a target that was well, and such runs have more than what the shares leave.
 //!
-//! A short run is also ended while nobody needs its place, once it has been silent for far longer than that: its server may
-//! hang, and where no `--timeout` is set nothing else would end it for twenty minutes. It is given less time if more work of
-//! its target waits for it.
+//! Each time that happens to a target, its runs may be silent twice as long the next time, so that a target that is only
+//! slow gets its work done. Until a target has shown that it works, it has one run at a time, or two where places are
+//! many.
 //!
-//! Whoever has waited longest comes first. Two runs at a time cannot be shared in three: with fewer than three, tries have no
-//! share, and with one, each waits for each.
+//! A short run is also ended while nobody needs its place, once it has been silent for far longer: its server may hang,
+//! and where no `--timeout` is set nothing else would end the run for twenty minutes. The run is given less time if more
+//! work of its target waits for it.
+//!
+//! Whoever has waited longest comes first. With fewer than three runs at a time, tries have no share. With one run at a
+//! time nobody has a share, and each waits for each.
 
 use std::time::Duration;
 
 use crate::model::{Lane, TargetId};
 
-/// A run that has moved nothing for so long is a try.
+/// A run that has moved nothing for this long is a try.
 pub const SILENCE: Duration = Duration::from_secs(1);
-/// How long a short run may be silent while others go without, and a long one: the other side may be reading what is there
-/// without a word. And how long at most, however often its target was silent for longer.
+/// How long a short run, and a long run, may be silent while others go without a place: the other side may be reading
+/// what is there without a word. `PATIENCE_MAX` is the longest, however often runs to the target were ended for their
+/// silence.
 const PATIENCE_SMALL: Duration = Duration::from_secs(2);
 const PATIENCE_LARGE: Duration = Duration::from_secs(10);
 const PATIENCE_MAX: Duration = Duration::from_secs(300);
-/// How long a short run may be silent while nobody but its own target goes without, and while nobody does. Longer than it may
-/// take to connect, which rsync and ssh tell of by themselves.
+/// How long a short run may be silent while nobody but its own target goes without, and while nobody does. Longer than
+/// connecting may take, which rsync and ssh report by themselves.
 const PATIENCE_OWN: Duration = Duration::from_secs(45);
 const PATIENCE_ALONE: Duration = Duration::from_secs(120);
-/// Of so many runs one more is kept for the small lane.
+/// For this many runs at a time, one place is kept for the small lane.
 const RUNS_PER_SMALL: usize = 5;
 
-/// What a run is counted as.
+/// The kind as which a run is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Small,
@@ -47,15 +53,15 @@ enum Kind {
 
 const KINDS: [Kind; 3] = [Kind::Small, Kind::Large, Kind::Try];
 
-/// What is known of a target.
+/// The health of a target, as far as it is known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Health {
     /// Nothing yet.
     #[default]
     Fresh,
-    /// It has answered since it was last in trouble.
+    /// The target has answered since it was last in trouble.
     Well,
-    /// It is in trouble, or its last run was ended for its silence.
+    /// The target is in trouble, or its last run was ended for its silence.
     Ill,
 }
 
@@ -64,7 +70,7 @@ pub enum Health {
 pub struct Candidate {
     pub target: TargetId,
     pub health: Health,
-    /// Whether it bears one run more in the small and in the large lane.
+    /// Whether the target bears one more run in the small and in the large lane.
     pub bears: [bool; 2],
     /// When each lane last had its turn: the lower, the longer ago.
     pub turns: [u64; 2],
@@ -76,18 +82,18 @@ pub struct Flight {
     pub id: u64,
     pub target: TargetId,
     pub lane: Lane,
-    /// For how long it has moved nothing.
+    /// For how long the run has moved nothing.
     pub silent: Duration,
-    /// How often in a row runs to its target were ended for that.
+    /// How often in a row runs to its target were ended for their silence.
     pub endings: u32,
-    /// Other work of its target waits.
+    /// Other work of the run's target waits.
     pub holds_up_own: bool,
-    /// It is being ended.
+    /// The run is being ended.
     pub is_ending: bool,
 }
 
 impl Flight {
-    /// Whether it has been silent for longer than it may while others go without.
+    /// Whether the run has been silent for longer than it may while others go without.
     fn is_overdue(&self) -> bool {
         self.outlasts(match self.lane {
             Lane::Small => PATIENCE_SMALL,
@@ -95,7 +101,7 @@ impl Flight {
         })
     }
 
-    /// Whether it has been silent for longer than it may in any case.
+    /// Whether the run has been silent for longer than it may in any case.
     fn is_overdue_alone(&self) -> bool {
         let patience = if self.holds_up_own { PATIENCE_OWN } else { PATIENCE_ALONE };
         self.lane == Lane::Small && self.outlasts(patience)
@@ -106,17 +112,17 @@ impl Flight {
     }
 }
 
-/// What is to be done.
+/// The next step of the dispatcher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// A run of that target and lane may start.
     Start(TargetId, Lane),
     /// This run is to be ended, since others go without.
     End(u64),
-    /// Somebody waits for a place, or until it is known that a target works, or a short run may hang: look again soon, which
-    /// runs move.
+    /// Somebody waits for a place or until a target is known to work, or a short run may hang: look again soon whether
+    /// the runs move.
     Wait,
-    /// Nobody waits, for a place or for a short run.
+    /// Nobody waits for a place, and no short run is in flight.
     Rest,
 }
 
@@ -157,7 +163,7 @@ fn of_lane(lane: Lane, pair: [bool; 2]) -> bool {
     }
 }
 
-/// Decides on the next step, with `runs_max` runs at a time at the most. `wants` tells whether a target has something to be
+/// Decides on the next step, with at most `runs_max` runs at a time. `wants` tells whether a target has something to be
 /// run in a lane right now.
 pub fn next(
     runs_max: usize,
@@ -168,7 +174,7 @@ pub fn next(
     let shares = Shares::of(runs_max);
     let health = |target| {
         let known = candidates.iter().find(|other| other.target == target);
-        // One that is no longer served was not in trouble.
+        // A target that is no longer served was not in trouble.
         known.map_or(Health::Well, |known| known.health)
     };
     let kind = |target, lane| match lane {
@@ -179,7 +185,7 @@ pub fn next(
     let counted = |flight: &Flight| if flight.silent >= SILENCE { Kind::Try } else { kind(flight.target, flight.lane) };
     let count = |kind| flights.iter().filter(|flight| counted(flight) == kind).count();
     let free = runs_max.saturating_sub(flights.len());
-    // Beside what the others have for themselves.
+    // Places are free beside those that the other kinds have for themselves.
     let has_room = |wanted: Kind| {
         let others = KINDS.into_iter().filter(|kind| *kind != wanted);
         free > others.map(|kind| shares.of_kind(kind).saturating_sub(count(kind))).sum()
@@ -202,7 +208,8 @@ pub fn next(
         }
         let kind = kind(target, lane);
         let is_more = in_lane(target, lane) > 0;
-        // Of a target that may hang one run tells whether it does. It has others where that costs nobody a place.
+        // One run to a target that may hang tells whether it does. The target gets others only where that costs nobody a
+        // place.
         let is_doubted = candidate.health != Health::Well && !is_idle(target);
         let has_plenty = free > KINDS.into_iter().map(|kind| shares.of_kind(kind)).sum();
         if is_doubted && (is_more || candidate.health == Health::Ill || !has_plenty) {
@@ -237,7 +244,7 @@ pub fn next(
             && match health(flight.target) {
                 // A short run has little to be silent about.
                 Health::Well if flight.lane == Lane::Large => is_above(shares.left(runs_max)),
-                // Those in trouble wait for each other alone within their share.
+                // Tries wait only for each other within their share.
                 _ => is_above(shares.of_kind(Kind::Try)) || without.contains(&Kind::Try),
             }
     };

@@ -1,6 +1,7 @@
-//! What the executor, its dispatcher and its workers have in common, and which questions to an operator the log has by now.
+//! State that the executor, its dispatcher and its workers share, and the questions to an operator that are already in
+//! the log.
 //!
-//! It decides nothing about runs.
+//! Nothing here decides about runs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use crate::mirror::{StopSignal, TargetContext};
 use crate::model::{JobError, RelPath, TargetId};
 use crate::queue::Queue;
 
-/// Who reads a log takes handing out runs and running them for one thing, so both speak as the area `mirror`.
+/// Readers of a log take handing out runs and running them for one thing, so both speak as the area `mirror`.
 pub(super) const LOG_TARGET: &str = "syncq::mirror";
 
 /// The targets that are served.
@@ -27,12 +28,13 @@ pub(super) struct Shared {
     pub(super) last_paths: Mutex<BTreeMap<TargetId, RelPath>>,
     pub(super) stop: StopSignal,
     pub(super) activities: Activities,
-    /// What operators were asked in the log, by the target and the path that wait for it.
+    /// The questions that the log has asked operators, by the target and the path that wait for the answer.
     pub(super) asked: Mutex<BTreeMap<(TargetId, RelPath), String>>,
 }
 
 impl Shared {
-    /// Whether a failure is to be logged: what an operator is asked is said once, although it is tried again and again.
+    /// Whether a failure is to be logged. A question to an operator is logged once, although its job is tried again and
+    /// again.
     pub(super) fn is_news(&self, target: TargetId, path: &RelPath, error: &JobError) -> bool {
         let mut asked = self.asked.lock();
         let place = (target, path.clone());
@@ -43,7 +45,7 @@ impl Shared {
         asked.insert(place, error.message.clone()).as_ref() != Some(&error.message)
     }
 
-    /// What was asked about these paths has been answered, or needs no answer any more.
+    /// Notes that questions about these paths have been answered, or need no answer any more.
     pub(super) fn note_done<'a>(&self, target: TargetId, done: impl Iterator<Item = &'a RelPath>) {
         let mut asked = self.asked.lock();
         if !asked.is_empty() {
@@ -55,7 +57,7 @@ impl Shared {
         self.contexts.lock().get(&target).cloned()
     }
 
-    /// Has it remembered that a target is this source's, once that is seen. Returns whether it is news.
+    /// Has the store remember that a target is this source's, once that is seen. Returns whether that is news.
     pub(super) fn note_known(&self, target: TargetId, context: &TargetContext) -> bool {
         let is_new = || self.queue.target_record(target).is_some_and(|record| record.is_new);
         let is_news = context.guard.has_become_known() && is_new();

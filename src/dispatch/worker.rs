@@ -1,7 +1,7 @@
 //! A worker: runs one batch and gives it back to the queue.
 //!
-//! Before the run it looks at what the target holds, as far as that is due. Afterwards it records what was learned of the
-//! target and tells whoever listens. Which batch that is, and when, the dispatcher has decided.
+//! Before the run a worker looks at what the target holds, as far as that is due. Afterwards it records what was learned
+//! of the target and tells whoever listens. The dispatcher has decided which batch runs, and when.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -29,7 +29,7 @@ const FAILURES_LOGGED_MAX: usize = 5;
 /// reached.
 pub(super) fn work(shared: &Shared, context: &Arc<TargetContext>, batch: &Batch, stop: &StopSignal) -> (bool, bool) {
     let name = context.target.name();
-    // Before a run of this batch ends: its own connection takes a moment to close.
+    // Ask before a run of this batch ends, since the run's own connection takes a moment to close.
     let is_asked = anything_lingers() || batch.jobs.iter().any(|job| job.is_safety_rerun);
     let lingers = if is_asked { context.lingers() } else { Lingers::No };
     if lingers > Lingers::No {
@@ -104,7 +104,7 @@ pub(super) fn work(shared: &Shared, context: &Arc<TargetContext>, batch: &Batch,
         shared.activities.tell(context, || Happened::Sent { jobs, took: started.elapsed() });
     }
     match event {
-        // Passes by itself within moments, and may come with every burst.
+        // This trouble passes by itself within moments, and may come with every burst.
         Some(TargetEvent::Trouble { trouble, .. }) if trouble.class == TroubleClass::Busy => {
             debug!(target: LOG_TARGET, "{name}: {}; fewer runs at a time from here on", trouble.message);
         }
@@ -121,10 +121,10 @@ pub(super) fn work(shared: &Shared, context: &Arc<TargetContext>, batch: &Batch,
         }
         Some(TargetEvent::Recovered { class: TroubleClass::Busy, .. }) => {}
         Some(TargetEvent::Recovered { class, after }) => {
-            // It may have been upgraded or reconfigured meanwhile.
+            // The target's rsync may have been upgraded or reconfigured meanwhile.
             context.forget_lacks();
             if class == TroubleClass::Target {
-                // Whatever else it was used for meanwhile.
+                // The target may have been used for something else meanwhile.
                 shared.queue.enqueue(&[batch.target], &[Change::whole_tree()]);
             }
             shared.activities.tell(context, || Happened::Recovered { after });
@@ -138,7 +138,7 @@ pub(super) fn work(shared: &Shared, context: &Arc<TargetContext>, batch: &Batch,
     (busy, reached)
 }
 
-/// Looks at what a batch's target holds, as far as that is due. The error is one that nothing may be sent to.
+/// Looks at what a batch's target holds, as far as that is due. An error means that nothing may be sent to the target.
 fn looked_at(
     shared: &Shared,
     context: &TargetContext,
@@ -154,12 +154,13 @@ fn looked_at(
     contents(shared, context, batch, stop)
 }
 
-/// Looks whether the target is what it was, if that was not done for a while: after a run, so that no change waits for it.
+/// Looks whether the target is what it was, if that was not done for a while. This comes after a run, so that no change
+/// waits for it.
 fn look_again(shared: &Shared, context: &TargetContext, target: TargetId, stop: &StopSignal) {
     if !context.looked_at_top().is_stale(false, monotonic()) {
         return;
     }
-    // That is asked for seldom: the record is everybody's.
+    // The record is asked for seldom, since it is behind a lock that everybody shares.
     let known = shared.queue.target_record(target).and_then(|record| record.top);
     if !context.looked_at_top().is_stale(known.is_some(), monotonic()) {
         return;
@@ -170,10 +171,11 @@ fn look_again(shared: &Shared, context: &TargetContext, target: TargetId, stop: 
             error!(target: LOG_TARGET, "{}: {}; nothing is sent there until it is back", context.target.name(), trouble.message);
             trouble.hint.iter().for_each(|hint| warn!(target: LOG_TARGET, "{}: hint: {hint}", context.target.name()));
             shared.queue.note_place(target, Err(trouble));
-            // What was sent since the last look is somewhere else, and this has the target tried again.
+            // Data sent since the last look is somewhere else. The job for the whole tree also has the target tried
+            // again.
             shared.queue.enqueue(&[target], &[Change::whole_tree()]);
         }
-        // The next run meets it as well.
+        // The next run meets any other error as well.
         Err(_) | Ok(()) => {}
     }
 }
@@ -194,7 +196,7 @@ fn look_at_top(
     Ok(())
 }
 
-/// What is known of what the target of a batch holds.
+/// How far something vouches for what the target of a batch holds.
 fn contents(
     shared: &Shared,
     context: &TargetContext,
@@ -204,7 +206,7 @@ fn contents(
     let Some(unvouched) = &batch.unvouched else { return Ok(Contents::Vouched) };
     let contents = contents_of(context, unvouched.since, stop)?;
     if shared.note_known(batch.target, context) {
-        // Before anything is sent there: a daemon that is killed then could not tell what is its own.
+        // On disk before anything is sent there: after a kill, a daemon could not tell which content is its own.
         shared.queue.flush(FLUSH_PATIENCE);
     }
     if contents == Contents::Vouched {
@@ -214,7 +216,8 @@ fn contents(
     Ok(contents)
 }
 
-/// A run was ended that kept others from theirs. Always in the same words: it is no news the next time.
+/// The trouble of a target whose run was ended because it kept others from theirs. The words are always the same, so that
+/// the trouble is no news the next time.
 fn silent() -> TargetTrouble {
     TargetTrouble {
         class: TroubleClass::Unavailable,

@@ -1,9 +1,9 @@
-//! What sersync's expressions mean to the engines of today: a match of the whole subject, byte by byte, and why an
+//! Translates sersync's expressions for the engines of today: a match of the whole subject, byte by byte. Says why an
 //! expression is refused. Which engine takes an expression is decided in `pattern`.
 
 use std::fmt::Write;
 
-/// Compiled size of one expression. An expression above it is refused.
+/// The largest compiled size of one expression, in bytes. A larger expression is refused.
 pub(super) const EXPRESSION_BYTES_MAX: usize = 4 << 20;
 
 /// Why an expression cannot be used.
@@ -33,13 +33,13 @@ impl std::fmt::Display for LastLine<'_> {
     }
 }
 
-/// An expression that has to match the whole subject. Not `^` and `$`, which can be told to match at lines.
+/// The expression, made to match the whole subject. `^` and `$` would not do, since they can be told to match at lines.
 pub(super) fn anchored(expression: &str) -> String {
     format!(r"\A(?:{})\z", bytewise(expression))
 }
 
 /// The expression in ASCII: with Unicode off the regex crate refuses other characters in classes, while sersync takes
-/// them as the bytes that they are.
+/// such characters as the bytes that they are.
 pub(super) fn bytewise(expression: &str) -> String {
     let mut ascii = String::with_capacity(expression.len());
     for byte in expression.bytes() {

@@ -9,14 +9,15 @@ use super::dialect::{FilterError, anchored};
 use super::pattern::{Pattern, needs_steps};
 use crate::model::RelPath;
 
-/// Compiled size of all expressions together. Above it they are refused.
+/// The largest compiled size of all expressions together, in bytes. Above it they are refused.
 const EXPRESSIONS_BYTES_MAX: usize = 64 << 20;
-/// Memory of the lazily built automaton, per thread that matches. At the limit it starts anew, only slower.
+/// The memory of the lazily built automaton, in bytes per thread that matches. At the limit the automaton starts anew,
+/// only slower.
 const CACHE_BYTES_MAX: usize = 4 << 20;
 
 /// Whether the expression can be used in a [`super::Filter`].
 pub fn check(expression: &str) -> Result<(), FilterError> {
-    // First alone: `a)|(?:b` is balanced only inside the group that anchors it.
+    // The expression alone comes first: `a)|(?:b` is balanced only inside the group that anchors it.
     compile(expression, false)?;
     compile(expression, true).map(|_| ())
 }
@@ -29,10 +30,10 @@ pub fn compile(expression: &str, whole: bool) -> Result<Pattern, FilterError> {
 
 #[derive(Debug)]
 pub(super) struct Expressions {
-    /// Most of them, tried all at once, and which of the user's each is.
+    /// Most expressions, tried all at once; `numbers` says which of the user's each is.
     together: RegexSet,
     numbers: Vec<usize>,
-    /// Those that are tried step by step.
+    /// The expressions that are tried step by step, each with its number.
     apart: Vec<(usize, Pattern)>,
 }
 

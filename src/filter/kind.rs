@@ -1,6 +1,6 @@
-//! What the filter's rules need to know of a path besides its name.
+//! The one fact that the filter's rules need of a path besides its name.
 
-/// What kind of thing a path names, as far as the filter's rules need it.
+/// The kind of thing that a path names, as far as the filter's rules need it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Directory,

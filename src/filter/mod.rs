@@ -1,8 +1,8 @@
 //! Decides which paths are mirrored: the user's expressions, and a short list of temporaries.
 //!
-//! Paths and expressions are bytes. An expression has to match the whole of one of the forms in which sersync shows it
-//! a path, and what it excludes takes everything below along, so that a live event, a new directory and a whole-tree
-//! run come to the same verdict.
+//! Paths and expressions are bytes. An expression has to match the whole of one of the forms in which sersync shows a
+//! path to it. An excluded path takes everything below along, so that a live event, a new directory and a whole-tree run
+//! come to the same verdict.
 //!
 //! Pure: never looks at the file system.
 
@@ -26,11 +26,11 @@ use expression::Expressions;
 /// Why a path is not mirrored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exclusion {
-    /// By its name it is one of the temporaries.
+    /// The path's name is that of a temporary.
     Temporary,
-    /// By sersync's old rule.
+    /// sersync's old rule excludes it.
     Hidden,
-    /// By the user's expression of this number.
+    /// The user's expression of this number excludes it.
     Expression(usize),
 }
 
@@ -63,13 +63,13 @@ impl Filter {
     }
 
     /// Whether the path stays on a target although its directory is gone from the source. A temporary does not: nobody
-    /// would ever delete what a killed receiver has left in a directory that is gone.
+    /// would ever delete the files that a killed receiver has left in such a directory.
     pub fn spares(&self, path: &RelPath, kind: Kind) -> bool {
         !path.is_root()
             && self.expressions.as_ref().is_some_and(|expressions| expressions.exclude(path, kind == Kind::Directory))
     }
 
-    /// What makes [`excludes`](Self::excludes) say yes.
+    /// The reason why [`excludes`](Self::excludes) says yes, if it does.
     pub fn exclusion(&self, path: &RelPath, kind: Kind) -> Option<Exclusion> {
         if path.is_root() {
             None
@@ -91,20 +91,20 @@ impl Filter {
     /// The names that are skipped, apart from the user's expressions, as values for rsync's `--filter=`: for runs
     /// with `-r` or `--delete`.
     ///
-    /// They belong behind all other filter rules of a command line, since rsync stops at the first that matches and
+    /// They belong behind all other filter rules of a command line, since rsync stops at the first rule that matches and
     /// some of these include.
     pub fn rsync_rules(&self) -> Vec<OsString> {
         temporary::rsync_rules(self.legacy_hidden)
     }
 
-    /// Whether a file of the target is named like what a killed receiver leaves there (`.NAME.XXXXXX`). What the user
-    /// excludes is none.
+    /// Whether a file of the target has a name such as a killed receiver leaves there (`.NAME.XXXXXX`). A file that the
+    /// user excludes is no leftover.
     pub fn is_leftover(&self, path: &RelPath) -> bool {
         temporary::is_leftover(path.name())
             && !self.expressions.as_ref().is_some_and(|expressions| expressions.exclude(path, false))
     }
 
-    /// Values for rsync's `--filter=` that leave of a tree only its directories and what may be a leftover.
+    /// Values for rsync's `--filter=` that leave of a tree only its directories and the files that may be leftovers.
     pub fn leftover_rules() -> Vec<OsString> {
         temporary::leftover_rules()
     }

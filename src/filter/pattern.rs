@@ -1,8 +1,8 @@
 //! One regular expression over bytes, compiled.
 //!
-//! What has no look-around, back reference or possessive repetition goes to an engine whose time grows with the subject alone.
-//! The rest has to be tried step by step, as sersync's engine did, and gets so many steps: an expression that needs more does
-//! not match, and is named once in the log.
+//! An expression without look-around, back reference or possessive repetition goes to an engine whose time grows with the
+//! subject alone. Other expressions have to be tried step by step, as sersync's engine did, and get a limited number of
+//! steps: an expression that needs more does not match, and is named once in the log.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,9 +11,9 @@ use regex::bytes::RegexBuilder;
 
 use super::dialect::{EXPRESSION_BYTES_MAX, FilterError, anchored, bytewise};
 
-/// A path is a few hundred bytes. Milliseconds.
+/// The most steps of one match, which take milliseconds. A path is a few hundred bytes.
 const STEPS_MAX: usize = 100_000;
-/// Instructions of one expression that is tried step by step.
+/// The most instructions of one expression that is tried step by step.
 const INSTRUCTIONS_MAX: usize = 100_000;
 
 /// An expression to match a whole subject, or to be searched in one.
@@ -33,7 +33,7 @@ enum Engine {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Found<'s> {
     pub first_group: Option<&'s [u8]>,
-    /// Where it ends.
+    /// Where the match ends.
     pub end: usize,
 }
 
@@ -65,7 +65,7 @@ impl Pattern {
         }
     }
 
-    /// The first place at which it matches.
+    /// The first place at which the expression matches.
     pub fn find<'s>(&self, subject: &'s [u8]) -> Option<Found<'s>> {
         let (group, end) = match &self.engine {
             Engine::Linear(regex) => {
@@ -93,8 +93,8 @@ impl Pattern {
     }
 }
 
-/// Whether an expression has what only an engine can do that goes back: look-around, an atomic group, a back reference, or a
-/// repetition that gives nothing back (`.*+`), as Boost has it.
+/// Whether an expression has something for which an engine has to go back: look-around, an atomic group, a back
+/// reference, or a repetition that gives nothing back (`.*+`), as Boost has it.
 pub(super) fn needs_steps(expression: &str) -> bool {
     let bytes = expression.as_bytes();
     let (mut at, mut in_class, mut repeats) = (0, false, false);
@@ -133,7 +133,7 @@ pub(super) fn needs_steps(expression: &str) -> bool {
     false
 }
 
-/// Whether a name (`[:alpha:]`) is open at the end of what stands before.
+/// Whether a class name (`[:alpha:]`) is open at the end of `before`.
 fn is_named(before: &[u8]) -> bool {
     let open = before.iter().rposition(|&b| b == b'[');
     open.and_then(|open| before.get(open + 1)).is_some_and(|b| b":.=".contains(b))
@@ -172,7 +172,7 @@ mod tests {
         }
     }
 
-    /// As Boost: what is repeated without giving back has taken the rest too.
+    /// As in Boost: a repetition that gives nothing back has taken the rest too.
     #[test]
     fn look_around_back_references_and_possessive_repetitions_match_as_sersyncs_did() {
         for (expression, subject, expected) in [

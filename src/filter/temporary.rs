@@ -1,14 +1,14 @@
-//! Names of files that live for a moment only: what editors, rsync, GLib and NFS leave beside the real ones.
+//! Names of files that live for a moment only, and that editors, rsync, GLib and NFS leave beside the real ones.
 //!
-//! Skipping a real file is a silent loss, while mirroring a temporary costs one useless transfer. So each pattern is
-//! anchored and rather misses one, and directories are never skipped.
+//! A real file that is skipped is a silent loss, while a temporary that is mirrored costs one useless transfer. So each
+//! pattern is anchored and rather misses a temporary, and directories are never skipped.
 
 use std::ffi::OsString;
 
 use super::Kind;
 
 const VIM_SWAP_ENDINGS: [&[u8]; 5] = [b".swp", b".swo", b".swn", b".swx", b".swpx"];
-/// `mkstemp` replaces as many characters.
+/// The number of characters that `mkstemp` replaces.
 const RANDOM_BYTES: usize = 6;
 const NFS_DIGITS_MIN: usize = 16;
 const UPPER: &str = "[A-Z]";
@@ -33,8 +33,8 @@ fn is_vim_swap(rest: &[u8]) -> bool {
     VIM_SWAP_ENDINGS.iter().any(|ending| rest.ends_with(ending))
 }
 
-/// `.NAME.XXXXXX`. The letters tell `.env.sample` and `.log.202401` from what mkstemp makes up: it all but always
-/// has an upper-case letter after the first position, and hardly ever six of them.
+/// `.NAME.XXXXXX`. The letters tell `.env.sample` and `.log.202401` from the names that mkstemp makes up: those all but
+/// always have an upper-case letter after the first position, and hardly ever six of them.
 fn is_rsync_partial(rest: &[u8]) -> bool {
     let Some((head, random)) = rest.split_last_chunk::<RANDOM_BYTES>() else { return false };
     let [_, .., b'.'] = head else { return false };
@@ -52,8 +52,8 @@ fn is_nfs_orphan(rest: &[u8]) -> bool {
         .is_some_and(|digits| digits.len() >= NFS_DIGITS_MIN && digits.iter().all(u8::is_ascii_hexdigit))
 }
 
-/// The same as [`is_temporary`] and [`is_legacy_hidden`], in rsync's language. The first rule that matches decides,
-/// so what must stay stands before what it would fall under.
+/// The same as [`is_temporary`] and [`is_legacy_hidden`], in rsync's language. The first rule that matches decides, so a
+/// rule that keeps a name stands before the rule under which the name would fall.
 pub(super) fn rsync_rules(legacy_hidden: bool) -> Vec<OsString> {
     let mut rules = Rules(Vec::new());
     rules.skip("*~");
@@ -85,7 +85,7 @@ pub(super) fn is_leftover(name: &[u8]) -> bool {
     matches!(name, [b'.', rest @ ..] if is_rsync_partial(rest))
 }
 
-/// In rsync's language: all directories, what [`is_leftover`] names, and nothing else.
+/// Rules in rsync's language that keep all directories, the files that [`is_leftover`] names, and nothing else.
 pub(super) fn leftover_rules() -> Vec<OsString> {
     let mut rules = vec!["+ */".to_owned(), format!("- {}", real_names())];
     rules.extend(rsync_partials().map(|pattern| format!("+ {pattern}")));
@@ -113,8 +113,8 @@ impl Rules {
         self.0.push(format!("+ {pattern}").into());
     }
 
-    /// Skips what is no directory. Perishable (`p`): a temporary on the target does not keep a directory alive that
-    /// is gone from the source.
+    /// Skips files that match, and no directories. The rule is perishable (`p`): a temporary on the target does not keep
+    /// a directory alive that is gone from the source.
     fn skip(&mut self, pattern: &str) {
         self.keep(&format!("{pattern}/"));
         self.0.push(format!("-p {pattern}").into());

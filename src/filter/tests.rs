@@ -80,7 +80,7 @@ fn what_cannot_be_compiled_is_said_in_one_line() {
     }
 }
 
-/// They were ignored with a warning, and what they kept out was mirrored.
+/// Such expressions were ignored with a warning, and the files that they kept out were mirrored.
 #[test]
 fn expressions_with_look_around_filter_as_all_others() {
     let excludes = filter(&[r"(.*)\.tmp", r"(?!keep).*\.log", r"(.*)/(.+)/\2"]);
@@ -90,7 +90,7 @@ fn expressions_with_look_around_filter_as_all_others() {
         ("keep.log", None),
         ("d/x/x", Some(2)),
         ("d/x/y", None),
-        // What is excluded takes what is below along.
+        // An excluded path takes everything below along.
         ("d/x/x/deep/er", Some(2)),
     ] {
         let found = excludes.exclusion(&path(subject), FILE);

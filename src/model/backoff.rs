@@ -27,7 +27,7 @@ impl Backoff {
     }
 }
 
-/// For jobs: one second, doubling, at most an hour (the time after which sersync ran its list of failures).
+/// The backoff of jobs: one second, doubling, at most an hour (the time after which sersync ran its list of failures).
 impl Default for Backoff {
     fn default() -> Self {
         Self { base: Duration::from_secs(1), factor: 2.0, cap: Duration::from_secs(3600) }

@@ -1,10 +1,10 @@
-//! What passes between the queue and the executor: claimed jobs one way, verdicts the other. Pure values.
+//! Values that pass between the queue and the executor: claimed jobs one way, verdicts the other. Pure.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Generation, JobError, Origin, RelPath, Scope, Timestamp};
 
-/// The queues-within-a-queue of one target: what is large never makes what is small wait.
+/// The queues-within-a-queue of one target: large work never makes small work wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Lane {
     Small,
@@ -12,11 +12,11 @@ pub enum Lane {
     Large,
 }
 
-/// The directory beside a large file, on the target, in which rsync keeps what it has of it when a run is cut off, for the
-/// next attempt.
+/// The directory beside a large file, on the target, in which rsync keeps the part of the file that it has when a run is
+/// cut off, for the next attempt.
 pub const PARTIAL_DIR: &str = ".rsync-partial";
 
-/// Where that is kept of the file at `path`.
+/// Where the part of the file at `path` is kept.
 pub fn partial_of(path: &RelPath) -> RelPath {
     path.parent().unwrap_or_else(RelPath::root).join(PARTIAL_DIR.as_bytes()).join(path.name())
 }
@@ -28,16 +28,16 @@ pub struct ClaimedJob {
     pub scope: Scope,
     pub origin: Origin,
     pub generation: Generation,
-    /// When the oldest change that it stands for was seen.
+    /// When the oldest change that the job stands for was seen.
     pub since: Timestamp,
-    /// What it is to send was moved here from that path, whose job is part of the same batch. The target may still hold
-    /// the content there.
+    /// The path from which the content of this job was moved. That path's job is part of the same batch, and the target
+    /// may still hold the content there.
     pub moved_from: Option<RelPath>,
-    /// The number of the file, if other jobs may stand for other names of it and all of them have to go in one run.
+    /// The number of the file, if other jobs may stand for other names of it and all these jobs have to go in one run.
     pub several_names: Option<u64>,
-    /// A file that has come into being under a name that had none, and that was not sent since.
+    /// The path is a file that came into being under a free name and was not sent since.
     pub is_new: bool,
-    /// It is done, and looks again since a run of it had been cut off.
+    /// The job is done and looks again, since a run of it was cut off.
     pub is_safety_rerun: bool,
 }
 
@@ -47,38 +47,38 @@ pub enum CutOff {
     /// No run was cut off.
     #[default]
     No,
-    /// The other side had closed the connection by then. Only what stands between may have kept something back.
+    /// The other side had closed the connection by then. Only something between both sides may have kept data back.
     Closed,
-    /// As far as is known.
+    /// The receiver may still have been writing, as far as is known.
     Open,
 }
 
-/// Whether what a run that was cut off has left may still arrive.
+/// Whether data of a run that was cut off may still arrive.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lingers {
-    /// Not as far as can be seen.
+    /// No data may arrive, as far as can be seen.
     #[default]
     No,
-    /// It is too early to know.
+    /// It is too early to know whether data may arrive.
     Perhaps,
     /// The other side has not come to its end.
     Surely,
 }
 
-/// What became of one claimed job.
+/// The outcome of one claimed job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// The target has what the source had. The job leaves the queue unless its path changed meanwhile.
     Done,
-    /// It failed for a reason of its own: an attempt is counted and it backs off.
+    /// The job failed for a reason of its own: an attempt is counted and the job backs off.
     Failed(JobError),
-    /// Not tried, or not its fault (the target was down, the daemon stops, the batch was too big): ready again, no
-    /// attempt counted.
+    /// The job was not tried, or is not at fault (the target was down, the daemon stops, the batch was too big): ready
+    /// again, no attempt counted.
     Released,
-    /// Belongs into the large lane. No attempt counted.
+    /// The job belongs into the large lane. No attempt counted.
     Large,
     /// At this path above the job's own stands something that is no directory, or nothing. So there is nothing to send at
-    /// the job's path, and what there is to do is the work of a job at that one, which other runs keep clear of.
+    /// the job's path. The work becomes that of a job at the path above, which other runs keep clear of.
     Above(RelPath),
     /// The source changed under the run (a file vanished, its parent is gone too): ready again at once, under the
     /// scope given. Counts as an attempt only if it keeps happening.
@@ -90,16 +90,16 @@ pub enum Verdict {
 pub struct Found {
     pub path: RelPath,
     pub error: JobError,
-    /// What it left undone.
+    /// What the run left undone at the path.
     pub scope: Scope,
-    /// How little the quick check may be trusted there.
+    /// How little the quick check may be trusted at the path.
     pub origin: Origin,
-    /// When the oldest change was seen that the run stood for. `None`: as old as the failure.
+    /// When the oldest change that the run stood for was seen. `None`: no earlier than the failure.
     pub since: Option<Timestamp>,
 }
 
 impl Found {
-    /// The failure of a path alone, of which nobody knows whether its content was looked at.
+    /// The failure of a path alone. Nobody knows whether the content of the path was looked at.
     pub fn entry(path: RelPath, error: JobError) -> Self {
         Self { path, error, scope: Scope::Entry, origin: Origin::Write, since: None }
     }

@@ -1,4 +1,4 @@
-//! What the watcher and the scan report: a path of a root may differ from its mirrors. Pure values.
+//! Changes as the watcher and the scan report them: a path of a root may differ from its mirrors. Pure values.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use super::{Origin, RelPath, Scope};
 pub enum Settle {
     /// The change is complete.
     Now,
-    /// More may come: once nothing has been reported for this long. Each further report begins the wait anew.
+    /// More may come: send once nothing has been reported for this long. Each further report begins the wait anew.
     Quiet(Duration),
-    /// More may come, but the target should follow: this long after the first report.
+    /// More may come, but the target should follow: send this long after the first report.
     Within(Duration),
 }
 
@@ -22,19 +22,19 @@ pub struct Change {
     pub scope: Scope,
     pub origin: Origin,
     pub settle: Settle,
-    /// The path is a directory that has just come into being under this name. If work for an older thing of that
-    /// name, or for anything below it, is still pending or running, the target may hold remains of it: the queue
-    /// then widens the job to a subtree.
+    /// The path is a directory that has just come into being under this name. If work for an older thing of that name, or
+    /// for anything below it, is still pending or running, the target may hold remains of the older thing: the queue then
+    /// widens the job to a subtree.
     pub fresh: bool,
-    /// The path is a file that has just been made under a name that was free: the target has nothing to compare it with.
+    /// The path is a file that has just been made under a free name: the target has nothing to compare the file with.
     pub is_new: bool,
-    /// What is at the path has just been moved here from that one. A hint that saves sending its content again: nothing
-    /// depends on it but cost. Of a directory it also says that nothing else is known to have changed in either place.
+    /// The path from which the content here has just been moved. The hint saves sending the content again: nothing but
+    /// cost depends on it. For a directory it also says that nothing else is known to have changed in either place.
     pub moved_from: Option<RelPath>,
-    /// The number of the file at the path, if it has several names and a target is to have them as names of one file: then
-    /// they have to go in one run.
+    /// The number of the file at the path, if the file has several names and a target is to have them as names of one
+    /// file. Then all of these names have to go in one run.
     pub several_names: Option<u64>,
-    /// What is no longer at the path was a directory. For those who tell others of it; mirroring looks for itself.
+    /// A directory was at the path and is gone. This is for those who tell others of changes; mirroring looks for itself.
     pub gone_directory: bool,
 }
 

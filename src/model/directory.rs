@@ -1,4 +1,4 @@
-//! Which directory one is, whatever it is called, and up to when a tree is known. Pure values.
+//! The identity of a directory, whatever it is called, and the moment up to which a tree is known. Pure values.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{RelPath, Timestamp};
 
-/// Which directory one is, as far as that outlives a rename and a reboot: its inode and, where the file system tells,
-/// its birth. Device numbers may change with a reboot and are left out.
+/// The identity of a directory, as far as it outlives a rename and a reboot: its inode and, where the file system tells,
+/// the time of its birth. Device numbers may change with a reboot and are left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct DirectoryId {
     pub inode: u64,
@@ -20,7 +20,7 @@ pub struct DirectoryId {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mounted {
     pub path: RelPath,
-    /// Its root directory, where that tells it from another one.
+    /// The root directory of the file system, where that tells it from another file system.
     pub id: Option<DirectoryId>,
 }
 
@@ -28,8 +28,8 @@ pub struct Mounted {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct BootId(#[serde(with = "serde_bytes")] pub [u8; 16]);
 
-/// A point in time by two clocks: the one from which files get their times, which people and daemons set, and the one that
-/// counts from the boot, which nobody can.
+/// A point in time by two clocks: the wall clock, from which files get their times and which people and daemons set, and
+/// the clock that counts from the boot, which nobody can set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Moment {
     pub wall: Timestamp,
@@ -39,8 +39,8 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// By how many milliseconds the wall clock was set back between `earlier` and this moment; zero if it was set
-    /// forward or not at all. `None` if the machine was booted in between: nobody knows what its clock said then.
+    /// By how many milliseconds the wall clock was set back between `earlier` and this moment; zero if it was set forward
+    /// or not at all. `None` if the machine was booted in between: nobody knows what the wall clock said then.
     pub fn set_back_since(self, earlier: Self) -> Option<u64> {
         let offset = |moment: Self| i128::from(moment.wall.0) - i128::from(moment.uptime_ms);
         let back = u64::try_from(offset(earlier) - offset(self)).unwrap_or(0);
@@ -48,9 +48,9 @@ impl Moment {
     }
 }
 
-/// From which `ctime` on something may have changed since `earlier`, if that can be told by `ctime` now: not after a boot
-/// and not when the wall clock was set back. `margin` is how much older than its event a change may be: a program that
-/// writes much at once has its file dated when it begins and reported when it ends.
+/// The `ctime` from which on something may have changed since `earlier`. `None` if `ctime` cannot tell: after a boot, and
+/// when the wall clock was set back. `margin` is how much older than its event a change may be: a program that writes
+/// much at once has its file dated when it begins and reported when it ends.
 pub fn changed_since(earlier: Moment, now: Moment, margin: Duration) -> Option<Timestamp> {
     /// Leap seconds, and rounding.
     const TOLERATED_MS: u64 = 1_100;
@@ -58,22 +58,23 @@ pub fn changed_since(earlier: Moment, now: Moment, margin: Duration) -> Option<T
     Some(earlier.wall.before(margin + Duration::from_millis(back)))
 }
 
-/// From which `ctime` on something may have changed since `earlier` whatever happened in between: a boot, or a wall clock
-/// that was set back once. What then ran by a clock that was neither that of before nor that of today, it does not cover.
+/// The `ctime` from which on something may have changed since `earlier`, whatever happened in between: a boot, or a wall
+/// clock that was set back once. Changes that were dated by a clock that was neither that of before nor that of today are
+/// not covered.
 pub fn dated_since(earlier: Moment, now: Moment, margin: Duration) -> Timestamp {
     match now.set_back_since(earlier) {
         Some(back) => earlier.wall.before(margin + Duration::from_millis(back)),
-        // Since the boot the clock may have been behind, as it is now.
+        // The time of the boot by today's clock, which may be behind the clock of before.
         None => earlier.wall.min(now.wall.before(Duration::from_millis(now.uptime_ms))).before(margin),
     }
 }
 
-/// What became of a directory below a root.
+/// A change in the place of a directory below a root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DirectoryChange {
-    /// It is in `parent` under this name, wherever it was before.
+    /// The directory is in `parent` under `name`, wherever it was before.
     Put { id: DirectoryId, parent: DirectoryId, name: Box<[u8]> },
-    /// It is in the tree no more.
+    /// The directory is in the tree no more.
     Gone(DirectoryId),
 }
 
@@ -117,7 +118,7 @@ mod tests {
             (moment(1, 15_000, 1_500), 9_800),
             (moment(1, 11_000, 4_500), 6_800),
             (moment(2, 15_000, 1_500), 9_800),
-            // It came up with a clock behind that of before.
+            // The machine came up with a clock behind that of before.
             (moment(2, 6_000, 1_500), 4_300),
             (moment(2, 1_000, 1_500), 0),
         ] {

@@ -1,4 +1,4 @@
-//! Where the control API is on TCP.
+//! The endpoint of the control API on TCP.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -12,14 +12,14 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// An address as an operator gives it: a bare port is on this machine alone.
+    /// An address as an operator gives it: a bare port means this machine alone.
     pub fn parse_address(text: &str) -> Option<SocketAddr> {
         let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let port = text.strip_prefix("localhost:").unwrap_or(text);
         text.parse().ok().or_else(|| port.parse().ok().map(loopback))
     }
 
-    /// Whether others than this machine could read without a token.
+    /// Whether other machines could read without a token.
     pub fn is_open(&self) -> bool {
         self.token_file.is_none() && !self.address.ip().is_loopback()
     }

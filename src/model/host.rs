@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::Ipv6Addr;
 
-/// Who is asked where.
+/// A host, and the user who is asked for there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
     pub user: Option<String>,
@@ -11,7 +11,7 @@ pub struct Host {
     pub name: String,
 }
 
-/// Why it is none. None of these repeats what was given, which may hold a password.
+/// Why a text is no host. None of these errors repeats the text, which may hold a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HostError {
     #[error("the host is missing")]
@@ -40,7 +40,7 @@ impl Host {
         let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
         let name = match address.parse::<Ipv6Addr>() {
             Ok(address) => format!("[{address}]"),
-            // An interface behind the address: `[fe80::1%eth0]`.
+            // An address with an interface behind it: `[fe80::1%eth0]`.
             Err(_)
                 if is_plain(name) && (!name.contains(':') || (address.len() < name.len() && address.contains('%'))) =>
             {
@@ -61,7 +61,7 @@ impl fmt::Display for Host {
     }
 }
 
-/// Whether rsync and ssh take it for a name: not for an option, a path, or several arguments.
+/// Whether rsync and ssh take `name` for a host: not for an option, a path, or several arguments.
 fn is_plain(name: &str) -> bool {
     !name.is_empty()
         && !name.starts_with('-')

@@ -74,23 +74,23 @@ pub enum JobState {
     /// Part of a batch that rsync works on. The end of that batch moves it; after a crash the next start makes it
     /// `ready`. Never stored: the store keeps the state to which a crash returns.
     Running,
-    /// Waits until `due_at`: it failed and backs off, its file is still being written and has to settle, or it is done and
-    /// runs once more, since an earlier run of it was cut off.
-    /// Time moves it to `ready`; a newer change or an operator may do so earlier.
+    /// Waits until `due_at`. There are four reasons: the job failed and backs off, its file is still being written and
+    /// has to settle, its path was sent or looked at too often of late, or the job is done and runs once more, since an
+    /// earlier run of it was cut off. Time moves it to `ready`; a newer change or an operator may do so earlier.
     Waiting,
     /// Dead letter: it failed `max_attempts` times for a reason of its own. Only an operator, a newer change of the
     /// path, or the next reconcile moves it to `ready`.
     Failed,
 }
 
-/// What an operator does with jobs.
+/// A deed of an operator on jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JobAction {
-    /// Looks at them.
+    /// Looks at the jobs.
     List,
-    /// Has those that failed tried again now: `failed` ones with a clean record, waiting ones without the wait.
+    /// Has jobs that failed tried again now: `failed` ones with a clean record, waiting ones without the wait.
     Retry,
-    /// Forgets them; not those that are being sent.
+    /// Forgets the jobs, but for those that are being sent.
     Purge,
 }
 
@@ -174,7 +174,7 @@ impl JobError {
 impl fmt::Display for JobError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.code {
-            // Its message says what an operator is asked, be it rsync that stopped there or what was found before.
+            // The message says what an operator is asked, whether rsync stopped there or a check before it did.
             Some(Self::DELETES_TOO_MUCH) | None => f.write_str(&self.message),
             Some(code) => write!(f, "{} (rsync exit {code})", self.message),
         }
@@ -194,13 +194,13 @@ pub struct Job {
     pub generation: Generation,
     /// When the job came into being.
     pub queued_at: Timestamp,
-    /// When the newest change that it stands for was seen.
+    /// When the newest change that the job stands for was seen.
     pub changed_at: Timestamp,
-    /// Failed runs since the path last succeeded, not counting what was the target's fault.
+    /// Failed runs since the path last succeeded. Failures that were the target's fault do not count.
     pub attempts: u32,
-    /// Not before this time; meaningful while `waiting`.
+    /// The job does not run before this time; meaningful while `waiting`.
     pub due_at: Timestamp,
-    /// A run that sent it as a large file may have been cut off, and have left a part of it (`partial_of`).
+    /// A run that sent the path as a large file may have been cut off, and have left a part of the file (`partial_of`).
     pub partial: bool,
     pub last_error: Option<JobError>,
 }

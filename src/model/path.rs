@@ -70,7 +70,7 @@ impl RelPath {
         if self.is_root() {
             return Self(Arc::from(name));
         }
-        // Its length is known in advance, so this is one allocation; by way of a `Vec` it would be two.
+        // The iterator's length is known in advance, so this is one allocation; by way of a `Vec` it would be two.
         Self(self.0.iter().copied().chain([b'/']).chain(name.iter().copied()).collect())
     }
 
@@ -98,7 +98,7 @@ impl RelPath {
         std::iter::successors(self.parent(), Self::parent)
     }
 
-    /// The bytes of the path's ancestors, in the same order: to look them up without copying them.
+    /// The bytes of the path's ancestors, in the same order, for look-ups that copy nothing.
     pub fn ancestor_bytes(&self) -> impl Iterator<Item = &[u8]> {
         let above = |path: &[u8]| path.iter().rposition(|&b| b == b'/').unwrap_or(0);
         let parent = (!self.is_root()).then(|| self.0.get(..above(&self.0)).unwrap_or_default());

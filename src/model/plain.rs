@@ -1,8 +1,8 @@
 //! Text from elsewhere, as it may stand in a line that a person reads: names of files, what rsync says, errors.
 //!
-//! Control characters (C0, DEL, C1) steer a terminal and break lines. The characters that order text from right to left show a
-//! line in another order than it has, so that a name seems to be another one; separators of lines and paragraphs end it for
-//! some readers. All of them stand as escapes, in every table, message and log.
+//! Control characters (C0, DEL, C1) steer a terminal and break lines. Characters that set the direction of text show a
+//! line in another order than it has, so that a name seems to be another one. Separators of lines and paragraphs end a
+//! line for some readers. All of these stand as escapes, in every table, message and log.
 
 use std::fmt::{self, Write as _};
 
@@ -14,13 +14,13 @@ pub fn is_misleading(c: char) -> bool {
             | '\u{200e}' | '\u{200f}'
             | '\u{2028}' | '\u{2029}'
             | '\u{202a}'..='\u{202e}'
-            // What isolates, and the old forms of Arabic.
+            // Isolates, and the old controls of Arabic.
             | '\u{2066}'..='\u{206f}'
             | '\u{feff}'
             | '\u{fff9}'..='\u{fffb}')
 }
 
-/// A text with escapes for what is misleading.
+/// A text, shown with escapes for its misleading characters.
 #[derive(Debug, Clone, Copy)]
 pub struct Plain<'t>(pub &'t str);
 
@@ -43,7 +43,7 @@ pub fn counted(number: u64, what: &str) -> String {
     format!("{number} {plural}")
 }
 
-/// The same as a text of its own.
+/// The text with these escapes, as a `String`.
 pub fn plain(text: &str) -> String {
     Plain(text).to_string()
 }

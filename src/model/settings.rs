@@ -12,18 +12,18 @@ pub struct Settings {
     pub backoff: Backoff,
     /// Failed runs of a job until it becomes a dead letter; 0 never gives up.
     pub max_attempts: u32,
-    /// Files above this size do not delay smaller ones.
+    /// Files above this size, in bytes, do not delay smaller ones.
     pub large_file_bytes: u64,
-    /// rsync runs at a time to one target.
+    /// The most rsync runs at a time to one target.
     pub connections_max: u32,
-    /// A path that changes again and again is sent at most this often.
+    /// The shortest time between two runs of a path that changes again and again.
     pub hot_interval: Duration,
     /// A file that is written without being closed is sent once it has been quiet for this long.
     pub quiet_period: Duration,
-    /// What a comparison of whole directories may delete by itself.
+    /// How much a comparison of whole directories may delete without being asked to.
     pub max_delete: MaxDelete,
-    /// Jobs held one by one, over all targets; above that those of the target with the most become fewer that stand for
-    /// whole directories. 100,000 are about 35 MB of memory and 110 MB of store.
+    /// The most jobs that are held one by one, over all targets. Above that, jobs of the target that has most of them
+    /// become fewer jobs that stand for whole directories. 100,000 jobs are about 35 MB of memory and 110 MB of store.
     pub pending_max: u32,
     /// Whether runs to one host through ssh share a connection.
     pub ssh_share: bool,
@@ -31,10 +31,10 @@ pub struct Settings {
     pub standby: bool,
 }
 
-/// What the first comparison with a target may delete: nobody has seen yet that what is there is a copy of this source.
+/// How much the first comparison with a target may delete. Nobody has seen yet that the target holds a copy of this source.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum AtFirst {
-    /// As much as any other: the target was equal once, or an operator asked for it.
+    /// As much as any other comparison: the target was equal once, or an operator asked for it.
     #[default]
     Usual,
     /// Fewer than 1,000 entries, and less than a tenth of what there is or five at most.
@@ -53,7 +53,7 @@ pub enum MaxDelete {
 }
 
 impl MaxDelete {
-    /// So few deletions are no disaster, whatever share of a small mirror they are.
+    /// So few deletions are no disaster, whatever share of a small mirror they make.
     pub const FEW: u64 = 1_000;
 
     /// How many entries may go without a look at how many there are. `None`: any number.
@@ -81,7 +81,7 @@ impl Default for MaxDelete {
     }
 }
 
-/// As the configuration has it.
+/// As the configuration writes it.
 impl fmt::Display for MaxDelete {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

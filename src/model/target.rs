@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::params::Params;
 use super::{RelPath, Timestamp};
 
-/// A target's number in the store, kept for as long as the store lives: a target is known by its root's path and its
+/// A target's number in the store, kept for as long as the store lives. A target is known by its root's path and its
 /// destination, so a configuration may be reordered without touching the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TargetId(pub u32);
@@ -62,7 +62,7 @@ impl Destination {
     }
 }
 
-/// The destination as an operator writes it, without a trailing slash of ours: the target's name everywhere.
+/// The destination as an operator writes it, without a slash that was added for rsync: the target's name everywhere.
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -84,7 +84,7 @@ pub struct TransferOptions {
     pub port: Option<u16>,
     /// rsync's `--timeout`: silence on the line for this long ends a run. `None` leaves it to syncq's own watchdog.
     pub timeout: Option<Duration>,
-    /// Whether what is gone from the source is deleted from the target.
+    /// Whether paths that are gone from the source are deleted from the target.
     pub delete: bool,
     /// Patterns in rsync's own syntax, for runs over the whole tree only (`crontabfilter`).
     pub reconcile_excludes: Vec<OsString>,
@@ -111,18 +111,19 @@ pub struct Target {
 }
 
 impl Target {
-    /// What the target is called in messages, `status` and `list`.
+    /// The target's name in messages, `status` and `list`.
     pub fn name(&self) -> String {
         self.destination.to_string()
     }
 }
 
-/// Of a target: equal size and time may stand over other content, since nobody saw how it got there.
+/// The state of a target for whose content nothing vouches: equal size and time may stand over other content, since
+/// nobody saw how the content got there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unvouched {
-    /// Since when that is so; names this state of affairs among later ones.
+    /// Since when nothing vouches for the target. The time also tells this state from later ones.
     pub since: Timestamp,
-    /// What comes no later than this in the order of the tree has been compared by content. The root: nothing.
+    /// Paths up to this one, in the order of the tree, have been compared by content. The root: none.
     pub up_to: RelPath,
 }
 
@@ -130,7 +131,7 @@ pub struct Unvouched {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Top {
     pub names: Vec<RelPath>,
-    /// When that was seen.
+    /// When these names were seen.
     pub at: Timestamp,
 }
 
@@ -189,7 +190,7 @@ impl Root {
 /// When whole-tree runs are due.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Schedule {
-    /// Every so often since the start or the last run.
+    /// At this interval, since the start or the last run.
     Every(Duration),
     /// At the times of a cron expression.
     Cron {

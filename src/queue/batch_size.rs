@@ -1,25 +1,26 @@
-//! How many jobs a batch takes, and how long it waits for more of a burst: by the time that the last ones took. Pure.
+//! How many jobs a batch takes, and how long a batch waits for more of a burst, judged by the time that the last ones
+//! took. Pure.
 //!
-//! Each run costs a connection, and a directory that is sent in pieces costs more than one that is sent whole, so that a
-//! flood is cheapest in few batches. Jobs go in the order in which they came: behind a long backlog, nothing comes sooner
-//! for batches being short. What bounds them is that a batch that breaks off is sent again, and that a path in flight that
-//! changes again waits for its end. So a batch takes what the target has lately done in a second and a half, and little
-//! after one that failed.
+//! Each run costs a connection, and a directory that is sent in pieces costs more than one that is sent whole. So a flood
+//! is cheapest in few batches. Jobs go in the order in which they came: behind a long backlog, no job comes sooner
+//! because batches are short. Two things bound a batch: one that breaks off is sent again, and a path in flight that
+//! changes again waits for its end. So a batch takes as many jobs as the target has lately done in a second and a half,
+//! and few after a batch that failed.
 //!
-//! While a burst goes on, a batch waits for as long as sending would take what is there, a second at most. If the burst is
-//! faster than the target, that costs nothing in the end; if it is slower, the wait is short.
+//! While a burst goes on, a batch waits for as long as sending its jobs would take, a second at most. If the burst is
+//! faster than the target, the wait costs nothing in the end; if it is slower, the wait is short.
 
 use std::time::Duration;
 
-/// Fewer are not worth a connection of their own.
+/// Fewer jobs are not worth a connection of their own.
 const JOBS_MIN: usize = 1_000;
-/// With more, rsync's cost per file is at its floor, and its list takes memory.
+/// With more jobs, rsync's cost per file is at its floor, and its list takes memory.
 const JOBS_MAX: usize = 32_000;
-/// As long as nothing is known of the target.
+/// The size as long as nothing is known of the target.
 const JOBS_FIRST: usize = 10_000;
-/// What a batch should take.
+/// How long a batch should take.
 const DURATION: Duration = Duration::from_millis(1_500);
-/// The longest wait for more.
+/// The longest wait for more of a burst.
 const HOLD_MAX: Duration = Duration::from_secs(1);
 
 /// See the module's documentation.
@@ -35,12 +36,12 @@ impl Default for BatchSize {
 }
 
 impl BatchSize {
-    /// Jobs of the next batch at the most.
+    /// The most jobs that the next batch takes.
     pub fn jobs(&self) -> usize {
         self.jobs
     }
 
-    /// How long the oldest of so many jobs waits for what else belongs to its burst. Not at all, if they fill a batch.
+    /// How long the oldest of `ready` jobs waits for the rest of its burst. Zero if the jobs fill a batch.
     pub fn hold(&self, ready: usize) -> Duration {
         if ready >= self.jobs {
             return Duration::ZERO;
@@ -49,18 +50,18 @@ impl BatchSize {
         u64::try_from(ms).map_or(HOLD_MAX, Duration::from_millis).min(HOLD_MAX)
     }
 
-    /// Notes what a batch took. Of a small one the connection is the greater part, which says nothing.
+    /// Notes how long a batch took. A small batch is ignored: the connection is the greater part of its time.
     pub fn note(&mut self, jobs: usize, took: Duration) {
         if jobs < JOBS_MIN / 2 {
             return;
         }
         let took_ms = usize::try_from(took.as_millis()).unwrap_or(usize::MAX).max(1);
         let fitting = jobs.saturating_mul(DURATION.as_millis() as usize) / took_ms;
-        // One that was quick by chance should not be followed by one that takes very long.
+        // A batch that was quick by chance should not be followed by one that takes very long.
         self.jobs = fitting.min(jobs.max(JOBS_FIRST) * 2).clamp(JOBS_MIN, JOBS_MAX);
     }
 
-    /// Notes that a batch broke off: what the next one sends in vain should be little.
+    /// Notes that a batch broke off. The next one is small, since it may be sent in vain as well.
     pub fn failed(&mut self) {
         self.jobs = JOBS_MIN;
     }

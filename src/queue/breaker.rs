@@ -1,5 +1,5 @@
-//! One circuit breaker per target: what is the target's fault stops all of its jobs at once, burns none of their
-//! attempts, and is probed by one cheap run at a time. Pure: time and chance are parameters.
+//! One circuit breaker per target. A failure that is the target's fault stops all of its jobs at once and burns none of
+//! their attempts. After that, one cheap run at a time probes the target. Pure: time and chance are parameters.
 
 use std::time::Duration;
 
@@ -21,22 +21,22 @@ struct Open {
     probing: bool,
 }
 
-/// What the breaker allows at a given time.
+/// The runs that the breaker allows at a given time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gate {
     /// Everything.
     Closed,
     /// One small batch, to find out.
     Probe,
-    /// Nothing, until the time given (or until the probe under way has ended, if there is none).
+    /// Nothing until the given time; without a time, until the probe under way has ended.
     Open(Option<Timestamp>),
 }
 
-/// A target that does not answer: probed after 1, 2, 4 … 30 s. Short enough to catch up soon after its return.
+/// A target that does not answer is probed after 1, 2, 4 … 30 s: often enough to catch up soon after its return.
 const UNAVAILABLE: Backoff = Backoff { base: Duration::from_secs(1), factor: 2.0, cap: Duration::from_secs(30) };
-/// Out of connections: others hold them for moments only.
+/// The target is out of connections, which others hold for moments only.
 const BUSY: Backoff = Backoff { base: Duration::from_millis(100), factor: 1.5, cap: Duration::from_secs(5) };
-/// A person has to act, and usually does so while watching: a probe a minute costs nothing and saves a restart.
+/// A person has to act, and usually watches while doing so: a probe a minute costs nothing and saves a restart.
 const MISCONFIGURED: Backoff = Backoff { base: Duration::from_secs(2), factor: 2.0, cap: Duration::from_secs(60) };
 /// A directory that is not what it was is looked at locally.
 const NEARBY: Backoff = Backoff { base: Duration::from_secs(1), factor: 1.5, cap: Duration::from_secs(5) };
@@ -67,10 +67,10 @@ impl Breaker {
         }
     }
 
-    /// Opens the breaker, or keeps it open for longer. Returns whether this is news: it was closed, or the reason is
-    /// another one.
+    /// Opens the breaker, or keeps it open for longer. Returns whether this is news: the breaker was closed, or the
+    /// reason is another one.
     ///
-    /// Several batches may be under way when a target goes down; only the first of them, and each probe, counts.
+    /// Several batches may be under way when a target goes down. Only the first of them counts, and each probe.
     pub fn trip(&mut self, trouble: TargetTrouble, was_probe: bool, now: Timestamp, chance: f64) -> bool {
         let (failures, since, news) = match &self.open {
             None => (1, now, true),
@@ -88,14 +88,14 @@ impl Breaker {
         news
     }
 
-    /// The probe ended without a word on the target (it was cancelled): another may start.
+    /// Notes that the probe ended without telling anything of the target (it was cancelled): another may start.
     pub fn probe_void(&mut self) {
         if let Some(open) = &mut self.open {
             open.probing = false;
         }
     }
 
-    /// Closes the breaker: the target answered. Returns what it was open for, and for how long.
+    /// Closes the breaker: the target answered. Returns the class of the trouble, and how long the breaker was open.
     pub fn close(&mut self, now: Timestamp) -> Option<(TroubleClass, Duration)> {
         self.open.take().map(|open| (open.trouble.class, now.since(open.since)))
     }

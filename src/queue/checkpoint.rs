@@ -1,12 +1,12 @@
-//! What the store knows besides jobs: roots with their watermarks, targets, and the directories below the roots.
+//! Records of the store besides jobs: roots with their watermarks, targets, and the directories below the roots.
 //!
 //! A checkpoint says that up to a moment everything below a root is mirrored or has a job. It comes with the directories
-//! as they were then, up to a million, and is worth nothing, or worse, without them: so its parts go out in their order,
-//! over as many commits as needed, and the watermark last. Roots and targets are small; of them the newest state is
-//! written, with the watermark that is durable.
+//! as they were then, up to a million. Without them a watermark is worth nothing, or worse. So the parts of a checkpoint
+//! are written in order, over as many commits as needed, and the watermark last. Roots and targets are small: the newest
+//! state of each is written, with the watermark that is durable.
 //!
-//! Pure: the committer takes operations and tells how the commit went. What waits here has no limit of its own: a
-//! checkpoint is made only after a [`flush`](super::Queue::flush) that succeeded, which has emptied this.
+//! Pure: the committer takes operations and tells how the commit went. The steps that wait here have no limit of their
+//! own: a checkpoint is made only after a [`flush`](super::Queue::flush) that succeeded, which has emptied them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -16,7 +16,7 @@ use crate::model::{
 };
 use crate::store::{DirectoryRecord, Op, RootRecord, TargetRecord};
 
-/// One step of what has to be written in order. Each but `Forget` is one operation.
+/// One part of a checkpoint. The parts are written in order. Each but `Forget` is one operation.
 #[derive(Debug)]
 enum Step {
     Directory(DirectoryRecord),
@@ -33,7 +33,7 @@ enum Step {
 pub(super) struct Catalog {
     roots: Vec<RootRecord>,
     targets: Vec<TargetRecord>,
-    /// What the store held at the start, until somebody asks for it.
+    /// The directories that the store held at the start, until somebody takes them.
     directories: BTreeMap<RootId, Vec<DirectoryRecord>>,
     /// Roots of which `directories` no longer tells what the store holds.
     handed_out: BTreeSet<RootId>,
@@ -42,19 +42,20 @@ pub(super) struct Catalog {
     dirty_roots: BTreeSet<RootId>,
     dirty_targets: BTreeSet<TargetId>,
     steps: VecDeque<Step>,
-    /// Those of `steps` that the commit under way holds.
+    /// The steps that the commit under way holds.
     taken: Vec<Step>,
 }
 
 impl Catalog {
-    /// `all` comes in the order of roots, and is taken apart from its end: moving a million takes twice their memory.
+    /// `all` comes in the order of roots. It is taken apart from its end: moving a million records would take twice their
+    /// memory.
     pub fn new(roots: Vec<RootRecord>, targets: Vec<TargetRecord>, mut all: Vec<DirectoryRecord>) -> Self {
         let mut directories: BTreeMap<RootId, Vec<DirectoryRecord>> = BTreeMap::new();
         while let Some(root) = all.last().map(|directory| directory.root) {
             let first = all.partition_point(|directory| directory.root < root);
             directories.insert(root, all.split_off(first));
         }
-        // They came with a checkpoint that was never completed.
+        // The directories of a root without a watermark came with a checkpoint that was never completed.
         let mut remains = BTreeSet::new();
         for root in roots.iter().filter(|root| root.watermark.is_none()) {
             remains.extend(directories.remove(&root.id).map(|_| root.id));
@@ -78,8 +79,8 @@ impl Catalog {
         &self.targets
     }
 
-    /// The number of the target that mirrors the root at `path` to `destination`, and whether it was not known.
-    /// Nothing vouches for what a new one holds.
+    /// Returns the number of the target that mirrors the root at `path` to `destination`, and whether the target is new.
+    /// Nothing vouches for the content of a new target.
     pub fn register(&mut self, path: &[u8], destination: String, now: Timestamp) -> (TargetId, bool) {
         let root = self.root_at(path);
         if let Some(known) = self.targets.iter().find(|t| t.root == root && t.destination == destination) {
@@ -120,15 +121,15 @@ impl Catalog {
         self.change_target(id, |target| target.paused_since = since);
     }
 
-    /// Nothing vouches any more for what these targets hold.
+    /// Notes that nothing vouches any more for the content of these targets.
     pub fn distrust(&mut self, targets: &[TargetId], now: Timestamp) {
         for &id in targets {
             self.change_target(id, |target| target.unvouched = Some(Unvouched { since: now, up_to: RelPath::root() }));
         }
     }
 
-    /// What the target holds has been compared by content up to a path, or all of it. Means nothing if it was distrusted
-    /// again, which `since` tells.
+    /// Notes that the target's content has been compared up to a path, or all of it if `None`. Has no effect if the
+    /// target was distrusted again, which a different `since` tells.
     pub fn vouch(&mut self, id: TargetId, since: Timestamp, up_to: Option<RelPath>) {
         self.change_target(id, |target| {
             if target.unvouched.as_ref().is_some_and(|unvouched| unvouched.since == since) {
@@ -171,16 +172,16 @@ impl Catalog {
         }
     }
 
-    /// What the store held at the start of the directories below the root, which no longer is kept here. `None` from the
-    /// second time on.
+    /// Takes the directories below the root that the store held at the start. They are no longer kept here after that:
+    /// `None` from the second call on.
     pub fn take_directories(&mut self, path: &[u8]) -> Option<Vec<DirectoryRecord>> {
         let id = self.root(path)?.id;
         self.handed_out.insert(id).then(|| self.directories.remove(&id).unwrap_or_default())
     }
 
-    /// Has `directories` written, then `watermark`, then that the targets of `complete` are complete up to it. The root's
-    /// other targets lack what happened since they were served, and cease to be complete before the watermark moves. An
-    /// earlier watermark that still waits gives way: what it waits for would hold up both.
+    /// Has `directories` written, then `watermark`, then that the targets of `complete` are complete up to the watermark.
+    /// The root's other targets lack what happened since they were served, and cease to be complete before the watermark
+    /// moves. An earlier watermark that still waits gives way, since the steps before it would hold up both.
     pub fn checkpoint(
         &mut self,
         path: &[u8],
@@ -193,8 +194,8 @@ impl Catalog {
             self.steps.push_back(Step::Forget(root));
         }
         self.steps.retain(|step| !matches!(step, Step::Watermark(of, _) if *of == root));
-        // Neighbours share a page of the store: in any other order a million of them took 73 s and 360 MB instead of 28 s
-        // and 170 MB. Several changes of one directory keep their order.
+        // Neighbours share a page of the store: in any other order a million directories took 73 s and 360 MB instead of
+        // 28 s and 170 MB. Several changes of one directory keep their order.
         directories.sort_by_key(DirectoryChange::id);
         self.steps.extend(directories.into_iter().map(|change| match change {
             DirectoryChange::Put { id, parent, name } => {
@@ -211,7 +212,7 @@ impl Catalog {
         self.steps.extend(known);
     }
 
-    /// Nothing is known of the root's tree any more: no watermark, no directories, no target that is complete.
+    /// Forgets all that is known of the root's tree: its watermark, its directories, and that targets are complete.
     pub fn forget_watermark(&mut self, path: &[u8]) {
         let Some(root) = self.roots.iter_mut().find(|root| root.path == path) else { return };
         let id = root.id;
@@ -225,7 +226,8 @@ impl Catalog {
             Step::Complete(..) => false,
         };
         self.steps.retain(|step| !of_root(step));
-        // Also what the commit under way holds: it neither counts when that succeeds nor comes back when it fails.
+        // Steps in the commit under way go as well. They neither count when the commit succeeds nor come back when it
+        // fails.
         self.taken.retain(|step| !of_root(step));
         self.directories.remove(&id);
         self.handed_out.insert(id);
@@ -233,12 +235,12 @@ impl Catalog {
         self.steps.push_back(Step::Forget(id));
     }
 
-    /// Nothing says any more that these targets are complete, be it written or about to be.
+    /// Notes that these targets are no longer complete, whether their completeness is written or about to be.
     pub fn forget_complete(&mut self, targets: &BTreeSet<TargetId>) {
         let says = |step: &Step, id| matches!(step, Step::Complete(target, _) if *target == id);
         for target in self.targets.iter_mut().filter(|target| targets.contains(&target.id)) {
             self.steps.retain(|step| !says(step, target.id));
-            // The commit under way may write it all the same.
+            // The commit under way may write the step all the same, so the target's record has to be written again.
             let before = self.taken.len();
             self.taken.retain(|step| !says(step, target.id));
             if target.complete_under.take().is_some() || self.taken.len() < before {
@@ -247,23 +249,24 @@ impl Catalog {
         }
     }
 
-    /// The store has lost everything: roots and targets are written again, and nothing is known of the trees.
+    /// Begins anew for a store that has lost everything: roots and targets are written again, and nothing is known of the
+    /// trees.
     pub fn lost(&mut self) {
         let paths: Vec<Vec<u8>> = self.roots.iter().map(|root| root.path.clone()).collect();
         for path in paths {
             self.forget_watermark(&path);
         }
-        // There is nothing to be forgotten.
+        // An empty store holds no directories to forget.
         self.steps.clear();
         self.dirty_targets.extend(self.targets.iter().map(|target| target.id));
     }
 
-    /// How much waits to be written.
+    /// How many records and steps wait to be written.
     pub fn dirty_len(&self) -> usize {
         self.dirty_roots.len() + self.dirty_targets.len() + self.steps.len()
     }
 
-    /// Appends the roots and targets that changed to `ops`, up to `ops_max` in all. Whatever names them comes later.
+    /// Appends the roots and targets that changed to `ops`, up to `ops_max` in all. Records that name them come later.
     pub fn take_records(&mut self, ops_max: usize, ops: &mut Vec<Op>) {
         while ops.len() < ops_max
             && let Some(id) = self.dirty_roots.pop_first()
@@ -287,7 +290,7 @@ impl Catalog {
         }
     }
 
-    /// The operation of a step, if it is one.
+    /// The operation of a step, if the step is one.
     fn op(&self, step: &Step) -> Option<Op> {
         Some(match step {
             Step::Directory(directory) => Op::PutDirectory(directory.clone()),
@@ -304,8 +307,8 @@ impl Catalog {
         })
     }
 
-    /// The root whose directories have to go from the store before the next step: the answer is due to
-    /// [`forget`](Self::forget).
+    /// The root whose directories have to go from the store before the next step. The caller then gives
+    /// [`forget`](Self::forget) directories that the store holds of it.
     pub fn forgetting(&self) -> Option<RootId> {
         match self.steps.front() {
             Some(&Step::Forget(root)) => Some(root),
@@ -313,7 +316,8 @@ impl Catalog {
         }
     }
 
-    /// Has `directories` deleted, some of those that the store holds under `root`, or goes on if there are none.
+    /// Has `directories` deleted, which are some of those that the store holds under `root`. If there are none, goes on
+    /// to the next step.
     pub fn forget(&mut self, root: RootId, directories: Vec<DirectoryId>) {
         if self.forgetting() != Some(root) {
             return;
@@ -326,7 +330,7 @@ impl Catalog {
         }
     }
 
-    /// The commit that took the last steps is durable.
+    /// Notes that the commit that took the last steps is durable.
     pub fn committed(&mut self) {
         for step in std::mem::take(&mut self.taken) {
             match step {
@@ -345,7 +349,7 @@ impl Catalog {
         }
     }
 
-    /// The commit that took the last steps failed: they come again, in the same order.
+    /// Notes that the commit that took the last steps failed: the steps come again, in the same order.
     pub fn restore_steps(&mut self) {
         for step in std::mem::take(&mut self.taken).into_iter().rev() {
             self.steps.push_front(step);

@@ -1,12 +1,13 @@
-//! The one thread that writes the store: takes what has become dirty, commits it as one batch, and begins again.
+//! The one thread that writes the store. It takes what has become dirty, commits it as one batch, and begins again.
 //!
 //! A job that is done before it is written never touches the disk, and most are done within moments. So while every
-//! target is served, only what has been dirty for [`GATHER_WELL`] is written. Nothing is lost by that: the watermark does
-//! not move before all older jobs are on disk, so a start after a crash looks for whatever came later. With a target that
-//! is down or paused, jobs will stay: then the next batch gathers while one is being flushed, and for twice as long as
-//! that took. Whoever waits for the disk ([`Queue::flush`](super::Queue::flush)) ends the pause. A failed
-//! commit takes nothing away: its paths are dirty again at their old place and are tried after a pause, from the state
-//! that memory has by then. What operators want of the store (counted, compacted) is done between two commits.
+//! target is served, a path is written only after it has been dirty for [`GATHER_WELL`]. Nothing is lost by that: the
+//! watermark does not move before all older jobs are on disk, so a start after a crash looks for whatever came later.
+//! Jobs of a target that is down or paused will stay. Then the next batch gathers while one is being flushed, and for
+//! twice as long as the flush took. Whoever waits for the disk ([`Queue::flush`](super::Queue::flush)) ends the pause.
+//!
+//! A failed commit takes nothing away: its paths are dirty again at their old place and are tried after a pause, from the
+//! state that memory has by then. Requests of operators to the store (to count, to compact) run between two commits.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,13 +21,14 @@ use super::state::{Shared, State, StoreTask};
 use crate::clock::monotonic;
 use crate::store::{COMMIT_OPS_MAX, Op, Store, StoreError};
 
-/// How long what is noted waits for being done while all targets are served. What is written then is up to twice as old.
+/// How long dirty jobs are given to be done without the store while all targets are served. A job that is written then is
+/// up to twice as old.
 const GATHER_WELL: Duration = Duration::from_secs(5);
-/// The shortest and the longest pause after a commit while they are not.
+/// The shortest and the longest pause after a commit while some target is not served.
 const GATHER_MIN: Duration = Duration::from_millis(5);
 const GATHER_MAX: Duration = Duration::from_millis(100);
-/// How often the store is given time to look after itself: while there is something to commit, and while there is not.
-/// Then nothing is written that could be lost, and a look only serves to have it made good before somebody asks.
+/// How often the store is given time to look after itself: while there is something to commit, and while there is
+/// nothing. An idle store loses nothing, and a look only serves to repair it before somebody asks.
 const MAINTAINED_EVERY: Duration = Duration::from_secs(1);
 const MAINTAINED_IDLE_EVERY: Duration = Duration::from_secs(15);
 /// The pause after a failed commit.
@@ -113,7 +115,7 @@ fn run(shared: &Shared, mut store: Box<dyn Store>) {
     }
 }
 
-/// Whether something else is wanted than to write what is dirty.
+/// Whether the committer is asked for anything but to write what is dirty.
 fn is_asked(shared: &Shared, state: &State) -> bool {
     !state.store_tasks.is_empty() || state.store_in_doubt || shared.closing.load(Ordering::SeqCst)
 }
@@ -123,7 +125,8 @@ fn is_hurried(shared: &Shared, state: &State) -> bool {
     state.flushing > 0 || is_asked(shared, state)
 }
 
-/// Waits while `may_wait` and nobody waits for the committer. What becomes dirty meanwhile does not even wake the thread.
+/// Waits for at most `length`, while `may_wait` holds and nobody waits for the committer. A path that becomes dirty
+/// meanwhile does not even wake the thread.
 fn pause(shared: &Shared, state: &mut MutexGuard<'_, State>, length: Duration, may_wait: fn(&State) -> bool) {
     let quiet = |state: &mut State| may_wait(state) && !is_hurried(shared, state);
     shared.hurry.wait_while_for(state, quiet, length);
@@ -147,7 +150,7 @@ fn note_result(state: &mut State, result: Result<(), StoreError>) {
     state.store_error = Some(failure);
 }
 
-/// Does what operators want of the store, then commits what is dirty, as much as fits, and returns what that was.
+/// Runs the requests of operators, then commits what is dirty, as much as fits. Returns the operations of that commit.
 fn commit_next(
     shared: &Shared,
     store: &mut dyn Store,
@@ -163,7 +166,7 @@ fn commit_next(
         }
         let forgetting = shared.lock().catalog.forgetting();
         if let Some(root) = forgetting {
-            // Which directories these are is known to the store alone.
+            // Only the store knows which directories it holds of this root.
             let directories = store.directories(root, COMMIT_OPS_MAX)?;
             shared.lock().catalog.forget(root, directories);
         }

@@ -1,4 +1,4 @@
-//! What is known of targets, their jobs and the store at this moment, for whoever shows it.
+//! Figures of targets, their jobs and the store at this moment, for whoever shows them.
 //!
 //! Deliberately absent: anything that changes a job.
 
@@ -23,23 +23,25 @@ pub struct TargetStats {
     pub trouble_since: Option<Timestamp>,
     /// Failures in a row for the present reason.
     pub trouble_failures: u32,
-    /// When a target in trouble is tried again. `None` also while it is being tried, and if nothing is there to try it with.
+    /// When a target in trouble is tried again. `None` also while it is being tried, and if there is no job to try it
+    /// with.
     pub retry_at: Option<Timestamp>,
-    /// Of the jobs that wait, those that do so since they failed.
+    /// How many of the waiting jobs wait because they have failed.
     pub backing_off: usize,
-    /// Since when an operator has it paused.
+    /// Since when an operator has the target paused.
     pub paused_since: Option<Timestamp>,
-    /// A job that waits for an operator's approval of its deletions, with what it says.
+    /// A job that waits for an operator's approval of its deletions, with its error.
     pub refused: Option<(RelPath, JobError)>,
     /// Jobs done per second, over the last minute.
     pub jobs_per_s: f64,
-    /// When a job was last done, since the start.
+    /// When a job was last done; `None` if none was since the daemon's start.
     pub last_success: Option<Timestamp>,
     /// A failing path and its error, if any.
     pub failing: Option<(RelPath, JobError)>,
-    /// What nothing vouches for, of what the target holds.
+    /// The part of the target's content that nothing vouches for, if any.
     pub unvouched: Option<Unvouched>,
-    /// Paths that may still change there, and when the first of them is looked at again.
+    /// How many paths may still change on the target because a run was cut off, and when the first of them is looked at
+    /// again.
     pub awaits_receivers: Option<(usize, Timestamp)>,
 }
 
@@ -47,7 +49,7 @@ pub struct TargetStats {
 #[derive(Debug, Clone, Default)]
 pub struct StoreHealth {
     pub stats: StoreStats,
-    /// Why the last commit failed, if it did. Until it is repaired, new jobs are held in memory only.
+    /// Why the last commit failed, if it did. Until the store is repaired, new jobs are held in memory only.
     pub error: Option<String>,
     /// Records that wait to be written.
     pub uncommitted: usize,
@@ -65,7 +67,7 @@ impl Queue {
         self.shared.lock().targets.get(&target).is_some_and(is_well)
     }
 
-    /// A target's figures. Looks at each of its jobs.
+    /// A target's figures. Looks at each of the target's jobs.
     pub fn stats(&self, target: TargetId) -> Option<TargetStats> {
         let mut state = self.shared.lock();
         let record = state.catalog.target(target).cloned();
@@ -92,13 +94,13 @@ impl Queue {
         })
     }
 
-    /// Whether a target that is well has yet to take the path.
+    /// Whether the target is well and has a due job that will send the path.
     pub fn has_due_job_for(&self, target: TargetId, path: &RelPath) -> bool {
         self.shared.lock().targets.get(&target).is_some_and(|queue| queue.has_due_job_for(path))
     }
 
-    /// Up to `limit` jobs of a target that have failed and are tried again or given up, in path order, and how many
-    /// there are in all. Looks at each of its jobs.
+    /// Returns up to `limit` jobs of a target that have failed and are tried again or given up, in path order, and how
+    /// many there are in all. Looks at each of the target's jobs.
     pub fn failing(&self, target: TargetId, limit: usize) -> (Vec<Job>, usize) {
         self.shared.lock().targets.get(&target).map(|queue| queue.failing(limit)).unwrap_or_default()
     }
@@ -121,8 +123,8 @@ impl Queue {
         StoreHealth { stats: state.store_stats, error: state.store_error.clone(), uncommitted: state.dirty_len() }
     }
 
-    /// Counts what the store holds, after making it as small as that if `compact` says so. Reads all of it; commits wait
-    /// meanwhile and mirroring does not. `Err` says why it is not done.
+    /// Counts what the store holds, after compacting it if `compact`. Reads the whole store; commits wait meanwhile,
+    /// mirroring does not. Waits at most `timeout`. `Err` says why there is no count.
     pub fn store_census(&self, compact: bool, timeout: Duration) -> Result<Census, String> {
         let (reply, answer) = bounded(1);
         if self.shared.closing.load(Ordering::SeqCst) {

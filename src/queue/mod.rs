@@ -2,13 +2,13 @@
 //! an operator.
 //!
 //! Theory of operation. All jobs are in memory, in one `TargetQueue` per target; the store holds a copy of each that
-//! survives the process. [`Queue::enqueue`] and [`Queue::finish`] change memory and note what became dirty; one
-//! committer thread turns what has gathered into a single atomic, durable batch, and so on without a pause, so that a
-//! commit costs the more jobs the less each of them. Claiming does not wait for the disk: running a job early is
+//! survives the process. [`Queue::enqueue`] and [`Queue::finish`] change memory and note which jobs became dirty. One
+//! thread, the committer, commits whatever has become dirty as one atomic, durable batch, then starts the next. The more
+//! jobs a commit holds, the less each of them costs. Claiming does not wait for the disk, since running a job early is
 //! harmless. If the store fails, mirroring goes on from memory, the failure is shown, and the commit is tried again.
 //!
-//! Callers give changes and verdicts and take batches; each call is short and never waits for disk or network.
-//! What the store remembers beside jobs is in `records`, what there is to show in `figures`, what operators do in `operator`.
+//! Callers give changes and verdicts and take batches; each call is short and never waits for disk or network. Records of
+//! roots and targets are in `records`, figures for display in `figures`, the deeds of operators in `operator`.
 //!
 //! Invariant: the queue knows nothing of rsync, inotify or files.
 
@@ -58,14 +58,14 @@ pub struct Batch {
     pub target: TargetId,
     pub lane: Lane,
     pub jobs: Vec<ClaimedJob>,
-    /// Finds out whether a target in trouble is back.
+    /// The batch is a probe: it finds out whether a target in trouble is back.
     pub probe: bool,
-    /// What nothing vouches for, of what the target holds.
+    /// The part of the target's content that nothing vouches for, if any.
     pub unvouched: Option<Unvouched>,
     started_at: Timestamp,
 }
 
-/// What came of a batch.
+/// The outcome of a batch, as the executor reports it.
 #[derive(Debug, Clone, Default)]
 pub struct BatchResult {
     /// One for each of the batch's jobs; a job without one is released.
@@ -74,23 +74,23 @@ pub struct BatchResult {
     pub found: Vec<Found>,
     /// Why the target could not be used, if so.
     pub trouble: Option<TargetTrouble>,
-    /// The target answered and took work, so it is not in trouble.
+    /// The target answered and took work, so the target is not in trouble.
     pub reached: bool,
     /// Paths that are done and where nothing had to be sent.
     pub equal: BTreeSet<RelPath>,
-    /// Whether what a run that was cut off has left may arrive after these. What was repeated for its sake then has to be so
-    /// again.
+    /// Whether data of a run that was cut off may still arrive after this batch. If so, jobs that were repeated because
+    /// of that data have to be repeated once more.
     pub lingers: Lingers,
-    /// What became of the connections of runs of it that were cut off and begun again.
+    /// Whether runs of the batch were cut off and begun again, and whether their old connections were closed by then.
     pub cut: CutOff,
 }
 
-/// What [`Queue::finish`] has to say to an operator.
+/// News of a target that [`Queue::finish`] has for an operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TargetEvent {
-    /// The target is in trouble, or in another one than before. It is tried again at that time.
+    /// The target is in trouble, or its trouble has another reason than before. The target is tried again at `probe_at`.
     Trouble { trouble: TargetTrouble, probe_at: Timestamp },
-    /// The target is back after this long.
+    /// The target is back; the trouble lasted for `after`.
     Recovered { class: TroubleClass, after: Duration },
 }
 
@@ -109,8 +109,8 @@ impl std::fmt::Debug for Queue {
 }
 
 impl Queue {
-    /// Takes over what the store holds and starts the committer. Returns also how many records were damaged: if any,
-    /// the trees have to be compared in full.
+    /// Takes over what the store holds and starts the committer. Also returns how many records were damaged: if any, the
+    /// trees have to be compared in full.
     pub fn open(mut store: Box<dyn Store>, clock: Arc<dyn Clock>) -> Result<(Self, u64), StoreError> {
         let Contents { roots, targets: records, directories, jobs, next_job_id, damaged_records } = store.load()?;
         let mut targets: BTreeMap<TargetId, TargetQueue> =
@@ -157,15 +157,15 @@ impl Queue {
         Ok((Self { shared, work, distrusted, committer: Mutex::new(Some(committer)) }, damaged_records))
     }
 
-    /// An earlier daemon has ended a moment ago: receivers of runs that it could not bring to their end may still write. What
-    /// runs in the first seconds therefore runs twice; comparisons of whole trees only if `killed`.
+    /// Notes that an earlier daemon ended a moment ago, so receivers of its unfinished runs may still write. Jobs that
+    /// run in the first seconds therefore run twice. Comparisons of whole trees do so only if that daemon was `killed`.
     pub fn open_receiver_window(&self, killed: bool) {
         let now = self.shared.clock.now();
         self.shared.lock().targets.values_mut().for_each(|queue| queue.open_receiver_window(now, killed));
     }
 
-    /// The number of the target that mirrors `root` to `destination`, and whether the store had not known it. From now
-    /// on its jobs follow `policy`.
+    /// Returns the number of the target that mirrors `root` to `destination`, and whether the target is new to the store.
+    /// From now on the target's jobs follow `policy`.
     pub fn register(&self, root: &Path, destination: &Destination, policy: Policy) -> (TargetId, bool) {
         let now = self.shared.clock.now();
         let mut state = self.shared.lock();
@@ -183,8 +183,8 @@ impl Queue {
         (id, new)
     }
 
-    /// From now on no more than `jobs` are held one by one, over all targets, but for those in flight. Above that, those
-    /// of the target with the most become fewer that stand for whole directories.
+    /// Bounds the jobs that are held one by one to `jobs`, over all targets and without those in flight. Above the bound,
+    /// jobs of the target that has most of them become fewer jobs that stand for whole directories.
     pub fn set_pending_max(&self, jobs: usize) {
         let mut state = self.shared.lock();
         state.pending_max = jobs;
@@ -200,8 +200,8 @@ impl Queue {
         }
     }
 
-    /// The same for changes that came in a burst, which goes on if `more_follow`. Then the next batch may wait for them, a
-    /// second at most, so that a flood is sent in few batches.
+    /// Like [`enqueue`](Self::enqueue), for changes of a burst. If `more_follow`, the burst goes on, and the next batch
+    /// may wait for the rest of it, a second at most, so that a flood is sent in few batches.
     pub fn enqueue_burst(&self, targets: &[TargetId], changes: &[Change], more_follow: bool) {
         if targets.is_empty() {
             return;
@@ -225,8 +225,8 @@ impl Queue {
         self.shared.announce_work();
     }
 
-    /// Hands out the oldest jobs that may run now in one batch, or nothing: then [`Self::next_due`] tells whether that is
-    /// because a burst goes on.
+    /// Hands out the oldest jobs that may run now in one batch. `None` if no job may run, or if the batch waits for the
+    /// rest of a burst: then [`Self::next_due`] returns when that wait ends.
     pub fn claim(&self, target: TargetId, lane: Lane) -> Option<Batch> {
         let now = self.shared.clock.now();
         let mut state = self.shared.lock();
@@ -254,7 +254,7 @@ impl Queue {
         Some(Batch { id, target, lane, jobs, probe, unvouched, started_at: now })
     }
 
-    /// Whether [`claim`](Self::claim) would hand out something.
+    /// Whether [`claim`](Self::claim) would hand out a batch.
     pub fn has_work(&self, target: TargetId, lane: Lane) -> bool {
         let now = self.shared.clock.now();
         let mut state = self.shared.lock();
@@ -267,7 +267,7 @@ impl Queue {
         is_open && queue.has_claimable(lane, now)
     }
 
-    /// Whether jobs of the target are ready, be it that others exclude them for now.
+    /// Whether jobs of the target are ready, even if jobs in flight exclude them for now.
     pub fn has_ready(&self, target: TargetId) -> bool {
         let state = self.shared.lock();
         state
@@ -296,7 +296,7 @@ impl Queue {
         if result.lingers == Lingers::Surely {
             queue.extend_receiver_window(now);
         }
-        // In the order of the claim, so that released jobs keep theirs.
+        // In the order of the claim, so that released jobs keep their order.
         for path in unsettled.drain(..) {
             let verdict = verdicts.remove(&path).unwrap_or(Verdict::Released);
             let is_unsent = is_cut && verdict == Verdict::Released;
@@ -324,7 +324,8 @@ impl Queue {
             });
         }
         if has_found {
-            // Not written after the deletion of the job that found it: that may be in line for longer.
+            // Release the found failures at once. The deletion of the job that found them may be released already: if it
+            // were committed without them, a crash would lose them.
             queue.release_dirty();
         }
         let event = if let Some(trouble) = result.trouble {
@@ -346,7 +347,7 @@ impl Queue {
         event
     }
 
-    /// Lets targets in trouble be tried now: their reason may have gone (the source is back).
+    /// Lets targets in trouble be tried now, since the reason of their trouble may have gone (the source is back).
     pub fn probe_now(&self, targets: &[TargetId]) {
         let now = self.shared.clock.now();
         let mut state = self.shared.lock();
@@ -371,8 +372,8 @@ impl Queue {
         changed
     }
 
-    /// Makes ready what has waited long enough, and tells when one of `targets` next has something to do that no token
-    /// announces: a wait ends, or a probe is due. To be asked before claiming, so that nothing is missed in between.
+    /// Makes jobs ready that have waited long enough, and returns when one of `targets` next has something to do that no
+    /// token announces: a wait ends, or a probe is due. Call this before claiming, so that nothing is missed in between.
     pub fn next_due(&self, targets: &[TargetId]) -> Option<Timestamp> {
         let now = self.shared.clock.now();
         let mut state = self.shared.lock();
@@ -405,14 +406,15 @@ impl Queue {
         self.shared.clock.now()
     }
 
-    /// Has it looked at once whether the store is still what and where it was. That happens from time to time by itself.
+    /// Has the committer look at once whether the store is still the same and in the same place. The committer also does
+    /// so from time to time by itself.
     pub fn doubt_store(&self) {
         self.shared.lock().store_in_doubt = true;
         self.shared.hurry_committer();
     }
 
-    /// Waits until everything noted before the call is on disk, at most `timeout`. Returns whether it is. What is noted
-    /// meanwhile is not waited for.
+    /// Waits until everything noted before the call is on disk, at most `timeout`, and returns whether all of it is.
+    /// Changes that are noted during the wait are not waited for.
     pub fn flush(&self, timeout: Duration) -> bool {
         let mut state = self.shared.lock();
         let mark = state.mark();

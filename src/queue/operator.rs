@@ -6,20 +6,21 @@ use crate::model::{Job, JobAction, RelPath, TargetId, TargetTrouble, Timestamp};
 
 pub use super::target_queue::Selected;
 
-/// What keeps all of a target's jobs waiting.
+/// The reasons for which all of a target's jobs wait.
 #[derive(Debug, Clone, Default)]
 pub struct Standing {
     pub paused_since: Option<Timestamp>,
     pub trouble: Option<TargetTrouble>,
     pub probe_at: Option<Timestamp>,
-    /// When a job was last done, since the start.
+    /// When a job was last done; `None` if none was since the daemon's start.
     pub last_success: Option<Timestamp>,
-    /// Paths that may still change there, and when the first of them is looked at again.
+    /// How many paths may still change on the target because a run was cut off, and when the first of them is looked at
+    /// again.
     pub awaits_receivers: Option<(usize, Timestamp)>,
 }
 
 impl Queue {
-    /// What keeps all of a target's jobs waiting, if anything does.
+    /// The reasons for which all of a target's jobs wait, if there are any.
     pub fn standing(&self, target: TargetId) -> Standing {
         let state = self.shared.lock();
         let paused_since = state.catalog.target(target).and_then(|record| record.paused_since);
@@ -34,8 +35,8 @@ impl Queue {
         }
     }
 
-    /// Does to up to `limit` jobs of a target what an operator wants, in the order of their paths, and returns them as
-    /// they were. May return fewer although there are more: [`Selected::next`] tells. Not durable yet.
+    /// Does `action` to up to `limit` jobs of a target, in path order, and returns the jobs as they were before. May
+    /// return fewer although there are more: [`Selected::next`] tells. The changes are not durable yet.
     pub fn operate(
         &self,
         target: TargetId,
@@ -70,8 +71,8 @@ impl Queue {
         state.targets.get(&target).map(|queue| queue.select(after, limit, action, wanted)).unwrap_or_default()
     }
 
-    /// Hands out none of the target's jobs from now on, or does so again. Returns whether that is a change. Runs in
-    /// flight come to their end. Not durable yet.
+    /// Stops handing out the target's jobs, or starts again. Returns whether that is a change. Runs in flight come to
+    /// their end. The change is not durable yet.
     pub fn pause(&self, target: TargetId, paused: bool) -> bool {
         let now = self.shared.clock.now();
         let mut state = self.shared.lock();
@@ -85,35 +86,36 @@ impl Queue {
         true
     }
 
-    /// Stands for all changes of the target up to now. See [`lacking`](Self::lacking).
+    /// The number of the target's newest change. It stands for all changes up to now, see [`lacking`](Self::lacking).
     pub fn newest_change(&self, target: TargetId) -> u64 {
         self.shared.lock().targets.get(&target).map_or(0, super::TargetQueue::newest_change)
     }
 
-    /// Jobs for changes up to `number`, about `path` or about anything; none if the target has them all.
+    /// Returns up to `limit` jobs for changes numbered up to `number`, about `path` or about anything. None if the target
+    /// has all these changes.
     pub fn lacking(&self, target: TargetId, number: u64, path: Option<&RelPath>, limit: usize) -> Vec<Job> {
         let state = self.shared.lock();
         state.targets.get(&target).map(|queue| queue.lacking(number, path, limit)).unwrap_or_default()
     }
 
-    /// Whether a job knows the path by its name, or makes all equal in a directory that it lies in. The comparison of a whole
-    /// tree does not count: that would stand for any name.
+    /// Whether a job is at the path or below it, or makes all equal in a directory that the path lies in. A comparison of
+    /// the whole tree does not count, since it would stand for any name.
     pub fn is_about(&self, target: TargetId, path: &RelPath) -> bool {
         self.shared.lock().targets.get(&target).is_some_and(|queue| queue.is_about(path))
     }
 
-    /// Notes from now on which of the target's runs end. For one who wants to know at a time.
+    /// Starts to note which of the target's runs end. Serves one caller at a time.
     pub fn record_ends(&self, target: TargetId) {
         self.shared.lock().targets.get_mut(&target).into_iter().for_each(super::TargetQueue::record_ends);
     }
 
-    /// The paths whose runs have ended since [`record_ends`](Self::record_ends), and no longer notes them. `None`: more
-    /// than can be noted.
+    /// Takes the paths whose runs have ended since [`record_ends`](Self::record_ends), and stops noting them. `None`:
+    /// there were more than can be noted.
     pub fn take_ends(&self, target: TargetId) -> Option<Vec<RelPath>> {
         self.shared.lock().targets.get_mut(&target).and_then(super::TargetQueue::take_ends)
     }
 
-    /// The job that will make the path equal, if there is one, and the path whose run in flight it waits for.
+    /// The job that will make the path equal, if there is one, and the path whose run in flight that job waits for.
     pub fn job_for(&self, target: TargetId, path: &RelPath) -> Option<(Job, Option<RelPath>)> {
         let state = self.shared.lock();
         let queue = state.targets.get(&target)?;

@@ -1,4 +1,4 @@
-//! What the store remembers of roots and targets beside their jobs: watermarks, marks, mounts, and who vouches for a target.
+//! Records of roots and targets beside their jobs: watermarks, marks, mounts, and who vouches for a target.
 //!
 //! Memory changes first; the committer writes the records. Deliberately absent: the jobs.
 
@@ -32,7 +32,7 @@ impl Queue {
         self.change_ledger(|catalog| catalog.set_mounts(root.as_os_str().as_bytes(), mounts));
     }
 
-    /// The root as the store knows it: a watermark that is still being written is not there yet.
+    /// The root as the store knows it. A watermark that is still being written is not in it yet.
     pub fn root_record(&self, root: &Path) -> Option<RootRecord> {
         self.shared.lock().catalog.root(root.as_os_str().as_bytes()).cloned()
     }
@@ -42,17 +42,19 @@ impl Queue {
         self.shared.lock().catalog.target(id).cloned()
     }
 
-    /// The directories below `root` that the store held at the start, as of the root's watermark then. They are handed out
-    /// once, and no longer take memory then: what the store holds later is not read again.
+    /// Takes the directories below `root` that the store held at the start, as of the root's watermark then. They are
+    /// handed out once, and take no memory here after that. Directories that the store gets later are not read again.
     pub fn take_directories(&self, root: &Path) -> Option<Vec<DirectoryRecord>> {
         self.shared.lock().catalog.take_directories(root.as_os_str().as_bytes())
     }
 
-    /// Notes that every change below `root` before `watermark` is mirrored or has a job, what became of directories
-    /// since the last checkpoint, and which targets are complete, under which settings; no other target of the root is
-    /// from now on. The caller has made sure by
-    /// [`flush`](Self::flush) that the jobs are on disk; the watermark gets there after the directories, not before. A
-    /// root that has no watermark after that flush, at first or because the store was lost, needs all its directories.
+    /// Notes a checkpoint: every change below `root` before `watermark` is mirrored or has a job. `directories` says what
+    /// became of directories since the last checkpoint. `complete` names the targets that are complete, each with the
+    /// fingerprint of its settings; no other target of the root is complete from now on.
+    ///
+    /// The caller has made sure by [`flush`](Self::flush) that the jobs are on disk. The watermark gets to the disk after
+    /// the directories, not before. A root that has no watermark after that flush, at first or because the store was
+    /// lost, needs all its directories.
     pub fn checkpoint(
         &self,
         root: &Path,
@@ -68,13 +70,14 @@ impl Queue {
         self.change_ledger(|catalog| catalog.forget_watermark(root.as_os_str().as_bytes()));
     }
 
-    /// Notes that these targets are complete no more, under whatever settings they were.
+    /// Notes that these targets are no longer complete, under whatever settings they were.
     pub fn forget_complete(&self, targets: &[TargetId]) {
         self.change_ledger(|catalog| catalog.forget_complete(&targets.iter().copied().collect()));
     }
 
-    /// Notes that nothing vouches for what these targets hold: equal size and time may stand over other content. Of one that
-    /// was registered since the start that is noted already, and what was found out by now holds.
+    /// Notes that nothing vouches for the content of these targets: equal size and time may stand over other content. A
+    /// target that was registered since the start is skipped the first time. Its registration noted the same, and
+    /// comparisons made since then hold.
     pub fn distrust(&self, targets: &[TargetId]) {
         let now = self.shared.clock.now();
         let mut state = self.shared.lock();
@@ -84,8 +87,8 @@ impl Queue {
         self.shared.announce_distrust();
     }
 
-    /// Notes that what the target holds has been compared by content up to a path in the order of the tree, or all of it.
-    /// Means nothing if it was distrusted since then.
+    /// Notes that the target's content has been compared up to `up_to` in the order of the tree, or all of it if `None`.
+    /// Has no effect if the target was distrusted after `since`.
     pub fn vouch(&self, target: TargetId, since: Timestamp, up_to: Option<RelPath>) {
         self.change_ledger(|catalog| catalog.vouch(target, since, up_to));
     }
@@ -100,23 +103,23 @@ impl Queue {
         &self.distrusted
     }
 
-    /// Remembers which directory a local target is, or that whatever is there counts.
+    /// Remembers which directory a local target is. `None`: whatever is there counts.
     pub fn set_target_mark(&self, target: TargetId, mark: Option<DirectoryId>) {
         self.change_ledger(|catalog| catalog.set_target_mark(target, mark));
     }
 
-    /// Remembers what stood at the top of a target on another machine, or that whatever is there counts.
+    /// Remembers what stood at the top of a target on another machine. `None`: whatever is there counts.
     pub fn set_target_top(&self, target: TargetId, top: Option<Top>) {
         self.change_ledger(|catalog| catalog.set_target_top(target, top));
     }
 
-    /// Remembers where the name of a target's host leads.
+    /// Remembers the addresses to which the name of a target's host leads.
     pub fn set_target_addresses(&self, target: TargetId, addresses: BTreeSet<IpAddr>) {
         self.change_ledger(|catalog| catalog.set_target_addresses(target, addresses));
     }
 
-    /// Notes what a look at a target's place told: that it is not what it was, or that it is, which ends a trouble of that
-    /// kind. Returns whether that is news.
+    /// Notes the result of a look at a target's place. `Err`: the place is not what it was. `Ok`: it is, which ends a
+    /// trouble of class `Target`. Returns whether that is news.
     pub fn note_place(&self, target: TargetId, found: Result<(), TargetTrouble>) -> bool {
         let now = self.shared.clock.now();
         let mut state = self.shared.lock();
@@ -124,7 +127,7 @@ impl Queue {
         let Some(queue) = state.targets.get_mut(&target) else { return false };
         let known = queue.breaker.trouble().map(|trouble| trouble.class);
         let is_news = match found {
-            // What else it is in trouble for may come from that, and is found out anew by a run.
+            // A trouble of another class may come from the changed place. If it does not, a run finds it out anew.
             Err(trouble) if known != Some(TroubleClass::Target) => {
                 queue.breaker.trip(trouble, false, now, state.random.f64())
             }
@@ -146,9 +149,9 @@ impl Queue {
     pub(super) fn change_ledger(&self, change: impl FnOnce(&mut Catalog)) {
         let mut state = self.shared.lock();
         change(&mut state.catalog);
-        // It may build on jobs, and must not get to the disk before them.
+        // The changed record may build on jobs, and must not get to the disk before them.
         state.release_dirty();
-        // What the store has already is not written again.
+        // A record that the store has already is not written again.
         state.notes += u64::from(state.catalog.dirty_len() > 0);
         self.shared.hurry_committer();
     }

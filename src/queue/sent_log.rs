@@ -1,15 +1,15 @@
-//! Remembers for a moment what was sent, to notice paths that change again and again (a log file). Pure; bounded by
-//! what can be sent within one interval.
+//! Remembers for a moment which paths were sent, to notice those that change again and again (a log file). Pure; bounded
+//! by what can be sent within one interval.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::model::{RelPath, Timestamp};
 
-/// How often a path is sent without a pause before it counts as hot: a person saving a file a few times in a row waits
-/// for nothing.
+/// After this many runs without a pause a path counts as hot. A person who saves a file a few times in a row waits for
+/// nothing.
 const HOT_AFTER_RUNS: u32 = 4;
-/// Below this many paths nothing is forgotten.
+/// Below this many paths nothing is forgotten, so that the walk over all paths is rare.
 const PRUNE_LEN_MIN: usize = 4_096;
 
 #[derive(Debug, Clone, Copy)]
@@ -20,10 +20,10 @@ struct Sent {
     interval: Duration,
 }
 
-/// A path whose last run found nothing to send is remembered for so long, and of so many.
+/// For how long, and for how many paths, it is remembered that the last run of a path found nothing to send.
 const ECHO_WITHIN: Duration = Duration::from_secs(600);
 const ECHOES_MAX: usize = 4_096;
-/// For so long such a path is let rest after a change, beyond the interval of what changes again and again.
+/// How long such a path rests after a change, in addition to the interval of a path that changes again and again.
 const ECHO_REST: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Default)]
@@ -63,9 +63,9 @@ impl SentLog {
         }
     }
 
-    /// How long a change of a path should rest whose last one was no news to the target: it comes from there, by a mirror in
-    /// the other direction. To send it at once may set back what is newer there and on its way here; after a rest that has
-    /// arrived.
+    /// How long a change should rest at a path whose last change was no news to the target. Such a change comes from the
+    /// target, by a mirror in the other direction. If it were sent at once, it might set back a newer version that is
+    /// there and on its way here; after the rest that version has arrived.
     pub fn rest(&self, path: &RelPath, interval: Duration, now: Timestamp) -> Option<Duration> {
         let at = self.echoes.get(path)?;
         (now.since(*at) < ECHO_WITHIN).then(|| interval + ECHO_REST)

@@ -1,8 +1,8 @@
-//! What the callers' side of the queue and its committer share: the state of all targets under one lock, and the signs that
-//! they give each other.
+//! State that the queue's callers and its committer share: all targets under one lock, and the signals that the two sides
+//! give each other.
 //!
-//! Here is what a commit takes of that state and what its end changes there. When a commit is made is the `committer`'s
-//! business, what a change or a verdict means that of the queue and of each `target_queue`.
+//! This file says what a commit takes of the state and how the end of a commit changes it. `committer` decides when a
+//! commit is made. The queue and each `target_queue` decide what a change or a verdict means.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
@@ -21,7 +21,7 @@ use crate::store::{Census, Op, Store, StoreError, StoreStats};
 
 pub(super) struct State {
     pub(super) targets: BTreeMap<TargetId, TargetQueue>,
-    /// Those that were registered for the first time since the start, and not distrusted since.
+    /// Targets that were registered for the first time since the start and have not been distrusted since.
     pub(super) new_targets: BTreeSet<TargetId>,
     pub(super) catalog: Catalog,
     pub(super) next_job_id: u64,
@@ -30,19 +30,19 @@ pub(super) struct State {
     pub(super) batches: HashMap<BatchId, Vec<RelPath>>,
     pub(super) store_error: Option<String>,
     pub(super) store_stats: StoreStats,
-    /// Counts what was noted besides jobs; how much of it the commit under way holds, and how much is durable.
+    /// Notes besides jobs are counted: all of them, those in the commit under way, and those that are durable.
     pub(super) notes: u64,
     pub(super) notes_taken: u64,
     pub(super) notes_durable: u64,
-    /// The target at which the last batch was full. The next one begins behind it.
+    /// The target at which the last commit became full. The next commit begins behind that target.
     pub(super) cut_at: Option<TargetId>,
     pub(super) pending_max: usize,
-    /// Above so many jobs some collapse: `pending_max`, except after a collapse that could not get below it.
+    /// Above this many jobs some collapse. Equals `pending_max`, except after a collapse that could not get below it.
     pub(super) collapse_above: usize,
     /// How many callers wait for the disk.
     pub(super) flushing: usize,
     pub(super) store_tasks: Vec<StoreTask>,
-    /// Somebody has reason to think that the store is not where it was.
+    /// A caller has reason to think that the store is not where it was.
     pub(super) store_in_doubt: bool,
     pub(super) random: fastrand::Rng,
 }
@@ -57,8 +57,8 @@ impl State {
         self.dirty_len() == 0 && self.notes_durable == self.notes
     }
 
-    /// The operations of the next commit. What concerns no job is few and always part of it. The targets take turns, so
-    /// that none waits for another one's backlog to be written.
+    /// Takes the operations of the next commit, at most `ops_max`. Records of roots and targets are few and come first.
+    /// The targets take turns, so that no target waits until another one's backlog is written.
     pub(super) fn take_dirty(&mut self, ops_max: usize) -> Vec<Op> {
         let mut ops: Vec<Op> = Vec::new();
         let numbers = self.next_job_id != self.stored_job_id;
@@ -75,43 +75,43 @@ impl State {
                 break;
             }
         }
-        // Jobs first: they are what must not be lost.
+        // Steps of checkpoints come after jobs, since jobs are what must not be lost.
         self.catalog.take_steps(ops_max, &mut ops);
         if self.catalog.dirty_len() == 0 {
             self.notes_taken = self.notes;
         }
-        // Jobs that are done before they are stored are no reason to write.
+        // A new job id alone is no reason to write: its job was done before it was stored.
         if numbers && !ops.is_empty() {
             ops.push(Op::PutNextJobId(self.next_job_id));
         }
         ops
     }
 
-    /// Whether nothing but jobs is to be written, and no target is down or paused, as far as is known, so that they are done
-    /// rather than kept.
+    /// Whether a commit may be put off: nothing but jobs is to be written, and no target is known to be down or paused.
+    /// Then most jobs are done before they need to be stored.
     pub(super) fn may_wait(&self) -> bool {
         self.catalog.dirty_len() == 0 && self.targets.values().all(TargetQueue::is_served)
     }
 
-    /// Lets what is dirty now be part of the next commits.
+    /// Lets the next commits take all that is dirty now.
     pub(super) fn release_dirty(&mut self) {
         self.targets.values_mut().for_each(TargetQueue::release_dirty);
     }
 
-    /// Whether there is more for a commit right now.
+    /// Whether a commit would find something to take right now.
     pub(super) fn has_releasable(&self) -> bool {
         self.catalog.dirty_len() > 0 || self.targets.values().any(TargetQueue::has_releasable)
     }
 
-    /// The store has lost everything and gets all of it again.
+    /// Has everything written again, to a store that has lost everything.
     pub(super) fn store_lost(&mut self) {
         self.catalog.lost();
         self.targets.values_mut().for_each(TargetQueue::all_dirty);
-        // Below every number that was ever given out.
+        // Below every job id that was ever given out, so that the next id is written again.
         self.stored_job_id = 0;
     }
 
-    /// Notes what came of a commit. After a failure everything in it is dirty again.
+    /// Settles the commit of `ops`. If it is not `durable`, everything in it is dirty again.
     pub(super) fn settle_commit(&mut self, ops: Vec<Op>, durable: bool) {
         for queue in self.targets.values_mut() {
             queue.settle_dirty(durable);
@@ -127,13 +127,13 @@ impl State {
                 Op::PutNextJobId(id) if durable => self.stored_job_id = id,
                 Op::PutRoot(record) if !durable => self.catalog.restore_root(record.id),
                 Op::PutTarget(record) if !durable => self.catalog.restore_target(record.id),
-                // Jobs, and steps of checkpoints, have been seen to above.
+                // Jobs and steps of checkpoints have been settled above.
                 _ => {}
             }
         }
     }
 
-    /// Keeps the number of jobs within bounds, at the cost of the target that has most of them.
+    /// Keeps the number of jobs within bounds by collapsing jobs of the target that has most of them.
     pub(super) fn bound_backlog(&mut self, now: Timestamp) {
         let total =
             |targets: &BTreeMap<TargetId, TargetQueue>| targets.values().map(TargetQueue::waiting_len).sum::<usize>();
@@ -166,7 +166,7 @@ impl State {
         self.collapse_above = if left <= self.pending_max { self.pending_max } else { left + left / 2 };
     }
 
-    /// Stands for all that was noted up to now.
+    /// A mark that covers all that was noted up to now.
     pub(super) fn mark(&self) -> Mark {
         Mark { notes: self.notes, jobs: self.targets.iter().map(|(id, queue)| (*id, queue.dirty_mark())).collect() }
     }
@@ -177,7 +177,7 @@ impl State {
     }
 }
 
-/// What the callers' side and the committer share.
+/// The state and the signals that callers and committer share.
 pub(super) struct Shared {
     pub(super) state: Mutex<State>,
     /// Something became dirty, or somebody waits for the committer.
@@ -190,30 +190,30 @@ pub(super) struct Shared {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) wake: Sender<()>,
     pub(super) distrust: Sender<()>,
-    /// Of those who want to know that something happened.
+    /// One sender for each receiver of [`Queue::subscribe`](super::Queue::subscribe).
     pub(super) subscribers: Mutex<Vec<Sender<()>>>,
 }
 
 impl Shared {
-    /// A panic elsewhere while the lock was held leaves state that is still sound: each change is completed before
-    /// anything that could panic. Better to go on mirroring than to stop.
+    /// Locks the state. A panic of a thread that held the lock leaves the state sound, since each change is completed
+    /// before anything that could panic. To go on mirroring is better than to stop.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
 
-    /// Ends the committer's pauses. What it is to do has to be noted before.
+    /// Ends a pause of the committer. Whatever the committer is to do has to be noted before this call.
     pub(super) fn hurry_committer(&self) {
         self.dirty.notify_all();
         self.hurry.notify_all();
     }
 
     pub(super) fn announce_distrust(&self) {
-        // Full means that a token is on its way.
+        // A full channel means that a token is already on its way.
         let _ = self.distrust.try_send(());
     }
 
     pub(super) fn announce_work(&self) {
-        // Full means that a wake-up is already under way.
+        // A full channel means that a wake-up is already on its way.
         let _ = self.wake.try_send(());
         self.subscribers
             .lock()
@@ -221,20 +221,20 @@ impl Shared {
     }
 }
 
-/// A moment in the order in which things are to become durable.
+/// A moment in the order in which notes and jobs become durable.
 pub(super) struct Mark {
     pub(super) notes: u64,
     pub(super) jobs: Vec<(TargetId, u64)>,
 }
 
-/// What an operator wants of the store.
+/// An operator's request to the store: to count what the store holds, after compacting it if `compact`.
 pub(super) struct StoreTask {
     pub compact: bool,
     pub reply: Sender<Result<Census, String>>,
 }
 
 impl StoreTask {
-    /// Only what leaves the store unusable is an error to the committer.
+    /// Runs the request. Only a failure that leaves the store unusable is an error to the committer.
     pub(super) fn run(self, store: &mut dyn Store) -> Result<(), StoreError> {
         let compacted = if self.compact { store.compact() } else { Ok(()) };
         let (answer, result) = match compacted.and_then(|()| store.census()) {
@@ -242,7 +242,7 @@ impl StoreTask {
             Err(failure @ StoreError::NotCompacted { .. }) => (Err(failure.to_string()), Ok(())),
             Err(failure) => (Err(failure.with_causes()), Err(failure)),
         };
-        // Who asked may have gone.
+        // The operator who asked may have gone.
         let _ = self.reply.send(answer);
         result
     }

@@ -1,5 +1,5 @@
-//! The queue's promises. What a single target's queue promises is tried without a store and without threads; the rest
-//! with a store in memory that fails on demand. A module for each promise; here is what they share.
+//! The queue's promises. Promises of a single target's queue are tried without a store and without threads, the others
+//! with a store in memory that fails on demand. There is a module for each promise; this file holds what they share.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

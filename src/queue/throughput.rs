@@ -2,16 +2,17 @@
 
 use crate::model::Timestamp;
 
-/// The minute is counted in so many parts.
+/// The minute is counted in this many parts of `PART_MS` each.
 const PARTS: usize = 12;
 const PART_MS: u64 = 5_000;
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub struct Throughput {
-    /// For each part of the clock's time, cut to `PARTS`: its number, and what was done in it.
+    /// The number of a part, which is its time divided by `PART_MS`, and the jobs done in it. The index is the number
+    /// modulo `PARTS`.
     parts: [(u64, u64); PARTS],
-    /// Part in which counting began.
+    /// The number of the part in which counting began.
     begun: Option<u64>,
 }
 

@@ -1,8 +1,8 @@
 //! crontab(5) expressions on top of the `cron` crate, whose own dialect differs: it wants seconds, counts weekdays
 //! from 1 for Sunday, and demands day of month *and* weekday where crontab takes either.
 //!
-//! Times are found on a calendar without daylight saving and only then placed in the zone: a time that the clock
-//! skips in spring runs when the clock goes on, one that comes twice in autumn runs the first time.
+//! Times are found on a calendar without daylight saving and only then placed in the zone. A time that the clock skips in
+//! spring runs when the clock goes on, one that comes twice in autumn runs the first time.
 
 use std::str::FromStr;
 
@@ -10,13 +10,13 @@ use chrono::{DateTime, MappedLocalTime, NaiveDateTime, TimeDelta, TimeZone, Utc}
 
 use crate::model::Timestamp;
 
-/// No zone has ever skipped more than a day (Samoa, 2011).
+/// The longest gap that is searched through. No zone has ever skipped more than a day (Samoa, 2011).
 const GAP_MINUTES_MAX: i64 = 48 * 60;
-/// Calendar times tried for one that lies ahead. Only those of an hour that comes twice can lie behind.
+/// How many calendar times are tried to find one that lies ahead. Only those of an hour that comes twice can lie behind.
 const TRIES_MAX: usize = 2 * 60 * 60 + 1;
 const DAY_NAMES: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
 
-/// What is wrong with a cron expression.
+/// The reason why a text is no usable cron expression.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CronError {
     #[error("a cron expression has 5 fields (or 6, seconds first), this has {given}")]
@@ -33,7 +33,7 @@ pub enum CronError {
 
 #[derive(Debug, Clone)]
 pub(super) struct Expression {
-    /// Due when any of them is: two if both day of month and weekday are restricted.
+    /// The expression is due when any of these is: there are two if both day of month and weekday are restricted.
     alternatives: Vec<cron::Schedule>,
 }
 
@@ -97,7 +97,7 @@ fn wrong_field(fields: &[&str]) -> Option<CronError> {
         ("day of month", 1, 31, "1-31"),
         ("month", 1, 12, "1-12"),
     ];
-    // Without seconds there are five, of which the last is the weekday.
+    // Without seconds there are five fields, of which the last is the weekday.
     let known = FIELDS.iter().skip(usize::from(fields.len() == 5));
     known.zip(fields).find_map(|((field, first, last, range), given)| {
         let mut numbers = given.split([',', '-', '/']).filter(|part| !part.is_empty());

@@ -1,11 +1,11 @@
-//! When whole-tree runs are due: every so often, or at the times of a cron expression.
+//! When whole-tree runs are due: at an interval, or at the times of a cron expression.
 //!
-//! Pure: the time is a parameter, and whoever asks runs the thing. A time that was missed (the daemon was down) is made
-//! up for once, not as often as it was missed. That no two runs of one root overlap is the queue's work: a run is a job
-//! of the root, and there is only ever one of those; one that is due while another is under way follows it, once.
+//! Pure: the time is a parameter, and the caller starts the runs. A time that was missed (the daemon was down) is made up
+//! for once, however often it was missed. The queue sees to it that no two runs of one root overlap: a run is a job of
+//! the root, and there is only ever one such job; a run that is due while another is under way follows it, once.
 //!
-//! The names and rules of time zones are compiled in, so that a configuration means the same on a machine without
-//! them. Should a country change its rules, a run is an hour off until the next version: no more than that.
+//! The names and rules of time zones are compiled in, so that a configuration means the same on a machine without them.
+//! If a country changes its rules, a run is an hour off until the next version: no more than that.
 
 mod cron;
 
@@ -45,7 +45,7 @@ enum Kind {
 
 #[derive(Debug, Clone, Copy)]
 enum Zone {
-    /// Of this machine (`TZ=UTC` in the environment makes it UTC).
+    /// The zone of this machine (`TZ=UTC` in the environment makes it UTC).
     Local,
     Named(chrono_tz::Tz),
 }
@@ -77,13 +77,13 @@ impl Plan {
             Kind::Cron(expression, Zone::Local) => expression.next_after(&Local, last_run),
             Kind::Cron(expression, Zone::Named(zone)) => expression.next_after(zone, last_run),
         };
-        // Past its last time an expression is never due again.
+        // An expression that is past its last time is never due again.
         due.map_or(Timestamp(u64::MAX), |due| due.max(now))
     }
 }
 
 /// The plans of several roots, each with its last run. Has no thread: the owner asks [`Scheduler::due`] now and then, and
-/// runs what it is told.
+/// starts the runs that are due.
 #[derive(Debug, Default)]
 pub struct Scheduler(Vec<Entry>);
 
@@ -97,7 +97,8 @@ struct Entry {
 
 impl Scheduler {
     /// Takes up a schedule under a number of the caller's choice. `last_run` is when it last ran, in this process or an
-    /// earlier one; for one that never did, the present: it is then due after the first interval, not at once.
+    /// earlier one. For a schedule that never ran, the caller gives the present: it is then due after the first interval,
+    /// not at once.
     pub fn add(
         &mut self,
         key: usize,
@@ -112,12 +113,12 @@ impl Scheduler {
         Ok(())
     }
 
-    /// When something is due next; what is overdue counts.
+    /// When the next run is due; an overdue run counts with its time in the past.
     pub fn next_due(&self) -> Option<Timestamp> {
         self.0.iter().map(|entry| entry.due).min()
     }
 
-    /// The numbers of all that is due, in the order in which they were added. Each counts as run now.
+    /// The numbers of all schedules that are due, in the order in which they were added. Each counts as run now.
     pub fn due(&mut self, now: Timestamp) -> Vec<usize> {
         let mut keys = Vec::new();
         for entry in &mut self.0 {

@@ -215,7 +215,7 @@ fn a_daemon_that_was_down_makes_up_for_one_run() {
     }
 }
 
-/// Due every minute, and each run takes three and a half: one runs, and one waits, never more.
+/// A run is due every minute, and each takes three and a half: one runs, and one waits, never more.
 #[test]
 fn a_run_that_takes_longer_than_its_schedule_neither_doubles_nor_piles_up() {
     let minute = Duration::from_secs(60);

@@ -1,5 +1,5 @@
-//! A store in memory, for what need not outlive the process, and for tests of the queue: it can be made to fail, and it
-//! outlives the queue that used it.
+//! A store in memory, for contents that need not outlive the process, and for tests of the queue: the store can be made
+//! to fail, and it outlives the queue that used it.
 //!
 //! Clones are handles to the same contents, so a test can drop a queue in the middle of anything ("crash") and open
 //! the next one on a clone. Keeps the contract of [`Store`] except durability; it never damages a record.
@@ -50,12 +50,12 @@ impl MemoryStore {
         self.shared().commits_left = None;
     }
 
-    /// Empties the store, as if its files had been removed, which the next commit reports.
+    /// Empties the store, as if its files had been removed. The next commit reports the loss.
     pub fn lose(&self) {
         *self.shared() = Shared { lost: true, ..Shared::default() };
     }
 
-    /// A store apart with the same contents, which never fails: what a crash leaves.
+    /// A separate store with the same contents, which never fails: the state that a crash leaves.
     pub fn copy(&self) -> Self {
         let Shared { roots, directories, targets, jobs, next_job_id, .. } = &*self.shared();
         let shared = Shared {
@@ -79,7 +79,7 @@ impl MemoryStore {
         self.shared().ops
     }
 
-    /// What a queue that opened the store now would be given.
+    /// The contents that a queue would be given that opened the store now.
     pub fn contents(&self) -> Contents {
         let shared = self.shared();
         let past_jobs = shared.jobs.values().map(|job| job.id.0.saturating_add(1)).max().unwrap_or(0);
@@ -93,7 +93,7 @@ impl MemoryStore {
         }
     }
 
-    // A test that panicked with the lock held has failed already; the others go on.
+    // A test that panicked with the lock held has failed already; other tests go on.
     fn shared(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock()
     }

@@ -1,9 +1,9 @@
-//! What the queue persists through: load everything once, then commit batches.
+//! The contract through which the queue persists: load everything once, then commit batches.
 //!
-//! A store keeps roots with their directories, targets and jobs, and applies one batch of operations at a time, atomically and
-//! durably: when [`Store::commit`] returns `Ok`, a power cut loses nothing of the batch; when it returns `Err`, none
-//! of it may be relied on. It has no idea of order, due times or states beyond keeping them: that is the queue's
-//! work. The embedded engine is [`sled`]; `memory` is for tests, and for what is not worth keeping.
+//! A store keeps roots with their directories, targets and jobs. It applies one batch of operations at a time, atomically
+//! and durably: when [`Store::commit`] returns `Ok`, a power cut loses nothing of the batch; when it returns `Err`, none
+//! of the batch may be relied on. A store has no idea of order, due times or states beyond keeping them: they are the
+//! queue's work. The embedded engine is [`sled`]; `memory` is for tests, and for contents that are not worth keeping.
 
 pub mod memory;
 pub mod sled;
@@ -23,15 +23,16 @@ pub struct RootRecord {
     pub id: RootId,
     /// The absolute path, as bytes.
     pub path: Vec<u8>,
-    /// Which directory the root was when it was last mirrored, to notice at a start that another one has taken its
+    /// Which directory the root was when it was last mirrored, to notice at a start that another directory has taken its
     /// place (a disk that is not mounted).
     pub mark: Option<DirectoryId>,
-    /// Every change with a ctime before it is mirrored or has a job. `None`: not known, and the root's directory
-    /// records mean nothing.
+    /// Every change with an earlier ctime is mirrored or has a job. `None`: the watermark is not known, and the root's
+    /// directory records mean nothing.
     pub watermark: Option<Moment>,
     /// When the whole tree was last compared by schedule.
     pub scheduled_run: Option<Timestamp>,
-    /// Where file systems are mounted below it, so that one that is not at the next start does not look deleted.
+    /// Where file systems are mounted below the root, so that one that is not mounted at the next start does not look
+    /// deleted.
     pub mounts: Vec<Mounted>,
 }
 
@@ -42,21 +43,21 @@ pub struct TargetRecord {
     pub root: RootId,
     /// The destination as `Destination`'s `Display` writes it.
     pub destination: String,
-    /// It has not been equal since it became a target, nor was it seen to hold nothing, nor did an operator agree to what
-    /// equality takes.
+    /// Nothing shows yet that the target is a copy of its root: it has not been equal since it became a target, was not
+    /// seen to hold nothing, and no operator has agreed to what equality takes.
     pub is_new: bool,
     /// Fingerprint of the settings under which the target was last known to be complete up to the root's watermark.
     /// `None`: it still has to be compared in full.
     pub complete_under: Option<u64>,
-    /// Since when an operator has it paused.
+    /// Since when an operator has the target paused.
     pub paused_since: Option<Timestamp>,
-    /// What nothing vouches for, of what the target holds. `None`: all of it was sent or compared by content.
+    /// The part of the target's content that nothing vouches for. `None`: all of it was sent or compared by content.
     pub unvouched: Option<Unvouched>,
     /// Which directory a local target was when it was last served.
     pub mark: Option<DirectoryId>,
     /// Where the name of a daemon's host led when it was last looked up; empty if it was not.
     pub addresses: BTreeSet<IpAddr>,
-    /// What stood at the top of a target on another machine when that was last looked at.
+    /// The names at the top of a target on another machine, when it was last looked at.
     pub top: Option<Top>,
 }
 
@@ -79,8 +80,8 @@ impl TargetRecord {
     }
 }
 
-/// A directory below a root, as it was at the root's watermark. The root directory itself has no record. Names its
-/// parent instead of its path, so that renaming a directory with all below it changes one record.
+/// A directory below a root, as it was at the root's watermark. The root directory itself has no record. The record names
+/// the directory's parent instead of its path, so that renaming a directory with all below it changes one record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirectoryRecord {
     pub root: RootId,
@@ -101,7 +102,7 @@ pub enum Op {
     PutTarget(TargetRecord),
     /// Makes a root known.
     PutRoot(RootRecord),
-    /// Stores where a directory is, replacing what is there under its root and id. The root has to be known.
+    /// Stores where a directory is, replacing the record under its root and id. The root has to be known.
     PutDirectory(DirectoryRecord),
     /// Removes the record of that directory, if there is one.
     DeleteDirectory { root: RootId, id: DirectoryId },
@@ -119,9 +120,9 @@ pub struct Contents {
     pub jobs: Vec<Job>,
     /// Job ids from here on have never been used.
     pub next_job_id: u64,
-    /// Records that could not be read (bad checksum, unknown form, a job whose target is gone) and were dropped. If
-    /// any, the trees have to be compared in full. The store removes them together with the first commit, so let that
-    /// commit hold the jobs that compare: after a crash in between the damage is reported again.
+    /// Records that could not be read (bad checksum, unknown form, a job whose target is gone) and were dropped. If there
+    /// are any, the trees have to be compared in full. The store removes these records together with the first commit, so
+    /// let that commit hold the jobs that compare: after a crash before it the damage is reported again.
     pub damaged_records: u64,
 }
 
@@ -132,7 +133,7 @@ pub struct StoreStats {
     pub bytes: u64,
 }
 
-/// What a store holds and takes, counted by reading all of it.
+/// The contents and the size of a store, counted by reading all of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Census {
     pub schema: u32,
@@ -146,7 +147,7 @@ pub struct Census {
     pub rolled_back: bool,
     /// Bytes of keys and values.
     pub live_bytes: u64,
-    /// Bytes on disk: beside what is live, what it was before.
+    /// Bytes on disk: what is live, and what was live before.
     pub bytes: u64,
     /// Earlier stores that were kept beside this one, damaged or before a migration.
     pub kept: Vec<KeptStore>,
@@ -166,28 +167,28 @@ pub trait Store: Send {
 
     /// Applies `ops`, at most [`COMMIT_OPS_MAX`] of them, atomically and durably, in their order.
     ///
-    /// After an error the same operations may be committed again, then or later: the store gets itself usable again
-    /// if it can. Nothing else is needed, and commits of other operations in between do no harm. Only after
+    /// After an error the same operations may be committed again, then or later: the store makes itself usable again if
+    /// it can. Nothing else is needed, and commits of other operations in between do no harm. Only after
     /// [`StoreError::Lost`] everything has to be committed again.
     fn commit(&mut self, ops: &[Op]) -> Result<(), StoreError>;
 
     /// Up to `limit` directories that have a record under `root`.
     fn directories(&mut self, root: RootId, limit: usize) -> Result<Vec<DirectoryId>, StoreError>;
 
-    /// Looks after the store: whether it is still there, and whether it has grown too large for what it holds. To be
-    /// called now and then, between commits. May take as long as copying what it holds.
+    /// Looks after the store: whether it is still there, and whether it has grown too large for its contents. To be
+    /// called now and then, between commits. May take as long as copying the contents.
     fn maintain(&mut self) -> Result<(), StoreError>;
 
     /// Reads everything and counts it, holding none of it.
     fn census(&mut self) -> Result<Census, StoreError>;
 
-    /// Makes the store as small as what it holds. After [`StoreError::NotCompacted`] it is what it was.
+    /// Makes the store as small as its contents allow. After [`StoreError::NotCompacted`] the store is what it was.
     fn compact(&mut self) -> Result<(), StoreError>;
 
     fn stats(&self) -> StoreStats;
 }
 
-/// What can go wrong with a store.
+/// The failures of a store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// `pid` is what the holder of the lock wrote into the lock file, if that could be read.
@@ -197,16 +198,16 @@ pub enum StoreError {
     NewerSchema { dir: PathBuf, found: u32, supported: u32, writer: String, ours: &'static str },
     #[error("cannot use the state directory {}", .dir.display())]
     Directory { dir: PathBuf, source: std::io::Error },
-    /// Somebody else's daemon could not write what this user would leave in it.
+    /// The files that this user would leave in the store could not be written by the owner's daemon.
     #[error("the store in {} belongs to the user with the number {owner}", .dir.display())]
     OfAnother { dir: PathBuf, owner: u32 },
-    /// A store is looked at through a copy, and there is no place for one.
+    /// A store is looked at through a copy, and there is no place for the copy.
     #[error("cannot copy the store in {}, {} MiB, to look at it", .dir.display(), bytes.div_ceil(1 << 20))]
     NoCopy { dir: PathBuf, bytes: u64, source: std::io::Error },
     #[error("the store in {} is damaged: {reason}", .dir.display())]
     Damaged { dir: PathBuf, reason: String },
-    /// An empty store has taken the place of the one that was in use: all that the caller knows has to be committed
-    /// again, and what it does not know is lost.
+    /// An empty store has taken the place of the one that was in use. All that the caller knows has to be committed
+    /// again; records that the caller does not know are lost.
     #[error("the store in {} is lost, a new one is made: {reason}", .dir.display())]
     Lost { dir: PathBuf, reason: String },
     #[error("cannot write the store")]
@@ -229,7 +230,7 @@ fn shown_pid(pid: &Option<u32>) -> String {
 }
 
 impl StoreError {
-    /// Whether the disk, or what one may use of it, is full.
+    /// Whether the disk, or the part of it that this user may fill, is full.
     pub fn is_full_disk(&self) -> bool {
         use std::io::ErrorKind::{QuotaExceeded, StorageFull};
         let (Self::Directory { source, .. }

@@ -1,7 +1,7 @@
-//! What an event means for the name that it is about, and for the tracker's table.
+//! Handles each kind of event: what it means for the name that it is about, and for the tracker's table.
 //!
-//! The tracker takes events apart and gathers what is reported. This is its part for each kind of event, on files, directories
-//! and watched directories themselves. Deliberately absent: when a change is passed on.
+//! The tracker takes events apart and gathers what is reported. This file is its part for events on files, on directories
+//! and on watched directories themselves. Deliberately absent: when a change is passed on.
 
 use std::time::Duration;
 
@@ -34,10 +34,11 @@ impl<K: Kernel> Tracker<K> {
             Itself::Moved if is_root => self.give_up(GoneReason::Renamed),
             Itself::Unmounted if is_root => self.give_up(GoneReason::Unmounted),
             Itself::Unwatched if is_root => self.give_up(GoneReason::Lost),
-            // The directory above tells of it.
+            // The event of the directory above tells of the same.
             Itself::Deleted | Itself::Moved => {}
             Itself::Unmounted => {
-                // Not reported: what is out of reach has not been deleted. The directory underneath is watched instead.
+                // Not reported: files that are out of reach have not been deleted. The directory underneath is watched
+                // instead.
                 let above = self.table.place(wd).map(|(above, _)| above);
                 self.note_lost_mount(wd);
                 self.forget(wd);
@@ -63,7 +64,7 @@ impl<K: Kernel> Tracker<K> {
             What::Created => {
                 self.touch(entry);
                 let look = match self.kernel.look(&entry.path) {
-                    // Gone again: the event that says so follows.
+                    // The name is gone again: the event that says so follows.
                     Err(error) if error.kind() == std::io::ErrorKind::NotFound => return self.not_found(),
                     Err(_) => None,
                     Ok(look) => Some(look),
@@ -109,7 +110,7 @@ impl<K: Kernel> Tracker<K> {
         }
     }
 
-    /// A name has come into being: of a new file, or one more of a file that is there.
+    /// Handles a name that has come into being: of a new file, or one more of a file that is there.
     pub(super) fn created(&mut self, entry: &Entry<'_>, look: Look) {
         if !self.learn_name(entry.dir, entry.name, look) {
             self.single.insert(entry.path.clone());
@@ -122,8 +123,8 @@ impl<K: Kernel> Tracker<K> {
         }
     }
 
-    /// Where a large file came from that has just been moved to `entry`, if its content can be found there by its place or
-    /// by its name.
+    /// The path from which a large file has just been moved to `entry`, if the file has kept its directory or its name:
+    /// by one of them its content can be found there.
     pub(super) fn moved_from(&mut self, entry: &Entry<'_>, cookie: u32) -> Option<RelPath> {
         let old = self.moved_file.take().filter(|left| left.cookie == cookie)?.path;
         let is_near = old.name() == entry.name || old.parent().as_ref() == Some(&entry.parent);
@@ -131,7 +132,7 @@ impl<K: Kernel> Tracker<K> {
         (is_near && is_large()).then_some(old)
     }
 
-    /// Notes what another rsync has written here.
+    /// Notes a file that another rsync has written here.
     pub(super) fn note_received(&mut self, entry: &Entry<'_>, cookie: u32) {
         let Some((_, old)) = self.left_temporary.take().filter(|(of, _)| *of == cookie) else { return };
         if !is_receivers(&old, entry.name) || self.excludes_file(&entry.path) {
@@ -162,7 +163,7 @@ impl<K: Kernel> Tracker<K> {
         }
     }
 
-    /// The listing of the directory that holds the entry changed, and with it that directory's time.
+    /// Reports the directory that holds the entry: its listing changed, and with it its time.
     pub(super) fn touch(&mut self, entry: &Entry<'_>) {
         if !self.table.is_unreported(entry.dir) {
             let times = Change {
@@ -185,8 +186,8 @@ impl<K: Kernel> Tracker<K> {
                 self.directory_gone(entry, events.delete, Existence::GoneDirectory);
             }
             What::MovedFrom(cookie) => {
-                // Of two that are exchanged the first is told to have arrived before the second is told to have left its
-                // name; and one that left may be back.
+                // When two directories are exchanged, the kernel tells of the first one's arrival before it tells that
+                // the second has left the same name. And a directory that left may be back.
                 if let Some(wd) = self.table.child(entry.dir, entry.name).filter(|wd| !self.is_in_place(*wd, entry)) {
                     self.table.detach(wd);
                     let (path, is_disturbed) = (entry.path.clone(), self.passing_through.remove(&wd));
@@ -198,7 +199,7 @@ impl<K: Kernel> Tracker<K> {
                 self.directory_gone(entry, events.move_from, presence);
             }
             What::Attributes => {
-                // One that is not known is excluded, or not met yet and then reported as a whole.
+                // A directory that is not known is excluded, or not met yet and then reported as a whole.
                 if let Some(wd) = self.table.child(entry.dir, entry.name) {
                     self.attributes(wd);
                 }
@@ -212,7 +213,7 @@ impl<K: Kernel> Tracker<K> {
             self.touch(entry);
         }
         if !self.excludes_dir(&entry.path) {
-            // The first walk tells nobody what it finds, so what is new since then is looked for once more.
+            // The first walk tells nobody what it finds, so whatever is new since then is looked for once more.
             let walk = Walk { deep: self.started.is_some(), report: true, ..Walk::default() };
             if let Placed::Known(wd) = self.visit(entry.dir, entry.name, &entry.path, walk) {
                 self.announce_again(wd, &entry.path);
@@ -235,7 +236,7 @@ impl<K: Kernel> Tracker<K> {
                     Some((_, old)) => self.report_moved(wd, entry.dir, entry.path.clone(), old),
                     None => self.look_over(wd),
                 },
-                // It has moved on: keep it, watches and all, until the event that says where to.
+                // The directory has moved on: keep it, watches and all, until the event that says where to.
                 None => {
                     if let Some(left) = left.filter(|&wd| self.table.is_detached(wd)) {
                         if let Some(stale) = self.table.child(entry.dir, entry.name) {
@@ -252,7 +253,8 @@ impl<K: Kernel> Tracker<K> {
         }
     }
 
-    /// Whether all that happened in a directory before it was moved has been reported, and what leaves and arrives is.
+    /// Whether all that happened in a directory before it was moved has been reported, and all that leaves and arrives is
+    /// reported.
     pub(super) fn knows_all_of(&self, left: &Limbo) -> bool {
         let events = self.settings.events;
         let reports_all = events.move_from && events.move_to && events.close_write;
@@ -261,12 +263,12 @@ impl<K: Kernel> Tracker<K> {
         reports_all && sees_all && !left.is_disturbed && !self.excludes_dir(&left.path) && self.is_free(&left.path)
     }
 
-    /// Whether nothing is at a path. What was exchanged is found at both, and took neither of the names from nothing.
+    /// Whether nothing is at a path. After an exchange something is at both paths, so neither name has become free.
     pub(super) fn is_free(&self, path: &RelPath) -> bool {
         self.kernel.look(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
     }
 
-    /// From where a directory came that a walk has found under another name than it had, as far as that is known.
+    /// The path from which a directory came that a walk has found under another name than before, as far as it is known.
     pub(super) fn left_from(&mut self, wd: Wd, new: &RelPath) -> Option<RelPath> {
         let at = self.limbo.iter().position(|left| left.wd == wd)?;
         self.limbo.get(at).into_iter().for_each(|left| self.settings.mounts.moved(&left.path, new));
@@ -277,7 +279,7 @@ impl<K: Kernel> Tracker<K> {
         old
     }
 
-    /// Whether the directory that the table has under a name is there now.
+    /// Whether the directory that the table has under the entry's name is there now.
     pub(super) fn is_in_place(&self, wd: Wd, entry: &Entry<'_>) -> bool {
         self.table.id(wd).is_some_and(|id| self.kernel.identify(&entry.path) == Some(id))
     }

@@ -1,6 +1,6 @@
-//! What each of the kernel's events means.
+//! The meaning of each of the kernel's events.
 //!
-//! Pure: values in, values out, nothing looked up. Reading them is the inotify crate's work.
+//! Pure: values in, values out, nothing looked up. Reading events is the inotify crate's work.
 
 use std::os::unix::ffi::OsStrExt;
 
@@ -8,7 +8,7 @@ use inotify::EventMask;
 
 use super::table::Wd;
 
-/// One event as the kernel gives it. The inotify crate's own cannot be made up, as tests have to.
+/// One event as the kernel gives it. The inotify crate's own events cannot be made up, as tests have to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RawEvent<'a> {
     pub wd: Wd,
@@ -30,8 +30,8 @@ impl<'a> From<inotify::Event<&'a std::ffi::OsStr>> for RawEvent<'a> {
 }
 
 impl RawEvent<'_> {
-    /// How much of the kernel's queue the event took: a header of 16 bytes, and the name with at least one NUL, filled
-    /// up to a multiple of that.
+    /// How much of the kernel's queue the event took: a header of 16 bytes, and the name with at least one NUL, filled up
+    /// to a multiple of 16.
     pub fn queued_bytes(&self) -> usize {
         const HEADER_BYTES: usize = 16;
         if self.name.is_empty() {
@@ -42,7 +42,7 @@ impl RawEvent<'_> {
     }
 }
 
-/// What an event says.
+/// An event, decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event<'a> {
     /// The kernel's queue was full: events are lost, nobody knows which.
@@ -55,28 +55,28 @@ pub enum Event<'a> {
     Nothing,
 }
 
-/// What can happen to a watched directory.
+/// An event on a watched directory itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Itself {
     /// Mode, owner, times or extended attributes changed.
     Attributes,
     Deleted,
     Moved,
-    /// Its file system was unmounted.
+    /// The directory's file system was unmounted.
     Unmounted,
-    /// The watch is no more.
+    /// The watch has ended.
     Unwatched,
 }
 
-/// What can happen to a name in a directory.
+/// An event on a name in a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum What {
     Created,
     Deleted,
-    /// The name is gone; whoever was called so may turn up with the same cookie.
+    /// The name is gone; the entry that had it may turn up with the same cookie.
     MovedFrom(u32),
     MovedTo(u32),
-    /// Was open for writing and has been closed.
+    /// The file was open for writing and has been closed.
     Written,
     /// Content changed; more may follow.
     Modified,

@@ -1,9 +1,10 @@
 //! Gathers changes until they are handed on (`thread` says when), so that a path is reported once in a call however many
 //! events name it.
 //!
-//! Pure. The order of first appearance is kept, except that what is gone goes last: a renamed file's new name is then
-//! ahead of the deletion of its old one, and the content is still on the target when the new name is sent. Where from a
-//! directory was moved is passed on only if nothing else was reported that says more of either place.
+//! Pure. Changes keep the order of their first appearance, except that paths that are gone go last. So a renamed file's
+//! new name is ahead of the deletion of its old one, and the content is still on the target when the new name is sent.
+//! The path from which a directory was moved is passed on only if nothing else was reported that says more of either
+//! place.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -15,7 +16,7 @@ use crate::model::{Change, Origin, RelPath, Scope, Settle};
 pub enum Existence {
     There,
     Gone,
-    /// A directory, with all that was in it.
+    /// A directory is gone, with all that was in it.
     GoneDirectory,
 }
 
@@ -39,7 +40,7 @@ impl Gather {
         if let Some(between) = &change.moved_from
             && let Some(&place) = self.places.get(between)
         {
-            // Moved on at once: the name in between does not matter, unless something happened there.
+            // The entry was moved on at once: the name in between does not matter, unless something happened there.
             let is_quiet = !self.changes.iter().any(|(other, _)| between.is_ancestor_of(&other.path));
             let first = self.changes.get_mut(place).and_then(|(earlier, _)| earlier.moved_from.take());
             if let Some(first) = first {
@@ -53,7 +54,7 @@ impl Gather {
                 earlier.settle = sooner(earlier.settle, change.settle);
                 earlier.fresh |= change.fresh;
                 earlier.several_names = change.several_names.or(earlier.several_names);
-                // Its own times and attributes do not count.
+                // A change of the path's own times and attributes does not count.
                 if change.scope > Scope::Entry || change.origin >= Origin::Write {
                     earlier.moved_from = None;
                 }
@@ -66,20 +67,20 @@ impl Gather {
         }
     }
 
-    /// A path that may have been reported gone is there again.
+    /// Notes that a path that may have been reported as gone is there again.
     pub fn appeared(&mut self, path: &RelPath) {
         if let Some((_, presence)) = self.places.get(path).and_then(|&place| self.changes.get_mut(place)) {
             *presence = Existence::There;
         }
     }
 
-    /// Of what has been gathered, what is no longer there.
+    /// The gathered paths that are no longer there.
     pub fn gone(&self) -> Vec<RelPath> {
         let gone = self.changes.iter().filter(|(_, presence)| *presence != Existence::There);
         gone.map(|(change, _)| change.path.clone()).collect()
     }
 
-    /// Hands out what has been gathered, and is empty again.
+    /// Hands out all gathered changes, and is empty again.
     pub fn take(&mut self) -> Vec<Change> {
         self.places.clear();
         self.drop_doubtful_moves();
@@ -87,7 +88,7 @@ impl Gather {
         let gone: HashSet<RelPath> =
             changes.iter().filter(|(_, p)| *p == Existence::GoneDirectory).map(|(c, _)| c.path.clone()).collect();
         if !gone.is_empty() {
-            // The deletion of a directory stands for all below it.
+            // The deletion of a directory stands for all changes below it.
             changes.retain(|(change, _)| !change.path.ancestors().any(|above| gone.contains(&above)));
         }
         changes.sort_by_key(|(_, presence)| *presence != Existence::There);
@@ -95,8 +96,8 @@ impl Gather {
         changes.into_iter().map(tell).collect()
     }
 
-    /// Of a moved directory nothing may have been reported but that it is there and no longer where it was: neither
-    /// what was written below the old name, nor what was or became of the new one.
+    /// Drops the old path of each moved directory of which more was reported than that it is there and no longer where it
+    /// was: a write below the old name, or what was at the new name or became of it.
     fn drop_doubtful_moves(&mut self) {
         let is_moved_tree = |change: &&Change| change.moved_from.is_some() && change.scope == Scope::Subtree;
         let changes = || self.changes.iter().map(|(change, _)| change);
@@ -200,7 +201,7 @@ mod tests {
             (vec![moved("new", "old"), Change { fresh: true, scope: Scope::Children, ..entry("old") }], None),
             (vec![entry("new"), moved("new", "old")], None),
             (vec![moved("new", "old"), tree("new")], None),
-            // In two steps at once, and with something in between.
+            // Two steps at once, and with something in between.
             (vec![moved("b", "old"), moved("new", "b"), entry("b")], Some("old")),
             (vec![moved("b", "old"), Change::write(path("b/f")), moved("new", "b"), entry("b")], None),
             (vec![tree("b"), moved("new", "b"), entry("b")], None),

@@ -1,4 +1,4 @@
-//! What is known of files with several names: the names, which files are searched for, and since when. How names are found
+//! The state of files with several names: the names, which files are searched for, and since when. How names are found
 //! and reported is in `links`.
 
 use std::collections::HashMap;
@@ -7,18 +7,19 @@ use std::time::Instant;
 use super::table::Wd;
 use crate::model::{Moment, Origin, Settle};
 
-/// So many names are remembered, about 200 bytes each. More are forgotten all together, and searched for again if need be.
+/// The most names that are remembered, about 200 bytes each. Above that all are forgotten, and searched for again if need
+/// be.
 const NAMES_MAX: usize = 65_536;
 
-/// What is known of an inode. Inodes of several file systems may have the same number: each use looks.
+/// The known names of an inode. Inodes of several file systems may have the same number, so each use looks at the file.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     pub(super) names: Vec<(Wd, Box<[u8]>)>,
-    /// The whole tree was searched for it, and whatever has come since was learnt.
+    /// The whole tree was searched for the inode, and each name that has come since was learnt.
     pub(super) is_complete: bool,
 }
 
-/// How what is searched for has changed.
+/// How a file that is searched for has changed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wanted {
     pub(super) origin: Origin,
@@ -31,12 +32,12 @@ pub(super) struct Links {
     pub(super) known: HashMap<u64, Known>,
     /// The inode of each known name.
     pub(super) inodes: HashMap<(Wd, Box<[u8]>), u64>,
-    /// What was written through a name in a closed directory.
+    /// Names in closed directories through which something was written.
     pub(super) unseen: Vec<(Wd, Box<[u8]>, Wanted)>,
-    /// When the first of these was.
+    /// When the first of these writes was.
     pub(super) unseen_since: Option<Moment>,
     pub(super) wanted: HashMap<u64, Wanted>,
-    /// What the search under way is for, and since when.
+    /// The inodes that the search under way is for; `begun` says since when it runs.
     pub(super) sought: HashMap<u64, Wanted>,
     pub(super) begun: Option<Instant>,
     pub(super) not_before: Option<Instant>,

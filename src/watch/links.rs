@@ -1,21 +1,22 @@
-//! Files with several names. The kernel tells of a write under the name through which it was made, and all others have
-//! changed as well.
+//! Files with several names. The kernel tells of a write under the name through which it was made, and under all others
+//! the file has changed as well.
 //!
-//! So whoever is found to have more than one name (one `lstat` for a write that is not part of a burst) is looked for: first
-//! under the names that are known of it, then in the whole tree, by the inode numbers that listings tell without looking at
-//! files. Once all of the tree was searched for an inode, every further name of it comes by an event or a listing, and it is
-//! not searched for again. One search goes for all inodes that are wanted, and takes no more than a tenth of the time.
+//! So a file that is found to have more than one name (one `lstat` for a write that is not part of a burst) is looked
+//! for: first under the names that are known of it, then in the whole tree, by the inode numbers that listings tell
+//! without looking at files. Once the whole tree was searched for an inode, every further name of it comes by an event or
+//! a listing, and the inode is not searched for again. One search goes for all inodes that are wanted, and searches take
+//! no more than a tenth of the time.
 //!
-//! A name that may not be looked at is neither there nor gone: what is written through it is remembered until somebody may
-//! look, and others that are in closed directories are reported, and wait there. A name that is gone by the time of the look
-//! still leads to the others if it was known; if it was not, and nobody could look meanwhile, the whole tree is looked through
-//! for what has changed.
+//! A name that may not be looked at is neither there nor gone. A write through it is remembered until somebody may look.
+//! The file's other names in closed directories are reported, and wait there. A name that is gone by the time of the look
+//! still leads to the others if it was known. If it was not known, and nobody could look meanwhile, the whole tree is
+//! looked through for what has changed.
 //!
 //! A write through a name in a directory without a watch has no event. Names in these are learnt when they are listed, and
 //! each time that they are looked through all files that are known to have several names are looked at as well.
 //!
-//! Not found: what is written through a name outside of the tree, in a directory that is left out, or through one that is
-//! gone at once and was never seen to be one of several.
+//! Not found: writes through a name outside of the tree, through one in a directory that is left out, and through one
+//! that is gone at once and was never seen to be one of several.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -28,15 +29,16 @@ use super::task::Task;
 use super::tracker::Tracker;
 use crate::model::{Change, Origin, RelPath, Scope, Settle, Timestamp, changed_since};
 
-/// With more inodes to be searched for at once, or names to be looked at later, everything that changed of late is sent anew instead.
+/// The most inodes to be searched for at once, and the most names to be looked at later. Above that, everything that
+/// changed of late is sent anew instead.
 const WANTED_MAX: usize = 65_536;
 
-/// How many times as long as a search took the next one is put off, and at most.
+/// How many times as long as a search took the next one is put off, and the longest that it is put off.
 const SEARCH_PAUSE: u32 = 9;
 const SEARCH_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 impl<K: Kernel> Tracker<K> {
-    /// What ties the names of a file together, if a target is to have them as such.
+    /// The number that ties the names of a file together, if a target is to have them as names of one file.
     fn tie(&self, inode: u64) -> Option<u64> {
         self.settings.keeps_links.then_some(inode)
     }
@@ -48,12 +50,13 @@ impl<K: Kernel> Tracker<K> {
         !self.links.wanted.is_empty() || self.links.begun.is_some()
     }
 
-    /// Whether what is listed may be another name of a file of which there is more than one.
+    /// Whether a listed entry may be another name of a file that is known to have several, or is searched for.
     pub(super) fn may_be_linked(&self, inode: u64) -> bool {
         !self.links.is_empty() && (self.links.known.contains_key(&inode) || self.links.sought.contains_key(&inode))
     }
 
-    /// A name is there, by an event or in a listing; `look` says what of. Returns whether it is one of several.
+    /// Learns a name that is there, by an event or in a listing; `look` says of which file. Returns whether it is one of
+    /// several.
     pub(super) fn learn_name(&mut self, dir: Wd, name: &[u8], look: Look) -> bool {
         let is_linked = look.has_names();
         if is_linked {
@@ -62,7 +65,7 @@ impl<K: Kernel> Tracker<K> {
         is_linked
     }
 
-    /// A file has come under a name by itself, so that the name was not told of if it is searched for.
+    /// Learns the name to which a file was moved: while the file is searched for, nothing else tells of that name.
     pub(super) fn arrived(&mut self, dir: Wd, name: &[u8], path: &RelPath) {
         if !self.links.is_empty()
             && let Ok(look) = self.kernel.look(path)
@@ -71,7 +74,8 @@ impl<K: Kernel> Tracker<K> {
         }
     }
 
-    /// A file has changed under one of its names: reports the others, and returns the change, tied to those if need be.
+    /// Handles a file that has changed under one of its names: reports the other names, and returns the change, tied to
+    /// them if need be.
     #[must_use]
     pub(super) fn report_links(&mut self, dir: Wd, name: &[u8], path: &RelPath, change: Change) -> Change {
         if self.single.contains(path) {
@@ -102,16 +106,16 @@ impl<K: Kernel> Tracker<K> {
         Change { several_names: self.tie(look.inode), ..change }
     }
 
-    /// A file has changed under a name that is gone by now: reports those that it has left, as far as they are known. A search
-    /// for each such file would hold up whoever waits.
+    /// Handles a file that has changed under a name that is gone by now: reports the names that it has left, as far as
+    /// they are known. A search for each such file would hold up whoever waits.
     fn report_left(&mut self, dir: Wd, name: &[u8], wanted: Wanted) {
         let Some(inode) = self.links.inodes.get(&(dir, name.into())).copied() else { return };
         let gone = self.table.path(dir).map_or_else(RelPath::root, |dir| dir.join(name));
         self.report_known(inode, |other| other.is_none_or(|other| other.inode == inode), &gone, wanted);
     }
 
-    /// Reports the known names of an inode but `told`, and forgets those that lead elsewhere by now. `is_same` judges what is
-    /// found at one, nothing where nobody may look. Returns how many names are left.
+    /// Reports the known names of an inode but `told`, and forgets names that lead elsewhere by now. `is_same` judges
+    /// what is found at a name; it is given `None` where nobody may look. Returns how many names are left.
     fn report_known(
         &mut self,
         inode: u64,
@@ -139,7 +143,7 @@ impl<K: Kernel> Tracker<K> {
         }
         let left = u64::try_from(kept.len()).unwrap_or(u64::MAX);
         match self.links.known.get_mut(&inode) {
-            // It is in the tree no more, or under names of which nothing is known.
+            // The file is in the tree no more, or only under names that nobody knows.
             Some(_) if kept.is_empty() => drop(self.links.known.remove(&inode)),
             Some(known) => known.names = kept,
             None => {}
@@ -150,11 +154,11 @@ impl<K: Kernel> Tracker<K> {
         left
     }
 
-    /// The next search is for this inode as well.
+    /// Has the next search look for this inode as well.
     fn want(&mut self, inode: u64, Wanted { origin, settle }: Wanted) {
         let wanted = self.links.wanted.entry(inode).or_insert(Wanted { origin, settle });
         wanted.origin = wanted.origin.max(origin);
-        // The sooner one, if one of them is complete.
+        // If one of the changes is complete, it need not wait for the other.
         if settle == Settle::Now {
             wanted.settle = settle;
         }
@@ -164,7 +168,7 @@ impl<K: Kernel> Tracker<K> {
         }
     }
 
-    /// Nobody may look at a name through which something was written.
+    /// Remembers a name through which something was written and at which nobody may look.
     fn look_later(&mut self, dir: Wd, name: &[u8], wanted: Wanted) {
         self.closed.insert(dir);
         if !self.links.unseen.iter().any(|(at, called, _)| *at == dir && **called == *name) {
@@ -177,7 +181,7 @@ impl<K: Kernel> Tracker<K> {
         }
     }
 
-    /// Looks at names of closed directories, of which some may be open by now.
+    /// Looks at the remembered names of closed directories, some of which may be open by now.
     pub(super) fn look_at_unseen(&mut self) {
         let since = self.links.unseen_since.take();
         let mut leads_nowhere = false;
@@ -202,8 +206,8 @@ impl<K: Kernel> Tracker<K> {
         }
     }
 
-    /// A name of a file with several was listed in a directory without a watch. Remembered so that it leads to the others once
-    /// it is gone. Without room it is not: a tree of snapshots would push out all that is known.
+    /// Learns a name that was listed in a directory without a watch and whose file has several, so that it leads to the
+    /// others once it is gone. Without room it is not learnt: a tree of snapshots would push out all that is known.
     pub(super) fn learn_unwatched(&mut self, dir: Wd, name: &[u8], path: &RelPath) {
         if self.links.has_room()
             && !self.links.inodes.contains_key(&(dir, name.into()))
@@ -213,8 +217,8 @@ impl<K: Kernel> Tracker<K> {
         }
     }
 
-    /// Looks at all files that are known to have several names, and reports those that have changed since the moment given, or
-    /// of which no name is left but one in a directory without a watch was known. Without a moment all are reported.
+    /// Looks at all files that are known to have several names. A file is reported if it has changed since `since`, or if
+    /// none of its names is left and one in a directory without a watch was known. Without `since` all are reported.
     pub(super) fn look_at_linked(&mut self, since: Option<Timestamp>) {
         for inode in self.links.known.keys().copied().collect::<Vec<_>>() {
             let (mut seen, mut is_lost) = (None, false);
@@ -283,7 +287,7 @@ impl<K: Kernel> Tracker<K> {
         self.tasks.extend(below.into_iter().map(|wd| Task::Seek { wd }));
     }
 
-    /// A name was listed: reports it if it is one that is searched for.
+    /// Handles a name that was listed: reports it if its file is searched for.
     pub(super) fn listed(&mut self, dir: Wd, parent: &RelPath, name: &[u8], inode: Option<u64>) {
         if inode.is_some_and(|inode| !self.may_be_linked(inode)) {
             return;
@@ -299,7 +303,7 @@ impl<K: Kernel> Tracker<K> {
         }
     }
 
-    /// The whole tree was searched.
+    /// Ends the search, after the whole tree was searched.
     pub(super) fn sought(&mut self) {
         for (inode, _) in self.links.sought.drain() {
             if let Some(known) = self.links.known.get_mut(&inode) {

@@ -1,15 +1,15 @@
 //! Watches a directory tree and reports each path that may have changed, as soon as the kernel says so.
 //!
-//! inotify watches single directories and forgets much: this module makes it recursive and complete. One thread per
-//! root reads the kernel's events, keeps a table of what is watched where, and lets a tracker turn
-//! each read into one set of [`Change`]s for the [`Sink`]. A new directory is watched first and listed then, so
-//! nothing that happens in between is missed; a renamed one keeps its watches. What there are no events of (before the
-//! start, lost in an overflow, past the kernel's watch limit) is found by looking through the tree for what has changed
-//! since it was known ([`CatchUp`]).
+//! inotify watches single directories and forgets much: this module makes it recursive and complete. One thread per root
+//! reads the kernel's events, keeps a table of what is watched where, and lets a tracker turn each read into one set of
+//! [`Change`]s for the [`Sink`]. A new directory is watched first and then listed, so nothing that happens in between is
+//! missed; a renamed one keeps its watches. Some changes have no events: before the start, lost in an overflow, past the
+//! kernel's watch limit. They are found by looking through the tree for what has changed since it was known
+//! ([`CatchUp`]).
 //!
-//! inotify has blind spots that only a comparison of the whole tree closes: writes through `mmap` until the mapping
-//! ends, a file written under a name outside of the tree, other machines' writes to a network file system, and a
-//! renamed directory above the root. What is mounted and unmounted below the root the kernel tells elsewhere (`mounted`).
+//! inotify has blind spots that only a comparison of the whole tree closes: writes through `mmap` until the mapping ends,
+//! a file written under a name outside of the tree, other machines' writes to a network file system, and a renamed
+//! directory above the root. Of mounts and unmounts below the root the kernel tells elsewhere (`mounted`).
 //!
 //! Invariant: never waits for a disk commit or a target, and knows neither jobs nor targets.
 
@@ -56,7 +56,7 @@ pub mod parts {
 }
 pub use thread::Watcher;
 
-/// What to watch, and what to report of it.
+/// The tree to watch, and the changes in it to report.
 #[derive(Debug, Clone)]
 pub struct WatchSettings {
     /// The directory to watch, with all below it.
@@ -69,7 +69,7 @@ pub struct WatchSettings {
     pub hot_interval: Duration,
     /// How much older than its event a change may be dated: [`MARGIN`](crate::ctime::MARGIN), but for tests.
     pub ctime_margin: Duration,
-    /// A new name of a file concerns its other names too: they are linked on the targets.
+    /// Whether targets link the names of a file, so that a new name concerns the file's other names too.
     pub keeps_links: bool,
     /// Is told what is mounted below the root.
     pub mounts: Arc<Mounts>,
@@ -77,27 +77,28 @@ pub struct WatchSettings {
     pub catch_up: Option<CatchUp>,
 }
 
-/// Where directories are: in which directory, and under which name.
+/// The place of each directory: the directory that holds it, and its name there.
 pub type KnownDirectories = HashMap<DirectoryId, (DirectoryId, Box<[u8]>)>;
 
-/// What was known of the tree when it was last watched.
+/// The knowledge of the tree when it was last watched.
 #[derive(Debug, Clone, Default)]
 pub struct CatchUp {
-    /// What has an older `ctime` is known.
+    /// Changes with an older `ctime` are known.
     pub since: Timestamp,
-    /// The directories with all that was in them then.
+    /// The directories of which all that was in them then is known.
     pub known: KnownDirectories,
 }
 
 /// Takes what the watcher finds. Must not block: the kernel's queue fills meanwhile.
 pub trait Sink: Send + Sync {
-    /// Paths that may have changed, each at most once in a call. `more_follow`: they are part of a burst that goes on, so that
-    /// another call comes in some milliseconds, if only to say with no changes that it is over.
+    /// Takes paths that may have changed, each at most once in a call. `more_follow`: the paths are part of a burst that
+    /// goes on, so that another call comes in some milliseconds, if only to say with no changes that the burst is over.
     fn changes(&self, changes: Vec<Change>, more_follow: bool);
-    /// Paths that were there and are no longer, before the call that reports them as changed.
+    /// Takes paths that were there and are no longer, before the call that reports them as changed.
     fn gone(&self, paths: Vec<RelPath>);
     fn notice(&self, notice: Notice);
-    /// The kernel grants this user no further inotify instance. Returns whether it may now, so that one more try is worth it.
+    /// The kernel grants this user no further inotify instance. Returns whether it may grant one now, so that one more
+    /// try is worth it.
     fn make_instances(&self) -> bool {
         false
     }
@@ -108,7 +109,7 @@ pub trait Sink: Send + Sync {
 pub enum WatchError {
     #[error("cannot use inotify")]
     Inotify(#[source] Errno),
-    /// Of this process, or of the machine.
+    /// The limit is that of this process, or of the machine.
     #[error("cannot use inotify: all file descriptors are in use")]
     Descriptors(#[source] Errno),
     #[error("cannot watch {}", .root.display())]
@@ -135,7 +136,7 @@ impl WatchError {
     }
 }
 
-/// What a watcher is doing, in numbers.
+/// The state of a watcher, in numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct WatchStats {
     /// Directories that are watched.
@@ -146,7 +147,7 @@ pub struct WatchStats {
     pub overflows: u64,
     /// Events read.
     pub events: u64,
-    /// What has changed is being looked for: a walk is under way, or is due since events were lost.
+    /// Changes are being looked for: a walk is under way, or is due since events were lost.
     pub is_behind: bool,
 }
 

@@ -1,9 +1,9 @@
-//! Follows what is mounted and unmounted below the root. inotify tells of neither: a watch stays with the directory that is
-//! covered or taken away.
+//! Follows mounts and unmounts below the root. inotify tells of neither: a watch stays with the directory that is covered
+//! or taken away.
 //!
-//! What is mounted now is looked through and reported as a whole. What was unmounted is not reported, since it was not
-//! deleted; the directory that comes to light is watched in its place. That nothing is deleted there on the targets is
-//! [`Mounts`](crate::mounts::Mounts)' part.
+//! A file system that is mounted now is looked through and reported as a whole. The files of one that was unmounted are
+//! not reported as gone, since they were not deleted; the directory that comes to light is watched in its place. That
+//! nothing is deleted there on the targets is [`Mounts`](crate::mounts::Mounts)' part.
 
 use super::Notice;
 use super::kernel::Kernel;
@@ -15,10 +15,10 @@ use crate::model::{Change, RelPath, Scope};
 use crate::mounts::MountKey;
 
 impl<K: Kernel> Tracker<K> {
-    /// Something was mounted or unmounted somewhere: sees to what lies below the root.
+    /// Handles a mount or an unmount anywhere: sees to what lies below the root.
     pub(super) fn mounts_changed(&mut self) {
         self.has_lost_mount = false;
-        // What covers the root, or bared it, makes another one of it.
+        // A mount over the root, or an unmount that bared it, puts another directory in its place.
         self.not_found();
         let (now, twins) = self.kernel.mounts();
         let former = std::mem::replace(&mut self.twins, twins);
@@ -37,7 +37,8 @@ impl<K: Kernel> Tracker<K> {
         }
     }
 
-    /// Watches one of two places that showed the same directory, if the table has lost it with the other.
+    /// Watches one of two places that showed the same directory, if the table has lost the directory with the other
+    /// place.
     fn look_after(&mut self, path: &RelPath) {
         if self.is_followed(path)
             && self.kernel.identify(path).is_some()
@@ -50,13 +51,14 @@ impl<K: Kernel> Tracker<K> {
         }
     }
 
-    /// Whether the directory is where the table has it, though it was found at another place: both show it.
+    /// Whether the directory is where the table has it, though it was found at another place: both places show it.
     pub(super) fn is_at_twin(&self, wd: Wd) -> bool {
         !self.twins.is_empty()
             && self.table.path(wd).is_some_and(|path| self.kernel.identify(&path) == self.table.id(wd))
     }
 
-    /// The changes, and beside those at one of two places that show the same directory those at the other.
+    /// Returns the changes, and for each at one of two places that show the same directory also the same change at the
+    /// other.
     pub(super) fn at_twins(&self, mut changes: Vec<Change>) -> Vec<Change> {
         let mut more = Vec::new();
         for (one, other) in &self.twins {
@@ -76,15 +78,15 @@ impl<K: Kernel> Tracker<K> {
         changes
     }
 
-    /// Remembers what was mounted before the tree was watched.
+    /// Remembers which file systems were mounted before the tree was watched.
     pub(super) fn visit_mounts(&mut self) {
         for path in self.mounted.keys().filter(|path| self.is_followed(path)) {
             self.settings.mounts.found(path);
         }
     }
 
-    /// The kernel has ended a watch since the file system was unmounted, which may be mounted again by now, to all appearance
-    /// as it was.
+    /// Notes that the kernel has ended a watch since its file system was unmounted. The file system may be mounted again
+    /// by now, to all appearance as it was.
     pub(super) fn note_lost_mount(&mut self, wd: Wd) {
         if let Some(path) = self.table.path(wd) {
             let innermost = self.mounted.iter_mut().rfind(|(place, _)| place.covers(&path));
@@ -112,7 +114,7 @@ impl<K: Kernel> Tracker<K> {
                     self.tasks.push(Task::Report { wd, fresh: false });
                     self.tasks.push(Task::List { wd, walk: Walk::DEEP });
                 }
-                // The table has it at another place, or it is gone again.
+                // The table has the directory at another place, or the directory is gone again.
                 None => self.report(Change::scan(path.clone(), Scope::Subtree)),
             }
         }
@@ -129,7 +131,7 @@ impl<K: Kernel> Tracker<K> {
                 None => self.table.child(dir, &name).into_iter().for_each(|wd| self.forget(wd)),
             }
         }
-        // Held back with its reason, so that `status` and `wait` do not pass the place for equal.
+        // The change is held back with its reason, so that `status` and `wait` do not pass the place for equal.
         self.report(Change::scan(path.clone(), Scope::Subtree));
     }
 

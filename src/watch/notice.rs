@@ -1,4 +1,4 @@
-//! What an operator, or whoever guards the root, should know about the watching. Pure values.
+//! News of the watching for an operator, or for whoever guards the root. Pure values.
 
 use std::fmt;
 
@@ -9,16 +9,16 @@ use crate::model::RelPath;
 /// Something about the watching itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
-    /// The kernel's queue overflowed and events were lost. What changed since is looked for and reported.
+    /// The kernel's queue overflowed and events were lost. Changes since then are looked for and reported.
     Overflow,
-    /// A directory cannot be watched: it is looked through now and then. Told of the first few and then ever more rarely;
-    /// `so_far` counts all of them since the start.
+    /// A directory cannot be watched: it is looked through now and then. The first few such directories are told, and
+    /// then ever fewer; `so_far` counts all of them since the start.
     Unwatched { dir: RelPath, errno: Errno, so_far: u64 },
     /// Directories that could not be watched are watched now, and have been reported.
     WatchedAgain { directories: u64 },
     /// A file system was mounted below the root. What is in it has been reported.
     Mounted { at: RelPath },
-    /// One was unmounted, or lies under another now.
+    /// A file system was unmounted, or lies under another now.
     Unmounted { at: RelPath },
     /// An rsync from elsewhere writes the same versions of a file again and again.
     Answered { path: RelPath },
@@ -26,15 +26,15 @@ pub enum Notice {
     RootGone { reason: GoneReason },
 }
 
-/// What became of a root.
+/// The reason why a root is not watched any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GoneReason {
     Deleted,
     Renamed,
     Unmounted,
-    /// Something else is in its place, or nothing.
+    /// Something else, or nothing, is in the root's place.
     Away,
-    /// The kernel ended the watch, or reading its events failed.
+    /// The kernel ended the watch, or reading events failed.
     Lost,
 }
 

@@ -1,4 +1,4 @@
-//! What the event switches ask for: whether a change of a file is reported, and when its content counts as complete.
+//! The rules of the event switches: whether a change of a file is reported, and when its content counts as complete.
 //!
 //! Pure.
 
@@ -9,15 +9,15 @@ use super::kernel::Look;
 use crate::model::Settle;
 
 /// How long a new file may go without a sign of a writer until it is taken as it is. A file published by linking an
-/// unnamed one (`O_TMPFILE`) is complete at its creation and never closed under its name; any other gets its
+/// unnamed one (`O_TMPFILE`) is complete at its creation and never closed under its name; any other file gets its
 /// `IN_CLOSE_WRITE` or `IN_MODIFY` before or soon after.
 pub const UNWRITTEN_QUIET: Duration = Duration::from_millis(100);
 
-/// How long the new times of a directory whose listing changed may wait for the run that sends the entry concerned: the
-/// two go out together then.
+/// How long the new times of a directory whose listing changed may wait for the run that sends the entry concerned: times
+/// and entry go out together then.
 pub const TIMES_WAIT: Duration = Duration::from_millis(100);
 
-/// When a name that has just come into being is complete; `None` if that is not reported.
+/// When the file under a name that has just come into being is complete; `None` if it is not reported.
 pub fn created(settings: &WatchSettings, look: Look) -> Option<Settle> {
     if !look.is_plain || settings.events.create_file {
         Some(Settle::Now)
@@ -28,7 +28,7 @@ pub fn created(settings: &WatchSettings, look: Look) -> Option<Settle> {
     }
 }
 
-/// When a file is complete that is being written to.
+/// When a file that is being written to is complete; `None` if it is not reported.
 pub fn modified(settings: &WatchSettings) -> Option<Settle> {
     if settings.events.modify {
         Some(Settle::Within(settings.hot_interval))

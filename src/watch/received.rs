@@ -1,9 +1,9 @@
-//! Tells when an rsync from elsewhere writes the same versions of a file into the tree again and again. Most likely a mirror in
-//! the other direction answers each time this one has sent it, and neither comes to rest.
+//! Tells when an rsync from elsewhere writes the same versions of a file into the tree again and again. Most likely a
+//! mirror in the other direction answers each time this one has sent the file, and neither comes to rest.
 //!
-//! An rsync that receives a file writes `.NAME.XXXXXX` and renames it to NAME, so that it can be told from people and programs. A
-//! version is its size and time, which rsync carries over. A file that is mirrored here by another machine, a log say, is
-//! another version each time; in a loop old versions come back.
+//! An rsync that receives a file writes `.NAME.XXXXXX` and renames it to NAME, so that it can be told from people and
+//! programs. A version is the size and time of the file, which rsync carries over. A file that another machine mirrors
+//! here, such as a log, has another version each time; in a loop old versions come back.
 //!
 //! Pure, and bounded by [`FILES_MAX`]. Deliberately absent: loops through programs that give a file a new time.
 
@@ -12,20 +12,20 @@ use std::time::{Duration, Instant};
 
 use crate::model::RelPath;
 
-/// So many times within [`WITHIN`] a version that had been received before is received once more until that is told.
+/// How many times within [`WITHIN`] a version that had been received before has to be received again until that is told.
 const TIMES: u32 = 10;
 const WITHIN: Duration = Duration::from_secs(600);
-/// More files than this are not followed at a time.
+/// The most files that are followed at a time.
 const FILES_MAX: usize = 1_024;
-/// Of each file so many versions are known. A loop goes round with two or three.
+/// How many versions of each file are known. A loop goes round with two or three.
 const VERSIONS: usize = 4;
 
-/// What tells the versions of a file apart: its size, and its time in seconds and nanoseconds.
+/// A version of a file: its size, and its time in seconds and nanoseconds.
 pub(super) type Version = (u64, i64, i64);
 
 #[derive(Debug)]
 struct History {
-    /// The newest last.
+    /// The newest is last.
     versions: Vec<Version>,
     since: Instant,
     again: u32,
@@ -44,7 +44,7 @@ pub(super) fn is_receivers(old: &[u8], new: &[u8]) -> bool {
 }
 
 impl Received {
-    /// A version of a file was received. Returns whether that has come to be worth telling.
+    /// Notes that a version of a file was received. Returns whether its repetition has just become worth telling.
     pub fn note(&mut self, path: &RelPath, version: Version, now: Instant) -> bool {
         let is_recent = |history: &History| now.duration_since(history.since) < WITHIN;
         if self.files.len() >= FILES_MAX && !self.files.contains_key(path) {
@@ -94,12 +94,12 @@ mod tests {
             let told = |n: &u32| received.note(&path("f"), version(*n), begun + pause * *n);
             (0..100).filter(told).collect::<Vec<u32>>()
         };
-        // One that is rewritten as it was, and two that set each other back.
+        // A file that is rewritten as it was, and a file of which two versions set each other back.
         assert_eq!(told(|_| (3, 7, 0), second), [10]);
         assert_eq!(told(|n| (u64::from(n % 2), 7, 0), second), [11]);
         // A log that another machine mirrors here.
         assert_eq!(told(|n| (u64::from(n), i64::from(n), 0), second), [0; 0]);
-        // Somebody's job that restores it each two minutes.
+        // Somebody's job that restores the file each two minutes.
         assert_eq!(told(|_| (3, 7, 0), second * 120), [0; 0]);
     }
 

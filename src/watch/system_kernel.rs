@@ -28,7 +28,7 @@ const DESCRIPTORS: &str = "/proc/self/fd";
 /// Where the kernel tells what is mounted where.
 const MOUNTS: &str = "/proc/self/mountinfo";
 
-/// What tells one directory from another.
+/// The fields that tell one directory from another.
 const IDENTITY: StatxFlags = StatxFlags::INO.union(StatxFlags::BTIME);
 
 /// An inotify instance that watches below one root.
@@ -37,24 +37,24 @@ pub struct SystemKernel {
     inotify: Inotify,
     watches: Watches,
     root: PathBuf,
-    /// The root's path without links, and the kernel's table of mounts. Absent where there is none.
+    /// The root's path without links, and the kernel's table of mounts. Absent where there is no such table.
     mounts: Option<(PathBuf, File)>,
-    /// Whether the kernel can look up a path without following links (Linux 5.6), and name what it found.
+    /// Whether the kernel can look up a path without following links (Linux 5.6), and name the directory that it found.
     strict: bool,
     mask: WatchMask,
     /// Which directory the root is.
     root_id: Option<DirectoryId>,
-    /// By device: whether the file system there dates each change.
+    /// By device: whether the file system on it dates each change.
     dates_changes: HashMap<(u32, u32), bool>,
     /// Refuse new watches, as with the limit reached.
     #[cfg(test)]
     pub exhausted: bool,
 }
 
-/// A path that leads to a directory for as long as this lives.
+/// A path that leads to one directory for as long as this value lives.
 struct Resolved {
     path: PathBuf,
-    /// What `path` names, then through `/proc`; else `path` is the plain path.
+    /// The open directory, which `path` then names through `/proc`; without it `path` is the plain path.
     held: Option<OwnedFd>,
 }
 
@@ -69,7 +69,7 @@ fn open_below(root: &Path, path: &[u8]) -> Result<OwnedFd, Errno> {
 impl SystemKernel {
     pub fn new(root: PathBuf, attributes: bool) -> Result<Self, Errno> {
         let inotify = Inotify::init().map_err(errno)?;
-        // EXCL_UNLINK: what is still written to an unlinked file has no name here any more.
+        // EXCL_UNLINK: a file that is written to after it was unlinked has no name here any more.
         let mut mask = WatchMask::CREATE
             | WatchMask::DELETE
             | WatchMask::MOVED_FROM
@@ -98,7 +98,7 @@ impl SystemKernel {
         })
     }
 
-    /// Looks a directory up.
+    /// Looks a directory up, without following links if the kernel can.
     fn resolve(&self, path: &RelPath) -> Result<Resolved, Errno> {
         if self.strict && !path.is_root() {
             let held = open_below(&self.root, path.as_bytes())?;
@@ -128,14 +128,14 @@ impl SystemKernel {
         rustix::io::ioctl_fionread(&self.inotify).map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
     }
 
-    /// As on a file system that does not date changes.
+    /// Behaves as on a file system that does not date changes.
     #[cfg(test)]
     pub fn distrust_all(&mut self) {
         let stat = rustix::fs::statx(CWD, &self.root, AtFlags::empty(), StatxFlags::INO).unwrap();
         self.dates_changes.insert((stat.stx_dev_major, stat.stx_dev_minor), false);
     }
 
-    /// When a directory or its listing last changed, unless its file system cannot be trusted with that.
+    /// When a directory or its listing last changed, unless its file system cannot be trusted to date changes.
     fn dated(&mut self, resolved: &Resolved) -> io::Result<Option<Timestamp>> {
         let stat = resolved.stat(b"", ctime::WANTED)?;
         let device = (stat.stx_dev_major, stat.stx_dev_minor);
@@ -165,7 +165,8 @@ impl Kernel for SystemKernel {
 
     fn unwatch(&mut self, wds: &[Wd]) {
         for wd in wds {
-            // Not by way of the inotify crate, which asks for a descriptor of its own kind: one more map of all watches.
+            // Not by way of the inotify crate: it wants its own kind of descriptor, for which one more map of all watches
+            // would be needed.
             let _ = rustix::fs::inotify::remove_watch(&self.inotify, wd.0);
         }
     }
@@ -190,7 +191,7 @@ impl Kernel for SystemKernel {
 
     fn list(&mut self, path: &RelPath, dated: bool, counted: bool) -> io::Result<Listing> {
         let resolved = self.resolve(path)?;
-        // Before the listing: what changes in between is told by an event.
+        // Before the listing: an event tells of changes in between.
         let changed = if dated { self.dated(&resolved)? } else { None };
         let mut entries = Vec::new();
         for entry in std::fs::read_dir(&resolved.path)? {
@@ -237,11 +238,11 @@ impl Kernel for SystemKernel {
 }
 
 impl Resolved {
-    /// Looks at what the path names, or at a name in it, itself and not what a symbolic link leads to.
+    /// Looks at what the path names, or at a name in it: at the entry itself, not at what a symbolic link leads to.
     fn stat(&self, name: &[u8], wanted: StatxFlags) -> Result<Statx, Errno> {
         match &self.held {
             Some(held) => rustix::fs::statx(held, name, AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW, wanted),
-            // The root may be a link; a name in it is joined to it.
+            // The path itself may be the root, which may be a link; a name in it is joined to the path.
             None if name.is_empty() => rustix::fs::statx(CWD, &self.path, AtFlags::empty(), wanted),
             None => {
                 let path = self.path.join(OsStr::from_bytes(name));
@@ -263,7 +264,7 @@ fn directory_id(stat: &Statx) -> DirectoryId {
     DirectoryId { inode: stat.stx_ino, born_ns }
 }
 
-/// The system error in what the inotify crate returns.
+/// The system error in an error of the inotify crate.
 fn errno(error: io::Error) -> Errno {
     Errno::from_io_error(&error).unwrap_or(Errno::IO)
 }

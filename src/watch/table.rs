@@ -1,9 +1,9 @@
 //! Which directory each watch descriptor stands for, and under which path it is at present.
 //!
-//! A tree of nodes keyed by watch descriptor; each knows its parent's descriptor and its own name, so renaming a
-//! directory moves one node however much lies below it, and a path is put together only when an event asks for it.
-//! That is about 100 bytes a directory beyond its name (`tools/micro size` measures it). Pure: never talks to the kernel
-//! or the file system.
+//! A tree of nodes keyed by watch descriptor. Each node knows its parent's descriptor and its own name, so renaming a
+//! directory moves one node however much lies below it, and a path is put together only when an event asks for it. A node
+//! takes about 100 bytes beyond its name (`tools/micro size` measures it). Pure: never talks to the kernel or the file
+//! system.
 //!
 //! The kernel does not use a descriptor twice within one inotify instance, so a [`Wd`] that was noted earlier either
 //! still means the same directory or means nothing. A directory that could not be watched has a made-up negative one.
@@ -13,8 +13,8 @@ use std::collections::HashMap;
 
 use crate::model::{DirectoryChange, DirectoryId, RelPath};
 
-/// Directories between a root and its deepest one. Linux paths end at 4,096 bytes; the limit ends a walk upwards even
-/// if the table were damaged.
+/// The most directories between a root and its deepest one. Linux paths end at 4,096 bytes; the limit ends a walk upwards
+/// even if the table were damaged.
 const DEPTH_MAX: usize = 4_096;
 
 /// A watch descriptor.
@@ -22,14 +22,14 @@ const DEPTH_MAX: usize = 4_096;
 pub struct Wd(pub i32);
 
 impl Wd {
-    /// Whether the kernel knows it.
+    /// Whether the kernel knows the descriptor, which is not a made-up one then.
     pub fn is_watched(self) -> bool {
         self.0 >= 0
     }
 }
 
-/// An `Option<DirectoryId>` in two thirds of its size. Zero stands for what is not known: no directory has such an inode, and
-/// none was born as 1970 began.
+/// An `Option<DirectoryId>` in two thirds of its size. Zero stands for an unknown number: no directory has such an inode,
+/// and none was born as 1970 began.
 #[derive(Debug, Clone, Copy)]
 struct PackedId {
     inode: u64,
@@ -56,14 +56,14 @@ struct Node {
     /// `None` for the root, and for a directory that was moved away and has not turned up elsewhere yet.
     parent: Option<Wd>,
     name: Box<[u8]>,
-    /// Sorted by name. Boxed, since most directories hold none.
+    /// In the order of their names. A box, since most directories hold none.
     #[expect(clippy::box_collection, reason = "a third of the vector's size where there is none")]
     children: Option<Box<Vec<Wd>>>,
     /// Which directory it is, if the kernel could tell.
     id: PackedId,
-    /// Nothing has been reported of it, since new directories are not.
+    /// The directory has not been reported, since new directories are not by these settings.
     unreported: bool,
-    /// Its place has changed since [`Table::take_changes`].
+    /// The directory's place has changed since [`Table::take_changes`].
     moved: bool,
 }
 
@@ -87,7 +87,7 @@ pub struct Table {
     /// Directories that came to their places or left the tree since [`Table::take_changes`].
     moved: Vec<Wd>,
     gone: Vec<DirectoryId>,
-    /// The last path that was asked for: events of one directory come together. Forgotten whenever a place changes.
+    /// The last path that was asked for, since events of one directory come together. Forgotten whenever a place changes.
     last_path: RefCell<Option<(Wd, RelPath)>>,
 }
 
@@ -130,7 +130,7 @@ impl Table {
         unwatched
     }
 
-    /// The directory's present path; `None` if it is not known or has been moved away.
+    /// The directory's present path; `None` if the directory is not known or has been moved away.
     pub fn path(&self, wd: Wd) -> Option<RelPath> {
         let mut last = self.last_path.borrow_mut();
         if let Some((known, path)) = &*last
@@ -221,7 +221,7 @@ impl Table {
         }
     }
 
-    /// Takes a directory, with all below it, out of its parent. It stays known, but has no path.
+    /// Takes a directory, with all below it, out of its parent. The directory stays known, but has no path.
     pub fn detach(&mut self, wd: Wd) {
         self.last_path.take();
         let Some(parent) = self.nodes.get_mut(&wd).and_then(|n| n.parent.take()) else { return };
@@ -256,7 +256,7 @@ impl Table {
         watched
     }
 
-    /// A directory that could not be watched now is: it keeps its place and what is below it.
+    /// Gives a directory that is watched at last its descriptor: it keeps its place and what is below it.
     pub fn rekey(&mut self, old: Wd, new: Wd, id: Option<DirectoryId>) {
         let Some((parent, name)) = self.place(old).map(|(p, n)| (p, Box::<[u8]>::from(n))) else { return };
         self.detach(old);
@@ -266,7 +266,7 @@ impl Table {
         for &wd in node.children() {
             if let Some(child) = self.nodes.get_mut(&wd) {
                 child.parent = Some(new);
-                // In a place that can be told only now.
+                // The child's place can be told only now.
                 if !std::mem::replace(&mut child.moved, true) {
                     self.moved.push(wd);
                 }
@@ -277,9 +277,9 @@ impl Table {
         self.attach(new, parent, &name);
     }
 
-    /// What changed since the last call, so that whoever keeps the directories elsewhere can follow; what left the tree comes
-    /// first, since it may be back. A directory without a watch is not in a place of which anything is known, so it counts
-    /// as gone.
+    /// Takes the changes of places since the last call, so that whoever keeps the directories elsewhere can follow.
+    /// Directories that left the tree come first, since they may be back. A directory without a watch is not in a place
+    /// of which anything is known, so it counts as gone.
     pub fn take_changes(&mut self) -> Vec<DirectoryChange> {
         let mut changes: Vec<_> = std::mem::take(&mut self.gone).into_iter().map(DirectoryChange::Gone).collect();
         for wd in std::mem::take(&mut self.moved) {
@@ -306,7 +306,7 @@ impl Table {
         self.nodes.get(&wd).is_some_and(|n| n.unreported)
     }
 
-    /// Returns the silent directories from `wd` upwards, the topmost first, and makes them silent no more.
+    /// Returns the unreported directories from `wd` upwards, the topmost first, and takes them for reported from now on.
     pub fn take_unreported(&mut self, wd: Wd) -> Vec<Wd> {
         let mut broken = Vec::new();
         let mut at = Some(wd);

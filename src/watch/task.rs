@@ -11,16 +11,17 @@ pub(super) enum Task {
     List { wd: Wd, walk: Walk },
     /// Look for further names of files in a directory, and then in those below it.
     Seek { wd: Wd },
-    /// That is done for the whole tree.
+    /// The search for names is done for the whole tree.
     Sought,
-    /// Report the whole tree at a directory. Lies below the listing of that tree on the stack, so it is done after it.
+    /// Report the whole tree at a directory. This task lies below the listing of that tree on the stack, so it is done
+    /// after the listing.
     Report { wd: Wd, fresh: bool },
     /// The whole tree is watched for the first time.
     Started,
 }
 
-/// How a directory is looked into. By default only for directories that are not known: they are watched, and looked into in
-/// turn, and nothing is reported.
+/// How a directory is looked into. The default looks only into directories that are not known: they are watched, and
+/// looked into in turn, and nothing is reported.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Walk {
     /// Also look into directories that are known already.
@@ -29,15 +30,16 @@ pub(super) struct Walk {
     pub report: bool,
     /// Report the whole of each directory that is not known.
     pub report_whole: bool,
-    /// Report what changed from then on by its `ctime`, and all of each directory that was not known.
+    /// Report what changed from this time on by its `ctime`, and all of each directory that was not known.
     pub since: Option<Timestamp>,
-    /// Nobody knew the directory; with `since`.
+    /// Only with `since`: the directory was not in the stored table, so all of it is reported whatever its `ctime` says.
     pub is_unknown: bool,
-    /// All of it, or of one above, is reported, but for what the quick check cannot see; with `since`.
+    /// Only with `since`: all of the directory, or of one above, is reported, but for changes that the quick check cannot
+    /// see.
     pub is_reported: bool,
-    /// Also report the other names of what changed, since the walk does not come to all of the tree; with `since`.
+    /// Only with `since`: also report the other names of changed files, since the walk does not come to all of the tree.
     pub names: bool,
-    /// Leave it to rsync's quick check to find out which of these files are on the targets already.
+    /// Leave it to rsync's quick check to find out which of the changed files are on the targets already.
     pub quick: bool,
 }
 
@@ -55,21 +57,21 @@ impl Walk {
 }
 
 impl Walk {
-    /// Through what is reported as a whole, for what the quick check may not see of what changed since then.
+    /// A walk through a tree that is reported as a whole, for changes since `since` that the quick check may not see.
     pub fn reported(since: Option<Timestamp>) -> Self {
         Self { since, is_reported: true, names: true, ..Self::DEEP }
     }
 }
 
-/// What the kernel and the table together say of a directory under a name.
+/// The place of a directory under a name, by the kernel and the table together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Placed {
-    /// It was there already.
+    /// The directory was there already.
     Known(Wd),
     New(Wd),
-    /// It was known under another name.
+    /// The directory was known under another name.
     Moved(Wd),
-    /// Not there any more, or one that cannot have two places in the table.
+    /// The directory is not there any more, or is one that cannot have two places in the table.
     Not,
 }
 

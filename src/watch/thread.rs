@@ -17,19 +17,19 @@ use super::{Counters, GoneReason, Sink, WatchError, WatchSettings, WatchStats};
 use crate::clock;
 use crate::model::DirectoryChange;
 
-/// Bytes read from the kernel's queue at once, and so the most that is coalesced: about 8,000 events with short names.
+/// Bytes read from the kernel's queue at once, and so the most events that are coalesced: about 8,000 with short names.
 const BUFFER_BYTES: usize = 256 * 1024;
 
 /// Directories listed between two reads.
 const WALK_STEPS: usize = 64;
 
-/// How long a walk keeps what it finds while there are no events: handed on one by one, each change of a large tree would
-/// get a run of its own after a restart.
+/// How long a walk keeps what it finds while there are no events. If changes were handed on one by one, each change of a
+/// large tree would get a run of its own after a restart.
 const WALK_GATHERS: Duration = Duration::from_secs(1);
 
-/// A change that is followed by nothing for so long is handed on at once; one that begins a burst is handed on with what
-/// follows, up to a limit. Otherwise the first file of a thousand would take the connection that waits for all of them, and
-/// the others would have to make one of their own.
+/// A change that is followed by nothing for `LULL` is handed on at once. A change that begins a burst is handed on with
+/// those that follow, for `BURST_GATHERS` at most. Otherwise the first file of a thousand would take the connection that
+/// stands ready for all of them, and the others would have to make one of their own.
 const LULL: Duration = Duration::from_millis(1);
 const BURST_GATHERS: Duration = Duration::from_millis(25);
 
@@ -42,23 +42,23 @@ const EVENT_BYTES_MAX: usize = 272;
 /// How often directories without a watch are tried again, and looked through.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// What the thread is asked for.
+/// A request to the thread.
 enum Request {
     Stop,
-    /// Answer once all that had happened at the time of asking is with the sink.
+    /// Answer once all that had happened at the time of the request is with the sink.
     Barrier(Reply),
 }
 
-/// What is answered at a barrier.
+/// The answer that is given at a barrier.
 enum Reply {
     Reached(Sender<()>),
-    /// Which directories are where, as far as that has changed since the last such answer.
+    /// The places of directories, as far as they have changed since the last such answer.
     Directories(Sender<Vec<DirectoryChange>>),
 }
 
 /// A barrier that has not been reached yet.
 struct Barrier {
-    /// Bytes of events that were queued when it was asked for and have not been read since.
+    /// Bytes of events that were queued when the barrier was asked for and have not been read since.
     unread: usize,
     reply: Reply,
 }
@@ -72,19 +72,20 @@ pub struct Watcher {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// Of the kind that wakes the thread up.
+/// A descriptor that can wake the thread up.
 fn descriptor() -> Result<OwnedFd, Errno> {
     eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
 }
 
-/// Opens an inotify instance. Other roots that start at the same time may take those that there is room for.
+/// Opens an inotify instance. If the sink makes room, other roots that start at the same time may take it: hence many
+/// tries.
 fn kernel(settings: &WatchSettings, sink: &dyn Sink) -> Result<SystemKernel, WatchError> {
     const TRIES: u32 = 16;
     let mut tries = 0;
     loop {
         match SystemKernel::new(settings.root.clone(), settings.events.attrib) {
             Ok(kernel) => return Ok(kernel),
-            // Both limits have the same error.
+            // The limit of instances and the limit of descriptors have the same error.
             Err(errno @ (Errno::MFILE | Errno::NFILE)) if descriptor().is_err() => {
                 return Err(WatchError::Descriptors(errno));
             }
@@ -96,8 +97,7 @@ fn kernel(settings: &WatchSettings, sink: &dyn Sink) -> Result<SystemKernel, Wat
 
 impl Watcher {
     /// Watches the whole tree and returns when it is watched. Changes go to `sink` from the first moment on, from a
-    /// thread of the watcher's own; of what was there before only what
-    /// [`CatchUp`](super::CatchUp) asks for is reported.
+    /// thread of the watcher's own. Of earlier changes only those that [`CatchUp`](super::CatchUp) asks for are reported.
     pub fn start(settings: WatchSettings, sink: Arc<dyn Sink>) -> Result<Self, WatchError> {
         let counters = Arc::new(Counters::default());
         let wake = Arc::new(descriptor().map_err(WatchError::Descriptors)?);
@@ -130,17 +130,17 @@ impl Watcher {
         self.counters.read()
     }
 
-    /// Answers once everything that has happened in the tree before this call is with the sink; directories without a watch
-    /// are looked through for that. Disconnected without an
-    /// answer if the watching ends or has ended.
+    /// Answers once everything that has happened in the tree before this call is with the sink. Directories without a
+    /// watch are looked through for that. The channel is disconnected without an answer if the watching ends or has
+    /// ended.
     pub fn barrier(&self) -> Receiver<()> {
         let (reply, reached) = crossbeam_channel::bounded(1);
         self.ask(Request::Barrier(Reply::Reached(reply)));
         reached
     }
 
-    /// The same, answered with the directories that came to other places since the last such question, or left: what is
-    /// known of the tree at that barrier.
+    /// Like [`barrier`](Self::barrier), answered with the directories that came to other places, or left, since the last
+    /// such question: these bring what is known of the tree up to that barrier.
     pub fn checkpoint(&self) -> Receiver<Vec<DirectoryChange>> {
         let (reply, reached) = crossbeam_channel::bounded(1);
         self.ask(Request::Barrier(Reply::Directories(reply)));
@@ -159,9 +159,9 @@ impl Watcher {
     }
 
     fn ask(&self, request: Request) {
-        // Refused if the thread has ended: then the request is answered by its end.
+        // Sending fails if the thread has ended, and the dropped request tells its sender so.
         if self.requests.send(request).is_ok() {
-            // Fails only if the counter is full, and then it is readable all the same.
+            // Writing fails only if the counter is full, and then the descriptor is readable all the same.
             let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
         }
     }
@@ -179,13 +179,13 @@ impl fmt::Debug for Watcher {
     }
 }
 
-/// What the thread holds.
+/// The state of the thread.
 struct Loop {
     tracker: Tracker<SystemKernel>,
     wake: Arc<OwnedFd>,
     asked: Receiver<Request>,
     barriers: Vec<Barrier>,
-    /// Somebody waits for what changed in directories without a watch as well.
+    /// Somebody waits for changes in directories without a watch as well.
     polls_now: bool,
 }
 
@@ -195,7 +195,8 @@ impl Loop {
             Ok(true) => return,
             Ok(false) => {}
             Err(errno) => {
-                // No file system can cause it. Treated like a root that is gone, since nothing is seen any more.
+                // No file system can cause this error. It is treated like a root that is gone, since nothing is seen any
+                // more.
                 log::error!(errno:%; "reading inotify events failed");
                 self.tracker.give_up(GoneReason::Lost);
             }
@@ -218,7 +219,7 @@ impl Loop {
                 if awaits_lull { self.rest().map_or(Some(LULL), |rest| Some(rest.min(LULL))) } else { self.rest() };
             let (asked, mounts_changed) = self.wait(rest)?;
             if asked && self.is_told_to_stop()? {
-                // What was gathered came out of the kernel's queue, and nobody would bring it to mind again.
+                // The gathered changes came out of the kernel's queue, and nobody would bring them to mind again.
                 self.tracker.flush(false);
                 return Ok(true);
             }
@@ -230,7 +231,7 @@ impl Loop {
                 bytes += event.queued_bytes();
                 self.tracker.handle(event);
             }
-            // An event that is queued does not fit only if the buffer is full.
+            // Room for one more event shows that the kernel's queue has been read to its end.
             if bytes + EVENT_BYTES_MAX <= buffer.len() {
                 self.tracker.read_until(moment);
             }
@@ -258,7 +259,7 @@ impl Loop {
         Ok(false)
     }
 
-    /// How long to wait for events at most.
+    /// How long to wait for events at most; `None` for any time.
     fn rest(&self) -> Option<Duration> {
         if self.tracker.has_work() || self.tracker.has_lost_mount() {
             Some(Duration::ZERO)
@@ -286,7 +287,7 @@ impl Loop {
     }
 
     fn is_told_to_stop(&mut self) -> Result<bool, Errno> {
-        // Reset before the requests are taken: one that comes in between wakes again.
+        // The counter is reset before the requests are taken: a request that comes in between wakes the thread again.
         let _ = rustix::io::read(&*self.wake, &mut [0; 8]);
         while let Ok(request) = self.asked.try_recv() {
             match request {

@@ -1,12 +1,12 @@
 //! Follows a tree from event to event: keeps the table true and says which paths changed.
 //!
-//! Events lag behind the file system, so a path that an event names may by now be something else. Three rules keep
-//! this harmless. A directory is known by its watch descriptor, which the kernel derives from the inode: whenever one
-//! is met under a name, the table is corrected to what is there (see `walk`). Whatever is found wrong on the way is
-//! simply forgotten, since the event that explains it is still to come and looks again. And what was not watched for
-//! a moment is reported as a whole afterwards, never before.
+//! Events lag behind the file system, so a path that an event names may by now be something else. Three rules keep this
+//! harmless. A directory is known by its watch descriptor, which the kernel derives from the inode: whenever a directory
+//! is met under a name, the table is corrected to what is there (see `walk`). A path that is found wrong on the way is
+//! simply forgotten, since the event that explains it is still to come and looks again. And a directory that was not
+//! watched for a moment is reported as a whole afterwards, never before.
 //!
-//! What an event means for the name that it is about is in `entries`.
+//! `entries` has what an event means for the name that it is about.
 //!
 //! Never reads a clock: each turn of the loop is told the time.
 
@@ -30,11 +30,11 @@ use crate::filter::Kind;
 use crate::model::{Change, DirectoryChange, Moment, Origin, RelPath, Scope, Timestamp};
 use crate::mounts::MountKey;
 
-/// Changes gathered before they are handed on although the read is not through.
+/// The most changes that are gathered. Then they are handed on even in the middle of a read.
 const GATHERED_MAX: usize = 4_096;
 
-/// How long the kernel must have had no need to drop events until what it dropped is looked for, and how long that is
-/// waited for at most.
+/// How long the kernel must have dropped no event until the lost ones are looked for, and how long that calm is waited
+/// for at most.
 const CALM: Duration = Duration::from_millis(500);
 const CALM_AWAITED: Duration = Duration::from_secs(5);
 
@@ -46,7 +46,7 @@ pub(super) struct Limbo {
     pub(super) path: RelPath,
     pub(super) deadline: Instant,
     pub(super) turn: u64,
-    /// Something has happened in it since, and was not reported.
+    /// Something has happened in the directory since it left, and was not reported.
     pub(super) is_disturbed: bool,
 }
 
@@ -65,7 +65,7 @@ pub(super) struct Gap {
     latest_at: Instant,
 }
 
-/// One name in a watched directory, with the paths of both.
+/// One name in a watched directory, with the path of the directory and that of the name.
 pub(super) struct Entry<'a> {
     pub(super) dir: Wd,
     pub(super) parent: RelPath,
@@ -80,19 +80,20 @@ pub(super) struct Tracker<K> {
     pub(super) table: Table,
     /// Last in, first out. At most about one entry for each directory.
     pub(super) tasks: Vec<Task>,
-    /// Directories that could not be listed, and from when on what changed in them is still to be looked for.
+    /// Directories that could not be listed, each with the time from which on changes in it are still to be looked for.
     pub(super) unlisted: BTreeMap<Wd, Timestamp>,
-    /// The descriptors of directories that were watched at last, by the made-up ones under which tasks know them.
+    /// The descriptors of directories that are watched at last, by the made-up ones under which tasks know these
+    /// directories.
     pub(super) rekeyed: BTreeMap<Wd, Wd>,
     pub(super) started: Option<Sender<()>>,
-    /// Directories so far that could not be watched.
+    /// How many directories could not be watched so far.
     pub(super) failures: u64,
     /// Where each directory was when the tree was last watched; empty after the first [`Tracker::take_directories`].
     pub(super) known: KnownDirectories,
     pub(super) moment: Moment,
     /// When directories without a watch were last looked through.
     pub(super) polled_at: Moment,
-    /// All events of what happened before have been handled, or are known to be lost.
+    /// All events from before this moment have been handled, or are known to be lost.
     complete_until: Moment,
     /// When the watching began, if it goes on from an earlier one.
     pub(super) caught_up_from: Option<Moment>,
@@ -100,25 +101,26 @@ pub(super) struct Tracker<K> {
     pub(super) gather: Gather,
     pub(super) has_promised_more: bool,
     pub(super) limbo: Vec<Limbo>,
-    /// What is mounted below the root, as far as it has been seen to.
+    /// The mounts below the root, as far as they have been seen to.
     pub(super) mounted: BTreeMap<RelPath, MountKey>,
-    /// Places that show the same directory. The table has it at one of them, and what changes is reported at both.
+    /// Pairs of places that show the same directory. The table has the directory at one of them, and changes are reported
+    /// at both.
     pub(super) twins: Vec<(RelPath, RelPath)>,
     /// The kernel has ended watches because of an unmount.
     pub(super) has_lost_mount: bool,
     pub(super) links: Links,
     /// Files that have been found to have one name, since changes were last handed on.
     pub(super) single: HashSet<RelPath>,
-    /// Directories in which something could not be looked at, for want of permission. What became of it is looked at once they
-    /// are open again.
+    /// Directories in which something could not be looked at, for want of permission. They are looked into once they are
+    /// open again.
     pub(super) closed: BTreeSet<Wd>,
-    /// A directory without a watch has gone, and what was written in it last has not been looked for.
+    /// A directory without a watch has gone, and the last writes in it have not been looked for.
     pub(super) has_lost_unwatched: bool,
     /// Directories that were not found any more under the name to which they had moved.
     pub(super) passing_through: HashSet<Wd>,
-    /// The last one: the kernel queues both events of a move at once.
+    /// Only the last such file: the kernel queues both events of a move at once.
     pub(super) moved_file: Option<MovedFile>,
-    /// The last temporary that may have been a receiver's and has got another name: the move's cookie, and its name.
+    /// The last temporary that may have been a receiver's and was renamed: the move's cookie, and the temporary's name.
     pub(super) left_temporary: Option<(u32, Vec<u8>)>,
     pub(super) received: Received,
     pub(super) sink: Arc<dyn Sink>,
@@ -141,7 +143,7 @@ impl<K: Kernel> Tracker<K> {
         (now, moment): (Instant, Moment),
     ) -> Result<Self, Errno> {
         let (root, id) = kernel.watch(&RelPath::root())?;
-        // Before the walk: what is mounted from now on is told.
+        // Before the walk: the kernel tells of whatever is mounted from now on.
         let (mounted, twins) = kernel.mounts();
         let catch_up = settings.catch_up.take();
         let walk = Walk { since: catch_up.as_ref().map(|catch_up| catch_up.since), ..Walk::default() };
@@ -229,7 +231,8 @@ impl<K: Kernel> Tracker<K> {
             Event::Overflow => self.overflow(),
             Event::Itself { wd, what } => self.itself(wd, what),
             Event::Entry { dir, name, is_dir, what } => {
-                // Not known: forgotten already. Without a path: moved away, and reported whole if it turns up.
+                // An unknown directory is forgotten already. One without a path was moved away, and is reported whole if
+                // it turns up.
                 let Some(parent) = self.table.path(dir) else {
                     self.limbo.iter_mut().for_each(|left| left.is_disturbed = true);
                     return;
@@ -244,7 +247,8 @@ impl<K: Kernel> Tracker<K> {
         }
     }
 
-    /// Does what is due after the events that were read. `retries`: what could not be watched is tried again.
+    /// Does what is due after the events that were read. `retries`: directories that could not be watched are tried
+    /// again.
     pub fn proceed(&mut self, retries: bool, mounts_changed: bool, steps: usize) {
         self.expire();
         if retries && self.lacks_watches() {
@@ -258,8 +262,8 @@ impl<K: Kernel> Tracker<K> {
         self.work(steps);
     }
 
-    /// Whether nothing follows from the events that were read but what has been gathered: neither a walk, nor half a rename,
-    /// nor a gap, nor a search for names.
+    /// Whether only the gathered changes follow from the events that were read: neither a walk, nor half a rename, nor a
+    /// gap, nor a search for names.
     pub fn is_caught_up(&self) -> bool {
         !self.has_work() && !self.awaits_name() && !self.has_gap() && !self.seeks_names()
     }
@@ -278,13 +282,13 @@ impl<K: Kernel> Tracker<K> {
         }
     }
 
-    /// A path is not there. As a rule the event that explains it is still to come; but if the root is elsewhere, what is in
-    /// it is not found either, and nothing will bring it to mind again.
+    /// Notes that a path is not there. As a rule the event that explains this is still to come. But if the root is
+    /// elsewhere, nothing in it is found either, and no event will bring that to mind.
     pub(super) fn not_found(&mut self) {
         self.away = self.away || self.kernel.is_root_away();
     }
 
-    /// Whether the sink was told that more follow, and has to be told when none do.
+    /// Whether the sink was told that more changes follow, and has to be told when none do.
     pub fn has_promised_more(&self) -> bool {
         self.has_promised_more
     }
@@ -311,7 +315,7 @@ impl<K: Kernel> Tracker<K> {
         }
     }
 
-    /// Notes whether what has changed is still being looked for.
+    /// Notes whether changes are still being looked for.
     pub fn tell_whether_behind(&self) {
         let is_behind = self.has_work() || self.has_gap() || !self.closed.is_empty();
         self.counters.is_behind.store(is_behind, Ordering::Relaxed);
@@ -338,7 +342,7 @@ impl<K: Kernel> Tracker<K> {
 
     /// Forgets a directory and all below it, watches included.
     pub(super) fn forget(&mut self, wd: Wd) {
-        // What is forgotten at one place may still be at the other.
+        // A directory that is forgotten at one of two twin places may still be at the other.
         self.has_lost_mount |= !self.twins.is_empty();
         self.passing_through.remove(&wd);
         let unwatched = self.table.unwatched();
@@ -355,7 +359,7 @@ impl<K: Kernel> Tracker<K> {
         self.settings.filter.excludes(path, Kind::File)
     }
 
-    /// Reports a directory that is new under its name, or keeps it quiet until something is in it.
+    /// Reports a directory that is new under its name, or leaves it unreported until something is in it.
     pub(super) fn announce(&mut self, wd: Wd, path: RelPath) {
         self.gather.appeared(&path);
         if self.settings.events.create_folder {
@@ -372,7 +376,7 @@ impl<K: Kernel> Tracker<K> {
         }
     }
 
-    /// Something in `dir` is reported: if `dir` itself has not been yet, now is the time.
+    /// Reports `dir` itself if it has not been yet, since something in it is reported.
     pub(super) fn report_unreported(&mut self, dir: Wd) {
         if self.settings.events.create_folder {
             return;
@@ -388,7 +392,7 @@ impl<K: Kernel> Tracker<K> {
         self.gather.add(change, Existence::There);
     }
 
-    /// Reports one level: the listing of a directory changed.
+    /// Reports one level, since the listing of a directory changed.
     pub(super) fn report_level(&mut self, wd: Wd) {
         if let Some(path) = self.table.path(wd)
             && !self.table.is_unreported(wd)
@@ -397,7 +401,7 @@ impl<K: Kernel> Tracker<K> {
         }
     }
 
-    /// Reports a file whose content may have changed; with `quick` so that the quick check can see it.
+    /// Reports a file whose content may have changed; with `quick` as a change that the quick check can see.
     pub(super) fn report_file(&mut self, path: RelPath, quick: bool) {
         let change = if quick { Change::scan(path, Scope::Entry) } else { Change::write(path) };
         self.gather.add(change, Existence::There);
@@ -408,7 +412,7 @@ impl<K: Kernel> Tracker<K> {
 
     /// Reports the tree at `wd` under its present name.
     pub(super) fn report_tree(&mut self, wd: Wd, fresh: bool) {
-        // Without a path it is gone or on the move; then its next name is reported.
+        // A directory without a path is gone or on the move; then its next name is reported.
         let Some(path) = self.table.path(wd) else { return };
         if let Some((dir, _)) = self.table.place(wd) {
             self.report_unreported(dir);
@@ -424,12 +428,13 @@ impl<K: Kernel> Tracker<K> {
         self.table.take_unreported(wd);
         let moved = Change { fresh: true, origin: Origin::Replaced, ..Change::scan(path, Scope::Subtree) };
         self.gather.add(Change { moved_from: Some(old), ..moved }, Existence::There);
-        // What is new in it, without a watch until now, is reported by itself.
+        // Directories in it that are new, without a watch until now, are reported by themselves.
         self.tasks.push(Task::List { wd, walk: Walk { report_whole: true, ..Walk::DEEP } });
     }
 
-    /// Events are lost from the moment on up to which all are known to have been read. What they told of is looked for once
-    /// the kernel has had no need to drop any for a moment: looking while it does would only make it drop more.
+    /// Notes that events are lost, from the moment on up to which all are known to have been read. Their changes are
+    /// looked for once the kernel has dropped none for a moment: looking while it drops events would only make it drop
+    /// more.
     pub(super) fn overflow(&mut self) {
         self.counters.overflows.fetch_add(1, Ordering::Relaxed);
         let calm_at = self.now + CALM;
@@ -445,7 +450,7 @@ impl<K: Kernel> Tracker<K> {
     /// Looks for what an overflow made the kernel forget, if it is time.
     fn close_gap(&mut self) {
         let now = self.now;
-        // A walk under way, the first one too, is let finish: one for each gap would never end.
+        // A walk under way, even the first one, is let finish: with a new walk for each gap none would ever end.
         if self.tasks.is_empty()
             && let Some(gap) = self.gap.take_if(|gap| gap.calm_at.min(gap.latest_at) <= now)
         {
@@ -453,18 +458,18 @@ impl<K: Kernel> Tracker<K> {
         }
     }
 
-    /// Whether events were lost and what they told of has not been looked for yet.
+    /// Whether events were lost and their changes have not been looked for yet.
     pub fn has_gap(&self) -> bool {
         self.gap.is_some()
     }
 
-    /// All events of what happened before `moment` have been handled, or are known to be lost.
+    /// Notes that all events from before `moment` have been handled, or are known to be lost.
     pub fn read_until(&mut self, moment: Moment) {
         self.complete_until = moment;
     }
 
-    /// Which directories are in which places, as far as that has changed since the last call; with the first call, since the
-    /// tree was last watched.
+    /// Takes the places of directories that have changed since the last call; with the first call, since the tree was
+    /// last watched.
     pub fn take_directories(&mut self) -> Vec<DirectoryChange> {
         let mut changes = self.table.take_changes();
         let known = std::mem::take(&mut self.known);
@@ -486,7 +491,8 @@ impl<K: Kernel> Tracker<K> {
     }
 }
 
-/// A directory that has just come into being: with the one level in it, whose files may be older than its watch.
+/// The change for a directory that has just come into being: with the one level in it, whose files may be older than its
+/// watch.
 fn fresh_directory(path: RelPath) -> Change {
     Change { scope: Scope::Children, fresh: true, ..Change::write(path) }
 }

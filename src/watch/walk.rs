@@ -1,7 +1,7 @@
 //! Looks at directories: sets the watches that are missing, and corrects the table where the tree has moved on.
 //!
-//! Watch first, then list: what appears after the watch has an event, what was there before is in the listing. A
-//! walk is cut into single listings on a stack, done between reads of the kernel's queue, so that even a tree of a
+//! Watch first, then list: a name that appears after the watch has an event, one that was there before is in the listing.
+//! A walk is cut into single listings on a stack, done between reads of the kernel's queue, so that even a tree of a
 //! million directories does not keep the queue waiting.
 
 use std::collections::HashSet;
@@ -24,7 +24,7 @@ impl<K: Kernel> Tracker<K> {
         !self.tasks.is_empty()
     }
 
-    /// Whether some directories wait for a watch, or to be looked into, or one that had none has gone.
+    /// Whether some directories wait for a watch, or to be looked into, or a directory that had no watch has gone.
     pub fn lacks_watches(&self) -> bool {
         self.table.unwatched() > 0 || self.has_lost_unwatched || !self.closed.is_empty()
     }
@@ -41,7 +41,7 @@ impl<K: Kernel> Tracker<K> {
                     self.flush(false);
                     self.visit_mounts();
                     if let Some(started) = self.started.take() {
-                        // Nobody waits any more: the start was given up.
+                        // Sending fails if nobody waits any more: the start was given up.
                         let _ = started.send(());
                     }
                 }
@@ -50,18 +50,18 @@ impl<K: Kernel> Tracker<K> {
         }
     }
 
-    /// Under which descriptor a directory is known by now that a task has under this one.
+    /// The descriptor under which a directory is known by now that a task knows as `wd`.
     fn present(&self, wd: Wd) -> Wd {
         self.rekeyed.get(&wd).copied().unwrap_or(wd)
     }
 
-    /// A directory that could not be watched is. What is still to be done with it stays so.
+    /// Gives a directory that is watched at last its descriptor. Tasks that know it by the made-up one stay valid.
     fn rekey(&mut self, made_up: Wd, wd: Wd, id: Option<DirectoryId>) {
         self.table.rekey(made_up, wd, id);
         self.rekeyed.insert(made_up, wd);
     }
 
-    /// Sees to a directory found under a name: watches it and looks into it as `walk` says.
+    /// Handles a directory that was found under a name: watches it and looks into it as `walk` says.
     pub(super) fn visit(&mut self, dir: Wd, name: &[u8], path: &RelPath, mut walk: Walk) -> Placed {
         let placed = self.place_at(dir, name, path);
         match placed {
@@ -110,16 +110,16 @@ impl<K: Kernel> Tracker<K> {
         self.tasks.push(Task::List { wd, walk: Walk::DEEP });
     }
 
-    /// Looks through the whole tree for what changed since `from`, of which there are no events.
+    /// Looks through the whole tree for changes since `from`, of which there are no events.
     pub(super) fn look_for_changes(&mut self, from: Moment) {
         let wd = self.table.root();
         let since = changed_since(from, self.moment, self.settings.ctime_margin);
         if since.is_none() {
             self.tasks.push(Task::Report { wd, fresh: false });
         }
-        // Most of what is found has been reported already, by the events that were not lost. A file that was written twice
-        // within one tick of the kernel's clock, and sent in between, looks like one that was written once; but no rsync
-        // starts between two events of which the queue is full.
+        // Most changes that are found have been reported already, by the events that were not lost. A file that was
+        // written twice within one tick of the kernel's clock, and sent in between, looks like one that was written once;
+        // but no rsync starts between two events of which the queue is full.
         self.tasks.push(Task::List { wd, walk: Walk { since, quick: true, ..Walk::DEEP } });
     }
 
@@ -139,7 +139,7 @@ impl<K: Kernel> Tracker<K> {
                 if let Some(there) = there {
                     self.forget(there);
                 }
-                // It may have been below the one just forgotten; then its watch is gone too.
+                // The directory may have been below the one just forgotten; then its watch is gone too.
                 if !self.table.contains(wd) {
                     return self.place_at(dir, name, path);
                 }
@@ -169,7 +169,8 @@ impl<K: Kernel> Tracker<K> {
             }
             Err(errno) => {
                 self.note_if_closed(dir, path);
-                // That of the one in whose place it is, which would pass for it otherwise, may be told of only later.
+                // The departure of the directory that was here before may be told only later. Without this comparison
+                // the new one would pass for it.
                 let id = self.kernel.identify(path);
                 if let Some(known) = there {
                     if id.is_none() || self.table.id(known) == id {
@@ -184,8 +185,8 @@ impl<K: Kernel> Tracker<K> {
         }
     }
 
-    /// Tries again to watch what could not be watched: watches may have become free, or permissions been given. What still
-    /// cannot is looked through for what changed since the last time.
+    /// Tries again to watch directories that could not be watched: watches may have become free, or permissions been
+    /// given. A directory that still cannot be watched is looked through for changes since the last time.
     pub fn retry_unwatched(&mut self) {
         for wd in self.closed.clone() {
             self.look_if_open(wd);
@@ -207,7 +208,7 @@ impl<K: Kernel> Tracker<K> {
                     self.unlisted.remove(&wd);
                     self.rekey(wd, new, id);
                     self.tasks.push(Task::Report { wd: new, fresh: false });
-                    // The quick check may not see all that has changed until now.
+                    // The quick check may not see all changes up to now.
                     self.tasks.push(Task::List { wd: new, walk: Walk::reported(since) });
                     directories += 1;
                 }
@@ -228,13 +229,14 @@ impl<K: Kernel> Tracker<K> {
         }
     }
 
-    /// From when on changes in a directory are to be looked for at a poll: from earlier if it could not be listed before.
+    /// The time from which on changes in a directory are looked for at a poll: an earlier one if it could not be listed
+    /// before.
     fn unlooked_since(&self, wd: Wd, since: Option<Timestamp>) -> Option<Timestamp> {
         since.map(|since| self.unlisted.get(&wd).map_or(since, |earliest| since.min(*earliest)))
     }
 
-    /// Remembers that nobody may look at `path`, which says nothing of what is there: only that `dir`, in which it is, has to
-    /// be looked into later.
+    /// Remembers that nobody may look at `path`. That says nothing of what is there, only that `dir`, in which `path` is,
+    /// has to be looked into later.
     pub(super) fn note_if_closed(&mut self, dir: Wd, path: &RelPath) {
         if self.kernel.look(path).is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied) {
             self.closed.insert(dir);
@@ -272,9 +274,9 @@ impl<K: Kernel> Tracker<K> {
                     *earliest = since.min(*earliest);
                 }
                 match errno {
-                    // The event that explains it is still to come.
+                    // The event that explains the missing directory is still to come.
                     Errno::NOENT | Errno::NOTDIR | Errno::LOOP => self.not_found(),
-                    // One that could not be watched either has been told of.
+                    // A directory that could not be watched either has been told of.
                     errno if dir.is_watched() => {
                         if errno == Errno::ACCESS {
                             self.closed.insert(dir);
@@ -292,14 +294,14 @@ impl<K: Kernel> Tracker<K> {
         if let Some(since) = walk.since {
             match listing.changed {
                 changed if std::mem::take(&mut walk.is_unknown) => {
-                    // Where it was before, nobody knows, and its files may be older than `since`. To come here now it
-                    // would have had to change.
+                    // Nobody knows where the directory was before, and its files may be older than `since`. It would have
+                    // had to change to come here since then.
                     let fresh = changed.is_none_or(|changed| changed >= since);
                     if fresh || !walk.is_reported {
                         self.tasks.push(Task::Report { wd: dir, fresh });
                     }
-                    // What came with old times may have been written since all the same. An overlay's directory is another one,
-                    // and no newer, once something in it has been.
+                    // Files that came with old times may have been written since all the same. An overlay's directory is
+                    // another one, and no newer, once something in it has been written.
                     walk.is_reported = true;
                     walk.since = walk.since.filter(|_| !fresh || walk.names);
                 }
@@ -334,7 +336,7 @@ impl<K: Kernel> Tracker<K> {
             if (is_new || self.table.is_unreported(dir)) && !self.excludes_file(&below) {
                 self.report_unreported(dir);
                 if is_new {
-                    // Where there are events, or the whole tree is looked through, each name tells of itself.
+                    // Where there are events, or where the whole tree is looked through, each name tells of itself.
                     if !dir.is_watched() || walk.names {
                         let _ = self.report_links(dir, &entry.name, &below, Change::write(below.clone()));
                     }

@@ -15,11 +15,11 @@ fn flight(n: u32, lane: Lane, silent_s: u64) -> Flight {
     Flight { id, target: TargetId(n), lane, silent, endings: 0, holds_up_own: false, is_ending: false }
 }
 
-/// What is decided with those targets, those runs, and that work.
+/// The decision with those targets, those runs, and that work.
 fn step(runs_max: usize, targets: &[(u32, Health)], flights: &[Flight], work: &[(u32, Lane)]) -> Step {
     let mut candidates: Vec<Candidate> = targets.iter().map(|(n, health)| candidate(*n, *health)).collect();
     for candidate in &mut candidates {
-        // As `Lanes` has it: one short run.
+        // `Lanes` allows one short run for each target.
         candidate.bears[0] = !flights.iter().any(|run| run.target == candidate.target && run.lane == Lane::Small);
     }
     next(runs_max, &candidates, flights, &mut |target, lane| work.contains(&(target.0, lane)))
@@ -174,7 +174,7 @@ const TICK: Duration = Duration::from_millis(500);
 const SHORT: u64 = 1;
 const LONG: u64 = 40;
 
-/// Plays with targets of which some hang from some moment on, whatever is run there.
+/// Plays with targets of which some hang from some moment on, whatever is run to them.
 struct Play {
     runs_max: usize,
     hangs_from: BTreeMap<u32, u64>,
@@ -183,7 +183,7 @@ struct Play {
     /// Since when each target waits for a run in each lane.
     waits: BTreeMap<(u32, bool), u64>,
     endings: BTreeMap<u32, u32>,
-    /// Ill ones are tried again at this tick.
+    /// The tick at which each ill target is tried again.
     tried_at: BTreeMap<u32, u64>,
     turn: u64,
     ids: u64,
@@ -200,7 +200,7 @@ impl Play {
         self.now += 1;
         let (now, hung): (u64, BTreeSet<u32>) =
             (self.now, self.candidates.iter().map(|c| c.target).filter(|t| self.hangs(*t)).map(|t| t.0).collect());
-        // What has run long enough ends; what is being ended has ended.
+        // Runs that have run long enough end; runs that are being ended have ended.
         let mut left = Vec::new();
         for (mut flight, started) in std::mem::take(&mut self.flights) {
             let takes = if flight.lane == Lane::Small { SHORT } else { LONG };
@@ -223,7 +223,7 @@ impl Play {
             }
         }
         self.flights = left;
-        // Everybody always has work, of both kinds if it is busy.
+        // Every target always has short work, and long work as well if it is busy.
         for candidate in &self.candidates {
             for large in [false, true] {
                 if !large || busy.contains(&candidate.target.0) {
@@ -292,8 +292,8 @@ impl Play {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 
-    /// Whatever hangs, and whenever it begins to: who is well gets a short run within seconds, and a long one once those of
-    /// the others before it have ended.
+    /// Whatever hangs, and whenever it begins to: a target that is well gets a short run within seconds, and a long one
+    /// once the long runs of others before it have ended.
     #[test]
     fn nobody_who_is_well_goes_without_a_run(
         runs_max in 3_usize..13,
@@ -317,7 +317,7 @@ proptest! {
             worst: BTreeMap::new(),
         };
         (0..700).for_each(|_| play.tick(&busy));
-        // Each of the others may come first once, and so may each that is found out to hang.
+        // Each of the other targets may come first once, and so may each target that is found out to hang.
         let small_places = (runs_max / RUNS_PER_SMALL).max(1) as u64;
         let turns = u64::from(count).div_ceil(small_places) + 1;
         let found_out = 12 * (1 + u64::from(hung.len() as u32).div_ceil(small_places));
@@ -335,7 +335,7 @@ proptest! {
         }
     }
 
-    /// With one or two at a time nothing is starved either, only later.
+    /// With one or two runs at a time no target is starved either, only served later.
     #[test]
     fn few_runs_at_a_time_come_to_everybody(runs_max in 1_usize..3, well in 1_u32..4, hung in 0_u32..4) {
         let mut play = Play {

@@ -1,10 +1,11 @@
-//! The user's own rsync options, taken apart once; whoever wants to know something of them asks here.
+//! The user's own rsync options, taken apart once. Whoever wants to know something of them asks here.
 //!
-//! Live changes go to rsync by name, a comparison lets rsync look for itself. Where an option has rsync find, follow or
-//! spare something when it looks, both would come to different ends: [`Params::selects`] says so, and then all runs are
-//! such that rsync looks (`mirror/plan/narrow`). What cannot be had in any way is refused when the configuration is read.
+//! Live changes go to rsync by name, a comparison lets rsync look for itself. The two come to different ends with an
+//! option by which rsync finds, follows or spares something when it looks. [`Params::selects`] tells of such options, and
+//! then all runs let rsync look (`mirror/plan/narrow`). Options with which no mirror can work are refused when the
+//! configuration is read.
 //!
-//! Pure. An option that is not known is taken for one that selects.
+//! Pure. An unknown option counts as one that selects.
 
 mod options;
 mod usable;
@@ -21,19 +22,19 @@ pub use usable::{Refused, Usable, Why};
 /// One option as it was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Given {
-    /// As rsync's manual has it, with dashes. A word that is no option stands for itself.
+    /// The option as rsync's manual writes it, with dashes. A word that is no option stands for itself.
     pub shown: String,
-    /// The long name without dashes and without `no-`, or the letter of one that has no other.
+    /// The long name without dashes and without `no-`, or the letter of an option that has no other name.
     name: String,
     letter: Option<u8>,
-    /// `--no-NAME`.
+    /// Given as `--no-NAME`.
     is_off: bool,
     pub value: Option<OsString>,
     /// Whether the value is the next word.
     is_value_next: bool,
-    /// Which word it stands in.
+    /// The index of the word that the option stands in.
     pub word: usize,
-    /// Whether it is an option at all.
+    /// Whether the word is an option at all.
     pub is_option: bool,
 }
 
@@ -55,7 +56,8 @@ impl Given {
         }
     }
 
-    /// Whether it has rsync delete whatever is not in the list. In a flat run it would reach beyond the listed paths.
+    /// Whether the option has rsync delete whatever is not in the list. In a flat run such an option would reach beyond
+    /// the listed paths.
     pub fn deletes(&self) -> bool {
         !self.is_off && (self.name == "del" || (self.name.starts_with("delete") && self.name != "delete-missing-args"))
     }
@@ -73,12 +75,12 @@ impl Params {
         &self.given
     }
 
-    /// Whether an option is given by which only rsync knows what it finds, follows or spares.
+    /// Whether an option is given with which only rsync knows what it finds, follows or spares.
     pub fn selects(&self) -> bool {
         self.given.iter().any(|given| given.effect() == Effect::Selects)
     }
 
-    /// The options because of which it [`selects`](Self::selects), as they were given.
+    /// The options because of which these params [`select`](Self::selects), as they were given.
     pub fn choosing(&self) -> Vec<String> {
         let chosen = self.given.iter().filter(|given| given.effect() == Effect::Selects);
         let shown = |given: &Given| match &given.value {
@@ -117,12 +119,12 @@ impl Params {
         self.has_any(&["copy-links", "copy-dirlinks", "copy-unsafe-links"])
     }
 
-    /// Whether what rsync deletes lives on under another name.
+    /// Whether files that rsync deletes live on under another name.
     pub fn keeps_backups(&self) -> bool {
         self.has_any(&["backup", "backup-dir", "suffix"])
     }
 
-    /// Whether all of them mean the same in a run that is rooted elsewhere, and let no file be written in place.
+    /// Whether all options mean the same in a run that is rooted elsewhere, and none lets a file be written in place.
     pub fn are_same_elsewhere(&self) -> bool {
         let same = |given: &Given| match given.known() {
             Some(known) => known.is_same_elsewhere && (!given.is_off || known.name == "whole-file"),
@@ -131,7 +133,7 @@ impl Params {
         self.given.iter().all(same)
     }
 
-    /// The limit that `--max-delete` sets: the last one counts, and below zero means zero, as for rsync.
+    /// The limit that `--max-delete` sets: the last option counts, and below zero means zero, as for rsync.
     pub fn max_delete(&self) -> Option<u64> {
         let mut values = self.given.iter().filter(|given| given.is("max-delete")).filter_map(|given| {
             let limit = str::from_utf8(given.value.as_deref()?.as_bytes()).ok()?.parse::<i64>().ok()?;
@@ -140,12 +142,12 @@ impl Params {
         values.next_back()
     }
 
-    /// The remote shell that they name: the last one counts.
+    /// The remote shell that the options name: the last one counts.
     pub fn remote_shell(&self) -> Option<&OsStr> {
         self.given.iter().filter(|given| given.is("rsh")).filter_map(|given| given.value.as_deref()).next_back()
     }
 
-    /// The same without some of them.
+    /// The same params without the options for which `is_dropped` holds.
     #[must_use]
     pub fn without(&self, is_dropped: impl Fn(&Given) -> bool) -> Self {
         let mut words: Vec<OsString> = Vec::new();
@@ -215,7 +217,7 @@ impl<S: AsRef<OsStr>, const N: usize> PartialEq<[S; N]> for Params {
     }
 }
 
-/// Reads words as rsync does.
+/// Parses words as rsync does.
 fn take_apart(words: &[OsString]) -> Vec<Given> {
     let mut given = Vec::new();
     let mut rest = words.iter().enumerate();
@@ -280,7 +282,7 @@ fn by_name(name: &str) -> Option<&'static Known> {
     KNOWN.iter().find(|known| known.name == name)
 }
 
-/// The name of an option that `--no-` may name by its letter.
+/// The full name of an option, which `--no-` may name by its letter.
 fn full_name(name: &str) -> String {
     let known = match name.as_bytes() {
         [letter] => by_letter(*letter),

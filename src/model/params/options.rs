@@ -1,32 +1,34 @@
-//! What is known of rsync's options: one row each, with what it means for a mirror.
+//! What is known of rsync's options: one row each, with the effect on a mirror.
 //!
-//! A new option of rsync's belongs here, and whether live changes may still go by name with it is the question to ask.
+//! A new option of rsync's belongs here. The question to ask is whether live changes may still go by name with it.
 
 use self::Effect::{Lossy, Same, Selects, Unusable};
 
-/// What an option does to a mirror.
+/// The effect of an option on a mirror.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
-    /// The same for what is sent by name and for what rsync finds by itself.
+    /// The same for paths that are sent by name and for paths that rsync finds by itself.
     Same,
-    /// Only rsync knows what it finds, follows or spares with it: live changes go as comparisons of what has changed.
+    /// Only rsync knows what it finds, follows or spares with the option: live changes go as comparisons of what has
+    /// changed.
     Selects,
-    /// It works, and leaves the mirror out of step: in what way.
+    /// The option works, and leaves the mirror out of step: the text says how.
     Lossy(&'static str),
-    /// No run could do its work, or what a target holds would depend on the order of changes: why.
+    /// No run could do its work, or a target's content would depend on the order of changes: the text says why.
     Unusable(&'static str),
 }
 
 /// One option of rsync's.
 #[derive(Debug)]
 pub struct Known {
-    /// Without the dashes; the letter itself for an option that has no other name.
+    /// The name without the dashes; the letter itself for an option that has no other name.
     pub name: &'static str,
     pub letter: Option<u8>,
     /// Whether a value follows, in the same word or as the next one.
     pub takes_value: bool,
     pub effect: Effect,
-    /// Whether it means the same in a run that is rooted in another directory, and lets no file be written in place.
+    /// Whether the option means the same in a run that is rooted in another directory, and lets no file be written in
+    /// place.
     pub is_same_elsewhere: bool,
 }
 
@@ -64,7 +66,7 @@ const NEVER_NEW: Effect = Lossy("new files never reach the target");
 /// All options of rsync 3.5, and the names that older ones had.
 #[rustfmt::skip]
 pub const KNOWN: &[Known] = &[
-    // What a file is like.
+    // Attributes of files.
     everywhere("archive", b'a'), everywhere("links", b'l'), everywhere("perms", b'p'), everywhere("times", b't'),
     everywhere("group", b'g'), everywhere("owner", b'o'), everywhere("D", b'D'), everywhere("devices", 0),
     everywhere("specials", 0), everywhere("executability", b'E'), everywhere("acls", b'A'), everywhere("xattrs", b'X'),
@@ -75,7 +77,7 @@ pub const KNOWN: &[Known] = &[
     switch("hard-links", b'H', Same), switch("super", 0, Same), switch("drop-D", 0, Same),
     switch("munge-links", 0, Same), value("iconv", 0, Same),
     switch("copy-devices", 0, Same), switch("write-devices", 0, Same),
-    // How it gets there.
+    // How files get to the target.
     everywhere("compress", b'z'), value_everywhere("compress-level", 0), value_everywhere("zl", 0),
     value_everywhere("compress-choice", 0), value_everywhere("zc", 0), value("compress-threads", 0, Same),
     value("zt", 0, Same), value("skip-compress", 0, Same), switch("old-compress", 0, Same),
@@ -93,29 +95,30 @@ pub const KNOWN: &[Known] = &[
     switch("delay-updates", 0, Same), switch("preallocate", 0, Same), switch("fsync", 0, Same),
     switch("open-noatime", 0, Same), switch("insecure-links", 0, Same), value("confine-root", 0, Same),
     switch("update", b'u', Same).in_any_directory(),
-    // What it says.
+    // The output of rsync.
     everywhere("verbose", b'v'), everywhere("quiet", b'q'), everywhere("human-readable", b'h'),
     everywhere("8-bit-output", b'8'), value("info", 0, Same), value("debug", 0, Same), value("stderr", 0, Same),
     switch("msgs2stderr", 0, Same), switch("motd", 0, Same), switch("stats", 0, Same), switch("progress", 0, Same),
     switch("P", b'P', Same), switch("itemize-changes", b'i', Same), value("out-format", 0, Same), value("log-format", 0, Same),
     value("log-file", 0, Same), value("log-file-format", 0, Same), value("outbuf", 0, Same),
-    // What is sent, as a switch of each run of ours as well.
+    // Which paths are sent. The runs of syncq have these switches of their own as well.
     everywhere("recursive", b'r'), switch("inc-recursive", 0, Same), switch("i-r", 0, Same), switch("dirs", b'd', Same),
     switch("old-dirs", 0, Same), switch("old-d", 0, Same), switch("relative", b'R', Same), switch("mkpath", 0, Same),
-    // What is deleted, likewise.
+    // Which paths are deleted. The runs of syncq have these switches of their own as well.
     everywhere("del", 0), everywhere("delete", 0), everywhere("delete-before", 0), everywhere("delete-during", 0),
     everywhere("delete-delay", 0), everywhere("delete-after", 0), switch("delete-missing-args", 0, Same),
     switch("ignore-errors", 0, Same), everywhere("force", 0), value_everywhere("max-delete", 0),
-    // What is sent of a file by its size is the same for one by name. A link that is left out is listed all the same.
+    // A file that is left out by its size is left out by name as well. A link that is left out is listed all the same.
     value("max-size", 0, Same), value("min-size", 0, Same), switch("safe-links", 0, Same),
 
-    // What rsync finds, follows or spares when it looks for itself, and no list of names tells it.
+    // Options on what rsync finds, follows or spares when it looks for itself. No list of names tells rsync that.
     value("exclude", 0, Selects), value("include", 0, Selects), value("filter", b'f', Selects), switch("F", b'F', Selects),
     value("exclude-from", 0, Selects), value("include-from", 0, Selects), switch("from0", b'0', Selects),
     switch("cvs-exclude", b'C', Selects), switch("one-file-system", b'x', Selects), switch("copy-links", b'L', Selects),
     switch("copy-dirlinks", b'k', Selects), switch("copy-unsafe-links", 0, Selects), switch("keep-dirlinks", b'K', Selects),
     switch("implied-dirs", 0, Same),
-    // A copy keeps its directory alive, unless the rules spare it, which are told to a run that compares alone.
+    // A backup keeps its directory alive, unless the rules spare the backup. Only a run that compares is told these
+    // rules.
     switch("backup", b'b', Selects), value("backup-dir", 0, Selects), value("suffix", 0, Selects),
 
     switch("prune-empty-dirs", b'm', Unusable("a directory may be empty in one run and full in another; remove empty directories from the source")),
@@ -144,7 +147,7 @@ impl Known {
     }
 }
 
-/// What an option means that is switched off by `--no-NAME`.
+/// The effect of an option that is switched off by `--no-NAME`.
 pub fn effect_of_no(name: &str) -> Effect {
     match name {
         "relative" | "R" => Unusable("files would land at other places on the target"),

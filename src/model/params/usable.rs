@@ -1,7 +1,7 @@
-//! Which params a mirror can be run with, whichever way they came in: a configuration's, or `--rsync-arg`.
+//! Which params a mirror can be run with, whether they come from a configuration or from `--rsync-arg`.
 //!
-//! Some are the target's matter rather than rsync's (a password file, which ssh cannot take; a port, by which a daemon is
-//! found), and come out apart. Pure.
+//! Some params concern the target rather than rsync (a password file, which ssh cannot take; a port, by which a daemon is
+//! found), and are returned apart. Pure.
 
 use std::path::PathBuf;
 
@@ -20,21 +20,21 @@ pub struct Usable {
     pub notices: Vec<Notice>,
 }
 
-/// Something that its author should know, in words that go behind the name of where it stands.
+/// Something that the author of the params should know, in words that go behind the name of the place where they stand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
-    /// Which word it is about.
+    /// The index of the word that the notice is about.
     pub word: usize,
     pub message: String,
-    /// `--update` has been dropped.
+    /// The notice says that `--update` was dropped.
     pub is_update: bool,
 }
 
-/// Why none can be run with them.
+/// Why no mirror can be run with the params.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{option} {why}")]
 pub struct Refused {
-    /// Which word it is about.
+    /// The index of the word that is refused.
     pub word: usize,
     pub option: String,
     pub why: Why,
@@ -53,8 +53,8 @@ pub enum Why {
 }
 
 impl Params {
-    /// Judges each of them. Unless `keep_newer`, `--update` goes: with it a file that was replaced by an older one (a restore,
-    /// an unpacked archive) is never sent, and nobody is told.
+    /// Judges each option. Unless `keep_newer`, `--update` is dropped: with that option a file that was replaced by an
+    /// older one (a restore, an unpacked archive) is never sent, and nobody is told.
     pub fn usable(&self, keep_newer: bool) -> Result<Usable, Refused> {
         let mut usable = Usable::default();
         for given in self.given() {
@@ -94,7 +94,7 @@ impl Params {
 }
 
 impl Refused {
-    /// What was meant by a word that begins with a typographic dash.
+    /// The option that was meant by a word that begins with a typographic dash.
     pub fn dashed(&self) -> Option<String> {
         let bare = self.option.strip_prefix(['–', '—']).filter(|_| self.why == Why::NotAnOption)?;
         Some(format!("--{}", bare.trim_start_matches(['–', '—', '-'])))
@@ -107,8 +107,8 @@ impl Given {
         takes_value && self.value.as_deref().is_none_or(|value| value.is_empty() && self.needs_text())
     }
 
-    /// An empty pattern or format is odd and harmless; an empty name or number leads rsync to take what follows for it, or to
-    /// do nothing.
+    /// Whether an empty value does harm. An empty pattern or format is odd and harmless; an empty name or number leads
+    /// rsync to take the next word for the value, or to do nothing.
     fn needs_text(&self) -> bool {
         ["password-file", "port", "rsh", "partial-dir", "backup-dir", "temp-dir"].iter().any(|name| self.is(name))
     }

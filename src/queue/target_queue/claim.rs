@@ -1,4 +1,4 @@
-//! Which jobs may run now, and which of them together: the rules of the parent's documentation.
+//! Claims jobs: which of them may run now, and which together, by the rules of the parent's documentation.
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
@@ -7,8 +7,8 @@ use super::pending_job::{PendingJob, State, Wait, is_sweep};
 use super::{TargetQueue, lane_index};
 use crate::model::{ClaimedJob, Lane, RelPath, Scope, Timestamp, below_range};
 
-/// Leaves the directory of the last of the `chosen` to the next batch, unless it is most of them: more of it is to come, and
-/// what is sent in two pieces is listed twice, in part sent twice.
+/// Leaves the directory of the last of the `chosen` to the next batch, unless most of them are in it. More of that
+/// directory is to come, and a directory that is sent in two pieces is listed twice and in part sent twice.
 fn leave_last_directory(chosen: &mut Vec<RelPath>) {
     let Some(last) = chosen.last().and_then(RelPath::parent).filter(|last| !last.is_root()) else { return };
     let stays = |path: &RelPath| *path != last && path.ancestor_bytes().next() != Some(last.as_bytes());
@@ -18,8 +18,9 @@ fn leave_last_directory(chosen: &mut Vec<RelPath>) {
 }
 
 impl TargetQueue {
-    /// Takes up to `jobs_max` jobs that may run together in one batch, oldest first, and marks them running. A batch of the
-    /// small lane that is full, or comes in the middle of a burst, leaves the directory at its end to the next one.
+    /// Takes up to `jobs_max` jobs that may run together in one batch, oldest first, and marks them running. A batch of
+    /// the small lane that is full, or is claimed in the middle of a burst, leaves the directory at its end to the next
+    /// batch.
     pub fn claim(&mut self, lane: Lane, jobs_max: usize, now: Timestamp) -> Vec<ClaimedJob> {
         self.promote(now);
         let mut recursive = None;
@@ -33,7 +34,8 @@ impl TargetQueue {
             }
             let Some(job) = self.jobs.get(path) else { continue };
             let is_subtree = job.scope == Scope::Subtree;
-            // What a comparison of the whole tree waits for must not begin again and again before it.
+            // Subtrees and moved content must not start again and again before the comparison of the whole tree that
+            // waits for them.
             if whole_tree_waits && (is_subtree || self.renames.old_name(path).is_some()) {
                 continue;
             }
@@ -42,8 +44,8 @@ impl TargetQueue {
             if is_blocked || recursive.is_some_and(|recursive| recursive != is_subtree) {
                 continue;
             }
-            // Large files go out one a run, with all their names, beside each other; subtrees share a run, and so does what is
-            // looked at again, of which hardly anything is sent.
+            // Each large file goes in a run of its own, with all its names, beside other such runs. Subtrees share a run.
+            // So do jobs that look again, since hardly anything is sent for them.
             let is_alone = lane == Lane::Large && !is_subtree && !job.checks;
             if is_alone && !chosen.is_empty() {
                 continue;
@@ -72,7 +74,7 @@ impl TargetQueue {
         self.ready.get(lane_index(lane)).is_some_and(|ready| ready.values().any(is_free))
     }
 
-    /// Takes along the directories whose times wait to go with what changed in them.
+    /// Adds the directories of the chosen paths whose times wait to go with the changes in them.
     fn add_parents(&self, chosen: &mut Vec<RelPath>) {
         let waits = |path: &RelPath| {
             self.jobs.get(path).is_some_and(|job| {
@@ -90,7 +92,7 @@ impl TargetQueue {
         let scope = self.jobs.get(&path)?.scope;
         self.touch_old_names(&path, scope);
         let moved_from = self.renames.old_name(&path).cloned();
-        // Nothing below an old name may begin while its content is still needed there.
+        // Nothing below an old name may begin while the content below it is still needed.
         let reach = if self.renames.is_old_name(&path) { scope.max(Scope::Children) } else { scope };
         let job = self.jobs.get_mut(&path)?;
         job.state = State::Running { claimed: job.generation };
@@ -130,7 +132,7 @@ impl TargetQueue {
         self.in_flight.range::<[u8], _>(bounds).next().is_some()
     }
 
-    /// Whether a run in flight may touch the path, or what is below it.
+    /// Whether a run in flight may touch the path, or anything below it.
     pub(super) fn any_in_flight_around(&self, path: &RelPath) -> bool {
         self.in_flight.contains_key(path)
             || self.any_in_flight_below(path)
@@ -141,7 +143,7 @@ impl TargetQueue {
         self.is_held(path) || self.is_excluded(path, job) || self.waits_for_name(path)
     }
 
-    /// The rules of the module's documentation.
+    /// Whether the jobs in flight keep the job from running, by the rules of the parent's documentation.
     pub(super) fn is_excluded(&self, path: &RelPath, job: &PendingJob) -> bool {
         if self.in_flight.is_empty() {
             return false;
@@ -159,7 +161,7 @@ impl TargetQueue {
         }
         path.ancestor_bytes().any(|ancestor| match self.in_flight.get(ancestor) {
             None => false,
-            // The root alone is a directory whatever happens.
+            // Of all directories only the root stays one, whatever its `Entry` job sends.
             Some(Scope::Entry) => !ancestor.is_empty(),
             Some(Scope::Children) => true,
             Some(Scope::Subtree) => job.scope == Scope::Subtree || job.reruns_after_subtree,

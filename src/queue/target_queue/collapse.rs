@@ -1,8 +1,8 @@
 //! Bounds a backlog by forgetting detail: the jobs below a directory become one sweep of that directory.
 //!
-//! The smallest directories go first, and among those the fullest, until half of the jobs are gone; in the end the whole
-//! tree is one job. Halving makes the walk over all jobs cheap: it is paid for by as many changes as it has removed.
-//! Jobs that failed keep their place and their error for as long as the others suffice.
+//! The innermost directories go first, and among them the fullest, until half of the jobs are gone; in the end the whole
+//! tree is one job. Halving makes the walk over all jobs cheap: as many changes as one walk removes have to come before
+//! the next. Jobs that failed keep their place and their error for as long as the others suffice.
 
 use std::cmp::Reverse;
 
@@ -11,14 +11,14 @@ use crate::model::{Change, JobId, Origin, RelPath, Scope, Timestamp};
 
 /// A directory with jobs below it.
 struct Directory {
-    /// Some path below, which begins with the directory's own.
+    /// Some path below the directory. It begins with the directory's own path.
     sample: RelPath,
     path_len: usize,
-    /// Index of the directory above; the root is its own.
+    /// Index of the directory above; the root's index is its own.
     above: usize,
-    /// Jobs that stand for what is in it: at its entries, or below them where those are no sweeps.
+    /// Jobs at the directory's entries, and jobs below those entries that do not become sweeps.
     jobs: usize,
-    /// Directories in it that are not decided yet.
+    /// Directories in this one for which it is not decided yet whether they become sweeps.
     undecided: usize,
     chosen: bool,
 }
@@ -39,7 +39,7 @@ impl Directory {
 }
 
 impl TargetQueue {
-    /// Makes sweeps of so many directories that half of the jobs go.
+    /// Turns as many directories into sweeps as it takes to remove half of the jobs.
     pub fn collapse(&mut self, now: Timestamp, mut next_id: impl FnMut() -> JobId) {
         let excess = self.jobs.len().div_ceil(2);
         let mut all = false;
@@ -61,7 +61,8 @@ impl TargetQueue {
         }
     }
 
-    /// The directories to sweep so that at least `excess` jobs go, if possible, and how many do.
+    /// Chooses directories to sweep so that at least `excess` jobs go, if possible. Returns the directories and how many
+    /// jobs go. `all` says whether failed jobs may go.
     fn choose(&self, excess: usize, all: bool) -> (Vec<RelPath>, usize) {
         let mut directories = self.directories(all);
         let mut saved = 0;
@@ -88,7 +89,7 @@ impl TargetQueue {
                 }
             }
         }
-        // One above another counts alone: the directories come in the order of their paths, each behind those above it.
+        // A directory inside a swept one needs no sweep. The directories are in path order, each behind those above it.
         let mut swept = vec![false; directories.len()];
         let mut chosen = Vec::new();
         for (at, dir) in directories.iter().enumerate() {
@@ -114,7 +115,8 @@ impl TargetQueue {
             chosen: false,
         };
         let mut directories = vec![new(&RelPath::root(), 0, 0)];
-        // From the root down to the directory of the last path: what lies below a directory comes in one piece.
+        // Indexes of the directories from the root down to that of the last path. Paths below one directory follow each
+        // other.
         let mut open = vec![0];
         for (path, _) in self.jobs.iter().filter(|(path, job)| !path.is_root() && job.may_go(all)) {
             while let Some(&at) = open.last()

@@ -1,8 +1,8 @@
 //! Which paths the store has to be told of, in the order in which they became dirty. Pure.
 //!
-//! A path keeps its place however often it changes, also through a commit that fails, so that whoever waits for what
-//! is dirty now ([`DirtyPaths::mark`]) waits for a bounded number of commits, however much becomes dirty meanwhile. A job
-//! that takes over the work of another takes over its place, and the other is deleted from the store after that.
+//! A path keeps its place however often it changes, even through a commit that fails. So whoever waits for what is dirty
+//! now ([`DirtyPaths::mark`]) waits for a bounded number of commits, however much becomes dirty meanwhile. A job that
+//! takes over the work of another also takes over its place, and the other job is deleted from the store only after that.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -12,12 +12,12 @@ use crate::model::RelPath;
 #[derive(Debug, Default)]
 pub struct DirtyPaths {
     places: HashMap<RelPath, u64>,
-    /// A place may be shared: then a directory comes before what is below it.
+    /// Paths may share a place. Then a directory comes before what is below it.
     order: BTreeSet<(u64, RelPath)>,
-    /// Part of the commit under way, with the places to which a failure returns them.
+    /// The paths in the commit under way, each with the place to which a failure returns it.
     under_way: HashMap<RelPath, u64>,
     next_place: u64,
-    /// Places from here on have to wait.
+    /// Paths at this place or a later one have to wait.
     released_until: u64,
 }
 
@@ -34,7 +34,7 @@ impl DirtyPaths {
         self.places.insert(path, place);
     }
 
-    /// `heir`, a path above, stands for `path` from now on, whose job is about to go.
+    /// Makes `heir`, a path above, stand for `path`, whose job is about to go.
     pub fn hand_over(&mut self, path: &RelPath, heir: &RelPath) {
         let place = self.places.get(path).into_iter().chain(self.under_way.get(path)).min().copied();
         let known = self.places.get(heir).copied();
@@ -50,7 +50,7 @@ impl DirtyPaths {
         }
     }
 
-    /// The store need not be told of the path after all.
+    /// Notes that the store need not be told of the path after all.
     pub fn forget(&mut self, path: &RelPath) {
         if let Some(place) = self.places.remove(path) {
             self.order.remove(&(place, path.clone()));
@@ -66,8 +66,8 @@ impl DirtyPaths {
         self.places.len()
     }
 
-    /// Lets all that is dirty now be taken. What is noted from now on has to wait for the next time: it may be settled
-    /// without the store by then.
+    /// Lets all that is dirty now be taken. A path that becomes dirty from now on has to wait for the next call: its job
+    /// may be done by then without the store.
     pub fn release_dirty(&mut self) {
         self.released_until = self.next_place;
     }
@@ -88,12 +88,12 @@ impl DirtyPaths {
         Some(path)
     }
 
-    /// The commit is durable.
+    /// Notes that the commit is durable.
     pub fn committed(&mut self) {
         self.under_way.clear();
     }
 
-    /// The commit failed: what was part of it is dirty again, at its old place.
+    /// Notes that the commit failed: the paths in it are dirty again, at their old places.
     pub fn restore(&mut self) {
         for (path, place) in std::mem::take(&mut self.under_way) {
             self.forget(&path);
@@ -101,7 +101,7 @@ impl DirtyPaths {
         }
     }
 
-    /// Stands for all that is dirty or being committed now. See [`DirtyPaths::is_durable`].
+    /// A mark that covers all that is dirty or being committed now. See [`DirtyPaths::is_durable`].
     pub fn mark(&self) -> u64 {
         self.next_place
     }
@@ -147,7 +147,7 @@ mod tests {
         assert!(!dirty.is_durable(dirty.mark()));
     }
 
-    /// A crash between the two would lose the work of both.
+    /// A crash between the two records would lose the work of both jobs.
     #[test]
     fn a_job_is_deleted_after_the_one_that_took_over() {
         let mut dirty = DirtyPaths::default();

@@ -1,14 +1,15 @@
-//! Paths whose run was cut off and which have been sent again: looked at once more, at growing distances, since data of the
-//! cut off run may still be held somewhere.
+//! Paths whose run was cut off and which have been sent again. They are looked at once more, at growing distances, since
+//! data of the run that was cut off may still be held somewhere.
 //!
-//! What this machine's kernel holds is known, and waited for (`mirror/rsync/lingering`). What a stalled server, a proxy or the host
-//! behind an ssh holds shows nowhere. So the path is compared again later, a few times. Where nothing came late that costs a
-//! run that finds all equal. Nobody waits for it: it is no promise about a moment, only that the target does not stay as it is.
+//! Data that this machine's kernel holds is known, and waited for (`mirror/rsync/lingering`). Data that a stalled server,
+//! a proxy or the host behind an ssh holds shows nowhere. So the path is compared again later, a few times. Where nothing
+//! came late, that costs a run that finds all equal. Nobody waits for these looks: they promise nothing about a moment,
+//! only that the target does not stay wrong.
 //!
-//! Not for targets on this machine: their receivers are ended with the run.
+//! Targets on this machine have no doubts: their receivers are ended with the run.
 //!
-//! In memory only: a daemon that is killed begins with doubts of its own (`open_receiver_window`). Pure, and bounded by
-//! [`DOUBTS_MAX`].
+//! In memory only: after a daemon was killed, the next one begins with doubts of its own (`open_receiver_window`). Pure,
+//! and bounded by [`DOUBTS_MAX`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -16,22 +17,22 @@ use std::time::Duration;
 
 use crate::model::{RelPath, Scope, TargetId, Timestamp, below_range};
 
-/// When a path is looked at again, since it was sent once more.
+/// How long after a path was sent again each look comes at the earliest.
 const AFTER: [Duration; 3] = [Duration::from_secs(10), Duration::from_secs(130), Duration::from_secs(250)];
-/// Looks are this far apart, so that few runs make all that are due, and those at different targets, and those at files and
-/// at directories, are not at one moment: a machine on which much was cut off still rests. [`AFTER`] grows by no less than
-/// that.
+/// Looks are this far apart, so that few runs make all looks that are due. Looks at different targets, and looks at files
+/// and at directories, come at different moments, so that a machine on which many runs were cut off still rests.
+/// [`AFTER`] grows by no less than this in each step.
 const GRID_MS: u64 = 120_000;
 const BETWEEN_TARGETS_MS: u64 = 40_000;
 const BETWEEN_SCOPES_MS: u64 = 60_000;
-/// Of more paths nothing is noted.
+/// The most paths that are noted. Doubts at further paths are dropped.
 const DOUBTS_MAX: usize = 20_000;
 
 #[derive(Debug, Clone, Copy)]
 struct Doubt {
     since: Timestamp,
     scope: Scope,
-    /// The place in `AFTER` of the look to come.
+    /// The index in `AFTER` of the next look.
     step: usize,
     due: Timestamp,
 }
@@ -39,7 +40,7 @@ struct Doubt {
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Doubts {
-    /// Where this target's looks are in each stretch of [`GRID_MS`].
+    /// When within each stretch of [`GRID_MS`] this target's looks are due.
     offset_ms: u64,
     of: BTreeMap<RelPath, Doubt>,
     due: BTreeSet<(Timestamp, RelPath)>,
@@ -51,7 +52,8 @@ impl Doubts {
         Self { offset_ms, of: BTreeMap::new(), due: BTreeSet::new() }
     }
 
-    /// A path has been sent again at `since`. What takes long is looked at once only, at the end.
+    /// Notes that a path has been sent again at `since`. A subtree takes long to compare and is looked at only once, at
+    /// the end.
     pub fn note(&mut self, path: &RelPath, scope: Scope, since: Timestamp) {
         let scope = self.remove(path).map_or(scope, |known| known.scope.max(scope));
         if self.of.len() < DOUBTS_MAX {
@@ -74,7 +76,7 @@ impl Doubts {
         }
     }
 
-    /// What is to be looked at by `now`.
+    /// Takes the paths that are to be looked at by `now`, and plans their next looks.
     pub fn take_due(&mut self, now: Timestamp) -> Vec<(RelPath, Scope)> {
         let mut taken = Vec::new();
         while let Some((_, path)) = self.due.first().filter(|(due, _)| *due <= now).cloned() {
@@ -134,7 +136,7 @@ mod tests {
         assert_eq!(times(0, Scope::Subtree), [300]);
     }
 
-    /// Two targets with three kinds of runs each made six at one moment.
+    /// Two targets with three kinds of runs each once made six runs at one moment.
     #[test]
     fn different_targets_are_looked_at_at_different_moments() {
         assert_eq!([1, 2, 3, 4].map(|target| times(target, Scope::Entry)[0]), [40, 80, 120, 40]);

@@ -1,4 +1,5 @@
-//! Which job a change becomes, or which one it goes with: the rules of the parent's documentation for what is pending.
+//! Turns a change into a job, or merges it with one that is there: the rules of the parent's documentation for pending
+//! jobs.
 
 use std::ops::Bound;
 use std::time::Duration;
@@ -7,8 +8,8 @@ use super::TargetQueue;
 use super::pending_job::{Newer, PendingJob, State, Wait};
 use crate::model::{Change, Generation, JobId, Lane, Origin, RelPath, Scope, Settle, Timestamp, below_range};
 
-/// What does the work of two jobs at one path. A whole-tree run does what there is to do at the root itself, whatever it
-/// leaves out below.
+/// The scope and origin that do the work of two jobs at one path. At the root, a reconcile of the whole tree does all
+/// that an `Entry` scan would do, whatever the reconcile leaves out below.
 fn both(path: &RelPath, one: (Scope, Origin), other: (Scope, Origin)) -> (Scope, Origin) {
     let reconcile = (Scope::Subtree, Origin::Reconcile);
     let itself = (Scope::Entry, Origin::Scan);
@@ -65,8 +66,8 @@ impl TargetQueue {
         self.jobs.get_mut(path).into_iter().for_each(widen);
     }
 
-    /// The change of a file as one that waits until it is quiet, if the target has most likely got it already. Not for ever,
-    /// where it never is.
+    /// A change of a file, made to wait until the file is quiet. `None` if the change need not wait: the target most
+    /// likely lacks it, or its job has waited long enough, since a file may never be quiet.
     fn rested(&self, change: &Change, now: Timestamp) -> Option<Change> {
         const REST_MAX: Duration = Duration::from_secs(10);
         let is_write = change.scope == Scope::Entry && change.origin == Origin::Write && change.settle == Settle::Now;
@@ -85,7 +86,7 @@ impl TargetQueue {
             scope,
             origin: change.origin,
             state: State::Ready,
-            // A file's size is known only when it is looked at: the executor moves it to the large lane.
+            // The executor learns the size of a file when it looks at the file, and then moves the job to the large lane.
             lane: Lane::Small,
             seq: 0,
             generation: Generation::FIRST,
@@ -106,7 +107,7 @@ impl TargetQueue {
             partial: false,
             equal: false,
             is_new: change.is_new,
-            // A record of the path's last job may still await its deletion from the store.
+            // The store may still hold a record of the path's last job, whose deletion is not committed yet.
             stored: self.dirty.is_unsettled(path),
         };
         self.jobs.insert(path.clone(), job);
@@ -127,7 +128,8 @@ impl TargetQueue {
         let Some(job) = self.jobs.get_mut(path) else { return };
         let before = job.all_of_it();
         let record_changes = scope > before.0 || change.origin > before.1;
-        // Not the directory's own times, say: a subtree that keeps failing would be tried at each change in it.
+        // A narrower change does not hurry, such as one of a directory's own times: a subtree job that keeps failing
+        // would be tried at each change in its directory.
         let hurries = scope >= job.scope || change.origin >= Origin::Write;
         if !job.is_running() {
             (job.scope, job.origin) = both(path, (job.scope, job.origin), (scope, change.origin));
@@ -157,7 +159,7 @@ impl TargetQueue {
                 job.newer = Some(Box::new(Newer { scope, origin, since, first_change, due }));
                 None
             }
-            // Placed anew, since a wider scope may ask for the other lane.
+            // The job is placed anew, since a wider scope may ask for the other lane.
             State::Ready if record_changes => Some(State::Ready),
             State::Ready => None,
             State::Waiting { due, why: Wait::Settling } => Some(match settles_at {
@@ -192,9 +194,10 @@ impl TargetQueue {
         }
     }
 
-    /// Whether a subtree job above that has not started will do the work anyway. One that failed may fail again. A
-    /// reconcile does not count for others: it may leave out what `crontabfilter` names. Nor does the whole tree's for
-    /// what a run in flight may put back, since it would not wait for that run and may end before it.
+    /// Whether a subtree job above the path that has not started will do the work anyway. A job that failed does not
+    /// count, since it may fail again. A reconcile does not count for other origins, since it may leave out what
+    /// `crontabfilter` names. A job of the whole tree does not count at a path that a run in flight may change back: the
+    /// whole tree would not wait for that run, and may end before it.
     fn pending_subtree_covers(&self, path: &RelPath, origin: Origin) -> bool {
         let covers = |job: &PendingJob| {
             job.scope == Scope::Subtree
@@ -206,14 +209,14 @@ impl TargetQueue {
         above.any(|above| !above.is_empty() || !self.any_in_flight_around(path))
     }
 
-    /// The nearest job above that will do whatever is to be done at `path`, writes included.
+    /// The path of the nearest job above that will do whatever is to be done at `path`, writes included.
     pub(super) fn sweep_above(&self, path: &RelPath) -> Option<RelPath> {
         let above = path.ancestor_bytes().filter_map(|above| self.jobs.get_key_value(above));
         above.filter(|(_, job)| job.will_sweep()).map(|(path, _)| path.clone()).next()
     }
 
-    /// The job at `path` has to make good also what was seen at `since`. That may be earlier than all before, if the
-    /// clock was set back.
+    /// Notes that the job at `path` also stands for a change that was seen at `since`. `since` may be earlier than all
+    /// times before, if the clock was set back.
     fn note_since(&mut self, path: &RelPath, since: Timestamp) {
         let Some(known) = self.jobs.get_mut(path).map(PendingJob::since) else { return };
         if since < *known {
@@ -222,9 +225,10 @@ impl TargetQueue {
         }
     }
 
-    /// A subtree job that has not started does the work of all that waits below it. A sweep takes all of it over. Others
-    /// leave writes, whose contents they would not look at, and what has to come after a run in flight for which the
-    /// whole tree would not wait. What stays is at least tried again.
+    /// Removes the jobs below a subtree job that has not started, as far as the subtree job does their work. A sweep
+    /// takes over all that may go. Other subtree jobs leave two kinds: writes, whose contents they would not look at, and
+    /// jobs that have to come after a run in flight for which the whole tree would not wait. A failed job that stays is
+    /// tried again.
     fn absorb_below(&mut self, path: &RelPath, now: Timestamp) {
         let Some(job) = self.jobs.get(path) else { return };
         let (origin, sweeps, can_absorb) = (job.origin, job.will_sweep(), !job.is_running() && job.attempts == 0);
@@ -249,7 +253,7 @@ impl TargetQueue {
         }
     }
 
-    /// Removes the jobs at `paths`, whose work the one at `heir`, above them, does as well.
+    /// Removes the jobs at `paths`. The job at `heir`, a path above, does their work as well.
     pub(super) fn absorb(&mut self, heir: &RelPath, paths: &[RelPath]) {
         for path in paths {
             let Some(job) = self.jobs.get_mut(path) else { continue };
@@ -266,7 +270,7 @@ impl TargetQueue {
             if origin == Origin::Replaced {
                 heir.distrust_all();
             }
-            // Others find out by themselves, and soon.
+            // A sweep keeps the error, so that it can be seen. Other heirs find out by themselves, and soon.
             if heir.will_sweep() && heir.last_error.is_none() {
                 heir.last_error = error;
             }

@@ -1,6 +1,6 @@
-//! What there is to say of a target's jobs, without changing any: how many, how old, which failed and why.
+//! Figures of a target's jobs: how many, how old, which failed and why. Nothing here changes a job.
 //!
-//! Deliberately absent: whether the target itself is in trouble, which its breaker knows.
+//! Deliberately absent: whether the target itself is in trouble. Its breaker knows that.
 
 use std::collections::BTreeMap;
 
@@ -10,17 +10,17 @@ use crate::model::{Job, JobError, Lane, Origin, RelPath, Scope, Timestamp};
 use crate::queue::breaker::Gate;
 
 impl TargetQueue {
-    /// Jobs that may run now in one lane, but for those that exclude each other.
+    /// Ready jobs of one lane, also those that jobs in flight exclude for now.
     pub fn ready_len(&self, lane: Lane) -> usize {
         self.ready.get(lane_index(lane)).map_or(0, BTreeMap::len)
     }
 
-    /// Until when the next batch of the small lane should wait for the rest of a burst, if it should.
+    /// Until when the next batch of the small lane should wait for the rest of a burst. `None` if it should not wait.
     pub fn held_until(&self, now: Timestamp) -> Option<Timestamp> {
         let oldest = self.ready.get(lane_index(Lane::Small)).and_then(|ready| ready.values().next());
         let begun = self.jobs.get(oldest.filter(|_| self.expects_more)?)?.queued_at;
         let until = begun.after(self.batch_size.hold(self.ready_len(Lane::Small)));
-        // A job from the future tells of a clock that was set back, not of how long it has waited.
+        // A job from the future shows that the clock was set back, not how long the job has waited.
         (begun <= now && now < until).then_some(until)
     }
 
@@ -28,7 +28,7 @@ impl TargetQueue {
         self.dirty.len()
     }
 
-    /// How many jobs are not in flight: what runs cannot be collapsed.
+    /// How many jobs are not in flight. Only these can be collapsed.
     pub fn waiting_len(&self) -> usize {
         self.ready.iter().map(BTreeMap::len).sum::<usize>() + self.waiting.len() + self.failed
     }
@@ -42,7 +42,7 @@ impl TargetQueue {
         }
     }
 
-    /// When the oldest change that is not on the target yet was made. Looks at every job.
+    /// When the oldest change that is not on the target yet was seen. Looks at every job.
     pub fn oldest(&self) -> Option<Timestamp> {
         self.jobs.values().map(PendingJob::oldest).min()
     }
@@ -57,13 +57,13 @@ impl TargetQueue {
         self.waiting.iter().find_map(|(_, path)| error(path)).or_else(|| error(given_up()?.0))
     }
 
-    /// How many jobs wait since they have failed.
+    /// How many jobs wait because they have failed.
     pub fn backing_off(&self) -> usize {
         let backs_off = |job: &PendingJob| matches!(job.state, State::Waiting { why: Wait::Backoff, .. });
         self.waiting.iter().filter(|(_, path)| self.jobs.get(path).is_some_and(backs_off)).count()
     }
 
-    /// When a target in trouble is tried again: by a job that is ready by then.
+    /// When a target in trouble is tried again. That takes a job that is ready by then; `None` if there is none.
     pub fn retry_at(&self, now: Timestamp) -> Option<Timestamp> {
         let probe_at = match self.breaker.gate(now) {
             Gate::Closed => None,
@@ -75,8 +75,8 @@ impl TargetQueue {
         Some(probe_at?.max(due?))
     }
 
-    /// Whether a job that is due covers the path, and nothing keeps it from running. A comparison of the whole tree does
-    /// not count: it may take hours.
+    /// Whether a job that is due covers the path and nothing keeps that job from running. A comparison of the whole tree
+    /// does not count, since it may take hours.
     pub fn has_due_job_for(&self, path: &RelPath) -> bool {
         let is_due = |job: &PendingJob| matches!(job.state, State::Ready | State::Running { .. });
         let covers = |(above, job): (RelPath, &PendingJob)| {

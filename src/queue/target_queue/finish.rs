@@ -1,4 +1,4 @@
-//! What becomes of a job when its run has ended.
+//! Settles a job whose run has ended.
 
 use std::time::Duration;
 
@@ -6,28 +6,28 @@ use super::pending_job::{Newer, PendingJob, State, Wait};
 use super::{RECEIVER_PATIENCE, TargetQueue};
 use crate::model::{Change, Found, JobError, JobId, Lane, Origin, RelPath, Scope, Timestamp, Verdict, partial_of};
 
-/// A source that changes under each of so many runs in a row has its job backed off like a failure.
+/// After more runs in a row than this under which the source changed, the job is backed off like a failure.
 const LOOKS_MAX: u32 = 20;
-/// A repeat is made again so often while what was cut off may still arrive, at distances that grow to four times
-/// [`RECEIVER_PATIENCE`]: for ten minutes. A server that takes longer to come to its end is not waited for.
+/// How often a repetition is repeated while data of a run that was cut off may still arrive. The distances grow to four
+/// times [`RECEIVER_PATIENCE`], so that this lasts ten minutes. A server that takes longer to end is not waited for.
 const LINGERS_MAX: u32 = 33;
-/// The pause before a path that vanished under a run is looked at again, times the number of looks.
+/// The pause before a path that vanished under a run is looked at again, multiplied by the number of looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// Of a job that is done: what happened while it ran.
+/// Events during the run of a job that is done.
 struct Done {
     newer: Option<Newer>,
     /// When the path may be sent next, if it has been sent too often of late.
     hot_until: Option<Timestamp>,
-    /// The run began when receivers that were cut off may still have been writing.
+    /// The run began while receivers of runs that were cut off may still have been writing.
     was_early: bool,
     /// A subtree above is still in flight.
     beside_subtree: bool,
 }
 
 impl TargetQueue {
-    /// A run of the job was cut off, whatever becomes of the next. If it was to send what is below the path as well, so may
-    /// its receiver do over what others send there.
+    /// Notes that a run of the job was cut off, whatever becomes of the next run. If the run was to send what is below
+    /// the path as well, its receiver may also undo what other jobs send there.
     pub fn note_cut(&mut self, path: &RelPath, now: Timestamp) {
         let Some(job) = self.jobs.get_mut(path) else { return };
         job.was_cut_off = true;
@@ -36,7 +36,7 @@ impl TargetQueue {
         }
     }
 
-    /// A run of the job was cut off and has been begun again since its connection was closed.
+    /// Notes that a run of the job was cut off and was begun again after its connection had been closed.
     pub fn doubt(&mut self, path: &RelPath, now: Timestamp) {
         if let Some(job) = self.jobs.get(path)
             && !self.receives_here
@@ -45,7 +45,7 @@ impl TargetQueue {
         }
     }
 
-    /// What an earlier run of the job had sent is still on its way: to have been repeated is not enough.
+    /// Notes that data of an earlier run of the job is still on its way, so that one repetition is not enough.
     pub fn note_lingering(&mut self, path: &RelPath) {
         let is_one = |job: &&mut PendingJob| job.is_safety_rerun && job.lingered < LINGERS_MAX;
         if let Some(job) = self.jobs.get_mut(path).filter(is_one) {
@@ -54,14 +54,15 @@ impl TargetQueue {
         }
     }
 
-    /// The run of the job, which is about to be settled, has sent nothing there. It does not count as one that was sent again.
+    /// Notes that the job's run, which is about to be settled, has sent nothing. Such a run does not count as sending the
+    /// path again.
     pub fn note_equal(&mut self, path: &RelPath) {
         if let Some(job) = self.jobs.get_mut(path) {
             job.equal = true;
         }
     }
 
-    /// Settles what became of one claimed job. `took` is how long its batch ran.
+    /// Settles one claimed job by its verdict. `took` is how long its batch ran.
     pub fn finish(&mut self, path: &RelPath, verdict: Verdict, took: Duration, now: Timestamp, chance: f64) {
         self.note_end(path);
         self.rooted.remove(path);
@@ -90,14 +91,14 @@ impl TargetQueue {
         let whole_tree = path.is_root() && job.scope == Scope::Subtree;
         let is_repeat = job.is_safety_rerun || job.checks;
         if verdict != Verdict::Released {
-            // What follows cannot lean on what it was when it was claimed.
+            // The job's next run cannot rely on what was true of the old name at the claim.
             self.renames.forget(path);
         }
         let was_early =
             now.before(took) < self.receiver_window.until && (self.receiver_window.whole_trees || !whole_tree);
         match verdict {
             Verdict::Done => {
-                // A repeat that finds all as it was left says nothing of where changes come from.
+                // A repetition that finds all as it was left says nothing of where changes come from.
                 if is_write && !is_repeat {
                     self.sent.note_echo(path, is_equal, now);
                 }
@@ -111,10 +112,11 @@ impl TargetQueue {
             Verdict::Above(above) => {
                 let (id, origin, is_newer) = (job.id, job.origin.min(Origin::Write), newer.is_some());
                 self.place(path, State::Ready);
-                // What is newer may mean that there is something at the path again: it is looked at once more.
+                // A newer change may have put something at the path again: the path is looked at once more.
                 match self.sweep_above(path) {
                     _ if is_newer => {}
-                    // Otherwise it would be looked at again and again, and the sweep wait for it as often.
+                    // Without this the path would be looked at again and again, and the sweep would wait for it each
+                    // time.
                     Some(sweep) => self.absorb(&sweep, std::slice::from_ref(path)),
                     None => self.move_up(path, &above, id, origin, now),
                 }
@@ -122,7 +124,7 @@ impl TargetQueue {
             Verdict::Large => {
                 job.lane = Lane::Large;
                 self.place(path, State::Ready);
-                // For a daemon that does not see this one's run end.
+                // The store is told, so that a later daemon knows of the partial file if this one does not see the run end.
                 self.dirty.note(path);
             }
             Verdict::LookAgain(scope) => {
@@ -137,7 +139,7 @@ impl TargetQueue {
                 }
             }
         }
-        // A job above took over what waited here while this one ran.
+        // A sweep above may have been made while this job ran: it takes over what is left of the job.
         if self.jobs.get(path).is_some_and(|job| job.may_go(false))
             && let Some(sweep) = self.sweep_above(path)
         {
@@ -145,7 +147,8 @@ impl TargetQueue {
         }
     }
 
-    /// The work of the job at `path` becomes that of the one at `above`, which takes its id if there is none yet.
+    /// Gives the work of the job at `path` to the job at `above`. If there is none at `above`, a new job there takes the
+    /// id.
     fn move_up(&mut self, path: &RelPath, above: &RelPath, id: JobId, origin: Origin, now: Timestamp) {
         let change = Change { origin, ..Change::scan(above.clone(), Scope::Entry) };
         if self.jobs.contains_key(above) {
@@ -156,7 +159,8 @@ impl TargetQueue {
         self.absorb(above, std::slice::from_ref(path));
     }
 
-    /// The job goes, unless there is more to do at its path: what is newer than its run, or what others may have undone.
+    /// Removes the job, unless there is more to do at its path: a change newer than its run, or work that others may have
+    /// undone.
     fn done(&mut self, path: &RelPath, done: Done, now: Timestamp) {
         let Done { newer, hot_until, was_early, beside_subtree } = done;
         self.throughput.note(now);
@@ -169,7 +173,7 @@ impl TargetQueue {
         let under_subtree = beside_subtree || job.subtree_ended_meanwhile;
         let may_be_undone = job.was_cut_off || (was_early && !job.is_safety_rerun);
         if let Some(newer) = newer {
-            // What may be undone has to run once more, not only what is new.
+            // Work that may be undone has to be done once more, not only the newer change.
             if under_subtree || may_be_undone {
                 job.scope = job.scope.max(newer.scope);
                 job.origin = job.origin.max(newer.origin);
@@ -211,8 +215,8 @@ impl TargetQueue {
         }
     }
 
-    /// The job at `path` goes, and its place is taken by the deletion of what its runs may have left of a large file. As
-    /// long as there is another such job in the directory that is left to it: what lies there is of use to it.
+    /// Removes the job at `path` and makes one that deletes what its runs may have left of a large file. While another
+    /// such job is pending in the same directory, the deletion is left to that job, which has use for what lies there.
     fn leave_partial(&mut self, path: &RelPath, now: Timestamp) {
         let Some(PendingJob { id, queued_at, first_change, .. }) = self.jobs.get(path) else { return };
         let (id, queued_at, first_change) = (*id, *queued_at, *first_change);
@@ -234,7 +238,7 @@ impl TargetQueue {
         }
     }
 
-    /// A subtree's run has ended: what is in flight below may have done its work before that run undid it.
+    /// Notes that a subtree's run has ended. Jobs in flight below it may have done their work before that run undid it.
     fn note_subtree_end(&mut self, subtree: &RelPath) {
         let Self { jobs, in_flight, .. } = self;
         for path in in_flight.keys().filter(|path| subtree.covers(path)) {
@@ -261,14 +265,14 @@ impl TargetQueue {
         self.dirty.note(path);
     }
 
-    /// Adds a failure that a run found at a path which no job of its own had named (below a subtree), with as much as it
-    /// left undone.
+    /// Adds a failure that a run found at a path that none of its jobs had named (below a subtree), with as much as the
+    /// run left undone there.
     pub fn add_failure(&mut self, found: Found, now: Timestamp, chance: f64, next_id: impl FnOnce() -> JobId) {
         let Found { path, error, scope, origin, since } = found;
         let change = Change { scope, origin, ..Change::write(path.clone()) };
         let is_running = self.jobs.get(&path).is_some_and(PendingJob::is_running);
         if is_running {
-            // It finds out by itself, as far as it goes.
+            // The running job finds out by itself, as far as its scope reaches.
             if scope > Scope::Entry {
                 self.merge(&path, scope, &change, now);
             }
@@ -280,7 +284,7 @@ impl TargetQueue {
             self.create(&path, scope, &change, now, next_id());
             self.unplace(&path);
         }
-        // Which change it was that the run above had for this path, nobody knows.
+        // Nobody knows which changes of this path the run above stood for.
         if let Some(job) = self.jobs.get_mut(&path) {
             job.first_change = 0;
             job.queued_at = job.queued_at.min(since.unwrap_or(now));

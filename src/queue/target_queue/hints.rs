@@ -1,12 +1,12 @@
-//! What is remembered of pending paths besides their jobs, in memory only: which of them are names of one file, and which
-//! send what was moved from another path. What follows from that is in `names` and `renames`.
+//! Remembers two things of pending paths besides their jobs, in memory only: which paths are names of one file, and which
+//! paths send content that was moved from another path. `names` and `renames` act on these.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 
 use crate::model::{RelPath, Timestamp, below_range};
 
-/// Which pending paths are names of one file, by its number.
+/// Pending paths that are names of one file, by the number of the file.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     files: HashMap<RelPath, u64>,
@@ -39,19 +39,19 @@ impl Names {
     }
 }
 
-/// Where what a job sends came from.
+/// The path from which the content of a job was moved.
 #[derive(Debug)]
 pub(super) struct Hint {
     pub(super) old: RelPath,
     pub(super) is_tree: bool,
 }
 
-/// The hints of all jobs, by both paths.
+/// The hints of all jobs, by their new and by their old paths.
 #[derive(Debug, Default)]
 pub(super) struct Renames {
     pub(super) by_new: BTreeMap<RelPath, Hint>,
     pub(super) by_old: BTreeMap<RelPath, RelPath>,
-    /// Until when something new under an old name waits for these new names.
+    /// New names for which something new under their old name waits, each with the time until which it does.
     pub(super) until: BTreeSet<(Timestamp, RelPath)>,
 }
 
@@ -77,7 +77,7 @@ impl Renames {
         }
     }
 
-    /// Drops the hints for which something else has waited long enough.
+    /// Drops the hints for which something new has waited long enough.
     pub(super) fn expire(&mut self, now: Timestamp) {
         while self.until.first().is_some_and(|(until, _)| *until <= now) {
             if let Some((_, new)) = self.until.pop_first() {
@@ -86,7 +86,7 @@ impl Renames {
         }
     }
 
-    /// When the next one ends.
+    /// When the next such wait ends.
     pub(super) fn next_due(&self) -> Option<Timestamp> {
         self.until.first().map(|(until, _)| *until)
     }
@@ -99,7 +99,7 @@ impl Renames {
         }
     }
 
-    /// The new names of what was moved from strictly below `path`.
+    /// The new names of content that was moved from strictly below `path`.
     pub(super) fn moved_from_below(&self, path: &RelPath) -> Vec<RelPath> {
         below(&self.by_old, path).map(|(_, new)| new.clone()).collect()
     }
@@ -113,7 +113,7 @@ impl Renames {
 fn below<'a, T>(map: &'a BTreeMap<RelPath, T>, path: &RelPath) -> impl Iterator<Item = (&'a RelPath, &'a T)> {
     let (start, end) = below_range(path);
     let bounds = match path.is_root() {
-        // Whatever has a first byte.
+        // Every path that has a first byte: all but the root.
         true => (Vec::from([0]), Bound::Unbounded),
         false => (start, Bound::Excluded(end)),
     };

@@ -1,38 +1,40 @@
 //! All jobs of one target: which are ready in which order, which wait, which run, and which exclude each other.
 //!
-//! Pure: time, chance and job ids are parameters, and what has to be written to the store is noted in a line of dirty
-//! paths that the committer empties. One record a path, so a thousand writes to a file are one job.
+//! Pure: time, chance and job ids are parameters. Paths that the store has to be told of are noted in a line of dirty
+//! paths, which the committer empties. There is one job per path, so a thousand writes to a file are one job.
 //!
-//! What may run together is decided here, when a job is claimed:
-//! 1. never two jobs of one path;
-//! 2. no job while something below its path is in flight: either run may delete what the other sends, or make of a
-//!    directory what the other would write through. Excepted is the whole tree, which would never find a moment; nothing
-//!    deletes the root, and rule 4 repairs the rest. It waits for other subtrees and for what was moved, and goes before
-//!    those that come after it;
-//! 3. nothing below an `Entry` or `Children` job in flight: what was a directory when the lower job was looked at may be
-//!    sent as a link by the upper one, and a `Children` run deletes what it did not see at its level. The root's `Entry`
-//!    is no obstacle, since the root remains a directory;
-//! 4. below a `Subtree` job in flight everything may run, since such a run can take hours, but what was in flight beside
-//!    it is run once more after it ([`PendingJob::reruns_after_subtree`], [`PendingJob::subtree_ended_meanwhile`]): the subtree's rsync may have listed the tree
-//!    before the change and may undo it;
-//! 5. never a `Subtree` job inside another one in flight.
+//! The rules for jobs that run together are applied when a job is claimed:
+//! 1. Two jobs of one path never run together.
+//! 2. No job runs while a job below its path is in flight. Either run may delete what the other one sends, or replace a
+//!    directory by a link through which the other one would write. The comparison of the whole tree is excepted, since it
+//!    would never find a moment. Nothing deletes the root, and rule 4 repairs the rest. The comparison waits only for
+//!    other subtrees and for jobs whose content was moved; such jobs do not overtake it.
+//! 3. No job runs below an `Entry` or `Children` job in flight. The upper job may send a link in the place of a directory
+//!    that the lower job has seen, and a `Children` run deletes what it did not see at its level. An `Entry` job of the
+//!    root is no obstacle, since the root remains a directory.
+//! 4. Any job but a `Subtree` job may run below a `Subtree` job in flight, since such a run can take hours. The subtree's
+//!    rsync may have listed the tree before the change and may undo it. So a job that was in flight beside the subtree's
+//!    run is run once more after it ([`PendingJob::reruns_after_subtree`], [`PendingJob::subtree_ended_meanwhile`]).
+//! 5. A `Subtree` job never runs inside another one in flight.
 //!
-//! A run that was cut off may still have a receiver that writes. So a job of such a run, and whatever runs in the first
-//! moments after an earlier daemon, is kept when it is done and runs once more ([`Wait::ReceiverMayWrite`]).
+//! The receiver of a run that was cut off may still write. So two kinds of jobs are kept when they are done and run once
+//! more ([`Wait::ReceiverMayWrite`]): a job whose run was cut off, and any job that runs in the first moments after an
+//! earlier daemon.
 //!
-//! A directory that comes into being (`Change::fresh`) while work for its name, or for anything below, is pending or
-//! running becomes a `Subtree` job: an older run may still delete what the new one has sent, and the subtree job, which
-//! has to wait for the older run by rule 1 or 2, repairs that. So it is not left to a subtree job above, either, except
-//! to a sweep.
+//! A directory that comes into being (`Change::fresh`) becomes a `Subtree` job if work for its name, or for anything
+//! below, is pending or running. An older run may still delete what the new one has sent. The subtree job has to wait for
+//! the older run by rule 1 or 2, and repairs the damage. For this reason a fresh directory is not left to a subtree job
+//! above it either, except to a sweep.
 //!
-//! What was moved within the tree is sent before its old name is deleted, in one batch with that ([`renames`]).
+//! Content that was moved within the tree is sent before its old name is deleted, in one batch with that deletion
+//! ([`renames`]).
 //!
-//! Names of one file go in one batch where the target is to have them as such ([`names`]).
+//! Jobs at several names of one file go in one batch where the target is to have them as names of one file ([`names`]).
 //!
-//! A *sweep* is a `Subtree` job of origin `Write`: one for which writes count as well. It waits for all that is in
-//! flight below it, be it the whole tree's: rule 2 has no exception for it. So it can take over everything that is to
-//! be done below it, and as long as one has not begun, nothing below it becomes a job. That is how a backlog is bounded
-//! (`collapse`).
+//! A *sweep* is a `Subtree` job of origin `Write` or above: writes below its path count as well. A sweep waits for all
+//! that is in flight below it, even a sweep of the whole tree: the exception in rule 2 does not hold for sweeps. So a
+//! sweep can take over everything that is to be done below it, and until it begins, no write below it becomes a job of
+//! its own. Sweeps bound a backlog (`collapse`).
 
 mod claim;
 mod collapse;
@@ -69,7 +71,7 @@ pub struct Policy {
     pub backoff: Backoff,
     /// Failures after which a job is a dead letter; 0 for never.
     pub attempts_max: u32,
-    /// A path that changes again and again is sent at most this often.
+    /// The shortest time between two runs of a path that changes again and again.
     pub hot_interval: Duration,
 }
 
@@ -79,7 +81,7 @@ impl Default for Policy {
     }
 }
 
-/// Names one batch in flight.
+/// The number of one batch in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BatchId(pub u64);
 
@@ -103,7 +105,8 @@ impl Counts {
 pub struct TargetQueue {
     target: TargetId,
     pub(super) policy: Policy,
-    /// Its receivers are processes of this machine, and ended with their runs: what was cut off does not come late.
+    /// The target is a directory of this machine. Its receivers are local processes and end with their runs, so data of a
+    /// run that was cut off does not come late.
     pub(super) receives_here: bool,
     pub(super) breaker: Breaker,
     jobs: BTreeMap<RelPath, PendingJob>,
@@ -111,41 +114,41 @@ pub struct TargetQueue {
     waiting: BTreeSet<(Timestamp, RelPath)>,
     in_flight: BTreeMap<RelPath, Scope>,
     in_flight_subtrees: usize,
-    /// What is in flight and was moved: its run may begin below the target's root, where rsync follows what stands in the
-    /// place of a directory.
+    /// Jobs in flight whose content was moved from another path. Their run may begin below the target's root, where rsync
+    /// follows whatever stands in the place of a directory.
     rooted: BTreeSet<RelPath>,
     failed: usize,
     sent: SentLog,
     dirty: DirtyPaths,
     next_seq: u64,
-    /// Changes are numbered, so that one can wait for all that came before a moment.
+    /// Changes are numbered, so that a caller can wait for all changes before a moment.
     changes: u64,
     pub(super) throughput: Throughput,
-    /// Of the small lane.
+    /// The size of batches of the small lane.
     pub(super) batch_size: BatchSize,
-    /// A burst goes on, as far as anybody knows.
+    /// A burst of changes goes on, as far as is known.
     pub(super) expects_more: bool,
     /// When a job was last done, since the start.
     pub(super) last_success: Option<Timestamp>,
-    /// Nothing is handed out.
+    /// No jobs are handed out.
     pub(super) paused: bool,
     receiver_window: ReceiverWindow,
     doubts: Doubts,
     renames: Renames,
     names: Names,
-    /// Paths whose run has ended, if somebody wants to know.
+    /// Paths whose run has ended, while somebody wants to know them.
     ended: Option<Vec<RelPath>>,
 }
 
-/// For how long after a run that was cut off its receiver may still be writing: it has to notice the end of its connection, and
-/// does so behind what the connection still holds.
+/// How long the receiver of a run that was cut off may go on writing. The receiver has to notice the end of its
+/// connection, and does so only behind the data that the connection still holds.
 const RECEIVER_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Up to when runs that nobody watches any more may still have receivers that write anywhere.
+/// The time until which receivers of runs that nobody watches any more may still write, at any path.
 #[derive(Debug, Clone, Copy, Default)]
 struct ReceiverWindow {
     until: Timestamp,
-    /// Comparisons of the whole tree count as well, although they take long.
+    /// Comparisons of the whole tree are repeated as well, although they take long.
     whole_trees: bool,
 }
 
@@ -156,7 +159,8 @@ fn lane_index(lane: Lane) -> usize {
     }
 }
 
-/// A stored job as a queue takes it over. What was settling when the daemon ended is ready: no event will come for it.
+/// A stored job as a queue takes it over. A job that was settling when the daemon ended is ready, since no event will
+/// come for it.
 pub fn restored(job: Job) -> Job {
     let (state, due_at) = match job.state {
         JobState::Waiting if job.attempts > 0 => (JobState::Waiting, job.due_at),
@@ -236,20 +240,22 @@ impl TargetQueue {
         self.place(&stored.path, state);
     }
 
-    /// An earlier daemon has ended a moment before `now`, and may have cut off runs. What is run before their receivers must
-    /// have noticed runs once more; comparisons of the whole tree only if `whole_trees` says so.
+    /// Notes that an earlier daemon ended a moment before `now` and may have cut off runs. Jobs that run before the
+    /// receivers of those runs must have noticed run once more. Comparisons of the whole tree do so only if
+    /// `whole_trees`.
     pub fn open_receiver_window(&mut self, now: Timestamp, whole_trees: bool) {
         self.receiver_window = ReceiverWindow { until: now.after(RECEIVER_PATIENCE), whole_trees };
     }
 
-    /// A receiver that was cut off is known not to have ended by `now`: whatever has been run may have to be so again.
+    /// Notes that a receiver that was cut off is known not to have ended by `now`. Whatever has run until then may have
+    /// to run again.
     pub fn extend_receiver_window(&mut self, now: Timestamp) {
         let until = self.receiver_window.until.max(now.after(RECEIVER_PATIENCE));
         self.receiver_window = ReceiverWindow { until, whole_trees: true };
     }
 
-    /// How many paths were sent and wait to be looked at again, since a run was cut off, and when the first of them is. Looks
-    /// at what waits.
+    /// How many paths wait to be sent once more because a receiver of a run that was cut off may have written late, and
+    /// when the first of them is due. Looks at every waiting job.
     pub fn awaits_receivers(&self) -> Option<(usize, Timestamp)> {
         let is_one = |path: &RelPath| self.jobs.get(path).is_some_and(PendingJob::awaits_receiver);
         let mut jobs = self.waiting.iter().filter(|(_, path)| is_one(path));
@@ -265,7 +271,7 @@ impl TargetQueue {
         Box::new(self.jobs.range::<[u8], _>((Bound::Included(start.as_slice()), Bound::Excluded(end.as_slice()))))
     }
 
-    /// Moves what has waited long enough to ready.
+    /// Makes ready the jobs that have waited long enough.
     pub fn promote(&mut self, now: Timestamp) {
         self.renames.expire(now);
         while let Some((due, path)) = self.waiting.first()
@@ -277,7 +283,7 @@ impl TargetQueue {
         }
     }
 
-    /// Has paths looked at again where data of a run that was cut off may have arrived since.
+    /// Has paths looked at again to which data of a run that was cut off may have come since.
     pub fn raise_doubts(&mut self, now: Timestamp, mut next_id: impl FnMut() -> JobId) {
         for (path, scope) in self.doubts.take_due(now) {
             let change = match scope {
@@ -285,27 +291,27 @@ impl TargetQueue {
                 Scope::Entry | Scope::Children => Change { scope, ..Change::write(path) },
             };
             let is_new = !self.jobs.contains_key(&change.path);
-            // What waits to be run looks as well.
+            // A pending job of this scope or a wider one looks at the path as well.
             if self.jobs.get(&change.path).is_some_and(|job| !job.is_running() && job.scope >= scope) {
                 continue;
             }
             self.enqueue(&change, now, &mut next_id);
             if let Some(job) = self.jobs.get_mut(&change.path).filter(|_| is_new) {
                 job.checks = true;
-                // All in one batch, be it that some were sent often of late.
+                // Ready at once, so that all doubts go in one batch, even those at paths that were sent often of late.
                 self.unplace(&change.path);
                 self.place(&change.path, State::Ready);
             }
         }
     }
 
-    /// When the next waiting job becomes ready.
+    /// When the next wait ends: that of a job, of a doubt, or of something new under an old name.
     pub fn next_due(&self) -> Option<Timestamp> {
         let waiting = self.waiting.first().map(|(due, _)| *due);
         [waiting, self.doubts.next_due(), self.renames.next_due()].into_iter().flatten().min()
     }
 
-    /// Gives the job, which must stand in no order, its state and its place in that state's order.
+    /// Gives the job its state and a place in the order of that state. The job must stand in no order before.
     fn place(&mut self, path: &RelPath, state: State) {
         let Some(job) = self.jobs.get_mut(path) else { return };
         job.state = state;
@@ -334,7 +340,7 @@ impl TargetQueue {
         }
     }
 
-    /// Takes the job out of its state's order, before it gets another state or goes.
+    /// Takes the job out of the order of its state, before the job gets another state or goes.
     fn unplace(&mut self, path: &RelPath) {
         let Some(job) = self.jobs.get(path) else { return };
         match job.state {
@@ -364,8 +370,8 @@ impl TargetQueue {
         }
     }
 
-    /// Hands over what the store has to be told and is releasable, until there are `ops_max` operations. [`TargetQueue::settle_dirty`] is
-    /// told what came of it.
+    /// Appends what the store has to be told and is releasable to `ops`, until there are `ops_max` operations.
+    /// [`TargetQueue::settle_dirty`] is told how their commit went.
     pub fn take_dirty(&mut self, ops_max: usize, ops: &mut Vec<Op>) {
         while ops.len() < ops_max
             && let Some(path) = self.dirty.take()
@@ -385,27 +391,27 @@ impl TargetQueue {
         self.jobs.keys().for_each(|path| self.dirty.note(path));
     }
 
-    /// What was taken is durable, or has to be taken again.
+    /// Notes that the operations taken last are durable, or have to be taken again.
     pub fn settle_dirty(&mut self, durable: bool) {
         if durable { self.dirty.committed() } else { self.dirty.restore() }
     }
 
-    /// Lets the store be told of all that it has not been told of by now.
+    /// Lets the store be told of all that is dirty now.
     pub fn release_dirty(&mut self) {
         self.dirty.release_dirty();
     }
 
-    /// Whether there is something that [`take_dirty`](Self::take_dirty) hands over.
+    /// Whether [`take_dirty`](Self::take_dirty) would hand over something.
     pub fn has_releasable(&self) -> bool {
         self.dirty.has_releasable()
     }
 
-    /// Whether jobs that are ready are handed out, as far as is known.
+    /// Whether ready jobs are handed out, as far as is known: the target is neither paused nor in trouble.
     pub fn is_served(&self) -> bool {
         !self.paused && self.breaker.trouble().is_none()
     }
 
-    /// Stands for all that the store has not been told of, or is being told.
+    /// A mark that covers all that the store has not been told of, or is being told.
     pub fn dirty_mark(&self) -> u64 {
         self.dirty.mark()
     }

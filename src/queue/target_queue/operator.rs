@@ -1,4 +1,4 @@
-//! What operators see of a target's jobs and do to them.
+//! The operators' side of a target's jobs: selecting them, and acting on them.
 
 use std::ops::Bound;
 
@@ -7,18 +7,18 @@ use super::pending_job::{PendingJob, State, Wait};
 use crate::model::{Job, JobAction, JobError, RelPath};
 use crate::store::TargetRecord;
 
-/// So many jobs are looked at in one call: the caller holds a lock that enqueuing waits for.
+/// The most jobs that one call looks at: the caller holds a lock that enqueuing waits for.
 const LOOKS_MAX: usize = 20_000;
 
-/// So many ends of runs are noted; then it is only known that there were many.
+/// The most ends of runs that are noted. Above that, it is only known that there were many.
 const ENDS_MAX: usize = 200_000;
 
 /// Jobs that were selected, in the order of their paths.
 #[derive(Debug, Default)]
 pub struct Selected {
-    /// As they were before anything was done to them.
+    /// The jobs as they were before anything was done to them.
     pub jobs: Vec<Job>,
-    /// Behind which path to go on, unless this was the end.
+    /// The path behind which the next call goes on; `None` at the end.
     pub next: Option<RelPath>,
 }
 
@@ -52,7 +52,7 @@ impl TargetQueue {
         selected
     }
 
-    /// Does to the job at `path` what an operator wants.
+    /// Does `action` to the job at `path`, if the job's state allows it.
     pub fn act(&mut self, path: &RelPath, action: JobAction) {
         let Some(job) = self.jobs.get_mut(path).filter(|job| is_open_to(job, action)) else { return };
         match action {
@@ -74,8 +74,8 @@ impl TargetQueue {
         self.changes
     }
 
-    /// Jobs that stand for the change of that number or an older one, at most `limit` of them. With a path only those
-    /// that can be about it: its own, those below it, and those of the directories above.
+    /// Returns at most `limit` jobs that stand for the change numbered `number` or an older one. With a path, only jobs
+    /// that can be about it: the path's own job, those below, and those of the directories above.
     pub fn lacking(&self, number: u64, path: Option<&RelPath>, limit: usize) -> Vec<Job> {
         let all: Box<dyn Iterator<Item = (&RelPath, &PendingJob)>> = match path.filter(|path| !path.is_root()) {
             None => Box::new(self.jobs.iter()),
@@ -89,12 +89,13 @@ impl TargetQueue {
         old.take(limit).map(|(path, job)| job.to_job(self.target, path)).collect()
     }
 
-    /// Notes from now on which runs end.
+    /// Starts to note which runs end.
     pub fn record_ends(&mut self) {
         self.ended = Some(Vec::new());
     }
 
-    /// The paths of runs that ended since [`record_ends`](Self::record_ends). `None`: more than can be noted.
+    /// Takes the paths of runs that ended since [`record_ends`](Self::record_ends). `None`: there were more than can be
+    /// noted.
     pub fn take_ends(&mut self) -> Option<Vec<RelPath>> {
         self.ended.take().filter(|ended| ended.len() < ENDS_MAX)
     }
@@ -105,7 +106,7 @@ impl TargetQueue {
         }
     }
 
-    /// A job that waits for an operator to agree to what it would delete.
+    /// A job that waits for an operator to agree to its deletions, with its error.
     pub fn asks_for_approval(&self) -> Option<(RelPath, JobError)> {
         self.jobs.iter().find_map(|(path, job)| {
             let error = job.last_error.as_deref().filter(|error| error.asks_for_approval())?;
@@ -113,7 +114,7 @@ impl TargetQueue {
         })
     }
 
-    /// The job at `path`, or else the pending one above that does its work.
+    /// The job at `path`, or else the pending one above that does the work at `path`.
     pub fn job_for(&self, path: &RelPath) -> Option<Job> {
         let above = path.ancestors().filter_map(|above| self.jobs.get_key_value(&above));
         let mut near = self.jobs.get_key_value(path).into_iter().chain(above);
@@ -133,7 +134,7 @@ impl TargetQueue {
         let above = path.ancestors().find(|above| self.in_flight.contains_key(above));
         let below = || self.in_flight.keys().find(|flying| path.is_ancestor_of(flying)).cloned();
         let own = Some(path).filter(|path| self.in_flight.contains_key(*path)).cloned();
-        // Below first: a subtree above may be in flight without being in the way.
+        // Jobs below come first: a subtree above may be in flight without being in the way.
         own.or_else(below).or(above)
     }
 }
@@ -255,7 +256,7 @@ mod tests {
         }
         let page = bench.queue.select(None, 10, JobAction::List, &|_| true);
         assert_eq!((page.jobs.len(), page.next), (10, Some(path("f000009"))));
-        // A rare one is not searched for with the lock held.
+        // A rare job is not searched for to the end while the lock is held.
         let rare = |job: &Job| job.path == path(&format!("f{:06}", LOOKS_MAX + 5));
         let page = bench.queue.select(None, 10, JobAction::List, &rare);
         assert_eq!(page.jobs.len(), 0);
@@ -296,7 +297,7 @@ mod tests {
         assert_eq!(bench.queue.take_ends(), None);
     }
 
-    /// Lost with the job that a subtree took over: the change was missing and a wait was over.
+    /// The change was once lost with a job that a subtree took over: a wait for it was over while the target lacked it.
     #[test]
     fn a_subtree_lacks_what_the_jobs_lacked_that_it_took_over() {
         let mut bench = Bench::new();
@@ -326,7 +327,7 @@ mod tests {
         assert!(!bench.lacks(number));
     }
 
-    /// The subtree is done, but for the path that it stumbled over.
+    /// The subtree's job is done, but for the path that its run stumbled over.
     #[test]
     fn a_path_that_failed_below_a_subtree_is_lacking_since_ever() {
         let mut bench = Bench::new();

@@ -5,13 +5,14 @@ use crate::model::{Generation, Job, JobError, JobId, JobState, Lane, Origin, Rel
 /// Why a job waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wait {
-    /// Its file is still being written. A finished change ends the wait.
+    /// The job's file is still being written. A finished change ends the wait.
     Settling,
-    /// It was sent a moment ago, again. Nothing but time ends the wait.
+    /// The path was sent too often, or changed under its run, a moment ago. Nothing but time ends the wait.
     Hot,
-    /// It failed. A newer change shortens the wait to the base of the backoff.
+    /// The job failed. A newer change shortens the wait to the base of the backoff.
     Backoff,
-    /// It is done, but an earlier run was cut off, whose receiver may still have been writing. A newer change ends the wait.
+    /// The job is done, but the receiver of a run that was cut off may still have been writing. A newer change ends the
+    /// wait.
     ReceiverMayWrite,
 }
 
@@ -31,7 +32,7 @@ pub(super) struct Newer {
     pub(super) since: Timestamp,
     /// The number of the first of these changes.
     pub(super) first_change: u64,
-    /// Wait until then for more; `None` to run at once.
+    /// Until when to wait for more changes; `None` to run at once.
     pub(super) due: Option<Timestamp>,
 }
 
@@ -43,51 +44,53 @@ pub(super) struct PendingJob {
     pub(super) origin: Origin,
     pub(super) state: State,
     pub(super) lane: Lane,
-    /// Place in the ready order; kept when a job is released, so that it comes first again.
+    /// Place in the ready order; 0 for none. A released job keeps its place, so that it comes first again.
     pub(super) seq: u64,
     pub(super) generation: Generation,
-    /// The number of the oldest change that the target does not surely have; 0 is older than any.
+    /// The number of the oldest change that the target may lack; 0 is older than any.
     pub(super) first_change: u64,
     pub(super) queued_at: Timestamp,
     pub(super) changed_at: Timestamp,
     pub(super) attempts: u32,
     pub(super) looks: u32,
     pub(super) last_error: Option<Box<JobError>>,
-    /// Boxed, since only what runs has one.
+    /// A box, since only running jobs have one.
     pub(super) newer: Option<Box<Newer>>,
-    /// Done while a subtree above was in flight: runs once more, but not before that subtree has ended.
+    /// The job was done while a subtree above was in flight. It runs once more, but not before that subtree's run has
+    /// ended.
     pub(super) reruns_after_subtree: bool,
-    /// A subtree above has ended since this run began, so that it is run once more.
+    /// A subtree's run above has ended since this job's run began, so the job runs once more.
     pub(super) subtree_ended_meanwhile: bool,
-    /// An earlier run of it was cut off: once it is done, it runs once more.
+    /// An earlier run of the job was cut off, so its receiver may still write. Once the job is done, it runs once more.
     pub(super) was_cut_off: bool,
-    /// It was done and runs once more for that reason.
+    /// The job was done and runs once more because a receiver may have written late.
     pub(super) is_safety_rerun: bool,
-    /// How often it was repeated since what was cut off was still being sent.
+    /// How often the job was repeated because data of a run that was cut off was still on its way.
     pub(super) lingered: u32,
     /// A directory has come to its path, or to one above, since a run of it began that may have deleted there. What that run
     /// still deletes takes along all that is below by then, so that the path alone is not enough to look at.
     pub(super) has_tree_come: bool,
-    /// Nothing has changed: it looks whether data of a run that was cut off has come late.
+    /// Nothing has changed: the job looks whether data of a run that was cut off has come late.
     pub(super) checks: bool,
-    /// A run that sent it as a large file did not go well, so that a part of it may lie beside it on the target.
+    /// A run that sent the path as a large file did not go well, so a part of the file may lie beside it on the target.
     pub(super) partial: bool,
-    /// The run that ends has found nothing to do at the path.
+    /// The run that is about to be settled found nothing to do at the path.
     pub(super) equal: bool,
-    /// A new file of which nothing was sent yet.
+    /// The path is a new file of which nothing was sent yet.
     pub(super) is_new: bool,
     /// The store holds a record of this path, or is being handed one.
     pub(super) stored: bool,
 }
 
-/// A subtree job that distrusts the quick check makes everything below its path equal, whatever changed there.
+/// Whether a job is a sweep: a subtree job that distrusts the quick check and so makes everything below its path equal,
+/// whatever changed there.
 pub(super) fn is_sweep(scope: Scope, origin: Origin) -> bool {
     scope == Scope::Subtree && origin >= Origin::Write
 }
 
 impl PendingJob {
-    /// Whether a run that has not begun will do all that is to be done below the path. One that failed does not count:
-    /// what is below should not have to wait with it.
+    /// Whether a run that has not begun will do all that is to be done below the path. A job that failed does not count,
+    /// since nothing below should have to wait with it.
     pub(super) fn will_sweep(&self) -> bool {
         match self.state {
             _ if self.attempts > 0 => false,
@@ -109,12 +112,12 @@ impl PendingJob {
         if self.has_tree_come { Scope::Subtree } else { self.scope }
     }
 
-    /// When the oldest change was seen that the target lacks, the run under way included.
+    /// When the oldest change that the target lacks was seen, those of the run under way included.
     pub(super) fn oldest(&self) -> Timestamp {
         self.newer.as_ref().map_or(self.queued_at, |newer| self.queued_at.min(newer.since))
     }
 
-    /// When the oldest change was seen that a run to come has to make good.
+    /// When the oldest change that a run to come has to make good was seen.
     pub(super) fn since(&mut self) -> &mut Timestamp {
         match &mut self.newer {
             Some(newer) => &mut newer.since,
@@ -135,13 +138,13 @@ impl PendingJob {
         self.newer.as_ref().map_or(self.first_change, |newer| self.first_change.min(newer.first_change))
     }
 
-    /// Whether a job above may take over. What fails by itself stays, to be seen, and what would make all that is above
-    /// expensive, as long as there is room.
+    /// Whether a job above may take over this one. Two kinds stay unless `all` says that room is needed: a job that fails
+    /// by itself, so that it can be seen, and one that would make the whole job above expensive (`Origin::Replaced`).
     pub(super) fn may_go(&self, all: bool) -> bool {
         !self.is_running() && (all || (self.last_error.is_none() && self.origin < Origin::Replaced))
     }
 
-    /// A run to come has to make good what came from elsewhere.
+    /// Makes the run to come trust no time below the path, since a directory there came from elsewhere.
     pub(super) fn distrust_all(&mut self) {
         match &mut self.newer {
             Some(newer) => newer.origin = Origin::Replaced,
@@ -149,14 +152,14 @@ impl PendingJob {
         }
     }
 
-    /// What is to be done in all, the run under way included: what the store has to keep.
+    /// Scope and origin of all that is to be done, the run under way included. The store keeps these.
     pub(super) fn all_of_it(&self) -> (Scope, Origin) {
         let newer = self.newer.as_ref().filter(|_| self.is_running());
         newer.map_or((self.scope, self.origin), |newer| (self.scope.max(newer.scope), self.origin.max(newer.origin)))
     }
 
-    /// Whether rsync keeps what it has of it when a run is cut off: of a large file, also of one in the place of what was a
-    /// directory when its tree became a job.
+    /// Whether rsync keeps what it has of the path's file when a run is cut off, as it does with large files. A subtree
+    /// job counts as well: a large file may have taken the place of its directory since the job was made.
     pub(super) fn may_leave_partial(&self, path: &RelPath) -> bool {
         self.lane == Lane::Large && !path.is_root()
     }
@@ -185,7 +188,7 @@ impl PendingJob {
             changed_at: self.changed_at,
             attempts: self.attempts,
             due_at,
-            // By the time that this is read such a run may have been cut off.
+            // By the time that the record is read, the run under way may have been cut off.
             partial: self.partial || self.may_leave_partial(path),
             last_error: self.last_error.as_deref().cloned(),
         }

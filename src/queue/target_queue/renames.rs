@@ -1,14 +1,15 @@
-//! Which jobs send what was moved from another path, whose content the target therefore has already.
+//! Jobs that send content that was moved from another path. The target has that content already.
 //!
-//! Only a hint, and only in memory: a job that loses it sends everything. While it holds, the job at the old path, which
-//! deletes it on the target, waits for the job at the new one, and both are claimed together.
+//! The old path is only a hint, and only in memory: a job that loses its hint sends everything. While the hint holds, the
+//! job at the old path, which deletes that path on the target, waits for the job at the new path, and both are claimed
+//! together.
 //!
-//! Of a moved *directory* the content is taken over on the target without being looked at. So its hint has to be true: it
-//! is not taken, or dropped, as soon as anything was or will be sent to either place that rsync's quick check may have
-//! missed, or a run has touched the old name. Of a moved *file* the old content is only what the new one is compared with;
-//! its hint can be wrong without harm.
+//! The content of a moved *directory* is taken over on the target without being looked at. So its hint has to be true.
+//! The hint is not taken, or is dropped, in two cases: something was or will be sent to either place that rsync's quick
+//! check may have missed, or a run has touched the old name. The old content of a moved *file* is only what the new one
+//! is compared with, so its hint can be wrong without harm.
 //!
-//! Deliberately absent: how rsync is made to use it (`mirror`), and whether it is worth it.
+//! Deliberately absent: how rsync is made to use a hint (`mirror`), and whether that is worth it.
 
 use std::time::Duration;
 
@@ -17,13 +18,13 @@ use super::hints::Hint;
 use super::pending_job::{PendingJob, State, Wait};
 use crate::model::{Change, Lane, Origin, RelPath, Scope, Timestamp};
 
-/// How long something new under the old name of a file is held back at most. It is small, as a rule: a log that begins
-/// anew.
+/// How long something new under the old name of a file is held back at most. The new thing is small, as a rule: a log
+/// that begins anew.
 const HELD_BACK: Duration = Duration::from_secs(10);
 
 impl TargetQueue {
-    /// From where the content for a job that is about to be made can be taken, if the change says so and nothing speaks
-    /// against it. A name in between, whose job has not begun, is skipped.
+    /// The path from which a job that is about to be made can take its content, if the change names one and nothing
+    /// speaks against it. If that path has a hint itself and its job has not begun, the path before it is returned.
     pub(super) fn usable_old_name(&self, change: &Change) -> Option<RelPath> {
         let (new, old) = (&change.path, change.moved_from.as_ref()?);
         let is_tree = change.scope == Scope::Subtree;
@@ -39,8 +40,8 @@ impl TargetQueue {
         (!is_tree || (self.is_unwritten(old, Scope::Children) && self.is_unused(new))).then(|| old.clone())
     }
 
-    /// Whether the target has at `old` what the source had, but for what the quick check sees: nothing that writes there is
-    /// pending or in flight.
+    /// Whether the target has at `old` what the source had, but for differences that the quick check sees. This holds if
+    /// nothing that writes there is pending or in flight.
     fn is_unwritten(&self, old: &RelPath, reach: Scope) -> bool {
         let writes = |job: &PendingJob| job.all_of_it().1 >= Origin::Write;
         let is_above = |above: &[u8]| {
@@ -57,7 +58,8 @@ impl TargetQueue {
         self.is_unwritten(new, Scope::Subtree) && !self.any_job_below(new)
     }
 
-    /// The job at the change's path, which has just come into being, sends what the target has at `old`.
+    /// Notes that the job at the change's path, which has just come into being, sends content that the target has at
+    /// `old`.
     pub(super) fn note_old_name(&mut self, change: &Change, old: RelPath) {
         let new = &change.path;
         let is_tree = change.scope == Scope::Subtree;
@@ -66,7 +68,7 @@ impl TargetQueue {
         }
         self.renames.put(new.clone(), Hint { old, is_tree });
         if let Some(state) = self.jobs.get(new).map(|job| job.state).filter(|_| !is_tree) {
-            // Where it gets a run of its own.
+            // A file with a hint gets a run of its own in the large lane.
             self.unplace(new);
             if let Some(job) = self.jobs.get_mut(new) {
                 job.lane = Lane::Large;
@@ -75,7 +77,7 @@ impl TargetQueue {
         }
     }
 
-    /// A change came: hints that may be wrong by now are dropped.
+    /// Drops the hints that `change` may have made wrong.
     pub(super) fn doubt_old_names(&mut self, change: &Change, now: Timestamp) {
         if self.renames.by_new.is_empty() {
             return;
@@ -104,7 +106,8 @@ impl TargetQueue {
         self.renames.forget_trees(doubtful);
     }
 
-    /// A run of the job at `path` begins, which may change what the target has at old names.
+    /// Drops the hints that the run of the job at `path`, which begins now, may make wrong by changing what the target
+    /// has at old names.
     pub(super) fn touch_old_names(&mut self, path: &RelPath, scope: Scope) {
         if self.renames.by_new.is_empty() {
             return;
@@ -117,8 +120,8 @@ impl TargetQueue {
         self.renames.forget_trees(touched);
     }
 
-    /// Whether the job waits for one that needs what the target has at the path, or above. What has an old name itself
-    /// waits for no other, so that no two wait for each other.
+    /// Whether the job waits for another one that needs what the target has at `path` or above. A job with a hint of its
+    /// own waits for no other, so that no two jobs wait for each other.
     pub(super) fn is_held(&self, path: &RelPath) -> bool {
         if self.renames.by_new.is_empty() || self.renames.by_new.contains_key(path) {
             return false;
@@ -135,7 +138,8 @@ impl TargetQueue {
             .any(is_pending)
     }
 
-    /// Takes along the jobs at the old names of what was chosen. Where that cannot be, the hint is of no use.
+    /// Adds the jobs at the old names of what was chosen. Where that is not possible, the hint is of no use and is
+    /// dropped.
     pub(super) fn add_old_names(&mut self, chosen: &mut Vec<RelPath>) {
         for at in 0..chosen.len() {
             let Some(new) = chosen.get(at).cloned() else { break };
@@ -145,7 +149,7 @@ impl TargetQueue {
                     && (!is_tree || (job.scope == Scope::Entry && job.origin < Origin::Write))
                     && !self.is_excluded(old, job)
             };
-            // A subtree in flight above may be about to make something else of a directory that the run begins in.
+            // A subtree's run in flight above may be about to replace a directory in which this job's run begins.
             let is_beside = new.ancestor_bytes().any(|above| self.in_flight.get(above) == Some(&Scope::Subtree));
             if !is_beside && self.jobs.get(old).is_some_and(may_go) && !chosen.contains(old) {
                 chosen.push(old.clone());

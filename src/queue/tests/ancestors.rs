@@ -1,5 +1,5 @@
-//! No two runs in flight may take a directory for different things: what one sends below it, a receiver writes through
-//! whatever the other has put in its place.
+//! No two runs in flight may take a path for different things: if one run sends files below a directory, its receiver
+//! writes through whatever the other run has put in the place of that directory.
 
 use super::*;
 use crate::model::Verdict;
@@ -35,7 +35,7 @@ fn the_root_keeps_nothing_from_being_sent() {
     assert_eq!(large(&mut bench), ["big"]);
 }
 
-/// What is above is sent once, in a run that others keep clear of, and the change is not lost on the way.
+/// The path above is sent once, in a run that others keep clear of, and the change is not lost on the way.
 #[test]
 fn a_job_below_what_is_no_directory_becomes_one_of_what_stands_above() {
     let mut bench = Bench::new();
@@ -49,13 +49,13 @@ fn a_job_below_what_is_no_directory_becomes_one_of_what_stands_above() {
     bench.done("a/b");
     assert_eq!(bench.len(), 0);
 
-    // Something may be there again.
+    // Something may be at the path again.
     bench.write("a/b/f");
     assert_eq!(bench.small(), ["a/b/f"]);
     bench.write("a/b/f");
     bench.finish("a/b/f", above());
     assert_eq!(bench.small(), ["a/b/f"]);
-    // And what is above may be in flight already.
+    // The path above may be in flight already.
     bench.scan("a/b", Scope::Entry);
     bench.finish("a/b/f", Verdict::Released);
     assert_eq!(bench.small(), ["a/b/f", "a/b"]);
@@ -90,7 +90,7 @@ fn the_whole_tree_waits_for_what_was_moved_and_for_subtrees_and_comes_next() {
     assert_eq!(bench.small(), ["f"]);
 }
 
-/// It would begin in a directory that the subtree's run may be about to replace.
+/// The moved file's run would begin in a directory that the subtree's run may be about to replace.
 #[test]
 fn below_a_subtree_in_flight_what_was_moved_is_sent() {
     let mut bench = Bench::new();
@@ -102,7 +102,7 @@ fn below_a_subtree_in_flight_what_was_moved_is_sent() {
     assert_eq!(jobs.iter().map(|job| job.moved_from.clone()).collect::<Vec<_>>(), [None]);
 }
 
-/// It was looked at again and again, and the sweep waited for it as often.
+/// The job was looked at again and again, and the sweep waited for it each time.
 #[test]
 fn a_sweep_takes_over_what_lies_below_no_directory() {
     let mut bench = Bench::new();

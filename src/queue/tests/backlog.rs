@@ -155,7 +155,7 @@ fn failures_stay_to_be_seen_while_there_is_room() {
     assert!(bench.job("d").last_error.is_some(), "one error is shown");
 }
 
-/// What it cannot repair would delay everything below it.
+/// A failure that the sweep cannot repair would delay everything below it.
 #[test]
 fn a_sweep_that_failed_takes_nothing_over() {
     let mut bench = Bench::new();
@@ -185,8 +185,8 @@ fn is_below(p: &str, dir: &str) -> bool {
     dir.is_empty() || p.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'))
 }
 
-/// A run: what it was asked for, and the source as it was when it began. All of that it does when it ends, which is as
-/// bad as it gets.
+/// A run: its job, and the source as it was when the run began. The run does all of its work when it ends, which is the
+/// worst case.
 struct Run {
     path: String,
     scope: Scope,
@@ -232,7 +232,7 @@ impl Run {
 
 #[derive(Debug, Clone)]
 enum Act {
-    /// The flag: with the size and the time that it had before.
+    /// The flag says whether the file keeps the size and the time that it had before.
     Write(usize, bool),
     RemoveFile(usize),
     RemoveDir(usize),
@@ -283,7 +283,7 @@ proptest! {
                         }
                     }
                     content += 1;
-                    // Another file with the looks of a removed one may come too, as from a backup.
+                    // A new file with the size and time of a removed one may come too, as from a backup.
                     let looks = if stealthy { n as u64 } else { 100 + content };
                     let looks = match source.get(name) {
                         Some(Node::File { looks, .. }) if stealthy => *looks,
@@ -328,7 +328,8 @@ proptest! {
                 Act::Finish(..) => {}
                 Act::Wait(ms) => bench.wait(u64::from(ms)),
                 Act::Restart => {
-                    // Some of what was in flight is done, the rest is not; leftovers are ended before the next start.
+                    // Some runs in flight have done their work, the rest have not. Leftovers are ended before the next
+                    // start.
                     in_flight.drain(..).step_by(2).for_each(|run| run.finish(&mut mirror));
                     let jobs = bench.queue.page(None, usize::MAX, |_| true);
                     bench.queue = TargetQueue::new(TargetId(1));

@@ -32,8 +32,8 @@ fn files(dir: &str, count: usize) -> impl Iterator<Item = String> {
     (0..count).map(move |n| format!("{dir}/{n}"))
 }
 
-/// Sent as it came in, a flood of 60,000 files took three times as many runs, each of which found some directory half
-/// full.
+/// When a flood of 60,000 files was sent as it came in, it took three times as many runs, each of which found some
+/// directory half full.
 #[test]
 fn a_burst_that_goes_on_is_waited_for_as_long_as_sending_it_would_take() {
     let stage = Stage::new();

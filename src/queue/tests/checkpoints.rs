@@ -129,8 +129,8 @@ fn two_targets_share_a_root() {
     assert_eq!(contents.targets.iter().map(|target| target.root.0).collect::<Vec<_>>(), [1, 1, 2]);
 }
 
-/// Up to here everything is mirrored, said a watermark whose directories had not been written: a directory that
-/// had been moved in was taken for a known one.
+/// A watermark whose directories had not been written said that everything up to it was mirrored: a directory that had
+/// been moved in was taken for a known one.
 #[test]
 fn a_watermark_is_never_durable_before_its_directories() {
     for commits in [0, 3] {
@@ -162,13 +162,13 @@ fn jobs_do_not_wait_for_directories() {
     assert_eq!(world.store.contents().jobs.len(), 1);
 }
 
-/// It was not served meanwhile: configured again, it was taken for complete up to the watermark.
+/// The target was not served meanwhile. When it was configured again, it was taken for complete up to the watermark.
 #[test]
 fn a_target_that_a_checkpoint_does_not_name_is_no_longer_complete() {
     let world = World::new();
     world.checkpoint(10, Vec::new(), &[99]);
     assert_eq!(world.durable(), (Some(10), Some(99)));
-    // Not even if that was about to be written.
+    // The target is not complete even if that was about to be written.
     world.fails_after(0, || world.checkpoint(20, vec![put(2)], &[99]));
     world.checkpoint(30, Vec::new(), &[]);
     world.store.heal();
@@ -198,7 +198,7 @@ fn what_is_forgotten_is_gone_however_many_directories_there_are() {
     world.flushed();
     world.queue.forget_watermark(Path::new(SRC));
     assert_eq!(world.queue.root_record(Path::new(SRC)).unwrap().watermark, None);
-    // What comes after is not deleted along with it.
+    // Directories of a later checkpoint are not deleted along with the forgotten ones.
     world.checkpoint(20, vec![put(7)], &[6]);
     assert_eq!(world.durable(), (Some(20), Some(6)));
     assert_eq!(world.crash().remembered(), [7]);
@@ -215,8 +215,8 @@ fn forgetting_voids_a_checkpoint_that_still_waits() {
     assert!(world.store.contents().directories.is_empty());
 }
 
-/// A crash in the middle of a first checkpoint, or of forgetting one, leaves directories without a watermark. Taken
-/// for known later, they would hide what was moved in meanwhile.
+/// A crash in the middle of a first checkpoint, or of forgetting one, leaves directories without a watermark. If they
+/// were taken for known later, they would hide what was moved in meanwhile.
 #[test]
 fn directories_without_a_watermark_are_not_handed_out_and_go_with_the_next_checkpoint() {
     let world = World::new();
@@ -231,7 +231,7 @@ fn directories_without_a_watermark_are_not_handed_out_and_go_with_the_next_check
     assert_eq!(world.crash().remembered(), [8_000]);
 }
 
-/// Everything below has to be compared in full then, and the store has to get all that memory holds.
+/// After a loss everything below has to be compared in full, and the store has to get all that memory holds.
 #[test]
 fn a_store_that_was_lost_gets_everything_again_but_watermarks() {
     let world = World::new();

@@ -25,7 +25,7 @@ fn what_runs_right_after_a_start_runs_twice_and_later_once() {
     assert_eq!(bench.len(), 0);
 }
 
-/// What began early may have looked at the target before its receivers had ended, however long it takes.
+/// A run that began early may have looked at the target before its receivers had ended, however long the run takes.
 #[test]
 fn a_run_that_began_early_counts_however_late_it_ends() {
     for (killed, again) in [(true, vec!["."]), (false, vec![])] {
@@ -58,7 +58,7 @@ fn a_newer_change_does_not_wait_and_is_repeated_as_well() {
     assert_eq!(bench.len(), 0);
 }
 
-/// A change of the directory's own times during the second run made the repeat as small as that.
+/// A change of the directory's own times during the second run made the repetition as small as that change.
 #[test]
 fn a_run_that_was_cut_off_is_repeated_in_full_whatever_changes_meanwhile() {
     let mut bench = Bench::new();
@@ -75,7 +75,8 @@ fn a_run_that_was_cut_off_is_repeated_in_full_whatever_changes_meanwhile() {
     bench.wait(PATIENCE_MS);
     assert_eq!(bench.claim(Lane::Large), ["d"]);
     bench.done("d");
-    // A file may have stood there when it was cut off; and that run was early as well.
+    // A file may have stood there when the run was cut off. The run that deletes its part was early as well, so it runs
+    // twice.
     for _ in 0..2 {
         assert_eq!(bench.small(), [".rsync-partial/d"]);
         bench.done(".rsync-partial/d");
@@ -84,7 +85,7 @@ fn a_run_that_was_cut_off_is_repeated_in_full_whatever_changes_meanwhile() {
     assert_eq!(bench.len(), 0);
 }
 
-/// The sweep that took it over ran at once, and then nothing did.
+/// The sweep that took the repetition over ran at once, and then nothing was repeated.
 #[test]
 fn a_repeat_that_a_sweep_takes_over_is_not_forgotten() {
     let mut bench = Bench::new();
@@ -118,7 +119,7 @@ fn a_clock_that_is_set_back_repeats_nothing_for_ever() {
     assert_eq!(bench.len(), 0);
 }
 
-/// The connection broke in the middle: only what was on it is doubtful.
+/// The connection broke in the middle: only the jobs that were on it are doubtful.
 #[test]
 fn what_was_on_a_connection_that_broke_is_sent_once_more() {
     let clock = Arc::new(SimulatedClock::new(Timestamp(1_000_000)));
@@ -156,8 +157,8 @@ fn what_was_on_a_connection_that_broke_is_sent_once_more() {
     assert_eq!(queue.stats(target).expect("a target").counts.total(), 0);
 }
 
-/// A mirror in which runs are ended now and then lagged by what was repeated after each. One to a directory of this machine
-/// looked at all of it again as well, although its receivers are ended with the run.
+/// A mirror whose runs are ended now and then lagged because of all that was repeated after each. A mirror to a directory
+/// of this machine also looked at all of it again, although its receivers are ended with the run.
 #[test]
 fn what_was_begun_again_behind_a_closed_connection_is_done_and_looked_at_later_where_something_may_come() {
     let daemon = Destination::Daemon { host: "b".into(), module: "m".into() };
@@ -171,7 +172,7 @@ fn what_was_begun_again_behind_a_closed_connection_is_done_and_looked_at_later_w
         let verdicts = vec![(path("a"), Verdict::Done)];
         queue.finish(&batch, BatchResult { verdicts, cut: CutOff::Closed, reached: true, ..BatchResult::default() });
         assert_eq!(queue.stats(target).expect("a target").counts.total(), 0);
-        // What stands between may have kept something back.
+        // Something between both sides may have kept data back.
         clock.advance(Duration::from_secs(120));
         queue.next_due(&[target]);
         let looked_at = queue.claim(target, Lane::Small).map(|batch| batch.jobs[0].path.clone());
@@ -276,7 +277,8 @@ fn what_was_cut_off_is_looked_at_again_at_growing_distances() {
     assert_eq!(looks, [120, 240, 360]);
 }
 
-/// The kernel goes on sending for a dead process for up to a minute and a half, and the repeat came after five seconds.
+/// The kernel goes on sending for a dead process for up to a minute and a half, and the repetition came after five
+/// seconds.
 #[test]
 fn a_repeat_does_not_count_while_what_was_cut_off_is_still_being_sent() {
     let mut bench = Bench::new();
@@ -334,7 +336,8 @@ fn what_went_well_at_once_left_nothing() {
     assert_eq!(bench.len(), 0);
 }
 
-/// Where the directory is deleted with what another file's next run was to begin with, that is sent from its start.
+/// If the directory were deleted with the part that another file's next run was to begin with, that file would be sent
+/// from its start.
 #[test]
 fn what_another_large_file_begins_with_stays_until_that_is_done() {
     let mut bench = Bench::new();

@@ -100,7 +100,7 @@ proptest! {
                 Step::Send(..) | Step::Finish(..) => {}
                 Step::Wait(ms) => bench.wait(u64::from(ms)),
                 Step::Restart => {
-                    // What was in flight may or may not have done its work.
+                    // The runs in flight may or may not have done their work.
                     in_flight.clear();
                     let jobs = bench.queue.page(None, usize::MAX, |_| true);
                     bench.queue = TargetQueue::new(TargetId(1));
@@ -111,7 +111,7 @@ proptest! {
                 }
             }
             bench.queue.check_invariants();
-            // At any time, what differs has a job, or is in flight and will have one.
+            // At any time, a path that differs has a job, or is in flight and will have one.
             let pending = bench.queue.page(None, usize::MAX, |_| true);
             for (p, v) in &source {
                 let has_job = |job: &Job| job.path == path(p) || job.scope == Scope::Subtree && job.path.covers(&path(p));

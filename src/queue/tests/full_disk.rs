@@ -45,7 +45,7 @@ fn a_checkpoint_that_meets_a_full_disk_waits_for_room_and_is_whole_then() {
     queue.checkpoint(Path::new(SRC), moment(10), (2..BEFORE).map(put).collect(), &[(target, 7)]);
     assert!(queue.flush(SOON));
 
-    // Room for a part of what comes.
+    // Room for a part of the checkpoint.
     std::fs::write(&ballast, vec![1; 9 << 20]).expect("fits");
     queue.checkpoint(Path::new(SRC), moment(20), (2..ALL).map(put).collect(), &[(target, 7)]);
     queue.enqueue(&[target], &[Change::write(path("during"))]);
@@ -59,7 +59,7 @@ fn a_checkpoint_that_meets_a_full_disk_waits_for_room_and_is_whole_then() {
     assert_eq!(watermark(&queue), Some(moment(10)));
     assert!(queue.claim(target, Lane::Small).is_some(), "mirroring goes on");
 
-    // What a kill would leave now.
+    // The store as a kill would leave it now.
     let killed = temp.path().join("killed");
     copy(&dir, &killed);
     let left = open(&killed);

@@ -116,7 +116,8 @@ fn what_ends_below_a_running_subtree_runs_once_more_after_it() {
     assert_eq!(bench.len(), 0);
 }
 
-/// A run beside a subtree's deleted a file, the subtree's made it again, ended, and then the first was done for good.
+/// A run beside a subtree's run deleted a file, the subtree's run made it again and ended, and then the first job was
+/// done for good.
 #[test]
 fn what_ends_after_a_subtree_it_ran_beside_runs_once_more_too() {
     let mut bench = Bench::new();
@@ -180,7 +181,8 @@ fn a_directory_that_comes_back_is_compared_after_the_run_that_may_delete_it() {
     assert!(bench.claim(Lane::Large).contains(&"d".to_owned()));
 }
 
-/// A change that came during a run made the repeat after the subtree smaller than what that subtree may have undone.
+/// A change that came during a run made the repetition after the subtree smaller than the work that the subtree may have
+/// undone.
 #[test]
 fn what_ends_below_a_running_subtree_is_repeated_in_full() {
     let mut bench = Bench::new();
@@ -215,7 +217,7 @@ fn a_subtree_absorbs_what_waits_below_but_not_writes() {
     assert_eq!(bench.len(), 4, "a subtree that runs may have passed the path already");
 }
 
-/// The run of `a` had seen `a/f` and sent it after the whole tree's run, which had not, was over.
+/// The run of `a` had seen `a/f` and sent it after the end of the whole tree's run, which had not seen it.
 #[test]
 fn the_whole_tree_does_not_stand_in_for_what_a_run_in_flight_may_put_back() {
     let mut bench = Bench::new();

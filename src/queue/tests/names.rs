@@ -12,7 +12,7 @@ fn one(bench: &mut Bench, lane: Lane) -> Vec<String> {
     jobs.iter().map(|job| job.path.to_string()).collect()
 }
 
-/// What went in two runs was two files on the target.
+/// Names that went in two runs were two files on the target.
 #[test]
 fn names_of_one_file_are_claimed_together_or_not_at_all() {
     let mut bench = Bench::new();
@@ -21,7 +21,7 @@ fn names_of_one_file_are_claimed_together_or_not_at_all() {
     }
     bench.write("other");
     assert_eq!(one(&mut bench, Lane::Small), ["a", "b", "d/c"], "a batch of one job");
-    // Each learns that it is large, and goes alone but for its names.
+    // Each job learns that its file is large, and goes alone but for the other names of the file.
     for name in ["a", "b", "d/c"] {
         bench.finish(name, Verdict::Large);
     }
@@ -48,7 +48,7 @@ fn nobody_waits_for_a_name_that_fails() {
     named(&mut bench, "b", 7);
     assert_eq!(bench.small(), ["b"]);
     bench.done("b");
-    // Another file by now.
+    // The name belongs to another file by now.
     named(&mut bench, "b", 8);
     named(&mut bench, "c", 7);
     bench.wait(60_000);
@@ -65,7 +65,7 @@ fn a_file_is_new_until_it_is_sent() {
     };
     bench.add(new("a"));
     bench.write("a");
-    // Something of that name may be on the target still.
+    // Something of that name may still be on the target.
     bench.scan("b", Scope::Entry);
     bench.add(new("b"));
     assert_eq!(claimed(&mut bench), [("a".to_owned(), true), ("b".to_owned(), false)]);

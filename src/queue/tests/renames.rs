@@ -1,4 +1,4 @@
-//! What was moved is claimed together with its old name, and only while nothing speaks against it.
+//! A path that was moved is claimed together with its old name, and only while nothing speaks against it.
 
 use super::*;
 use crate::model::Verdict;
@@ -18,7 +18,7 @@ fn renamed(bench: &mut Bench, new: &str, old: &str) {
     bench.scan(old, Scope::Entry);
 }
 
-/// The paths claimed, with what they came from.
+/// The paths claimed, with the paths that they were moved from.
 fn claimed(bench: &mut Bench) -> Vec<(String, Option<String>)> {
     let jobs = bench.queue.claim(Lane::Large, 100, bench.now);
     bench.queue.check_invariants();

@@ -105,7 +105,7 @@ fn a_target_in_trouble_burns_no_attempts_and_is_probed_by_one_job() {
     assert!(queue.page(target, None, 100, |_| true).iter().all(|job| job.attempts == 0));
 }
 
-/// A directory that could not be made came back as an entry: what is in it was never sent.
+/// A directory that could not be made came back as an entry: its content was never sent.
 #[test]
 fn a_failure_below_a_subtree_comes_back_with_what_it_left_undone() {
     let found = |since| Found {

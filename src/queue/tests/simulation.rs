@@ -3,14 +3,16 @@
 //! empty.
 //!
 //! The watcher's tracker, the queue and `mirror`'s plan are the real ones. The tracker follows a simulated kernel
-//! (`watch::simulated`), whose file system may change between any two of its questions, whose queue is short, which may refuse
-//! further watches, and in which whoever watches ends and begins again. An rsync is what matters of it: it lists before it
-//! sends, reads what is there when it sends, takes files of equal size and time for equal unless told otherwise, and deletes
-//! what it did not list, or what it was told by name. What lies in a directory that is closed neither it nor the tracker can
-//! look at. What a cut off one has underway may still arrive seconds later, and minutes later if something between the two
-//! holds it.
+//! (`watch::simulated`). Its file system may change between any two questions of the tracker, its queue of events is
+//! short, and it may refuse further watches. The watcher may end and begin again at any time.
 //!
-//! `PROPTEST_CASES=n` sets how many histories there are. `SYNCQ_SEED=n` plays the same ones again, if there are as many.
+//! The simulated rsync has the properties that matter: it lists before it sends, reads a file when it sends the file,
+//! takes files of equal size and time for equal unless told otherwise, and deletes paths that it did not list or that it
+//! was told by name. Neither rsync nor the tracker can look into a closed directory. Data of an rsync that was cut off
+//! may still arrive seconds later, and minutes later if something between both sides holds it.
+//!
+//! `PROPTEST_CASES=n` sets how many histories there are. `SYNCQ_SEED=n` plays the same histories again, if their number
+//! is the same.
 //!
 //! Deliberately absent: what is mounted, which the executor has to hold back, and names of one file on the target.
 
@@ -37,39 +39,39 @@ use tree::{Node, ROOT, Tree, rebased};
 
 const LIMITS: Limits = Limits { large_file_bytes: 8 << 20, bytes_max: 64 << 20 };
 const PATIENCE: Duration = Duration::from_secs(5);
-/// For so long something between both sides may hold what an rsync has sent.
+/// How long something between both sides may hold data that an rsync has sent.
 const HELD: Duration = Duration::from_secs(150);
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// One thing after the other, before anybody looks.
+    /// Operations one after the other, before the tracker looks.
     Do(Vec<Operation>),
-    /// It takes place after so many further questions of the tracker.
+    /// An operation that takes place after this many further questions of the tracker.
     Meanwhile(u8, Operation),
     Turn(Turn),
-    /// From now on so many directories can be watched.
+    /// From now on this many directories can be watched.
     Limit(usize),
-    /// What is known of the tree is remembered.
+    /// The knowledge of the tree is stored.
     Checkpoint,
     /// The watcher ends and begins again.
     Restart,
     Reconcile,
     Collapse,
     Claim(bool),
-    /// Lets one batch do so many things.
+    /// Lets one batch do this many steps.
     Go(u8, u8),
-    /// Lets so many things arrive that one batch has sent.
+    /// Lets this many things arrive that one batch has sent.
     Arrive(u8, u8),
-    /// Ends one before its time.
+    /// Cuts one batch off.
     Cut(u8),
-    /// Lets one thing arrive that was sent by one whose end came before its time.
+    /// Lets one thing arrive that was sent by a batch that was cut off.
     ArriveLate(u8),
     Wait(u16),
-    /// All that is ready is done, and before that the watcher may do all that it can.
+    /// Does all jobs that are ready. If the flag is set, the watcher does all that it can before.
     Drain(bool),
 }
 
-/// Under which conditions a history takes place.
+/// The conditions under which a history takes place.
 #[derive(Debug, Clone)]
 struct Terms {
     attrib: bool,
@@ -78,11 +80,11 @@ struct Terms {
     keeps_links: bool,
     dates_changes: bool,
     events_max: usize,
-    /// The target is equal when all begins.
+    /// The target equals the source when all begins.
     begins_equal: bool,
-    /// What takes place while the tree is watched for the first time.
+    /// Operations that take place while the tree is watched for the first time.
     first: Vec<(u8, Operation)>,
-    /// How many times 20 s after the last step all arrives that was cut off and is still held.
+    /// Data that was cut off and is still held arrives this many times 20 s after the last step.
     late: u8,
 }
 
@@ -124,7 +126,7 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
     prop_oneof![16 => operation().prop_map(|one| vec![one]), 2 => replaced, 2 => filled]
 }
 
-/// A number that is seldom bound.
+/// A limit that is seldom in force.
 fn limit(bound: std::ops::Range<usize>) -> impl Strategy<Value = usize> {
     prop_oneof![3 => Just(usize::MAX), 1 => bound]
 }
@@ -179,10 +181,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..300)
 }
 
-/// Few, so that what happens meets.
+/// Few places, so that operations meet.
 const PLACES: [&str; 7] = ["a", "b", "a/a", "a/b", "b/a", "b/a/a", "a/a/b"];
 
-/// What one has sent that was cut off.
+/// Data that a batch had sent when it was cut off.
 struct Adrift {
     cut_at: Timestamp,
     until: Timestamp,
@@ -192,17 +194,17 @@ struct Adrift {
 struct World {
     bench: Bench,
     watcher: Turns,
-    /// The tree as the superuser sees it, as others do, and as of which version of the disk.
+    /// The source's tree as the superuser sees it, the same as others see it, and the disk's version of both.
     source: Tree,
     seen: Tree,
     version: u64,
     mirror: Tree,
     batches: Vec<Batch>,
-    /// What was sent by rsyncs that were cut off, and until when it may arrive.
+    /// Data of rsyncs that were cut off, and until when it may arrive.
     adrift: Vec<Adrift>,
-    /// Something has arrived for which nobody waits any more, and looks to come have to find it.
+    /// Data has arrived for which nobody waits any more. Looks to come have to find it.
     is_late: bool,
-    /// What the target's rsync lets itself be told.
+    /// The way of deleting that the target's rsync understands.
     deletion: Deletion,
 }
 
@@ -245,7 +247,7 @@ impl World {
         world
     }
 
-    /// Looks at the source.
+    /// Reads the source's tree anew, if the disk has changed.
     fn look(&mut self) {
         let disk = self.watcher.disk();
         if std::mem::replace(&mut self.version, disk.version) != disk.version {
@@ -254,7 +256,7 @@ impl World {
         }
     }
 
-    /// The watcher does all that there is to do.
+    /// Lets the watcher do all that there is to do.
     fn watch_all(&mut self) {
         self.step(Step::Turn(Turn::WHOLE));
         self.watcher.kernel().fire();
@@ -325,7 +327,7 @@ impl World {
                 if let Some(mut rsync) = batch.current.take() {
                     rsync.keep_partial(&mut self.mirror);
                     let sent = rsync.underway.into_iter().map(|(received, _)| received);
-                    // What was cut off below a directory may hold paths that nobody has a doubt about.
+                    // Data that was cut off below a directory may be at paths for which there is no doubt.
                     let is_known = batch.jobs.iter().all(|job| job.scope == Scope::Entry);
                     let patience = if is_known { HELD } else { PATIENCE };
                     let (cut_at, until) = (self.bench.now, self.bench.now.after(patience));
@@ -356,7 +358,7 @@ impl World {
         self.check_rest();
     }
 
-    /// Lets one thing arrive of what one has sent that was cut off. Whether there was one.
+    /// Lets one thing arrive that was sent by a batch that was cut off. Returns whether there was one.
     fn arrives_late(&mut self, at: usize) -> bool {
         let Adrift { cut_at, until, sent } = &mut self.adrift[at];
         let Some(received) = sent.pop_front().filter(|_| *until > self.bench.now) else { return false };
@@ -365,8 +367,8 @@ impl World {
         true
     }
 
-    /// Lets all arrive that was cut off, but for what a look at a whole tree, which goes by size and time, could not tell from
-    /// what is there.
+    /// Lets all arrive that was cut off, but for data that a comparison of the whole tree, which goes by size and time,
+    /// could not tell from what is there.
     fn all_arrives_late(&mut self) {
         let source = &self.source.nodes;
         let is_told_apart = |received: &Received| match received {
@@ -379,7 +381,7 @@ impl World {
         (0..self.adrift.len()).for_each(|at| while self.arrives_late(at) {});
     }
 
-    /// Where nothing is left to be done, and nothing is on its way, a wait would be over.
+    /// Checks the trees where nothing is left to be done and nothing is on its way: a wait would be over then.
     fn check_rest(&mut self) {
         if !self.is_late && self.bench.len() == 0 && self.watcher.sees_all() && !self.watcher.disk().has_closed() {
             self.look();
@@ -387,7 +389,7 @@ impl World {
         }
     }
 
-    /// Notes which batches have run beside what no rule keeps from making a link of a directory.
+    /// Notes which batches have run beside something that no rule keeps from making a link of a directory.
     fn excuse(&mut self) {
         let subtrees: Vec<Vec<RelPath>> = self.batches.iter().map(Batch::subtrees).collect();
         let is_adrift = self.adrift.iter().any(|one| one.until > self.bench.now && !one.sent.is_empty());
@@ -399,7 +401,7 @@ impl World {
         }
     }
 
-    /// Brings to their end the batches under way, and one more of each kind.
+    /// Brings the batches under way to their end, and one more of each lane.
     fn drain(&mut self) {
         for step in [Step::Claim(true), Step::Claim(false)] {
             self.step(step);
@@ -409,7 +411,7 @@ impl World {
         }
     }
 
-    /// Lets all be done that there is to do, in so many turns.
+    /// Lets all be done that there is to do, in `rounds` turns.
     fn rest(&mut self, rounds: u8, late: u8) -> Result<(), TestCaseError> {
         for round in 0..rounds {
             self.step(Step::Wait(20_000));

@@ -1,4 +1,4 @@
-//! What the queue has the store hold, and when.
+//! What the queue gives the store to hold, and when.
 
 use super::*;
 use crate::store::COMMIT_OPS_MAX;
@@ -50,7 +50,7 @@ fn what_was_enqueued_is_there_after_a_crash() {
     assert_eq!(one_more, ids.iter().max().map(|max| max + 1), "and are never used twice");
 }
 
-/// Each of them cost the disk two commits.
+/// Each of these jobs cost the disk two commits.
 #[test]
 fn a_job_that_is_done_at_once_is_never_written() {
     let (store, clock) = (MemoryStore::default(), Arc::new(SimulatedClock::new(Timestamp(1_000))));
@@ -64,7 +64,7 @@ fn a_job_that_is_done_at_once_is_never_written() {
         let verdicts = batch.jobs.iter().map(|job| (job.path.clone(), Verdict::Done)).collect();
         queue.finish(&batch, BatchResult { verdicts, reached: true, ..BatchResult::default() });
     }
-    // The first may have been there before the committer went to rest.
+    // The first job may have been there before the committer went to rest.
     assert!(queue.flush(SOON) && store.commits() <= before + 2, "{} commits", store.commits() - before);
     drop(queue);
     let queue = open(&store, &clock);
@@ -73,7 +73,7 @@ fn a_job_that_is_done_at_once_is_never_written() {
     assert_eq!(id, Some(101), "no number is given twice");
 }
 
-/// A crash between the two would forget the path that failed. The directory's job has been in line for longer.
+/// A crash between the two commits would forget the path that failed. The directory's job has been in line for longer.
 #[test]
 fn a_failure_that_a_run_found_is_stored_with_the_end_of_its_job() {
     let (store, clock) = (MemoryStore::default(), Arc::new(SimulatedClock::new(Timestamp(1_000))));
@@ -83,7 +83,7 @@ fn a_failure_that_a_run_found_is_stored_with_the_end_of_its_job() {
     queue.enqueue(&[target], &[whole(Origin::Reconcile)]);
     assert!(queue.flush(SOON));
     queue.enqueue(&[target], &[whole(Origin::Scan)]);
-    // Of all else the committer is told at once, and with it of what is in line.
+    // A change of any other record releases all that is dirty, the directory's job included.
     queue.set_root_mark(Path::new("/src"), DirectoryId { inode: 1, born_ns: None });
     let batch = queue.claim(target, Lane::Large).expect("a job");
     let found = vec![Found::entry(path("d/f"), JobError::new(Some(23), "permission denied"))];
@@ -101,7 +101,7 @@ fn a_failure_that_a_run_found_is_stored_with_the_end_of_its_job() {
     }
 }
 
-/// No run will do what it stands for soon, so it is written without waiting to be asked.
+/// No run will do the job's work soon, so the job is written without waiting to be asked.
 #[test]
 fn a_job_of_a_target_that_is_not_served_is_written_at_once() {
     let (store, clock) = (MemoryStore::default(), Arc::new(SimulatedClock::new(Timestamp(1_000))));
@@ -131,7 +131,7 @@ fn a_failing_store_stops_nothing_and_catches_up() {
     assert_eq!(queue.store_health().error, None);
 }
 
-/// It waited until nothing at all was dirty, which under load never was.
+/// A flush waited until nothing at all was dirty, which under load was never the case.
 #[test]
 fn a_flush_waits_for_what_came_before_it_only() {
     let (store, clock) = (MemoryStore::default(), Arc::new(SimulatedClock::new(Timestamp(1_000))));

@@ -1,9 +1,9 @@
 //! Makes a store small again: sled's file only ever grows, so a drained backlog of 500,000 jobs leaves half a gigabyte.
 //!
-//! What is live is copied to a fresh store beside the old one, which then takes its place. The swap is two renames with
-//! nothing else in between; whoever is killed there leaves no `store` but a whole `store.old`, and the next open puts
-//! that back ([`finish_swap`]). Both hold the same then, since no commit is made between the copy and the swap. A `store`
-//! that is there is always the newest, so whatever lies beside it may go.
+//! The live records are copied to a fresh store beside the old one, which then takes the old one's place. The swap is two
+//! renames with nothing else in between. A kill between them leaves no `store` but a whole `store.old`, and the next open
+//! puts that back ([`finish_swap`]). Both stores hold the same then, since no commit is made between the copy and the
+//! swap. A `store` that is there is always the newest, so the others beside it may go.
 //!
 //! Deliberately not here: when to look at all, which is the caller's decision.
 
@@ -20,10 +20,10 @@ use super::tree::{Tree, Trouble};
 pub const SMALLEST_BYTES: u64 = 1 << 20;
 /// A file below this is not worth the work, unless an operator asks for it.
 const FILE_BYTES_MIN: u64 = 16 << 20;
-/// A copy has to be smaller by this factor.
+/// A copy has to be smaller by this factor at least.
 const GAIN_MIN: u64 = 4;
-/// What a fresh store takes for each byte of keys and values, and for each record beside that. Measured: 324 bytes for
-/// a record of 125.
+/// How many bytes a fresh store takes for each byte of keys and values, and for each record beside that. Measured: 324
+/// bytes for a record of 125.
 const COPY_FACTOR: u64 = 2;
 const COPY_RECORD_BYTES: u64 = 64;
 
@@ -69,14 +69,14 @@ fn copy_records(from: &Tree, to: &Tree) -> io::Result<()> {
     })?;
     result?;
     to.write(batch)?;
-    // Of a store that is damaged without a sign, sled might show less than there is.
+    // If a store is damaged without a sign, sled might show less than there is.
     if contents::last_commit(to)? != contents::last_commit(from)? {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the copy is not complete"));
     }
     Ok(())
 }
 
-/// Puts the copy in the place of the store, which the caller has closed. The old one stays as `store.old` until
+/// Puts the copy in the place of the store, which the caller has closed. The replaced store stays as `store.old` until
 /// [`finish_swap`].
 pub fn swap(layout: &Layout) -> io::Result<()> {
     disk::remove_dir(&layout.old)?;
@@ -84,7 +84,7 @@ pub fn swap(layout: &Layout) -> io::Result<()> {
     disk::rename(&layout.compact, &layout.store)
 }
 
-/// Takes the store back that [`swap`] has replaced.
+/// Puts the store back that [`swap`] has replaced.
 pub fn swap_back(layout: &Layout) -> io::Result<()> {
     disk::remove_dir(&layout.store)?;
     disk::rename(&layout.old, &layout.store)

@@ -1,4 +1,4 @@
-//! From the tree to [`Contents`] and from operations to changes of the tree. Reads and encodes, never writes.
+//! Reads a tree into [`Contents`], and encodes operations as changes of a tree. Never writes.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -10,7 +10,7 @@ use super::tree::{Tree, Trouble};
 use crate::model::{DirectoryId, Job, RelPath, RootId, TargetId};
 use crate::store::{Census, Contents, DirectoryRecord, Op, RootRecord, StoreError, TargetRecord};
 
-/// What a tree holds, and the keys of records that are of no use.
+/// The contents of a tree, and the keys of records that cannot be used.
 #[derive(Debug, Default)]
 pub struct Scanned {
     pub contents: Contents,
@@ -19,15 +19,15 @@ pub struct Scanned {
     pub commit: u64,
 }
 
-/// Which records are kept of what is read.
+/// Which of the records that are read are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
     All,
-    /// Roots and targets: what is few.
+    /// Roots and targets, which are few.
     Outline,
 }
 
-/// Reads the whole tree. Of what is not kept only damage is found.
+/// Reads the whole tree. Records that are not kept are only looked at for damage.
 pub fn scan(tree: &Tree, keep: Keep) -> Result<Scanned, Trouble> {
     let keeps_all = keep == Keep::All;
     let mut past_jobs = 0;
@@ -51,13 +51,13 @@ pub fn scan(tree: &Tree, keep: Keep) -> Result<Scanned, Trouble> {
         }
     })?;
     drop_orphans(&mut contents, &mut damaged);
-    // Also when that record was lost: no id is ever given twice.
+    // Also when the record of the next id was lost, no id is ever given twice.
     contents.next_job_id = contents.next_job_id.max(past_jobs);
     contents.damaged_records = damaged.len() as u64;
     Ok(Scanned { contents, damaged, commit })
 }
 
-/// Counts what the tree holds, and what of it is of no use.
+/// Counts the records of the tree, and those of them that cannot be used.
 pub fn census(tree: &Tree) -> Result<Census, Trouble> {
     let (roots, targets) = known(tree)?;
     let roots: HashSet<RootId> = roots.iter().map(|root| root.id).collect();
@@ -81,7 +81,7 @@ pub fn census(tree: &Tree) -> Result<Census, Trouble> {
     Ok(census)
 }
 
-/// The roots, and the targets of these, ordered by id.
+/// The roots, and the targets of these roots, ordered by id.
 pub fn known(tree: &Tree) -> Result<(Vec<RootRecord>, Vec<TargetRecord>), Trouble> {
     let (mut roots, mut targets): (Vec<RootRecord>, Vec<TargetRecord>) = Default::default();
     tree.visit(key::ROOTS, |bytes, value| {
@@ -120,11 +120,11 @@ pub fn job(tree: &Tree, target: TargetId, path: &RelPath) -> Result<Option<Job>,
     Ok(value.and_then(|value| record::decode_job(&key, target, path.clone(), &value).ok()))
 }
 
-/// A record, read.
+/// A record, decoded.
 enum Record {
     NextJobId(u64),
     Commit(u64),
-    /// Of a later version, or the schema and the store's id, which have their own readers.
+    /// A record of a later version, or the schema and the store's id, which have their own readers.
     OtherMeta,
     Root(RootRecord),
     Target(TargetRecord),
@@ -145,7 +145,7 @@ fn read(bytes: &[u8], value: &[u8]) -> Result<Record, RecordError> {
     }
 }
 
-/// Removes what belongs to a root or a target without a readable record, whose number may be given away again.
+/// Removes records that belong to a root or a target without a readable record, since its number may be given away again.
 fn drop_orphans(contents: &mut Contents, damaged: &mut Vec<Vec<u8>>) {
     let mut orphan = |key: Vec<u8>| {
         log::warn!("a record is dropped whose root or target is damaged: {}", key.escape_ascii());
@@ -159,7 +159,7 @@ fn drop_orphans(contents: &mut Contents, damaged: &mut Vec<Vec<u8>>) {
     contents.jobs.retain(|job| targets.contains(&job.target) || orphan(key::job(job.target, &job.path)));
 }
 
-/// Whether the tree, of whatever schema, holds more than notes of its own. Reads all of it.
+/// Whether the tree, of whatever schema, holds more than the store's own notes. Reads the whole tree.
 pub fn holds_records(tree: &Tree) -> Result<bool, Trouble> {
     let mut holds = false;
     tree.visit(b"", |key, _| holds |= !key::is_meta(key))?;
@@ -189,7 +189,7 @@ pub fn commit_change(commit: u64) -> Result<RawChange, StoreError> {
     put(key::COMMIT.to_vec(), record::encode_number(key::COMMIT, commit))
 }
 
-/// What `op` changes in the tree. `next_job_id` is the highest number stored so far.
+/// The change that `op` makes in the tree. `next_job_id` is the highest number stored so far.
 pub fn change(op: &Op, next_job_id: u64) -> Result<RawChange, StoreError> {
     match op {
         Op::PutJob(job) => {

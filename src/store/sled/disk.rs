@@ -1,8 +1,8 @@
-//! What sled leaves undone on the disk: syncing, and moving a store's directory about. Knows files, not records.
+//! The work on the disk that sled leaves undone: syncing, and moving a store's directory about. Knows files, not records.
 //!
 //! sled's `flush()` ends in `sync_file_range`: neither the disk's cache nor the file's length and place are covered, and
 //! `conf` is never synced at all. In simulated power cuts that lost acknowledged batches in a tenth to a third of the
-//! cases; with all files synced after opening ([`settle`]) and `fdatasync` after each flush ([`DbFile::sync`]), 878 cuts
+//! cases. With all files synced after opening ([`settle`]) and `fdatasync` after each flush ([`DbFile::sync`]), 878 cuts
 //! lost nothing.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -56,7 +56,7 @@ impl DbFile {
     }
 }
 
-/// Whether `file` is what lies at `path`: it may have been removed or replaced since it was opened.
+/// Whether `file` is the one that lies at `path`: it may have been removed or replaced since it was opened.
 pub fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     let ours = file.metadata()?;
     match fs::symlink_metadata(path) {
@@ -75,7 +75,7 @@ pub fn create_private_dir(dir: &Path) -> io::Result<()> {
     dir.parent().map_or(Ok(()), sync_dir)
 }
 
-/// The same for a directory that others must not have prepared.
+/// Like [`create_private_dir`], for a directory that others must not have prepared.
 pub fn own_private_dir(dir: &Path) -> io::Result<()> {
     create_private_dir(dir)?;
     trust::check_dir(dir)
@@ -134,12 +134,12 @@ pub fn remove_dir(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes sled's half-written snapshots: it would take one for its newest. The log holds all that they hold.
+/// Removes sled's half-written snapshots: sled would take such a one for its newest. The log holds all that they hold.
 pub fn remove_half_written(store_dir: &Path) -> io::Result<()> {
     remove_files(store_dir, |name| name.starts_with(b"snap.") && name.ends_with(b".generating")).map(drop)
 }
 
-/// Removes what sled can make anew from its log, the snapshots and `conf`, and returns whether there was anything.
+/// Removes the files that sled can make anew from its log, the snapshots and `conf`. Returns whether there were any.
 pub fn remove_derived(store_dir: &Path) -> io::Result<bool> {
     remove_files(store_dir, |name| name.starts_with(b"snap.") || name == b"conf")
 }
@@ -190,7 +190,7 @@ fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Bytes that the files below `dir` take on the disk; what cannot be read counts as nothing.
+/// Bytes that the files below `dir` take on the disk; a file that cannot be read counts as nothing.
 pub fn size_bytes(dir: &Path) -> u64 {
     const BLOCK_BYTES: u64 = 512;
     let Ok(entries) = fs::read_dir(dir) else { return 0 };
@@ -204,8 +204,8 @@ pub fn size_bytes(dir: &Path) -> u64 {
         .sum()
 }
 
-/// Makes the kernel forget its copy of sled's file. After a failed sync it may show data as written that never reached
-/// the disk, and a log continued behind such a gap would end there after a power cut.
+/// Makes the kernel forget its copy of sled's file. After a failed sync the copy may show data as written that never
+/// reached the disk, and a log continued behind such a gap would end there after a power cut.
 pub fn forget_cached(store_dir: &Path) {
     if let Ok(file) = File::open(store_dir.join("db"))
         && let Err(error) = fadvise(&file, 0, None, Advice::DontNeed)

@@ -1,8 +1,8 @@
 //! Turns a panic inside sled into a value. Opening a store that crashed or was damaged may panic.
 //!
-//! The panic's message goes to the log instead of standard error. For that one panic hook is installed for the whole
-//! process, once; it passes the panics of all threads that are not inside [`guarded`] to the hook that was there
-//! before, so no other thread notices.
+//! The panic's message goes to the log instead of standard error. For that purpose one panic hook is installed for the
+//! whole process, once. The hook passes the panics of all threads that are not inside [`guarded`] to the hook that was
+//! there before, so no other thread notices.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -15,10 +15,10 @@ thread_local! {
     static GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `work` and returns what it panicked with, if it did, in words. Threads that sled starts meanwhile sleep while there
-/// is nothing to do.
+/// Runs `work`. `Err` holds in words what `work` panicked with. Threads that sled starts meanwhile sleep while there is
+/// nothing to do.
 ///
-/// The caller drops whatever `work` touched: it may be half changed.
+/// The caller drops whatever `work` touched, since it may be half changed.
 pub fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     install_hook();
     let before = GUARDED.replace(true);

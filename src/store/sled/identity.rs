@@ -1,8 +1,9 @@
-//! The small file beside the store that says which store belongs there, so that an emptied or exchanged one is noticed:
+//! The small file beside the store that says which store belongs there, so that an emptied or exchanged store is noticed:
 //! sled takes an empty directory for a new store and says nothing.
 //!
-//! It also repeats the schema, which can thus be checked before sled touches anything, and tells whether the last
-//! syncq closed the store. Lines of `name value`; unknown names are skipped, so later versions may add some.
+//! The file also repeats the schema, which can thus be checked before sled touches anything, and tells whether the last
+//! syncq closed the store in order. It has lines of `name value`; unknown names are skipped, so later versions may add
+//! some.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read as _};
@@ -11,14 +12,14 @@ use std::path::Path;
 use super::disk;
 use crate::trust;
 
-/// No more of it is read; it has some 200.
+/// The most bytes that are read of the file, which has some 200.
 const FILE_BYTES_MAX: u64 = 4_096;
 
 /// Names one store for as long as it lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreId(pub [u8; 16]);
 
-/// What the file says.
+/// The content of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     pub id: StoreId,
@@ -30,7 +31,7 @@ pub struct Identity {
 }
 
 impl StoreId {
-    /// A new one. Needs to differ from others, not to be hard to guess.
+    /// A new id. It needs to differ from others, not to be hard to guess.
     pub fn random() -> Self {
         Self(fastrand::u128(..).to_be_bytes())
     }

@@ -1,4 +1,4 @@
-//! The layout of keys: one tree, told apart by the first byte. Pure.
+//! The layout of keys: one tree, in which the first byte tells the kinds of records apart. Pure.
 //!
 //! ```text
 //! 00 name            meta
@@ -35,7 +35,7 @@ pub enum Key {
     Directory(RootId, DirectoryId),
 }
 
-/// What the keys of all targets, and of all roots, start with.
+/// The beginning of the keys of all targets, and of all roots.
 pub const TARGETS: &[u8] = &[TARGET];
 pub const ROOTS: &[u8] = &[ROOT];
 
@@ -52,7 +52,7 @@ pub fn root(id: RootId) -> Vec<u8> {
     numbered(ROOT, id.0)
 }
 
-/// What the keys of all directories of a root start with.
+/// The beginning of the keys of all directories of a root.
 pub fn directories(root: RootId) -> Vec<u8> {
     numbered(DIRECTORY, root.0)
 }
@@ -72,7 +72,7 @@ fn numbered(prefix: u8, id: u32) -> Vec<u8> {
     key
 }
 
-/// What the keys of all jobs of a target start with.
+/// The beginning of the keys of all jobs of a target.
 pub fn jobs(target: TargetId) -> Vec<u8> {
     numbered(JOB, target.0)
 }
@@ -83,7 +83,7 @@ pub fn job(target: TargetId, path: &RelPath) -> Vec<u8> {
     key
 }
 
-/// Takes `key` apart; `None` if it is none of ours.
+/// Takes `key` apart; `None` if it is no key of this layout.
 pub fn parse(key: &[u8]) -> Option<Key> {
     let (&prefix, rest) = key.split_first()?;
     if prefix == META {

@@ -1,5 +1,5 @@
-//! The names of everything that lies in a state directory. What lies there is looked at only to tell whose store it is and
-//! which stores were kept; how one is opened is not said here.
+//! The names of everything that lies in a state directory. The files are looked at only to tell whose store it is and
+//! which stores were kept. How a store is opened is not said here.
 
 use std::ffi::OsStr;
 use std::io;
@@ -10,15 +10,15 @@ use std::path::{Path, PathBuf};
 use super::disk;
 use crate::store::{KeptStore, StoreError};
 
-/// How the names of stores begin that are kept for people.
+/// The beginning of the names of stores that are kept for people.
 pub(super) const DAMAGED_PREFIX: &str = "store.damaged-";
 pub(super) const SCHEMA_PREFIX: &str = "store.schema-";
 const KEPT_PREFIXES: [&str; 2] = [DAMAGED_PREFIX, SCHEMA_PREFIX];
 
-/// Where things lie in a state directory, or in a copy of it.
+/// The paths of these things in a state directory, or in a copy of it.
 #[derive(Debug, Clone)]
 pub struct Layout {
-    /// The state directory, also of a copy.
+    /// The state directory, in the layout of a copy as well: errors name it.
     pub dir: PathBuf,
     pub store: PathBuf,
     /// The copy that a compaction makes, and the store that it replaces.
@@ -38,7 +38,7 @@ impl Layout {
         Self { dir: dir.into(), store, compact, old, identity, ballast, progress, lock }
     }
 
-    /// The same in `place`, for a copy. Errors name what was copied.
+    /// The same layout in `place`, for a copy. Errors name the original.
     pub fn copied_to(&self, place: &Path) -> Self {
         Self { dir: self.dir.clone(), ..Self::of(place) }
     }
@@ -48,17 +48,17 @@ impl Layout {
         self.store.parent().unwrap_or(&self.dir)
     }
 
-    /// What a store is made of.
+    /// The files and directories that a store is made of.
     pub fn parts(&self) -> [&Path; 4] {
         [&self.store, &self.old, &self.identity, &self.progress]
     }
 
-    /// Whether there is a store, be it one that a compaction was about to replace.
+    /// Fails if there is no store, not even one that a compaction was about to replace.
     pub fn has_store(&self) -> io::Result<()> {
         self.owner().map(drop)
     }
 
-    /// The number of the user whom that store belongs to.
+    /// The number of the user to whom that store belongs.
     pub fn owner(&self) -> io::Result<u32> {
         let there = |dir: &Path| std::fs::metadata(dir.join(disk::DB)).map(|found| found.uid());
         there(&self.store).or_else(|error| there(&self.old).map_err(|_| error))

@@ -1,6 +1,6 @@
-//! The lock on a state directory: one syncq at a time. Held by `flock`, so a killed process leaves none behind.
+//! The lock on a state directory: one syncq at a time. Held by `flock`, so a killed process leaves no lock behind.
 //!
-//! The file stays when the lock goes: removing it would let two processes lock two files of one name.
+//! The file stays when the lock goes: without the file two processes might lock two files of one name.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -34,15 +34,15 @@ impl Lock {
             }
             Err(errno) => return Err(in_dir(errno.into())),
         }
-        // The number is for people only: with a full disk it may be missing.
+        // The process id is for people only: with a full disk it may be missing.
         if let Err(error) = write_pid(&mut file) {
             log::debug!("cannot write the lock file: {error}");
         }
         Ok(Self { file })
     }
 
-    /// Keeps others from taking the lock at `path` for as long as what is returned is held, beside others who do the same.
-    /// Changes nothing. Without a file no syncq uses the directory, and there is nothing to hold.
+    /// Keeps others from taking the lock at `path` for as long as the returned file is held; several callers may do this
+    /// at a time. Changes nothing. `None` if there is no lock file: no syncq uses the directory then.
     pub fn share(dir: &Path, path: &Path) -> Result<Option<File>, StoreError> {
         let in_dir = |source| StoreError::Directory { dir: dir.to_owned(), source };
         let mut file = match trust::open_plain(path, OpenOptions::new().read(true)) {
@@ -59,7 +59,7 @@ impl Lock {
         }
     }
 
-    /// Whether what is locked is still what lies at `path`. If not, another process may lock that.
+    /// Whether the locked file is still the one at `path`. If not, another process may lock the one there.
     pub fn is_at(&self, path: &Path) -> io::Result<bool> {
         disk::is_at(&self.file, path)
     }
@@ -67,11 +67,12 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // The number would be wrong from here on.
+        // The process id would be wrong from here on.
         if let Err(error) = self.file.set_len(0) {
             log::debug!("cannot clear the lock file: {error}");
         }
-        // Said aloud: a child between its fork and its exec has the descriptor too, and would hold the lock a little longer.
+        // Unlock explicitly: a child between its fork and its exec has the descriptor too, and would hold the lock a
+        // little longer.
         if let Err(error) = flock(&self.file, FlockOperation::Unlock) {
             log::debug!("cannot release the lock: {error}");
         }

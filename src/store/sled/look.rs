@@ -1,15 +1,15 @@
-//! A store as it is looked at while no daemon runs: through a private copy that is gone when this ends.
+//! Looks at a store while no daemon runs, through a private copy that is gone afterwards.
 //!
-//! sled writes wherever it opens: it locks, settles and mends its files, and makes them anew as whoever it runs as. A look
-//! must leave everything as it is, with its owner and its times, since the next daemon may run as another user, and since what a
-//! crash has left is for that daemon to find. So the files are copied to a directory for temporary files, by name and
-//! without following links, and sled gets the copy. Its names are removed as soon as it is open, so that nothing stays behind
-//! whatever ends the process.
+//! sled writes wherever it opens: it locks, settles and mends its files, and makes them anew as the user that it runs as.
+//! A look must leave everything as it is, with its owner and its times: the next daemon may run as another user, and has
+//! to find whatever a crash has left. So the files are copied to a directory for temporary files, by name and without
+//! following links, and sled gets the copy. The names of the copy are removed as soon as it is open, so that nothing
+//! stays behind whatever ends the process.
 //!
-//! The state directory's lock is held, shared with others who look, only while the files are copied: somebody who reads a long
-//! list does not keep a daemon from starting.
+//! The state directory's lock is held, shared with others who look, only while the files are copied: somebody who reads a
+//! long list does not keep a daemon from starting.
 //!
-//! Deliberately not here: any way to change what is looked at.
+//! Deliberately not here: any way to change the store.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -30,16 +30,16 @@ use super::tree::{Tree, Trouble};
 use crate::model::{Job, RelPath, TargetId};
 use crate::store::{Census, RootRecord, StoreError, StoreStats, TargetRecord};
 
-/// Where else a copy may lie, if the directory for temporary files has no room for it.
+/// Other places for a copy, if the directory for temporary files has no room for it.
 const OTHER_PLACES: [&str; 2] = ["/dev/shm", "/var/tmp"];
-/// Room beside the copy itself, for what sled writes when it opens it.
+/// Room beside the copy itself, for what sled writes when it opens the copy.
 const ROOM_BYTES: u64 = 4 << 20;
 
-/// What lies in a state directory's store, to be read and nothing else.
+/// The store of a state directory, to be read and nothing else.
 #[derive(Debug)]
 pub struct Looked {
     tree: Tree,
-    /// Of what is looked at, not of the copy.
+    /// The layout of the original, not of the copy.
     layout: Layout,
     schema: u32,
     rolled_back: bool,
@@ -93,7 +93,7 @@ impl Looked {
         StoreStats { bytes: disk::size_bytes(&self.layout.store) }
     }
 
-    /// What the next start will find wrong with the store, and mend by comparing every target in full.
+    /// The fault that the next start will find in the store, and mend by comparing every target in full.
     pub fn fault(&self) -> Option<String> {
         match (self.damaged, self.rolled_back) {
             (0, false) => None,
@@ -110,7 +110,7 @@ impl Looked {
     }
 }
 
-/// A copy of what a store is made of. Its files lose their names with it; who has them open keeps them.
+/// A copy of the parts of a store. Its files lose their names when this is dropped; whoever has them open keeps them.
 pub(super) struct Copy {
     pub(super) layout: Layout,
 }
@@ -121,7 +121,7 @@ impl Copy {
         Self::of_locked(original)
     }
 
-    /// The same for whoever holds the lock.
+    /// Copies the store for a caller that holds the lock.
     pub(super) fn of_locked(original: &Layout) -> Result<Self, StoreError> {
         let bytes = [&original.store, &original.old].map(|dir| disk::size_bytes(dir)).iter().sum::<u64>() + ROOM_BYTES;
         let cannot = |source| StoreError::NoCopy { dir: original.dir.clone(), bytes, source };
@@ -140,7 +140,7 @@ impl Drop for Copy {
     }
 }
 
-/// A directory of our own with room for so many bytes.
+/// Makes a directory of our own with room for `bytes`.
 fn make_place(bytes: u64) -> io::Result<PathBuf> {
     let name = format!("syncq-look-{:032x}", fastrand::u128(..));
     let mut result = Err(io::ErrorKind::StorageFull.into());
@@ -158,7 +158,7 @@ fn make_place(bytes: u64) -> io::Result<PathBuf> {
     result
 }
 
-/// Copies files and directories; what is neither is nothing of sled's.
+/// Copies files and directories; anything else is not sled's.
 fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
     let found = match fs::symlink_metadata(from) {
         Ok(found) => found,

@@ -13,16 +13,16 @@
 //! <state dir>/store.schema-*  copies made before a migration
 //! ```
 //!
-//! A commit is one `apply_batch` on one tree, sled's `flush()`, then `fdatasync` on a descriptor of our own: only that
-//! together survived simulated power cuts (`disk`). `open` is the ladder that gets any directory to a usable store,
-//! `key` and `record` are the format, `migrations/` is its history, `compact` makes a store small again, and `look` reads one
-//! without touching it.
+//! A commit is one `apply_batch` on one tree, sled's `flush()`, then `fdatasync` on a descriptor of our own: only the
+//! three together survived simulated power cuts (`disk`). `open` is the ladder that gets any directory to a usable store,
+//! `key` and `record` are the format, `migrations/` is its history, `compact` makes a store small again, and `look` reads
+//! one without touching it.
 //!
 //! A store that is removed, replaced or damaged while it is in use is made anew, empty, and the caller is told to write
 //! all that it knows ([`StoreError::Lost`]).
 //!
-//! Deliberately not here: order, due times and states beyond keeping them; and any retry by itself: a failed commit is
-//! retried by committing again.
+//! Deliberately not here: order, due times and states beyond keeping them, and retries: a failed commit is retried by
+//! committing again.
 
 mod ballast;
 mod compact;
@@ -62,20 +62,20 @@ use super::{COMMIT_OPS_MAX, Census, Contents, Op, Store, StoreError, StoreStats}
 use crate::model::{DirectoryId, RootId, Timestamp};
 use crate::trust;
 
-/// After so many operations it is worth a look whether the store has grown too large for what it holds. The look reads
+/// After this many operations it is worth a look whether the store has grown too large for its contents. The look reads
 /// up to a quarter of the file.
 const OPS_BETWEEN_LOOKS: usize = 50_000;
 
 /// A store in a state directory. Holds the directory's lock until dropped.
 #[derive(Debug)]
 pub struct SledStore {
-    /// `None` after a failed commit, until the next one opens it again.
+    /// `None` after a failed commit, until the next commit opens the tree again.
     tree: Option<Tree>,
-    /// What opening for a daemon has read, until it is asked for.
+    /// The records that opening for a daemon has read, until `load` asks for them.
     scanned: Option<Scanned>,
-    /// Keys of records that are of no use, removed with the next commits.
+    /// Keys of records that cannot be used, to be removed with the next commits.
     damaged: Vec<Vec<u8>>,
-    /// The highest number stored, so that it never falls.
+    /// The highest number stored for the next job's id, so that it never falls.
     next_job_id: u64,
     /// The number of the last commit that was acknowledged, in this life of the store or an earlier one.
     acknowledged: u64,
@@ -88,21 +88,21 @@ pub struct SledStore {
     marks_clean: bool,
     /// Whether a store that is lost is made anew.
     starts_anew: bool,
-    /// Ballast cannot be made here, and it is of no use to try again.
+    /// Ballast cannot be made here, so it is not tried again.
     no_ballast: bool,
     /// Commits that were acknowledged are missing, and nothing was committed since.
     rolled_back: bool,
     /// Operations since the last look at the store's size.
     ops_since_look: usize,
-    // Last: dropped after the tree.
+    // The last field, so that the lock is dropped after the tree.
     lock: Lock,
 }
 
-/// How opening went.
+/// The outcome of opening a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opened {
-    /// Why the store is empty, if it is; all that was mirrored before is unknown then. `None`: the store of the last
-    /// run is there.
+    /// Why the store is empty, if it is; all that was mirrored before is unknown then. `None`: the store of the last run
+    /// is there.
     pub fresh: Option<FreshReason>,
     /// Files of the engine were damaged and made anew from its log. Nothing is known to be missing.
     pub recovered: bool,
@@ -121,7 +121,7 @@ impl Opened {
     }
 }
 
-/// What was found on opening a store.
+/// The records and files that were found on opening a store.
 struct Read {
     scanned: Scanned,
     identity: Identity,
@@ -131,22 +131,23 @@ struct Read {
 }
 
 impl SledStore {
-    /// Opens the store in the state directory `dir` for a daemon, creating what is missing. One that cannot be used is
-    /// set aside under a name with `now` in it.
+    /// Opens the store in the state directory `dir` for a daemon, creating what is missing. A store that cannot be used
+    /// is set aside under a name with `now` in it.
     pub fn open(dir: &Path, now: Timestamp) -> Result<(Self, Opened), StoreError> {
         Self::open_with_steps(dir, now, STEPS)
     }
 
-    /// Opens the store in `dir` for a command that changes what is in it while no daemon runs: creates and replaces no
+    /// Opens the store in `dir` for a command that changes its contents while no daemon runs. Creates and replaces no
     /// store, and leaves it to the next daemon to see how the last one ended. Without a store the error is `Directory`
-    /// with `NotFound`; with one of another user's it is `OfAnother`, since what sled makes anew would be this user's.
+    /// with `NotFound`. With a store of another user the error is `OfAnother`, since the files that sled makes anew would
+    /// be this user's.
     pub fn open_existing(dir: &Path) -> Result<Self, StoreError> {
         let layout = Layout::of(dir);
         let owner = layout.owner().map_err(|source| layout.directory(source))?;
         if owner != rustix::process::geteuid().as_raw() {
             return Err(StoreError::OfAnother { dir: dir.to_owned(), owner });
         }
-        // What others have put there would be written where it leads.
+        // A link that others have put there would lead sled's writes elsewhere.
         trust::check_state(dir).map_err(|source| layout.directory(source))?;
         let lock = Lock::take(dir, &layout.lock)?;
         Ok(Self::open_locked(layout, lock, Otherwise::Refuse, STEPS)?.0)
@@ -173,9 +174,9 @@ impl SledStore {
         }
     }
 
-    /// Takes up a store that cannot be opened in its place, since opening writes and its disk is full: what it holds is read
-    /// from a copy elsewhere, and each commit tries whether the store itself can be opened by then. `full` is the error if
-    /// that is not possible either.
+    /// Takes up a store that cannot be opened in its place, since opening writes and its disk is full. Its records are
+    /// read from a copy elsewhere, and each commit tries whether the store itself can be opened by then. `full` is the
+    /// error if reading a copy is not possible either.
     fn open_unwritten(dir: &Path, steps: &[Step], full: StoreError) -> Result<(Self, Opened), StoreError> {
         let layout = Layout::of(dir);
         let lock = Lock::take(dir, &layout.lock)?;
@@ -183,7 +184,7 @@ impl SledStore {
             let progress = Progress::open(&layout.progress).map_err(|source| layout.directory(source))?;
             let acknowledged = progress.commit();
             let known = Identity::read(&layout.identity).map_err(|source| layout.directory(source))?;
-            // A migration needs room in its place.
+            // A migration needs room in the store's own place.
             if known.is_some_and(|known| known.schema < steps.last().map_or(0, |step| step.number)) {
                 return Ok(None);
             }
@@ -240,7 +241,7 @@ impl SledStore {
     fn assemble(layout: Layout, lock: Lock, tree: Option<Tree>, read: Read, starts_anew: bool) -> Self {
         let Read { scanned, identity, progress, acknowledged, rolled_back } = read;
         let marks_clean = identity.clean || starts_anew;
-        // A new store counts on from the old one's number: it must not look rolled back once it holds something.
+        // A new store counts on from the old one's number: otherwise it would look rolled back once it holds something.
         let acknowledged = acknowledged.max(scanned.commit);
         Self {
             tree,
@@ -274,8 +275,8 @@ impl SledStore {
         self.tree.as_ref().ok_or_else(|| StoreError::Write { source: io::ErrorKind::NotConnected.into() })
     }
 
-    /// Makes sure that what is written is what the next start will read: the directory or the store may have been
-    /// removed, or replaced by another.
+    /// Makes sure that the next start will read what is written: the directory or the store may have been removed, or
+    /// replaced by another.
     fn stay_in_place(&mut self) -> Result<(), StoreError> {
         if let Some(tree) = &self.tree
             && !tree.is_in(&self.layout.store).map_err(|source| StoreError::Write { source })?
@@ -285,7 +286,7 @@ impl SledStore {
         self.stay_beside()
     }
 
-    /// The same for what lies beside the store: somebody may have taken the lock for a forgotten one.
+    /// Makes sure of this for the files beside the store: somebody may have removed the lock as a forgotten one.
     fn stay_beside(&mut self) -> Result<(), StoreError> {
         let layout = &self.layout;
         let directory = |source| layout.directory(source);
@@ -300,7 +301,7 @@ impl SledStore {
         Ok(())
     }
 
-    /// Starts an empty store in the place of the one that was in use. Returns what to tell the caller.
+    /// Starts an empty store in the place of the one that was in use. Returns the error that the caller is to be given.
     fn start_over(&mut self, reason: String) -> StoreError {
         let dir = self.layout.dir.clone();
         if !self.starts_anew {
@@ -365,7 +366,7 @@ impl Store for SledStore {
         if ops.len() > COMMIT_OPS_MAX {
             return Err(StoreError::TooManyOps { given: ops.len(), max: COMMIT_OPS_MAX });
         }
-        // What `load` would have given out is history from here on.
+        // The records that `load` would have given out are history from here on.
         self.scanned = None;
         let mut next_job_id = self.next_job_id;
         // Removals first, so that a record put anew in the place of a damaged one stays.
@@ -384,11 +385,11 @@ impl Store for SledStore {
         changes.push(contents::commit_change(commit)?);
         let tree = self.tree()?;
         if let Err(trouble) = tree.write(changes) {
-            // sled refuses everything from here on, also when the cause is gone.
+            // sled refuses everything from here on, even when the cause is gone.
             self.tree = None;
             return Err(StoreError::Write { source: io::Error::from(trouble) });
         }
-        // Only now: whatever was removed before the write took what was written with it.
+        // Check only now: whatever removed the store before the write took what was written with it.
         self.stay_in_place()?;
         self.progress.note(commit);
         self.ops_since_look = self.ops_since_look.saturating_add(ops.len());
@@ -403,7 +404,7 @@ impl Store for SledStore {
     fn directories(&mut self, root: RootId, limit: usize) -> Result<Vec<DirectoryId>, StoreError> {
         let found = contents::directories(self.tree()?, root, limit);
         found.map_err(|trouble| {
-            // sled that fails once may fail for ever.
+            // Once sled has failed, it may fail for ever.
             self.tree = None;
             StoreError::Read { source: io::Error::from(trouble) }
         })
@@ -411,7 +412,7 @@ impl Store for SledStore {
 
     fn maintain(&mut self) -> Result<(), StoreError> {
         self.stay_in_place()?;
-        // A command that only looks does not change what it looks at.
+        // A command that only looks does not change the store.
         if !self.starts_anew {
             return Ok(());
         }
@@ -432,7 +433,7 @@ impl Store for SledStore {
         Ok(Census { schema: self.identity.schema, rolled_back, bytes, kept, ..census })
     }
 
-    /// Copies the store to a fresh one and takes that.
+    /// Copies the store to a fresh one and goes on with the copy.
     fn compact(&mut self) -> Result<(), StoreError> {
         let bytes = disk::size_bytes(&self.layout.store);
         self.tree()?;

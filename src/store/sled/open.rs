@@ -1,9 +1,10 @@
 //! The way from a directory to a usable store, whatever state the directory is in.
 //!
-//! A ladder, each rung tried when the one before failed for damage: the store as it lies there (without half-written
-//! snapshots, over which sled stumbles); without anything that sled can make anew from its log; set aside, and an empty
-//! store in its place. All records are read on the way, since some damage shows only then. A store that cannot be used
-//! for reasons outside it (disk full, no permission), or is too new, is left alone and the error returned.
+//! A ladder, of which each rung is tried when the one before failed for damage: the store as it lies there (without
+//! half-written snapshots, over which sled stumbles); the store without anything that sled can make anew from its log; an
+//! empty store, with the old one set aside. All records are read on the way, since some damage shows only then. A store
+//! that cannot be used for reasons outside it (disk full, no permission), or that is too new, is left alone, and the
+//! error is returned.
 //!
 //! Deliberately not here: any decision what a lost or emptied store means for the mirrors.
 
@@ -26,18 +27,18 @@ pub(super) const WRITER: &str = env!("CARGO_PKG_VERSION");
 /// Why a store starts empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FreshReason {
-    /// There was none, or none that ever held a target.
+    /// There was no store, or none that ever held a target.
     New,
-    /// The one that was there could not be used and is kept at `path`.
+    /// The store that was there could not be used and is kept at `path`.
     SetAside { path: PathBuf, reason: String },
-    /// The files of the one that belongs here are gone.
+    /// The files of the store that belongs here are gone.
     Emptied,
 }
 
 /// What to do when nothing of the store can be used.
 #[derive(Debug, Clone, Copy)]
 pub enum Otherwise {
-    /// Start an empty one; the old one is kept under a name with this time.
+    /// Start an empty store; the old one is kept under a name with this time.
     StartAnew(Timestamp),
     /// Report the damage.
     Refuse,
@@ -54,7 +55,7 @@ pub struct Usable {
     pub rolled_back: bool,
 }
 
-/// How a rung of the ladder ended otherwise than with a store.
+/// The ways in which a rung of the ladder ends without a store.
 enum Rung {
     /// Damage that the next rung may get around.
     Damaged(String),
@@ -82,11 +83,12 @@ pub fn open(layout: &Layout, acknowledged: u64, otherwise: Otherwise, steps: &[S
         let bytes_before = std::fs::metadata(layout.store.join(disk::DB)).map_or(0, |metadata| metadata.len());
         match as_it_is(layout, known.as_ref(), otherwise, steps) {
             Ok((tree, scanned, identity)) => {
-                // A store in which no target was ever stored is as new, also if it was created by a syncq that died.
+                // A store in which no target was ever stored counts as new, even if it was created by a syncq that died.
                 let fresh = scanned.contents.targets.is_empty().then_some(FreshReason::New);
                 let rolled_back = scanned.commit < acknowledged;
-                // Without its snapshot a log that is damaged near its start opens as if it ended there: all 56 of 56
-                // times that a flipped bit kept a store from opening. An empty store is better than one of last month.
+                // Without its snapshot a log that is damaged near its start opens as if it ended there: this happened all
+                // 56 of 56 times that a flipped bit kept a store from opening. An empty store is better than one of last
+                // month.
                 if rolled_back && recovered {
                     break "its latest commits are gone".into();
                 }
@@ -127,7 +129,7 @@ pub fn reopen(layout: &Layout, identity: &Identity, acknowledged: u64) -> Result
     take_up(layout, identity, acknowledged)
 }
 
-/// Opens the tree that lies in the place of the store and makes sure that it is the one that was in use.
+/// Opens the tree that lies in the place of the store and makes sure that it belongs to the store that was in use.
 pub fn take_up(layout: &Layout, identity: &Identity, acknowledged: u64) -> Result<Tree, StoreError> {
     let write = |source| StoreError::Write { source };
     disk::forget_cached(&layout.store);
@@ -148,7 +150,7 @@ pub fn take_up(layout: &Layout, identity: &Identity, acknowledged: u64) -> Resul
     if id != Some(identity.id) {
         return Err(layout.damaged("it was emptied or exchanged while in use".into()));
     }
-    // Of the failed commit nobody knows whether it is there, so one more is fine.
+    // Nobody knows whether the failed commit is there, so one commit more is fine.
     let last = contents::last_commit(&tree).map_err(|trouble| write(trouble.into()))?;
     if last < acknowledged {
         return Err(layout.damaged("acknowledged commits are gone".into()));
@@ -188,13 +190,13 @@ fn as_it_is(
     }
 
     let tree = if schema.schema < newest(steps) {
-        // Reads everything: damage is for the next rung, not for the migration.
+        // Everything is read first: damage is for the next rung, not for the migration.
         let holds_records = contents::holds_records(&tree).map_err(rung)?;
         migrate(layout, tree, schema.schema, holds_records, otherwise, steps).map_err(Rung::Final)?
     } else {
         tree
     };
-    // A daemon is about to load all of it; a command may want to know no more than what is there.
+    // A daemon is about to load all records; a command may want to know no more than what is there.
     let keep = match otherwise {
         Otherwise::StartAnew(_) => Keep::All,
         Otherwise::Refuse => Keep::Outline,
@@ -206,8 +208,8 @@ fn as_it_is(
     Ok((tree, scanned, identity))
 }
 
-/// Starts an empty store in the place of one that was in use and is of no more use. The first that is found there is
-/// kept; further ones may be its own unfinished successors, tried again every second on a full disk.
+/// Starts an empty store in the place of one that was in use and is of no more use. The first store that is found there
+/// is kept. Further ones are removed: they may be unfinished successors, tried again every second on a full disk.
 pub fn replace(layout: &Layout) -> Result<(Tree, Identity), StoreError> {
     let set_up = || {
         disk::remove_dir(&layout.compact)?;
@@ -249,14 +251,14 @@ fn start_anew(layout: &Layout, now: Timestamp, reason: String, steps: &[Step]) -
     }
 }
 
-/// Makes an empty tree a store.
+/// Makes a store of an empty tree.
 fn initialise(layout: &Layout, tree: &Tree, steps: &[Step]) -> Result<(Scanned, Identity), StoreError> {
     migrations::migrate(tree, steps, WRITER).map_err(|source| StoreError::Write { source })?;
     let identity = sign(layout, tree, StoreId::random(), true, steps)?;
     Ok((Scanned::default(), identity))
 }
 
-/// Brings an older store to the present schema, after copying one that holds anything.
+/// Brings an older store to the present schema, after copying it if it holds anything.
 fn migrate(
     layout: &Layout,
     tree: Tree,
@@ -267,7 +269,7 @@ fn migrate(
 ) -> Result<Tree, StoreError> {
     let failed = |source| StoreError::Migration { dir: layout.dir.clone(), from, to: newest(steps), source };
     let tree = if holds_records {
-        // sled writes when it closes, so the copy is of a closed store.
+        // sled writes when it closes, so the copy is made of a closed store.
         drop(tree);
         let time = match otherwise {
             Otherwise::StartAnew(now) => format!("-{}", file_time(now)),
@@ -284,8 +286,8 @@ fn migrate(
     Ok(tree)
 }
 
-/// Writes into the tree and beside it that they belong together and who uses them. The mark of an orderly close goes:
-/// it is set again at the next. `clean` is only what the caller is told.
+/// Writes into the tree and beside it that the two belong together, and which version uses them. The mark of an orderly
+/// close is removed; the next such close sets it again. `clean` only goes into the identity that is returned.
 fn sign(layout: &Layout, tree: &Tree, id: StoreId, clean: bool, steps: &[Step]) -> Result<Identity, StoreError> {
     let schema = SchemaRecord { schema: newest(steps), writer: WRITER.to_owned() };
     let changes = vec![schema.put(), (key::STORE_ID.to_vec(), Some(id.0.to_vec()))];
@@ -314,7 +316,7 @@ fn newest(steps: &[Step]) -> u32 {
     steps.last().map_or(0, |step| step.number)
 }
 
-/// `name` in `dir`, with a number behind it if that is taken.
+/// `name` in `dir`, with a number behind it if the name is taken.
 fn free_name(dir: &Path, name: &str) -> PathBuf {
     let plain = dir.join(name);
     if !plain.exists() {

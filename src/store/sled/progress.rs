@@ -2,8 +2,8 @@
 //! damage sled may open at an older state and say nothing.
 //!
 //! Each commit raises the count inside the store and, once it is durable, the one in this file. The file is written
-//! without syncing, so it costs a microsecond; it may lag behind after a power cut but is never ahead, and is exact
-//! after a kill. Hence: a file that is ahead of its store means that acknowledged commits are gone.
+//! without syncing, so it costs a microsecond; it may lag behind after a power cut but is never ahead, and is exact after
+//! a kill. So a file that is ahead of its store means that acknowledged commits are gone.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -45,13 +45,13 @@ impl Progress {
     pub fn note(&self, commit: u64) {
         let mut bytes = commit.to_be_bytes().to_vec();
         bytes.extend_from_slice(&crc32fast::hash(&bytes).to_be_bytes());
-        // The store has it; a note that lags only hides a later loss.
+        // The store has the commit; a note that lags only hides a later loss.
         if let Err(error) = self.file.write_all_at(&bytes, 0) {
             log::debug!("cannot note the store's progress: {error}");
         }
     }
 
-    /// Whether what is written is still what lies at `path`.
+    /// Whether the open file is still the one at `path`.
     pub fn is_at(&self, path: &Path) -> io::Result<bool> {
         disk::is_at(&self.file, path)
     }

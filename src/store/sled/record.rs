@@ -1,8 +1,9 @@
-//! How records become bytes and back. Pure; the structs here are the stored form, apart from the model's.
+//! Turns records into bytes and back. Pure; the structs here are the stored form, apart from the model's.
 //!
-//! A value is `crc32 (4 bytes, big-endian) | version (1 byte) | MessagePack map with named fields`. The checksum
-//! covers the key as well: a record that turns up under another key is damaged. What the key says (target, path) is not
-//! repeated. A new field gets `#[serde(default)]`; enum variants are stored by name, so renaming one is a migration.
+//! A value is `crc32 (4 bytes, big-endian) | version (1 byte) | MessagePack map with named fields`. The checksum covers
+//! the key as well: a record that turns up under another key is damaged. The parts of the key (target, path) are not
+//! repeated in the value. A new field gets `#[serde(default)]`; enum variants are stored by name, so renaming one is a
+//! migration.
 
 use std::net::IpAddr;
 
@@ -15,7 +16,7 @@ use crate::model::{
 };
 use crate::store::{DirectoryRecord, RootRecord, TargetRecord};
 
-/// Longest value. Pages of more than 128 KiB, some 16 records, go to files that sled never syncs.
+/// The longest value. Pages of more than 128 KiB, some 16 records, go to files that sled never syncs.
 pub const VALUE_BYTES_MAX: usize = 2_048;
 
 const VERSION: u8 = 1;
@@ -56,7 +57,7 @@ struct StoredJob {
     last_error: Option<StoredError>,
 }
 
-/// Without `running`: a crash makes that `ready`, so it is stored as such.
+/// The states without `running`: a crash makes a running job `ready`, so it is stored as such.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum StoredState {
@@ -84,7 +85,7 @@ struct StoredRoot {
     scheduled_run: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     mounts: Vec<RelPath>,
-    /// What is known of each of them; older records have none.
+    /// The identity of each of the `mounts`, where it is known; older records have none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     mount_ids: Vec<Option<DirectoryId>>,
 }
@@ -113,7 +114,7 @@ struct StoredTarget {
 #[derive(Debug, Serialize, Deserialize)]
 struct StoredUnvouched {
     since: Timestamp,
-    /// Left out when it would make the record too large: then the comparison begins anew.
+    /// Empty when the path would make the record too large: then the comparison begins anew.
     #[serde(default, with = "serde_bytes", skip_serializing_if = "Vec::is_empty")]
     up_to: Vec<u8>,
 }
@@ -131,7 +132,8 @@ struct StoredNumber {
     number: u64,
 }
 
-/// Encodes a job for storing under `key`. Its error is shortened, in the end dropped, before it gets too large.
+/// Encodes a job for storing under `key`. The job's error is shortened, in the end dropped, before the record gets too
+/// large.
 pub fn encode_job(key: &[u8], job: &Job) -> Result<Vec<u8>, RecordError> {
     let mut stored = StoredJob {
         id: job.id.0,
@@ -149,7 +151,7 @@ pub fn encode_job(key: &[u8], job: &Job) -> Result<Vec<u8>, RecordError> {
         due_at: job.due_at.0,
         partial: job.partial,
         last_error: job.last_error.as_ref().map(|error| {
-            // The fields are open to all, so the limit may not have been kept.
+            // The fields of an error are open to all, so its limit may not have been kept.
             let JobError { code, message } = JobError::new(error.code, error.message.as_str());
             StoredError { code, message }
         }),
@@ -225,7 +227,7 @@ pub fn decode_target(key: &[u8], id: TargetId, value: &[u8]) -> Result<TargetRec
     } = decode(key, value)?;
     let unvouched = unvouched.map(|StoredUnvouched { since, up_to }| Unvouched {
         since,
-        // A path that is none is worth as much as the beginning.
+        // An invalid path is worth as much as the beginning.
         up_to: RelPath::new(&up_to).unwrap_or_else(|_| RelPath::root()),
     });
     let addresses = addresses.iter().filter_map(|address| address.parse().ok()).collect();

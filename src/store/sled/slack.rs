@@ -1,18 +1,18 @@
 //! Keeps sled's idle threads asleep.
 //!
-//! sled's seven I/O threads live as long as the process and look for work once a second although they are woken for each
-//! piece of it: 420 wake-ups a minute for nothing, and no setting of sled's changes it. But Linux may put off a timed wait
-//! by as much as the thread's timer slack, and a thread inherits that from the one that starts it. So whoever calls sled
-//! has a large one meanwhile.
+//! sled's seven I/O threads live as long as the process and look for work once a second, although they are woken for each
+//! piece of work. That makes 420 wake-ups a minute for nothing, and no setting of sled's changes it. But Linux may put
+//! off a timed wait by as much as the thread's timer slack, and a thread inherits its slack from the thread that starts
+//! it. So a thread that calls sled has a large slack during the call.
 
 use std::num::NonZeroU64;
 
 use rustix::thread::set_current_timer_slack;
 
-/// An hour, in nanoseconds. How late sled's threads may find out that there is nothing to do.
+/// An hour, in nanoseconds: how late sled's threads may find out that there is nothing to do.
 const SLACK_NS: NonZeroU64 = NonZeroU64::new(3_600 * 1_000_000_000).unwrap();
 
-/// Gives the thread the slack back with which it was started, also after a panic.
+/// Gives the thread the slack back with which it was started, even after a panic.
 struct Restored;
 
 impl Drop for Restored {
@@ -21,8 +21,8 @@ impl Drop for Restored {
     }
 }
 
-/// Runs `work`, and lets the threads that it starts sleep as long as they like. Where the kernel does not know that, they
-/// do not.
+/// Runs `work`, and lets the threads that it starts sleep as long as they like. On a kernel without timer slack they do
+/// not.
 pub fn with_slack<T>(work: impl FnOnce() -> T) -> T {
     let _restored = Restored;
     let _ = set_current_timer_slack(Some(SLACK_NS));
@@ -50,7 +50,7 @@ mod tests {
         assert!(panicked.is_err() && own_slack() == before);
     }
 
-    /// An idle daemon would wake up seven times a second.
+    /// Without the slack an idle daemon would wake up seven times a second.
     #[test]
     fn the_threads_of_an_open_store_sleep() {
         let dir = tempfile::tempdir().unwrap();
@@ -66,7 +66,7 @@ mod tests {
                 found += usize::from(slack.is_some());
             }
         }
-        // Another thread's may be read with CAP_SYS_NICE alone.
+        // The slack of another thread may be read with CAP_SYS_NICE alone.
         let may_look = rustix::process::geteuid().is_root();
         assert!(found >= 7 || !may_look, "{found} threads of sled sleep");
     }

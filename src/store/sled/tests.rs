@@ -1,5 +1,5 @@
-//! The store on a real sled in a temporary directory. Here is every rung of the ladder by which it opens, and what the
-//! modules below share.
+//! The store on a real sled in a temporary directory: every rung of the ladder by which it opens, and what the modules
+//! below share.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -48,7 +48,7 @@ fn directory(inode: u64, parent: u64, name: &[u8]) -> DirectoryRecord {
     DirectoryRecord { root: RootId(1), id: id(inode), parent: id(parent), name: name.to_vec() }
 }
 
-/// What makes a target known.
+/// The operations that make a target known.
 fn known(id: u32) -> [Op; 2] {
     [Op::PutRoot(root()), Op::PutTarget(target(id))]
 }
@@ -72,7 +72,7 @@ fn filled(dir: &Path, jobs: u64) {
     }
 }
 
-/// The same, left as a kill leaves it: sled's closing writes are missing.
+/// Like [`filled`], left as a kill leaves it: sled's closing writes are missing.
 fn filled_and_killed(dir: &Path, jobs: u64) {
     let original = tempfile::tempdir().expect("a directory");
     filled(original.path(), jobs);
@@ -371,7 +371,7 @@ fn damaged_records_are_counted_and_go_with_the_first_commit() {
     assert_eq!((loaded.damaged_records, loaded.jobs.len()), (0, 3));
 }
 
-/// A root's number may be given away again: what belonged to it must not turn up below another one.
+/// A root's number may be given away again: records that belonged to it must not turn up below another root.
 #[test]
 fn what_belongs_to_a_damaged_root_goes_with_it() {
     let temp = tempfile::tempdir().expect("a directory");
@@ -408,7 +408,7 @@ fn directories_are_found_by_their_root() {
     let mut ops = vec![Op::PutRoot(root()), Op::PutRoot(other)];
     ops.extend((10..50).map(|inode| Op::PutDirectory(directory(inode, 9, b"a"))));
     ops.push(Op::PutDirectory(DirectoryRecord { root: RootId(2), ..directory(7, 2, b"a") }));
-    // One that changes its name and its place stays one record.
+    // A directory that changes its name and its place stays one record.
     ops.push(Op::PutDirectory(directory(10, 11, b"renamed")));
     store.commit(&ops).expect("commits");
     let inodes = |store: &mut SledStore, limit| -> Vec<u64> {
@@ -467,7 +467,8 @@ fn a_directory_that_cannot_be_used_is_an_error_with_its_name() {
     assert!(temp.path().join("state/store").is_file());
 }
 
-/// With another version beside it, what sled leaves there would have no turn, and 200,000 jobs would take 50 MB more.
+/// With a second version of that crate, the memory that sled leaves there would have no turn, and 200,000 jobs would take
+/// 50 MB more.
 #[test]
 fn the_collector_that_gets_its_turns_is_the_one_that_sled_uses() {
     let lock = include_str!("../../../Cargo.lock");

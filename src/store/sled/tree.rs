@@ -1,7 +1,7 @@
-//! The one tree of sled that holds everything, with sled's manners kept inside: panics become errors, a batch is
-//! durable when it returns, and dropping it never panics. Knows bytes, not records.
+//! The one tree of sled that holds everything, with sled's manners kept inside: panics become errors, a batch is durable
+//! when its write returns, and dropping a tree never panics. Knows bytes, not records.
 //!
-//! One tree on purpose: batches written to two trees one after the other came back torn from 24 of 116 kills.
+//! There is one tree on purpose: batches written to two trees one after the other came back torn from 24 of 116 kills.
 
 use std::fmt;
 use std::io;
@@ -13,16 +13,17 @@ use super::disk::{self, DbFile};
 use super::guard::guarded;
 use super::migrations::{CHANGES_MAX, RawChange, RawStore, Visit};
 
-/// The queue keeps its own index, so reads are rare.
+/// Small, since the queue keeps its own index and reads are rare.
 const CACHE_BYTES: u64 = 8 << 20;
 
-/// How often the collector of what sled has replaced gets its turn after each commit; a turn frees 512 objects at most.
-/// Left to itself it lags behind while no other thread has anything to do with it: with 200,000 changes for one target
-/// that is there and one that is not, a daemon took 160 to 180 MB instead of 110; 8 turns and 64 turns did not differ.
+/// How often the collector of memory that sled has replaced gets its turn after each commit; a turn frees 512 objects at
+/// most. Without these turns the collector lags behind while no other thread has anything to do with it: with 200,000
+/// changes for one target that is there and one that is not, a daemon took 160 to 180 MB instead of 110; 8 turns and 64
+/// turns did not differ.
 const COLLECT_TURNS: usize = 16;
 
-/// How long to wait for sled's own lock, which its threads may hold for a moment after a store was dropped. Nobody
-/// else can: the state directory's lock is ours.
+/// How long to wait for sled's own lock, which its threads may hold for a moment after a store was dropped. Nobody else
+/// can hold it: the state directory's lock is ours.
 const LOCK_TRIES: u32 = 200;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
@@ -36,7 +37,7 @@ pub struct Tree {
 /// Why the engine does not do what it should.
 #[derive(Debug)]
 pub enum Trouble {
-    /// What lies on the disk makes no sense.
+    /// The files on the disk make no sense.
     Damage(String),
     /// The files may be all right, but they cannot be used at present: disk full, no permission.
     Outside(io::Error),
@@ -45,7 +46,7 @@ pub enum Trouble {
 impl Tree {
     /// Opens the store in `dir`, or creates an empty one.
     pub fn open(dir: &Path) -> Result<Self, Trouble> {
-        // sled would let everybody read it, and names of files are nobody's business.
+        // sled would let everybody read the directory, and names of files are nobody's business.
         disk::create_private_dir(dir).map_err(Trouble::Outside)?;
         // No background flusher: every batch is flushed when it is committed.
         let config = ::sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(None);
@@ -74,7 +75,7 @@ impl Tree {
         })
     }
 
-    /// The same, from behind the key `after` if one is given, and until `visit` breaks it off.
+    /// Like [`visit`](Self::visit), but from behind the key `after` if one is given, and until `visit` breaks it off.
     pub fn walk(
         &self,
         prefix: &[u8],
@@ -102,8 +103,8 @@ impl Tree {
         Ok(value.map(|value| value.to_vec()))
     }
 
-    /// Makes all of `changes` or none and returns once they would survive a power cut. After an error the tree is of
-    /// no more use: sled refuses everything, and nobody knows what reached the disk.
+    /// Makes all of `changes` or none, and returns once they would survive a power cut. After an error the tree is of no
+    /// more use: sled refuses everything, and nobody knows what reached the disk.
     pub fn write(&self, changes: Vec<RawChange>) -> Result<(), Trouble> {
         let db = self.db()?;
         let mut batch = ::sled::Batch::default();
@@ -150,7 +151,7 @@ impl Drop for Tree {
     }
 }
 
-// sled's own form prints all keys and values.
+// sled's own `Debug` prints all keys and values.
 impl fmt::Debug for Tree {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tree").finish_non_exhaustive()

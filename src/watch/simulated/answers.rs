@@ -1,4 +1,4 @@
-//! What the simulated kernel answers the tracker.
+//! The answers of the simulated kernel to the tracker.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -38,7 +38,7 @@ impl Disk {
             let inode = self.mounted.get(&entry).copied().unwrap_or(entry);
             let (is_dir, found) = (self.is_directory(inode), self.inode(inode));
             let dated = Dated { changed: found.changed, written_last: found.written_last };
-            // A listing tells what is covered.
+            // A listing tells the inode of a covered directory, not that of what is mounted on it.
             Listed {
                 name: name.clone(),
                 is_dir,
@@ -72,7 +72,7 @@ impl Disk {
         })
     }
 
-    /// As `/proc/self/mountinfo` has it.
+    /// The mounts as `/proc/self/mountinfo` has them.
     fn mountinfo(&self, root: &Path) -> String {
         let mut text = String::new();
         for (path, inode, found) in self.tree() {

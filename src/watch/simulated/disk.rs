@@ -13,7 +13,7 @@ pub(crate) const ROOT: u64 = 2;
 pub(super) const OUTSIDE: u64 = 3;
 const FIRST_DEVICE: u64 = 1;
 
-/// What an inode is.
+/// The kind of an inode, with its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Node {
     Directory(BTreeMap<Vec<u8>, u64>),
@@ -22,7 +22,7 @@ pub(crate) enum Node {
         content: u32,
         stamp: u32,
     },
-    /// To a directory that is nowhere here.
+    /// A link to a directory that is nowhere here.
     Link(u32),
 }
 
@@ -35,11 +35,12 @@ pub(crate) struct Inode {
     pub(super) device: u64,
     pub(super) links: u64,
     pub(super) changed: Timestamp,
-    /// The last change was one of the content, and its time tells so.
+    /// The last change was one of the content, and the file's time tells so.
     pub(super) written_last: bool,
 }
 
-/// A file that has another size and time is as large as this, so that what is large stays so until it is written.
+/// The size of a file with this stamp. A large file stays large until it is written, since only that gives it another
+/// stamp.
 pub(crate) fn size(stamp: u32) -> u64 {
     if stamp.is_multiple_of(3) { 9 << 20 } else { 2 << 20 }
 }
@@ -48,19 +49,20 @@ pub(crate) fn size(stamp: u32) -> u64 {
 #[derive(Debug)]
 pub(crate) struct Disk {
     pub(super) inodes: BTreeMap<u64, Inode>,
-    /// By the inode of the directory that is covered: that of the one that is seen in its place.
+    /// The inode of the directory that is seen in the place of a covered one, by the inode of the covered one.
     pub(super) mounted: BTreeMap<u64, u64>,
     pub(super) inotify: Inotify,
     pub(crate) now: Timestamp,
     /// Whether the file system is known to date each change.
     pub(crate) dates_changes: bool,
-    /// Numbers what is made and written.
+    /// Numbers the things that are made and written.
     pub(super) serial: u32,
     /// Rises with each operation that took place.
     pub(crate) version: u64,
     /// How often something was mounted or unmounted.
     pub(crate) mounts_changed: usize,
-    /// The names through which files with several were written since the tracker last knew all.
+    /// The names through which files with several names were written since the tracker last knew of all that has
+    /// happened.
     pub(super) written_names: Vec<(u64, Vec<u8>)>,
 }
 
@@ -111,7 +113,7 @@ impl Disk {
         self.entries(inode).is_some()
     }
 
-    /// What is found below `top`, for the superuser or for the watcher's user.
+    /// The inode that is found below `top`, by the superuser or by the watcher's user.
     pub(super) fn find_below(&self, top: u64, path: &RelPath, as_superuser: bool) -> Result<u64, Errno> {
         let mut at = top;
         for name in path.components().filter(|name| !name.is_empty()) {
@@ -132,12 +134,12 @@ impl Disk {
         self.find_below(ROOT, path, true)
     }
 
-    /// What the watcher's user finds.
+    /// The inode that the watcher's user finds.
     pub(super) fn seen(&self, path: &RelPath) -> Result<u64, Errno> {
         self.find_below(ROOT, path, false)
     }
 
-    /// All that is below the root, for the superuser.
+    /// All that the superuser finds below the root.
     pub(crate) fn tree(&self) -> Vec<(RelPath, u64, &Inode)> {
         let (mut found, mut open) = (Vec::new(), vec![(RelPath::root(), ROOT)]);
         while let Some((path, dir)) = open.pop() {
@@ -150,7 +152,7 @@ impl Disk {
         found
     }
 
-    /// Whether what is at a name cannot be looked at by all.
+    /// Whether there is a directory into which not everybody may look.
     pub(crate) fn has_closed(&self) -> bool {
         self.inodes.values().any(|inode| inode.is_closed)
     }
@@ -175,24 +177,24 @@ impl Disk {
         self.inotify.is_empty()
     }
 
-    /// At most so many directories can be watched, and so many events be kept.
+    /// Limits how many directories can be watched, and how many events are kept.
     pub(crate) fn limit(&mut self, watches_max: usize, events_max: usize) {
         (self.inotify.watches_max, self.inotify.events_max) = (watches_max, events_max);
     }
 
-    /// From now on at most so many directories can be watched.
+    /// Limits how many directories can be watched from now on.
     pub(crate) fn limit_watches(&mut self, watches_max: usize) {
         self.inotify.watches_max = watches_max;
     }
 
-    /// All watches end, and what they told is forgotten: another inotify instance takes the place of this one.
+    /// Ends all watches and forgets their events: another inotify instance takes the place of this one.
     pub(crate) fn forget_watches(&mut self) {
         let successor = Inotify::new(self.inotify.tells_attributes);
         let ended = std::mem::replace(&mut self.inotify, successor);
         self.limit(ended.watches_max, ended.events_max);
     }
 
-    /// The tracker has followed up all that has happened.
+    /// Notes that the tracker has followed up all that has happened.
     pub(crate) fn is_known(&mut self) {
         self.written_names.clear();
     }

@@ -34,9 +34,9 @@ pub(super) struct Inotify {
     queue: VecDeque<Queued>,
     /// Whether changes of attributes are told.
     pub(super) tells_attributes: bool,
-    /// More watches are refused.
+    /// With this many watches further ones are refused.
     pub(super) watches_max: usize,
-    /// With more events in the queue further ones are lost.
+    /// With this many events in the queue further ones are lost.
     pub(super) events_max: usize,
 }
 
@@ -75,7 +75,7 @@ impl Inotify {
         }
     }
 
-    /// The inode is no more.
+    /// Ends the watch of an inode that is no more.
     pub(super) fn end(&mut self, inode: u64, why: EventMask) {
         if let Some(wd) = self.descriptors.get(&inode).copied() {
             self.tell(inode, why, 0, b"");
@@ -88,7 +88,7 @@ impl Inotify {
         self.last_cookie
     }
 
-    /// Tells whoever watches `inode` of it, or of a name in it.
+    /// Tells whoever watches `inode` of an event on it, or on a name in it.
     pub(super) fn tell(&mut self, inode: u64, mask: EventMask, cookie: u32, name: &[u8]) {
         let is_wanted = self.tells_attributes || !mask.contains(EventMask::ATTRIB);
         if let Some(wd) = self.descriptors.get(&inode).copied().filter(|_| is_wanted) {

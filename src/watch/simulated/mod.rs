@@ -25,7 +25,7 @@ pub(crate) use turns::{Turn, Turns};
 #[derive(Debug)]
 pub(crate) struct SimulatedKernel {
     disk: RefCell<Disk>,
-    /// What is yet to take place, each after so many more questions than the one before.
+    /// Operations that are yet to take place, each after this many more questions than the one before.
     armed: RefCell<VecDeque<(u32, Operation)>>,
 }
 
@@ -42,7 +42,7 @@ impl SimulatedKernel {
         self.disk.get_mut()
     }
 
-    /// The operation takes place after so many questions, counted from the last one that is armed.
+    /// Lets the operation take place after this many questions, counted from the last operation that is armed.
     pub(crate) fn arm(&mut self, questions: u32, operation: Operation) {
         self.armed.get_mut().push_back((questions, operation));
     }
@@ -52,14 +52,14 @@ impl SimulatedKernel {
         !self.armed.borrow().is_empty()
     }
 
-    /// Lets happen at once what is armed.
+    /// Lets all armed operations take place at once.
     pub(crate) fn fire(&mut self) {
         for (_, operation) in std::mem::take(self.armed.get_mut()) {
             self.disk_mut().perform(&operation);
         }
     }
 
-    /// Lets happen what is due before the next question, and answers that.
+    /// Lets the operations take place that are due before the next question, and answers that question.
     fn ask<T>(&self, answer: impl FnOnce(&mut Disk) -> T) -> T {
         let mut disk = self.disk.borrow_mut();
         let mut armed = self.armed.borrow_mut();

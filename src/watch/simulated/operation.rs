@@ -6,24 +6,24 @@ use rustix::io::Errno;
 use super::disk::{Disk, Node, OUTSIDE, ROOT};
 use crate::model::RelPath;
 
-/// What a program does. It may fail, as a program's may, and then nothing happens.
+/// A deed of a program. It may fail, as a program's may, and then nothing happens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Operation {
-    /// Of a file that is there through this name, or of a new one.
+    /// Writes a file that is there through this name, or a new one.
     Write(RelPath),
-    /// The same, and the quick check sees nothing of it.
+    /// Writes a file so that the quick check sees nothing of it.
     Rewrite(RelPath),
     MakeDirectory(RelPath),
     Symlink(RelPath),
-    /// One more name of a file: the second.
+    /// Gives a file one more name, which is the second path.
     HardLink(RelPath, RelPath),
-    /// With all that is below.
+    /// Removes the path with all that is below.
     Remove(RelPath),
     Rename(RelPath, RelPath),
     Exchange(RelPath, RelPath),
-    /// Out of the tree, to a place of that number.
+    /// Moves the path out of the tree, to the place of that number.
     Leave(RelPath, u8),
-    /// Back into it.
+    /// Moves what is at the place of that number back into the tree.
     Enter(u8, RelPath),
     Close(RelPath),
     Open(RelPath),
@@ -41,7 +41,7 @@ impl Disk {
         let outside = |number: u8| (OUTSIDE, vec![b'0' + number]);
         let done = match operation {
             Operation::Write(path) => self.write(path, false),
-            // Where changes are not dated, nothing would show it once its event is lost.
+            // Where changes are not dated, nothing would show the write once its event is lost.
             Operation::Rewrite(path) => self.write(path, self.dates_changes),
             Operation::MakeDirectory(path) => self.add(path, Node::Directory(std::collections::BTreeMap::new())),
             Operation::Symlink(path) => self.add(path, Node::Link(self.serial + 1)),
@@ -64,7 +64,7 @@ impl Disk {
         done.is_ok()
     }
 
-    /// Where the name is that a path ends in. Its directory has to be there.
+    /// The place of the name that a path ends in. Its directory has to be there.
     fn place(&self, path: &RelPath) -> Result<Place, Errno> {
         let dir = self.find(&path.parent().ok_or(Errno::BUSY)?)?;
         if self.is_directory(dir) { Ok((dir, path.name().to_vec())) } else { Err(Errno::NOTDIR) }
@@ -74,7 +74,7 @@ impl Disk {
         self.entries(*dir)?.get(name).copied()
     }
 
-    /// A listing changes: `inode` comes to the place, or nothing does. Returns what was there.
+    /// Changes a listing: `inode` comes to the place, or nothing does. Returns the inode that was there.
     fn put(&mut self, (dir, name): &Place, inode: Option<u64>) -> Option<u64> {
         let now = self.now;
         let dir = self.inodes.get_mut(dir)?;
@@ -86,7 +86,7 @@ impl Disk {
         }
     }
 
-    /// Something of the inode but its content changed.
+    /// Dates a change of the inode that is not one of its content.
     fn touch(&mut self, inode: u64) {
         let now = self.now;
         if let Some(inode) = self.inodes.get_mut(&inode) {
@@ -157,8 +157,8 @@ impl Disk {
         Ok(())
     }
 
-    /// A name may not go while nobody knows that a file with several was written through it, since nobody would learn it any
-    /// more. `links` says so of such a name.
+    /// Whether a name may go. It may not while nobody knows that a file with several names was written through it, since
+    /// nobody would learn of the write any more. `links` says so of such a name.
     fn may_go(&self, (dir, name): &Place) -> Result<(), Errno> {
         let Some(inode) = self.at(&(*dir, name.clone())) else { return Err(Errno::NOENT) };
         let is_written = |place: &Place| self.written_names.contains(place);
@@ -192,7 +192,7 @@ impl Disk {
         Ok(())
     }
 
-    /// An inode has lost a name. With the last one it ends.
+    /// Takes a name from an inode. With its last name the inode ends.
     fn unname(&mut self, inode: u64) {
         self.touch(inode);
         let Some(found) = self.inodes.get_mut(&inode) else { return };

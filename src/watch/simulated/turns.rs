@@ -14,13 +14,13 @@ use crate::watch::{CatchUp, Counters, KnownDirectories, Sink, WatchSettings, Wat
 /// How far one turn of the loop goes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Turn {
-    /// So many events are read at most.
+    /// How many events are read at most.
     pub(crate) events: usize,
-    /// So many listings and other tasks are done at most.
+    /// How many listings and other tasks are done at most.
     pub(crate) steps: usize,
-    /// What could not be watched is tried again.
+    /// Directories that could not be watched are tried again.
     pub(crate) retries: bool,
-    /// What was gathered is handed on.
+    /// The gathered changes are handed on.
     pub(crate) hands_on: bool,
 }
 
@@ -37,11 +37,11 @@ pub(crate) struct Turns {
     counters: Arc<Counters>,
     /// The monotonic clock at [`Timestamp::ZERO`].
     zero: Instant,
-    /// What was reported has been handed on.
+    /// All reported changes have been handed on.
     is_handed_on: bool,
-    /// The operations up to this one are seen also where nothing is watched.
+    /// The operations up to this version are seen even where nothing is watched.
     looked_at: u64,
-    /// The mounts that the tracker has been told of.
+    /// How many changes of mounts the tracker has been told of.
     mounts: usize,
     known: KnownDirectories,
     since: Timestamp,
@@ -52,7 +52,7 @@ fn moment(now: Timestamp) -> Moment {
 }
 
 impl Turns {
-    /// Nothing but the root is watched yet.
+    /// A tracker that watches nothing but the root yet.
     pub(crate) fn new(disk: Disk, change: impl FnOnce(&mut WatchSettings)) -> Self {
         let mut settings = settings(Path::new("/root"));
         settings.ctime_margin = Duration::ZERO;
@@ -76,7 +76,7 @@ impl Turns {
         self.disk().perform(operation)
     }
 
-    /// One turn of the loop. Returns what is handed on.
+    /// Takes one turn of the loop. Returns the changes that are handed on.
     pub(crate) fn turn(&mut self, turn: Turn) -> Vec<Change> {
         let (now, version) = (self.disk().now, self.disk().version);
         self.tracker.begin(self.zero + Duration::from_millis(now.0), moment(now));
@@ -112,7 +112,7 @@ impl Turns {
         self.counters.read()
     }
 
-    /// Whether a barrier would be answered: what has happened is handed on.
+    /// Whether a barrier would be answered: all that has happened is handed on.
     pub(crate) fn is_reached(&mut self) -> bool {
         self.disk().is_read()
             && !self.kernel().is_armed()
@@ -121,7 +121,7 @@ impl Turns {
             && self.is_handed_on
     }
 
-    /// Whether all that has happened is handed on, also where nothing is watched.
+    /// Whether all that has happened is handed on, even where nothing is watched.
     pub(crate) fn sees_all(&mut self) -> bool {
         let stats = self.stats();
         self.is_reached() && !stats.is_behind && (stats.unwatched == 0 || self.looked_at == self.disk().version)
@@ -151,11 +151,11 @@ impl Turns {
         }
     }
 
-    /// The watching ends and begins again. What has happened since the last checkpoint is found by the first walk.
+    /// Ends the watching and begins again. The first walk finds what has happened since the last checkpoint.
     pub(crate) fn restart(&mut self) {
         let catch_up = Some(CatchUp { since: self.since, known: self.known.clone() });
         let settings = WatchSettings { catch_up, ..self.settings.clone() };
-        // The new tracker needs the same file system, and one has to be in the old one's place meanwhile.
+        // The new tracker needs the same file system, so another one is put in its place in the old tracker meanwhile.
         let disk = std::mem::replace(self.tracker.kernel_mut().disk_mut(), Disk::new(Timestamp::ZERO, false));
         let mut kernel = SimulatedKernel::new(disk);
         kernel.disk_mut().forget_watches();

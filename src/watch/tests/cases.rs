@@ -143,7 +143,8 @@ fn a_write_through_one_name_is_reported_under_all_of_them() {
         paths.sort();
         paths
     };
-    // Searched for, known, with a name that comes by an event, by a rename, with a directory, and one less.
+    // The other name is searched for, then known; then one comes by an event, one by a rename, one with a directory, and
+    // one goes.
     fs::write(driver.root.join("b/deep/g"), "2").unwrap();
     assert_eq!(written(&driver.report()), ["a/f", "b/deep/g"]);
     fs::write(driver.root.join("a/f"), "3").unwrap();
@@ -159,7 +160,7 @@ fn a_write_through_one_name_is_reported_under_all_of_them() {
     let _ = driver.report();
     fs::write(driver.root.join("e/h"), "5").unwrap();
     assert_eq!(written(&driver.report()), ["b/moved", "e/h"]);
-    // One that is nowhere in the tree is searched for once.
+    // A name that is nowhere in the tree is searched for once.
     fs::rename(driver.root.join("e/h"), driver.outside.join("h")).unwrap();
     let _ = driver.report();
     fs::write(driver.root.join("b/moved"), "6").unwrap();
@@ -249,7 +250,7 @@ fn a_file_is_new_that_was_made_under_a_free_name() {
     for act in [
         (&|root: &std::path::Path| fs::write(root.join("f"), "2").unwrap()) as &dyn Fn(&std::path::Path),
         &|root| fs::rename(root.join("f"), root.join("g")).unwrap(),
-        // The target may have the one that was there.
+        // The target may have the file that was there.
         &|root| {
             fs::remove_file(root.join("old")).unwrap();
             fs::write(root.join("old"), "2").unwrap();

@@ -22,7 +22,7 @@ fn keep(known: &mut KnownDirectories, changes: Vec<DirectoryChange>) {
     }
 }
 
-/// Everything up to now is known.
+/// Takes everything up to now for known.
 fn checkpoint(driver: &mut Driver, known: &mut KnownDirectories) -> CatchUp {
     let since = between_changes();
     driver.settle();
@@ -95,7 +95,7 @@ fn a_mirror_of_the_last_checkpoint_equals_the_source_after_catching_up() {
         for round in 1..4 {
             let catch_up = checkpoint(&mut driver, &mut known);
             let mut mirror = model::read(&driver.root);
-            // Seen, but all that was made of it is lost with the process.
+            // These operations are seen, but all that was made of them is lost with the process.
             for serial in 0..rng.u32(0..40) {
                 operate(&mut rng, &driver.root, &driver.outside, 1000 * round + serial);
                 if rng.bool() {

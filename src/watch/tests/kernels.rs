@@ -1,6 +1,6 @@
-//! The simulated kernel is like the machine's own: what was done to both, both tell in the same words.
+//! The simulated kernel is like the machine's own: after the same operations, both tell the same in the same words.
 //!
-//! Not compared: permissions, since tests may run as root, and mounts, which ask for it. Neither sizes and times.
+//! Not compared: permissions, since tests may run as root; mounts, which only root may make; sizes and times.
 
 use std::collections::HashMap;
 use std::fs::{self, FileTimes};
@@ -42,7 +42,7 @@ fn rewrite(file: &Path) -> std::io::Result<()> {
     fs::File::open(file)?.set_times(FileTimes::new().set_accessed(before).set_modified(before))
 }
 
-/// Removes what a listing has in the order of the names.
+/// Removes a tree, in the order of its names.
 fn remove(at: &Path) -> std::io::Result<()> {
     if !fs::symlink_metadata(at)?.is_dir() {
         return fs::remove_file(at);
@@ -53,7 +53,7 @@ fn remove(at: &Path) -> std::io::Result<()> {
     fs::remove_dir(at)
 }
 
-/// Renames what is not the same file already: then nothing would happen.
+/// Renames an entry, unless both paths lead to the same file already: then nothing would happen.
 fn rename(from: &Path, to: &Path, flags: RenameFlags) -> std::io::Result<()> {
     let number = |at: &Path| at.symlink_metadata().map(|found| found.ino()).ok();
     if number(from) == number(to) {

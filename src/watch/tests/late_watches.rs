@@ -5,7 +5,7 @@ use super::path;
 use crate::model::{Change, Origin, RelPath, Scope, Timestamp};
 use crate::watch::simulated::{Disk, Operation, Turns};
 
-/// A watched tree of these directories, of which no more than so many can be watched.
+/// A watched tree of these directories, of which no more than `watches_max` can be watched.
 fn watch(directories: &[&str], watches_max: usize) -> Turns {
     let mut disk = Disk::new(Timestamp(1_000_000), false);
     disk.limit(watches_max, usize::MAX);
@@ -18,7 +18,7 @@ fn watch(directories: &[&str], watches_max: usize) -> Turns {
     turns
 }
 
-/// Something happens, later than all before. Returns what is reported.
+/// Performs the operations, later than all before. Returns the changes that are reported.
 fn after(turns: &mut Turns, operations: &[Operation]) -> Vec<Change> {
     let now = turns.disk().now;
     turns.disk().now = Timestamp(now.0 + 60_000);
@@ -45,7 +45,8 @@ fn exchanged_directories_without_a_watch_are_both_looked_through() {
     assert!(files.iter().all(|file| is_covered(&changes, file, Origin::Write)), "{changes:?}");
 }
 
-/// One that could not be watched took the place of one that was, and was taken for it until that was told to have left.
+/// A directory that could not be watched took the place of one that was watched, and was taken for it until the kernel
+/// told that the watched one had left.
 #[test]
 fn what_takes_the_place_of_a_watched_directory_is_not_taken_for_it() {
     let mut turns = watch(&["a"], 2);

@@ -59,7 +59,7 @@ fn scratch() -> TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
-/// Keeps what it gets.
+/// Keeps what the watcher hands on.
 #[derive(Default)]
 pub(super) struct Collector {
     changes: Mutex<Vec<Change>>,
@@ -101,7 +101,7 @@ struct Driver {
     buffer: Vec<u8>,
 }
 
-/// A tracker that has nothing but the root yet.
+/// A tracker that knows nothing but the root yet.
 fn track(settings: WatchSettings) -> (Tracker<SystemKernel>, Arc<Collector>) {
     let kernel = SystemKernel::new(settings.root.clone(), settings.events.attrib).unwrap();
     let collector = Arc::new(Collector::default());
@@ -112,7 +112,7 @@ fn track(settings: WatchSettings) -> (Tracker<SystemKernel>, Arc<Collector>) {
     (tracker, collector)
 }
 
-/// Waits until what is changed from now on is dated later than what was changed before, and returns a time in between.
+/// Waits until changes from now on are dated later than changes before, and returns a time in between.
 fn between_changes() -> Timestamp {
     let begun = clock::moment().wall;
     let between = begun.after(TICK);
@@ -130,7 +130,7 @@ impl Driver {
         driver
     }
 
-    /// With settings of its own, and before the first walk.
+    /// A driver with settings of its own, before the first walk.
     fn with(change: impl FnOnce(&mut WatchSettings), prepare: impl FnOnce(&Path)) -> Self {
         let dir = scratch();
         let (root, outside) = (dir.path().join("root"), dir.path().join("outside"));
@@ -187,7 +187,7 @@ impl Driver {
         self.collector.take()
     }
 
-    /// The kernel forgets what it had to tell, and says so.
+    /// Lets the kernel forget the events that it had to tell, and say so.
     fn overflow(&mut self) {
         while self.tracker.kernel_mut().read(&mut self.buffer).unwrap().next().is_some() {}
         self.inject(RawEvent { wd: Wd(-1), mask: EventMask::Q_OVERFLOW, cookie: 0, name: b"" });
@@ -197,7 +197,7 @@ impl Driver {
         self.tracker.handle(event);
     }
 
-    /// The table says what the tree is, and the kernel says what the table says.
+    /// Checks that the table says what the tree is, and that the kernel says what the table says.
     fn check_table(&mut self) {
         let known = self.tracker.table().snapshot();
         let there: BTreeMap<RelPath, Wd> = model::directories(&self.root)

@@ -17,7 +17,7 @@ fn write(path: &Path, serial: u32) -> std::io::Result<()> {
     std::fs::write(path, serial.to_string())
 }
 
-/// What is at each of two paths goes to the other.
+/// Exchanges the entries at two paths.
 pub(super) fn exchange(one: &Path, another: &Path) -> std::io::Result<()> {
     Ok(rustix::fs::renameat_with(CWD, one, CWD, another, RenameFlags::EXCHANGE)?)
 }
@@ -52,7 +52,7 @@ pub(super) fn operate(rng: &mut Rng, root: &Path, outside: &Path, serial: u32) {
 }
 
 fn check(driver: &mut Driver, before: &model::Tree, seed: u64) {
-    // What follows is dated later, so that an overflow does not bring this up again.
+    // Later operations are dated later, so that an overflow does not bring the present ones up again.
     super::between_changes();
     let changes = driver.report();
     let source = model::read(&driver.root);

@@ -144,7 +144,8 @@ fn a_root_may_be_named_through_a_symbolic_link() {
     wait_until("the file is reported", || collector.take().iter().any(|c| c.path == path("d/f")));
 }
 
-/// Handed on as they were found, a hundred changes of a million files cost three hundred runs after a restart.
+/// When changes were handed on as they were found, a hundred changes of a million files cost three hundred runs after a
+/// restart.
 #[test]
 fn changes_found_by_one_walk_come_together() {
     const DIRECTORIES: u64 = 1_000;
@@ -173,7 +174,7 @@ fn changes_found_by_one_walk_come_together() {
     watcher.stop();
 }
 
-/// Otherwise the last of a burst would wait for a batch that nobody fills.
+/// Without that call the last change of a burst would wait for a batch that nobody fills.
 #[test]
 fn whoever_was_told_that_more_follow_is_told_when_none_do() {
     let dir = scratch();

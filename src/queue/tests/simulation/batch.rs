@@ -9,11 +9,12 @@ pub(super) struct Batch {
     pub(super) deletion: Deletion,
     pub(super) verdicts: Vec<Option<Verdict>>,
     pub(super) links: VecDeque<(usize, usize)>,
-    /// Whether the directories that these begin in are known to be directories.
+    /// Whether the directories in which the `links` runs begin are known to be directories.
     pub(super) is_sure: bool,
-    /// The first place that it wrote to through a link.
+    /// Whether a run of the batch wrote through a link.
     pub(super) astray: bool,
-    /// What may make a link of a directory at any moment ran beside it: a subtree, or what a cut off one has left.
+    /// Something ran beside the batch that may make a link of a directory at any moment: a subtree, or the rest of a run
+    /// that was cut off.
     pub(super) is_excused: bool,
     /// The runs to come, once they are planned.
     pub(super) runs: Option<VecDeque<Rsync>>,
@@ -23,7 +24,7 @@ pub(super) struct Batch {
 impl Batch {
     pub(super) fn new(jobs: Vec<ClaimedJob>, lane: Lane, deletion: Deletion) -> Self {
         let place = |path: &RelPath| jobs.iter().position(|job| job.path == *path);
-        // Of a file the old content is only what the new one is compared with.
+        // The old content of a file is only what the new one is compared with.
         let old = |job: &ClaimedJob| job.moved_from.as_ref().filter(|_| job.scope == Scope::Subtree).and_then(place);
         let links = jobs.iter().enumerate().filter_map(|(at, job)| Some((at, old(job)?))).collect();
         let verdicts = vec![None; jobs.len()];
@@ -48,7 +49,7 @@ impl Batch {
         }
     }
 
-    /// Does one thing; whether that was the last.
+    /// Does one step. Returns whether it was the last.
     pub(super) fn step(&mut self, source: &Tree, mirror: &mut Tree) -> bool {
         if let Some(mut rsync) = self.current.take() {
             let has_ended = rsync.step(source, mirror);
@@ -111,7 +112,7 @@ impl Batch {
         if let Some((_, old)) = linked
             && rsync.run.kind == RunKind::Tree
         {
-            // The old name goes next. Whatever went wrong, the normal run comes.
+            // The old name goes next. Whatever goes wrong, the normal run comes.
             if rsync.bad.is_empty() {
                 let look = &mut |path: &RelPath| source.presence(path);
                 let deletion = Run::deletion(self.deletion, vec![self.entry(old, source)], look);
@@ -124,7 +125,7 @@ impl Batch {
         }
         let mut run = rsync.run;
         if rsync.keeps && rsync.bad.len() < run.entries.len() && run.looks_around() {
-            // Nothing was deleted for the others either.
+            // Nothing was deleted for the other entries either.
             let others;
             (run, others) = run.parted(|at| rsync.bad.contains_key(&at));
             rsync.bad = rsync.bad.into_values().enumerate().collect();

@@ -5,7 +5,7 @@ use super::*;
 /// One thing that a receiver is told to do.
 #[derive(Debug, Clone)]
 pub(super) enum Item {
-    /// Make it, and if a listing is given, delete what that does not name.
+    /// Make the directory, and if a listing is given, delete what the listing does not name.
     Dir(RelPath, Option<BTreeSet<RelPath>>),
     File(RelPath, u32),
     Link(RelPath, u32),
@@ -23,11 +23,11 @@ pub(super) struct Rsync {
     pub(super) bad: BTreeMap<usize, Verdict>,
     /// The new and the old name, where content is taken over.
     pub(super) linked: Option<(RelPath, RelPath)>,
-    /// It wrote through a link.
+    /// The run wrote through a link.
     pub(super) astray: bool,
-    /// It could not read something, and deletes nothing any more that it was not told by name.
+    /// The run could not read something, and from then on deletes only what it was told by name.
     pub(super) keeps: bool,
-    /// It keeps what it has of a file when it is cut off, and begins with that.
+    /// The run keeps the part that it has of a file when it is cut off, and begins with such a part.
     pub(super) resumes: bool,
 }
 
@@ -39,7 +39,7 @@ impl Rsync {
         Self { run, is_listed, to_list, items, underway, bad, linked, astray, keeps, resumes }
     }
 
-    /// Does one thing; whether that was the last.
+    /// Does one step. Returns whether it was the last.
     pub(super) fn step(&mut self, source: &Tree, mirror: &mut Tree) -> bool {
         if !self.is_listed {
             self.is_listed = true;
@@ -62,7 +62,7 @@ impl Rsync {
     /// Lets one thing arrive.
     pub(super) fn arrive(&mut self, mirror: &mut Tree) {
         let Some((received, entry)) = self.underway.pop_front() else { return };
-        // One that begins in the new directory enters whatever has its name.
+        // A run that begins in the new directory enters whatever has its name.
         let begins_in = self.linked.as_ref().filter(|_| self.run.kind == RunKind::Tree).map(|(new, _)| new);
         if self.resumes
             && let Received::Node(path, Node::File { .. }) = &received
@@ -76,7 +76,7 @@ impl Rsync {
         }
     }
 
-    /// What it leaves of the file that is on its way when it is cut off.
+    /// Leaves the part of the file that is on its way when the run is cut off.
     pub(super) fn keep_partial(&mut self, mirror: &mut Tree) {
         let is_file = |(received, _): &mut (Received, usize)| matches!(received, Received::Node(_, Node::File { .. }));
         if self.resumes
@@ -97,7 +97,7 @@ impl Rsync {
                 self.denied(at);
                 continue;
             }
-            // What is missing is deleted by the directory that was there.
+            // A missing entry is deleted through the directory that held it.
             if self.run.kind == RunKind::Removal && !self.run.with_contents.iter().any(|dir| is_in(source, dir, &entry))
             {
                 continue;
@@ -153,7 +153,7 @@ impl Rsync {
         }
     }
 
-    /// Whether the receiver, by what it has, wants to be sent anything.
+    /// Whether the receiver, by what it has, wants to be sent `item`.
     pub(super) fn asks_for(&self, item: &Item, mirror: &Tree) -> bool {
         let distrusts = self.run.origin >= Origin::Write && self.linked.is_none();
         match item {
@@ -188,7 +188,7 @@ impl Rsync {
             Err(path) if self.run.entries.get(entry).is_some_and(|entry| entry.path == path) => {
                 self.bad.insert(entry, Verdict::LookAgain(Scope::Entry));
             }
-            // Below a listed directory, where the change that says so is to come.
+            // The entry vanished below a listed directory: the change that says so is to come.
             Err(_) => {}
         }
     }
@@ -207,7 +207,7 @@ pub(super) enum Received {
     Gone(RelPath),
 }
 
-/// What a sender sends now. `Err`: it has vanished.
+/// What a sender sends now for `item`. `Err`: the path has vanished.
 pub(super) fn underway(item: &Item, source: &Tree) -> Result<Received, RelPath> {
     Ok(match item {
         Item::Dir(path, None) => Received::Node(path.clone(), Node::Dir(ROOT)),
@@ -224,12 +224,12 @@ pub(super) fn underway(item: &Item, source: &Tree) -> Result<Received, RelPath> 
     })
 }
 
-/// Where something came to that a receiver was sent.
+/// What came of a thing that a receiver was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Landed {
     Done,
     Failed,
-    /// Behind a link, as far as rsync knows well.
+    /// It went behind a link, while rsync takes all for well.
     Astray,
 }
 

@@ -10,7 +10,7 @@ pub(super) enum Node {
         content: u32,
         stamp: u32,
     },
-    /// To a directory that is not the mirror's.
+    /// A link to a directory that is not the mirror's.
     Link(u32),
 }
 
@@ -51,7 +51,7 @@ impl Tree {
         self.nodes.iter().filter(is_child).map(|(path, node)| (path.clone(), *node)).collect()
     }
 
-    /// What is on the simulated kernel's disk.
+    /// The tree on the simulated kernel's disk.
     pub(super) fn of(disk: &Disk) -> Self {
         let mut tree = Self::default();
         for (path, inode, found) in disk.tree() {
@@ -67,7 +67,7 @@ impl Tree {
         tree
     }
 
-    /// What others than root see of it.
+    /// The tree as others than root see it.
     pub(super) fn seen(&self) -> Self {
         let mut seen = self.clone();
         seen.nodes.retain(|path, _| path.ancestors().all(|above| !self.is_closed(&above)));
@@ -89,14 +89,14 @@ impl Tree {
         }
     }
 
-    /// A receiver was cut off in the file at `path`.
+    /// Keeps a part of the file at `path`, since a receiver was cut off in it.
     pub(super) fn keep_partial(&mut self, path: &RelPath, node: Node) {
         let Some(dir) = path.parent().filter(|dir| self.is_dir(dir) && !self.leads_astray(path)) else { return };
         self.nodes.insert(dir.join(PARTIAL_DIR.as_bytes()), Node::Dir(ROOT));
         self.nodes.insert(partial_of(path), node);
     }
 
-    /// A receiver has all of the file at `path`.
+    /// Removes the part of the file at `path`, since a receiver has all of the file.
     pub(super) fn use_up_partial(&mut self, path: &RelPath) {
         if self.nodes.remove(&partial_of(path)).is_some()
             && let Some(dir) = partial_of(path).parent().filter(|dir| self.children(dir).is_empty())
@@ -105,7 +105,7 @@ impl Tree {
         }
     }
 
-    /// What a comparison sees.
+    /// The tree as a comparison sees it.
     pub(super) fn shown(&self) -> BTreeMap<String, Option<(u32, u32)>> {
         let seen = |node: &Node| match node {
             Node::Dir(_) => None,

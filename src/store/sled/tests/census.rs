@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Puts bytes under a key, past all that encodes.
+/// Puts bytes under a key without encoding a record.
 fn put_raw(store: &SledStore, key: &[u8], value: &[u8]) {
     let tree = store.tree.as_ref().expect("open");
     tree.write(vec![(key.to_vec(), Some(value.to_vec()))]).expect("writes");
@@ -45,7 +45,7 @@ fn a_census_names_the_stores_that_were_kept() {
     assert!(kept.iter().map(|kept| &kept.path).eq(&["store.damaged-x", "store.schema-1"].map(|n| temp.path().join(n))));
 }
 
-/// By a daemon and by a command without one.
+/// A daemon does so, and a command without one.
 #[test]
 fn a_store_is_compacted_when_asked_to() {
     for by_daemon in [false, true] {

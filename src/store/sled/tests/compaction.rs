@@ -1,4 +1,4 @@
-//! A store that was large and holds little becomes small, and is whole wherever that is interrupted.
+//! A store that was large and holds little becomes small, and is whole wherever the compaction is interrupted.
 
 use super::*;
 
@@ -58,7 +58,8 @@ fn what_is_live_is_not_copied_for_nothing() {
     assert_eq!(std::os::unix::fs::MetadataExt::ino(&before), std::os::unix::fs::MetadataExt::ino(&after));
 }
 
-/// All that a kill can leave, made by hand; `kill_9_during_compactions_loses_nothing_acknowledged` looks for it live.
+/// All states that a kill can leave, made by hand; `kill_9_during_compactions_loses_nothing_acknowledged` looks for them
+/// live.
 #[test]
 fn an_interrupted_compaction_leaves_the_newest_store() {
     let temp = tempfile::tempdir().expect("a directory");
@@ -111,7 +112,7 @@ fn without_room_for_the_copy_the_store_goes_on() {
     let dir = temp.path().join("state");
     let (mut store, _) = open(&dir);
     backlog(&mut store, 4_000);
-    // Fill it but for a little; the error at the end is the point.
+    // Fill the disk but for a little; the error at the end is the point.
     let _ = fs::write(temp.path().join("ballast"), vec![1; 24 << 20]);
     assert!(matches!(store.compact(), Err(StoreError::NotCompacted { .. })));
     assert!(!dir.join("store.compact").exists());

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// After a full disk sled refuses everything for ever, also with space back: the store has to open it again.
+/// After a full disk sled refuses everything for ever, even with space back: the store has to open sled again.
 #[test]
 fn a_full_disk_fails_commits_until_there_is_room() {
     let temp = tempfile::tempdir().expect("a directory");
@@ -35,8 +35,8 @@ fn a_full_disk_fails_commits_until_there_is_room() {
     assert!(store.load().expect("loads").jobs.len() as u64 >= acknowledged * 500);
 }
 
-/// With the disk full at the start nothing is set aside, and all that is known is there: the store is read from a copy, and
-/// taken up as soon as there is room. Without ballast that is as often as it takes.
+/// With the disk full at the start nothing is set aside, and all that is known is there: the store is read from a copy,
+/// and taken up as soon as there is room. Without ballast this works as often as it takes.
 #[test]
 fn each_start_on_a_full_disk_knows_all_and_writes_it_when_there_is_room() {
     let temp = tempfile::tempdir().expect("a directory");
@@ -64,7 +64,7 @@ fn each_start_on_a_full_disk_knows_all_and_writes_it_when_there_is_room() {
     assert_eq!(store.load().expect("loads").jobs.len(), 502);
 }
 
-/// Nothing was ever stored: what is known is stored as soon as there is room.
+/// Nothing was ever stored: all that is known is stored as soon as there is room.
 #[test]
 fn the_first_start_on_a_full_disk_begins_with_nothing_and_is_made_up_for() {
     let temp = tempfile::tempdir().expect("a directory");
@@ -82,7 +82,7 @@ fn the_first_start_on_a_full_disk_begins_with_nothing_and_is_made_up_for() {
     }
     let (mut store, _) = open(&dir);
     fs::remove_file(&ballast).expect("removes");
-    // Whatever it says first: it asks for all that the queue knows.
+    // Whatever the first commit says, it asks for all that the queue knows.
     let _ = store.commit(&known(1));
     store.commit(&known(1)).expect("commits");
     drop(store);

@@ -1,4 +1,4 @@
-//! Kills at any moment: what was acknowledged is there.
+//! Kills at any moment: every acknowledged commit is there.
 
 use super::*;
 
@@ -22,15 +22,15 @@ fn child_that_commits_until_killed() {
     }
 }
 
-/// Prints numbers of commits straight to the descriptor: the test runner holds back what is printed.
+/// Prints numbers of commits straight to the descriptor: the test runner holds back text that is printed.
 pub(super) fn acknowledgements() -> impl FnMut(u64) {
     use std::io::Write;
     let mut out = fs::OpenOptions::new().append(true).open("/proc/self/fd/1").expect("an output");
-    // One write a line: of several, the kill may come between.
+    // One write a line: the kill may come between several.
     move |n| out.write_all(format!("acknowledged {n}\n").as_bytes()).expect("the parent reads")
 }
 
-/// The commit of that number: adds and removes jobs so that [`holds_numbered`] knows which commits a store holds.
+/// The operations of commit `n`: they add and remove jobs so that [`holds_numbered`] knows which commits a store holds.
 pub(super) fn numbered(n: u64) -> Vec<Op> {
     let mut ops = vec![Op::PutRoot(root()), Op::PutTarget(target(1)), Op::PutNextJobId(n + 1)];
     ops.push(Op::PutJob(job(n, 1, format!("kept {n}").as_bytes())));
@@ -66,7 +66,7 @@ fn kill_9_loses_nothing_acknowledged() {
     kill_9(12, false);
 }
 
-/// The same while the store is being compacted most of the time.
+/// The same promise while the store is being compacted most of the time.
 #[test]
 fn kill_9_during_compactions_loses_nothing_acknowledged() {
     kill_9(16, true);

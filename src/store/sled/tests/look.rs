@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use super::*;
 use crate::store::KeptStore;
 
-/// Everything below a directory with all that a change of it would change, the time of the look alone left out.
+/// Everything below a directory with all that a change of it would change, except for the time of the look.
 fn prints(dir: &Path) -> Vec<String> {
     let mut prints = Vec::new();
     let mut open = vec![dir.to_owned()];
@@ -22,8 +22,8 @@ fn prints(dir: &Path) -> Vec<String> {
     prints
 }
 
-/// Whoever looked left files of sled's, a process id and an identity of his own: with root's, a daemon of another user did not
-/// start any more.
+/// Whoever looked left files of sled's, a process id and an identity of his own: after a look by root, the daemon of
+/// another user did not start any more.
 #[test]
 fn a_look_touches_nothing_whatever_state_the_store_is_in() {
     let temp = tempfile::tempdir().expect("a directory");
@@ -86,7 +86,7 @@ fn a_look_at_what_is_in_use_damaged_or_missing_says_so_and_touches_nothing() {
     assert_eq!(prints(&dir), before);
 }
 
-/// What a syncq of another user creates, one cannot open.
+/// Files that a syncq of another user creates cannot be opened by the owner of the store.
 #[test]
 fn a_store_is_changed_by_its_owner_alone() {
     if !rustix::process::geteuid().is_root() {

@@ -54,14 +54,14 @@ fn a_store_that_is_gone_acknowledges_nothing_and_is_made_anew() {
             let reason = if maintained { lost(store.maintain()) } else { lost(store.commit(&acknowledged)) };
             assert!(reason.contains("removed or replaced"), "{case}: {reason}");
             store.maintain().expect("is maintained");
-            // What the caller knows, written again.
+            // The caller writes again what it knows.
             store.commit(&known(1)).expect("commits");
             store.commit(&acknowledged).expect("commits");
             assert!(
                 matches!(SledStore::open(&dir, NOW), Err(StoreError::Locked { .. })),
                 "{case}: another could use it"
             );
-            // As a kill leaves it.
+            // The directory as a kill leaves it.
             let after = temp.path().join("after");
             disk::copy_dir(&dir, &after).expect("copies");
             let (mut reopened, opened) = open(&after);
@@ -73,7 +73,7 @@ fn a_store_that_is_gone_acknowledges_nothing_and_is_made_anew() {
     }
 }
 
-/// What is kept for whoever wants to look must not fill the disk.
+/// Stores that are kept for whoever wants to look must not fill the disk.
 #[test]
 fn of_stores_that_are_replaced_again_and_again_one_is_kept() {
     let temp = tempfile::tempdir().expect("a directory");
@@ -90,7 +90,7 @@ fn of_stores_that_are_replaced_again_and_again_one_is_kept() {
     assert_eq!(kept, 1);
 }
 
-/// Killed before anything was written again, the loss is still reported.
+/// If syncq is killed before anything was written again, the loss is still reported.
 #[test]
 fn a_store_that_was_made_anew_and_holds_nothing_says_so() {
     let temp = tempfile::tempdir().expect("a directory");

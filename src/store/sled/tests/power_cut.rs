@@ -1,14 +1,15 @@
 //! What a power cut leaves of the store, at many moments of its life.
 //!
-//! A child process opens, commits, compacts and closes a store under strace, which records every system call that
-//! changes a file, in order, with all bytes. From the record, [`disk`] works out what a disk may hold at a moment: of
-//! each file what a completed fsync or fdatasync covered, and of every page changed later any state that it had since;
-//! of the directories' entries those that were synced, and any number of the next ones, in order, as a journal keeps
-//! them. That is opened as a store. What the child had acknowledged before the moment has to be there, or the store has
-//! to say that the trees must be compared.
+//! A child process opens, commits, compacts and closes a store under strace, which records every system call that changes
+//! a file, in order, with all bytes. From the record, [`disk`] works out what a disk may hold at a moment. A file holds
+//! what a completed fsync or fdatasync covered, and every page changed later is in any state that it had since. Of the
+//! directories' entries those that were synced are there, and any number of the next ones, in order, as a journal keeps
+//! them. That disk is opened as a store. Everything that the child had acknowledged before the moment has to be there, or
+//! the store has to say that the trees must be compared.
 //!
-//! No real power is cut, and a disk that says that it has written what it has not is not looked at. Skipped where there
-//! is no strace or it may not trace. `SYNCQ_TEST_POWER_CUTS=n` looks at n moments, `SYNCQ_SEED=n` at others.
+//! No real power is cut, and disks that say that they have written what they have not are not looked at. The test is
+//! skipped where there is no strace or it may not trace. `SYNCQ_TEST_POWER_CUTS=n` looks at n moments, `SYNCQ_SEED=n` at
+//! others.
 
 mod disk;
 mod trace;
@@ -24,7 +25,8 @@ const CHILD: &str = "SYNCQ_TEST_STORE_TRACED_CHILD";
 const LIVES: u64 = 3;
 const COMMITS_A_LIFE: u64 = 40;
 
-/// Not a test: the process that is traced. Several lives of a store: new, closed, opened again, compacted in between.
+/// Not a test: the process that is traced. It goes through several lives of a store: new, closed, opened again, compacted
+/// in between.
 #[test]
 fn child_that_is_traced() {
     let Some(dir) = std::env::var_os(CHILD) else { return };

@@ -45,7 +45,7 @@ fn a_newer_store_is_refused_without_its_identity_too() {
 /// A later schema.
 const NEXT: u32 = SCHEMA + 1;
 
-/// The step to it, as a later syncq would have it: each target's key gets a note.
+/// The step to that schema, as a later syncq would have it: each target's key gets a note.
 fn next_step(store: &dyn RawStore, writer: &str) -> io::Result<()> {
     let mut changes = Vec::new();
     store.scan(b"\x01", &mut |key, _| {
@@ -92,7 +92,7 @@ fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/stores")
 }
 
-/// What the golden store of `schema` was filled with when that was new.
+/// The contents with which the golden store of `schema` was filled when that schema was new.
 fn golden_contents(schema: u32) -> Contents {
     let mut waiting = job(7, 2, "博客/日志.html".as_bytes());
     waiting.state = JobState::Waiting;

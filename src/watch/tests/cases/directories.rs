@@ -28,7 +28,7 @@ fn where_a_directory_came_from_is_told_if_nothing_else_is_known_of_it() {
     fs::rename(driver.root.join("d3"), driver.outside.join("d3")).unwrap();
     fs::rename(driver.root.join("d4"), driver.root.join("d3")).unwrap();
     assert!(driver.report().contains(&subtree("d3")), "the new name was that of another");
-    // Into a directory that nobody watches yet.
+    // The rename leads into a directory that nobody watches yet.
     fs::create_dir_all(driver.root.join("made/now")).unwrap();
     fs::rename(driver.root.join("d3"), driver.root.join("made/now/d3")).unwrap();
     let reported = driver.report();

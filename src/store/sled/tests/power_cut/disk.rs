@@ -1,4 +1,4 @@
-//! What a disk may hold at a moment, from the calls up to it.
+//! The states in which a disk may be at a moment, from the calls up to that moment.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,7 +18,7 @@ enum Change {
 #[derive(Debug, Clone, Default)]
 struct File {
     durable: Vec<u8>,
-    /// In their order; any page may be in any state since the durable one.
+    /// Changes in their order; any page may be in any state since the durable one.
     later: Vec<Change>,
 }
 
@@ -41,7 +41,7 @@ type Names = BTreeMap<PathBuf, Node>;
 #[derive(Debug, Default)]
 pub struct Disk {
     files: Vec<File>,
-    /// As the process sees them.
+    /// The names as the process sees them.
     names: Names,
     /// All changes of names, with the line in which each ended, and how many of them are durable for certain.
     entries: Vec<(usize, Entry)>,
@@ -51,8 +51,8 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// The disk when the calls up to `line` of the record have been made. One that was under way may have had its effect,
-    /// but a sync counts only once it has ended.
+    /// The disk when the calls up to `line` of the record have been made. A call that was under way may have had its
+    /// effect, but a sync counts only once it has ended.
     pub fn at(calls: &[Call], line: usize) -> Self {
         let mut disk = Self::default();
         for call in calls {
@@ -159,7 +159,7 @@ impl Entry {
                 for (path, node) in moved {
                     names.remove(&path);
                     let below = path.strip_prefix(from).expect("below what is renamed");
-                    // Joined with an empty path it would end in a slash.
+                    // `to` joined with an empty path would end in a slash.
                     let new = if below.as_os_str().is_empty() { to.clone() } else { to.join(below) };
                     names.insert(new, node);
                 }
@@ -168,7 +168,7 @@ impl Entry {
     }
 }
 
-/// How much of what was not synced has reached the disk.
+/// How much unsynced data has reached the disk.
 #[derive(Debug, Clone, Copy)]
 enum Luck {
     Nothing,
@@ -191,7 +191,7 @@ impl Luck {
 }
 
 impl File {
-    /// A sync that started in line `start` is over.
+    /// Ends a sync that started in line `start`: the changes that ended before it are durable.
     fn sync(&mut self, start: usize) {
         let covered = self.later.iter().take_while(|change| change.end() < start).count();
         for change in self.later.drain(..covered) {
@@ -247,7 +247,7 @@ impl Change {
         }
     }
 
-    /// The same for one page that begins at `from`.
+    /// Applies the change to one page that begins at `from`.
     fn apply_to_page(&self, page: &mut [u8], from: usize) {
         match self {
             Self::Write { offset, bytes, .. } => {
@@ -265,7 +265,7 @@ impl Change {
     }
 }
 
-/// The model's own check: with everything written and nothing lost it comes to the files that are there.
+/// The model's own check: with everything written and nothing lost, the model comes to the files that are there.
 pub fn replays_to_what_is_there(calls: &[Call], dir: &Path) {
     let disk = Disk::at(calls, usize::MAX);
     let mut files = 0;

@@ -1,9 +1,9 @@
-//! Reads what strace has recorded: which call changed which file, from when to when.
+//! Reads a record of strace: which call changed which file, from when to when.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// Whatever can change a file or make it durable. `-y` names the file of a descriptor, `-xx` keeps all bytes.
+/// The calls that can change a file or make it durable. `-y` names the file of a descriptor, `-xx` keeps all bytes.
 pub const STRACE_ARGS: [&str; 8] = [
     "-f",
     "-y",
@@ -26,7 +26,7 @@ pub struct Call {
 
 #[derive(Debug)]
 pub enum What {
-    /// Opened with `O_CREAT`: there from then on.
+    /// The file was opened with `O_CREAT`: it is there from then on.
     Create(PathBuf),
     MakeDir(PathBuf),
     Write {
@@ -48,7 +48,7 @@ pub enum What {
 #[derive(Debug, Clone, Copy)]
 pub enum Offset {
     At(u64),
-    /// `write`, which goes on where the last one ended. In a store only whole new files are written that way.
+    /// `write`, which goes on where the last write ended. In a store only whole new files are written that way.
     End,
 }
 
@@ -74,7 +74,7 @@ pub fn parse(record: &str, dir: &Path) -> Vec<Call> {
     calls.collect()
 }
 
-/// What a whole call did; `None` if it failed, or has nothing to do with `dir`.
+/// The effects of a whole call; `None` if it failed, or has nothing to do with `dir`.
 fn call(text: &str, dir: &Path) -> Option<Vec<What>> {
     let (name, rest) = text.split_once('(')?;
     let (args, result) = rest.rsplit_once(" = ")?;
@@ -113,7 +113,7 @@ fn call(text: &str, dir: &Path) -> Option<Vec<What>> {
         }
         "ftruncate" => vec![What::SetLen { path: ours(descriptor(arg(0))?)?, len: number(1).expect("a length") }],
         "fsync" | "fdatasync" => {
-            // The state directory itself too: what lies in it is named there.
+            // The state directory itself counts too: it names the files in it.
             vec![What::Sync(descriptor(arg(0)).filter(|path| path.starts_with(dir))?)]
         }
         "rename" => vec![What::Rename(ours(below("", arg(0)))?, ours(below("", arg(1)))?)],
@@ -130,13 +130,13 @@ fn call(text: &str, dir: &Path) -> Option<Vec<What>> {
     })
 }
 
-/// The arguments of a call. Only strings could hold a comma, and theirs are written as numbers.
+/// The arguments of a call. Only strings could hold a comma, and their bytes are written as numbers.
 fn split(args: &str) -> Vec<&str> {
     args.split(", ").map(str::trim).collect()
 }
 
-/// The file of `7</a/path>`, which later versions of strace write as numbers too. One that was removed has another form,
-/// and is of no more interest.
+/// The file of `7</a/path>`, which later versions of strace write as numbers too. A removed file has another form, and is
+/// of no more interest.
 fn descriptor(arg: &str) -> Option<PathBuf> {
     let path = arg.split_once('<')?.1.strip_suffix('>')?;
     let text = if path.contains("\\x") { text(hex(path)) } else { path.to_owned() };
