@@ -52,7 +52,7 @@ pub(crate) use target::top::look as top_of;
 // Who is told of changes on a target, and of which.
 pub use target::observer::{Changed, Observer, Operation, Ran};
 
-// What differs on a target, by any kind of look, and which part of a tree is next.
+// The differences on a target, by any kind of look, and which part of a tree is next.
 pub use compare::comparison::{Comparison, Look};
 pub use compare::difference::{Difference, Differs};
 pub use compare::portions::Portions;
@@ -63,7 +63,7 @@ pub use rsync::read_limit::{can_count, moved};
 pub use check::inspect::{Finding, NotTried, ProbeOptions, inspect};
 // Why the user's own options leave out a path.
 pub(crate) use check::admit::left_out;
-// What stands at a path of the source.
+// The kind of thing at a path of the source.
 pub use plan::source::{Presence, Source};
 // Text that an operator can paste into a shell: the run for a path, and a hint with the way to the host.
 pub use rsync::ssh_command::by_hand;
@@ -80,7 +80,7 @@ pub use transport::confine::{Confinement, Places, confinement};
 // Which rsync is installed.
 pub use rsync::installed::{NoRsync, OLDEST_RSYNC, find_rsync};
 pub use rsync::version::rsync_version;
-// What becomes of the environment variables that rsync reads.
+// The fate of the environment variables that rsync reads.
 pub use rsync::environment::{Adopted, adopt, own as own_variable, redirects};
 // Ends runs from outside.
 pub use rsync::stop::StopSignal;

@@ -71,7 +71,8 @@ impl Announcer {
         self.owed.lock()
     }
 
-    /// Tells the plugin of paths that have waited long enough for other targets. To be called about once a second.
+    /// Tells the plugin of paths that have waited long enough for other targets. To be called now and then while
+    /// [`is_waiting`](Self::is_waiting).
     pub fn tick(&self) {
         let now = self.clock.now();
         let mut owed = self.lock();

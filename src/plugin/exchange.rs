@@ -1,6 +1,6 @@
 //! One TCP connection for one question: connect, write, read the head of the answer.
 //!
-//! Written by hand and not with an HTTP library: the CDN's request has to be exactly sersync's, two header lines in
+//! The code is by hand and not with an HTTP library: the CDN's request has to be exactly sersync's, two header lines in
 //! HTTP/1.0, and only the status of an answer matters. Every step has a time limit, and the amount that is read is bounded.
 
 use std::io::{self, Read, Write};

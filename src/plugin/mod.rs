@@ -1,4 +1,4 @@
-//! Tells others of what changes: a program, a TCP listener, a CDN, an HTTP server, in sersync's own forms.
+//! Tells others of changes: a program, a TCP listener, a CDN, an HTTP server, in sersync's own forms.
 //!
 //! Theory of operation. An [`Announcer`] decides when to tell of a path: as soon as every target has it that can have it.
 //! Without targets (`-m`) a [`Follower`] decides, from the watcher's changes. Both hand a [`Notice`] to an [`Engine`], one

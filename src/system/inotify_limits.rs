@@ -238,7 +238,7 @@ fn is_root() -> bool {
 /// How many descriptors are asked for: each root needs some, and each rsync needs pipes.
 const OPEN_FILES: u64 = 65_536;
 
-/// Raises this process's limit of descriptors as far as it may, up to [`OPEN_FILES`]. Most shells start programs with a
+/// Raises this process's limit of descriptors as far as it may, up to `OPEN_FILES`. Most shells start programs with a
 /// limit of 1,024. No more is asked for, since some programs close each descriptor that they might have, one by one.
 pub fn widen_descriptors() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);

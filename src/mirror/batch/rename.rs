@@ -315,7 +315,7 @@ fn send(batch: &mut Execution<'_>, way: Way, run: &Run, new: &RelPath, old: &Rel
                 batch.ctx.capabilities.learn(lacking);
             }
             Outcome::Void => return Err(Flow::Halt),
-            // The normal run names the file that hung. Its job is done once more later, since this receiver may still be
+            // The normal run names the file that hung. The job is done once more later, since this receiver may still be
             // writing.
             Outcome::Blocked(..) => batch.note_cut(ended.cut),
             Outcome::Target(found) | Outcome::Split(found)

@@ -17,7 +17,7 @@ pub struct BatchReport {
     pub trouble: Option<TargetTrouble>,
     /// How many rsyncs were started.
     pub runs: u32,
-    /// One of the paths that this batch made equal.
+    /// A path that this batch made equal.
     pub last_path: Option<RelPath>,
     /// Failures at paths that no job named: below a level or a subtree.
     pub found: Vec<Found>,
@@ -29,7 +29,7 @@ pub struct BatchReport {
     pub changed_cut: bool,
     /// Paths at which a run found nothing to do.
     pub equal: BTreeSet<RelPath>,
-    /// What became of the connections of runs that were cut off and begun again.
+    /// The state of the connections of runs that were cut off and begun again.
     pub cut: CutOff,
     /// The whole tree was compared by content and is equal.
     pub vouched: bool,
@@ -53,7 +53,7 @@ impl BatchReport {
 pub struct FailedCommand {
     /// The command line as a person may paste it into a shell.
     pub command: String,
-    /// What went wrong, in one line.
+    /// The failure, in one line.
     pub message: String,
 }
 

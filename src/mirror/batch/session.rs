@@ -61,7 +61,7 @@ pub(crate) struct Execution<'a> {
     pub(crate) runs_max: u32,
     /// Places where a file system is expected and none is mounted.
     pub(crate) unmounted: Vec<RelPath>,
-    /// What the target was known to lack when the newest run began.
+    /// The options that the target was known to lack when the newest run began.
     pub(crate) known: Capabilities,
     /// The messages that any run to this target prints have been learned (see `noise`).
     pub(super) has_listened: bool,
@@ -257,7 +257,7 @@ impl Execution<'_> {
         outcome
     }
 
-    /// What a run's end means for the batch. A stop of the whole service may reach rsync or its ssh before it reaches this
+    /// The meaning of a run's end for the batch. A stop of the whole service may reach rsync or its ssh before it reaches this
     /// process. An end that looks like the target's trouble then means nothing.
     pub(crate) fn meaning(&self, run: &Run, ended: &Ended) -> Outcome {
         match classify(ended, run, &self.ctx.prefixes, &self.ctx.noise) {

@@ -32,8 +32,8 @@ const INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 /// How many bytes of a listing are kept: enough for some ten thousand leftovers. The others are removed on another day.
 const LISTING_BYTES_MAX: usize = 1 << 20;
 
-/// The temporaries to be removed from the target. `None`: the target has been looked at within [`INTERVAL`], cannot be
-/// listed, or the deletions are over its limit. `job` is the index of the whole tree's job.
+/// The temporaries to be removed from the target. `None`: the target has been listed within [`INTERVAL`], cannot be
+/// listed, deletes nothing, or the deletions are over its limit. `job` is the index of the whole tree's job.
 pub(crate) fn find(batch: &mut Execution<'_>, job: usize, now: Timestamp) -> Option<Vec<Entry>> {
     let ctx = batch.ctx;
     let cleaned_at = ctx.cleaned_at();

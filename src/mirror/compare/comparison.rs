@@ -319,7 +319,7 @@ enum Asked {
     Told(BTreeMap<RelPath, JobError>),
     /// Paths that only the target has were not told, because some paths at the source cannot be read.
     Without(Paths),
-    /// Reading this path does not return. The question can be repeated without it.
+    /// A read of this path does not return. The question can be repeated without the path.
     Blocked(RelPath, JobError),
     /// The question can be repeated as it is: the target lacks an option, which is now known, or the run broke off.
     Again,

@@ -44,7 +44,7 @@ impl Fallback {
     }
 }
 
-/// What to do about a run that ended as a whole.
+/// The way to go on after a run that failed as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remedy {
     Trouble(TroubleClass),
@@ -68,7 +68,7 @@ const fn lacking(text: &'static str, fallback: Fallback) -> Known {
 
 use TroubleClass::{Busy, Misconfigured, Source, Unavailable};
 
-/// Known texts in order: the first one found decides. Searched only in runs that failed as a whole.
+/// Known texts in order: the first one found decides. They are searched only in runs that failed as a whole.
 const KNOWN: &[Known] = &[
     known(
         "@ERROR: max connections",
@@ -322,7 +322,7 @@ const KNOWN: &[Known] = &[
     known("connection unexpectedly closed", Unavailable, "the connection broke", "look at the server's log"),
 ];
 
-/// What to do about a run that failed as a whole, judged by its words. `None`: no known words.
+/// The way to go on after a run that failed as a whole, judged by its words. `None`: no known words.
 pub fn remedy(code: i32, stderr: &[u8]) -> Option<(Remedy, Option<TargetTrouble>)> {
     let own_words: Vec<(Line<'_>, String)> =
         lines(stderr).map(|line| (line.own_words(), line)).map(|(own, line)| (line, lossy(&own))).collect();

@@ -1,4 +1,4 @@
-//! What an ended run means.
+//! The meaning of an ended run.
 //!
 //! `classify` reads exit code and words together, `attribution` finds the entries that a message is about, `diagnosis`
 //! knows rsync's sentences and says what to do about each, and `noise` knows the lines that a target prints in every run.

@@ -17,7 +17,7 @@ use crate::model::{Destination, Lane, Origin, PARTIAL_DIR, Params, RelPath, Targ
 /// A daemon that does not answer within this time is down. rsync itself would wait for the kernel, two minutes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a command line depends on besides target and run.
+/// Everything that a command line depends on besides target and run.
 #[derive(Debug, Clone, Copy)]
 pub struct Mode<'a> {
     pub lane: Lane,

@@ -1,6 +1,6 @@
 //! Whether a run that may not trust the quick check has contents compared, or sends all content again.
 //!
-//! To compare costs both sides a reading. What is equal then stays untouched: nothing is written, nobody who watches the
+//! To compare costs both sides a reading. Equal files then stay untouched: nothing is written, nobody who watches the
 //! target is woken, and two mirrors in opposite directions come to an end. But rsync reads everything that it is to compare
 //! before it prints a word, and a peer with a `timeout` takes a long silence for a dead line, in each new attempt. So there
 //! is a limit to how much is compared. Above the limit nothing is lost: everything is sent, block by block where the target

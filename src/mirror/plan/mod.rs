@@ -1,4 +1,4 @@
-//! What one rsync is to do.
+//! The work of one rsync.
 //!
 //! `source` looks what stands at a path, `walk` finds what changed below a path, and `planner` makes the fewest runs of a
 //! batch. Each run is a value of `run`. `arguments` writes a run's argument list and list of names, and `shell_line` the

@@ -34,7 +34,7 @@ pub struct Plan {
     pub settled: Vec<(usize, Verdict)>,
 }
 
-/// What has to be done for a job, given the present source.
+/// The work for one job, given the present source.
 enum Step {
     List(RunKind, RelPath, Presence),
     Settle(Verdict),

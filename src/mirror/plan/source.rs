@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use crate::model::{Params, RelPath};
 
-/// What stands at a path of the source.
+/// The kind of thing that stands at a path of the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
     Missing,

@@ -66,7 +66,7 @@ pub struct Blocked {
 }
 
 impl Blocked {
-    /// What happened to the file, in a line.
+    /// The fate of the file, in a line.
     pub fn message(&self) -> &'static str {
         match self.cause {
             Cause::NoFile => {
@@ -82,7 +82,7 @@ impl Blocked {
         }
     }
 
-    /// What a run hangs in at this moment, in words.
+    /// The file in which a run hangs at this moment, in words.
     fn holds_up(&self, root: &Path) -> String {
         let why = match self.cause {
             Cause::NoFile => "it became a pipe or device",
@@ -134,7 +134,7 @@ pub(crate) struct Look {
 #[derive(Debug)]
 struct Waiting {
     pid: Pid,
-    /// What the kernel shows of the process; it changes if the process does anything at all between two looks.
+    /// The kernel's figures of the process, which change if the process does anything at all between two looks.
     state: String,
     since: Instant,
     within: Blocked,

@@ -7,13 +7,13 @@ use super::capture::Capture;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     Exit(i32),
-    /// Ended by a signal that did not come from this process.
+    /// A signal ended the run that did not come from this process.
     Signal(i32),
-    /// Ended by this process, as the stop signal asked.
+    /// This process ended the run, as the stop signal asked.
     Stopped,
-    /// Ended by this process, since no byte moved for the program's `stall_limit`.
+    /// This process ended the run, since no byte moved for the program's `stall_limit`.
     Stalled,
-    /// Ended by this process, since it hung in a file of the source.
+    /// This process ended the run, since the run hung in a file of the source.
     Blocked,
 }
 
@@ -29,7 +29,7 @@ pub struct Ended {
     pub cut: Cut,
 }
 
-/// What is known of the connection of a run that was cut off.
+/// The known state of the connection of a run that was cut off.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Cut {
     /// The run was not cut off, or had no connection yet.

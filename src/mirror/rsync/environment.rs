@@ -21,7 +21,7 @@ const PASSWORD: &str = "RSYNC_PASSWORD";
 const PROXY: &str = "RSYNC_PROXY";
 const CONNECT_PROG: &str = "RSYNC_CONNECT_PROG";
 
-/// What becomes of a variable, in words.
+/// The fate of a variable, in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Adopted {
     pub message: String,

@@ -1,5 +1,5 @@
-//! Which rsync is installed: its name, the file in PATH, and the oldest version that is tested. That rsync is missing is
-//! reported once at the start and not by every run. Starts no process.
+//! Which rsync is installed: its name, the file in PATH, and the oldest version that is tested. A missing rsync is reported
+//! once at the start and not by every run. Starts no process.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! Whether data that a cut off run had sent may still arrive, over newer data.
+//! Tells whether data that a cut off run had sent may still arrive, over newer data.
 //!
 //! Three witnesses, from the best to the poorest:
 //! - The connection itself. Before a run is ended, its connection is duplicated into this process, so that the connection

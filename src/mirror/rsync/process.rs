@@ -97,7 +97,7 @@ pub fn run_in_background(
     started.run_to_end(list, Some(each), program.stall_limit, stop, Some(background))
 }
 
-/// A process that waits for its list. Killed if it is dropped before it got one.
+/// A process that waits for its list. Dropping this value without a list kills the process.
 #[derive(Debug)]
 pub struct Started {
     child: Child,

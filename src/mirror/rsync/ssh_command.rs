@@ -175,7 +175,7 @@ fn is_relative(value: &str, is_file: bool) -> bool {
     is_name && !is_elsewhere && !["", "none", "SSH_AUTH_SOCK"].contains(&value)
 }
 
-/// What the user's configuration of ssh leaves to syncq.
+/// The settings that the user's configuration of ssh leaves to syncq.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
     /// Defaults of syncq where the user has set nothing, as `Name=value`.

@@ -15,7 +15,7 @@ use rustix::process::Pid;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-/// Shared by whoever may stop runs and by the runs, which wait for the signal together with their pipes.
+/// A signal shared by whoever may stop runs and by the runs, which wait for it together with their pipes.
 #[derive(Debug, Clone)]
 pub struct StopSignal(Arc<Inner>);
 

@@ -79,7 +79,7 @@ pub(super) struct Supervision<'a> {
     line: Option<Line>,
     /// When the connection is next looked for, until it is found.
     hold_at: Instant,
-    /// What a cut means while no connection was found.
+    /// The state of the connection to report if none was found.
     unheld: Cut,
     begun: Instant,
 }

@@ -1,4 +1,4 @@
-//! What a target's side was found to lack, and which options its runs go without on that account.
+//! The options that a target's side was found to lack, and how its runs do without them.
 //!
 //! Each lack is found out once and remembered in memory until the target has been away. Deliberately absent: how a lack is
 //! found out, which `outcome` reads from rsync's words.

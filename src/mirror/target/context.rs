@@ -1,4 +1,4 @@
-//! What the executor knows of one target between batches: where, how, and what the other side turned out to lack.
+//! Everything known of one target between batches: its place, the way there, and what the other side lacks.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -59,11 +59,11 @@ pub struct TargetContext {
     pub mounts: Arc<Mounts>,
     /// The place for a ready connection, if the target may have one.
     pub standby: Option<Arc<Standby>>,
-    /// What the server's own configuration leaves out, up to [`REFUSED_MAX`].
+    /// Paths that the server's own configuration leaves out, up to [`REFUSED_MAX`].
     refused: Mutex<BTreeSet<RelPath>>,
     /// The target's directory, if it is on this machine.
     pub place: Option<Arc<Place>>,
-    /// What the target was found to hold at the last look, and since when the target was not vouched for at that look.
+    /// The target's contents at the last look, and since when nobody vouched for the target at that time.
     looked: Mutex<Option<(Timestamp, Holds)>>,
     /// When a look was last taken at the names at the target's top.
     looked_at_top: Mutex<Looked>,

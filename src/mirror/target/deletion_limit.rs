@@ -14,7 +14,7 @@ const FEW_MAX: u64 = 1_000;
 /// The first comparison makes this many deletions without asking, however little the target holds.
 const FEW_IN_ANY_CASE: u64 = 5;
 
-/// What may be deleted on one target, and whether an operator has agreed to more.
+/// The limits of deletions on one target, and whether an operator has agreed to more.
 #[derive(Debug, Default)]
 pub struct Guard {
     limit: Limit,
@@ -103,7 +103,7 @@ impl Guard {
     }
 }
 
-/// What an operator has agreed to.
+/// The deletions that an operator has agreed to.
 #[derive(Debug, Default)]
 struct Consent {
     /// The target has been equal since the start, or was empty.

@@ -74,7 +74,7 @@ pub(in crate::mirror) fn with_room(
     ended
 }
 
-/// In a test, a function in place of the process. It gets the arguments, the list, and the buffer for the output.
+/// In a test, a function in place of the process. Its arguments are rsync's, the list, and the buffer for the output.
 #[cfg(test)]
 pub(in crate::mirror) struct StandIn(pub(crate) Box<RunInPlace>);
 

@@ -40,7 +40,7 @@ impl Looked {
     }
 }
 
-/// What is known of a target's contents.
+/// Whether a target's contents can be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Contents {
     /// Equal size and time mean equal content, unless a job says otherwise.
@@ -49,7 +49,7 @@ pub enum Contents {
     Unvouched,
 }
 
-/// What stands at the top of a target.
+/// The names at the top of a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Holds {
     Nothing,

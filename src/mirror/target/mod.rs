@@ -1,4 +1,4 @@
-//! What is known of one target between batches.
+//! Everything known of one target between batches.
 //!
 //! `context` holds all parts. `capabilities` is what the other side was found to lack, `place` whether a local target is
 //! what it was, `top` whether a target on another machine still holds what it held. `unvouched` and `looked` are about

@@ -1,4 +1,4 @@
-//! What a run has changed on its target, read from rsync's output, for an observer. Pure.
+//! The changes that a run has made on its target, read from rsync's output, for an observer. Pure.
 //!
 //! A change is no acknowledgement: rsync prints a line when it begins with a path. Only rsync's exit code and error
 //! messages tell which jobs are done (`outcome`).
@@ -10,10 +10,10 @@ use crate::model::{ClaimedJob, Origin, RelPath, TargetId};
 /// log says so.
 pub(crate) const CHANGED_BYTES_MAX: usize = 32 << 20;
 
-/// What was done to a path of a target.
+/// The kind of change of a path on a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Operation {
-    /// Created, or given other content or attributes.
+    /// The path was created, or given other content or attributes.
     Update,
     Delete,
 }

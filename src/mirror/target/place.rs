@@ -38,7 +38,7 @@ impl Place {
         self.mark.lock()
     }
 
-    /// Whether the directory is the known one. Also `Ok` if none is known.
+    /// The error: the directory is missing, cannot be looked at, or is not the known one. `Ok` too if none is known.
     pub fn check(&self) -> Result<(), TargetTrouble> {
         let Some(mark) = *self.lock() else { return Ok(()) };
         let meaning = match identify(&self.path) {
@@ -110,7 +110,7 @@ mod tests {
         assert!(missing.hint.unwrap().ends_with(&format!("syncq accept-target {}", path.display())));
         std::fs::create_dir(&path).unwrap();
         assert!(place.check().unwrap_err().message.starts_with("another directory"));
-        // Also after a restart.
+        // The same holds after a restart.
         assert!(Place::new(path.clone(), &target, Some(mark)).check().is_err());
         std::fs::remove_dir(&path).unwrap();
         std::fs::rename(dir.path().join("away"), &path).unwrap();

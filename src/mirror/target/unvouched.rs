@@ -59,8 +59,8 @@ pub(crate) fn contents(ctx: &TargetContext, since: Timestamp, stop: &StopSignal)
     Ok(if holds == Holds::Shared { Contents::Unvouched } else { Contents::Vouched })
 }
 
-/// What the target holds at its top. A target that cannot be listed (a module that is write only) may hold anything. The
-/// error: the target cannot be used at present.
+/// The kind of names that the target holds at its top. A target that cannot be listed (a module that is write only) may
+/// hold any. The error: the target cannot be used at present.
 fn holds(ctx: &TargetContext, stop: &StopSignal) -> Result<Holds, TargetTrouble> {
     ctx.check()?;
     if let Destination::Local(path) = &ctx.target.destination {

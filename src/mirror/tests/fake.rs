@@ -8,8 +8,8 @@ use crate::mirror::rsync::capture::Capture;
 use crate::mirror::rsync::ended::{Cut, End, Ended};
 use crate::model::TroubleClass::{Misconfigured, Unavailable};
 
-/// A context whose rsync is a shell script. It finds the list, one path a line, in `$list`, and `$dry` set in a dry
-/// run.
+/// A context whose rsync is a shell script. The script finds the list, one path a line, in `$list`, and in a dry run
+/// `$dry` is set.
 pub(super) fn scripted(stage: &Stage, script: &str) -> TargetContext {
     let rsync = stage.dir.path().join("rsync");
     let head = "#!/bin/sh\nlist=$(tr '\\0' '\\n')\nfor arg; do [ \"$arg\" = -n ] && dry=1; done\n";

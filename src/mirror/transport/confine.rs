@@ -179,7 +179,7 @@ fn read() -> BitFlags<AccessFs> {
     AccessFs::ReadFile | AccessFs::ReadDir
 }
 
-/// What confinement has to know of an rsync program.
+/// How an rsync program treats links, as far as confinement has to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Kind {
     /// rsync looks where links lead. Also an rsync whose version cannot be asked: its runs will fail and tell.

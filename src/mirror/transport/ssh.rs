@@ -146,7 +146,7 @@ struct Open {
     line: OsString,
 }
 
-/// The ssh in the background that holds a connection. Ended when the last holder of this value drops it: the last run
+/// The ssh in the background that holds a connection. It ends when the last holder of this value drops it: the last run
 /// through the connection has ended, and no further one is to go through it.
 #[derive(Debug)]
 struct Master {
@@ -306,7 +306,7 @@ impl Connection {
         destination(&self.reach.host)
     }
 
-    /// What ssh's configuration says of the host. Empty if ssh cannot be asked: opening the connection will show why.
+    /// The settings for the host in ssh's configuration. Empty if ssh cannot be asked: opening the connection will show why.
     fn settings(&self, ssh: &Program, own: &[OsString], stop: &StopSignal) -> Settings {
         let mut args = own.to_vec();
         args.push("-G".into());

@@ -167,8 +167,8 @@ struct Waiting {
     started: Started,
     args: Vec<OsString>,
     born: Instant,
-    /// Which directory the standby was started for. It enters its directory by name, but may be confined to the one that
-    /// was there.
+    /// Which directory the standby was started for. The standby enters the root by name, but may be confined to another
+    /// directory that had the name a moment before.
     identity: RootIdentity,
 }
 
@@ -185,7 +185,7 @@ pub struct Launch<'a> {
     pub name: String,
 }
 
-/// What the dispatcher has to do about a target's standby.
+/// The dispatcher's next step for a target's standby.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     /// Nothing, unless something happens.
@@ -257,12 +257,12 @@ impl Standby {
         self.state.lock()
     }
 
-    /// Something was sent to the target.
+    /// Notes that something was sent to the target.
     pub fn used(&self, now: Instant) {
         self.lock().lifetime.used(now);
     }
 
-    /// What is to be done now. `may_wait`: the target has a connection to spare. `may_start`: no run of the target is in
+    /// The next step at this moment. `may_wait`: the target has a connection to spare. `may_start`: no run of the target is in
     /// the way of a new standby. `disturbs`: several other targets are being sent to, so a new standby waits `DEFERENCE`
     /// before it takes processor time from them. An answer that asks for a worker is given once.
     pub fn next(&self, may_wait: impl Fn() -> bool, may_start: bool, disturbs: bool, now: Instant) -> Next {

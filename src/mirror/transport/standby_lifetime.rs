@@ -23,7 +23,7 @@ const REST_AWAY: Duration = Duration::from_secs(5);
 /// A run over a connection younger than this needs no confirmation. See the documentation of `standby`.
 const TRUST_MAX: Duration = Duration::from_secs(2);
 
-/// What is known of a target's standbys.
+/// The known facts about a target's standbys.
 #[derive(Debug, Clone)]
 pub struct Lifetime {
     /// The age limit by the target's own timeout.
@@ -52,7 +52,7 @@ impl Lifetime {
         Self { age_max, learned_age_max: None, resting_until: None, used_at: None }
     }
 
-    /// Something was sent to the target.
+    /// Notes that something was sent to the target.
     pub fn used(&mut self, now: Instant) {
         self.used_at = Some(now);
     }

@@ -1,4 +1,4 @@
-//! What a list makes rsync do, and how rsync reports differences.
+//! The effect of a list on rsync, and rsync's reports of differences.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What a receiver makes use of and leaves behind, and how it is reached.
+//! The files that a receiver uses and leaves behind, and the ways to it.
 
 use super::*;
 
