@@ -120,8 +120,7 @@ impl Execution<'_> {
         }
     }
 
-    /// Takes deletions out of the runs that would remove from the target a place at which the source has no file system
-    /// mounted now.
+    /// Takes out of the runs every deletion on the target of a place whose file system is not mounted at the source now.
     fn spare_unmounted(&mut self, runs: &mut [Run]) {
         for place in self.unmounted.clone() {
             for run in &mut *runs {
