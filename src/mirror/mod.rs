@@ -13,10 +13,10 @@
 //! | `compare` | what differs on a target, without changing it |
 //! | `check` | questions in advance |
 //!
-//! [`execute`] takes a batch through them. [`Comparison`] and [`inspect`] are the other two ways in.
+//! [`execute`] takes a batch through these rooms. [`Comparison`] and [`inspect`] are the other two ways in.
 //!
-//! Invariant: only this module starts rsync, and it knows nothing of the queue or the store: jobs come in as values, verdicts
-//! go out as values. What hands claimed jobs to workers and their verdicts back is [`crate::dispatch`].
+//! Invariant: only this module starts rsync, and it knows nothing of the queue or the store: jobs come in as values,
+//! verdicts go out as values. [`crate::dispatch`] hands claimed jobs to workers and their verdicts back.
 
 mod batch;
 mod check;
@@ -27,70 +27,70 @@ mod rsync;
 mod target;
 mod transport;
 
-// The door: all that those who are not of this module have of its rooms. Whatever is not named here stays inside.
+// The door: everything that other modules may use of these rooms. Whatever is not named here stays inside.
 
 // One batch, from its jobs to its verdicts.
 pub use batch::execute::execute;
-// What became of it.
+// The result of a batch.
 pub use batch::report::BatchReport;
 
-// One target: what is known of it between batches. All runs for it start from this.
+// One target: everything known of it between batches. All runs for a target start from its context.
 pub use target::context::TargetContext;
-// How much may be deleted there, and what an operator has agreed to.
+// How much may be deleted on a target, and what an operator has agreed to.
 pub use target::deletion_limit::Guard;
-// Where it is, if on this machine, and whether it still is what it was.
+// The directory of a target on this machine, and whether it still is what it was.
 pub use target::place::Place;
 // The directory that a source is, whatever its path leads to.
 pub use transport::root_identity::RootIdentity;
-// What bounds a batch.
+// The limits of a batch.
 pub use plan::planner::Limits;
-// Whether somebody vouches for what the target holds, and how that is found out.
+// Whether somebody vouches for a target's contents, and how that is found out.
 pub use target::looked::Contents;
 pub(crate) use target::unvouched::contents as contents_of;
 // Whether a target on another machine still holds what it held.
 pub(crate) use target::top::look as top_of;
-// Who is told of what changed on it, and what that is told.
+// Who is told of changes on a target, and of which.
 pub use target::observer::{Changed, Observer, Operation, Ran};
 
-// What differs on a target, in whatever way it is looked at, and which part of a tree is next.
+// The differences on a target, by any kind of look, and which part of a tree is next.
 pub use compare::comparison::{Comparison, Look};
 pub use compare::difference::{Difference, Differs};
 pub use compare::portions::Portions;
-// Whether what our own processes read can be counted, and what one has moved so far.
+// Whether the bytes that a process reads can be counted, and how much a process has done so far.
 pub use rsync::read_limit::{can_count, moved};
 
-// Questions in advance, and what was found out.
+// Questions in advance, and their answers.
 pub use check::inspect::{Finding, NotTried, ProbeOptions, inspect};
 // Why the user's own options leave out a path.
 pub(crate) use check::admit::left_out;
-// What stands at a path of the source.
+// The kind of thing at a path of the source.
 pub use plan::source::{Presence, Source};
-// What an operator can paste into a shell: the run for a path, and a hint with the way to the host.
+// Text that an operator can paste into a shell: the run for a path, and a hint with the way to the host.
 pub use rsync::ssh_command::by_hand;
 pub use target::launch::command_line;
 
-// The connections that batches share: through ssh, and to rsync daemons before they are needed.
+// The connections that batches share: to hosts through ssh, and to rsync daemons ahead of need.
 pub use transport::ssh::Connections;
 pub use transport::standby::{Next, STANDBYS_MAX, Standby, Standbys};
-// Whether a host's name leads where it did.
+// Whether a host's name leads to the same servers as before.
 pub use transport::address::{Led, addresses, host_name, led};
-// Whether rsync is kept within source and target, and which these are.
+// Whether rsync is confined to source and target, and which directories these are.
 pub use transport::confine::{Confinement, Places, confinement};
 
 // Which rsync is installed.
 pub use rsync::installed::{NoRsync, OLDEST_RSYNC, find_rsync};
 pub use rsync::version::rsync_version;
-// What becomes of the environment variables that rsync itself reads.
+// The fate of the environment variables that rsync reads.
 pub use rsync::environment::{Adopted, adopt, own as own_variable, redirects};
 // Ends runs from outside.
 pub use rsync::stop::StopSignal;
 // How far a long run has come.
 pub use rsync::under_way::Course;
-// Whether anything of a dead run may still be on its way, and the end of what a dead daemon has left running.
+// Whether data of a dead run may still be on its way, and how the processes that a dead daemon has left are ended.
 pub(crate) use rsync::lingering::is_any as anything_lingers;
 pub use rsync::orphans::end_leftovers;
 
-/// For `tools/micro`, which times the parts one by one; of no use to anybody else.
+/// For `tools/micro`, which times the parts one by one; nothing else uses this.
 #[doc(hidden)]
 pub mod parts {
     pub use super::plan::planner::{Plan, plan};

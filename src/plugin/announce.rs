@@ -1,9 +1,9 @@
-//! Decides when a mirrored path is told of.
+//! Decides when plugins are told of a mirrored path.
 //!
-//! A path is told of when every target of its root has it that can have it: when a run has changed it on one target, and
-//! no other target has yet to take it. A target that is in trouble, or at which the path itself fails, is not waited for,
-//! and none longer than [`PATIENCE`]; when such a target gets the path later, it is told of again. So a reader of any
-//! target that is well finds the new content when the plugin has been told, and a late one is announced as well.
+//! A plugin is told of a path when a run has changed the path on one target, and no other target of the root has yet to
+//! take it. A target that is in trouble, or at which the path itself fails, is not waited for, and no target longer than
+//! [`PATIENCE`]. When such a target gets the path later, the plugin is told again. So once the plugin has been told, a
+//! reader of any healthy target finds the new content, and the content of a late target is announced as well.
 //!
 //! Memory is bounded by the jobs that are pending at the other targets, and by [`OWED_MAX`].
 
@@ -20,13 +20,13 @@ use crate::mirror::{Changed, Observer, Operation, Ran};
 use crate::model::{RelPath, Scope, TargetId, Timestamp, below_range};
 use crate::queue::Queue;
 
-/// A path that one target has is told of after this time, however long the others take.
+/// How long a path that one target has waits for the others, at most, before the plugin is told.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Paths that wait for other targets. Further ones are told of at once.
+/// How many paths may wait for other targets. The plugin is told of further ones at once.
 const OWED_MAX: usize = 200_000;
 
-/// Announces what is mirrored from one root to one plugin.
+/// Announces to one plugin the paths that are mirrored from one root.
 #[derive(Debug)]
 pub struct Announcer {
     engine: Arc<Engine>,
@@ -40,10 +40,10 @@ pub struct Announcer {
 /// Paths that some target has and others have yet to take.
 #[derive(Debug, Default)]
 struct Owed {
-    /// Nobody is waited for any more.
+    /// No target is waited for any more.
     finished: bool,
     paths: BTreeMap<RelPath, Debt>,
-    /// In the order of their age; what is no longer owed is skipped.
+    /// The owed paths by age, the oldest first. A path that is no longer owed is skipped.
     by_age: VecDeque<(Timestamp, RelPath)>,
 }
 
@@ -52,7 +52,7 @@ struct Debt {
     operation: Operation,
     directory: bool,
     since: Timestamp,
-    /// Targets that are through with the path. Their runs may still be in flight for the queue.
+    /// Targets that are done with the path. For the queue their runs may still be in flight.
     through: Vec<TargetId>,
 }
 
@@ -71,7 +71,8 @@ impl Announcer {
         self.owed.lock()
     }
 
-    /// Tells of what has waited long enough for other targets. To be called once in a while.
+    /// Tells the plugin of paths that have waited long enough for other targets. To be called now and then while
+    /// [`is_waiting`](Self::is_waiting).
     pub fn tick(&self) {
         let now = self.clock.now();
         let mut owed = self.lock();
@@ -85,18 +86,18 @@ impl Announcer {
         }
     }
 
-    /// Whether something waits for other targets, and thereby for [`tick`](Self::tick).
+    /// Whether any path waits for other targets, and so for [`tick`](Self::tick).
     pub fn is_waiting(&self) -> bool {
         !self.lock().paths.is_empty()
     }
 
-    /// Whether one made of these would do the same.
+    /// Whether an announcer made of these parts would do the same.
     pub fn is_for(&self, engine: &Arc<Engine>, source: &Source, targets: &[TargetId]) -> bool {
         Arc::ptr_eq(&self.engine, engine) && *self.source == *source && self.targets == targets
     }
 
-    /// Tells of all that waits for other targets, before the end. What runs that are still under way change is told of at
-    /// once.
+    /// Tells the plugin of all paths that wait for other targets, before the end. A path that a later run changes is told
+    /// of at once.
     pub fn finish(&self) {
         let mut owed = self.lock();
         owed.finished = true;
@@ -110,8 +111,8 @@ impl Announcer {
         self.engine.notify(Notice { source: Arc::clone(&self.source), path, operation, directory });
     }
 
-    /// Whether a target that is not through with the path has yet to take it. What goes with its directory has no job:
-    /// that directory's stands for it.
+    /// Whether a target that is not through with the path has yet to take it. A path deleted with its directory has no job
+    /// of its own: the directory's job stands for it.
     fn is_awaited(&self, path: &RelPath, debt: &Debt) -> bool {
         let has_yet_to = |other: TargetId| {
             let goes_with =
@@ -148,8 +149,8 @@ impl Observer for Announcer {
 }
 
 impl Owed {
-    /// The newest operation counts, and the oldest time. What older targets have is not the newest any more, but they
-    /// are not waited for twice.
+    /// Adds a debt to the path's earlier one: the newest operation counts, and the oldest time. Targets that were through
+    /// with the earlier change do not have the newest one, but nobody waits for them a second time.
     fn add(&mut self, path: &RelPath, debt: Debt) {
         match self.paths.get_mut(path) {
             Some(Debt { operation, directory, .. }) => (*operation, *directory) = (debt.operation, debt.directory),
@@ -160,7 +161,7 @@ impl Owed {
         }
     }
 
-    /// The paths that the jobs of a batch cover.
+    /// The owed paths that the jobs of a batch cover.
     fn below(&self, ran: &Ran<'_>) -> BTreeSet<RelPath> {
         if ran.in_trouble {
             return self.paths.keys().cloned().collect();
@@ -174,7 +175,7 @@ impl Owed {
                 below.insert(job.path.clone());
             }
             if !job.path.is_root() {
-                // A file that went with its directory is settled by that directory's job.
+                // The directory's job settles a file that was deleted with its directory.
                 let (start, end) = below_range(&job.path);
                 let range = (Bound::Included(start.as_slice()), Bound::Excluded(end.as_slice()));
                 below.extend(self.paths.range::<[u8], _>(range).map(|(path, _)| path.clone()));
@@ -228,7 +229,7 @@ mod tests {
             self.queue.claim(self.targets[n], Lane::Small).unwrap()
         }
 
-        /// The batch ends, having changed all of its paths unless it has a verdict of its own.
+        /// Ends a batch. All of its paths have changed, unless `verdict` says otherwise.
         fn end(&self, batch: &Batch, verdict: &Verdict, trouble: Option<TargetTrouble>) {
             let done = *verdict == Verdict::Done;
             let changed =
@@ -259,7 +260,7 @@ mod tests {
         assert_eq!(scene.told(), ["f"]);
     }
 
-    /// Both end at the same moment: neither may think that the other one will tell, nor both.
+    /// Two targets end at the same moment. Neither may leave the telling to the other, nor may both tell.
     #[test]
     fn two_targets_that_end_together_tell_once() {
         let scene = Scene::new();
@@ -278,7 +279,8 @@ mod tests {
         assert_eq!(scene.told(), ["f"]);
     }
 
-    /// Told after the first target and again after the second, a CDN would fetch from the second what is gone.
+    /// If it were told after the first target and again after the second, a CDN would fetch from the second a file that is
+    /// gone.
     #[test]
     fn what_goes_with_its_directory_is_told_of_once_all_targets_have_lost_it() {
         let scene = Scene::new();
@@ -320,7 +322,8 @@ mod tests {
             scene.end(&first, &Verdict::Done, None);
             scene.end(&second, &verdict, trouble);
             assert_eq!(scene.told(), ["f"]);
-            // It was down before: the next one is told of at once, and again when the late one has it.
+            // A target in trouble is not waited for: the next path is told of at once, and again when the late target has
+            // it.
             scene.change("g");
             let batch = scene.claim(0);
             scene.end(&batch, &Verdict::Done, None);
@@ -343,13 +346,13 @@ mod tests {
         assert_eq!(scene.told(), ["f"]);
         scene.end(&second, &Verdict::Done, None);
         assert_eq!(scene.told(), ["f", "f"]);
-        // What is still owed at the end is told of.
+        // At the end the plugin is told of all owed paths.
         scene.change("g");
         let first = scene.claim(0);
         scene.end(&first, &Verdict::Done, None);
         scene.announcer.finish();
         assert_eq!(scene.told(), ["f", "f", "g"]);
-        // A run that ends after that has nobody to wait for.
+        // A run that ends later waits for no target.
         scene.change("h");
         let first = scene.claim(0);
         scene.end(&first, &Verdict::Done, None);

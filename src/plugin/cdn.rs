@@ -1,8 +1,8 @@
 //! The `refreshCDN` plugin: tells ChinaCache which URL is out of date, in sersync's request.
 //!
-//! `HEAD /index.jsp?user=U&pswd=P&ok=ok&urls=URL HTTP/1.0` with a `Host` line; a directory has `dirs=URL/`. Every byte of
-//! a name that means something in a URL is percent-encoded, so that no name can add a parameter or a header line. The
-//! password goes over the wire as it is: the service knows nothing else.
+//! The request is `HEAD /index.jsp?user=U&pswd=P&ok=ok&urls=URL HTTP/1.0` with a `Host` line; a directory has `dirs=URL/`.
+//! Every byte of a name that means something in a URL is percent-encoded, so no name can add a parameter or a header line.
+//! The password goes over the wire unencrypted: the service knows no other way.
 
 use std::os::unix::ffi::OsStrExt;
 
@@ -15,14 +15,14 @@ use super::{Delivery, Failure, Notice, PluginError};
 use crate::config::RefreshCdnPlugin;
 use crate::filter::Pattern;
 
-/// What stays as it is of a path.
+/// The characters of a path that are not encoded.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
-/// What stays as it is of a user's name and password.
+/// The characters of a user's name or password that are not encoded.
 const VALUE: &AsciiSet = &PATH.add(b'/');
-/// The base is a URL already: only what would end it, or begin another parameter, is encoded.
+/// The base is a URL already: only characters that would end it, or begin another parameter, are encoded.
 const BASE: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'&').add(b'#');
 
-/// Characters of the answer's own line that are logged.
+/// How many characters of the answer's own line are logged.
 const ANSWER_CHARS_MAX: usize = 200;
 
 pub(super) struct RefreshCdn {
@@ -44,7 +44,7 @@ impl RefreshCdn {
         })
     }
 
-    /// The URL of a notice; `None` if it is not to be told of.
+    /// The URL of a notice. `None` if the CDN is not to be told of its path.
     fn url(&self, notice: &Notice) -> Option<String> {
         let below = match &self.watch {
             Some(watch) => notice.below(watch)?,
@@ -74,7 +74,8 @@ impl RefreshCdn {
         Some(format!("{line}Host: {host}\r\n\r\n").into_bytes())
     }
 
-    /// The line in which ChinaCache says what it did. Nobody can make it repeat the password in our log.
+    /// The line in which ChinaCache says what it did. A password in it is blotted out, so that no answer puts it into the
+    /// log.
     fn whatsup(&self, answer: &Answer) -> String {
         let text = String::from_utf8_lossy(&answer.head).replace(self.config.password.reveal(), "***");
         let line = text.lines().find(|line| line.to_ascii_lowercase().starts_with("whatsup")).unwrap_or_default();

@@ -1,8 +1,8 @@
 //! The `command` plugin: runs `PREFIX PATH SUFFIX` for each notice.
 //!
-//! The prefix is split into words as a shell would split it, once, when the configuration is read; the path is one
-//! argument, whatever is in it; no shell is involved. What happened is in the environment. The exit status means nothing,
-//! as in sersync, but is logged. A program that does not end is ended, with all that it has started.
+//! The prefix is split into words as a shell would split it, once, when the configuration is read. The path is one
+//! argument, whatever bytes it has; no shell is involved. The environment tells the program what happened. The exit status
+//! means nothing, as in sersync, but is logged. A program that runs too long is ended, with all that it has started.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
@@ -23,13 +23,13 @@ use crate::config::CommandPlugin;
 use crate::filter::Pattern;
 use crate::mirror::{Operation, StopSignal};
 
-/// A program that runs longer hangs. Generous, since sersync set no limit at all.
+/// A program that runs longer hangs. The limit is generous, since sersync set none at all.
 const TIME_LIMIT: Duration = Duration::from_secs(10 * 60);
-/// Between asking a program to end and ending it.
+/// The time between asking a program to end and killing it.
 const TERM_GRACE: Duration = Duration::from_secs(1);
 /// How often a program is asked whether it has ended, on kernels without pidfd (before Linux 5.3), and at its end.
 const REAP_TICK: Duration = Duration::from_millis(10);
-/// Of what a program prints so much is logged; the rest is thrown away.
+/// How much of a program's output is logged; the rest is thrown away.
 const OUTPUT_BYTES_MAX: usize = 4096;
 const OUTPUT_LINES_MAX: usize = 20;
 
@@ -79,7 +79,7 @@ impl Command {
             .env("SYNCQ_PATH", OsString::from_vec(notice.path.as_bytes().to_vec()))
             .env("SYNCQ_ROOT", &notice.source.path)
             .env("SYNCQ_TARGETS", notice.source.targets.join("\n"))
-            // Not for others to see.
+            // The password is not meant for the program.
             .env_remove("RSYNC_PASSWORD")
             .stdin(Stdio::null())
             .process_group(0);
@@ -98,7 +98,7 @@ impl Command {
             Some(reader)
         };
         let mut child = command.spawn().map_err(|failure| self.cannot_start(&failure))?;
-        // Holds the ends of the pipe that the program writes to.
+        // `command` holds the end of the pipe that the program writes to.
         drop(command);
         let mut output = Output { reader: output, kept: Vec::new() };
         let end = self.wait(&mut child, &mut output).unwrap_or_else(|failure| {
@@ -118,7 +118,7 @@ impl Command {
         loop {
             output.drain()?;
             if let Some(status) = child.try_wait()? {
-                // Something it left running may hold the pipe: its end is not waited for.
+                // Another process that the program left running may hold the pipe, so the pipe's end is not waited for.
                 output.drain()?;
                 return Ok(End::Exit(status));
             }
@@ -155,8 +155,8 @@ impl Command {
     }
 }
 
-/// Whether starting the program for this path will fail again. All else (no process, no memory, no descriptor, a program
-/// that is missing or just being written) may be mended meanwhile.
+/// Whether starting the program for this path will fail again. Other failures may be mended meanwhile: no process, memory
+/// or descriptor is left, or the program is missing or just being written.
 fn is_lasting(failure: &io::Error) -> bool {
     matches!(
         failure.kind(),
@@ -171,14 +171,14 @@ enum End {
     Lost(io::Error),
 }
 
-/// What a program prints.
+/// The output of a program.
 struct Output {
     reader: Option<io::PipeReader>,
     kept: Vec<u8>,
 }
 
 impl Output {
-    /// Reads what is there without waiting.
+    /// Reads the available output without waiting.
     fn drain(&mut self) -> io::Result<()> {
         let mut chunk = [0; 4096];
         while let Some(reader) = &mut self.reader {
@@ -197,11 +197,11 @@ impl Output {
     }
 }
 
-/// Ends a program with all that it has started, politely first.
+/// Ends a program with all that it has started: asks it first and kills it after [`TERM_GRACE`].
 fn end_group(child: &mut Child) -> io::Result<()> {
     let group = Pid::from_child(child);
     let asked = monotonic();
-    // The group outlives its leader until that is reaped, so that neither signal can meet a stranger.
+    // The group outlives its leader until the leader is reaped, so neither signal can meet a stranger.
     let _ = kill_process_group(group, Signal::TERM);
     while child.try_wait()?.is_none() {
         if asked.elapsed() >= TERM_GRACE {

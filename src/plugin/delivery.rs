@@ -1,5 +1,5 @@
-//! What the engine and the forms of plugins agree on: the trait that delivers a notice, and the ways in which that fails.
-//! Which forms there are is not known here.
+//! The contract between the engine and the forms of plugins: the trait that delivers a notice, and the ways in which a
+//! delivery fails. Deliberately absent: which forms there are.
 
 use super::notice::Notice;
 use crate::filter::FilterError;
@@ -7,11 +7,11 @@ use crate::filter::FilterError;
 /// Why a notice was not delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// The other side cannot be reached, whatever the notice. It is kept, and all wait.
+    /// The other side cannot be reached, whatever the notice. The notice is kept, and all deliveries wait.
     Unreachable(String),
-    /// It may work another time. Tried a few times.
+    /// The delivery may work another time. It is tried a few times.
     Again(String),
-    /// This notice will never be taken.
+    /// The other side will never take this notice.
     Refused(String),
     /// The daemon stops.
     Stopped,
@@ -19,12 +19,12 @@ pub(super) enum Failure {
 
 /// Delivers notices in one plugin's form. Called from several threads.
 pub(super) trait Delivery: Send + Sync {
-    /// Whether the plugin wants to know of it at all.
+    /// Whether the plugin wants to be told of this path at all.
     fn wants(&self, notice: &Notice) -> bool;
 
     fn deliver(&self, notice: &Notice) -> Result<(), Failure>;
 
-    /// Ends what is under way; what is delivered later is stopped at once.
+    /// Ends the deliveries under way. Later ones end at once with [`Failure::Stopped`].
     fn stop(&self);
 }
 

@@ -1,8 +1,8 @@
 //! The threads that deliver a plugin's notices, and what happens when they cannot.
 //!
-//! An other side that cannot be reached, or does not answer, stops all of the plugin's deliveries: they wait, one of them
-//! is tried with growing pauses, and the rest follows when it has gone through. A notice that fails while others go
-//! through is given up after a few tries. Both are logged and counted.
+//! If the other side cannot be reached, or does not answer, all deliveries of the plugin stop: the notices wait, one of
+//! them is tried with growing pauses, and the others follow when it has gone through. A notice that fails while others go
+//! through is given up after a few tries. The log and the figures tell of both.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,18 +17,18 @@ use super::{Delivery, Failure, Notice};
 use crate::clock::monotonic;
 use crate::model::Backoff;
 
-/// How much a plugin may keep and do at once.
+/// How many notices a plugin keeps, and how it delivers them.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Notices that wait. With more, new paths are not told of, which is logged and counted.
+    /// How many notices may wait. The plugin is not told of further paths, which is logged and counted.
     pub notices_max: usize,
-    /// Deliveries at once.
+    /// How many deliveries run at once.
     pub threads: usize,
-    /// Tries of one notice while others go through.
+    /// How often one notice is tried while others go through.
     pub tries_max: u32,
-    /// Pauses while the other side cannot be reached.
+    /// The pauses while the other side cannot be reached.
     pub backoff: Backoff,
-    /// How long a stop waits for what is left.
+    /// How long a stop waits for the remaining notices.
     pub stop_grace: Duration,
 }
 
@@ -44,7 +44,7 @@ impl Default for Limits {
     }
 }
 
-/// After the grace time, deliveries under way may take so long to notice that they are ended.
+/// How long deliveries under way may take to end after the grace time.
 const STOP_DEADLINE: Duration = Duration::from_secs(3);
 
 /// A plugin's figures.
@@ -53,15 +53,15 @@ pub struct EngineStats {
     pub waiting: u64,
     pub in_flight: u64,
     pub delivered: u64,
-    /// Given up, or refused by the other side.
+    /// Notices that were given up, or refused by the other side.
     pub failed: u64,
-    /// Never tried, for lack of room.
+    /// Notices that were never tried, for lack of room.
     pub dropped: u64,
     /// Why nothing can be delivered at present, or why the notice that ended last was given up.
     pub reason: Option<String>,
 }
 
-/// See the module's documentation.
+/// Delivers the notices of one plugin; see the module's documentation.
 pub struct Engine {
     name: &'static str,
     shared: Arc<Shared>,
@@ -78,7 +78,7 @@ impl fmt::Debug for Engine {
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
-    /// Something may be taken, came back, or all shall end.
+    /// A notice may be taken, a notice came back, or the threads shall end.
     changed: Condvar,
 }
 
@@ -91,14 +91,14 @@ struct State {
     stopping: bool,
 }
 
-/// The other side cannot be reached.
+/// A state in which the other side cannot be reached.
 struct Trouble {
     failures: u32,
     until: Instant,
 }
 
 impl Shared {
-    /// Counters and a line stay sound through any panic.
+    /// No panic leaves the counters or the line in an inconsistent state.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
@@ -124,7 +124,7 @@ impl Engine {
         self.name
     }
 
-    /// Takes a notice in for delivery. Never waits.
+    /// Takes a notice into the line for delivery. Never waits.
     pub fn notify(&self, notice: Notice) {
         if !self.delivery.wants(&notice) {
             return;
@@ -144,7 +144,7 @@ impl Engine {
             Put::Dropped => {
                 state.stats.dropped += 1;
                 let dropped = state.stats.dropped;
-                // The first, and then ever more rarely.
+                // The first dropped notice is logged, and then ever fewer of them.
                 if dropped.is_power_of_two() {
                     let waiting = state.line.waiting();
                     let name = self.name;
@@ -166,7 +166,7 @@ impl Engine {
         }
     }
 
-    /// Delivers what is left for a moment, ends what is under way, and says what is lost. May be called twice.
+    /// Delivers remaining notices for a moment, ends deliveries under way, and logs how many are lost. May be called twice.
     pub fn stop(&self) {
         let busy = |state: &mut State| {
             !state.stopping && state.trouble.is_none() && (state.line.waiting() > 0 || state.line.in_flight() > 0)
@@ -179,7 +179,7 @@ impl Engine {
         self.shared.changed.notify_all();
         drop(state);
         self.delivery.stop();
-        // Not joined: a thread may be deep in a name look-up, and the process ends anyway.
+        // The threads are not joined: one may be deep in a name look-up, and the process ends anyway.
         let mut state = self.shared.lock();
         self.shared.changed.wait_while_for(&mut state, |state| state.line.in_flight() > 0, STOP_DEADLINE);
         let left = state.line.waiting() + state.line.in_flight();
@@ -214,7 +214,7 @@ impl Worker {
         }
     }
 
-    /// Waits for a notice to deliver. `None` at the end.
+    /// Waits for a notice to deliver. `None`: the engine stops.
     fn next(&self) -> Option<Waiting> {
         let mut state = self.shared.lock();
         loop {
@@ -223,7 +223,7 @@ impl Worker {
             }
             let pause = match &state.trouble {
                 None => Some(Duration::ZERO),
-                // One at a time finds out whether the other side is back.
+                // One delivery at a time finds out whether the other side is back.
                 Some(_) if state.line.in_flight() > 0 => None,
                 Some(trouble) => Some(trouble.until.saturating_duration_since(monotonic())),
             };
@@ -267,7 +267,7 @@ impl Worker {
         self.shared.changed.notify_all();
     }
 
-    /// Counts a try and tells whether it was the last. While nothing at all gets through, the notice is not to blame.
+    /// Counts a try and tells whether it was the last one. While nothing at all gets through, the notice is not to blame.
     fn is_spent(&self, state: &State, waiting: &mut Waiting) -> bool {
         let delivered = Some(state.stats.delivered);
         if waiting.delivered_then != delivered {
@@ -299,7 +299,7 @@ impl Worker {
         }
     }
 
-    /// Pauses all deliveries, longer each time. Those that were under way with the first to fail count once.
+    /// Pauses all deliveries, longer each time. Deliveries that were under way together and failed count once.
     fn unreachable(&self, state: &mut State, reason: String) {
         let now = monotonic();
         let failures = match &state.trouble {

@@ -1,7 +1,7 @@
 //! One TCP connection for one question: connect, write, read the head of the answer.
 //!
-//! By hand and not by an HTTP library: the CDN's request has to be exactly sersync's, two header lines in HTTP/1.0, and of
-//! either answer only the status matters. Every step has a time limit, and what is read is bounded.
+//! The code is by hand and not with an HTTP library: the CDN's request has to be exactly sersync's, two header lines in
+//! HTTP/1.0, and only the status of an answer matters. Every step has a time limit, and the amount that is read is bounded.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -13,11 +13,11 @@ use memchr::memmem;
 use super::Failure;
 use crate::clock::monotonic;
 
-/// sersync's listeners and CDN answer in far less; a kernel alone would wait for minutes.
+/// How long each step may take. sersync's listeners and CDN answer in far less; the kernel alone would wait for minutes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Timeouts {
     pub(super) connect: Duration,
-    /// To send a request, and again to receive the head of its answer, however slowly it trickles in.
+    /// The time to send a request, and again to receive the head of its answer, however slowly the head trickles in.
     pub(super) step: Duration,
 }
 
@@ -27,10 +27,10 @@ impl Default for Timeouts {
     }
 }
 
-/// Of an answer so much is read at the most.
+/// How many bytes of an answer are read at most.
 const HEAD_BYTES_MAX: usize = 4096;
 
-/// The other side.
+/// The host that is asked.
 #[derive(Debug)]
 pub(super) struct Peer {
     host: String,
@@ -77,7 +77,7 @@ impl Peer {
         Err(unreachable(&last))
     }
 
-    /// A connection that was made and then broke.
+    /// Why a connection broke that had been made.
     pub(super) fn broken(&self, failure: &io::Error) -> Failure {
         if self.stopped.load(Ordering::SeqCst) {
             return Failure::Stopped;
@@ -104,7 +104,8 @@ impl Peer {
         Ok(Answer { status, head })
     }
 
-    /// What an answer means for a notice: 2xx is fine, 408, 429 and 5xx may pass, all else will not, redirections included.
+    /// The meaning of an answer's status for a notice: 2xx delivers it, 408, 429 and 5xx may pass, and all others,
+    /// redirections included, refuse it.
     pub(super) fn judge(&self, answer: &Answer) -> Result<(), Failure> {
         let what = match answer.status {
             200..=299 => return Ok(()),
@@ -134,7 +135,7 @@ impl Peer {
                 Ok(0) => break,
                 Ok(read) => head.extend_from_slice(chunk.get(..read).unwrap_or_default()),
                 Err(failure) if failure.kind() == io::ErrorKind::Interrupted => {}
-                // A status line that has come is an answer, however the connection ends.
+                // A complete status line is an answer, however the connection ends.
                 Err(_) if status_of(&head).is_some() => break,
                 Err(failure) => return Err(failure),
             }

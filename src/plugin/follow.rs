@@ -1,8 +1,9 @@
 //! `-m`: tells a plugin of the watcher's changes, without any target.
 //!
-//! The changes go through a queue of their own, in memory, with one target per root that is no target: it merges what
-//! changes again and again and waits until a file is complete, as it does for mirrors. What it hands out is told of and
-//! done. What changed while no such process ran is not told of, as in sersync.
+//! The changes go through a queue of their own, in memory, in which each root has one target that stands for the plugin.
+//! The queue merges repeated changes and waits until a file is complete, as it does for mirrors. The plugin is told of each
+//! job that the queue hands out, and the job is done. Changes that happened while no such process ran are not told, as in
+//! sersync.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
@@ -28,7 +29,7 @@ use crate::store::memory::MemoryStore;
 /// The longest sleep; a change ends it.
 const IDLE: Duration = Duration::from_secs(3600);
 
-/// A root whose changes are told of.
+/// A root whose changes the plugin is told of.
 #[derive(Debug, Clone)]
 pub struct FollowedRoot {
     pub source: Arc<Source>,
@@ -37,13 +38,13 @@ pub struct FollowedRoot {
     pub engine: Arc<Engine>,
 }
 
-/// The roots that are followed, by what stands for them in the queue.
+/// The followed roots, by the target that stands for them in the queue.
 type Followed = BTreeMap<TargetId, FollowedRoot>;
 
-/// What was a directory when it went, and has not been told of yet: a path that is gone does not say what it was.
+/// Directories that are gone and not yet told of: a path that is gone does not show that it was a directory.
 type GoneDirectories = HashSet<(TargetId, RelPath)>;
 
-/// See the module's documentation.
+/// Tells a plugin of the changes in its roots; see the module's documentation.
 #[derive(Debug)]
 pub struct Follower {
     queue: Arc<Queue>,
@@ -54,7 +55,8 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Starts the thread. Nothing is told of before [`follow`](Self::follow).
+    /// Starts the thread. The plugin is told of nothing before [`follow`](Self::follow). The error: the queue cannot be
+    /// opened.
     pub fn start(clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let (queue, _) = Queue::open(Box::new(MemoryStore::new()), Arc::clone(&clock))?;
         let queue = Arc::new(queue);
@@ -72,8 +74,8 @@ impl Follower {
         Ok(Self { queue, followed, gone_directories, stop, thread })
     }
 
-    /// From now on tells of what changes in these roots, and in no others. What waits to be complete in one of the others
-    /// is not told of; the log says how much that is.
+    /// From now on tells the plugin of changes in these roots, and in no others. Changes in the other roots that still wait
+    /// for a file to be complete are dropped; the log says how many.
     pub fn follow(&self, roots: Vec<FollowedRoot>) {
         let nowhere = Destination::Local("plugin".into());
         let register = |root: FollowedRoot| (self.queue.register(&root.source.path, &nowhere, root.policy).0, root);
@@ -101,7 +103,7 @@ impl Follower {
         }
     }
 
-    /// Takes what a root's watcher reports. Never waits.
+    /// Takes the changes that a root's watcher reports. Never waits.
     pub fn changes(&self, root: &Path, changes: &[Change]) {
         let target =
             lock(&self.followed).iter().find(|(_, known)| known.source.path == root).map(|(target, _)| *target);
@@ -112,7 +114,7 @@ impl Follower {
         self.queue.enqueue(&[target], &told);
     }
 
-    /// Ends the telling; what waits to be complete is not told of. May be called twice.
+    /// Ends the thread. Changes that still wait for a file to be complete are dropped. May be called twice.
     pub fn stop(&self) {
         drop(self.stop.lock().take());
         let thread = self.thread.lock().take();
@@ -122,12 +124,12 @@ impl Follower {
     }
 }
 
-/// Maps and sets stay sound through any panic.
+/// No panic leaves these maps and sets in an inconsistent state.
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock()
 }
 
-/// A directory by itself is reported whenever an entry of it comes or goes, and that is no news: the entry is.
+/// A directory itself is reported whenever an entry of it comes or goes. Only the entry is news.
 fn is_told(root: &Path, change: &Change) -> bool {
     let is_directory = || std::fs::symlink_metadata(change.path.under(root)).is_ok_and(|found| found.is_dir());
     change.scope > Scope::Entry || !is_directory()
@@ -144,7 +146,7 @@ impl Worker {
     fn run(self, stopped: &Receiver<()>) {
         let work = self.queue.work().clone();
         loop {
-            // A change wakes the loop also when its root is new.
+            // A change also wakes the loop if its root is new.
             let followed = lock(&self.followed).clone();
             let due = self.queue.next_due(&followed.keys().copied().collect::<Vec<_>>());
             let mut busy = false;
@@ -175,7 +177,7 @@ impl Worker {
     }
 }
 
-/// Tells of each path of a batch, and of what stands in new directories.
+/// Tells the plugin of each path of a batch, and of the files in new directories.
 fn notify(root: &FollowedRoot, batch: &Batch, was_directory: impl Fn(&RelPath) -> bool) {
     for job in &batch.jobs {
         let found = std::fs::symlink_metadata(job.path.under(&root.source.path));
@@ -198,7 +200,7 @@ fn notify(root: &FollowedRoot, batch: &Batch, was_directory: impl Fn(&RelPath) -
     }
 }
 
-/// What came with a directory has caused no event of its own.
+/// Files that came with a directory have caused no event of their own.
 fn tell_of_content(root: &FollowedRoot, directory: &RelPath, deep: bool) {
     let mut open = vec![directory.clone()];
     while let Some(directory) = open.pop() {
@@ -208,7 +210,7 @@ fn tell_of_content(root: &FollowedRoot, directory: &RelPath, deep: bool) {
             let path = directory.join(name.as_bytes());
             let Ok(found) = entry.metadata() else { continue };
             let kind = if found.is_dir() { Kind::Directory } else { Kind::File };
-            // A directory at the first level has been reported by itself.
+            // A directory in the first level has been reported by itself.
             if root.filter.excludes(&path, kind) || (found.is_dir() && !deep) {
                 continue;
             }

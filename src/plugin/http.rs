@@ -1,5 +1,5 @@
-//! The `http` plugin: one POST per notice, in the form that sersync's sources have but never ran:
-//! `watchroot=W&isdir=0&inotifyPath=PATH&mask=N`. Encoded as forms are, which sersync left out.
+//! The `http` plugin: one POST per notice, in the form that sersync's sources contain but never sent:
+//! `watchroot=W&isdir=0&inotifyPath=PATH&mask=N`. The values are encoded as in HTML forms, which sersync left out.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,10 +11,10 @@ use super::{Delivery, Failure, Notice};
 use crate::config::{HttpPlugin, HttpUrl};
 use crate::mirror::Operation;
 
-/// What stays as it is in a form's value. The slash may, and paths stay readable.
+/// The characters of a form's value that are not encoded. The slash need not be, and paths stay readable.
 const FORM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
 
-/// inotify's numbers for what most likely happened.
+/// inotify's numbers for the events that most likely happened.
 const IN_CLOSE_WRITE: u32 = 0x8;
 const IN_CREATE: u32 = 0x100;
 const IN_DELETE: u32 = 0x200;

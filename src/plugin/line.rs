@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::Notice;
 use crate::model::RelPath;
 
-/// Which path a notice is of.
+/// The path that a notice is about: its root, and the path below.
 pub(super) type Key = (PathBuf, RelPath);
 
 /// A notice and how often it was tried.
@@ -24,18 +24,18 @@ impl Waiting {
     }
 }
 
-/// What became of a notice that was put into the line.
+/// The result of putting a notice into the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Put {
     Kept,
-    /// It took the place of one that waited.
+    /// The notice took the place of one that waited for the same path.
     Merged,
-    /// There is no room.
+    /// There was no room for the notice.
     Dropped,
 }
 
-/// A path is in at most one of three places: waiting, in flight, or both when it changed while in flight. Of two notices
-/// of one path the newer one counts.
+/// A path is waiting, in flight, or both if it changed while in flight. Of two notices of one path only the newer one
+/// counts.
 #[derive(Debug, Default)]
 pub(super) struct Line {
     order: VecDeque<Key>,
@@ -44,7 +44,7 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// Takes a notice in, unless `limit` others wait. One that waits already only changes.
+    /// Takes a notice in, unless `limit` others wait. If a notice of its path waits already, the new one takes its place.
     pub(super) fn put(&mut self, notice: Notice, limit: usize) -> Put {
         let key = (notice.source.path.clone(), notice.path.clone());
         if let Some(waiting) = self.waiting.get_mut(&key) {
@@ -55,7 +55,8 @@ impl Line {
             return Put::Dropped;
         }
         self.waiting.insert(key.clone(), Waiting::new(notice));
-        // One in flight takes its place when that ends, so that two of one path never run side by side.
+        // While a notice of this path is in flight, the new one is not in the order yet, so that two of one path never run
+        // side by side.
         if !self.in_flight.contains(&key) {
             self.order.push_back(key);
         }
@@ -70,7 +71,7 @@ impl Line {
         Some(waiting)
     }
 
-    /// Takes a notice back that is done, whatever came of it.
+    /// Ends the delivery of a notice, whatever its result.
     pub(super) fn done(&mut self, notice: &Notice) {
         let key = (notice.source.path.clone(), notice.path.clone());
         self.in_flight.remove(&key);
@@ -80,7 +81,7 @@ impl Line {
     }
 
     /// Takes a notice back for another try: at the front, so that the order is kept, or at the end, so that others get
-    /// their turn. A newer one of its path takes its place.
+    /// their turn. If a newer notice of its path waits, that one is tried instead.
     pub(super) fn again(&mut self, waiting: Waiting, front: bool) {
         let key = (waiting.notice.source.path.clone(), waiting.notice.path.clone());
         self.in_flight.remove(&key);
@@ -96,7 +97,7 @@ impl Line {
         self.waiting.len()
     }
 
-    /// Whether one may be taken now.
+    /// Whether a notice may be taken now.
     pub(super) fn has_next(&self) -> bool {
         !self.order.is_empty()
     }
@@ -128,7 +129,7 @@ mod tests {
     }
 
     proptest! {
-        /// No notice is lost, none of a path overtakes another, and a path is never handed out twice at a time.
+        /// No notice is lost, no two notices of a path overtake each other, and a path is never handed out twice at a time.
         #[test]
         fn the_last_notice_of_each_path_is_delivered(steps in proptest::collection::vec((0u8..4, 0u8..5), 0..200)) {
             let mut line = Line::default();

@@ -1,16 +1,16 @@
-//! Keeps a log readable: a few lines a minute, then a count of what was left out. Pure.
+//! Keeps a log readable: logs a few lines a minute, then counts the lines that are left out. Pure.
 
 use std::time::{Duration, Instant};
 
-/// Lines of one kind in one window; the others are counted.
+/// How many lines of one kind are logged in one window; the others are counted.
 const LINES_MAX: u64 = 10;
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// What to do about one more line.
+/// The decision about one more line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Decision {
     pub(super) is_logged: bool,
-    /// So many of the window before were left out.
+    /// How many lines of the window before were left out.
     pub(super) left_out: u64,
 }
 
@@ -32,7 +32,7 @@ impl LogLimiter {
         Decision { is_logged: self.lines <= LINES_MAX, left_out }
     }
 
-    /// Lines of this window that were left out, for the end.
+    /// How many lines of this window were left out so far. For the end.
     pub(super) fn left_out(&self) -> u64 {
         self.lines.saturating_sub(LINES_MAX)
     }

@@ -1,13 +1,13 @@
-//! Tells others of what changes: a program, a TCP listener, a CDN, an HTTP server, in sersync's own forms.
+//! Tells others of changes: a program, a TCP listener, a CDN, an HTTP server, in sersync's own forms.
 //!
-//! Theory of operation. An [`Announcer`] decides when a path is told of: as soon as every target has it that can have
-//! it. Without targets (`-m`) a [`Follower`] does, from the watcher's changes. Both hand a [`Notice`] to an [`Engine`],
-//! one per configuration file, which keeps it in a bounded line, lets some threads deliver it through a `Delivery`, and
-//! tries again when the other side cannot be reached.
+//! Theory of operation. An [`Announcer`] decides when to tell of a path: as soon as every target has it that can have it.
+//! Without targets (`-m`) a [`Follower`] decides, from the watcher's changes. Both hand a [`Notice`] to an [`Engine`], one
+//! per configuration file. The engine keeps the notice in a bounded line, has a few threads deliver it through a
+//! `Delivery`, and tries again when the other side cannot be reached.
 //!
-//! Notices are kept in memory. While syncq runs each is delivered at least once; a notice of a path whose last one has
-//! not been delivered yet takes its place. A stop waits a moment for what is left and says how many are lost; a crash
-//! loses them silently.
+//! Notices are kept in memory. While syncq runs, each notice is delivered at least once; a newer notice of the same path
+//! takes the place of one that has not been delivered yet. A stop waits a moment for the remaining notices and logs how
+//! many are lost; a crash loses them silently.
 //!
 //! Invariant: nothing here ever makes a mirror wait, and no name of a file is ever seen by a shell.
 

@@ -1,4 +1,4 @@
-//! What a plugin is told: one path of one root, and what was done to it. Pure.
+//! The content of a notice: one path of one root, and what was done to it. Pure.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -12,13 +12,14 @@ use crate::model::RelPath;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
     pub path: PathBuf,
-    /// As the configuration spells it. A slash at its end shows in the told paths (`/d//file`): scripts cut there.
+    /// The directory as the configuration spells it. A slash at its end shows in the told paths (`/d//file`): scripts cut
+    /// there.
     pub spelled: PathBuf,
     /// The names of the targets.
     pub targets: Vec<String>,
 }
 
-/// Something to tell.
+/// One change that a plugin is told of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
     pub source: Arc<Source>,
@@ -28,7 +29,7 @@ pub struct Notice {
 }
 
 impl Notice {
-    /// The absolute path as sersync spells it: the directory as it is written, a slash, the rest.
+    /// The absolute path as sersync spells it: the directory as it is configured, a slash, the rest.
     pub fn spelled(&self) -> Vec<u8> {
         below(self.source.spelled.as_os_str(), self.path.as_bytes())
     }
@@ -38,7 +39,7 @@ impl Notice {
         self.path.under(&self.source.path)
     }
 
-    /// The path below `watch`, without a leading slash; `None` if it does not lie there.
+    /// The path below `watch`, without a leading slash. `None` if the path is not below `watch`.
     pub(super) fn below(&self, watch: &Watch) -> Option<Vec<u8>> {
         let absolute = self.absolute();
         let rest = absolute.strip_prefix(&watch.normal).ok()?;
@@ -46,7 +47,7 @@ impl Notice {
     }
 }
 
-/// The directory that a plugin's section names: which paths it is told of, and how they are spelled.
+/// The directory that a plugin's section names. Only paths below it are told, and they begin with its spelling.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Watch {
     normal: PathBuf,
@@ -58,7 +59,7 @@ impl Watch {
         Self { normal: spelled.components().collect(), spelled: spelled.to_owned() }
     }
 
-    /// The told path: with the plugin's own spelling of its directory, or without one the root's.
+    /// The path to tell: with the plugin's own spelling of its directory, or the root's if the plugin names none.
     pub(super) fn spell(watch: Option<&Self>, notice: &Notice) -> Option<Vec<u8>> {
         match watch {
             Some(watch) => Some(below(watch.spelled.as_os_str(), &notice.below(watch)?)),
@@ -80,7 +81,7 @@ fn below(directory: &OsStr, rest: &[u8]) -> Vec<u8> {
 pub(super) mod tests {
     use super::*;
 
-    /// A notice of a file below a root that is spelled so.
+    /// A notice of a file below a root with this spelling.
     pub(crate) fn notice(root: &str, path: &[u8]) -> Notice {
         let source =
             Source { path: Path::new(root).components().collect(), spelled: root.into(), targets: vec!["h::m".into()] };

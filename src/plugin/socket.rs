@@ -1,5 +1,5 @@
 //! The `socket` plugin: one TCP connection per notice, which carries the bytes of the absolute path and nothing else: no
-//! length, no end mark, no operation. That is sersync's form, and what its listeners expect.
+//! length, no end mark, no operation. This is sersync's form, and its listeners expect it.
 
 use std::io::Write;
 
@@ -31,7 +31,8 @@ impl Delivery for Socket {
         let Some(path) = Watch::spell(self.watch.as_ref(), notice) else { return Ok(()) };
         let mut stream = self.peer.connect()?;
         stream.write_all(&path).map_err(|failure| self.peer.broken(&failure))?;
-        // Tells the listener that this was all, even where the descriptor lives on in a child that is being started.
+        // The end of the stream tells the listener that the path is complete, even if a child that is just starting holds
+        // the socket.
         stream.shutdown(std::net::Shutdown::Write).map_err(|failure| self.peer.broken(&failure))
     }
 

@@ -1,4 +1,4 @@
-//! Each plugin against a real other side on loopback: one that listens, one that is slow, one that is dead.
+//! Each plugin against a real server on loopback: one that listens, one that is slow, one that is dead.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -13,7 +13,7 @@ use super::*;
 use crate::clock::monotonic;
 use crate::model::Backoff;
 
-/// The section of a plugin as a configuration has it.
+/// The section of a plugin as it stands in a configuration.
 pub(crate) fn plugin(name: &str, section: &str) -> Plugin {
     let xml = format!(
         "<head><sersync><localpath watch='/d'><remote ip='h' name='m'/></localpath>\
@@ -51,7 +51,7 @@ fn read_all(listener: &TcpListener) -> Vec<u8> {
     bytes
 }
 
-/// sersync dropped notices once its waits had used up 100 ms.
+/// sersync dropped notices once it had waited 100 ms in all.
 #[test]
 fn l31_a_slow_listener_gets_every_notice() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -74,7 +74,7 @@ fn l31_a_slow_listener_gets_every_notice() {
     engine.stop();
 }
 
-/// sersync copied the path into 2048 bytes on the stack.
+/// sersync copied the path into a buffer of 2048 bytes on the stack.
 #[test]
 fn s5_a_path_of_any_length_arrives_whole() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -105,7 +105,7 @@ fn a_dead_listener_loses_nothing_until_it_is_back() {
     engine.stop();
 }
 
-/// Holds every delivery until it is opened, and fails the first ones as it is told to.
+/// Holds every delivery until it is opened, and fails as many of the first ones as it is told to.
 #[derive(Default)]
 struct Gate {
     open: Mutex<bool>,
@@ -150,7 +150,7 @@ impl Gate {
     }
 }
 
-/// Writes down what it is told.
+/// Records each notice in words.
 #[derive(Clone, Default)]
 pub(crate) struct Recorder(Arc<Mutex<Vec<String>>>);
 
@@ -172,7 +172,7 @@ impl Recorder {
         Engine::start("recorder", Box::new(self.clone()), Limits { threads: 1, ..limits() }).unwrap()
     }
 
-    /// All that the engine was told so far.
+    /// Everything that the engine has delivered so far.
     pub(crate) fn told(&self, engine: &Engine) -> Vec<String> {
         wait_until("all deliveries", || engine.stats().waiting + engine.stats().in_flight == 0);
         self.0.lock().clone()
@@ -190,7 +190,7 @@ fn a_hanging_plugin_keeps_a_bounded_line_and_counts_what_it_drops() {
         engine.notify(notice("/d", format!("f{n}").as_bytes()));
         engine.notify(notice("/d", b"not wanted"));
     }
-    // Of one path only the newest is kept, however full the line is.
+    // Of the notices of one path only the newest is kept, however full the line is.
     engine.notify(notice("/d", b"f3"));
     assert_eq!(engine.stats(), EngineStats { waiting: 10, in_flight: 1, dropped: 15, ..EngineStats::default() });
     gate.open();
@@ -217,7 +217,7 @@ fn a_notice_that_never_goes_through_is_given_up_while_others_do() {
     gate.open();
     let engine = Engine::start("http", Box::new(Gated(Arc::clone(&gate))), limits()).unwrap();
     engine.notify(notice("/d", b"poison"));
-    // Alone it is not to blame.
+    // While no other notice goes through, this one is not to blame.
     wait_until("several tries", || gate.tries.load(Ordering::SeqCst) > limits().tries_max + 2);
     assert_eq!(engine.stats().failed, 0);
     let mut n = 0;
@@ -232,7 +232,7 @@ fn a_notice_that_never_goes_through_is_given_up_while_others_do() {
     engine.stop();
 }
 
-/// Thirteen failures and no word why: the log may be long gone.
+/// Thirteen deliveries had failed and nothing said why: the log may be long gone.
 #[test]
 fn why_a_notice_was_given_up_can_be_asked_until_another_gets_through() {
     let gate = Arc::new(Gate::default());
@@ -262,10 +262,10 @@ fn l3_what_cannot_be_started_now_is_started_later() {
     engine.stop();
 }
 
-/// The requests that a server got, and the connections that it left open.
+/// The requests that a server got, and the connections that the server left open.
 type Served = std::thread::JoinHandle<(Vec<String>, Vec<TcpStream>)>;
 
-/// Answers each request in turn with a piece of text; `None` keeps the connection open without a word.
+/// Answers each request in turn with a piece of text. `None` keeps the connection open without an answer.
 fn server(answers: Vec<Option<Vec<u8>>>) -> (u16, Served) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -299,7 +299,7 @@ fn exchange_peer(port: u16) -> exchange::Peer {
     exchange::Peer::new("127.0.0.1", port, timeouts)
 }
 
-/// sersync read an answer into a buffer without an end, and waited for none.
+/// sersync read an answer into a buffer without a limit, and did not wait for the end of one.
 #[test]
 fn s5_no_answer_can_hang_or_flood_a_plugin() {
     let endless = [b"HTTP/1.0 200 OK\r\n".to_vec(), b"x".repeat(1 << 20)].concat();
@@ -317,7 +317,7 @@ fn s5_no_answer_can_hang_or_flood_a_plugin() {
     assert_eq!(served.join().unwrap().0.len(), 4);
 }
 
-/// An answer that trickles in has the same limit as one that does not come.
+/// An answer that trickles in has the same time limit as one that does not come at all.
 #[test]
 fn s5_a_trickling_answer_is_cut_off() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -364,7 +364,7 @@ fn a_cdn_and_a_web_server_are_told() {
     engine.stop();
 }
 
-/// A command that writes down how it was called.
+/// A command that records how it was called.
 fn recorder(dir: &Path) -> std::path::PathBuf {
     let script = dir.join("record me");
     let text = "#!/bin/sh\nfor arg; do printf '%s\\0' \"$arg\"; done > \"$OUT.new\"\n\
@@ -383,7 +383,7 @@ fn command(prefix: &str, suffix: &str, ignore: bool, filter: &str) -> command::C
     }
 }
 
-/// sersync put the path into a line for a shell.
+/// sersync put the path into a command line for a shell.
 #[test]
 fn s2_a_path_is_one_argument_and_nothing_else_runs() {
     let dir = tempfile::tempdir().unwrap();
@@ -446,7 +446,7 @@ fn a_command_that_does_not_end_is_ended_with_all_that_it_started() {
     wait_until("the end of the group", || gone(&first));
     std::fs::remove_file(&pids).unwrap();
 
-    // The same at a stop.
+    // A stop ends the whole group as well.
     let engine = Engine::start("command", Box::new(command(&script, "", false, "")), limits()).unwrap();
     engine.notify(notice("/d", b"f"));
     wait_until("the start", || std::fs::read_to_string(&pids).is_ok_and(|text| text.ends_with('\n')));
@@ -468,7 +468,7 @@ fn a_failing_command_is_reported_unless_that_is_unwanted() {
     );
 }
 
-/// More output than a pipe holds, a closed pipe, and a grandchild that keeps the pipe: none of them holds up the end.
+/// More output than a pipe holds, a closed pipe, and a grandchild that keeps the pipe open: none of them delays the end.
 #[test]
 fn output_never_blocks_a_command() {
     let flood = command("sh -c 'head -c 3000000 /dev/zero; sleep 3 &amp; exit 0'", "", false, "");
@@ -477,7 +477,7 @@ fn output_never_blocks_a_command() {
     assert!(begun.elapsed() < Duration::from_secs(30));
 }
 
-/// Passwords must not show wherever a configuration does.
+/// Passwords must not show in debug output of a configuration.
 #[test]
 fn no_debug_output_shows_a_password() {
     let section = "<localpath watch='/d'><cdninfo domainname='h' port='80' username='u' passwd='S3cret'/>\

@@ -1,10 +1,10 @@
 //! `-d`: leaves the terminal, but only once the daemon is up.
 //!
-//! The program starts itself again with a hidden flag. The child opens a session of its own, logs to a file, and
-//! reports on its stdout when it is ready; until then its stderr is relayed. So the parent can return 0 for a daemon
-//! that runs and the child's own exit code for one that could not start.
+//! The program starts itself again with a hidden flag. The child opens a session of its own, logs to a file, and reports on
+//! its stdout when it is ready; until then the parent relays its stderr. So the parent can return 0 for a daemon that runs,
+//! and the child's own exit code for a daemon that could not start.
 //!
-//! The working directory stays what it was: sersync did the same, and plugin commands may be relative to it.
+//! The working directory stays the same: sersync did so, and plugin commands may be relative to it.
 
 use std::ffi::OsString;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
@@ -22,7 +22,7 @@ use rustix::process::umask;
 use super::logging;
 use crate::trust;
 
-/// The hidden flag by which the child knows what it is.
+/// The hidden flag by which the program knows that it is the child.
 pub const CHILD_FLAG: &str = "detached";
 
 const READY: &str = "ready";
@@ -42,7 +42,7 @@ pub fn launch(args: &[OsString]) -> io::Result<u8> {
     let relayed = relay(&mut child);
     let mut line = String::new();
     if let Some(stdout) = child.stdout.take() {
-        // A child that dies closes it: an empty line.
+        // A child that dies closes its stdout, which reads as an empty line.
         BufReader::new(stdout).take(64).read_line(&mut line)?;
     }
     if line.trim_end() == READY {
@@ -54,14 +54,14 @@ pub fn launch(args: &[OsString]) -> io::Result<u8> {
     if let Some(signal) = status.signal() {
         return Err(io::Error::other(format!("the daemon was killed by signal {signal} while starting")));
     }
-    // Ended well before it was ready is no success either.
+    // A child that ended with 0 before it was ready is no success either.
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).filter(|&code| code != 0).unwrap_or(1))
 }
 
-/// A command for `program` without the descriptors that our caller left open: a lock taken by `flock 9` would
-/// otherwise be held for as long as the daemon lives. Rust closes a descriptor by its number only in unsafe code, a
-/// shell does it in a word. The script holds nothing but numbers; `program` and what is added to the command are its
-/// arguments and pass through untouched.
+/// A command for `program` without the descriptors that this process's caller left open: a lock taken by `flock 9` would
+/// otherwise be held for as long as the daemon lives. Rust can close a descriptor by its number only in unsafe code, a
+/// shell does so in a word. The script contains only numbers. `program` and the command's further arguments pass through
+/// untouched.
 fn without_inherited(program: &Path) -> io::Result<Command> {
     // A plain sh knows no descriptors above 9 in a redirection.
     let bash = Path::new("/bin/bash");
@@ -69,7 +69,7 @@ fn without_inherited(program: &Path) -> io::Result<Command> {
     let mut script = String::from(r#"exec "$0" "$@""#);
     for entry in std::fs::read_dir("/proc/self/fd")? {
         let number = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
-        // Our own are among them; they do not survive exec anyway, and closing them twice is no error.
+        // Descriptors of this process are among them. They do not survive exec anyway, and the shell may close one twice.
         if let Some(number) = number.filter(|number| (3..=highest).contains(number)) {
             script.push_str(&format!(" {number}>&-"));
         }
@@ -79,7 +79,7 @@ fn without_inherited(program: &Path) -> io::Result<Command> {
     Ok(command)
 }
 
-/// Copies the child's stderr to ours. The receiver wakes up at its end.
+/// Copies the child's stderr to this process's. The receiver wakes up when the child closes its stderr.
 fn relay(child: &mut Child) -> mpsc::Receiver<()> {
     let (done, relayed) = mpsc::channel::<()>();
     if let Some(mut stderr) = child.stderr.take() {
@@ -91,29 +91,29 @@ fn relay(child: &mut Child) -> mpsc::Receiver<()> {
     relayed
 }
 
-/// Makes the child a session of its own. To be called before anything is opened or started.
+/// Makes this process, the child, the leader of a session of its own. To be called before anything is opened or started.
 pub fn begin() -> io::Result<()> {
     rustix::process::setsid()?;
     Ok(())
 }
 
-/// Keeps what is made from now on from being written by others, whatever the caller's umask. A stricter one stays.
+/// Keeps files made from now on from being writable by others, whatever the caller's umask. A stricter umask stays.
 pub fn tighten_umask() {
     let others = Mode::WGRP | Mode::WOTH;
     let before = umask(others);
     umask(before | others);
 }
 
-/// Tells the waiting parent that the daemon is up, and lets go of its terminal.
+/// Tells the waiting parent that the daemon is up, and lets go of the parent's terminal.
 pub fn ready() {
-    // A parent that was interrupted does not matter any more.
+    // The write fails if the parent was interrupted, which does not matter any more.
     let _ = writeln!(io::stdout(), "{READY}");
     let _ = io::stdout().flush();
     logging::leave_terminal();
 }
 
-/// The file to execute. The name by which syncq was called is kept if it leads here: people look for `sersync2` in
-/// the process list.
+/// The file to execute. If the name by which syncq was called leads to this program, that name is kept: people look for
+/// `sersync2` in the process list.
 fn own_program() -> io::Result<PathBuf> {
     let exe = std::env::current_exe()?;
     let Some(name) = std::env::args_os().next() else { return Ok(exe) };
@@ -133,15 +133,15 @@ fn same_file(a: &Path, b: &Path) -> bool {
     }
 }
 
-/// The process id of the daemon of `state_dir`, for scripts. Whoever writes it holds the lock of the directory, so
-/// what an earlier daemon left is simply replaced. Removed on drop.
+/// The file with the process id of the daemon of `state_dir`, for scripts. Its writer holds the lock of the directory, so a
+/// file that an earlier daemon left is simply replaced. Removed on drop.
 #[derive(Debug)]
 pub struct PidFile {
     path: PathBuf,
 }
 
 impl PidFile {
-    /// Nothing is written yet.
+    /// A process id file that is not written yet.
     pub fn new(state_dir: &Path) -> Self {
         Self { path: state_dir.join("syncq.pid") }
     }
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn arguments_pass_untouched_and_inherited_descriptors_do_not() {
         let dir = tempfile::tempdir().expect("a directory");
-        // What a careless caller would leave open: a descriptor without close-on-exec.
+        // A descriptor without close-on-exec, as a careless caller leaves it open.
         let open = std::fs::File::create(dir.path().join("lock")).expect("a file");
         rustix::io::fcntl_setfd(&open, rustix::io::FdFlags::empty()).expect("an open descriptor");
         let odd = "a b;$(touch x)`\"'\\";
@@ -178,7 +178,7 @@ mod tests {
             .expect("a shell");
         let text = String::from_utf8(output.stdout).expect("text");
         assert!(text.ends_with(odd), "{text}");
-        // Without bash only those with one digit can be closed.
+        // Without bash only descriptors with one digit can be closed.
         let closable = Path::new("/bin/bash").exists() || open.as_raw_fd() <= 9;
         assert!(!closable || !text.contains("/lock"), "{text}");
         assert!(!dir.path().join("x").exists());

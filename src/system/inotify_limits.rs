@@ -1,9 +1,10 @@
 //! The kernel's inotify limits: reads them, and raises them where that is needed, allowed and of use.
 //!
 //! The limits are the whole machine's. So they are only raised, only as root, only when something was refused for want of
-//! room, and only as far as this machine's memory bears ([`Ceilings`]). A raise is looked at: if the kernel refuses as before,
-//! another limit is the one that was met (that of a user namespace, say), the former value is put back, and there is no other
-//! try while it stands. sersync overwrote the limits at every start, lowering what an administrator had set.
+//! room, and only as far as this machine's memory bears ([`Ceilings`]). After a raise the kernel is tried again. If it
+//! refuses as before, another limit was met (that of a user namespace, say). Then the former value is put back, and there
+//! is no other try while that value stands. sersync overwrote the limits at every start, and so lowered what an
+//! administrator had set.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use rustix::io::Errno;
 use super::LOG_TARGET;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What the kernel allows one user.
+/// How much the kernel allows one user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InotifyLimits {
     pub watches: u64,
@@ -23,7 +24,8 @@ pub struct InotifyLimits {
     pub instances: u64,
 }
 
-/// The event queue that a busy tree wants: sersync's value. Unread events cost kernel memory, unused room none.
+/// The length of the event queue that a busy tree needs: sersync's value. Unread events cost kernel memory, unused room
+/// none.
 pub const QUEUED_EVENTS: u64 = 327_679;
 
 /// The sysctl files of inotify.
@@ -47,13 +49,14 @@ impl InotifySysctl {
         })
     }
 
-    /// Whether this process may change the limits. In a container the files may be read-only even to root.
+    /// Whether this process may change the limits. In a container the files may be read-only even for root.
     pub fn may_write(&self) -> bool {
         use rustix::fs::{Access, AtFlags, CWD, accessat};
         accessat(CWD, self.dir.join("max_user_watches"), Access::WRITE_OK, AtFlags::EACCESS).is_ok()
     }
 
-    /// Makes room for a queue of [`QUEUED_EVENTS`], as far as the memory bears it. Counts for descriptors opened afterwards.
+    /// Makes room for a queue of [`QUEUED_EVENTS`], as far as the memory bears it. Takes effect for descriptors opened
+    /// afterwards. The error: the present limit cannot be read.
     pub fn widen_queue(&self) -> io::Result<()> {
         self.widen_queue_as(is_root(), Ceilings::of_this_machine().queued_events)
     }
@@ -67,7 +70,7 @@ impl InotifySysctl {
             log::debug!(target: LOG_TARGET, limit = QUEUE, is, needed = to; "only root may raise it");
             return Ok(());
         }
-        // In a container the file may be read-only even to root.
+        // In a container the file may be read-only even for root.
         match self.set(QUEUE, to) {
             Ok(()) => log::info!(target: LOG_TARGET, limit = QUEUE, from = is, to; "raised an inotify limit"),
             Err(error) => {
@@ -90,7 +93,7 @@ const QUEUE: &str = "max_queued_events";
 const WATCHES: &str = "max_user_watches";
 const INSTANCES: &str = "max_user_instances";
 
-/// How far this machine's limits are raised: what is allowed then takes at most an eighth of the memory.
+/// How far this machine's limits are raised. At these values each limit allows at most an eighth of the memory to be taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ceilings {
     watches: u64,
@@ -100,11 +103,11 @@ pub struct Ceilings {
 
 impl Ceilings {
     const SHARE: u64 = 8;
-    /// A watch with the inode that it keeps in memory.
+    /// The memory of a watch, with the inode that it keeps.
     const WATCH_BYTES: u64 = 1_080;
-    /// An instance with some events in its queue.
+    /// The memory of an instance, with some events in its queue.
     const INSTANCE_BYTES: u64 = 64 << 10;
-    /// An event with the name in it.
+    /// The memory of an event, with its name.
     const EVENT_BYTES: u64 = 320;
 
     fn of(memory_bytes: u64) -> Self {
@@ -116,7 +119,7 @@ impl Ceilings {
         }
     }
 
-    /// Nothing is raised where nobody can tell how much memory there is.
+    /// The ceilings of this machine. They are zero, so nothing is raised, if the size of its memory cannot be read.
     fn of_this_machine() -> Self {
         let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB"));
@@ -125,31 +128,33 @@ impl Ceilings {
     }
 }
 
-/// What is done when the kernel refuses one of what a limit counts. One for each limit, so that roots which meet it at the
-/// same time raise it once.
+/// The state of raising one limit after the kernel refused something. There is one for each limit, so that roots which meet
+/// the same limit at the same time raise it once.
 struct Remedy {
     limit: &'static str,
-    /// The value at which raising was found to be of no use, or to be too much.
+    /// The value at which a raise was found to be of no use, or would exceed the ceiling.
     stands_at: Mutex<Option<u64>>,
 }
 
 static FOR_WATCHES: Remedy = Remedy { limit: WATCHES, stands_at: Mutex::new(None) };
 static FOR_INSTANCES: Remedy = Remedy { limit: INSTANCES, stands_at: Mutex::new(None) };
 
-/// Raises the limit of watches after one was refused. Returns whether there is room now.
+/// Raises the limit of watches after a watch was refused. Returns whether there is room now.
 pub fn make_watches() -> bool {
     let ceiling = Ceilings::of_this_machine().watches;
     FOR_WATCHES.apply(&InotifySysctl::default(), is_root(), ceiling, &has_watches)
 }
 
-/// The same for instances. One that is wanted for want of descriptors is not of this limit.
+/// Raises the limit of instances after an instance was refused. Returns whether there is room now. An instance refused for
+/// want of descriptors has met another limit.
 pub fn make_instances() -> bool {
     let ceiling = Ceilings::of_this_machine().instances;
     FOR_INSTANCES.apply(&InotifySysctl::default(), is_root(), ceiling, &has_instances)
 }
 
 impl Remedy {
-    /// `has_room` tries whether the kernel would grant one more; `None`: it cannot be tried.
+    /// Raises the limit if that is allowed. `has_room` tries whether the kernel would grant one more; `None`: it cannot be
+    /// tried.
     fn apply(&self, sysctl: &InotifySysctl, is_root: bool, ceiling: u64, has_room: &dyn Fn() -> Option<bool>) -> bool {
         let mut stands_at = self.stands_at.lock();
         if has_room() == Some(true) {
@@ -175,7 +180,7 @@ impl Remedy {
             );
             return false;
         }
-        // In a container the file may be read-only even to root.
+        // In a container the file may be read-only even for root.
         if let Err(error) = sysctl.set(limit, to) {
             log::warn!(target: LOG_TARGET, limit, is, needed = to, error:%; "cannot raise an inotify limit");
             return false;
@@ -186,7 +191,7 @@ impl Remedy {
                 log::info!(target: LOG_TARGET, limit, from = is, to; "raised an inotify limit");
                 true
             }
-            // Nobody knows what it was good for, so it is not raised again from there.
+            // Nobody knows whether the raise was of use, so the limit is not raised again from there.
             None => {
                 *stands_at = Some(to);
                 log::info!(target: LOG_TARGET, limit, from = is, to; "raised an inotify limit");
@@ -197,7 +202,7 @@ impl Remedy {
                      that of a user namespace (/proc/sys/user/{}) or of a container",
                     limit.replace("user_", "inotify_")
                 );
-                // Somebody else may have set it since.
+                // Another process may have set the limit since.
                 if sysctl.value(limit).is_ok_and(|now| now == to)
                     && let Err(error) = sysctl.set(limit, is)
                 {
@@ -230,11 +235,11 @@ fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Each root has some descriptors, and each rsync some pipes.
+/// How many descriptors are asked for: each root needs some, and each rsync needs pipes.
 const OPEN_FILES: u64 = 65_536;
 
-/// Allows this process as many descriptors as it may have at all, up to what many roots take. Most shells start programs with
-/// 1,024 of them. More than that is not asked for: some programs close each descriptor that they might have, one by one.
+/// Raises this process's limit of descriptors as far as it may, up to `OPEN_FILES`. Most shells start programs with a
+/// limit of 1,024. No more is asked for, since some programs close each descriptor that they might have, one by one.
 pub fn widen_descriptors() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let wanted = maximum.map_or(OPEN_FILES, |maximum| maximum.min(OPEN_FILES));
@@ -299,7 +304,7 @@ mod tests {
         }
     }
 
-    /// Another limit is met: each directory that could not be watched doubled this one.
+    /// The kernel met another limit, and each directory that could not be watched doubled this one.
     #[test]
     fn a_raise_that_is_of_no_use_is_taken_back_and_not_tried_again() {
         let (_dir, sysctl, remedy) = machine(8_192);
@@ -312,7 +317,7 @@ mod tests {
             assert!(!remedy.apply(&sysctl, true, u64::MAX, &refused));
         }
         assert_eq!((highest.get(), sysctl.value(WATCHES).expect("a limit")), (16_384, 8_192));
-        // An administrator has done something about it.
+        // An administrator has raised the limit, so a raise is tried again.
         sysctl.set(WATCHES, 10_000).expect("a limit");
         let now_helps = || Some(sysctl.value(WATCHES).is_ok_and(|now| now >= 20_000));
         assert!(remedy.apply(&sysctl, true, u64::MAX, &now_helps));
@@ -329,7 +334,7 @@ mod tests {
         needed = 20_000;
         assert!(remedy.apply(&sysctl, true, 1 << 40, &|| Some(sysctl.value(WATCHES).expect("a limit") > needed)));
         assert_eq!(sysctl.value(WATCHES).expect("a limit"), 32_768);
-        // Whether it helps cannot be tried: once, not thirty times.
+        // Whether a raise helps cannot be tried here: it is made once, not thirty times.
         let (_dir, sysctl, remedy) = machine(8_192);
         for _ in 0..30 {
             remedy.apply(&sysctl, true, u64::MAX, &|| None);

@@ -1,13 +1,13 @@
 //! Where log records go and what they look like.
 //!
-//! One record is one line: control characters in it are escaped, so no file name can forge a record. On a terminal or
-//! in a file a line is `time level area: message key=value`, or on request a JSON object; under systemd the journal knows
-//! the time, and `<N>` in front tells it the level. Everything that syncq writes to stderr while it runs goes through
-//! here, which is how a live view can stay below the log lines.
+//! One record is one line: control characters in it are escaped, so no file name can forge a record. On a terminal or in a
+//! file a line is `time level area: message key=value`, or on request a JSON object. Under systemd the journal knows the
+//! time, and `<N>` in front tells it the level. Everything that syncq writes to stderr while it runs goes through this
+//! module, so a live view can stay below the log lines.
 //!
-//! Levels can be set per area, the part of the house that speaks: `info,mirror=debug`.
+//! Levels can be set per area, which is a module of syncq or sled: `info,mirror=debug`.
 //!
-//! Invariant: a log that cannot be written never stops the mirror; such records are lost.
+//! Invariant: a log that cannot be written never stops the mirror; its records are lost.
 
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
@@ -27,16 +27,16 @@ use crate::control;
 use crate::model::Plain;
 use crate::trust;
 
-/// What is logged unless told otherwise.
+/// The level of logging if none is given.
 pub const DEFAULT_LEVEL: &str = "info";
 
-/// The areas that have a level of their own: the modules of syncq, and what it stands on.
+/// The areas that can have a level of their own: the modules of syncq, and the store's engine.
 pub const AREAS: [&str; 17] = [
     "cli", "clock", "config", "control", "ctime", "daemon", "filter", "mirror", "model", "mounts", "plugin", "queue",
     "schedule", "sled", "store", "trust", "watch",
 ];
 
-/// What a record looks like.
+/// The form of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Form {
     /// For people.
@@ -50,7 +50,7 @@ pub enum Form {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
     Stderr,
-    /// The file, and stderr too until [`leave_terminal`].
+    /// The file, and stderr as well until [`leave_terminal`].
     File(PathBuf),
 }
 
@@ -73,17 +73,18 @@ static CONSOLE: Mutex<Console> =
 struct Console {
     file: Option<(PathBuf, File)>,
     to_stderr: bool,
-    /// stdout and stderr are the log file.
+    /// Both stdout and stderr lead to the log file.
     std_to_file: bool,
-    /// What stands below the last log line, and its height.
+    /// The live view below the last log line, and its height in lines.
     live: String,
     live_lines: usize,
 }
 
-/// Starts logging at `level`: a word (`debug`), or a list with levels of single areas (`warn,watch=trace`).
+/// Starts logging at `level`: a word (`debug`), or a list with levels of single areas (`warn,watch=trace`). The error: the
+/// level or area is unknown, or the file cannot be opened.
 pub fn init(level: &str, form: Form, output: Output) -> Result<(), LoggingError> {
     let mut builder = env_logger::Builder::new();
-    // sled tells of every segment at info.
+    // sled logs every segment at info.
     builder.filter_module("sled", LevelFilter::Warn);
     for (module, level) in levels(level)? {
         builder.filter(module.as_deref(), level);
@@ -110,7 +111,7 @@ pub fn init(level: &str, form: Form, output: Output) -> Result<(), LoggingError>
     builder.try_init().map_err(|_| LoggingError::Twice)
 }
 
-/// Opens the log file anew, after it was rotated away. Does nothing when there is none.
+/// Opens the log file anew, after it was rotated away. Does nothing if there is no log file.
 pub fn reopen() {
     let mut console = console();
     let Some((path, _)) = console.file.take() else { return };
@@ -128,7 +129,7 @@ pub fn reopen() {
     }
 }
 
-/// Ends the copy on stderr and puts stdout and stderr into the log file, for a daemon that has left its terminal.
+/// Ends the copy on stderr and redirects stdout and stderr to the log file, for a daemon that has left its terminal.
 pub fn leave_terminal() {
     let mut console = console();
     if console.file.is_some() {
@@ -138,13 +139,13 @@ pub fn leave_terminal() {
     }
 }
 
-/// Shows `lines` below the log lines on the terminal in place of those shown before; none takes the view away.
+/// Shows `lines` below the log lines on the terminal, in place of the lines shown before. No lines take the view away.
 pub fn show_live(lines: &[String]) {
     let mut console = console();
     let mut text = console.wipe();
     console.live.clear();
     for line in lines {
-        // Without wrapping a long line is cut at the edge, whatever the width of its characters.
+        // With wrapping off, a long line is cut at the terminal's edge, whatever the width of its characters.
         let _ = writeln!(console.live, "\x1b[?7l{line}\x1b[?7h");
     }
     console.live_lines = lines.len();
@@ -160,7 +161,7 @@ fn open(path: &std::path::Path) -> io::Result<File> {
     trust::open(path, OpenOptions::new().append(true).create(true).mode(0o640))
 }
 
-/// Reads a level or a list of levels into (module, level) pairs, without a module for all that have none of their own.
+/// Reads a level or a list of levels into pairs of module and level. The level without a module is for all other modules.
 fn levels(given: &str) -> Result<Vec<(Option<String>, LevelFilter)>, LoggingError> {
     given.split(',').map(|part| level(part.trim())).collect()
 }
@@ -172,7 +173,7 @@ fn level(part: &str) -> Result<(Option<String>, LevelFilter), LoggingError> {
     };
     let level = level.parse().map_err(|_| LoggingError::Level { given: part.to_owned() })?;
     let Some(area) = area else { return Ok((None, level)) };
-    // `watch`, or to be more precise `syncq::watch::table`.
+    // The area may be `watch`, or more precisely `syncq::watch::table`.
     let inside = area.strip_prefix("syncq::").unwrap_or(area);
     let known = inside.split("::").next().is_some_and(|area| AREAS.contains(&area));
     if !known {
@@ -191,12 +192,12 @@ impl Console {
             let mut text = self.wipe().into_bytes();
             text.extend_from_slice(line);
             text.extend_from_slice(self.live.as_bytes());
-            // In one piece, so that nothing flickers.
+            // Log line and view are written in one piece, so that nothing flickers.
             let _ = io::stderr().lock().write_all(&text);
         }
     }
 
-    /// The control sequence that takes the live view away and leaves the cursor where it began.
+    /// The control sequence that takes the live view away and puts the cursor where the view began.
     fn wipe(&self) -> String {
         if self.live_lines == 0 { String::new() } else { format!("\r\x1b[{}A\x1b[J", self.live_lines) }
     }
@@ -241,8 +242,8 @@ impl Style {
     }
 }
 
-/// Whether stderr is the stream that systemd announced. The variable alone is not enough: it is inherited by
-/// processes whose output goes elsewhere.
+/// Whether stderr is the stream that systemd announced. The variable alone is not enough: processes whose output goes
+/// elsewhere inherit it.
 fn is_journal() -> bool {
     let Some(announced) = std::env::var("JOURNAL_STREAM").ok() else { return false };
     let Ok(stderr) = std::fs::metadata("/proc/self/fd/2") else { return false };
@@ -263,8 +264,8 @@ fn write_record(out: &mut String, style: Style, time: &str, record: &Record<'_>)
     Ok(())
 }
 
-/// One JSON object: `time`, `level`, `area`, `message`, and `fields` if there are any. The journal is told the level even
-/// so.
+/// Writes one JSON object: `time`, `level`, `area`, `message`, and `fields` if there are any. For the journal the level
+/// stands in front of it as well.
 fn write_json(out: &mut String, style: Style, time: &str, record: &Record<'_>) -> fmt::Result {
     let level = record.level();
     if style == Style::Journal {
@@ -275,7 +276,7 @@ fn write_json(out: &mut String, style: Style, time: &str, record: &Record<'_>) -
     let message = record.args().to_string();
     let level = level.as_str().to_ascii_lowercase();
     let json = JsonRecord { time, level: &level, area: area(record.target()), message: &message, fields: fields.0 };
-    // Nothing in it can fail to be JSON.
+    // Every value in the record has a form in JSON, so this cannot fail.
     let mut line = Vec::new();
     let _ = control::write_json(&mut line, &json);
     writeln!(out, "{}", String::from_utf8_lossy(&line))
@@ -291,7 +292,7 @@ struct JsonRecord<'a> {
     fields: Map<String, Value>,
 }
 
-/// The part of the house that speaks: `syncq::watch::scan` is `watch`.
+/// The area of a log target: `syncq::watch::scan` is `watch`.
 fn area(target: &str) -> &str {
     let inside = target.strip_prefix("syncq::").unwrap_or(target);
     inside.split("::").next().unwrap_or(inside)
@@ -332,7 +333,7 @@ impl<'kvs> VisitSource<'kvs> for Fields<'_> {
     }
 }
 
-/// Fields with the types that they have.
+/// The fields of a record, with their types.
 #[derive(Default)]
 struct JsonFields(Map<String, Value>);
 
@@ -475,7 +476,7 @@ mod tests {
     #[test]
     fn every_module_is_an_area() {
         let modules = include_str!("../lib.rs").lines().filter_map(|line| line.strip_prefix("pub mod "));
-        // `dispatch` speaks as `mirror`, and `system` as `daemon`.
+        // `dispatch` logs as `mirror`, and `system` as `daemon`.
         let other = ["dispatch", "system"];
         for module in modules.map(|name| name.trim_end_matches(';')).filter(|module| !other.contains(module)) {
             assert!(AREAS.contains(&module), "{module} is missing in AREAS");

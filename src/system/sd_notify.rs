@@ -1,11 +1,11 @@
-//! Tells the service manager how the daemon is: ready, reloading, alive, stopping. Does nothing where none asks.
+//! Tells the service manager the daemon's state: ready, reloading, alive, stopping. Does nothing where there is no manager.
 //!
 //! The protocol is systemd's: `NAME=VALUE` lines in a datagram to the socket that `NOTIFY_SOCKET` names, and
-//! `WATCHDOG_USEC` for how often a sign of life is expected. It is public and stable, and small enough to be spoken
+//! `WATCHDOG_USEC` for how often a sign of life is expected. The protocol is public, stable, and small enough to be spoken
 //! without a library.
 //!
-//! A reload ends with `READY`, be its configuration taken or refused: the daemon serves either way. Which of the two it
-//! was shows in the status line.
+//! A reload ends with `READY` whether the new configuration was taken or refused: the daemon serves either way. The status
+//! line tells which of the two happened.
 //!
 //! Invariant: a manager that does not listen never holds up the daemon for long, and never stops it.
 
@@ -24,12 +24,12 @@ use crate::model::is_misleading;
 /// How long a message waits for a manager whose socket is full.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long the start may go on after a sign that it proceeds. Far above the pause between two such signs.
+/// How far a message moves the manager's time limit for the start. Far above the pause between two such messages.
 const START_EXTENSION: Duration = Duration::from_secs(60);
 
 const RELOADING: &str = "reading the configuration again";
 
-/// Letters of a status line; `systemctl status` shows one line.
+/// How many characters a status line has; `systemctl status` shows one line.
 const STATUS_CHARS_MAX: usize = 300;
 
 /// The service manager, if there is one.
@@ -37,13 +37,13 @@ const STATUS_CHARS_MAX: usize = 300;
 pub struct Manager {
     socket: Option<(UnixDatagram, SocketAddr)>,
     watchdog: Option<Watchdog>,
-    /// The status line that it was told last.
+    /// The status line that the manager was told last.
     told: String,
 }
 
 #[derive(Debug)]
 struct Watchdog {
-    /// Half of what the manager tolerates, as it recommends.
+    /// Half of the silence that the manager tolerates, as systemd recommends.
     interval: Duration,
     last: Option<Instant>,
 }
@@ -69,44 +69,44 @@ impl Manager {
         Ok(Self { socket: Some((socket, address(&name)?)), watchdog, told: String::new() })
     }
 
-    /// Whether anybody wants to know.
+    /// Whether there is a manager to tell.
     pub fn listens(&self) -> bool {
         self.socket.is_some()
     }
 
-    /// How long the daemon may pause between two signs of life, if a watchdog waits for them.
+    /// How long the daemon may pause between two signs of life. `None`: no watchdog waits for them.
     pub fn interval(&self) -> Option<Duration> {
         self.watchdog.as_ref().map(|watchdog| watchdog.interval)
     }
 
-    /// The start proceeds, and may take its time.
+    /// Tells that the start proceeds, and that it may take its time.
     pub fn starting(&mut self, status: &str) {
         let extension = format!("EXTEND_TIMEOUT_USEC={}", START_EXTENSION.as_micros());
         self.tell(&[extension.as_str()], status);
     }
 
-    /// The start is over.
+    /// Tells that the start or a reload is over.
     pub fn ready(&mut self, status: &str) {
         self.tell(&["READY=1"], status);
         self.alive(status);
     }
 
-    /// A reload has begun. The moment is how the manager knows that it is the one that it has asked for.
+    /// Tells that a reload has begun. By the moment in it the manager knows that this is the reload that it asked for.
     pub fn reloading(&mut self) {
         let moment = format!("MONOTONIC_USEC={}", monotonic_us());
         self.tell(&["RELOADING=1", moment.as_str()], RELOADING);
     }
 
-    /// The reload proceeds, and may take its time.
+    /// Tells that the reload proceeds, and that it may take its time.
     pub fn still_reloading(&mut self) {
         self.starting(RELOADING);
     }
 
-    /// A sign of life, not sent more often than is needed.
+    /// Sends a sign of life if one is due, or a changed status line.
     pub fn alive(&mut self, status: &str) {
         let now = monotonic();
         let due = match &mut self.watchdog {
-            // A little early rather than a tick too late.
+            // The sign is sent a little early rather than a tick too late.
             Some(Watchdog { interval, last })
                 if last.is_none_or(|last| now.duration_since(last) >= *interval * 9 / 10) =>
             {
@@ -122,7 +122,7 @@ impl Manager {
         }
     }
 
-    /// The stop has begun.
+    /// Tells that the stop has begun.
     pub fn stopping(&mut self) {
         self.tell(&["STOPPING=1"], "stopping");
     }
@@ -138,7 +138,7 @@ impl Manager {
     }
 }
 
-/// A path, or with an `@` in front a name in the kernel's own name space.
+/// The address of the manager's socket: a path, or with a leading `@` a name in the kernel's own name space.
 fn address(name: &OsStr) -> io::Result<SocketAddr> {
     match name.as_bytes().split_first() {
         Some((b'@', name)) => SocketAddr::from_abstract_name(name),
@@ -149,7 +149,7 @@ fn address(name: &OsStr) -> io::Result<SocketAddr> {
     }
 }
 
-/// Nothing in a status may look like a line of the protocol.
+/// Makes a status one line, so that no part of it reads as a line of the protocol.
 fn one_line(status: &str) -> String {
     status.chars().take(STATUS_CHARS_MAX).map(|c| if is_misleading(c) { ' ' } else { c }).collect()
 }

@@ -1,7 +1,7 @@
 //! Turns signals into calls, on a thread of their own.
 //!
-//! TERM and INT stop the daemon, a second one at once; HUP opens the log file anew and has the configuration read again;
-//! USR1 asks for the status in the log. What a stop or a reload means, and where a status comes from, is not decided here.
+//! TERM and INT stop the daemon, a second one at once. HUP opens the log file anew and has the configuration read again.
+//! USR1 has the status logged. Deliberately absent: what a stop or a reload does, and where a status comes from.
 
 use std::io;
 use std::sync::Arc;
@@ -17,13 +17,13 @@ use super::logging;
 /// How urgently to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
-    /// Let what is under way come to an end.
+    /// Work under way may come to an end.
     Graceful,
-    /// Asked for a second time: now.
+    /// Asked for a second time: stop at once.
     Forced,
 }
 
-/// A HUP that comes before anybody can act on it: without this it would end the daemon.
+/// Catches a HUP that comes before the signal thread runs: uncaught it would end the daemon.
 #[derive(Debug)]
 pub struct EarlyHup(Arc<AtomicBool>);
 
@@ -34,13 +34,13 @@ impl EarlyHup {
         Ok(Self(came))
     }
 
-    /// Whether one has come by now.
+    /// Whether a HUP has come by now.
     pub fn has_come(&self) -> bool {
         self.0.load(Ordering::SeqCst)
     }
 }
 
-/// The thread that waits for signals. Dropping it gives the signals up.
+/// The thread that waits for signals. When this is dropped, signals have no effect on it any more.
 #[derive(Debug)]
 pub struct SignalThread {
     handle: Handle,
@@ -48,8 +48,8 @@ pub struct SignalThread {
 }
 
 impl SignalThread {
-    /// Calls `stop` at each TERM or INT, `reload` at each HUP and `dump` at each USR1, one at a time. None may block for
-    /// long.
+    /// Calls `stop` at each TERM or INT, `reload` at each HUP and `dump` at each USR1, one at a time. No call may block for
+    /// long. The error: the signals cannot be caught.
     pub fn start(
         mut stop: impl FnMut(Stop) + Send + 'static,
         mut reload: impl FnMut() + Send + 'static,

@@ -1,16 +1,16 @@
-//! Notices the death of a thread that the daemon cannot do without.
+//! Notices the death of a thread without which the daemon is of no use.
 //!
 //! A panic ends only its thread. Without its watcher or its dispatcher the daemon would go on, look healthy and mirror
-//! nothing. So it ends instead, and whoever looks after it starts it anew: pending jobs are in the store, and what nobody
-//! saw is found at the start.
+//! nothing. So it ends instead, and its service manager starts it anew: pending jobs are in the store, and the start finds
+//! the changes that nobody saw.
 //!
-//! Deliberately not noticed: panics of workers, which cost the dispatcher one batch, and of the control socket's requests.
+//! Deliberately absent: panics of workers, which cost the dispatcher one batch, and of the control socket's requests.
 
 use std::panic::{set_hook, take_hook};
 
 use crossbeam_channel::Sender;
 
-/// The names of the threads that have to live.
+/// The names of the vital threads.
 const VITAL: [&str; 5] = ["commit", "dispatch", "reload", "root", "watch"];
 
 /// A vital thread has died.
@@ -21,13 +21,13 @@ pub struct Crashed {
     pub panic: String,
 }
 
-/// Reports every panic of a vital thread to `to`, beside what is done about panics already.
+/// Reports every panic of a vital thread to `to`, and then calls the panic hook that was set before.
 pub fn report_deaths(to: Sender<Crashed>) {
     let before = take_hook();
     set_hook(Box::new(move |panic| {
         let thread = std::thread::current();
         if let Some(name) = thread.name().filter(|name| VITAL.contains(name)) {
-            // Full: one death is enough.
+            // If the channel is full, it already holds a death, and one is enough.
             let _ = to.try_send(Crashed { thread: name.to_owned(), panic: panic.to_string() });
         }
         before(panic);

@@ -1,22 +1,23 @@
-//! Asks before much is deleted: a run that makes directories equal takes whatever the source lacks for deleted, be it a
-//! disk that is not mounted, a restore that is not finished, or the wrong module.
+//! Asks before much is deleted. A run that makes directories equal takes whatever the source lacks for deleted, be it
+//! because a disk is not mounted, a restore is not finished, or the wrong module is named.
 //!
-//! Such a run starts with `--max-delete=0`: it sends everything and deletes nothing, and rsync tells how many deletions
-//! it held back. None, as a rule, and that was it. A few go through in a second run. For more a dry run lists what would
-//! go and counts what there is, and the limit decides. A run over the limit fails its job, which is tried again
-//! with the usual backoff: the source may be complete again by then. All other jobs go on. So fails a run whose deletions
-//! were held back and then not listed: whatever the reason, nobody knows what would go.
+//! Such a run starts with `--max-delete=0`: it sends everything and deletes nothing, and rsync tells how many deletions it
+//! held back. Usually nothing was held back and the job is done. If at most a tenth of the deletions that are always
+//! allowed were held back, a second run makes them without counting. For more, a dry run lists what would go and counts
+//! what there is, and the limit decides. A run over the limit fails its job, which is tried again with the usual backoff:
+//! the source may be complete again by then. All other jobs go on. A run whose deletions were held back but then not listed
+//! fails in the same way, since nobody knows what would go.
 //!
-//! What `--max-delete` counts, and how it tells (rsync 3.2.3 to 3.5.1): everything that one process deletes, be it in excess,
-//! missing from the source by name, or in a directory that has to make way, but neither the entry that makes way
-//! itself nor a directory that is not empty because of the limit. A negative number means 0. A dry run lists exactly what
-//! would go, but its statistics have no deletions where the other side is a daemon before 3.5: the lines are counted.
-//! The exit code is 25 on this machine, 0 towards a daemon, and 23 or 24 if something else failed as well; only the
-//! warning on standard error is always there.
+//! Facts about `--max-delete` (rsync 3.2.3 to 3.5.1). The limit counts everything that one process deletes, be it in
+//! excess, missing from the source by name, or in a directory that has to make way. It counts neither the entry that makes
+//! way itself nor a directory that is not empty because of the limit. A negative number means 0. A dry run lists exactly
+//! what would go, but its statistics have no deletions where the other side is a daemon before 3.5: there the lines are
+//! counted. The exit code is 25 on this machine, 0 towards a daemon, and 23 or 24 if something else failed as well; only
+//! the warning on standard error is always there.
 //!
 //! The first comparison with a target may delete less ([`AtFirst`]), or nothing.
 //!
-//! An empty source directory deletes nothing at all in such a run, however little the target holds.
+//! An empty source directory deletes nothing at all in a run over the whole tree, however little the target holds.
 //!
 //! Deliberately not guarded: what goes by name (a deletion that was seen as it happened), and what has to make room for
 //! an entry of another kind in a flat run.
@@ -33,12 +34,13 @@ use crate::mirror::rsync::stats::{DeletionCount, Statistics, deletions, held_bac
 use crate::mirror::target::deletion_limit::{Limit, emptied, refusal, uncounted};
 use crate::model::{AtFirst, JobError, Scope, Verdict};
 
-/// One part in so many of what may go in any case goes uncounted. rsync does not count directories among what it holds
-/// back; ten to each file that it does count are not to be expected.
+/// A held-back count of at most this fraction (one tenth) of what may go in any case is allowed without a dry run. rsync
+/// does not count directories among what it holds back; more than ten directories to each counted file are not to be
+/// expected.
 const UNCOUNTED: u64 = 10;
 
 impl Execution<'_> {
-    /// How many deletions a run may make at first.
+    /// How many deletions the first attempt at a run may make. `None`: as many as there are.
     pub(super) fn first_limit(&self, run: &Run) -> Option<u64> {
         let deletes = matches!(self.deletion(), Deletion::ByName | Deletion::ByLevel);
         let compares = |&job: &usize| self.jobs.get(job).is_some_and(|job| job.scope > Scope::Entry);
@@ -47,13 +49,13 @@ impl Execution<'_> {
         (run.compares() && deletes && compares && is_judged).then_some(0)
     }
 
-    /// Whether a file system is mounted below what the run compares. If that goes while rsync reads, it looks emptied: so
-    /// what is to be deleted is listed first, and deleted by name if all is still in its place.
+    /// Whether a file system is mounted below what the run compares. If the file system goes away while rsync reads, its
+    /// mount point looks emptied. So the deletions are listed first, and made by name if everything is still mounted.
     fn holds_mount(&self, run: &Run) -> bool {
         run.kind == RunKind::Tree && run.entries.iter().any(|entry| self.ctx.mounts.expects_any(&entry.path))
     }
 
-    /// Why this much may not be deleted, if so. `run` is the one that would.
+    /// Why `run` may not make as many deletions as `survey` counts. `None`: it may.
     pub(crate) fn refused(&self, run: &Run, survey: DeletionCount, limit: Limit) -> Option<JobError> {
         if survey.deleted > 0 && self.is_emptied(run) {
             return Some(emptied(survey));
@@ -77,7 +79,7 @@ impl Execution<'_> {
         let with = |max_delete| Run { max_delete, ..run.clone() };
         let stderr = ended.stderr.bytes();
         let held_back = held_back(&stderr);
-        // What it may not delete may be in the way of what it sends.
+        // A target with no room left: what the run may not delete yet may take the room that the files need.
         let full = allowed == 0 && lines(&stderr).any(|line| is_full(line.about, line.errno) && !line.is_senders());
         if held_back.is_none() && !full {
             return Ok(None);
@@ -96,7 +98,7 @@ impl Execution<'_> {
         if counted.deleted == 0 && held_back.is_none() {
             return Ok(None);
         }
-        // What was held back would go, whatever is listed.
+        // rsync's own count of what it held back stands even where the dry run lists less.
         let survey = DeletionCount { deleted: counted.deleted.max(held_back.unwrap_or(0)), ..counted };
         let survey = self.in_depth(run, survey, limit)?;
         let next = limit.of(survey.held).unwrap_or(u64::MAX);
@@ -122,8 +124,8 @@ impl Execution<'_> {
         Ok(Some(Vec::new()))
     }
 
-    /// A level run that deletes a directory deletes all that is in it, but has counted of the others only their names: if
-    /// that decides, everything below is counted.
+    /// A level run that deletes a directory deletes all that is in it, but its count of what the target holds covers only
+    /// the names at that level. If the limit refuses by that count, everything below is counted too.
     pub(super) fn in_depth(&mut self, run: &Run, survey: DeletionCount, limit: Limit) -> Result<DeletionCount, Flow> {
         if run.kind != RunKind::Level || limit.allows(survey) {
             return Ok(survey);
@@ -132,12 +134,13 @@ impl Execution<'_> {
         Ok(DeletionCount { held: tree.held, ..survey })
     }
 
-    /// Has rsync count what a run would delete, and what there is. What it does not tell counts as none.
+    /// Has rsync count what a run would delete, and what the target holds. A figure that rsync does not print counts as
+    /// zero.
     pub(crate) fn count(&mut self, run: &Run) -> Result<DeletionCount, Flow> {
         let (ended, command) = self.start(run, Pass::Count).ok_or(Flow::Halt)?;
-        // A count opens no file that could block it; it is made again with the next run.
+        // A count opens no file that could block it. The next attempt at the run makes the count again.
         self.told(self.meaning(run, &ended), command, &ended)?;
-        // Some options of the user's put all output on one of the two.
+        // Some options of the user's put all output on standard output, or all on standard error.
         let said = [ended.stdout.bytes(), ended.stderr.bytes()];
         let figures =
             said.iter().find_map(|said| Statistics::read(said)).unwrap_or(Statistics { deleted: 0, shared: 0 });

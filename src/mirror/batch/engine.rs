@@ -1,7 +1,7 @@
-//! Carries one run through: reads what became of it, settles its jobs, and where that is not enough verifies, or tells what
-//! else is to be run for them.
+//! Carries one run through: reads how it ended and settles its jobs. Where that is not enough, it verifies, or tells which
+//! other work the jobs need.
 //!
-//! Deliberately absent: which runs a batch needs and in which order they come (`execute`), and how many deletions one may
+//! Deliberately absent: which runs a batch needs and in which order they come (`execute`), and how many deletions a run may
 //! make (`deletions`).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,11 +25,11 @@ use crate::model::{Found, JobError, Origin, RelPath, TargetTrouble, Verdict};
 /// A file larger than this may fail for lack of room while the target still takes others.
 const SMALL_BYTES_MAX: u64 = 64 << 10;
 
-/// So many such files are left out of a comparison one after the other; with more the target counts as full.
+/// At most this many large files are left out of one comparison, one after the other; with more the target counts as full.
 const LEFT_OUT_MAX: usize = 16;
 
 impl Execution<'_> {
-    /// Begins a run: with a short list if it has one, else in as many pieces as its rules ask for.
+    /// Begins a run: with a short list if the run has one, else in as many pieces as its rules ask for.
     pub(super) fn begin(&mut self, run: Run) -> Next {
         if short_list::attempt(self, &run)? {
             return Ok(Vec::new());
@@ -39,8 +39,8 @@ impl Execution<'_> {
         Ok(pieces.into_iter().map(Work::Piece).collect())
     }
 
-    /// Runs one rsync for `run` and settles its jobs, or tells what else is to be done for them: halves, where one path sinks
-    /// all.
+    /// Runs one rsync for `run` and settles its jobs, or tells which other work they need: both halves of the run, where
+    /// one path makes all of it fail.
     pub(super) fn carry_through(&mut self, mut run: Run) -> Next {
         if run.entries.is_empty() {
             return Ok(Vec::new());
@@ -87,10 +87,10 @@ impl Execution<'_> {
         Ok(first.into_iter().chain(more).collect())
     }
 
-    /// Takes out of a run that went through what it could not delete in this way, as a run of its own.
+    /// Moves the deletions that a successful run could not make out of `run` and into a run of their own.
     ///
-    /// Under expressions a directory with something in it stays where it is until they have been asked about that. One
-    /// that may not be written in, rsync opens only where it compares.
+    /// Under the filter's expressions a directory with something in it stays until the expressions have been asked about
+    /// its contents. A directory without write permission is made writable by rsync only in a run that compares.
     fn take_stuck(&self, run: &mut Run, ended: &Ended, outcome: &mut Outcome) -> Option<Run> {
         let none = Paths::default();
         let failed = match &*outcome {
@@ -129,7 +129,7 @@ impl Execution<'_> {
         Some(apart)
     }
 
-    /// Some paths failed; the rest is done, if rsync said enough to know.
+    /// Some paths failed. The rest is done, if rsync said enough to tell which.
     fn partial(&mut self, run: Run, mut paths: Paths, command: String) -> Next {
         let below = paths.found.values().map(|undone| &undone.error);
         let failures = paths.failed.values().chain(below).chain(paths.unattributed.as_ref());
@@ -139,7 +139,7 @@ impl Execution<'_> {
         }
         self.ctx.note_refused(&paths.refused);
         if let Some(error) = paths.unattributed.take() {
-            // Words alone are no failure yet.
+            // Messages with exit code 0 are no failure yet.
             if run.entries.len() == 1 && error.code != Some(0) {
                 paths.failed.entry(0).or_insert(error);
             } else {
@@ -161,7 +161,8 @@ impl Execution<'_> {
             return Ok(vec![Work::Piece(Run { skip, ..run })]);
         }
         if paths.deletions_skipped && !paths.failed.is_empty() && paths.failed.len() < run.entries.len() {
-            // So it does for the others without what is listed and cannot be read.
+            // rsync skips all deletions if it cannot read one listed path. A run without that path makes the deletions for
+            // the others.
             let (guilty, others) = run.parted(|at| paths.failed.contains_key(&at));
             let failed = paths.failed.into_values().enumerate().collect();
             self.settle_rest(&guilty, &Paths { failed, ..Paths::default() });
@@ -171,10 +172,10 @@ impl Execution<'_> {
         Ok(Vec::new())
     }
 
-    /// Asks rsync which entries still differ. `Ok(None)`: it cannot tell.
+    /// Asks rsync which entries still differ. `Ok(None)`: rsync cannot tell.
     fn verify(&mut self, run: &Run) -> Result<Option<BTreeSet<usize>>, Flow> {
-        // What rsync skips without a word that is known is not named as a difference either. So of single entries it is asked
-        // to name those that are equal.
+        // A path that rsync skips without a message is not named as a difference either. So a run of single entries is
+        // asked to name the entries that are equal, and an entry that is not named counts as differing.
         let pass = if run.lists() { Pass::Show } else { Pass::Confirm };
         let (ended, _) = self.start(run, pass).ok_or(Flow::Halt)?;
         if ended.end == End::Stopped {
@@ -207,14 +208,14 @@ impl Execution<'_> {
         };
         let differing: BTreeSet<usize> = (0..run.entries.len()).filter(differs).collect();
         if differing.is_empty() && said.unknown_words {
-            // All is equal, and it says so all the same.
+            // All entries are equal although the run printed a message, so the message is noise of this target.
             self.ctx.noise.learn(&ended.stderr.bytes());
         }
         Ok(Some(differing))
     }
 
-    /// The run hung in a file, which fails alone. What is left to be run: all the rest, or both halves if it is not known
-    /// which of the run's paths it was.
+    /// Settles a run that hung in a file: that file fails alone. Returns what is left to be run: all other entries, or both
+    /// halves of the run if it is not known in which path it hung.
     pub(crate) fn blocked(
         &mut self,
         run: Run,
@@ -223,7 +224,7 @@ impl Execution<'_> {
         error: JobError,
         command: String,
     ) -> Vec<Run> {
-        // Its receiver may still be writing what the connection held.
+        // The receiver of the run may still be writing what the connection held.
         self.note_cut(cut);
         self.note(command, error.message.clone());
         let is_suspect = |entry: &Entry| blocked::suspicion(&entry.path.under(&self.ctx.root)).is_some();
@@ -256,17 +257,18 @@ impl Execution<'_> {
         }
     }
 
-    /// The batch died. If the target is well, one path is to blame: alone it fails, among others it is searched for.
+    /// The run died. If a probe finds the target well, one path is to blame: a single path fails, among several the guilty
+    /// one is searched for by halving.
     fn split(&mut self, run: Run, cut: Cut, found: TargetTrouble, command: String) -> Next {
         self.report.runs += 1;
         if let Err(trouble) = probe(self.ctx, self.stop) {
             return Err(self.halt(trouble, command));
         }
         if self.is_stopped() {
-            // The probe ended for that, and has said nothing of the target.
+            // The probe was ended by the stop, so its end says nothing about the target.
             return Err(Flow::Halt);
         }
-        // Its receiver may still be writing what the connection held.
+        // The receiver of the run may still be writing what the connection held.
         self.note_cut(cut);
         self.note(command, found.message.clone());
         if let [only] = run.entries.as_slice() {
@@ -282,8 +284,8 @@ impl Execution<'_> {
         Ok(Work::halves(run))
     }
 
-    /// A run that sends all makes a copy of each file first, also of what is equal: the same run with contents compared, which
-    /// needs room for what differs alone.
+    /// A run that sends everything needs room for a copy of each file, also of those that are equal. This is the same run
+    /// with contents compared, which needs room only for files that differ.
     fn sparing(&self, run: &Run) -> Option<Run> {
         let sends_all = run.origin >= Origin::Write
             && self.ctx.capabilities.compares_contents()
@@ -291,8 +293,9 @@ impl Execution<'_> {
         sends_all.then(|| Run { by_content: true, ..run.clone() })
     }
 
-    /// The rest of a comparison, of which a large file does not fit. That becomes a failure of its own: were it the target's,
-    /// the next try would end at the same file, and nothing in its directory arrive or be deleted any more.
+    /// The comparison `run` without the file `large`, for which the target has no room. The file becomes a failure of its
+    /// own. If it were the target's trouble, the next try would end at the same file, and nothing else in its directory
+    /// would ever arrive or be deleted.
     fn without(&mut self, run: &Run, large: &RelPath, trouble: &TargetTrouble, command: &str) -> Option<Run> {
         let presence = Source::new(&self.ctx.root).look(large);
         let is_large = matches!(presence, Presence::File { size } if size > SMALL_BYTES_MAX);
@@ -306,8 +309,8 @@ impl Execution<'_> {
         Some(Run { skip, ..run.clone() })
     }
 
-    /// A large file may be too large for a target that has room for others; when a small one does not fit, nothing
-    /// does.
+    /// A large file may be too large for a target that has room for others. If a small file does not fit, the target is
+    /// full.
     fn no_room(&mut self, run: &Run, entry: Option<usize>, trouble: TargetTrouble, command: String) -> Flow {
         let guilty = match (entry, run.entries.as_slice()) {
             (None, [only]) => Some(only),
@@ -326,7 +329,7 @@ impl Execution<'_> {
         Flow::Halt
     }
 
-    /// What deletes entries that are missing in the source, and about which the filter has been asked.
+    /// The run that deletes `entries`, which are missing in the source and about which the filter has been asked.
     pub(crate) fn removal(&self, entries: Vec<Entry>) -> Run {
         let mut source = Source::new(&self.ctx.root);
         let deletion = if self.selects() { Deletion::ByName } else { self.deletion() };
@@ -335,7 +338,7 @@ impl Execution<'_> {
     }
 }
 
-/// The directories that a run has left alone since something is in them, and whether there may be more.
+/// The directories that a run has left alone because they are not empty, and whether there may be more of them.
 fn full_directories(ended: &Ended) -> (BTreeSet<RelPath>, bool) {
     let said = [ended.stdout.bytes(), ended.stderr.bytes()];
     let names = said.iter().flat_map(|said| said.split(|&b| b == b'\n')).filter_map(full_directory);

@@ -1,5 +1,5 @@
-//! Carries a batch of jobs through: plans its runs, decides for each in which way it is carried out, and plans anew where the
-//! target can do less than was thought.
+//! Carries a batch of jobs through: plans its runs, chooses for each the way in which it is carried out, and plans anew
+//! where the target lacks something that the plan relied on.
 //!
 //! Deliberately absent: how one run is started (`session`) and carried through (`engine`), when and on which thread a batch
 //! runs (`dispatch`), and what a verdict does to a job (the queue).
@@ -24,8 +24,8 @@ use crate::mirror::target::unvouched;
 use crate::model::{ClaimedJob, JobError, Lane, Origin, RelPath, Timestamp, Verdict};
 use crate::mounts::Mounts;
 
-/// How often a batch is planned anew because the other side lacks an option. What is undecided then is released, and the next
-/// batch knows what this one has found out.
+/// How often a batch is planned anew because the other side lacks an option. Jobs still undecided then are released, and
+/// the next batch knows what this one has learned about the target.
 const ROUNDS_MAX: u32 = 5;
 
 /// Makes the target equal to the source at the paths of `jobs`.
@@ -40,7 +40,7 @@ pub fn execute(
     let mut batch = Execution { contents, ..Execution::new(ctx, lane, jobs, stop) };
     times::look(&mut batch, now);
     batch.hold_unmounted();
-    // Whatever goes wrong with what was moved, the batch goes on as if nothing had been tried.
+    // The result is ignored: a move that could not be taken over is sent like any other change.
     let _ = batch.take_over_moved();
     if batch.report.trouble.is_none() {
         batch.plan_and_run();
@@ -51,7 +51,7 @@ pub fn execute(
             if ctx.guard.whole_tree_done() {
                 log::info!("{}: the whole tree has been compared, and what differed is there", ctx.target.name());
             }
-            // What could not be read has jobs of its own, but may hold more than these speak of.
+            // A path that could not be read has a job of its own, but more may differ below it than that job names.
             batch.report.vouched =
                 batch.compared_contents && batch.report.found.is_empty() && batch.unmounted.is_empty();
         }
@@ -60,7 +60,7 @@ pub fn execute(
 }
 
 impl Execution<'_> {
-    /// Takes over from its old name what was moved within the tree. The error only ends that.
+    /// Takes over from its old name what was moved within the tree. An error ends only the taking over, not the batch.
     fn take_over_moved(&mut self) -> Result<(), Flow> {
         for moved in rename::find(self)? {
             if let Some((sent, old)) = rename::take_over(self, &moved)? {
@@ -79,7 +79,7 @@ impl Execution<'_> {
         }
     }
 
-    /// Plans what is undecided and runs it, again for as long as the other side turns out to lack something.
+    /// Plans and runs the undecided jobs, and repeats this as long as the other side turns out to lack something.
     fn plan_and_run(&mut self) {
         let jobs = self.jobs_to_plan();
         for _ in 0..ROUNDS_MAX {
@@ -90,7 +90,7 @@ impl Execution<'_> {
             }
             let mut source = Source::new(&self.ctx.root);
             let undecided = self.without_excluded(undecided, &mut source);
-            // Where rsync looks for itself, nothing is deleted by a name that the server could refuse.
+            // In a run where rsync looks for itself, rsync deletes without a list of names that the server could refuse.
             let deletion = match self.deletion() {
                 Deletion::ByLevel if self.selects() => Deletion::ByName,
                 deletion => deletion,
@@ -120,7 +120,7 @@ impl Execution<'_> {
         }
     }
 
-    /// Takes out of the runs what would delete on the target what is mounted at the source as a rule.
+    /// Takes out of the runs every deletion on the target of a place whose file system is not mounted at the source now.
     fn spare_unmounted(&mut self, runs: &mut [Run]) {
         for place in self.unmounted.clone() {
             for run in &mut *runs {
@@ -137,7 +137,8 @@ impl Execution<'_> {
         }
     }
 
-    /// Settles the jobs of what is excluded. The watcher makes none, but one may be older than the filter, or an operator's.
+    /// Settles jobs at excluded paths as done. The watcher makes no such jobs, but a job may be older than the filter, or
+    /// made by an operator.
     fn without_excluded(&mut self, undecided: Vec<usize>, source: &mut Source) -> Vec<usize> {
         if !self.ctx.filter.has_expressions() {
             return undecided;
@@ -172,8 +173,9 @@ impl Execution<'_> {
         self.carry_out(vec![Work::Run(Run { max_delete, ..run })])
     }
 
-    /// The run as it compares: by itself where only rsync knows what there is, and by content a small tree for which nobody
-    /// vouches. Whatever was written is found by that as well.
+    /// Adds to the run how it compares. rsync looks for itself where only rsync knows what the user's options select. A
+    /// small whole tree for whose contents nobody vouches is compared by content; that comparison finds written files as
+    /// well.
     fn compared(&mut self, run: Run) -> Run {
         let run = Run { looks: run.looks || self.selects(), ..run };
         let is_whole = run.kind == RunKind::Tree && run.entries.iter().any(|entry| entry.path.is_root());
@@ -184,7 +186,7 @@ impl Execution<'_> {
         Run { by_content: true, origin: run.origin.min(Origin::Scan), ..run }
     }
 
-    /// Deletes entries that are missing in the source, whatever the batch's plan was made for.
+    /// Deletes entries that are missing in the source, whatever kind of deletion the batch was planned with.
     fn remove(&mut self, entries: Vec<Entry>) -> Result<(), Flow> {
         let first = self.removal(entries.clone());
         match self.carry_out(vec![Work::Run(first)]) {
@@ -196,8 +198,8 @@ impl Execution<'_> {
         }
     }
 
-    /// Carries out `work` and all that follows from it. The stack has no limit of its own: a step puts back what it was given,
-    /// in parts, and there are no more of these than entries.
+    /// Carries out `work` and all that follows from it. The stack needs no limit of its own: a step puts back parts of the
+    /// piece that it was given, and there are never more parts than entries.
     fn carry_out(&mut self, work: Vec<Work>) -> Result<(), Flow> {
         let mut stack: Vec<Work> = work.into_iter().rev().collect();
         while let Some(work) = stack.pop() {
@@ -227,7 +229,7 @@ impl Execution<'_> {
     }
 }
 
-/// What a job is told that concerns what is not mounted.
+/// The error of a job at a path where a file system is expected and not mounted.
 fn not_mounted(place: &RelPath, mounts: &Mounts) -> JobError {
     let found = if mounts.has_any(place) {
         format!("another file system than before is mounted at {place}")

@@ -1,11 +1,11 @@
 //! Runs that list directories, under a filter that rsync's own rules cannot express.
 //!
-//! A dry run finds what differs, the filter decides what of it is mirrored, and that is sent and deleted by name. A
-//! name that exists again by then is copied instead of deleted, so that a stale survey does no harm.
+//! A dry run finds what differs. The filter decides which of these paths are mirrored, and they are sent and deleted by
+//! name. A name that exists again by the time of its deletion is copied instead, so a stale survey does no harm.
 //!
-//! Single entries come here too, where a directory with something in it is to go from the target, or to make way: what is
-//! excluded in it stays, and with it the directory. A run by name leaves such a directory alone and says so
-//! (`Mode::empties`), so that all others need no survey.
+//! Single entries come here too, where a directory that is not empty has to go from the target, or to make way: an excluded
+//! file in the directory stays, and keeps the directory. A run by name leaves such a directory alone and says so
+//! (`Mode::empties`), so all other runs by name need no survey.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,10 +20,11 @@ use crate::mirror::rsync::itemize::{difference, to_path};
 use crate::mirror::rsync::stats::DeletionCount;
 use crate::model::{JobError, RelPath, Scope, Verdict};
 
-/// So many paths go into one list. What differs in more is sent in several runs.
+/// How many paths go into one list. If more differ, they are sent in several runs.
 const LIST_PATHS_MAX: usize = 10_000;
 
-/// Finds what differs in the levels or trees of `run`, and what of it may be sent and deleted as far as the filter lets it.
+/// Finds what differs in the levels or trees of `run`, and returns the work that sends and deletes what the filter lets
+/// through.
 pub(super) fn survey(batch: &mut Execution<'_>, run: &Run) -> Next {
     let (ended, command) = batch.start(run, Pass::Show).ok_or(Flow::Halt)?;
     let mut paths = match batch.meaning(run, &ended) {
@@ -47,7 +48,8 @@ pub(super) fn survey(batch: &mut Execution<'_>, run: &Run) -> Next {
     batch.settle_rest(run, &paths);
     let mut output = ended.stdout.bytes();
     if ended.stdout.is_cut() {
-        // The last line may be half a name. What was cut off is for the next time.
+        // The output limit may have cut the last line within a name. The jobs look again, so the paths that were cut off
+        // come next time.
         output.truncate(output.iter().rposition(|&b| b == b'\n').unwrap_or(0));
         for &job in run.entries.iter().flat_map(|entry| &entry.jobs) {
             let scope = batch.jobs.get(job).map_or(Scope::Entry, |job| job.scope);
@@ -56,8 +58,9 @@ pub(super) fn survey(batch: &mut Execution<'_>, run: &Run) -> Next {
     }
     let mut source = batch.ctx.source_as_rsync_finds_it();
     let (present, mut extraneous) = sorted(&output, &batch.ctx.filter, &mut source);
-    // What the target has in the place of something that is no directory at the source may be one there. Of what was named
-    // it is, or the run by name would have gone through.
+    // Where the source has no directory, the target may have one in its place. In a comparison, something listed for
+    // deletion below the path shows this. A run by name gets here only if such a directory was in its way, or it would have
+    // gone through.
     let above: BTreeSet<RelPath> = extraneous.iter().flat_map(|(path, _)| path.ancestors()).collect();
     let is_replaced = |path: &RelPath| !run.compares() || above.contains(path);
     let replaced = present.iter().filter(|(path, presence)| **presence != Presence::Directory && is_replaced(path));
@@ -78,7 +81,7 @@ pub(super) fn survey(batch: &mut Execution<'_>, run: &Run) -> Next {
         }
         if let Some(error) = batch.refused(run, survey, limit) {
             if run.entries.len() > 1 {
-                // Each path has a limit of its own.
+                // Each path has a limit of its own, so the halves are judged apart.
                 let (first, second) = run.clone().halves();
                 for job in run.jobs() {
                     batch.reopen(job);
@@ -113,7 +116,8 @@ pub(super) fn survey(batch: &mut Execution<'_>, run: &Run) -> Next {
     Ok(vec![send(judged, true), send(entries, false)])
 }
 
-/// Sends and deletes by name, in as many runs as it takes. `is_judged`: the filter has been asked about all below.
+/// Work that sends and deletes `entries` by name, in as many runs as it takes. `is_judged`: the filter has been asked about
+/// everything below the entries.
 pub(super) fn send(
     batch: &Execution<'_>,
     run: &Run,
@@ -141,8 +145,8 @@ pub(super) fn send(
     std::iter::once(batch.removal(missing)).chain(listed).map(Work::Run).collect()
 }
 
-/// What the source holds and the target lacks, as far as it is mirrored; and what only the target holds, with
-/// whether it is a directory.
+/// Sorts the lines of a survey into paths that the source holds, the target lacks and the filter mirrors, and paths that
+/// only the target holds, each of these with whether it is a directory.
 fn sorted(output: &[u8], filter: &Filter, source: &mut Source) -> (BTreeMap<RelPath, Presence>, Vec<(RelPath, bool)>) {
     let mut present = BTreeMap::new();
     let mut extraneous = Vec::new();
@@ -156,7 +160,7 @@ fn sorted(output: &[u8], filter: &Filter, source: &mut Source) -> (BTreeMap<RelP
         let kind = match presence {
             Presence::Directory => Kind::Directory,
             Presence::File { .. } | Presence::Other | Presence::Unknown(_) => Kind::File,
-            // Gone since: its own event tells the watcher.
+            // The path has gone since the dry run; the watcher gets an event for that.
             Presence::Missing => continue,
         };
         if !filter.excludes(&path, kind) {
@@ -166,12 +170,12 @@ fn sorted(output: &[u8], filter: &Filter, source: &mut Source) -> (BTreeMap<RelP
     (present, extraneous)
 }
 
-/// Of what the target has in excess, what may go: the topmost directories in which nothing is spared, and single entries
-/// beside what is. A temporary goes with its directory and not by itself.
+/// Chooses from what the target has in excess the paths that may be deleted: the topmost directories in which nothing is
+/// spared, and single entries beside spared ones. A temporary of rsync's is deleted with its directory but not by itself.
 fn deletable(filter: &Filter, extraneous: &[(RelPath, bool)]) -> BTreeSet<RelPath> {
     let kind = |directory: bool| if directory { Kind::Directory } else { Kind::File };
     let spared = extraneous.iter().filter(|(path, directory)| filter.spares(path, kind(*directory)));
-    // A directory stays if anything in it stays.
+    // A directory stays if anything in it is spared.
     let staying: BTreeSet<RelPath> = spared.flat_map(|(path, _)| path.ancestors()).collect();
     let going = extraneous.iter().filter(|(path, directory)| !filter.excludes(path, kind(*directory)));
     let going: BTreeSet<RelPath> = going.map(|(path, _)| path.clone()).filter(|path| !staying.contains(path)).collect();

@@ -1,5 +1,5 @@
-//! Keeps what the runs of a batch say they changed, for the observer, and at which paths they found nothing to do. How such
-//! a line is read is said in `itemize` and `observer`.
+//! Keeps for the observer which paths the runs of a batch changed, and at which paths they found nothing to do. `itemize`
+//! and `observer` know how one line of rsync's is read.
 
 use std::collections::BTreeSet;
 
@@ -15,8 +15,8 @@ use crate::mirror::transport::standby;
 use crate::model::{Origin, RelPath};
 
 impl Execution<'_> {
-    /// Keeps what a run says it changed, but for what failed. Of a run that broke off all is kept: what has arrived is
-    /// not sent again, and would never be told of.
+    /// Keeps the paths that a run says it changed, except those that failed. A run that broke off is no exception: a file
+    /// that arrived is not sent again, so the observer would never hear of it later.
     pub(super) fn note_changed(&mut self, run: &Run, ended: &Ended, outcome: &Outcome) {
         if self.ctx.observer().is_none() {
             return;
@@ -28,7 +28,7 @@ impl Execution<'_> {
             }
             _ => false,
         };
-        // What a killed receiver left was never at the source.
+        // The temporary of a killed receiver was never at the source.
         let counts = |changed: &Changed| !failed(&changed.path) && !self.ctx.filter.is_leftover(&changed.path);
         let output = ended.stdout.bytes();
         let changed: Vec<Changed> = changes(&output, run.origin).filter(counts).collect();
@@ -40,8 +40,8 @@ impl Execution<'_> {
         self.report.changed_cut |= ended.stdout.is_cut();
     }
 
-    /// Files that were written and that the run found equal: another run has carried them, one over the whole tree perhaps,
-    /// which tells of nothing that the target lacked.
+    /// Written files that the run found equal. Another run has carried them, perhaps one over the whole tree, and such a
+    /// run does not report what nobody knew the target to lack.
     fn carried_by_others(&self, run: &Run, changed: &[Changed]) -> Vec<Changed> {
         let named: BTreeSet<&RelPath> = changed.iter().map(|changed| &changed.path).collect();
         let is_write =
@@ -68,7 +68,7 @@ impl Execution<'_> {
         }
     }
 
-    /// Keeps what a run that names its changes did not name: nothing was sent there.
+    /// Keeps the paths that a run which names its changes did not name: nothing was sent there.
     pub(crate) fn note_equal(&mut self, run: &Run, ended: &Ended) {
         if !standby::suits(run, self.lane, Pass::Real) || ended.stdout.is_cut() {
             return;

@@ -1,22 +1,22 @@
-//! Mirrors what was moved within the tree without sending its data again: from what the target still has under the old
-//! name, in a run of its own before those of the batch, and before the old name is deleted.
+//! Mirrors what was moved within the tree without sending its data again. The data is taken from what the target still has
+//! under the old name, in a run of its own, before the batch's other runs and before the old name is deleted.
 //!
-//! - A directory: rsync is rooted in the new one and may hard-link from the old one (`--link-dest`), as far as its quick
-//!   check finds files equal. That can be trusted, since the queue passes on where a directory came from only if nothing
-//!   else was going on in either place. Two names would then share their files, so the old one is deleted next, and if
-//!   that cannot be done, the normal run of the new one, which distrusts everything, makes new files of them.
-//! - A large file under the same name in another directory: the old one serves rsync as what to compare with
-//!   (`--link-dest` and `--ignore-times`: nothing is linked, nothing trusted).
-//! - A large file under another name in the same directory: `--fuzzy` finds it.
+//! - A directory: rsync is rooted in the new directory and may hard-link from the old one (`--link-dest`) where its quick
+//!   check finds files equal. The quick check can be trusted here, since the queue passes on where a directory came from
+//!   only if nothing else was going on in either place. Both names would then share their files, so the old one is deleted
+//!   next. If the deletion fails, the normal run of the new name, which distrusts everything, makes new files of its own.
+//! - A large file under the same name in another directory: rsync compares it with the old file (`--link-dest` and
+//!   `--ignore-times`: nothing is linked, nothing trusted).
+//! - A large file under another name in the same directory: `--fuzzy` finds the old file.
 //!
-//! Such a run begins in a directory of the target, to which rsync goes by its name, whatever stands there. So what is
-//! entered is first made sure to be a directory, by a run that begins where all others do.
+//! Such a run begins in a directory of the target that rsync enters by name, following links. So another run, which begins
+//! at the root like all others, first makes sure that this name is a directory.
 //!
-//! Whatever goes wrong, the batch goes on as if nothing had been tried: the job is still to be done. Only a run that
-//! was cut off ends the batch, since its receiver may still be writing.
+//! If anything goes wrong, the batch goes on as if nothing had been tried: the job is still to be done. Only a run that was
+//! cut off ends the batch, since its receiver may still be writing.
 //!
-//! Deliberately absent: moves of which both paths change at once for a single file (rsync finds no such thing), and
-//! targets on which nothing is deleted.
+//! Not handled: a single file that changes its directory and its name in one move, since neither `--link-dest` nor
+//! `--fuzzy` would find the old copy; and targets on which nothing is deleted.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -35,33 +35,35 @@ use crate::mirror::rsync::ended::{End, Ended};
 use crate::mirror::target::observer::{Changed, Operation};
 use crate::model::{ClaimedJob, Destination, Origin, RelPath, Scope, Target, TroubleClass, Verdict};
 
-/// Less than this is sent sooner than taken over. A file of a directory counts for its size and for what it costs anyway.
+/// Less data than this is sent sooner than taken over. Each file of a directory counts with its size plus
+/// `FILE_COSTS_BYTES`, what a file costs whatever its size.
 const BYTES_MIN: u64 = 1 << 20;
 const FILE_COSTS_BYTES: u64 = 256;
 
-/// Each costs a run or two of its own. What else was moved goes the normal way, many in one run.
+/// How many moves of a batch are taken over: each costs a run or two. Further moves go the normal way, many in one run.
 const MOVED_MAX: usize = 8;
 
-/// How the content is taken over.
+/// How the content of a new name is taken over from the old one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     /// A directory, by hard links.
     Tree,
-    /// A file from another directory, by comparison with that.
+    /// A file of the same name in another directory, by comparison with the old file.
     SameName,
-    /// A file from the same directory, by comparison with that.
+    /// A file of another name in the same directory, by comparison with the old file.
     SameDirectory,
 }
 
-/// What was moved, and how its content can be taken over.
+/// A path that was moved, and how its content can be taken over.
 pub(super) struct Moved<'a> {
     way: Way,
-    /// The jobs of both names, with their places in the batch.
+    /// The jobs of the new and the old name, each with its index in the batch.
     new: (usize, &'a ClaimedJob),
     old: (usize, &'a ClaimedJob),
 }
 
-/// What is worth being taken over for the jobs of a batch, once a run has made sure that this can be done.
+/// The moves in a batch that are worth taking over. Empty unless a run has made sure that rsync may enter their
+/// directories.
 pub(super) fn find<'a>(batch: &mut Execution<'a>) -> Result<Vec<Moved<'a>>, Flow> {
     let jobs = batch.jobs;
     let moved: Vec<(usize, usize)> = jobs
@@ -88,22 +90,23 @@ pub(super) fn find<'a>(batch: &mut Execution<'a>) -> Result<Vec<Moved<'a>>, Flow
     Ok(if make_sure(batch, places.collect())? { worthy } else { Vec::new() })
 }
 
-/// The directories that rsync enters on the target by their names alone, following links, instead of by its list.
+/// The directories on the target that a run for a move enters by name, following links, instead of reaching them by its
+/// list.
 fn entered(way: Way, new: &RelPath, old: &RelPath) -> Vec<RelPath> {
     let places = match way {
         Way::Tree => [Some(new.clone()), old.parent()],
         Way::SameName => [new.parent(), old.parent()],
-        // Such a run begins at the root.
+        // A run with `--fuzzy` begins at the root.
         Way::SameDirectory => [None, None],
     };
     places.into_iter().flatten().filter(|place| !place.is_root()).collect()
 }
 
-/// Makes sure that these are directories on the target, and all above them: where a link still stands, a run that begins
-/// there would write and delete behind it. `Ok(false)`: that could not be had.
+/// Makes sure that `places` and all above them are directories on the target. A run that begins at a link would write and
+/// delete where the link leads. `Ok(false)`: this could not be made sure.
 ///
-/// On this machine a look tells. Elsewhere a run from the root that lists them makes them what they are at the source; it
-/// costs a connection. What is in flight beside this batch leaves them as they are: the queue sees to that.
+/// On this machine a look at the target tells. Elsewhere a run from the root lists the places and so makes them directories
+/// like at the source, at the price of a connection. The queue lets no other run in flight change the places meanwhile.
 fn make_sure(batch: &mut Execution<'_>, places: BTreeSet<RelPath>) -> Result<bool, Flow> {
     if places.is_empty() {
         return Ok(true);
@@ -126,7 +129,7 @@ fn make_sure(batch: &mut Execution<'_>, places: BTreeSet<RelPath>) -> Result<boo
     }
 }
 
-/// Whether no link and no other thing stands at `path` below `root`, nor above it. What is missing is made by rsync.
+/// Whether neither a link nor a file stands at `path` below `root`, nor above it. rsync makes directories that are missing.
 fn is_directory_all_the_way(root: &Path, path: &RelPath) -> bool {
     let mut all = path.ancestors().chain([path.clone()]).filter(|path| !path.is_root());
     all.all(|path| match std::fs::symlink_metadata(path.under(root)) {
@@ -135,8 +138,8 @@ fn is_directory_all_the_way(root: &Path, path: &RelPath) -> bool {
     })
 }
 
-/// Whether the target and its parameters allow it: the old name is deleted, and nothing that rsync is told means another
-/// thing in a run that begins elsewhere, or writes into files that may have two names.
+/// Whether the target and its parameters allow taking over: the old name is deleted, no option of the user's means
+/// something else in a run that begins below the root, and none has rsync write into files that may have two names.
 fn is_possible(batch: &Execution<'_>) -> bool {
     let ctx = batch.ctx;
     matches!(batch.deletion(), Deletion::ByName | Deletion::ByLevel)
@@ -144,12 +147,12 @@ fn is_possible(batch: &Execution<'_>) -> bool {
         && ctx.target.options.params.are_same_elsewhere()
 }
 
-/// How the job's content can be taken over, by what stands at both paths.
+/// How the content of the job's path can be taken over, judged by what stands at both paths. `None`: not at all.
 fn way(job: &ClaimedJob, old: &RelPath, source: &mut Source) -> Option<Way> {
     let new = &job.path;
     match (job.scope, source.look(new)) {
         (Scope::Subtree, Presence::Directory) => {
-            // What has come to the old name since may not share files with the new one.
+            // If something new has come to the old name, it may not share files with the new name.
             let is_gone = source.look(old) == Presence::Missing;
             let is_topmost = old.parent().is_some_and(|parent| source.look(&parent) == Presence::Directory);
             (is_gone && is_topmost).then_some(Way::Tree)
@@ -165,7 +168,7 @@ fn way(job: &ClaimedJob, old: &RelPath, source: &mut Source) -> Option<Way> {
     }
 }
 
-/// Whether taking over the files below a directory spares more than it costs. Reads no further than it has to.
+/// Whether taking over the files below a directory saves more than it costs. Reads no further than needed to know.
 fn holds_much(root: &Path, dir: &RelPath, filter: &Filter) -> bool {
     let mut bytes: u64 = 0;
     below(root, dir, filter).any(|(_, found)| {
@@ -174,7 +177,7 @@ fn holds_much(root: &Path, dir: &RelPath, filter: &Filter) -> bool {
     })
 }
 
-/// What is mirrored below a directory of the source.
+/// The mirrored paths below a directory of the source.
 fn below<'a>(root: &Path, dir: &RelPath, filter: &'a Filter) -> impl Iterator<Item = (RelPath, Metadata)> + 'a {
     let root = root.to_path_buf();
     let mut left = vec![dir.clone()];
@@ -183,7 +186,7 @@ fn below<'a>(root: &Path, dir: &RelPath, filter: &'a Filter) -> impl Iterator<It
         loop {
             let Some((dir, entries)) = &mut listing else {
                 let dir = left.pop()?;
-                // What cannot be read is for rsync to name.
+                // A directory that cannot be read is skipped here; rsync reports it.
                 listing = std::fs::read_dir(dir.under(&root)).ok().map(|entries| (dir, entries));
                 continue;
             };
@@ -208,7 +211,7 @@ fn below<'a>(root: &Path, dir: &RelPath, filter: &'a Filter) -> impl Iterator<It
     })
 }
 
-/// Tells the observer what it would have been told if all had been sent.
+/// Tells the observer what it would have heard if all content had been sent.
 fn tell(batch: &mut Execution<'_>, path: &RelPath, way: Way) {
     let ctx = batch.ctx;
     if ctx.observer().is_none() {
@@ -222,7 +225,8 @@ fn tell(batch: &mut Execution<'_>, path: &RelPath, way: Way) {
     }
 }
 
-/// Takes the content over from the old name. Returns what is to be deleted there before [`taken_over`]; `None`: nothing.
+/// Takes the content over from the old name. Returns the old name's entry, which is to be deleted before [`taken_over`] is
+/// called. `None`: nothing is to be deleted.
 pub(super) fn take_over(batch: &mut Execution<'_>, moved: &Moved<'_>) -> Result<Option<(Sent, Entry)>, Flow> {
     // The source may have changed during the runs before this one.
     if !moved.is_as_before(batch) {
@@ -239,14 +243,15 @@ pub(super) fn take_over(batch: &mut Execution<'_>, moved: &Moved<'_>) -> Result<
     Ok(None)
 }
 
-/// A directory's old name has been deleted, or should have been.
+/// Settles the move of a directory, if the deletion of its old name went through.
 pub(super) fn taken_over(batch: &mut Execution<'_>, moved: &Moved<'_>, sent: Sent) {
     if !batch.is_done(moved.old.0) || !moved.is_as_before(batch) {
         return;
     }
     match sent {
         Sent::All => settle(batch, moved),
-        // An observer is to be told of what has arrived only, and what that is only a run tells that looks at all.
+        // The observer is told only of what has arrived. After a partial run only one that distrusts everything names those
+        // paths.
         Sent::Partly if batch.ctx.observer().is_some() => {}
         Sent::Partly | Sent::Nothing => batch.trust(moved.new.0),
     }
@@ -271,7 +276,7 @@ impl Moved<'_> {
         Run::new(kind, Origin::Write, vec![entry(self.new, presence)])
     }
 
-    /// Whether the source still is what the way was chosen for.
+    /// Whether the source still is as it was when the way was chosen.
     fn is_as_before(&self, batch: &Execution<'_>) -> bool {
         let mut source = Source::new(&batch.ctx.root);
         way(self.new.1, &self.old.1.path, &mut source) == Some(self.way)
@@ -282,14 +287,14 @@ impl Moved<'_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sent {
     All,
-    /// Some paths failed, or deletions are to be judged: for the normal run to find out.
+    /// Some paths failed, or deletions are to be judged. The normal run finds out which.
     Partly,
     Nothing,
 }
 
 fn send(batch: &mut Execution<'_>, way: Way, run: &Run, new: &RelPath, old: &RelPath) -> Result<Sent, Flow> {
     for mkpath in [batch.ctx.capabilities.makes_path(), true] {
-        // It is large, and not there yet.
+        // The file is large and not on the target yet, so there is nothing to compare contents with.
         let mode = Mode { mkpath, contents: false, ..batch.mode(Pass::Real) };
         let is_guarded = batch.ctx.guard.limit().is_some();
         let Some((args, list)) = command(&batch.ctx.target, way, run, (new, old), mode, is_guarded) else { break };
@@ -302,7 +307,7 @@ fn send(batch: &mut Execution<'_>, way: Way, run: &Run, new: &RelPath, old: &Rel
         match batch.meaning(run, &ended) {
             Outcome::Done => return Ok(Sent::All),
             Outcome::Paths(_) => return Ok(Sent::Partly),
-            // The directory above is to come in another run.
+            // The directory above the new name is not there yet, since another run sends it. Try again with --mkpath.
             Outcome::Fallback(Fallback::MakePath) if !mkpath => continue,
             Outcome::Fallback(
                 lacking @ (Fallback::LinkDest | Fallback::Fuzzy | Fallback::Seconds | Fallback::IgnoreTimes),
@@ -310,7 +315,8 @@ fn send(batch: &mut Execution<'_>, way: Way, run: &Run, new: &RelPath, old: &Rel
                 batch.ctx.capabilities.learn(lacking);
             }
             Outcome::Void => return Err(Flow::Halt),
-            // The normal run will name it. What the receiver of this one may still write is done once more.
+            // The normal run names the file that hung. The job is done once more later, since this receiver may still be
+            // writing.
             Outcome::Blocked(..) => batch.note_cut(ended.cut),
             Outcome::Target(found) | Outcome::Split(found)
                 if matches!(found.class, TroubleClass::Unavailable | TroubleClass::Busy) && !is_orderly(&ended) =>
@@ -318,7 +324,7 @@ fn send(batch: &mut Execution<'_>, way: Way, run: &Run, new: &RelPath, old: &Rel
                 if !never_began(&ended)
                     && let Some(&job) = run.entries.iter().flat_map(|entry| &entry.jobs).next()
                 {
-                    // The next time without it.
+                    // The job looks again, and the next batch sends it without taking over.
                     let scope = batch.jobs.get(job).map_or(Scope::Entry, |job| job.scope);
                     batch.settle(job, Verdict::LookAgain(scope));
                 }
@@ -331,17 +337,17 @@ fn send(batch: &mut Execution<'_>, way: Way, run: &Run, new: &RelPath, old: &Rel
     Ok(Sent::Nothing)
 }
 
-/// Whether both sides have said that they end.
+/// Whether the exit code is one that rsync sets when both sides know of the end, so that no receiver is still writing.
 fn is_orderly(ended: &Ended) -> bool {
     matches!(ended.end, End::Exit(1..=4 | 11 | 13 | 14 | 21..=25))
 }
 
-/// Whether there was no connection to be cut off.
+/// Whether the run ended before there was a connection that could have been cut off.
 fn never_began(ended: &Ended) -> bool {
     matches!(ended.end, End::Exit(5 | 10 | 35 | 255))
 }
 
-/// The arguments and the list that take the content over. `None`: these names could be misread on the way.
+/// The arguments and the list of the run that takes content over. `None`: the server could misread these names.
 fn command(
     target: &Target,
     way: Way,
@@ -386,8 +392,8 @@ fn command(
     }
     let inside = Target { destination: within(&target.destination, &root), options: target.options.clone() };
     connection(&inside, &mut args);
-    // Otherwise a shell would read the name, or an rsync since 3.2.4 escapes it for one: a daemon up to 3.2.7 takes that for
-    // part of the name, finds nothing there, and all is sent.
+    // Without `-s` a shell would read the name, or an rsync since 3.2.4 escapes it for a shell. A daemon up to 3.2.7 takes
+    // the escapes for part of the name, finds nothing there, and all content is sent.
     let is_remote = !matches!(inside.destination, Destination::Local(_));
     if is_remote && !args.iter().any(|arg| arg == "-s") && !basis.as_bytes().iter().all(|&b| is_plain(b)) {
         args.push("-s".into());
@@ -402,13 +408,13 @@ fn command(
     Some((args, list))
 }
 
-/// Whether the other side takes a name in its arguments for what it is: a server expands wildcards there, though none of
-/// the shell's other signs.
+/// Whether the other side takes a name in its arguments literally. A server expands wildcards there, but gives no meaning
+/// to the shell's other signs.
 fn is_unmistakable(path: &RelPath) -> bool {
     !path.as_bytes().iter().any(|b| b.is_ascii_control() || b"*?[]\\".contains(b))
 }
 
-/// The directory `dir` of a mirror.
+/// The address of the directory `dir` below a destination.
 fn within(destination: &Destination, dir: &RelPath) -> Destination {
     match destination {
         Destination::Local(path) => Destination::Local(dir.under(path)),
@@ -420,8 +426,8 @@ fn within(destination: &Destination, dir: &RelPath) -> Destination {
     }
 }
 
-/// The directory `basis` of a mirror as a run that is rooted in its directory `root` has to call it: a daemon counts from
-/// the module's, any other from the one that it writes to.
+/// The path of the directory `basis` for `--link-dest` in a run that is rooted in the directory `root`. A daemon resolves
+/// it from the module's top, any other server from the directory that it writes to.
 fn link_dest(destination: &Destination, root: &RelPath, basis: &RelPath) -> OsString {
     let mut path = match destination {
         Destination::Daemon { module, .. } => {

@@ -1,14 +1,14 @@
-//! What became of a batch, for whoever ran it: a verdict for each job, and what else there is to tell. Plain values.
+//! The result of a batch: a verdict for each job, and what else there is to tell. Plain values.
 
 use std::collections::BTreeSet;
 
 use crate::mirror::target::observer::Changed;
 use crate::model::{CutOff, Found, RelPath, TargetTrouble, Verdict};
 
-/// Of the command lines that failed so many are reported.
+/// At most this many command lines of failed runs are reported.
 pub(super) const COMMANDS_FAILED_MAX: usize = 4;
 
-/// What became of a batch.
+/// The result of a batch.
 #[derive(Debug, Default)]
 pub struct BatchReport {
     /// Exactly one for each job, in the order in which the jobs were given.
@@ -23,21 +23,21 @@ pub struct BatchReport {
     pub found: Vec<Found>,
     /// Command lines of runs that failed, for the log; at most `COMMANDS_FAILED_MAX`.
     pub commands_failed: Vec<FailedCommand>,
-    /// What the runs have changed on the target, if there is an observer.
+    /// The paths that the runs have changed on the target, if there is an observer.
     pub changed: Vec<Changed>,
-    /// More was changed than could be kept.
+    /// The runs changed more than could be kept in `changed`.
     pub changed_cut: bool,
     /// Paths at which a run found nothing to do.
     pub equal: BTreeSet<RelPath>,
-    /// What became of the connections of runs that were cut off and begun again.
+    /// The state of the connections of runs that were cut off and begun again.
     pub cut: CutOff,
     /// The whole tree was compared by content and is equal.
     pub vouched: bool,
 }
 
 impl BatchReport {
-    /// Takes back what came of the batch, since it was run under settings that hold no more. What was done may have come
-    /// last, and what failed, or the trouble, may be what the new settings mend.
+    /// Withdraws the results of a batch that ran under settings no longer in force. An older run may have written last, so
+    /// a job that is done does not count. The new settings may mend a failure or a trouble.
     pub fn disown(&mut self) {
         let ended = |verdict: &Verdict| matches!(verdict, Verdict::Done | Verdict::Failed(_));
         let ended = self.verdicts.iter_mut().filter(|(_, verdict)| ended(verdict));
@@ -48,12 +48,12 @@ impl BatchReport {
     }
 }
 
-/// A run that did not end well.
+/// A run that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FailedCommand {
-    /// The line to paste into a shell.
+    /// The command line as a person may paste it into a shell.
     pub command: String,
-    /// What went wrong, in one line.
+    /// The failure, in one line.
     pub message: String,
 }
 

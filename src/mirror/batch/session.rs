@@ -1,6 +1,6 @@
-//! A batch at work: what is known of it and of its target, and how it starts a run and stops.
+//! The state of a batch at work: its jobs, its target, and how it starts a run and stops.
 //!
-//! Its runs are started here, each after a look whether source and target still are what they were.
+//! Every run is started here, after a check that source and target still are the ones that the batch was planned for.
 //!
 //! Deliberately absent: which runs there are (`execute` and what it uses), and what follows from the end of one (`engine`).
 
@@ -28,26 +28,27 @@ use crate::mirror::target::observer::CHANGED_BYTES_MAX;
 use crate::mirror::transport::standby::{self, Begun};
 use crate::model::{ClaimedJob, CutOff, Lane, Origin, RelPath, TargetTrouble, Verdict};
 
-/// A batch starts at most so many rsyncs; what is undecided then is released. Halving a batch of 1,000 down to one
-/// guilty path takes about 20.
+/// A batch starts at most this many rsyncs; jobs undecided then are released. Halving a batch of 1,000 down to one guilty
+/// path takes about 20.
 const RUNS_MAX: u32 = 64;
-/// Of a dry run so much output is kept. What does not fit counts as differing.
+/// How many bytes of a dry run's output are kept. A path in the part that is cut off counts as differing.
 pub(super) const DRY_OUTPUT_BYTES_MAX: usize = 32 << 20;
-/// Of what a run prints that lists directories or deletes so much is kept. Without options of the user's that is a line at most.
+/// How many bytes are kept of the output of a run that lists directories or deletes. Without options of the user's such a
+/// run prints a line at most.
 const WORDS_BYTES_MAX: usize = 64 << 10;
-/// Of a count the end is kept, where the figures are.
+/// How many bytes are kept of the output of a count: its end, where the figures are.
 const COUNT_OUTPUT_BYTES_MAX: usize = 16 << 10;
 
-/// Why what was planned is not gone on with.
+/// Why a batch does not go on as planned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flow {
-    /// The plan was made for a target that can do more.
+    /// The plan relied on an option that the target turned out to lack.
     Replan,
-    /// Nothing more can be done for this batch.
+    /// Nothing more can be done in this batch.
     Halt,
 }
 
-/// A batch at work.
+/// A batch at work. Jobs are named by their index in `jobs`.
 pub(crate) struct Execution<'a> {
     pub(crate) ctx: &'a TargetContext,
     pub(crate) lane: Lane,
@@ -55,14 +56,14 @@ pub(crate) struct Execution<'a> {
     pub(crate) stop: &'a StopSignal,
     pub(crate) rules: Vec<OsString>,
     pub(crate) verdicts: Vec<Option<Verdict>>,
-    /// Jobs at whose paths the quick check can be trusted after all.
+    /// Jobs at whose paths the quick check can be trusted although they stand for writes.
     pub(crate) trusted: BTreeSet<usize>,
     pub(crate) runs_max: u32,
-    /// Where a file system is expected and none is mounted.
+    /// Places where a file system is expected and none is mounted.
     pub(crate) unmounted: Vec<RelPath>,
-    /// What was known of the target when the newest run began.
+    /// The options that the target was known to lack when the newest run began.
     pub(crate) known: Capabilities,
-    /// What runs to this target say in any case has been heard.
+    /// The messages that any run to this target prints have been learned (see `noise`).
     pub(super) has_listened: bool,
     pub(crate) contents: Contents,
     /// A run over the whole tree has compared contents.
@@ -114,7 +115,7 @@ impl Execution<'_> {
         self.ctx.capabilities.deletion(self.ctx.target.options.delete)
     }
 
-    /// Whether what a run deletes or replaces is emptied first.
+    /// Whether rsync may first empty a directory that `run` deletes or replaces.
     pub(crate) fn empties(&self, run: &Run) -> bool {
         run.is_judged || !self.ctx.filter.has_expressions()
     }
@@ -123,7 +124,7 @@ impl Execution<'_> {
         self.ctx.mode(self.lane, pass, &self.rules)
     }
 
-    /// Starts one rsync, if the root still is what it was. `None`: nothing was started and the batch is over.
+    /// Starts one rsync, if source and target still are what they were. `None`: nothing was started and the batch is over.
     pub(crate) fn start(&mut self, planned: &Run, pass: Pass) -> Option<(Ended, String)> {
         let planned = &*narrow::prepared(planned, &self.ctx.root);
         if !self.may_run() || self.report.runs >= self.runs_max {
@@ -141,7 +142,7 @@ impl Execution<'_> {
         let args = arguments(&self.ctx.target, planned, mode);
         self.report.runs += 1;
         let command = pasteable(&self.ctx.root, &args, planned);
-        // sersync's words: people look for them, copy what follows and run it by hand.
+        // These words are sersync's: people search logs for them, then copy the command that follows and run it by hand.
         log::debug!("execute command: {command}");
         let stdout = || match pass {
             Pass::Real | Pass::Itemized if itemized => Some(Capture::new(CHANGED_BYTES_MAX, 0)),
@@ -178,19 +179,19 @@ impl Execution<'_> {
         match ended {
             Ok(ended) => self.is_in_place().then(|| (after(before, ended), command)),
             Err(error) => {
-                // A root that went away in this moment looks like a missing program.
+                // A root that went away at this moment makes the start fail like a missing program does.
                 self.report.trouble = Some(self.ctx.check().err().unwrap_or_else(|| cannot_start(&error)));
                 None
             }
         }
     }
 
-    /// Lists the target. `None`: that could not be started.
+    /// Runs a listing of the target. `None`: rsync could not be started.
     pub(super) fn list_target(&mut self, args: &[OsString], kept: Capture) -> Option<Ended> {
         self.launch_with(args, b"", &|| Some(kept.clone()))
     }
 
-    /// Starts one rsync with these very arguments. `None`: that could not be done.
+    /// Starts one rsync with exactly these arguments. `None`: it could not be started.
     pub(crate) fn launch(&mut self, args: &[OsString], list: &[u8]) -> Option<Ended> {
         self.launch_with(args, list, &|| None)
     }
@@ -204,7 +205,7 @@ impl Execution<'_> {
         self.is_in_place().then_some(ended)
     }
 
-    /// Allows as many more runs: as many as the tree asks for do not count towards the batch's limit.
+    /// Raises the batch's limit of runs: the runs that the size of the tree asks for do not count towards it.
     pub(super) fn allow_more(&mut self, runs: usize) {
         self.runs_max = self.runs_max.saturating_add(u32::try_from(runs).unwrap_or(u32::MAX));
     }
@@ -214,7 +215,8 @@ impl Execution<'_> {
             return false;
         }
         match self.ctx.check() {
-            // A file system that has come or gone meanwhile makes it another source: the batch was planned for the first.
+            // A file system that was mounted or unmounted meanwhile makes the source another one than the batch was planned
+            // for.
             Ok(()) => self.ctx.mounts.missing() == self.unmounted,
             Err(trouble) => {
                 self.report.trouble = Some(trouble);
@@ -223,8 +225,8 @@ impl Execution<'_> {
         }
     }
 
-    /// Whether a local target is what it was after a run as well: its disk may have gone between our look and rsync's, and
-    /// what rsync says is then true of the mount point.
+    /// Whether a local target still is what it was after a run. Its disk may have gone between the check before the run and
+    /// rsync's own look, and then rsync's result is true of the mount point only.
     fn is_in_place(&mut self) -> bool {
         match self.ctx.place.as_ref().map(|place| place.check()) {
             Some(Err(trouble)) => {
@@ -239,7 +241,7 @@ impl Execution<'_> {
         self.stop.is_raised()
     }
 
-    /// Reads what became of a run. Words that nobody knows are first held against those of a run about no path.
+    /// Reads how a run ended. Messages of no known kind are first compared with those of a run that touches no path.
     pub(crate) fn understood(&mut self, run: &Run, ended: &Ended) -> Outcome {
         let ctx = self.ctx;
         let outcome = self.meaning(run, ended);
@@ -255,8 +257,8 @@ impl Execution<'_> {
         outcome
     }
 
-    /// What a run's end means for the batch. A stop of the whole service may have reached rsync, or its ssh, before it reached
-    /// us: what then looks like the target's trouble means nothing.
+    /// The meaning of a run's end for the batch. A stop of the whole service may reach rsync or its ssh before it reaches this
+    /// process. An end that looks like the target's trouble then means nothing.
     pub(crate) fn meaning(&self, run: &Run, ended: &Ended) -> Outcome {
         match classify(ended, run, &self.ctx.prefixes, &self.ctx.noise) {
             Outcome::Target(_) | Outcome::Split(_) | Outcome::NoRoom { .. } if self.is_stopped() => Outcome::Void,
@@ -264,7 +266,7 @@ impl Execution<'_> {
         }
     }
 
-    /// The paths that a run tells of which only looks, or why the batch ends with it.
+    /// The paths named by a run that changes nothing, or why the batch ends with that run.
     pub(super) fn told(&mut self, outcome: Outcome, command: String, ended: &Ended) -> Result<Paths, Flow> {
         match outcome {
             Outcome::Done => Ok(Paths::default()),
@@ -278,7 +280,7 @@ impl Execution<'_> {
     }
 
     pub(super) fn fall_back(&mut self, fallback: Fallback, command: String, ended: &Ended) -> Flow {
-        // Another batch may have learned it while this run was under way.
+        // Another batch may have learned the same lack while this run was under way.
         if self.ctx.capabilities.learn(fallback) || !self.known.lacks(fallback) {
             return Flow::Replan;
         }
@@ -298,14 +300,15 @@ impl Execution<'_> {
         }
     }
 
-    /// A run was cut off, and what it was to do is done by another.
+    /// Notes that a run was cut off and that other runs do its work.
     pub(crate) fn note_cut(&mut self, cut: Cut) {
         let cut = if cut == Cut::Closed { CutOff::Closed } else { CutOff::Open };
         self.report.cut = self.report.cut.max(cut);
     }
 }
 
-/// What a run ended with that was begun before, over a standby. What it had changed by then is not named a second time.
+/// Joins the output of the attempt over the standby with that of its repetition: rsync lists a path only in the run that
+/// changed it, and observers need both.
 fn after(before: Option<Capture>, ended: Ended) -> Ended {
     let Some(mut stdout) = before.filter(|said| !said.is_empty()) else { return ended };
     stdout.push(&ended.stdout.bytes());

@@ -1,16 +1,16 @@
 //! Shortcuts for bursts: fewer words in a run's list, and fewer runs.
 //!
-//! - A directory of which nearly everything is listed anyway is listed as `./dir/`, without the rest, and rsync finds by
-//!   itself what is in it. rsync reads its list byte by byte, with two system calls for each byte, and looks at each path
-//!   and its parents from the start. Where a burst has filled directories, which is where lists are long, that is most of
-//!   what a run costs on this side.
+//! - A directory whose entries are nearly all listed is listed as `./dir/` without them, and rsync finds the entries by
+//!   itself. rsync reads its list byte by byte, with two system calls for each byte, and looks at each path and its parents
+//!   from the start. Where a burst has filled directories, which is where lists are long, that is most of what a run costs
+//!   on this side.
 //! - New directories, one level each, and single entries go in one run. Each run costs a connection, which is most of what
 //!   a short list costs.
 //!
-//! A shortcut only ever says the same in another way: what is unlisted in a directory (older, of another batch, or still
-//! being written) is excluded by name, nothing is deleted by name where rsync deletes by itself, and one that ends in any
-//! way but well is followed by the runs it stood for, which tell whose fault it was. What comes into being between our
-//! look and rsync's is sent a moment early; its own job follows.
+//! A shortcut says the same as the full list. An unlisted entry of a directory (older, of another batch, or still being
+//! written) is excluded by name. Nothing is deleted by name where rsync deletes by itself. A shortcut that fails is
+//! followed by the runs that it replaced, and their results count. A file that appears between the planning and rsync's own
+//! look is sent a moment early; its own job follows.
 //!
 //! Deliberately absent: deletions, which go by name.
 
@@ -24,16 +24,16 @@ use crate::mirror::plan::run::{Entry, Run, RunKind};
 use crate::mirror::plan::source::{Presence, Source};
 use crate::model::{Origin, RelPath};
 
-/// With fewer entries, a list is too short for its directory to be worth a look.
+/// With fewer listed entries a directory is not worth a look at the source.
 const ENTRIES_MIN: usize = 32;
 
-/// rsync matches each name that it finds against each that is excluded.
+/// The limit of excluded names in one run: rsync matches each name that it finds against all of them.
 const EXCLUDED_MAX: usize = 16;
 
-/// A longer list is sooner sent with a connection of its own, where it can be shortened.
+/// A longer list is better sent over a connection of its own, where it can be shortened.
 const ALONG_ENTRIES_MAX: usize = 1_000;
 
-/// Runs `run` with a short list. `Ok(false)`: it has none, or that did not go well, and nothing is settled.
+/// Runs `run` with a short list. `Ok(false)`: there is no short list, or its run failed, and nothing is settled.
 pub(super) fn attempt(batch: &mut Execution<'_>, run: &Run) -> Result<bool, Flow> {
     if run.kind != RunKind::Flat || run.entries.len() < ENTRIES_MIN || !may_shorten(batch) {
         return Ok(false);
@@ -43,7 +43,8 @@ pub(super) fn attempt(batch: &mut Execution<'_>, run: &Run) -> Result<bool, Flow
     short.map_or(Ok(false), |short| run_instead(batch, &short, &[run]))
 }
 
-/// Sends single entries along with new directories, if both are in `runs`, and takes out what has been done by that.
+/// Sends single entries along with new directories, if both are in `runs`, and takes the runs that are done by that out of
+/// `runs`.
 pub(super) fn attempt_together(batch: &mut Execution<'_>, runs: &mut Vec<Run>) -> Result<(), Flow> {
     if !may_shorten(batch) {
         return Ok(());
@@ -58,18 +59,18 @@ pub(super) fn attempt_together(batch: &mut Execution<'_>, runs: &mut Vec<Run>) -
     Ok(())
 }
 
-/// Whether what rsync finds in a directory is what the list would say.
+/// Whether rsync, left to itself, finds in a directory exactly what the full list would name.
 fn may_shorten(batch: &Execution<'_>) -> bool {
     !batch.ctx.filter.has_expressions() && !batch.selects()
 }
 
-/// Runs `shortcut` for `runs`. `Ok(false)`: that did not go well, and nothing is settled.
+/// Runs `shortcut` in place of `runs`. `Ok(false)`: the shortcut failed, and nothing is settled.
 fn run_instead(batch: &mut Execution<'_>, shortcut: &Run, runs: &[&Run]) -> Result<bool, Flow> {
     let (ended, command) = batch.start(shortcut, Pass::Real).ok_or(Flow::Halt)?;
     let outcome = batch.meaning(shortcut, &ended);
     let is_over = matches!(outcome, Outcome::Done | Outcome::Target(_) | Outcome::Void);
     if is_over || shortcut.origin < Origin::Write || batch.ctx.capabilities.compares_contents() {
-        // Otherwise the runs that follow send all of it again, and tell of it.
+        // In all other cases the following runs send everything again, and the observer hears of it from them.
         batch.note_changed(shortcut, &ended, &outcome);
     }
     match outcome {
@@ -87,7 +88,7 @@ fn run_instead(batch: &mut Execution<'_>, shortcut: &Run, runs: &[&Run]) -> Resu
     }
 }
 
-/// Whether a run may become part of a joint one. The root's own attributes go with every list.
+/// Whether a run may become part of a joint one. A run for the root's own attributes may: every list includes them.
 fn goes_along(run: &Run) -> bool {
     match run.kind {
         RunKind::RootOnly => true,
@@ -113,8 +114,8 @@ fn joined(runs: &[Run]) -> Option<Run> {
     Some(Run { entries: entries.into_values().collect(), with_contents, ..(*level).clone() })
 }
 
-/// The same run with fewer entries, if there is such a one. `others` tells what is in a directory of the source beside
-/// what is listed, or `None` if that is more than a number.
+/// The same run with fewer entries, if directories can be listed by name. `others` names what a directory of the source
+/// holds beside the listed entries, or returns `None` if there are more than the given number.
 fn folded(run: &Run, others: impl Fn(&RelPath, &dyn Fn(&[u8]) -> bool, usize) -> Option<Vec<RelPath>>) -> Option<Run> {
     let mut listed: BTreeMap<RelPath, HashSet<&[u8]>> = BTreeMap::new();
     for entry in run.entries.iter().filter(|entry| entry.presence != Presence::Missing) {
@@ -129,11 +130,12 @@ fn folded(run: &Run, others: impl Fn(&RelPath, &dyn Fn(&[u8]) -> bool, usize) ->
             return false;
         }
         let Some(mut others) = others(directory, &|name| names.contains(name), max) else { return false };
-        // Gone when it was looked at, and there again.
+        // The plan saw this path as missing, so it is listed for deletion, but it exists again. Folding its directory would
+        // send it and delete it in one run; leave the directory unfolded.
         if others.iter().any(|other| run.entries.iter().any(|entry| entry.path == *other)) {
             return false;
         }
-        // What has listed paths below it goes with them.
+        // A directory above listed paths is part of the run anyway.
         others.retain(|other| !run.entries.iter().any(|entry| other.is_ancestor_of(&entry.path)));
         skip.append(&mut others);
         true
@@ -153,7 +155,7 @@ fn folded(run: &Run, others: impl Fn(&RelPath, &dyn Fn(&[u8]) -> bool, usize) ->
         entries.entry(directory.clone()).or_insert_with(entry);
     }
     let with_contents = listed.into_keys().collect();
-    // Few words, but as much to be read as before.
+    // The list is shorter, but rsync reads as much content as before.
     let content_bytes = Some(run.entries.iter().map(content_bytes).fold(0, u64::saturating_add));
     Some(Run { entries: entries.into_values().collect(), with_contents, skip, content_bytes, ..run.clone() })
 }
@@ -182,7 +184,7 @@ mod tests {
         (0..count).map(|n| (format!("{directory}/f{n}"), FILE)).collect()
     }
 
-    /// `folded` on a source that holds what is listed, and besides `unlisted`.
+    /// `folded` on a source that holds the listed entries and, besides, `unlisted`.
     fn folded_beside(run: &Run, unlisted: &[&str]) -> Option<Run> {
         folded(run, |directory, is_listed, max| {
             let listed = run.entries.iter().filter(|entry| entry.presence != Presence::Missing);
@@ -201,7 +203,7 @@ mod tests {
         names.push(("full/gone".to_owned(), Presence::Missing));
         names.push(("full/deep".to_owned(), Presence::Directory));
         names.extend((0..40).map(|n| (format!("top{n}"), FILE)));
-        // Nobody lists `full` and `few`, but they go with what is in them.
+        // Nobody lists `full` and `few`, but both are sent on account of the files listed in them.
         let short = folded_beside(&run(names), &["full", "few"]).unwrap();
         assert!(short.with_contents.iter().eq([&RelPath::root(), &path("full"), &path("full/deep")]));
         assert_eq!(short.skip, []);
@@ -232,7 +234,7 @@ mod tests {
         assert!(short.with_contents.iter().eq([&path("a")]), "the number is the run's, not a directory's");
     }
 
-    /// It would have been sent, and its deletion with it.
+    /// The file would have been sent and deleted in one run.
     #[test]
     fn what_is_listed_as_gone_and_there_again_keeps_its_directory_as_it_is() {
         let mut names = files("a", 40);

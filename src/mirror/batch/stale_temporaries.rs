@@ -1,9 +1,9 @@
-//! Removes what killed receivers have left on the target: `.NAME.XXXXXX`, which a comparison leaves alone, since another
-//! run may be writing it at that moment.
+//! Removes the temporaries of killed receivers from the target: `.NAME.XXXXXX`. A comparison leaves these names alone,
+//! since another run may be writing such a file at that moment.
 //!
-//! After a comparison of the whole tree, at most once a day, the target is listed (a listing cut down to such names costs
-//! a fifth of the comparison), and what is older than a day and not at the source goes by name. rsync looks at the source
-//! once more when it deletes, so that a file that has come into being there is never lost.
+//! After a comparison of the whole tree, at most once a day, the target is listed (a listing cut down to such names costs a
+//! fifth of the comparison). A temporary that is older than a day and not at the source is deleted by name. rsync looks at
+//! the source once more when it deletes, so that a file that has come into being there is never lost.
 //!
 //! Deliberately absent: `.rsync-partial`, which a comparison deletes like anything that the source lacks, and a
 //! `--partial-dir` of the user's, which rsync itself protects and uses up. A target that cannot be listed (write only)
@@ -25,14 +25,15 @@ use crate::mirror::rsync::itemize::{to_path, unescape};
 use crate::mirror::rsync::stats::DeletionCount;
 use crate::model::{JobError, RelPath, Timestamp, Verdict};
 
-/// No run writes to one file for so long without changing its time.
+/// How old a temporary has to be. No run writes to one file for so long without changing its time.
 const AGE_MIN: Duration = Duration::from_secs(24 * 60 * 60);
-/// How often a target is listed.
+/// How long after a listing of a target the next one may be.
 const INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
-/// Of a listing so much is kept: some ten thousand leftovers. The others are for the next day.
+/// How many bytes of a listing are kept: enough for some ten thousand leftovers. The others are removed on another day.
 const LISTING_BYTES_MAX: usize = 1 << 20;
 
-/// What is to be removed from the target, if it has not been looked at today. `job` is the one of the whole tree.
+/// The temporaries to be removed from the target. `None`: the target has been listed within [`INTERVAL`], cannot be
+/// listed, deletes nothing, or the deletions are over its limit. `job` is the index of the whole tree's job.
 pub(crate) fn find(batch: &mut Execution<'_>, job: usize, now: Timestamp) -> Option<Vec<Entry>> {
     let ctx = batch.ctx;
     let cleaned_at = ctx.cleaned_at();
@@ -68,7 +69,7 @@ pub(crate) fn find(batch: &mut Execution<'_>, job: usize, now: Timestamp) -> Opt
     Some(entries)
 }
 
-/// Takes note that so many were removed, and that the target need not be looked at again soon.
+/// Notes that `count` temporaries were removed, so that the target is not listed again soon.
 pub(crate) fn note_removed(batch: &Execution<'_>, count: usize, now: Timestamp) {
     let ctx = batch.ctx;
     ctx.set_cleaned_at(now);
@@ -77,14 +78,14 @@ pub(crate) fn note_removed(batch: &Execution<'_>, count: usize, now: Timestamp) 
     }
 }
 
-/// What of a listing may go, in the order of a list.
+/// The temporaries of a listing that may be deleted, sorted like a list for rsync.
 fn leftovers(listing: &[u8], filter: &Filter, source: &mut Source, now: Timestamp) -> Vec<Entry> {
     let mut entries: Vec<Entry> = listing
         .split(|&b| b == b'\n')
         .filter_map(listed_file)
         .filter(|(path, modified)| filter.is_leftover(path) && *modified <= now && now.since(*modified) >= AGE_MIN)
         .filter(|(path, _)| {
-            // Where the directory itself is gone the comparison has deleted it, or was not to.
+            // Where the source lacks the directory itself, the comparison has deleted it on the target, or must not.
             let parent = path.parent().unwrap_or_else(RelPath::root);
             source.look(path) == Presence::Missing && source.look(&parent) == Presence::Directory
         })
@@ -94,7 +95,7 @@ fn leftovers(listing: &[u8], filter: &Filter, source: &mut Source, now: Timestam
     entries
 }
 
-/// A line of `--list-only` that tells of a regular file: `-rw-r--r--      6 2026/11/22 16:33:01 name`.
+/// Path and time in a line of `--list-only` about a regular file: `-rw-r--r--      6 2026/11/22 16:33:01 name`.
 fn listed_file(line: &[u8]) -> Option<(RelPath, Timestamp)> {
     let (mode, rest) = line.split_at_checked(10)?;
     if !mode.starts_with(b"-") {

@@ -1,10 +1,10 @@
-//! Carries out a sweep: a directory below which files were written, and nobody remembers which.
+//! Carries out a sweep: a job for a directory below which files were written, when nobody remembers which files.
 //!
-//! The quick check may take such a file for what the target has: same size, same time, other content. To have rsync
-//! distrust the whole tree would read it all on both sides. But a write leaves its mark where nobody can forge it: the
-//! inode's change time. So the files changed since the oldest of the forgotten writes was seen are sent first, by name
-//! and without the quick check; one quick run over the tree then does everything else. Where change times are not the
-//! kernel's own (network and FUSE file systems, unions), the whole tree goes without the quick check.
+//! The quick check may take such a file for equal: same size, same time, other content. A run over the whole tree without
+//! the quick check would read everything on both sides. But a write leaves its mark where nobody can forge it: in the
+//! inode's change time. So the files changed since the oldest of the forgotten writes was seen are sent first, by name and
+//! without the quick check. One quick run over the tree then does everything else. Where change times are not the kernel's
+//! own (network and FUSE file systems, unions), the whole tree goes without the quick check.
 //!
 //! Deliberately absent: directories that came from elsewhere (`Origin::Replaced`). The change times in them are old.
 
@@ -16,10 +16,10 @@ use crate::mirror::plan::run::{Entry, Run, RunKind};
 use crate::mirror::plan::walk::Files;
 use crate::model::{Origin, Timestamp};
 
-/// A write is seen later than it happens: after the kernel's queue, a busy machine, a stopped process.
+/// How much later than it happens a write may be seen: the kernel's queue, a busy machine or a stopped process delay it.
 const SEEN_WITHIN: Duration = Duration::from_secs(600);
 
-/// So many files go into one list.
+/// How many files go into one list.
 const LIST_PATHS_MAX: usize = 20_000;
 
 /// Whether `run` is a sweep that can be carried out in this way.
@@ -27,8 +27,8 @@ pub(crate) fn concerns(batch: &Execution<'_>, run: &Run) -> bool {
     run.kind == RunKind::Tree && run.origin == Origin::Write && ctime::dates_changes(&batch.ctx.root)
 }
 
-/// The runs that send what was written in the trees of `run`, each found when it is asked for. What then is left to do is a
-/// comparison by size and time.
+/// The runs that send the written files in the trees of `run`. Each is found when the iterator is asked for it. Afterwards
+/// a comparison by size and time is enough.
 pub(crate) fn runs<'a>(batch: &Execution<'a>, run: &'a Run) -> impl Iterator<Item = Run> + use<'a> {
     let (ctx, jobs, unmounted) = (batch.ctx, batch.jobs, batch.unmounted.clone());
     let below = move |entry: &Entry| {

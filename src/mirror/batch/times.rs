@@ -1,11 +1,13 @@
-//! How exactly a target keeps the times of files. Some file systems keep whole seconds (ext4 with small inodes, HFS+), or even
-//! ones (FAT): what was sent with a fraction of a second differs for ever, and each comparison would send all of it again.
+//! Finds out how exactly a target keeps the times of files. Some file systems keep whole seconds (ext4 with small inodes,
+//! HFS+) or even ones (FAT). A file sent with a fraction of a second then differs for ever, and each comparison would send
+//! it again.
 //!
-//! Before the first whole-tree run a dry run asks for a few quiet files of the source whose times have fractions. If all that
-//! the target has of them differ in nothing but their times, one of them is sent; if it still differs, its fraction was not
-//! kept, and from then on times are compared as exactly as they are kept. A target that keeps them costs one dry run.
+//! Before the first whole-tree run a dry run asks for a few quiet files of the source whose times have fractions. If all of
+//! them that the target has differ in nothing but their times, one is sent. If that file still differs, its fraction was
+//! not kept, and from then on times are compared as exactly as the target keeps them. A target that keeps them costs one
+//! dry run.
 //!
-//! Deliberately not here: what differs within such a second. What a write names is compared by content anyway, and `verify
+//! Deliberately absent: changes within one such second. A written path is compared by content anyway, and `verify
 //! --checksum` finds the rest.
 
 use std::fs::Metadata;
@@ -24,26 +26,27 @@ use crate::mirror::plan::source::Presence;
 use crate::mirror::rsync::itemize::{difference_of, equal};
 use crate::model::{Origin, RelPath, Scope, Timestamp};
 
-/// So many files are asked for.
+/// How many files the dry run asks for at most.
 const FILES_MAX: usize = 8;
-/// So many entries of the source are looked at for them.
+/// How many entries of the source are looked at in search of such files.
 const ENTRIES_MAX: usize = 2_000;
-/// What is changed meanwhile would differ anyway.
+/// How long a file must have been left alone: one that changes meanwhile would differ anyway.
 const QUIET: Duration = Duration::from_secs(60);
-/// One of them may be sent.
+/// The largest file asked for, since one of them may be sent.
 const BYTES_MAX: u64 = 1 << 20;
 
-/// What a dry run says of a file's time.
+/// The answer of a dry run about one file's time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Told {
     Same,
-    /// It alone differs.
+    /// Only the time differs.
     Other,
     /// The target does not have the file, or more of it differs.
     Nothing,
 }
 
-/// Finds out how exactly the target keeps times, if the whole tree is to be compared and nobody knows yet.
+/// Finds out how exactly the target keeps times, if this batch compares the whole tree and the target has not been asked
+/// yet.
 pub fn look(batch: &mut Execution<'_>, now: Timestamp) {
     let compares_all = batch.jobs.iter().any(|job| job.path.is_root() && job.scope == Scope::Subtree);
     let params = &batch.ctx.target.options.params;
@@ -67,7 +70,7 @@ pub fn look(batch: &mut Execution<'_>, now: Timestamp) {
     }
 }
 
-/// Sends `file` and asks again. `None`: nobody can say.
+/// Sends `file` and asks again whether its time was kept. `None`: the answer is not certain.
 fn keeps(batch: &mut Execution<'_>, file: &RelPath) -> Option<bool> {
     let before = still(batch, file)?;
     let run = run(std::slice::from_ref(file));
@@ -87,7 +90,7 @@ fn keeps(batch: &mut Execution<'_>, file: &RelPath) -> Option<bool> {
     }
 }
 
-/// Finds a way to compare by which `file`, which is there, is equal.
+/// Tries coarser comparisons of times until one of them finds `file`, which the target has, equal.
 fn learn(batch: &mut Execution<'_>, file: &RelPath) {
     let (ctx, name) = (batch.ctx, batch.ctx.target.name());
     for (fallback, kept) in [(Fallback::Seconds, "whole seconds"), (Fallback::EvenSeconds, "even seconds")] {
@@ -109,7 +112,7 @@ fn still(batch: &Execution<'_>, file: &RelPath) -> Option<(u64, u64, i64, i64)> 
     Some((found.ino(), found.size(), found.mtime(), found.mtime_nsec()))
 }
 
-/// What a dry run says of each of `files`.
+/// The dry run's answer for each of `files`.
 fn ask(batch: &mut Execution<'_>, files: &[RelPath]) -> Option<Vec<Told>> {
     let run = run(files);
     let (ended, _) = batch.start(&run, Pass::Confirm)?;
@@ -124,14 +127,14 @@ fn ask(batch: &mut Execution<'_>, files: &[RelPath]) -> Option<Vec<Told>> {
     Some(files.iter().map(told).collect())
 }
 
-/// The name in an itemized line, and what it says. Pure.
+/// The name in an itemized line, and the answer about that name. Pure.
 fn told_of(line: &[u8]) -> Option<(Vec<u8>, Told)> {
     if let Some(name) = equal(line) {
         return Some((name, Told::Same));
     }
     let difference = difference_of(line)?;
     let told = match difference.attributes {
-        // Checksum, size, time, and what else there is; a capital T is a time that is not to be kept.
+        // The columns are checksum, size, time and further attributes. A capital T is a time that is not to be kept.
         [b'.' | b' ', b'.' | b' ', b't', ..] => Told::Other,
         [_, _, b'.' | b' ', ..] => Told::Same,
         _ => Told::Nothing,
@@ -149,7 +152,7 @@ fn run(files: &[RelPath]) -> Run {
     Run::new(RunKind::Flat, Origin::Scan, files.iter().map(entry).collect())
 }
 
-/// A few files of the source that have been left alone for a while, with fractions of a second.
+/// A few files of the source whose times have fractions of a second and which have been left alone for [`QUIET`].
 fn quiet_files(batch: &Execution<'_>, now: Timestamp) -> Vec<RelPath> {
     let (root, filter) = (&batch.ctx.root, &batch.ctx.filter);
     let (mut files, mut left, mut entries) = (Vec::new(), vec![RelPath::root()], 0);

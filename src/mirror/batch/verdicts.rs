@@ -1,4 +1,4 @@
-//! Gives each job of a batch exactly one verdict: the worst of those that its runs have for it.
+//! Gives each job of a batch exactly one verdict: the worst of those that its runs came to.
 //!
 //! Deliberately absent: what a verdict does to a job (the queue).
 
@@ -42,7 +42,7 @@ impl Execution<'_> {
         }
     }
 
-    /// Takes a job's verdict back, since more has to be done for it.
+    /// Takes back that a job is done, since more has to be done for it.
     pub(crate) fn reopen(&mut self, job: usize) {
         if let Some(verdict) = self.verdicts.get_mut(job) {
             verdict.take_if(|verdict| *verdict == Verdict::Done);
@@ -53,7 +53,7 @@ impl Execution<'_> {
     pub(super) fn settle_rest(&mut self, run: &Run, paths: &Paths) {
         let deletes = run.looks_around();
         for (at, entry) in run.entries.iter().enumerate() {
-            // One that was found below a sweep becomes a job of its own.
+            // A failed entry that was found below a sweep has no job yet; it becomes one.
             if entry.jobs.is_empty() {
                 if let Some(error) = paths.failed.get(&at) {
                     self.found_entry(entry, error.clone());
@@ -86,8 +86,8 @@ impl Execution<'_> {
         }
     }
 
-    /// Failures of `run` at paths that no job named, each with as much as it left undone: below a tree, a directory that
-    /// could not be made or read stands for all that is in it.
+    /// Keeps the failures of `run` at paths that no job named, each with how much it left undone. Below a tree, a directory
+    /// that could not be made or read stands for everything in it.
     pub(crate) fn found(&mut self, run: &Run, found: BTreeMap<RelPath, Undone>) {
         for (path, Undone { error, extent }) in found {
             let over = run.entries.iter().filter(|entry| entry.path.covers(&path)).flat_map(|entry| &entry.jobs);
@@ -97,14 +97,14 @@ impl Execution<'_> {
             let (scope, origin) = match over.iter().map(|job| job.origin).max() {
                 Some(origin) if is_whole => (Scope::Subtree, origin.max(run.origin)),
                 None if is_whole => (Scope::Subtree, run.origin),
-                // Whether the run looked at contents is not known here.
+                // It is not known here whether the run looked at contents, so the new job distrusts them.
                 _ => (Scope::Entry, Origin::Write),
             };
             self.report.found.push(Found { path, error, scope, origin, since });
         }
     }
 
-    /// An entry without a job, such as was found below a sweep, has failed.
+    /// Keeps the failure of an entry without a job, such as one that was found below a sweep.
     pub(super) fn found_entry(&mut self, entry: &Entry, error: JobError) {
         self.report.found.push(Found::entry(entry.path.clone(), error));
     }
@@ -113,7 +113,7 @@ impl Execution<'_> {
         self.verdicts.get(job) == Some(&Some(Verdict::Done))
     }
 
-    /// What the quick check sees of the job's path is what there is to send.
+    /// Marks the job as one whose path the quick check judges rightly.
     pub(crate) fn trust(&mut self, job: usize) {
         self.trusted.insert(job);
     }

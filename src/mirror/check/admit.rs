@@ -1,8 +1,9 @@
-//! Whether the user's own rsync options let a path through. rsync itself is asked, with a target that holds nothing: what it
-//! would not send there it leaves out, be it for its name, size, kind or file system. So what is told is what the runs do.
+//! Whether the user's own rsync options let a path through. rsync itself is asked, with a target that holds nothing: a path
+//! that it would not send there is left out, be it for its name, size, kind or file system. So the answer agrees with the
+//! runs.
 //!
-//! Deliberately absent: the filter's expressions, of which rsync is not asked, and what is gone from the source, of which
-//! rsync would find nothing.
+//! Deliberately absent: the filter's expressions, which rsync does not know, and paths that are gone from the source, which
+//! rsync would not find.
 
 use std::ffi::OsString;
 use std::io;
@@ -21,17 +22,17 @@ use crate::mirror::rsync::stop::StopSignal;
 use crate::mirror::target::context::TargetContext;
 use crate::model::{Destination, Given, Lane, Origin, RelPath, Target};
 
-/// A directory of this name is looked for in the state directory, and never made.
+/// The empty target: a directory of this name in the state directory, which is never made.
 const EMPTY_TARGET: &str = "nothing";
 
-/// What rsync says of what it hides, beside its other words.
+/// How rsync's lines about hidden paths begin.
 const HIDING: [&[u8]; 2] = [b"[sender] hiding file ", b"[sender] hiding directory "];
 const BECAUSE: &[u8] = b" because of pattern ";
 
 const OUTPUT_BYTES_MAX: usize = 4 << 20;
 
-/// Why the user's own options leave out what stands at the path, in words that go on from "it is not mirrored:"; `None` if
-/// they do not, or nothing stands there. An error means that rsync could not be asked.
+/// Why the user's own options leave out what stands at the path, in words that go on from "it is not mirrored:". `None` if
+/// they do not, or nothing stands there. The error: rsync could not be asked.
 pub fn left_out(ctx: &TargetContext, path: &RelPath, stop: &StopSignal) -> io::Result<Option<String>> {
     let presence = ctx.source_as_rsync_finds_it().look(path);
     if path.is_root() || matches!(presence, Presence::Missing | Presence::Unknown(_)) {
@@ -41,7 +42,7 @@ pub fn left_out(ctx: &TargetContext, path: &RelPath, stop: &StopSignal) -> io::R
     let question = Run { looks: true, ..Run::new(RunKind::Flat, Origin::Scan, vec![entry]) };
     let question = narrow::prepared(&question, &ctx.root);
     let state_dir = Path::new(&ctx.program.owner);
-    // Of how the real target is reached nothing is wanted, and rsync refuses some of it.
+    // Options about the way to the real target play no part, and rsync refuses some of them for a local target.
     let reaches = |given: &Given| ["password-file", "rsh", "rsync-path"].iter().any(|name| given.is(name));
     let mut options = ctx.target.options.clone();
     options.params = options.params.without(reaches);
@@ -62,13 +63,13 @@ pub fn left_out(ctx: &TargetContext, path: &RelPath, stop: &StopSignal) -> io::R
     if is_named(&output(&args)?) {
         return Ok(None);
     }
-    // Only now, since it tells of every name beside the path as well.
+    // Not asked at first, since with this option rsync tells of every name beside the path as well.
     args.insert(0, "--debug=FILTER1".into());
     let said = output(&args)?;
     let pattern = said.split(|&b| b == b'\n').find_map(|line| pattern_hiding(line, path));
     Ok(Some(match pattern {
         Some(pattern) => format!("rsync's own options leave it out, by the pattern {pattern}"),
-        // By its size or kind, or since another file system begins there: rsync does not say.
+        // The path is left out by its size or kind, or since another file system begins there; rsync does not say which.
         None => {
             let words: Vec<_> = ctx.target.options.params.iter().map(|word| word.to_string_lossy()).collect();
             format!("rsync's own options leave it out ({})", words.join(" "))
@@ -76,10 +77,10 @@ pub fn left_out(ctx: &TargetContext, path: &RelPath, stop: &StopSignal) -> io::R
     }))
 }
 
-/// The pattern that hides the path or what it lies in, if that is what the line tells.
+/// The pattern in `line` that hides the path or a directory above it.
 fn pattern_hiding(line: &[u8], path: &RelPath) -> Option<String> {
     let rest = HIDING.iter().find_map(|words| line.strip_prefix(*words))?;
-    // A name may hold the words as well; the pattern too. The name is known.
+    // Both a name and a pattern may contain these words. The name is known, so it decides where it ends.
     let at = rest.windows(BECAUSE.len()).enumerate().filter(|(_, words)| *words == BECAUSE).map(|(at, _)| at);
     let splits = at.filter_map(|at| Some((rest.get(..at)?, rest.get(at + BECAUSE.len()..)?)));
     let (_, pattern) = splits.into_iter().find(|(name, _)| {

@@ -1,13 +1,13 @@
 //! Asks one target everything that can be asked before there is anything to send, for `syncq check`.
 //!
-//! The questions are mirroring's own argument lists, so that whatever stands in the way of a real run stands in the way
-//! of these: first those of a file that was written or deleted, then those of a whole tree. Both are dry runs. A server refuses a read-only
-//! module and an option before it looks at what is to be done, so that these are found all the same. Whether the other
-//! side's user may write in the directory, no dry run tells: for that, and only if asked to, a small file of an unused
-//! name is sent and deleted again, and if source and target agreed on the directory's times before they do so again.
+//! The questions are mirroring's own argument lists, so whatever stands in the way of a real run stands in the way of a
+//! question. First come the arguments of a file that was written or deleted, then those of a whole tree. Both are dry runs.
+//! A server refuses a write to a read-only module and a forbidden option before it looks at the work, so a dry run finds
+//! both. No dry run tells whether the other side's user may write in the directory. For that, and only if asked to, a small
+//! file of an unused name is sent and deleted again. If source and target agreed on the directory's times before, they do
+//! so again afterwards.
 //!
-//! Deliberately absent: any text on what a finding means for the operator, except for troubles, which are told in the
-//! words that `status` has for them.
+//! Deliberately absent: the words for a finding. Only a trouble has words, the same as in `status`.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -36,67 +36,67 @@ use crate::mirror::target::capabilities::Capabilities;
 use crate::mirror::transport::confine::{Places, is_careful};
 use crate::model::{JobError, Lane, MaxDelete, Origin, RelPath, Target, TargetTrouble, TroubleClass};
 
-/// How often a question is asked because the other side turns out to lack an option. One that lacks more is said to lack a
-/// needed one.
+/// How often a question is repeated because the other side turns out to lack an option. A side that lacks more options is
+/// reported as lacking a needed one.
 const ROUNDS_MAX: u32 = 5;
-/// A server takes a moment to notice that a connection has ended; where it allows few, the next one waits for that.
+/// How long to wait for a connection: a server that allows few takes a moment to notice that the last one has ended.
 const BUSY_PATIENCE: Duration = Duration::from_secs(3);
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
-/// What the file says that is written and deleted.
+/// The content of the file that is written and deleted.
 const CONTENT: &[u8] = b"written by syncq check, and to be deleted at once\n";
 
-/// How far to go.
+/// How far the inspection goes.
 #[derive(Debug, Clone, Copy)]
 pub struct ProbeOptions {
-    /// Also write a file and delete it again.
+    /// Also write a file on the target and delete it again.
     pub writes: bool,
     /// How long each rsync may take.
     pub limit: Duration,
 }
 
-/// Something that was found out about a target.
+/// A fact about a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finding {
-    /// It can be reached, lets us in, and takes the arguments of every kind of run.
+    /// The target can be reached, lets this machine in, and takes the arguments of every kind of run.
     Answers {
-        /// The protocol that its rsync speaks, if it said so.
+        /// The protocol that the target's rsync speaks, if it said so.
         protocol: Option<u32>,
     },
-    /// Its rsync is of this version, which follows links that are swapped in.
+    /// The target's rsync is of this version, which follows links that are swapped in.
     FollowsLinks { version: String },
-    /// The directory is not there yet; the first run makes it.
+    /// The destination's directory does not exist yet; the first run makes it.
     NotYetThere,
-    /// Deletions by name are refused: they are made by comparing directories.
+    /// Deletions by name are refused: they are made by comparing directories instead.
     DeletesByLevel,
-    /// Every deletion is refused: what each job of one will be told.
+    /// Every deletion is refused. Holds the error of each deletion job.
     DeletesNothing(JobError),
     /// Times may be compared by whole seconds only.
     ComparesSeconds,
     /// A file was written and deleted again.
     Writable,
-    /// Nobody tried to write.
+    /// No attempt was made to write.
     NotTried(NotTried),
-    /// The file that was written is still there.
+    /// The file that was written could not be deleted.
     LeftBehind { name: String, said: String },
-    /// Why nothing, or nothing new, can be sent.
+    /// Why nothing at all, or nothing new, can be sent.
     Trouble(TargetTrouble),
 }
 
-/// Why no file was written to see whether that can be done.
+/// Why no file was written as a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotTried {
-    /// It was not asked for.
+    /// The caller did not ask for it.
     Unwanted,
-    /// The file could not be deleted again.
+    /// The file could not have been deleted again.
     NoDeletion,
-    /// A deletion would leave a backup copy.
+    /// The deletion would have left a backup copy.
     KeepsBackups,
-    /// The user's own parameters keep it from being sent.
+    /// The user's own parameters keep the file from being sent.
     Excluded,
 }
 
-/// Asks `target`, on behalf of the root at `root`, which need not exist. `max_delete` is what the configuration lets a
-/// comparison delete. The answers come in the order of the questions, a trouble last.
+/// Asks `target`, on behalf of the root at `root`, which need not exist. `max_delete` is how many deletions the
+/// configuration allows a comparison. The findings come in the order of the questions, a trouble last.
 pub fn inspect(
     root: &Path,
     target: &Target,
@@ -137,16 +137,16 @@ struct Inspection<'a> {
     prefixes: Prefixes,
     rules: Vec<OsString>,
     capabilities: Capabilities,
-    /// Where the dry runs start: the root, or if it is missing the scratch directory.
+    /// The directory where the dry runs start: the root, or the scratch directory if the root is missing.
     root: PathBuf,
-    /// An empty directory of our own.
+    /// An empty directory of this inspection.
     scratch: Scratch,
     findings: Vec<Finding>,
 }
 
-/// What a dry run tells.
+/// The facts in the output of a dry run.
 struct Answer {
-    /// The destination's directory is not there.
+    /// The destination's directory does not exist.
     is_missing: bool,
     /// Source and target agree on the attributes of the directory.
     root_is_equal: bool,
@@ -175,7 +175,7 @@ impl<'a> Inspection<'a> {
     fn ask_all(&mut self, max_delete: MaxDelete) -> Result<(), TargetTrouble> {
         let name = unused_name();
         let answer = self.ask(&flat(&name), self.target.options.delete)?;
-        // With an empty list, since a look at the whole tree could take hours.
+        // The list is empty, since a look at the whole tree could take hours.
         let tree = Run::new(RunKind::Tree, Origin::Reconcile, Vec::new());
         let tree = Run { max_delete: max_delete.unseen().map(|_| 0), ..tree };
         self.ask(&tree, self.target.options.delete)?;
@@ -192,7 +192,7 @@ impl<'a> Inspection<'a> {
         Ok(())
     }
 
-    /// Asks what `run` would come to. Its arguments are those of the real one, and a dry run's besides.
+    /// Starts `run` as a dry run: with the arguments of the real run, and those that make it dry. Returns what it tells.
     fn ask(&mut self, planned: &Run, deletes: bool) -> Result<Answer, TargetTrouble> {
         let mut last = String::new();
         for _ in 0..ROUNDS_MAX {
@@ -205,7 +205,8 @@ impl<'a> Inspection<'a> {
                     if !self.capabilities.learn(fallback) {
                         break;
                     }
-                    // Where nothing is to be deleted, only the file that is written here ever asks for that.
+                    // If nothing is to be deleted on this target, only the test file asks for deletions, and the user need
+                    // not know.
                     let is_told = self.target.options.delete;
                     match fallback {
                         Fallback::DeleteByLevel if is_told => self.findings.push(Finding::DeletesByLevel),
@@ -219,7 +220,8 @@ impl<'a> Inspection<'a> {
                 Outcome::Target(found) | Outcome::Split(found) | Outcome::NoRoom { trouble: found, .. } => {
                     return Err(self.with_command(found, &args, planned));
                 }
-                // A single path may fail for what differs from the rest; of ours there is nothing to fail.
+                // A single path may fail where others do not; these runs have no path whose failure would tell about the
+                // target.
                 Outcome::Done | Outcome::Paths(_) | Outcome::Blocked(..) | Outcome::Void => {
                     return Ok(Answer::read(&ended));
                 }
@@ -228,17 +230,18 @@ impl<'a> Inspection<'a> {
         Err(lacking_option(&last))
     }
 
-    /// Whether the rsync of a host that is reached through ssh is known to go by names. A server does not tell its version.
+    /// Whether the rsync of a host behind ssh follows swapped links. `None`: unknown, or it does not. A daemon tells no
+    /// version.
     fn follows_links_there(&self) -> Option<Finding> {
         let (shell, args) = ssh_command::command(self.target, "--version")?;
         let program = Program { path: shell, ..program(RSYNC) };
         let ended = within(self.options.limit, &program, &self.root, &args, b"").ok()?;
-        // Where nothing but one command is allowed, there is no answer.
+        // An account that allows only one command gives no answer.
         let found = read_version(&String::from_utf8_lossy(&ended.stdout.bytes()))?;
         (!is_careful(&found.numbers())).then_some(Finding::FollowsLinks { version: found.version })
     }
 
-    /// How a file that is written can be deleted again, or why nothing is to be written.
+    /// How a test file can be deleted again, or why no file is to be written.
     fn way_back(&mut self, name: &RelPath) -> Result<Deletion, NotTried> {
         if !self.options.writes {
             return Err(NotTried::Unwanted);
@@ -247,7 +250,7 @@ impl<'a> Inspection<'a> {
             return Err(NotTried::KeepsBackups);
         }
         if !self.target.options.delete {
-            // Where nothing is mirrored that is gone, nobody has asked yet.
+            // Where deletions are not mirrored, the question about them has not been asked yet.
             self.ask(&flat(name), true).map_err(|_| NotTried::NoDeletion)?;
         }
         if self.capabilities.deletion(true) == Deletion::ByLevel {
@@ -259,9 +262,9 @@ impl<'a> Inspection<'a> {
         }
     }
 
-    /// Writes a file of that name and deletes it, whatever the first run says: one that broke off may have written it.
+    /// Writes a file of that name and deletes it, whatever the first run says: a run that broke off may have written it.
     fn write(&mut self, name: &RelPath, deletion: Deletion, root_is_equal: bool) -> Result<(), TargetTrouble> {
-        // What stands for the source's directory is not what the target's shall look like.
+        // The scratch directory stands for the source's directory, but its attributes must not reach the target.
         const ALONE: [&str; 2] = ["--no-implied-dirs", "--omit-dir-times"];
         // A removal lists the directory itself.
         const ALONE_LISTED: [&str; 6] =
@@ -272,7 +275,7 @@ impl<'a> Inspection<'a> {
         let args = self.arguments(&planned, Lane::Small, deletion, &ALONE);
         let sent = self.start(&self.scratch.0, &args, &planned);
         std::fs::remove_file(&file).map_err(|error| cannot_start(&error))?;
-        // From the source's own directory, the run gives the target's back the times that it had.
+        // A run from the source's own directory gives the target's directory the times back that it had.
         let removal = gone(name, deletion);
         let (dir, more) = match (root_is_equal, removal.kind) {
             (true, _) => (&self.root, &[][..]),
@@ -302,7 +305,7 @@ impl<'a> Inspection<'a> {
             Outcome::Target(found) | Outcome::Split(found) | Outcome::NoRoom { trouble: found, .. } => {
                 return Err(self.with_command(found, &args, &planned));
             }
-            // Words at a success are a banner, as far as can be told here.
+            // Messages of a successful run are a banner, as far as can be told here.
             Outcome::Paths(paths) => {
                 let unattributed = paths.unattributed.filter(|error| error.code != Some(0));
                 paths.failed.into_values().next().or(unattributed)
@@ -311,7 +314,7 @@ impl<'a> Inspection<'a> {
             Outcome::Done | Outcome::Fallback(_) | Outcome::Void => None,
         };
         match failure {
-            // Without the command: by hand there would be no such file to send.
+            // The error holds no command: a person would have no such file to send.
             Some(failure) => Err(unwritable(&failure, is_deleted)),
             None => {
                 let written = if was_offered { Finding::Writable } else { Finding::NotTried(NotTried::Excluded) };
@@ -321,7 +324,7 @@ impl<'a> Inspection<'a> {
         }
     }
 
-    /// The arguments of the real run, with `more` in front of the source, where they win over the user's.
+    /// The arguments of the real run, with `more` in front of the source, where these options win over the user's.
     fn arguments(&self, planned: &Run, lane: Lane, deletion: Deletion, more: &[&str]) -> Vec<OsString> {
         let mode = Mode {
             deletion,
@@ -334,7 +337,7 @@ impl<'a> Inspection<'a> {
         args
     }
 
-    /// Runs rsync, again for a while if there was no connection left. A run that takes too long is a trouble.
+    /// Runs rsync, and repeats it for a while if the server has no connection left. A run that takes too long is a trouble.
     fn start(&self, dir: &Path, args: &[OsString], planned: &Run) -> Result<Ended, TargetTrouble> {
         let begun = monotonic();
         loop {
@@ -356,7 +359,7 @@ impl<'a> Inspection<'a> {
     }
 }
 
-/// Why a file could not be written as it should be; `is_there`: only its attributes could not be set.
+/// The trouble that a file could not be written properly. `is_there`: only its attributes could not be set.
 fn unwritable(failure: &JobError, is_there: bool) -> TargetTrouble {
     let (meaning, hint) = if is_there {
         (
@@ -375,7 +378,7 @@ fn unwritable(failure: &JobError, is_there: bool) -> TargetTrouble {
 impl Answer {
     fn read(ended: &Ended) -> Self {
         let output = String::from_utf8_lossy(&ended.stdout.bytes()).into_owned();
-        // Some versions tell of a directory that they make, all of them show it as new.
+        // Some versions report a directory that they make; all versions show it as new.
         let makes = |line: &str| line.starts_with("created ") && line.contains("director");
         let is_missing = output.lines().any(|line| makes(line) || line == "cd+++++++++ ./");
         let root_is_equal = !output.lines().any(|line| line.ends_with(" ./"));
@@ -387,7 +390,7 @@ impl Answer {
     }
 }
 
-/// A directory of our own, removed with its content when dropped.
+/// A directory of this inspection, removed with its content when dropped.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -401,12 +404,13 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What stays is an empty directory among other temporary ones.
+        // If this fails, an empty directory stays among other temporary ones.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
-/// A name that nobody has, of the form of rsync's own temporary files: should it be left on a target, a sweep removes it.
+/// A name that no file has, of the form of rsync's own temporary files. If the file is left on a target, a later run
+/// removes it.
 fn unused_name() -> RelPath {
     let mut name = b".syncq-check.".to_vec();
     name.extend((0..3).map(|_| fastrand::lowercase() as u8));
@@ -414,7 +418,7 @@ fn unused_name() -> RelPath {
     RelPath::root().join(&name)
 }
 
-/// The run for a file that was written, or is gone.
+/// The run for a file that was written, or that is gone.
 fn flat(name: &RelPath) -> Run {
     Run::new(RunKind::Flat, Origin::Write, vec![missing(name)])
 }

@@ -1,9 +1,9 @@
 //! Compares a target with the source without changing anything, and tells what differs and how.
 //!
-//! One dry run over the path finds what differs; it is kept on disk, since it may be very much. Each of it may have changed
-//! meanwhile, so that single paths can be looked at again. `daemon` knows which of them jobs stand for.
+//! One dry run over a path finds what differs. The result is kept on disk, since it may be very large. Any of these paths
+//! may have changed meanwhile, so single paths can be looked at again. `daemon` knows for which of them there are jobs.
 //!
-//! Deliberately absent: the limit on deletions (nothing is deleted), and waiting for anything.
+//! Deliberately absent: the limit on deletions, since nothing is deleted, and waiting for jobs.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,7 +34,7 @@ use crate::model::{
     ClaimedJob, Generation, JobError, Lane, Origin, RelPath, Scope, TargetTrouble, Timestamp, TroubleClass,
 };
 
-/// Why nothing can be said of a place.
+/// The error for a place that cannot be compared.
 fn not_mounted() -> JobError {
     JobError::new(None, "the file system that is mounted there as a rule is not, so nothing there was compared")
 }
@@ -44,15 +44,15 @@ fn not_mounted() -> JobError {
 pub struct Look {
     /// Compare contents, instead of trusting size and modification time.
     pub checksum: bool,
-    /// Read no faster on average, on this machine.
+    /// How many bytes a second are read on average, at most, on this machine. `None`: no limit.
     pub bytes_per_s: Option<u64>,
 }
 
-/// How often a question is put: the other side may turn out to lack an option, and rsync breaks off when a file goes that it
-/// compares.
+/// How often a question is repeated: the other side may turn out to lack an option, and rsync breaks off if a file that it
+/// compares vanishes.
 const ROUNDS_MAX: u32 = 8;
 
-/// How often, and after which pause, a server is asked again that has no connection left.
+/// How often, and after which pause, a server that has no connection left is asked again.
 const BUSY_PAUSES: u32 = 240;
 const BUSY_PAUSE: Duration = Duration::from_millis(250);
 
@@ -63,7 +63,7 @@ pub struct Comparison<'a> {
     limit: ReadLimit,
     stop: &'a StopSignal,
     is_wanted: &'a dyn Fn() -> bool,
-    /// Why the last run broke off, if one did, and how many have.
+    /// Why the last run broke off, if any did, and how many have broken off.
     broken: Option<TargetTrouble>,
     breaks: u32,
 }
@@ -80,7 +80,7 @@ impl fmt::Debug for Comparison<'_> {
 }
 
 impl<'a> Comparison<'a> {
-    /// Begins one that ends early when `is_wanted` says no.
+    /// A comparison that ends early when `is_wanted` returns false.
     pub(crate) fn new(
         ctx: &'a TargetContext,
         look: Look,
@@ -98,7 +98,7 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// Finds what differs at `path` and below, in rsync's order.
+    /// Finds what differs at `path` and below, in rsync's order. The error: the target cannot be compared at present.
     pub fn below(&mut self, path: &RelPath) -> Result<Found<'a>, TargetTrouble> {
         let spool_dir = Path::new(&self.ctx.program.owner);
         let absent = self.ctx.mounts.missing();
@@ -107,7 +107,7 @@ impl<'a> Comparison<'a> {
         let mut skip = Vec::new();
         for _ in 0..ROUNDS_MAX {
             let mut spool = Spool::in_dir(spool_dir).map_err(|error| cannot_keep(spool_dir, &error))?;
-            // No run at all if it is gone, and deletions are not mirrored.
+            // There is no run at all if the path is gone and deletions are not mirrored.
             let runs = self.plan(std::slice::from_ref(path), Scope::Subtree, Origin::Reconcile);
             let mut again = false;
             for run in runs {
@@ -139,7 +139,7 @@ impl<'a> Comparison<'a> {
         Err(self.gave_up())
     }
 
-    /// Looks at single paths again; what is below them does not count. Those that differ, by path.
+    /// Looks at single paths again, without what is below them. Returns those that still differ, by path.
     pub fn again(&mut self, paths: &[RelPath]) -> Result<BTreeMap<RelPath, Differs>, TargetTrouble> {
         for _ in 0..ROUNDS_MAX {
             if let Some(found) = self.flat(paths)? {
@@ -149,7 +149,8 @@ impl<'a> Comparison<'a> {
         Err(self.gave_up())
     }
 
-    /// Whether what is in a directory cannot be read: it is closed, or what is mounted there as a rule is not.
+    /// Whether the contents of a directory cannot be read: the directory is closed to syncq, or its file system is not
+    /// mounted.
     pub fn is_out_of_reach(&self, directory: &RelPath) -> bool {
         let is_absent = || self.ctx.mounts.missing().iter().any(|place| place.covers(directory));
         let is_closed =
@@ -157,7 +158,7 @@ impl<'a> Comparison<'a> {
         is_absent() || std::fs::read_dir(directory.under(&self.ctx.root)).is_err_and(is_closed)
     }
 
-    /// Bytes that rsync has read on this machine.
+    /// The bytes that rsync has read on this machine.
     pub fn bytes_read(&self) -> u64 {
         self.limit.read()
     }
@@ -180,7 +181,8 @@ impl<'a> Comparison<'a> {
                 }
             }
         }
-        // rsync shows what replaces a thing of another kind as new. Among what exists there, only that is new.
+        // rsync shows a thing that replaces one of another kind as new. With --existing rsync still shows those things, but
+        // no paths that the target lacks.
         let is_new = |what: &Differs| *what == Differs::Missing;
         let missing: Vec<RelPath> =
             found.iter().filter(|(_, what)| is_new(what)).map(|(path, _)| path.clone()).collect();
@@ -235,11 +237,11 @@ impl<'a> Comparison<'a> {
         let run = &*narrow::prepared(run, &ctx.root);
         let rules = ctx.filter.rsync_rules();
         let mode = Mode { contents: true, ..ctx.mode(Lane::Large, Pass::Show, &rules) };
-        // Where something was unmounted the source says nothing.
+        // A place whose file system is not mounted cannot be compared.
         let skip = run.skip.iter().cloned().chain(ctx.mounts.missing()).collect();
         let run = &Run { skip, ..run.clone() };
         let mut args = arguments(&ctx.target, run, mode);
-        // In front of source and destination.
+        // Further options go in front of source and destination.
         let end = args.len().saturating_sub(2);
         let checksum = self.checksum.then_some("--checksum");
         args.splice(end..end, more.iter().copied().chain(checksum).map(Into::into));
@@ -254,7 +256,7 @@ impl<'a> Comparison<'a> {
             let ended = run_in_background(&ctx.program, &ctx.root, &args, &list(run), each, stop, background)
                 .map_err(|error| could_not(ctx, &error.to_string()))?;
             match classify(&ended, run, &ctx.prefixes, &ctx.noise) {
-                // The mirror has its connections first.
+                // The server's connections are for mirroring first.
                 Outcome::Target(TargetTrouble { class: TroubleClass::Busy, .. }) if pauses > 0 && is_wanted() => {
                     pauses -= 1;
                     if let Some(standby) = &ctx.standby {
@@ -285,7 +287,7 @@ impl<'a> Comparison<'a> {
             Outcome::Fallback(_) => Err(self.gave_up()),
             Outcome::Split(found) => {
                 self.broken = Some(TargetTrouble { command: Some(command), ..found });
-                // Each time for longer, so that a storm of changes may pass.
+                // Each pause is longer than the one before, so that a storm of changes may pass.
                 self.breaks += 1;
                 stop.rest(BUSY_PAUSE * self.breaks.min(ROUNDS_MAX));
                 Ok(Asked::Again)
@@ -311,19 +313,19 @@ fn errors(found: BTreeMap<RelPath, Undone>) -> impl Iterator<Item = (RelPath, Jo
     found.into_iter().map(|(path, undone)| (path, undone.error))
 }
 
-/// What became of a question.
+/// The answer to a question.
 enum Asked {
-    /// All was told, but for what cannot be read.
+    /// Everything was told, except for these paths, which cannot be read.
     Told(BTreeMap<RelPath, JobError>),
-    /// What is on the target alone was not told, because of what cannot be read.
+    /// Paths that only the target has were not told, because some paths at the source cannot be read.
     Without(Paths),
-    /// Reading this path does not return: the rest can be asked for without it.
+    /// A read of this path does not return. The question can be repeated without the path.
     Blocked(RelPath, JobError),
-    /// The target lacks an option and can be asked without it, or the run broke off.
+    /// The question can be repeated as it is: the target lacks an option, which is now known, or the run broke off.
     Again,
 }
 
-/// What a comparison has found.
+/// The result of a comparison.
 #[derive(Debug)]
 pub struct Found<'a> {
     lines: Lines,
@@ -333,17 +335,17 @@ pub struct Found<'a> {
 }
 
 impl Found<'_> {
-    /// Whether there was more than could be kept.
+    /// Whether more differs than could be kept.
     pub fn is_cut(&self) -> bool {
         self.is_cut
     }
 
-    /// The next up to `limit` differences; none at the end.
+    /// The next differences, at most `limit`; empty at the end.
     pub fn next(&mut self, limit: usize) -> Result<Vec<Difference>, TargetTrouble> {
         let mut chunk = Vec::new();
         let mut line = Vec::new();
         if let Some(filter) = &mut self.filter {
-            // What was seen of the source is of the chunk before.
+            // Forget what the source was seen to hold for the chunk before.
             filter.source = filter.ctx.source_as_rsync_finds_it();
         }
         while chunk.len() < limit {
@@ -361,7 +363,7 @@ impl Found<'_> {
         Ok(chunk)
     }
 
-    /// Finds out which directories on the target stay because of something excluded in them.
+    /// Finds the directories on the target that stay because they hold something excluded.
     fn prepared(mut self) -> io::Result<Self> {
         let Some(filter) = &mut self.filter else { return Ok(self) };
         let mut line = Vec::new();
@@ -377,7 +379,7 @@ impl Found<'_> {
     }
 }
 
-/// The user's expressions, which rsync does not know.
+/// Applies the user's expressions, which rsync does not know.
 #[derive(Debug)]
 struct Filtered<'a> {
     ctx: &'a TargetContext,
@@ -401,14 +403,14 @@ impl<'a> Filtered<'a> {
         let kind = match self.source.look(path) {
             Presence::Directory => Kind::Directory,
             Presence::File { .. } | Presence::Other | Presence::Unknown(_) => Kind::File,
-            // Gone since: its own event tells the watcher.
+            // The path has gone since the dry run; the watcher gets an event for that.
             Presence::Missing => return false,
         };
         !self.filter.excludes(path, kind)
     }
 }
 
-/// Cuts output into lines.
+/// Divides output into lines.
 struct Cut<F> {
     rest: Vec<u8>,
     each: F,

@@ -1,6 +1,6 @@
-//! A path that differs, and how rsync says so. Pure.
+//! A path that differs, and how. Read from rsync's output. Pure.
 //!
-//! Deliberately absent: why, and what becomes of it.
+//! Deliberately absent: why the path differs, and what follows from that.
 
 use crate::mirror::rsync::itemize::{difference_of, to_path};
 use crate::model::{JobError, PARTIAL_DIR, RelPath};
@@ -15,29 +15,29 @@ pub struct Difference {
 /// How the target differs at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Differs {
-    /// The target lacks it.
+    /// The target lacks the path.
     Missing,
-    /// It is something else there: a file for a directory, say.
+    /// The target has something of another type there: a file for a directory, say.
     Type,
-    /// It has other content of the same size, or a link leads elsewhere.
+    /// The target has other content of the same size, or a link that leads elsewhere.
     Content,
     Size,
-    /// Its modification time, by which rsync takes its content for another one unless it compares contents.
+    /// The modification time differs, so rsync takes the content for different unless it compares contents.
     Time,
-    /// Mode, owner, group, or what else the parameters have rsync carry over.
+    /// Mode, owner, group, or another attribute that the parameters have rsync preserve.
     Attributes,
-    /// It is on the target alone.
+    /// Only the target has the path.
     Extra,
-    /// It cannot be read here or there, so that nothing is known of it.
+    /// The path cannot be read at the source or on the target, so nothing is known of it.
     Unreadable(JobError),
 }
 
-/// A line of `--out-format='%i %n'` as what differs. What a transfer that broke off has left to go on from is no part of
-/// the mirror; a comparison of the whole tree deletes it.
+/// The difference in a line of `--out-format='%i %n'`. The partial file of a transfer that broke off is no part of the
+/// mirror; a comparison of the whole tree deletes it.
 pub(super) fn read(line: &[u8]) -> Option<Difference> {
     let found = difference_of(line)?;
     let path = to_path(&found.name)?;
-    // `cstpoguax`: content, size, time, and then what is an attribute to everybody. A blank column is none.
+    // The columns are `cstpoguax`: content, size, time, and then attributes. A blank column means no difference.
     let has = |at: usize| found.attributes.get(at).is_some_and(|column| !b". ".contains(column));
     let what = match () {
         () if found.deletes => Differs::Extra,

@@ -1,9 +1,9 @@
-//! What differs between a target and the source, found without changing anything.
+//! Finds the differences between a target and the source, without changing anything.
 //!
-//! `comparison` has rsync look and reads what it lists, `difference` is one line of that, `spool` keeps differences on disk, and `portions` is the tree's
-//! files in an order that can be gone on with.
+//! `comparison` has rsync look and reads its listing, `difference` is one line of the listing, `spool` keeps differences on
+//! disk, and `portions` is the tree's files in an order in which a broken off comparison can go on.
 //!
-//! Deliberately absent: jobs. Whoever compares decides what becomes of a difference.
+//! Deliberately absent: jobs. The caller decides what becomes of a difference.
 
 pub(super) mod comparison;
 pub(super) mod difference;

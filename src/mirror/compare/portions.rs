@@ -1,7 +1,8 @@
-//! The files of a source in a fixed order, portion by portion, so that something that takes days can go on after a restart
-//! where it was.
+//! The files of a source in a fixed order, portion by portion, so that a comparison that takes days can go on after a
+//! restart where it was.
 //!
-//! The order is that of the components of paths, compared as bytes. What comes into being or is renamed behind the present
+//! The order is that of the components of paths, compared as bytes. A file that comes into being or is renamed behind the
+//! present place is not visited: events tell of it.
 //! place is not visited: events tell of it.
 
 use std::os::unix::ffi::OsStringExt as _;
@@ -11,26 +12,26 @@ use std::sync::Arc;
 use crate::filter::{Filter, Kind};
 use crate::model::RelPath;
 
-/// See the module's documentation.
+/// An iterator over the files of a source; see the module's documentation.
 #[derive(Debug)]
 pub struct Portions {
     root: PathBuf,
     filter: Arc<Filter>,
-    /// Directories from the root down, each with the names that are still to come, the next one last.
+    /// Directories from the root down, each with its names that are still to come, the next one last.
     stack: Vec<(RelPath, Vec<Vec<u8>>)>,
-    /// What comes no later than this was visited before; the root if nothing was.
+    /// Paths up to this one in the order were visited before; the root if none was.
     after: RelPath,
 }
 
 impl Portions {
-    /// Those of the mirrored files below `root` that come after a path.
+    /// The mirrored files below `root` that come after the path `after`.
     pub fn new(root: PathBuf, filter: Arc<Filter>, after: RelPath) -> Self {
         let mut portions = Self { root, filter, stack: Vec::new(), after };
         portions.list(RelPath::root());
         portions
     }
 
-    /// The next files, until they are so many or hold so much. None: that was all.
+    /// The next files: at most `files_max`, and no more once they hold `bytes_max`. Empty at the end.
     pub fn next(&mut self, files_max: usize, bytes_max: u64) -> Vec<RelPath> {
         let (mut paths, mut bytes) = (Vec::new(), 0_u64);
         while paths.len() < files_max && bytes < bytes_max {
@@ -56,7 +57,7 @@ impl Portions {
     }
 
     fn list(&mut self, dir: RelPath) {
-        // What cannot be read is no secret: comparisons of the tree tell of it.
+        // A directory that cannot be read is skipped; comparisons of the tree report it.
         let Ok(entries) = std::fs::read_dir(dir.under(&self.root)) else { return };
         let mut names: Vec<Vec<u8>> = entries.flatten().map(|entry| entry.file_name().into_vec()).collect();
         names.sort_unstable_by(|a, b| b.cmp(a));
@@ -68,7 +69,7 @@ impl Portions {
 mod tests {
     use super::*;
 
-    /// A comparison that was begun anew with each restart would never end on a large tree.
+    /// A comparison that began anew with each restart would never end on a large tree.
     #[test]
     fn every_file_is_visited_once_wherever_it_was_broken_off() {
         let dir = tempfile::tempdir().unwrap();
@@ -95,7 +96,7 @@ mod tests {
         let mut by_size = portions("");
         assert_eq!(names(by_size.next(9, 6)), all[..2]);
         assert_eq!(names(by_size.next(1, 99)), all[2..3]);
-        // It is gone meanwhile.
+        // The file that was visited last is gone meanwhile.
         assert_eq!(names(portions("a/y").next(9, 99)), all[2..]);
     }
 }

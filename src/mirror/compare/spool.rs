@@ -1,4 +1,4 @@
-//! Keeps what a comparison finds in a file without a name, so that a million differences cost disk and no memory.
+//! Keeps the output of a comparison in a file without a name, so that a million differences cost disk space and no memory.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Seek, SeekFrom, Write};
@@ -6,10 +6,10 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 
-/// More is cut off: some ten million paths.
+/// The size at which the output is cut off: some ten million paths.
 const SPOOL_BYTES_MAX: u64 = 1 << 30;
 
-/// Lines on their way to disk.
+/// Lines that are being written to disk.
 #[derive(Debug)]
 pub struct Spool {
     out: BufWriter<File>,
@@ -18,7 +18,7 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// Opens a file in `dir` that is gone when it is closed.
+    /// Opens a file in `dir` that has no name and is gone when it is closed. The error: no such file can be made there.
     pub fn in_dir(dir: &Path) -> io::Result<Self> {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         let file = rustix::fs::open(dir, flags, Mode::RUSR | Mode::WUSR)?;
@@ -32,12 +32,12 @@ impl Spool {
         if self.cut { Ok(()) } else { self.out.write_all(bytes) }
     }
 
-    /// Whether something did not fit.
+    /// Whether some of the output did not fit.
     pub fn is_cut(&self) -> bool {
         self.cut
     }
 
-    /// The lines from the first one on, without the last if that is not whole.
+    /// The lines from the first one on, without a last line that is not complete.
     pub fn lines(self) -> io::Result<Lines> {
         let mut file = self.out.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.seek(SeekFrom::Start(0))?;
@@ -45,18 +45,18 @@ impl Spool {
     }
 }
 
-/// What was kept.
+/// The lines that were kept.
 #[derive(Debug)]
 pub struct Lines {
     reader: BufReader<File>,
 }
 
 impl Lines {
-    /// Reads the next line into `line`, without its end. `false`: that was all.
+    /// Reads the next line into `line`, without its line break. `false`: there are no more lines.
     pub fn next_into(&mut self, line: &mut Vec<u8>) -> io::Result<bool> {
         line.clear();
         self.reader.read_until(b'\n', line)?;
-        // What was cut off may be half a name.
+        // A line without a line break was cut off, perhaps within a name.
         Ok(line.pop() == Some(b'\n'))
     }
 

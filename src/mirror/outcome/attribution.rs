@@ -1,7 +1,7 @@
 //! Finds the entries of a run's list that a message of rsync's is about. Pure.
 //!
-//! rsync names what it means by the source's path, the target's, or the name of a temporary file, which may be shortened.
-//! Where a name may mean several entries, all of them are in doubt. Deliberately absent: what the message says (`classify`).
+//! rsync names a path as the source's, as the target's, or by the name of a temporary file, which may be shortened. Where a
+//! name may mean several entries, all of them are in doubt. Deliberately absent: the meaning of the message (`classify`).
 
 use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
@@ -11,7 +11,7 @@ use crate::mirror::plan::run::Run;
 use crate::mirror::rsync::messages::{About, Line, Mask, Names};
 use crate::model::{Destination, PARTIAL_DIR, RelPath};
 
-/// The prefixes under which rsync names what the list calls `./path`.
+/// The prefixes under which rsync names the path that the list calls `./path`.
 #[derive(Debug, Clone, Default)]
 pub struct Prefixes {
     source: Vec<Vec<u8>>,
@@ -19,7 +19,7 @@ pub struct Prefixes {
 }
 
 impl Prefixes {
-    /// `root` under all the names that it has (symbolic links resolved or not), and the destination.
+    /// The prefixes for all names `root` of the source (symbolic links resolved or not), and for the destination.
     pub fn new(roots: &[&Path], destination: &Destination) -> Self {
         let source = roots.iter().map(|root| root.as_os_str().as_bytes().to_vec()).collect();
         let target = match destination {
@@ -36,7 +36,7 @@ impl Prefixes {
         Self { source: trimmed(source), target: trimmed(vec![target]) }
     }
 
-    /// What lies below one of them.
+    /// The part of `name` below one of the prefixes.
     pub(super) fn strip(&self, name: &[u8]) -> Option<RelPath> {
         let inside = self
             .source
@@ -46,7 +46,7 @@ impl Prefixes {
         inside.filter_map(path_of_message).next()
     }
 
-    /// What `name` is relative to the root, as one side says it.
+    /// The path of `name` relative to the root. `is_senders`: the name is the sending side's.
     pub(super) fn relative(&self, name: &[u8], is_senders: bool) -> Option<RelPath> {
         let prefixes = if is_senders { &self.source } else { &self.target };
         let inside = prefixes.iter().filter_map(|prefix| name.strip_prefix(&prefix[..]));
@@ -55,7 +55,8 @@ impl Prefixes {
     }
 }
 
-/// A name in a message as a path. Unlike those of itemized lines it may begin with slashes, and stand for a directory by `.`.
+/// A name in a message as a path. Unlike a name in an itemized line it may begin with slashes, and end in `.` for a
+/// directory.
 fn path_of_message(name: &[u8]) -> Option<RelPath> {
     let mut name = name;
     while let Some(rest) = name.strip_prefix(b"/").or_else(|| name.strip_prefix(b"./")) {
@@ -66,12 +67,12 @@ fn path_of_message(name: &[u8]) -> Option<RelPath> {
     RelPath::new(name.strip_suffix(b"/").unwrap_or(name)).ok()
 }
 
-/// What a message is about.
+/// The paths that a message is about.
 #[derive(Debug)]
 pub(super) enum Concerned {
     /// Paths strictly below entries of a level or tree run.
     Below(Vec<RelPath>),
-    /// Entries. None: an unlisted parent directory.
+    /// Entries. Empty: the message is about a directory above them that is not listed.
     Entries(Vec<usize>),
     Unknown,
 }
@@ -83,7 +84,7 @@ pub(super) fn concerned(line: &Line<'_>, run: &Run, prefixes: &Prefixes) -> Conc
         && let Some(at) = known.iter().position(|path| run.entries.iter().any(|entry| entry.path.is_ancestor_of(path)))
         && let Some(path) = known.get(at)
     {
-        // Which of several it is shows in no list: then all of the entry is in doubt.
+        // No list shows which of several paths is meant, so all of the entry is in doubt.
         return match sure.then(|| meant(path, mask)).flatten() {
             Some(below) => Concerned::Below(below),
             None => Concerned::Entries(reached(run, path)),
@@ -96,7 +97,7 @@ pub(super) fn concerned(line: &Line<'_>, run: &Run, prefixes: &Prefixes) -> Conc
     if line.about == About::Unknown {
         return Concerned::Unknown;
     }
-    // A parent that could not be made or entered takes down what is below it; its times do not.
+    // A parent that could not be made or entered takes down the entries below it; a failure to set its times does not.
     for path in &known {
         let below = run.entries.iter().enumerate().filter(|(_, entry)| path.is_ancestor_of(&entry.path));
         let below: Vec<usize> = below.map(|(at, _)| at).collect();
@@ -104,21 +105,21 @@ pub(super) fn concerned(line: &Line<'_>, run: &Run, prefixes: &Prefixes) -> Conc
             return Concerned::Entries(if line.about == About::Attributes { Vec::new() } else { below });
         }
     }
-    // An absolute name below an unknown directory (ssh to a home directory, a chroot): the end of it decides.
+    // If an absolute name lies below an unknown directory (ssh to a home directory, a chroot), the end of the name decides.
     known.iter().find_map(|path| by_suffix(run, path, mask)).map_or(Concerned::Unknown, Concerned::Entries)
 }
 
-/// The entries that `path` is, or whose temporary file it is.
+/// The entries that `path` is, or whose temporary file `path` is.
 fn hits(run: &Run, path: &RelPath, mask: Mask) -> Vec<usize> {
     let mut hits = if mask == Mask::Always { Vec::new() } else { reached(run, path) };
     if mask != Mask::Never {
         hits.extend(unmasked(run, path).unwrap_or_default());
     }
-    // A temporary file that stands where a listed one of such a name would.
+    // The name may look like a temporary file's and still be a listed one.
     if hits.is_empty() { reached(run, path) } else { hits }
 }
 
-/// The paths below a directory that the name of one may mean. `None`: that cannot be known.
+/// The paths that `path`, below a compared directory, may mean. `None`: that cannot be known.
 fn meant(path: &RelPath, mask: Mask) -> Option<Vec<RelPath>> {
     let held =
         path.parent().filter(|parent| parent.name() == PARTIAL_DIR.as_bytes()).and_then(|parent| parent.parent());
@@ -137,10 +138,10 @@ fn meant(path: &RelPath, mask: Mask) -> Option<Vec<RelPath>> {
     }
 }
 
-/// From so many bytes on, a name may have been shortened.
+/// From this many bytes on, rsync may have shortened a name.
 const LONG_BYTES_MIN: usize = 240;
 
-/// What the temporary file `.name.XXXXXX` was to become.
+/// The final name of the temporary file `.name.XXXXXX`.
 fn final_name(path: &RelPath) -> Option<RelPath> {
     let name = path.name().strip_prefix(b".")?;
     let (stem, suffix) = name.split_at_checked(name.len().checked_sub(7)?)?;
@@ -154,7 +155,7 @@ pub(super) fn reached(run: &Run, path: &RelPath) -> Vec<usize> {
     hits.map(|(at, _)| at).collect()
 }
 
-/// Takes `path` for a temporary file (`.name.XXXXXX`, `.rsync-partial/name`) and looks for what it was to become.
+/// Takes `path` for a temporary file (`.name.XXXXXX`, `.rsync-partial/name`) and finds the entries that it was to become.
 fn unmasked(run: &Run, path: &RelPath) -> Option<Vec<usize>> {
     let name = path.name();
     let parent = path.parent()?;
@@ -176,7 +177,7 @@ fn unmasked(run: &Run, path: &RelPath) -> Option<Vec<usize>> {
                 && entry.name().len() >= LONG_BYTES_MIN
                 && entry.name().starts_with(stem)
         };
-        // Several that begin so: each of them may be meant.
+        // Each entry whose name begins with the shortened one may be meant.
         let long = run.entries.iter().enumerate().filter(|(_, entry)| shortened(&entry.path));
         let hits: Vec<usize> = long.map(|(at, _)| at).collect();
         if stem.len() + 16 >= LONG_BYTES_MIN && !hits.is_empty() {

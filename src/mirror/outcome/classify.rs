@@ -1,7 +1,7 @@
 //! Decides what an ended run means, from its exit code and its words together. Pure.
 //!
-//! Success is only what nothing contradicts: standard error is read at exit code 0 too. A failure that names its
-//! paths fails those alone; one that names none is reported as such, and the executor finds the guilty.
+//! A run is successful only if nothing contradicts it: standard error is read at exit code 0 too. A failure that names its
+//! paths fails only those. A failure that names none is reported as such, and the batch searches for the guilty path.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt;
@@ -17,47 +17,47 @@ use crate::mirror::rsync::itemize::{skips_deletions, unescape};
 use crate::mirror::rsync::messages::{About, Extent, Line, lines};
 use crate::model::{JobError, RelPath, TargetTrouble, TroubleClass};
 
-/// What a run came to. Entries are indices into the run's list.
+/// The result of a run. Entries are indices into the run's list.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
     Done,
     Paths(Paths),
-    /// The target's fault: nothing is known of any path.
+    /// The target is at fault; nothing is known of any path.
     Target(TargetTrouble),
-    /// The whole batch died, perhaps of one path. If the target itself is well, halves tell which.
+    /// The whole run died, perhaps of one path. If the target itself is well, running halves tells which path.
     Split(TargetTrouble),
-    /// There was no room for this entry, or for this path below an entry that is compared (for something, if neither is
-    /// named).
+    /// The target had no room for this entry, or for the path `below` a compared entry. If neither is named, nobody knows
+    /// for which.
     NoRoom {
         entry: Option<usize>,
         below: Option<RelPath>,
         trouble: TargetTrouble,
     },
     Fallback(Fallback),
-    /// It hung in a file of the source and was ended. The path, if it is one of the mirror's.
+    /// The run hung in a file of the source and was ended. Holds the file's path, if that is one of the mirror's.
     Blocked(Option<RelPath>, JobError),
-    /// We ended it ourselves.
+    /// This process ended the run itself, so its end means nothing.
     Void,
 }
 
-/// A run that ended with work undone. What is not mentioned is done, unless `unattributed` says that a failure could
-/// not be assigned.
+/// The result of a run that left work undone. An entry that is not mentioned is done, unless `unattributed` holds a failure
+/// whose path is not known.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Paths {
     pub failed: BTreeMap<usize, JobError>,
-    /// Those of them to which the other side has no right.
+    /// Those of `failed` for which the other side lacks the permission.
     pub denied: BTreeSet<usize>,
     pub vanished: BTreeSet<usize>,
     pub unattributed: Option<JobError>,
-    /// That is for words that nobody knows.
+    /// `unattributed` comes from a message of no known kind.
     pub unknown_words: bool,
-    /// rsync gave up deleting: what was to be deleted by level or tree is still there.
+    /// rsync gave up deleting: whatever a level or tree run was to delete is still there.
     pub deletions_skipped: bool,
     /// Failures below an entry of a level or tree run, at paths of their own.
     pub found: BTreeMap<RelPath, Undone>,
-    /// Those of them that could not be read at the source: what keeps rsync from deleting.
+    /// Those of `found` that could not be read at the source, which keeps rsync from deleting.
     pub unreadable: BTreeSet<RelPath>,
-    /// What the server's own configuration leaves out, as far as it said so.
+    /// Paths that the server's own configuration leaves out, as far as the server named them.
     pub refused: BTreeSet<RelPath>,
 }
 
@@ -68,7 +68,7 @@ pub struct Undone {
     pub extent: Extent,
 }
 
-/// So many unreadable paths are left out of a tree; with more, nothing is deleted there.
+/// How many unreadable paths are left out of a tree; with more, nothing is deleted there.
 const SKIPPED_MAX: usize = 1_000;
 
 impl Paths {
@@ -77,7 +77,8 @@ impl Paths {
         self.refused.contains(path) || path.ancestors().any(|above| self.refused.contains(&above))
     }
 
-    /// What `run` has to leave out so that rsync deletes the rest, if it is more than it has left out already.
+    /// The paths that `run` has to leave out so that rsync makes its deletions. `None` if there are no further ones, or too
+    /// many.
     pub fn to_skip(&self, run: &Run) -> Option<Vec<RelPath>> {
         let is_more = self.unreadable.iter().any(|path| !run.skip.contains(path));
         let helps = self.deletions_skipped && run.skip.len() < SKIPPED_MAX && is_more;
@@ -85,7 +86,7 @@ impl Paths {
     }
 }
 
-/// Reads what became of `run`.
+/// Reads how `run` ended.
 pub fn classify(ended: &Ended, run: &Run, prefixes: &Prefixes, noise: &Noise) -> Outcome {
     let stderr = ended.stderr.bytes();
     let code = match ended.end {
@@ -124,11 +125,11 @@ fn blocked(ended: &Ended, prefixes: &Prefixes) -> Outcome {
     Outcome::Blocked(path, JobError::new(None, message))
 }
 
-/// Failures of single paths that are the target's: nothing else would fare better there.
+/// A failure of a single path that is the target's fault: no other path would fare better there.
 fn target_wide(code: i32, stderr: &[u8]) -> Option<TargetTrouble> {
     for line in lines(stderr).filter(|line| line.about == About::Failure && !line.is_senders()) {
         let (meaning, hint) = match line.errno {
-            // A write (11) may have been one too large for what is left; a new name is never too large.
+            // A write (11) may have been too large for the room that is left; a new name is never too large.
             Some(28) if code != 11 => ("the target is full", "make room on the target (check `df -i` too)"),
             Some(122) if code != 11 => ("the target's quota is used up", "make room on the target or raise the quota"),
             Some(30) => ("the target's file system is read-only", "remount it writable, and look for disk errors"),
@@ -139,7 +140,7 @@ fn target_wide(code: i32, stderr: &[u8]) -> Option<TargetTrouble> {
     None
 }
 
-/// A run that failed as a whole.
+/// The outcome of a run that failed as a whole.
 fn whole(code: i32, stderr: &[u8], run: &Run, prefixes: &Prefixes) -> Outcome {
     if code == 11
         && let Some(line) = lines(stderr).find(|line| matches!(line.errno, Some(28 | 122)))
@@ -156,12 +157,12 @@ fn whole(code: i32, stderr: &[u8], run: &Run, prefixes: &Prefixes) -> Outcome {
     }
     match remedy(code, stderr) {
         Some((Remedy::Fallback(fallback), _)) => Outcome::Fallback(fallback),
-        // A stream may break since one path broke the other side.
+        // A stream may break because one path crashed the other side.
         Some((Remedy::Trouble(TroubleClass::Unavailable), Some(trouble))) if is_broken_stream(code, stderr) => {
             Outcome::Split(trouble)
         }
         Some((Remedy::Trouble(_), Some(trouble))) => Outcome::Target(trouble),
-        // 2 also when a file that was being compared went from the target meanwhile, by another run's doing.
+        // rsync also exits with 2 if another run deletes a file on the target while it is being compared.
         _ if matches!(code, 2 | 11) || is_broken_stream(code, stderr) => {
             Outcome::Split(unknown(End::Exit(code), stderr))
         }
@@ -169,8 +170,8 @@ fn whole(code: i32, stderr: &[u8], run: &Run, prefixes: &Prefixes) -> Outcome {
     }
 }
 
-/// Whether the other side went away in the middle of a stream. If it had not read all that was sent, the kernel says so
-/// (10) where there would otherwise have been an end (12).
+/// Whether the other side went away in the middle of a stream. The usual code is 12. If the other side had not read
+/// everything that was sent, the kernel reports a reset, and the code is 10.
 fn is_broken_stream(code: i32, stderr: &[u8]) -> bool {
     let text = String::from_utf8_lossy(stderr);
     let is_stream = |line: &&str| line.contains("read error:") || line.contains("write error:");
@@ -178,14 +179,14 @@ fn is_broken_stream(code: i32, stderr: &[u8]) -> bool {
     matches!(code, 12 | 22) || (code == 10 && text.lines().filter(is_stream).any(is_gone))
 }
 
-/// Whether rsync has said among its output that it deletes no more. Where a part of that is lost, anything of the source
-/// that could not be read is taken for the reason.
+/// Whether rsync has printed that it makes no more deletions. If a part of the output was cut, any failure to read at the
+/// source is taken as the reason for such a line.
 fn skips_deletions_on(stdout: &Capture, stderr: &[u8]) -> bool {
     let said = stdout.bytes().split(|&b| b == b'\n').any(skips_deletions);
     said || (stdout.is_cut() && lines(stderr).any(|line| line.about == About::Failure && line.is_senders()))
 }
 
-/// A run that went through: who failed, who vanished.
+/// The failed and vanished entries of a run that came to its end.
 fn paths(code: i32, stderr: &[u8], cut: bool, run: &Run, prefixes: &Prefixes, noise: &Noise) -> Paths {
     let mut paths = Paths::default();
     let mut vanished_below = false;
@@ -207,13 +208,13 @@ fn paths(code: i32, stderr: &[u8], cut: bool, run: &Run, prefixes: &Prefixes, no
                 paths.refused.extend(names.iter().find_map(|name| prefixes.relative(name, false)));
             }
             About::Vanished => match concerned {
-                // Whoever removed it has caused an event of its own.
+                // Whoever removed the path has caused an event of its own.
                 Concerned::Below(_) => vanished_below = true,
                 Concerned::Entries(hits) => paths.vanished.extend(hits),
                 Concerned::Unknown => paths.unattributed = Some(error()),
             },
-            // Gone, or there already, on the target while it was worked on: another run did that, and this one just comes
-            // again.
+            // The path vanished or appeared on the target while rsync worked on it. Another run did that, and this entry's
+            // job is simply done again.
             About::Failure
                 if matches!(line.errno, Some(2 | 17))
                     && !line.is_senders()
@@ -227,7 +228,8 @@ fn paths(code: i32, stderr: &[u8], cut: bool, run: &Run, prefixes: &Prefixes, no
                         if line.is_senders() {
                             paths.unreadable.insert(path.clone());
                         }
-                        // One run may undo what another has just begun there; its own job finds out.
+                        // Another run may have undone what this one has just begun there. The path gets a job of its own,
+                        // which finds out.
                         let undone = || Undone { error: error(), extent: line.extent() };
                         let known = paths.found.entry(path).or_insert_with(undone);
                         if line.extent() == Extent::Below {
@@ -256,13 +258,14 @@ fn paths(code: i32, stderr: &[u8], cut: bool, run: &Run, prefixes: &Prefixes, no
         paths.unattributed.get_or_insert_with(|| JobError::new(Some(code), first_words(stderr)));
     }
     if code == 24 && !vanished_below && paths.vanished.is_empty() && paths.unattributed.is_none() {
-        // Something vanished and its name was lost: everything is looked at again.
+        // Some path vanished but its name was lost, so all entries are looked at again.
         paths.vanished.extend(0..run.entries.len());
     }
     paths
 }
 
-/// Whether a removal says of a directory above its entries that it still holds something else: it goes only if it does not.
+/// Whether a removal reports that a directory above its entries still holds something else. Such a directory is to go
+/// only if it is empty.
 fn stays_for_others(line: &Line<'_>, run: &Run, prefixes: &Prefixes) -> bool {
     let names = line.names().names;
     let mut known = names.iter().filter_map(|name| prefixes.relative(name, false));
@@ -274,9 +277,9 @@ fn stays_for_others(line: &Line<'_>, run: &Run, prefixes: &Prefixes) -> bool {
         && known.any(is_above)
 }
 
-/// Whether the other side knows nothing of deletions by name, and does not say so: rsync 3.2.3, where it refuses the
-/// option, takes what is missing for a file of a kind that it does not know. It says that among its output only, and ends
-/// well unless the entry's directory is missing as well.
+/// Whether the other side knows nothing of deletions by name, without an error message. If rsync 3.2.3 refuses the
+/// option, it takes a missing path for a file of an unknown kind. It says so on standard output only, and exits with 0
+/// unless the entry's directory is missing as well.
 fn mistakes_missing(ended: &Ended, run: &Run, prefixes: &Prefixes) -> bool {
     let mistaken = |line: &[u8]| {
         let name = line.strip_prefix(b"skipping non-regular file \"").and_then(|rest| rest.strip_suffix(b"\""));
@@ -289,7 +292,7 @@ fn mistakes_missing(ended: &Ended, run: &Run, prefixes: &Prefixes) -> bool {
         && said.iter().any(|said| said.split(|&b| b == b'\n').any(|line| mistaken(line).is_some()))
 }
 
-/// A path's failure in plain words, followed by rsync's own.
+/// A path's failure in plain words, followed by rsync's own words.
 fn explanation(line: &Line<'_>) -> String {
     let said = printable(&line.text());
     let ours = line.is_senders();

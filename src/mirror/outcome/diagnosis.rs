@@ -1,6 +1,6 @@
-//! What rsync's known messages mean for a target, in plain words, and what an operator can do. Pure tables.
+//! The meaning of rsync's known messages for a target, in plain words, and what an operator can do. Pure tables.
 //!
-//! The exit code alone mixes what a person must repair with what passes by itself, so the text decides first.
+//! The same exit code may mean a fault that a person must repair or one that passes by itself, so the text decides first.
 
 use std::io;
 
@@ -10,41 +10,41 @@ use crate::mirror::rsync::messages::{About, Line, lines};
 use crate::mirror::rsync::version::{NoAnswer, NoVersion};
 use crate::model::{TargetTrouble, TroubleClass};
 
-/// A capability that the other side lacks.
+/// An ability that the other side lacks, and the way to do without it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fallback {
     /// Deletions by name are refused: make the parent's level equal instead.
     DeleteByLevel,
     /// Every deletion is refused.
     DeleteNothing,
-    /// The destination's parent directory does not exist yet.
+    /// The destination's parent directory does not exist yet: make it.
     MakePath,
-    /// What was moved cannot be linked from its old name.
+    /// A moved file cannot be linked from its old name.
     LinkDest,
-    /// A file that was renamed cannot be looked for under its old name.
+    /// A renamed file cannot be looked for under its old name.
     Fuzzy,
-    /// Contents may not be compared: all is sent again.
+    /// Contents may not be compared: everything is sent again.
     Contents,
     /// Times are compared by whole seconds.
     Seconds,
     /// Times are compared by even seconds.
     EvenSeconds,
-    /// The part of a large file that has arrived is not kept.
+    /// The part of a large file that has arrived is not kept for the next attempt.
     PartialDir,
-    /// A directory that makes way for something else has to be empty.
+    /// A directory that makes way for something else has to be empty already.
     Force,
-    /// What is written over and over is compared by content, however much that is.
+    /// A path that is written over and over is compared by content, however large it is.
     IgnoreTimes,
 }
 
 impl Fallback {
-    /// Its place in a set.
+    /// The bit of this lack in a set.
     pub fn bit(self) -> u32 {
         1 << self as u32
     }
 }
 
-/// What to do about a run that ended as a whole.
+/// The way to go on after a run that failed as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remedy {
     Trouble(TroubleClass),
@@ -68,7 +68,7 @@ const fn lacking(text: &'static str, fallback: Fallback) -> Known {
 
 use TroubleClass::{Busy, Misconfigured, Source, Unavailable};
 
-/// In order: the first text found decides. Searched only in runs that failed as a whole.
+/// Known texts in order: the first one found decides. They are searched only in runs that failed as a whole.
 const KNOWN: &[Known] = &[
     known(
         "@ERROR: max connections",
@@ -163,9 +163,9 @@ const KNOWN: &[Known] = &[
     lacking("configured to refuse --partial-dir", Fallback::PartialDir),
     lacking("configured to refuse --force", Fallback::Force),
     lacking("configured to refuse --ignore-times", Fallback::IgnoreTimes),
-    // rrsync, which takes no negative number and does not say what it minds.
+    // rrsync takes no negative number, and does not say which argument it minds.
     lacking("invalid rsync-command syntax or options", Fallback::Seconds),
-    // `--checksum-choice=none` in the params.
+    // The cause is `--checksum-choice=none` in the params.
     lacking("checksum-choice for --checksum", Fallback::Contents),
     known(
         "configured to refuse --max-delete",
@@ -322,7 +322,7 @@ const KNOWN: &[Known] = &[
     known("connection unexpectedly closed", Unavailable, "the connection broke", "look at the server's log"),
 ];
 
-/// What the words of a run that failed as a whole ask for.
+/// The way to go on after a run that failed as a whole, judged by its words. `None`: no known words.
 pub fn remedy(code: i32, stderr: &[u8]) -> Option<(Remedy, Option<TargetTrouble>)> {
     let own_words: Vec<(Line<'_>, String)> =
         lines(stderr).map(|line| (line.own_words(), line)).map(|(own, line)| (line, lossy(&own))).collect();
@@ -336,7 +336,7 @@ pub fn remedy(code: i32, stderr: &[u8]) -> Option<(Remedy, Option<TargetTrouble>
     if let Some(found) = of_destination(code, &text) {
         return Some((Remedy::Trouble(found.class), Some(found)));
     }
-    // Not in a name: anybody may call a file like a message.
+    // Text within a name does not count: anybody may name a file like a message.
     let saying = |known: &Known| own_words.iter().find(|(_, own)| own.contains(known.text)).map(|(line, _)| line);
     let (known, line) = KNOWN.iter().find_map(|known| Some((known, saying(known)?)))?;
     let said = with_first(&printable(line.text().trim()), stderr);
@@ -353,7 +353,7 @@ pub fn remedy(code: i32, stderr: &[u8]) -> Option<(Remedy, Option<TargetTrouble>
     Some((known.remedy, trouble))
 }
 
-/// `said`, and before it what was said first, if that is something else: the cause stands there, and what it led to later.
+/// `said`, after the first message if that is another one: the first message is the cause, a later one its consequence.
 fn with_first(said: &str, stderr: &[u8]) -> String {
     let is_own = |line: &Line<'_>| line.about != About::Noise && !line.bytes().starts_with(b"rsync error:");
     let first = lines(stderr).find(is_own).map(|line| printable(line.text().trim()));
@@ -363,15 +363,15 @@ fn with_first(said: &str, stderr: &[u8]) -> String {
     }
 }
 
-/// What keeps the receiver from working in the destination's directory, if that is what it says. The same exit codes are given
-/// for the source, and a target was said to have lost its source.
+/// The trouble that keeps the receiver from working in the destination's directory, if its words say so. The same exit
+/// codes stand for troubles of the source, and a target was reported as having lost its source.
 fn of_destination(code: i32, text: &str) -> Option<TargetTrouble> {
     const PHRASES: [&str; 4] = ["cannot stat destination", "change_dir", "mkdir \"", "destination must be a directory"];
     if !matches!(code, 3 | 11) {
         return None;
     }
     let is_about_it = |line: &&str| {
-        // What it says of a directory below is about a path.
+        // A message about a directory below the destination is about a path.
         let is_receivers = line.contains("[Receiver]") || line.contains("ERROR: destination");
         is_receivers && !line.contains("recv_generator") && PHRASES.iter().any(|phrase| line.contains(phrase))
     };
@@ -391,7 +391,7 @@ fn of_destination(code: i32, text: &str) -> Option<TargetTrouble> {
     Some(trouble(class, Some(code), meaning, &printable(&Line::read(line.trim().as_bytes()).text()), hint))
 }
 
-/// A trouble in one line of ours and one of rsync's.
+/// A trouble described by one line of syncq's and one of rsync's.
 pub fn trouble(class: TroubleClass, code: Option<i32>, meaning: &str, said: &str, hint: &str) -> TargetTrouble {
     let message = match (meaning.is_empty(), said.is_empty()) {
         (false, false) => format!("{meaning}: {said}"),
@@ -402,24 +402,25 @@ pub fn trouble(class: TroubleClass, code: Option<i32>, meaning: &str, said: &str
     TargetTrouble { class, code, message, hint, command: None }
 }
 
-/// The other side has turned out to lack an option, and does so even without it.
+/// The trouble of a target that turned out to lack an option, and fails for that even without the option.
 pub fn lacking_option(said: &str) -> TargetTrouble {
     let hint = "check the rsync versions on both sides and `refuse options` in rsyncd.conf";
     trouble(Misconfigured, None, "the target lacks a needed option", said, hint)
 }
 
-/// A run whose words say nothing known.
+/// The trouble of a run whose words are not known.
 pub fn unknown(end: End, stderr: &[u8]) -> TargetTrouble {
     let said = first_words(stderr);
     let (class, code, meaning) = match end {
         End::Exit(code @ (1 | 4)) => (Misconfigured, Some(code), "rsync refuses its arguments"),
-        // A receiver without a name for what comes gives up, unless it lacks the table for it as well.
+        // A receiver that cannot convert the name of an incoming file gives up, unless it cannot load the conversion at
+        // all.
         End::Exit(code @ 2) if said.contains("cannot convert filename: ") => {
             (Misconfigured, Some(code), "the name cannot be said in the target's character set")
         }
         End::Exit(code @ (2 | 14)) => (Misconfigured, Some(code), "the two rsyncs do not understand each other"),
         End::Exit(code @ (126 | 127)) => (Misconfigured, Some(code), "the remote command cannot be run"),
-        // The source was looked at a moment before.
+        // The source was checked a moment before.
         End::Exit(code @ 3) => (Unavailable, Some(code), "rsync cannot use its source or its target directory"),
         End::Exit(code @ 5) => (Unavailable, Some(code), "the rsync server refuses to start"),
         End::Exit(code @ (19 | 20)) => (Unavailable, Some(code), "somebody ended rsync"),
@@ -433,7 +434,7 @@ pub fn unknown(end: End, stderr: &[u8]) -> TargetTrouble {
     trouble(class, code, meaning, &said, hint)
 }
 
-/// The first line that is more than a summary.
+/// The first line that is not a summary.
 pub fn first_words(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -445,7 +446,7 @@ fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// One line of the other side's words, without what a terminal could take for orders, and of bounded length.
+/// One line of the other side's words, of bounded length and without characters that a terminal could obey.
 pub fn printable(text: &str) -> String {
     const CHARS_MAX: usize = 400;
     text.chars().map(|c| if c.is_control() { '?' } else { c }).take(CHARS_MAX).collect()
@@ -476,7 +477,7 @@ impl From<NoVersion> for TargetTrouble {
     }
 }
 
-/// What it means for a target that rsync could not be started.
+/// The trouble of a target for which rsync could not be started.
 pub fn cannot_start(error: &io::Error) -> TargetTrouble {
     let (meaning, hint) = match error.kind() {
         io::ErrorKind::NotFound => ("rsync is not installed", "install rsync, or put it into PATH"),

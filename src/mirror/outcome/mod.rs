@@ -1,9 +1,10 @@
-//! What an ended run means.
+//! The meaning of an ended run.
 //!
-//! `classify` reads exit code and words together, `attribution` finds the entries that a message is about, `diagnosis` knows
-//! rsync's sentences and says what to do about each, and `noise` what a target's runs say in any case. Pure.
+//! `classify` reads exit code and words together, `attribution` finds the entries that a message is about, `diagnosis`
+//! knows rsync's sentences and says what to do about each, and `noise` knows the lines that a target prints in every run.
+//! Pure.
 //!
-//! Deliberately absent: what a meaning does to a job.
+//! Deliberately absent: what follows for a job.
 
 pub(super) mod attribution;
 pub(super) mod classify;

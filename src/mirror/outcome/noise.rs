@@ -1,16 +1,16 @@
-//! Lines that a target's runs say whatever is in their list: a banner, a warning of a login script, of `sudo`, of ssh. A run
-//! with an empty list is about no path, so what it says is noise.
+//! Lines that a target prints in every run, whatever is in its list: a banner, a warning of a login script, of `sudo`, of
+//! ssh. A run with an empty list is about no path, so its words are noise.
 //!
-//! Only ever learned from such runs, or from one that found all equal; a line that is not known keeps jobs waiting
+//! Noise is learned only from such runs, or from a run that found everything equal. An unknown line keeps jobs waiting
 //! (`outcome`).
 
 use std::collections::VecDeque;
 
 use parking_lot::{Mutex, MutexGuard};
 
-/// So many lines are remembered; the oldest go.
+/// How many lines are remembered; the oldest are forgotten first.
 const LINES_MAX: usize = 64;
-/// Longer ones are not looked at beyond.
+/// How much of a longer line is compared.
 const LINE_BYTES_MAX: usize = 512;
 
 /// The noise of one target.

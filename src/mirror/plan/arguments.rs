@@ -1,7 +1,7 @@
 //! Writes the rsync command line of a run, and its list. Pure.
 //!
-//! No shell ever sees a name: rsync gets argv, and the paths go NUL-separated to its standard input. The line that a person
-//! can paste is written by `shell_line`.
+//! No shell ever sees a name: rsync gets an argument vector, and the paths go NUL-separated to its standard input.
+//! `shell_line` writes the line that a person can paste.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -17,7 +17,7 @@ use crate::model::{Destination, Lane, Origin, PARTIAL_DIR, Params, RelPath, Targ
 /// A daemon that does not answer within this time is down. rsync itself would wait for the kernel, two minutes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a command line depends on besides target and run.
+/// Everything that a command line depends on besides target and run.
 #[derive(Debug, Clone, Copy)]
 pub struct Mode<'a> {
     pub lane: Lane,
@@ -26,17 +26,17 @@ pub struct Mode<'a> {
     pub mkpath: bool,
     /// The filter's rules in rsync's syntax, for runs in which rsync itself lists directories.
     pub rules: &'a [OsString],
-    /// What a write names is compared by its content. Otherwise all of it is sent again.
+    /// A written path is compared by its content. Otherwise its whole content is sent again.
     pub contents: bool,
-    /// A directory that is deleted, or makes way for something else, is emptied first. Without it stays what has something
-    /// in it, and rsync says so.
+    /// A directory that is deleted, or makes way for something else, is emptied first. Without this rsync leaves a
+    /// directory that is not empty, and says so.
     pub empties: bool,
     pub pass: Pass,
     pub withheld: Withheld,
 }
 
 impl Mode<'_> {
-    /// Against a side that lacks nothing, without rules.
+    /// A mode for a target that lacks no option, without rules.
     pub(crate) fn new(lane: Lane, deletion: Deletion, pass: Pass) -> Self {
         Self {
             lane,
@@ -51,7 +51,7 @@ impl Mode<'_> {
     }
 }
 
-/// What the other side refuses and a run can do without.
+/// Options that the other side refuses and a run can do without.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Withheld {
     pub exactness: Exactness,
@@ -66,22 +66,22 @@ pub enum Exactness {
     #[default]
     Nanoseconds,
     Seconds,
-    /// As FAT keeps them.
+    /// Even seconds, which is what FAT keeps.
     EvenSeconds,
 }
 
-/// What a run is started for.
+/// The purpose of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pass {
-    /// To make the target equal.
+    /// Makes the target equal.
     Real,
-    /// The same, and to name what is changed.
+    /// Makes the target equal, and names what it changes.
     Itemized,
-    /// To name what differs. Changes nothing.
+    /// Names what differs. Changes nothing.
     Show,
-    /// To name what differs, and also what is equal. Changes nothing.
+    /// Names what differs, and also what is equal. Changes nothing.
     Confirm,
-    /// To count what is there and what would be deleted. Changes nothing.
+    /// Counts what the target holds and what would be deleted. Changes nothing.
     Count,
 }
 
@@ -94,16 +94,16 @@ impl Pass {
     }
 }
 
-/// The arguments of one run, without `rsync` itself. The list goes to standard input.
+/// The arguments of one run, without `rsync` itself. The run's list goes to standard input.
 pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
     let params = &target.options.params;
     let listing = run.looks_around();
     let deletes = !matches!(mode.deletion, Deletion::Off | Deletion::Refused) && mode.empties;
-    // In front of the user's own rules, since the first that matches decides.
+    // These rules stand in front of the user's own, since the first rule that matches decides.
     let front = run.narrowing.iter().cloned().chain(run.skip.iter().map(|path| pattern(path, b"")));
     let mut args: Vec<OsString> = front.map(|pattern| joined("--exclude=", &pattern)).collect();
-    // Theirs come before ours: the last one wins, and what makes a batch a batch is not theirs to change. Their
-    // --max-delete has become the limit of the guard where the guard judges.
+    // The user's arguments stand before syncq's, since the last one wins and must not change what a batch relies on. The
+    // user's --max-delete has become the limit of the guard where the guard judges.
     let is_audible = mode.pass != Pass::Real || listing || !mode.empties;
     let theirs = params.without(|given| {
         let is_ours = if run.lists() && deletes { given.is("max-delete") } else { given.deletes() };
@@ -133,7 +133,8 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
     if !run.looks
         && params.given().iter().any(|given| ["--no-implied-dirs", "--no-i-d"].contains(&given.shown.as_str()))
     {
-        // Without what leads to a path in the list, rsync writes through a link that stands there on the target.
+        // Without the directories above a path in the list, rsync writes through a link that stands in their place on the
+        // target.
         add("--implied-dirs");
     }
     if mode.deletion != Deletion::Off && mode.empties && !mode.withheld.force {
@@ -149,11 +150,11 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
         add("--exclude=/*");
     }
     if run.kind == RunKind::Removal && !run.looks {
-        // A directory of which nothing is to be sent is empty to rsync.
+        // To rsync a directory of which nothing is to be sent is empty, and this option of the user's would leave it out.
         add("--no-prune-empty-dirs");
     }
-    // Theirs does not matter: rsync looks at contents before it looks at what it may ignore. A dry run with --ignore-times
-    // would list everything.
+    // An --ignore-times or --size-only of the user's does not matter here: with --checksum rsync compares contents before
+    // it looks at either. A dry run with --ignore-times would list everything.
     match (run.origin, mode.pass) {
         (Origin::Write | Origin::Replaced, Pass::Real | Pass::Itemized)
             if !mode.contents && !mode.withheld.ignore_times =>
@@ -166,7 +167,7 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
         (Origin::Write | Origin::Replaced, Pass::Count) | (Origin::Scan | Origin::Reconcile, _) => {}
     }
     if run.by_content && mode.pass != Pass::Count && !args.iter().any(|arg| arg == "--checksum") {
-        // Where contents may not be compared all is sent.
+        // Where contents may not be compared, everything is sent.
         match (mode.contents, mode.pass) {
             (true, _) => args.push("--checksum".into()),
             (false, Pass::Real | Pass::Itemized) if !mode.withheld.ignore_times => args.push("--ignore-times".into()),
@@ -203,12 +204,12 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
     if run.origin == Origin::Reconcile {
         args.extend(target.options.reconcile_excludes.iter().map(|pattern| joined("--exclude=", pattern)));
     }
-    // By name a link is sent that the user has followed, and what is behind it is for rsync to find.
+    // By name a link is sent although the user has links followed; rsync has to find what is behind the link.
     let finds = run.compares() || run.entries.iter().any(|entry| run.looks && entry.presence == Presence::Other);
     if run.kind == RunKind::Removal && !run.looks {
         args.extend(removal_rules(run).iter().map(|rule| joined("--filter=", rule)));
     } else if finds || !run.with_contents.is_empty() {
-        // Last, since the first rule that matches decides and some of these include.
+        // These rules stand last, since the first rule that matches decides and some of them include.
         args.extend(mode.rules.iter().map(|rule| joined("--filter=", rule)));
     }
     connection(target, &mut args);
@@ -217,7 +218,8 @@ pub fn arguments(target: &Target, run: &Run, mode: Mode<'_>) -> Vec<OsString> {
     args
 }
 
-/// How exactly times are compared, unless the user says so: a file that was replaced within the second is another one.
+/// The option that sets how exactly times are compared. `None` if the user sets it: a file replaced within a second
+/// differs.
 pub(crate) fn exactness(params: &Params, withheld: Withheld) -> Option<OsString> {
     match withheld.exactness {
         _ if params.has_any(&["modify-window"]) => None,
@@ -227,8 +229,8 @@ pub(crate) fn exactness(params: &Params, withheld: Withheld) -> Option<OsString>
     }
 }
 
-/// Rules under which a removal takes away nothing but its entries: what does not match is neither sent nor deleted. One
-/// that is there again at the source is sent.
+/// Rules under which a removal takes away nothing but its entries. rsync neither sends nor deletes what does not match. An
+/// entry that exists again at the source is sent.
 fn removal_rules(run: &Run) -> Vec<OsString> {
     let above: BTreeSet<RelPath> = run.entries.iter().flat_map(|entry| entry.path.ancestors()).collect();
     let above = above.iter().filter(|path| !path.is_root()).map(|path| joined("+ ", &pattern(path, b"/")));
@@ -239,7 +241,7 @@ fn removal_rules(run: &Run) -> Vec<OsString> {
     above.chain(entries).chain([OsString::from("- *")]).collect()
 }
 
-/// A rule costs memory here and time there, and so much can be said on a command line (which ends at two megabytes).
+/// The limits of one removal: a rule costs memory here and time there, and a command line ends at two megabytes.
 const REMOVAL_ENTRIES_MAX: usize = 1_000;
 const REMOVAL_BYTES_MAX: usize = 256 << 10;
 
@@ -257,12 +259,12 @@ pub fn probe_arguments(target: &Target, mode: Mode<'_>) -> Vec<OsString> {
 }
 
 /// The arguments of a run that lists the target as far as `rules` let it, and changes nothing. Of the user's parameters
-/// only those go along that say how to reach it, and what they exclude.
+/// only those are kept that say how to reach the target, and what to exclude.
 pub fn list_arguments(target: &Target, rules: &[OsString]) -> Vec<OsString> {
     listing(target, &["-r", "--list-only", "--no-h", "--prune-empty-dirs"], rules)
 }
 
-/// The arguments of a run that lists what is at the top of the target, and changes nothing.
+/// The arguments of a run that lists the top of the target, and changes nothing.
 pub fn level_arguments(target: &Target) -> Vec<OsString> {
     listing(target, &["--no-r", "--dirs", "--list-only", "--no-h"], &[])
 }
@@ -303,13 +305,13 @@ pub(crate) fn connection(target: &Target, args: &mut Vec<OsString>) {
     match &target.destination {
         Destination::Local(_) => {}
         Destination::Ssh { path, .. } => {
-            // Theirs is part of it, and the last one counts.
+            // The line contains the user's own remote shell, and the last -e counts.
             if let Some(line) = ssh_command::line(options.params.remote_shell(), options.port, options.timeout) {
                 args.push(REMOTE_SHELL.into());
                 args.push(line);
             }
             let bytes = path.as_os_str().as_bytes();
-            // With -s no shell would put the home directory in the place of `~`.
+            // With -s no shell would expand a leading `~` to the home directory.
             if !bytes.strip_prefix(b"~").unwrap_or(bytes).iter().all(|&b| is_plain(b)) {
                 args.push("-s".into());
             }
@@ -317,7 +319,7 @@ pub(crate) fn connection(target: &Target, args: &mut Vec<OsString>) {
         Destination::Daemon { .. } => {
             args.push("--sockopts=TCP_NODELAY".into());
             if let Some(own) = options.params.remote_shell() {
-                // The daemon is started through it: rsync connects nowhere, and refuses to be told for how long to try.
+                // The remote shell starts the daemon: rsync itself connects nowhere, and refuses a --contimeout.
                 if let Some(line) = ssh_command::line(Some(own), None, options.timeout) {
                     args.push(REMOTE_SHELL.into());
                     args.push(line);
@@ -338,7 +340,7 @@ pub(crate) fn connection(target: &Target, args: &mut Vec<OsString>) {
 
 const REMOTE_SHELL: &str = "-e";
 
-/// The same arguments with another remote shell, if they have one of ours.
+/// The same arguments with another remote shell, if they have a remote shell of syncq's.
 pub fn with_remote_shell(args: &[OsString], line: &OsStr) -> Vec<OsString> {
     let mut args = args.to_vec();
     if let Some(value) = args.iter().rposition(|arg| arg == REMOTE_SHELL).and_then(|at| args.get_mut(at + 1)) {
@@ -347,7 +349,8 @@ pub fn with_remote_shell(args: &[OsString], line: &OsStr) -> Vec<OsString> {
     args
 }
 
-/// The list of a run as rsync reads it: `./path`, NUL after each, a slash at the end of what it shall look into.
+/// The list of a run as rsync reads it: `./path`, NUL after each, a slash at the end of a directory that rsync shall look
+/// into.
 pub fn list(run: &Run) -> Vec<u8> {
     let mut list = Vec::new();
     for line in list_lines(run) {
@@ -365,8 +368,8 @@ pub(super) fn list_lines(run: &Run) -> Vec<Vec<u8>> {
     run.entries.iter().filter_map(|entry| list_entry(run, entry)).collect()
 }
 
-/// One list entry, or `None` for a root that is not looked into: rsync sends its attributes as everybody's parent. A run
-/// that looks has no list.
+/// One list entry. `None` for a root that is not looked into: rsync sends its attributes as the parent of all entries. A
+/// run in which rsync looks for itself has no list.
 fn list_entry(run: &Run, entry: &Entry) -> Option<Vec<u8>> {
     if run.looks {
         return None;

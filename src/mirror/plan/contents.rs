@@ -1,14 +1,15 @@
-//! Whether a run that may not trust the quick check has contents compared, or sends all of it again.
+//! Whether a run that may not trust the quick check has contents compared, or sends all content again.
 //!
-//! Comparing costs both sides a reading, and what is equal then rests: nothing is written, nobody who watches the target is
-//! woken, and two mirrors in opposite directions come to an end. But rsync reads all that it is to compare before it says a
-//! word, and a peer with a `timeout` takes a long silence for a dead line, each time anew. So there is a limit to how much is
-//! compared. Above it nothing is lost: all is sent, block by block where the target has something like it.
+//! To compare costs both sides a reading. Equal files then stay untouched: nothing is written, nobody who watches the
+//! target is woken, and two mirrors in opposite directions come to an end. But rsync reads everything that it is to compare
+//! before it prints a word, and a peer with a `timeout` takes a long silence for a dead line, in each new attempt. So there
+//! is a limit to how much is compared. Above the limit nothing is lost: everything is sent, block by block where the target
+//! has similar content.
 //!
-//! Of a tree it is found out by walking it, as far as the limits go.
+//! The size of a tree is found by walking the tree, as far as the limits go.
 //!
-//! Files that have just been made are sent without that, if they are many: the sender would read each of them twice. 1,000 of
-//! them cost it 15 ms of processor time a target, and 16 bytes each on the wire.
+//! Many files that have just been made are sent without a comparison: the sender would read each of them twice. To send
+//! 1,000 of them costs it 15 ms of processor time a target, and 16 bytes each on the wire.
 
 use std::path::{Path, PathBuf};
 
@@ -16,24 +17,24 @@ use super::run::{Run, RunKind};
 use super::source::Presence;
 use crate::model::{Origin, RelPath};
 
-/// So much is read in seconds, even from a slow disk.
+/// The most bytes that are compared: they are read in seconds, even from a slow disk.
 const BYTES_MAX: u64 = 256 << 20;
-/// Of directories so many entries are looked at to find out how much they hold.
+/// How many entries of directories are looked at to find out how much the directories hold.
 const FILES_MAX: usize = 2_000;
 
 /// Whether the contents of `run` are few enough to be compared.
 pub(crate) fn are_few(root: &Path, run: &Run) -> bool {
     let size = |presence: Presence| if let Presence::File { size } = presence { size } else { 0 };
     let listed = || run.entries.iter().map(|entry| size(entry.presence)).fold(0, u64::saturating_add);
-    // The tree has been found to be small.
+    // The tree has been found to be small already.
     if run.by_content {
         return true;
     }
     match (run.kind, run.content_bytes) {
-        // The quick check decides there.
+        // The quick check decides which files are read.
         (RunKind::Tree, _) if run.origin < Origin::Write => true,
         (RunKind::Tree, _) => few_in(root, run.entries.iter().map(|entry| &entry.path), true, BYTES_MAX),
-        // These have none.
+        // These runs send no content.
         (RunKind::RootOnly | RunKind::Removal, _) => true,
         (_, Some(bytes)) => bytes <= BYTES_MAX,
         (RunKind::Flat, None) if run.with_contents.is_empty() => listed() <= BYTES_MAX,
@@ -54,7 +55,7 @@ fn few_in<'a>(
     let mut files_left = FILES_MAX;
     let mut left: Vec<PathBuf> = directories.map(|directory| directory.under(root)).collect();
     while let Some(directory) = left.pop() {
-        // What cannot be read is for rsync to name.
+        // A directory that cannot be read is skipped here; rsync reports it.
         let Ok(entries) = std::fs::read_dir(directory) else { continue };
         for (path, found) in entries.flatten().filter_map(|entry| Some((entry.path(), entry.metadata().ok()?))) {
             let size = if found.is_file() { found.len() } else { 0 };
@@ -87,7 +88,7 @@ mod tests {
         Run::new(kind, Origin::Write, entries.iter().map(entry).collect())
     }
 
-    /// While rsync reads it says nothing, and a server with a `timeout` broke off, each time anew.
+    /// While rsync reads it prints nothing, and a server with a `timeout` broke off every attempt.
     #[test]
     fn much_is_sent_rather_than_compared() {
         let dir = tempfile::tempdir().unwrap();

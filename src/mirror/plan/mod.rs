@@ -1,9 +1,9 @@
-//! What one rsync is to do.
+//! The work of one rsync.
 //!
-//! `source` looks what stands at a path, `walk` finds what changed below one, `planner` makes the fewest runs of a batch,
-//! each a value of `run`, and `arguments` writes a run's argument list and list of names; `shell_line` is what a person may
-//! paste. `narrow` cuts a run in which rsync looks for itself down to what has changed, `contents` decides whether contents
-//! are compared or sent. Pure, but for what looks at the source.
+//! `source` looks what stands at a path, `walk` finds what changed below a path, and `planner` makes the fewest runs of a
+//! batch. Each run is a value of `run`. `arguments` writes a run's argument list and list of names, and `shell_line` the
+//! line that a person may paste. `narrow` cuts a run in which rsync looks for itself down to what has changed, `contents`
+//! decides whether contents are compared or sent. Pure, except for the files that look at the source.
 //!
 //! Deliberately absent: processes. Nothing here starts one.
 

@@ -1,16 +1,17 @@
 //! Runs in which rsync looks for itself, cut down to what has changed.
 //!
 //! Some of the user's own options choose what rsync finds, follows or spares (`--exclude`, `-x`, `-L`, …; all of
-//! `Params::selects`), and hold only where rsync comes to a path from the root on: a path in a list is taken as it is, and
-//! nothing is known of its ancestors. So a run of that kind has no list. It compares the whole tree, but for what is none
-//! of its entries: that is excluded in front of the user's own rules, so that it is neither read nor deleted. Whatever
-//! those rules say of the entries is then said by rsync, as in a comparison.
+//! `Params::selects`). They work only where rsync comes to a path from the root on: rsync takes a path in a list as it is,
+//! and knows nothing of its ancestors. So a run of this kind has no list. It compares the whole tree, except for what is
+//! not one of its entries: every such path is excluded in front of the user's own rules, so that rsync neither reads nor
+//! deletes it. How the user's rules judge the entries is then up to rsync, as in a comparison.
 //!
 //! rsync's rules know no "all but these": the names beside the chosen ones are excluded by how they differ, byte by byte.
 //!
-//! Such a run also deletes where a path by name cannot: rsync opens a directory without `w` only where it compares.
+//! Such a run also deletes where a path by name cannot: rsync makes a directory without `w` writable only where it
+//! compares.
 //!
-//! Deliberately absent: what the rules say. Nothing here reads one.
+//! Deliberately absent: the meaning of the user's rules. Nothing here reads one.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -22,7 +23,7 @@ use super::run::{Run, RunKind};
 use super::source::Presence;
 use crate::model::RelPath;
 
-/// The rules of one run, at most: rsync holds each name against each rule, and the argument list has a limit.
+/// The rules of one run, at most: rsync compares each name with each rule, and the argument list has a limit.
 const RULES_BYTES_MAX: usize = 128 << 10;
 
 /// The run as it is started: with the rules that narrow it, if rsync looks for itself.
@@ -30,7 +31,7 @@ pub(crate) fn prepared<'a>(run: &'a Run, root: &Path) -> Cow<'a, Run> {
     if run.looks { Cow::Owned(Run { narrowing: patterns(run, root), ..run.clone() }) } else { Cow::Borrowed(run) }
 }
 
-/// The run in as many pieces as its rules ask for.
+/// The run, divided into as many pieces as keep each piece's rules within their limit.
 pub(crate) fn pieces(run: Run) -> Vec<Run> {
     if !run.looks {
         return vec![run];
@@ -39,7 +40,7 @@ pub(crate) fn pieces(run: Run) -> Vec<Run> {
     let mut pieces: Vec<Run> = Vec::new();
     let empty = Run { entries: Vec::new(), ..run.clone() };
     for entry in run.entries {
-        // A rule or two for each byte of a name, each with all of the path before it.
+        // There are up to two rules for each byte of a name, each with the whole path before that byte.
         let rules = 2 * entry.path.name().len() * (entry.path.as_bytes().len() + 8);
         bytes += rules;
         match pieces.last_mut().filter(|_| bytes <= RULES_BYTES_MAX) {
@@ -56,10 +57,10 @@ pub(crate) fn pieces(run: Run) -> Vec<Run> {
 /// How much of a directory belongs to a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum Reach {
-    /// What is chosen in it by name.
+    /// The names in it that are chosen.
     #[default]
     Chosen,
-    /// All that is in it, but of its subdirectories no more than that they are there.
+    /// All names in it; of a subdirectory its attributes but not its contents.
     Level,
     Everything,
 }
@@ -70,7 +71,7 @@ struct Place {
     chosen: BTreeMap<Vec<u8>, Place>,
 }
 
-/// What is to be excluded so that of the tree nothing but the run's entries is left.
+/// The patterns to exclude so that nothing but the run's entries is left of the tree.
 fn patterns(run: &Run, root: &Path) -> Vec<OsString> {
     let mut top = Place::default();
     for entry in &run.entries {
@@ -98,7 +99,7 @@ fn close(place: &Place, path: &RelPath, root: &Path, patterns: &mut Vec<OsString
             others(&names, 0, path, patterns);
         }
         Reach::Level => {
-            // What cannot be read is for rsync to name.
+            // A directory that cannot be read is skipped here; rsync reports it.
             for entry in std::fs::read_dir(path.under(root)).into_iter().flatten().flatten() {
                 let name = entry.file_name();
                 let is_directory = entry.file_type().is_ok_and(|found| found.is_dir());
@@ -113,10 +114,10 @@ fn close(place: &Place, path: &RelPath, root: &Path, patterns: &mut Vec<OsString
     }
 }
 
-/// Excludes in `directory` every name but these, which are sorted, distinct, and alike in their first `length` bytes.
+/// Excludes every name in `directory` but `names`, which are sorted, distinct, and alike in their first `length` bytes.
 fn others(names: &[&[u8]], length: usize, directory: &RelPath, patterns: &mut Vec<OsString>) {
     let alike = names.first().and_then(|name| name.get(..length)).unwrap_or_default();
-    // In front of those that go on stands the one that ends here.
+    // A name that ends at this length stands in front of the longer ones.
     let ends = names.first().is_some_and(|name| name.len() == length);
     let longer = names.get(usize::from(ends)..).unwrap_or_default();
     if !ends && length > 0 {
@@ -146,8 +147,8 @@ fn others(names: &[&[u8]], length: usize, directory: &RelPath, patterns: &mut Ve
     }
 }
 
-/// A pattern that matches this path with `rest` behind it, and nothing else. In a pattern without a wildcard rsync takes
-/// backslashes as they are.
+/// A pattern that matches this path followed by `rest`, and nothing else. In a pattern without a wildcard rsync takes
+/// backslashes literally.
 pub(crate) fn pattern(path: &RelPath, rest: &[u8]) -> OsString {
     let bytes = path.as_bytes();
     let mut pattern = vec![b'/'];
@@ -225,7 +226,7 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
-        /// A rule too many would leave out a change, one too few delete what nobody has judged.
+        /// A rule too many would leave out a change, a rule too few would delete a path that nobody has judged.
         #[test]
         fn rsync_finds_the_chosen_names_and_no_others(
             names in prop::collection::btree_set(r"[ab*?\[\]\\!^ ~.\-\u{e9}]{1,4}", 1..12),

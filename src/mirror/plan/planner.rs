@@ -1,8 +1,8 @@
 //! Turns claimed jobs and what stands at their paths into the fewest rsync runs. Pure.
 //!
-//! Every list entry remembers the jobs it stands for, so that what rsync says about a name finds its way back.
-//! Deliberately absent: argv (`arguments`), the file system (`source` answers through a closure), and the user's filter
-//! expressions (`filtered` rewrites the runs that they touch).
+//! Every list entry remembers the jobs that it stands for, so that rsync's message about a name leads back to its jobs.
+//! Deliberately absent: argument lists (`arguments`), the file system (`source` answers through a closure), and the user's
+//! filter expressions (`filtered` rewrites the runs that they touch).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -15,9 +15,9 @@ use crate::model::{ClaimedJob, JobError, Lane, Origin, RelPath, Scope, Verdict};
 /// Bounds of one batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Files above this size belong into the large lane.
+    /// Files above this size belong in the large lane.
     pub large_file_bytes: u64,
-    /// A batch of the small lane takes files up to this sum; what is left over is released. The first file always goes.
+    /// A batch of the small lane takes files up to this sum; the remaining jobs are released. The first file always goes.
     pub bytes_max: u64,
 }
 
@@ -34,13 +34,13 @@ pub struct Plan {
     pub settled: Vec<(usize, Verdict)>,
 }
 
-/// What a job comes to, given the present source.
+/// The work for one job, given the present source.
 enum Step {
     List(RunKind, RelPath, Presence),
     Settle(Verdict),
 }
 
-/// Plans the jobs at `indices`, in their order as far as the size limit goes.
+/// Plans the jobs at `indices`, in that order, until the size limit of the lane is reached.
 pub fn plan(
     jobs: &[ClaimedJob],
     indices: &[usize],
@@ -55,7 +55,7 @@ pub fn plan(
     let mut full = false;
     let claimed: HashSet<&RelPath> = jobs.iter().map(|job| &job.path).collect();
     let is_claimed = |path: &RelPath| claimed.contains(path);
-    // Names of one file go in one run, and what of it is sent is sent once.
+    // Names of one file (hard links) go in one run, and the file's content is sent once.
     let mut origins: HashMap<u64, Origin> = HashMap::new();
     for job in indices.iter().filter_map(|&index| jobs.get(index)) {
         let known = job.several_names.map(|file| origins.entry(file).or_insert(job.origin));
@@ -78,7 +78,7 @@ pub fn plan(
             }
             let before = job.several_names.and_then(|file| admitted.get(&file).copied());
             let has_room = || !full && (bytes == 0 || bytes.saturating_add(size) <= limits.bytes_max);
-            // What the large lane has put together is only looked at again, and hardly anything of it is sent.
+            // The large lane puts several jobs together only to look at them again, and such a look sends hardly any data.
             let is_admitted = before.unwrap_or_else(|| lane == Lane::Large || has_room());
             admitted.extend(job.several_names.map(|file| (file, is_admitted)));
             if !is_admitted {
@@ -91,11 +91,12 @@ pub fn plan(
             }
         }
         let origin = job.several_names.and_then(|file| origins.get(&file).copied()).unwrap_or(job.origin);
-        // Only a write asks for --ignore-times, and only a whole-tree run knows the reconcile's own excludes.
+        // Outside whole-tree runs `Reconcile` behaves like `Scan` (crontabfilter does not apply) and `Replaced` like
+        // `Write` (both need --ignore-times), so they may share a run.
         let origin = match (origin, kind) {
             (Origin::Reconcile, RunKind::Flat | RunKind::RootOnly | RunKind::Level) => Origin::Scan,
             (Origin::Replaced, RunKind::Flat | RunKind::RootOnly | RunKind::Level) => Origin::Write,
-            // There is nothing to be sent whose content could be missed.
+            // A removal sends no content that the quick check could miss.
             (_, RunKind::Removal) => Origin::Scan,
             (origin, _) => origin,
         };
@@ -114,7 +115,7 @@ pub fn plan(
     Plan { runs: place_root(runs), settled }
 }
 
-/// Whether all that the run names, directories aside, has just been made.
+/// Whether all entries of the run, directories and deletions aside, have just been made.
 fn are_new(run: &Run, jobs: &[ClaimedJob]) -> bool {
     let is_new = |entry: &Entry| match entry.presence {
         Presence::Directory | Presence::Missing => true,
@@ -135,7 +136,7 @@ fn step(
     }
     let needs_run = presence != Presence::Missing || matches!(deletion, Deletion::ByName | Deletion::ByLevel);
     if path != job.path && needs_run && !is_claimed(&path) {
-        // Another run may be sending what is below that path, as a directory.
+        // Another run may be sending paths below this one, as it was when it was a directory.
         return Step::Settle(Verdict::Above(path));
     }
     if presence == Presence::Missing {
@@ -158,14 +159,14 @@ fn step(
     Step::List(kind, path, presence)
 }
 
-/// Why a job waits whose path may be there or not.
+/// The error of a job at a path that cannot be looked at, so that nobody knows whether it exists.
 fn out_of_reach(path: &RelPath, errno: Errno) -> JobError {
     let error = std::io::Error::from(errno);
     JobError::new(None, format!("{path} cannot be looked at ({error}); give the user that syncq runs as access to it"))
 }
 
-/// The path itself, or the first ancestor from the root down that is no directory: a missing one takes everything
-/// below with it, and through any other (a file, a link) nothing may be sent.
+/// The path itself, or the first ancestor from the root down that is no directory. A missing ancestor takes everything
+/// below with it, and through any other ancestor (a file, a link) nothing may be sent.
 pub(crate) fn topmost(path: &RelPath, look: &mut dyn FnMut(&RelPath) -> Presence) -> (RelPath, Presence) {
     let mut ancestors: Vec<RelPath> = path.ancestors().collect();
     while let Some(ancestor) = ancestors.pop() {
@@ -177,7 +178,7 @@ pub(crate) fn topmost(path: &RelPath, look: &mut dyn FnMut(&RelPath) -> Presence
     (path.clone(), look(path))
 }
 
-/// So much that may trust the quick check goes along in a run that must not.
+/// How many entries and bytes that may trust the quick check go along in a run that must not trust it.
 const ALONG_ENTRIES_MAX: usize = 1_000;
 const ALONG_BYTES_MAX: u64 = 1 << 20;
 
@@ -185,14 +186,14 @@ pub(crate) fn content_bytes(entry: &Entry) -> u64 {
     if let Presence::File { size } = entry.presence { size } else { 0 }
 }
 
-/// By kind and origin, the entries of each path.
+/// The entries by path, for each kind and origin.
 type Runs = BTreeMap<(RunKind, Origin), BTreeMap<RelPath, Entry>>;
 
-/// Puts entries that need no run of their own into one that is there anyway. A level run sends the files of its
-/// directories without being told.
+/// Moves entries that need no run of their own into a run that there is anyway. A level run sends the files of its
+/// directories without listing them.
 fn share_runs(mut runs: Runs) -> Runs {
-    // Directories by themselves and deletions have no content that the quick check could miss, and a few small files are
-    // sooner looked into than given a connection of their own.
+    // Directories by themselves and deletions have no content that the quick check could miss. A few small files are
+    // compared by content sooner than given a connection of their own.
     if runs.contains_key(&(RunKind::Flat, Origin::Write))
         && let Some(mut scans) = runs.remove(&(RunKind::Flat, Origin::Scan))
     {
@@ -218,7 +219,7 @@ fn share_runs(mut runs: Runs) -> Runs {
             flat.retain(|path, entry| {
                 let level = match levels.get_mut(path) {
                     Some(level) => Some(level),
-                    // Neither a subdirectory's attributes nor its content are the level's.
+                    // A subdirectory's attributes and content are not part of the level above it.
                     None if entry.presence == Presence::Directory => None,
                     None => path.parent().and_then(|parent| levels.get_mut(&parent)),
                 };
@@ -232,11 +233,11 @@ fn share_runs(mut runs: Runs) -> Runs {
     runs
 }
 
-/// Every rsync with a list sends the root's attributes too, so that a run for them alone is needed only if there is
-/// no flat one. (In a level or tree run the root would be an entry with all that such an entry means.)
+/// Every rsync with a list sends the root's attributes too, so a run for them alone is needed only if there is no flat run.
+/// (In a level or tree run the root would be an entry with all that such an entry means.)
 fn place_root(runs: Vec<Run>) -> Vec<Run> {
     let (roots, mut others): (Vec<Run>, Vec<Run>) = runs.into_iter().partition(|run| run.kind == RunKind::RootOnly);
-    // At most one for each origin; the root has no content that an origin could distrust.
+    // There is at most one such run for each origin, and the root has no content that an origin could distrust.
     let mut roots = roots.into_iter();
     let Some(mut root) = roots.next() else { return others };
     for (kept, more) in root.entries.iter_mut().zip(roots.flat_map(|run| run.entries)) {
@@ -249,7 +250,7 @@ fn place_root(runs: Vec<Run>) -> Vec<Run> {
     others
 }
 
-/// What a deletion job is told when the server forbids all deletions.
+/// The error of a deletion job if the server forbids all deletions.
 pub fn deletion_refused() -> JobError {
     JobError::new(
         Some(4),

@@ -1,4 +1,4 @@
-//! Writes a run as the shell line that a person can paste. Pure.
+//! Writes a run as a shell line that a person can paste. Pure.
 //!
 //! The line is for reading and repeating by hand only; nothing in syncq executes it.
 
@@ -9,7 +9,7 @@ use std::path::Path;
 use super::arguments::{is_plain, list_lines};
 use super::run::Run;
 
-/// A pasted line names at most so many paths; the rest of a batch is only counted.
+/// How many paths a pasted line names; the rest of a batch is only counted.
 const PASTE_PATHS_MAX: usize = 20;
 
 /// The run as one shell line that does the same when pasted.
@@ -35,7 +35,7 @@ pub fn pasteable(root: &Path, args: &[OsString], run: &Run) -> String {
     text
 }
 
-/// Quotes for a POSIX shell, or with `$'…'` (bash, zsh, ksh) where a byte could not be shown as it is.
+/// Quotes for a POSIX shell, or with `$'…'` (bash, zsh, ksh) where a byte cannot be shown literally.
 fn quoted(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) if !text.is_empty() && bytes.iter().all(|&b| is_plain(b)) => text.to_owned(),

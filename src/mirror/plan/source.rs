@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use crate::model::{Params, RelPath};
 
-/// What stands at a path of the source.
+/// The kind of thing that stands at a path of the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
     Missing,
@@ -19,18 +19,18 @@ pub enum Presence {
     File {
         size: u64,
     },
-    /// A symbolic link, fifo, socket or device; also what has too long a path to be looked at, so that rsync meets the same
-    /// obstacle and names it.
+    /// A symbolic link, fifo, socket or device. Also a path too long to be looked at, so that rsync meets the same obstacle
+    /// and names it.
     Other,
-    /// It could not be looked at, for this reason. There or not: nothing may be concluded from it, and nothing be sent.
+    /// The path could not be looked at, for this reason. It may exist or not, so nothing is concluded, sent or deleted.
     Unknown(Errno),
 }
 
-/// Remembers what it has seen, so that a batch is planned on one picture of the tree.
+/// Remembers the presence of every path that it was asked about, so that a batch is planned on one picture of the tree.
 #[derive(Debug)]
 pub struct Source {
     root: PathBuf,
-    /// Whether what a link points to stands in its place.
+    /// Whether a link counts as what it points to.
     follows: bool,
     seen: HashMap<RelPath, Presence>,
 }
@@ -40,7 +40,7 @@ impl Source {
         Self { root: root.to_path_buf(), follows: false, seen: HashMap::new() }
     }
 
-    /// What rsync names when it has looked for itself: behind links too, if the user's options follow them.
+    /// The source as rsync sees it when it looks for itself: behind links too, if the user's options follow them.
     pub(in crate::mirror) fn as_rsync_finds_it(root: &Path, params: &Params) -> Self {
         Self { follows: params.follows_links(), ..Self::new(root) }
     }
@@ -51,13 +51,13 @@ impl Source {
             return *presence;
         }
         let presence = match path.parent() {
-            // The root is the operator's to choose, a link included; its identity is checked elsewhere.
+            // The root is the operator's choice, even a link; its identity is checked elsewhere.
             None => Presence::Directory,
             Some(parent) => match self.look(&parent) {
                 Presence::Directory => present(&path.under(&self.root), self.follows),
                 Presence::Missing | Presence::File { .. } | Presence::Other => Presence::Missing,
-                // Without asking again: a directory that has just been opened would let a path be taken for looked at whose
-                // ancestors were not.
+                // The path is not looked at itself. If its parent has become readable just now, the path would count as
+                // looked at although its ancestors do not.
                 Presence::Unknown(errno) => Presence::Unknown(errno),
             },
         };
@@ -65,7 +65,8 @@ impl Source {
         presence
     }
 
-    /// What else there is in a directory beside what `is_listed`. `None`: more than `max`, or it cannot be read.
+    /// The entries of a directory that are not `is_listed`. `None`: there are more than `max`, or the directory cannot be
+    /// read.
     pub fn others(&self, directory: &RelPath, is_listed: &dyn Fn(&[u8]) -> bool, max: usize) -> Option<Vec<RelPath>> {
         let mut others = Vec::new();
         for entry in std::fs::read_dir(directory.under(&self.root)).ok()? {

@@ -1,4 +1,5 @@
-//! Walks a source tree for its files, directory by directory, through no link. What is done with them is not said here.
+//! Walks a source tree for its files, directory by directory, through no link. Deliberately absent: what is done with the
+//! files.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -9,12 +10,12 @@ use crate::ctime;
 use crate::filter::{Filter, Kind};
 use crate::model::RelPath;
 
-/// The files below a directory that changed at or after a moment, or whose file system cannot tell.
+/// The files below a directory that changed at or after a moment, or are on a file system that cannot tell.
 pub(crate) struct Files<'a> {
     root: &'a Path,
     filter: &'a Filter,
     since_ms: u64,
-    /// Directories to be read, with the device each is on, and whether its change times count.
+    /// Directories that are still to be read, each with its device, and whether change times on that device can be trusted.
     left: Vec<(RelPath, u64, bool)>,
     found: Vec<Entry>,
 }
@@ -29,7 +30,7 @@ impl<'a> Files<'a> {
     }
 
     fn read(&mut self, dir: &RelPath, device: u64, trusted: bool) {
-        // What cannot be read is for rsync to name, in the run over the tree.
+        // A directory that cannot be read is skipped here; rsync reports it, in the run over the tree.
         let Ok(entries) = std::fs::read_dir(dir.under(self.root)) else { return };
         for entry in entries.flatten() {
             let path = dir.join(std::os::unix::ffi::OsStrExt::as_bytes(&*entry.file_name()));
@@ -45,7 +46,7 @@ impl<'a> Files<'a> {
             let changed_ms = found.ctime().saturating_mul(1_000).saturating_add(found.ctime_nsec() / 1_000_000);
             let recent = !trusted || u64::try_from(changed_ms).unwrap_or(0) >= self.since_ms;
             let size = found.len();
-            // Whatever is no file has no content that could be missed.
+            // Only a file has content that the quick check could miss.
             if recent && found.is_file() && !self.filter.excludes(&path, Kind::File) {
                 let presence = Presence::File { size };
                 self.found.push(Entry { path, presence, orphan: false, jobs: Vec::new() });

@@ -1,17 +1,18 @@
-//! Tells that a process hangs in the opening or reading of a file, in which file, and why.
+//! Detects that a process hangs while it opens or reads a file, in which file, and why.
 //!
-//! A file that becomes a pipe after rsync has listed it holds up whoever opens it, until somebody else opens the other
-//! end: for ever. A lease on a file does so for as long as the kernel lets its holder take to answer. Any user who may write in the tree
-//! can bring that about, and rsync's own `--timeout` does not reach there. The kernel says which system call a process
-//! waits in, and with which arguments; the name is in the process's memory. A run that waits for its target waits in
-//! another call, however long, and is none of this module's business.
+//! A file that becomes a pipe after rsync has listed it holds up whoever opens it until somebody else opens the other end,
+//! so possibly for ever. A lease on a file holds it up for as long as the kernel gives the lease's holder to answer. Any
+//! user who may write in the tree can bring that about, and rsync's own `--timeout` does not help there. The kernel says
+//! which system call a process waits in, and with which arguments; the file's name is in the process's memory. A run that
+//! waits for its target waits in another call, however long, and is none of this module's business.
 //!
-//! Where the kernel does not let us know the call (an rsync that is not readable or has capabilities, Yama's `ptrace_scope` of 2
-//! and more), it still counts how often a process was woken. An rsync that waits for its target wakes once a minute to look at
-//! its own `--timeout`, whatever that is; one that hangs in a file sleeps on. That takes longer, and the name is not known.
+//! Where the kernel does not tell the call (an rsync that is not readable or has capabilities, Yama's `ptrace_scope` of 2
+//! and more), it still counts how often a process was woken. An rsync that waits for its target wakes once a minute to look
+//! at its own `--timeout`, whatever its value. An rsync that hangs in a file sleeps on. To see this takes longer, and the
+//! name of the file is not known.
 //!
-//! Nothing is opened here that the process has named, so nothing is read that belongs to others. Deliberately absent: a run
-//! on a processor whose call numbers are not known here, and one that is not to be seen at all (`hidepid` and an rsync of
+//! No file that the process has named is opened here, so nothing is read that belongs to others. Deliberately absent:
+//! processors whose call numbers are not listed here, and processes that cannot be seen at all (`hidepid` and an rsync of
 //! another user).
 
 use std::collections::BTreeMap;
@@ -29,14 +30,14 @@ use super::installed::RSYNC;
 /// How often a process is looked at.
 pub(crate) const TICK: Duration = Duration::from_millis(250);
 
-/// What has become a pipe is not waited for: nothing but a swap brings rsync there. This long it is seen waiting there.
+/// How long a process is seen waiting in a pipe: short, since only a swapped name brings rsync there.
 const PIPE_LIMIT: Duration = Duration::from_millis(200);
 /// A holder of a lease that answers does so within this time.
 const LEASE_LIMIT: Duration = Duration::from_secs(2);
-/// Whatever else keeps a file from opening (a scanner, a slow file system) has this long.
+/// How long anything else that keeps a file from opening (a scanner, a slow file system) may take.
 const OTHER_LIMIT: Duration = Duration::from_secs(30);
 
-/// An rsync that was not woken for so long hangs: more than two of the minutes after which it wakes by itself.
+/// An rsync that was not woken for this long hangs: it is more than two of the minutes after which rsync wakes by itself.
 const SLEEP_LIMIT: Duration = Duration::from_secs(150);
 
 /// The kernel's functions in which the opening of a pipe waits.
@@ -44,15 +45,15 @@ const PIPE_WAITS: [&str; 2] = ["wait_for_partner", "fifo_open"];
 
 const PATH_BYTES_MAX: usize = 4096;
 
-/// Why the file does not open.
+/// Why a process hangs in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// It is a pipe, or a device, by now.
+    /// The file is a pipe or a device by now.
     NoFile,
-    /// Another process holds a lease on it.
+    /// Another process holds a lease on the file.
     Lease,
     Unknown,
-    /// Neither the file nor the reason: the process is not to be looked into.
+    /// Neither the file nor the reason is known, since the process may not be looked into.
     Unseen,
 }
 
@@ -65,7 +66,7 @@ pub struct Blocked {
 }
 
 impl Blocked {
-    /// What is the matter with the path, in a line.
+    /// The fate of the file, in a line.
     pub fn message(&self) -> &'static str {
         match self.cause {
             Cause::NoFile => {
@@ -81,7 +82,7 @@ impl Blocked {
         }
     }
 
-    /// What a run is held up by, as long as it is.
+    /// The file in which a run hangs at this moment, in words.
     fn holds_up(&self, root: &Path) -> String {
         let why = match self.cause {
             Cause::NoFile => "it became a pipe or device",
@@ -93,7 +94,7 @@ impl Blocked {
     }
 }
 
-/// The files in which runs hang at this moment. Each may be over in the next, or be ended.
+/// The files in which runs hang at this moment, by process. A run may go on by itself, or be ended.
 #[derive(Debug, Default)]
 pub struct Hangs(Mutex<BTreeMap<i32, Blocked>>);
 
@@ -102,7 +103,7 @@ impl Hangs {
         self.0.lock()
     }
 
-    /// Takes note of what the run of that process hangs in, if it does.
+    /// Notes the file in which the process `run` hangs. `None`: it does not hang.
     pub(crate) fn note(&self, run: Pid, hang: Option<Blocked>) {
         let run = run.as_raw_nonzero().get();
         match hang {
@@ -111,18 +112,18 @@ impl Hangs {
         }
     }
 
-    /// One of them in words, its path below `root` if it is there.
+    /// One of the hangs in words. A path below `root` is shown relative to it.
     pub fn shown(&self, root: &Path) -> Option<String> {
         self.lock().values().next().map(|hang| hang.holds_up(root))
     }
 }
 
-/// Why the opening of a file may have hung a moment ago, by what it is now.
+/// Why the opening of a file may have hung a moment ago, judged by what the file is now.
 pub(crate) fn suspicion(path: &Path) -> Option<Cause> {
     Some(cause(path)).filter(|cause| matches!(cause, Cause::NoFile | Cause::Lease))
 }
 
-/// Looks at one process and its children now and then.
+/// Remembers where one process and its children were found waiting, from one look at them to the next.
 #[derive(Debug)]
 pub(crate) struct Look {
     pid: Pid,
@@ -133,7 +134,7 @@ pub(crate) struct Look {
 #[derive(Debug)]
 struct Waiting {
     pid: Pid,
-    /// What changes if it does anything at all meanwhile.
+    /// The kernel's figures of the process, which change if the process does anything at all between two looks.
     state: String,
     since: Instant,
     within: Blocked,
@@ -144,7 +145,7 @@ impl Look {
         Self { pid, waiting: Vec::new() }
     }
 
-    /// The file in which the process has hung for too long, if it does.
+    /// The file in which the process or a child of it has hung for too long. `None`: there is no such file.
     pub(crate) fn blocked(&mut self, now: Instant) -> Option<Blocked> {
         let before = std::mem::take(&mut self.waiting);
         let mut left = vec![self.pid];
@@ -167,27 +168,27 @@ impl Look {
         None
     }
 
-    /// The file in which a process was found at two looks, and may yet come out of.
+    /// The file in which a process was found at two looks. The process may yet come out of it.
     pub(crate) fn hang(&self, now: Instant) -> Option<&Blocked> {
         let stays = |waiting: &&Waiting| waiting.since < now && waiting.within.cause != Cause::Unseen;
         self.waiting.iter().find(stays).map(|waiting| &waiting.within)
     }
 }
 
-/// The state in which a process waits for a file, as far as it can be seen, and which file that is.
+/// The state in which a process waits for a file, as far as it can be seen, and the file. `None`: it does not wait for one.
 fn waits(pid: Pid) -> Option<(String, Blocked)> {
     match std::fs::read_to_string(proc(pid).join("syscall")) {
         Ok(call) => {
             let path = Call::read(&call)?.file(pid)?;
             let cause = match cause(&path) {
-                // What was swapped may have been swapped back: the process waits in what the name led to.
+                // The name may lead to a file again, but the process still waits in the pipe that the name led to before.
                 Cause::Unknown if waits_for_pipe(pid) => Cause::NoFile,
                 cause => cause,
             };
             Some((call, Blocked { path: Some(path), cause }))
         }
         Err(_) => {
-            // Whoever else is among them (ssh) sleeps as long as it likes.
+            // Other programs among the children, such as ssh, may sleep as long as they like.
             let is_rsync = std::fs::read_to_string(proc(pid).join("comm")).ok()?.trim_end() == RSYNC;
             let state = sleep(&std::fs::read_to_string(proc(pid).join("status")).ok()?)?;
             is_rsync.then_some((state, Blocked { path: None, cause: Cause::Unseen }))
@@ -200,7 +201,7 @@ fn waits_for_pipe(pid: Pid) -> bool {
     std::fs::read_to_string(proc(pid).join("wchan")).is_ok_and(|place| PIPE_WAITS.contains(&place.trim_end()))
 }
 
-/// How often a process was woken, by what the kernel says in `/proc/PID/status`. `None` for one that does not sleep, or waits
+/// How often a process was woken, from the text of `/proc/PID/status`. `None` for a process that does not sleep, or waits
 /// for a disk.
 fn sleep(status: &str) -> Option<String> {
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
@@ -218,10 +219,10 @@ fn children(pid: Pid) -> Vec<Pid> {
     text.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()
 }
 
-/// The call in which a process waits.
+/// The system call in which a process waits.
 #[derive(Debug, PartialEq, Eq)]
 enum Call {
-    /// Of a name that stands in the process's memory, relative to a descriptor.
+    /// Opens a file whose name stands in the process's memory, relative to a descriptor.
     Open {
         dir: Option<i32>,
         name_at: u64,
@@ -231,8 +232,8 @@ enum Call {
     },
 }
 
-/// The kernel's numbers of the calls that open and read files: by name, by name from a directory, both kinds of these; and
-/// of those that read.
+/// The kernel's numbers of the calls that open files: by name; by name from a directory, both kinds. Then the numbers of
+/// the calls that read.
 #[cfg(target_arch = "x86_64")]
 const CALLS: Calls = Calls { open: Some(2), open_at: [257, 437], read: [0, 17] };
 #[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
@@ -247,13 +248,13 @@ struct Calls {
 }
 
 impl Call {
-    /// Reads what the kernel says in `/proc/PID/syscall`: the number, then the arguments. `None` for any other call, and
-    /// for a process that does not wait.
+    /// Reads the text of `/proc/PID/syscall`: the number, then the arguments. `None` for any other call, and for a process
+    /// that does not wait.
     fn read(text: &str) -> Option<Self> {
         let mut words = text.split_ascii_whitespace();
         let number: i64 = words.next()?.parse().ok()?;
         let mut argument = || u64::from_str_radix(words.next()?.strip_prefix("0x")?, 16).ok();
-        // A descriptor is the lower half, and negative where it stands for the working directory.
+        // A descriptor is the lower half of an argument, and negative if it stands for the working directory.
         let descriptor = |value: u64| i32::from_ne_bytes(u32::try_from(value & 0xffff_ffff).unwrap_or(0).to_ne_bytes());
         if CALLS.open == Some(number) {
             return Some(Self::Open { dir: None, name_at: argument()? });
@@ -266,7 +267,7 @@ impl Call {
         Some(Self::Read { file: descriptor(argument()?) })
     }
 
-    /// The file that it is about. Reading counts only where a name has led to something that is no file.
+    /// The file that the call is about. A read counts only if the descriptor is of a pipe or a device with a name.
     fn file(&self, pid: Pid) -> Option<PathBuf> {
         let proc = proc(pid);
         match self {
@@ -295,7 +296,7 @@ fn name_in_memory(proc: &Path, at: u64) -> Option<PathBuf> {
     Some(std::ffi::OsString::from_vec(bytes).into())
 }
 
-/// Why the file may not open, by what it is now.
+/// Why the file may not open, judged by what the file is now.
 fn cause(path: &Path) -> Cause {
     let Ok(found) = std::fs::symlink_metadata(path) else { return Cause::Unknown };
     let kind = found.file_type();
@@ -306,7 +307,7 @@ fn cause(path: &Path) -> Cause {
     if is_leased(&locks, found.ino()) { Cause::Lease } else { Cause::Unknown }
 }
 
-/// Whether there is a lease on a file with this number, on whatever file system.
+/// Whether there is a lease on a file with this inode number, on any file system.
 fn is_leased(locks: &str, inode: u64) -> bool {
     let leases = locks.lines().filter(|line| line.contains(" LEASE "));
     let mut files = leases.flat_map(|line| line.split_ascii_whitespace().filter_map(|word| word.rsplit_once(':')));
@@ -326,7 +327,7 @@ mod tests {
             ("437 0x5 0x10 0x20 0x18 0x0 0x0 0x7ff 0x7f", Some(Call::Open { dir: Some(5), name_at: 0x10 })),
             ("2 0x10 0x0 0x0 0x0 0x0 0x0 0x7ff 0x7f", Some(Call::Open { dir: None, name_at: 0x10 })),
             ("0 0x3 0x10 0x20 0x0 0x0 0x0 0x7ff 0x7f", Some(Call::Read { file: 3 })),
-            // A run that waits for its target.
+            // The call of a run that waits for its target.
             ("270 0x4 0x7ffd1 0x7ffd2 0x0 0x7ff 0x0 0x7ff 0x7f", None),
             ("-1 0x7ff 0x7f", None),
             ("running\n", None),
@@ -377,11 +378,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let pipe = dir.path().canonicalize().unwrap().join("p");
         assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-        // By a child of the process that is looked at, with a relative name.
+        // A child of the watched process opens the pipe, with a relative name.
         for script in ["exec cat p", "cat p; true"] {
             let mut child = Command::new("sh").args(["-c", script]).current_dir(dir.path()).spawn().unwrap();
             assert_eq!(seen(&mut child), Some(Blocked { path: Some(pipe.clone()), cause: Cause::NoFile }), "{script}");
-            // Lets a child of the shell go.
+            // Opens the other end of the pipe, so that a child of the shell can end.
             let _ = rustix::fs::open(
                 &pipe,
                 rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NONBLOCK,
@@ -390,7 +391,7 @@ mod tests {
         }
     }
 
-    /// A pipe that had given way to a file again was waited for as long as a slow file system.
+    /// A pipe whose name led to a file again was given as much time as a slow file system.
     #[test]
     fn a_pipe_that_was_swapped_back_is_known_by_where_the_process_waits() {
         let dir = tempfile::tempdir().unwrap();

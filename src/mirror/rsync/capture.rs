@@ -1,4 +1,4 @@
-//! A bounded memory of what a process says: its first and its last words. Pure.
+//! A bounded memory of a process's output: its first and its last bytes. Pure.
 
 /// rsync names each failed path on a line of its own; this holds some five thousand of them.
 const ERRORS_HEAD_BYTES_MAX: usize = 1 << 20;
@@ -6,7 +6,8 @@ const ERRORS_HEAD_BYTES_MAX: usize = 1 << 20;
 /// rsync names the cause of its end in its last words.
 const ERRORS_TAIL_BYTES_MAX: usize = 64 << 10;
 
-/// Keeps the first `head_max` and the last `tail_max` bytes; what lies between is dropped, and that is known.
+/// Keeps the first `head_max` and the last `tail_max` bytes. The bytes between are dropped, and [`Capture::is_cut`] tells
+/// so.
 #[derive(Debug, Clone, Default)]
 pub struct Capture {
     head: Vec<u8>,
@@ -17,11 +18,11 @@ pub struct Capture {
     tally: Option<Tally>,
 }
 
-/// Counts the lines that begin in one way, however many there are.
+/// Counts the lines that begin with a mark, however many there are.
 #[derive(Debug, Clone)]
 struct Tally {
     mark: &'static [u8],
-    /// How much of the mark the line under way has shown; `None` once it has shown something else.
+    /// How many bytes of the mark the current line has shown; `None` once it has shown something else.
     matched: Option<usize>,
     count: u64,
 }
@@ -52,7 +53,7 @@ impl Capture {
         Self { head_max, tail_max, ..Self::default() }
     }
 
-    /// Also counts the lines that begin with `mark`, which is not empty, among them those that are not kept.
+    /// Also counts the lines that begin with `mark`, those that are dropped included. `mark` is not empty.
     pub fn counting(self, mark: &'static [u8]) -> Self {
         Self { tally: Some(Tally { mark, matched: Some(0), count: 0 }), ..self }
     }
@@ -74,7 +75,7 @@ impl Capture {
         let (first, rest) = bytes.split_at(room);
         self.head.extend_from_slice(first);
         self.tail.extend_from_slice(rest);
-        // Twice the bound before anything is moved, so that each byte is moved about once.
+        // The tail grows to twice its bound before it is trimmed, so that each byte is moved about once.
         if self.tail.len() > 2 * self.tail_max {
             self.trim();
         }
@@ -84,12 +85,12 @@ impl Capture {
         self.head.is_empty() && self.tail.is_empty()
     }
 
-    /// Whether something was dropped.
+    /// Whether any bytes were dropped.
     pub fn is_cut(&self) -> bool {
         self.cut || self.tail.len() > self.tail_max
     }
 
-    /// What was kept. A cut is shown as a line break, so that two halves of lines never read as one.
+    /// The bytes that were kept. A line break stands for dropped ones, so that two halves of lines never read as one.
     pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = self.head.clone();
         let skipped = self.tail.len().saturating_sub(self.tail_max);

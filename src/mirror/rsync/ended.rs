@@ -1,4 +1,4 @@
-//! How a run ended, and what is left of it. Values only: what they mean is decided in `outcome`.
+//! How a run ended, and what it left. Values only: `outcome` decides what they mean.
 
 use super::blocked::Blocked;
 use super::capture::Capture;
@@ -7,40 +7,41 @@ use super::capture::Capture;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     Exit(i32),
-    /// Ended by a signal that we did not send.
+    /// A signal ended the run that did not come from this process.
     Signal(i32),
-    /// We ended it, as the stop signal asked.
+    /// This process ended the run, as the stop signal asked.
     Stopped,
-    /// We ended it, since nothing moved for the program's `stall_limit`.
+    /// This process ended the run, since no byte moved for the program's `stall_limit`.
     Stalled,
-    /// We ended it, since it hung in a file of the source.
+    /// This process ended the run, since the run hung in a file of the source.
     Blocked,
 }
 
-/// What is left of a run.
+/// The end and the output of a run.
 #[derive(Debug, Clone)]
 pub struct Ended {
     pub end: End,
     pub stderr: Capture,
-    /// Empty unless asked for.
+    /// Empty unless the caller asked for it.
     pub stdout: Capture,
-    /// The file in which it hung, if that was its end.
+    /// The file in which the run hung, if `end` is [`End::Blocked`].
     pub blocked: Option<Box<Blocked>>,
     pub cut: Cut,
 }
 
-/// What is known of the connection of a run that was cut off.
+/// The known state of the connection of a run that was cut off.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Cut {
-    /// It was not cut off, or had no connection yet.
+    /// The run was not cut off, or had no connection yet.
     #[default]
     No,
-    /// It was held, and the other side has closed it: nothing of it is on its way any more, as far as that can know.
+    /// The connection was held, and the other side has closed it: none of its data is on its way any more, as far as the
+    /// other side can know.
     Closed,
-    /// It is held until the other side closes it.
+    /// The connection is held until the other side closes it.
     Held,
-    /// It had none of its own: it went through another program, if anywhere.
+    /// The run had no connection of its own: it went through another program, if anywhere.
     Unseen,
-    /// Whether it had one may not be known.
+    /// Whether the run had a connection cannot be known: the system refused a look.
     Refused,
 }

@@ -1,9 +1,10 @@
-//! What rsync would take from its environment: honoured where it is meant, set aside where it cannot be, and said either way.
+//! The variables that rsync would take from its environment. Each is honoured, or set aside where that is impossible, and
+//! either is reported.
 //!
-//! What stands for an option becomes one ([`adopt`]), so that every run, `check` and the commands in the log agree. What only
-//! rsync can use goes along with each run ([`prepare`]): passwords, proxies. Everything else whose name begins with `RSYNC_` is
-//! kept from it. Its locale is C, since its words are read; only where names are converted (`--iconv`) it has the character set
-//! of ours.
+//! A variable that stands for an option becomes one ([`adopt`]), so that every run, `check` and the commands in the log
+//! agree. Variables that only rsync can use, such as passwords and proxies, go along with each run ([`prepare`]). Every
+//! other variable whose name begins with `RSYNC_` is kept from rsync. rsync's locale is C, since its words are read; only
+//! if it converts names (`--iconv`) does it have this process's character set.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -11,24 +12,24 @@ use std::process::Command;
 
 use crate::model::{Destination, Target, plain};
 
-/// Go along with each run.
+/// Variables that go along with each run.
 const PASSED_ON: [&str; 7] =
     [PASSWORD, PROXY, CONNECT_PROG, "RSYNC_SHELL", "RSYNC_CHECKSUM_LIST", "RSYNC_COMPRESS_LIST", "RSYNC_MAX_ALLOC"];
-/// Of `rsync-ssl`, which may be somebody's remote shell.
+/// The prefix of the variables of `rsync-ssl`, which may be somebody's remote shell.
 const SSL: &str = "RSYNC_SSL_";
 const PASSWORD: &str = "RSYNC_PASSWORD";
 const PROXY: &str = "RSYNC_PROXY";
 const CONNECT_PROG: &str = "RSYNC_CONNECT_PROG";
 
-/// What becomes of a variable.
+/// The fate of a variable, in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Adopted {
     pub message: String,
-    /// It does not do what it says.
+    /// The variable has no effect.
     pub is_set_aside: bool,
 }
 
-/// Reads a variable; an empty one is none.
+/// Looks up a variable. An empty one counts as not set.
 pub type Variables<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
 /// The variables of this process.
@@ -36,13 +37,13 @@ pub fn own(name: &str) -> Option<OsString> {
     std::env::var_os(name)
 }
 
-/// Whether an rsync daemon is reached by a way that is not its host's.
+/// Whether these variables have rsync daemons reached through another host or a program.
 pub fn redirects(variable: Variables<'_>) -> bool {
     [PROXY, CONNECT_PROG].iter().any(|name| variable(name).is_some_and(|value| !value.is_empty()))
 }
 
-/// Makes options of what stands for them, unless the params say the same already, and tells what becomes of each variable
-/// that matters to one of the targets. No value that may be secret is in it.
+/// Makes options of the variables that stand for some, unless the params set the same. Returns what becomes of each
+/// variable that matters to one of the targets. The messages contain no value that may be secret.
 pub fn adopt<'a>(targets: impl IntoIterator<Item = &'a mut Target>, variable: Variables<'_>) -> Vec<Adopted> {
     let mut told = Told { variable, found: Vec::new(), seen: BTreeSet::new() };
     for target in targets {
@@ -111,7 +112,7 @@ impl Told<'_> {
         }
         if target.options.params.remote_shell().is_none() {
             if let Some(proxy) = self.shown(PROXY) {
-                // `user:password@host:port`.
+                // The value may be `user:password@host:port`.
                 let address = proxy.rsplit('@').next().unwrap_or_default();
                 self.say(format!("RSYNC_PROXY is used: rsync daemons are reached through {address}"), false);
             }
@@ -172,14 +173,14 @@ impl Told<'_> {
     }
 }
 
-/// The locale whose character set names have, unless it is that of the C locale.
+/// The locale whose character set the names have. `None`: it is the C locale.
 fn locale(variable: Variables<'_>) -> Option<OsString> {
     let set = |name: &&str| variable(name).filter(|value| !value.is_empty());
     let locale = ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(set)?;
     (locale != OsStr::new("C") && locale != OsStr::new("POSIX")).then_some(locale)
 }
 
-/// Gives a run the environment that it is to have.
+/// Gives a run its environment.
 pub(crate) fn prepare(command: &mut Command, args: &[OsString]) {
     for (name, _) in std::env::vars_os() {
         let Some(text) = name.to_str() else { continue };
@@ -187,7 +188,7 @@ pub(crate) fn prepare(command: &mut Command, args: &[OsString]) {
             command.env_remove(name);
         }
     }
-    // Without a password from anywhere rsync would prompt on the terminal, or take the list for the password.
+    // Without any password rsync would prompt on the terminal, or take the list for the password.
     if own(PASSWORD).is_none() {
         command.env(PASSWORD, "");
     }
@@ -221,7 +222,7 @@ mod tests {
         Target { destination, options }
     }
 
-    /// They were taken from rsync without a word.
+    /// These variables were kept from rsync without a message.
     #[test]
     fn each_variable_is_used_where_it_is_meant_or_said_to_be_set_aside() {
         for (name, value, kind, params, expected, words, is_set_aside) in [

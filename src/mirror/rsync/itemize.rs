@@ -1,5 +1,5 @@
-//! Reads what rsync prints about a run as a whole: which paths differ, which are equal, and which directories stay. Pure.
-//! Its words about single failures are `messages`'s, its figures `stats`'s.
+//! Reads rsync's lines about a run as a whole: which paths differ, which are equal, and which directories stay. Pure.
+//! Deliberately absent: messages about single failures (`messages`) and figures (`stats`).
 
 use crate::model::RelPath;
 
@@ -19,41 +19,41 @@ pub fn unescape(name: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A name of rsync's output as a path: without `./` and the slash of directories.
+/// A name in rsync's output as a path: without a leading `./` and without the trailing slash of directories.
 pub fn to_path(name: &[u8]) -> Option<RelPath> {
     let name = name.strip_prefix(b"./").unwrap_or(name);
     RelPath::new(name.strip_suffix(b"/").unwrap_or(name)).ok()
 }
 
-/// Whether rsync says that it deletes no more, since it could not read all of the source. Unlike its errors it says so on
-/// its standard output.
+/// Whether rsync says that it makes no more deletions, since it could not read all of the source. Unlike its errors this
+/// line is on standard output.
 pub fn skips_deletions(line: &[u8]) -> bool {
     line.strip_suffix(b"\r").unwrap_or(line) == b"IO error encountered -- skipping file deletion"
 }
 
-/// The directory that a line tells of as not deleted, since something is in it: what rsync spares, or may not empty. That
-/// is no error of its own, so rsync says it on its standard output.
+/// The directory that a line reports as not deleted because it is not empty: rsync spares an entry in it, or may not empty
+/// it. rsync counts this as no error, so the line is on standard output.
 pub fn full_directory(line: &[u8]) -> Option<Vec<u8>> {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     line.strip_prefix(b"cannot delete non-empty directory: ").map(unescape)
 }
 
-/// The path of a `--out-format='%i %n'` line that tells of a difference, and whether the path is to be deleted.
-/// `None` for what the user's own `-v` or `--stats` adds, and for paths shown as equal (`-vv`).
+/// The path of a `--out-format='%i %n'` line about a difference, and whether the path is to be deleted. `None` for lines
+/// that the user's own `-v` or `--stats` adds, and for paths shown as equal (`-vv`).
 pub fn difference(line: &[u8]) -> Option<(Vec<u8>, bool)> {
     difference_of(line).map(|difference| (difference.name, difference.deletes))
 }
 
-/// A difference with what is different.
+/// An itemized line about a difference.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Itemized<'a> {
     pub name: Vec<u8>,
     pub deletes: bool,
-    /// rsync's columns behind the kind of entry: all `+` for a new one.
+    /// rsync's columns after the kind of entry: all `+` for a new entry.
     pub attributes: &'a [u8],
 }
 
-/// As [`difference`], with the columns.
+/// Like [`difference`], with the columns.
 pub fn difference_of(line: &[u8]) -> Option<Itemized<'_>> {
     // `<f..T...... name`, `*deleting   name`: eleven columns and a blank.
     let (columns, name) = line.split_at_checked(12).filter(|(_, name)| !name.is_empty())?;
@@ -68,10 +68,10 @@ pub fn difference_of(line: &[u8]) -> Option<Itemized<'_>> {
     (!equal).then(|| Itemized { name: unescape(name), deletes: false, attributes })
 }
 
-/// What an itemized line begins with that tells of a deletion.
+/// How an itemized line about a deletion begins.
 pub const DELETING: &[u8] = b"*deleting   ";
 
-/// The path of a line that tells that there is no difference, which rsync prints if it is asked to.
+/// The path of a line about an entry that is equal; rsync prints such lines if it is asked to.
 pub fn equal(line: &[u8]) -> Option<Vec<u8>> {
     let (columns, name) = line.split_at_checked(12).filter(|(_, name)| !name.is_empty())?;
     let [b'.', b'f' | b'd' | b'L' | b'D' | b'S', attributes @ ..] = columns else { return None };

@@ -1,17 +1,18 @@
-//! Whether what a run that was cut off had sent may still arrive, over what has been sent since.
+//! Tells whether data that a cut off run had sent may still arrive, over newer data.
 //!
 //! Three witnesses, from the best to the poorest:
-//! - The connection itself. Before a run of ours is ended, and of what an earlier daemon has left running, it is taken hold
-//!   of, so that it outlives its process. It is closed for writing only, and read until the server closes its side: then
-//!   the last process there has ended, and nothing of it comes any more. A proxy passes that on.
-//! - `/proc/net/tcp`. This machine's kernel goes on for a dead process until the other side has acknowledged all of it, for
-//!   a minute and a half where that does not answer, and remembers for a minute more that the other side has not closed. What
-//!   closes within a second is the usual end of a run that went well.
+//! - The connection itself. Before a run is ended, its connection is duplicated into this process, so that the connection
+//!   outlives the run's process; so are the connections of runs that an earlier daemon has left. Such a connection is
+//!   closed for writing only, and read until the server closes its side. Then the last process there has ended, and none of
+//!   its data comes any more. A proxy passes that end on.
+//! - `/proc/net/tcp`. For a dead process this machine's kernel goes on sending until the other side has acknowledged
+//!   everything, or for a minute and a half if there is no answer. For a minute more it remembers that the other side has
+//!   not closed. A connection that closes within a second is the usual end of a successful run.
 //! - Time, where neither is to be had: an rsync that somebody else killed, one behind ssh, one whose descriptors may not be
-//!   had (ptrace is forbidden). What it had sent may arrive for [`BLIND_FOR`].
+//!   taken (ptrace is forbidden). Data of such a run may arrive for [`BLIND_FOR`].
 //!
-//! Deliberately absent: what is repeated then, and when (`queue`). Nothing is known of a run that was killed together with the
-//! daemon and whose connection was reset: the queue compares again later, which nobody waits for.
+//! Deliberately absent: which work is repeated then, and when (`queue`). Nothing is known of a run that was killed together
+//! with the daemon and whose connection was reset. For such runs the queue compares again later, which nobody waits for.
 
 use std::collections::BTreeSet;
 use std::io::{self, Read};
@@ -36,31 +37,31 @@ const SSH_PORT: u16 = 22;
 /// States of a connection whose end is not acknowledged (FIN-WAIT-1, CLOSING, LAST-ACK), or not answered (FIN-WAIT-2).
 const OPEN: [&str; 4] = ["04", "0B", "09", "05"];
 
-/// A server comes to its end so long after the client's of a run that went well, and how often that is looked for.
+/// How long after the client of a successful run the server may take to close, and how often this is looked for.
 const ENDS_WITHIN: Duration = Duration::from_secs(1);
 const END_TICK: Duration = Duration::from_millis(20);
-/// Of more nothing is remembered.
+/// The most connections in [`STANDING`]; if there are more, none is remembered.
 const STANDING_MAX: usize = 10_000;
-/// For so long data may arrive of a run of whose connection nothing is known.
+/// How long data may arrive of a run about whose connection nothing is known.
 pub(in crate::mirror) const BLIND_FOR: Duration = Duration::from_secs(60);
-/// How often it is seen whether the patience with a server that does not close is over.
+/// How long one read of a held connection may wait, so that the end of the patience with a server is noticed.
 const CLOSED_TICK: Duration = Duration::from_millis(50);
-/// A connection that the server does not close is held for so long.
+/// How long a connection is held that the server does not close.
 const HELD_MAX: Duration = Duration::from_secs(600);
-/// After so long without an acknowledgement it counts as dead, as one without an owner does for the kernel.
+/// After this long without an acknowledgement a connection counts as dead, as it does for the kernel if it has no owner.
 const UNANSWERED_MAX_MS: u32 = 100_000;
 
-/// A connection whose process was ended, or of which no more is known than that it was there.
+/// The connection of a process that was ended. It is held, or nothing is known but that it existed.
 #[derive(Debug)]
 struct Severed {
     id: u64,
-    /// `None`: anybody's.
+    /// `None`: the connection may lead to any address.
     peer: Option<SocketAddr>,
     is_held: bool,
     until: Instant,
 }
 
-/// Of this process, as the kernel's table is of this machine.
+/// All severed connections known to this process, with the next id. Shared by all targets, as the kernel's table is.
 static SEVERED: Mutex<(u64, Vec<Severed>)> = Mutex::new((0, Vec::new()));
 
 fn severed() -> MutexGuard<'static, (u64, Vec<Severed>)> {
@@ -74,14 +75,14 @@ fn note(peer: Option<SocketAddr>, is_held: bool, lasts: Duration) -> u64 {
     *last
 }
 
-/// The connection of a process, held by this one as well.
+/// The connection of a process, duplicated into this one.
 #[derive(Debug)]
 pub(in crate::mirror) struct Line {
     stream: TcpStream,
     peer: SocketAddr,
 }
 
-/// The connections of a process, which `pidfd` stands for and `dir` shows in `/proc`. An error: they may not be had.
+/// The connections of the process behind `pidfd`, whose directory in `/proc` is `dir`. The error: they may not be taken.
 pub(super) fn lines_of(pidfd: impl AsFd, dir: &Path) -> io::Result<Vec<Line>> {
     let mut lines = Vec::new();
     for entry in std::fs::read_dir(dir.join("fd"))? {
@@ -92,11 +93,11 @@ pub(super) fn lines_of(pidfd: impl AsFd, dir: &Path) -> io::Result<Vec<Line>> {
         let Some(number) = number.filter(|_| is_socket) else { continue };
         let stream = match pidfd_getfd(&pidfd, number, PidfdGetfdFlags::empty()) {
             Ok(held) => TcpStream::from(held),
-            // Closed meanwhile, or the process has ended.
+            // The descriptor was closed meanwhile, or the process has ended.
             Err(Errno::BADF | Errno::SRCH) => continue,
             Err(errno) => return Err(errno.into()),
         };
-        // That of another kind has none, and one that was reset is over.
+        // A socket of another kind has no peer, and a connection that was reset is over.
         if let Ok(peer) = stream.peer_addr() {
             lines.push(Line { stream, peer });
         }
@@ -105,10 +106,11 @@ pub(super) fn lines_of(pidfd: impl AsFd, dir: &Path) -> io::Result<Vec<Line>> {
 }
 
 impl Line {
-    /// Keeps the connection, whose process has ended, until the server closes its side. Whether that was within `patience`.
+    /// Keeps the connection of an ended process until the server closes its side. Returns whether the server did within
+    /// `patience`.
     pub(in crate::mirror) fn hold(self, patience: Duration) -> bool {
         let Self { stream, peer } = self;
-        // These belonged to the process, which has no more use for them.
+        // The write side and the blocking mode were the process's, which has no more use for them.
         let _ = stream.shutdown(Shutdown::Write);
         let _ = stream.set_nonblocking(patience.is_zero());
         let is_bounded = patience.is_zero() || stream.set_read_timeout(Some(patience.min(CLOSED_TICK))).is_ok();
@@ -117,7 +119,7 @@ impl Line {
         }
         let _ = stream.set_nonblocking(false);
         let _ = set_tcp_user_timeout(&stream, UNANSWERED_MAX_MS);
-        // Through a proxy it is not known here whose it was.
+        // The peer is a proxy, so the target's address is not known.
         let peer = (!environment::redirects(&environment::own)).then_some(peer);
         let id = note(peer, true, HELD_MAX);
         let waited = std::thread::Builder::new().name("severed".into()).spawn(move || await_end(&stream, id));
@@ -132,7 +134,7 @@ impl Line {
     }
 }
 
-/// Reads away what the server says. Whether it has closed the connection, or that is broken.
+/// Reads and drops the server's data. Returns whether the server has closed the connection, or the connection is broken.
 fn is_over(mut stream: &TcpStream) -> bool {
     let mut chunk = [0; 16 * 1024];
     loop {
@@ -148,7 +150,7 @@ fn is_over(mut stream: &TcpStream) -> bool {
     }
 }
 
-/// The same, of a stream that is not read for long at a time.
+/// The same as [`is_over`], repeated until `patience` is over, for a stream whose reads do not wait for long.
 fn is_over_within(stream: &TcpStream, patience: Duration) -> bool {
     let begun = monotonic();
     while !is_over(stream) {
@@ -167,12 +169,12 @@ fn await_end(stream: &TcpStream, id: u64) {
     debug!("a connection that was cut off is over after {} ms", begun.elapsed().as_millis());
 }
 
-/// A run to somebody at `peer`, or to anybody, was cut off, and nothing will tell when its data has arrived.
+/// Notes that a run to `peer` (`None`: to any address) was cut off, and that nothing will tell when its data has arrived.
 pub(super) fn note_blind(peer: Option<SocketAddr>) {
     note(peer, false, BLIND_FOR);
 }
 
-/// Whether any connection is known that was cut off.
+/// Whether any severed connection is known.
 pub(crate) fn is_any() -> bool {
     let now = monotonic();
     let all = &mut severed().1;
@@ -180,8 +182,8 @@ pub(crate) fn is_any() -> bool {
     !all.is_empty()
 }
 
-/// Whether data of a dead process may still be on its way to the target, as far as its connection is known. The context
-/// knows of those that are not ([`BLIND_FOR`]).
+/// Whether data of a dead process may still be on its way to the target, as far as connections are known. The target's
+/// context knows of runs whose connection is not known ([`BLIND_FOR`]).
 pub(in crate::mirror) fn known_to(target: &Target) -> Lingers {
     let (host, port) = match &target.destination {
         Destination::Local(_) => return Lingers::No,
@@ -207,7 +209,7 @@ pub(in crate::mirror) fn known_to(target: &Target) -> Lingers {
         .to_socket_addrs()
         .ok()
         .map(|addresses| addresses.map(|address| address.ip().to_canonical()).collect());
-    // One whose address is not known now may be any of them.
+    // A connection whose address is not known may lead to any target.
     let is_one = |peer: &Option<IpAddr>| match (peer, &addresses) {
         (Some(peer), Some(addresses)) => addresses.contains(peer),
         (None, _) | (_, None) => true,
@@ -222,11 +224,11 @@ struct Unclosed {
     own_port: u16,
 }
 
-/// Those that have been waited for already.
+/// Unclosed connections that have been waited for already.
 static STANDING: Mutex<BTreeSet<Unclosed>> = Mutex::new(BTreeSet::new());
 
-/// Those to `port` that stay so for longer than a server takes that comes to its end behind a run that went well: where many
-/// runs are made, there is one of these at any time.
+/// The unclosed connections to `port` that stay so for longer than a server takes to close after a successful run. Where
+/// many runs are made, there is a younger one at any time.
 fn left_open(port: u16) -> BTreeSet<Unclosed> {
     let mut open = unclosed(port);
     let standing = || STANDING.lock();
@@ -262,7 +264,7 @@ fn unclosed_in(table: &str, port: u16) -> Vec<Unclosed> {
     table.lines().skip(1).filter_map(one).collect()
 }
 
-/// Words of 32 bits in hexadecimal, each in this machine's order of bytes.
+/// An address in hexadecimal words of 32 bits, each in this machine's byte order.
 fn address_of(hex: &str) -> Option<IpAddr> {
     let words = hex.as_bytes().chunks(8).map(|word| u32::from_str_radix(str::from_utf8(word).ok()?, 16).ok());
     let bytes: Vec<u8> = words.collect::<Option<Vec<u32>>>()?.into_iter().flat_map(u32::to_ne_bytes).collect();
@@ -308,7 +310,7 @@ mod tests {
             let peer = stream.peer_addr().unwrap();
             let (mut server, _) = listener.accept().unwrap();
             let waits = std::thread::spawn(move || Line { stream, peer }.hold(Duration::from_millis(500)));
-            // It is told of the end.
+            // The server sees the end of the connection.
             assert_eq!(server.read(&mut [0; 8]).unwrap(), 0);
             if closes {
                 drop(server);
@@ -319,7 +321,7 @@ mod tests {
         }
     }
 
-    /// What a server that does not read had been sent was written minutes later, over what a newer run had sent.
+    /// A server that did not read its connection wrote the data in it minutes later, over what a newer run had sent.
     #[test]
     fn a_closed_connection_that_is_not_read_is_seen_until_it_is() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -333,13 +335,13 @@ mod tests {
         while client.write(&[0; 65_536]).is_ok() {}
         assert_eq!(known_to(&target), Lingers::No, "it has an owner");
         drop(client);
-        // A process that another test starts holds a copy for a moment.
+        // A process that another test starts holds a copy of the socket for a moment.
         let begun = monotonic();
         while known_to(&target) != Lingers::Surely {
             assert!(begun.elapsed().as_secs() < 10, "it is not seen");
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
-        // A reset ends it at once; a server that has read to the end takes longer.
+        // A reset ends the connection at once; a server that reads to the end takes longer.
         drop(server);
         let begun = monotonic();
         while known_to(&target) != Lingers::No {

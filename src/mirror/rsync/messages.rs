@@ -1,48 +1,48 @@
-//! Reads one line of rsync's standard error: what it is about, who says it, which system error, and which name. Pure.
+//! Reads one line of rsync's standard error: its subject, its speaker, its system error, and the name in it. Pure.
 //!
-//! rsync has no codes for single paths, only sentences, and a name in one may hold anything that a sentence holds. So a
-//! sentence is taken apart from both ends: how it begins and how it ends is known from a table, and the name is all that is
-//! in between. Where more than one name is possible all are given, and whoever asks holds them against what was listed.
+//! rsync has no codes for single paths, only sentences, and a name in a sentence may hold anything that a sentence holds.
+//! So a sentence is taken apart from both ends: a table knows how it begins and how it ends, and everything between is the
+//! name. Where more than one name is possible, all are returned, and the caller compares them with the listed paths.
 //!
-//! What is in no table is [`About::Unknown`]: never taken for success. Deliberately absent: what a line means for a run
-//! (`outcome`), and what a target's lines mean that say the same in every run (`noise`).
+//! A sentence that is in no table is [`About::Unknown`]: never taken for success. Deliberately absent: the meaning of a
+//! line for a run (`outcome`), and the lines that a target prints in every run (`noise`).
 
 use memchr::memmem::{find, rfind};
 use memchr::{memchr, memrchr};
 
 use super::itemize::{skips_deletions, unescape};
 
-/// What a message is about, as far as it decides what happens next.
+/// The subject of a message, as far as it decides what happens next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum About {
     /// A path failed.
     Failure,
     /// Only the attributes of a path failed; what lies below it did not.
     Attributes,
-    /// A path was gone when rsync came to it.
+    /// A path had vanished when rsync came to it.
     Vanished,
-    /// The server's own configuration keeps it from taking a path, and from touching what is there.
+    /// The server's own configuration keeps the server from taking a path, and from touching what it has there.
     Refused,
-    /// rsync deletes nothing any more in this run.
+    /// rsync makes no more deletions in this run.
     DeletionsSkipped,
     /// `--max-delete` was reached.
     DeletionsLimited,
-    /// Nothing of its own: a summary, a consequence of another line, a notice that something was done in another way.
+    /// No event of its own: a summary, a consequence of another line, a notice that rsync used another way.
     Noise,
-    /// Nobody knows.
+    /// A sentence in no table.
     Unknown,
 }
 
-/// What a failure leaves undone.
+/// How much a failure leaves undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
     /// The path alone.
     Alone,
-    /// The path and what is below it: a directory that was not made, not read, or of which nothing is known.
+    /// The path and everything below it: a directory that was not made or not read, or about which nothing is known.
     Below,
 }
 
-/// Whether a name may be that of a temporary file.
+/// Whether a name may be that of rsync's temporary file instead of the path's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mask {
     Never,
@@ -50,25 +50,25 @@ pub enum Mask {
     Always,
 }
 
-/// Where in a sentence its name stands.
+/// Where in a sentence the name stands.
 #[derive(Debug, Clone, Copy)]
 enum Place {
     /// Between the first quote and the last.
     Quoted,
-    /// Behind the beginning, up to the end.
+    /// From behind the beginning up to the end.
     Rest,
-    /// Behind the beginning, up to the last of these words.
+    /// From behind the beginning up to the last of these words.
     Until(&'static str),
-    /// Behind the first of these words, up to the end.
+    /// From behind the first of these words up to the end.
     Behind(&'static str),
     /// `"temporary file" -> "name"`.
     Renamed,
-    /// A quoted name, these words, and what it leads to, which is no path of ours.
+    /// A quoted name, these words, and the path that a link leads to, which is no path of the mirror.
     Leads(&'static str),
     Nowhere,
 }
 
-/// A sentence that is known.
+/// A known sentence.
 #[derive(Debug, Clone, Copy)]
 struct Form {
     begins: &'static str,
@@ -77,7 +77,7 @@ struct Form {
     extent: Extent,
     place: Place,
     mask: Mask,
-    /// Only the side that reads the source says so.
+    /// Only the side that reads the source prints this sentence.
     ours: bool,
 }
 
@@ -99,10 +99,10 @@ use Extent::{Alone, Below};
 use Mask::{Always, Never, Perhaps};
 use Place::{Behind, Leads, Nowhere, Quoted, Renamed, Rest, Until};
 
-/// Sentences that a system error follows. The first that begins so (and ends so) decides.
+/// Sentences followed by a system error. The first form that fits both beginning and end decides.
 const WITH_ERROR: &[Form] = &[
     noise("read error", ""),
-    // The old content cannot be compared with; all of the new is sent.
+    // The basis file cannot be opened for comparison, so all of the new content is sent.
     noise("failed to open ", ", continuing"),
     noise("do_fallocate ", ""),
     form("failed to set times on ", Attributes, Alone, Quoted, Perhaps),
@@ -145,7 +145,7 @@ const WITH_ERROR: &[Form] = &[
 
 const NAME_IS_LACKING: &str = "cannot convert filename: ";
 
-/// Sentences without one. `Unknown` is what is in neither table.
+/// Sentences without a system error. A sentence in neither table is `Unknown`.
 const WITHOUT_ERROR: &[Form] = &[
     noise("rsync error: ", ""),
     noise("rsync warning: ", ""),
@@ -157,7 +157,7 @@ const WITHOUT_ERROR: &[Form] = &[
     noise("default_perms_for_dir: ", ", falling back on umask"),
     noise("--link-dest arg does not exist: ", ""),
     noise("--link-dest arg is not a dir: ", ""),
-    // Of ssh.
+    // Messages of ssh.
     noise("Warning: Permanently added ", ""),
     noise("** ", ""),
     noise("ControlSocket ", " disabling multiplexing"),
@@ -193,12 +193,12 @@ const WITHOUT_ERROR: &[Form] = &[
 
 const UNKNOWN: Form = form("", About::Unknown, Below, Quoted, Perhaps);
 
-/// What a line may be about.
+/// The names that a line may be about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
-    /// Decoded, likeliest first.
+    /// Decoded, the likeliest first.
     pub names: Vec<Vec<u8>>,
-    /// Whether the sentence allows of no other.
+    /// Whether the sentence allows only one name.
     pub sure: bool,
     pub mask: Mask,
 }
@@ -207,12 +207,12 @@ pub struct Names {
 #[derive(Debug, Clone)]
 pub struct Line<'a> {
     bytes: &'a [u8],
-    /// Without the speaker's name in front and the system error behind.
+    /// The line without the speaker's name in front and the system error behind.
     body: &'a [u8],
     speaker: &'a [u8],
     form: Form,
     pub about: About,
-    /// The system error, from the parentheses at the end.
+    /// The system error's number, from the parentheses at the end.
     pub errno: Option<i32>,
 }
 
@@ -244,29 +244,29 @@ impl<'a> Line<'a> {
         String::from_utf8_lossy(spoken(text).map_or(text, |(_, text)| text)).into_owned()
     }
 
-    /// Whether our side says it. The sender reads the source, everybody else the target.
+    /// Whether the sending side, which is ours, says it: the sender reads the source, everybody else the target.
     pub fn is_senders(&self) -> bool {
         self.speaker == b"sender" || (self.speaker.is_empty() && self.form.ours)
     }
 
-    /// Whether the other side's character set lacks the name.
+    /// Whether the failure is that the other side's character set lacks the name.
     pub fn is_about_a_name(&self) -> bool {
         self.form.begins == NAME_IS_LACKING
     }
 
-    /// What is undone with it.
+    /// How much the failure leaves undone.
     pub fn extent(&self) -> Extent {
         self.form.extent
     }
 
-    /// The line outside of its quotes: words that are rsync's own, whatever the names are.
+    /// The line without the text between its first and last quote. The words left are rsync's own, whatever the names are.
     pub fn own_words(&self) -> Vec<u8> {
         let quotes = (memchr(b'"', self.bytes), memrchr(b'"', self.bytes));
         let (Some(first), Some(last)) = quotes else { return self.bytes.to_vec() };
         [self.bytes.get(..=first).unwrap_or_default(), self.bytes.get(last..).unwrap_or_default()].concat()
     }
 
-    /// Every name that the line may be about.
+    /// All names that the line may be about.
     pub fn names(&self) -> Names {
         let rest = self.body.get(self.form.begins.len()..).unwrap_or_default();
         let (found, sure): (Vec<&[u8]>, bool) = match self.form.place {
@@ -291,7 +291,7 @@ pub fn lines(stderr: &[u8]) -> impl Iterator<Item = Line<'_>> {
     stderr.split(|&b| b == b'\n').map(<[u8]>::trim_ascii_end).filter(|line| !line.is_empty()).map(Line::read)
 }
 
-/// `[sender] sentence`, apart.
+/// Splits `[sender] sentence`.
 fn spoken(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let rest = text.strip_prefix(b"[")?;
     let end = find(rest, b"] ")?;
@@ -299,7 +299,7 @@ fn spoken(text: &[u8]) -> Option<(&[u8], &[u8])> {
     speaker.iter().all(u8::is_ascii_alphabetic).then_some((speaker, sentence))
 }
 
-/// `sentence: Permission denied (13)`, apart.
+/// Splits `sentence: Permission denied (13)`.
 fn with_error(text: &[u8]) -> Option<(&[u8], i32)> {
     let inner = text.strip_suffix(b")")?;
     let open = rfind(inner, b" (")?;
@@ -308,13 +308,13 @@ fn with_error(text: &[u8]) -> Option<(&[u8], i32)> {
     Some((sentence.get(..rfind(sentence, b": ")?)?, errno))
 }
 
-/// The name between the first quote and the last. If that is not how the sentence ends, one up to any later quote.
+/// The name between the first quote and the last. If the sentence ends in another way, all names up to any later quote.
 fn quoted(body: &[u8]) -> (Vec<&[u8]>, bool) {
     let Some(inner) = memchr(b'"', body).and_then(|open| body.get(open + 1..)) else { return (Vec::new(), false) };
     let end = inner.strip_suffix(b" failed").or_else(|| inner.strip_suffix(b" is a directory")).unwrap_or(inner);
     let end =
         end.strip_suffix(b")").and_then(|end| rfind(end, b"\" (in ").and_then(|at| end.get(..=at))).unwrap_or(end);
-    // `readdir("name")`.
+    // The sentence may end like `readdir("name")`.
     let end = end.strip_suffix(b")").filter(|end| end.ends_with(b"\"")).unwrap_or(end);
     if let Some(name) = end.strip_suffix(b"\"") {
         return (vec![name], true);
@@ -345,7 +345,7 @@ fn renamed(body: &[u8]) -> (Vec<&[u8]>, bool) {
     }
 }
 
-/// The second name of a sentence, which some versions put into a further pair of quotes, with the module.
+/// The second name of a sentence. Some versions put it into a second pair of quotes, with the module.
 fn second(rest: &[u8]) -> Vec<&[u8]> {
     let rest = rest.strip_suffix(b" failed").unwrap_or(rest);
     let single = rest.strip_suffix(b"\"").unwrap_or(rest);
@@ -371,7 +371,7 @@ fn leading<'a>(body: &'a [u8], words: &[u8]) -> (Vec<&'a [u8]>, bool) {
     (names, sure)
 }
 
-/// Of a sentence that is not known, everything that may be a name: up to and from any quote, and from any word to the end.
+/// All texts in an unknown sentence that may be a name: up to and from any quote, and from any word to the end.
 fn anything(body: &[u8]) -> Vec<&[u8]> {
     const NAMES_MAX: usize = 64;
     let (quoted, _) = quoted(body);
@@ -382,7 +382,7 @@ fn anything(body: &[u8]) -> Vec<&[u8]> {
     quoted.into_iter().chain(ends.iter().copied()).chain(cut).chain(plain).take(NAMES_MAX).collect()
 }
 
-/// Where the needle is, also where two share a blank (`x -> -> y`), of which `memmem::find_iter` tells the first alone.
+/// All positions of the needle, overlapping ones included (`x -> -> y`); `memmem::find_iter` finds only the first of those.
 fn positions<'a>(haystack: &'a [u8], needle: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
     haystack.windows(needle.len()).enumerate().filter(move |(_, window)| *window == needle).map(|(at, _)| at)
 }

@@ -1,7 +1,7 @@
-//! Ends the processes of an owner that nobody looks after any more.
+//! Ends the processes that a daemon which is no longer there has left running.
 //!
-//! Each run carries its owner, the state directory, in its environment (`program`). A daemon that was killed leaves its rsyncs
-//! running, and one of those may still write an older state over what the next daemon sends. So the next daemon ends them
+//! Each run carries its owner, the state directory, in its environment (`program`). A killed daemon leaves its rsyncs
+//! running, and one of them may still write an older state over what the next daemon sends. So the next daemon ends them
 //! first, and keeps their connections to learn when the other side has ended too (`lingering`).
 
 use std::ffi::OsStr;
@@ -19,8 +19,8 @@ use super::program::OWNER;
 /// How long killed processes may take to be gone.
 const GONE_WITHIN: Duration = Duration::from_secs(5);
 
-/// Ends what an earlier daemon of the same owner has left running, and waits until it is gone. Returns how many
-/// processes that were. Needs no more rights than those processes have.
+/// Ends the processes that an earlier daemon of the same owner has left running, and waits until they are gone. Returns
+/// their number. Needs no more rights than those processes have.
 pub fn end_leftovers(owner: &Path) -> usize {
     let leftovers = marked(owner.as_os_str(), &|_| true);
     let lines = lines(&leftovers);
@@ -31,7 +31,7 @@ pub fn end_leftovers(owner: &Path) -> usize {
     leftovers.len()
 }
 
-/// Ends those processes of an owner that have the word `argument` in their command line.
+/// Ends those processes of an owner that have `argument` among the words of their command line.
 pub(in crate::mirror) fn end_with_argument(owner: &OsStr, argument: &OsStr) {
     let names = |process: &Path| {
         let line = std::fs::read(process.join("cmdline")).unwrap_or_default();
@@ -40,18 +40,19 @@ pub(in crate::mirror) fn end_with_argument(owner: &OsStr, argument: &OsStr) {
     end(&marked(owner, &names));
 }
 
-/// Ends what is left of a process group of the owner's whose leader was killed: a local rsync has its receiver there.
+/// Ends the other processes of a process group whose leader was killed: a local rsync has its receiver in the group.
 pub(super) fn end_rest_of_group(owner: &OsStr, leader: Pid) {
     let leader = leader.as_raw_nonzero().to_string();
     let is_in_it = |process: &Path| {
         let stat = std::fs::read_to_string(process.join("stat")).unwrap_or_default();
-        // Behind the name in brackets, which may hold anything: state, parent, group.
+        // The name in brackets may hold anything. Behind it: state, parent, group.
         stat.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().nth(2)) == Some(leader.as_str())
     };
     end(&marked(owner, &is_in_it));
 }
 
-/// A process that is held, so that it cannot be another one by the time it is signalled, and its place in `/proc`.
+/// A process and its place in `/proc`. The descriptor ensures that a signal meets this process and no later one of the same
+/// number.
 struct Marked {
     process: OwnedFd,
     dir: PathBuf,
@@ -63,7 +64,8 @@ fn marked(owner: &OsStr, concerns: &dyn Fn(&Path) -> bool) -> Vec<Marked> {
     entries.filter_map(|entry| with_mark(&entry.ok()?.file_name(), &mark, concerns)).collect()
 }
 
-/// The process of that name in `/proc`, if its environment has the mark. It is held before its environment is read.
+/// The process with this number in `/proc`, if its environment has the mark. Its descriptor is opened before its
+/// environment is read.
 fn with_mark(name: &OsStr, mark: &[u8], concerns: &dyn Fn(&Path) -> bool) -> Option<Marked> {
     let pid = Pid::from_raw(name.to_str()?.parse().ok()?)?;
     let process = pidfd_open(pid, PidfdFlags::empty()).ok()?;
@@ -75,7 +77,7 @@ fn with_mark(name: &OsStr, mark: &[u8], concerns: &dyn Fn(&Path) -> bool) -> Opt
 
 fn end(processes: &[Marked]) {
     for Marked { process, .. } in processes {
-        // One that has just ended is no loss.
+        // A process that has just ended needs no signal.
         let _ = pidfd_send_signal(process, Signal::KILL);
     }
     let begun = crate::clock::monotonic();
@@ -86,8 +88,8 @@ fn end(processes: &[Marked]) {
     }
 }
 
-/// The connections of those that are rsyncs. Of one that goes through another program's (ssh) it is only noted where that
-/// leads.
+/// The connections of those processes that are rsyncs. An rsync may connect through another program (ssh). Then it is only
+/// noted where that program's connection leads.
 fn lines(processes: &[Marked]) -> Vec<Line> {
     let is_rsync = |process: &&Marked| std::fs::read(process.dir.join("comm")).is_ok_and(|name| name == b"rsync\n");
     let (rsyncs, others): (Vec<&Marked>, Vec<&Marked>) = processes.iter().partition(is_rsync);
@@ -96,7 +98,7 @@ fn lines(processes: &[Marked]) -> Vec<Line> {
         match lingering::lines_of(process, dir) {
             Ok(lines) if lines.is_empty() => has_none = true,
             Ok(lines) => held.extend(lines),
-            // Gone meanwhile, or out of reach.
+            // The process has ended meanwhile, or may not be looked into.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => lingering::note_blind(None),
             Err(_) => {}
         }
@@ -120,7 +122,7 @@ mod tests {
         let sleep =
             |owner: &str| Command::new("sleep").arg("60").env(OWNER, owners.path().join(owner)).spawn().unwrap();
         let (mut ours, mut others) = (sleep("a"), sleep("ab"));
-        // Its parent goes on a moment before a program's environment can be read.
+        // The parent goes on a moment before the environment of a new program can be read.
         let can_be_read = |child: &std::process::Child| {
             std::fs::read(format!("/proc/{}/environ", child.id())).is_ok_and(|environment| !environment.is_empty())
                 && std::fs::read(format!("/proc/{}/cmdline", child.id())).is_ok_and(|line| line.starts_with(b"sleep"))

@@ -28,19 +28,20 @@ use super::under_way::UnderWay;
 use crate::clock::monotonic;
 use crate::model::Lane;
 
-/// An rsync that has read and written nothing for so long hangs. Long, since a peer may be busy for many minutes
-/// without a word: deleting a huge tree, or reading a huge file to compare it. rsync's own `--timeout` is the finer tool.
+/// An rsync that has read and written nothing for this long hangs. The time is long, since a peer may be busy for many
+/// minutes without a word: deleting a huge tree, or reading a huge file to compare it. rsync's own `--timeout` is the finer
+/// tool.
 pub const STALL_LIMIT: Duration = Duration::from_secs(20 * 60);
 
-/// Comparisons have time. Where the I/O scheduler knows priorities it follows the niceness.
+/// A comparison may wait. An I/O scheduler with priorities follows the niceness.
 const COMPARISON_NICENESS: i32 = 10;
-/// What takes long should go on as well as it can beside a machine's other work, only behind what is quickly done.
+/// A long run goes on beside a machine's other work as well as it can, only behind runs that are quickly done.
 const LONG_RUN_NICENESS: i32 = 5;
 
 /// Who goes first when the processor is short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Priority {
-    /// As this process.
+    /// The same as this process.
     Usual,
     /// Behind runs that are quickly done.
     Long,
@@ -57,7 +58,7 @@ impl From<Lane> for Priority {
     }
 }
 
-/// Starts `program args` in `root`, feeds it `list` and waits for its end. Of its output is kept what `stdout` keeps.
+/// Starts `program args` in `root`, feeds it `list` and waits for its end. `stdout` decides which of its output is kept.
 pub fn run(
     program: &Program,
     root: &Path,
@@ -81,7 +82,7 @@ pub fn run(
     Ok(Ended { stdout: kept, ..ended })
 }
 
-/// As [`run`], for a comparison: hands its output to `each` as it comes.
+/// Like [`run`], for a comparison: hands the output to `each` piece by piece.
 pub fn run_in_background(
     program: &Program,
     root: &Path,
@@ -96,7 +97,7 @@ pub fn run_in_background(
     started.run_to_end(list, Some(each), program.stall_limit, stop, Some(background))
 }
 
-/// A process that has been started and waits for its list. Dropped before it got one, it is killed.
+/// A process that waits for its list. Dropping this value without a list kills the process.
 #[derive(Debug)]
 pub struct Started {
     child: Child,
@@ -126,12 +127,13 @@ impl Started {
         Ok(Self { child, owner: program.owner.clone(), has_list: false, hangs, under_way })
     }
 
-    /// The directory in which it works, as the kernel knows it: whatever has its name by now, this is the one.
+    /// The directory in which the process works, as the kernel knows it: still the right one if its name now leads
+    /// elsewhere.
     pub fn directory(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/cwd", self.child.id()))
     }
 
-    /// How it ended, if it did, and what it said.
+    /// The end and the output of the process, if it has ended.
     pub fn ended(&mut self) -> io::Result<Option<Ended>> {
         let Some(status) = self.child.try_wait()? else { return Ok(None) };
         let mut stderr = Capture::of_errors();
@@ -150,7 +152,7 @@ impl Started {
         matches!(self.child.try_wait(), Ok(Some(_)))
     }
 
-    /// Gives it its list and waits for its end, as [`run`].
+    /// Gives the process its list and waits for its end, like [`run`].
     pub fn hand_over(
         mut self,
         list: &[u8],
@@ -167,12 +169,12 @@ impl Started {
         Ok(Ended { stdout: kept, ..ended })
     }
 
-    /// Gives it an empty list: it ends by itself. Does not wait for that.
+    /// Gives the process an empty list, so that it ends by itself. Does not wait for the end.
     pub fn release(&mut self) {
         drop(self.child.stdin.take());
     }
 
-    /// Ends it without having done anything. Takes a moment; one that has not ended after `patience` is killed.
+    /// Ends the process without a list. Takes a moment; a process that has not ended after `patience` is killed.
     pub fn dismiss(mut self, patience: Duration) -> io::Result<Option<Ended>> {
         self.release();
         let begun = monotonic();
@@ -191,7 +193,7 @@ impl Started {
         }
     }
 
-    /// Lowers its priority, never below that of this process. One that cannot be lowered is as good as any other.
+    /// Lowers the priority of the process below that of this one. If that fails, the run goes on with the usual priority.
     fn yield_to_others(&self, priority: Priority) {
         let niceness = match priority {
             Priority::Usual => return,
@@ -222,7 +224,8 @@ impl Started {
         under_way.forget(Pid::from_child(child));
         match &ended {
             Err(_) => end_group(child)?,
-            // What it has started may go on without it. In rsync's end by these codes all of its processes have agreed.
+            // Other processes of the group may outlive their leader. When rsync ends with these codes, all of them have
+            // agreed to end.
             Ok(Ended { end: End::Exit(0 | 23 | 24 | 25), .. }) => {}
             Ok(Ended { end: End::Exit(_) | End::Signal(_), .. }) => {
                 end_rest_of_group(&self.owner, Pid::from_child(child));
@@ -236,15 +239,16 @@ impl Started {
 impl Drop for Started {
     fn drop(&mut self) {
         if !self.has_list && matches!(self.child.try_wait(), Ok(None)) {
-            // It is in the middle of nothing, so there is nothing to be polite about.
+            // The process has no list, so there is no work that a politer signal would let it finish.
             let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
             let _ = self.child.wait();
         }
     }
 }
 
-/// A pipe for what a process says, which that can read from as well. So it does not fail for want of a reader when this
-/// process is killed, in the middle of what it sends and without a trace: the next daemon finds it, and its connection.
+/// A pipe for a process's output, which the process can read from as well. So the process does not fail for want of a
+/// reader when this one is killed, in the middle of its data and without a trace. The next daemon finds the process, and
+/// its connection.
 fn words() -> io::Result<(OwnedFd, Stdio)> {
     let (reader, writer) = io::pipe()?;
     let both = OpenOptions::new().read(true).write(true).open(format!("/proc/self/fd/{}", writer.as_raw_fd()));
@@ -304,7 +308,7 @@ mod tests {
         raiser.join().unwrap();
     }
 
-    /// A local rsync's receiver went on writing beside the run that repeated it.
+    /// The receiver of a local rsync went on writing beside the run that repeated its work.
     #[test]
     fn what_a_leader_has_started_is_ended_when_that_was_killed_or_lost_a_sibling() {
         let stop = StopSignal::new().unwrap();

@@ -1,6 +1,6 @@
-//! What is run, and for whom.
+//! Which program is run, and for which owner.
 //!
-//! Each run carries its owner, the state directory, in its environment, by which `orphans` knows it again.
+//! Each run carries its owner, the state directory, in its environment; `orphans` recognises the run by that.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -12,24 +12,24 @@ use std::time::Duration;
 use super::blocked::Hangs;
 use super::under_way::UnderWay;
 
-/// Keeps a process within the places of its business.
+/// Keeps a process within the directories that it has to read and write.
 pub trait Confine: fmt::Debug + Send + Sync {
     /// Starts the process that `command` describes, whose arguments are `args`.
     fn spawn(&self, command: &mut Command, args: &[OsString]) -> io::Result<Child>;
 }
 
-/// What is run, and for whom.
+/// Which program is run, and for which owner.
 #[derive(Debug, Clone)]
 pub struct Program {
     pub path: OsString,
     pub owner: OsString,
-    /// A process that has read and written nothing for so long hangs.
+    /// A process that has read and written nothing for this long hangs.
     pub stall_limit: Duration,
-    /// Where its runs have their business, if they are rsync's.
+    /// Confines the runs, if the program is rsync.
     pub places: Option<Arc<dyn Confine>>,
-    /// In what its runs hang.
+    /// The files in which runs of this program hang.
     pub hangs: Arc<Hangs>,
-    /// How far its runs have come.
+    /// How far runs of this program have come.
     pub under_way: Arc<UnderWay>,
 }
 

@@ -1,4 +1,4 @@
-//! How ssh is called: what the user has said, and our defaults for what he has not. Pure.
+//! How ssh is called: the user's options, and defaults for those that he has not set. Pure.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -15,8 +15,9 @@ pub(crate) const SSH: &str = "ssh";
 const DEFAULTS: [(&str, &str); 3] =
     [("ConnectTimeout", "30"), ("ServerAliveInterval", "15"), ("ServerAliveCountMax", "3")];
 
-/// The remote shell for a target as rsync takes it, if it is ssh: the user's own, or the plain one, with what keeps it
-/// from asking and hanging. `own` is the user's; where an option is given twice ssh takes the first.
+/// The remote shell for a target as rsync takes it, with options that keep ssh from asking and hanging. `own` is the user's
+/// remote shell, if there is one. `None`: it is not ssh. Where an option is given twice ssh takes the first, so the user's
+/// win.
 pub fn line(own: Option<&OsStr>, port: Option<u16>, timeout: Option<Duration>) -> Option<OsString> {
     let mut line = base(own, port)?;
     append(&mut line, ["BatchMode=yes".to_owned()]);
@@ -24,7 +25,7 @@ pub fn line(own: Option<&OsStr>, port: Option<u16>, timeout: Option<Duration>) -
     Some(line)
 }
 
-/// A hint with what its `HOST` stands for: how this target's host is reached by hand.
+/// `hint` with its `HOST` replaced by the words that reach this target's host by hand.
 pub fn by_hand(target: &Target, hint: &str) -> String {
     let Destination::Ssh { host, .. } = &target.destination else { return hint.to_owned() };
     let Some(base) = base(target.options.params.remote_shell(), target.options.port) else { return hint.to_owned() };
@@ -44,7 +45,7 @@ pub fn by_hand(target: &Target, hint: &str) -> String {
         .replace("ssh HOST", &format!("{line} {host}"))
 }
 
-/// The port in the words of a line of ssh: the first counts.
+/// The port in the words of an ssh command line. ssh takes the first.
 fn port_of(words: &[OsString]) -> Option<String> {
     let mut words = words.iter().skip(1).map(|word| word.to_string_lossy());
     while let Some(word) = words.next() {
@@ -79,7 +80,7 @@ pub(crate) fn append(line: &mut OsString, options: impl IntoIterator<Item = Stri
     }
 }
 
-/// A user who lets rsync wait for less than half a minute means the connection too.
+/// A user who lets rsync wait for less than half a minute wants the same limit for ssh's connection.
 fn limited(name: &str, value: &str, timeout: Option<Duration>) -> String {
     match (timeout, value.parse::<u64>()) {
         (Some(timeout), Ok(limit)) if name == "ConnectTimeout" => timeout.as_secs().clamp(1, limit).to_string(),
@@ -87,8 +88,8 @@ fn limited(name: &str, value: &str, timeout: Option<Duration>) -> String {
     }
 }
 
-/// Splits a remote shell's line as rsync does: at blanks, unless quoted; a doubled quote within quotes is one. `None`
-/// for an open quote.
+/// Splits a remote shell's line like rsync: at blanks, unless quoted; a doubled quote within quotes stands for one quote.
+/// `None` for an open quote.
 pub(crate) fn words(line: &OsStr) -> Option<Vec<OsString>> {
     let mut words = Vec::new();
     let mut word: Option<Vec<u8>> = None;
@@ -113,7 +114,7 @@ pub(crate) fn words(line: &OsStr) -> Option<Vec<OsString>> {
     quote.is_none().then_some(words)
 }
 
-/// Whether the user's words say themselves whether and where connections are shared.
+/// Whether the user's words decide themselves whether and where connections are shared.
 pub(crate) fn shares(words: &[OsString]) -> bool {
     words.iter().skip(1).any(|word| {
         let word = word.as_bytes();
@@ -123,11 +124,11 @@ pub(crate) fn shares(words: &[OsString]) -> bool {
     })
 }
 
-/// Options of ssh that take a value, and of these the ones whose value is a file.
+/// Options of ssh that take a value, and those among them whose value is a file.
 const WITH_VALUE: &[u8] = b"BbcDEeFIiJLlmOoPpQRSWw";
 const WITH_FILE: &[u8] = b"EFi";
 
-/// What in `-o` names files, in lower case.
+/// Options of `-o` whose value names files, in lower case.
 const FILE_OPTIONS: [&str; 6] = [
     "identityfile",
     "certificatefile",
@@ -137,8 +138,8 @@ const FILE_OPTIONS: [&str; 6] = [
     "identityagent",
 ];
 
-/// Whether the user's words, or the program's name, name a file that ssh finds from its working directory. In what is
-/// no name of a file by itself, such as a command, only words with a slash are taken for one.
+/// Whether the user's words, or the program's name, name a file that ssh finds from its working directory. Where a value is
+/// not a file's name, such as a command, only words with a slash are taken for file names.
 pub(crate) fn names_relative_path(words: &[OsString]) -> bool {
     let mut words = words.iter().map(|word| word.as_bytes());
     if words.next().is_some_and(|program| program.contains(&b'/') && !program.starts_with(b"/")) {
@@ -167,24 +168,24 @@ pub(crate) fn names_relative_path(words: &[OsString]) -> bool {
     false
 }
 
-/// A tilde, `%d` and variables are ssh's to expand, and stand for absolute paths.
+/// Whether a value is a relative path. ssh expands a tilde, `%d` and variables to absolute paths.
 fn is_relative(value: &str, is_file: bool) -> bool {
     let is_name = (is_file || value.contains('/')) && !value.contains("://");
     let is_elsewhere = ["/", "~", "%d", "$"].iter().any(|start| value.starts_with(start));
     is_name && !is_elsewhere && !["", "none", "SSH_AUTH_SOCK"].contains(&value)
 }
 
-/// What the user's configuration of ssh leaves to us.
+/// The settings that the user's configuration of ssh leaves to syncq.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
-    /// Ours where the user has none, as `Name=value`.
+    /// Defaults of syncq where the user has set nothing, as `Name=value`.
     pub(crate) defaults: Vec<String>,
     /// The user has a `ControlPath`.
     pub(crate) shares: bool,
 }
 
 impl Settings {
-    /// Reads what `ssh -G` prints: a name in lower case and its value on each line, those included that nobody has set.
+    /// Reads the output of `ssh -G`: a name in lower case and its value on each line, also for options that nobody has set.
     pub(crate) fn read(printed: &str, timeout: Option<Duration>) -> Self {
         const UNSET: [(&str, &str); 3] =
             [("connecttimeout", "none"), ("serveraliveinterval", "0"), ("serveralivecountmax", "3")];
@@ -206,14 +207,14 @@ pub(crate) fn blames_host(stderr: &[u8]) -> bool {
     stderr.starts_with(b"ssh: connect to host ") || String::from_utf8_lossy(stderr).contains("\nssh: connect to host ")
 }
 
-/// Whether ssh failed at the sharing and not at the host.
+/// Whether ssh failed at sharing a connection and not at the host.
 pub(crate) fn blames_sharing(stderr: &[u8]) -> bool {
     let text = String::from_utf8_lossy(stderr);
     ["unix_listener", "ControlPath", "ControlSocket", "ControlPersist"].iter().any(|word| text.contains(word))
 }
 
-/// The program and its arguments that have the host of `target` run its rsync with this argument. `None` unless it is reached
-/// through ssh.
+/// The program and its arguments that have the host of `target` run its rsync with `argument`. `None` unless the target is
+/// reached through ssh.
 pub fn command(target: &Target, argument: &str) -> Option<(OsString, Vec<OsString>)> {
     let Destination::Ssh { host, .. } = &target.destination else { return None };
     let params = &target.options.params;
@@ -230,7 +231,7 @@ pub fn command(target: &Target, argument: &str) -> Option<(OsString, Vec<OsStrin
     Some((program, words))
 }
 
-/// `[user@]host` as ssh takes it.
+/// The host in the form that ssh takes: `[user@]host`.
 pub(crate) fn destination(host: &str) -> Vec<OsString> {
     let (user, host) = match host.rsplit_once('@') {
         Some((user, host)) => (Some(user), host),

@@ -1,37 +1,37 @@
-//! Reads how much a run deletes or held back, and how much there is on the other side. Pure. What of that may be deleted is
-//! not said here.
+//! Reads how much a run deletes or held back, and how much the other side holds. Pure. Deliberately absent: how much may be
+//! deleted (`deletion_limit`).
 
 use super::itemize::DELETING;
 use super::messages::{About, lines};
 
-/// How many deletions `--max-delete` has held back, if any. Directories with something in them are not counted.
+/// How many deletions `--max-delete` has held back. `None`: none. Directories that are not empty are not counted.
 pub fn held_back(stderr: &[u8]) -> Option<u64> {
     let line = lines(stderr).find(|line| line.about == About::DeletionsLimited)?;
     let text = line.text();
     let count = text.rsplit_once('(').and_then(|(_, count)| count.split_once(' ')?.0.parse().ok());
-    // In words that are not known it is at least one.
+    // If the line has unknown words instead of a number, at least one deletion was held back.
     Some(count.unwrap_or(1))
 }
 
-/// How many lines tell of a deletion.
+/// How many lines report a deletion.
 pub fn deletions(output: &[u8]) -> u64 {
     output.split(|&b| b == b'\n').filter(|line| line.starts_with(DELETING)).count() as u64
 }
 
-/// What a comparison would delete, and of how much.
+/// How many deletions a comparison would make, and of how many entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeletionCount {
     pub deleted: u64,
-    /// What the other side holds now: what it shares with this one, and what is to be deleted.
+    /// The entries that the other side holds now: those that both sides have, and those to be deleted.
     pub held: u64,
 }
 
-/// What a dry run with `--stats` says of both sides.
+/// The figures of a dry run with `--stats`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Statistics {
-    /// Nothing if the other side does not say: a daemon before rsync 3.5 counts none in a dry run.
+    /// Zero if the other side does not say: a daemon before rsync 3.5 counts no deletions in a dry run.
     pub deleted: u64,
-    /// What both sides have.
+    /// How many entries both sides have.
     pub shared: u64,
 }
 
@@ -43,7 +43,7 @@ impl Statistics {
             let digits: String = rest.chars().take_while(|c| c.is_ascii_digit() || *c == ',').collect();
             digits.replace(',', "").parse::<u64>().ok()
         };
-        // The root is in every list, and no entry of its own.
+        // The root is in every list but does not count as an entry.
         let sent = number("Number of files")?.saturating_sub(1);
         let shared = sent.saturating_sub(number("Number of created files").unwrap_or(0));
         Some(Self { deleted: number("Number of deleted files").unwrap_or(0), shared })

@@ -1,7 +1,8 @@
-//! The handle that ends rsync runs from outside. Raised once, it stays raised.
+//! The handle that ends rsync runs from outside. Once raised, it stays raised.
 //!
-//! A signal may have others below it, each for the runs of one batch: raised by itself, or with the one above. It also knows
-//! which process is being waited for under it, so that whoever may have to end that can see whether it still moves.
+//! A signal may have others below it, each for the runs of one batch: such a signal is raised by itself, or with the one
+//! above. A signal also knows which process is being waited for under it. Whoever may have to end that process can so see
+//! whether the process still moves.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,7 +15,7 @@ use rustix::process::Pid;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-/// Shared by whoever may stop runs and by the runs, which wait for it together with their pipes.
+/// A signal shared by whoever may stop runs and by the runs, which wait for it together with their pipes.
 #[derive(Debug, Clone)]
 pub struct StopSignal(Arc<Inner>);
 
@@ -23,11 +24,11 @@ struct Inner {
     raised: AtomicBool,
     event: OwnedFd,
     below: Mutex<Vec<Weak<Inner>>>,
-    /// 0 for none.
+    /// The number of the process that is waited for; 0 for none.
     process: AtomicI32,
 }
 
-/// The process is waited for until this is dropped.
+/// As long as this value lives, its process counts as being waited for.
 #[derive(Debug)]
 pub struct Attended<'a>(&'a StopSignal);
 
@@ -40,8 +41,8 @@ impl Drop for Attended<'_> {
 impl Inner {
     fn raise(&self) {
         if !self.raised.swap(true, Ordering::SeqCst) {
-            // The counter stands at zero, so that the write cannot be refused; nobody ever reads it, so that it
-            // wakes all who wait.
+            // The counter stands at zero, so the write cannot be refused. Nobody ever reads the counter, so the descriptor
+            // stays readable and wakes all who wait.
             let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
         }
         let below = std::mem::take(&mut *self.below.lock());
@@ -56,7 +57,7 @@ impl StopSignal {
         Ok(Self(Arc::new(Inner { raised, event, below, process })))
     }
 
-    /// One that is raised with this one, or alone.
+    /// A new signal that is raised with this one, or alone. The error: no descriptor is left.
     pub fn below(&self) -> io::Result<Self> {
         let below = Self::new()?;
         let mut known = self.0.below.lock();
@@ -89,7 +90,7 @@ impl StopSignal {
         self.0.raised.load(Ordering::SeqCst)
     }
 
-    /// Waits so long, or until it is raised.
+    /// Waits for `pause`, or until the signal is raised.
     pub fn rest(&self, pause: Duration) {
         let mut raised = [PollFd::new(&self.0.event, PollFlags::IN)];
         // An early end of the pause does no harm.

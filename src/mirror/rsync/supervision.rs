@@ -1,4 +1,4 @@
-//! Watches one process while it runs: feeds its list, keeps what it says, and ends it when told to or when it hangs.
+//! Watches one process while it runs: feeds its list, keeps its output, and ends it when told to or when it hangs.
 //!
 //! One thread waits for everything at once (the process, its pipes, the stop signal), so that neither a full pipe nor
 //! a silent peer can block it. Deliberately absent: how a process is started (`process`).
@@ -23,26 +23,26 @@ use super::stop::StopSignal;
 use super::under_way::{UnderWay, bytes_sent};
 use crate::clock::monotonic;
 
-/// How often progress is looked at.
+/// How often it is checked whether the process has moved any bytes.
 const PROGRESS_TICK: Duration = Duration::from_secs(20);
 
 /// How often a process is asked whether it has ended, on kernels without pidfd (before Linux 5.3).
 pub(super) const REAP_TICK: Duration = Duration::from_millis(10);
 
-/// How often it is asked whether a comparison is still wanted.
+/// How often a comparison asks whether it is still wanted.
 const WANTED_TICK: Duration = Duration::from_millis(500);
 
-/// How often it is counted what an unbounded comparison has read.
+/// How often the bytes read by an unbounded comparison are counted.
 const COUNT_TICK: Duration = Duration::from_millis(100);
 
-/// A run that lasts so long has its connection taken hold of. One that is quickly done pays nothing for it, and one whose
-/// server does not answer lasts.
+/// When a run has lasted this long, its connection is duplicated into this process. A run that is quickly done pays nothing
+/// for that, and a run whose server does not answer lasts long enough.
 const HOLD_AFTER: Duration = Duration::from_millis(20);
 
-/// A server that is well closes the connection of a run that was cut off within this, and its worker waits for that.
+/// A healthy server closes the connection of a cut off run within this time, and the run's worker waits for that.
 const CLOSES_WITHIN: Duration = Duration::from_millis(300);
 
-/// Between asking a process to end and ending it. rsync removes its temporary files in that time.
+/// The time between asking a process to end and killing it. rsync removes its temporary files in that time.
 const TERM_GRACE: Duration = Duration::from_secs(3);
 
 /// How a comparison is to be run: in the background, and as long as somebody wants it.
@@ -75,11 +75,11 @@ pub(super) struct Supervision<'a> {
     under_way: &'a UnderWay,
     looked: Instant,
     blocked: Option<Box<Blocked>>,
-    /// Its connection, once it has lasted a moment.
+    /// The process's connection, once the run has lasted a moment.
     line: Option<Line>,
-    /// When that is next looked for, until it is found.
+    /// When the connection is next looked for, until it is found.
     hold_at: Instant,
-    /// What it means that there is none.
+    /// The state of the connection to report if none was found.
     unheld: Cut,
     begun: Instant,
 }
@@ -133,11 +133,11 @@ impl<'a> Supervision<'a> {
         loop {
             self.feed()?;
             self.listen()?;
-            // Before its end is asked for: what it has read is gone with it.
+            // Read /proc/PID/io before `try_wait` reaps the process; afterwards the counters are gone.
             self.keep_to_limit(stop);
             if let Some(status) = child.try_wait()? {
-                // What it wrote last may have come after the look above. A grandchild (an ssh master) may hold the
-                // pipes open, so that their end is not waited for.
+                // The last output may have come after the look above. A grandchild (an ssh master) may hold the pipes open,
+                // so their end is not waited for.
                 self.listen()?;
                 return Ok(self.ended(of_status(status)));
             }
@@ -161,10 +161,10 @@ impl<'a> Supervision<'a> {
         }
     }
 
-    /// Takes hold of its connection, to learn what becomes of that if it is cut off.
+    /// Duplicates the process's connection into this one, to learn what becomes of it if the run is cut off.
     fn take_hold(&mut self) {
         let now = monotonic();
-        // On a busy machine it takes its time to connect.
+        // On a busy machine a process takes its time to connect.
         let is_young = now.duration_since(self.begun) < blocked::TICK;
         self.hold_at = now + if is_young { HOLD_AFTER } else { blocked::TICK };
         if self.line.is_some() {
@@ -173,7 +173,7 @@ impl<'a> Supervision<'a> {
         let dir = PathBuf::from(format!("/proc/{}", self.pid.as_raw_nonzero()));
         (self.line, self.unheld) = match self.pidfd.as_ref().map(|pidfd| lingering::lines_of(pidfd, &dir)) {
             Some(Ok(mut lines)) => (lines.pop(), Cut::Unseen),
-            // It has just ended.
+            // The process has just ended.
             Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => (None, self.unheld),
             Some(Err(_)) | None => (None, Cut::Refused),
         };
@@ -183,19 +183,20 @@ impl<'a> Supervision<'a> {
         let blocked = self.blocked.take();
         let is_cut_off = !matches!(end, End::Exit(0 | 23..=25));
         let line = self.line.take().filter(|_| is_cut_off);
-        // A stop waits for nobody.
+        // A stop waits for no server.
         let patience = if end == End::Stopped { Duration::ZERO } else { CLOSES_WITHIN };
         let cut = match (line.map(|line| line.hold(patience)), end) {
             (Some(true), _) => Cut::Closed,
             (Some(false), _) => Cut::Held,
-            // What ends by itself has no unread words of the server's: its connection is seen in the kernel's table.
+            // A process that ended by itself leaves no unread data of the server's. The kernel's table shows its
+            // connection.
             (None, End::Exit(_)) => Cut::No,
             (None, _) => self.unheld,
         };
         Ended { end, stderr: std::mem::take(&mut self.said), stdout: Capture::default(), blocked, cut }
     }
 
-    /// Takes what the process has said.
+    /// Reads what the process has printed.
     fn listen(&mut self) -> io::Result<()> {
         let said = &mut self.said;
         drain(&mut self.stderr, &mut |bytes| {
@@ -214,7 +215,7 @@ impl<'a> Supervision<'a> {
         (background.is_wanted)()
     }
 
-    /// Stops the process for as long as it has read too much for.
+    /// Stops the process until the bytes that it read too early are within the limit.
     fn keep_to_limit(&mut self, stop: &StopSignal) {
         let (Some(background), Some(read)) = (&mut self.background, bytes_read(self.pid)) else { return };
         let mut rest = background.limit.note(read, monotonic());
@@ -222,7 +223,7 @@ impl<'a> Supervision<'a> {
             return;
         }
         let _ = kill_process_group(self.pid, Signal::STOP);
-        // In pieces: a stop, or a client that goes away, ends the rest.
+        // The rest is taken in pieces, so that a stop or a client that goes away can end it.
         while !rest.is_zero() && !stop.is_raised() && (background.is_wanted)() {
             stop.rest(rest.min(WANTED_TICK));
             rest = rest.saturating_sub(WANTED_TICK);
@@ -230,7 +231,7 @@ impl<'a> Supervision<'a> {
         let _ = kill_process_group(self.pid, Signal::CONT);
     }
 
-    /// Hands over as much of the list as the pipe takes, and closes it at the end.
+    /// Writes as much of the list as the pipe takes, and closes the pipe at the end of the list.
     fn feed(&mut self) -> io::Result<()> {
         while let Some(stdin) = &mut self.stdin {
             if self.list.is_empty() {
@@ -241,7 +242,7 @@ impl<'a> Supervision<'a> {
                 Ok(written) => self.list = self.list.get(written..).unwrap_or_default(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // It wants no more; its exit code tells why.
+                // The process reads no more of its list; its exit code will tell why.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.stdin = None,
                 Err(error) => return Err(error),
             }
@@ -249,12 +250,12 @@ impl<'a> Supervision<'a> {
         Ok(())
     }
 
-    /// Waits until something can be done.
+    /// Waits until there is something to do.
     fn sleep(&self, stop: &StopSignal) -> io::Result<()> {
         let tick = match &self.background {
             Some(background) if background.limit.is_bounded() => LOOK,
             _ if self.pidfd.is_none() => REAP_TICK,
-            // The kernel may not tell what a process has read once that has ended.
+            // Once a process has ended, the kernel may not tell how much it has read.
             Some(_) => COUNT_TICK,
             None => self.progress_tick().min(blocked::TICK),
         };
@@ -284,7 +285,7 @@ impl<'a> Supervision<'a> {
         PROGRESS_TICK.min(self.stall_limit / 2)
     }
 
-    /// Whether the process hangs in a file, which is then known.
+    /// Whether the process hangs in a file. If so, `self.blocked` holds the file.
     fn is_blocked(&mut self) -> bool {
         let now = monotonic();
         if now.duration_since(self.looked) >= blocked::TICK {
@@ -293,7 +294,7 @@ impl<'a> Supervision<'a> {
             let hang = self.blocked.as_deref().or(self.look.hang(now)).cloned();
             self.hangs.note(self.pid, hang);
             if let Some(sent) = bytes_sent(self.pid) {
-                // What may not be looked at is not said to have none.
+                // A process that may not be looked into is not reported to have no connection.
                 let is_connecting = self.line.is_none() && self.unheld == Cut::Unseen;
                 self.under_way.note(self.pid, self.begun, sent, is_connecting, now);
             }
@@ -323,7 +324,7 @@ pub(super) fn bytes_moved(pid: Pid) -> Option<u64> {
     Some(field("rchar:")?.wrapping_add(field("wchar:")?))
 }
 
-/// Reads what is there without waiting, until the pipe closes.
+/// Reads the available output without waiting. Forgets the pipe when its other end closes.
 pub(super) fn drain(pipe: &mut Option<impl Read>, each: &mut Each<'_>) -> io::Result<()> {
     let mut chunk = [0; 16 * 1024];
     while let Some(reader) = pipe {
@@ -338,13 +339,13 @@ pub(super) fn drain(pipe: &mut Option<impl Read>, each: &mut Each<'_>) -> io::Re
     Ok(())
 }
 
-/// Ends a process with all that it started (ssh, the local receiver), politely first.
+/// Ends a process with all that it started (ssh, the local receiver): asks it first and kills it after [`TERM_GRACE`].
 pub(super) fn end_group(child: &mut Child) -> io::Result<()> {
     let group = Pid::from_child(child);
     let asked = monotonic();
-    // The group outlives its leader until it is reaped, so that neither signal can meet a stranger.
+    // The group outlives its leader until the leader is reaped, so neither signal can meet a stranger.
     let _ = kill_process_group(group, Signal::TERM);
-    // It may be held up to keep its pace.
+    // The process may be stopped to keep within its read limit.
     let _ = kill_process_group(group, Signal::CONT);
     while child.try_wait()?.is_none() {
         if monotonic().duration_since(asked) >= TERM_GRACE {

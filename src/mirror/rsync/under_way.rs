@@ -1,8 +1,9 @@
-//! How far the runs to a target have come, for who looks at one that takes its time: since when they run, what they have
-//! sent, and whether they have a connection yet.
+//! How far the runs to a target have come, for a person who looks at a long run: since when the runs last, how much they
+//! have sent, and whether they have a connection yet.
 //!
-//! The kernel counts what a process writes, and whoever looks after a run notes it here now and then. A run that is over before
-//! the first look is never noted. Deliberately not here: how much is left, which rsync itself does not know before its end.
+//! The kernel counts the bytes that a process writes, and the thread that watches a run notes them here now and then. A run
+//! that is over before the first look is never noted. Deliberately absent: how much is left, which rsync itself does not
+//! know before its end.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, MutexGuard};
 use rustix::process::Pid;
 
-/// The runs to one target at this moment, by their process.
+/// The runs to one target at this moment, by the number of their process.
 #[derive(Debug, Default)]
 pub struct UnderWay(Mutex<BTreeMap<i32, Noted>>);
 
@@ -18,7 +19,7 @@ pub struct UnderWay(Mutex<BTreeMap<i32, Noted>>);
 struct Noted {
     begun: Instant,
     sent_bytes: u64,
-    /// When that has last grown.
+    /// When `sent_bytes` has last grown.
     moved: Instant,
     is_connecting: bool,
 }
@@ -26,13 +27,13 @@ struct Noted {
 /// All runs to a target together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Course {
-    /// Of the oldest.
+    /// The time since the oldest run began.
     pub elapsed: Duration,
-    /// After compression.
+    /// The sum over all runs, after compression.
     pub sent_bytes: u64,
-    /// For so long none of them has sent anything.
+    /// For how long none of the runs has sent anything.
     pub still: Duration,
-    /// None of them has a connection.
+    /// None of the runs has a connection.
     pub is_connecting: bool,
 }
 
@@ -41,7 +42,7 @@ impl UnderWay {
         self.0.lock()
     }
 
-    /// Takes note of a run that began at `begun`.
+    /// Notes how far a run has come that began at `begun`.
     pub(crate) fn note(&self, run: Pid, begun: Instant, sent_bytes: u64, is_connecting: bool, now: Instant) {
         let mut runs = self.lock();
         let before = runs.get(&run.as_raw_nonzero().get()).filter(|before| before.sent_bytes == sent_bytes);
@@ -53,7 +54,7 @@ impl UnderWay {
         self.lock().remove(&run.as_raw_nonzero().get());
     }
 
-    /// None: no run takes its time.
+    /// All noted runs together. `None`: no run takes its time.
     pub fn course(&self, now: Instant) -> Option<Course> {
         let runs = self.lock();
         let since = |moment: Instant| now.saturating_duration_since(moment);
@@ -77,7 +78,7 @@ mod tests {
     use super::*;
     use crate::clock::monotonic;
 
-    /// A first fill was `syncing` for as long as it took, and so was a run to a host that never answered.
+    /// A first fill was shown as `syncing` for as long as it took, and so was a run to a host that never answered.
     #[test]
     fn runs_to_one_target_are_told_together() {
         let runs = UnderWay::default();

@@ -1,4 +1,4 @@
-//! Asks an rsync for its version, and runs one for so long and no longer.
+//! Asks an rsync for its version, and runs a program with a time limit.
 //!
 //! Deliberately absent: which versions follow swapped links (`confine`), and what a missing answer means (`diagnosis`).
 
@@ -16,12 +16,12 @@ use super::process::{Priority, STALL_LIMIT, run};
 use super::program::Program;
 use super::stop::StopSignal;
 
-/// Of the answers so much is kept; they are a few lines.
+/// How many bytes of an answer are kept; an answer has a few lines.
 const ANSWER_BYTES_MAX: usize = 16 << 10;
-/// What marks the runs as ours in their environment. No daemon ends them.
+/// Marks these runs in their environment. No daemon has this owner, so none ends them.
 const OWNER: &str = "syncq check";
 
-/// The rsync of this machine.
+/// The version of an rsync.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RsyncVersion {
     pub version: String,
@@ -29,12 +29,12 @@ pub struct RsyncVersion {
 }
 
 impl RsyncVersion {
-    /// Its parts, as far as they are numbers.
+    /// The parts of the version, as far as they are numbers.
     pub fn numbers(&self) -> Vec<u32> {
         numbers(&self.version)
     }
 
-    /// Why it may not do what syncq relies on, and what to do about it.
+    /// Set if the version is older than any that syncq is tested with.
     pub fn untested(&self) -> Option<Untested> {
         (self.numbers() < numbers(OLDEST_RSYNC)).then_some(Untested)
     }
@@ -54,11 +54,11 @@ impl Untested {
     }
 }
 
-/// Why a run told nothing.
+/// Why a run gave no answer.
 #[derive(Debug)]
 pub enum NoAnswer {
     CannotStart(io::Error),
-    /// It was ended after `limit`, and had said this by then.
+    /// The run was ended after `limit`, and had printed `stderr` by then.
     TooLate {
         limit: Duration,
         stderr: Vec<u8>,
@@ -69,7 +69,7 @@ pub enum NoAnswer {
 #[derive(Debug)]
 pub enum NoVersion {
     NoAnswer(NoAnswer),
-    /// It ended without telling, and said this.
+    /// The run ended without telling its version, and printed `stderr`.
     Untold {
         stderr: Vec<u8>,
     },
@@ -80,14 +80,14 @@ fn numbers(version: &str) -> Vec<u32> {
     version.split('.').map(|part| digits(part).parse().unwrap_or(0)).collect()
 }
 
-/// Asks rsync for its version.
+/// Asks the rsync in PATH for its version, for at most `limit`.
 pub fn rsync_version(limit: Duration) -> Result<RsyncVersion, NoVersion> {
     let asked = within(limit, &program(RSYNC), Path::new("/"), &["--version".into()], b"");
     let Ended { stdout, stderr, .. } = asked.map_err(NoVersion::NoAnswer)?;
     read_version(&String::from_utf8_lossy(&stdout.bytes())).ok_or_else(|| NoVersion::Untold { stderr: stderr.bytes() })
 }
 
-/// `rsync  version 3.2.7  protocol version 31`.
+/// Reads the first line: `rsync  version 3.2.7  protocol version 31`.
 pub(in crate::mirror) fn read_version(output: &str) -> Option<RsyncVersion> {
     let mut words = output.lines().next()?.split_whitespace().skip_while(|word| *word != "version").skip(1);
     let version = words.next()?.trim_start_matches('v').to_owned();
@@ -107,7 +107,7 @@ pub fn program(path: &str) -> Program {
     }
 }
 
-/// Runs rsync and ends it after `limit`.
+/// Runs `program` in `dir` with `list` as its input, and ends it after `limit`.
 pub fn within(
     limit: Duration,
     program: &Program,
@@ -167,7 +167,7 @@ mod tests {
         }
     }
 
-    /// What is documented and what the program says must not differ; the package and `tools/setup` read the constant.
+    /// The documented version and the constant must not differ; the package and `tools/setup` read the constant.
     #[test]
     fn the_oldest_tested_version_is_the_documented_one() {
         assert!(

@@ -1,7 +1,7 @@
-//! What a target's side was found to lack, and what its runs do without for that.
+//! The options that a target's side was found to lack, and how its runs do without them.
 //!
-//! Each is found out once and remembered in memory until the target has been away. Deliberately absent: how a lack is found
-//! out, which `outcome` reads from rsync's words.
+//! Each lack is found out once and remembered in memory until the target has been away. Deliberately absent: how a lack is
+//! found out, which `outcome` reads from rsync's words.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -10,25 +10,25 @@ use crate::mirror::plan::arguments::{Exactness, Mode, Pass, Withheld};
 use crate::mirror::plan::run::Deletion;
 use crate::model::Lane;
 
-/// Among the bits of what is lacking.
+/// A bit beside those of the lacks: how exactly the target keeps times has been found out.
 const TIMES_KNOWN: u32 = 1 << 31;
 
-/// What a target's side was found to lack. Remembered, so that each is found out once.
+/// A set of what a target's side was found to lack, remembered so that each lack is found out once.
 #[derive(Debug, Default)]
 pub struct Capabilities(AtomicU32);
 
 impl Capabilities {
-    /// Forgets it all.
+    /// Forgets all lacks, and what is known of times.
     pub(super) fn forget(&self) {
         self.0.store(0, Ordering::Relaxed);
     }
 
-    /// Takes note; false if it was known already, so that falling back again would change nothing.
+    /// Notes a lack. False if it was known already, so that falling back again would change nothing.
     pub(in crate::mirror) fn learn(&self, fallback: Fallback) -> bool {
         self.0.fetch_or(fallback.bit(), Ordering::Relaxed) & fallback.bit() == 0
     }
 
-    /// What is lacking as far as is known now.
+    /// A copy of the lacks known now.
     pub(in crate::mirror) fn snapshot(&self) -> Self {
         Self(AtomicU32::new(self.0.load(Ordering::Relaxed)))
     }
@@ -41,7 +41,7 @@ impl Capabilities {
         self.0.fetch_and(!fallback.bit(), Ordering::Relaxed);
     }
 
-    /// How exactly the target keeps times is known.
+    /// Notes that it is known how exactly the target keeps times.
     pub(in crate::mirror) fn note_times(&self) {
         self.0.fetch_or(TIMES_KNOWN, Ordering::Relaxed);
     }
@@ -50,7 +50,8 @@ impl Capabilities {
         self.0.load(Ordering::Relaxed) & TIMES_KNOWN != 0
     }
 
-    /// What its runs ask for, as far as the target decides that; `deletes`: what is gone from the source is to go there too.
+    /// The mode of the target's runs, as far as the target decides it. `deletes`: what is gone from the source is to go
+    /// there too.
     pub(in crate::mirror) fn mode(&self, lane: Lane, deletes: bool, pass: Pass) -> Mode<'static> {
         Mode {
             mkpath: self.makes_path(),
@@ -60,7 +61,7 @@ impl Capabilities {
         }
     }
 
-    /// What its runs go without.
+    /// Which options the target's runs go without.
     fn withheld(&self) -> Withheld {
         let exactness = match (self.lacks(Fallback::EvenSeconds), self.lacks(Fallback::Seconds)) {
             (true, _) => Exactness::EvenSeconds,
@@ -75,7 +76,7 @@ impl Capabilities {
         }
     }
 
-    /// Whether what a write names may be compared by its content.
+    /// Whether a written path may be compared by its content.
     pub(in crate::mirror) fn compares_contents(&self) -> bool {
         !self.lacks(Fallback::Contents)
     }

@@ -1,4 +1,4 @@
-//! What the executor knows of one target between batches: where, how, and what the other side turned out to lack.
+//! Everything known of one target between batches: its place, the way there, and what the other side lacks.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -36,10 +36,10 @@ use crate::mirror::transport::standby::{Launch, Standby};
 use crate::model::{Destination, Lane, Lingers, Origin, RelPath, Target, TargetTrouble, Timestamp};
 use crate::mounts::Mounts;
 
-/// Of what a server leaves out so many paths are named.
+/// How many paths are named of those that a server leaves out.
 const REFUSED_MAX: usize = 20;
 
-/// One target of one root, for as long as its configuration stays what it is.
+/// One target of one root, for as long as the target's configuration stays the same.
 #[derive(Debug)]
 pub struct TargetContext {
     pub root: PathBuf,
@@ -50,22 +50,22 @@ pub struct TargetContext {
     pub guard: Guard,
     pub(in crate::mirror) capabilities: Capabilities,
     pub(in crate::mirror) prefixes: Prefixes,
-    /// What its runs say whatever they are about.
+    /// The messages that runs to this target print whatever they are about.
     pub(in crate::mirror) noise: Noise,
     observer: Mutex<Option<Arc<dyn Observer>>>,
-    /// The way to the host, if it is reached through ssh.
+    /// The way to the host, if the target is reached through ssh.
     pub connection: Option<Arc<Connection>>,
-    /// What is mounted below the root.
+    /// The file systems expected below the root.
     pub mounts: Arc<Mounts>,
-    /// The connection that stands ready, if it may have one.
+    /// The place for a ready connection, if the target may have one.
     pub standby: Option<Arc<Standby>>,
-    /// What the server's own configuration leaves out, up to [`REFUSED_MAX`].
+    /// Paths that the server's own configuration leaves out, up to [`REFUSED_MAX`].
     refused: Mutex<BTreeSet<RelPath>>,
-    /// Where it is, if on this machine.
+    /// The target's directory, if it is on this machine.
     pub place: Option<Arc<Place>>,
-    /// What the target was found to hold, and since when it was not vouched for then.
+    /// The target's contents at the last look, and since when nobody vouched for the target at that time.
     looked: Mutex<Option<(Timestamp, Holds)>>,
-    /// When it was last looked at what the target holds.
+    /// When a look was last taken at the names at the target's top.
     looked_at_top: Mutex<Looked>,
     /// When the leftovers of killed receivers were last removed.
     cleaned_at: Mutex<Option<Timestamp>>,
@@ -124,7 +124,7 @@ impl TargetContext {
         }
     }
 
-    /// Whether runs under `other` are the same as under this one.
+    /// Whether runs under `other` are the same as under this context.
     pub fn runs_like(&self, other: &Self) -> bool {
         (&self.root, self.identity, &self.target, self.limits)
             == (&other.root, other.identity, &other.target, other.limits)
@@ -135,20 +135,20 @@ impl TargetContext {
             && self.guard.has_limit_of(&other.guard)
     }
 
-    /// Takes over what an operator has agreed to under the context that this one replaces, and what was cut off under it.
+    /// Takes over from the context that this one replaces what an operator has agreed to, and which runs were cut off.
     pub fn succeed(&mut self, before: &Self) {
         self.blind_since = Mutex::new(before.blind_since());
         self.guard.succeed(&before.guard);
         self.place.clone_from(&before.place);
     }
 
-    /// Whether source and target are what they were, as far as that can be told from here. Costs a look at each.
+    /// Whether source and target are what they were, as far as this machine can tell. Costs a look at each.
     pub fn check(&self) -> Result<(), TargetTrouble> {
         self.identity.check(&self.root)?;
         self.place.as_ref().map_or(Ok(()), |place| place.check())
     }
 
-    /// The source as rsync names it when it has looked for itself.
+    /// The source as rsync sees it in runs in which it looks for itself.
     pub(in crate::mirror) fn source_as_rsync_finds_it(&self) -> Source {
         Source::as_rsync_finds_it(&self.root, &self.target.options.params)
     }
@@ -158,7 +158,7 @@ impl TargetContext {
         self.capabilities.forget();
     }
 
-    /// From now on `observer` is told what the runs change on the target, if anybody wants to know.
+    /// From now on `observer` is told what the runs change on the target; `None`: nobody is.
     pub fn set_observer(&self, observer: Option<Arc<dyn Observer>>) {
         *self.observer.lock() = observer;
     }
@@ -167,7 +167,7 @@ impl TargetContext {
         self.observer.lock().clone()
     }
 
-    /// Takes note of what the server's own configuration leaves out, and says so once.
+    /// Notes paths that the server's own configuration leaves out, and logs new ones once.
     pub(in crate::mirror) fn note_refused(&self, paths: &BTreeSet<RelPath>) {
         let mut refused = self.refused.lock();
         for path in paths {
@@ -182,13 +182,13 @@ impl TargetContext {
         }
     }
 
-    /// Whether the server's own configuration is known to leave out the path, or what it lies in.
+    /// Whether the server's own configuration is known to leave out the path, or a directory above it.
     pub(crate) fn refuses(&self, path: &RelPath) -> bool {
         let refused = self.refused.lock();
         refused.contains(path) || path.ancestors().any(|above| refused.contains(&above))
     }
 
-    /// What the server's own configuration leaves out, as far as it is known, for a person.
+    /// The known paths that the server's own configuration leaves out, in words for a person. `None`: no path is known.
     pub fn left_out(&self) -> Option<String> {
         let refused = self.refused.lock();
         let first = refused.first()?;
@@ -208,10 +208,10 @@ impl TargetContext {
         self.looked_at_top.lock()
     }
 
-    /// What the target's runs ask for; `rules` are the filter's.
+    /// The mode of the target's runs. `rules` are the filter's.
     ///
-    /// With expressions rsync lists nothing by itself, except to find what it would delete: unfiltered, since the expressions
-    /// decide.
+    /// Under the filter's expressions rsync lists nothing by itself, except to find what it would delete. That listing is
+    /// not filtered, since the expressions decide.
     pub(in crate::mirror) fn mode<'a>(&self, lane: Lane, pass: Pass, rules: &'a [OsString]) -> Mode<'a> {
         let has_expressions = self.filter.has_expressions();
         Mode {
@@ -227,22 +227,22 @@ impl TargetContext {
         arguments(&self.target, &Run::new(RunKind::Flat, origin, Vec::new()), mode)
     }
 
-    /// Whether what a flat run prints is to be read.
+    /// Whether the output of a flat run is kept to be read.
     pub(in crate::mirror) fn keeps_words(&self) -> bool {
         self.observer().is_some() || self.filter.has_expressions()
     }
 
-    /// How its standby is started.
+    /// How the target's standby is started.
     pub(crate) fn launch(&self) -> Launch<'_> {
         let (args, name) = (self.flat_arguments(Origin::Write), self.target.name());
         Launch { program: &self.program, root: &self.root, identity: self.identity, args, name }
     }
 
-    /// Takes note of what became of a run's connection to the target.
+    /// Notes what became of a run's connection to the target.
     pub(in crate::mirror) fn note_cut(&self, cut: Cut) {
         let is_blind = match (&self.target.destination, cut) {
             (Destination::Local(_), _) | (_, Cut::No | Cut::Closed | Cut::Held) => false,
-            // One that had no connection had sent nothing, unless another program connects for it.
+            // A run without a connection had sent nothing, unless another program connects for rsync.
             (Destination::Daemon { .. }, Cut::Unseen) => environment::redirects(&environment::own),
             (Destination::Ssh { .. }, Cut::Unseen) | (_, Cut::Refused) => true,
         };
@@ -251,15 +251,15 @@ impl TargetContext {
         }
     }
 
-    /// The file that holds up a run at this moment, in words, if one does.
+    /// In words, the file that holds up a run at this moment. `None`: no file does.
     pub(crate) fn held_up(&self) -> Option<String> {
         self.program.hangs.shown(&self.root)
     }
 
-    /// How far its runs have come, if any takes its time.
+    /// How far the target's runs have come. `None`: none takes long enough to tell.
     pub(crate) fn course(&self, now: Instant) -> Option<Course> {
         let course = self.program.under_way.course(now)?;
-        // Of others the connection is another program's.
+        // Only a direct run to a daemon connects by itself; any other leaves the connection to another program.
         let Target { destination, options } = &self.target;
         let is_direct = destination.is_daemon() && options.params.remote_shell().is_none();
         let is_connecting = course.is_connecting && is_direct && !environment::redirects(&environment::own);

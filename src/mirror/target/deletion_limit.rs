@@ -1,5 +1,6 @@
-//! How much may be deleted on a target: the limit that a user sets, the lower one of the first comparison, and what an operator
-//! has agreed to beyond. Pure values; how much a run would delete is found out, and the limit held against it, in `deletions`.
+//! How much may be deleted on a target: the limit that a user sets, the lower one of the first comparison, and what an
+//! operator has agreed to beyond them. Pure values; `deletions` finds out how much a run would delete, and compares that
+//! with the limit.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,12 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::mirror::rsync::stats::DeletionCount;
 use crate::model::{AtFirst, JobError, MaxDelete, Params};
 
-/// From so many on the first comparison asks.
+/// The first comparison never makes this many deletions without asking.
 const FEW_MAX: u64 = 1_000;
-/// So many are no tenth worth asking about, however little there is.
+/// The first comparison makes this many deletions without asking, however little the target holds.
 const FEW_IN_ANY_CASE: u64 = 5;
 
-/// What may be deleted on one target, and whether an operator has agreed to more.
+/// The limits of deletions on one target, and whether an operator has agreed to more.
 #[derive(Debug, Default)]
 pub struct Guard {
     limit: Limit,
@@ -22,8 +23,8 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// `accepted` lets everything through until the first run over the whole tree is done, `empty_accepted` what an empty
-    /// source directory deletes, up to the limit.
+    /// `accepted` allows all deletions until the first run over the whole tree is done. `empty_accepted` lets an empty
+    /// source directory delete, up to the limit.
     pub fn new(configured: MaxDelete, accepted: bool, empty_accepted: bool) -> Self {
         Self {
             limit: Limit { configured, ..Limit::default() },
@@ -38,12 +39,13 @@ impl Guard {
         }
     }
 
-    /// Until the target is equal for the first time no more may go than that.
+    /// Until the target is equal for the first time, `at_first` limits what may be deleted.
     pub fn at_first(self, at_first: AtFirst) -> Self {
         Self { at_first, ..self }
     }
 
-    /// Shares what an operator has agreed to with the guard that this one replaces, of which a run may still be under way.
+    /// Shares with the guard that this one replaces what an operator has agreed to: a run under the old guard may still be
+    /// under way.
     pub(in crate::mirror) fn succeed(&mut self, before: &Self) {
         self.consent = Arc::clone(&before.consent);
     }
@@ -52,7 +54,7 @@ impl Guard {
         self.limit == other.limit
     }
 
-    /// Lets everything through, also what an empty source directory deletes, until the next run over the whole tree is done.
+    /// Allows all deletions, also by an empty source directory, until the next run over the whole tree is done.
     pub fn accept(&self) {
         self.consent.all.store(true, Ordering::Relaxed);
         self.consent.empty.store(true, Ordering::Relaxed);
@@ -63,19 +65,19 @@ impl Guard {
         self
     }
 
-    /// `None`: anything may go.
+    /// The limit in force. `None`: anything may be deleted.
     pub(in crate::mirror) fn limit(&self) -> Option<Limit> {
         let at_first = if self.is_usual() { AtFirst::Usual } else { self.at_first };
         let limit = Limit { at_first, ..self.limit };
         (limit.of(0).is_some() && !self.consent.all.load(Ordering::Relaxed)).then_some(limit)
     }
 
-    /// The target holds nothing yet, so that whatever is there later was sent from here.
+    /// Notes that the target holds nothing yet, so whatever is there later was sent from here.
     pub(super) fn note_empty(&self) {
         self.consent.was_equal.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the target was equal or empty since the start, and this was not asked before.
+    /// Whether the target was equal or empty since the start. True only once: later calls return false.
     pub(crate) fn has_become_known(&self) -> bool {
         let consent = &self.consent;
         consent.was_equal.load(Ordering::Relaxed) && !consent.is_told.swap(true, Ordering::Relaxed)
@@ -91,7 +93,8 @@ impl Guard {
         self.at_first == AtFirst::Usual || self.consent.was_equal.load(Ordering::Relaxed)
     }
 
-    /// The whole tree is equal: what had been accepted has happened. Returns whether that is so for the first time since the start.
+    /// Notes that the whole tree is equal, which ends what an operator has agreed to. Returns whether this is the first
+    /// time since the start.
     pub(in crate::mirror) fn whole_tree_done(&self) -> bool {
         self.consent.was_equal.store(true, Ordering::Relaxed);
         self.consent.all.store(false, Ordering::Relaxed);
@@ -100,21 +103,21 @@ impl Guard {
     }
 }
 
-/// What an operator has agreed to.
+/// The deletions that an operator has agreed to.
 #[derive(Debug, Default)]
 struct Consent {
-    /// The target has been equal since, or was empty.
+    /// The target has been equal since the start, or was empty.
     was_equal: AtomicBool,
-    /// Somebody knows of that.
+    /// `has_become_known` has told of `was_equal`.
     is_told: AtomicBool,
     /// The whole tree has been compared since the start.
     was_compared: AtomicBool,
     all: AtomicBool,
-    /// The source may be empty; the limit holds all the same.
+    /// An empty source may delete, but no more than the limit.
     empty: AtomicBool,
 }
 
-/// The lower of the two that a user can set.
+/// The lower one of the two limits that a user can set.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::mirror) struct Limit {
     configured: MaxDelete,
@@ -124,7 +127,7 @@ pub(in crate::mirror) struct Limit {
 }
 
 impl Limit {
-    /// How many may go where the target holds `held`.
+    /// How many deletions may be made on a target that holds `held` entries. `None`: any number.
     pub(in crate::mirror) fn of(self, held: u64) -> Option<u64> {
         let at_first = match self.at_first {
             AtFirst::Usual => None,
@@ -134,7 +137,7 @@ impl Limit {
         [self.configured.of(held), self.params, at_first].into_iter().flatten().min()
     }
 
-    /// How many may go whatever it holds.
+    /// How many deletions may be made however little the target holds.
     pub(in crate::mirror) fn unseen(self) -> u64 {
         self.of(0).unwrap_or(u64::MAX)
     }
@@ -158,7 +161,7 @@ impl fmt::Display for Limit {
     }
 }
 
-/// What a job is told whose run would delete too much.
+/// The error of a job whose run would delete too much.
 pub(in crate::mirror) fn refusal(survey: DeletionCount, limit: Limit) -> JobError {
     let DeletionCount { deleted, held } = survey;
     if limit.at_first != AtFirst::Usual {
@@ -183,7 +186,7 @@ pub(in crate::mirror) fn refusal(survey: DeletionCount, limit: Limit) -> JobErro
     )
 }
 
-/// What a job is told of whose deletions nobody knows how many they are.
+/// The error of a job whose deletions cannot be counted.
 pub(in crate::mirror) fn uncounted(held_back: u64) -> JobError {
     JobError::new(
         Some(JobError::DELETES_TOO_MUCH),
@@ -194,7 +197,7 @@ pub(in crate::mirror) fn uncounted(held_back: u64) -> JobError {
     )
 }
 
-/// What a job is told that would empty its target.
+/// The error of a job that would empty its target.
 pub(in crate::mirror) fn emptied(survey: DeletionCount) -> JobError {
     JobError::new(
         Some(JobError::DELETES_TOO_MUCH),

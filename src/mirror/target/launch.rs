@@ -1,7 +1,8 @@
-//! Starts rsync for a target: over the connection to its host if it has one, and again where there was no room for it a
-//! moment ago. Also the run that transfers nothing, and the command line that a person may paste.
+//! Starts rsync for a target: over the connection to its host if there is one, and again if the server had no connection
+//! left a moment ago. Also the run that transfers nothing, and the command line that a person may paste.
 //!
-//! Deliberately absent: the runs of a batch, which are planned elsewhere (`execute`), and what their words mean (`outcome`).
+//! Deliberately absent: the runs of a batch, which are planned elsewhere (`execute`), and the meaning of their words
+//! (`outcome`).
 
 use std::ffi::OsString;
 use std::io;
@@ -21,7 +22,8 @@ use crate::mirror::rsync::process::{Priority, run};
 use crate::mirror::rsync::stop::StopSignal;
 use crate::model::{Lane, Origin, RelPath, Scope, TargetTrouble, TroubleClass};
 
-/// How often, and after which pause, a run is begun again for which its batch's last connection may have left no room.
+/// How often and after which pause a refused run is begun again, while the server may still count the batch's last
+/// connection.
 const OWN_CONNECTION_PAUSES: u32 = 20;
 const OWN_CONNECTION_PAUSE: Duration = Duration::from_millis(50);
 
@@ -48,9 +50,9 @@ pub(in crate::mirror) fn run_rsync(
     }
 }
 
-/// Starts a run, and again if there was no connection left for it that was ours a moment ago: a server takes its time to
-/// notice the end of one. Where it allows only one, a batch that needs two runs would never be done otherwise, nor
-/// anything beside a standby.
+/// Starts a run, and starts it again while the server refuses it for want of a connection that this process has just given
+/// up: a server takes its time to notice the end of a connection. Where a server allows only one, a batch that needs two
+/// runs would otherwise never be done, nor any run beside a standby.
 pub(in crate::mirror) fn with_room(
     ctx: &TargetContext,
     run: &Run,
@@ -72,7 +74,7 @@ pub(in crate::mirror) fn with_room(
     ended
 }
 
-/// In a test, a function in the place of the process: it gets the arguments, the list, and what the output is kept in.
+/// In a test, a function in place of the process. Its arguments are rsync's, the list, and the buffer for the output.
 #[cfg(test)]
 pub(in crate::mirror) struct StandIn(pub(crate) Box<RunInPlace>);
 
@@ -90,7 +92,8 @@ fn is_busy(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Target(TargetTrouble { class: TroubleClass::Busy, .. }))
 }
 
-/// Asks whether the target can be reached and lets us in, by a run that transfers nothing.
+/// Asks whether the target can be reached and lets this machine in, by a run that transfers nothing. The error says why
+/// not.
 pub fn probe(ctx: &TargetContext, stop: &StopSignal) -> Result<(), TargetTrouble> {
     ctx.check()?;
     let mode = ctx.capabilities.mode(Lane::Small, ctx.target.options.delete, Pass::Real);
@@ -102,13 +105,13 @@ pub fn probe(ctx: &TargetContext, stop: &StopSignal) -> Result<(), TargetTrouble
         Outcome::Target(found) | Outcome::Split(found) | Outcome::NoRoom { trouble: found, .. } => {
             Err(TargetTrouble { command: Some(pasteable(&ctx.root, &args, &nothing)), ..found })
         }
-        // It answers; what it lacks or fails at is for a batch to find out.
+        // The target answers. A batch will find out what the target lacks or which path fails.
         Outcome::Done | Outcome::Paths(_) | Outcome::Fallback(_) | Outcome::Blocked(..) | Outcome::Void => Ok(()),
     }
 }
 
-/// The command line that makes one path equal, to be pasted into a shell. `None` if the user's filter is one that rsync
-/// cannot be told.
+/// The command line that makes one path equal, to be pasted into a shell. `None` if the user's filter cannot be expressed
+/// in rsync's rules.
 pub fn command_line(ctx: &TargetContext, path: &RelPath, scope: Scope) -> Option<String> {
     let (kind, origin) = match scope {
         Scope::Entry if path.is_root() => (RunKind::RootOnly, Origin::Scan),

@@ -1,5 +1,4 @@
-//! What was found when a target was looked at, and how long that holds. How one is looked at is said in `top` and
-//! `unvouched`.
+//! The result of a look at a target, and how long it holds. `top` and `unvouched` know how a look is taken.
 
 use std::io;
 use std::path::Path;
@@ -8,15 +7,15 @@ use std::time::{Duration, Instant};
 use crate::filter::{Filter, Kind};
 use crate::model::RelPath;
 
-/// How long a look holds while something is being sent, and how soon another is taken that had nothing to remember.
+/// How long a look holds while something is being sent; the second, if the look found nothing to remember.
 const HOLDS_FOR: Duration = Duration::from_secs(60);
 const EMPTY_FOR: Duration = Duration::from_secs(10);
 
-/// When the target was looked at.
+/// When a target was last looked at.
 #[derive(Debug, Default)]
 pub(crate) struct Looked {
     at: Option<Instant>,
-    /// Something has happened since that makes it uncertain.
+    /// Something has happened since the look that makes its result uncertain.
     in_doubt: bool,
 }
 
@@ -25,12 +24,12 @@ impl Looked {
         self.in_doubt = true;
     }
 
-    /// Whether to look before the next run.
+    /// Whether a look is due before the next run.
     pub fn is_due(&self) -> bool {
         self.at.is_none() || self.in_doubt
     }
 
-    /// Whether to look after a run. `is_known`: there is something to go by.
+    /// Whether a look is due after a run. `is_known`: names are remembered by which the target can be told.
     pub fn is_stale(&self, is_known: bool, now: Instant) -> bool {
         let holds_for = if is_known { HOLDS_FOR } else { EMPTY_FOR };
         self.at.is_none_or(|at| now.duration_since(at) >= holds_for)
@@ -41,27 +40,27 @@ impl Looked {
     }
 }
 
-/// What is known of what a target holds.
+/// Whether a target's contents can be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Contents {
     /// Equal size and time mean equal content, unless a job says otherwise.
     Vouched,
-    /// They may not.
+    /// Equal size and time do not mean equal content.
     Unvouched,
 }
 
-/// What stands at the top of a target.
+/// The names at the top of a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Holds {
     Nothing,
-    /// Names, but none that the source has as well.
+    /// Names, none of which the source has as well.
     Others,
-    /// What the source has as well, or nobody knows what.
+    /// At least one name that the source has as well, or nobody knows which names.
     Shared,
 }
 
 impl Holds {
-    /// `names`: whether the source has each of them as well.
+    /// `names` tells of each name whether the source has it as well.
     pub(crate) fn by(names: impl Iterator<Item = bool>) -> Self {
         names.fold(
             Self::Nothing,
@@ -70,7 +69,7 @@ impl Holds {
     }
 }
 
-/// Whether the source has that name at its top, and it is mirrored.
+/// Whether the source has this name at its top, and mirrors it.
 pub(crate) fn is_shared(root: &Path, filter: &Filter, name: &[u8]) -> bool {
     let Ok(path) = RelPath::new(name) else { return false };
     match std::fs::symlink_metadata(path.under(root)) {

@@ -1,9 +1,9 @@
-//! What is known of one target between batches.
+//! Everything known of one target between batches.
 //!
-//! `context` holds all of it: `capabilities` is what the other side was found to lack, `place` whether a local target is
-//! what it was, `top` whether one on another machine still holds what it held, `unvouched` and `looked` for what there
-//! nobody vouches, `deletion_limit` how much may be deleted, and `observer` who is told of what changed. `launch` starts a
-//! run for a target outside of a batch.
+//! `context` holds all parts. `capabilities` is what the other side was found to lack, `place` whether a local target is
+//! what it was, `top` whether a target on another machine still holds what it held. `unvouched` and `looked` are about
+//! targets for whose contents nobody vouches. `deletion_limit` is how much may be deleted, and `observer` who is told of
+//! what changed. `launch` starts a run for a target outside of a batch.
 //!
 //! Deliberately absent: jobs and their verdicts.
 

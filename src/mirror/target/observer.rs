@@ -1,18 +1,19 @@
-//! What a run has changed on its target, read from what rsync prints, for whoever wants to know. Pure.
+//! The changes that a run has made on its target, read from rsync's output, for an observer. Pure.
 //!
-//! Not an acknowledgement: rsync prints a line when it begins with a path. Which jobs are done is told by its exit code
-//! and its errors alone (`outcome`).
+//! A change is no acknowledgement: rsync prints a line when it begins with a path. Only rsync's exit code and error
+//! messages tell which jobs are done (`outcome`).
 
 use crate::mirror::rsync::itemize::{difference_of, to_path};
 use crate::model::{ClaimedJob, Origin, RelPath, TargetId};
 
-/// Of a run's output so much is kept: some half a million paths. What does not fit is not told of, and the log says so.
+/// How many bytes of a run's output are kept: some half a million paths. The observer does not hear of the rest, and the
+/// log says so.
 pub(crate) const CHANGED_BYTES_MAX: usize = 32 << 20;
 
-/// What was done to a path of a target.
+/// The kind of change of a path on a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Operation {
-    /// Created, or given other content or attributes.
+    /// The path was created, or given other content or attributes.
     Update,
     Delete,
 }
@@ -25,26 +26,26 @@ pub struct Changed {
     pub directory: bool,
 }
 
-/// A batch that has come back, and that the queue has not been given back yet: what it holds is still in flight there.
+/// A batch that has ended, before the queue is told: its jobs are still in flight there.
 #[derive(Debug)]
 pub struct Ran<'a> {
     pub target: TargetId,
-    /// Jobs that are done or have failed: for now nothing more comes of them.
+    /// Jobs that are done or have failed, so that no run for them follows at once.
     pub settled: Vec<&'a ClaimedJob>,
     pub changed: Vec<Changed>,
-    /// The target can take nothing at present.
+    /// The target can accept no runs at present.
     pub in_trouble: bool,
 }
 
-/// Is told of each batch. Called by the workers, so that it must not wait for anything.
+/// Hears of each batch that has ended. The workers call it, so it must not wait for anything.
 pub trait Observer: Send + Sync + std::fmt::Debug {
     fn ran(&self, ran: Ran<'_>);
 }
 
 /// The paths that a run with `--out-format='%i %n'` has changed.
 ///
-/// A directory counts only if it is new or got another mode or owner: its time changes with every entry. In a run over
-/// the whole tree what the target lacked altogether does not count: filling a new target changes nothing in the source.
+/// A directory counts only if it is new or got another mode or owner: its time changes with every entry. In a run over the
+/// whole tree a path that the target lacked does not count: filling a new target is no change of the source.
 pub(crate) fn changes(output: &[u8], origin: Origin) -> impl Iterator<Item = Changed> {
     output.split(|&b| b == b'\n').filter_map(difference_of).filter_map(move |difference| {
         let directory = difference.name.ends_with(b"/");

@@ -1,10 +1,10 @@
-//! Whether a local target is the directory that it was: where its disk is not mounted there is the mount point, or
-//! nothing, and rsync would fill or make it without a word.
+//! Whether a local target is the directory that it was. Where its disk is not mounted there is the mount point, or nothing,
+//! and rsync would fill or make that directory without a word.
 //!
-//! Which directory it was is remembered from its first complete batch on, by the queue's record, and looked at before each
-//! run, as the source is. [`Place::accept`] has whatever is there count.
+//! The queue's record remembers the directory from the target's first complete batch on. It is compared before each run, as
+//! the source is. [`Place::accept`] accepts whatever directory is there.
 //!
-//! Deliberately absent: targets on other machines, of which no inode is known.
+//! Deliberately absent: targets on other machines, whose inodes cannot be known here.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// The place of `target`, at `path`, and which directory it was.
+    /// The place of `target`, at `path`. `mark`: the directory that it was, if that is known.
     pub fn new(path: PathBuf, target: &Target, mark: Option<DirectoryId>) -> Self {
         Self { path, name: target.name(), mark: Mutex::new(mark) }
     }
@@ -38,7 +38,7 @@ impl Place {
         self.mark.lock()
     }
 
-    /// Whether it is what it was, as far as that is known.
+    /// The error: the directory is missing, cannot be looked at, or is not the known one. `Ok` too if none is known.
     pub fn check(&self) -> Result<(), TargetTrouble> {
         let Some(mark) = *self.lock() else { return Ok(()) };
         let meaning = match identify(&self.path) {
@@ -58,7 +58,7 @@ impl Place {
         format!("mount or restore it; to mirror to what is there now: syncq accept-target {}", self.name)
     }
 
-    /// Takes what is there for what it was, if that is not known yet. Returns it then.
+    /// Remembers the directory that is there now, unless one is known already. Returns a directory that was newly learned.
     pub(crate) fn learn(&self) -> Option<DirectoryId> {
         let mut mark = self.lock();
         if mark.is_none() {
@@ -68,14 +68,14 @@ impl Place {
         None
     }
 
-    /// From now on whatever is there counts.
+    /// Forgets the known directory, so that whatever is there now is accepted.
     pub fn accept(&self) {
         *self.lock() = None;
     }
 }
 
-/// Which directory is at `path`. Where inodes may be numbered anew with each mount (FAT, FUSE) it is known by its kind of
-/// file system alone, which still tells a disk from its mount point.
+/// Which directory is at `path`. Where inodes may be numbered anew with each mount (FAT, FUSE), a directory is known by its
+/// kind of file system alone, which still tells a disk from its mount point.
 fn identify(path: &Path) -> io::Result<DirectoryId> {
     const NFS: u32 = 0x6969;
     let mark = RootIdentity::of(path)?.mark();
@@ -110,7 +110,7 @@ mod tests {
         assert!(missing.hint.unwrap().ends_with(&format!("syncq accept-target {}", path.display())));
         std::fs::create_dir(&path).unwrap();
         assert!(place.check().unwrap_err().message.starts_with("another directory"));
-        // Also after a restart.
+        // The same holds after a restart.
         assert!(Place::new(path.clone(), &target, Some(mark)).check().is_err());
         std::fs::remove_dir(&path).unwrap();
         std::fs::rename(dir.path().join("away"), &path).unwrap();

@@ -1,14 +1,14 @@
 //! Whether a target on another machine still holds what it held. Where its disk is not mounted, the server has an empty
-//! directory in its place, and rsync would fill that without a word.
+//! directory in its place, and rsync would fill that directory without a word.
 //!
-//! Remembered are a few names that stood at its top, as they did at the source's, when it was last looked at. It is another one
-//! if it has none of those that the source still has. What was made anew at the source since does not count, and where none
-//! of the names is left there is nothing to tell by: the target is taken for what it was. So it is where they are no more than a
-//! file or two, which somebody may have deleted there.
+//! A few names are remembered that stood at the top of both target and source at the last look. The target is taken for
+//! another one if it has none of those names that the source still has. A name made anew at the source since then does not
+//! count. Where none of the names is left at the source, or no more than a file or two that somebody may have deleted on
+//! the target, there is nothing to tell by, and the target is taken for what it was.
 //!
-//! A look is a listing of one level. It is taken before the first run of a daemon, after trouble, and before comparisons of the
-//! whole tree; while something is being sent also once a minute, after a run, so that no change waits for it. What is sent
-//! within that minute goes to the wrong place, and is sent again when the right one is back.
+//! A look is a listing of one level. It is taken before the first run of a daemon, after trouble, and before comparisons of
+//! the whole tree. While something is being sent it is also taken once a minute, after a run, so that no change waits for
+//! it. Data sent within that minute may go to the wrong place, and is sent again when the right one is back.
 //!
 //! Deliberately absent: targets on this machine, whose directory is known (`place`), and those that may not be listed.
 
@@ -32,28 +32,28 @@ use crate::mirror::rsync::process::Priority;
 use crate::mirror::rsync::stop::StopSignal;
 use crate::model::{Destination, Origin, RelPath, Scope, TargetTrouble, Timestamp, Top, TroubleClass};
 
-/// Of a listing so much is kept. A target with more names at its top is not empty.
+/// How many bytes of a listing are kept. A target with more names at its top is not empty.
 const LISTING_BYTES_MAX: usize = 256 << 10;
 
-/// Of the names so many are remembered, and so many bytes.
+/// How many names are remembered, and how many bytes of them.
 const NAMES_MAX: usize = 16;
 const NAMES_BYTES_MAX: usize = 512;
 
-/// So many files, or one directory, are not deleted by hand without a thought of the mirror.
+/// This many files, or one directory, nobody deletes by hand without a thought of the mirror.
 const FILES_MIN: usize = 3;
 
 const NO_SUCH_FILE: i32 = 2;
 
-/// What a target has at its top.
+/// The answer to a listing of a target's top.
 pub(in crate::mirror) enum Listed {
     Names(BTreeSet<RelPath>),
-    /// There is no such directory.
+    /// The target's directory does not exist.
     Missing,
-    /// It may not be listed, or holds too much.
+    /// The target may not be listed, or holds more names than are kept.
     Unknown,
 }
 
-/// Lists the top of a target on another machine. The error is one that cannot be used at present.
+/// Lists the top of a target on another machine. The error: the target cannot be used at present.
 pub(in crate::mirror) fn list(ctx: &TargetContext, stop: &StopSignal) -> Result<Listed, TargetTrouble> {
     let args = level_arguments(&ctx.target);
     let nothing = Run::new(RunKind::Flat, Origin::Scan, Vec::new());
@@ -64,7 +64,7 @@ pub(in crate::mirror) fn list(ctx: &TargetContext, stop: &StopSignal) -> Result<
         Outcome::Target(found) | Outcome::Split(found)
             if matches!(found.class, TroubleClass::Unavailable | TroubleClass::Busy) =>
         {
-            // Nothing can be sent for the same reason, and it is the sending that an operator tries by hand.
+            // Sending fails for the same reason, and an operator tries by hand to send rather than to list.
             let command = command_line(ctx, &RelPath::root(), Scope::Subtree);
             return Err(TargetTrouble { command, ..found });
         }
@@ -82,13 +82,13 @@ pub(in crate::mirror) fn list(ctx: &TargetContext, stop: &StopSignal) -> Result<
     })
 }
 
-/// Whether a target that has none of the names is more likely another one.
+/// Whether a target that has none of the `lasting` names is more likely another target than one that lost them.
 fn is_telling(ctx: &TargetContext, lasting: &[&RelPath]) -> bool {
     lasting.len() >= FILES_MIN || lasting.iter().any(|name| name.under(&ctx.root).is_dir())
 }
 
-/// Looks at the target, of which `known` is remembered. Returns what is to be remembered from `now` on. The error is one that
-/// cannot be used at present, or that is another one than it was.
+/// Looks at the target, of which `known` is remembered. Returns the names to remember from `now` on. The error: the target
+/// cannot be used at present, or is another one than it was.
 pub(crate) fn look(
     ctx: &TargetContext,
     known: Option<&Top>,
@@ -128,8 +128,8 @@ pub(crate) fn look(
     Ok((!names.is_empty()).then_some(Top { names, at: now }))
 }
 
-/// Whether the source's entry of that name is not one that was made later. One of which that is not known counts as made
-/// when it last changed.
+/// Whether the source's entry of that name was made before `at`. Where the time of its making is not known, the time of its
+/// last change stands in.
 fn is_older(ctx: &TargetContext, name: &RelPath, at: Timestamp) -> bool {
     let Ok(found) = std::fs::symlink_metadata(name.under(&ctx.root)) else { return false };
     let made = found.created().or_else(|_| found.modified()).ok().and_then(|made| made.duration_since(UNIX_EPOCH).ok());
@@ -145,13 +145,13 @@ fn another(ctx: &TargetContext, lacks: &[&RelPath]) -> TargetTrouble {
     trouble(TroubleClass::Target, None, "the target holds nothing of what it held", &said, &hint)
 }
 
-/// The names that a listing of one level tells of: `-rw-r--r--      6 2026/11/22 16:33:01 name`.
+/// The names in a listing of one level. A line of it: `-rw-r--r--      6 2026/11/22 16:33:01 name`.
 fn names(listing: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
     listing.split(|&b| b == b'\n').filter_map(|line| {
         let rest = line.get(10..)?.trim_ascii_start();
         let size = rest.iter().position(|&b| b == b' ')?;
         let name = rest.get(size + " 2026/11/22 16:33:01 ".len()..)?;
-        // rsync adds what a link leads to if the user's own options have links kept.
+        // rsync adds the target of a link if the user's own options preserve links.
         let arrow = memmem::find(name, b" -> ").filter(|_| line.starts_with(b"l"));
         let name = unescape(name.get(..arrow.unwrap_or(name.len()))?);
         (name != b".").then_some(name)

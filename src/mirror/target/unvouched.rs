@@ -1,13 +1,13 @@
-//! A target that holds something of which nobody saw how it got there: a new one that is not empty, or one whose watermark
-//! was lost with the store. Size and time, which rsync's quick check goes by, then say little: a file that was overwritten
-//! in place and given its time back looks as it did.
+//! A target whose contents nobody saw arrive: a new one that is not empty, or one whose watermark was lost with the store.
+//! Size and time, which rsync's quick check goes by, then say little: a file that was overwritten in place and given its
+//! time back looks as it did.
 //!
-//! - A target that holds nothing by the names of the source is looked at once, before anything is sent: whatever is on it
-//!   later was sent from here, so a first fill reads the source once.
+//! - A target that holds no name of the source is looked at once, before anything is sent: whatever is on it later was sent
+//!   from here, so a first fill reads the source once.
 //! - A small tree is compared by content in its first comparison.
-//! - A large one is compared by size and time, so that the mirror is soon of use, and by content in the background
+//! - A large tree is compared by size and time, so that the mirror is soon of use, and by content in the background
 //!   (`daemon::contents`).
-//! - Until then what was moved is sent again: what the target has under the old name may be what nobody vouches for.
+//! - Until then a moved path is sent again: nobody vouches for the copy that the target has under the old name.
 //!
 //! Deliberately absent: since when a target is not vouched for, and how far it has been compared. The queue's records say.
 
@@ -24,14 +24,15 @@ use crate::mirror::plan::walk::Files;
 use crate::mirror::rsync::stop::StopSignal;
 use crate::model::{Destination, RelPath, TargetTrouble, Timestamp};
 
-/// What an empty disk holds.
+/// The one name on an empty disk.
 const MADE_WITH_DISK: &[u8] = b"lost+found";
 
-/// Up to so much is compared by content in one go: seconds, even where a disk has to seek for each file.
+/// Up to this size a tree is compared by content in one go: that takes seconds, even where a disk has to seek for each
+/// file.
 const SMALL_BYTES_MAX: u64 = 256 << 20;
 const SMALL_FILES_MAX: u64 = 10_000;
 
-/// Whether what is mirrored of the source is so little that it is compared by content at once.
+/// Whether the mirrored part of the source is so small that it is compared by content at once.
 pub(in crate::mirror) fn is_small(ctx: &TargetContext) -> bool {
     let (mut bytes, mut files) = (0_u64, 0_u64);
     Files::below(&ctx.root, &RelPath::root(), 0, &ctx.filter).all(|entry| {
@@ -43,8 +44,8 @@ pub(in crate::mirror) fn is_small(ctx: &TargetContext) -> bool {
     })
 }
 
-/// What is known of what the target holds, which nothing vouches for `since` then. Looks at it once; whoever asks meanwhile
-/// waits for that. The error is a target that cannot be used at present.
+/// Whether the contents of a target that is not vouched for since `since` can be trusted. The target is looked at once; a
+/// second caller waits for that look. The error: the target cannot be used at present.
 pub(crate) fn contents(ctx: &TargetContext, since: Timestamp, stop: &StopSignal) -> Result<Contents, TargetTrouble> {
     let mut looked = ctx.looked();
     let holds = match *looked {
@@ -58,8 +59,8 @@ pub(crate) fn contents(ctx: &TargetContext, since: Timestamp, stop: &StopSignal)
     Ok(if holds == Holds::Shared { Contents::Unvouched } else { Contents::Vouched })
 }
 
-/// What the target holds at its top. What cannot be listed (a module that is write only) may be anything. The error is a
-/// target that cannot be used at present.
+/// The kind of names that the target holds at its top. A target that cannot be listed (a module that is write only) may
+/// hold any. The error: the target cannot be used at present.
 fn holds(ctx: &TargetContext, stop: &StopSignal) -> Result<Holds, TargetTrouble> {
     ctx.check()?;
     if let Destination::Local(path) = &ctx.target.destination {

@@ -1,8 +1,9 @@
-//! Two judges were the fault: what the filter or the user's own options leave out was spared by a comparison, and sent or
-//! deleted by live changes. Random histories, filters and options: after all changes of a history were carried out one
-//! by one, a comparison finds nothing more to do, and the target is what one comparison alone would have made of it.
+//! A path that the filter or the user's own options leave out was spared by a comparison, but sent or deleted by live
+//! changes: the two had different judges. Here histories, filters and options are random. After all changes of a history
+//! were carried out one by one, a comparison finds nothing more to do, and the target is as one comparison alone would have
+//! made it.
 //!
-//! `SYNCQ_ALIKE_CASES` is how many histories are tried.
+//! `SYNCQ_ALIKE_CASES` is the number of histories.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,10 +14,10 @@ use proptest::test_runner::{Config, TestRunner};
 
 use super::*;
 
-/// Few names, so that changes meet what the rules are about.
+/// Few names, so that changes often meet the rules.
 const NAMES: [&str; 7] = ["a", "b", "keep", "x.log", "x.txt", "core", ".rsync-filter"];
 
-/// Options that let rsync choose, one or two at a time.
+/// Options by which rsync chooses paths, one or two at a time.
 const PARAMS: [&[&str]; 20] = [
     &[],
     &["--exclude=keep"],
@@ -69,11 +70,11 @@ fn act() -> impl Strategy<Value = Act> {
 }
 
 impl Act {
-    /// Does it, and gives the jobs that the watcher makes of it.
+    /// Makes the change in the source, and returns the jobs that the watcher makes of it.
     fn carry_out(&self, stage: &Stage) -> Vec<ClaimedJob> {
         let at = |name: &str| stage.src(name);
         let is_dir = |name: &str| fs::symlink_metadata(at(name)).is_ok_and(|found| found.is_dir());
-        // Nothing is done through a link or below a file: the kernel would call it by another name.
+        // No change is made through a link or below a file: the kernel would report it under another name.
         let reaches = |name: &str| {
             let parent = path(name).parent().unwrap_or_else(RelPath::root);
             parent.ancestors().chain([parent.clone()]).all(|above| {
@@ -91,7 +92,7 @@ impl Act {
                     .unwrap();
                 jobs.push(job(name, Scope::Entry, Origin::Write));
                 if is_rules {
-                    // Nothing tells that rules have changed; whole-tree runs find what they concern.
+                    // Nothing reports that rules have changed; whole-tree runs find the paths that they concern.
                     jobs.push(job("", Scope::Subtree, Origin::Reconcile));
                 }
             }
@@ -144,8 +145,8 @@ impl Act {
     }
 }
 
-/// What there is below a directory: kinds, link values and contents. Not modes: a directory that stays for what is spared in it
-/// keeps the last one that it was given.
+/// Everything below a directory: kinds, link values and contents. Not modes: a directory that stays for an entry spared in
+/// it keeps the mode that it was given last.
 fn contents(root: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let mut left = vec![root.to_owned()];
@@ -167,14 +168,14 @@ fn contents(root: &Path) -> BTreeMap<String, String> {
     found
 }
 
-/// What the target alone has, in directories that come and go.
+/// Files that only the target has, in directories that come and go.
 fn seed(target: &Path) {
     for name in ["a/keep/own", "a/b/keep", "b/x.log", "keep/own", "x.log/keep", "core", "gone/x.log", "gone/x.txt"] {
         write(&target.join(name), "the target's own");
     }
 }
 
-/// Runs jobs as the queue would: failed ones are tried once more, what is to be looked at again is.
+/// Runs jobs like the queue would: failed ones, and those that look again, are tried once more.
 fn settle(ctx: &TargetContext, jobs: &[ClaimedJob]) {
     let mut left = jobs.to_vec();
     for _ in 0..3 {
@@ -211,20 +212,20 @@ fn alike(acts: &[Act], params: &[&str], expressions: &[&str]) -> Result<(), Test
         fs::create_dir(target).unwrap();
         settle(&context(target), &whole);
         seed(target);
-        // What stays of that is what the rules spare.
+        // Only entries that the rules spare are left of the seed.
         settle(&context(target), &whole);
     }
     let ctx = context(&live);
     for act in acts {
         let jobs = act.carry_out(&stage);
-        // The watcher tells of nothing that is excluded; one that came from an operator changes nothing.
+        // The watcher reports no excluded path; an operator's job for one changes nothing.
         settle(&ctx, &jobs);
     }
     let before = contents(&live);
     settle(&ctx, &whole);
     let after = contents(&live);
     prop_assert_eq!(before, after.clone(), "a comparison still finds something to do");
-    // Rules in the tree change with it: what was sent before stays where they spare it now.
+    // Rules in the tree change with the tree: files sent earlier stay where the rules spare them now.
     if params.iter().any(|param| param.starts_with("-F")) {
         return Ok(());
     }
@@ -233,7 +234,7 @@ fn alike(acts: &[Act], params: &[&str], expressions: &[&str]) -> Result<(), Test
     Ok(())
 }
 
-/// See the head of this file.
+/// See the header of this file.
 #[test]
 fn live_changes_and_a_comparison_come_to_the_same_end() {
     let cases = std::env::var("SYNCQ_ALIKE_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(16);

@@ -1,9 +1,9 @@
-//! Batches against an rsync that ends as chance has it, within this process: whatever rsync says, and however a batch then
-//! falls back, halves, verifies, judges deletions or gives up, each job gets one verdict, and the runs are no more than
+//! Batches against an rsync that ends by chance, within this process. Whatever rsync says, and however a batch then falls
+//! back, halves, verifies, judges deletions or gives up, each job gets one verdict, and there are no more runs than
 //! allowed.
 //!
-//! A case is a number: the configuration, the jobs and the answers of rsync all follow from it. The n-th answer depends on n
-//! and on nothing else, so that a run in another place changes all that come later.
+//! A case is a number: the configuration, the jobs and rsync's answers all follow from it. The n-th answer depends only on
+//! n, so one run more or less changes all later answers.
 
 use std::fs::FileTimes;
 use std::io;
@@ -20,7 +20,7 @@ use crate::mirror::target::launch::StandIn;
 use crate::model::{AtFirst, Mounted};
 use crate::mounts::Mounts;
 
-/// Paths for jobs and for rsync's words. Some are missing at the source, some come and go.
+/// Paths for jobs and for rsync's words. Some are missing at the source, some exist in a part of the cases.
 const PATHS: [&str; 25] = [
     "",
     "a",
@@ -48,9 +48,9 @@ const PATHS: [&str; 25] = [
     "moved",
     "skip/x",
 ];
-/// What is moved in some cases: the new name and the old one.
+/// The moves of some cases: the new name and the old one.
 const MOVED: [(&str, &str); 3] = [("moved", "old"), ("e/large", "old-large/large"), ("large", "old-name")];
-/// More than any batch needs: the limit of a batch, and what its trees add.
+/// More than any batch needs: the limit of a batch, and the runs that its trees add.
 const RUNS_MAX: usize = 100;
 
 /// A source that all cases share.
@@ -75,7 +75,7 @@ fn stage() -> Stage {
     stage
 }
 
-/// Puts the source back to where a case begins.
+/// Puts the source back to the state in which a case begins.
 fn reset(stage: &Stage, case: u64) {
     std::fs::remove_dir_all(stage.src("late")).ok();
     if case.is_multiple_of(2) {
@@ -114,7 +114,7 @@ fn context(stage: &Stage, rng: &mut Rng) -> TargetContext {
         .unwrap();
     let at_first = *rng.choice(&[AtFirst::Usual, AtFirst::Usual, AtFirst::Few, AtFirst::Nothing]).unwrap();
     ctx.guard = Guard::new(limit, false, false).at_first(at_first).with_params(&ctx.target.options.params);
-    // Places of the machine stand for those of the tree: one that is mounted, and one that is not.
+    // Directories of this machine stand for mount points in the tree: `proc` is mounted, `e` is not.
     let expected: &[&str] = match rng.u8(0..10) {
         0 | 1 => &["proc"],
         2 => &["e"],
@@ -164,10 +164,10 @@ fn jobs(rng: &mut Rng) -> Vec<ClaimedJob> {
     jobs
 }
 
-/// An rsync of a case.
+/// The rsync of a case.
 struct Chance {
     case: u64,
-    /// The share of runs that do not simply end well.
+    /// The share of runs that do not simply succeed.
     temper: f64,
     root: PathBuf,
 }
@@ -245,7 +245,7 @@ impl Chance {
             }
             67..69 => (11, "rsync: [receiver] write failed: No space left on device (28)".to_owned()),
             69..80 => {
-                // What is not asked for is not refused.
+                // A server refuses only options that the run has.
                 let options = [
                     "--delete-missing-args",
                     "--delete",
@@ -293,7 +293,7 @@ impl Chance {
         Ok(ended)
     }
 
-    /// What is said of one path among the output.
+    /// A line about one path in rsync's output.
     fn line(&self, rng: &mut Rng, listed: &[String]) -> String {
         let name = name(rng, listed);
         let forms = [
@@ -308,13 +308,13 @@ impl Chance {
             "cannot delete non-empty directory: NAME",
             "skipping non-regular file \"NAME\"",
         ];
-        // The last is said by one version only, and tells of an option that is lacking.
+        // The last form is printed by one version only, and means that an option is lacking.
         let form = if rng.u8(0..60) == 0 { forms.len() - 1 } else { rng.usize(0..forms.len() - 1) };
         forms.get(form).unwrap().replace("NAME", &name) + "\n"
     }
 }
 
-/// A name of the list, as a rule, or one below it, or any.
+/// Usually a name of the list, sometimes one below it, or any other.
 fn name(rng: &mut Rng, listed: &[String]) -> String {
     match rng.choice(listed) {
         Some(name) if rng.u8(0..4) > 0 => name.clone(),
@@ -326,7 +326,7 @@ fn name(rng: &mut Rng, listed: &[String]) -> String {
 /// Arguments and list of each run.
 type Started = Vec<(Vec<OsString>, Vec<u8>)>;
 
-/// What becomes of a case: its runs, and the report.
+/// Carries a case out: its runs, and the report.
 fn course(stage: &Stage, case: u64) -> (Started, BatchReport) {
     let rng = &mut Rng::with_seed(case);
     reset(stage, case);
@@ -350,7 +350,7 @@ fn course(stage: &Stage, case: u64) -> (Started, BatchReport) {
     (Arc::into_inner(runs).unwrap().into_inner().unwrap(), report)
 }
 
-/// `SYNCQ_TEST_CHANCE_CASES` asks for another number of cases.
+/// `SYNCQ_TEST_CHANCE_CASES` sets another number of cases.
 #[test]
 fn each_job_gets_one_verdict_whatever_rsync_says() {
     let stage = stage();
@@ -360,7 +360,7 @@ fn each_job_gets_one_verdict_whatever_rsync_says() {
         let (runs, report) = course(&stage, case);
         assert!(runs.len() <= RUNS_MAX, "case {case}: {} runs", runs.len());
         longest = longest.max(runs.len());
-        // Nothing depends on what is no part of the case.
+        // The same case again has the same course: nothing outside the case plays a part.
         let (again, second) = course(&stage, case);
         assert_eq!((&runs, format!("{report:?}")), (&again, format!("{second:?}")), "case {case}");
     }

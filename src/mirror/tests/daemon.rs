@@ -1,4 +1,4 @@
-//! What a daemon may answer: refusals, limits, and single paths that fail.
+//! The answers that a daemon may give: refusals, limits, and single paths that fail.
 
 use super::*;
 use crate::mirror::target::launch::probe;
@@ -148,7 +148,7 @@ fn what_may_not_be_written_fails_alone() {
         assert_eq!(*verdict(&report, "open/new"), Verdict::Done, "{report:#?}");
         assert_eq!(*verdict(&report, "other"), Verdict::Done);
         assert_eq!(report.trouble, None);
-        // What cannot be deleted by name is tried by a comparison.
+        // A file that cannot be deleted by name is tried by a comparison.
         assert_eq!(report.runs, 2 + refusals(&ctx), "every failure was named");
     }
 }

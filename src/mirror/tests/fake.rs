@@ -1,4 +1,4 @@
-//! A script in rsync's place, for what a real one does only by accident.
+//! A script in rsync's place, for ends that a real rsync has only by accident.
 
 use super::*;
 use crate::mirror::batch::session::Execution;
@@ -8,8 +8,8 @@ use crate::mirror::rsync::capture::Capture;
 use crate::mirror::rsync::ended::{Cut, End, Ended};
 use crate::model::TroubleClass::{Misconfigured, Unavailable};
 
-/// A context whose rsync is a shell script. It finds the list, one path a line, in `$list`, and `$dry` set in a dry
-/// run.
+/// A context whose rsync is a shell script. The script finds the list, one path a line, in `$list`, and in a dry run
+/// `$dry` is set.
 pub(super) fn scripted(stage: &Stage, script: &str) -> TargetContext {
     let rsync = stage.dir.path().join("rsync");
     let head = "#!/bin/sh\nlist=$(tr '\\0' '\\n')\nfor arg; do [ \"$arg\" = -n ] && dry=1; done\n";
@@ -42,14 +42,14 @@ fn halving_finds_the_paths_that_sink_a_batch() {
     );
     let report = go(&ctx, &jobs);
     assert_eq!(failed(&report), ["f03", "f11"]);
-    // What was cut off may have a receiver that still writes.
+    // The receiver of a run that was cut off may still write.
     assert_eq!(report.cut, CutOff::Open);
     let done = report.verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::Done).count();
     assert!(done == 14 && report.trouble.is_none() && report.runs < 40, "{report:#?}");
     assert!(!report.commands_failed.is_empty() && report.commands_failed.len() <= 4);
 }
 
-/// A target was left alone for seconds, as if it had another version of rsync.
+/// A file that vanished from the target put the target in trouble for seconds, as if it had another version of rsync.
 #[test]
 fn a_file_that_goes_from_the_target_during_a_run_is_not_the_targets_fault() {
     let stage = Stage::new();
@@ -96,7 +96,7 @@ fn no_room_fails_a_large_file_and_stops_at_a_small_one() {
     assert!(failed(&report).is_empty());
 }
 
-/// What was equal was copied once more, and where there is no room for that its target never came to rest.
+/// Equal files were copied once more, so a target without room for the copies never came to rest.
 #[test]
 fn a_full_target_is_spared_copies_of_what_is_equal() {
     let stage = Stage::new();
@@ -119,7 +119,7 @@ fn what_vanished_is_looked_at_again_and_the_rest_is_done() {
     assert_eq!(report.verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::Done).count(), 15);
 }
 
-/// What one of them held kept all others from being made equal, and they passed for done.
+/// An entry that could not be read kept all others in its run from being made equal, and they counted as done.
 #[test]
 fn an_entry_that_cannot_be_read_costs_the_others_no_deletion() {
     let stage = Stage::new();
@@ -164,11 +164,11 @@ fn a_short_list_that_fails_is_said_at_length() {
     let report = go(&scripted(&stage, &gone), &jobs);
     all_done(&report);
     assert!(report.cut == CutOff::Open && report.runs == 2, "{report:#?}");
-    // A dead target is asked no more often than before.
+    // A dead target is asked no more often than without the shortcut.
     let report =
         go(&scripted(&stage, "echo 'rsync: failed to connect to h: Connection refused (111)' >&2; exit 10"), &jobs);
     assert!(report.runs == 1 && report.trouble.is_some(), "{report:#?}");
-    // Something else in the directory, which nobody has asked for: a little, and more than a little.
+    // The directory also holds something that no job names: a little, and then more than a little.
     let last_list = || std::fs::read_to_string(&lists).unwrap().lines().last().unwrap().to_owned();
     stage.write("d/other", "x");
     all_done(&go(
@@ -181,7 +181,7 @@ fn a_short_list_that_fails_is_said_at_length() {
     assert!(last_list().starts_with("./d/f00|"));
 }
 
-/// Or one bad file would have the whole tree compared again and again.
+/// Otherwise one bad file would have the whole tree compared again and again.
 #[test]
 fn what_fails_in_a_sweep_fails_alone() {
     let stage = Stage::new();
@@ -217,7 +217,7 @@ fn a_missing_rsync_is_said() {
     assert!(trouble.hint.is_some());
 }
 
-/// What a dry run towards rsync before 3.5 counts as deleted is none, and 1,500 of 1,501 files went.
+/// A dry run towards an rsync before 3.5 counts no deletions, so 1,500 of 1,501 files were deleted.
 #[test]
 fn deletions_are_what_is_listed_whatever_the_statistics_say() {
     let held_back = "echo 'Deletions stopped due to --max-delete limit (1500 skipped)' >&2; exit 25";
@@ -227,10 +227,10 @@ fn deletions_are_what_is_listed_whatever_the_statistics_say() {
     for (list, words) in [
         (format!("{listed}; {stats}"), "1500 of the 1501 entries"),
         (format!("{listed}; exit 0"), "1500 of the 1500 entries"),
-        // Whatever the reason: nobody knows what would go.
+        // Whatever the reason, nobody knows what would be deleted.
         (stats.to_owned(), "lists none of them"),
         ("exit 0".to_owned(), "lists none of them"),
-        // Less than is known to go.
+        // The listing has fewer deletions than were held back.
         (format!("echo '*deleting   x'; {stats}"), "1500 of the 2 entries"),
     ] {
         let stage = Stage::new();
@@ -243,8 +243,8 @@ fn deletions_are_what_is_listed_whatever_the_statistics_say() {
     }
 }
 
-/// What a login script or `sudo` says at each run made every job fail, once words that nobody knows no longer counted as
-/// success.
+/// A login script or `sudo` that printed a message in each run made every job fail, once unknown messages no longer counted
+/// as success.
 #[test]
 fn what_every_run_says_keeps_nothing() {
     let stage = Stage::new();
@@ -254,18 +254,18 @@ fn what_every_run_says_keeps_nothing() {
     assert_eq!(report.runs, 2, "the batch, and one about nothing");
 }
 
-/// What is said about some path is held against all of them until the guilty is found.
+/// A message that names no known path puts all of them in doubt until the guilty one is found.
 #[test]
 fn unknown_words_are_nobodys_until_the_guilty_is_found() {
     let stage = Stage::new();
     let jobs = sixteen(&stage);
-    // The real run and the dry run leave out f05 with words that nobody knows, and exit code 0.
+    // The real run and the dry run both leave out f05 with an unknown message and exit code 0.
     let script = "for path in $list; do\n\
         case $path in */f05) echo 'one was not to my taste' >&2;; *) [ -z \"$dry\" ] || echo \".f          ${path#./}\";; esac\n\
         done\nexit 0";
     let report = go(&scripted(&stage, script), &jobs);
     assert_eq!(failed(&report), ["f05"]);
-    // A single one that is confirmed to be equal is done, whatever is said beside.
+    // A single path that is confirmed to be equal is done, whatever message there is.
     let script = "[ -n \"$list\" ] && echo 'a remark about something' >&2\n\
         [ -z \"$dry\" ] || for path in $list; do echo \".f          ${path#./}\"; done";
     let ctx = scripted(&stage, script);
@@ -275,7 +275,7 @@ fn unknown_words_are_nobodys_until_the_guilty_is_found() {
     assert_eq!(again.runs, 1, "it is known by now");
 }
 
-/// The attempt was counted, and the error stored, though it was the daemon that ended.
+/// The daemon stopped during the probe, but the job's attempt was counted and the error stored.
 #[test]
 fn a_stop_during_the_probe_after_a_broken_run_burns_no_attempt() {
     let stage = Stage::new();
@@ -303,7 +303,7 @@ fn a_stop_during_the_probe_after_a_broken_run_burns_no_attempt() {
     assert_eq!((verdict(&report, "f"), &report.trouble), (&Verdict::Released, &None));
 }
 
-/// Where a stop reached rsync first, the listing of a comparison under expressions put a healthy target in trouble.
+/// A stop that reached rsync before syncq made the listing of a comparison fail, and put a healthy target in trouble.
 #[test]
 fn what_a_stop_does_to_rsync_is_no_trouble_of_the_target() {
     let stage = Stage::new();

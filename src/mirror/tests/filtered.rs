@@ -16,7 +16,7 @@ fn a_tree_is_made_equal_but_for_what_is_excluded() {
     }
 }
 
-/// Debian 12's rsync refuses deletions by name to any target, and under a filter nothing was ever deleted there.
+/// Debian 12's rsync refuses deletions by name to any target. Under a filter nothing was ever deleted on such a target.
 fn filtered_module(stage: &Stage, excludes: &[&str]) -> TargetContext {
     let options = TransferOptions { port: stage.daemon.as_ref().map(|daemon| daemon.port), ..Default::default() };
     let module = Destination::Daemon { host: "127.0.0.1".into(), module: "m".into() };
@@ -38,7 +38,7 @@ fn make_a_tree_equal(stage: &Stage, filtered: fn(&Stage, &[&str]) -> TargetConte
         ("a.php", true),
         ("d/b.php", true),
         ("d/e/c.php", true),
-        // Excluded: neither sent nor deleted.
+        // Excluded paths are neither sent nor deleted.
         ("a.log", false),
         ("d/b.log", false),
         ("cache/x", false),
@@ -120,7 +120,7 @@ fn a_failure_in_an_expanded_tree_is_its_jobs() {
     assert!(stage.dst("d/f").exists());
 }
 
-/// A comparison spares what is excluded, and with it its directory; live, all of it went.
+/// A comparison spares an excluded entry and its directory, but a live deletion took away both.
 #[test]
 fn what_is_excluded_outlives_its_directory_when_that_is_deleted_live() {
     let stage = Stage::new();
@@ -154,7 +154,7 @@ fn what_is_excluded_outlives_its_directory_when_that_is_deleted_live() {
     }
 }
 
-/// What a killed receiver had left kept a deleted directory on the target for ever, as soon as there was any expression.
+/// With any expression, the temporary of a killed receiver kept a deleted directory on the target for ever.
 #[test]
 fn a_temporary_goes_with_its_directory() {
     for jobs in [entries(&["x"]), vec![job("", Scope::Subtree, Origin::Reconcile)]] {
@@ -186,7 +186,8 @@ fn nothing_excluded_is_sent_for_an_old_job() {
     assert!(stage.dst("a").exists() && !stage.dst("cache/x").exists() && stage.dst("cache/y").exists());
 }
 
-/// A receiver that is not root deletes nothing by name in a directory without `w`. A comparison opens it for that.
+/// A receiver that is not root deletes nothing by name in a directory without `w`. A comparison makes the directory
+/// writable.
 #[test]
 fn a_read_only_directory_is_deleted_live() {
     if !rustix::process::geteuid().is_root() {
@@ -211,7 +212,7 @@ fn a_read_only_directory_is_deleted_live() {
     }
 }
 
-/// `-x`, `-L` and the like hold where rsync comes to a path from the root on, and a list begins at the path.
+/// `-x`, `-L` and the like work where rsync comes to a path from the root on, but a list begins at the path.
 #[test]
 fn options_that_let_rsync_choose_hold_for_live_changes() {
     let stage = Stage::new();
@@ -243,7 +244,7 @@ fn options_that_let_rsync_choose_hold_for_live_changes() {
     }
 }
 
-/// What lay in a directory that an ordinary user's daemon could not open never arrived, and nothing was said of it.
+/// If an ordinary user's daemon could not open a directory, its files never arrived, and nothing was reported.
 #[test]
 fn a_directory_that_cannot_be_read_is_a_failure_under_expressions_too() {
     let stage = Stage::new();

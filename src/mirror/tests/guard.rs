@@ -1,10 +1,10 @@
-//! The brake on deletions, against a directory of this machine and against a daemon, whose answers differ.
+//! The limits of deletions, against a directory of this machine and against a daemon, whose answers differ.
 
 use super::*;
 
 const WHOLE: fn() -> [ClaimedJob; 1] = || [job("", Scope::Subtree, Origin::Reconcile)];
 
-/// A target with so many files that the source lacks, in directories of a hundred.
+/// Puts `count` files on the target that the source lacks, in directories of a hundred.
 fn foreign(stage: &Stage, below: &str, count: usize) {
     for n in 0..count {
         write(&stage.dst(below).join(format!("x{}/f{n}", n / 100)), "foreign");
@@ -34,7 +34,7 @@ fn the_wrong_module_is_not_wiped() {
         assert_eq!(left(&stage), 1_503, "what is new is sent, nothing is deleted");
         refused(&go(&ctx, &[job("", Scope::Subtree, Origin::Scan)]), "", "1515 of the 1519 entries");
     }
-    // A level deletes directories with all they hold.
+    // A level run deletes directories with everything in them.
     refused(&go(&stage.module("m"), &[job("", Scope::Children, Origin::Scan)]), "", "1515 of the ");
     let report = go(&stage.module_with("m", |options| options.params.extend(["-qvh"])), &WHOLE());
     refused(&report, "", "1515 of the 1519 entries");
@@ -97,7 +97,7 @@ fn what_is_accepted_is_deleted_once() {
     assert_eq!(stage.difference(), None);
     foreign(&stage, "", 1_500);
     refused(&go(&ctx, &WHOLE()), "", "1515 of the ");
-    // An empty source as well.
+    // An empty source is refused as well.
     std::fs::remove_file(stage.src("a")).unwrap();
     refused(&go(&ctx, &WHOLE()), "", "the source directory is empty, and 1516 entries");
     all_done(&go(&accepting(&stage), &WHOLE()));
@@ -175,7 +175,7 @@ fn what_stands_in_the_way_goes_in_the_second_run() {
     assert_eq!(stage.difference(), None);
 }
 
-/// A target that is full gets room only by the deletions that the first run holds back.
+/// A full target gets room only by the deletions that the first run holds back.
 #[test]
 fn a_full_target_is_given_room() {
     let stage = Stage::new();
@@ -196,7 +196,7 @@ fn a_full_target_is_given_room() {
     }
 }
 
-/// One of many directories went while nobody watched: of what the target holds below it is little.
+/// One of many directories went while no daemon ran. At its level the target has few entries, below them many.
 #[test]
 fn a_level_is_measured_by_all_that_is_below() {
     for excludes in [&[][..], &[r"(.*)\.log"]] {

@@ -1,4 +1,4 @@
-//! What killed receivers have left on the target.
+//! The removal of files that killed receivers have left on the target.
 
 use super::*;
 
@@ -52,7 +52,7 @@ fn old_temporaries_go_and_all_others_stay() {
     for (name, _, stays) in files {
         assert_eq!(stage.dst(name).exists(), stays, "{name}");
     }
-    // Once a day is enough.
+    // The target is not listed again on the same day.
     aged(&stage.dst(".f.txt.Ab12Cd"), DAY * 2);
     let stop = StopSignal::new().unwrap();
     all_done(&execute(&ctx, Lane::Large, &whole, Contents::Vouched, NOW.after(DAY - Duration::from_secs(1)), &stop));
@@ -98,7 +98,7 @@ fn too_many_are_asked_about() {
     assert!(!stage.dst(".f0.Ab12Cd").exists());
 }
 
-/// The way to the target and what is excluded there go along, and nothing that could change it.
+/// A listing keeps the params about the way to the target and those that exclude, and none that could change the target.
 #[test]
 fn a_listing_takes_few_of_the_params() {
     let params = ["-aCze", "ssh -p 2", "--delete", "--exclude=x", "--bwlimit", "5", "--rsh", "x y", "-essh", "-Tt"];

@@ -1,8 +1,8 @@
-//! What rsync would follow on the target: links that still stand where the source has directories by now.
+//! Links on the target that rsync would follow: they still stand where the source has directories by now.
 
 use super::*;
 
-/// A stage on whose target `victim` is a link to a directory outside of it, and what is moved to below that name.
+/// A stage on whose target `victim` is a link to a directory outside of the target, and a move to a name below `victim`.
 fn astray(to: fn(&Stage) -> TargetContext, way: Scope, new: &str, victim: &str) {
     let stage = Stage::with_daemon("", "");
     let ctx = to(&stage);
@@ -45,7 +45,7 @@ fn listed(dir: &Path) -> Vec<(PathBuf, u64)> {
     all
 }
 
-/// A directory that was moved below what had been a link was written behind that link, outside of the destination.
+/// A directory that moved below a name that had been a link was written where the link leads, outside of the destination.
 #[test]
 fn what_was_moved_is_not_written_behind_a_link_of_the_target() {
     let places: [fn(&Stage) -> TargetContext; 2] = [Stage::local, |stage| stage.module("m")];
@@ -57,7 +57,7 @@ fn what_was_moved_is_not_written_behind_a_link_of_the_target() {
     }
 }
 
-/// What the quick check takes for equal was linked into the mirror from behind a link in the old name's place.
+/// A link stood in place of the old name. Files behind it that the quick check took for equal were linked into the mirror.
 #[test]
 fn what_was_moved_is_not_taken_from_behind_a_link_of_the_target() {
     for to in [Stage::local as fn(&Stage) -> TargetContext, |stage| stage.module("m")] {

@@ -58,7 +58,7 @@ impl Stage {
     fn with_daemon(settings: &str, modules: &str) -> Self {
         let mut stage = Self::new();
         let mut server = Rsyncd::new(&stage.dir.path().join("rsyncd"));
-        // What the server says names places of this machine.
+        // The server's messages name paths of this machine, and links keep their values.
         server.global("use chroot", "no").global("munge symlinks", "no");
         let text = format!("[m]\n{settings}\n{modules}");
         let mut module = "";
@@ -150,7 +150,8 @@ fn write(path: &Path, content: &str) {
     std::fs::File::create(path).unwrap().write_all(content.as_bytes()).unwrap();
 }
 
-/// Writes a program. By another process: a descriptor of ours, inherited by a child of another test, would make it busy.
+/// Writes a program by another process. A descriptor of this one, inherited by a child of another test, would make the
+/// program busy.
 fn program(path: &Path, text: &str) {
     let mut shell = Command::new("sh");
     shell.args(["-c", "cat > \"$0\" && chmod 755 \"$0\""]).arg(path).stdin(Stdio::piped());
@@ -188,8 +189,8 @@ fn go(ctx: &TargetContext, jobs: &[ClaimedJob]) -> BatchReport {
     report
 }
 
-/// How many runs more a batch takes that deletes by name: Debian 12's rsync refuses that, which is found out once, and
-/// what deletes in another way does nothing else.
+/// How many more runs a batch with deletions by name takes if rsync refuses these, like Debian 12's: the refusal takes one
+/// run, and the deletions in another way take a run of their own.
 fn refusals(ctx: &TargetContext) -> u32 {
     if ctx.capabilities.deletion(true) == Deletion::ByLevel { 2 } else { 0 }
 }

@@ -1,4 +1,4 @@
-//! What becomes of runs whose server refuses an option that syncq adds: they do without it, or say which one they need.
+//! Runs whose server refuses an option that syncq adds: they do without the option, or say that they need it.
 
 use super::*;
 
@@ -28,19 +28,19 @@ fn mirror(stage: &Stage, ctx: &TargetContext) -> Option<String> {
     run(Lane::Large, &entries(&["large"])).or_else(|| run(Lane::Small, &entries(&["a", "d/b", "e"])))
 }
 
-/// What differs by name or content.
+/// The paths that differ by name or content.
 fn differs(stage: &Stage) -> String {
     let output = Command::new("diff").arg("-rq").args([stage.src(""), stage.dst("")]).output().unwrap();
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Nothing arrived, and what was said first was hidden by what came of it.
+/// Nothing arrived, and the first message was hidden by its consequence.
 #[test]
 fn each_option_that_is_added_is_done_without_or_named() {
     for (refused, words) in [
         ("modify-window", None),
         ("partial-dir", None),
-        // Then only a comparison, which deletes, makes way.
+        // Without --force only a comparison, which deletes, makes way.
         ("force", Some("could not make way for new regular file: e")),
         ("checksum", None),
         ("ignore-times", None),
@@ -57,7 +57,7 @@ fn each_option_that_is_added_is_done_without_or_named() {
         let ctx = stage.module("m");
         let trouble = mirror(&stage, &ctx);
         match words {
-            // Times of directories within the second may differ where nanoseconds are refused.
+            // Times of directories may differ within the second where nanoseconds are refused.
             None => assert_eq!((trouble, differs(&stage)), (None, String::new()), "{refused}"),
             Some(words) => {
                 let trouble = trouble.unwrap_or_else(|| panic!("{refused} does not matter"));

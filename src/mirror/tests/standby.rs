@@ -1,4 +1,4 @@
-//! Runs that begin on a connection that stands ready: what counts, and what begins again.
+//! Runs that begin on a standby: which of them count, and which begin again.
 
 use super::*;
 use crate::clock::monotonic;
@@ -18,7 +18,7 @@ fn standby(ctx: &TargetContext) -> &Standby {
     ctx.standby.as_ref().unwrap()
 }
 
-/// A context whose rsync is a script: `$n` is the number of the start, the first of which is the standby.
+/// A context whose rsync is a script. In the script `$n` is the number of the start; the first start is the standby.
 fn scripted(stage: &Stage, script: &str) -> TargetContext {
     let (rsync, count) = (stage.dir.path().join("rsync"), stage.dir.path().join("count"));
     let count = count.display();
@@ -45,7 +45,7 @@ fn starts_reach(stage: &Stage, number: usize) {
 fn only_a_regular_end_over_a_young_connection_counts_by_itself() {
     const OLD: Duration = Duration::from_secs(10);
     let young = Duration::ZERO;
-    // The first ends so; the age of the standby; how many rsyncs there were; whether it counts as cut off.
+    // How the standby ends, its age, how many rsyncs are started, and whether the batch counts as cut off.
     for (first, age, expected, cut) in [
         ("exit 0", young, 1, false),
         ("exit 0", OLD, 2, false),
@@ -56,7 +56,7 @@ fn only_a_regular_end_over_a_young_connection_counts_by_itself() {
         ("exit 20", young, 2, true),
         ("exit 5", young, 2, true),
         ("kill -9 $$", OLD, 2, true),
-        // Too old to be used at all.
+        // This standby is too old to be used at all.
         ("exit 0", Duration::from_secs(51), 2, false),
     ] {
         let stage = Stage::new();
@@ -87,7 +87,7 @@ fn one_that_has_ended_is_not_used_and_nothing_is_cut_off() {
     let real = std::mem::replace(&mut ctx.program.path, refused.into());
     let mut ctx = ready(ctx, &all);
     ctx.program.path = real;
-    // It ends by itself, at a time of its own.
+    // The standby ends by itself, at a time of its own.
     let begun = monotonic();
     while !standby(&ctx).has_died() {
         assert!(begun.elapsed() < Duration::from_secs(20));
@@ -100,7 +100,7 @@ fn one_that_has_ended_is_not_used_and_nothing_is_cut_off() {
     assert!(!standby(&ctx).is_there(), "a target that refused one for want of connections is left alone");
 }
 
-/// It was asked for again at once, for as long as the source was away: two processors were busy with that.
+/// A standby was asked for again at once, for as long as the source was away, which kept two processors busy.
 #[test]
 fn none_is_asked_for_while_the_source_is_away() {
     let stage = Stage::new();
@@ -137,14 +137,14 @@ fn what_it_does_not_suit_starts_cold_and_leaves_it() {
     assert_eq!(stage.difference(), None);
 }
 
-/// rsync ends with 0 and the file is in the directory that was moved away.
+/// rsync ends with 0, but the file is in the directory that was moved away.
 #[test]
 fn a_change_is_not_lost_in_a_module_directory_that_was_moved_away() {
     let stage = Stage::with_daemon("", "");
     let all = Standbys::default();
     let ctx = ready(stage.module("m"), &all);
     standby(&ctx).age(Duration::from_secs(3));
-    // Let in, it sits in the directory.
+    // Once let in, the server's process sits in the directory.
     all_done(&go(&stage.module("m"), &entries(&["nothing"])));
     std::fs::rename(stage.dst(""), stage.dir.path().join("away")).unwrap();
     std::fs::create_dir(stage.dst("")).unwrap();
@@ -153,7 +153,7 @@ fn a_change_is_not_lost_in_a_module_directory_that_was_moved_away() {
     assert!(stage.dst("f").exists());
 }
 
-/// It would read the files of the old one, and take what exists only in the new one for deleted.
+/// Such a standby would read the files of the old directory, and take files that exist only in the new one for deleted.
 #[test]
 fn it_never_reads_another_directory_than_the_root() {
     let stage = Stage::with_daemon("", "");
@@ -165,7 +165,7 @@ fn it_never_reads_another_directory_than_the_root() {
     stage.write("f", "new");
     stage.write("only new", "new");
     write(&stage.dst("only new"), "older");
-    // Accepted by an operator: the name is the same, the directory another.
+    // An operator has accepted the other directory at the same name.
     let mut ctx = stage.module("m");
     ctx.standby = old.standby.clone();
     all_done(&go(&ctx, &entries(&["f", "only new"])));

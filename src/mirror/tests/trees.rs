@@ -25,7 +25,7 @@ fn directories_that_are_sent_in_full_arrive_in_full() {
         std::fs::remove_file(stage.src("partly/unasked")).unwrap();
         all_done(&go(&ctx, &jobs));
         assert_eq!(stage.difference(), None);
-        // Changed at the same size and time: a write is never left to the quick check.
+        // The file changes but keeps its size and time: a write is never left to the quick check.
         let (changed, dst) = (stage.src("[x]/f*7"), stage.dst("[x]/f*7"));
         let time = std::fs::metadata(&changed).unwrap().modified().unwrap();
         std::fs::write(&changed, "[X]/F*7").unwrap();
@@ -37,7 +37,7 @@ fn directories_that_are_sent_in_full_arrive_in_full() {
     }
 }
 
-/// With one other file in the directory a burst of a thousand was listed name by name, which took half as long again.
+/// With one other file in the directory a burst of a thousand was listed name by name, and took half as long again.
 #[test]
 fn what_else_is_in_a_directory_that_is_sent_by_name_stays_as_it_is() {
     let stage = Stage::with_daemon("", "");
@@ -49,7 +49,7 @@ fn what_else_is_in_a_directory_that_is_sent_by_name_stays_as_it_is() {
     let jobs = entries(&names.iter().map(String::as_str).collect::<Vec<_>>());
     for ctx in [stage.local(), stage.module("m")] {
         names.iter().chain(&unasked).for_each(|name| stage.write(name, name));
-        // One of them is there already, as it once was.
+        // The target has an older version of one of these files already.
         write(&stage.dst("d/o[t]h*r"), "older");
         let report = go(&ctx, &jobs);
         all_done(&report);
@@ -67,7 +67,7 @@ fn what_else_is_in_a_directory_that_is_sent_by_name_stays_as_it_is() {
     }
 }
 
-/// Each of the two runs cost a connection, in a burst again and again.
+/// Each of the two runs cost a connection, again and again in a burst.
 #[test]
 fn new_directories_and_single_entries_share_a_run_that_deletes_only_in_the_directories() {
     let stage = Stage::with_daemon("", "");
@@ -102,7 +102,7 @@ fn new_directories_and_single_entries_share_a_run_that_deletes_only_in_the_direc
         let report = go(&ctx, &jobs);
         all_done(&report);
         assert_eq!(report.runs, 1);
-        // Only the time of a directory of which no job tells may differ.
+        // Only the time of a directory that no job names may differ.
         let deep = [job("old/deep", Scope::Entry, Origin::Scan)];
         all_done(&go(&ctx, &deep));
         assert_eq!(stage.difference(), None);
@@ -230,7 +230,7 @@ fn a_write_of_equal_size_and_time_arrives() {
     assert_eq!(std::fs::read(stage.dst("f")).unwrap(), b"new");
 }
 
-/// Nobody remembers which files were written, and neither size nor time tell.
+/// Nobody remembers which files were written, and neither size nor time tells.
 #[test]
 fn a_sweep_finds_writes_of_equal_size_and_time() {
     let stage = Stage::with_daemon("", "");
@@ -253,7 +253,7 @@ fn a_sweep_finds_writes_of_equal_size_and_time() {
     let read = |name: &str| std::fs::read_to_string(stage.dst(name)).ok();
     let now = SystemClock.now();
     if crate::ctime::is_trusted(&ctx.root) {
-        // Seen so long after all this that nothing counts as recent.
+        // This time is so long after the writes that none of them counts as recent.
         let since = now.after(Duration::from_secs(3_600));
         all_done(&go(&ctx, &[ClaimedJob { since, ..job("d", Scope::Subtree, Origin::Write) }]));
         assert_eq!((read("d/f"), read("d/more")), (Some("old".into()), Some("more".into())));

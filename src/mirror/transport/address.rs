@@ -1,9 +1,10 @@
-//! Which servers a target's host name leads to: where it leads to others than before, those may lack what was sent.
+//! Which servers a target's host name leads to. If the name leads to other servers than before, those may lack what was
+//! sent.
 //!
-//! Names are looked up apart from runs, which rsync makes by itself, and now and then. A name with several addresses is
-//! taken for the same servers as long as one of them stays. What cannot be looked up says nothing.
+//! Names are looked up now and then, apart from runs, in which rsync looks them up by itself. A name with several addresses
+//! is taken for the same servers as long as one address stays. A name that cannot be looked up says nothing.
 //!
-//! Deliberately absent: targets through ssh. Host keys are what tells servers apart there, and ssh refuses another one; its
+//! Deliberately absent: targets through ssh. Host keys tell servers apart there, and ssh refuses a changed key. Its host
 //! names may be aliases of its own configuration.
 
 use std::collections::BTreeSet;
@@ -11,21 +12,22 @@ use std::net::{IpAddr, ToSocketAddrs as _};
 
 use crate::model::{Destination, Target};
 
-/// Any: only addresses are asked for.
+/// The resolver wants a port; any would do, since only addresses are used.
 const PORT: u16 = 873;
 
-/// What a look tells.
+/// The result of comparing a name's addresses with the known ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Led {
-    /// To those known, or nobody knows.
+    /// The known addresses, or the lookup failed.
     AsBefore,
-    /// To some of those known, or it was not known before; and to which now.
+    /// Some of the known addresses, or none was known before. Holds the present addresses.
     On(BTreeSet<IpAddr>),
-    /// To none of those known.
+    /// None of the known addresses. Holds the present addresses.
     Elsewhere(BTreeSet<IpAddr>),
 }
 
-/// The name of the host that a target's rsync daemon runs on, unless it is an address.
+/// The name of the host on which a target's rsync daemon runs. `None` if the host is given by address, or there is no
+/// daemon.
 pub fn host_name(target: &Target) -> Option<&str> {
     let Destination::Daemon { host, .. } = &target.destination else { return None };
     let name = host.rsplit_once('@').map_or(host.as_str(), |(_, name)| name);
@@ -33,12 +35,12 @@ pub fn host_name(target: &Target) -> Option<&str> {
     (!is_address).then_some(name)
 }
 
-/// Looks up the name. May take as long as the system's resolver does.
+/// Looks up the name; empty if that fails. May take as long as the system's resolver does.
 pub fn addresses(name: &str) -> BTreeSet<IpAddr> {
     (name, PORT).to_socket_addrs().into_iter().flatten().map(|found| found.ip()).collect()
 }
 
-/// What it means that a name leads to `now` that led to `before`.
+/// Compares the addresses `now` of a name with those known `before`.
 pub fn led(before: &BTreeSet<IpAddr>, now: BTreeSet<IpAddr>) -> Led {
     match () {
         () if now.is_empty() || now == *before => Led::AsBefore,
@@ -68,7 +70,7 @@ mod tests {
         }
     }
 
-    /// A name that led to another server had only new changes sent there.
+    /// When a name came to lead to another server, that server was sent only new changes.
     #[test]
     fn a_name_leads_elsewhere_if_no_address_stays() {
         let set = |last: &[u8]| last.iter().map(|&last| IpAddr::from([192, 0, 2, last])).collect::<BTreeSet<_>>();

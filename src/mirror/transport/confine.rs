@@ -1,19 +1,21 @@
 //! Keeps an rsync that follows swapped links within the source and the target, by Landlock.
 //!
 //! Up to 3.5.0 rsync goes by names: a user who may write in the tree swaps a directory for a link between rsync's look and
-//! its reading, and has whatever the link leads to sent, root's files too, or, on a target of this machine, overwritten
-//! and deleted. Such a process may read the source and what a program needs to run, and write the target, and the kernel
-//! refuses it the rest. A thread is confined, starts the process, which inherits that, and ends; syncq itself stays free.
-//! That costs a third of a millisecond a run, and newer versions, which look themselves where a link leads, do without.
+//! its reading. rsync then sends whatever the link leads to, root's files too. On a target of this machine it overwrites
+//! and deletes there. A confined process may read the source and what a program needs to run, and write the target, and the
+//! kernel refuses it the rest. A thread is confined, starts the process, which inherits the confinement, and ends; syncq
+//! itself stays free. That costs a third of a millisecond a run. Newer versions look themselves where a link leads, and are
+//! not confined.
 //!
-//! What is held ([`Places::held`]) depends on where the target is and what the parameters ask for. An rsync that only sends
-//! writes nothing here, and a remote shell is a program of the user's that may write what it likes (known hosts, sockets):
-//! there it is the reading that is held, with `~/.ssh` and what the shell's command line and ssh's configuration name.
-//! Where links are to be followed (`-L`, `-k`, `--copy-unsafe-links`) reading is not held, but writing is.
+//! The kinds of access that are confined ([`Places::held`]) depend on where the target is and what the parameters ask for.
+//! An rsync that only sends writes nothing here, and a remote shell is a program of the user's that may write what it likes
+//! (known hosts, sockets). So for those only reading is confined; allowed are also `~/.ssh` and the files that the shell's
+//! command line and ssh's configuration name. Where links are to be followed (`-L`, `-k`, `--copy-unsafe-links`), only
+//! writing is confined.
 //!
-//! What is not held is told by [`Places::confinement`], which `check` and the start pass on: kernels without Landlock, an
-//! rsync that is a script (nobody knows what it needs), a remote shell that is no ssh, or that connects for each run and
-//! starts other programs (`ProxyCommand`: what they read nobody knows), links that are to be followed, and `-K` to a
+//! [`Places::confinement`] tells what is not confined, and `check` and the start pass that on: kernels without Landlock, an
+//! rsync that is a script (nobody knows what it needs), a remote shell that is no ssh, or an ssh that connects for each run
+//! and starts other programs (nobody knows what a `ProxyCommand` reads), links that are to be followed, and `-K` to a
 //! target on this machine. Within the source and within the target an older rsync follows a swapped link as before.
 //!
 //! Deliberately absent: what the rsync of another machine does there.
@@ -45,7 +47,7 @@ const CAREFUL: [u32; 3] = [3, 5, 0];
 /// How long rsync may take to tell its version.
 const VERSION_WITHIN: Duration = Duration::from_secs(10);
 
-/// Rights of a later kernel are left alone by an earlier one.
+/// The version of Landlock's rights. An earlier kernel enforces those of them that it knows.
 const RIGHTS: ABI = ABI::V3;
 
 const READABLE: [&str; 27] = [
@@ -79,7 +81,7 @@ const READABLE: [&str; 27] = [
 ];
 const DEVICES: [&str; 2] = ["/dev/null", "/dev/tty"];
 
-/// Where the runs for one target have their business.
+/// The directories that the runs for one target read and write.
 #[derive(Debug, Clone)]
 pub struct Places {
     sources: Vec<PathBuf>,
@@ -89,11 +91,11 @@ pub struct Places {
 /// How runs are kept within their places on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Confinement {
-    /// rsync itself sees to it.
+    /// rsync itself does not leave its places.
     Unneeded,
-    /// The kernel does.
+    /// The kernel confines rsync.
     Landlock,
-    /// Nobody does.
+    /// Nothing confines rsync.
     Missing(Missing),
 }
 
@@ -102,16 +104,16 @@ pub enum Confinement {
 pub enum Missing {
     Kernel,
     Script,
-    /// The remote shell needs what nobody knows.
+    /// Nobody knows what the remote shell needs.
     Shell,
-    /// The parameters have links followed wherever they lead.
+    /// The parameters have rsync follow links wherever they lead.
     Links,
-    /// `-K` has links of the target followed.
+    /// `-K` has rsync follow links of the target.
     Kept,
 }
 
 impl Missing {
-    /// Whether it is the same for all targets.
+    /// Whether the reason is the same for all targets.
     pub fn is_general(self) -> bool {
         matches!(self, Self::Kernel | Self::Script)
     }
@@ -157,7 +159,7 @@ impl Missing {
     }
 }
 
-/// How the rsync in PATH is kept within its places, as far as that is the same for all targets.
+/// How the rsync in PATH is kept within its places, as far as the answer is the same for all targets.
 pub fn confinement() -> Confinement {
     match rsync_kind() {
         Kind::Careful => Confinement::Unneeded,
@@ -172,26 +174,26 @@ pub(in crate::mirror) fn is_careful(version: &[u32]) -> bool {
     version >= &CAREFUL[..]
 }
 
-/// The rights of whoever reads.
+/// The rights of a process that only reads.
 fn read() -> BitFlags<AccessFs> {
     AccessFs::ReadFile | AccessFs::ReadDir
 }
 
-/// What there is to know of a rsync.
+/// How an rsync program treats links, as far as confinement has to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Kind {
-    /// Looks where links lead. Also what cannot be asked: runs will tell.
+    /// rsync looks where links lead. Also an rsync whose version cannot be asked: its runs will fail and tell.
     Careful,
-    /// Follows them.
+    /// rsync at this path follows links.
     Trusting(PathBuf),
-    /// Runs another one that follows them.
+    /// A script that runs another rsync, one that follows links.
     Script,
 }
 
-/// A file, as far as a replaced one is another.
+/// Path, device, inode and change time of a program: differs if the program was replaced.
 type Stamp = (PathBuf, u64, u64, i64, i64);
 
-/// Asked once for each program that PATH has led to.
+/// The answer for the program that PATH led to last, so that each program is asked once.
 static KNOWN: Mutex<Option<(Stamp, Kind)>> = Mutex::new(None);
 
 fn rsync_kind() -> Kind {
@@ -213,7 +215,7 @@ fn rsync_kind() -> Kind {
     kind
 }
 
-/// Whether the kernel confines.
+/// Whether the kernel can confine a thread.
 fn is_available() -> bool {
     let attempt = std::thread::spawn(|| ruleset().is_ok_and(|rules| confine(rules).is_ok()));
     attempt.join().unwrap_or(false)
@@ -225,13 +227,13 @@ impl Places {
         Self { sources: vec![root.to_owned()], target: target.clone() }
     }
 
-    /// The same, and they read at `source` too.
+    /// Adds `source` to the directories that the runs read.
     pub fn and(mut self, source: &Path) -> Self {
         self.sources.push(source.to_owned());
         self
     }
 
-    /// How the runs for the target are kept here. `shares`: those to its host share a connection.
+    /// How the runs for the target are confined on this machine. `shares`: runs to its host share a connection.
     pub fn confinement(&self, shares: bool) -> Confinement {
         let params = &self.target.options.params;
         match confinement() {
@@ -246,7 +248,7 @@ impl Places {
         }
     }
 
-    /// What a run with these arguments may do nowhere but in its places.
+    /// The kinds of access that a run with these arguments gets only within its places.
     fn held(&self, args: &[OsString]) -> BitFlags<AccessFs> {
         let follows = self.target.options.params.follows_links();
         let all = AccessFs::from_all(RIGHTS);
@@ -266,13 +268,13 @@ impl Places {
         }
     }
 
-    /// Whether the environment names a program that gets to a daemon, and needs what nobody knows.
+    /// Whether the environment names a program that connects to a daemon; nobody knows what that program needs.
     fn connects_by_program(&self) -> bool {
         let is_daemon = matches!(self.target.destination, Destination::Daemon { .. });
         is_daemon && std::env::var_os("RSYNC_CONNECT_PROG").is_some_and(|program| !program.is_empty())
     }
 
-    /// Whether runs go through this remote shell: to a daemon they may.
+    /// Whether runs go through the remote shell `line`: runs to a daemon may do without one.
     fn takes_shell(&self, line: &OsStr) -> bool {
         match &self.target.destination {
             Destination::Local(_) => false,
@@ -281,18 +283,20 @@ impl Places {
         }
     }
 
-    /// Whether links of a target on this machine are kept where the source has directories, and written behind.
+    /// Whether rsync keeps links of a target on this machine where the source has directories, and so writes where they
+    /// lead.
     fn keeps_links(&self) -> bool {
         let is_local = matches!(self.target.destination, Destination::Local(_));
         is_local && self.target.options.params.has_any(&["keep-dirlinks"])
     }
 
-    /// Where runs begin.
+    /// The directory in which runs begin.
     fn root(&self) -> &Path {
         self.sources.first().map_or(Path::new("/"), PathBuf::as_path)
     }
 
-    /// Whether the way to the target needs nothing of which nobody knows. `is_shared`: it goes over a connection that is there.
+    /// Whether the needs of the way to the target are known. `is_shared`: the run goes over a shared connection that stands
+    /// already.
     fn may_confine(&self, line: Option<&OsStr>, is_shared: bool) -> bool {
         let shell = line.unwrap_or(OsStr::new("ssh"));
         let is_known = if is_shared { is_plain(shell) } else { ssh_alone(shell, &home(), self.root()) };
@@ -314,7 +318,8 @@ impl Places {
         places.allow(&self.sources, read())?;
         match &self.target.destination {
             Destination::Local(path) => {
-                // As rsync would, unless it only looks; what is not there cannot be named.
+                // Makes the destination like rsync would, unless the run is a dry one: no rule can name a directory that
+                // does not exist.
                 let has = |option: &str| args.iter().any(|arg| arg == option);
                 if !has("-n") {
                     let _ = if has("--mkpath") { std::fs::create_dir_all(path) } else { std::fs::create_dir(path) };
@@ -335,7 +340,7 @@ impl Places {
 }
 
 impl Confine for Places {
-    /// The process is confined if the version of rsync needs it.
+    /// Confines the process if the version of rsync needs it.
     fn spawn(&self, command: &mut Command, args: &[OsString]) -> io::Result<Child> {
         let Kind::Trusting(program) = rsync_kind() else { return command.spawn() };
         let held = self.held(args);
@@ -353,15 +358,15 @@ impl Confine for Places {
     }
 }
 
-/// Rules in the making.
+/// A ruleset that is being built.
 struct Allowed {
     rules: RulesetCreated,
     held: BitFlags<AccessFs>,
 }
 
 impl Allowed {
-    /// Allows `access` at and below these paths, as far as it is held at all. Of what cannot be opened rsync will say what is
-    /// the matter with it.
+    /// Allows `access` at and below these paths, as far as that kind is confined at all. A path that cannot be opened is
+    /// left out; rsync will say what is wrong with it.
     fn allow<P: AsRef<Path>>(
         &mut self,
         paths: impl IntoIterator<Item = P>,
@@ -372,7 +377,7 @@ impl Allowed {
             return Ok(());
         }
         for path in paths {
-            // Of a file only what files know may be said, or the kernel takes no rule.
+            // The kernel refuses a rule that gives a file the rights of directories.
             let is_file = path.as_ref().metadata().is_ok_and(|found| !found.is_dir());
             let access = if is_file { access & AccessFs::from_file(RIGHTS) } else { access };
             if let (false, Ok(opened)) = (access.is_empty(), PathFd::new(&path)) {
@@ -387,7 +392,7 @@ fn home() -> PathBuf {
     std::env::var_os("HOME").map(PathBuf::from).unwrap_or_else(|| "/root".into())
 }
 
-/// Asked once, since the kernel stays.
+/// Whether the kernel can confine, asked once: the kernel stays the same.
 fn is_known_to_confine() -> bool {
     static AVAILABLE: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
     *AVAILABLE.get_or_init(is_available)
@@ -397,7 +402,7 @@ fn ruleset() -> Result<RulesetCreated, landlock::RulesetError> {
     Ruleset::default().handle_access(AccessFs::from_all(RIGHTS))?.create()
 }
 
-/// Confines the calling thread and what it starts, for good.
+/// Confines the calling thread, and the processes that it starts, for good.
 fn confine(rules: RulesetCreated) -> io::Result<()> {
     let status = rules.restrict_self().map_err(io::Error::other)?;
     match status.ruleset {
@@ -406,7 +411,7 @@ fn confine(rules: RulesetCreated) -> io::Result<()> {
     }
 }
 
-/// Where a rsync that does not come with the system has itself and its libraries.
+/// The directories of an rsync that does not come with the system, and of its libraries.
 fn libraries(program: &Path) -> Vec<PathBuf> {
     let program = program.canonicalize().unwrap_or_else(|_| program.to_owned());
     let bin = program.parent();
@@ -420,10 +425,10 @@ fn libraries(program: &Path) -> Vec<PathBuf> {
 /// Options whose value is a file or directory that rsync reads.
 const READS: [&str; 7] =
     ["exclude-from", "include-from", "password-file", "link-dest", "copy-dest", "compare-dest", "filter"];
-/// Options whose value is one that it writes, if the receiver is on this machine.
+/// Options whose value is a file or directory that rsync writes, if the receiver is on this machine.
 const WRITES: [&str; 4] = ["temp-dir", "backup-dir", "partial-dir", "log-file"];
 
-/// The absolute paths that are values of these options. A filter's is one if it merges a file.
+/// The absolute paths that are values of these options. The value of a filter counts if it merges a file.
 fn named(args: &[OsString], options: &[&str]) -> Vec<PathBuf> {
     let given = Params::from(args.to_vec());
     let value = |given: &Given| {
@@ -438,12 +443,12 @@ fn named(args: &[OsString], options: &[&str]) -> Vec<PathBuf> {
     given.given().iter().filter_map(value).collect()
 }
 
-/// The remote shell of these arguments.
+/// The remote shell that these arguments name.
 fn remote_shell(args: &[OsString]) -> OsString {
     Params::from(args.to_vec()).remote_shell().unwrap_or_default().to_owned()
 }
 
-/// What a remote shell is told that goes over a connection of syncq's.
+/// The option by which a remote shell goes over a shared connection of syncq's.
 const SHARED: &[u8] = b"ControlMaster=no";
 
 #[cfg(test)]

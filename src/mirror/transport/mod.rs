@@ -1,9 +1,9 @@
 //! How a run gets to its target, and what it may touch on the way.
 //!
-//! `ssh` keeps a connection to each host for all runs, through the sockets of `ssh_sockets`. `standby` has one to an rsync
-//! daemon ready before it is needed, for as long as `standby_lifetime` gives it. `address` asks where a host's name leads.
-//! `confine` keeps an rsync that follows links within source and target, and `shell_files` says what a remote shell has to
-//! read. `root_identity` is which directory the source is.
+//! `ssh` keeps a connection to each host for all runs, through the sockets of `ssh_sockets`. `standby` has a connection to
+//! an rsync daemon ready before a run needs it, for as long as `standby_lifetime` allows. `address` asks where a host's
+//! name leads. `confine` keeps an rsync that follows links within source and target, and `shell_files` says what a remote
+//! shell has to read. `root_identity` is which directory the source is.
 //!
 //! Deliberately absent: what a run is to do.
 

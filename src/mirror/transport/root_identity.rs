@@ -1,4 +1,5 @@
-//! Which directory a root is, so that another one at its name is known. What is done about that is not said here.
+//! Which directory a root is, so that another directory in its place is noticed. Deliberately absent: what follows from
+//! that.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -8,7 +9,7 @@ use std::time::UNIX_EPOCH;
 use crate::mirror::outcome::diagnosis::trouble;
 use crate::model::{DirectoryId, TargetTrouble, TroubleClass};
 
-/// Which directory a root is, whatever its name: its mark and, once it has been seen, its device.
+/// Which directory a root is, whatever its name: its mark, and its device once the directory has been seen in this run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RootIdentity {
     device: Option<u64>,
@@ -16,7 +17,7 @@ pub struct RootIdentity {
 }
 
 impl RootIdentity {
-    /// Looks at the directory at `root`, following links: the name is the operator's.
+    /// Looks at the directory at `root`. Follows links, since the operator gave the name.
     pub fn of(root: &Path) -> io::Result<Self> {
         let found = std::fs::metadata(root)?;
         if !found.is_dir() {
@@ -27,7 +28,7 @@ impl RootIdentity {
         Ok(Self { device: Some(found.dev()), mark: DirectoryId { inode: found.ino(), born_ns } })
     }
 
-    /// The directory that had this mark in an earlier run, on whatever device it is today.
+    /// The directory that had this mark in an earlier run, on any device: device numbers may change with a reboot.
     pub fn remembered(mark: DirectoryId) -> Self {
         Self { device: None, mark }
     }

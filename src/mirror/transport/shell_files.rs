@@ -1,8 +1,8 @@
-//! What a remote shell has to read, and whether that can be known.
+//! Which files a remote shell has to read, and whether that can be known.
 //!
 //! A confined rsync starts its ssh confined as well. So `confine` asks here for the files that the shell's command line and
-//! ssh's configuration name, and whether the shell starts other programs, whose needs nobody knows. Deliberately absent: what
-//! ssh makes of its configuration. A path that is named there counts, whatever it is for.
+//! ssh's configuration name, and whether the shell starts other programs, whose needs nobody knows. Deliberately absent:
+//! the meaning of ssh's configuration. A path that is named there counts, whatever its option is.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use crate::mirror::rsync::ssh_command;
 
-/// What a program needs to run, and no secret is kept in.
+/// Directories with what a program needs to run; no secret is kept in them.
 pub(super) const PROGRAMS: [&str; 14] = [
     "/usr/bin",
     "/usr/sbin",
@@ -35,7 +35,7 @@ pub(super) fn is_script(path: &Path) -> bool {
     std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == *b"#!"
 }
 
-/// What a remote shell needs: what its command line names, ssh's own files, and what is named in those.
+/// The files that a remote shell needs: those that its command line names, ssh's own, and those that ssh's own files name.
 pub(super) fn shell_files(line: &OsStr, home: &Path, root: &Path) -> Vec<PathBuf> {
     let mut files: BTreeSet<PathBuf> = texts(line, home, root).iter().flat_map(|text| paths_in(text, home)).collect();
     files.insert(home.join(".ssh"));
@@ -49,14 +49,15 @@ pub(super) fn ssh_alone(line: &OsStr, home: &Path, root: &Path) -> bool {
     let is_ssh = ssh_command::line(Some(line), None, None).is_some();
     let starts = |text: &Vec<u8>| {
         let text = String::from_utf8_lossy(text).to_ascii_lowercase();
-        // What a line of the configuration says behind `#` is said to people.
+        // A line that begins with `#` is a comment of the configuration.
         let mut said = text.lines().filter(|line| !line.trim_start().starts_with('#'));
         said.any(|line| STARTS.iter().any(|word| line.contains(word)) && !line.contains("permitlocalcommand"))
     };
     is_ssh && is_plain(line) && !texts(line, home, root).iter().any(starts)
 }
 
-/// Whether the program of this line comes with the system, as far as can be seen: one of the user's own may need anything.
+/// Whether the program of this line comes with the system, as far as can be seen. A program of the user's own may need any
+/// file.
 pub(super) fn is_plain(line: &OsStr) -> bool {
     let Some(program) = words(line).next() else { return false };
     let found = match program.parent() {
@@ -67,21 +68,22 @@ pub(super) fn is_plain(line: &OsStr) -> bool {
         _ => Some(program.to_owned()),
     };
     let found = found.and_then(|file| file.canonicalize().ok());
-    // One that is not there cannot be started in any case.
+    // A program that is not there cannot be started in any case.
     found.is_none_or(|file| PROGRAMS.iter().any(|dir| file.starts_with(dir)) && !is_script(&file))
 }
 
-/// The command line of a remote shell, ssh's configuration, and whatever that names that may be a part of it.
+/// The command line of a remote shell, ssh's configuration, and each file named in them that may belong to the
+/// configuration.
 fn texts(line: &OsStr, home: &Path, root: &Path) -> Vec<Vec<u8>> {
     let mut texts = vec![line.as_bytes().to_vec()];
     let mut seen = BTreeSet::new();
     let mut left: Vec<PathBuf> = vec![home.join(".ssh/config"), "/etc/ssh/ssh_config".into()];
     left.extend(directory_of(&home.join(".ssh/config.d")).chain(directory_of(Path::new("/etc/ssh/ssh_config.d"))));
     left.extend(paths_in(line.as_bytes(), home));
-    // ssh is started where the run begins.
+    // ssh is started in the source's directory, so relative names count from there.
     left.extend(words(line).skip(1).map(|word| root.join(word)));
     while let Some(file) = left.pop().filter(|_| seen.len() < CONFIGS_MAX) {
-        // A configuration is small; a key that is named in its stead has no path in it.
+        // A configuration is small. A key file that is read by mistake has no path in it.
         let is_small = file.metadata().is_ok_and(|found| found.is_file() && found.len() <= CONFIG_BYTES_MAX);
         if !is_small || !seen.insert(file.clone()) {
             continue;
@@ -102,13 +104,13 @@ const CONFIG_BYTES_MAX: u64 = 1 << 20;
 
 const CONFIGS_MAX: usize = 64;
 
-/// The words of a command line, as far as blanks part them.
+/// The words of a command line; quotes, commas and equal signs part them like blanks do.
 fn words(line: &OsStr) -> impl Iterator<Item = &Path> {
     let words = line.as_bytes().split(|b| b.is_ascii_whitespace() || b"=\"',".contains(b));
     words.filter(|word| !word.is_empty()).map(|word| Path::new(OsStr::from_bytes(word)))
 }
 
-/// The absolute paths among the words of a command line or a configuration of ssh's. What is but a pattern is none.
+/// The absolute paths among the words of a command line or of ssh's configuration. The root itself does not count.
 fn paths_in(text: &[u8], home: &Path) -> Vec<PathBuf> {
     let absolute = words(OsStr::from_bytes(text))
         .map(|word| word.strip_prefix("~").map_or_else(|_| word.to_owned(), |rest| home.join(rest)));
@@ -119,7 +121,7 @@ fn paths_in(text: &[u8], home: &Path) -> Vec<PathBuf> {
 mod tests {
     use super::*;
 
-    /// A mirror through ssh whose configuration names a key elsewhere would have stopped.
+    /// A mirror through ssh would have stopped if ssh's configuration named a key in another directory.
     #[test]
     fn what_ssh_is_told_of_is_within_its_reach() {
         let dir = tempfile::tempdir().unwrap();
@@ -142,7 +144,7 @@ mod tests {
         assert!(shown.contains(&PathBuf::from("/keys/id")), "{shown:?}");
     }
 
-    /// What an ssh reads that connects for each run is known, unless it has other programs do that.
+    /// The needs of an ssh that connects for each run are known, unless the ssh has other programs connect.
     #[test]
     fn an_ssh_that_starts_programs_of_its_own_is_left_alone() {
         let home = tempfile::tempdir().unwrap();
@@ -159,7 +161,7 @@ mod tests {
             ("", "ssh -o ProxyCommand='nc %h'", false),
             ("", "rsh", false),
             ("", "/opt/tunnel", false),
-            // The user's own in the place of ssh.
+            // A program of the user's own is called ssh.
             ("", own, false),
         ] {
             std::fs::write(home.path().join(".ssh/config"), config).unwrap();

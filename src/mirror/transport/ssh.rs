@@ -1,21 +1,22 @@
 //! The connections to hosts that are reached through ssh: one for each host, shared by all runs to it, so that a small
 //! change does not pay for a handshake.
 //!
-//! Before a run [`Connection::drive`] looks whether the host's connection stands and opens it if not, by an ssh of its
-//! own that goes into the background (ssh's multiplexing: `ControlMaster`). rsync's ssh then goes through its socket.
-//! Opening it apart from rsync has three reasons: what ssh says of the host is not mixed with what rsync makes of it,
-//! the process in the background does not sit in the source's directory, and two runs never open one at once.
+//! Before a run [`Connection::drive`] looks whether the host's connection stands and opens it if not, by an ssh of its own
+//! that goes into the background (ssh's multiplexing: `ControlMaster`). rsync's ssh then goes through that connection's
+//! socket. The connection is opened apart from rsync for three reasons: ssh's messages about the host are not mixed with
+//! rsync's, the process in the background does not sit in the source's directory, and two runs never open a connection at
+//! once.
 //!
-//! A connection is ended when nobody wants it any more ([`Master`]), and all are at a stop. Unused it ends by itself
-//! after some minutes, also when syncq was killed, and what a killed daemon has left is ended at the next start. One
-//! that broke says nothing of the host: the run is begun again over a fresh one. Where ssh refuses a session more
-//! (`MaxSessions`), it connects by itself. A user's option that names a file by a relative path means the source's
-//! directory; then nothing is shared, since the process in the background would have to stay there.
+//! A connection is ended when nobody wants it any more ([`Master`]); at a stop all are ended. An unused connection ends by
+//! itself after some minutes, also when syncq was killed. The next start ends those that a killed daemon has left. A broken
+//! connection says nothing of the host: the run is begun again over a fresh one. Where a host refuses one session more
+//! (`MaxSessions`), rsync's ssh connects by itself. If an option of the user's names a file by a relative path, nothing is
+//! shared: such a path means the source's directory, and the process in the background would have to stay there.
 //!
 //! `ssh_command` says how ssh is called, `ssh_sockets` where the connections' sockets are.
 //!
-//! Deliberately absent: ssh's own settings. What the user has said, in the params or in the configuration of ssh, wins,
-//! and a user who shares connections already goes on doing it his way.
+//! Deliberately absent: ssh's own settings. The user's options, in the params or in the configuration of ssh, win, and a
+//! user who shares connections already goes on doing so.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -41,22 +42,22 @@ use crate::mirror::rsync::program::Program;
 use crate::mirror::rsync::stop::StopSignal;
 use crate::model::{Destination, Target};
 
-/// The word by which ssh holds a connection for others.
+/// The option by which ssh becomes the master of a connection that others share.
 const MASTER: &str = "ControlMaster=yes";
 
 /// How long a connection outlives its last use.
 const IDLE_MAX: Duration = Duration::from_secs(10 * 60);
 
-/// A connection takes new runs for so long. The host's address or the configuration of ssh may have changed since.
+/// For how long a connection takes new runs. Afterwards the host's address or the configuration of ssh may have changed.
 const AGE_MAX: Duration = Duration::from_secs(30 * 60);
 
-/// An ssh that connects and moves no byte for so long hangs. Above its own `ConnectTimeout`.
+/// An ssh that connects and moves no byte for this long hangs. Longer than ssh's own `ConnectTimeout`.
 const OPEN_STALL_LIMIT: Duration = Duration::from_secs(60);
 
-/// How long the master of a connection that broke may take to be gone.
+/// How long the master of a broken connection may take to be gone.
 const GONE_WITHIN: Duration = Duration::from_millis(500);
 
-/// As much of what `ssh -G` prints is read.
+/// How many bytes of the output of `ssh -G` are read.
 const SETTINGS_BYTES_MAX: usize = 64 << 10;
 
 /// The connections of one daemon.
@@ -66,7 +67,7 @@ pub struct Connections {
     known: Mutex<HashMap<Reach, Weak<Connection>>>,
 }
 
-/// How a host is reached. What is reached alike may share a connection.
+/// How a host is reached. Targets that are reached alike may share a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Reach {
     /// ssh with the user's options.
@@ -75,26 +76,26 @@ struct Reach {
     host: String,
     timeout: Option<Duration>,
     share: bool,
-    /// Where ssh is asked for its settings.
+    /// The directory in which ssh is asked for its settings.
     dir: PathBuf,
 }
 
 impl Connections {
-    /// The connections of the daemon with the state directory `owner`. Ends those that an earlier one has left.
+    /// The connections of the daemon with the state directory `owner`. Ends those that an earlier daemon has left.
     pub fn new(owner: &Path) -> Self {
         let sockets = Arc::new(Sockets::new(owner));
         sockets.clear();
         Self { sockets, known: Mutex::default() }
     }
 
-    /// How runs for the root at `root` reach `target`: `None` unless that is through ssh. Targets that are reached alike
-    /// share a connection, unless `share` is off.
+    /// How runs for the root at `root` reach `target`. `None` unless ssh leads there. Targets that are reached alike share
+    /// a connection, unless `share` is off.
     pub fn of(&self, root: &Path, target: &Target, share: bool) -> Option<Arc<Connection>> {
         let Destination::Ssh { host, .. } = &target.destination else { return None };
         let base = base(target.options.params.remote_shell(), target.options.port)?;
         let own = words(&base)?;
-        // A relative path is meant from the source's directory, where each rsync runs. A connection that is kept must not
-        // stay there.
+        // A relative path counts from the source's directory, where each rsync runs. The master of a shared connection must
+        // not stay there, since it would keep the source's file system busy.
         let is_relative = names_relative_path(&own);
         let share = share && !shares(&own) && !is_relative;
         let dir = if is_relative { root } else { Path::new("/") }.to_owned();
@@ -116,7 +117,7 @@ impl Connections {
     /// Ends all connections, whoever uses them. For the end of the daemon.
     pub fn close(&self) {
         self.sockets.clear();
-        // Those whose sockets somebody has removed.
+        // Also ends the masters whose sockets somebody has removed.
         end_with_argument(&self.sockets.owner, OsStr::new(MASTER));
     }
 }
@@ -132,21 +133,21 @@ pub struct Connection {
 #[derive(Debug, Default)]
 struct State {
     open: Option<Open>,
-    /// The last attempt to open one, if it failed: for those who waited for it.
+    /// When the last attempt to open a connection failed and how, for runs that waited for that attempt.
     failed: Option<(Instant, Ended)>,
 }
 
-/// A connection that stood when it was last looked at.
+/// A connection that stood at the last look.
 #[derive(Debug)]
 struct Open {
     master: Arc<Master>,
     opened: Instant,
-    /// The remote shell that goes through it.
+    /// The remote shell that goes through this connection.
     line: OsString,
 }
 
-/// The ssh in the background that holds a connection. It is ended when the last run through it has ended and no further
-/// one is to go through it.
+/// The ssh in the background that holds a connection. It ends when the last holder of this value drops it: the last run
+/// through the connection has ended, and no further one is to go through it.
 #[derive(Debug)]
 struct Master {
     owner: OsString,
@@ -161,32 +162,31 @@ impl Drop for Master {
 
 /// How a run gets to the host.
 enum Way {
-    /// Through this remote shell, and so over this connection if one is shared.
+    /// Through this remote shell, and over the shared connection of `master` if there is one.
     Line {
         line: OsString,
         master: Option<Arc<Master>>,
-        /// It was there already.
+        /// The connection stood before this run.
         kept: bool,
     },
-    /// Not at all: how ssh ended.
+    /// The host cannot be reached: how ssh ended.
     Barred(Box<Ended>),
 }
 
 impl Way {
-    /// Each run connects by itself.
+    /// The way of a run that connects by itself.
     fn alone(line: OsString) -> Self {
         Self::Line { line, master: None, kept: false }
     }
 }
 
 impl Connection {
-    /// Whether runs share it, as far as that is up to us.
+    /// Whether runs share the connection, as far as syncq decides that.
     pub fn is_shared(&self) -> bool {
         self.reach.share
     }
 
-    /// Calls `start` with the remote shell to use. Once more if a connection that was there already turns out to be
-    /// dead.
+    /// Calls `start` with the remote shell to use, and once more if a connection that stood already turns out to be dead.
     pub(in crate::mirror) fn drive(
         &self,
         stop: &StopSignal,
@@ -197,7 +197,8 @@ impl Connection {
             Way::Barred(ended) => return Ok(*ended),
         };
         let first = start(&line)?;
-        // An ssh that lost its master while it asked for a session has connected by itself, and failed.
+        // An ssh that lost its master while it asked for a session has connected by itself. If that failed, the host is to
+        // blame.
         let retry = kept && !stop.is_raised() && !blames_host(&first.stderr.bytes());
         let Some(master) = master.filter(|master| retry && is_lost(&master.socket, first.end)) else {
             return Ok(first);
@@ -213,7 +214,7 @@ impl Connection {
             }
             Way::Barred(ended) => *ended,
         };
-        // What the broken run had changed is not named a second time.
+        // rsync does not name again what the broken run had changed, so both outputs are joined.
         let mut stdout = first.stdout;
         stdout.push(&again.stdout.bytes());
         again.stdout = stdout;
@@ -222,7 +223,7 @@ impl Connection {
 
     /// Ends the connection, once the runs that use it have ended. The next run opens another one.
     pub fn hang_up(&self) {
-        // One that is just being opened may take its time, and ends by itself later.
+        // If a run is just opening the connection, it is not waited for: that connection ends by itself later.
         let open = self.state.try_lock().and_then(|mut state| state.open.take());
         drop(open);
     }
@@ -273,12 +274,12 @@ impl Connection {
         args.extend(["-o".into(), control_path(&socket)]);
         args.extend(["-a", "-x", "-T", "-N", "-f"].map(OsString::from));
         args.extend(self.destination());
-        // Where there is no ssh at all, rsync says so.
+        // If there is no ssh at all, rsync's own message says so.
         let Ok(mut ended) = run(&ssh, Path::new("/"), &args, b"", None, Priority::Usual, stop) else {
             return Way::alone(line);
         };
         if ended.end == End::Stalled {
-            // As ssh would have put it.
+            // The exit code and words of an ssh that timed out by itself.
             ended.end = End::Exit(255);
             ended.stderr.push(b"ssh: Connection timed out\n");
         }
@@ -289,7 +290,7 @@ impl Connection {
                 state.open = Some(Open { master: Arc::clone(&master), opened: monotonic(), line: line.clone() });
                 Way::Line { line, master: Some(master), kept: false }
             }
-            // Not the host's fault: an old ssh, or a directory in which no socket can be made.
+            // The host is not to blame: ssh is old, or no socket can be made in the directory.
             End::Exit(code) if code == 0 || blames_sharing(&ended.stderr.bytes()) => {
                 info!("{}: ssh cannot share a connection, each run connects by itself", self.reach.host);
                 Way::alone(line)
@@ -305,7 +306,7 @@ impl Connection {
         destination(&self.reach.host)
     }
 
-    /// What ssh's configuration says of the host. Nothing, if it cannot be asked: the connection will tell.
+    /// The settings for the host in ssh's configuration. Empty if ssh cannot be asked: opening the connection will show why.
     fn settings(&self, ssh: &Program, own: &[OsString], stop: &StopSignal) -> Settings {
         let mut args = own.to_vec();
         args.push("-G".into());
@@ -317,8 +318,8 @@ impl Connection {
     }
 }
 
-/// Whether a run's end is that of the connection it used. rsync tells the loss of its line by one code or another; one
-/// that fell silent may hang on in its master.
+/// Whether a run ended because its connection was lost. rsync reports a lost connection by one of several codes. Where a
+/// connection fell silent, its master may still be there.
 fn is_lost(socket: &Path, end: End) -> bool {
     match end {
         End::Stalled | End::Exit(30) => true,

@@ -1,7 +1,7 @@
-//! Where the sockets of shared connections are, and how what listens on one is ended.
+//! Where the sockets of shared connections are, and how the master that listens on one is ended.
 //!
-//! They are in a directory that is this user's alone: whoever could write there could take the place of a connection.
-//! Each opening takes a new name: an older master that ends late removes its own socket and no other.
+//! The sockets are in a directory that is this user's alone: whoever could write there could take the place of a
+//! connection. Each opening takes a new name, so an older master that ends late removes its own socket and no other.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder};
@@ -19,7 +19,7 @@ use crate::clock::monotonic;
 use crate::mirror::rsync::orphans::end_with_argument;
 use crate::mirror::rsync::ssh_command::SSH;
 
-/// How long a master may take to end when told to.
+/// How long a master may take to end when it is told to.
 const EXIT_WITHIN: Duration = Duration::from_secs(2);
 
 pub(crate) const POLL: Duration = Duration::from_millis(10);
@@ -31,24 +31,25 @@ const SOCKET_PATH_BYTES_MAX: usize = 107 - ".0123456789abcdef".len();
 #[derive(Debug)]
 pub(super) struct Sockets {
     pub(crate) owner: OsString,
-    /// `None`: no name short enough could be found.
+    /// `None`: no directory with a name short enough was found.
     dir: Option<PathBuf>,
     next: AtomicU64,
 }
 
 impl Sockets {
-    /// Those of the daemon with the state directory `owner`.
+    /// The sockets of the daemon with the state directory `owner`.
     pub(crate) fn new(owner: &Path) -> Self {
         let dir = candidates(owner, std::env::var_os("XDG_RUNTIME_DIR")).find(|dir| fits(dir));
         Self { owner: owner.as_os_str().to_owned(), dir, next: AtomicU64::new(0) }
     }
 
-    /// Whether there is a place for them.
+    /// Whether there is a directory for sockets.
     pub(super) fn have_place(&self) -> bool {
         self.dir.is_some()
     }
 
-    /// The name of a new socket. The directory is made if it is missing.
+    /// The name of a new socket. Makes the directory if it is missing. The error: there is no directory, or it is not
+    /// private.
     pub(crate) fn fresh(&self) -> io::Result<PathBuf> {
         let dir = self.dir.as_ref().ok_or(io::ErrorKind::NotFound)?;
         match DirBuilder::new().mode(0o700).create(dir) {
@@ -62,7 +63,7 @@ impl Sockets {
         }
     }
 
-    /// Ends what listens there and removes it all.
+    /// Ends the master behind each socket, and removes the sockets and their directory.
     pub(crate) fn clear(&self) {
         let Some(dir) = self.dir.as_ref().filter(|dir| check_private(dir).is_ok()) else { return };
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -70,12 +71,12 @@ impl Sockets {
                 end(&self.owner, &entry.path());
             }
         }
-        // Something that is not ours keeps it.
+        // A file that is not syncq's keeps the directory.
         let _ = fs::remove_dir(dir);
     }
 }
 
-/// Where the sockets may be, best first. The number keeps daemons apart.
+/// Directories where the sockets may be, best first. The number, a hash of the state directory, keeps daemons apart.
 fn candidates(owner: &Path, runtime: Option<OsString>) -> impl Iterator<Item = PathBuf> {
     let mut hasher = DefaultHasher::new();
     owner.hash(&mut hasher);
@@ -86,7 +87,7 @@ fn candidates(owner: &Path, runtime: Option<OsString>) -> impl Iterator<Item = P
     [owner.join("ssh")].into_iter().chain(elsewhere)
 }
 
-/// Whether sockets in `dir` can be bound, and named without quotes.
+/// Whether sockets in `dir` can be bound, and their names need no quotes.
 fn fits(dir: &Path) -> bool {
     let bytes = dir.as_os_str().as_bytes();
     let plain = bytes.iter().all(|&b| b.is_ascii_alphanumeric() || b"-_./".contains(&b));
@@ -95,7 +96,7 @@ fn fits(dir: &Path) -> bool {
         && dir.parent().is_some_and(Path::is_dir)
 }
 
-/// Whoever may write there could take the place of a connection.
+/// The error: not only this user may write in the directory. Whoever may could take the place of a connection.
 fn check_private(dir: &Path) -> io::Result<()> {
     let found = fs::symlink_metadata(dir)?;
     let ours = found.is_dir() && found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o077 == 0;
@@ -106,10 +107,10 @@ pub(crate) fn listens(socket: &Path) -> bool {
     UnixStream::connect(socket).is_ok()
 }
 
-/// Ends the master behind a socket, and whatever goes through it. The socket is gone afterwards.
+/// Ends the master behind a socket, and whatever goes through its connection. The socket is gone afterwards.
 pub(crate) fn end(owner: &OsStr, socket: &Path) {
     if !listens(socket) || !exits(socket) {
-        // It hangs, or its socket was removed. It was started with this word.
+        // The master hangs, or its socket was removed. It is found by this word among its arguments.
         end_with_argument(owner, &control_path(socket));
     }
     let _ = fs::remove_file(socket);
@@ -124,7 +125,7 @@ pub(super) fn control_path(socket: &Path) -> OsString {
 /// Tells the master behind a socket to end, and returns whether it has.
 fn exits(socket: &Path) -> bool {
     let mut command = Command::new(SSH);
-    // The name of the host has to be there and is not looked at.
+    // ssh wants the name of a host here but does not look at it.
     command.args(["-F", "none", "-O", "exit", "-o"]).arg(control_path(socket)).arg("syncq");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let begun = monotonic();

@@ -1,29 +1,32 @@
 //! A connection to each target in use that stands ready, so that a change does not wait for one.
 //!
-//! `rsync --files-from=-` connects and is let in before it reads its list. So one is started ahead for the argument list
-//! of the next flat run, and gets that run's list when there is one. It is replaced in the background once the batch has
-//! come back, exchanged before it grows old, and goes when the target has not been in use for some minutes (`standby_lifetime`).
-//! The dispatcher decides when ([`Standby::next`]) and has the workers do it.
+//! `rsync --files-from=-` connects and is let in before it reads its list. So an rsync, the standby, is started ahead with
+//! the arguments of the next flat run, and gets that run's list when there is one. It is replaced in the background once
+//! the batch has come back, exchanged before it grows old, and ended when the target has not been in use for some minutes
+//! (`standby_lifetime`). The dispatcher decides when ([`Standby::next`]) and has the workers do it.
 //!
 //! A standby only makes things faster; nothing may depend on it:
 //!
-//! - It is bound to the directory in which it was started. That is compared with the root's identity when the list is
-//!   handed over, and not the root's name.
-//! - Whatever keeps it from being used, and whatever end but a regular one a run has that was begun on it, makes the same
-//!   run begin again over a fresh connection, and that one counts. If the list had been handed over, its receiver may
-//!   still be writing: then the batch counts as cut off.
-//! - The server has entered the module's directory when the connection was made. If that directory has been moved away,
-//!   or another file system was mounted over it since, everything goes to the old one, and rsync ends with 0. So what was
-//!   done over a connection older than two seconds shows at the target at once, but is confirmed: the run is repeated over
-//!   a fresh connection, with the quick check. Then it costs what it would have cost anyway, only nobody waits for it.
-//! - It counts as a connection of the target. It goes first when the target is short of them, and a run that was refused
-//!   for want of one is tried again when the standbys at the same server have gone. Such a target gets none for a while.
+//! - A standby is bound to the directory in which it was started. When the list is handed over, that directory, and not the
+//!   root's name, is compared with the root's identity.
+//! - If a standby cannot be used, or a run begun on it ends in any way but a regular one, the same run begins again over a
+//!   fresh connection, and that one counts. If the list had been handed over, the first receiver may still be writing: then
+//!   the batch counts as cut off.
+//! - The server entered the module's directory when the connection was made. If that directory has been moved away, or
+//!   another file system was mounted over it since, everything goes to the old directory, and rsync ends with 0. So what
+//!   was done over a connection older than two seconds shows at the target at once, but is confirmed: the run is repeated
+//!   over a fresh connection, with the quick check. A confirmed run costs as much as one without a standby, only nobody
+//!   waits for it.
+//! - A standby counts as a connection of the target. It is ended first when the target is short of connections. A run that
+//!   was refused for want of one is tried again when the standbys at the same server have gone. Such a target gets no
+//!   standby for a while.
 //!
-//! There is at most one for each target, and at most [`STANDBYS_MAX`] in all. They count as rsyncs where their number is
-//! limited (`-n`): they go before a run has to wait or there is one too many. A daemon that is killed leaves none: they
-//! find the end of an empty list, and end.
+//! There is at most one standby for each target, and at most [`STANDBYS_MAX`] in all. Standbys count as rsyncs where their
+//! number is limited (`-n`): one is ended before a run has to wait, or when there is one too many. A daemon that is killed
+//! leaves none: each standby reads the end of an empty list, and ends.
 //!
-//! It keeps the file systems of the source and of the target busy, so that neither can be unmounted; `pause` ends it.
+//! A standby keeps the file systems of the source and of the target busy, so that neither can be unmounted; `pause` ends
+//! it.
 //!
 //! Deliberately absent: targets that are reached through ssh, whose runs share a connection already (`ssh`), local ones,
 //! those that keep backups, and long lists, for which a connection is not what takes the time.
@@ -50,24 +53,24 @@ use crate::mirror::rsync::program::Program;
 use crate::mirror::rsync::stop::StopSignal;
 use crate::model::{Destination, Lane, Origin, Target};
 
-/// So many stand ready at the most, over all targets. Each is a process of some megabytes here and one at the server.
+/// The most standbys over all targets. Each is a process of some megabytes here and one at the server.
 pub const STANDBYS_MAX: usize = 32;
 
-/// A run with more than this starts cold: the connection is not what takes its time, and confirming costs the more the
-/// longer its list.
+/// A run with more entries or bytes than this starts cold: the connection is not what takes its time, and confirming costs
+/// the more the longer its list.
 const ENTRIES_MAX: usize = 200;
 const BYTES_MAX: u64 = 1 << 20;
 
-/// For so long a new one leaves the processor to the runs of other targets: in a burst to many, it is theirs.
+/// For this long a new standby leaves the processor to the runs of other targets: in a burst to many, they need it.
 const DEFERENCE: Duration = Duration::from_millis(100);
 
-/// A run over a standby that moves no byte for so long has lost its connection without a word. Runs are short here.
+/// A run over a standby that moves no byte for this long has lost its connection without a message. Such runs are short.
 const STALL_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long one that has been told to end may take. It takes a moment, unless its connection is dead.
+/// How long a standby that is told to end may take. It ends in a moment, unless its connection is dead.
 const END_WITHIN: Duration = Duration::from_millis(200);
 
-/// For so long after a standby has ended, the server may count its connection.
+/// How long after the end of a standby the server may still count its connection.
 const COUNTED_FOR: Duration = Duration::from_secs(2);
 
 /// The standbys of one daemon.
@@ -81,11 +84,12 @@ struct All {
 }
 
 impl Standbys {
-    /// The place for the standbys of `target`. `None` if it is to have none.
+    /// The place for the standby of `target`. `None` if the target is to have none: `wanted` is off, or a standby cannot
+    /// serve it.
     pub fn of(&self, target: &Target, wanted: bool) -> Option<Arc<Standby>> {
         let Destination::Daemon { host, .. } = &target.destination else { return None };
-        // It waits for a list. Where rsync looks for itself there is none.
-        // Through a remote shell there is a login to each.
+        // A standby waits for a list. Where rsync looks for itself there is none. Through a remote shell each standby would
+        // be a login.
         if !wanted || target.options.params.selects() || target.options.params.remote_shell().is_some() {
             return None;
         }
@@ -109,12 +113,12 @@ impl Standbys {
         Some(standby)
     }
 
-    /// Ends them all, for good.
+    /// Ends all standbys, for good.
     pub fn close(&self) {
         self.0.closed.store(true, Ordering::SeqCst);
         let known: Vec<_> = self.0.known().iter().filter_map(Weak::upgrade).collect();
         let mut waiting: Vec<Waiting> = known.iter().filter_map(|standby| standby.lock().close()).collect();
-        // All at once.
+        // All standbys are told to end before the first is waited for.
         waiting.iter_mut().for_each(|waiting| waiting.started.release());
         let begun = monotonic();
         for Waiting { started, .. } in waiting {
@@ -129,7 +133,7 @@ impl All {
     }
 }
 
-/// What counts connections: modules share one count, unless each has a lock file of its own.
+/// The server at which connections are counted: modules share one count, unless each has a lock file of its own.
 #[derive(Debug, PartialEq, Eq)]
 struct Server {
     host: String,
@@ -148,12 +152,12 @@ pub struct Standby {
 struct State {
     lifetime: Lifetime,
     waiting: Option<Waiting>,
-    /// A worker has been told to do something about it.
+    /// A worker has been told to renew or end the standby.
     ordered: bool,
     closed: bool,
-    /// Since when there is none although there should be.
+    /// Since when there has been no standby although there should be one.
     lacking_since: Option<Instant>,
-    /// When the last one went.
+    /// When the last standby ended.
     ended_at: Option<Instant>,
 }
 
@@ -163,59 +167,60 @@ struct Waiting {
     started: Started,
     args: Vec<OsString>,
     born: Instant,
-    /// Which directory it was started for. It goes to its place by name, but may be confined to the one that was there.
+    /// Which directory the standby was started for. The standby enters the root by name, but may be confined to another
+    /// directory that had the name a moment before.
     identity: RootIdentity,
 }
 
-/// How the runs of a target are started that may go over a standby.
+/// How those runs of a target are started that may go over a standby.
 #[derive(Debug)]
 pub struct Launch<'a> {
     pub program: &'a Program,
-    /// Where they begin.
+    /// The directory in which they begin.
     pub root: &'a Path,
     pub identity: RootIdentity,
-    /// The arguments of those that send what was written. They depend on no path.
+    /// The arguments of runs that send written paths. They depend on no path.
     pub args: Vec<OsString>,
     /// The target, for the log.
     pub name: String,
 }
 
-/// What is to be done about a target's standby.
+/// The dispatcher's next step for a target's standby.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     /// Nothing, unless something happens.
     Nothing,
-    /// Nothing until then.
+    /// Nothing until this moment.
     At(Instant),
-    /// A worker shall [`Standby::renew`] it.
+    /// Have a worker [`Standby::renew`] it.
     Renew,
-    /// A worker shall [`Standby::end`] it.
+    /// Have a worker [`Standby::end`] it.
     End,
 }
 
-/// What became of a run that was to begin on a standby.
+/// The result of an attempt to begin a run on a standby.
 #[derive(Debug)]
 pub enum Begun {
-    /// It could not.
+    /// The standby could not be used.
     Not,
-    /// It went through, and counts.
+    /// The run ended, and its end counts.
     Answered(Ended),
-    /// It went through, as far as the other side tells, and has to be confirmed. What it printed.
+    /// The run went through, as far as the other side tells, but has to be confirmed. Holds what rsync printed.
     Unconfirmed(Capture),
-    /// It broke off. What is known of its connection, and what it had printed.
+    /// The run broke off. Holds what is known of its connection, and what rsync had printed.
     CutOff(Cut, Capture),
 }
 
-/// Whether the connection is what takes the time of a run, which then also names what it changes.
+/// Whether `run` may go over a standby: the connection takes most of its time. Such a run also names what it changes.
 pub fn suits(run: &Run, lane: Lane, pass: Pass) -> bool {
     let content = |entry: &crate::mirror::plan::run::Entry| match entry.presence {
         Presence::File { size } => Some(size),
         Presence::Other | Presence::Unknown(_) => Some(0),
         Presence::Missing | Presence::Directory => None,
     };
-    // A standby compares contents. Where there are none that makes no difference.
+    // A standby compares contents, which makes no difference to a run without any.
     let may_compare = run.origin == Origin::Write || run.entries.iter().all(|entry| content(entry).is_none());
-    // A directory that stands for the many new files in it: a standby would read each of them twice.
+    // A directory listed in place of many new files: a standby, which compares contents, would read each of them twice.
     let are_many_new = run.are_new && !run.with_contents.is_empty();
     run.kind == RunKind::Flat
         && !are_many_new
@@ -238,7 +243,7 @@ impl State {
         Some(waiting)
     }
 
-    /// Takes note of how one ended that was not given a list.
+    /// Learns from the end of a standby that was not given a list.
     fn learn(&mut self, ended: &Ended, born: Instant, now: Instant) {
         if ended.end != End::Exit(0) {
             let is_busy = String::from_utf8_lossy(&ended.stderr.bytes()).contains("@ERROR: max connections");
@@ -252,13 +257,14 @@ impl Standby {
         self.state.lock()
     }
 
-    /// Something was sent to the target.
+    /// Notes that something was sent to the target.
     pub fn used(&self, now: Instant) {
         self.lock().lifetime.used(now);
     }
 
-    /// What is to be done now. `may_wait`: the target bears a connection that waits. `may_start`: no run of the target is in
-    /// its way. `disturbs`: those of several others are. An answer that asks for a worker is given once.
+    /// The next step at this moment. `may_wait`: the target has a connection to spare. `may_start`: no run of the target is in
+    /// the way of a new standby. `disturbs`: several other targets are being sent to, so a new standby waits `DEFERENCE`
+    /// before it takes processor time from them. An answer that asks for a worker is given once.
     pub fn next(&self, may_wait: impl Fn() -> bool, may_start: bool, disturbs: bool, now: Instant) -> Next {
         let mut state = self.lock();
         if state.ordered || state.closed {
@@ -282,14 +288,14 @@ impl Standby {
         next
     }
 
-    /// Whether there is one, or is about to be.
+    /// Whether there is a standby, or a worker has been told to start or end one.
     pub fn is_held(&self) -> bool {
         let state = self.lock();
         state.waiting.is_some() || state.ordered
     }
 
-    /// Ends the present one, and starts another if the target is to have one. `launch` is asked after that end, and tells how
-    /// runs are started then.
+    /// Ends the present standby, and starts another if the target is to have one. `launch` is called after that end, and
+    /// tells how runs are started by then.
     pub fn renew<'a>(&self, launch: impl FnOnce() -> Launch<'a>) {
         self.end();
         let now = monotonic();
@@ -302,9 +308,10 @@ impl Standby {
             return;
         }
         let Launch { program, root, identity, args, .. } = launch();
-        // Looked at again when the list is handed over; this spares the attempt.
+        // The root is checked again when the list is handed over; this check spares a vain start.
         if identity.check(root).is_err() {
-            // Or the next one would be asked for at once, and so on, for as long as the source is away.
+            // Without a rest the next standby would be asked for at once, again and again, for as long as the source is
+            // away.
             return state.lifetime.lost(Loss::Away, now, now);
         }
         match Started::new(program, root, &args, true) {
@@ -316,7 +323,7 @@ impl Standby {
         }
     }
 
-    /// Ends the present one.
+    /// Ends the present standby.
     pub fn end(&self) {
         let mut state = self.lock();
         state.ordered = false;
@@ -328,14 +335,14 @@ impl Standby {
         }
     }
 
-    /// Ends the present one, and there is no other.
+    /// Ends the present standby, and lets no other start.
     pub fn close(&self) {
         self.lock().closed = true;
         self.end();
     }
 
-    /// A run to the target was refused for want of a connection. Ends the standbys that hold one there. Returns whether
-    /// there were any.
+    /// A run to the target was refused for want of a connection. Ends all standbys at the same server. Returns whether the
+    /// server may have counted any of them.
     pub(in crate::mirror) fn make_room(&self) -> bool {
         let known: Vec<_> = self.all.known().iter().filter_map(Weak::upgrade).collect();
         let same = known.iter().filter(|other| other.server == self.server);
@@ -356,11 +363,11 @@ impl Standby {
         made.contains(&true)
     }
 
-    /// Has the run with this list made over the connection that stands ready, if there is one that can be used and was
-    /// started as runs are now.
+    /// Makes the run with this list over the standby, if there is one that can be used and was started the way runs are
+    /// started now.
     pub fn begin(&self, launch: &Launch<'_>, list: &[u8], stdout: Option<Capture>, stop: &StopSignal) -> Begun {
         let name = &launch.name;
-        // One that is just being started or ended is not waited for.
+        // A standby that is just being started or ended is not waited for.
         let Some(mut state) = self.state.try_lock() else { return Begun::Not };
         let now = monotonic();
         let Some(Waiting { mut started, args, born, identity }) = state.take(now) else { return Begun::Not };
@@ -393,7 +400,7 @@ impl Standby {
 
 #[cfg(test)]
 impl Standby {
-    /// Makes the present one older.
+    /// Makes the present standby older.
     pub fn age(&self, by: Duration) {
         if let Some(waiting) = &mut self.lock().waiting {
             waiting.born -= by;

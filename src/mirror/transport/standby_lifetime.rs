@@ -1,87 +1,87 @@
-//! When a target has a standby, for how long, and what its end teaches. Pure: time is a parameter.
+//! When a target has a standby, for how long, and what is learned from a standby's end. Pure: time is a parameter.
 
 use std::time::{Duration, Instant};
 
 /// A standby is exchanged at this age, unless its target is known to end idle connections sooner.
 const AGE_MAX: Duration = Duration::from_secs(50);
 
-/// A target that ends them sooner than this gets none for a while.
+/// A target that ends idle connections sooner than this gets no standby for a while.
 const AGE_MIN: Duration = Duration::from_secs(5);
 
-/// For how long what was learned of a target's patience holds. Its daemon may just have been restarted.
+/// How long a learned age limit holds. The target's daemon may just have been restarted.
 const LEARNED_FOR: Duration = Duration::from_secs(60 * 60);
 
-/// A target to which nothing was sent for so long has none: idle is idle.
+/// A target to which nothing was sent for this long has no standby: idle is idle.
 const IDLE_MAX: Duration = Duration::from_secs(10 * 60);
 
-/// How long a target goes without that was short of connections, or that would not bear one.
+/// How long a target goes without a standby that was short of connections, or that ends idle ones too soon.
 const REST_BUSY: Duration = Duration::from_secs(10 * 60);
 const REST_DEAD: Duration = Duration::from_secs(60);
-/// The same where the source is away. What comes back is compared first.
+/// The same where the source is away. When the source is back, a comparison comes first anyway.
 const REST_AWAY: Duration = Duration::from_secs(5);
 
-/// What was done over a connection younger than this counts by itself. See the parent's documentation.
+/// A run over a connection younger than this needs no confirmation. See the documentation of `standby`.
 const TRUST_MAX: Duration = Duration::from_secs(2);
 
-/// What is known of a target's standbys.
+/// The known facts about a target's standbys.
 #[derive(Debug, Clone)]
 pub struct Lifetime {
-    /// Given by the target's own timeout.
+    /// The age limit by the target's own timeout.
     age_max: Duration,
-    /// A shorter one that was learned, and when.
+    /// A shorter age limit that was learned, and when.
     learned_age_max: Option<(Duration, Instant)>,
     resting_until: Option<Instant>,
     used_at: Option<Instant>,
 }
 
-/// Why a standby ended that was not told to.
+/// Why a standby ended that was not told to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loss {
-    /// There was no connection left for it.
+    /// The server had no connection left for it.
     Busy,
-    /// It was not let in, or its connection broke.
+    /// The server did not let it in, or its connection broke.
     Dead,
-    /// The source was not in its place, so that it was not started.
+    /// The source was not in its place, so the standby was not started.
     Away,
 }
 
 impl Lifetime {
-    /// `timeout` is the silence after which the target's runs end, as far as it is known.
+    /// `timeout` is the silence after which the target's runs end, if one is set.
     pub fn new(timeout: Option<Duration>) -> Self {
         let age_max = timeout.map_or(AGE_MAX, |timeout| AGE_MAX.min(timeout / 2));
         Self { age_max, learned_age_max: None, resting_until: None, used_at: None }
     }
 
-    /// Something was sent to the target.
+    /// Notes that something was sent to the target.
     pub fn used(&mut self, now: Instant) {
         self.used_at = Some(now);
     }
 
-    /// Whether it is to have one.
+    /// Whether the target is to have a standby.
     pub fn wants(&self, now: Instant) -> bool {
         self.used_at.is_some_and(|used| now.duration_since(used) < IDLE_MAX)
             && self.resting_until.is_none_or(|until| until <= now)
             && self.age_limit(now) >= AGE_MIN.min(AGE_MAX)
     }
 
-    /// When one that was started then is to be exchanged, or to go.
+    /// When a standby started at `born` is to be exchanged or ended.
     pub fn ends_at(&self, born: Instant, now: Instant) -> Instant {
         let old = born + self.age_limit(now);
         self.used_at.map_or(old, |used| old.min(used + IDLE_MAX))
     }
 
-    /// Whether one that was started then may still be used.
+    /// Whether a standby started at `born` may still be used.
     pub fn is_usable(&self, born: Instant, now: Instant) -> bool {
         now.duration_since(born) <= self.age_limit(now)
     }
 
-    /// Whether what was done over a connection made then needs no second look.
+    /// Whether a run over a connection made at `born` needs no confirmation.
     pub fn is_trusted(born: Instant, now: Instant) -> bool {
         now.duration_since(born) < TRUST_MAX
     }
 
-    /// One that was started then is lost. Whoever ended it at this age may do so again: half of it is the limit from now
-    /// on.
+    /// A standby started at `born` is lost. Whoever ended it at this age may do so again: half of that age is the limit
+    /// from now on.
     pub fn lost(&mut self, loss: Loss, born: Instant, now: Instant) {
         let half = now.duration_since(born) / 2;
         match loss {

@@ -1,4 +1,4 @@
-//! Which moves are taken from the old name, and the arguments for it.
+//! Which moves are taken over from the old name, and with which arguments.
 
 use std::path::PathBuf;
 
@@ -29,7 +29,7 @@ fn ways() {
     for (new, scope, old, expected) in [
         ("new", Scope::Subtree, "old", Some(Way::Tree)),
         ("new/sub", Scope::Subtree, "there/old", Some(Way::Tree)),
-        // Something else has come to the old name, or all above it is gone too.
+        // Something else has come to the old name, or the directory above the old name is gone too.
         ("new", Scope::Subtree, "there", None),
         ("new", Scope::Subtree, "gone/old", None),
         ("gone", Scope::Subtree, "old", None),
@@ -114,7 +114,7 @@ fn commands() {
     );
     let (fuzzy, list) = shown(&daemon("m"), &["-artz"], Way::SameDirectory, "d/g", "d/f").unwrap();
     assert!(fuzzy.starts_with("--fuzzy -artz ") && fuzzy.contains(" --ignore-times ") && list == b"./d/g\0");
-    // Behind ssh a shell sees the arguments, unless it is told not to, and a daemon may take what is escaped as it stands.
+    // Behind ssh a shell sees the arguments unless `-s` is given, and a daemon may take an escaped name literally.
     let (plain, _) = shown(&daemon("m"), &["-a"], Way::Tree, "it's new", "old").unwrap();
     assert!(!plain.contains(" -s "), "{plain}");
     assert!(shown(&daemon("m"), &["-a"], Way::Tree, "new", "an old one").unwrap().0.contains(" -s "));

@@ -1,4 +1,4 @@
-//! What is read out of the list of a comparison.
+//! How the listing of a comparison is read.
 
 use super::*;
 

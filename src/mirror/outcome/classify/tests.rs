@@ -71,7 +71,7 @@ fn the_targets_own_troubles() {
             Source,
             "the source directory cannot be entered",
         ),
-        // A target that was a file, or closed, was said to have lost its source.
+        // A target that was a file, or closed to rsync, was reported as having lost its source.
         (
             3,
             "rsync: [Receiver] ERROR: cannot stat destination \"file/\" (in n): Not a directory (20)",
@@ -248,7 +248,7 @@ fn what_is_tried_another_way() {
     assert_eq!(below.to_string(), "zz/deep/large");
 }
 
-/// rsync 3.2.3 calls it success.
+/// rsync 3.2.3 exits as if such a run had succeeded.
 #[test]
 fn deletions_that_the_other_side_takes_for_odd_files_are_made_another_way() {
     let missing = |kind| {
@@ -339,7 +339,7 @@ fn what_vanished_is_looked_at_again() {
     assert!(paths.unreadable.iter().eq([&path("t/x")]));
 }
 
-/// rsync says so on standard output, where nobody listened: what the source had lost stayed on the target for ever.
+/// rsync reports this on standard output, which nobody read, so files gone from the source stayed on the target for ever.
 #[test]
 fn deletions_that_did_not_happen_are_seen_where_rsync_tells_of_them() {
     let unread = "rsync: [sender] opendir \"/data/www/t/x\" failed: Permission denied (13)";
@@ -350,7 +350,7 @@ fn deletions_that_did_not_happen_are_seen_where_rsync_tells_of_them() {
         (RunKind::Level, word, 100, unread, true),
         (RunKind::Tree, "t/IO error encountered -- skipping file deletion\n", 100, unread, false),
         (RunKind::Tree, "", 100, unread, false),
-        // What is lost may have said it.
+        // The part of the output that was cut may have said it.
         (RunKind::Tree, "many names\n", 4, unread, true),
         (RunKind::Tree, "many names\n", 4, refused, false),
         (RunKind::Flat, word, 100, unread, false),
@@ -404,7 +404,7 @@ fn what_the_server_leaves_out_fails_nothing() {
     assert!(paths.failed.is_empty() && paths.unattributed.is_none() && paths.refuses(&path("d/f")));
 }
 
-/// A file called like a message about the target made the target a bad one.
+/// A file named like a message about the target put the target in trouble.
 #[test]
 fn names_are_no_words_about_the_target() {
     let run = flat(&["@ERROR: max connections (1) reached -- try again later", "b"]);
@@ -417,7 +417,7 @@ fn names_are_no_words_about_the_target() {
 }
 
 proptest::proptest! {
-    /// Whatever a file is called, nobody else is taken for it and it does not count as done.
+    /// Whatever a file is called, no other path is taken for it and it does not count as done.
     #[test]
     fn the_named_path_fails_and_no_other(
         name in "[a-c\"\\\\#0-3 .():>-]{1,12}",

@@ -59,7 +59,7 @@ fn a_flat_run_to_each_kind_of_destination() {
     );
 }
 
-/// A link of the target that stands in a directory's place was followed.
+/// rsync followed a link of the target that stood in a directory's place.
 #[test]
 fn what_leads_to_a_path_is_always_listed() {
     for (params, listed) in [(&["-a"][..], false), (&["-a", "--no-implied-dirs"], true), (&["--no-i-d"], true)] {

@@ -1,12 +1,12 @@
-//! Which runs a batch of jobs becomes.
+//! Which runs a batch of jobs is turned into.
 
 use super::*;
 use crate::model::{Generation, Timestamp};
 
 const FILE: Presence = Presence::File { size: 10 };
 
-/// A tree as a function: `d` and what starts with it are directories, `f` files, `l` links; whether `?` is there nobody may see; the
-/// rest is missing.
+/// A tree as a function of names. Names that start with `d` are directories, with `f` files, with `l` links. A name that
+/// starts with `?` may not be looked at. All other names are missing.
 fn look(path: &RelPath) -> Presence {
     let mut presence = Presence::Directory;
     for name in path.components() {
@@ -56,10 +56,10 @@ fn named(path: &str, origin: Origin, file: Option<u64>) -> ClaimedJob {
     }
 }
 
-/// In two runs, or with one of them released, they were two files on the target.
+/// Names of one file became two files on the target if they went in two runs, or one of them was released.
 #[test]
 fn names_of_one_file_share_a_run_and_count_once() {
-    // Ten bytes each, and a batch takes 25.
+    // Each file has ten bytes, and a batch takes 25.
     let jobs = [
         named("f1", Origin::Scan, Some(1)),
         named("d/f2", Origin::Write, Some(1)),
@@ -77,7 +77,7 @@ fn names_of_one_file_share_a_run_and_count_once() {
     assert_eq!(planned.settled, [(4, Verdict::Released), (5, Verdict::Released)]);
 }
 
-/// Each went in a run of its own, and seemed to have left a part of itself on the target.
+/// Each file went in a run of its own, and seemed to have left a part of itself on the target.
 #[test]
 fn large_files_that_are_looked_at_again_share_a_run() {
     let jobs = ["f1", "f2", "f3"].map(|path| named(path, Origin::Scan, None));
@@ -118,7 +118,7 @@ fn shown(plan: &Plan) -> Vec<(RunKind, Origin, String, Vec<usize>)> {
     all.map(|(run, entry)| (run.kind, run.origin, entry.path.to_string(), entry.jobs.clone())).collect()
 }
 
-/// "May not look" was read as "is not there": what lay below was settled by a run on its ancestor.
+/// A path that may not be looked at was read as missing: the jobs below were settled by a run on its ancestor.
 #[test]
 fn what_cannot_be_looked_at_is_neither_sent_nor_deleted() {
     let at = |path, scope| (path, scope, Origin::Write);
@@ -148,7 +148,7 @@ fn one_job_each() {
         (("", Entry, Write), ByName, (RootOnly, Write, ".")),
         (("", Children, Reconcile), ByName, (Level, Scan, ".")),
         (("", Subtree, Reconcile), ByName, (Tree, Reconcile, ".")),
-        // On what is no directory every scope is the entry itself.
+        // At a path that is no directory every scope means the entry itself.
         (("f", Children, Scan), ByName, (Flat, Scan, "f")),
         (("l", Subtree, Reconcile), ByName, (Flat, Scan, "l")),
         (("x", Subtree, Write), ByName, (Flat, Write, "x")),
@@ -161,7 +161,7 @@ fn one_job_each() {
     }
 }
 
-/// A run sent a link in the place of a directory below which another run was writing: the receiver followed it.
+/// A run sent a link in place of a directory below which another run was writing, and the receiver followed the link.
 #[test]
 fn what_stands_above_a_path_is_the_work_of_a_job_of_its_own() {
     for (name, above) in [("d1/x/y/z", "d1/x"), ("d1/f/y", "d1/f"), ("l/f", "l")] {
@@ -172,7 +172,7 @@ fn what_stands_above_a_path_is_the_work_of_a_job_of_its_own() {
         }
     }
     assert_eq!(planned(&[("x/y", Scope::Entry, Origin::Scan)], Deletion::Off).settled, [(0, Verdict::Done)]);
-    // Together with that job it goes at once.
+    // Together with the job of the path above, the job goes at once.
     let plan = planned(&[("l/f", Scope::Entry, Origin::Scan), ("l", Scope::Entry, Origin::Scan)], Deletion::ByName);
     assert_eq!(shown(&plan), [(RunKind::Flat, Origin::Scan, "l".to_owned(), vec![0, 1])]);
 }
@@ -193,10 +193,10 @@ fn several_jobs_share_entries_and_runs() {
     );
     let expected = [
         (RunKind::Flat, Origin::Write, ".", vec![4]),
-        // Sooner looked into than given a connection of its own.
+        // A small scan is compared by content sooner than given a connection of its own.
         (RunKind::Flat, Origin::Write, "f", vec![2]),
         (RunKind::Flat, Origin::Write, "f2", vec![5]),
-        // A deletion does not care for the quick check.
+        // The quick check does not matter to a deletion.
         (RunKind::Flat, Origin::Write, "x", vec![0, 3, 6]),
         (RunKind::Tree, Origin::Scan, "d", vec![1]),
     ];

@@ -1,4 +1,4 @@
-//! What is read out of rsync's lines.
+//! The reading of rsync's lines.
 
 use super::*;
 
@@ -38,7 +38,7 @@ fn names_of_every_form() {
     }
 }
 
-/// A name that reads like the end of a message ended there, and the failure was another path's.
+/// A name that contains the end of a message was cut there, and the failure was given to another path.
 #[test]
 fn a_name_may_read_like_a_message() {
     const NAMES: [&str; 12] = [

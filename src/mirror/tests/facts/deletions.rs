@@ -1,4 +1,4 @@
-//! What goes, what stays, and what is said and counted.
+//! Which entries rsync deletes, which it spares, and what it says and counts.
 
 use super::*;
 
@@ -23,7 +23,8 @@ fn refuses(pair: &Pair) -> bool {
     refuses
 }
 
-/// `planner`, `classify`: by name a file and a whole tree go, and a refusal is told in these words, before anything is deleted.
+/// `planner`, `classify`: by name a file and a whole tree are deleted. A refusal has these words, and comes before any
+/// deletion.
 #[test]
 fn a_deletion_by_name_takes_all_or_is_refused_in_known_words() {
     for pair in Pair::all() {
@@ -44,7 +45,7 @@ fn a_deletion_by_name_takes_all_or_is_refused_in_known_words() {
     }
 }
 
-/// `planner`: what is there again is sent and not deleted.
+/// `planner`: an entry that exists again is sent and not deleted.
 #[test]
 fn what_is_there_again_is_sent() {
     for pair in Pair::all() {
@@ -55,8 +56,8 @@ fn what_is_there_again_is_sent() {
     }
 }
 
-/// `classify` (24 is looked at again), `planner::topmost`: a path whose directory is gone as well is deleted, and is said to be
-/// absent.
+/// `classify` (24 is looked at again), `planner::topmost`: a path whose directory is gone as well is deleted, and reported
+/// as vanished.
 #[test]
 fn a_missing_path_below_a_missing_directory_is_told_as_vanished() {
     for pair in Pair::all().filter(|pair| !refuses(pair)) {
@@ -76,7 +77,7 @@ fn a_missing_path_below_a_missing_directory_is_told_as_vanished() {
     }
 }
 
-/// `Mode::empties`, `itemize::full_directory`: without `--force` a directory with something in it stays, and that is said.
+/// `Mode::empties`, `itemize::full_directory`: without `--force` a directory that is not empty stays, and rsync says so.
 #[test]
 fn a_directory_with_something_in_it_stays_without_force() {
     for pair in Pair::all().filter(|pair| !refuses(pair)) {
@@ -88,7 +89,7 @@ fn a_directory_with_something_in_it_stays_without_force() {
     }
 }
 
-/// `classify` ("could not make way"): a directory with something in it makes way for a file with `--force` alone.
+/// `classify` ("could not make way"): only with `--force` does a directory that is not empty make way for a file.
 #[test]
 fn a_full_directory_makes_way_with_force_alone() {
     for pair in Pair::all() {
@@ -102,7 +103,8 @@ fn a_full_directory_makes_way_with_force_alone() {
     }
 }
 
-/// `RunKind::Level`: one level is made equal; below what both have nothing changes, and others in the list lose nothing.
+/// `RunKind::Level`: one level is made equal. Entries below it that both sides have do not change, and other directories in
+/// the list lose nothing.
 #[test]
 fn a_level_is_made_equal_and_nothing_below_it() {
     for pair in Pair::all() {
@@ -117,7 +119,7 @@ fn a_level_is_made_equal_and_nothing_below_it() {
     }
 }
 
-/// `deletions`: nothing goes, and standard error tells how many files were held back. The exit code is 25 or 0.
+/// `deletions`: nothing is deleted, and standard error tells how many files were held back. The exit code is 25 or 0.
 #[test]
 fn max_delete_holds_back_and_counts() {
     for pair in Pair::all() {
@@ -129,14 +131,14 @@ fn max_delete_holds_back_and_counts() {
         assert!(["stays", "f", "d/g", "d/h"].iter().all(|name| pair.has(name)), "{said:#?}");
         assert_eq!(stats::held_back(said.err.as_bytes()), Some(3), "{:?} {said:#?}", pair.way);
         assert!(matches!(said.code, 0 | 25), "{said:#?}");
-        // One that suffices says nothing.
+        // A limit that suffices is not mentioned.
         let said = pair.run(&[&BY_TREE[..], &["--delete", "--force", "--max-delete=4"]].concat(), b"./\0").well();
         assert_eq!((stats::held_back(said.err.as_bytes()), pair.target_names()), (None, vec!["stays".to_owned()]));
     }
 }
 
-/// `deletions`, `filtered`, `comparison`: a dry run lists each entry that would go, those in directories too, whether its statistics
-/// count them or not.
+/// `deletions`, `filtered`, `comparison`: a dry run lists each entry that would be deleted, also within directories,
+/// whether its statistics count these entries or not.
 #[test]
 fn a_dry_run_lists_all_that_would_go() {
     for pair in Pair::all() {
@@ -151,15 +153,15 @@ fn a_dry_run_lists_all_that_would_go() {
             assert!(said.has_line("*deleting   d/e/h") && said.has_line("*deleting   d/"), "{said:#?}");
             let counted = stats::Statistics::read(said.out.as_bytes()).unwrap().deleted;
             let counts = pair.way == Way::Local || pair.receiver() >= vec![3, 4, 4];
-            // Through a remote shell some versions before count, and some do not.
+            // Through a remote shell some earlier versions count, and some do not.
             assert!(counted == 5 || (!counts && counted == 0) || pair.way == Way::Shell, "{:?} {said:#?}", pair.way);
         }
         assert_eq!(pair.target_names().len(), 5);
     }
 }
 
-/// `planner`, `Params::selects`: what is excluded stays on the target, and its directory with it; what may go with its
-/// directory (`-p`) does.
+/// `planner`, `Params::selects`: an excluded entry stays on the target, and so does its directory. A perishable one (`-p`)
+/// goes with its directory.
 #[test]
 fn what_is_excluded_is_spared_and_what_is_perishable_is_not() {
     for pair in Pair::all() {
@@ -175,8 +177,8 @@ fn what_is_excluded_is_spared_and_what_is_perishable_is_not() {
     }
 }
 
-/// `classify`, `Paths::to_skip`: from a directory of the source on that cannot be read rsync deletes no more, and says so on its
-/// output; before it came there it may have deleted. A listed path that is missing keeps it from nothing.
+/// `classify`, `Paths::to_skip`: once rsync meets a directory of the source that cannot be read, it makes no more
+/// deletions, and says so on its output; earlier deletions stand. A missing path in the list keeps rsync from no deletion.
 #[test]
 fn an_unreadable_directory_ends_deletions() {
     for pair in [Way::Local, Way::Daemon].map(Pair::new) {

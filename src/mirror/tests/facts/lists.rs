@@ -1,4 +1,4 @@
-//! What a list asks for, and how what differs is told.
+//! The effect of a list on rsync, and rsync's reports of differences.
 
 use super::*;
 
@@ -19,7 +19,7 @@ fn any_name_may_stand_in_a_list() {
     }
 }
 
-/// `arguments::probe_arguments`, `noise`, `standby`: nothing is asked for, and nothing happens.
+/// `arguments::probe_arguments`, `noise`, `standby`: with an empty list rsync succeeds and does nothing.
 #[test]
 fn an_empty_list_ends_well_and_changes_nothing() {
     for pair in Pair::all() {
@@ -30,7 +30,7 @@ fn an_empty_list_ends_well_and_changes_nothing() {
     }
 }
 
-/// `planner`: a directory without a slash is the directory itself; with one it is its one level.
+/// `planner`: a directory without a slash is the directory itself; with a slash it is one level of contents.
 #[test]
 fn a_slash_has_rsync_look_into_a_directory() {
     for pair in Pair::all() {
@@ -46,7 +46,7 @@ fn a_slash_has_rsync_look_into_a_directory() {
     }
 }
 
-/// `planner`, "Directory mtimes" in ARCHITECTURE.md: what leads to a path is sent along, with its times.
+/// `planner`, "Directory mtimes" in ARCHITECTURE.md: the directories above a path are sent along, with their times.
 #[test]
 fn parents_come_along_with_their_attributes() {
     for pair in Pair::all() {
@@ -57,8 +57,8 @@ fn parents_come_along_with_their_attributes() {
     }
 }
 
-/// `arguments` (`--implied-dirs`), `rename`: a link of the target in the place of a directory above makes way, and nothing is
-/// written behind it.
+/// `arguments` (`--implied-dirs`), `rename`: a link of the target in place of a directory above makes way, and nothing is
+/// written where the link leads.
 #[test]
 fn a_link_of_the_target_above_a_listed_path_makes_way() {
     for pair in Pair::all() {
@@ -90,8 +90,8 @@ fn the_quick_check_goes_by_size_and_nanoseconds() {
     }
 }
 
-/// `contents`: with `--checksum` other content of the same size and time is sent, and equal files rest; with
-/// `--ignore-times` all is written anew.
+/// `contents`: with `--checksum` other content of the same size and time is sent, and equal files stay untouched; with
+/// `--ignore-times` everything is written anew.
 #[test]
 fn contents_are_compared_or_sent_again() {
     for pair in Pair::all() {
@@ -112,7 +112,7 @@ fn contents_are_compared_or_sent_again() {
     }
 }
 
-/// `itemize::difference`, `observer`, `standby`: a line for each difference, in eleven columns; none for what is equal.
+/// `itemize::difference`, `observer`, `standby`: a line of eleven columns for each difference, and none for equal paths.
 #[test]
 fn differences_are_itemized() {
     for pair in Pair::all() {
@@ -136,19 +136,19 @@ fn differences_are_itemized() {
                 format!("{sent}f+++++++++ odd\\#012name"),
                 ".f...p..... mode".to_owned(),
             ] {
-                // Links are named with what they lead to by no format of ours.
+                // None of syncq's formats shows what a link leads to.
                 assert!(said.has_line(&line), "{line}: {said:#?}");
             }
             let changed = format!("{sent}f.s");
             assert!(said.out.lines().any(|line| line.starts_with(&changed) && line.ends_with(" changed")), "{said:#?}");
             assert!(!said.out.contains("equal"), "{said:#?}");
         }
-        // One that is older does not carry all of a time.
+        // An older receiver does not keep times exactly.
         assert!(pair.receiver() < vec![3, 2, 0] || pair.stage.difference().is_none(), "{:?}", pair.way);
     }
 }
 
-/// `itemize::equal`: asked to, rsync names what is equal too.
+/// `itemize::equal`: if asked to, rsync names equal paths too.
 #[test]
 fn equal_paths_are_named_if_asked_for() {
     for pair in Pair::all() {
@@ -159,7 +159,7 @@ fn equal_paths_are_named_if_asked_for() {
     }
 }
 
-/// `stats::Statistics`, `deletions`: what a count tells of both sides.
+/// `stats::Statistics`, `deletions`: a count gives figures of both sides.
 #[test]
 fn a_count_tells_of_both_sides() {
     for pair in Pair::all() {
@@ -175,7 +175,8 @@ fn a_count_tells_of_both_sides() {
     }
 }
 
-/// `stale_temporaries`, `top`: mode, size, time in UTC, name; what a link leads to only with `-l`. A target that is not there ends with 23 and `(2)`.
+/// `stale_temporaries`, `top`: a line has mode, size, time in UTC, name, and only with `-l` what a link leads to. The
+/// listing of a target that does not exist ends with 23 and `(2)`.
 #[test]
 fn a_target_can_be_listed() {
     for pair in Pair::all() {
@@ -189,7 +190,7 @@ fn a_target_can_be_listed() {
             pair.start(&words, b"")
         };
         let said = list("", &["-r", "--list-only", "--no-h"]).well();
-        // How wide the size is, versions differ in.
+        // Versions differ in the width of the size.
         let is_file = |line: &str| line.starts_with("-rw-r--r-- ") && line.ends_with(" 5 2026/11/22 12:00:00 d/f g");
         assert!(said.out.lines().any(is_file), "{:?} {said:#?}", pair.way);
         assert!(said.out.lines().any(|line| line.starts_with('l') && line.ends_with(" link")), "{said:#?}");
@@ -198,7 +199,7 @@ fn a_target_can_be_listed() {
         assert!(level.out.contains(" d\n") && !level.out.contains("f g"), "{level:#?}");
         let missing = list("gone/", &["--no-r", "--dirs", "--list-only", "--no-h"]);
         let at_all = missing.code == 23 && missing.err.contains("(2)");
-        // A daemon enters it first.
+        // A daemon enters the missing directory before it lists, and ends with 5.
         assert!(at_all || (pair.way == Way::Daemon && missing.code == 5), "{:?} {missing:#?}", pair.way);
     }
 }

@@ -1,15 +1,16 @@
-//! What syncq takes for granted of rsync: one fact a test, each held against a real client and a real server, on this
+//! The facts about rsync that syncq relies on: one fact a test, each held against a real client and a real server, on this
 //! machine, as a daemon and through a remote shell. `tools/rsync-matrix` holds all of them against every pair of versions
-//! that it knows. Whatever is relied on and is not here was measured once, on one version: put it here.
+//! that it knows. A fact that is relied on and not here was measured once, on one version: put it here.
 //!
-//! - `lists`: what a list asks for, what is compared, how it is told. `arguments`, `short_list`, `planner`, `itemize`, `observer`,
-//!   `comparison`, `top` and `stale_temporaries` rely on it.
-//! - `deletions`: what goes, what stays, what is counted. `deletions`, `filtered`, `planner`, `arguments`, `narrow`, `classify`.
+//! - `lists`: what a list makes rsync do, what is compared, and how it is reported. `arguments`, `short_list`, `planner`,
+//!   `itemize`, `observer`, `comparison`, `top` and `stale_temporaries` rely on it.
+//! - `deletions`: which entries are deleted, spared and counted. `deletions`, `filtered`, `planner`, `arguments`, `narrow`,
+//!   `classify`.
 //! - `words`: sentences and exit codes. `messages`, `itemize`, `diagnosis`, `classify`, `noise`, `inspect`.
-//! - `ways`: what a receiver makes use of and leaves behind, and how it is reached. `rename`, `standby`, `context`, `stale_temporaries`,
-//!   `arguments`, `process`, `confine`.
+//! - `ways`: what a receiver makes use of and leaves behind, and how it is reached. `rename`, `standby`, `context`,
+//!   `stale_temporaries`, `arguments`, `process`, `confine`.
 //!
-//! Where versions differ the test says how, and the code does what all of them bear:
+//! Where versions differ the test says how, and the code does what works with all of them:
 //!
 //! | fact | versions | code |
 //! |---|---|---|
@@ -26,8 +27,8 @@
 //! | `--modify-window=-1` is not known | before 3.1.3 | `check` and the start say that the version is untested |
 //! | a link that was swapped in is followed | before 3.5.0 | `confine` |
 //!
-//! No suite has 3.1.3 and 3.4.x. Built from their sources 3.1.3 and 3.4.3 were held against most of these; whoever wants to do that again,
-//! or with others, names them as `tools/rsync-matrix` does.
+//! No distribution has 3.1.3 or 3.4.x. Builds of 3.1.3 and 3.4.3 from their sources were held against most of these facts.
+//! To do that again, or with other versions, name their programs like `tools/rsync-matrix` does.
 
 use super::*;
 
@@ -39,10 +40,10 @@ mod words;
 /// How the client gets to the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
-    /// The client is both.
+    /// One rsync is both client and server.
     Local,
     Daemon,
-    /// A remote shell that goes nowhere.
+    /// A remote shell that runs its command on this machine.
     Shell,
 }
 
@@ -59,7 +60,7 @@ struct Pair {
     way: Way,
 }
 
-/// How a run ended.
+/// The end and the output of a run.
 #[derive(Debug)]
 struct Said {
     code: i32,
@@ -74,7 +75,7 @@ impl Said {
         self
     }
 
-    /// What was printed on either side's account.
+    /// The words of both outputs.
     fn all(&self) -> String {
         format!("{}\n{}", self.out, self.err)
     }
@@ -89,13 +90,13 @@ impl Pair {
         Self::with(way, "")
     }
 
-    /// With further settings of the module.
+    /// A pair whose module has further settings.
     fn with(way: Way, settings: &str) -> Self {
         let stage = if way == Way::Daemon { Stage::with_daemon(settings, "") } else { Stage::new() };
         Self { stage, way }
     }
 
-    /// On each way.
+    /// A pair for each way.
     fn all() -> impl Iterator<Item = Self> {
         WAYS.into_iter().map(Self::new)
     }
@@ -113,7 +114,7 @@ impl Pair {
                 let shell = self.stage.dir.path().join("shell");
                 let there = rsync(Side::Server);
                 let dir = there.parent().unwrap();
-                // As sshd would: the words are a line for a shell.
+                // Like sshd, this passes the words to a shell as one line.
                 program(&shell, &format!("#!/bin/sh\nshift\nPATH={}:$PATH exec sh -c \"$*\"\n", dir.display()));
                 vec!["-e".into(), shell.into(), format!("host:{}", path.display()).into()]
             }
@@ -125,7 +126,7 @@ impl Pair {
         self.run_to("", args, list)
     }
 
-    /// The same, to a directory in the target.
+    /// Runs rsync in the source, to a directory within the target.
     fn run_to(&self, below: &str, args: &[&str], list: &[u8]) -> Said {
         let mut words: Vec<OsString> = args.iter().map(OsString::from).collect();
         let mut target = self.target(below);
@@ -136,12 +137,12 @@ impl Pair {
         self.start(&words, list)
     }
 
-    /// Runs rsync with these very arguments.
+    /// Runs rsync with exactly these arguments.
     fn start(&self, args: &[OsString], list: &[u8]) -> Said {
         self.begin(Command::new(rsync(Side::Client)), args, list)
     }
 
-    /// Runs rsync as a user who may write the target, and not read everything.
+    /// Runs rsync as a user who may write the target but not read everything.
     fn run_as_nobody(&self, args: &[&str], list: &[u8]) -> Said {
         let mut words: Vec<OsString> = args.iter().map(OsString::from).collect();
         let mut target = self.target("");
@@ -175,19 +176,19 @@ impl Pair {
         command.args(args).current_dir(self.stage.src("")).env("LC_ALL", "C").env("TZ", "UTC");
         command.env("RSYNC_PASSWORD", "").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        // One that has ended already wants no list.
+        // A client that has ended already reads no list.
         let _ = child.stdin.take().unwrap().write_all(list);
         let ended = child.wait_with_output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Said { code: ended.status.code().unwrap_or(-1), out: text(ended.stdout), err: text(ended.stderr) }
     }
 
-    /// The version that receives.
+    /// The version of the receiving rsync.
     fn receiver(&self) -> Vec<u32> {
         version(if self.way == Way::Local { Side::Client } else { Side::Server })
     }
 
-    /// Whether the older of both is at least this.
+    /// Whether both versions are at least `oldest`.
     fn both_from(&self, oldest: [u32; 3]) -> bool {
         self.receiver() >= oldest.to_vec() && version(Side::Client) >= oldest.to_vec()
     }

@@ -1,9 +1,9 @@
-//! What a receiver makes use of and leaves behind, and how it is reached.
+//! The files that a receiver uses and leaves behind, and the ways to it.
 
 use super::*;
 
-/// `rename`: an equal file is linked from the old name, with the directory called as `rename::link_dest` calls it, and nothing
-/// of it is sent. A name that is not plain goes with `-s`.
+/// `rename`: an equal file is linked from the old name, if the directory is named like `rename::link_dest` names it, and
+/// none of its data is sent. A name that is not plain goes with `-s`.
 #[test]
 fn what_was_moved_is_linked_from_its_old_name() {
     for (pair, name) in Pair::all().map(|pair| (pair, "old")).chain(Pair::all().map(|pair| (pair, "an (old) & $one"))) {
@@ -42,7 +42,7 @@ fn a_renamed_file_is_found_by_fuzzy() {
     }
 }
 
-/// `stale_temporaries`, `filter::temporary`: what a killed receiver leaves is called `.NAME.XXXXXX`, or stays in `.rsync-partial`.
+/// `stale_temporaries`, `filter::temporary`: a killed receiver leaves a file `.NAME.XXXXXX`, or one in `.rsync-partial`.
 #[test]
 fn a_killed_receiver_leaves_a_temporary_of_a_known_form() {
     for (pair, args) in WAYS.into_iter().flat_map(|way| [(way, &[][..]), (way, &["--partial-dir=.rsync-partial"])]) {
@@ -86,7 +86,7 @@ fn is_temporary(name: &str) -> bool {
     name.strip_prefix(".large.").is_some_and(|rest| rest.len() == 6 && rest.bytes().all(|b| b.is_ascii_alphanumeric()))
 }
 
-/// `standby`: a client is let in before it reads its list, and takes one that comes later.
+/// `standby`: a client is let in before it reads its list, and accepts a list that comes later.
 #[test]
 fn a_list_may_come_late() {
     for pair in Pair::all() {
@@ -107,7 +107,8 @@ fn a_list_may_come_late() {
     }
 }
 
-/// `arguments` (`RSYNC_PASSWORD`): with a user and no password rsync neither asks nor takes the list for one.
+/// `arguments` (`RSYNC_PASSWORD`): with a user and an empty password rsync neither prompts nor takes the list for the
+/// password.
 #[test]
 fn an_empty_password_is_one() {
     let pair = Pair::with(Way::Daemon, "auth users = joe\nsecrets file = @DIR@/secrets");
@@ -122,7 +123,7 @@ fn an_empty_password_is_one() {
     assert!(said.code == 5 && said.err.contains("@ERROR: auth failed"), "{said:#?}");
 }
 
-/// `arguments` (`-s`): a destination with blanks and quotes is meant as it stands.
+/// `arguments` (`-s`): a destination with blanks and quotes is taken literally.
 #[test]
 fn an_odd_destination_goes_through_a_shell_unharmed() {
     let pair = Pair::new(Way::Shell);
@@ -131,7 +132,7 @@ fn an_odd_destination_goes_through_a_shell_unharmed() {
     assert_eq!(pair.target_names(), ["it's a \"dir\" $HOME; x", "it's a \"dir\" $HOME; x/f"]);
 }
 
-/// `tests/e2e`, `standby::care`: a daemon greets first.
+/// `tests/e2e`, `standby::care`: a daemon speaks first, with a greeting.
 #[test]
 fn a_daemon_greets_with_its_protocol() {
     let pair = Pair::new(Way::Daemon);

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// `diagnosis`: what a daemon says that lets nobody in, or refuses an option.
+/// `diagnosis`: the words of a daemon that lets nobody in, or refuses an option.
 #[test]
 fn a_daemons_refusals() {
     let cases: [(&str, &[&str], &str, &[i32]); 11] = [
@@ -25,14 +25,14 @@ fn a_daemons_refusals() {
         let pair = Pair::with(Way::Daemon, settings);
         pair.stage.write("f", "x");
         let said = pair.run(&[&BY_NAME[..], args].concat(), b"./f\0");
-        // One that is older hangs up before it has said so.
+        // An older daemon hangs up before its words have arrived.
         let is_lost = pair.receiver() < vec![3, 2, 0] && said.code == 10 && said.err.contains("Connection reset");
         assert!(is_lost || (said.err.contains(words) && codes.contains(&said.code)), "{settings}: {said:#?}");
         assert!(!pair.has("f"));
     }
 }
 
-/// `diagnosis`: of what is not there, or not to be had.
+/// `diagnosis`: the words about a host or directory that does not exist or cannot be reached.
 #[test]
 fn words_of_what_cannot_be_reached() {
     let pair = Pair::new(Way::Daemon);
@@ -71,8 +71,8 @@ fn a_missing_parent_of_the_destination() {
     }
 }
 
-/// `inspect`: a dry run shows a destination that it would make as new, and some versions say so beside; it tells whether source
-/// and target agree on the directory, and with which protocol.
+/// `inspect`: a dry run shows a destination that it would make as new, and some versions also say so in words. The run
+/// tells whether source and target agree on the directory, and which protocol is spoken.
 #[test]
 fn what_a_dry_run_tells_of_the_destination() {
     for pair in Pair::all() {
@@ -92,7 +92,7 @@ fn what_a_dry_run_tells_of_the_destination() {
     }
 }
 
-/// `messages`: a path that failed, who says so, and which system error.
+/// `messages`: a failure names the path, the speaker, and the system error.
 #[test]
 fn failures_of_paths_name_them() {
     for pair in Pair::all() {
@@ -103,13 +103,13 @@ fn failures_of_paths_name_them() {
         let read = messages::Line::read(line.as_bytes());
         assert!(said.code == 23 && read.is_senders() && read.errno == Some(2), "{:?} {said:#?}", pair.way);
         assert!(pair.has("f"), "the rest is done");
-        // One that is listed is not found; one that rsync finds by itself has no referent.
+        // A link without a target fails as a listed path in other words than as one that rsync finds by itself.
         let said = pair.run(&[&BY_TREE[..], &["-L"]].concat(), b"./\0");
         assert!(said.code == 23 && said.err.contains("symlink has no referent: \""), "{:?} {said:#?}", pair.way);
     }
 }
 
-/// `messages`: what stands where a file is to be made names the file, or its temporary, as the target's.
+/// `messages`: if the receiver may not make a file or directory, the message names the target's path, or its temporary.
 #[test]
 fn a_receiver_that_may_not_write_names_the_file() {
     if !rustix::process::geteuid().is_root() {
@@ -136,7 +136,7 @@ fn a_receiver_that_may_not_write_names_the_file() {
     assert!(line.is_some() && said.code == 23, "{said:#?}");
 }
 
-/// `messages` (`About::Refused`): a module's own exclude refuses a path, and says which.
+/// `messages` (`About::Refused`): a module's own exclude refuses a path, and the message names the path.
 #[test]
 fn a_modules_own_exclude_refuses_by_name() {
     let pair = Pair::with(Way::Daemon, "exclude = /private");
@@ -171,7 +171,7 @@ fn an_extended_attribute_that_cannot_be_set_names_the_path() {
     }
 }
 
-/// `process`, `program`: rsync tells its version in its first line, and a missing working directory in these words.
+/// `process`, `program`: rsync tells its version in its first line, and has these words for a missing working directory.
 #[test]
 fn the_version_and_a_directory_that_is_gone() {
     for side in [Side::Client, Side::Server] {

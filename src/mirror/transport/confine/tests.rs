@@ -1,4 +1,4 @@
-//! What is held for which target, and that the kernel holds it.
+//! Which access is confined for which target, and that the kernel enforces it.
 
 use super::*;
 use crate::model::TransferOptions;
@@ -41,7 +41,7 @@ fn what_is_held_goes_by_target_and_params() {
     }
 }
 
-/// A destination two levels below what was there could not be made, and with it nothing sent.
+/// A destination two levels below an existing directory could not be made, so nothing was sent.
 #[test]
 fn a_run_may_make_its_destination_and_a_look_makes_none() {
     if !is_available() {

@@ -72,7 +72,7 @@ fn parents_take_down_what_is_below_unless_only_their_times_failed() {
     assert_eq!(paths.failed.len(), 1);
 }
 
-/// One unreadable file in a tree of a million made the whole tree fail, and be compared again, for ever.
+/// One unreadable file in a tree of a million made the whole tree fail and be compared again, for ever.
 #[test]
 fn below_a_tree_only_the_paths_that_fail_are_blamed() {
     let tree = self::run(RunKind::Tree, &["t"]);
@@ -93,7 +93,7 @@ fn a_temporary_file_that_another_run_deleted_costs_no_attempt() {
     assert!(paths.vanished.iter().eq([&0]) && paths.failed.is_empty());
 }
 
-/// A directory that could not be made or opened came back as an entry, and what is in it never arrived.
+/// A directory that could not be made or opened came back as a single entry, and the files in it never arrived.
 #[test]
 fn a_directory_that_failed_below_a_tree_stands_for_what_is_in_it() {
     let tree = self::run(RunKind::Tree, &["t"]);
@@ -122,7 +122,7 @@ fn each_side_names_its_own_places() {
     }
 }
 
-/// A file called like a temporary one was taken for one, and the failure was that of another.
+/// A file named like a temporary one was taken for one, and its failure was given to another file.
 #[test]
 fn a_listed_name_may_look_like_a_temporary_file() {
     let run = flat(&["a", ".a.abc123"]);
