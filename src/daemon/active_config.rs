@@ -318,8 +318,8 @@ impl ActiveConfig {
         self.roots().any(|kept| Arc::ptr_eq(kept, root))
     }
 
-    /// The roots that `before` does not have. They have to be started before the configuration is put in force, except at the start
-    /// of the daemon.
+    /// The roots that `before` does not have. They have to be started before the configuration is put in force, except at the
+    /// start of the daemon.
     pub fn fresh_roots(&self, before: &Self) -> Vec<Arc<RootRuntime>> {
         self.roots().filter(|root| !before.keeps(root)).cloned().collect()
     }
