@@ -58,7 +58,7 @@ impl CliError {
     }
 }
 
-/// Chooses exit code and hint by the innermost error that has its own.
+/// Chooses exit code and hint by the type of the underlying error.
 impl From<anyhow::Error> for CliError {
     fn from(error: anyhow::Error) -> Self {
         let (exit, hint) = match error.downcast_ref::<StoreError>() {

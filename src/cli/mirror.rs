@@ -176,7 +176,7 @@ fn notices_of(args: &MirrorArgs, roots: &[Root]) -> Vec<String> {
     notices
 }
 
-/// Makes the root of the arguments. `notices` gets the oddities that do no harm.
+/// Makes the root from the arguments. `notices` gets the oddities that do no harm.
 fn root(args: &MirrorArgs, source: &Path, here: &Path, notices: &mut Vec<String>) -> Result<Root, CliError> {
     let params = params(args)?;
     notices.extend(params.notices.iter().map(|notice| format!("--rsync-arg: {}", notice.message)));

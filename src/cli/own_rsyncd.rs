@@ -1,8 +1,9 @@
 //! Finds the directory of a module of an rsync daemon on this machine: to mirror into that module is to mirror into that
 //! directory.
 //!
-//! The daemon is the process that listens on the port; its configuration follows from its command line. If a proxy listens, the
-//! configuration has variables, or the process belongs to another user, nothing is known and nothing is concluded.
+//! The daemon is the process that listens on the port; its configuration follows from its command line. If no such process can
+//! be seen (it may belong to another user), `/etc/rsyncd.conf` counts, provided that it names the same port. If another program
+//! listens (a proxy), or the configuration has variables, nothing is concluded.
 
 use std::ffi::OsString;
 use std::fs;

@@ -22,7 +22,7 @@ use crate::harness::{Daemon, World, is_root, make_dir, skipped, write};
 use crate::ssh;
 
 const NOBODY: u32 = 65_534;
-/// Enough pairs that none is swapped so often in a row that its job has to rest.
+/// Enough pairs that none is swapped so often in a row that syncq lets its path rest.
 const PAIRS: usize = 100;
 const FILES: usize = 20;
 const KEPT: &[u8] = b"ROOT KEEPS THIS";

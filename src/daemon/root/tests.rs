@@ -54,7 +54,7 @@ fn a_watcher_that_is_started_too_late_is_given_up() {
         std::fs::write(dir.path().join("f"), "f").unwrap();
         let queue = queue();
         let (root, _) = root(dir.path(), &queue, beside);
-        // The walk finds out only at its end.
+        // The root ends while its tree is still being walked, and the walk finds out only when it is done.
         if stopped {
             root.stop()
         } else {
