@@ -21,7 +21,7 @@ const CRATES: [(&str, &str); 6] = [
     ("micro", "tools/micro.rs"),
     ("manual", "tools/manual.rs"),
 ];
-/// A name that is handed on through as many files is not followed any further.
+/// A name that is re-exported more often than this is not followed any further.
 const REEXPORTS_MAX: u32 = 16;
 
 /// The crate's name, then the names of the modules down to this one.
@@ -34,7 +34,7 @@ struct Module {
     children: BTreeSet<String>,
     /// The items at the top level.
     defined: BTreeSet<String>,
-    /// What `use` lines name: the name that an item gets here, and its path.
+    /// The imports of `use` lines: the name that an item gets here, and its path.
     imports: Vec<(String, Vec<String>)>,
     /// The paths that make arrows: those of `use` lines that are not public, and those in code and attributes.
     named: Vec<Vec<String>>,
@@ -45,10 +45,10 @@ struct Sources {
     modules: BTreeMap<ModulePath, Module>,
 }
 
-/// From, to, and the paths that make the arrow.
+/// The file that an arrow starts from and the file that it leads to, with the paths that make the arrow.
 type Arrows = BTreeMap<(String, String), BTreeSet<String>>;
 
-/// What a path leads to.
+/// The meaning of a path.
 enum Resolved {
     Module(ModulePath),
     /// An item of this module.
@@ -59,7 +59,7 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Takes a source apart into words, `::`, texts with the quotation mark in front, and single signs. Comments, characters and
+/// Splits a source into words, `::`, texts (each with the quotation mark in front) and single signs. Comments, characters and
 /// raw texts are left out.
 fn tokens(text: &str) -> Vec<String> {
     let (c, mut found, mut at) = (text.chars().collect::<Vec<char>>(), Vec::new(), 0);
@@ -116,7 +116,7 @@ fn tokens(text: &str) -> Vec<String> {
     found
 }
 
-/// Reads the path that begins at `at`, if one does, and moves `at` behind it.
+/// Reads the path that begins at `at`, if there is one, and moves `at` behind it.
 fn path_at(tokens: &[String], at: &mut usize) -> Option<Vec<String>> {
     let next = |offset: usize| tokens.get(*at + offset).map(String::as_str).unwrap_or_default();
     let before = at.checked_sub(1).map_or("", |before| tokens[before].as_str());
@@ -293,7 +293,7 @@ impl Sources {
         self.modules.insert(place, module);
     }
 
-    /// What a path means that is written in the module at `here`. `None`: nothing in these sources.
+    /// The meaning of a path that is written in the module at `here`. `None`: the path leads to nothing in these sources.
     fn resolve(&self, here: &ModulePath, path: &[String], reexports: u32) -> Option<Resolved> {
         let mut now = here.clone();
         for (at, word) in path.iter().enumerate() {
@@ -332,7 +332,7 @@ impl Sources {
         module.children.contains(name).then(child)
     }
 
-    /// The arrows between files, as the table calls them.
+    /// The arrows between files, by the names that the table uses.
     fn arrows(&self) -> Arrows {
         let mut arrows = Arrows::new();
         for (place, module) in &self.modules {
@@ -348,13 +348,13 @@ impl Sources {
     }
 }
 
-/// What the table calls a file: `mirror/plan/run`, `tools/chaos/stage`.
+/// The name of a file in the table: `mirror/plan/run`, `tools/chaos/stage`.
 fn short(file: &str) -> String {
     let file = file.strip_suffix(".rs").unwrap_or(file);
     file.strip_prefix("src/").unwrap_or(file).to_owned()
 }
 
-/// What stands in backticks.
+/// The words in backticks.
 fn names(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }
@@ -366,7 +366,7 @@ fn table(text: &str) -> Vec<&str> {
     table.lines().filter(|line| line.starts_with("| `")).collect()
 }
 
-/// What is wrong with the arrows, by the table in `text`.
+/// The faults of the arrows, by the table in `text`.
 fn complaints(text: &str, mut arrows: Arrows) -> Vec<String> {
     let rows: Vec<(Vec<&str>, BTreeSet<&str>)> = table(text)
         .into_iter()
@@ -396,8 +396,8 @@ fn complaints(text: &str, mut arrows: Arrows) -> Vec<String> {
             }
         }
     }
-    // A file that no arrow reaches, or that none leaves, lies in no circle. Its arrows go, again and again; the rest are the
-    // circles and the arrows between them.
+    // A file that no arrow reaches, or that no arrow leaves, lies in no circle. Its arrows are removed, again and again. The
+    // rest are the circles and the arrows between them.
     loop {
         let before = arrows.len();
         let from: BTreeSet<String> = arrows.keys().map(|(from, _)| from.clone()).collect();

@@ -1,12 +1,13 @@
 # shellcheck shell=bash
-# Sourced by the scripts beside it: goes to the top of the source tree and knows how to get Debian packages.
+# Sourced by the scripts beside it: changes to the top of the source tree, and provides functions to install Debian packages and
+# to build.
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # Cargo's usual place, for shells whose profile has not put it on the path.
 PATH=$PATH:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin
 
-# Tests wait for most of their time.
+# More threads than processors, since tests spend most of their time waiting.
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
 
 say() {
@@ -18,18 +19,18 @@ fail() {
     exit 1
 }
 
-# Programs that are missing, and the packages that have them.
+# Programs that are missing, and the packages that contain them.
 missing=()
 packages=()
 
-# need PROGRAM PACKAGE...: notes the packages, for install_missing, unless the program is there.
+# need PROGRAM PACKAGE...: notes the packages for install_missing, if the program is missing.
 need() {
     command -v "$1" >/dev/null && return 0
     missing+=("$1")
     packages+=("${@:2}")
 }
 
-# Installs at once what was noted. What apt says is shown only if it fails.
+# Installs all noted packages at once. The output of apt is shown only if it fails.
 install_missing() {
     [ "${#missing[@]}" -gt 0 ] || return 0
     local programs="${missing[*]}" list="${packages[*]}" said
@@ -44,7 +45,7 @@ install_missing() {
     fi
     say "missing: $programs; installing $list with apt-get"
     local get=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y)
-    # Old lists lead to old packages, or to none. Without a network what is at hand may do.
+    # Old package lists name packages that no longer exist. Without a network the packages at hand may do.
     "${get[@]}" update </dev/null >/dev/null 2>&1 || say "going on with the package lists of this machine: apt-get update failed"
     # shellcheck disable=SC2086 # names of packages have no blanks
     said=$("${get[@]}" install --no-install-recommends $list </dev/null 2>&1) ||
@@ -57,15 +58,15 @@ oldest_rsync() {
         fail "there is no OLDEST_RSYNC in src/mirror/rsync/installed.rs"
 }
 
-# without_places CARGO-ARGUMENT...: runs cargo so that what it builds names no directory of this machine: messages of panics
-# hold the names of source files, also those of other crates below Cargo's home. All optimized builds go this way, since other
-# flags would have everything built again.
+# without_places CARGO-ARGUMENT...: runs cargo so that the result names no directory of this machine. Without this, messages of
+# panics contain the names of source files, also those of other crates below Cargo's home. All optimized builds use this
+# function, since other flags would have everything built again.
 without_places() {
     local home=${CARGO_HOME:-${HOME:-/root}/.cargo} registry flags=()
-    # The registry's directory has the name of the host that the crates came from.
+    # The name of the registry's directory contains the host that the crates came from.
     cargo fetch --locked --quiet </dev/null || true
     flags=("--remap-path-prefix=$PWD=/usr/src/syncq" "--remap-path-prefix=$home=/usr/src/cargo")
-    # Of several that match, the last counts.
+    # If several prefixes match, the last one counts.
     for registry in "$home"/registry/src/*/; do
         [ -d "$registry" ] && flags+=("--remap-path-prefix=${registry%/}=/usr/src/crates")
     done
@@ -77,12 +78,12 @@ without_places() {
     fi
     local list
     list=$(printf "'%s'," "${flags[@]}")
-    # Beside what a configuration of Cargo's says.
+    # These flags are added to those of the user's Cargo configuration.
     cargo --config "build.rustflags=[$list]" "$@"
 }
 
-# built NAME CARGO-ARGUMENT...: builds with cargo and prints where the executable NAME is, wherever the user's
-# configuration puts it.
+# built NAME CARGO-ARGUMENT...: builds with cargo, and prints the path of the executable NAME, wherever the user's configuration
+# puts it.
 built() {
     local name=$1 path cargo=cargo
     shift

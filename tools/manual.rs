@@ -1,8 +1,8 @@
 //! Writes the manual pages and the completions of bash, zsh and fish into a directory: `cargo run --example manual DIR`.
 //!
-//! Made from the definition of the command line, so they say what `--help` says; the page of the configuration is made from
-//! the example file, whose comments say what each setting means. An example target, so that the program itself does not carry
-//! the generators.
+//! The pages are made from the definition of the command line, so they say the same as `--help`. The page of the configuration
+//! is made from the example file, whose comments explain each setting. This is an example target, so that the program itself
+//! does not contain the generators.
 
 use std::fs;
 use std::io;
@@ -20,12 +20,12 @@ fn main() -> anyhow::Result<()> {
     let mut command = syncq::cli::command();
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
         generate_to(shell, &mut command, "syncq", dir)?;
-        // sersync's name with its command line; syncq's commands are not offered there.
+        // The command of sersync's name has sersync's command line, so syncq's subcommands are not offered for it.
         if let Some(run) = command.find_subcommand("run") {
             generate_to(shell, &mut run.clone().name("sersync2").bin_name("sersync2"), "sersync2", dir)?;
         }
     }
-    // Fills in the full names of the subcommands. The list of subcommands is no page of its own.
+    // `build` fills in the full names of the subcommands. The help subcommand gets no page.
     let mut command = syncq::cli::command().disable_help_subcommand(true);
     command.build();
     write_pages(dir, "syncq", &command, None)?;
@@ -35,7 +35,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What syncq reads and writes, and what of its environment it heeds.
+/// The files that syncq reads and writes, and the environment variables that it heeds.
 const FILES: [(&str, &str); 6] = [
     ("/etc/syncq/NAME.xml", "the configuration of the unit syncq@NAME; its format: confxml.xml(5)"),
     ("/var/lib/syncq/NAME", "the state directory, with the queue, of root's syncq run -o NAME.xml"),
@@ -58,7 +58,7 @@ const ENVIRONMENT: [(&str, &str); 5] = [
     ),
 ];
 
-/// A section of names with what they are.
+/// Writes a section of names, each with its meaning.
 fn named(roff: &mut Roff, heading: &str, entries: &[(&str, &str)]) {
     roff.control("SH", [heading]);
     for (name, what) in entries {
@@ -66,7 +66,7 @@ fn named(roff: &mut Roff, heading: &str, entries: &[(&str, &str)]) {
     }
 }
 
-/// Writes the page of the configuration's format: the example file, with a word before it.
+/// Writes the page of the configuration's format: an introduction, then the example file.
 fn write_format(dir: &Path) -> io::Result<()> {
     let source = format!("syncq {}", env!("CARGO_PKG_VERSION"));
     let mut roff = Roff::new();
@@ -82,7 +82,7 @@ fn write_format(dir: &Path) -> io::Result<()> {
     )]);
     roff.control("SH", ["EXAMPLE"]).control("nf", []);
     for line in include_str!("../conf/confxml.xml").lines() {
-        // An empty line in a text is none without its break.
+        // roff would drop an empty line, so it becomes a blank.
         roff.text([roman(if line.is_empty() { " " } else { line })]);
     }
     roff.control("fi", []);
@@ -92,7 +92,7 @@ fn write_format(dir: &Path) -> io::Result<()> {
     fs::write(dir.join("confxml.xml.5"), page)
 }
 
-/// Writes the page of a command and those of all commands below it.
+/// Writes the page of a command, and those of all its subcommands.
 fn write_pages(dir: &Path, name: &str, command: &Command, above: Option<&str>) -> io::Result<()> {
     let below: Vec<String> = command.get_subcommands().map(|sub| format!("{name}-{}", sub.get_name())).collect();
     let see_also: Vec<String> = above.map(str::to_owned).into_iter().chain(below.iter().cloned()).collect();
@@ -117,7 +117,7 @@ fn write_page(dir: &Path, name: &str, command: &Command, see_also: &[String]) ->
     fs::write(dir.join(format!("{name}.1")), page)
 }
 
-/// How the command is typed, with all that may be repeated, as its help has it.
+/// The usage line of the command, with the repetitions that its help shows.
 fn synopsis(command: &Command) -> Roff {
     let usage = command.clone().render_usage().to_string();
     let mut roff = Roff::new();
@@ -129,7 +129,7 @@ fn synopsis(command: &Command) -> Roff {
     roff
 }
 
-/// What stands behind the options in the help, a section for each paragraph with a heading, and the other pages.
+/// The text behind the options in the help, as one section for each paragraph with a heading, and the list of other pages.
 fn tail(command: &Command, see_also: &[String]) -> Roff {
     let mut roff = Roff::new();
     let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();

@@ -1,15 +1,15 @@
-//! Times the parts of syncq that every change goes through, one by one: how long each takes for one event, path or job, and
-//! how often it asks for memory. `tools/micro` builds and starts it; `tools/micro commit --dir /dev/shm` runs one part with
-//! its files on another file system.
+//! Times the parts of syncq that every change goes through, one by one: how long each takes for one event, path or job, and how
+//! often it allocates memory. `tools/micro` builds and starts it; `tools/micro commit --dir /dev/shm` runs one part with its
+//! files on another file system.
 //!
-//! A part is repeated for half a second, and the median of the rounds is shown: a round that the machine disturbed does not
-//! count. Memory is counted by an allocator in front of the system's. The last part is no time but a size: what a watched
-//! directory costs.
+//! A part is repeated for half a second, and the median of its rounds is shown, so that a disturbed round does not count.
+//! Memory is counted by an allocator in front of the system's. The last part measures a size and not a time: the memory of a
+//! watched directory.
 //!
-//! Deliberately absent: whole programs and rsync, which are `tools/bench`; and any limit that a slow machine would miss, so
+//! Deliberately absent: whole programs and rsync, which `tools/bench` measures; and limits, which a slow machine would miss. So
 //! this is no test.
 
-// A benchmark prints for people and reads real clocks; a part that fails shall say so and end.
+// A benchmark prints for people and reads real clocks. A part that fails ends the program with a message.
 #![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::expect_used, clippy::indexing_slicing)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -39,9 +39,9 @@ use syncq::watch::parts::{Event, Existence, Gather, RawEvent, Table, Wd};
 
 /// How long a part is repeated.
 const BUDGET: Duration = Duration::from_millis(500);
-/// Events, paths or jobs of a round: as many as one commit, one batch and one read of the kernel's queue hold.
+/// The events, paths or jobs of a round: as many as one commit, one batch and one read of the kernel's queue hold.
 const ROUND: usize = 1_000;
-/// Directories of the table whose size is measured.
+/// The directories of the table whose size is measured.
 const DIRECTORIES: i32 = 200_000;
 
 #[global_allocator]
@@ -86,7 +86,7 @@ struct Args {
 fn main() -> ExitCode {
     let args = Args::parse();
     if !args.bench {
-        // `cargo test --all-targets` starts benchmarks too; it wants no numbers.
+        // `cargo test --all-targets` starts benchmarks too, but needs no measurement.
         println!("the benchmark runs through tools/micro");
         return ExitCode::SUCCESS;
     }
@@ -114,7 +114,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Repeats `round`, which handles `count` things, and prints what one of them costs. `prepare` is not timed.
+/// Repeats `round`, which handles `count` items, and prints the cost of one item. The time of `prepare` is not counted.
 fn measure<T>(what: &str, count: usize, mut prepare: impl FnMut() -> T, mut round: impl FnMut(T)) {
     let begun = Instant::now();
     let (mut times, mut allocations) = (Vec::new(), Vec::new());
@@ -137,7 +137,7 @@ fn path(text: &str) -> RelPath {
     RelPath::new(text.as_bytes()).expect("a path")
 }
 
-/// Paths as web sites have them, 40 directories of them.
+/// Paths like those of web sites, in 40 directories.
 fn paths() -> Vec<RelPath> {
     (0..ROUND).map(|n| path(&format!("site{}/articles/section{:02}/picture-{n:06}.jpeg", n % 3, n % 40))).collect()
 }
@@ -163,7 +163,7 @@ fn id(number: i32) -> Option<DirectoryId> {
     Some(DirectoryId { inode: u64::from(number.unsigned_abs()), born_ns: Some(1_700_000_000_000_000_000) })
 }
 
-/// `count` directories, ten of them in each, beside the root, which is number 1.
+/// A table of `count` directories. The root is number 1, and every other directory has ten below it.
 fn watched(count: i32) -> Table {
     let mut table = Table::new(Wd(1), id(1));
     for number in 2..=count {
@@ -296,7 +296,7 @@ fn planned() {
     );
 }
 
-/// To the disk and back: each job is put and then deleted, which takes two commits of `ROUND`.
+/// Writes to the disk: each job is put and then deleted, in two commits of `ROUND` jobs.
 fn commit(dir: &Path) {
     let dir = tempfile::tempdir_in(dir).expect("a directory");
     let (mut store, _) = SledStore::open(dir.path(), Timestamp(1)).expect("a store");

@@ -1,4 +1,4 @@
-//! `syncq accept-deletions`: an operator agrees to what maxDelete has stopped.
+//! `syncq accept-deletions`: an operator agrees to deletions that maxDelete has stopped.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -33,7 +33,7 @@ pub fn run(args: &AcceptArgs) -> Result<ExitCode, CliError> {
         all: choice.all,
     })?;
     for target in done.targets.iter().filter(|target| well.contains(target)) {
-        // Agreed to all the same: whoever asks may know what is to come.
+        // The agreement was recorded for these targets too: an operator may agree to deletions in advance.
         let target = plain(target);
         let said = "nothing was held back there; what its next comparison finds is deleted without asking";
         let _ = writeln!(std::io::stderr(), "{target}: {said}");
@@ -41,7 +41,7 @@ pub fn run(args: &AcceptArgs) -> Result<ExitCode, CliError> {
     show(choice, &done, "DELETIONS ACCEPTED ON")
 }
 
-/// Names the targets that an operator has accepted something of.
+/// Prints the names of the targets that an operator has accepted.
 pub(super) fn show(choice: &TargetChoice, done: &Accepted, header: &'static str) -> Result<ExitCode, CliError> {
     let mut out = stdout();
     if choice.json {

@@ -1,12 +1,12 @@
-//! Source, destinations and the state directory lie apart, whichever way they came in, and each destination is there once.
-//! Looked at before anything is written.
+//! Refuses destinations that collide: with the source, with the state directory, or with each other. Everything is checked
+//! before anything is written.
 //!
-//! A destination lies on this machine as a local directory, through ssh, or as a module of this machine's rsync daemon
-//! (`own_rsyncd`). Two directories are the same if their paths say so, links resolved, or if the file system does, which a
-//! bind mount does not hide.
+//! A destination lies on this machine if it is a local directory, is reached through ssh to this machine, or is a module of
+//! this machine's rsync daemon (`own_rsyncd`). Two directories are the same if their paths are, with links resolved, or if the
+//! file system says so, which a bind mount does not hide.
 //!
-//! Deliberately not here: whether another machine's module or directory is usable, which the target says by itself; and
-//! other daemons' targets, which `neighbours` finds.
+//! Deliberately absent: whether another machine's module or directory is usable, which the target itself reports; and the
+//! targets of other daemons, which `neighbours` finds.
 
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
@@ -28,19 +28,19 @@ use crate::model::{Destination, Host, Root, Target};
 
 const SSH_PORT: u16 = 22;
 const RSYNCD_PORT: u16 = 873;
-/// A name service that takes longer than that is not waited for.
+/// How long the name service may take; a slower answer is not waited for.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(2);
-/// No directory lies deeper.
+/// Directories are not followed upwards beyond this depth; no real directory lies deeper.
 const DEPTH_MAX: usize = 2_048;
 
-/// A destination that cannot be one.
+/// A destination that is refused.
 #[derive(Debug)]
 pub struct Refused {
     pub target: String,
     pub error: CliError,
 }
 
-/// All that is wrong with the destinations of `roots`, of a daemon that keeps its state in `state_dir`.
+/// All refused destinations of `roots`, for a daemon with the state directory `state_dir`.
 pub fn refused<'a>(roots: impl IntoIterator<Item = &'a Root>, state_dir: &Path) -> Vec<Refused> {
     let mut refused = Vec::new();
     for root in roots {
@@ -55,12 +55,13 @@ pub fn refused<'a>(roots: impl IntoIterator<Item = &'a Root>, state_dir: &Path) 
     refused
 }
 
-/// The directory of this machine that a target is, as far as that can be told.
+/// The directory of this machine that a target leads to, if it is known to lead to one.
 fn on_this_machine(target: &Target) -> Option<PathBuf> {
     let options = &target.options;
     match &target.destination {
         Destination::Local(path) => Some(path.clone()),
-        // Behind another port, or a shell of the user's own, may be another machine. A relative path begins at home.
+        // Another port, or a remote shell of the user's own, may lead to another machine. A relative path begins in the home
+        // directory.
         Destination::Ssh { host, path } => {
             let is_plain = options.port.is_none_or(|port| port == SSH_PORT) && options.params.remote_shell().is_none();
             (is_plain && path.is_absolute() && is_this_machine(&name_of(host))).then(|| path.clone())
@@ -81,7 +82,7 @@ fn name_of(host: &str) -> String {
 fn check_alone(root: &Root, target: &Target, place: &Path, state_dir: &Path) -> Result<(), CliError> {
     let is_local = matches!(target.destination, Destination::Local(_));
     if is_local {
-        // Others are looked at by those whose they are.
+        // Directories reached through ssh or an rsync daemon are checked by the other side.
         check_directory(place)?;
     }
     let leads = if is_local { String::new() } else { format!(" ({} here)", seen_there(place).display()) };
@@ -112,7 +113,7 @@ fn check_alone(root: &Root, target: &Target, place: &Path, state_dir: &Path) -> 
     }
 }
 
-/// The path as the process sees it through whose root it is reached.
+/// The path as the rsync daemon sees it: without the `/proc/PID/root` through which this process reaches it.
 fn seen_there(place: &Path) -> PathBuf {
     let mut parts = place.components();
     let is_proc = |part: Option<Component<'_>>, name: &str| part == Some(Component::Normal(name.as_ref()));
@@ -138,18 +139,18 @@ fn check_directory(path: &Path) -> Result<(), CliError> {
             let file = path.ancestors().find(|above| above.exists()).unwrap_or(path).display();
             refuse(format!("cannot mirror to {shown}: {file} is a file"), "name a directory, or one to be made")
         }
-        // Not there yet, or not to be looked at: rsync makes it, or says what is wrong.
+        // The directory does not exist yet or cannot be looked at: rsync creates it, or reports the fault.
         Err(_) => Ok(()),
     }
 }
 
-/// Refuses two destinations of one source that are one, or of which one would be deleted by the other's mirror.
+/// Refuses two destinations of one source that are the same directory, or of which one mirror would delete the other.
 fn check_pair(placed: &Placed<'_>, other_placed: &Placed<'_>) -> Result<(), CliError> {
     let (one, other) = (placed.target, other_placed.target);
     let (name, other_name) = (one.name(), other.name());
     let hint = "name each place once, by one name";
     if one.destination == other.destination {
-        // A port makes another daemon of it, but no other name.
+        // Another port leads to another daemon, but the target's name stays the same.
         let error = CliError::usage(format!("the destination {name} is given twice")).hint(hint);
         let differs = one.options.port != other.options.port;
         let by_port = "a target's name has no port: give the modules of the two rsync daemons different names";
@@ -168,7 +169,7 @@ fn check_pair(placed: &Placed<'_>, other_placed: &Placed<'_>) -> Result<(), CliE
     }
 }
 
-/// How one directory lies to another.
+/// How one directory lies in relation to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Relation {
     Same,
@@ -177,7 +178,7 @@ pub enum Relation {
     Apart,
 }
 
-/// A destination with the directory of this machine that it is, if it is one.
+/// A destination, with its directory on this machine if it has one.
 #[derive(Debug)]
 pub struct Placed<'t> {
     pub target: &'t Target,
@@ -190,7 +191,7 @@ impl<'t> Placed<'t> {
         Self { place: on_this_machine(target), remote: Remote::of(target), target }
     }
 
-    /// How it lies to another one, as far as that can be told.
+    /// How this destination lies in relation to another, as far as that is known.
     pub fn relation(&self, other: &Placed<'_>) -> Relation {
         match (&self.place, &other.place, &self.remote, &other.remote) {
             (Some(place), Some(there), ..) => relation(place, there),
@@ -199,7 +200,7 @@ impl<'t> Placed<'t> {
         }
     }
 
-    /// Whether it is that directory of this machine.
+    /// Whether the destination is that directory of this machine.
     pub fn is(&self, directory: &Path) -> bool {
         self.place.as_deref().is_some_and(|place| relation(place, directory) == Relation::Same)
     }
@@ -222,7 +223,7 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
-/// Whether one of the directories above `inner`, as the file system has them, is `outer`.
+/// Whether `outer` is one of the directories above `inner`, by their identity in the file system.
 fn lies_in(inner: &Path, outer: &Path) -> bool {
     let Some(wanted) = identity(outer) else { return false };
     let Some(there) = inner.ancestors().find(|path| path.exists()) else { return false };
@@ -240,7 +241,7 @@ fn lies_in(inner: &Path, outer: &Path) -> bool {
     false
 }
 
-/// How two directories of other machines lie to each other, by what is said of them.
+/// How two directories of other machines lie in relation to each other, judged by their addresses and paths.
 fn remote_relation(a: &Remote, b: &Remote) -> Relation {
     if a.is_ssh != b.is_ssh || a.port != b.port {
         return Relation::Apart;
@@ -258,7 +259,7 @@ fn remote_relation(a: &Remote, b: &Remote) -> Relation {
 struct Remote {
     is_ssh: bool,
     host: String,
-    /// Asked for once: a host may be the one of many targets.
+    /// Looked up once: many targets may have the same host.
     addresses: OnceCell<BTreeSet<IpAddr>>,
     user: Option<String>,
     port: Option<u16>,
@@ -292,11 +293,12 @@ impl Remote {
     }
 
     fn is_on_same_host(&self, other: &Self) -> bool {
-        // Below the home directory, that of the user.
+        // A relative path begins in the home directory of the user, so other users have other directories.
         if self.is_ssh && self.path.is_relative() && self.user != other.user {
             return false;
         }
-        // ssh has names of its own, and keys to tell hosts apart.
+        // Addresses are compared for rsync daemons only: ssh resolves names by its own configuration, and tells hosts apart by
+        // keys.
         self.host == other.host
             || !self.is_ssh && {
                 let (ours, theirs) = (self.addresses(), other.addresses());
@@ -305,7 +307,7 @@ impl Remote {
     }
 }
 
-/// The addresses of a host, if the name service says so soon.
+/// The addresses of a host, if the name service answers within `LOOKUP_LIMIT`.
 fn addresses(name: &str) -> BTreeSet<IpAddr> {
     if let Some(address) = own_rsyncd::address(name) {
         return BTreeSet::from([address]);
@@ -315,7 +317,7 @@ fn addresses(name: &str) -> BTreeSet<IpAddr> {
     let look = move || {
         let addresses: BTreeSet<IpAddr> =
             (name.as_str(), RSYNCD_PORT).to_socket_addrs().into_iter().flatten().map(|found| found.ip()).collect();
-        // Nobody waits any more.
+        // An error means that the limit is over and nobody waits any more.
         let _ = found.send(addresses);
     };
     match std::thread::Builder::new().name("syncq-lookup".into()).spawn(look) {
@@ -324,7 +326,8 @@ fn addresses(name: &str) -> BTreeSet<IpAddr> {
     }
 }
 
-/// What to say of a local destination that is made now and may have been meant as a host. `given` as it was typed.
+/// The notice about a local destination that is about to be created and may have been meant as a host. `given` is the text as
+/// typed.
 pub fn is_made_notice(given: &OsString, path: &Path) -> Option<String> {
     let text = given.to_str()?;
     let is_bare = !text.starts_with(['/', '.']);

@@ -1,4 +1,4 @@
-//! What `retry` and `purge` have in common: which jobs they mean, and doing it.
+//! The common part of `retry` and `purge`: which jobs they select, and how they act on them.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -40,16 +40,16 @@ impl ChangeArgs {
     }
 }
 
-/// What came of it.
+/// The result of an action.
 pub struct Applied {
-    /// How many jobs it was done to.
+    /// How many jobs the action concerned.
     pub count: u64,
     action: JobAction,
-    /// Numbers that name no such job.
+    /// The given ids that no such job has.
     missing: BTreeSet<u64>,
 }
 
-/// Does `action` to the jobs of the request, and prints them.
+/// Applies `action` to the jobs of the request, and prints them.
 pub fn apply(source: &Source, action: JobAction, request: &JobsRequest, json: bool) -> Result<Applied, CliError> {
     let mut missing: BTreeSet<u64> = request.filter.ids.iter().copied().collect();
     let mut count = 0;
@@ -59,14 +59,14 @@ pub fn apply(source: &Source, action: JobAction, request: &JobsRequest, json: bo
         count += 1;
         out.push(&row)
     });
-    // What is done is shown, whatever came after it.
+    // Print the jobs that were changed, even if an error followed.
     out.end()?;
     result?;
     Ok(Applied { count, action, missing })
 }
 
 impl Applied {
-    /// How the command ends, once it has told what is done: numbers that name no such job are an error.
+    /// The exit code, to be asked for after the result is printed. Ids that no such job has are an error.
     pub fn end(self) -> Result<ExitCode, CliError> {
         if self.missing.is_empty() {
             return Ok(ExitCode::SUCCESS);

@@ -1,7 +1,7 @@
-//! Reads the configuration files that a command names, and looks whether what they name is there.
+//! Reads the configuration files that a command names, and checks the places that the files name.
 //!
-//! What only a person can mend ends the start here, with a hint; what may come back by itself (a target that is down)
-//! is left to the daemon.
+//! A fault that only a person can mend ends the start here, with a hint. A fault that may pass by itself (a target that is
+//! down) is left to the daemon.
 
 use std::path::{Path, PathBuf};
 
@@ -17,25 +17,24 @@ use crate::mirror::{self, Adopted};
 use crate::model::{Endpoint, Root};
 use crate::trust;
 
-/// So many missing settings of a file are told one by one.
+/// The most missing settings of a file that are told one by one.
 const DEFAULTS_SHOWN_MAX: usize = 3;
 
-/// What the configuration files say, together.
+/// The content of all configuration files.
 #[derive(Debug, Default)]
 pub struct Loaded {
     pub config: Configuration,
     /// `<debug start="true"/>` in any of them.
     pub debug: bool,
-    /// `<control listen="…"/>`, which all that have it agree on.
+    /// `<control listen="…"/>`, which has to be equal in all files that have it.
     pub endpoint: Option<Endpoint>,
-    /// What rsync's own variables add.
+    /// The settings that come from rsync's own environment variables.
     pub adopted: Vec<Adopted>,
-    /// What is odd in them but does not matter, one line each.
+    /// Oddities in the files that do no harm, one line each.
     pub notices: Vec<String>,
 }
 
-/// Reads and checks all of `files`. With `only`, the roots have no targets, and nothing but that plugin is told of what
-/// changes in them.
+/// Reads and checks all of `files`. With `only`, the roots have no targets, and only that plugin is told of changes.
 pub fn load(files: &[PathBuf], only: Option<PluginKind>) -> Result<Loaded, CliError> {
     let mut loaded = Loaded::default();
     let mut controls = Vec::new();
@@ -80,7 +79,8 @@ pub fn load(files: &[PathBuf], only: Option<PluginKind>) -> Result<Loaded, CliEr
     Ok(loaded)
 }
 
-/// What to say of a file that others can write: they decide what is run, and where what is deleted.
+/// The notice about a file that other users can write. Whoever writes it decides which commands run, and where files are
+/// deleted.
 pub fn others_hand(file: &Path) -> Option<String> {
     let why = trust::others_hand(file)?;
     Some(format!("{} {why}: whoever writes it decides what syncq runs and what it deletes", file.display()))
@@ -132,7 +132,7 @@ impl Loaded {
         Ok(())
     }
 
-    /// As sersync does, a plugin that names a directory of its own follows that one.
+    /// Adds the directories that a plugin follows. As in sersync, a plugin with a directory of its own follows only that one.
     fn add_followed(&mut self, config: Config, kind: PluginKind, notices: &[String]) -> Result<(), CliError> {
         let name = kind.as_str();
         let Some(plugin) = config.plugin_section(kind).cloned() else {
@@ -164,12 +164,12 @@ impl Loaded {
     }
 }
 
-/// Takes what rsync's own variables say into the targets of a root, and says what becomes of them.
+/// Applies rsync's own environment variables to the targets of a root, and returns how each was used.
 pub(super) fn adopted(root: &mut Root) -> Vec<Adopted> {
     mirror::adopt(&mut root.targets, &mirror::own_variable)
 }
 
-/// Says it once, at the start.
+/// Logs the use of rsync's variables once, at the start.
 pub(super) fn log_adopted(adopted: &[Adopted]) {
     for Adopted { message, is_set_aside } in adopted {
         match is_set_aside {
@@ -185,7 +185,7 @@ pub(super) fn check_watch(file: &Path, watch: &Path) -> Result<(), CliError> {
     };
     let shown = watch.display();
     let found = match std::fs::metadata(watch) {
-        // Whether it was ever there, only the daemon's store knows.
+        // Only the daemon's store knows whether the directory ever existed.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         found => found.with_context(|| format!("cannot watch {shown}")).map_err(refuse)?,
     };

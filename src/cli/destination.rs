@@ -1,10 +1,10 @@
-//! Reads a mirror's destination the way rsync does. Pure: relative paths are resolved against a directory given, and
-//! nothing is looked up.
+//! Reads a mirror's destination the way rsync does. Pure: relative paths are resolved against a given directory, and nothing is
+//! looked up.
 //!
-//! A colon before the first slash makes it remote: `host:path` goes through ssh, `host::module` and `rsync://` to an
-//! rsync daemon. A local name with a colon is therefore written `./a:b`. What rsync would take for something that nobody
-//! means (a URL of another kind, a word that belongs to an option, a `~` that no shell has seen) is refused, and a password
-//! is never repeated.
+//! A colon before the first slash makes a destination remote: `host:path` goes through ssh, `host::module` and `rsync://` to an
+//! rsync daemon. A local name with a colon is therefore written `./a:b`. Forms that rsync would accept but that nobody means
+//! are refused: a URL of another kind, a word that belongs to an option, a `~` that no shell has expanded. A password is never
+//! repeated.
 
 use std::ffi::{OsStr, OsString};
 use std::net::IpAddr;
@@ -15,14 +15,14 @@ use memchr::memmem;
 
 use crate::model::{Destination, Host, HostError};
 
-/// What a destination says: where, and for `rsync://host:port/` the port.
+/// A parsed destination, with the port of `rsync://host:port/` if it has one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parsed {
     pub destination: Destination,
     pub port: Option<u16>,
 }
 
-/// Why a destination makes no sense.
+/// Why a destination is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DestinationError {
     #[error("it is empty")]
@@ -46,7 +46,7 @@ pub enum DestinationError {
 }
 
 impl DestinationError {
-    /// What to write instead of `given`.
+    /// The text to write instead of `given`.
     pub fn hint(&self, given: &OsStr) -> String {
         let given = given.to_string_lossy();
         match self {
@@ -66,7 +66,7 @@ impl DestinationError {
     }
 }
 
-/// `given` for a message: what stands between a colon and an @ may be a password.
+/// `given` for a message. The text between a colon and an @ may be a password, and is hidden.
 pub fn shown(given: &OsStr) -> String {
     let text = given.to_string_lossy();
     let begin = text.find("://").map_or(0, |at| at + "://".len());
@@ -80,7 +80,7 @@ pub fn shown(given: &OsStr) -> String {
     }
 }
 
-/// Reads `given`; a relative local path is meant from `here`.
+/// Reads `given`; a relative local path is resolved against `here`.
 pub fn parse(given: &OsStr, here: &Path) -> Result<Parsed, DestinationError> {
     let bytes = given.as_bytes();
     if bytes.is_empty() {
@@ -107,7 +107,7 @@ pub fn parse(given: &OsStr, here: &Path) -> Result<Parsed, DestinationError> {
     Ok(Parsed { destination, port: None })
 }
 
-/// `scheme://rest`, apart.
+/// Splits `scheme://rest`.
 fn scheme(bytes: &[u8]) -> Option<(String, &[u8])> {
     let at = memmem::find(bytes, b"://")?;
     let scheme = std::str::from_utf8(bytes.get(..at)?).ok()?;
@@ -116,12 +116,12 @@ fn scheme(bytes: &[u8]) -> Option<(String, &[u8])> {
     is_one.then(|| (scheme.to_owned(), bytes.get(at + 3..).unwrap_or_default()))
 }
 
-/// Whether what follows the first colon is a password with the real host behind it: `secret@host::m`, `secret@host:/x`.
+/// Whether the text behind the first colon is a password, with the real host behind it: `secret@host::m`, `secret@host:/x`.
 fn hides_password(rest: &[u8]) -> bool {
     let is_host = |name: &[u8]| !name.is_empty() && !name.iter().any(|&b| b"/@".contains(&b));
     let mut ats = rest.iter().enumerate().filter(|(_, b)| **b == b'@').map(|(at, _)| at);
     let slash = rest.iter().position(|&b| b == b'/').unwrap_or(rest.len());
-    // `host::module` is no password, whatever its path is called.
+    // `host::module` contains no password, whatever its path is called.
     !rest.starts_with(b":")
         && ats.any(|at| {
             let behind = rest.get(at + 1..).unwrap_or_default();
@@ -130,7 +130,7 @@ fn hides_password(rest: &[u8]) -> bool {
         })
 }
 
-/// A name without a colon, unless it certainly is none of a directory.
+/// Takes a name without a colon as a directory, unless it certainly is not one.
 fn local(given: &OsStr) -> Result<&OsStr, DestinationError> {
     let Some(text) = given.to_str() else { return Ok(given) };
     let first = text.split('/').next().unwrap_or_default();
@@ -147,7 +147,7 @@ fn local(given: &OsStr) -> Result<&OsStr, DestinationError> {
     Ok(given)
 }
 
-/// `[user@]host[:port]/module[/path]`, what follows `rsync://`.
+/// Reads `[user@]host[:port]/module[/path]`, the part behind `rsync://`.
 fn url(rest: &[u8]) -> Result<Parsed, DestinationError> {
     let password = DestinationError::Host(HostError::Password);
     let slash = rest.iter().position(|&b| b == b'/').unwrap_or(rest.len());
@@ -167,7 +167,7 @@ fn url(rest: &[u8]) -> Result<Parsed, DestinationError> {
         None | Some(b"") => None,
         Some(digits) => {
             let number = std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok());
-            // `rsync://user:pass/word@host/module`.
+            // A wrong port with an @ behind it comes from `rsync://user:pass/word@host/module`, so hide the text.
             let wrong = if user.is_none() && module.contains(&b'@') { password } else { DestinationError::BadPort };
             Some(number.filter(|&port: &u16| port != 0).ok_or(wrong)?)
         }
@@ -180,8 +180,8 @@ fn url(rest: &[u8]) -> Result<Parsed, DestinationError> {
     Ok(Parsed { destination: Destination::Daemon { host: checked_host(&host)?, module }, port })
 }
 
-/// Splits at the colon that ends the host, if there is one before the first slash. The colons of an IPv6 address in
-/// brackets do not count.
+/// Splits at the colon that ends the host, if one stands before the first slash. The colons of an IPv6 address in brackets do
+/// not count.
 fn split_host(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut bracketed = false;
     for (at, &byte) in bytes.iter().enumerate() {
@@ -212,7 +212,7 @@ fn checked_module(module: &[u8]) -> Result<OsString, DestinationError> {
     Ok(OsString::from_vec(module.to_vec()))
 }
 
-/// `host:` is the home directory there. Left empty it would become `host:/` as soon as a slash is added.
+/// `host:` means the home directory on the host. An empty path would become `host:/` as soon as a slash is added.
 fn remote_path(path: &[u8]) -> PathBuf {
     let shorter = without_slashes_behind(path);
     let path: &[u8] = match (path, shorter) {
@@ -338,7 +338,7 @@ mod tests {
         assert_eq!(parsed.destination.to_arg().as_encoded_bytes(), b"b::caf\xe9/");
     }
 
-    /// `user:password@host::m` was taken for an ssh host `user`, and the password was in the log and in `status`.
+    /// `user:password@host::m` was taken for an ssh host `user`, and the password appeared in the log and in `status`.
     #[test]
     fn a_password_is_never_repeated() {
         for given in

@@ -1,8 +1,9 @@
-//! What people type to leave paths out: brings it into a form that concerns what they mean, or refuses it with the right
-//! one, and tells of expressions that concern nothing.
+//! Reads the texts that people type to leave paths out: turns each into the expression that they mean, or refuses it with the
+//! right form. Also reports expressions that match nothing.
 //!
 //! An expression has to match the whole of a path, and the filter shows it deeper paths as `/app/uploads` (directories as
-//! `app/uploads/` too). A wrong form protects nothing, and the first comparison deletes what it was to protect.
+//! `app/uploads/` too). An expression of a wrong form protects nothing, and the first comparison deletes the files that it was
+//! to protect.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -11,10 +12,10 @@ use super::exit::CliError;
 use crate::filter::{self, Filter, Kind};
 use crate::model::{RelPath, Root};
 
-/// So many entries of a tree are looked at for one that an expression concerns.
+/// The most entries of a tree that are searched for a match.
 const ENTRIES_MAX: usize = 100_000;
 
-/// The expression for what was typed behind `--exclude`.
+/// The expression for the text behind `--exclude`.
 pub(super) fn expression(typed: &str, source: &Path) -> Result<String, CliError> {
     let refuse = |why: &str, hint: String| {
         Err(CliError::config(anyhow::anyhow!("cannot use --exclude '{typed}': {why}")).hint(hint))
@@ -26,7 +27,7 @@ pub(super) fn expression(typed: &str, source: &Path) -> Result<String, CliError>
     while let Some(shorter) = rest.strip_prefix("./").or_else(|| rest.strip_prefix('/')) {
         rest = shorter;
     }
-    // All that is in a directory is the directory.
+    // To leave out everything in a directory is to leave out the directory.
     while let Some(shorter) = rest.strip_suffix("/**").or_else(|| rest.strip_suffix("/*")) {
         rest = shorter;
     }
@@ -52,7 +53,7 @@ pub(super) fn expression(typed: &str, source: &Path) -> Result<String, CliError>
     })
 }
 
-/// The expression that a shell pattern stands for.
+/// The expression with the meaning of a shell pattern.
 fn of_shell_pattern(pattern: &str) -> String {
     let is_deep = pattern.contains('/');
     let mut expression = String::from(if is_deep && !pattern.starts_with("**/") { "/" } else { "" });
@@ -73,7 +74,7 @@ fn of_shell_pattern(pattern: &str) -> String {
     expression
 }
 
-/// Looks, beside all else, for expressions that concern nothing, and logs them.
+/// Looks for expressions that match nothing, on a thread of its own, and logs them.
 pub(super) fn report_unmatched(roots: Vec<Root>) {
     if roots.iter().all(|root| root.excludes.is_empty()) {
         return;
@@ -96,20 +97,20 @@ pub(super) fn report_unmatched(roots: Vec<Root>) {
     }
 }
 
-/// Whether an expression leaves out whatever there is: names that have nothing in common.
+/// Whether an expression leaves out everything: it matches names that have nothing in common.
 pub(super) fn is_everything(expression: &str) -> bool {
     const NAMES: [&[u8]; 4] = [b"a", b"Z-0_9.tar", b"\xe4\xb8\xad ~", b"q.w"];
     Filter::new(&[expression.to_owned()], false)
         .is_ok_and(|filter| NAMES.iter().all(|name| filter.spares(&RelPath::root().join(name), Kind::File)))
 }
 
-/// An expression that concerns nothing of what is there.
+/// An expression that matches no existing entry.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Unmatched {
     pub(super) expression: String,
     root: String,
     entries: usize,
-    /// One that would, and what.
+    /// A changed expression that would match, and an entry that it matches.
     pub(super) instead: Option<(String, RelPath)>,
 }
 
@@ -127,12 +128,12 @@ impl std::fmt::Display for Unmatched {
     }
 }
 
-/// The expressions of a root that concern nothing in it, as far as it is looked at.
+/// The expressions of a root that match nothing among the first `ENTRIES_MAX` entries.
 pub(super) fn unmatched(root: &Root) -> Vec<Unmatched> {
     struct Open<'a> {
         expression: &'a str,
         filter: Filter,
-        /// What may have been meant.
+        /// Expressions that may have been meant instead.
         others: Vec<(String, Filter)>,
         instead: Option<(String, RelPath)>,
     }
@@ -179,7 +180,7 @@ mod tests {
     use super::*;
     use crate::model::EventSwitches;
 
-    /// `--exclude app/uploads` matched nothing, and what it was to protect was deleted.
+    /// `--exclude app/uploads` matched nothing, and the files that it was to protect were deleted.
     #[test]
     fn what_people_type_leaves_out_what_they_mean() {
         let source = Path::new("/srv/www");

@@ -1,4 +1,4 @@
-//! How a command ends: the exit codes, and the one place where an error becomes words.
+//! The end of a command: the exit codes, and the one place where an error becomes words.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -35,7 +35,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// An error on its way to the operator: what happened, how the command exits, and what can be done about it.
+/// An error on its way to the operator: its causes, the exit code, and a hint.
 #[derive(Debug)]
 pub struct CliError {
     pub exit: Exit,
@@ -58,7 +58,7 @@ impl CliError {
     }
 }
 
-/// Chooses exit code and hint by what the error is underneath.
+/// Chooses exit code and hint by the type of the underlying error.
 impl From<anyhow::Error> for CliError {
     fn from(error: anyhow::Error) -> Self {
         let (exit, hint) = match error.downcast_ref::<StoreError>() {
@@ -147,7 +147,7 @@ impl From<io::Error> for CliError {
     }
 }
 
-/// For a daemon, which has to tell it in one line.
+/// Turns an error into one line, for a daemon's log and status.
 impl From<CliError> for NotTaken {
     fn from(failure: CliError) -> Self {
         let mut message = String::new();
@@ -164,7 +164,7 @@ impl From<CliError> for NotTaken {
 }
 
 impl CliError {
-    /// What can be done about it: never nothing.
+    /// The way out of the error: there always is one.
     fn advice(&self) -> &str {
         if let Some(hint) = &self.hint {
             return hint;
@@ -183,7 +183,7 @@ impl CliError {
     }
 }
 
-/// The error as it is printed: one line per level, no control characters.
+/// The printed error: one line per level, without control characters.
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut before = String::new();
@@ -200,7 +200,7 @@ impl fmt::Display for CliError {
     }
 }
 
-/// Ends a command: silent if it succeeded or if nobody reads its output any more, in words otherwise.
+/// Ends a command. Prints nothing if the command succeeded or if the reader of its output is gone; otherwise prints the error.
 pub fn report(result: Result<ExitCode, CliError>) -> ExitCode {
     let error = match result {
         Ok(code) => return code,
@@ -209,7 +209,7 @@ pub fn report(result: Result<ExitCode, CliError>) -> ExitCode {
     if error.error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
         return ExitCode::SUCCESS;
     }
-    // With no stderr there is nobody left to tell; the exit code remains.
+    // Without stderr nobody can be told; the exit code remains.
     let _ = io::stderr().lock().write_all(error.to_string().as_bytes());
     error.exit.into()
 }
@@ -218,7 +218,7 @@ fn one_line(text: &str) -> String {
     plain(text.trim_end())
 }
 
-/// A path to be pasted into a shell.
+/// A path in a form that can be pasted into a shell.
 pub fn quoted(path: &std::path::Path) -> String {
     let text = path.display().to_string();
     let plain = |c: char| c.is_alphanumeric() || "/._-+:@%,".contains(c);

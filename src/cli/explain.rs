@@ -121,7 +121,7 @@ mod tests {
         String::from_utf8(out).expect("text")
     }
 
-    /// A path that is left out, and a directory with pending jobs in it, were said to be equal on the target.
+    /// An excluded path, and a directory with pending jobs below it, were said to be equal on the target.
     #[test]
     fn only_what_may_be_equal_is_called_equal() {
         let about = |path: &str, source: &str, rule: Option<&str>| Explanation {

@@ -1,4 +1,4 @@
-//! The options by which `list`, `retry` and `purge` say which jobs they mean.
+//! The options by which `list`, `retry` and `purge` select jobs.
 
 use std::path::PathBuf;
 use std::time::Duration;

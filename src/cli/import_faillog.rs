@@ -1,7 +1,7 @@
 //! `syncq import-faillog`: takes over the work that sersync left in its `rsync_fail_log.sh`.
 //!
-//! The script is read and never run. Of each command only three things matter: the directory, the target, and the path;
-//! what has to be done there follows from the source as it is now.
+//! The script is read and never run. Of each command only the directory, the target and the path matter. The work to be done
+//! follows from the source as it is now.
 
 use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
@@ -19,9 +19,9 @@ use crate::control::NewJob;
 use crate::model::Scope;
 use crate::trust;
 
-/// Larger files are refused: at 200 bytes a command these are more than 300,000.
+/// Larger files are refused: at 200 bytes a command, this is more than 300,000 commands.
 const FILE_BYTES_MAX: u64 = 64 << 20;
-/// Problems that are printed; the others are counted.
+/// The most problems that are printed; the others are counted.
 const PROBLEMS_SHOWN_MAX: usize = 50;
 
 /// Queue what sersync's script of failed commands stands for, without running it

@@ -1,7 +1,7 @@
 //! `syncq list`: the jobs that are not done yet.
 //!
-//! Jobs come in the order of target and path, and are written as they come: half a million of them take no memory here. In
-//! another order the first `SORTED_MAX` at most are kept.
+//! Jobs are written as they come, in the order of target and path, so half a million of them take no memory here. For another
+//! order at most the first `SORTED_MAX` are kept.
 
 use std::collections::BTreeMap;
 use std::io::{BufWriter, StdoutLock, Write as _};
@@ -35,7 +35,7 @@ pub struct ListArgs {
     limit: Option<u64>,
 }
 
-/// Jobs that are kept to be sorted.
+/// The most jobs that are kept to be sorted.
 const SORTED_MAX: u64 = 10_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -78,11 +78,11 @@ pub fn run(args: &ListArgs) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The first jobs in an order.
+/// The first jobs in a given order.
 struct First {
     order: Order,
     limit: u64,
-    /// Ids are unique, which keeps jobs of one rank apart.
+    /// The key is rank and id. Ids are unique, so jobs of one rank do not replace each other.
     rows: BTreeMap<(u64, u64), JobRow>,
     left_out: u64,
 }
@@ -107,7 +107,7 @@ impl First {
     }
 }
 
-/// Jobs on their way to standard output, as people, scripts or programs want them.
+/// Writes jobs to standard output: as a table, as tab-separated lines, or as JSON.
 pub enum Jobs {
     Json(BufWriter<StdoutLock<'static>>),
     Rows(Rows<BufWriter<StdoutLock<'static>>>),

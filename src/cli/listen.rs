@@ -1,4 +1,4 @@
-//! Where the control API is on TCP: `--listen` and `--token-file`, or `<control>` in the configuration.
+//! The TCP address of the control API: `--listen` and `--token-file`, or `<control>` in the configuration.
 
 use std::io::Read as _;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use crate::control::{TcpOptions, Token};
 use crate::model::Endpoint;
 use crate::trust;
 
-/// No more of it is read: a token is one word.
+/// The most bytes that are read of a token file: a token is one word.
 const TOKEN_FILE_BYTES_MAX: u64 = 4_096;
 
 #[derive(Debug, Args)]
@@ -31,7 +31,7 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 }
 
 impl ListenArgs {
-    /// Where to listen, if at all. Reads the token, so that it has to be there at the start only.
+    /// The TCP options, if there is an address. Reads the token, so the file has to exist at the start only.
     pub fn options(&self) -> Result<Option<TcpOptions>, CliError> {
         let Some(address) = self.listen else { return Ok(None) };
         let endpoint = Endpoint { address, token_file: self.token_file.clone() };

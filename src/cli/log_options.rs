@@ -1,4 +1,4 @@
-//! The options by which a command that runs for long is told what to log, and how.
+//! The logging options of long-running commands.
 
 use clap::{Args, ValueEnum};
 
@@ -24,7 +24,7 @@ enum FormArg {
 }
 
 impl LogOptions {
-    /// Starts logging. An empty level (a variable set to nothing) is none.
+    /// Starts logging. An empty level (an environment variable that is set but empty) counts as not given.
     pub fn start(&self, default_level: &str, output: Output) -> Result<(), CliError> {
         let level = self.log_level.as_deref().filter(|level| !level.trim().is_empty()).unwrap_or(default_level);
         let form = match self.log_format {

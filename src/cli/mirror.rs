@@ -70,7 +70,7 @@ pub struct MirrorArgs {
     log: LogOptions,
 }
 
-/// sersync's `-n 0`, which `run` knows, never was a word of this command.
+/// Reads `-n`. sersync's `-n 0`, which `run` accepts, is refused here.
 fn threads(text: &str) -> Result<i64, String> {
     let given = values::whole(text)?;
     let is_usable = usize::try_from(given).is_ok_and(|threads| (1..=run::THREADS_MAX).contains(&threads));
@@ -105,7 +105,7 @@ pub fn run(args: MirrorArgs) -> Result<ExitCode, CliError> {
     }
     configs::log_adopted(&adopted);
 
-    // The view begins when the daemon is ready and ends with it.
+    // The progress view begins when the daemon is ready, and ends with it.
     let progress: Arc<Mutex<Option<Progress>>> = Arc::default();
     let begun = Arc::clone(&progress);
     crate::system::detach::tighten_umask();
@@ -117,7 +117,7 @@ pub fn run(args: MirrorArgs) -> Result<ExitCode, CliError> {
             ..Configuration::default()
         },
         threads,
-        // Whoever types it expects equal trees now, whatever somebody did to the other one.
+        // Compare in full: a person who types this command expects equal trees now, whatever has happened to the target.
         reconcile: true,
         accept_root: args.accept_root,
         accept_deletions: args.accept_deletions,
@@ -136,7 +136,8 @@ pub fn run(args: MirrorArgs) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The directory as it was named. Where it leads is looked at anew for each run, so that a link that is switched is noticed.
+/// Checks the source and returns its path as it was named. Each run resolves the path anew, so that a link that is switched is
+/// noticed.
 fn checked_source(given: &Path, here: &Path) -> Result<PathBuf, CliError> {
     let refuse = |error: anyhow::Error| CliError::config(error).hint("SRC has to be a directory of this machine");
     let shown = given.display();
@@ -146,11 +147,11 @@ fn checked_source(given: &Path, here: &Path) -> Result<PathBuf, CliError> {
     }
     std::fs::read_dir(&real).with_context(|| format!("cannot read {shown}")).map_err(CliError::config)?;
     let named = destination::absolute(given.as_os_str(), here);
-    // What `..` means depends on the links before it.
+    // The meaning of `..` depends on the links before it, so such a path is resolved now.
     Ok(if named.components().any(|part| part == Component::ParentDir) { real } else { named })
 }
 
-/// What whoever typed it should know before anything is written.
+/// The notices that the operator should see before anything is written.
 fn notices_of(args: &MirrorArgs, roots: &[Root]) -> Vec<String> {
     let mut notices = Vec::new();
     for root in roots {
@@ -175,7 +176,7 @@ fn notices_of(args: &MirrorArgs, roots: &[Root]) -> Vec<String> {
     notices
 }
 
-/// `notices` gets what is odd about it and does not matter.
+/// Makes the root from the arguments. `notices` gets the oddities that do no harm.
 fn root(args: &MirrorArgs, source: &Path, here: &Path, notices: &mut Vec<String>) -> Result<Root, CliError> {
     let params = params(args)?;
     notices.extend(params.notices.iter().map(|notice| format!("--rsync-arg: {}", notice.message)));
@@ -233,10 +234,10 @@ fn target(args: &MirrorArgs, given: &Usable, parsed: destination::Parsed, passwo
     options.port = match &parsed.destination {
         Destination::Local(_) => None,
         Destination::Ssh { .. } => args.port,
-        // To rsync a --port of its own is for its daemons only.
+        // rsync uses a --port among its own arguments for rsync daemons only.
         Destination::Daemon { .. } => parsed.port.or(args.port).or(given.port),
     };
-    // rsync refuses the option for anything but its daemon.
+    // rsync refuses --password-file for any target but an rsync daemon.
     options.password_file = password_file.filter(|_| parsed.destination.is_daemon()).cloned();
     Target { destination: parsed.destination, options }
 }

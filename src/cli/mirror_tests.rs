@@ -1,4 +1,4 @@
-//! What `syncq mirror` makes of its arguments, and what it refuses.
+//! How `syncq mirror` reads its arguments, and which it refuses.
 
 use clap::Parser;
 
@@ -49,7 +49,7 @@ fn a_source_that_is_no_directory_is_a_configuration_error() {
     let (source, link) = (dir.path().join("src"), dir.path().join("link"));
     std::fs::create_dir(&source).expect("a directory");
     std::os::unix::fs::symlink(&source, &link).expect("a link");
-    // Switched, it has to be noticed.
+    // The link itself is kept, so that a switch of the link is noticed.
     assert_eq!(checked_source(&link, Path::new("/")).expect("a source"), link);
     assert_eq!(checked_source(&link.join("../src"), Path::new("/")).expect("a source"), real_path(&source));
 }
@@ -86,7 +86,7 @@ fn a_destination_is_given_once_and_a_port_makes_no_other_of_it() {
     }
 }
 
-/// What a configuration refuses or drops went to rsync as it was.
+/// Arguments that a configuration refuses or drops were passed on to rsync unchanged.
 #[test]
 fn arguments_for_rsync_are_read_as_params_of_a_configuration_are() {
     for (arguments, words) in [

@@ -1,4 +1,5 @@
-//! What people type: reads the command line, does or asks for it, and turns the result into text and an exit code.
+//! The command line: reads the arguments, does the work or asks the daemon for it, and turns the result into text and an exit
+//! code.
 //!
 //! One file per subcommand. Texts for people are made here and nowhere below: the rest of syncq returns values.
 //!
@@ -121,7 +122,7 @@ pub fn command() -> clap::Command {
     Cli::command()
 }
 
-/// Whether a word names a command of ours.
+/// Whether a word names a subcommand.
 fn is_command(word: &OsStr) -> bool {
     word == "help" || command().get_subcommands().any(|command| word == command.get_name())
 }
@@ -131,7 +132,7 @@ fn arguments(args: &[OsString]) -> Vec<OsString> {
     args.iter().skip(1).cloned().collect()
 }
 
-/// Prints help where it was asked for, and otherwise what is wrong in the form of all our errors.
+/// Prints help where it was asked for. Otherwise prints the fault in the form of all errors.
 fn refuse(error: &clap::Error) -> ExitCode {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         let _ = error.print();
@@ -146,8 +147,8 @@ fn refuse(error: &clap::Error) -> ExitCode {
     exit::Exit::Usage.into()
 }
 
-/// What is said of a command line that makes no sense: clap's words, but for tips that lead nowhere. `unknown` is the word that
-/// nothing knows, `typed` the whole line. Pure.
+/// The text about a wrong command line: clap's words without tips that lead nowhere. `unknown` is the word that clap does not
+/// know, `typed` the whole line. Pure.
 fn usage(said: &str, unknown: Option<&str>, typed: &[String]) -> String {
     let said = said.strip_prefix("error: ").map_or_else(|| said.to_owned(), |rest| format!("syncq: {rest}"));
     let before = unknown.and_then(|word| typed.iter().rposition(|typed| typed == word)?.checked_sub(1));
@@ -159,7 +160,7 @@ fn usage(said: &str, unknown: Option<&str>, typed: &[String]) -> String {
         (Some("--dry-run" | "--check"), _) => {
             Some("syncq reconcile --dry-run, or syncq verify, of a daemon that runs".to_owned())
         }
-        // Its value is optional, and so joined to it.
+        // The option's value is optional, so it has to be joined to the option.
         (Some(value), Some(option @ ("--watch" | "--delete" | "--attrib"))) => {
             let unit = if value.bytes().all(|b| b.is_ascii_digit()) { "s" } else { "" };
             Some(format!("{option}={value}{unit}"))
@@ -171,14 +172,14 @@ fn usage(said: &str, unknown: Option<&str>, typed: &[String]) -> String {
         if line.trim_start().starts_with("tip: to pass ") {
             lines.extend(ours.as_ref().map(|tip| format!("  tip: {tip}")));
         } else {
-            // What was typed may be what somebody else has named.
+            // The typed word may be a file name that somebody else has chosen, so it is printed without control characters.
             lines.push(output::plain(line));
         }
     }
     if let Some(tip) = ours.filter(|tip| !lines.iter().any(|line| line.contains(tip.as_str()))) {
         lines.insert(1.min(lines.len()), format!("\n  tip: {tip}"));
     }
-    // What a tip has left behind.
+    // A removed tip leaves empty lines behind.
     let mut text = lines.join("\n") + "\n";
     while text.contains("\n\n\n") {
         text = text.replace("\n\n\n", "\n\n");

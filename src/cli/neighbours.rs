@@ -1,19 +1,19 @@
-//! Mirrors that meet another one on this machine, of another syncq or of another root of this one: two that feed one
-//! destination from different directories undo each other, two that feed it from the same one do everything twice, and two
-//! that mirror in opposite directions answer each other.
+//! Finds pairs of mirrors on this machine that meet: a root of this syncq with another syncq, or two roots of this one. Two
+//! mirrors that feed one destination from different directories undo each other. Two that feed it from the same directory do
+//! everything twice. Two that mirror in opposite directions answer each other for ever.
 //!
-//! Other syncqs are found by the sockets on which they listen, wherever their state directories are, and asked what they
-//! mirror. Whether two destinations are one is told as for those of one configuration (`apart`): by directory, address and port.
+//! Other syncqs are found by their listening sockets, wherever their state directories are, and asked what they mirror. Two
+//! destinations are compared as those of one configuration are (`apart`): by directory, address and port.
 //!
-//! A daemon looks once it listens itself: of two that start at the same time, at a boot say, at least the later one finds the
-//! other.
+//! A daemon looks for others only once it listens itself. Of two daemons that start at the same time, at a boot for example, at
+//! least the later one finds the other.
 //!
-//! Deliberately not here: refusing anything. One root may be mirrored by two daemons on purpose. Daemons of other machines and
-//! in containers of their own are not seen, and those of other users are named but cannot be asked; a target that is fed by
-//! strangers shows in what comparisons find. There is no lock on the source: it would stand in the way of programs that
-//! lock it for their own ends. And no mark at the target: whoever does not know of it deletes it as something that only the
-//! target has, and takes it along in a copy of the disk, so that neither its lack nor its presence would say anything. What
-//! others have put there is asked about before the first comparison deletes it.
+//! Deliberately absent: any refusal. One root may be mirrored by two daemons on purpose. Daemons of other machines and in other
+//! containers are not seen. Daemons of other users are named but cannot be asked. A target that is fed by strangers shows in
+//! the results of comparisons. There is no lock on the source: such a lock would hinder programs that lock it for their own
+//! ends. And there is no mark on the target: a syncq that does not know the mark would delete it as an extra file, and a copy
+//! of the disk would contain it. So neither its absence nor its presence would prove anything. Files that others have put on a
+//! target are asked about before the first comparison deletes them.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -28,20 +28,20 @@ use super::state_dir::{self, real_path};
 use crate::control::{Client, ClientError, Status, socket_path};
 use crate::model::{Root, Target, TransferOptions};
 
-/// Something that this syncq and another one both have their hands on.
+/// A place that is touched by a mirror of this syncq and by another mirror.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Meeting {
-    /// The root or target of this one.
+    /// The root or target of this syncq.
     pub subject: String,
     pub message: String,
     pub hint: Option<String>,
-    /// One of the two undoes or repeats what the other does.
+    /// Whether one mirror undoes or repeats the work of the other.
     pub harms: bool,
 }
 
-/// Another daemon and what it mirrors.
+/// Another daemon with its mirrors.
 struct Neighbour {
-    /// How a person finds it.
+    /// The description by which a person finds the daemon.
     shown: String,
     pid: u32,
     mirrors: Vec<Mirror>,
@@ -51,16 +51,16 @@ struct Neighbour {
 struct Mirror {
     from: PathBuf,
     name: String,
-    /// None: its name is none that a command line has.
+    /// `None`: the target's name is not one that a command line accepts.
     to: Option<Target>,
 }
 
-/// How often, and how many times, a daemon looks whether it listens. Opening a long queue takes its time; after ten minutes
+/// How often, and how many times, a daemon checks whether it listens itself. Loading a long queue takes time; after ten minutes
 /// the others are asked in any case.
 const LISTENS_EVERY: Duration = Duration::from_millis(100);
 const LISTENS_LOOKS_MAX: usize = 6_000;
 
-/// Logs where a daemon that is about to start meets others. Asking them takes as long as it takes, so it is done beside.
+/// Logs where a daemon that is about to start meets others. Asking may take long, so it is done on a thread of its own.
 pub fn warn_of_meetings(own: &Path, roots: &[Root]) {
     let (own, roots) = (own.to_owned(), roots.to_vec());
     let asked = std::thread::Builder::new().name("neighbours".to_owned()).spawn(move || {
@@ -84,14 +84,14 @@ fn tell(Meeting { subject, message, hint, harms }: &Meeting) {
     }
 }
 
-/// Where the daemon of the state directory `own`, which need not run, meets others.
+/// The meetings of the daemon in the state directory `own` with others. That daemon need not be running.
 pub fn meetings(own: &Path, roots: &[Root]) -> Vec<Meeting> {
     let own = real_path(own);
     let mut found = Vec::new();
     for state_dir in running().into_iter().filter(|dir| *dir != own) {
         match Client::connect(&state_dir).and_then(|client| client.status()) {
             Ok(status) => found.extend(compare(roots, &Neighbour::new(&state_dir, &status))),
-            // It has stopped meanwhile.
+            // That daemon has stopped meanwhile.
             Err(ClientError::NoDaemon { .. }) => {}
             Err(error) => found.push(Meeting {
                 subject: state_dir.display().to_string(),
@@ -104,11 +104,11 @@ pub fn meetings(own: &Path, roots: &[Root]) -> Vec<Meeting> {
     found
 }
 
-/// The state directories of all daemons that can be found, without links.
+/// The state directories of all daemons that can be found, with links resolved.
 fn running() -> BTreeSet<PathBuf> {
     let listening = std::fs::read_to_string("/proc/net/unix").unwrap_or_default();
     let mut dirs: BTreeSet<PathBuf> = listening.lines().filter_map(state_dir_of).map(|dir| real_path(&dir)).collect();
-    // Those of another network namespace are not in the list.
+    // Sockets of another network namespace are not in that table, so look at this user's state directories too.
     dirs.extend(state_dir::daemons_of_user().iter().map(|dir| real_path(dir)));
     dirs
 }
@@ -128,7 +128,7 @@ fn state_dir_of(line: &str) -> Option<PathBuf> {
     if u32::from_str_radix(flags, 16).ok()? & LISTENS == 0 {
         return None;
     }
-    // The path is what is left, with any blanks that it has.
+    // The path is the rest of the line, including any blanks in it.
     let socket = Path::new(rest.strip_prefix(' ').unwrap_or(rest));
     let dir = socket.parent().filter(|dir| dir.is_absolute())?;
     (socket_path(dir) == socket).then(|| dir.to_owned())
@@ -149,14 +149,14 @@ impl Neighbour {
     }
 }
 
-/// A target of another daemon, by what its status says.
+/// The target of another daemon, reconstructed from its status.
 fn target_named(name: &str, port: Option<u16>) -> Option<Target> {
     let Parsed { destination, port: named } = destination::parse(OsStr::new(name), Path::new("/")).ok()?;
     let options = TransferOptions { port: port.or(named), ..TransferOptions::default() };
     Some(Target { destination, options })
 }
 
-/// Where roots of one syncq meet. Of two of which one lies in the other the targets may well do the same.
+/// The meetings among the roots of one syncq. If one root lies in the other, their targets may do so too, and are not reported.
 pub fn own_meetings(roots: &[Root]) -> Vec<Meeting> {
     let places: Vec<(PathBuf, Vec<Placed<'_>>)> =
         roots.iter().map(|root| (real_path(&root.path), root.targets.iter().map(Placed::new).collect())).collect();
@@ -247,7 +247,7 @@ mod tests {
         for (line, expected) in [
             (format!("0000: 00000002 00000000 00010000 0001 01 12345 {}", name.display()), Some("/var/lib/syncq/a b")),
             (format!("0000: 00000002 00000000 00010000 0001 01   345 {}", name.display()), Some("/var/lib/syncq/a b")),
-            // A connection.
+            // A connection, not a listening socket.
             (format!("0000: 00000003 00000000 00000000 0001 03 12345 {}", name.display()), None),
             ("0000: 00000002 00000000 00010000 0001 01 12345 /run/other.sock".to_owned(), None),
             ("0000: 00000002 00000000 00010000 0001 01 12345 @abstract".to_owned(), None),
@@ -258,8 +258,8 @@ mod tests {
         }
     }
 
-    /// Two directories of one configuration were mirrored to one module, and each run deleted what the other had sent,
-    /// without a word.
+    /// Two directories of one configuration were mirrored to one module. Each run deleted the files that the other had sent,
+    /// and nothing was said.
     #[test]
     fn two_roots_of_one_configuration_that_feed_one_place_are_told() {
         let root = |path: &str, module: &str, delete: bool| Root {
@@ -276,7 +276,7 @@ mod tests {
         for (roots, told) in [
             ([root("/no/a", "m", true), root("/no/b", "m", true)], 1),
             ([root("/no/a", "m", true), root("/no/b", "m", false)], 1),
-            // Without deletions both may have their files there.
+            // Without deletions both may keep their files there.
             ([root("/no/a", "m", false), root("/no/b", "m", false)], 0),
             ([root("/no/a", "m", true), root("/no/b", "m/b", true)], 1),
             ([root("/no/a", "m", false), root("/no/b", "m/b", true)], 0),
@@ -289,7 +289,7 @@ mod tests {
         assert!(told[0].harms && told[0].message.contains("/no/b and /no/a are both mirrored there"), "{told:?}");
     }
 
-    /// Two rsync daemons of one machine are two places.
+    /// Two rsync daemons on one machine are two different places.
     #[test]
     fn each_way_to_meet_is_told_in_its_own_words() {
         let root = |path: &str, destination: Destination| Root {
@@ -310,7 +310,7 @@ mod tests {
             ("/no/a", daemon("m"), "/no/a", "h::m", Some(8_730), "mirrors it too, to h::m", false),
             ("/no/a", daemon("m"), "/no/b", "h::m", None, "each deletes what the other sends", true),
             ("/no/a", daemon("m"), "/no/b", "h::m", Some(8_730), "", false),
-            // Under another name.
+            // The same place under another name.
             ("/no/a", daemon("m"), "/no/a", "other@H::m", None, "to other@H::m too: all is sent twice", true),
             ("/no/a", daemon("m"), "/no/b", "rsync://h/m", None, "to rsync://h/m: each deletes", true),
             ("/no/a", daemon("m/x"), "/no/b", "h::m", None, "mirrors /no/b to h::m: each deletes", true),
@@ -318,7 +318,7 @@ mod tests {
             ("/no/a", local("/no/b"), "/no/b", "/no/a", None, "each answers", true),
             ("/no/a", daemon("m"), "/no/a", "h::n", None, "mirrors it too, to h::n", false),
             ("/no/a", daemon("m"), "/no/b", "h::m2", None, "", false),
-            // The next tier of a relay.
+            // The next stage of a relay.
             ("/no/a", local("/no/b"), "/no/b", "h::m", None, "", false),
         ] {
             let to = target_named(their_to, their_port);

@@ -1,7 +1,7 @@
 //! Shapes of output: a table on a terminal, tab-separated lines for a pipe, JSON on request.
 //!
-//! Everything is written with its errors checked, so that a reader who has seen enough (`| head`) ends the command
-//! quietly; see `exit::report`.
+//! Every write is checked for errors. A reader who has seen enough (`| head`) thus ends the command quietly; see
+//! `exit::report`.
 
 use std::io::{self, BufWriter, IsTerminal as _, StdoutLock};
 
@@ -12,13 +12,13 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 use crate::control::{TargetState, write_json};
 pub use crate::model::counted;
 
-/// Rows of one table. A longer list becomes several, since the widths of all rows are only known with all in memory.
+/// The most rows of one table. A longer list becomes several tables, since the widths of columns need all rows in memory.
 const TABLE_ROWS_MAX: usize = 1_000;
 
-/// What is told in one line; a person reads no more, and a script has JSON.
+/// The most parts that one line tells. A person reads no more, and a script uses JSON.
 const PARTS_MAX: usize = 5;
 
-/// How rows are to look.
+/// The form of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     Table,
@@ -37,7 +37,7 @@ pub struct Rows<W: io::Write> {
     form: Form,
     header: Vec<&'static str>,
     gathered: Vec<(Vec<String>, Tone)>,
-    /// The column that has the row's tone.
+    /// The index of the column that is coloured by the row's tone.
     toned: Option<usize>,
     any: bool,
 }
@@ -52,7 +52,7 @@ impl<W: io::Write> Rows<W> {
         Self { out, form, header: header.to_vec(), gathered: Vec::new(), toned: None, any: false }
     }
 
-    /// Has the cells of a column in the colour of their row's tone, if the terminal has colours.
+    /// Colours the cells of a column by their row's tone, if the terminal has colours.
     pub fn toned(self, column: usize) -> Self {
         Self { toned: Some(column).filter(|_| has_colours(io::stdout().is_terminal())), ..self }
     }
@@ -74,7 +74,7 @@ impl<W: io::Write> Rows<W> {
         }
     }
 
-    /// Writes what is left, and returns whether there were any rows.
+    /// Writes the remaining rows, and returns whether there were any rows.
     pub fn end(mut self) -> io::Result<bool> {
         self.flush_table()?;
         self.out.flush()?;
@@ -107,7 +107,7 @@ impl<W: io::Write> Rows<W> {
     }
 }
 
-/// One JSON value on a line of its own.
+/// Writes one JSON value on a line of its own.
 pub fn json_line(out: &mut impl io::Write, value: &impl Serialize) -> io::Result<()> {
     write_json(out, value)?;
     writeln!(out)
@@ -115,7 +115,7 @@ pub fn json_line(out: &mut impl io::Write, value: &impl Serialize) -> io::Result
 
 pub use crate::model::plain;
 
-/// Parts of one line. Of many only the first are there.
+/// Joins parts to one line. Of many parts only the first `PARTS_MAX` appear.
 pub fn some(parts: &[String]) -> String {
     let shown = parts.get(..PARTS_MAX).unwrap_or(parts).join("; ");
     match parts.len().saturating_sub(PARTS_MAX) {
@@ -124,7 +124,7 @@ pub fn some(parts: &[String]) -> String {
     }
 }
 
-/// An age in seconds as a person says it: the two greatest units.
+/// An age in seconds in words for people: the two greatest units.
 pub fn age(seconds: f64) -> String {
     if seconds < 1.0 {
         return if seconds > 0.0 { "<1s".to_owned() } else { "-".to_owned() };
@@ -139,18 +139,18 @@ pub fn age(seconds: f64) -> String {
     }
 }
 
-/// How much a word on a terminal asks for attention.
+/// How much a word on a terminal calls for attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tone {
     Plain,
-    /// It goes on by itself, or somebody has wanted it so.
+    /// The state passes by itself, or an operator has wanted it.
     Waits,
-    /// Somebody has to do something, or soon will have to.
+    /// An operator has to act, or soon will have to.
     Trouble,
 }
 
 impl Tone {
-    /// By the state of a target.
+    /// The tone for the state of a target.
     pub fn of(state: TargetState) -> Self {
         use TargetState as State;
         match state {
@@ -183,13 +183,13 @@ impl Tone {
     }
 }
 
-/// Whether a terminal is to be coloured.
+/// Whether output to the terminal gets colours.
 pub fn has_colours(is_terminal: bool) -> bool {
     let is_empty = |name: &str| std::env::var_os(name).is_none_or(|value| value.is_empty());
     is_terminal && is_empty("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// As much of a text as has room in so many columns of a terminal.
+/// The longest beginning of a text that fits into `columns` columns of a terminal.
 pub fn cut(text: &str, columns: usize) -> String {
     if text.width() <= columns {
         return text.to_owned();
@@ -197,7 +197,7 @@ pub fn cut(text: &str, columns: usize) -> String {
     let mut used = 0;
     let fits = |c: &char| {
         used += c.width().unwrap_or(0);
-        // The last column is for the sign that something is missing.
+        // The last column is for the sign that the text was cut.
         used < columns
     };
     let mut shown: String = text.chars().take_while(fits).collect();
@@ -205,7 +205,7 @@ pub fn cut(text: &str, columns: usize) -> String {
     shown
 }
 
-/// A number of bytes as a person says it.
+/// A number of bytes in words for people.
 pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     let mut value = bytes as f64;
@@ -262,7 +262,7 @@ mod tests {
         }
     }
 
-    /// A row that was longer than the terminal ended in a stray sign: its own last one, in the last column.
+    /// A row that was longer than the terminal left its own last character in the last column.
     #[test]
     fn a_row_is_cut_where_the_terminal_ends() {
         for (text, columns, expected) in [

@@ -1,7 +1,9 @@
-//! Where a module of an rsync daemon of this machine lies: whoever mirrors into it mirrors into a directory of this machine.
+//! Finds the directory of a module of an rsync daemon on this machine: to mirror into that module is to mirror into that
+//! directory.
 //!
-//! The daemon is found by who listens on the port; its configuration, by how it was started. What cannot be found out (a
-//! proxy listens, the configuration has variables, the process is another user's) is not known, and says nothing.
+//! The daemon is the process that listens on the port; its configuration follows from its command line. If no such process can
+//! be seen (it may belong to another user), `/etc/rsyncd.conf` counts, provided that it names the same port. If another program
+//! listens (a proxy), or the configuration has variables, nothing is concluded.
 
 use std::ffi::OsString;
 use std::fs;
@@ -9,16 +11,16 @@ use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
-/// Where an rsync daemon looks if it is not told.
+/// The defaults of an rsync daemon.
 const CONFIG: &str = "/etc/rsyncd.conf";
 const PORT: u16 = 873;
-/// A configuration that is longer, or includes deeper, is not read to its end.
+/// A longer configuration, or deeper includes, make the result unknown.
 const BYTES_MAX: usize = 1 << 20;
 const DEPTH_MAX: usize = 8;
-/// Programs that listen for others.
+/// Programs that listen on behalf of others.
 const SUPER_SERVERS: [&str; 4] = ["systemd", "xinetd", "inetd", "init"];
 
-/// Whether a host's name, or address, is certainly this machine. Asks no name service.
+/// Whether a host's name or address certainly means this machine. Asks no name service.
 pub fn is_this_machine(name: &str) -> bool {
     let name = name.trim_matches(['[', ']']);
     let is_own_name = || {
@@ -28,7 +30,7 @@ pub fn is_this_machine(name: &str) -> bool {
     name.eq_ignore_ascii_case("localhost") || address(name).is_some_and(is_own_address) || is_own_name()
 }
 
-/// The address that is written, or stands in `/etc/hosts`.
+/// The address in `name` itself, or its address in `/etc/hosts`.
 pub fn address(name: &str) -> Option<IpAddr> {
     let name = name.trim_matches(['[', ']']);
     let own = name.eq_ignore_ascii_case("localhost").then_some(IpAddr::V4(Ipv4Addr::LOCALHOST));
@@ -43,7 +45,7 @@ fn of_hosts(hosts: &str, name: &str) -> Option<IpAddr> {
     })
 }
 
-/// What is sent to an address of this machine comes from it. Sends nothing.
+/// Whether packets to the address would leave from the same address, which is then this machine's. Sends nothing.
 fn is_own_address(address: IpAddr) -> bool {
     let any: IpAddr = if address.is_ipv4() { [0, 0, 0, 0].into() } else { [0_u16; 8].into() };
     let from = || {
@@ -54,7 +56,7 @@ fn is_own_address(address: IpAddr) -> bool {
     address.is_loopback() || from() == Some(address)
 }
 
-/// The directory behind `module[/path]` of the rsync daemon that listens on `port` of this machine, at `host`.
+/// The directory behind `module[/path]` of the rsync daemon that listens at `host` on `port` of this machine.
 pub fn directory(host: &str, port: Option<u16>, module: &[u8]) -> Option<PathBuf> {
     let address = address(host);
     let port = port.unwrap_or(PORT);
@@ -77,9 +79,9 @@ pub fn directory(host: &str, port: Option<u16>, module: &[u8]) -> Option<PathBuf
 }
 
 enum Listener {
-    /// An rsync, the root of whose files is this, or somebody who starts one there.
+    /// An rsync, or a super-server that starts one. `root` is the root directory of the process.
     Rsync { root: PathBuf, config: PathBuf },
-    /// Nobody, or somebody who does not let himself be looked at.
+    /// No listener, or one whose process cannot be inspected.
     Unknown,
     /// Another program.
     Other,
@@ -116,11 +118,12 @@ fn listener(address: Option<IpAddr>, port: u16) -> Listener {
     found
 }
 
-/// How an rsync daemon was started.
+/// Reads how an rsync daemon was started.
 fn started(process: &Path) -> Listener {
     let words = fs::read(process.join("cmdline")).unwrap_or_default();
     let config = config_of(&words).unwrap_or_else(|| CONFIG.into());
-    // A relative one was meant from where it was started, which is most likely still where it is.
+    // A relative path was resolved in the directory where the daemon was started, which most likely is still its working
+    // directory.
     let config = match config.is_relative() {
         true => fs::read_link(process.join("cwd")).unwrap_or_default().join(config),
         false => config,
@@ -128,7 +131,7 @@ fn started(process: &Path) -> Listener {
     Listener::Rsync { root: process.join("root"), config }
 }
 
-/// The inodes of sockets that listen on `port`, at `address` or everywhere, from a table of `/proc/net`.
+/// The inodes of the sockets that listen on `port`, at `address` or at all addresses, from a table in `/proc/net`.
 fn listening(table: &str, address: Option<IpAddr>, port: u16) -> Vec<String> {
     let row = |line: &str| {
         let mut words = line.split_ascii_whitespace();
@@ -142,7 +145,7 @@ fn listening(table: &str, address: Option<IpAddr>, port: u16) -> Vec<String> {
     table.lines().filter_map(row).collect()
 }
 
-/// An address as `/proc/net` has it: groups of four bytes, each in this machine's order.
+/// Reads an address in the form of `/proc/net`: groups of four bytes, each in this machine's byte order.
 fn bound_to(hex: &str) -> Option<IpAddr> {
     let groups = (0..hex.len()).step_by(8).map(|at| u32::from_str_radix(hex.get(at..at + 8)?, 16).ok());
     let bytes: Vec<u8> = groups.collect::<Option<Vec<u32>>>()?.into_iter().flat_map(u32::to_ne_bytes).collect();
@@ -153,7 +156,7 @@ fn bound_to(hex: &str) -> Option<IpAddr> {
     }
 }
 
-/// `--config` of a command line as `/proc` has it.
+/// The value of `--config` in a command line in the form of `/proc`.
 fn config_of(words: &[u8]) -> Option<PathBuf> {
     let mut words = words.split(|&b| b == 0);
     while let Some(word) = words.next() {
@@ -165,17 +168,17 @@ fn config_of(words: &[u8]) -> Option<PathBuf> {
     None
 }
 
-/// What is needed of an `rsyncd.conf`.
+/// The needed parts of an `rsyncd.conf`.
 #[derive(Debug, Default)]
 struct Settings {
     port: Option<u16>,
-    /// `path` where it holds for every module that has none.
+    /// The global `path`, which holds for every module without one.
     path: Option<Vec<u8>>,
     modules: Vec<(Vec<u8>, Option<Vec<u8>>)>,
 }
 
 impl Settings {
-    /// `inside` leads from a path of the daemon's to one of ours.
+    /// Reads a configuration. `inside` turns a path of the daemon's into one that this process can open.
     fn read(file: &Path, inside: &dyn Fn(&Path) -> PathBuf) -> Option<Self> {
         let mut settings = Self::default();
         settings.add(file, inside, 0)?;
@@ -217,7 +220,7 @@ impl Settings {
         let (key, value) = line.split_at(at);
         let key: Vec<u8> = key.iter().filter(|b| !b.is_ascii_whitespace()).map(u8::to_ascii_lowercase).collect();
         let value = value.get(1..).unwrap_or_default().trim_ascii();
-        // Names of modules come as they stand, and `[global]` is none.
+        // rsync takes module names literally; `[global]` is not a module.
         let module = self.modules.last_mut().filter(|(name, _)| !name.eq_ignore_ascii_case(b"global"));
         match (key.as_slice(), module) {
             (b"path", Some((_, path))) => *path = Some(value.to_vec()),
@@ -232,13 +235,13 @@ impl Settings {
         let (_, path) = self.modules.iter().find(|(known, _)| known == name)?;
         let path = path.as_ref().or(self.path.as_ref())?;
         (path.starts_with(b"/") && !path.contains(&b'%')).then(|| {
-            // `/./` only says where a chroot ends.
+            // `/./` only marks the end of the chroot, and `components` drops it.
             Path::new(std::ffi::OsStr::from_bytes(path)).components().collect()
         })
     }
 }
 
-/// The lines, those that end in a backslash with the next.
+/// The lines of a file. A line that ends in a backslash is joined with the next.
 fn joined_lines(bytes: &[u8]) -> Vec<Vec<u8>> {
     let mut lines: Vec<Vec<u8>> = Vec::new();
     let mut continues = false;

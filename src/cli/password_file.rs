@@ -1,5 +1,4 @@
-//! Looks at an rsync daemon's password file before rsync does, to say what is wrong with it in plain words, and never what
-//! is in it.
+//! Checks an rsync daemon's password file before rsync does, to report faults in plain words. Never shows the content.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -11,10 +10,10 @@ use anyhow::Context as _;
 use super::exit::{CliError, quoted};
 use crate::trust;
 
-/// It holds one line.
+/// The most bytes that are read: the file holds one line.
 const BYTES_MAX: u64 = 4_096;
 
-/// Whether rsync will take the file: readable for us, closed to others, and not empty.
+/// Checks that rsync will accept the file: readable for this user, closed to others, and not empty.
 pub fn check(path: &Path) -> Result<(), CliError> {
     let shown = path.display();
     let file = trust::open_given(path).with_context(|| format!("cannot use the password file {shown}"));
@@ -26,7 +25,7 @@ pub fn check(path: &Path) -> Result<(), CliError> {
         CliError::config(error).hint(hint)
     })?;
     let found = file.metadata().with_context(|| format!("cannot use the password file {shown}"))?;
-    // rsync's own rules: it belongs to root where root runs rsync, and there is nothing in it for others.
+    // rsync's own rules: the file of an rsync that runs as root belongs to root, and others have no rights to it.
     if rustix::process::geteuid().is_root() && found.uid() != 0 {
         let owner = found.uid();
         let error =
@@ -55,12 +54,12 @@ fn first_line(content: &[u8]) -> &[u8] {
     content.split(|&b| b == b'\n' || b == b'\r').next().unwrap_or_default()
 }
 
-/// What is odd about a file that rsync takes, and what to do about it. `user` is whom rsync asks as.
+/// An oddity of a file that rsync accepts, and the way out. `user` is the user name that rsync sends.
 pub fn oddity(path: &Path, user: Option<&str>) -> Option<(&'static str, &'static str)> {
     odd(&content(trust::open_given(path).ok()?).ok()?, user)
 }
 
-/// Pure.
+/// The oddity of a content. Pure.
 fn odd(content: &[u8], user: Option<&str>) -> Option<(&'static str, &'static str)> {
     let first = first_line(content);
     if user.is_some_and(|user| first.strip_prefix(user.as_bytes()).is_some_and(|rest| rest.starts_with(b":"))) {

@@ -1,4 +1,4 @@
-//! `syncq pause` and `syncq resume`: targets that get nothing for a while.
+//! `syncq pause` and `syncq resume`: stops sending to targets for a while.
 
 use std::io::Write as _;
 use std::process::ExitCode;

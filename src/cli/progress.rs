@@ -1,5 +1,4 @@
-//! The live view on a terminal, of a mirror or of what is waited for: a line per target below the log lines, redrawn when
-//! something changed.
+//! The live view on a terminal, of a mirror or of a wait: a line per target below the log lines, redrawn after each change.
 
 use std::io::{self, IsTerminal as _};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -13,40 +12,41 @@ use crate::clock::monotonic;
 use crate::control::{RunStatus, Status, TargetStatus, word};
 use crate::system::logging;
 
-/// Five looks a second follow the eye and cost the daemon nothing.
+/// The pause between two looks. Five looks a second are fast enough for the eye and cost the daemon nothing.
 const INTERVAL: Duration = Duration::from_millis(200);
 
-/// From then on a wait is told of.
+/// A wait is shown only after this many seconds.
 const WAIT_SHOWN_AFTER_S: f64 = 1.0;
-/// A run that has lasted so long is told of.
+/// The progress of a run is shown only after this many seconds.
 const COURSE_AFTER_S: f64 = 2.0;
-/// One that has sent nothing for so long has stopped, or compares.
+/// A run that has sent nothing for this many seconds has stalled, or compares.
 const STILL_AFTER_S: f64 = 5.0;
 
-/// Targets shown; a terminal has few lines, and the log wants some.
+/// The most targets that are shown: a terminal has few lines, and the log needs some.
 const LINES_MAX: usize = 12;
 
-/// The running view. Dropping it takes it off the screen.
+/// The running view. Dropping it removes the view from the screen.
 #[derive(Debug)]
 pub struct Progress {
-    /// Dropping it ends the thread.
+    /// Dropping the sender ends the thread.
     stop: Option<mpsc::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Progress {
-    /// Starts the view of what `look` returns, on a terminal. Without a thread for it there is just no view.
+    /// Starts the view of the status that `look` returns, if stderr is a terminal. If no thread can be started there is no
+    /// view.
     pub fn start(look: impl Fn() -> Option<Status> + Send + 'static) -> Option<Self> {
         let colours = has_colours(true);
         Self::of_lines(move || look().map(|status| render(&status, columns(), colours)).unwrap_or_default())
     }
 
-    /// Says in one line what is waited for, and for how long that has been so.
+    /// Shows in one line what is waited for, and for how long.
     pub fn of_wait(what: String) -> Option<Self> {
         let begun = monotonic();
         Self::of_lines(move || {
             let waited = begun.elapsed().as_secs_f64();
-            // What is over soon needs no word.
+            // A short wait needs no line.
             if waited < WAIT_SHOWN_AFTER_S {
                 Vec::new()
             } else {
@@ -62,7 +62,7 @@ impl Progress {
         let (stop, stopped) = mpsc::channel();
         let draw = move || {
             let mut shown = Vec::new();
-            // What is over at once needs no view.
+            // The first lines come after a pause: a short affair needs no view.
             while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
                 let lines = lines();
                 if lines != shown {
@@ -86,7 +86,7 @@ impl Drop for Progress {
     }
 }
 
-/// The width of the terminal, which may change. A terminal that does not tell cuts by itself.
+/// The width of the terminal, which may change. If a terminal does not tell its width, lines are not cut here.
 fn columns() -> usize {
     let told = tcgetwinsize(io::stderr()).map_or(0, |size| size.ws_col);
     if told == 0 { usize::MAX } else { told.into() }
@@ -114,21 +114,21 @@ fn line(target: &TargetStatus, name_width: usize, columns: usize, colours: bool)
         line.push_str(&format!(", {} behind", age(target.lag_s)));
     }
     let course = target.run.as_ref().and_then(course);
-    // The tree itself is no path that tells anything.
+    // The path `.` is the whole tree and tells nothing.
     let last = target.last_path.as_ref().filter(|path| *path != ".");
     if let Some(text) = target.reason.as_ref().or(course.as_ref()).or(last) {
         line.push_str("  ");
         line.push_str(&plain(text));
     }
     let line = cut(&line, columns);
-    // Behind the name, and only if that has left room for it.
+    // Colour the state behind the name, and only if the cut has left it there.
     match line.split_once(&format!("  {state} ")) {
         Some((name, rest)) if colours => format!("{name}  {} {rest}", Tone::of(target.state).painted(&state)),
         _ => line,
     }
 }
 
-/// How far the runs to a target have come, if they take their time.
+/// The progress of the runs to a target, if they have lasted for a while.
 pub fn course(run: &RunStatus) -> Option<String> {
     let RunStatus { elapsed_s, sent_bytes, still_s, connecting } = *run;
     if elapsed_s < COURSE_AFTER_S {
@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(render(&status, 80, false).len(), LINES_MAX + 1);
     }
 
-    /// Lines were cut by the terminal, which left their last sign in its last column.
+    /// The terminal cut lines by itself, which left each line's last character in the last column.
     #[test]
     fn a_line_fits_into_the_terminal_and_its_state_has_a_colour() {
         let status = sample();

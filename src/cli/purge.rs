@@ -1,4 +1,4 @@
-//! `syncq purge`: jobs are forgotten.
+//! `syncq purge`: forgets jobs.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! `syncq reconcile`: trees are compared in full, now.
+//! `syncq reconcile`: has trees compared in full, now.
 
 use std::io::{self, Write as _};
 use std::ops::ControlFlow;
@@ -69,7 +69,7 @@ pub fn run(args: &ReconcileArgs) -> Result<ExitCode, CliError> {
     wait(&client, &WaitRequest { path, target: args.target.clone(), targets: None, timeout_s }, false)
 }
 
-/// Prints what the comparison would change, as it comes.
+/// Prints the differences that the comparison would remove, as they come.
 fn survey(client: &Client, request: &ReconcileRequest, json: bool) -> Result<ExitCode, CliError> {
     let mut out = stdout();
     let mut result = Ok(());

@@ -1,4 +1,4 @@
-//! `syncq reload`: a running daemon reads its configuration files again.
+//! `syncq reload`: has a running daemon read its configuration files again.
 
 use std::io::Write as _;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! `syncq retry`: failed jobs are tried again now.
+//! `syncq retry`: has failed jobs tried again now.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -41,7 +41,7 @@ pub fn run(args: &RetryArgs) -> Result<ExitCode, CliError> {
     applied.end()
 }
 
-/// The targets in trouble that are tried as well.
+/// The targets in trouble that the retry will probe as well.
 fn hurried(source: &Source, filter: &JobFilter) -> Result<Vec<String>, CliError> {
     if !filter.is_of_whole_targets() {
         return Ok(Vec::new());

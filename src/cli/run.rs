@@ -1,4 +1,4 @@
-//! `syncq run`: the daemon of one or more configuration files. sersync's own command line arrives here as well.
+//! `syncq run`: the daemon for one or more configuration files. sersync's own command line arrives here as well.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -59,7 +59,7 @@ pub struct RunArgs {
     ignored: Vec<OsString>,
 }
 
-/// Runs the daemon. `is_command` tells whether a word names one of our commands.
+/// Runs the daemon. `is_command` tells whether a word names a subcommand.
 pub fn run(
     args: RunArgs,
     command_line: &[OsString],
@@ -87,7 +87,7 @@ pub fn run(
     }
 
     let loaded = load(&files, only, &state_dir)?;
-    // What the command line says wins over the files.
+    // An address on the command line wins over the files.
     let from_files = listen.is_none();
     if let (true, Some(endpoint)) = (from_files, &loaded.endpoint) {
         listen = Some(listen::options(endpoint)?);
@@ -143,7 +143,7 @@ pub fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Reads the files, and refuses what the daemon cannot mirror.
+/// Reads the files, and refuses settings that the daemon cannot carry out.
 fn load(files: &[PathBuf], only: Option<PluginKind>, state_dir: &Path) -> Result<Loaded, CliError> {
     let loaded = configs::load(files, only)?;
     check_once(&loaded.config.roots)?;
@@ -155,7 +155,7 @@ fn load(files: &[PathBuf], only: Option<PluginKind>, state_dir: &Path) -> Result
     }
 }
 
-/// The same for a daemon that runs: what is odd is logged, what is wrong is put into words.
+/// Like [`load`], for a running daemon: oddities are logged, and errors become words for `status`.
 fn load_again(files: &[PathBuf], only: Option<PluginKind>, state_dir: &Path) -> Result<Loaded, NotTaken> {
     let loaded = load(files, only, state_dir)?;
     loaded.notices.iter().for_each(|notice| log::warn!("{notice}"));
@@ -171,10 +171,11 @@ fn plugin_named(name: &String) -> Result<PluginKind, CliError> {
 }
 
 const THREADS_DEFAULT: usize = 10;
-/// More rsyncs than that at a time help no machine.
+/// The most rsyncs at a time: more help no machine.
 pub const THREADS_MAX: usize = 1_024;
 
-/// How many rsyncs `-n` allows. Zero means the default, as in sersync, which for a negative number would hang.
+/// How many rsyncs `-n` allows. Zero means the default, as in sersync. A negative number, with which sersync would hang, does
+/// too.
 pub fn threads(given: Option<i64>, notices: &mut Vec<String>) -> usize {
     let Some(given) = given else { return THREADS_DEFAULT };
     match usize::try_from(given) {
@@ -190,8 +191,8 @@ pub fn threads(given: Option<i64>, notices: &mut Vec<String>) -> usize {
     }
 }
 
-/// The configuration files, absolute. Extra arguments are only tolerated behind an `-o`, where sersync users have
-/// them; otherwise they are more likely a forgotten `-o`.
+/// The configuration files as absolute paths. Extra arguments are tolerated only behind an `-o`, where users of sersync have
+/// them; elsewhere they more likely follow a forgotten `-o`.
 fn config_files(
     args: &RunArgs,
     is_command: impl Fn(&OsStr) -> bool,
@@ -214,8 +215,8 @@ fn config_files(
     absolute.map_err(|error| CliError::usage(format!("the name of a configuration file is empty: {error}")))
 }
 
-/// Refuses several files that mirror one directory to one destination: the store knows a target by just that, and
-/// whose options should hold?
+/// Refuses several files that mirror one directory to one destination. The store knows a target by that pair, so it would be
+/// undecided whose options hold.
 pub(super) fn check_once(roots: &[RootOptions]) -> Result<(), CliError> {
     let mut seen = HashSet::new();
     for RootOptions { root, .. } in roots {
@@ -232,7 +233,7 @@ pub(super) fn check_once(roots: &[RootOptions]) -> Result<(), CliError> {
     Ok(())
 }
 
-/// The same command line with the mark of the child behind `run`.
+/// The same command line with the flag of the child behind `run`.
 fn child_arguments(command_line: &[OsString]) -> Vec<OsString> {
     let mut arguments = command_line.to_vec();
     arguments.insert(1.min(arguments.len()), format!("--{}", detach::CHILD_FLAG).into());
@@ -269,7 +270,7 @@ mod tests {
         }
         assert_eq!(parse("run -o a.xml -o b.xml").config.len(), 2);
         assert!(config_files(&parse("run a.xml"), is_command, &mut Vec::new()).is_err());
-        // `sersync2 -o a.xml check` mirrored.
+        // `sersync2 -o a.xml check` started to mirror.
         let refused =
             config_files(&parse("run -o a.xml check"), is_command, &mut Vec::new()).expect_err("refused").to_string();
         assert!(refused.contains("check is a command"), "{refused}");

@@ -1,18 +1,18 @@
-//! Takes sersync's command line for `syncq run`, so that existing scripts, crontabs and units go on working. Pure.
+//! Translates sersync's command line for `syncq run`, so that existing scripts, crontabs and units go on working. Pure.
 //!
-//! sersync knows short flags only, also run together (`-dro FILE`), ignores what follows them, and with no flags at
-//! all reads `./confxml.xml`. A program name that starts with `sersync` (a symbolic link) means `run`, unless a
-//! command of syncq's is named: `sersync2 check` does not ask for a daemon.
+//! sersync knows short flags only, also joined (`-dro FILE`). It ignores the words behind them, and reads `./confxml.xml` if
+//! there are no flags at all. A program name that starts with `sersync` (a symbolic link) means `run`, unless a subcommand of
+//! syncq is named: `sersync2 check` does not ask for a daemon.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-/// The configuration that sersync reads when none is named.
+/// The configuration that sersync reads if none is named.
 pub const DEFAULT_CONFIG: &str = "confxml.xml";
 
-/// Puts `run` in front of a command line in sersync's form and leaves any other as it is. `has_default_config` tells
-/// whether `./confxml.xml` exists.
+/// Puts `run` in front of a command line in sersync's form, and leaves any other unchanged. `has_default_config` tells whether
+/// `./confxml.xml` exists.
 pub fn translate(
     mut args: Vec<OsString>,
     has_default_config: bool,
@@ -31,7 +31,7 @@ pub fn translate(
     args
 }
 
-/// `-h` and `-V` alone stay questions to syncq itself.
+/// Whether a word consists of short flags. `-h` and `-V` alone remain questions to syncq itself.
 fn is_short_flags(arg: &OsStr) -> bool {
     match arg.as_bytes() {
         b"-h" | b"-V" => false,

@@ -6,8 +6,8 @@
 //! cd W && rsync PARAMS -R --delete ./ OPTIONS TARGET [--exclude="..."]                            the whole tree
 //! ```
 //!
-//! sersync puts a path between quotes and escapes nothing but `$`, so the end of a path is found from behind, and a path
-//! with a newline in it spans lines.
+//! sersync puts a path between quotes and escapes nothing but `$`. So the end of a path is searched from behind, and a path
+//! with a newline spans lines.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
@@ -17,14 +17,14 @@ use memchr::memmem::{find, rfind};
 
 use crate::model::RelPath;
 
-/// What a command was to make equal.
+/// The place that a command was to make equal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
     pub root: PathBuf,
-    /// As syncq names it: `[user@]host::module` or `host:/path`.
+    /// The target's name in syncq's form: `[user@]host::module` or `host:/path`.
     pub target: String,
     pub path: RelPath,
-    /// All of the tree.
+    /// Whether the command is about the whole tree.
     pub whole: bool,
 }
 
@@ -73,7 +73,7 @@ fn read(command: &[u8]) -> Result<Command, Skipped> {
     let rest = command.get(split + RSYNC.len()..).unwrap_or_default();
     let (path, whole, behind) = if let Some(at) = find(rest, b"\"./") {
         let inside = rest.get(at + 3..).unwrap_or_default();
-        // Behind the path no word has quotes.
+        // The words behind the path have no quotes, so the last quote ends the path.
         let end = inside.iter().rposition(|&b| b == b'"').ok_or(Skipped::NoPath)?;
         (inside.get(..end).unwrap_or_default(), false, inside.get(end + 1..).unwrap_or_default())
     } else if let Some(at) = rfind(rest, b"--include=\"") {
@@ -92,7 +92,7 @@ fn read(command: &[u8]) -> Result<Command, Skipped> {
     Ok(Command { root: root.components().collect(), target: target(behind)?, path, whole })
 }
 
-/// The first word that rsync would take for a remote.
+/// The first word that rsync would take for a remote target.
 fn target(behind: &[u8]) -> Result<String, Skipped> {
     let mut words = behind.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
     let target = words.find(|word| !word.starts_with(b"-") && word.contains(&b':')).ok_or(Skipped::NoTarget)?;
@@ -103,7 +103,7 @@ fn target(behind: &[u8]) -> Result<String, Skipped> {
     Ok(target)
 }
 
-/// sersync writes `\$` for `$`, and nothing else.
+/// Replaces `\$` by `$`, the only escape that sersync writes.
 fn unescaped(path: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(path.len());
     for (at, &byte) in path.iter().enumerate() {

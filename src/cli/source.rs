@@ -1,4 +1,4 @@
-//! Whom commands ask and tell: the daemon, or without one its store.
+//! The counterpart of the commands: the running daemon, or its store if none is running.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -33,7 +33,7 @@ impl Source {
         }
     }
 
-    /// Queues jobs. One answer each: why it was left out, if so. They are on disk then.
+    /// Queues jobs, and returns once they are on disk. One answer per job: `None`, or why the job was left out.
     pub fn add(&self, jobs: &[NewJob]) -> Result<Vec<Option<String>>, CliError> {
         match self {
             Self::Daemon(client) => Ok(client.add(jobs)?),
@@ -41,13 +41,13 @@ impl Source {
         }
     }
 
-    /// Hands every matching job to `each`, until it fails.
+    /// Hands every matching job to `each`, until `each` fails.
     pub fn jobs(&self, filter: &JobFilter, each: impl FnMut(JobRow) -> Result<(), CliError>) -> Result<(), CliError> {
         let request = JobsRequest { filter: filter.clone(), ..JobsRequest::default() };
         self.change(JobAction::List, &request, each)
     }
 
-    /// Does `action` to all jobs of the request, and hands each of them to `each` as it was, until that fails.
+    /// Applies `action` to all jobs of the request, and hands each job to `each` as it was before, until `each` fails.
     pub fn change(
         &self,
         action: JobAction,
@@ -84,7 +84,7 @@ impl Source {
         }
     }
 
-    /// Counts what the store holds, after making it as small as that if `compact` says so.
+    /// Counts the store's records. With `compact` the store is first made as small as its records allow.
     pub fn store(&self, compact: bool) -> Result<StoreReport, CliError> {
         match (self, compact) {
             (Self::Daemon(client), _) => Ok(client.store(compact)?),

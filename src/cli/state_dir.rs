@@ -1,7 +1,7 @@
-//! Where a daemon keeps its state, and how other commands find it there.
+//! Chooses a daemon's state directory, and finds it again for other commands.
 //!
-//! The name is derived from what is being mirrored: from the configuration file's, or from the source directory. So
-//! `syncq status -o FILE` finds the daemon that `syncq run -o FILE` started.
+//! The directory's name is derived from the name of the configuration file, or from the source directory. So `syncq status -o
+//! FILE` finds the daemon that `syncq run -o FILE` started.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
@@ -28,8 +28,8 @@ pub struct WhichDaemon {
 }
 
 impl WhichDaemon {
-    /// Returns the state directory that is meant. With nothing given it is that of `./confxml.xml`, or else of the
-    /// only daemon of this user.
+    /// Returns the state directory of the named daemon. If no daemon is named, it is that of `./confxml.xml`, or else that of
+    /// the only daemon of this user.
     pub fn find(&self) -> Result<PathBuf, CliError> {
         if let Some(dir) = &self.state_dir {
             return Ok(dir.clone());
@@ -45,8 +45,8 @@ impl WhichDaemon {
     }
 }
 
-/// The state directory of a daemon started with `config`. One that only follows with a plugin has its own, so that it
-/// runs beside the one that mirrors.
+/// The state directory of a daemon started with `config`. A daemon that only runs a plugin has a directory of its own, so that
+/// it can run beside the daemon that mirrors.
 pub fn for_config(config: &Path, plugin: Option<&str>) -> Result<PathBuf, CliError> {
     let mut name = config.file_stem().unwrap_or(OsStr::new("confxml")).to_owned();
     if let Some(plugin) = plugin {
@@ -56,8 +56,8 @@ pub fn for_config(config: &Path, plugin: Option<&str>) -> Result<PathBuf, CliErr
     Ok(base()?.join(name))
 }
 
-/// The state directory of a mirror of `source`, an absolute path without symbolic links. The checksum keeps sources
-/// of the same name apart.
+/// The state directory of a mirror of `source`, an absolute path without symbolic links. A checksum in the name keeps sources
+/// with the same name apart.
 pub fn for_source(source: &Path) -> Result<PathBuf, CliError> {
     Ok(base()?.join(source_name(source)))
 }
@@ -69,7 +69,8 @@ fn source_name(source: &Path) -> OsString {
     name
 }
 
-/// Creates the directory if it is missing, for this user only. One that is there has to be this user's, with all in it.
+/// Creates the directory for this user only, if it is missing. An existing one has to belong to this user, with everything in
+/// it.
 pub fn create(dir: &Path) -> Result<(), CliError> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true).mode(0o700);
@@ -80,7 +81,7 @@ pub fn create(dir: &Path) -> Result<(), CliError> {
     check_trusted(dir)
 }
 
-/// Refuses a directory that others have prepared, or may.
+/// Refuses a directory that other users have prepared, or could.
 pub fn check_trusted(dir: &Path) -> Result<(), CliError> {
     trust::check_state(dir).map_err(|error| {
         let hint = trust::Untrusted::of(&error).map(trust::Untrusted::hint);
@@ -94,7 +95,7 @@ pub fn check_trusted(dir: &Path) -> Result<(), CliError> {
     })
 }
 
-/// Refuses a state directory inside a mirrored tree: every change it recorded would be a change to record.
+/// Refuses a state directory inside a mirrored tree: each change that it records would be a change to record.
 pub fn check_outside<'a>(dir: &Path, roots: impl IntoIterator<Item = &'a Path>) -> Result<(), CliError> {
     let real = real_path(dir);
     match roots.into_iter().find(|root| real.starts_with(real_path(root))) {
@@ -108,7 +109,7 @@ pub fn check_outside<'a>(dir: &Path, roots: impl IntoIterator<Item = &'a Path>) 
     }
 }
 
-/// The path without symbolic links, as far as it exists.
+/// The path with symbolic links resolved, as far as the path exists.
 pub fn real_path(path: &Path) -> PathBuf {
     for ancestor in path.ancestors() {
         if let (Ok(real), Ok(rest)) = (ancestor.canonicalize(), path.strip_prefix(ancestor)) {
@@ -128,13 +129,13 @@ fn base_from(is_root: bool, variable: impl Fn(&str) -> Option<OsString>) -> Opti
     if is_root {
         return Some(PathBuf::from("/var/lib/syncq"));
     }
-    // The XDG rules want a relative path ignored.
+    // The XDG rules demand that a relative path is ignored.
     let absolute = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let state = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))?;
     Some(state.join("syncq"))
 }
 
-/// The state directories below this user's place for them in which a daemon runs, or was killed.
+/// The state directories in this user's standard place in which a daemon runs, or was killed.
 pub fn daemons_of_user() -> Vec<PathBuf> {
     base().map(|base| daemons(&base)).unwrap_or_default()
 }
@@ -153,7 +154,7 @@ fn only_daemon(base: &Path) -> Option<PathBuf> {
     }
 }
 
-/// A daemon's directory, with its process and what it mirrors if it answers.
+/// Describes a daemon's directory: with its process and its mirrors, if the daemon answers.
 fn described(dir: &Path) -> String {
     let shown = dir.display();
     match Client::connect(dir).and_then(|client| client.status()) {

@@ -1,4 +1,4 @@
-//! `syncq status`: how the daemon, its roots and its targets are.
+//! `syncq status`: shows the state of the daemon, its roots and its targets.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -30,9 +30,9 @@ pub struct StatusArgs {
     watch: Option<Duration>,
 }
 
-/// Each look costs the daemon a walk over its jobs.
+/// The shortest interval of `--watch`: each look costs the daemon a walk over its jobs.
 const WATCH_MIN: Duration = Duration::from_millis(100);
-/// To the first column of the first line, and clear from there on.
+/// Moves to the first column of the first line, and clears the screen from there on.
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
 pub fn run(args: &StatusArgs) -> Result<ExitCode, CliError> {
@@ -43,7 +43,7 @@ pub fn run(args: &StatusArgs) -> Result<ExitCode, CliError> {
     };
     let mut seen = false;
     loop {
-        // Opened anew each time: a store held open would keep a daemon from starting, and a daemon may be restarted.
+        // Opened anew each time: an open store would keep a daemon from starting, and the daemon may be restarted meanwhile.
         match Source::open(&state_dir).and_then(|source| source.status()) {
             Ok(status) => {
                 if !args.json && Form::of_stdout() == Form::Table {
@@ -52,7 +52,7 @@ pub fn run(args: &StatusArgs) -> Result<ExitCode, CliError> {
                 show(args, &status)?;
                 seen = true;
             }
-            // A daemon that is just starting has the store already and does not answer yet.
+            // A daemon that is just starting holds the store already and does not answer yet.
             Err(error) if seen => io::stderr().write_all(error.to_string().as_bytes())?,
             Err(error) => return Err(error),
         }
@@ -75,12 +75,12 @@ fn show(args: &StatusArgs, status: &Status) -> Result<(), CliError> {
 const HEADER: [&str; 9] = ["TARGET", "ROOT", "STATE", "PENDING", "RUNNING", "WAITING", "FAILED", "LAG", "LAST"];
 
 fn write_targets(out: &mut impl Write, form: Form, status: &Status) -> io::Result<()> {
-    // Where all have one root it says nothing, and takes the room of what does. Scripts count columns.
+    // If all targets have one root, the column says nothing and takes room. Scripts count columns, so they always get it.
     let shows_root = form == Form::Tabs || !has_one_root(status);
     let header: Vec<&str> = HEADER.into_iter().filter(|name| shows_root || *name != "ROOT").collect();
     let mut rows = Rows::new(out, form, &header).toned(if shows_root { 2 } else { 1 });
     for target in &status.targets {
-        // A person wants an age, a script a number.
+        // A person needs an age, a script a number.
         let lag = if form == Form::Table { age(target.lag_s) } else { target.lag_s.to_string() };
         let mut row = vec![plain(&target.name)];
         row.extend(shows_root.then(|| plain(&target.root)));
@@ -188,7 +188,7 @@ fn write_page(out: &mut impl Write, status: &Status) -> io::Result<()> {
     Ok(())
 }
 
-/// What keeps changes of a root from being seen, if anything does. It holds for all its targets.
+/// Writes the reason why changes of a root are not seen, if there is one. The reason holds for all targets of the root.
 fn write_root(out: &mut impl Write, root: &RootStatus) -> io::Result<()> {
     let Some(reason) = &root.reason else { return Ok(()) };
     writeln!(out, "{} is {}: {}", plain(&root.path), word(root.state), plain(reason))?;
@@ -234,7 +234,7 @@ pub(super) mod tests {
     use crate::control::{ConfigError, RootState, RunStatus, StoreStatus, TargetState};
     use crate::model::Timestamp;
 
-    /// One idle target, and one whose password is wrong.
+    /// A daemon with one idle target, and one target whose password is wrong.
     pub fn sample() -> Status {
         let target = TargetStatus {
             name: "/backup/www".to_owned(),
@@ -329,7 +329,7 @@ pub(super) mod tests {
         );
     }
 
-    /// A first fill, and a host that never answered, were `syncing` without a word.
+    /// A first fill, and a host that never answered, were both shown as `syncing` without any detail.
     #[test]
     fn a_person_sees_how_far_a_long_run_has_come() {
         let mut status = sample();
@@ -343,7 +343,7 @@ pub(super) mod tests {
         assert!(page.contains("\nb::www: connecting for 12s\n"), "{page}");
     }
 
-    /// Jobs that were given up showed as a number alone.
+    /// Jobs that were given up appeared as a number only.
     #[test]
     fn a_person_sees_what_was_given_up_and_how_to_go_on() {
         let mut status = sample();
@@ -356,7 +356,7 @@ pub(super) mod tests {
         assert!(page.ends_with(expected), "{page}");
     }
 
-    /// With two short paths it was wider than a terminal.
+    /// With two short paths the table was wider than a terminal.
     #[test]
     fn a_table_of_one_root_has_no_column_for_it() {
         let page = |status: &Status| {
@@ -371,7 +371,7 @@ pub(super) mod tests {
         assert!(!page(&status).contains("root: "), "{}", page(&status));
     }
 
-    /// It said that a daemon with pid 0 has 0 of 0 watches.
+    /// The page said that a daemon with pid 0 has 0 of 0 watches.
     #[test]
     fn a_person_sees_that_no_daemon_runs() {
         let mut out = Vec::new();

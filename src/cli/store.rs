@@ -1,9 +1,9 @@
-//! `syncq store`: what keeps the jobs, seen from outside: its size, its health, and its jobs as text.
+//! `syncq store`: the store of jobs, seen from outside: its size, its health, and its jobs as text.
 //!
-//! With a daemon running all of it goes through the daemon, since only one process may have the store open. An export is
-//! lines of JSON: a head, a line for each job as `list --json` shows it, and a last line that says how many there were, so
-//! that one that was cut short is noticed. It holds no directories and no watermark: those mean nothing elsewhere, and
-//! every start can do without them.
+//! If a daemon is running, everything goes through it, since only one process may have the store open. An export consists of
+//! lines of JSON: a head, a line for each job as `list --json` shows it, and a last line with the number of jobs, by which a
+//! truncated export is recognised. An export holds no directories and no watermark: they mean nothing elsewhere, and every
+//! start can do without them.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
@@ -101,13 +101,13 @@ struct ImportArgs {
     which: WhichDaemon,
 }
 
-/// The form of exports that is written, and the newest that is read.
+/// The version of exports that is written, and the newest that is read.
 const EXPORT_VERSION: u32 = 1;
-/// Longest line: two paths of 4 KiB, escaped and in base64, with room to spare.
+/// The most bytes of a line: two paths of 4 KiB, escaped and in base64, with room to spare.
 const LINE_BYTES_MAX: u64 = 256 * 1024;
-/// Jobs that are queued at once.
+/// How many jobs are queued at once.
 const JOBS_AT_ONCE: usize = 1_000;
-/// Problems that are printed; the others are counted.
+/// The most problems that are printed; the others are counted.
 const PROBLEMS_SHOWN_MAX: u64 = 50;
 
 pub fn run(args: &StoreArgs) -> Result<ExitCode, CliError> {
@@ -176,12 +176,12 @@ fn print(report: &StoreReport, json: bool) -> Result<(), CliError> {
 #[derive(Debug, Serialize, Deserialize)]
 struct Head {
     syncq_export: u32,
-    /// The syncq that wrote it.
+    /// The version of the syncq that wrote the export.
     version: String,
     exported_at: String,
 }
 
-/// The last line.
+/// The last line of an export.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Tail {
@@ -195,7 +195,7 @@ fn export(args: &ExportArgs) -> Result<ExitCode, CliError> {
         return Ok(ExitCode::SUCCESS);
     };
     let cannot = || format!("cannot write {}", path.display());
-    // The names of what is mirrored are nobody else's business.
+    // Mode 600: the names of mirrored files are private.
     let file = File::options().write(true).create_new(true).mode(0o600).open(path).with_context(cannot)?;
     let mut out = BufWriter::new(file);
     let written = write_export(&source, &mut out).and_then(|count| {
@@ -208,7 +208,7 @@ fn export(args: &ExportArgs) -> Result<ExitCode, CliError> {
             Ok(ExitCode::SUCCESS)
         }
         Err(error) => {
-            // Half an export is of no use.
+            // A partial export is useless.
             let _ = std::fs::remove_file(path);
             Err(error)
         }
@@ -259,14 +259,14 @@ fn import(args: &ImportArgs) -> Result<ExitCode, CliError> {
     Err(CliError { exit: Exit::Failed, error, hint: Some(hint) })
 }
 
-/// How far an import came.
+/// The progress of an import.
 #[derive(Debug, Default)]
 struct Imported {
     added: u64,
     skipped: u64,
-    /// Lines that were skipped, and why; the first of them.
+    /// The first skipped lines, each with the reason.
     problems: Vec<(u64, String)>,
-    /// What ended it early.
+    /// The error that ended the import early, if one did.
     error: Option<CliError>,
 }
 
@@ -279,7 +279,7 @@ impl Imported {
     }
 }
 
-/// Reads an export and hands its jobs to `add`, some at a time.
+/// Reads an export and hands its jobs to `add`, several at a time.
 fn read_export(
     input: impl BufRead,
     mut add: impl FnMut(&[NewJob]) -> Result<Vec<Option<String>>, CliError>,
@@ -302,7 +302,7 @@ fn read_lines(
     let mut text = Vec::new();
     for line in 1_u64.. {
         text.clear();
-        // A line that is longer ends in the middle, and is then no JSON.
+        // A longer line is cut in the middle, and is then not valid JSON.
         io::Read::take(&mut input, LINE_BYTES_MAX).read_until(b'\n', &mut text)?;
         if text.is_empty() {
             break;

@@ -1,4 +1,4 @@
-//! Which targets a command acts on, for commands that take whole targets.
+//! The options of commands that act on whole targets: which targets are meant.
 
 use std::path::PathBuf;
 
@@ -26,7 +26,7 @@ pub struct TargetChoice {
 }
 
 impl TargetChoice {
-    /// The mirrored directory as requests carry it.
+    /// The mirrored directory in the form of requests.
     pub fn root(&self) -> Option<String> {
         self.root.as_ref().map(|root| root.display().to_string())
     }

@@ -1,15 +1,15 @@
-//! Reads numbers and durations of the command line. What is none, or out of range, is refused in plain words: taken for
-//! something else, an age of a `purge` would mean other jobs than those that are meant.
+//! Reads numbers and durations of the command line. An invalid value, or one out of range, is refused in plain words: if the
+//! age of a `purge` were taken for something else, other jobs than the intended ones would be removed.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// The budgets of a `verify`, in megabytes a second.
+/// The budgets that `verify` accepts, in megabytes per second.
 const BUDGET_MB_S: RangeInclusive<f64> = 0.1..=1e7;
 
-/// `90s`, `1h 30m`, `3d`. A bare number is refused but for 0, since nobody knows what it counts.
+/// Reads `90s`, `1h 30m`, `3d`. A bare number other than 0 is refused, since its unit is unknown.
 pub fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| match (error, text.trim().parse::<f64>()) {
         (humantime::DurationError::NumberOverflow, _) => format!("{text} is longer than any time that can be told"),
@@ -18,7 +18,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     })
 }
 
-/// The same where no time at all makes no sense.
+/// Like [`duration`], for a time that must not be zero.
 pub fn pause(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         Duration::ZERO => Err("it has to be longer than nothing, like 500ms or 15s".to_owned()),
@@ -26,7 +26,7 @@ pub fn pause(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A whole number of what `T` holds.
+/// Reads a whole number in the range of `T`.
 pub fn whole<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| match text.trim_start_matches(['-', '+']).bytes().all(|b| b.is_ascii_digit()) {
         true if !text.is_empty() => format!("{text} is out of range"),
@@ -34,7 +34,7 @@ pub fn whole<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
     })
 }
 
-/// Megabytes a second.
+/// Reads a budget in megabytes per second.
 pub fn budget(text: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| format!("{text:?} is no number of megabytes a second"))?;
     if BUDGET_MB_S.contains(&number) { Ok(number) } else { Err("give megabytes a second, 0.1 or more".to_owned()) }
@@ -44,7 +44,7 @@ pub fn budget(text: &str) -> Result<f64, String> {
 mod tests {
     use super::*;
 
-    /// No text ends as a number that was not meant: neither as nothing nor as the largest.
+    /// No text becomes an unintended number, neither zero nor the greatest.
     #[test]
     fn what_is_no_number_is_refused_in_words_that_name_it() {
         for (text, expected) in [

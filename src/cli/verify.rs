@@ -1,4 +1,4 @@
-//! `syncq verify`: tells what differs between the source and its targets.
+//! `syncq verify`: reports differences between the source and its targets.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -64,11 +64,11 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode, CliError> {
     let mut out = stdout();
     let mut ended = Vec::new();
     let mut result = Ok(());
-    // Until there is a first word on the terminal, which it would be in the way of.
+    // The line is shown until the first result appears on the terminal, where it would be in the way.
     let mut view = Progress::of_wait("comparing, and nothing differs so far".to_owned());
     client.verify(&request, &mut |line| {
         drop(view.take());
-        // As it comes: a comparison may take hours.
+        // Flush each line: a comparison may take hours.
         result = print(&mut out, &line, args.json).and_then(|()| out.flush());
         if let VerifyLine::Target(target) = line {
             ended.push(target);
@@ -79,7 +79,8 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode, CliError> {
     verdict(&ended, args.repair)
 }
 
-/// Which target and which path are meant. A word that is neither is no path that is gone: it may be a misspelt target.
+/// Returns the target and the path that are meant. A single word that is no target has to be an existing path: it may be a
+/// misspelt target rather than a deleted file.
 fn subject(
     args: &VerifyArgs,
     is_target: &dyn Fn(&str) -> Result<bool, ClientError>,
@@ -133,7 +134,7 @@ fn print_path(out: &mut impl Write, differing: &Differing, word: &str) -> io::Re
     writeln!(out, "{}\t{word}\t{}{error}", plain(&differing.target), plain(path))
 }
 
-/// One line about a target, which begins with `#` so that it is no row.
+/// The line about a whole target. It begins with `#` so that nobody takes it for a row.
 fn summary(verified: &Verified) -> String {
     let Verified { target, root, differences, busy, repaired, bytes_read, elapsed_s, error, hint: _ } = verified;
     let said = match (error, differences) {
@@ -154,7 +155,7 @@ fn summary(verified: &Verified) -> String {
     text + &format!("; read {} in {elapsed_s:.1} s ({}/s)", size(*bytes_read), size(rate))
 }
 
-/// What the command as a whole has found.
+/// The exit code and the error for the whole command.
 fn verdict(ended: &[Verified], repair: bool) -> Result<ExitCode, CliError> {
     let differences: u64 = ended.iter().map(|target| target.differences).sum();
     let differing = ended.iter().filter(|target| target.differences > 0).count();
@@ -211,7 +212,7 @@ mod tests {
             (&[][..], None, None, Some((None, None))),
             (&["b::m"], None, None, Some((Some("b::m"), None))),
             (&["/srv/d"], None, None, Some((None, Some("/srv/d")))),
-            // It was taken for a path that is gone everywhere, and that is equal.
+            // The word was taken for a path that is missing everywhere, and therefore equal.
             (&["x::m"], None, None, None),
             (&[], None, Some("gone"), Some((None, Some("gone")))),
             (&["x::m", "/srv/d"], None, None, Some((Some("x::m"), Some("/srv/d")))),
@@ -249,12 +250,12 @@ mod tests {
                         # b::m of /srv: 2 paths differ, 1 still pending or changing; read 3.0 MiB in 1.5 s (2.0 MiB/s)\n";
         assert_eq!(text, expected);
         let equal = Verified { differences: 0, ..verified.clone() };
-        // It was called equal, also when nothing had arrived at a target that was paused.
+        // The target was called equal, even if it was paused and had received nothing.
         assert!(
             summary(&equal).starts_with("# b::m of /srv: no path differs for certain, 1 still pending or changing; ")
         );
         assert!(summary(&Verified { busy: 0, ..equal.clone() }).starts_with("# b::m of /srv: equal; read "));
-        // It ended with 0, as if all had been seen to be equal.
+        // The command ended with 0, as if every path had been seen to be equal.
         let unsure = verdict(std::slice::from_ref(&equal), false).expect_err("it was not seen to be equal");
         assert_eq!(unsure.exit, Exit::Failed);
         assert!(unsure.to_string().starts_with("syncq: nothing differs for certain, and 1 path could not be seen"));

@@ -1,4 +1,4 @@
-//! `syncq wait`: returns when everything that changed before it was called is on the targets.
+//! `syncq wait`: returns once every change made before the call is on the targets.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -68,12 +68,12 @@ pub fn run(args: &WaitArgs) -> Result<ExitCode, CliError> {
     wait(&Client::connect(&args.which.find()?)?, &request, args.json)
 }
 
-/// A path from the command line for the daemon, which stands elsewhere.
+/// A path from the command line, with the working directory, which the daemon does not share.
 pub fn path_arg(path: &std::path::Path) -> PathArg {
     PathArg::new(path, std::env::current_dir().ok())
 }
 
-/// Waits and tells how it ended.
+/// Waits, and reports the result.
 pub fn wait(client: &Client, request: &WaitRequest, json: bool) -> Result<ExitCode, CliError> {
     let view = Progress::start(watched(client, request));
     let waiting = client.wait(request);
@@ -98,15 +98,15 @@ pub fn wait(client: &Client, request: &WaitRequest, json: bool) -> Result<ExitCo
     })
 }
 
-/// Looks at the targets that are waited for.
+/// Returns a function that looks at the targets that are waited for.
 fn watched(client: &Client, request: &WaitRequest) -> impl Fn() -> Option<Status> + Send + 'static {
-    // Another one: the first is busy with the wait.
+    // A second connection: the first is busy with the wait.
     let client = Client::connect(client.state_dir());
     let target = request.target.clone();
     move || {
         let mut status = client.as_ref().ok()?.status().ok()?;
         status.targets.retain(|known| target.as_ref().is_none_or(|target| *target == known.name));
-        // Of many targets not all are shown: those first that lack something.
+        // Not all of many targets are shown, so those come first that lack something.
         status.targets.sort_by_key(|known| known.lag_s <= 0.0);
         Some(status)
     }

@@ -1,7 +1,7 @@
-//! Blanks that are not ASCII: what an input method, a web page or a word processor puts where a blank is meant (no-break and
-//! ideographic spaces, spaces of other widths and of none). sersync took them for a part of what they stand beside. Pure.
+//! Blanks that are not ASCII: no-break and ideographic spaces, and spaces of other widths or of none. An input method, a web
+//! page or a word processor writes them where a blank is meant. sersync took them for a part of the neighbouring word. Pure.
 
-/// The bytes of the blank at the front, if there is one; ASCII's included.
+/// How many bytes the blank at the front has, ASCII blanks included; 0 if there is none.
 pub(super) fn leading(bytes: &[u8]) -> usize {
     match bytes {
         [first, ..] if first.is_ascii_whitespace() => 1,
@@ -25,12 +25,12 @@ fn trailing(bytes: &[u8]) -> usize {
         let last = bytes.len().checked_sub(len).and_then(|at| bytes.get(at..));
         last.is_some_and(|last| leading(last) == len)
     };
-    // A character in UTF-8 may end like the one of GBK.
+    // A character in UTF-8 may end in the same two bytes as GBK's ideographic space.
     let is_text = || bytes.ends_with(&[0xA1, 0xA1]) && std::str::from_utf8(bytes).is_ok();
     [1, 2, 3].into_iter().find(|&len| ends(len) && !is_text()).unwrap_or(0)
 }
 
-/// `bytes` without the blanks around them, and how many bytes stood before.
+/// `bytes` without the blanks around them, and the number of bytes that stood before.
 pub(super) fn trimmed(bytes: &[u8]) -> (&[u8], usize) {
     let mut rest = bytes;
     while let found @ 1.. = leading(rest) {
@@ -43,7 +43,7 @@ pub(super) fn trimmed(bytes: &[u8]) -> (&[u8], usize) {
     (rest, before)
 }
 
-/// The same with ASCII's blanks for all others outside of quotes, as many bytes for as many. `None`: there are no others.
+/// Replaces every blank outside of quotes that is not ASCII by as many ASCII blanks as it has bytes. `None`: there are none.
 pub(super) fn in_ascii(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut ascii = bytes.to_vec();
     let (mut at, mut open, mut is_changed) = (0, None, false);
@@ -73,7 +73,7 @@ mod tests {
             (&b" a b\t"[..], &b"a b"[..], 1),
             ("\u{3000}a\u{a0}\u{200b}".as_bytes(), b"a", 3),
             (b"\xa1\xa1a\xa1\xa1", b"a", 2),
-            // 塡, which ends like a blank of GBK.
+            // 塡 ends in the bytes of GBK's ideographic space.
             ("塡".as_bytes(), "塡".as_bytes(), 0),
             ("\u{feff}".as_bytes(), b"", 3),
             ("é".as_bytes(), "é".as_bytes(), 0),

@@ -1,4 +1,5 @@
-//! The bytes of a configuration file, bounded and without a byte order mark. What they say is not looked at.
+//! Reads the bytes of a configuration file: at most `CONFIG_BYTES_MAX`, and without a byte order mark. Does not look at their
+//! meaning.
 
 use std::io::Read;
 use std::path::Path;
@@ -6,10 +7,10 @@ use std::path::Path;
 use super::error::ConfigError;
 use crate::trust;
 
-/// Larger files are refused: no configuration comes near, and a wrong path may name anything.
+/// Larger files are refused: no configuration comes near this size, and a wrong path may name anything.
 pub(super) const CONFIG_BYTES_MAX: u64 = 1 << 20;
 
-/// The bytes of a file, and a few too many of one that is too large.
+/// The bytes of a file; of a file that is too large, enough bytes to notice that.
 pub(super) fn read(file: &Path) -> Result<Vec<u8>, ConfigError> {
     let unreadable = |source| ConfigError::Read { file: file.to_path_buf(), source };
     let mut bytes = Vec::new();

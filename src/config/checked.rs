@@ -1,30 +1,30 @@
-//! What a configuration file says once it has been read and checked: plain values, without a place in the file except
-//! where a later error has to name it. How they come about is not said here.
+//! The content of a configuration file after reading and checking: plain values, with places in the file only where a later
+//! error has to name one. How the values are read is not said here.
 
 use std::path::PathBuf;
 
 use super::plugin::{Plugin, PluginKind};
 use crate::model::{self, Endpoint, Settings};
 
-/// Everything that a configuration file says.
+/// The content of one configuration file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     pub file: PathBuf,
-    /// At least one, each with at least one target, unless the file is read for a plugin alone.
+    /// At least one root, each with at least one target, unless the file is read for a plugin alone.
     pub roots: Vec<model::Root>,
-    /// What holds for every root: no path of its own, and no targets.
+    /// The settings that hold for every root: a root without a path and without targets.
     pub template: model::Root,
-    /// The directory of each root as the file spells it, slash at the end included.
+    /// The directory of each root as the file spells it, including a slash at the end.
     pub spelled: Vec<PathBuf>,
     pub debug: bool,
     pub settings: Settings,
-    /// Where the control API is on TCP, if anywhere.
+    /// The TCP address of the control API, if it has one.
     pub control: Option<Control>,
-    /// Where the readable list of what is failing goes.
+    /// The path of the readable list of failing jobs.
     pub fail_log: Option<PathBuf>,
     /// The plugin to run after each change.
     pub plugin: Option<Plugin>,
-    /// All plugin sections that are complete, in use or not: `-m` can pick any.
+    /// All complete plugin sections, in use or not: `-m` can pick any.
     pub plugins: Vec<Plugin>,
 }
 
@@ -35,7 +35,7 @@ impl Config {
     }
 }
 
-/// `<control listen="7878" tokenFile="..."/>`, and where in the file it stands.
+/// `<control listen="7878" tokenFile="..."/>`, with its place in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Control {
     pub endpoint: Endpoint,
@@ -44,10 +44,10 @@ pub struct Control {
     pub column: u32,
 }
 
-/// What a file is read for.
+/// The purpose for which a file is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     Mirror,
-    /// To follow directories with a plugin, as sersync's `-m`: targets and how they are reached do not matter.
+    /// To follow directories with a plugin, as sersync does with `-m`: targets, and how they are reached, do not matter.
     Plugin,
 }

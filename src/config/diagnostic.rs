@@ -1,7 +1,7 @@
-//! Warnings while they are collected, and how places in the file become lines and columns.
+//! Collects warnings, and turns byte offsets in the file into lines and columns.
 //!
-//! The rest of the module speaks in byte offsets. Lines and columns are counted once at the end, in one pass, so that a
-//! file of one long line costs no more than any other.
+//! The rest of `config` speaks in byte offsets. Lines and columns are counted once at the end, in one pass, so that a file of
+//! one long line costs no more than any other.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,30 +11,30 @@ use encoding_rs::{Encoding, GBK, UTF_8, WINDOWS_1252};
 use super::error::{ConfigError, Problem};
 use crate::model::plain;
 
-/// Warnings kept; what comes after is only counted.
+/// The most warnings that are kept; further ones are only counted.
 const NOTES_MAX: usize = 200;
-/// Bytes of a value or name that a message shows.
+/// The most bytes of a value or name that a message shows.
 const SHOWN_BYTES_MAX: usize = 200;
-/// sersync looks for the encoding label this far into the file.
+/// How far into the file sersync looks for the encoding label.
 const LABEL_BYTES_MAX: usize = 200;
 
-/// Attributes whose values no message shows: a password, and what may hold one.
+/// Attributes whose values no message shows: `passwd` is a password, and `url` may contain one.
 const SECRETS: [&str; 2] = ["passwd", "url"];
 
-/// Whether the value of an attribute of that name is to be kept from messages.
+/// Whether messages must not show the value of an attribute with this name.
 pub(super) fn is_secret(name: &[u8]) -> bool {
     SECRETS.iter().any(|secret| name.eq_ignore_ascii_case(secret.as_bytes()))
 }
 
-/// The end of the first such name in a piece of markup. What follows may be a password, or the rest of one: a missing
-/// quote or blank puts the name into another value or into the tag's name.
+/// The end of the first secret attribute's name in a piece of markup. The bytes behind the name may be a password, or the rest
+/// of one: a missing quote or blank puts the name into another value or into the tag's name.
 pub(super) fn secret_after(markup: &[u8]) -> Option<usize> {
     let lower = markup.to_ascii_lowercase();
     let at = |secret: &str| lower.windows(secret.len()).position(|window| window == secret.as_bytes());
     SECRETS.iter().filter_map(|secret| Some(at(secret)? + secret.len())).min()
 }
 
-/// A warning: something is not as it should be, and this is what syncq makes of it.
+/// A warning: an oddity in the file, and how syncq reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
     pub file: PathBuf,
@@ -43,26 +43,26 @@ pub struct Diagnostic {
     /// Counted from 1, in characters of the file's encoding.
     pub column: u32,
     pub message: String,
-    /// What to write instead.
+    /// The text to write instead.
     pub hint: Option<String>,
     pub matter: Matter,
 }
 
 impl Diagnostic {
-    /// Whether something is missing and has its default: nothing is odd about the file but its shortness.
+    /// Whether a part is missing and has its default: nothing is odd about the file but its shortness.
     pub fn is_default(&self) -> bool {
         matches!(self.matter, Matter::Default | Matter::Missing { .. })
     }
 }
 
-/// What a warning is about, for who goes through the whole file and says some of this in other words.
+/// The matter of a warning. A caller that goes through the whole file uses it to leave out warnings that it words otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Matter {
-    /// Nothing that is told in another place too.
+    /// A matter that no caller words otherwise.
     Other,
     /// An attribute is missing.
     Default,
-    /// An element is missing. `default` says what goes on without it.
+    /// An element is missing. `default` says what holds without it.
     Missing { name: &'static str, default: &'static str },
     /// Blanks around a value.
     Blanks,
@@ -70,21 +70,21 @@ pub enum Matter {
     Switch,
     /// `-u` in params.
     Update,
-    /// What is no regular expression.
+    /// A text that is no regular expression.
     Expression,
-    /// What only a shell would make something of.
+    /// A text that only a shell would understand.
     Shell,
-    /// An element or attribute without a meaning.
+    /// An element or attribute that has no meaning.
     Unknown,
-    /// A second element where the first counts.
+    /// A second element where only the first counts.
     Twice,
     /// Directories that sersync did not watch.
     Localpaths,
-    /// User and password file of an rsync daemon, for ssh.
+    /// The user and the password file of an rsync daemon, given for ssh.
     AuthWithSsh,
-    /// A port for ssh.
+    /// A port, given for ssh.
     PortWithSsh,
-    /// The directory of a plugin that is no mirrored one.
+    /// A plugin's directory that is not mirrored.
     PluginWatch,
 }
 
@@ -101,7 +101,7 @@ struct Note {
     matter: Matter,
 }
 
-/// The warnings on one file.
+/// The warnings about one file.
 pub(super) struct Notes<'a> {
     bytes: &'a [u8],
     encoding: &'static Encoding,
@@ -122,7 +122,7 @@ impl<'a> Notes<'a> {
         self.add(offset, message.into(), Some(hint.into()), Matter::Other);
     }
 
-    /// The same as [`warn_with`](Self::warn_with) of something that has a name.
+    /// Like [`warn_with`](Self::warn_with), for a matter that has a name.
     pub(super) fn warn_of(&mut self, matter: Matter, offset: usize, message: impl Into<String>, hint: Option<&str>) {
         self.add(offset, message.into(), hint.map(str::to_owned), matter);
     }
@@ -135,7 +135,7 @@ impl<'a> Notes<'a> {
         }
     }
 
-    /// A piece of the file for a message: one line, at most so long, readable in the file's encoding.
+    /// A piece of the file for a message: one line of limited length, readable in the file's encoding.
     pub(super) fn show(&self, bytes: &[u8]) -> String {
         let (text, _) = self.encoding.decode_without_bom_handling(bytes.get(..SHOWN_BYTES_MAX).unwrap_or(bytes));
         let mut shown = plain(&text);
@@ -145,7 +145,7 @@ impl<'a> Notes<'a> {
         shown
     }
 
-    /// A piece of the file in full, readable in the file's encoding.
+    /// A whole piece of the file, readable in the file's encoding.
     pub(super) fn text(&self, bytes: &[u8]) -> String {
         self.encoding.decode_without_bom_handling(bytes).0.into_owned()
     }
@@ -155,7 +155,7 @@ impl<'a> Notes<'a> {
         if is_secret(name) { "***".to_owned() } else { self.show(bytes) }
     }
 
-    /// A piece of markup that cannot be made out, up to where a password may stand in it.
+    /// A piece of markup that cannot be parsed, up to the place where a password may begin.
     pub(super) fn show_markup(&self, bytes: &[u8]) -> String {
         match secret_after(bytes) {
             Some(end) => format!("{}…", self.show(bytes.get(..end).unwrap_or_default())),
@@ -168,7 +168,7 @@ impl<'a> Notes<'a> {
         Cursor::new(self).advance(offset).0
     }
 
-    /// Lines and columns of offsets that do not fall.
+    /// Returns a function from offsets to lines and columns. Each offset has to be no less than the one before.
     pub(super) fn places(&self) -> impl FnMut(usize) -> (u32, u32) {
         let mut cursor = Cursor::new(self);
         move |offset| cursor.advance(offset)
@@ -203,7 +203,7 @@ impl<'a> Notes<'a> {
     }
 }
 
-/// Walks through the file, counting lines and characters.
+/// Walks through the file and counts lines and characters.
 struct Cursor<'a> {
     bytes: &'a [u8],
     encoding: &'static Encoding,
@@ -217,7 +217,7 @@ impl<'a> Cursor<'a> {
         Self { bytes: notes.bytes, encoding: notes.encoding, offset: 0, line: 1, column: 1 }
     }
 
-    /// Line and column of an offset that is no less than the one before.
+    /// Line and column of an offset, which has to be no less than the previous one.
     fn advance(&mut self, offset: usize) -> (u32, u32) {
         let mut passed = self.bytes.get(self.offset..offset.min(self.bytes.len())).unwrap_or_default();
         if let Some(newline) = passed.iter().rposition(|&b| b == b'\n') {
@@ -237,8 +237,8 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// The encoding in which messages show the file. The label comes second, since editors save UTF-8 under the stock
-/// file's ISO-8859-1; and a wrong label over Chinese text is all but always GBK.
+/// The encoding in which messages show the file. UTF-8 is tried before the label, since editors save UTF-8 under the stock
+/// file's label ISO-8859-1. A wrong label over Chinese text is almost always GBK.
 fn guess_encoding(bytes: &[u8]) -> &'static Encoding {
     let fits = |encoding: &'static Encoding| {
         encoding.decode_without_bom_handling_and_without_replacement(bytes).is_some().then_some(encoding)
@@ -256,6 +256,6 @@ fn label(bytes: &[u8]) -> Option<&'static Encoding> {
     let value = start.get(at + key.len()..)?;
     let value = value.strip_prefix(b"\"").or_else(|| value.strip_prefix(b"'")).unwrap_or(value);
     let end = value.iter().position(|&b| !(b.is_ascii_alphanumeric() || b"-_.:".contains(&b))).unwrap_or(value.len());
-    // Only encodings in which markup is ASCII: a label of UTF-16 on a file that we can read is wrong.
+    // Only encodings in which markup is ASCII: the label UTF-16 is wrong on a file whose label could be read as ASCII.
     Encoding::for_label(value.get(..end)?).filter(|encoding| encoding.is_ascii_compatible())
 }

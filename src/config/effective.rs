@@ -1,4 +1,4 @@
-//! The tree becomes the configuration: every element gets its meaning, every missing one its default.
+//! Turns the tree into the configuration: every element gets its meaning, every missing element its default.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
@@ -20,7 +20,7 @@ const LOCAL_PATH: &str = "localpath";
 const MINUTE: Duration = Duration::from_secs(60);
 const SCHEDULE_MINUTES: u32 = 600;
 const FAIL_LOG_MINUTES: u32 = 60;
-/// What sersync makes of an empty `timeToExecute`.
+/// The minutes that sersync takes for an empty `timeToExecute`.
 const FAIL_LOG_MINUTES_EMPTY: u32 = 120;
 
 pub(super) fn config(purpose: Purpose, file: &Path, head: &Element, notes: &mut Notes<'_>) -> Result<Config, Problem> {
@@ -57,10 +57,10 @@ pub(super) fn config(purpose: Purpose, file: &Path, head: &Element, notes: &mut 
     Ok(Config { file, roots, template, spelled, debug, settings, control, fail_log, plugin, plugins })
 }
 
-/// There is no directory to watch where one belongs. Says so of one that stands elsewhere.
+/// The error for a missing directory to watch. Names a `<localpath>` that stands in the wrong place.
 fn no_localpath(head: &Element, offset: usize, notes: &Notes<'_>) -> Problem {
     let elsewhere = head.children(LOCAL_PATH).chain(head.children.iter().flat_map(|child| {
-        // A plugin has one too.
+        // A plugin has a `<localpath>` of its own, which is no misplaced one.
         child.children(LOCAL_PATH).filter(move |_| !child.is("plugin"))
     }));
     let watched = |found: &Element| Some((notes.show(&found.attribute("watch")?.value), found.offset));
@@ -70,7 +70,7 @@ fn no_localpath(head: &Element, offset: usize, notes: &Notes<'_>) -> Problem {
     }
 }
 
-/// sersync mirrored the plugin's directory in place of its own.
+/// sersync mirrored the plugin's directory in place of the root.
 fn warn_of_watch(head: &Element, plugin: Option<&plugin::Plugin>, roots: &[Root], notes: &mut Notes<'_>) {
     let Some((plugin, watch)) = plugin.and_then(|plugin| Some((plugin, plugin.watch()?))) else { return };
     let name = plugin.kind().as_str();
@@ -101,7 +101,7 @@ fn excludes(head: &Element, notes: &mut Notes<'_>) -> Result<Vec<String>, Proble
     match value::section(head, "filter", "nothing is excluded", notes) {
         Some(filter) if value::start(filter, false, notes) => {
             let excludes = value::regexes(filter, "exclude", notes);
-            // Each is fine by itself; together they may still be too large.
+            // Each expression is valid by itself; all of them together may still be too large.
             Filter::new(&excludes, false).map_err(|reason| Fault::Filter { reason }.at(filter.offset))?;
             Ok(excludes)
         }
@@ -134,7 +134,7 @@ fn events(head: &Element, notes: &mut Notes<'_>) -> EventSwitches {
     events
 }
 
-/// The list of failures and the longest wait of a failing job.
+/// Reads `<failLog>`: the path of the list of failures, and the longest wait of a failing job.
 fn fail_log(sersync: &Element, notes: &mut Notes<'_>) -> (Option<PathBuf>, Duration) {
     let default = "no list of failures is written, failing jobs are tried at least every 60 minutes";
     let Some(element) = value::section(sersync, "failLog", default, notes) else {
@@ -189,7 +189,7 @@ fn crontab(sersync: &Element, notes: &mut Notes<'_>) -> Result<(Option<Schedule>
     Ok((Some(schedule), excludes))
 }
 
-/// Minutes, as in sersync, or a cron expression.
+/// Reads a schedule: minutes, as in sersync, or a cron expression.
 fn schedule(crontab: &Element, notes: &mut Notes<'_>) -> Result<Schedule, Problem> {
     let every = |minutes: u32| Schedule::Every(MINUTE * minutes);
     let default = format!("every {SCHEDULE_MINUTES} minutes");
@@ -214,7 +214,7 @@ fn schedule(crontab: &Element, notes: &mut Notes<'_>) -> Result<Schedule, Proble
     if let Some(minutes) = value.number::<u32>().filter(|&minutes| minutes > 0) {
         return Ok(every(minutes));
     }
-    // sersync reads the digits at the front, and takes nothing, or less, as 600.
+    // sersync reads the digits at the front, and takes 600 if they give no number above 0.
     let digits = given.find(|c: char| !c.is_ascii_digit()).unwrap_or(given.len());
     let minutes = given.get(..digits).and_then(|digits| digits.parse().ok()).filter(|&minutes| minutes > 0);
     let minutes = minutes.unwrap_or(SCHEDULE_MINUTES);
@@ -226,8 +226,8 @@ fn schedule(crontab: &Element, notes: &mut Notes<'_>) -> Result<Schedule, Proble
     Ok(every(minutes))
 }
 
-/// All `<localpath>`s, and how each is spelled. Two of the same directory become one root. Without `access` they have no
-/// targets, and nothing has to be right with them.
+/// All `<localpath>`s, each with its spelling. Two with the same directory become one root. Without `access` the roots have no
+/// targets, and their `<remote>`s are not checked.
 fn roots(
     head: &Element,
     sersync: &Element,
@@ -247,7 +247,7 @@ fn roots(
         if !watch.bytes.starts_with(b"/") {
             return Err(Fault::RelativeWatch { given: notes.show(watch.bytes) }.at(watch.offset));
         }
-        // Drops doubled slashes, single dots, and a slash at the end.
+        // `components` drops doubled slashes, single dots, and a slash at the end.
         let path: PathBuf = watch.to_path().components().collect();
         let (index, seen) = known.entry(path.clone()).or_insert_with(|| (roots.len(), HashSet::new()));
         let targets = match access {

@@ -1,4 +1,4 @@
-//! What makes a configuration unusable, where, and what to write instead.
+//! The faults that make a configuration unusable: each with its place, and with the text to write instead.
 
 use std::fmt;
 use std::io;
@@ -9,7 +9,7 @@ use crate::filter::FilterError;
 use crate::model::{HostError, Refused, Why};
 use crate::schedule::ScheduleError;
 
-/// Why there is no configuration. The command line ends with exit code 78.
+/// Why there is no configuration. The command line then ends with exit code 78.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("cannot read {}", .file.display())]
@@ -27,18 +27,18 @@ pub enum ConfigError {
         line: u32,
         column: u32,
         fault: Fault,
-        /// What else is wrong, with line and column.
+        /// Further faults, with line and column.
         others: Vec<(u32, u32, Fault)>,
     },
 }
 
 impl ConfigError {
-    /// Whether the file is no XML, even as leniently as sersync reads it.
+    /// Whether the file is not XML, even as leniently as sersync reads it.
     pub fn is_syntax(&self) -> bool {
         matches!(self, Self::At { fault, .. } if fault.is_syntax())
     }
 
-    /// What to do about it, in one line.
+    /// The way out of the fault, in one line.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Read { .. } => Some("name the configuration with -o FILE".into()),
@@ -48,7 +48,7 @@ impl ConfigError {
     }
 }
 
-/// Further faults, behind the first.
+/// The faults after the first.
 struct Others<'f>(&'f [(u32, u32, Fault)]);
 
 impl fmt::Display for Others<'_> {
@@ -62,7 +62,7 @@ impl fmt::Display for Others<'_> {
 pub(super) struct Problem {
     pub(super) offset: usize,
     pub(super) fault: Fault,
-    /// What else is wrong, and where, in the order of the file.
+    /// Further faults with their offsets, in the order of the file.
     pub(super) others: Vec<(usize, Fault)>,
 }
 
@@ -72,7 +72,7 @@ impl Fault {
     }
 }
 
-/// What is wrong at one place of the file. Names and values are as the file has them, made printable.
+/// The fault at one place of the file. Names and values are as in the file, made printable.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
     // Not well-formed.
@@ -109,7 +109,7 @@ pub enum Fault {
     #[error("<{element}> has more than {limit} attributes")]
     TooManyAttributes { element: String, limit: usize },
 
-    // Well-formed, but of no use.
+    // Well-formed, but useless.
     #[error("nothing to watch: no <localpath>")]
     NoLocalPath,
     #[error("nothing to watch: <{given}> is no <localpath>")]
@@ -152,7 +152,7 @@ pub enum Fault {
     PluginIncomplete { plugin: &'static str, element: &'static str, attribute: &'static str },
     #[error("plugin refreshCDN: match cannot be used: {reason}")]
     PluginMatch { reason: FilterError },
-    // Without the URL, which may hold a password.
+    // The message leaves out the URL, which may contain a password.
     #[error("plugin http: url is no http:// address")]
     PluginUrl,
 }
@@ -201,7 +201,7 @@ impl Fault {
         }
     }
 
-    /// What to write instead, in one line.
+    /// The text to write instead, in one line.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::NoHead { around } if !around.is_empty() => {

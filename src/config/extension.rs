@@ -1,4 +1,4 @@
-//! syncq's own element, `<syncq>`. sersync knows nothing of it, so it is read strictly.
+//! syncq's own element, `<syncq>`. No file written for sersync contains it, so it is read strictly.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use super::xml::Element;
 
 const CONNECTIONS_MAX: u32 = 1000;
 const PENDING_MAX: std::ops::RangeInclusive<u32> = 100..=10_000_000;
-/// More would overflow nothing, but means "never" and should say so.
+/// A longer wait would not overflow, but means "never" and should say so.
 const WAIT_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
-/// What `<syncq>` says, on top of `settings`. All that is wrong in it is told at once.
+/// Reads the settings in `<syncq>` on top of `settings`. All faults in it are reported together.
 pub(super) fn read(head: &Element, mut settings: Settings, notes: &mut Notes<'_>) -> Result<(Settings, bool), Problem> {
     let Some(syncq) = head.child("syncq") else { return Ok((settings, false)) };
     let mut wrongs = Wrongs::default();
@@ -59,7 +59,7 @@ pub(super) fn read(head: &Element, mut settings: Settings, notes: &mut Notes<'_>
     wrongs.into_result().map(|()| (settings, legacy_hidden))
 }
 
-/// What cannot be used, so far.
+/// The faults found so far.
 #[derive(Default)]
 struct Wrongs(Vec<Problem>);
 
@@ -83,7 +83,7 @@ impl Wrongs {
     }
 }
 
-/// Where the control API is to be on TCP. Whether the token can be read, only the machine knows.
+/// The TCP address of the control API. Whether the token file can be read is not checked here.
 pub(super) fn control(head: &Element, notes: &mut Notes<'_>) -> Result<Option<Control>, Problem> {
     let Some(element) = head.child("syncq").and_then(|syncq| syncq.child("control")) else { return Ok(None) };
     let token_file = value::attribute(element, "tokenFile", notes);
@@ -139,7 +139,7 @@ fn wrong(attribute: &'static str, value: Value<'_>, expected: &'static str, note
     Fault::Value { attribute, given: notes.show(value.bytes), expected }.at(value.offset)
 }
 
-/// `90s`, `5m`, `1h 30m`. A bare number is refused: sersync counts some in minutes and some in seconds.
+/// Reads `90s`, `5m`, `1h 30m`. A bare number is refused, since sersync counts some in minutes and others in seconds.
 fn duration(attribute: &'static str, value: Value<'_>, notes: &Notes<'_>) -> Result<Duration, Problem> {
     let given = notes.show(value.bytes);
     if given.parse::<f64>().is_ok() {
@@ -151,7 +151,7 @@ fn duration(attribute: &'static str, value: Value<'_>, notes: &Notes<'_>) -> Res
         .ok_or_else(|| wrong(attribute, value, "duration, such as 90s, 5m or 1h 30m", notes))
 }
 
-/// `50%`, a number of entries, or `off`.
+/// Reads `50%`, a number of entries, or `off`.
 fn max_delete(value: Value<'_>, notes: &Notes<'_>) -> Result<MaxDelete, Problem> {
     let given = notes.show(value.bytes);
     let given = given.trim();
@@ -163,7 +163,7 @@ fn max_delete(value: Value<'_>, notes: &Notes<'_>) -> Result<MaxDelete, Problem>
     limit.ok_or_else(|| wrong("maxDelete", value, "share (50%), number of entries (20000), or off", notes))
 }
 
-/// `8MiB`, `500 kB`, as rsync and systemd have them: `K` and `KiB` are 1024, `kB` and `KB` 1000.
+/// Reads `8MiB` or `500 kB`, with the units of rsync and systemd: `K` and `KiB` are 1024 bytes, `kB` and `KB` 1000.
 fn size(attribute: &'static str, value: Value<'_>, notes: &Notes<'_>) -> Result<u64, Problem> {
     let given = notes.show(value.bytes);
     let digits = given.find(|c: char| !c.is_ascii_digit()).unwrap_or(given.len());

@@ -1,11 +1,11 @@
-//! Reads sersync's `confxml.xml`, as people have really written it, into a validated [`Config`].
+//! Reads sersync's `confxml.xml`, as people really write it, into a validated [`Config`].
 //!
-//! `xml` turns bytes into a small tree, `schema` knows the names, `effective` gives every element its meaning or its
-//! default. What sersync would have ignored or crashed on becomes a [`Diagnostic`]; only what leaves nothing sensible
-//! to do is a [`ConfigError`]. Both name file, line and column.
+//! `xml` turns bytes into a small tree, `schema` knows the names, `effective` gives every element its meaning or its default. A
+//! fault that sersync would have ignored or crashed on becomes a [`Diagnostic`]. Only a fault that leaves nothing sensible to
+//! do is a [`ConfigError`]. Both name file, line and column.
 //!
-//! Paths stay the bytes that they are in the file, whatever its encoding is or claims to be. Nothing here looks at
-//! the file system, except [`load`] and [`outline`], which read the one file.
+//! Paths stay the bytes that they are in the file, whatever the file's encoding is or claims to be. Nothing here looks at the
+//! file system, except [`load`] and [`outline`], which read the one file.
 
 mod blank;
 mod bytes;
@@ -39,17 +39,17 @@ pub fn load(file: &Path) -> Result<(Config, Vec<Diagnostic>), ConfigError> {
     load_for(Purpose::Mirror, file)
 }
 
-/// The same for a purpose.
+/// Like [`load`], for a purpose.
 pub fn load_for(purpose: Purpose, file: &Path) -> Result<(Config, Vec<Diagnostic>), ConfigError> {
     parse_for(purpose, file, &read(file)?)
 }
 
-/// Reads a configuration file as it stands, whether it makes sense or not: only what is no XML is an error.
+/// Reads a configuration file as it stands, whether it makes sense or not: only a file that is not XML is an error.
 pub fn outline(file: &Path) -> Result<Outline, ConfigError> {
     outline::read(file, &read(file)?)
 }
 
-/// Every attribute of the format with its element, as an [`Outline`] names it.
+/// Every attribute of the format with its element, named as in an [`Outline`].
 #[cfg(test)]
 pub(crate) fn known_attributes() -> Vec<(String, &'static str)> {
     schema::all_attributes()

@@ -1,7 +1,7 @@
-//! A configuration file as it stands: every element, attribute and piece of anything else, with its place.
+//! A configuration file as it stands: every element, attribute and other piece, with its place.
 //!
-//! For whoever tells what a file meant to sersync. What it means to syncq is [`Config`](super::Config). No password
-//! leaves this module.
+//! For callers that explain what a file meant to sersync. Its meaning to syncq is [`Config`](super::Config). No password leaves
+//! this module.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use super::error::{ConfigError, Problem};
 use super::schema::{self, Standing};
 use super::xml::{self, StrayKind};
 
-/// What a file holds, in its order.
+/// The pieces of a file, in the file's order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outline {
     pub parts: Vec<Part>,
@@ -26,53 +26,53 @@ pub struct Part {
     pub what: What,
 }
 
-/// What a piece of a file is.
+/// The kind of a piece.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
     /// An element that has a meaning.
     Element {
         /// The names of its parents below `head` and its own, as the format spells them: `sersync/rsync/auth`.
         path: String,
-        /// So many of the same name stand before it in its parent.
+        /// How many elements with the same name stand before it in its parent.
         earlier: usize,
         attributes: Vec<Attribute>,
     },
     /// A second element where only the first counts.
     Surplus {
         path: String,
-        /// What of it somebody may miss.
+        /// The content whose loss somebody may notice: directories and expressions.
         lost: Option<String>,
     },
     /// An element whose name has no meaning where it stands.
     Unknown {
         name: String,
-        /// The element in which one of that name has a meaning.
+        /// The element in which an element with this name has a meaning.
         belongs: Option<&'static str>,
     },
     Comment,
-    /// Between tags, on one line; up to where a password may stand in it.
+    /// Text between tags, on one line, cut where a password may begin.
     Text {
         text: String,
     },
-    /// Something follows the last tag of `head`.
+    /// Something stands behind the last tag of `head`.
     Behind,
 }
 
 /// An attribute of an element that has a meaning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attribute {
-    /// As the format spells it; as the file does, if it has no meaning.
+    /// The name as the format spells it; a name without a meaning as the file spells it.
     pub name: String,
     pub is_known: bool,
-    /// Blanks are kept. Of what may be a password it is `***`.
+    /// The value with its blanks. A value that may be a password is `***`.
     pub value: String,
-    /// As those of a [`Part`].
+    /// Line and column, counted as in [`Part`].
     pub line: u32,
     pub column: u32,
 }
 
 impl Outline {
-    /// The attribute of the first element of that path.
+    /// The value of an attribute of the first element with that path.
     pub fn value(&self, path: &str, attribute: &str) -> Option<&str> {
         let attributes = self.parts.iter().find_map(|part| match &part.what {
             What::Element { path: found, attributes, .. } if found == path => Some(attributes),
@@ -81,7 +81,7 @@ impl Outline {
         attributes.iter().find(|found| found.is_known && found.name == attribute).map(|found| found.value.as_str())
     }
 
-    /// Whether there is an element of that path.
+    /// Whether the file has an element with that path.
     pub fn has(&self, path: &str) -> bool {
         self.parts.iter().any(|part| matches!(&part.what, What::Element { path: found, .. } if found == path))
     }
@@ -106,7 +106,7 @@ pub(super) fn read(file: &Path, bytes: &[u8]) -> Result<Outline, ConfigError> {
     Ok(Outline { parts: parts.collect() })
 }
 
-/// A piece whose place is not counted yet.
+/// A piece whose line and column have not been counted yet.
 struct Found {
     offset: usize,
     attributes_at: Vec<usize>,
@@ -140,7 +140,7 @@ fn parts(bytes: &[u8], notes: &mut Notes<'_>) -> Result<Vec<Found>, Problem> {
                 let mut offset = stray.offset;
                 for line in stray.text.split_inclusive(|&b| b == b'\n') {
                     let blanks = line.iter().take_while(|b| b.is_ascii_whitespace()).count();
-                    // What was copied from a web page is full of blanks that are not ASCII.
+                    // Text that was copied from a web page has many blanks that are not ASCII.
                     let text = notes.show_markup(line.trim_ascii()).trim().to_owned();
                     if !text.is_empty() {
                         parts.push(plain(offset + blanks, What::Text { text }));
@@ -156,7 +156,7 @@ fn parts(bytes: &[u8], notes: &mut Notes<'_>) -> Result<Vec<Found>, Problem> {
 
 fn named(attribute: &xml::Attribute, known: &[&'static str], notes: &Notes<'_>) -> Attribute {
     let meant = known.iter().find(|known| attribute.name.eq_ignore_ascii_case(known.as_bytes()));
-    // An unknown one may be a misspelled password.
+    // An attribute with an unknown name may be a misspelt `passwd`.
     let value =
         if meant.is_none() || is_secret(&attribute.name) { "***".to_owned() } else { notes.text(&attribute.value) };
     Attribute {

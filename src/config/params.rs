@@ -1,5 +1,5 @@
-//! The user's own rsync options in `commonParams`: split into words, and what [`Params::usable`] says of them with its place
-//! in the file.
+//! The user's own rsync options in `commonParams`: splits them into words, and reports what [`Params::usable`] finds, with
+//! places in the file.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;

@@ -1,4 +1,4 @@
-//! The plugin sections as data. Running plugins is not done here. Passwords are kept from every message.
+//! The plugin sections as data. Running plugins is done elsewhere. No message shows a password.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -11,7 +11,7 @@ use super::value::{self, Value};
 use super::words;
 use super::xml::Element;
 
-/// The plugins that sersync names.
+/// The plugins of sersync's format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PluginKind {
     Command,
@@ -23,7 +23,7 @@ pub enum PluginKind {
 impl PluginKind {
     const ALL: [Self; 4] = [Self::Command, Self::Socket, Self::RefreshCdn, Self::Http];
 
-    /// The name in the configuration and behind `-m`.
+    /// The plugin's name in the configuration and behind `-m`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Command => "command",
@@ -33,13 +33,13 @@ impl PluginKind {
         }
     }
 
-    /// The plugin of that name, in any case.
+    /// The plugin with that name; upper and lower case are equal.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str().eq_ignore_ascii_case(name))
     }
 }
 
-/// What a `<plugin>` section says.
+/// The content of a `<plugin>` section.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Plugin {
     Command(CommandPlugin),
@@ -58,7 +58,7 @@ impl Plugin {
         }
     }
 
-    /// The directory that the section names. In sersync it replaced the mirrored one; in syncq it does not.
+    /// The directory in the section. In sersync it replaced the mirrored directory; in syncq it does not.
     pub fn watch(&self) -> Option<&PathBuf> {
         match self {
             Self::Command(_) => None,
@@ -68,7 +68,7 @@ impl Plugin {
         }
     }
 
-    /// Whether the plugin is told of anything that changes in a mirrored directory.
+    /// Whether the plugin is told of changes in the mirrored directory `root`.
     pub fn is_told_of(&self, root: &Path) -> bool {
         self.watch().is_none_or(|watch| root.starts_with(watch) || watch.starts_with(root))
     }
@@ -79,14 +79,14 @@ impl Plugin {
 pub struct CommandPlugin {
     pub prefix: Vec<OsString>,
     pub suffix: Vec<OsString>,
-    /// Its output is thrown away.
+    /// Discard the command's output.
     pub ignore_error: bool,
-    /// With the filter on: regular expressions of which one has to match the whole absolute path. An empty list
-    /// matches nothing.
+    /// With the filter on: regular expressions, one of which has to match the whole absolute path. An empty list matches no
+    /// path.
     pub includes: Option<Vec<String>>,
 }
 
-/// Sends the path to an address, one connection each.
+/// Sends the path to an address, on a connection of its own each time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SocketPlugin {
     pub watch: Option<PathBuf>,
@@ -94,7 +94,7 @@ pub struct SocketPlugin {
     pub port: u16,
 }
 
-/// Tells ChinaCache which URL is out of date.
+/// Tells ChinaCache which URL has changed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RefreshCdnPlugin {
     pub watch: Option<PathBuf>,
@@ -102,10 +102,10 @@ pub struct RefreshCdnPlugin {
     pub port: u16,
     pub user: String,
     pub password: Secret,
-    /// What a URL begins with.
+    /// The beginning of every URL.
     pub base: String,
-    /// Searched in the absolute path; the URL goes on with group 1 and what follows the match. Without it, with the
-    /// path below the watched directory.
+    /// An expression that is searched in the absolute path. The URL goes on with group 1 and everything behind the match.
+    /// Without an expression the URL goes on with the path below the watched directory.
     pub path_match: Option<String>,
 }
 
@@ -116,20 +116,20 @@ pub struct HttpPlugin {
     pub url: HttpUrl,
 }
 
-/// `http://[user:password@]host[:port][/path[?query]]`. Shown without what may be secret in it.
+/// `http://[user:password@]host[:port][/path[?query]]`. Messages leave out the parts that may be secret.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HttpUrl {
     pub host: String,
     pub port: u16,
-    /// `user:password`, as they are meant: percent signs resolved.
+    /// `user:password`, with percent signs resolved.
     pub credentials: Option<Secret>,
-    /// Path and query, as they stand in a request. A token often stands in the query.
+    /// Path and query, as in a request. Secret, because a token often stands in the query.
     pub target: Secret,
 }
 
 impl HttpUrl {
     fn parse(text: &str) -> Option<Self> {
-        // Anything else in a URL is written with percent signs.
+        // In a URL all other characters are written with percent signs.
         if !text.bytes().all(|b| b.is_ascii_graphic()) {
             return None;
         }
@@ -141,12 +141,12 @@ impl HttpUrl {
             Some((credentials, address)) => (Some(credentials), address),
             None => (None, authority),
         };
-        // The colons of an IPv6 address stand in brackets.
+        // The colons of an IPv6 address stand inside brackets.
         let (host, port) = match address.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')) {
             Some((host, port)) => (host, port.parse().ok().filter(|&port| port > 0)?),
             None => (address, 80),
         };
-        // What is no host may be a password in front of a forgotten @.
+        // A text that is no host name may be a password in front of a forgotten @.
         let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
             Some(address) => address,
             None if host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) => host,
@@ -175,7 +175,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The plugin in use by what `<sersync>` says, if that matters, and all complete sections.
+/// The plugin that `<sersync>` puts to use, if `sersync` is given, and all complete sections.
 pub(super) fn read(
     head: &Element,
     sersync: Option<&Element>,
@@ -213,7 +213,7 @@ pub(super) fn read(
     Ok((Some(plugin.ok_or_else(missing)?), plugins))
 }
 
-/// The plugin that `<sersync>` switches on, and where it says so.
+/// The plugin that `<sersync>` switches on, and the offset of that element.
 fn in_use(sersync: &Element, notes: &mut Notes<'_>) -> Result<Option<(PluginKind, usize)>, Problem> {
     let Some(element) = value::section(sersync, "plugin", "none runs", notes) else { return Ok(None) };
     if !value::start(element, false, notes) {
@@ -348,7 +348,7 @@ impl<'r> Reader<'r, '_> {
     }
 }
 
-/// Whether the word is one of those with which a shell joins and redirects commands.
+/// Whether the word is one with which a shell joins or redirects commands.
 fn is_operator(word: &[u8]) -> bool {
     let undirected = word.iter().position(|b| !b.is_ascii_digit()).map_or(&b""[..], |at| word.split_at(at).1);
     matches!(word, b"|" | b"||" | b"&" | b"&&" | b";")
@@ -360,7 +360,7 @@ fn is_operator(word: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    /// The start said that such a plugin is told of what changes, right after the warning that it is not.
+    /// The start announced that such a plugin is told of changes, right after the warning that it is not.
     #[test]
     fn a_plugin_that_watches_elsewhere_is_told_of_nothing() {
         for (watch, root, told) in [
@@ -381,7 +381,7 @@ mod tests {
         for word in [">", ">>", "2>&1", ">/tmp/log", "<", "|", "||", "&&", "&", ";", "/x;"] {
             assert!(is_operator(word.as_bytes()), "{word}");
         }
-        // In quotes, where the program that is run makes something of it.
+        // Inside quotes the program that is run gives operators their meaning.
         for word in ["cd /x && ./y \"$0\" >> z", "", "2", "a>b", "--if=a|b", "> said she"] {
             assert!(!is_operator(word.as_bytes()), "{word}");
         }

@@ -1,4 +1,4 @@
-//! The `<rsync>` section and the `<remote>` elements: where a root goes, and how rsync is told to get there.
+//! The `<rsync>` section and the `<remote>` elements: the targets of a root, and rsync's options to reach them.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -15,7 +15,7 @@ use super::value::{self, Value};
 use super::xml::Element;
 
 const TIMEOUT_SECONDS: u64 = 100;
-/// A year: more is no time that anybody has meant, and more than rsync takes.
+/// A year, in seconds. Nobody means a longer timeout, and rsync takes none.
 const TIMEOUT_SECONDS_MAX: u64 = 366 * 24 * 60 * 60;
 const RSYNCD_PORT: u16 = 874;
 
@@ -41,7 +41,7 @@ pub(super) fn access(sersync: &Element, delete: bool, notes: &mut Notes<'_>) -> 
     access.options.params = params.params;
     access.ssh = value::switch(rsync, "ssh", false, notes);
     auth(rsync, params.password_file, &mut access, notes)?;
-    // To rsync a --port in the params is for its daemons only.
+    // rsync uses a --port in the params for rsync daemons only.
     access.options.port = port(rsync, access.ssh, notes)?.or(params.port.filter(|_| !access.ssh));
     access.options.timeout = timeout(rsync, notes);
     Ok(access)
@@ -122,8 +122,8 @@ fn user(value: Value<'_>, notes: &Notes<'_>) -> Result<String, Problem> {
     })
 }
 
-/// A port that is none is refused: behind the usual one another daemon may have a module of the same name, which would be
-/// made equal to the source.
+/// Reads the port. An invalid one is refused, not replaced by the usual one: another daemon at the usual port may have a module
+/// of the same name, which would be made equal to the source.
 fn port(rsync: &Element, ssh: bool, notes: &mut Notes<'_>) -> Result<Option<u16>, Problem> {
     let Some(element) = value::section(rsync, "userDefinedPort", "the usual port", notes) else { return Ok(None) };
     if !value::start(element, false, notes) {
@@ -166,12 +166,12 @@ fn timeout(rsync: &Element, notes: &mut Notes<'_>) -> Option<Duration> {
             TIMEOUT_SECONDS
         }),
     };
-    // To rsync too, 0 means none.
+    // rsync too reads 0 as no timeout.
     (seconds > 0).then(|| Duration::from_secs(seconds))
 }
 
-/// The targets of one `<localpath>`, of the directory `root`, that the root does not have yet. A remote that cannot be used is
-/// left out, loudly, as long as there is another: the others are none the worse for it.
+/// The targets of one `<localpath>` for the directory `root` that the root does not have yet. An unusable remote is left out
+/// with a warning as long as there is another one: a fault in one remote must not stop the others.
 pub(super) fn targets(
     localpath: &Element,
     root: &Path,
@@ -180,7 +180,7 @@ pub(super) fn targets(
     notes: &mut Notes<'_>,
 ) -> Result<Vec<Target>, Problem> {
     let mut options = access.options.clone();
-    // sersync ran rsync in the watched directory.
+    // Resolve the path as sersync did, which ran rsync in the watched directory.
     options.password_file = options.password_file.map(|file| root.join(file));
     let mut targets = Vec::new();
     let mut unusable = Vec::new();
@@ -224,7 +224,7 @@ fn destination(remote: &Element, access: &Access, notes: &mut Notes<'_>) -> Resu
         path = rest;
     }
     let path_or_module = OsString::from_vec(path.to_vec());
-    // `host::/x` and `host:::x` are nothing that rsync knows.
+    // rsync knows neither `host::/x` nor `host:::x`.
     let slash = !access.ssh && path.starts_with(b"/");
     if slash || path.starts_with(b":") {
         return Err(Fault::Module { given: notes.show(name.bytes) }.at(name.offset));
@@ -242,7 +242,7 @@ fn required<'e>(remote: &'e Element, attribute: &'static str, notes: &mut Notes<
         .ok_or_else(|| Fault::RemoteIncomplete { attribute }.at(remote.offset))
 }
 
-/// `[user@]host`, with the user of `<auth>` if it has none of its own.
+/// Reads `[user@]host`. Without a user of its own, the host gets the user of `<auth>`.
 fn host(value: Value<'_>, user: Option<&str>, notes: &mut Notes<'_>) -> Result<String, Problem> {
     let given = str::from_utf8(value.bytes).map_err(|_| HostError::Unreadable);
     let host =
@@ -255,7 +255,7 @@ fn host(value: Value<'_>, user: Option<&str>, notes: &mut Notes<'_>) -> Result<S
     Ok(Host { user, name: host.name }.to_string())
 }
 
-/// A value for a message, without what may be a password: all from a colon on.
+/// A value for a message, cut at the first colon if a password may follow.
 fn hidden(value: Value<'_>, notes: &Notes<'_>) -> String {
     match value.bytes.iter().position(|&b| b == b':').filter(|_| value.bytes.contains(&b'@')) {
         Some(colon) => format!("{}:***", notes.show(value.bytes.get(..colon).unwrap_or_default())),

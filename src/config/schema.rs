@@ -1,13 +1,13 @@
-//! The names of the format, to find those that are not: sersync ignores a misspelled element and then misses the one
-//! that was meant.
+//! The names of the format. They serve to find misspelt names: sersync ignores a misspelt element and then misses the one that
+//! was meant.
 
 use super::diagnostic::{Matter, Notes};
 use super::xml::element::Element;
 
-/// A misspelling is at least this similar (0 to 1) to what was meant.
+/// A misspelt name is at least this similar (0 to 1) to the right one.
 const SIMILARITY_MIN: f64 = 0.75;
 
-/// An element: what it may hold, and whether it may stand more than once.
+/// An element of the format: its attributes, its children, and whether it may stand more than once.
 struct Spec {
     name: &'static str,
     many: bool,
@@ -106,12 +106,12 @@ const HEAD: Spec = one(
     ],
 );
 
-/// Warns of elements and attributes that have no meaning where they stand, and of second ones where one counts.
+/// Warns of elements and attributes without a meaning in their place, and of second elements where only the first counts.
 pub(super) fn check(head: &Element, notes: &mut Notes<'_>) {
     check_element(head, &HEAD, notes);
 }
 
-/// Recurses as deep as the specification, not as the file.
+/// The recursion is as deep as the specification, not as the file.
 fn check_element(element: &Element, spec: &Spec, notes: &mut Notes<'_>) {
     for attribute in &element.attributes {
         if !spec.attributes.iter().any(|known| is(&attribute.name, known)) {
@@ -149,7 +149,7 @@ fn check_element(element: &Element, spec: &Spec, notes: &mut Notes<'_>) {
     }
 }
 
-/// The name of the element in which one of that name has a meaning.
+/// The name of the element in which an element with this name has a meaning.
 pub(super) fn belongs(name: &[u8]) -> Option<&'static str> {
     fn find(spec: &'static Spec, name: &[u8]) -> Option<&'static str> {
         let holds = spec.children.iter().any(|child| is(name, child.name));
@@ -159,7 +159,7 @@ pub(super) fn belongs(name: &[u8]) -> Option<&'static str> {
     find(&FORMAT, name)
 }
 
-/// What of a second element that does not count somebody may miss: directories that are not mirrored, and expressions.
+/// The content of a surplus element whose loss somebody may notice: directories that are not mirrored, and expressions.
 pub(super) fn lost(element: &Element, notes: &Notes<'_>) -> Option<String> {
     let watched: Vec<String> = element
         .children("localpath")
@@ -173,24 +173,24 @@ pub(super) fn lost(element: &Element, notes: &Notes<'_>) -> Option<String> {
     }
 }
 
-/// What an element of the file is by the names of the format.
+/// The meaning of an element of the file in the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
     Known {
-        /// So many of the same name stand before it in its parent.
+        /// How many elements with the same name stand before it in its parent.
         earlier: usize,
-        /// Those that it may have.
+        /// The attributes that the format gives it.
         attributes: &'static [&'static str],
     },
-    /// A second one where only the first counts.
+    /// A second element where only the first counts.
     Surplus,
     /// A name that has no meaning here.
     Unknown,
 }
 
-/// Calls `each` for every element below `head`, and itself, in the order of the file, with the names of its parents below
-/// `head` and its own as the format spells them (`sersync/rsync/auth`). What stands in an element without a meaning is left
-/// out.
+/// Calls `each` for `head` and every element below it, in the order of the file. The first argument holds the names of the
+/// element's parents below `head` and its own name, as the format spells them (`sersync/rsync/auth`). The content of an element
+/// without a meaning is left out.
 pub(super) fn walk(head: &Element, each: &mut dyn FnMut(&str, &Element, Standing)) {
     each(HEAD.name, head, Standing::Known { earlier: 0, attributes: HEAD.attributes });
     walk_children(head, &HEAD, "", each);
@@ -215,7 +215,7 @@ fn walk_children(element: &Element, spec: &Spec, path: &str, each: &mut dyn FnMu
     }
 }
 
-/// Every attribute of the format with its element, as [`walk`] names it.
+/// Every attribute of the format with its element, named as by [`walk`].
 #[cfg(test)]
 pub(super) fn all_attributes() -> Vec<(String, &'static str)> {
     fn add(spec: &Spec, path: &str, found: &mut Vec<(String, &'static str)>) {
@@ -245,7 +245,7 @@ fn report<'s>(
     notes.warn_of(Matter::Unknown, offset, message, hint.as_deref());
 }
 
-/// The known name that was most likely meant.
+/// The known name that is most similar to `given`, if any is similar enough.
 pub(super) fn closest<'s>(given: &str, known: impl Iterator<Item = &'s str>) -> Option<&'s str> {
     let given = given.to_ascii_lowercase();
     known

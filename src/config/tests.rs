@@ -27,7 +27,7 @@ fn fault(bytes: &[u8]) -> ConfigError {
     parse(Path::new("c.xml"), bytes).expect_err(&String::from_utf8_lossy(bytes))
 }
 
-/// The stock file with one piece exchanged. Its `-artuz` becomes `-artz`, which warns of nothing.
+/// The stock file with one piece exchanged. Its `-artuz` becomes `-artz`, which causes no warning.
 fn stock_with(from: &str, to: &str) -> String {
     assert!(STOCK.contains(from), "{from} is in the stock file");
     STOCK.replacen(from, to, 1).replacen("-artuz", "-artz", 1)
@@ -79,7 +79,7 @@ proptest! {
         if let Err(error) = parse(Path::new("c.xml"), &bytes) {
             prop_assert!(error.to_string().starts_with("c.xml:"));
         }
-        // Whatever can be used can be shown.
+        // A file that can be parsed can also be outlined.
         prop_assert!(outline::read(Path::new("c.xml"), &bytes).is_ok() || parse(Path::new("c.xml"), &bytes).is_err());
     }
 }

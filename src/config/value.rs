@@ -1,4 +1,4 @@
-//! Reads values: the blanks around them, the many ways to say yes, numbers, and defaults for what is missing.
+//! Reads values: the blanks around them, the many ways to say yes, numbers, and defaults for missing values.
 
 use std::path::PathBuf;
 use std::{ffi::OsString, os::unix::ffi::OsStringExt};
@@ -11,7 +11,7 @@ use super::xml::Element;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Value<'e> {
     pub(super) bytes: &'e [u8],
-    /// Where it begins in the file.
+    /// The offset at which the value begins in the file.
     pub(super) offset: usize,
     verbatim: bool,
 }
@@ -21,7 +21,8 @@ impl Value<'_> {
         self.bytes.is_empty()
     }
 
-    /// The place of a byte of the value in the file; the value's own if entities make it uncertain.
+    /// The offset in the file of a byte of the value. If the value has entities, which make that uncertain, the value's own
+    /// offset.
     pub(super) fn offset_of(&self, byte: usize) -> usize {
         if self.verbatim { self.offset + byte } else { self.offset }
     }
@@ -36,7 +37,7 @@ impl Value<'_> {
     }
 }
 
-/// The value of an attribute, if it is there. Blanks around it are taken off with a warning.
+/// The value of an attribute, if the element has that attribute. Blanks around the value are removed with a warning.
 pub(super) fn attribute<'e>(element: &'e Element, name: &str, notes: &mut Notes<'_>) -> Option<Value<'e>> {
     let attribute = element.attribute(name)?;
     let (bytes, before) = blank::trimmed(&attribute.value);
@@ -53,7 +54,7 @@ pub(super) fn attribute<'e>(element: &'e Element, name: &str, notes: &mut Notes<
     Some(Value { bytes, offset, verbatim: attribute.verbatim })
 }
 
-/// The same for an attribute whose absence is worth a warning; `default` says what goes on without it.
+/// Like [`attribute`], with a warning if the attribute is missing; `default` says what holds without it.
 pub(super) fn expected<'e>(
     element: &'e Element,
     name: &str,
@@ -70,7 +71,7 @@ pub(super) fn expected<'e>(
     value
 }
 
-/// A child whose absence is worth a warning.
+/// A child element, with a warning if it is missing.
 pub(super) fn section<'e>(
     parent: &'e Element,
     name: &'static str,
@@ -86,19 +87,19 @@ pub(super) fn section<'e>(
     child
 }
 
-/// A child's switch, `<name start="true"/>`.
+/// The switch `<name start="true"/>` of a child element.
 pub(super) fn switch(parent: &Element, name: &'static str, default: bool, notes: &mut Notes<'_>) -> bool {
     let state = if default { "it is on" } else { "it is off" };
     section(parent, name, state, notes).map_or(default, |child| start(child, default, notes))
 }
 
-/// The `start` of an element.
+/// The attribute `start` of an element.
 pub(super) fn start(element: &Element, default: bool, notes: &mut Notes<'_>) -> bool {
     let state = if default { "it is on" } else { "it is off" };
     expected(element, "start", state, notes).map_or(default, |value| boolean(value, "start", notes))
 }
 
-/// sersync takes exactly `true` for true and anything else for false.
+/// Reads a switch. sersync takes exactly `true` for true and anything else for false.
 pub(super) fn boolean(value: Value<'_>, name: &str, notes: &mut Notes<'_>) -> bool {
     let lower = value.bytes.to_ascii_lowercase();
     let (meaning, certain) = match lower.as_slice() {
@@ -119,7 +120,7 @@ pub(super) fn boolean(value: Value<'_>, name: &str, notes: &mut Notes<'_>) -> bo
     meaning
 }
 
-/// The `expression` of each child of that name.
+/// The `expression` of each child with that name.
 pub(super) fn expressions<'e>(element: &'e Element, name: &str, notes: &mut Notes<'_>) -> Vec<Value<'e>> {
     let mut values = Vec::new();
     for child in element.children(name) {
@@ -129,7 +130,7 @@ pub(super) fn expressions<'e>(element: &'e Element, name: &str, notes: &mut Note
     values
 }
 
-/// Regular expressions that can be used. What is not UTF-8 is written as escapes, which mean the same bytes.
+/// The valid regular expressions of an element. Bytes that are not UTF-8 are written as escapes with the same meaning.
 pub(super) fn regexes(element: &Element, name: &str, notes: &mut Notes<'_>) -> Vec<String> {
     let mut regexes = Vec::new();
     for value in expressions(element, name, notes) {

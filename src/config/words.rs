@@ -4,17 +4,17 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
-/// A quote without its partner.
+/// An opening quote without a closing one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{quote} at byte {offset} is not closed")]
 pub struct SplitError {
-    /// Where the quote stands, counted from 0.
+    /// The offset of the quote, counted from 0.
     pub offset: usize,
-    /// `'`, `"`, or a backslash at the very end.
+    /// `'`, `"`, or `\` for a backslash at the very end.
     pub quote: &'static str,
 }
 
-/// A word and where it began.
+/// A word and the offset at which it begins.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Word {
     pub(super) offset: usize,
@@ -56,7 +56,7 @@ pub(super) fn split(line: &[u8]) -> Result<Vec<Word>, SplitError> {
                 }
             },
             b'\\' => match bytes.next().ok_or(open("\\"))?.1 {
-                // The shell joins the lines.
+                // An escaped line break joins the lines, as in a shell.
                 b'\n' => {}
                 escaped => text.push(escaped),
             },

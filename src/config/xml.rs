@@ -1,12 +1,12 @@
-//! Bytes to a small tree in which every element and attribute knows its place, by sersync's lenient grammar.
+//! Turns bytes into a small tree in which every element and attribute knows its place, by sersync's lenient grammar.
 //!
-//! quick-xml finds the markup and this module reads the tags, which sersync takes in forms that are not XML (no
-//! quotes, `<` and a bare `&` in values, any case). quick-xml wants UTF-8 while values are bytes of any encoding: it
-//! therefore gets a copy in which every byte above ASCII is a plain letter. In all encodings in use markup is ASCII and
-//! no byte of a longer character looks like it, so offsets in the copy are offsets in the file.
+//! quick-xml finds the markup, and this module reads the tags, since sersync takes tags that are not XML (no quotes, `<` and a
+//! bare `&` in values, any case). quick-xml wants UTF-8, but values are bytes of any encoding. So quick-xml gets a copy in
+//! which every byte above ASCII is a plain letter. In all encodings in use markup is ASCII, and no byte of a longer character
+//! looks like markup. So offsets in the copy are offsets in the file.
 //!
-//! Text between tags is of no meaning to sersync, and before `<head>` neither, unless `<?xml ...?>` follows; only where it stands
-//! is kept. What follows `</head>` is not read at all.
+//! Text between tags has no meaning to sersync. Neither has text before `<head>`, unless `<?xml ...?>` follows. Only the place
+//! of such text is kept. Nothing behind `</head>` is read.
 
 pub(super) mod element;
 mod tag;
@@ -22,7 +22,7 @@ use super::schema;
 
 pub(super) use element::{Attribute, Document, Element, Stray, StrayKind};
 
-/// sersync's format has 5 levels. Deeper trees are refused, since dropping them recurses.
+/// sersync's format has 5 levels. Deeper trees are refused, since dropping a tree recurses.
 const DEPTH_MAX: usize = 32;
 
 /// Reads the first `head` element, wherever it stands. `bytes` has no byte order mark of UTF-8.
@@ -69,7 +69,7 @@ pub(super) fn parse(bytes: &[u8], notes: &mut Notes<'_>) -> Result<Document, Pro
     }
 }
 
-/// The file is at most a megabyte.
+/// A position in the file, which is a megabyte at most, as an offset.
 fn offset(position: u64) -> usize {
     usize::try_from(position).unwrap_or(usize::MAX)
 }
@@ -77,12 +77,12 @@ fn offset(position: u64) -> usize {
 struct Tree<'t, 'n> {
     bytes: &'t [u8],
     notes: &'t mut Notes<'n>,
-    /// From `head` down to the innermost element that is open; empty before `head`.
+    /// The open elements, from `head` down to the innermost; empty before `head`.
     open: Vec<Element>,
     strays: Vec<Stray>,
-    /// The first text before `head`, and where it stands.
+    /// The first text before `head`, and its offset.
     before: Option<(String, usize)>,
-    /// The name of the first element that is not in `head`, and where it stands.
+    /// The name of the first element outside of `head`, and its offset.
     outside: Option<(Vec<u8>, usize)>,
 }
 
@@ -92,7 +92,7 @@ impl Tree<'_, '_> {
         let tag = tag::read(content.unwrap_or_default(), offset + 1, self.notes)?;
         let element = Element { name: tag.name, offset, attributes: tag.attributes, children: Vec::new() };
         if self.open.is_empty() && !element.is("head") {
-            // Elements around or before head are none of ours.
+            // Elements around or before `head` have no meaning.
             self.outside.get_or_insert((element.name, offset));
             return Ok(None);
         }
@@ -123,7 +123,7 @@ impl Tree<'_, '_> {
         }
     }
 
-    /// Takes the innermost element off; it is the result if it is `head`.
+    /// Closes the innermost element. Returns the element if it is `head`.
     fn close(&mut self) -> Option<Element> {
         let element = self.open.pop()?;
         match self.open.last_mut() {
@@ -135,7 +135,7 @@ impl Tree<'_, '_> {
         }
     }
 
-    /// Takes note of what has no meaning.
+    /// Records a piece that has no meaning.
     fn stray(&mut self, kind: StrayKind, raw: &[u8], offset: usize) {
         let (text, blanks) = blank::trimmed(raw);
         if !text.is_empty() {
@@ -156,7 +156,7 @@ impl Tree<'_, '_> {
         Ok(None)
     }
 
-    /// What stands before the declaration is no XML to sersync either.
+    /// The error for text before the declaration, which sersync does not take for XML either.
     fn text_before_declaration(&mut self) -> Problem {
         let (text, offset) = self.before.take().unwrap_or_default();
         Fault::TextBeforeHead { text }.at(offset)
@@ -174,7 +174,7 @@ impl Tree<'_, '_> {
         }
     }
 
-    /// quick-xml gave up: a construct that begins at `start` has no end.
+    /// The error for markup that quick-xml cannot end: the construct that begins at `start`.
     fn markup(&mut self, start: usize, error: usize, reason: Error) -> Problem {
         match reason {
             Error::Syntax(SyntaxError::UnclosedComment) => Fault::CommentNotClosed.at(start),
@@ -185,7 +185,7 @@ impl Tree<'_, '_> {
             ) => {
                 let tag = self.bytes.get(start + 1..).unwrap_or_default();
                 let end = tag.iter().position(|&b| b == b'>').unwrap_or(tag.len());
-                // If a quote is to blame, reading the tag finds which.
+                // If a missing quote is the cause, reading the tag finds out which.
                 match tag::read(tag.get(..end).unwrap_or_default(), start + 1, self.notes) {
                     Ok(tag) => Fault::TagNotClosed { name: self.notes.show(&tag.name) }.at(start),
                     Err(problem) => problem,

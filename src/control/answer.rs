@@ -1,5 +1,5 @@
-//! What answers are made of: what every handler gets, how a request is read, how a refusal and what lasts are written. What
-//! is answered at which address is said in `routes` and `events`.
+//! The parts that answers are made of: what every handler gets, how a request is read, how a refusal and a long answer are
+//! written. Which address gives which answer is said in `routes` and `events`.
 
 use std::io;
 use std::pin::Pin;
@@ -20,28 +20,28 @@ use super::inspect::Operate;
 use super::refusal::{Refusal, RefusalKind};
 use super::strict::Object;
 
-/// Larger bodies get 413. Who has more jobs to add asks several times.
+/// Larger bodies get 413. A client with more jobs to add sends several requests.
 pub(super) const BODY_BYTES_MAX: usize = 64 * 1024;
-/// Between two looks at something that lasts is so many times as long as a look takes.
+/// The pause between two looks at a long affair is this many times the duration of a look.
 pub(super) const LOOK_SHARE: u32 = 20;
-/// How often a client that waits is told what is missing. Also finds out that it has gone.
+/// How often a waiting client gets a line. Writing the line also finds out whether the client has gone.
 pub(super) const WORD: Duration = Duration::from_secs(5);
 
-/// How patient the server is.
+/// The time limits of the server.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
-    /// A connection that has not sent its whole request head by then is closed.
+    /// A connection whose request head is incomplete after this time is closed.
     pub(super) header: Duration,
-    /// A body that is not complete by then gets 408.
+    /// A body that is incomplete after this time gets 408.
     pub(super) body: Duration,
-    /// A client that takes nothing of its answer for so long is given up.
+    /// A client that reads no byte of its answer for this time is given up.
     pub(super) stall: Duration,
 }
 
-/// Set when the server is about to stop, for answers that have no end of their own.
+/// Set when the server is about to stop, so that endless answers end.
 pub(super) type Stopping = Arc<AtomicBool>;
 
-/// What every handler gets.
+/// The state that every handler gets.
 #[derive(Clone)]
 pub(super) struct Served {
     pub(super) operate: Arc<dyn Operate>,
@@ -69,7 +69,7 @@ impl Served {
         }
     }
 
-    /// Reads a request's body as JSON. An empty one stands for `{}`.
+    /// Reads a request's body as JSON. An empty body stands for `{}`.
     pub(super) async fn read<T: DeserializeOwned>(&self, request: Request) -> Result<T, Response> {
         let body = axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX);
         let Ok(body) = tokio::time::timeout(self.patience.body, body).await else {
@@ -82,7 +82,7 @@ impl Served {
         serde_json::from_slice(body).map_err(|error| problem(StatusCode::BAD_REQUEST, &error.to_string()))
     }
 
-    /// Reads a request, asks, and answers with JSON.
+    /// Reads a request, asks the daemon, and answers with JSON.
     pub(super) async fn answer<Q, A>(
         &self,
         request: Request,
@@ -120,7 +120,7 @@ pub(super) fn refusal_json(refusal: &Refusal) -> serde_json::Value {
     serde_json::json!({ "error": refusal.message, "hint": refusal.hint })
 }
 
-/// A body that is made while it is being sent.
+/// A body whose pieces are made while it is being sent.
 pub(super) struct Pages(pub(super) mpsc::Receiver<Result<Bytes, io::Error>>);
 
 impl hyper::body::Body for Pages {

@@ -1,5 +1,5 @@
-//! Asks and tells a daemon over its control socket. A blocking face on hyper: every question has a connection of its own
-//! and a time limit, and lists are handed on row by row.
+//! Sends questions and orders to a daemon over its control socket. Blocking calls on top of hyper: every question has a
+//! connection of its own and a time limit, and lists are handed on row by row.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -24,12 +24,12 @@ use crate::model::JobAction;
 
 /// How long a daemon may take for the head of an answer, or for the next piece of it.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
-/// A status grows with its targets; this is some ten thousand of them.
+/// The most bytes of an answer that is one object. A status grows with its targets; this is enough for some ten thousand.
 const STATUS_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// One row: two paths of 4 KiB, escaped and in base64, with room to spare.
+/// The most bytes of one row: two paths of 4 KiB, escaped and in base64, with room to spare.
 const ROW_BYTES_MAX: usize = 256 * 1024;
 
-/// Jobs in one request at the most.
+/// The most jobs in one request.
 const JOBS_AT_ONCE: usize = 200;
 
 /// Why a question got no answer.
@@ -55,7 +55,7 @@ pub enum ClientError {
     Runtime { source: io::Error },
 }
 
-/// A way to a running daemon.
+/// A connection to a running daemon.
 #[derive(Debug)]
 pub struct Client {
     socket: PathBuf,
@@ -89,7 +89,7 @@ impl Client {
         self.lines(Method::GET, &jobs_query(filter), None, each)
     }
 
-    /// Does `action` to all jobs of the request, and hands each to `each` as it was.
+    /// Applies `action` to all jobs of the request, and hands each job to `each` as it was before.
     pub fn change(
         &self,
         action: JobAction,
@@ -108,7 +108,7 @@ impl Client {
         self.question(Method::POST, "/v1/pause", Some(json(request)))
     }
 
-    /// Counts what the store holds, and makes it as small as that before, if `compact` says so.
+    /// Counts the store's records. With `compact` the store is first made as small as its records allow.
     pub fn store(&self, compact: bool) -> Result<StoreReport, ClientError> {
         match compact {
             false => self.question(Method::GET, "/v1/store", None),
@@ -128,7 +128,7 @@ impl Client {
         self.question(Method::POST, "/v1/reconcile", Some(json(request)))
     }
 
-    /// Hands `each` what the reconcile would change.
+    /// Hands `each` the differences that the reconcile would remove.
     pub fn survey(
         &self,
         request: &ReconcileRequest,
@@ -137,7 +137,7 @@ impl Client {
         self.lines(Method::POST, "/v1/survey", Some(json(request)), each)
     }
 
-    /// Hands `each` what differs, and how each target ended.
+    /// Hands `each` the differences, and the result for each target.
     pub fn verify(
         &self,
         request: &VerifyRequest,
@@ -146,7 +146,7 @@ impl Client {
         self.lines(Method::POST, "/v1/verify", Some(json(request)), each)
     }
 
-    /// Waits until everything is mirrored or the time that the request allows is over; returns the daemon's last word.
+    /// Waits until everything is mirrored or the request's time limit is over. Returns the daemon's last line.
     pub fn wait(&self, request: &WaitRequest) -> Result<Waiting, ClientError> {
         let mut last = Waiting::default();
         let each = &mut |word: Waiting| {
@@ -160,7 +160,7 @@ impl Client {
         if last.done || last.timed_out { Ok(last) } else { Err(ClientError::Ended) }
     }
 
-    /// Has the daemon read its configuration again, and returns how that went.
+    /// Has the daemon read its configuration again, and returns the outcome.
     pub fn reload(&self) -> Result<Reloaded, ClientError> {
         let mut outcome = None;
         let each = &mut |reloaded: Reloaded| {
@@ -216,13 +216,13 @@ impl Client {
         })
     }
 
-    /// Queues jobs, in as many requests as it takes. One answer each: why it was left out, if so.
+    /// Queues jobs, in as many requests as necessary. Returns one answer per job: `None`, or why the job was left out.
     pub fn add(&self, jobs: &[NewJob]) -> Result<Vec<Option<String>>, ClientError> {
         let unusable = |error: serde_json::Error| ClientError::Answer { source: error.into() };
         let mut answers: Vec<Option<String>> = Vec::with_capacity(jobs.len());
         let mut left = jobs;
         while !left.is_empty() {
-            // Halved until it fits; a single job always does.
+            // The number of jobs is halved until the body fits; a single job always does.
             let mut count = left.len().min(JOBS_AT_ONCE);
             let body = loop {
                 let (now, _) = left.split_at_checked(count).unwrap_or((left, &[]));
@@ -247,7 +247,7 @@ impl Client {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|source| ClientError::Broken { source })?;
-        // Ends with the answer; what goes wrong in it is reported to the one who reads that.
+        // The task ends with the answer. Its errors also reach the reader of the answer's body.
         tokio::spawn(connection);
         let request = Request::builder()
             .method(method)
@@ -272,7 +272,7 @@ impl Client {
                 ClientError::NoDaemon { state_dir: self.state_dir.clone() }
             }
             io::ErrorKind::PermissionDenied => ClientError::Denied { state_dir: self.state_dir.clone() },
-            // Too long for a socket, so nothing can listen there.
+            // The path is too long for a socket, so nothing can listen there.
             io::ErrorKind::InvalidInput => ClientError::NoDaemon { state_dir: self.state_dir.clone() },
             _ => ClientError::Connect { socket: self.socket.clone(), source: error },
         }
@@ -297,7 +297,7 @@ fn json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).unwrap_or_default()
 }
 
-/// A path with its query, as it is being put together.
+/// A path with its query, under construction.
 struct Query {
     text: String,
 }
@@ -340,7 +340,7 @@ fn jobs_query(filter: &JobFilter) -> String {
     query.text
 }
 
-/// What the daemon says instead of an answer, or at the end of a list that breaks off.
+/// The daemon's answer to a request that it refuses, and the last line of a list that breaks off.
 #[derive(Debug, Deserialize)]
 struct Problem {
     error: String,
@@ -354,7 +354,7 @@ impl From<Problem> for ClientError {
     }
 }
 
-/// Cuts a stream of bytes into values, one a line.
+/// Splits a stream of bytes into values, one per line.
 #[derive(Default)]
 struct Lines {
     rest: Vec<u8>,
@@ -374,7 +374,7 @@ impl Lines {
             if self.rest.last() != Some(&b'\n') {
                 continue;
             }
-            // A sign of life.
+            // An empty line is a sign of life.
             if self.rest == b"\n" {
                 self.rest.clear();
                 continue;
@@ -416,7 +416,7 @@ mod tests {
     fn a_directory_without_a_socket_has_no_daemon() {
         let dir = tempfile::tempdir().expect("a directory");
         assert!(matches!(Client::connect(dir.path()), Err(ClientError::NoDaemon { .. })));
-        // A socket file whose owner died.
+        // A socket file whose daemon has died.
         drop(std::os::unix::net::UnixListener::bind(socket_path(dir.path())).expect("a socket"));
         assert!(matches!(Client::connect(dir.path()), Err(ClientError::NoDaemon { .. })));
     }

@@ -1,11 +1,11 @@
-//! What happens in a daemon, as those who listen are told. How it reaches them is said in `events`.
+//! The events of a daemon, as listeners receive them. How events reach them is said in `events`.
 
 use serde::{Deserialize, Serialize};
 
 use super::types::rfc3339;
 use crate::model::Timestamp;
 
-/// Something that happened. Its name in the stream is that of the variant.
+/// Something that happened. The name of the event in the stream is that of the variant.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Event {
@@ -26,7 +26,7 @@ impl Event {
     }
 }
 
-/// A run made some paths equal, each on its own or with all below it.
+/// A run made some paths equal: single entries, or whole subtrees.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sent {
@@ -36,7 +36,7 @@ pub struct Sent {
     pub took_s: f64,
 }
 
-/// A target takes nothing at present.
+/// Nothing can be sent to a target at present.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Trouble {
@@ -48,7 +48,7 @@ pub struct Trouble {
     pub retry_at: Timestamp,
 }
 
-/// It does again.
+/// Sending to the target works again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recovered {
@@ -57,7 +57,7 @@ pub struct Recovered {
     pub after_s: f64,
 }
 
-/// The reader was too slow for so many events.
+/// So many events were dropped because the reader was too slow.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dropped {

@@ -1,8 +1,9 @@
-//! `GET /v1/events`: what happens, as server-sent events, for views that stay up to date by themselves.
+//! `GET /v1/events`: a stream of server-sent events, for views that stay up to date by themselves.
 //!
-//! The first event is a `status`, at once; further ones follow when something but the age of changes is another than
-//! before, two a second at most and less often if a look takes long. Between them comes what happened, as it happens.
-//! Events wait for a slow reader, so many of them; what is dropped is counted and told. Nothing runs while nobody listens.
+//! The first event is a `status`, at once. Another status follows when something but the age of changes differs, twice a second
+//! at most and less often if a look takes long. Between them come the events of the daemon, as they happen. Up to
+//! `EVENTS_AHEAD` events wait for a slow reader; further ones are dropped, and an event says how many. Nothing runs while
+//! nobody listens.
 
 use std::collections::VecDeque;
 use std::io;
@@ -23,15 +24,15 @@ use super::event::{Dropped, Event};
 use super::{Listen, Status};
 use crate::clock::monotonic;
 
-/// Streams at a time.
+/// The most streams at a time.
 pub(super) const STREAMS_MAX: usize = 16;
-/// Events that wait for a slow reader.
+/// The most events that wait for a slow reader.
 const EVENTS_AHEAD: usize = 256;
 /// The least and the greatest pause between two looks at the status.
 const STATUS_MIN: Duration = Duration::from_millis(500);
 const STATUS_MAX: Duration = Duration::from_secs(10);
 
-/// What has happened and was not sent yet.
+/// Events that were not sent yet, and the number of dropped ones.
 #[derive(Default)]
 struct Backlog {
     events: Mutex<(VecDeque<Event>, u64)>,
@@ -53,7 +54,7 @@ impl Listen for Backlog {
 }
 
 impl Backlog {
-    /// Takes all of it in the form of the stream; nothing if nothing happened.
+    /// Takes all events in the form of the stream; empty if there are none.
     fn take(&self) -> Vec<u8> {
         let (waiting, events) = std::mem::take(&mut *self.events.lock());
         let dropped = (events > 0).then_some(Event::Dropped(Dropped { events }));
@@ -61,7 +62,7 @@ impl Backlog {
     }
 }
 
-/// One event of a stream. JSON has no line breaks.
+/// One event in the form of the stream. JSON contains no line breaks.
 fn frame(name: &str, data: &impl Serialize) -> Vec<u8> {
     let json = serde_json::to_string(data).unwrap_or_default();
     format!("event: {name}\ndata: {json}\n\n").into_bytes()
@@ -89,7 +90,7 @@ pub(super) async fn events(State(served): State<Served>) -> Response {
     (head, Body::new(Pages(body))).into_response()
 }
 
-/// Sends until the reader or the daemon goes.
+/// Sends frames until the reader or the daemon is gone.
 async fn send(served: Served, backlog: &Backlog, frames: mpsc::Sender<Result<Bytes, io::Error>>) {
     let mut shown: Option<Status> = None;
     let mut sent_at = monotonic();
@@ -102,7 +103,7 @@ async fn send(served: Served, backlog: &Backlog, frames: mpsc::Sender<Result<Byt
             pieces = frame("status", &status);
             shown = Some(timeless(&status));
         } else if sent_at.elapsed() >= WORD {
-            // A sign of life, which finds out whether the reader has gone.
+            // A comment as a sign of life. Sending it finds out whether the reader has gone.
             pieces = b":\n\n".to_vec();
         }
         loop {
@@ -121,7 +122,7 @@ async fn send(served: Served, backlog: &Backlog, frames: mpsc::Sender<Result<Byt
     }
 }
 
-/// The status without what changes by itself while nothing happens.
+/// The status without the figures that change by themselves while nothing happens.
 fn timeless(status: &Status) -> Status {
     let mut status = status.clone();
     for target in &mut status.targets {
@@ -140,7 +141,7 @@ mod tests {
         Event::Sent(Sent { target: "b::m".to_owned(), root: "/srv".to_owned(), paths, took_s: 0.5 })
     }
 
-    /// Scripts read these.
+    /// Scripts rely on this form.
     #[test]
     fn events_have_the_promised_form() {
         let names = || ("b::m".to_owned(), "/a\nb".to_owned());

@@ -1,4 +1,4 @@
-//! Which jobs are wanted: the filter of `list`, `retry` and `purge`, and its compiled form. Pure.
+//! The filter of `list`, `retry` and `purge`, which says which jobs are wanted, and its compiled form. Pure.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -11,11 +11,11 @@ use super::refusal::{Refusal, RefusalKind};
 use super::strict::{self, NoDuration};
 use crate::model::{Job, JobState, Scope, Timestamp};
 
-/// Which jobs are wanted: those for which everything given holds. As the query of `GET /v1/jobs`, and as JSON.
+/// Selects the jobs that satisfy every given condition. Used as the query of `GET /v1/jobs`, and as JSON.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct JobFilter {
-    /// Jobs of these numbers.
+    /// Jobs with one of these numbers.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "strict::given_ids")]
     pub ids: Vec<u64>,
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "strict::given")]
@@ -23,26 +23,26 @@ pub struct JobFilter {
     /// The name of the target, as `status` shows it.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "strict::given_text")]
     pub target: Option<String>,
-    /// The directory that is mirrored.
+    /// The mirrored directory.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "strict::given_text")]
     pub root: Option<String>,
     /// A glob; see the module `glob`.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "strict::given_text")]
     pub path: Option<String>,
-    /// Queued at least so many seconds ago.
+    /// Queued at least this many seconds ago.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "strict::given")]
     pub older_than_s: Option<f64>,
-    /// Text in the last error, in upper or lower case.
+    /// Text that the last error contains, regardless of case.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "strict::given_text")]
     pub error: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "strict::given")]
     pub scope: Option<Scope>,
-    /// At most so many jobs.
+    /// At most this many jobs.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "strict::given")]
     pub limit: Option<u64>,
 }
 
-/// A glob that cannot be read.
+/// A glob that cannot be compiled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{glob:?} is no pattern for paths")]
 pub struct GlobError {
@@ -77,12 +77,12 @@ pub struct Matcher {
     ids: HashSet<u64>,
     path: Option<Regex>,
     error: Option<String>,
-    /// The least age, and when it is asked for.
+    /// The least age, and the moment of the request.
     older_than: Option<(Duration, Timestamp)>,
 }
 
 impl JobFilter {
-    /// Whether all jobs of whole targets are meant.
+    /// Whether the filter selects all jobs of whole targets.
     pub fn is_of_whole_targets(&self) -> bool {
         *self == Self { target: self.target.clone(), root: self.root.clone(), ..Self::default() }
     }
@@ -100,13 +100,13 @@ impl Matcher {
         })
     }
 
-    /// Whether jobs of that target may be wanted.
+    /// Whether jobs of this target may be wanted.
     pub fn wants_target(&self, name: &str, root: &Path) -> bool {
         self.filter.target.as_deref().is_none_or(|target| target == name)
             && self.filter.root.as_deref().is_none_or(|wanted| Path::new(wanted) == root)
     }
 
-    /// Whether this job of such a target is wanted.
+    /// Whether this job is wanted, given that its target is.
     pub fn wants(&self, job: &Job) -> bool {
         let has_text = |text: &String| {
             job.last_error.as_ref().is_some_and(|error| error.to_string().to_lowercase().contains(text.as_str()))
@@ -120,10 +120,10 @@ impl Matcher {
     }
 }
 
-/// A glob as in `.gitignore`: `*` and `?` stand for anything but a slash, `**` for anything, `[a-z]` and `[!a-z]` for one
-/// of these ASCII characters or one that is none of them. Without a slash it is about names at any depth, otherwise about
-/// whole paths; what matches a directory matches all below it. `.` alone is the root's own job.
-// Not the crate globset: there `?` is one byte and so no character of Chinese, and braces, which are literal here and in
+/// Compiles a glob as in `.gitignore`: `*` and `?` match anything but a slash, `**` matches anything, `[a-z]` one of these
+/// ASCII characters and `[!a-z]` one character that is not among them. A glob without a slash is about names at any depth,
+/// otherwise about whole paths. A match of a directory includes everything below it. `.` alone is the root's own job.
+// Not the crate globset: its `?` matches one byte and so no Chinese character, and its braces, which are literal here and in
 // .gitignore, cannot be switched off.
 pub fn glob(glob: &str) -> Result<Regex, GlobError> {
     let bad = || GlobError { glob: glob.to_owned() };
@@ -149,7 +149,7 @@ pub fn glob(glob: &str) -> Result<Regex, GlobError> {
                 used = 2;
             }
             '*' => expression.push_str("[^/]*"),
-            // One character, of however many bytes.
+            // One character, of any number of bytes.
             '?' => expression.push_str(r"(?:[^/\x80-\xff]|[\xc0-\xff][\x80-\xbf]*|[\x80-\xbf])"),
             '[' => {
                 let (class, length) = class(rest).ok_or_else(bad)?;
@@ -164,12 +164,13 @@ pub fn glob(glob: &str) -> Result<Regex, GlobError> {
     RegexBuilder::new(&expression).unicode(false).dot_matches_new_line(true).build().map_err(|_| bad())
 }
 
-/// The expression for the class at the start of `text`, and the length of that. `None` if it is no class of ASCII.
+/// Returns the expression for the class at the start of `text`, and the length of the class in bytes. `None` if `text` does not
+/// begin with a class of ASCII characters.
 fn class(text: &str) -> Option<(String, usize)> {
     let inner = text.strip_prefix('[')?;
     let negated = inner.starts_with(['!', '^']);
     let inner = if negated { inner.get(1..)? } else { inner };
-    // A bracket that comes first is a member.
+    // A bracket in the first place is a member of the class.
     let end = inner.bytes().skip(1).position(|byte| byte == b']')? + 1;
     let members = inner.get(..end).filter(|members| members.is_ascii())?;
     let mut class = String::from(if negated { "[^/" } else { "[" });

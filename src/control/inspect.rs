@@ -1,4 +1,4 @@
-//! What the daemon lets others see of itself, and what it does when it is told to.
+//! The interface between the control API and the daemon: the questions and the orders.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -14,49 +14,49 @@ use super::{
     Waiting,
 };
 
-/// Answers questions about a daemon, or about a store without one. Called from the control thread's helpers while
-/// mirroring goes on, so an implementation reads a snapshot or holds its lock for one page at most.
+/// Answers questions about a daemon, or about a store without a daemon. The methods are called from the control thread's
+/// helpers while mirroring goes on, so an implementation reads a snapshot or holds its lock for one page at most.
 pub trait Inspect: Send + Sync {
     fn status(&self) -> Status;
 
-    /// Counts what the store holds, which reads all of it.
+    /// Counts the store's records, which reads all of them.
     fn store(&self) -> Result<StoreReport, Refusal>;
 
     /// Returns the next jobs in the order of (target, path), at most `page.limit` of them.
     fn list(&self, page: &ListPage) -> Result<Listed, Refusal>;
 }
 
-/// Does what operators want. What it returns is on disk by then.
+/// Carries out the orders of operators. When a method returns, its changes are on disk.
 pub trait Operate: Inspect {
-    /// Does `action` to the next jobs that it means something for, and returns them as they were.
+    /// Applies `action` to the next jobs that it is meant for, and returns the jobs as they were before.
     fn change(&self, action: JobAction, page: &ListPage) -> Result<Listed, Refusal>;
 
-    /// Adds jobs. One answer each: why it was left out, if so.
+    /// Adds jobs. Returns one answer per job: `None`, or why the job was left out.
     fn add(&self, jobs: &[NewJob]) -> Result<Vec<Option<String>>, Refusal>;
 
-    /// Makes the store as small as what it holds.
+    /// Makes the store as small as its records allow.
     fn compact_store(&self) -> Result<StoreReport, Refusal>;
 
-    /// Pauses targets, or has them go on.
+    /// Pauses targets, or resumes them.
     fn pause(&self, request: &PauseRequest) -> Result<Paused, Refusal>;
 
-    /// Lets the next comparison of targets delete as much as it likes, and has it begin.
+    /// Lets the next comparison of targets delete without limit, and starts that comparison.
     fn accept_deletions(&self, _request: &AcceptRequest) -> Result<Accepted, Refusal> {
         Err(Refusal::needs_daemon())
     }
 
-    /// Takes what is at the places of targets for them, whatever was there before, and has it compared in full.
+    /// Accepts what is at the places of targets now, whatever was there before, and has the targets compared in full.
     fn accept_target(&self, _request: &AcceptRequest) -> Result<Accepted, Refusal> {
         Err(Refusal::needs_daemon())
     }
 
-    /// Has trees compared in full.
+    /// Has trees compared in full with their targets.
     fn reconcile(&self, _request: &ReconcileRequest) -> Result<Reconciled, Refusal> {
         Err(Refusal::needs_daemon())
     }
 
-    /// Hands `each` what [`reconcile`](Self::reconcile) would change, until it says stop. Takes as long as the comparison,
-    /// and ends early when `is_wanted` says no.
+    /// Hands `each` the differences that [`reconcile`](Self::reconcile) would remove, until `each` breaks off. Takes as long as
+    /// the comparison, and ends early when `is_wanted` returns false.
     fn survey(
         &self,
         _request: &ReconcileRequest,
@@ -66,7 +66,7 @@ pub trait Operate: Inspect {
         Err(Refusal::needs_daemon())
     }
 
-    /// Compares targets with the source, and hands `each` what differs although no change is under way. Ends like
+    /// Compares targets with the source, and hands `each` the paths that differ although no change is under way. Ends like
     /// [`survey`](Self::survey).
     fn verify(
         &self,
@@ -77,20 +77,20 @@ pub trait Operate: Inspect {
         Err(Refusal::needs_daemon())
     }
 
-    /// Has the configuration read again. The receiver is handed how that went; it is disconnected if the daemon stops before.
+    /// Has the configuration read again. The receiver gets the outcome. It is disconnected if the daemon stops before that.
     fn reload(&self) -> Result<Receiver<Reloaded>, Refusal> {
         Err(Refusal::needs_daemon())
     }
 
-    /// Begins to wait until everything changed before now is mirrored.
+    /// Begins to wait until every change made before now is mirrored.
     fn wait(&self, _request: &WaitRequest) -> Result<Box<dyn Wait>, Refusal> {
         Err(Refusal::needs_daemon())
     }
 
-    /// Tells `listener` what happens, for as long as somebody else holds it.
+    /// Reports events to `listener` for as long as somebody else holds a reference to it.
     fn follow(&self, _listener: Arc<dyn Listen>) {}
 
-    /// Tells all there is to know about a path.
+    /// Tells everything known about a path.
     fn explain(&self, _query: &ExplainQuery) -> Result<Explanation, Refusal> {
         Err(Refusal::needs_daemon())
     }
@@ -104,22 +104,22 @@ pub trait Listen: Send + Sync {
 
 /// One client's wait.
 pub trait Wait: Send {
-    /// Looks how far it has come, without waiting. Refused if there turns out to be nothing to wait for.
+    /// Checks the progress, without waiting. Refuses if there turns out to be nothing to wait for.
     fn look(&mut self) -> Result<Waiting, Refusal>;
 }
 
-/// One step through the list. Half a million jobs are listed in pages, so that neither side ever holds them all.
+/// One step through the list. Half a million jobs are listed in pages, so that neither side ever holds all of them.
 #[derive(Debug, Clone)]
 pub struct ListPage {
-    /// Only jobs behind this place, which stays good if the job there is gone.
+    /// Only jobs behind this place. The place stays valid if its job is gone.
     pub after: Option<Place>,
     pub limit: usize,
     pub wanted: Arc<Matcher>,
-    /// Only shows what would be changed.
+    /// Only list the jobs that would be changed.
     pub dry_run: bool,
 }
 
-/// Where a job stands in the list.
+/// The position of a job in the list.
 pub type Place = (TargetId, RelPath);
 
 /// The answer to a page.
@@ -131,22 +131,22 @@ pub struct Listed {
 }
 
 impl ListPage {
-    /// Rows in one page: long enough to make the lock cheap, short enough to give it back soon.
+    /// Rows in one page: many enough to make the lock cheap, few enough to release it soon.
     pub const ROWS: usize = 500;
 
     pub fn first(wanted: Matcher) -> Self {
         Self { after: None, limit: Self::ROWS, wanted: Arc::new(wanted), dry_run: false }
     }
 
-    /// Moves behind `listed`, the answer to this page; `false` if that was the last one.
+    /// Moves the page behind `listed`, its answer. Returns `false` if that was the last page.
     pub fn advance(&mut self, listed: &Listed) -> bool {
         self.after = listed.next.clone();
         self.after.is_some()
     }
 }
 
-/// Hands every job of every page to `each` until it breaks off, at most as many as the filter's limit. `ask` answers a
-/// page.
+/// Hands every job of every page to `each` until it breaks off, at most as many as the filter's limit. `ask` fetches the answer
+/// to a page.
 pub fn each_job<E>(
     mut page: ListPage,
     mut ask: impl FnMut(&ListPage) -> Result<Listed, E>,

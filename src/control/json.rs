@@ -1,5 +1,5 @@
-//! JSON for people: as any other, but with escapes for what would steer a terminal or turn a line around. JSON itself asks for
-//! that of C0 alone.
+//! JSON for people: like any JSON, but with escapes for characters that would steer a terminal or reverse a line. JSON itself
+//! requires escapes for the control characters of C0 only.
 
 use std::io;
 
@@ -25,7 +25,7 @@ impl Formatter for Plain {
     }
 }
 
-/// Writes a value as JSON on one line, without its end.
+/// Writes a value as JSON on one line, without a line break at the end.
 pub fn write_json(out: &mut impl io::Write, value: &impl Serialize) -> serde_json::Result<()> {
     value.serialize(&mut serde_json::Serializer::with_formatter(out, Plain))
 }

@@ -18,8 +18,7 @@
 //! | `GET /v1/explain?path=…` ([`PathArg`]) | [`Explanation`] |
 //! | `GET /v1/events` | server-sent events: `status` ([`Status`]), and what happens ([`Event`]) |
 //!
-//! What is refused is answered by a status above 399 and `{"error": …, "hint": …}`; a list that breaks off ends in such a
-//! line.
+//! A refusal is answered by a status above 399 and `{"error": …, "hint": …}`; a list that breaks off ends in such a line.
 //!
 //! These types are the one set that server, client and every printer share. The daemon implements [`Operate`];
 //! [`ControlServer`] serves it, [`Client`] asks it; [`TcpServer`] serves it on TCP to those who ask for that.
@@ -67,10 +66,10 @@ use std::path::{Path, PathBuf};
 /// The socket's name in the state directory.
 const SOCKET_NAME: &str = "control.sock";
 
-/// The longest socket path that the kernel takes: `sun_path` has 108 bytes, the last one is a NUL.
+/// The longest socket path that the kernel accepts: `sun_path` has 108 bytes, the last of which is a NUL.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
-/// Where the daemon of a state directory listens.
+/// The control socket's path for a state directory.
 pub fn socket_path(state_dir: &Path) -> PathBuf {
     state_dir.join(SOCKET_NAME)
 }

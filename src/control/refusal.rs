@@ -1,6 +1,6 @@
-//! Why something that an operator asks for is not done. Which status of HTTP that becomes is said in `answer`.
+//! The reasons why a request is refused. `answer` turns them into HTTP statuses.
 
-/// Why something is not done.
+/// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {
@@ -12,11 +12,11 @@ pub struct Refusal {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefusalKind {
-    /// It makes no sense as it is asked.
+    /// The request makes no sense.
     Wrong,
     /// There is no such target, root or path.
     Unknown,
-    /// Not now.
+    /// Not possible at present.
     Unavailable,
 }
 

@@ -1,4 +1,4 @@
-//! What is said of the configuration of a running daemon, and of reading it again.
+//! The answers about a running daemon's configuration and its reloads.
 
 use std::fmt;
 
@@ -10,23 +10,23 @@ use crate::model::Timestamp;
 /// The configuration in `status`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigStatus {
-    /// When the files that are in force were read.
+    /// When the files of the active configuration were read.
     #[serde(with = "rfc3339_option")]
     pub loaded_at: Option<Timestamp>,
-    /// Why they could not be read the last time that was tried. What was in force before still is.
+    /// Why the last attempt to read them failed. The previous configuration is still active then.
     pub error: Option<ConfigError>,
 }
 
-/// Why a configuration was not taken.
+/// Why a configuration was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigError {
-    /// With file, line and column where there are any.
+    /// The message, with file, line and column where there are any.
     pub message: String,
     /// What an operator can do about it.
     pub hint: Option<String>,
-    /// The configuration is wrong; otherwise this machine is short of something.
+    /// Whether the configuration is wrong; otherwise this machine lacks something.
     pub config: bool,
-    /// When it was tried.
+    /// The time of the attempt.
     #[serde(with = "rfc3339_option")]
     pub at: Option<Timestamp>,
 }
@@ -35,7 +35,7 @@ pub struct ConfigError {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reloaded {
     pub config: ConfigStatus,
-    /// What is in force since, if there was no error.
+    /// The changes since the previous configuration, if there was no error.
     pub changes: ConfigChanges,
 }
 
@@ -63,7 +63,7 @@ impl Tally {
     }
 }
 
-/// As log and command line show it.
+/// The changes in words, for log and command line.
 impl fmt::Display for ConfigChanges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts: Vec<String> = self.roots.parts("directory", "directories").collect();
@@ -89,7 +89,7 @@ mod tests {
         assert_eq!(ConfigChanges::default().to_string(), "nothing changed");
     }
 
-    /// Scripts read these.
+    /// Scripts rely on these keys.
     #[test]
     fn answers_have_the_promised_keys() {
         let error =

@@ -1,5 +1,5 @@
-//! What is asked for in a request's body, and what is answered, besides status and jobs. The same promise holds for the
-//! names as in the answers; a key that is not known is refused, since a misspelt one would mean everything.
+//! The bodies of requests, and their answers except status and jobs. The names in both are a promise, as in `types`. An unknown
+//! key is refused: if a misspelt key were ignored, the request would mean everything.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -20,10 +20,10 @@ use crate::model::{RelPath, Timestamp};
 pub struct JobsRequest {
     #[serde(default, deserialize_with = "strict::object")]
     pub filter: JobFilter,
-    /// Said on purpose if a purge has no filter.
+    /// Required for a purge without a filter.
     #[serde(default)]
     pub all: bool,
-    /// Only list what would be changed.
+    /// Only list the jobs that would be changed.
     #[serde(default)]
     pub dry_run: bool,
 }
@@ -41,7 +41,7 @@ pub struct PauseRequest {
     /// All targets.
     #[serde(default)]
     pub all: bool,
-    /// `false` has them go on.
+    /// `true` pauses the targets, `false` resumes them.
     pub paused: bool,
 }
 
@@ -55,11 +55,11 @@ pub struct PausedTarget {
     pub name: String,
     pub root: String,
     pub paused: bool,
-    /// It was not before.
+    /// Whether this request changed it.
     pub changed: bool,
 }
 
-/// `POST /v1/accept-deletions` and `/v1/accept-target`. What is named as for a pause.
+/// `POST /v1/accept-deletions` and `/v1/accept-target`. Targets are named as for a pause.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AcceptRequest {
@@ -77,7 +77,7 @@ pub struct Accepted {
     pub targets: Vec<String>,
 }
 
-/// A path as an operator names it: absolute, or from where he stands, or as `list` shows it.
+/// A path as an operator names it: absolute, relative to a working directory, or as `list` shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PathArg {
@@ -85,7 +85,7 @@ pub struct PathArg {
     /// The path's bytes, if they are not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_b64: Option<String>,
-    /// Where he stands.
+    /// The operator's working directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cwd: Option<PathBuf>,
 }
@@ -96,7 +96,7 @@ impl PathArg {
         Self { path: path.display().to_string(), path_b64, cwd: cwd.filter(|cwd| cwd.to_str().is_some()) }
     }
 
-    /// The path as it was given; `None` if the base64 is none.
+    /// The path as the operator gave it; `None` if `path_b64` is not base64.
     pub fn given(&self) -> Option<PathBuf> {
         match &self.path_b64 {
             None => Some(PathBuf::from(&self.path)),
@@ -105,13 +105,13 @@ impl PathArg {
     }
 }
 
-/// `POST /v1/reconcile`. Without anything: every tree with every target.
+/// `POST /v1/reconcile`. An empty request means every tree with every target.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReconcileRequest {
     #[serde(default)]
     pub target: Option<String>,
-    /// Only this and what is below it.
+    /// Only this path and everything below it.
     #[serde(default, deserialize_with = "strict::object_option")]
     pub path: Option<PathArg>,
 }
@@ -121,7 +121,7 @@ pub struct ReconcileRequest {
 pub struct DifferenceRow {
     pub target: String,
     pub root: String,
-    /// Below the root.
+    /// The path below the root.
     pub path: String,
     /// The path's bytes, only if they are not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -132,9 +132,9 @@ pub struct DifferenceRow {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DifferenceKind {
-    /// It would be sent, or its attributes would be.
+    /// The path or its attributes would be sent.
     Send,
-    /// It would be deleted from the target.
+    /// The path would be deleted from the target.
     Delete,
 }
 
@@ -145,22 +145,22 @@ impl DifferenceRow {
     }
 }
 
-/// `POST /v1/verify`. Without anything: every tree with every target, by size and modification time.
+/// `POST /v1/verify`. An empty request means every tree with every target, by size and modification time.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VerifyRequest {
     #[serde(default)]
     pub target: Option<String>,
-    /// Only this and what is below it.
+    /// Only this path and everything below it.
     #[serde(default, deserialize_with = "strict::object_option")]
     pub path: Option<PathArg>,
     /// Compare contents.
     #[serde(default)]
     pub checksum: bool,
-    /// Queue what differs.
+    /// Queue the paths that differ.
     #[serde(default)]
     pub repair: bool,
-    /// Megabytes that may be read in a second on this machine, on average.
+    /// The most megabytes per second that rsync may read on this machine, on average.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::given")]
     pub budget_mb_s: Option<f64>,
 }
@@ -170,24 +170,24 @@ pub struct VerifyRequest {
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum VerifyLine {
     Difference(Differing),
-    /// It changed each time it was looked at, or its job did not get done: nothing is said of it.
+    /// The path changed at each look, or its job did not end in time. So nothing is known about it.
     Busy(Differing),
     /// The last line about a target.
     Target(Verified),
 }
 
-/// A path and how it differs.
+/// A path and its difference.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Differing {
     pub target: String,
     pub root: String,
-    /// Below the root; empty for the root itself.
+    /// The path below the root; empty for the root itself.
     pub path: String,
     /// The path's bytes, only if they are not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_b64: Option<String>,
     pub kind: DifferingKind,
-    /// Why it cannot be read.
+    /// Why the path cannot be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
@@ -195,20 +195,20 @@ pub struct Differing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DifferingKind {
-    /// The target lacks it.
+    /// The target lacks the path.
     Missing,
-    /// It is on the target alone.
+    /// Only the target has the path.
     Extra,
-    /// It is something else there, such as a file for a directory.
+    /// The target has something else there, such as a file in place of a directory.
     Type,
     Size,
-    /// Same size, other content; of a link, where it leads.
+    /// Same size, other content. For a symbolic link: another destination.
     Content,
-    /// Modification time; without `checksum` that stands for the content as well.
+    /// Modification time. Without `checksum` the content may differ too.
     Time,
     /// Mode, owner, group and the like.
     Attributes,
-    /// It could not be compared.
+    /// The path could not be compared.
     Unreadable,
     #[serde(other)]
     Unknown,
@@ -227,19 +227,19 @@ pub struct Verified {
     pub target: String,
     pub root: String,
     pub differences: u64,
-    /// Paths of which nothing is known, since they kept changing.
+    /// Paths about which nothing is known, since they kept changing.
     pub busy: u64,
-    /// What differs and was queued.
+    /// Paths that differed and were queued.
     pub repaired: u64,
-    /// What rsync has read on this machine, and in which time.
+    /// The bytes that rsync has read on this machine, and the duration.
     pub bytes_read: u64,
     pub elapsed_s: f64,
-    /// Why it was not compared to the end.
+    /// Why the comparison was broken off.
     pub error: Option<String>,
     pub hint: Option<String>,
 }
 
-/// A path as text, and its bytes in base64 if it is none.
+/// A path as text, and its bytes in base64 if they are not UTF-8.
 fn shown(path: &RelPath) -> (String, Option<String>) {
     if path.is_root() {
         return (String::new(), None);
@@ -252,7 +252,7 @@ fn shown(path: &RelPath) -> (String, Option<String>) {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reconciled {
-    /// The jobs that compare, one a target.
+    /// The jobs that make the comparison, one per target.
     pub jobs: Vec<ReconcileJob>,
 }
 
@@ -260,7 +260,7 @@ pub struct Reconciled {
 pub struct ReconcileJob {
     pub target: String,
     pub root: String,
-    /// Below the root; empty for all of it.
+    /// The path below the root; empty for the whole tree.
     pub path: String,
 }
 
@@ -268,31 +268,31 @@ pub struct ReconcileJob {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WaitRequest {
-    /// Only changes of this and of what is below it.
+    /// Only changes of this path and of everything below it.
     #[serde(default, deserialize_with = "strict::object_option")]
     pub path: Option<PathArg>,
     /// Only this target.
     #[serde(default)]
     pub target: Option<String>,
-    /// On so many targets of each root; `None` for all of them.
+    /// Wait until this many targets of each root have everything; `None` for all of them.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::given")]
     pub targets: Option<u32>,
-    /// Give up after so many seconds.
+    /// Give up after this many seconds.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::given")]
     pub timeout_s: Option<f64>,
 }
 
-/// A line of the answer to a wait; the last one says how it ended.
+/// A line of the answer to a wait; the last line gives the result.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waiting {
     /// Everything has arrived.
     pub done: bool,
-    /// The time that was allowed is over.
+    /// The time limit is over.
     #[serde(default)]
     pub timed_out: bool,
-    /// What is missing, and where.
+    /// The targets that still lack changes.
     pub missing: Vec<Missing>,
-    /// Targets that have everything by size and time, and are still being compared by content.
+    /// Targets that are equal by size and time, and whose content is still being compared.
     #[serde(default)]
     pub comparing: Vec<String>,
 }
@@ -300,29 +300,29 @@ pub struct Waiting {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Missing {
     pub root: String,
-    /// `None`: the root itself is not in order.
+    /// `None`: the root itself is in trouble.
     pub target: Option<String>,
-    /// Why it takes long, if that is known.
+    /// The reason for the delay, if it is known.
     pub reason: Option<String>,
-    /// Some of the jobs.
+    /// Some of the jobs that are waited for.
     pub jobs: Vec<JobRow>,
 }
 
 /// The query of `GET /v1/explain`.
 pub type ExplainQuery = PathArg;
 
-/// Everything known of a path.
+/// Everything known about a path.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Explanation {
     pub root: String,
-    /// Below the root.
+    /// The path below the root.
     pub path: String,
-    /// What stands there now: `directory`, `file`, `other` (a link, say), `nothing`, or `out of reach` if it cannot be looked
-    /// at or the source is away.
+    /// The kind of the entry at the path: `directory`, `file`, `other` (a symbolic link, for example), `nothing`, or `out of
+    /// reach` if the path cannot be looked at or the source is away.
     pub source: String,
-    /// Whether it is mirrored, to one target at least. `None` without a daemon: the filter is not known then.
+    /// Whether the path is mirrored to at least one target. `None` without a daemon, since the filter is unknown then.
     pub mirrored: Option<bool>,
-    /// The rule that keeps it from being mirrored.
+    /// The rule that excludes the path, if one does.
     pub rule: Option<String>,
     pub targets: Vec<TargetExplanation>,
 }
@@ -331,19 +331,18 @@ pub struct Explanation {
 pub struct TargetExplanation {
     pub name: String,
     pub state: TargetState,
-    /// The path's job, or that of a directory above which stands for it. Without one the target has it, as far as is
-    /// known.
+    /// The job of the path, or the job of a directory above that includes it. Without a job the target is equal at this path,
+    /// as far as is known.
     pub job: Option<JobRow>,
-    /// What the job waits for.
+    /// The reason for the job's wait.
     pub waits_for: Option<String>,
-    /// Why it is not mirrored to this target, although no rule keeps it from being mirrored: rsync's own options, or the
-    /// server's.
+    /// Why the path is not mirrored to this target although no rule excludes it: rsync's own options, or the server's.
     #[serde(default)]
     pub left_out: Option<String>,
-    /// When it is tried next, if that is known.
+    /// The time of the next attempt, if it is known.
     #[serde(with = "rfc3339_option")]
     pub next_try: Option<Timestamp>,
-    /// When anything was last sent to the target or compared with it without a failure, since the start.
+    /// When a run to the target or a comparison with it last succeeded, since the start.
     #[serde(default, with = "rfc3339_option")]
     pub last_success_at: Option<Timestamp>,
     /// The command line that sends the path, quoted for a shell.
@@ -367,7 +366,7 @@ mod tests {
         assert_eq!(broken.given(), None);
     }
 
-    /// Scripts read these.
+    /// Scripts rely on these keys.
     #[test]
     fn answers_have_the_promised_keys() {
         let (root, target) = ("/srv".to_owned(), "b::www".to_owned());

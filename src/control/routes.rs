@@ -1,7 +1,7 @@
-//! What the control API answers at each address: takes a request apart, asks [`Operate`], and writes the answer, be it one
-//! object or lines that come for hours. `server` and `tcp` bring the connections.
+//! The addresses of the control API: takes a request apart, asks [`Operate`], and writes the answer, either one object or lines
+//! that may come for hours. `server` and `tcp` bring the connections.
 //!
-//! Bounds: so much body and so long for it, one page of a list in memory, so many clients that wait, one comparison at a
+//! Bounds: size and duration of a body, one page of a list in memory, the number of clients that wait, one comparison at a
 //! time. Questions to the daemon run on a helper thread, so a busy lock delays answers and never the runtime.
 
 use std::io;
@@ -30,17 +30,17 @@ use super::{
 use crate::clock::{Clock, SystemClock, monotonic};
 use crate::model::JobAction;
 
-/// Clients that wait for the mirror hold their place for long; the others are for all else.
+/// The most clients that wait for the mirror at a time. They hold their places for long, and the rest is for other requests.
 pub(super) const WAITS_MAX: usize = 32;
-/// How often a wait looks how far it is, at the least and at the most: so many times what a look takes.
+/// The least and the greatest pause between two looks at a wait. In between it is a multiple of the time that a look takes.
 const LOOK_MIN: Duration = Duration::from_millis(10);
 const LOOK_MAX: Duration = Duration::from_secs(1);
-/// Rows of a survey that wait for a slow client.
+/// The most rows of a comparison that wait for a slow client.
 const SURVEY_ROWS_AHEAD: usize = 64;
-/// How often it is looked whether a reload is over.
+/// How often the end of a reload is checked for.
 const RELOAD_POLL: Duration = Duration::from_millis(20);
 
-/// The addresses, each with what answers there.
+/// The addresses and their handlers.
 pub(super) fn router(operate: Arc<dyn Operate>, patience: Patience, stopping: Stopping) -> Router {
     let places = |count| Arc::new(Semaphore::new(count));
     let (waits, surveys, streams) = (places(WAITS_MAX), places(1), places(events::STREAMS_MAX));
@@ -146,7 +146,7 @@ async fn explain(State(served): State<Served>, query: Result<Query<ExplainQuery>
     }
 }
 
-/// Answers with lines that are made while they are being sent.
+/// Answers with lines that are made while the answer is being sent.
 fn lines(body: mpsc::Receiver<Result<Bytes, io::Error>>) -> Response {
     ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::new(Pages(body))).into_response()
 }
@@ -157,7 +157,7 @@ fn line(value: &impl serde::Serialize) -> Bytes {
     line.into()
 }
 
-/// Asks for page after page and sends their rows.
+/// Fetches page after page and sends the rows.
 fn stream(
     served: Served,
     filter: &JobFilter,
@@ -169,7 +169,7 @@ fn stream(
         Err(error) => return refused(&error.into()),
     };
     let page = ListPage { dry_run, ..ListPage::first(matcher) };
-    // Room for one: a page is made while the one before it is being sent, and no further.
+    // Capacity one: the next page is made while this one is being sent, and no page beyond it.
     let (pages, body) = mpsc::channel(1);
     tokio::spawn(send_pages(served, page, ask, pages));
     lines(body)
@@ -222,11 +222,11 @@ async fn verify(State(served): State<Served>, request: Request) -> Response {
     .await
 }
 
-/// Rows of a comparison on their way to the client.
+/// The rows of a comparison on their way to the client.
 struct Rows(mpsc::Sender<Result<Bytes, io::Error>>);
 
 impl Rows {
-    /// Waits for a slow client.
+    /// Sends a row, and waits for a slow client.
     fn send(&self, row: &impl serde::Serialize) -> ControlFlow<()> {
         match self.0.blocking_send(Ok(line(row))) {
             Ok(()) => ControlFlow::Continue(()),
@@ -240,7 +240,8 @@ impl Rows {
     }
 }
 
-/// Compares on a thread of its own, one comparison at a time: it may take hours, and the helpers are for short questions.
+/// Compares on a thread of its own, one comparison at a time. A comparison may take hours, and the helper threads are for short
+/// questions.
 async fn compare<Q: DeserializeOwned + Send + 'static>(
     served: Served,
     request: Request,
@@ -267,7 +268,7 @@ async fn compare<Q: DeserializeOwned + Send + 'static>(
         return problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string());
     }
     tokio::spawn(async move {
-        // Signs of life for as long as the comparison has the other sender.
+        // Signs of life for as long as the comparison holds the other sender.
         while alive.strong_count() > 1 {
             let _ = alive.try_send(Ok(Bytes::from_static(b"\n")));
             for _ in 0..(WORD.as_millis() / LOOK_MAX.as_millis() * 10) {
@@ -316,7 +317,7 @@ async fn reload(State(served): State<Served>) -> Response {
         loop {
             match outcome.try_recv() {
                 Ok(reloaded) => return drop(words.send(Ok(line(&reloaded))).await),
-                // The daemon stops; the missing line tells.
+                // The daemon stops. The client notices that the line is missing.
                 Err(TryRecvError::Disconnected) => return,
                 Err(TryRecvError::Empty) => tokio::time::sleep(RELOAD_POLL).await,
             }

@@ -1,8 +1,9 @@
-//! Serves [`Operate`] on a Unix socket, from one thread with its own small runtime. `tcp` does the same on TCP; what is
-//! answered is in `routes`.
+//! Serves [`Operate`] on a Unix socket, from one thread with its own small runtime. `tcp` does the same on TCP; the answers are
+//! in `routes`.
 //!
-//! Bounds: so many connections, so long for a request's header, one request a connection, so long without a byte taken of an
-//! answer. Who connects and asks nothing makes room for the next one that comes. Only root and the daemon's own user are answered. Mirroring never waits for anything here.
+//! Bounds: the number of connections, the time for a request's header, one request per connection, and the time in which a
+//! client takes no byte of an answer. A connection that asks nothing makes room for the next that comes. Only root and the
+//! daemon's own user are answered. Mirroring never waits for anything here.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -29,9 +30,9 @@ use super::routes::router;
 use super::stall::Unstalled;
 use super::{Operate, SOCKET_PATH_BYTES_MAX, socket_path};
 
-/// Further ones take the places of those that have asked nothing yet, or wait in the socket's backlog.
+/// Further connections take the places of those that have asked nothing yet, or wait in the socket's backlog.
 const CONNECTIONS_MAX: u32 = 64;
-/// What may still be answered after a stop; the rest is cut off.
+/// How long answers may still take after a stop; unfinished ones are cut off.
 const STOP_DEADLINE: Duration = Duration::from_secs(2);
 /// Threads for questions to the daemon. More would only wait for the same locks.
 const HELPERS_MAX: usize = 4;
@@ -52,26 +53,26 @@ pub enum ControlError {
 pub(super) const PATIENCE: Patience =
     Patience { header: Duration::from_secs(5), body: Duration::from_secs(5), stall: Duration::from_secs(30) };
 
-/// The running server. Dropping it stops it.
+/// The running server. Dropping it stops the server.
 #[derive(Debug)]
 pub struct ControlServer {
     socket: PathBuf,
     running: Running,
 }
 
-/// A server's thread. Dropping it stops it.
+/// A server's thread. Dropping it stops the server.
 #[derive(Debug)]
 pub(super) struct Running(Mutex<Option<Thread>>);
 
 #[derive(Debug)]
 struct Thread {
-    /// Dropping it is the signal to stop.
+    /// Dropping the sender is the signal to stop.
     stop: oneshot::Sender<()>,
     thread: JoinHandle<()>,
 }
 
 impl Running {
-    /// Starts to answer what comes to `listener`.
+    /// Starts to answer the connections of `listener`.
     pub(super) fn start<L: Listener>(
         name: &str,
         router: Router,
@@ -96,7 +97,7 @@ impl Running {
         Ok(Self(Mutex::new(Some(Thread { stop, thread }))))
     }
 
-    /// Ends it. `false`: it had been ended before.
+    /// Ends the server. Returns `false` if it had been ended before.
     pub(super) fn end(&self) -> bool {
         let running = self.0.lock().take();
         let Some(Thread { stop, thread }) = running else { return false };
@@ -115,8 +116,8 @@ impl Drop for Running {
 }
 
 impl ControlServer {
-    /// Listens on the control socket of `state_dir`. A socket file that is already there is taken for a dead daemon's
-    /// and replaced, so the caller must hold the lock of the state directory.
+    /// Listens on the control socket of `state_dir`. An existing socket file is taken for a dead daemon's and replaced, so the
+    /// caller must hold the lock of the state directory.
     pub fn start(state_dir: &Path, operate: Arc<dyn Operate>) -> Result<Self, ControlError> {
         Self::start_with(state_dir, operate, PATIENCE)
     }
@@ -130,13 +131,13 @@ impl ControlServer {
         Ok(Self { socket, running })
     }
 
-    /// Whether the socket still has its name; somebody may have removed the state directory.
+    /// Whether the socket file still exists; somebody may have removed the state directory.
     pub fn is_reachable(&self) -> bool {
         self.socket.exists()
     }
 
-    /// Ends the server: no new connections, a moment for answers under way, then the socket is gone. Further calls
-    /// do nothing.
+    /// Ends the server: no new connections, a moment for answers in progress, then the socket file is removed. Further calls do
+    /// nothing.
     pub fn stop(&self) {
         if !self.running.end() {
             return;
@@ -146,7 +147,7 @@ impl ControlServer {
         }
     }
 
-    /// Ends the server and leaves the socket's name to whoever has it by now.
+    /// Ends the server, and leaves the socket file alone: it may belong to a new server by now.
     pub fn abandon(self) {
         self.running.end();
     }
@@ -169,7 +170,7 @@ fn listen(socket: &Path) -> Result<std::os::unix::net::UnixListener, ControlErro
             _ => {}
         }
         let listener = std::os::unix::net::UnixListener::bind(socket)?;
-        // Who connects before this line, under a careless umask, is still asked for his user id.
+        // A client that connects before this line, under a careless umask, is still checked by its user id.
         std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))?;
         listener.set_nonblocking(true)?;
         Ok(listener)
@@ -177,11 +178,11 @@ fn listen(socket: &Path) -> Result<std::os::unix::net::UnixListener, ControlErro
     set_up().map_err(|source| ControlError::Listen { path: socket.to_owned(), source })
 }
 
-/// Where connections come from.
+/// A source of connections.
 pub(super) trait Listener: Send + 'static {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    /// The next connection; `None` for one that is not answered.
+    /// Waits for the next connection; `None` for a peer that is not to be answered.
     fn next(&self) -> impl Future<Output = io::Result<Option<Self::Stream>>> + Send;
 }
 
@@ -218,17 +219,17 @@ fn serve(
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
     runtime.block_on(async {
         let accepting = tokio::spawn(accept(listener, router, patience, Arc::clone(&places)));
-        // The sender never sends: it is dropped.
+        // Nothing is ever sent: this returns when the sender is dropped.
         let _ = stopped.await;
         stopping.store(true, Ordering::Relaxed);
         accepting.abort();
         let _ = accepting.await;
-        // Every connection holds one place.
+        // Every connection holds one place, so all places are free once all have ended.
         if tokio::time::timeout(STOP_DEADLINE, places.acquire_many(CONNECTIONS_MAX)).await.is_err() {
             log::debug!("control connections were cut off at the stop");
         }
     });
-    // A helper that hangs in the daemon must not hold up its stop.
+    // A helper thread that hangs in the daemon must not hold up the daemon's stop.
     runtime.shutdown_timeout(Duration::from_millis(100));
 }
 
@@ -239,7 +240,7 @@ async fn accept(listener: impl Listener, router: Router, patience: Patience, pla
             Ok(Some(stream)) => stream,
             Ok(None) => continue,
             Err(error) => {
-                // Out of descriptors, most likely: without a pause this would spin.
+                // Most likely there are no file descriptors left: without a pause this loop would spin.
                 log::warn!(error:%; "cannot accept a control connection");
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 continue;
@@ -248,10 +249,10 @@ async fn accept(listener: impl Listener, router: Router, patience: Patience, pla
         let place = match Arc::clone(&places).try_acquire_owned() {
             Ok(place) => place,
             Err(_) => {
-                // What has come has most likely asked already.
+                // Yield first: a connection that has arrived has most likely asked already, and then it is not idle.
                 tokio::task::yield_now().await;
                 idle.end_oldest();
-                // Closed never: the semaphore lives as long as this task.
+                // Acquiring cannot fail: the semaphore is never closed, since it lives as long as this task.
                 let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
                 place
             }
@@ -262,12 +263,12 @@ async fn accept(listener: impl Listener, router: Router, patience: Patience, pla
             known.leave(number);
             drop(place);
         });
-        // Its first turn comes only after this.
+        // The task runs only after this line, so it cannot leave `idle` before it has joined.
         idle.join(number, task.abort_handle());
     }
 }
 
-/// The connections that have asked nothing yet, in the order in which they came.
+/// The connections that have asked nothing yet, in the order of their arrival.
 #[derive(Debug, Clone, Default)]
 struct Idle(Arc<Mutex<BTreeMap<u64, AbortHandle>>>);
 
@@ -296,7 +297,7 @@ fn may_ask(peer_uid: u32, own_uid: u32) -> bool {
     peer_uid == 0 || peer_uid == own_uid
 }
 
-/// Answers one request. `asked` is called when it has come.
+/// Answers one request. `asked` is called when the request has arrived.
 async fn answer(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     router: Router,
@@ -311,7 +312,7 @@ async fn answer(
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(patience.header)
-        // One request each: an idle connection would hold its place for nothing.
+        // One request per connection: an idle connection would hold its place for nothing.
         .keep_alive(false)
         .serve_connection(TokioIo::new(Unstalled::new(stream, patience.stall)), service)
         .await;

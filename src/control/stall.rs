@@ -1,5 +1,5 @@
-//! A connection whose reader may not stop reading: what cannot be written for a while ends in an error, so that nobody
-//! holds a place for ever.
+//! A connection whose reader may not stop reading: a write that makes no progress for a while ends in an error, so that no
+//! client holds a place for ever.
 
 use std::io;
 use std::pin::Pin;
@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep, sleep};
 pub struct Unstalled<S> {
     stream: S,
     patience: Duration,
-    /// Runs while a write waits.
+    /// Runs while a write makes no progress.
     timer: Pin<Box<Sleep>>,
     waits: bool,
 }

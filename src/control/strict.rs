@@ -1,9 +1,9 @@
-//! Reads what asks for something so that nothing in it means more than it says. A filter's part that could not be read as
-//! it was meant would be left out, and fewer conditions mean more jobs: those of a purge are gone.
+//! Reads requests so strictly that no part of them can mean more than it says. If a condition of a filter could not be read and
+//! were left out, fewer conditions would select more jobs, and a purge removes them for good.
 //!
-//! serde takes an array for an object, element by element, and so `[]` for an object with nothing in it; it takes `null` for
-//! a value that was not given, which is what JSON makes of the numbers that it lacks (`Infinity`); and a number may have no
-//! meaning as a length of time.
+//! serde is too lenient in three ways. It takes an array for an object, element by element, and so `[]` for an object without
+//! fields. It takes `null` for a value that was not given, and JSON writes `null` for numbers that it lacks (`Infinity`). And
+//! it accepts numbers that are no length of time.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, Deserializer, Error, MapAccess, Visitor};
 
-/// An object and nothing else.
+/// A JSON object and nothing else.
 #[derive(Debug)]
 pub(super) struct Object<T>(pub T);
 
@@ -37,43 +37,43 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Object<T> {
     }
 }
 
-/// A field that is an object.
+/// A field that has to be an object.
 pub(super) fn object<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<T, D::Error> {
     Object::deserialize(deserializer).map(|object| object.0)
 }
 
-/// A field that may be left out, and whose object is one.
+/// A field that may be left out, and has to be an object otherwise.
 pub(super) fn object_option<'de, D: Deserializer<'de>, T: DeserializeOwned>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
     Option::<Object<T>>::deserialize(deserializer).map(|object| object.map(|object| object.0))
 }
 
-/// A field that may be left out; if it is there it says something.
+/// A field that may be left out, and may not be `null` otherwise.
 pub(super) fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
 
-/// The same for a text.
+/// Like [`given`] for a text, which may not be empty.
 pub(super) fn given_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let text = String::deserialize(deserializer)?;
     if text.is_empty() { Err(D::Error::custom("an empty text; leave it out if all are meant")) } else { Ok(Some(text)) }
 }
 
-/// The same for numbers of jobs: a list that came out empty is no wish for all of them.
+/// Like [`given`] for numbers of jobs. An empty list is refused: it is no wish for all jobs.
 pub(super) fn given_ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u64>, D::Error> {
     let ids = Vec::deserialize(deserializer)?;
     if ids.is_empty() { Err(D::Error::custom("an empty list of ids; leave it out if all are meant")) } else { Ok(ids) }
 }
 
-/// A number of seconds that is no length of time.
+/// A number of seconds that is not a length of time.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 #[error("{seconds} is no number of seconds, 0 or more")]
 pub struct NoDuration {
     pub seconds: f64,
 }
 
-/// The length of time of so many seconds. What is longer than any that can be told is the longest.
+/// Converts seconds to a length of time. A length beyond the greatest `Duration` becomes the greatest.
 pub(super) fn duration(seconds: f64) -> Result<Duration, NoDuration> {
     if !seconds.is_finite() || seconds < 0.0 {
         return Err(NoDuration { seconds });
@@ -98,7 +98,7 @@ mod tests {
 
     type Reads = fn(&str) -> bool;
 
-    /// Every request, and what in it might be taken for "all".
+    /// Every request, with parts that might be taken for "all".
     #[test]
     fn what_cannot_be_understood_is_refused_and_does_not_mean_all() {
         let requests: [(&str, Reads); 8] = [
@@ -173,7 +173,7 @@ mod tests {
             (f64::NEG_INFINITY, None),
         ] {
             assert_eq!(duration(seconds).ok(), expected, "{seconds}");
-            // Of the filter: at least as old, or refused.
+            // The filter either takes the age or refuses it.
             let filter = JobFilter { older_than_s: Some(seconds), ..JobFilter::default() };
             assert_eq!(Matcher::new(&filter, Timestamp(1 << 40)).is_ok(), expected.is_some(), "{seconds}");
         }

@@ -1,11 +1,11 @@
-//! The same API on TCP, for those who ask for it.
+//! The control API on TCP, for operators who ask for it.
 //!
-//! Whoever can connect may read (on an address other than loopback: whoever has the token, since names of files are read).
-//! What changes anything or starts work, which is all but GET, needs the token; without a token file TCP is read-only.
-//! Browsers on the same machine are kept from being used: the host that a request names has to be an address or
-//! `localhost`, so that no foreign name leads here, and nothing is changed for a request that comes from a page.
+//! On a loopback address every client may read. On other addresses a client needs the token to read, since names of files are
+//! read. Requests that change anything or start work, which are all but GET, always need the token; without a token file TCP is
+//! read-only. Two rules keep a browser on the same machine from being misused. The host that a request names has to be an
+//! address or `localhost`, so that no foreign name leads here. And a request that comes from a web page changes nothing.
 //!
-//! There is no TLS: through a network it goes by a tunnel.
+//! There is no TLS: across a network the connection needs a tunnel.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -22,15 +22,15 @@ use super::answer::{Patience, Stopping};
 use super::routes::router;
 use super::server::{ControlError, PATIENCE, Running};
 
-/// Where to listen, and for whom.
+/// The address to listen on, and the token that clients need.
 #[derive(Debug, Clone)]
 pub struct TcpOptions {
     pub address: SocketAddr,
-    /// Without it nothing can be changed.
+    /// Without a token nothing can be changed.
     pub token: Option<Token>,
 }
 
-/// What a client has to know. Never shown.
+/// The secret that a client has to know. Never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(String);
 
@@ -38,14 +38,15 @@ pub struct Token(String);
 const TOKEN_CHARS_MIN: usize = 16;
 
 impl Token {
-    /// The text without the white space around it, if it is one word of printable ASCII and not too short to guess.
+    /// Takes the text without surrounding white space, if it is one word of printable ASCII of at least `TOKEN_CHARS_MIN`
+    /// characters.
     pub fn new(text: &str) -> Option<Self> {
         let text = text.trim();
         let is_token = text.len() >= TOKEN_CHARS_MIN && text.bytes().all(|b| b.is_ascii_graphic());
         is_token.then(|| Self(text.to_owned()))
     }
 
-    /// Whether `given` is the token. How long that takes does not tell how much of it is right.
+    /// Whether `given` is the token. The comparison takes the same time however many characters are right.
     fn is(&self, given: &[u8]) -> bool {
         let own = self.0.as_bytes();
         let differing = own.iter().zip(given).fold(0, |differing, (a, b)| differing | (a ^ b));
@@ -59,7 +60,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// The running server. Dropping it stops it.
+/// The running server. Dropping it stops the server.
 #[derive(Debug)]
 pub struct TcpServer {
     address: SocketAddr,
@@ -92,12 +93,12 @@ impl TcpServer {
         Ok(Self { address, running })
     }
 
-    /// Where it listens, with the port that it got.
+    /// The address that the server listens on, with the port that the kernel assigned.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Ends the server as the control socket's: no new connections, a moment for answers under way.
+    /// Ends the server as the control socket's is ended: no new connections, a moment for answers in progress.
     pub fn stop(&self) {
         self.running.end();
     }
@@ -122,7 +123,7 @@ async fn admit(guard: Arc<Guard>, request: Request, next: Next) -> Response {
     }
 }
 
-/// A status, what is wrong, and what to do about it.
+/// A status, the fault, and the hint.
 type Refused = (StatusCode, &'static str, &'static str);
 
 impl Guard {
@@ -158,7 +159,7 @@ impl Guard {
 const BEARER: &[u8] = b"Bearer ";
 const TOKEN_HINT: &str = "send the header Authorization: Bearer TOKEN, with what the token file holds";
 
-/// Whether the request was meant for an address, and not for a name that somebody has led here.
+/// Whether the request names an address, and not a foreign name that was made to lead here.
 fn names_this_machine(headers: &HeaderMap) -> bool {
     let mut hosts = headers.get_all(header::HOST).iter();
     let (Some(host), None) = (hosts.next().and_then(|host| host.to_str().ok()), hosts.next()) else { return false };
@@ -216,7 +217,7 @@ mod tests {
         let right = ("authorization", "Bearer 0123456789abcdef");
         let page = ("origin", "http://127.0.0.1:1");
         let (ok, no, who) = (None, Some(StatusCode::FORBIDDEN), Some(StatusCode::UNAUTHORIZED));
-        // With no token, with one, with one on an address that others reach.
+        // The expected results: without a token, with a token, and with a token on an address that others can reach.
         for (method, given, expected) in [
             (Method::GET, &[own][..], [ok, ok, who]),
             (Method::GET, &[own, right], [ok, ok, ok]),

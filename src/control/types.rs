@@ -1,8 +1,8 @@
-//! The answers as they go over the wire. The names of the JSON keys are a promise to scripts: keys may be added, and
-//! none is ever renamed, dropped or given another meaning.
+//! The answers as they go over the wire. The names of the JSON keys are a promise to scripts: keys may be added, and no key is
+//! ever renamed, dropped or given another meaning.
 //!
-//! Times are RFC 3339 in UTC, durations are seconds and end in `_s`. Paths are text here: one that is not UTF-8 is
-//! escaped, and a job's comes along in base64 as well.
+//! Times are RFC 3339 in UTC. Durations are seconds, and their keys end in `_s`. Paths are text here: a path that is not UTF-8
+//! is escaped, and a job's path is then given in base64 as well.
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::model::{Job, JobState, Origin, RelPath, Scope, Timestamp};
 /// Everything `syncq status` shows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
-    /// Of the syncq that answers.
+    /// The version of the syncq that answers.
     pub version: String,
     pub state: DaemonState,
     pub pid: u32,
@@ -25,27 +25,27 @@ pub struct Status {
     pub started_at: Option<Timestamp>,
     /// The configuration files in use; none with `syncq mirror`.
     pub configs: Vec<String>,
-    /// How reading them went. `null` with `syncq mirror`, and without a daemon.
+    /// The outcome of the last reading of the files. `null` with `syncq mirror`, and without a daemon.
     #[serde(default)]
     pub config: Option<ConfigStatus>,
     pub roots: Vec<RootStatus>,
     pub targets: Vec<TargetStatus>,
     pub store: StoreStatus,
     pub watches: WatchStatus,
-    /// Those that are switched on.
+    /// The plugins that are switched on.
     #[serde(default)]
     pub plugins: Vec<PluginStatus>,
 }
 
-/// What the daemon as a whole is doing.
+/// The activity of the daemon as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DaemonState {
-    /// Setting watches and looking for what changed meanwhile.
+    /// Watches are being set, and changes are being looked for that nobody watched.
     Starting,
     Running,
     Stopping,
-    /// No daemon: the answer comes from its store.
+    /// There is no daemon: the answer comes from its store.
     Offline,
     /// A state that this client does not know yet.
     #[serde(other)]
@@ -61,22 +61,22 @@ pub struct RootStatus {
     /// What an operator can do about it.
     #[serde(default)]
     pub hint: Option<String>,
-    /// The names of its targets.
+    /// The names of the root's targets.
     pub targets: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RootState {
-    /// What has changed is being looked for: its tree is being walked.
+    /// The tree is being walked to look for changes.
     Scanning,
     /// Every change is seen.
     Watching,
     /// Some directories cannot be watched and are looked through now and then.
     Polling,
-    /// Missing, replaced or emptied: nothing is sent or deleted until it is back.
+    /// The directory is missing, replaced or emptied: nothing is sent or deleted until it is back.
     Suspended,
-    /// No daemon.
+    /// There is no daemon.
     Offline,
     #[serde(other)]
     Unknown,
@@ -85,37 +85,37 @@ pub enum RootState {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TargetStatus {
     pub name: String,
-    /// The port of its rsync daemon or sshd, if one is set.
+    /// The port of the target's rsync daemon or sshd, if one is set.
     #[serde(default)]
     pub port: Option<u16>,
     pub root: String,
     pub state: TargetState,
-    /// Jobs whose time has come.
+    /// Jobs that are due to run.
     pub pending: u64,
     pub running: u64,
     /// Jobs that back off, or whose file has to settle first.
     pub waiting: u64,
-    /// Jobs given up until their path changes, the next full comparison, or an operator's word.
+    /// Jobs given up until their path changes, a full comparison comes, or an operator retries them.
     pub failed: u64,
-    /// Age of the oldest change that the target does not have yet; 0 if it has them all. While nothing of the source is seen, at
-    /// least for how long.
+    /// Seconds: the age of the oldest change that the target does not have yet; 0 if it has them all. While nothing of the
+    /// source is seen, at least the time since then.
     pub lag_s: f64,
     /// Jobs done per second, over the last minute.
     #[serde(default)]
     pub jobs_per_s: f64,
-    /// In how many seconds all jobs but those that fail are done at that pace, if any is done at all. A job may be a whole
-    /// tree.
+    /// In how many seconds all jobs but the failing ones will be done at that pace, if any are being done. A single job may be
+    /// a whole tree.
     #[serde(default)]
     pub eta_s: Option<f64>,
-    /// The path sent or tried last.
+    /// The path that was sent or tried last.
     pub last_path: Option<String>,
-    /// When anything was last sent or compared without a failure, since the start.
+    /// When a run or a comparison last succeeded, since the start.
     #[serde(default, with = "rfc3339_option")]
     pub last_success_at: Option<Timestamp>,
-    /// Since when it is paused, if it is.
+    /// Since when the target is paused, if it is.
     #[serde(default, with = "rfc3339_option")]
     pub paused_since: Option<Timestamp>,
-    /// Why nothing can be sent, why something fails, or why not all is known.
+    /// Why nothing can be sent, why something fails, or why not every change is seen.
     pub reason: Option<String>,
     /// What an operator can do about it.
     pub hint: Option<String>,
@@ -124,64 +124,65 @@ pub struct TargetStatus {
     /// When the target is tried again.
     #[serde(with = "rfc3339_option")]
     pub retry_at: Option<Timestamp>,
-    /// What is being compared by content, if anything is.
+    /// The comparison by content in progress, if there is one.
     #[serde(default)]
     pub contents: Option<ContentsStatus>,
-    /// What takes its time, if anything does.
+    /// The runs in progress, if one of them takes its time.
     #[serde(default)]
     pub run: Option<RunStatus>,
 }
 
-/// The runs to a target, of which at least one has lasted a moment.
+/// The runs to a target, of which at least one has lasted for a moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunStatus {
-    /// Since the oldest of them began.
+    /// Seconds since the oldest of these runs began.
     pub elapsed_s: f64,
-    /// By all of them, as it goes through the wire.
+    /// Bytes that all these runs have sent over the wire.
     pub sent_bytes: u64,
-    /// For so long nothing has been sent.
+    /// Seconds since the last byte was sent.
     pub still_s: f64,
-    /// There is no connection yet.
+    /// No run has a connection yet.
     pub connecting: bool,
 }
 
-/// A comparison by content of what a target held when nobody vouched for it.
+/// A comparison by content of the files that a target held when nobody vouched for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContentsStatus {
-    /// Since when nothing vouches for what the target holds.
+    /// Since when nothing vouches for the target's content.
     #[serde(with = "rfc3339")]
     pub since: Timestamp,
-    /// The path up to which it has been compared, in the order of the tree; empty at first.
+    /// The path up to which the content has been compared, in the order of the tree; empty at first.
     pub up_to: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TargetState {
-    /// Equal to the source: every change of it is seen, and none is left to be sent.
+    /// Equal to the source: every change of the source is seen, and none is left to be sent.
     Idle,
-    /// Nothing is known that is to be sent, and not every change is seen: the root says why.
+    /// No known change is left to be sent, but not every change is seen. The root says why.
     Scanning,
     Syncing,
-    /// All is sent but what fails: it is tried again, or given up.
+    /// Everything is sent except paths that fail; they are tried again, or were given up.
     Failing,
-    /// An operator has said so; changes are noted and wait.
+    /// An operator has paused the target; changes are noted and wait.
     Paused,
-    /// Out of reach; tried again by itself.
+    /// The target is out of reach, and is tried again without an operator.
     BackingOff,
-    /// A person has to act: wrong password, unknown module and the like.
+    /// An operator has to act: wrong password, unknown module and the like.
     Misconfigured,
-    /// Out of connections; tried again soon.
+    /// The server has no free connection; the target is tried again soon.
     Busy,
     /// The source directory is not what it was, or cannot be watched: nothing is sent or deleted.
     SourceGone,
-    /// The target directory is not what it was: nothing is sent until it is back, or an operator accepts the other one.
+    /// The target directory is not what it was: nothing is sent until the right one is back, or an operator accepts the new
+    /// one.
     TargetGone,
-    /// A comparison would delete more than maxDelete allows; an operator has to agree. All else is sent.
+    /// A comparison would delete more than maxDelete allows, and an operator has to agree. Everything else is sent.
     NeedsApproval,
-    /// Nothing to send as far as size and time tell; contents are being compared in the background.
+    /// By size and time nothing is left to be sent; contents are being compared in the background.
     Comparing,
-    /// No daemon.
+    /// There is no daemon.
     Offline,
     #[serde(other)]
     Unknown,
@@ -190,7 +191,7 @@ pub enum TargetState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreStatus {
     pub state: StoreState,
-    /// On disk.
+    /// The store's size on disk.
     pub bytes: u64,
     pub error: Option<String>,
 }
@@ -199,7 +200,7 @@ pub struct StoreStatus {
 #[serde(rename_all = "snake_case")]
 pub enum StoreState {
     Ok,
-    /// Cannot be written: mirroring goes on from memory, and a restart has to compare the trees.
+    /// The store cannot be written: mirroring goes on from memory, and a restart has to compare the trees.
     Degraded,
     #[serde(other)]
     Unknown,
@@ -218,16 +219,16 @@ pub struct WatchStatus {
     pub overflows: u64,
 }
 
-/// What a plugin was told, in numbers since the start.
+/// Counts of the notices to a plugin since the start.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PluginStatus {
     pub name: String,
     /// Notices that are not delivered yet.
     pub waiting: u64,
     pub delivered: u64,
-    /// Refused, or given up.
+    /// Notices that were refused or given up.
     pub failed: u64,
-    /// Not even tried: too many were waiting.
+    /// Notices that were not tried, since too many were waiting.
     pub dropped: u64,
     /// Why nothing can be delivered at present, or why the notice that ended last was given up.
     pub reason: Option<String>,
@@ -239,13 +240,13 @@ pub struct JobRow {
     pub id: u64,
     pub root: String,
     pub target: String,
-    /// The path as it is if that is UTF-8, otherwise escaped for people.
+    /// The path as it is if it is UTF-8, otherwise escaped for people.
     pub path: String,
     /// The path's bytes, only if they are not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_b64: Option<String>,
     pub scope: Scope,
-    /// What made the job: how far rsync's look at sizes and times can be trusted.
+    /// The origin of the job: it decides how far rsync's check of sizes and times can be trusted.
     pub origin: Origin,
     pub state: JobState,
     pub attempts: u32,
@@ -279,7 +280,7 @@ impl JobRow {
         }
     }
 
-    /// The path, if it is one.
+    /// The path, if the row holds a valid one.
     pub fn rel_path(&self) -> Option<RelPath> {
         match &self.path_b64 {
             None => RelPath::new(self.path.as_bytes()).ok(),
@@ -299,7 +300,7 @@ impl JobRow {
     }
 }
 
-/// A job that is to be queued: a path that may differ on a target.
+/// A job to be queued: a path that may differ on a target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewJob {
     /// The directory, as `status` shows it.
@@ -307,10 +308,10 @@ pub struct NewJob {
     /// The target's name, as `status` shows it.
     pub target: String,
     pub path_b64: String,
-    /// How much of it; at least what the source has there. `None`: just that.
+    /// How much of the path; at least as much as the source's entry needs. `None`: just that.
     #[serde(default)]
     pub scope: Option<Scope>,
-    /// How it is compared. `None`: a file in full, a directory by sizes and times.
+    /// How the path is compared. `None`: a file in full, a directory by sizes and times.
     #[serde(default)]
     pub origin: Option<Origin>,
 }
@@ -321,32 +322,32 @@ impl NewJob {
         Self { root, target, path_b64: STANDARD.encode(path.as_bytes()), scope, origin: None }
     }
 
-    /// The path, if it is one.
+    /// The path, if `path_b64` holds a valid one.
     pub fn path(&self) -> Option<RelPath> {
         RelPath::new(&STANDARD.decode(&self.path_b64).ok()?).ok()
     }
 }
 
-/// What the store holds and takes: the answer to `GET /v1/store` and `POST /v1/store/compact`.
+/// The size and the records of the store: the answer to `GET /v1/store` and `POST /v1/store/compact`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreReport {
     pub schema: u32,
-    /// On disk.
+    /// Bytes on disk.
     pub bytes: u64,
-    /// Of that, what is of use: keys and values.
+    /// Bytes of keys and values among them.
     pub live_bytes: u64,
-    /// What `bytes` was before the store was compacted, if it just was.
+    /// The value of `bytes` before the store was compacted, if it just was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_before: Option<u64>,
     pub roots: u64,
     pub targets: u64,
     pub directories: u64,
     pub jobs: u64,
-    /// Records that cannot be read. The next start drops them and compares every target in full.
+    /// Records that cannot be decoded. The next start drops them and compares every target in full.
     pub damaged: u64,
-    /// The latest changes of it are missing. The next start compares every target in full.
+    /// The store lacks its latest changes. The next start compares every target in full.
     pub rolled_back: bool,
-    /// Earlier stores that were kept beside this one: damaged ones, and those from before a change of schema.
+    /// Earlier stores that were kept beside this one: damaged stores, and those from before a change of schema.
     pub kept: Vec<KeptStore>,
 }
 
@@ -356,12 +357,12 @@ pub struct KeptStore {
     pub bytes: u64,
 }
 
-/// A duration as the answers have it: seconds, to the millisecond.
+/// A duration in the form of the answers: seconds, rounded to the millisecond.
 pub fn seconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1000.0).round() / 1000.0
 }
 
-/// The name of a state as JSON has it.
+/// The name of a state in JSON.
 pub fn word(state: impl Serialize) -> String {
     serde_json::to_value(state).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }

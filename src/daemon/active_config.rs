@@ -1,11 +1,12 @@
-//! What runs under one configuration, in one piece: roots, targets, plugins, schedules. A reload replaces it as a whole.
+//! Everything that runs under one configuration, in one piece: roots, targets, plugins, schedules. A reload replaces the piece
+//! as a whole.
 //!
-//! A configuration is prepared beside the active one, from which it takes over every root that is watched by the same rules.
-//! All that can fail happens there, and changes nothing of what runs. [`ActiveConfig::put_in_force`] cannot fail. The first
-//! one of a daemon goes the same way: it follows one that is empty.
+//! A new configuration is prepared beside the active one, from which it takes over every root that is watched by the same
+//! rules. Preparing does all that can fail, and changes nothing of what runs. [`ActiveConfig::put_in_force`] cannot fail. The
+//! first configuration of a daemon goes the same way: its predecessor is an empty one.
 //!
-//! What is no part of a configuration ([`Core`]) stays: the queue with all jobs, also of targets that are no longer
-//! configured, and the threads that run rsync.
+//! [`Core`] is no part of a configuration and stays: the queue with all jobs, also of targets that are no longer configured,
+//! and the threads that run rsync.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -35,7 +36,7 @@ use crate::plugin::Follower;
 use crate::queue::Queue;
 use crate::schedule::Scheduler;
 
-/// A directory to watch that is not there and never was as far as the store knows: rather misspelt than not mounted.
+/// A directory to watch that does not exist and that the store has never known: more likely misspelt than not mounted.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot watch {}", .path.display())]
 pub struct UnknownRoot {
@@ -43,7 +44,7 @@ pub struct UnknownRoot {
     pub source: std::io::Error,
 }
 
-/// What stays whatever the configuration says.
+/// The parts of a daemon that stay whatever the configuration says.
 pub(super) struct Core {
     pub queue: Arc<Queue>,
     pub executor: Arc<Executor>,
@@ -54,7 +55,7 @@ pub(super) struct Core {
     pub root_threads: RootThreads,
     /// The state directory, absolute.
     pub owner: PathBuf,
-    /// With `-m` no root has a target, and plugins are told of what the watchers see.
+    /// With `-m` no root has a target, and the follower tells plugins what the watchers see.
     pub follower: Option<Arc<Follower>>,
     /// The store holds all that was ever written to it.
     pub store_is_whole: bool,
@@ -68,7 +69,7 @@ impl Core {
     }
 }
 
-/// The configuration that is in force, and how the configuration was read the last time.
+/// The configuration that is in force, and how the last reading of the configuration files went.
 #[derive(Default)]
 pub(super) struct Current {
     active: Mutex<Arc<ActiveConfig>>,
@@ -89,7 +90,7 @@ impl Current {
     }
 }
 
-/// What an operator has asked for when the daemon was started. It holds for the first configuration alone.
+/// The wishes an operator gave when starting the daemon. They hold for the first configuration alone.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asked {
     pub reconcile: bool,
@@ -99,7 +100,7 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// What a reload asks for.
+    /// The wishes of a reload: none.
     pub const NOTHING: Self =
         Self { reconcile: false, accept_root: false, accept_deletions: false, at_first: AtFirst::Nothing };
 }
@@ -108,17 +109,17 @@ impl Asked {
 #[derive(Default)]
 pub(super) struct ActiveConfig {
     pub config: Configuration,
-    /// In the order of the configuration, each with the targets that it is to have.
+    /// In the order of the configuration, each root with the targets that it is to have.
     roots: Vec<(Arc<RootRuntime>, Vec<Fingerprint>)>,
     pub targets: Vec<NamedTarget>,
     pub plugins: Plugins,
     scheduler: Mutex<Scheduler>,
     contexts: Contexts,
-    /// Directories that an operator takes as they are, although they were others.
+    /// Directories that an operator has accepted in place of the recorded ones, with their identities.
     accepted: Vec<(PathBuf, DirectoryId)>,
 }
 
-/// A root of which all is known that can be refused.
+/// A root that has passed every check that could refuse it.
 struct Checked {
     rules: Rules,
     kept: Option<Arc<RootRuntime>>,
@@ -127,8 +128,8 @@ struct Checked {
 }
 
 impl ActiveConfig {
-    /// Prepares what `config` describes, to follow `before`. Changes nothing of that, also if it fails. New roots are not
-    /// watched yet.
+    /// Prepares what `config` describes, to follow `before`. Changes nothing of `before`, not even on an error. New roots are
+    /// not watched yet.
     pub fn prepare(core: &Core, config: Configuration, asked: Asked, before: &Self) -> Result<Self> {
         let mut prepared = Self::default();
         let mut checked: Vec<Checked> = Vec::new();
@@ -152,7 +153,7 @@ impl ActiveConfig {
                 }
             });
             if let Some(schedule) = &options.root.schedule {
-                // A run that was missed while no daemon ran is made up for.
+                // A scheduled comparison that was missed while no daemon ran is made up for.
                 let last = core.queue.root_record(&options.root.path).and_then(|record| record.scheduled_run);
                 let now = core.clock.now();
                 prepared.scheduler().add(index, schedule, last.unwrap_or(now), now)?;
@@ -179,7 +180,7 @@ impl ActiveConfig {
                 self.accepted.push((rules.path.clone(), seen.mark()));
                 Ok(seen)
             }
-            // Missing, or another one in its place: most likely a disk that is not mounted. Better to wait.
+            // The directory is missing or another one is in its place, most likely because a disk is not mounted: wait for it.
             (_, Some(mark)) => Ok(RootIdentity::remembered(mark)),
             (Err(source), None) => Err(UnknownRoot { path: rules.path.clone(), source }),
         }
@@ -207,8 +208,8 @@ impl ActiveConfig {
             };
             let was_known = || core.witness().knows(identity.mark(), &named.name, named.port);
             if asked.at_first == AtFirst::Usual || was_known() {
-                // Agreed to, or known before the store was damaged or lost: also for a start after this one that does not come to
-                // its end.
+                // Either the operator agreed to the target, or the target was known before the store was damaged or lost. Note
+                // it now, so that it counts for the next start too, even if this start fails.
                 core.queue.note_known_target(named.id);
             }
             let is_new = core.queue.target_record(named.id).is_some_and(|record| record.is_new);
@@ -249,9 +250,10 @@ impl ActiveConfig {
             let predecessors: Vec<_> = before.roots().filter(|old| old.path() == root.path).collect();
             let beside = !predecessors.is_empty();
             let start = StartOptions {
-                // What is accepted happens now, and not at some later comparison.
+                // Accepted deletions are to happen now, not at some later comparison.
                 reconcile: asked.reconcile || asked.accept_deletions,
-                // Here it is about an empty one only. How one became empty that has been watched, the events told.
+                // For a new runtime beside an old one, `accept_root` only matters for an empty directory. A root that was
+                // watched all along may be empty: the events told how it became so.
                 accept_root: asked.accept_root
                     || asked.accept_deletions
                     || (beside && predecessors.iter().all(|old| old.was_watched())),
@@ -267,7 +269,8 @@ impl ActiveConfig {
         self.roots.push((runtime, fingerprints));
     }
 
-    /// The number of a target. One that is served already keeps its policy until the new configuration is in force.
+    /// Returns the number of a target. A target that is served already keeps its policy until the new configuration is in
+    /// force.
     fn id_of(&self, core: &Core, options: &RootOptions, target: &Target) -> TargetId {
         let name = target.name();
         let served = self.targets.iter().find(|known| known.name == name && known.root == options.root.path);
@@ -277,7 +280,7 @@ impl ActiveConfig {
         }
     }
 
-    /// Keeps outside the store which targets were equal once.
+    /// Keeps a list outside the store of the targets that were equal to their source once.
     pub fn bear_witness(&self, core: &Core) {
         let sources: HashMap<&Path, DirectoryId> =
             self.roots().map(|root| (root.path(), root.identity.mark())).collect();
@@ -287,7 +290,7 @@ impl ActiveConfig {
         core.witness().keep(known);
     }
 
-    /// Has the trees compared that are due.
+    /// Has every tree compared whose schedule is due.
     pub fn run_due(&self, core: &Core) {
         for index in self.scheduler().due(core.clock.now()) {
             if let Some((root, _)) = self.roots.get(index) {
@@ -298,7 +301,7 @@ impl ActiveConfig {
         }
     }
 
-    /// When a tree is to be compared next, if ever.
+    /// When the next scheduled comparison of a tree is due, if there is any.
     pub fn next_due(&self) -> Option<Timestamp> {
         self.scheduler().next_due()
     }
@@ -315,20 +318,20 @@ impl ActiveConfig {
         self.roots().any(|kept| Arc::ptr_eq(kept, root))
     }
 
-    /// The roots that `before` does not have. They have to be started before the configuration is put in force, except at the start
-    /// of the daemon.
+    /// The roots that `before` does not have. They have to be started before the configuration is put in force, except at the
+    /// start of the daemon.
     pub fn fresh_roots(&self, before: &Self) -> Vec<Arc<RootRuntime>> {
         self.roots().filter(|root| !before.keeps(root)).cloned().collect()
     }
 
-    /// Gives up a configuration that does not come into force after all.
+    /// Gives up a configuration that was prepared and does not come into force.
     pub fn abandon(&self, core: &Core, before: &Self) {
         core.root_threads.end(|root| self.keeps(root) && !before.keeps(root));
         self.fresh_roots(before).iter().for_each(|root| root.abandon());
         self.plugins.abandon(&before.plugins);
     }
 
-    /// Has this configuration take the place of `before`. Runs that are under way come to their end as they were begun.
+    /// Puts this configuration in the place of `before`. Runs in flight end as they were begun.
     pub fn put_in_force(self, core: &Core, before: &Self) {
         let Self { config, roots, contexts, .. } = &self;
         for options in &config.roots {
@@ -349,7 +352,7 @@ impl ActiveConfig {
         core.queue.set_pending_max(pending_max as usize);
 
         self.plugins.observe(contexts);
-        // Before the roots: what is compared from then on is compared by the new settings.
+        // Before the roots are retargeted: the comparisons that they ask for have to run under the new settings.
         let connections_max = config.roots.iter().map(|root| root.settings.connections_max).max().unwrap_or(1);
         core.executor.serve(contexts.clone(), connections_max as usize);
         core.root_threads.end(|root| before.keeps(root) && !self.keeps(root));
@@ -374,7 +377,8 @@ impl ActiveConfig {
         core.current.set(self);
     }
 
-    /// What stood at the top of a target says nothing of one that is reached in another way, or holds something else by now.
+    /// Forgets the recorded top of each target that is now reached in another way or has other settings: the record says
+    /// nothing about such a target.
     fn forget_tops(&self, core: &Core, before: &Self) {
         let prints =
             |active: &Self| active.roots.iter().flat_map(|(_, prints)| prints.clone()).collect::<BTreeMap<_, _>>();
@@ -387,7 +391,8 @@ impl ActiveConfig {
         }
     }
 
-    /// Tells of new targets and of those that are left, and has those tried at once whose trouble may be mended.
+    /// Announces new and abandoned targets, and probes at once every target whose trouble the new configuration may have
+    /// mended.
     fn announce(&self, core: &Core, before: &Self) {
         for target in &self.targets {
             let same = |(new, old)| Arc::ptr_eq(new, old);
@@ -401,12 +406,13 @@ impl ActiveConfig {
                     warn!("{0}: paused since {since}, nothing is sent; to go on: syncq resume {0}", target.name);
                 }
             }
-            // What is misconfigured may have been so in a file that the configuration only names.
+            // The cause of a misconfiguration may lie in a file that the configuration only names, so an equal context proves
+            // nothing.
             if !is_same || standing.trouble.is_some_and(|trouble| trouble.class == TroubleClass::Misconfigured) {
                 core.queue.probe_now(&[target.id]);
             }
         }
-        // At the start whatever the store knows has been left.
+        // At the start there is no predecessor, so every target in the store that is not configured counts as abandoned.
         let is_first = before.roots.is_empty();
         for record in core.queue.known_targets() {
             let was_served = is_first || before.targets.iter().any(|target| target.id == record.id);
@@ -423,7 +429,7 @@ impl ActiveConfig {
         }
     }
 
-    /// Each failLog with the targets that it is about.
+    /// Each failLog with the targets that it lists.
     fn lists(&self) -> Lists {
         let mut lists: Lists = BTreeMap::new();
         for list in &self.config.fail_logs {
@@ -434,7 +440,7 @@ impl ActiveConfig {
         lists
     }
 
-    /// The root by that path that has all of these targets.
+    /// The root with that path that has all of these targets.
     pub fn root_of(&self, path: &std::path::Path, targets: &[NamedTarget]) -> Option<&Arc<RootRuntime>> {
         self.roots().find(|root| root.path() == path && targets.iter().all(|target| root.has(target.id)))
     }
@@ -444,7 +450,8 @@ impl ActiveConfig {
     }
 }
 
-/// Says of a target if nothing keeps rsync within it and the source. What is so for all targets is said at the start.
+/// Logs a missing confinement: that nothing keeps rsync within this target and its source. What holds for all targets is logged
+/// once, at the start.
 fn tell_confinement(context: &TargetContext) {
     let shares = context.connection.as_ref().is_some_and(|connection| connection.is_shared());
     if let Confinement::Missing(missing) = Places::new(&context.root, &context.target).confinement(shares)

@@ -1,14 +1,14 @@
-//! Compares by content, in the background, what large targets held when nobody vouched for it, and has sent again what
-//! differs: a restored file has the size and the time that it had, so nothing else finds it.
+//! Compares the content of large, unvouched targets in the background, and has files sent again that differ. A restored file
+//! keeps its size and time, so no other comparison finds it.
 //!
-//! One thread goes through the files in the order of the tree, in portions of a few seconds, at a bounded rate, and only
-//! while the target has nothing else to do; a target that always has gets a portion a minute. How far it has come is
-//! stored, so a restart goes on from there. `status` says `comparing` until it is done.
+//! One thread goes through the files in the order of the tree, in portions of a few seconds and at a bounded rate. A portion is
+//! compared only while the target has nothing else to do; a target that is always busy gets a portion a minute. Progress is
+//! stored, so that a restart goes on from there. `status` says `comparing` until the comparison is complete.
 //!
-//! The same thread looks once a minute whether the name of a daemon's host leads to other servers than before: nothing vouches
-//! for those either (`mirror/transport/address`).
+//! Once a minute the same thread resolves the names of rsync daemons' hosts. If a name leads to other servers than before,
+//! nothing vouches for their content either (`mirror/transport/address`).
 //!
-//! Deliberately absent: what is on the target alone, or lacks there, which comparisons by size and time find; and small
+//! Deliberately absent: files that only the target has or that it lacks, which comparisons by size and time find; and small
 //! trees, which are compared by content at once (`mirror/target/unvouched`).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,24 +27,24 @@ use crate::clock::monotonic;
 use crate::mirror::{Differs, Led, Look, Portions, TargetContext, addresses, host_name, led};
 use crate::model::{Change, RelPath, Timestamp, Unvouched};
 
-/// Bytes a second that are read on this machine.
+/// The rate at which this machine's files are read, in bytes per second.
 const BYTES_PER_S: u64 = 20_000_000;
-/// A portion is about so much.
+/// The approximate size of a portion.
 const PORTION_BYTES: u64 = 64_000_000;
 const PORTION_FILES: usize = 1_000;
 
-/// How often targets are looked at that have something else to do, and after how long they get a portion all the same.
+/// How often a busy target is looked at, and after which time it gets a portion although it is busy.
 const LOOK: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How often the names of hosts are looked up.
+/// How often host names are resolved.
 const LOOK_UP: Duration = Duration::from_secs(60);
-/// After which pause a target is tried again that could not be compared.
+/// The pause before another attempt at a target whose comparison failed.
 const RETRY: Duration = Duration::from_secs(30);
-/// How long jobs may take to be on disk, and how long a stop waits for the thread.
+/// How long to wait for jobs to reach the disk, and how long a stop waits for the thread.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(5);
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
-/// The thread. Dropping it ends it.
+/// The background thread. Dropping this value ends the thread.
 #[derive(Debug)]
 pub(super) struct ContentsThread {
     over: Arc<AtomicBool>,
@@ -65,7 +65,7 @@ impl ContentsThread {
         Ok(Self { over, stop: Some(stop), ended })
     }
 
-    /// Ends the comparison under way.
+    /// Ends the comparison in progress.
     pub fn stop(&mut self) {
         self.over.store(true, Ordering::SeqCst);
         self.stop = None;
@@ -73,12 +73,12 @@ impl ContentsThread {
     }
 }
 
-/// How the comparison of a target stands.
+/// The state of one target's comparison.
 struct Work {
     since: Timestamp,
     context: Arc<TargetContext>,
     portions: Portions,
-    /// When the last portion ended, and not before when the next one begins.
+    /// When the last portion ended, and the earliest time for the next one.
     last: Instant,
     not_before: Instant,
 }
@@ -124,7 +124,8 @@ impl Comparer {
         }
     }
 
-    /// Has targets compared in full whose host names lead to other servers than before. Returns whether any has a name.
+    /// Has every target compared in full whose host name leads to other servers than before. Returns whether any target has a
+    /// name.
     fn look_up(&mut self, active: &ActiveConfig) -> bool {
         let named: Vec<(&NamedTarget, Arc<TargetContext>)> = active
             .targets
@@ -152,7 +153,8 @@ impl Comparer {
                     );
                     queue.distrust(&[target.id]);
                     queue.enqueue(&[target.id], &[Change::whole_tree()]);
-                    // What is remembered before that is on disk would be forgotten by a crash.
+                    // Store the new addresses only after the job: after a crash in between, the change would otherwise go
+                    // unnoticed.
                     if queue.flush(FLUSH_PATIENCE) {
                         queue.set_target_addresses(target.id, now);
                     }
@@ -162,7 +164,7 @@ impl Comparer {
         true
     }
 
-    /// Compares the next portion of a target, if it is time for that. Returns whether it was.
+    /// Compares the next portion of a target if one is due. Returns whether it did.
     fn portion(&mut self, active: &ActiveConfig, target: &NamedTarget, unvouched: &Unvouched) -> bool {
         let Core { queue, executor, .. } = &*self.core;
         let Some(context) = executor.context(target.id) else { return false };
@@ -207,7 +209,8 @@ impl Comparer {
                 let differing = differing.into_iter().filter(|(_, what)| is_known(what));
                 let changes: Vec<Change> = differing.map(|(path, _)| Change::write(path)).collect();
                 queue.enqueue(&[target.id], &changes);
-                // A place behind them must not be on disk before they are.
+                // The position after these files may be stored only once the files' jobs are on disk: a crash would lose the
+                // jobs otherwise.
                 if changes.is_empty() || queue.flush(FLUSH_PATIENCE) {
                     queue.vouch(target.id, unvouched.since, Some(last));
                 }

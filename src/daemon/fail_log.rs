@@ -1,9 +1,9 @@
-//! `failLog`: a readable list of what is failing now, in the file where sersync kept a script.
+//! `failLog`: a readable list of failing paths, in the file where sersync kept a script.
 //!
-//! For reading only: nothing in it is ever executed or read back, and every line is a comment, so that not even a user
-//! who still runs it does any harm. The jobs are in the queue, whatever becomes of this file. A file that is not such a
-//! list is left alone (it may be an old script with work in it), a symbolic link is not followed, and the list replaces
-//! its predecessor in one step, with mode 600.
+//! The list is for reading only: nothing in it is ever executed or read back. Every line is a comment, so that no harm comes to
+//! a user who still runs the file as a script. The jobs are in the queue, whatever becomes of this file. A file that is not
+//! such a list is left alone, since it may be an old script with work in it. A symbolic link is not followed. A new list
+//! replaces an untrusted predecessor in one step, with mode 600.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -28,16 +28,16 @@ use crate::model::{Job, JobState, Timestamp, plain};
 use crate::queue::{Queue, TargetStats};
 use crate::trust;
 
-/// The least time between two looks at what is failing, and how often it is looked whether a list is still there although
-/// nothing has happened.
+/// The least time between two updates of the lists, and the time after which a list is checked (it may have been deleted)
+/// although nothing has happened.
 const INTERVAL: Duration = Duration::from_secs(3);
 const REST: Duration = Duration::from_secs(60);
-/// So many failing paths of a target are listed; the rest is counted.
+/// The most failing paths that are listed for a target; the rest is only counted.
 const PATHS_MAX: usize = 200;
-/// By this first line a list is known.
+/// The first line, by which a list is recognised.
 const FIRST_LINE: &str = "# syncq: what is failing. This list is only to be read.";
 const STATE_DIR: &str = "# state directory: ";
-/// Of a file that is already there so much is read, to find out what it is.
+/// How much of an existing file is read to find out whether it is such a list.
 const HEAD_BYTES_MAX: u64 = 8192;
 
 /// Why a list was not written.
@@ -71,15 +71,15 @@ impl NotWritten {
 /// The targets of each list, by its path.
 pub(super) type Lists = BTreeMap<PathBuf, Vec<NamedTarget>>;
 
-/// The thread that writes the lists.
+/// The thread that writes the failLogs.
 #[derive(Debug)]
 pub(super) struct FailLog {
-    /// Takes the lists that are to be kept; dropping it ends the thread.
+    /// Hands the thread the lists to keep. Dropping the sender ends the thread.
     lists: Mutex<Option<Sender<Lists>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What a list is made from.
+/// The parts of the daemon that a list is made from.
 pub(super) struct Sources {
     pub(super) queue: Arc<Queue>,
     pub(super) executor: Arc<Executor>,
@@ -88,7 +88,7 @@ pub(super) struct Sources {
 }
 
 impl FailLog {
-    /// Starts the thread. No list is written before [`keep`](Self::keep).
+    /// Starts the thread. No list is written before the first call of [`keep`](Self::keep).
     pub(super) fn start(sources: Sources) -> io::Result<Self> {
         let (lists, wanted) = unbounded::<Lists>();
         let run = move || {
@@ -99,7 +99,7 @@ impl FailLog {
                 let (changed, pause) = match (kept.is_empty(), is_current) {
                     (true, _) => (&nothing, never()),
                     (false, true) => (&changed, after(REST)),
-                    // Not before the pause is over, however much happens.
+                    // Changes are ignored until the pause is over, however many there are.
                     (false, false) => (&nothing, after(INTERVAL)),
                 };
                 select! {
@@ -122,15 +122,15 @@ impl FailLog {
         Ok(Self { lists: Mutex::new(Some(lists)), thread: Mutex::new(Some(thread)) })
     }
 
-    /// From now on keeps these lists. One that is not among them any more says so in its last line.
+    /// Keeps these lists from now on. A list that is no longer among them says so in its last line.
     pub(super) fn keep(&self, lists: Lists) {
         if let Some(sender) = &*self.lists.lock() {
-            // Refused only if the thread has panicked, which a stop reports.
+            // Sending fails only if the thread has panicked, which `stop` reports.
             let _ = sender.send(lists);
         }
     }
 
-    /// Writes the lists for the last time. May be called twice.
+    /// Writes the lists a last time and ends the thread. May be called twice.
     pub(super) fn stop(&self) {
         drop(self.lists.lock().take());
         let thread = self.thread.lock().take();
@@ -140,7 +140,7 @@ impl FailLog {
     }
 }
 
-/// The last words of a list.
+/// The last line of a list.
 const STOPPED: &str = "# syncq has been stopped. What is listed is tried again when it is started.\n";
 const LEFT: &str = "# This list is no longer kept: the configuration names another one, or none.\n";
 
@@ -158,12 +158,12 @@ fn keep(kept: &mut Vec<List>, mut lists: Lists, sources: &Sources) {
     kept.extend(lists.into_iter().map(|(path, targets)| List { path, targets, written: None, trouble: None }));
 }
 
-/// One list and what was written to it last.
+/// One list, and the text that was written to it last.
 struct List {
     path: PathBuf,
     targets: Vec<NamedTarget>,
     written: Option<String>,
-    /// Why it could not be written, if so.
+    /// Why the list could not be written the last time, if so.
     trouble: Option<String>,
 }
 
@@ -213,7 +213,7 @@ fn is_there(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.is_file())
 }
 
-/// A target's trouble, and the paths that fail there by themselves.
+/// Writes a target's trouble, and the paths that fail there for reasons of their own.
 fn write_target(
     text: &mut String,
     target: &NamedTarget,
@@ -255,16 +255,16 @@ fn shown(time: Option<Timestamp>) -> String {
     time.map_or_else(|| "soon".to_owned(), |time| time.to_string())
 }
 
-/// A text as part of one comment line: nothing can break out of it.
+/// A text as part of one comment line. Line breaks are made harmless, so that no part of the text leaves the comment.
 fn line(text: &str) -> String {
     plain(text)
 }
 
-/// Puts `text` in place of the list at `path`, if what is there is ours to replace. A list that is there already is written in
-/// its place, so that whoever follows it (`tail -f`) sees each state.
+/// Puts `text` in place of the list at `path`, if the file there may be replaced. An existing list is rewritten in place, so
+/// that a reader who follows it (`tail -f`) sees each state.
 fn replace(path: &Path, text: &str, state_dir: &Path) -> Result<(), NotWritten> {
     check_ours(path, state_dir)?;
-    // What others could write or read, they may have open.
+    // A file with rights for group or others may be open elsewhere, so such a file is replaced and not rewritten.
     if let Ok(mut file) = trust::open(path, OpenOptions::new().write(true))
         && file.metadata()?.mode() & 0o077 == 0
     {
@@ -275,7 +275,7 @@ fn replace(path: &Path, text: &str, state_dir: &Path) -> Result<(), NotWritten> 
     let mut fresh = name.to_owned();
     fresh.push(format!(".{:08x}", fastrand::u32(..)));
     let fresh = path.with_file_name(fresh);
-    // Exclusive: in a directory where others write too, nothing of theirs is opened.
+    // `create_new`: in a directory where others may write, no file of theirs must be opened.
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
     let written = file.write_all(text.as_bytes()).and_then(|()| fs::rename(&fresh, path));
     if written.is_err() {
@@ -284,7 +284,8 @@ fn replace(path: &Path, text: &str, state_dir: &Path) -> Result<(), NotWritten> 
     Ok(written?)
 }
 
-/// Whether nothing is there, or a list that no other running syncq writes, or an empty file of ours, as sersync left.
+/// Refuses unless `path` is free, holds a list that no other running syncq writes, or holds an empty file of ours, as sersync
+/// left it.
 fn check_ours(path: &Path, state_dir: &Path) -> Result<(), NotWritten> {
     let found = match fs::symlink_metadata(path) {
         Err(failure) if failure.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -329,7 +330,7 @@ mod tests {
         replace(&list, &text("one"), &state).unwrap();
         replace(&list, &text("two"), &state).unwrap();
         assert_eq!(fs::read_to_string(&list).unwrap(), text("two"));
-        // Who has it open sees what is written next.
+        // A reader who has the file open sees the next text.
         let mut follows = fs::File::open(&list).unwrap();
         replace(&list, &text("two and a half"), &state).unwrap();
         assert_eq!(io::read_to_string(&mut follows).unwrap(), text("two and a half"));
@@ -338,7 +339,7 @@ mod tests {
         assert_eq!(fs::metadata(&list).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 
-        // sersync's empty file is taken over, its full one is not.
+        // sersync's empty file is taken over; a file of sersync's with content is left alone.
         fs::write(&list, "").unwrap();
         fs::set_permissions(&list, fs::Permissions::from_mode(0o777)).unwrap();
         replace(&list, &text("three"), &state).unwrap();
@@ -355,7 +356,7 @@ mod tests {
         assert!(matches!(replace(&dir.path().join("no/list"), "", &state), Err(NotWritten::Io(_))));
     }
 
-    /// L8c: two daemons with the default path would write over each other's list in turn.
+    /// Two daemons with the default path overwrote each other's list in turn (L8c).
     #[test]
     fn l8c_the_list_of_another_running_syncq_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();

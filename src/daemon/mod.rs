@@ -1,15 +1,15 @@
 //! Wires the parts and starts and stops them in the right order.
 //!
-//! Start: lock and open the store, load the queue, start the executor (pending jobs of the last run go out at once),
-//! answer the control socket, set the watches and look for what changed meanwhile. Stop: watchers first, so that no new
-//! work comes; then the executor, which gives running rsyncs a moment; then the plugins, likewise; then the queue, which
-//! writes down what is left; the control socket last. Nothing is marked failed by a stop.
+//! Start: lock and open the store, load the queue, start the executor (pending jobs of the last run go out at once), answer the
+//! control socket, set the watches and look for what changed meanwhile. Stop: watchers first, so that no new work comes; then
+//! the executor, which gives running rsyncs a moment; then the plugins, likewise; then the queue, which writes down what is
+//! left; the control socket last. A stop marks no job as failed.
 //!
-//! The main thread touches no file system but that of the state directory: it looks after schedules, and it is what
-//! tells a service manager that the daemon is alive. Each root has a thread of its own, so that a file system that hangs
-//! holds up only the root on it. What the configuration says is one piece (`active_config`), which `reload` replaces.
+//! The main thread touches no file system but that of the state directory. It looks after schedules, and its notifications tell
+//! a service manager that the daemon is alive. Each root has a thread of its own, so that a file system that hangs holds up
+//! only the root on it. All that a configuration says is one piece (`active_config`), which `reload` replaces.
 //!
-//! This module holds no logic of mirroring: it only connects. It and the CLI are the only ones that know everybody.
+//! This module holds no logic of mirroring: it only connects. No module but this one and the CLI knows all the others.
 
 mod active_config;
 mod answer;
@@ -64,13 +64,13 @@ use crate::system::sd_notify::Manager;
 use crate::system::signals::{EarlyHup, SignalThread, Stop};
 use crate::system::vital_threads::{Crashed, report_deaths};
 
-/// How often the main thread looks after things while something is going on, and how often while not: what no event tells
-/// of, such as a control socket that was removed.
+/// How often the main thread makes its rounds while something is going on. `REST` is for a quiet daemon: some faults, such as a
+/// removed control socket, cause no event.
 const TICK: Duration = Duration::from_secs(1);
-/// rsync is asked for its version for so long.
+/// How long rsync may take to tell its version.
 const VERSION_WITHIN: Duration = Duration::from_secs(10);
 const REST: Duration = Duration::from_secs(15);
-/// How long a start waits for the store's lock, and how often it looks.
+/// How long a start waits for the store's lock, and how often it tries.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_POLL: Duration = Duration::from_millis(20);
 /// How long a stop waits for the store.
@@ -92,7 +92,7 @@ pub fn run(options: Options) -> Result<()> {
             if urgency == Stop::Forced {
                 executor.hurry_stop();
             }
-            // Full means that a stop is under way.
+            // A full channel means that a stop is under way already.
             let _ = stop.try_send(());
         };
         let on_reload = move || reloads.ask();
@@ -110,7 +110,7 @@ pub fn run(options: Options) -> Result<()> {
     result
 }
 
-/// What the main thread waits for.
+/// The events that the main thread waits for.
 struct Ends {
     stopped: Receiver<()>,
     deaths: Receiver<Crashed>,
@@ -122,7 +122,7 @@ struct Daemon {
     view: Arc<View>,
     control: ControlServer,
     tcp: Option<TcpServer>,
-    /// Once the daemon is ready.
+    /// Started once the daemon is ready.
     reload: Option<ReloadThread>,
     contents: Option<ContentsThread>,
     on_ready: Option<OnReady>,
@@ -155,10 +155,10 @@ impl Daemon {
         log_opened(&opened);
         let pid_file = PidFile::new(&state_dir);
         if let Err(failure) = pid_file.write() {
-            // On a full disk, say: it is for scripts, and the mirror does without.
+            // The disk may be full. The pid file is only for scripts, and the mirror works without it.
             warn!("cannot write the pid file: {failure}");
         }
-        // Absolute, so that a daemon started from elsewhere knows it again.
+        // Absolute, so that a daemon started from another working directory recognises leftover processes by it.
         let owner = state_dir.canonicalize().context("cannot find the state directory")?;
         match mirror::end_leftovers(&owner) {
             0 => {}
@@ -171,7 +171,7 @@ impl Daemon {
             warn!("{damaged} records of the store were damaged and are dropped; every target is compared in full");
         }
         let queue = Arc::new(queue);
-        // A boot takes longer than any receiver.
+        // A boot takes longer than any receiver of a cut-off run lives.
         let boot = moment().boot;
         let has_booted = queue.known_roots().iter().filter_map(|root| root.watermark).any(|known| known.boot != boot);
         if opened.fresh.is_none() && !has_booted {
@@ -200,7 +200,7 @@ impl Daemon {
             current: Current::default(),
         });
         let (reconcile, accept_root) = (options.reconcile, options.accept_root);
-        // Targets that only a damaged store does not know are no new ones.
+        // Targets that are missing only from a damaged store are not new ones.
         let is_new = matches!(opened.fresh, Some(FreshReason::New));
         let at_first = if core.store_is_whole || is_new { options.at_first } else { AtFirst::Usual };
         let accept_deletions = options.accept_deletions;
@@ -219,7 +219,7 @@ impl Daemon {
         Ok((daemon, reloader, progress))
     }
 
-    /// Sets the watches, then looks after schedules and plugins until told to stop.
+    /// Sets the watches, then looks after schedules and plugins until a signal or a crash ends the daemon.
     fn serve(&mut self, manager: &mut Manager, reloader: Reloader, ends: &Ends) -> Result<()> {
         let active = self.core.current.get();
         let fresh = active.fresh_roots(&ActiveConfig::default());
@@ -227,7 +227,7 @@ impl Daemon {
         let tick = manager.interval().map_or(TICK, |interval| interval.min(TICK));
         let roots = fresh.len();
         let mut watched = 0;
-        // A stop may come while a large tree is still being walked.
+        // A stop may be asked for while a large tree is still being walked.
         while watched < roots {
             manager.starting(&format!("setting watches, {watched} of {roots} roots are done"));
             crossbeam_channel::select! {
@@ -248,11 +248,12 @@ impl Daemon {
             on_ready(Arc::<View>::clone(&self.view));
         }
         self.contents = Some(ContentsThread::start(Arc::clone(&self.core)).context("cannot start a thread")?);
-        // Whoever has asked for a reload so far is answered now.
+        // Requests for a reload that came earlier are answered now.
         self.reload = Some(reloader.start().context("cannot start a thread")?);
         let mut reloading = false;
         let changed = self.core.queue.subscribe();
-        // Nothing rouses it before the next tick, so that a busy queue does not keep it busy as well.
+        // After an event nothing rouses this loop before the next tick, so that a busy queue does not keep this thread busy
+        // too.
         let (never, mut is_busy) = (crossbeam_channel::never(), true);
         loop {
             let rest = if is_busy { tick } else { self.rest().min(manager.interval().unwrap_or(REST)) };
@@ -282,20 +283,20 @@ impl Daemon {
                 manager.still_reloading();
             }
             if manager.listens() {
-                // Whoever holds a lock for ever holds this up, and that is meant: it is a sign of life of them all.
+                // This status takes the locks of all parts. A lock that is never released is meant to stop the sign of life.
                 manager.alive(&summary(&self.view.known_status()));
             }
         }
     }
 
-    /// How long nothing is due.
+    /// How long the main thread has nothing to do.
     fn rest(&self) -> Duration {
         let due = self.core.current.get().next_due().map(|due| due.since(self.core.clock.now()));
         due.map_or(REST, |due| due.clamp(Duration::from_millis(1), REST))
     }
 
-    /// Comes back to a state directory that was removed, once the store has made it anew. Returns whether the control socket
-    /// was in its place.
+    /// Binds the control socket anew once the store has recreated a state directory that was removed. Returns whether the
+    /// socket was in its place.
     fn stay_reachable(&mut self) -> bool {
         if self.control.is_reachable() {
             return true;
@@ -307,7 +308,7 @@ impl Daemon {
         match ControlServer::start(&self.state_dir, Arc::<View>::clone(&self.view)) {
             Ok(control) => {
                 warn!("the control socket was removed and is made anew");
-                // The old one takes the name with it when it ends.
+                // `abandon`: otherwise the old socket would remove the new one's name when it ends.
                 std::mem::replace(&mut self.control, control).abandon();
             }
             Err(failure) => warn!("the control socket was removed: {failure}"),
@@ -367,7 +368,7 @@ fn answer_on_tcp(tcp: TcpOptions, view: &Arc<View>) -> Result<TcpServer> {
     Ok(server)
 }
 
-/// Lists that cannot be written stop nothing.
+/// Starts the thread for failLogs. Lists that cannot be written stop nothing else.
 fn start_fail_log(
     queue: &Arc<Queue>,
     executor: &Arc<Executor>,
@@ -383,7 +384,7 @@ fn start_fail_log(
     FailLog::start(sources).inspect_err(|failure| warn!("no failLog is written: {failure}")).ok()
 }
 
-/// Opens the store. A `syncq status` or `list` that looks into it at this moment lets go of it soon.
+/// Opens the store. Waits `LOCK_PATIENCE` for the lock, which a `syncq status` or `list` holds for a moment.
 fn open_store(state_dir: &Path, clock: &dyn Clock) -> Result<(SledStore, Opened), StoreError> {
     let begun = monotonic();
     loop {

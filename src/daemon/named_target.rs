@@ -1,4 +1,4 @@
-//! How a target is called where something of it is shown. What is shown is not said here.
+//! A target with the names by which it is shown. Which facts are shown about it is decided elsewhere.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use crate::model::TargetId;
 pub struct NamedTarget {
     pub id: TargetId,
     pub name: String,
-    /// The port that is set for it. Unknown without a daemon.
+    /// The port that is set in the configuration. Unknown without a daemon.
     pub port: Option<u16>,
     pub root: PathBuf,
 }

@@ -1,4 +1,4 @@
-//! What a daemon is started with. Plain values: whoever starts it has read and checked the configuration.
+//! The options of a daemon, as plain values: the caller has read and checked the configuration.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,11 +9,10 @@ use crate::control::{Inspect, TcpOptions};
 use crate::model::{AtFirst, Root, Settings};
 use crate::queue::Policy;
 
-/// Called once, when watches are set, live changes flow and the control socket answers. The start-up scan may still
-/// be running.
+/// Called once, when watches are set, live changes flow and the control socket answers. The start-up scan may still be running.
 pub type OnReady = Box<dyn FnOnce(Arc<dyn Inspect>) + Send>;
 
-/// A root and how it is treated.
+/// A root and its settings.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RootOptions {
     pub root: Root,
@@ -21,7 +20,7 @@ pub struct RootOptions {
 }
 
 impl RootOptions {
-    /// What the queue needs to know of the settings.
+    /// The part of the settings that the queue needs.
     pub fn policy(&self) -> Policy {
         Policy {
             backoff: self.settings.backoff,
@@ -31,15 +30,15 @@ impl RootOptions {
     }
 }
 
-/// Where a list goes, and the roots that it is about.
+/// The path of a failLog, and the roots that it lists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FailLogOptions {
     pub path: PathBuf,
-    /// Indices among the roots of the daemon.
+    /// Indices into the roots of the configuration.
     pub roots: Vec<usize>,
 }
 
-/// A plugin and what it is told of.
+/// A plugin and the roots that it is told of.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PluginOptions {
     pub plugin: Plugin,
@@ -49,13 +48,13 @@ pub struct PluginOptions {
 /// A root that a plugin is told of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PluginRoot {
-    /// Among the roots of the daemon.
+    /// Index into the roots of the configuration.
     pub index: usize,
     /// The directory as the configuration spells it.
     pub spelled: PathBuf,
 }
 
-/// What configuration files say, together; it may be replaced while the daemon runs.
+/// The content of all configuration files together; it may be replaced while the daemon runs.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Configuration {
     pub roots: Vec<RootOptions>,
@@ -63,46 +62,46 @@ pub struct Configuration {
     pub fail_logs: Vec<FailLogOptions>,
 }
 
-/// Why a configuration is not taken, in words for an operator.
+/// Why a configuration is refused, in words for an operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotTaken {
     pub message: String,
     pub hint: Option<String>,
-    /// The configuration is wrong; otherwise this machine is short of something.
+    /// Whether the configuration is wrong; otherwise this machine lacks something.
     pub config: bool,
 }
 
-/// Where a running daemon gets its configuration anew. Whoever starts the daemon knows where that is, and finds the words
-/// for what is wrong with it.
+/// The source from which a running daemon reads its configuration again. The starter of the daemon knows the files, and finds
+/// the words for what is wrong with them.
 pub struct ConfigSource {
     /// The configuration files, for `status`.
     pub files: Vec<PathBuf>,
-    /// Reads and checks them.
+    /// Reads and checks the files.
     pub load: Box<dyn Fn() -> Result<Configuration, NotTaken> + Send>,
-    /// Says what it means that the daemon could not do what it has read.
+    /// Turns the daemon's failure to carry out a configuration into words for an operator.
     pub explain: fn(anyhow::Error) -> NotTaken,
 }
 
 /// Everything that `daemon::run` needs to know.
 pub struct Options {
     pub config: Configuration,
-    /// At most this many rsyncs at a time, over all targets.
+    /// The most rsyncs at a time, over all targets.
     pub threads: usize,
-    /// Have every target compared in full, whatever is known of it.
+    /// Have every target compared in full, whatever the store knows of it.
     pub reconcile: bool,
-    /// Take a root as it is, even if it is another directory than the last time, or empty now.
+    /// Take each root as it is, even if it is another directory than the last time, or empty now.
     pub accept_root: bool,
     /// Let the first comparison of each target delete as much as it likes.
     pub accept_deletions: bool,
-    /// What the first comparison with a target may delete that was never complete, if it is a target from the start on.
+    /// What the first comparison may delete on a target that was never complete and is configured at the start of the daemon.
     pub at_first: AtFirst,
-    /// Created if it is missing, and locked.
+    /// The directory is created if it is missing, and locked.
     pub state_dir: PathBuf,
-    /// Where the control API is on TCP too, if anywhere.
+    /// The TCP address of the control API, if it has one.
     pub listen: Option<TcpOptions>,
-    /// Where `config` comes from; `None` with `syncq mirror`.
+    /// The source of `config`; `None` with `syncq mirror`.
     pub source: Option<ConfigSource>,
-    /// No root has a target: plugins are told of what the watchers see.
+    /// With `-m`: no root has a target, and plugins are told what the watchers see.
     pub plugin_only: bool,
     pub on_ready: Option<OnReady>,
 }

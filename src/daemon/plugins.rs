@@ -1,4 +1,4 @@
-//! The plugins of a running daemon: which roots each is told of, and how. Wiring only.
+//! The plugins of a running daemon: which roots each plugin is told of, and how. Wiring only.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,14 +31,14 @@ pub(super) struct Plugins {
     /// In the order of the configuration.
     running: Vec<Running>,
     announcers: Vec<Arc<Announcer>>,
-    /// Which of them is told of the runs to a target.
+    /// The announcer that is told of the runs to a target.
     observers: BTreeMap<TargetId, Arc<Announcer>>,
-    /// With `-m`: what is told of by the watchers.
+    /// With `-m`: the roots whose watchers tell the plugins.
     followed: Vec<FollowedRoot>,
 }
 
 impl Plugins {
-    /// The plugins with their threads. One that is among those of `before` goes on, with whatever waits to be delivered.
+    /// Starts the plugins' threads. A plugin that is among those of `before` goes on, with all undelivered messages.
     pub(super) fn start_engines(plugins: &[PluginOptions], before: &Self) -> Result<Vec<Running>> {
         let mut running: Vec<Running> = Vec::new();
         for PluginOptions { plugin, .. } in plugins {
@@ -61,8 +61,8 @@ impl Plugins {
         Ok(running)
     }
 
-    /// Has the plugins told by the runs to the targets, or, where there are none, by the roots' watchers: as soon as
-    /// [`observe`](Self::observe) and [`replace`](Self::replace) say so. `roots` are those of the configuration; `follows`: a
+    /// Connects the plugins to the runs of their targets, or, for roots without targets, to the watchers. Nothing is told
+    /// before [`observe`](Self::observe) and [`replace`](Self::replace). `roots` are those of the configuration. `follows`: a
     /// follower passes on what the watchers tell.
     pub(super) fn new(
         queue: &Arc<Queue>,
@@ -104,7 +104,7 @@ impl Plugins {
         plugins
     }
 
-    /// Has the runs of these contexts told to the plugins from now on.
+    /// Has the runs of these contexts reported to the plugins from now on.
     pub(super) fn observe(&self, contexts: &Contexts) {
         for (target, context) in contexts {
             let observer = self.observers.get(target).map(|announcer| Arc::clone(announcer) as Arc<dyn Observer>);
@@ -112,7 +112,7 @@ impl Plugins {
         }
     }
 
-    /// Takes the place of `before`: what of that is no longer there tells what it still has to tell, and ends.
+    /// Takes the place of `before`. Announcers and plugins that only `before` has deliver their last messages and end.
     pub(super) fn replace(&self, follower: Option<&Follower>, before: &Self) {
         if let Some(follower) = follower {
             follower.follow(self.followed.clone());
@@ -125,12 +125,12 @@ impl Plugins {
         before.end_all_but(self);
     }
 
-    /// Ends what a configuration has started that does not come into force.
+    /// Ends the plugins that were started for a configuration that does not come into force.
     pub(super) fn abandon(&self, before: &Self) {
         self.end_all_but(before);
     }
 
-    /// Ends the plugins that the other one does not have, aside: they may take a moment.
+    /// Ends the plugins that `other` does not have, on threads of their own, since ending may take a moment.
     fn end_all_but(&self, other: &Self) {
         for Running { plugin, engine } in &self.running {
             if other.running.iter().any(|kept| Arc::ptr_eq(&kept.engine, engine)) {
@@ -145,7 +145,8 @@ impl Plugins {
         }
     }
 
-    /// To be called once a second while it returns that something waits for the time to pass, and once after each run.
+    /// Has to be called once a second while it returns true, which means that a message waits for time to pass, and once after
+    /// each run.
     pub(super) fn tick(&self) -> bool {
         self.announcers.iter().for_each(|announcer| announcer.tick());
         self.announcers.iter().any(|announcer| announcer.is_waiting())
@@ -166,7 +167,7 @@ impl Plugins {
         self.running.iter().map(|running| status(&running.engine)).collect()
     }
 
-    /// Tells what is left, for a moment. After the last run.
+    /// Delivers the remaining messages, for a moment at most. Call it after the last run.
     pub(super) fn stop(&self) {
         self.announcers.iter().for_each(|announcer| announcer.finish());
         self.running.iter().for_each(|running| running.engine.stop());

@@ -1,10 +1,10 @@
 //! Reads the configuration again while the daemon runs, and puts it in force, on a thread of its own.
 //!
-//! Everything that can fail comes first: reading, checking, and watching the directories that are new, which may take as
-//! long as a walk of them. Until then the old configuration is in force entirely, and stays so if anything fails. What
-//! has been asked for while a reload is under way is answered by one more reload; however often it was asked.
+//! Everything that can fail comes first: reading, checking, and watching the new directories, which may take as long as a walk
+//! of them. Until then the old configuration is in force entirely, and it stays so if anything fails. All requests that arrive
+//! during a reload are answered together by one more reload.
 //!
-//! Deliberately absent: what a change means to roots, targets and plugins (`active_config`), and who asks.
+//! Deliberately absent: what a change means to roots, targets and plugins (`active_config`), and who sends the requests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -22,37 +22,38 @@ use super::options::{ConfigSource, Configuration, NotTaken, RootOptions};
 use crate::control::{ConfigChanges, ConfigError, Refusal, RefusalKind, Reloaded, Tally};
 use crate::model::Target;
 
-/// Requests that wait for the next reload: more than the control socket has connections.
+/// Requests that wait for the next reload. Greater than the number of connections of the control socket.
 const REQUESTS_MAX: usize = 128;
-/// How often a reload that waits for directories to be watched looks whether the daemon stops.
+/// How often a reload that waits for directories to be watched checks whether the daemon stops.
 const STOP_POLL: Duration = Duration::from_millis(100);
 
-/// How far a reload is, for the service manager.
+/// The progress of a reload, for the service manager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Progress {
     Begun,
     Ended,
 }
 
-/// Somebody wants the configuration to be read again, and perhaps to know how that went.
+/// A request for a reload. The sender, if there is one, receives the outcome.
 type Request = Option<Sender<Reloaded>>;
 
-/// How a reload is asked for. It begins once the daemon is ready.
+/// The handle by which others request reloads. Reloads begin once the daemon is ready.
 #[derive(Debug, Clone)]
 pub(super) struct Reloads {
     requests: Sender<Request>,
-    /// There is a configuration to be read.
+    /// Whether there are configuration files to be read.
     has_source: bool,
 }
 
 impl Reloads {
-    /// Asks without waiting for an answer. In a daemon without a configuration the service manager alone is answered.
+    /// Requests a reload without waiting for the outcome. In a daemon without configuration files only the service manager is
+    /// told.
     pub fn ask(&self) {
-        // Full: enough have asked already.
+        // A full channel holds enough requests already.
         let _ = self.requests.try_send(None);
     }
 
-    /// Asks, and hands over how it went.
+    /// Requests a reload, and returns a receiver for its outcome.
     pub fn ask_and_wait(&self) -> Result<Receiver<Reloaded>, Refusal> {
         if !self.has_source {
             let message = "this daemon has no configuration files";
@@ -71,13 +72,13 @@ impl Reloads {
     }
 }
 
-/// What the thread needs.
+/// All that the reload thread needs.
 pub(super) struct Reloader {
     core: Arc<Core>,
     source: Option<ConfigSource>,
     requests: Receiver<Request>,
     progress: Sender<Progress>,
-    /// Set once the daemon stops; locked while a configuration is being put in force.
+    /// True once the daemon stops. Locked while a configuration is being put in force.
     stopped: Arc<Mutex<bool>>,
 }
 
@@ -89,23 +90,23 @@ pub(super) struct ReloadThread {
 }
 
 impl ReloadThread {
-    /// From now on nothing is put in force. A reload that waits for a file system is not waited for.
+    /// Prevents that any configuration is put in force from now on. Does not wait for a reload that a file system holds up.
     pub fn stop(&self) {
         *self.stopped.lock() = true;
     }
 }
 
 impl Reloader {
-    /// Returns also how reloads are asked for, and where their progress is told.
+    /// Also returns the handle for requests, and the receiver of progress.
     pub fn new(core: Arc<Core>, source: Option<ConfigSource>) -> (Self, Reloads, Receiver<Progress>) {
         let (ask, requests) = bounded(REQUESTS_MAX);
-        // Two for each reload. Whoever looks at them does so many times a second.
+        // Two messages for each reload. The main thread takes them many times a second.
         let (progress, told) = bounded(2);
         let reloads = Reloads { requests: ask, has_source: source.is_some() };
         (Self { core, source, requests, progress, stopped: Arc::default() }, reloads, told)
     }
 
-    /// Begins to answer.
+    /// Starts the thread, which begins to answer requests.
     pub fn start(self) -> std::io::Result<ReloadThread> {
         let stopped = Arc::clone(&self.stopped);
         let thread = std::thread::Builder::new().name("reload".into()).spawn(move || self.run())?;
@@ -114,7 +115,7 @@ impl Reloader {
 
     fn run(self) {
         while let Ok(first) = self.requests.recv() {
-            // Whoever has asked up to here is content with what the files say from now on.
+            // Requests that are here before the files are read are all answered by this reload.
             let asked: Vec<Request> = std::iter::once(first).chain(self.requests.try_iter()).collect();
             if self.progress.send(Progress::Begun).is_err() || self.is_stopped() {
                 return;
@@ -160,7 +161,7 @@ impl Reloader {
         Ok(changes)
     }
 
-    /// Watches the directories that are new.
+    /// Watches the directories of new roots.
     fn watch(&self, prepared: &ActiveConfig, before: &ActiveConfig) -> anyhow::Result<()> {
         let fresh = prepared.fresh_roots(before);
         let watching = self.core.root_threads.start(&fresh)?;
@@ -202,7 +203,7 @@ impl Reloader {
 
 /// How `new` differs from `old`, in numbers.
 fn changes(old: &Configuration, new: &Configuration) -> ConfigChanges {
-    // By themselves, whatever number they have among the roots.
+    // Plugins are compared by themselves, without the indices of their roots.
     let plugins = |config: &Configuration| config.plugins.iter().map(|of| of.plugin.clone()).collect::<Vec<_>>();
     let fail_logs = |config: &Configuration| config.fail_logs.iter().map(|of| of.path.clone()).collect::<Vec<_>>();
     ConfigChanges {
@@ -212,7 +213,7 @@ fn changes(old: &Configuration, new: &Configuration) -> ConfigChanges {
     }
 }
 
-/// The roots without their targets. Several files may have the same one.
+/// The roots without their targets, by path. Several files may have the same root.
 fn roots(config: &Configuration) -> BTreeMap<&Path, Vec<RootOptions>> {
     let mut roots: BTreeMap<&Path, Vec<RootOptions>> = BTreeMap::new();
     for options in &config.roots {

@@ -1,7 +1,7 @@
 //! The threads that look after the roots, one each, so that a file system that hangs holds up only the root on it.
 //!
-//! A root at which something is going on is looked after once a second. One at rest is left alone until something happens
-//! there, but for a look now and then at what no event tells of.
+//! A root at which something is going on is maintained once a second. A root at rest is left alone until something happens
+//! there, except for a look every `REST` at faults that no event tells of.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use parking_lot::Mutex;
 use super::root::RootRuntime;
 use crate::clock::monotonic;
 
-/// How often a root is looked after at which something is going on, and how often one at rest.
+/// How often a busy root is maintained, and how often one at rest.
 const TICK: Duration = Duration::from_secs(1);
 const REST: Duration = Duration::from_secs(15);
-/// How long an end waits for looks at roots that are under way.
+/// How long `end` waits for threads that are maintaining their roots.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// See the module's documentation.
@@ -28,12 +28,13 @@ struct RootThread {
     root: Arc<RootRuntime>,
     /// Dropping it tells the thread to end.
     stop: Sender<()>,
-    /// Disconnected when it has.
+    /// Disconnected once the thread has ended.
     ended: Receiver<()>,
 }
 
 impl RootThreads {
-    /// Starts all of `roots` at once and then looks after them. Hands over a result for each once it is watched.
+    /// Starts all of `roots` at once and then maintains them. The receiver gets a result for each root, once the root is
+    /// watched.
     pub fn start(&self, roots: &[Arc<RootRuntime>]) -> Result<Receiver<Result<()>>> {
         let (done, watching) = bounded(roots.len());
         for root in roots {
@@ -44,7 +45,7 @@ impl RootThreads {
                 let _running = running;
                 let result = kept.start().map_err(anyhow::Error::from);
                 let is_watched = result.is_ok();
-                // Nobody listens any more after a stop.
+                // After a stop nobody receives this result.
                 let _ = done.send(result);
                 while is_watched && stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
                     while !kept.maintain() {
@@ -63,7 +64,7 @@ impl RootThreads {
         Ok(watching)
     }
 
-    /// Ends the threads of those roots, except one that a file system holds up.
+    /// Ends the threads of the roots that `is_meant` accepts. A thread that a file system holds up is left behind.
     pub fn end(&self, is_meant: impl Fn(&Arc<RootRuntime>) -> bool) {
         let mut threads = self.0.lock();
         let meant: Vec<RootThread> = threads.extract_if(.., |thread| is_meant(&thread.root)).collect();

@@ -1,13 +1,13 @@
-//! Remembers which targets were equal once, for a start that finds no store any more.
+//! Remembers which targets were equal once, for a start that finds its store gone.
 //!
-//! The first comparison with a target deletes nothing unasked, and the store says with which targets there was one. Where a
-//! daemon is killed and its state directory goes as well, the next start would take mirrors of years for new ones. So the
-//! running daemon also keeps the list in the runtime directory (`$XDG_RUNTIME_DIR`, or root's `/run`), which lives as long as
-//! the machine runs, in a file that is named after the state directory. An orderly stop removes it: whoever removes the state
-//! directory after that begins anew, and is asked.
+//! The first comparison with a target deletes nothing unasked, and the store records which targets have had one. If a daemon is
+//! killed and its state directory is lost too, the next start would take old mirrors for new ones. So the running daemon also
+//! keeps the list in the runtime directory (`$XDG_RUNTIME_DIR`, or root's `/run`), which lives as long as the machine runs. The
+//! file is named after the state directory. An orderly stop removes the file: an operator who removes the state directory after
+//! a stop begins anew, and is asked.
 //!
-//! Deliberately absent: marks in the source or on the target, which are not ours to write into. Where there is no runtime
-//! directory nothing is kept, and the next start asks.
+//! Deliberately absent: marks in the source or on the target, which are not ours to write into. Without a runtime directory
+//! nothing is kept, and the next start asks.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -21,14 +21,14 @@ use log::debug;
 use crate::model::DirectoryId;
 use crate::trust;
 
-/// A longer list is none of ours.
+/// The most bytes of such a list; a longer file was not written by syncq.
 const BYTES_MAX: u64 = 4 << 20;
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub struct Witness {
     file: Option<PathBuf>,
-    /// What a daemon that was killed has left.
+    /// The list that a killed daemon has left.
     found: BTreeSet<String>,
     written: BTreeSet<String>,
 }
@@ -58,12 +58,12 @@ impl Witness {
         Self { file, found, written: BTreeSet::new() }
     }
 
-    /// Whether the last daemon knew the target as a copy of its source.
+    /// Whether the previous daemon knew the target as a copy of its source.
     pub fn knows(&self, source: DirectoryId, target: &str, port: Option<u16>) -> bool {
         self.found.contains(&line(source, target, port))
     }
 
-    /// Keeps these targets, each with its source: all that are known now.
+    /// Keeps exactly these targets, each with its source.
     pub fn keep<'a>(&mut self, targets: impl Iterator<Item = (DirectoryId, &'a str, Option<u16>)>) {
         let lines: BTreeSet<String> = targets.map(|(source, target, port)| line(source, target, port)).collect();
         let Some(file) = self.file.as_ref().filter(|_| lines != self.written) else { return };
@@ -74,10 +74,10 @@ impl Witness {
         self.written = lines;
     }
 
-    /// The store has it all.
+    /// Removes the list at an orderly stop, when the store has all of it.
     pub fn remove(&mut self) {
         if let Some(file) = self.file.take() {
-            // It may never have been there.
+            // The file may never have existed.
             let _ = fs::remove_file(file);
         }
     }
@@ -89,13 +89,13 @@ fn runtime_dir(user: Option<OsString>) -> Option<PathBuf> {
     user.or_else(system)
 }
 
-/// A target's name may hold anything, so that it is quoted.
+/// One line of the list. The target's name is quoted, since it may contain anything.
 fn line(source: DirectoryId, target: &str, port: Option<u16>) -> String {
     let DirectoryId { inode, born_ns } = source;
     format!("{inode} {} {} {target:?}", born_ns.unwrap_or(0), port.unwrap_or(0))
 }
 
-/// At every moment either the old list is there or the new one.
+/// Writes the list so that at every moment either the old or the new one is there.
 fn write(file: &Path, lines: &BTreeSet<String>) -> io::Result<()> {
     let fresh = file.with_extension("new");
     let text: String = lines.iter().map(|line| format!("{line}\n")).collect();

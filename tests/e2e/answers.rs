@@ -1,4 +1,4 @@
-//! What is said is true: of a source that is away, of a name that never was, of what is left out.
+//! The answers of syncq are true: about a source that is away, a name that never existed, and an excluded path.
 
 use std::fs;
 
@@ -8,14 +8,14 @@ use crate::harness::world::soon;
 use crate::harness::{Daemon, World, make_dir, wait_for, wait_until, write};
 use crate::operators::{done, mirrored, syncq};
 
-/// The first target and the first root.
+/// The first target and the first root of the status.
 fn status(world: &World) -> (Value, Value) {
     let json = world.cli.status().json;
     (json["targets"][0].clone(), json["roots"][0].clone())
 }
 
-/// `status` said `idle`, lag 0, while the source was gone or another directory stood in its place; what to do about it stood
-/// in the README alone.
+/// `status` said `idle` and lag 0 while the source was gone or another directory stood in its place. The way out stood only in
+/// the README.
 #[test]
 fn no_target_of_a_source_that_is_away_or_another_is_idle() {
     let mut world = mirrored();
@@ -51,7 +51,7 @@ fn no_target_of_a_source_that_is_away_or_another_is_idle() {
     world.stop();
 }
 
-/// `syncq wait --path relaese && ./announce` announced at once.
+/// `syncq wait --path relaese && ./announce` announced at once, because the misspelt name has no job.
 #[test]
 fn a_name_that_never_was_is_refused_and_one_that_is_gone_is_not() {
     let mut world = mirrored();
@@ -82,7 +82,7 @@ fn a_name_that_never_was_is_refused_and_one_that_is_gone_is_not() {
             }
         }
     }
-    // What is not sent is not done, wherever it is asked from.
+    // A job that is not sent is not done, from whatever directory the wait is asked for.
     done(&world, &["pause", "--all"]);
     write(world.src.join("d/new"), "new");
     let mut inside = world.cli.clone();
@@ -95,7 +95,7 @@ fn a_name_that_never_was_is_refused_and_one_that_is_gone_is_not() {
     world.stop();
 }
 
-/// Nothing of what is left out is ever sent, and a wait for it was over at once; `verify` called it equal.
+/// No excluded path is ever sent, but a wait for one was over at once, and `verify` called it equal.
 #[test]
 fn what_is_left_out_is_neither_waited_for_nor_equal() {
     let mut world = World::new();
@@ -114,7 +114,7 @@ fn what_is_left_out_is_neither_waited_for_nor_equal() {
     world.stop();
 }
 
-/// `explain` said of what rsync's own options leave out that it is to be mirrored, and `wait` that it was.
+/// Of paths that rsync's own options exclude, `explain` said that they are to be mirrored, and `wait` that they were.
 #[test]
 fn what_rsyncs_own_options_leave_out_is_known_to_be_left_out() {
     let mut world = World::new();
@@ -150,12 +150,12 @@ fn what_rsyncs_own_options_leave_out_is_known_to_be_left_out() {
     world.stop();
 }
 
-/// A first fill was `syncing`, and nothing else, for as long as it took; a host whose server never answered as well.
+/// A first fill was shown as `syncing` and nothing else for as long as it took, and so was a host whose server never answered.
 #[test]
 fn a_run_that_takes_its_time_says_how_far_it_has_come_and_a_silent_host_that_it_is_connecting() {
     let world = World::new();
     fs::write(world.src.join("large"), vec![7; 8 << 20]).expect("writes");
-    // A queue of connections that is full: the kernel drops what comes.
+    // The socket's queue of connections is full, so the kernel drops further ones.
     let silent =
         rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None).expect("a socket");
     let any = std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 0);

@@ -1,5 +1,5 @@
-//! A target is away for longer than its changes can be remembered one by one: the backlog stays within its bound, the
-//! other target does not notice, and in the end nothing is missing. Not even what rsync's quick check cannot see.
+//! A target is away for longer than its changes can be remembered one by one. The backlog stays within its bound, the other
+//! target notices nothing, and in the end nothing is missing, not even changes that rsync's quick check cannot see.
 
 use std::fs;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ struct Away {
 }
 
 impl Away {
-    /// `m1` on 127.0.0.1 stays; `m2` is served by the second rsyncd, on 127.0.0.2.
+    /// `m1` on 127.0.0.1 stays up; `m2` is served by the second rsyncd, on 127.0.0.2.
     fn new() -> Self {
         let mut world = World::new();
         let mut rsyncd = Rsyncd::at(&world.base().join("rsyncd-away"), "127.0.0.2", world.rsyncd.port);
@@ -36,7 +36,7 @@ impl Away {
         self.world.src.join(format!("site{}/dir{dir}/file{file}", dir % 7))
     }
 
-    /// Changes the content and nothing else that rsync would look at.
+    /// Changes the content and no property that rsync's quick check looks at.
     fn rewrite(&self, dir: u64, file: u64, seed: u64) {
         let path = self.path(dir, file);
         let before = fs::metadata(&path).expect("the file is there");
@@ -44,13 +44,13 @@ impl Away {
         set_mtime(&path, before.modified().expect("a modification time"));
     }
 
-    /// Nothing has been committed for a second: many times as long as the longest pause between commits.
+    /// Whether nothing has been committed for a second, many times as long as the longest pause between commits.
     fn store_rests(&self) -> bool {
         let written = fs::metadata(self.world.cli.state.join("store/db")).and_then(|found| found.modified());
         written.is_ok_and(|written| written.elapsed().is_ok_and(|rest| rest > Duration::from_secs(1)))
     }
 
-    /// The target that stays has a change soon, and what waits for the other is within its bound.
+    /// Checks that a change soon reaches the target that is up, and that the backlog of the other is within its bound.
     fn check(&mut self) {
         self.markers += 1;
         let name = format!("marker{}", self.markers);
@@ -95,7 +95,7 @@ fn a_backlog_above_its_bound_collapses_and_loses_nothing() {
             away.check();
         }
         if dir == DIRS / 2 - 1 {
-            // What no daemon has put on disk, the comparison at the start would not see.
+            // The comparison at the start cannot see changes whose jobs are not on disk, so wait for the commit.
             wait_until(soon(), "a store at rest", || away.store_rests());
             away.world.daemon().kill9();
             away.world.daemon().restart();

@@ -1,4 +1,4 @@
-//! Many changes at once: everything arrives, nothing fails, and what is large does not hold up what is small.
+//! Many changes at once: everything arrives, nothing fails, and large files do not hold up small ones.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::harness::world::soon;
 use crate::harness::{Compare, World, make_dir, patterned, secs, skipped, touch, wait_for, write};
 
-/// The test that published notes on sersync end with: there 809 of 1000 files arrived.
+/// The test at the end of published notes on sersync, in which 809 of 1000 files arrived.
 fn a_thousand_files_in_a_loop(world: &mut World) {
     touch(world.src.join("test"));
     world.start();
@@ -139,7 +139,7 @@ fn a_tree_of_ten_thousand_is_deleted() {
 fn large_files_do_not_hold_up_small_ones() {
     const LARGE_BYTES: usize = 64 << 20;
     let mut world = World::new();
-    // Slow enough that they are still under way when the small ones have been written, however busy the disk is.
+    // Slow enough that the large files are still being sent when the small ones have been written, however busy the disk is.
     world.conf.params = "-art --bwlimit=20000".to_owned();
     world.start();
     let content = patterned(1, LARGE_BYTES);
@@ -152,7 +152,7 @@ fn large_files_do_not_hold_up_small_ones() {
         world.dsts.iter().all(|dst| names.iter().all(|name| there(dst.join(name))))
     };
     wait_for(secs(120), "the small files", || {
-        // In this order: a large file that comes in between must not count against the small ones.
+        // Check in this order: a large file that completes in between must not count against the small ones.
         let all_large = complete(&large, Some(LARGE_BYTES as u64));
         if complete(&small, None) {
             return Ok(());
@@ -163,7 +163,7 @@ fn large_files_do_not_hold_up_small_ones() {
     world.converges(secs(180));
 }
 
-/// Prints how long one change takes on an idle system. No limit: that is a matter for the benchmark.
+/// Prints how long one change takes on an idle system. No limit is checked: that is a matter for the benchmark.
 #[test]
 fn a_single_change_on_an_idle_system_arrives() {
     let mut world = World::new();
@@ -172,7 +172,7 @@ fn a_single_change_on_an_idle_system_arrives() {
     world.converges(soon());
     for round in 0..5 {
         let began = std::time::Instant::now();
-        // Another file each time: one that changes again and again is held back for a moment.
+        // Another file each time: a file that changes again and again is held back for a moment.
         let name = format!("file{round}");
         write(world.src.join(&name), "a small change");
         wait_for(soon(), "the change on both targets", || {

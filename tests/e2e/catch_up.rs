@@ -1,4 +1,4 @@
-//! What happened while no daemon ran is found at the start by looking at the source alone, and nothing else is sent.
+//! Changes that were made while no daemon ran are found at the start by looking at the source alone, and nothing else is sent.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -14,7 +14,7 @@ use syncq::store::{Op, RootRecord, Store as _};
 use crate::harness::world::soon;
 use crate::harness::{World, make_dir, secs, set_mtime, wait_for, wait_until, write};
 
-/// Two directories of files, mirrored, and so long ago that a change of them would have to be a new one.
+/// A world with two directories of files, mirrored so long ago that only a new change of them is found.
 fn aged_world() -> World {
     let mut world = World::new();
     for name in ["same", "touched/deep", "emptied"] {
@@ -28,14 +28,14 @@ fn aged_world() -> World {
     let filled = SystemTime::now();
     let aged = || filled.elapsed().is_ok_and(|age| age > ctime::MARGIN * 11 / 10);
     wait_until(secs(60), "the files to be older than what a start looks at again", aged);
-    // The watermark stays where it is while nothing happens.
+    // The watermark moves only when something happens.
     write(world.src.join("touched/sign of life"), "");
     world.converges(soon());
     world.stop();
     world
 }
 
-/// Makes the mirrors differ where the source did not change: whoever compares them in full repairs it.
+/// Makes the mirrors differ where the source did not change: only a full comparison repairs that.
 fn damage(world: &World) {
     for dst in &world.dsts {
         write(dst.join("same/f0"), "damaged behind syncq's back");
@@ -58,7 +58,7 @@ fn a_start_sends_what_changed_while_no_daemon_ran_and_nothing_else() {
     set_mtime(outside.join("old"), SystemTime::UNIX_EPOCH + secs(1_600_000_000));
     fs::rename(world.base().join("outside/moved-in"), world.src.join("moved-in")).expect("cannot move a directory in");
     write(world.src.join("touched/f1"), "changed");
-    // The same size and time as before: only its ctime tells.
+    // The same size and time as before: only the file's ctime shows the change.
     let before = fs::metadata(world.src.join("touched/deep/f2")).and_then(|m| m.modified()).expect("cannot stat");
     write(world.src.join("touched/deep/f2"), "CONTENT");
     set_mtime(world.src.join("touched/deep/f2"), before);
@@ -81,7 +81,7 @@ fn a_start_sends_what_changed_while_no_daemon_ran_and_nothing_else() {
     world.converges(soon());
 }
 
-/// A filter that goes, or comes, says nothing about when files changed.
+/// The time of a file's change says nothing about a filter that was added or removed.
 #[test]
 fn other_settings_have_the_targets_compared_in_full() {
     let mut world = aged_world();
@@ -91,7 +91,7 @@ fn other_settings_have_the_targets_compared_in_full() {
     world.converges(soon());
 }
 
-/// Changes what the store says of the root, as a stopped daemon left it.
+/// Changes the store's record of the root, as a stopped daemon left it.
 fn edit_root(world: &World, edit: impl FnOnce(&mut RootRecord)) {
     let (mut store, _) = SledStore::open(&world.cli.state, SystemClock.now()).expect("the store opens");
     let contents = store.load().expect("the store is read");
@@ -101,7 +101,7 @@ fn edit_root(world: &World, edit: impl FnOnce(&mut RootRecord)) {
     store.commit(&[Op::PutRoot(root)]).expect("the store is written");
 }
 
-/// A file that is written while the clock is an hour slow carries a time from before the watermark.
+/// A file that is written while the clock is an hour slow has a time from before the watermark.
 #[test]
 fn a_clock_that_was_set_back_or_another_boot_have_the_targets_compared_in_full() {
     type Edit = fn(&mut RootRecord);
@@ -162,7 +162,7 @@ fn l15_a_root_that_is_missing_at_the_start_is_waited_for() {
     world.converges(soon());
 }
 
-/// It was emptied, or its disk is not mounted: nobody saw it happen.
+/// The root was emptied, or its disk is not mounted, and nobody saw which.
 #[test]
 fn l26_a_root_that_was_emptied_while_no_daemon_ran_wipes_nothing_until_it_is_accepted() {
     let mut world = aged_world();

@@ -1,4 +1,4 @@
-//! Property: whatever happens to the tree, both mirrors equal it in the end. Random operations, seeded.
+//! Property: whatever happens to the tree, both mirrors equal it in the end. The operations are random, from a seed.
 
 use crate::harness::churn::Churn;
 use crate::harness::{World, secs};
@@ -6,7 +6,7 @@ use crate::operators::equal_now;
 
 const STEPS: usize = 400;
 
-/// Prints what was done if the test fails.
+/// Prints the operations if the test fails.
 pub struct Report(pub Churn, pub u64);
 
 impl Drop for Report {
@@ -18,7 +18,7 @@ impl Drop for Report {
     }
 }
 
-/// The seeds to try: the one of `SYNCQ_SEED`, or as many as `SYNCQ_SEEDS` says.
+/// The seeds to try: the seed in `SYNCQ_SEED`, or as many as `SYNCQ_SEEDS` says.
 pub fn seeds(default: u64) -> Vec<u64> {
     let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse().ok());
     match number("SYNCQ_SEED") {
@@ -30,14 +30,14 @@ pub fn seeds(default: u64) -> Vec<u64> {
 fn churned(seed: u64, setup: impl Fn(&mut World)) {
     let mut world = World::new();
     world.conf.attrib = true;
-    // A test of their own.
+    // Leftovers of killed rsyncs have a test of their own.
     world.compare.leftovers = false;
     setup(&mut world);
     let outside = world.side("outside");
     let mut churn = Churn::new(seed, &world.src, &outside);
     (churn.open, churn.closes) = (world.cli.as_nobody, world.cli.as_nobody);
     let mut report = Report(churn, seed);
-    // The first comparison meets closed directories as well.
+    // So that the first comparison meets closed directories as well.
     (0..if report.0.closes { STEPS / 4 } else { 0 }).for_each(|_| report.0.step());
     world.start();
     open_again(&world, &mut report);
@@ -52,17 +52,17 @@ fn churned(seed: u64, setup: impl Fn(&mut World)) {
             world.converges(secs(90));
         }
     }
-    // An empty root would suspend the deletions, which is another test's matter.
+    // An empty root would suspend the deletions, which other tests look at.
     crate::harness::write(world.src.join("last"), "one");
     world.answers_are_true(secs(90));
     world.converges(secs(90));
 }
 
-/// Opens what was closed. What is closed cannot be sent, and a wait that ends all the same has to be true.
+/// Opens every closed directory. A closed directory cannot be sent, but a wait that ends meanwhile has to be true.
 fn open_again(world: &World, report: &mut Report) {
     if report.0.closes {
         let state = world.cli.state.to_str().expect("a UTF-8 path");
-        // Whoever may not look there cannot tell either.
+        // A user who may not look into a directory cannot compare it.
         let may_look = crate::harness::is_root();
         if may_look && world.cli.run(["wait", "--timeout", "2s", "--state-dir", state]).code == Some(0) {
             equal_now(world, report.1);
@@ -98,7 +98,7 @@ fn random_changes_end_equal_with_modify_and_create_file() {
     }
 }
 
-/// What lay in a directory that the daemon's user could not open was taken for equal under a filter of expressions.
+/// Under a filter of expressions, the content of a directory that the daemon's user could not open was taken for equal.
 #[test]
 fn random_changes_end_equal_where_directories_are_closed_for_a_while() {
     for seed in seeds(2) {

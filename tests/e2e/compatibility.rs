@@ -1,4 +1,4 @@
-//! The page about sersync names the test that holds each of its rows: a test that is renamed has to be renamed there.
+//! The page about sersync names the test that proves each of its rows. A test that is renamed has to be renamed there too.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -25,7 +25,7 @@ fn every_test_that_the_page_about_sersync_names_exists() {
         functions(&repository.join(directory), &mut known);
     }
     let page = fs::read_to_string(repository.join("tests/compatibility.md")).expect("the page");
-    // Between backticks, and with underscores only tests have.
+    // Of the words between backticks, only tests have several underscores.
     let is_test = |name: &&str| name.matches('_').count() >= 3 && !name.contains(['.', ' ', '/', '-']);
     let named: Vec<&str> = page.split('`').skip(1).step_by(2).filter(is_test).collect();
     assert!(named.len() > 100, "{} names", named.len());

@@ -1,5 +1,5 @@
-//! sersync's configuration and command line as people have them: the forms of the start, several files, several roots,
-//! and a configuration copied from a tutorial.
+//! sersync's configuration and command line as users have them: the forms of the start, several files, several roots, and a
+//! configuration copied from a tutorial.
 
 use std::ffi::OsString;
 use std::fs;
@@ -11,7 +11,7 @@ use crate::harness::processes::signal;
 use crate::harness::world::soon;
 use crate::harness::{Conf, Daemon, World, make_dir, secs, wait_for, wait_until, write};
 
-/// The number in the pid file, wherever in the state directory it is.
+/// The number in the pid file, which may have any name in the state directory.
 fn pid_in(state: &Path) -> Result<i32, String> {
     let entries = fs::read_dir(state).map_err(|e| format!("{}: {e}", state.display()))?;
     let names: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
@@ -23,7 +23,7 @@ fn pid_in(state: &Path) -> Result<i32, String> {
     text.trim().parse().map_err(|e| format!("{text:?} in {}: {e}", pid_file.display()))
 }
 
-/// Starts a daemon that goes into the background, checks that it works, and ends it by the id in its pid file.
+/// Starts a daemon in the background, checks that it mirrors, and ends it by the id in its pid file.
 fn in_the_background(world: &World, args: &[&str]) {
     let mut all: Vec<OsString> = args.iter().map(Into::into).collect();
     all.extend(["--state-dir".into(), world.cli.state.clone().into_os_string()]);
@@ -113,7 +113,7 @@ fn l18_every_file_with_an_o_is_served_and_others_are_reported() {
     world.converges(soon());
     world.equal_within(&second, &[&target], soon());
     world.stop();
-    // As a tutorial has it: two names after one -o.
+    // The form of a tutorial: two file names after one -o.
     let state = world.cli.state.clone().into_os_string();
     let args = ["run".into(), "-o".into(), world.conf.file.clone().into_os_string(), other.into_os_string()];
     let args = args.into_iter().chain(["--state-dir".into(), state]);
@@ -124,7 +124,7 @@ fn l18_every_file_with_an_o_is_served_and_others_are_reported() {
     assert!(log.lines().any(|line| line.contains("other.xml") && line.contains("ignored")), "{log}");
 }
 
-/// One directory may be watched for two sets of targets.
+/// Two files may watch one directory, each for its own targets.
 #[test]
 fn one_root_in_two_files_feeds_all_targets() {
     let mut world = World::new();
@@ -140,7 +140,7 @@ fn one_root_in_two_files_feeds_all_targets() {
     world.equal_within(&src, &[&target], soon());
 }
 
-/// Copied from a published note: stray text between the elements, blanks around paths, GBK or UTF-8 under a Latin label.
+/// Copied from a published note: stray text between elements, blanks around paths, GBK or UTF-8 under a Latin label.
 const TUTORIAL: &str = r#"<?xml version="1.0" encoding="ISO-8859-1"?>
 <head version="2.5">
     <host hostip="localhost" port="8008"></host>
@@ -247,7 +247,7 @@ fn a_configuration_from_a_tutorial_runs_as_it_is() {
     }
 }
 
-/// sersync crashes when an element is missing; here it has its documented default.
+/// sersync crashes if an element is missing; syncq uses the documented default.
 #[test]
 fn l4_a_configuration_with_only_the_essentials_runs() {
     let mut world = World::new();
@@ -267,7 +267,7 @@ fn l4_a_configuration_with_only_the_essentials_runs() {
     world.converges(soon());
 }
 
-/// The list of what is failing is for reading: whatever stands in it is never run and its mode is tight. (S3)
+/// The list of failures is only read: nothing in it is ever run, and its mode is tight (S3).
 #[test]
 fn s3_the_fail_log_is_never_executed() {
     use std::os::unix::fs::PermissionsExt;
@@ -276,7 +276,7 @@ fn s3_the_fail_log_is_never_executed() {
     write(&world.conf.fail_log, format!("#!/bin/sh\ntouch '{}'\n", trap.display()));
     fs::set_permissions(&world.conf.fail_log, fs::Permissions::from_mode(0o777)).expect("cannot chmod");
     world.conf.fail_log_minutes = 0;
-    // No rsyncd: everything fails at first.
+    // No rsyncd runs yet, so every job fails at first.
     world.start_daemon(&[]);
     write(world.src.join("file"), "content");
     wait_for(soon(), "the target's trouble", || {
@@ -330,7 +330,7 @@ fn the_start_prints_the_lines_that_people_copy() {
     }
 }
 
-/// `<debug start="true"/>` prints sersync's line and every rsync command; without it neither shows.
+/// `<debug start="true"/>` prints sersync's line and every rsync command; without it neither is printed.
 #[test]
 fn debug_shows_each_command() {
     for debug in [true, false] {
@@ -347,7 +347,7 @@ fn debug_shows_each_command() {
     }
 }
 
-/// L14: with xfs="true" sersync followed symbolic links, loops too.
+/// L14: with xfs="true" sersync followed symbolic links, and link loops too.
 #[test]
 fn l14_xfs_changes_nothing_and_link_loops_end() {
     for xfs in [true, false] {
@@ -365,12 +365,12 @@ fn l14_xfs_changes_nothing_and_link_loops_end() {
     }
 }
 
-/// `-n` is the most rsyncs at a time.
+/// `-n` bounds the number of rsyncs at a time.
 #[test]
 fn n_limits_the_rsyncs_at_a_time() {
     for (n, most) in [("1", 1), ("3", 3)] {
         let mut world = World::new();
-        // Each rsync of the daemon notes how many there are beside it.
+        // Each rsync of the daemon notes how many run beside it.
         let bin = world.side("bin");
         let seen = world.base().join("seen");
         let running = world.side("running");

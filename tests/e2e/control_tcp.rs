@@ -1,4 +1,4 @@
-//! The control API on TCP: who may do what, what a stream of events tells, and that the mirror goes on meanwhile.
+//! The control API on TCP: who may do what, what the event stream says, and that the mirror goes on meanwhile.
 
 use std::fs::{self, Permissions};
 use std::io::{Read as _, Write as _};
@@ -15,7 +15,7 @@ use crate::operators::{done, target};
 
 const SECRET: &str = "0123456789abcdef-of-this-test";
 
-/// A mirror that listens on some port, and that port.
+/// A mirror whose API listens on a free TCP port, and that port.
 fn listening(with_token: bool) -> (World, u16) {
     let mut world = World::new();
     make_dir(world.src.join("d"));
@@ -27,7 +27,7 @@ fn listening(with_token: bool) -> (World, u16) {
     (world, port)
 }
 
-/// Where the daemon listens since its last start.
+/// The port on which the daemon listens since its last start.
 fn port_of(world: &mut World) -> u16 {
     let log = world.daemon().log_text();
     assert!(!log.contains(SECRET), "the token is in the log");
@@ -103,7 +103,7 @@ fn with_the_token_and_from_no_page_things_change() {
     assert!(world.cli.status().targets.iter().all(|target| target.state == "paused"));
     assert_eq!(ask(port, &right, r#"{"all":true,"paused":false}"#).0, 200);
     is_mirrored(&world, "d/after");
-    // What starts work is asked for in the same way as with the command.
+    // Over TCP a verification is requested in the same way as by the command.
     let verify = right.replace("/v1/pause", "/v1/verify");
     let (code, lines) = ask(port, &verify, r#"{"checksum":true}"#);
     assert!(code == 200 && lines.contains(r#""type":"target""#), "{code} {lines}");
@@ -132,7 +132,7 @@ fn what_is_unsafe_is_refused_before_the_start() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let ended = run(&["--listen", &taken.local_addr().expect("an address").to_string()]);
     assert!(ended.code == Some(1) && ended.stderr.contains("cannot listen on 127.0.0.1:"), "{}", ended.text());
-    // For others to reach, reading takes the token too, and the log warns.
+    // On an address that others can reach, reading needs the token too, and the log warns.
     world.start_with(&["--listen", "0.0.0.0:0", "--token-file", &private]);
     let log = world.daemon().log_text();
     assert!(log.contains("there is no TLS") && !log.contains(SECRET), "{log}");
@@ -157,7 +157,7 @@ fn the_configuration_says_where_to_listen_until_the_next_start() {
     let files = [world.conf.save(), other.save()].map(|file| file.display().to_string());
     let run =
         |command: &str, conf: &[&str]| world.cli.run([&[command, "--state-dir", &state, "-o"][..], conf].concat());
-    // A file's own fault, and two files that contradict each other, each told by the place to look at.
+    // A fault of one file, and a contradiction between two files: each is told with its place.
     let ended = run("run", &[&files[0]]);
     assert!(ended.code == Some(78) && ended.stderr.contains("hint: chmod 600"), "{}", ended.text());
     let place = |conf: &Conf| {
@@ -185,7 +185,7 @@ fn the_configuration_says_where_to_listen_until_the_next_start() {
     assert!(ended.stdout.contains("nothing changed"), "{}", ended.text());
     assert!(world.daemon().log_text().contains("it takes effect at the next start"));
     assert_eq!(ask(port, STATUS, "").0, 200);
-    // The command line wins, whatever the files say.
+    // The command line wins over the files.
     world.stop();
     world.start_daemon(&["--listen", "127.0.0.1:0"]);
     let port = port_of(&mut world);
@@ -206,11 +206,11 @@ fn garbage_and_hundreds_of_clients_hold_up_neither_mirror_nor_socket() {
             2 => b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n",
             _ => b"",
         };
-        // A connection that is already given up is as good.
+        // A write to a connection that the server has given up already may fail.
         let _ = stream.write_all(said);
         held.push(stream);
     }
-    // The socket has places of its own.
+    // The Unix socket has places of its own.
     assert_eq!(world.cli.status().json["state"], "running");
     is_mirrored(&world, "d/meanwhile");
     wait_for(soon(), "a place on TCP", || {
@@ -224,7 +224,7 @@ fn garbage_and_hundreds_of_clients_hold_up_neither_mirror_nor_socket() {
     drop(held);
 }
 
-/// One reader reads, another one does not.
+/// One client reads its stream, the other does not.
 #[test]
 fn the_stream_shows_changes_and_troubles_as_they_happen() {
     let (mut world, port) = listening(false);
@@ -234,7 +234,7 @@ fn the_stream_shows_changes_and_troubles_as_they_happen() {
     let stream = follow();
     let seen = world.base().join("events");
     let mut file = fs::File::create(&seen).expect("a file");
-    // Ends with the daemon. Not waited for if the test fails.
+    // The thread ends with the daemon. If the test fails, nobody waits for it.
     let reader = std::thread::spawn(move || std::io::copy(&mut &stream, &mut file).map(drop));
     let events = |name: &str| -> Vec<Value> {
         let text = fs::read_to_string(&seen).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Kill, stop and restart under load: what was pending is done after the next start. (L19: sersync keeps nothing.)
+//! Kill, stop and restart under load: pending work is done after the next start. (L19: sersync keeps nothing.)
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -36,20 +36,20 @@ fn l19_kill_9_under_load_loses_nothing() {
     for round in 0..3 {
         load(&world, round);
         world.daemon().kill9();
-        // Changes that no daemon sees.
+        // Changes that are made while no daemon runs.
         write(world.src.join(format!("while down {round}")), "unseen");
         world.daemon().restart();
     }
     world.converges(secs(120));
 }
 
-/// The receivers of a killed run get what its connections still held. On a busy machine they wrote files that the next run
+/// The receivers of a killed run still got the data in their connections. On a busy machine they wrote files that the next run
 /// had just deleted.
 #[test]
 fn l19_what_receivers_of_a_killed_run_write_late_is_made_good() {
     const FILES: usize = 300;
     let mut world = World::new();
-    // An empty source would be waited for.
+    // An empty source would suspend the root.
     write(world.src.join("stays"), "stays");
     world.start();
     world.converges(soon());
@@ -77,7 +77,7 @@ fn l19_what_receivers_of_a_killed_run_write_late_is_made_good() {
         if in_time {
             world.converges(soon());
         } else {
-            // Nobody waits for receivers that long.
+            // No run waits for receivers that long.
             drop(world.cli.run(["reconcile".as_ref(), "--state-dir".as_ref(), world.cli.state.as_os_str()]).ok());
         }
         if in_time && came_back {
@@ -106,8 +106,8 @@ fn l19_term_under_load_loses_nothing_and_counts_no_attempt() {
     world.converges(secs(120));
 }
 
-/// What has arrived of a large file was kept for the next run, and stayed in `.rsync-partial` if there was none: the file had
-/// another name by then.
+/// The received part of a large file was kept for the next run. It stayed in `.rsync-partial` if no such run came, because the
+/// file had another name by then.
 #[test]
 fn what_is_kept_of_a_large_file_goes_when_that_is_renamed() {
     for kills_daemon in [false, true] {
@@ -176,7 +176,7 @@ fn l10_changes_during_the_first_run_arrive() {
         "--state-dir".into(),
         world.cli.state.clone().into_os_string(),
     ]);
-    // Not waited for: the changes meet the start at every stage.
+    // The start is not waited for: the changes meet it at every stage.
     world.daemon = Some(crate::harness::Daemon::spawn(&world.cli, args.collect::<Vec<std::ffi::OsString>>()));
     for n in 0..300 {
         write(world.src.join(format!("d{}/late{n}", n % 40)), "late");
@@ -188,7 +188,7 @@ fn l10_changes_during_the_first_run_arrive() {
     world.converges(secs(90));
 }
 
-/// rsync and rsyncd die in the middle of transfers; the daemon lives.
+/// rsync and rsyncd are killed in the middle of transfers; the daemon lives on.
 #[test]
 fn l19_killed_rsyncs_and_a_restarted_rsyncd_lose_nothing() {
     let mut world = World::new();
@@ -211,7 +211,7 @@ fn l19_killed_rsyncs_and_a_restarted_rsyncd_lose_nothing() {
     world.converges(secs(120));
 }
 
-/// Monitoring asks at any time, also at the moment in which a daemon starts.
+/// A monitoring program may ask at any moment, also while a daemon starts.
 #[test]
 fn status_in_a_loop_does_not_keep_a_daemon_from_starting() {
     let mut world = World::new();
@@ -266,7 +266,7 @@ fn l19_random_changes_with_kill_9_end_equal() {
     }
 }
 
-/// A daemon that was stopped hard leaves its lock, socket and pid file; the next start must not stumble over them.
+/// A killed daemon leaves its lock, socket and pid file; the next start must not stumble over them.
 #[test]
 fn l19_a_start_after_kill_9_takes_over_what_is_left() {
     let mut world = World::new();
@@ -280,7 +280,7 @@ fn l19_a_start_after_kill_9_takes_over_what_is_left() {
     world.stop();
 }
 
-/// Ctrl-C in a terminal ends like SIGTERM.
+/// Ctrl-C in a terminal ends the daemon like SIGTERM.
 #[test]
 fn sigint_stops_cleanly_too() {
     let mut world = World::new();
@@ -297,8 +297,8 @@ fn sigint_stops_cleanly_too() {
     });
 }
 
-/// An open file tells of itself at its close. The close that comes while no daemon runs tells nobody, and neither does
-/// the time of the last change, which is older than that.
+/// An open file causes an event when it is closed. If it is closed while no daemon runs, no event tells, and the time of the
+/// last change is older than the watermark.
 #[test]
 fn l19_a_file_written_before_a_kill_and_closed_while_down_arrives() {
     for rest in [Duration::ZERO, Duration::from_millis(1_200), secs(6)] {
@@ -310,7 +310,7 @@ fn l19_a_file_written_before_a_kill_and_closed_while_down_arrives() {
         world.converges(soon());
         let mut file = OpenOptions::new().append(true).open(&path).expect("cannot open a file");
         file.write_all(b"written before the kill\n").expect("cannot write");
-        // Right after the write, or with the write known for long and noted in the store.
+        // The kill comes right after the write, or long after it, when the store has noted the write.
         let began = Instant::now();
         wait_until(secs(20), "some time to pass", || began.elapsed() >= rest);
         assert!(!world.arrived(0, "log"), "the file has been sent before it was closed");
@@ -321,7 +321,7 @@ fn l19_a_file_written_before_a_kill_and_closed_while_down_arrives() {
     }
 }
 
-/// Written, left open across the kill, and written and closed while nobody looks.
+/// Files that stay open across the kill, and are written and closed while no daemon runs.
 #[test]
 fn l19_files_held_open_across_a_kill_arrive_whole() {
     let mut world = World::new();

@@ -1,4 +1,4 @@
-//! Destinations that are refused before anything is written, and what is made of those whose other side is odd.
+//! Destinations that are refused before anything is written, and destinations whose server has oddities.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -19,7 +19,7 @@ fn started(world: &World, source: &Path, destination: &str) -> Daemon {
     Daemon::start(&world.cli, ["mirror", &source.display().to_string(), destination, "--state-dir", &state])
 }
 
-/// They were mirrored into, and the queue or the source went with what the mirror deleted.
+/// Such destinations were accepted, and the mirror's deletions removed the queue or the source.
 #[test]
 fn what_would_delete_its_own_is_refused_and_nothing_is_written() {
     let mut world = World::new();
@@ -56,7 +56,7 @@ fn what_would_delete_its_own_is_refused_and_nothing_is_written() {
     }
 }
 
-/// A source that is a link was resolved at the start, and what it led to later was never seen.
+/// A source that is a symbolic link was resolved at the start only, so a later switch of the link was never seen.
 #[test]
 fn a_source_that_is_switched_to_another_directory_is_noticed() {
     let world = World::new();
@@ -80,7 +80,7 @@ fn a_source_that_is_switched_to_another_directory_is_noticed() {
     daemon.stop();
 }
 
-/// Each comparison sent all files again where the target keeps whole seconds.
+/// If the target stores whole seconds only, each comparison sent all files again.
 #[test]
 fn whole_seconds_are_found_out_and_compared_as_such() {
     if !is_root() {
@@ -125,7 +125,7 @@ fn whole_seconds_are_found_out_and_compared_as_such() {
     daemon.stop();
 }
 
-/// rsync's own variables were taken from it without a word.
+/// rsync took its own variables from the environment, and nothing was said.
 #[test]
 fn a_password_in_the_environment_is_used_and_said() {
     let mut world = World::new();

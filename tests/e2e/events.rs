@@ -1,4 +1,4 @@
-//! Ways in which a file changes that sersync's default events do not tell of (L12), and files that stay open.
+//! Ways in which a file changes that sersync's default events do not report (L12), and files that stay open.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
@@ -29,7 +29,7 @@ fn l12_symlinks_arrive() {
         symlink(target, world.src.join(link)).expect("cannot create a symlink");
     }
     world.converges(soon());
-    // Another target under the same name, the way ln -sfn does it.
+    // A link with another destination replaces one of the same name, as ln -sfn does it.
     symlink("another", world.src.join("fresh")).expect("cannot create a symlink");
     fs::rename(world.src.join("fresh"), world.src.join("relative")).expect("cannot rename");
     fs::remove_file(world.src.join("to dir")).expect("cannot remove a symlink");
@@ -73,7 +73,7 @@ fn l12_a_file_without_a_name_arrives_once_it_gets_one() {
     world.converges(soon());
 }
 
-/// Runs some lines of Python for system calls that std does not offer.
+/// Runs some lines of Python, for system calls that std lacks.
 fn python(script: &str, path: &Path) -> bool {
     let ran = Command::new("python3").args([OsStr::new("-c"), script.as_ref(), path.as_ref()]).status();
     match ran {
@@ -88,7 +88,7 @@ fn python(script: &str, path: &Path) -> bool {
     }
 }
 
-/// truncate(2) opens nothing, so nothing is closed either.
+/// truncate(2) opens no file, so no close is reported.
 #[test]
 fn l12_truncate_by_path_arrives() {
     let mut world = World::new();
@@ -128,7 +128,7 @@ fn l12_a_file_held_open_arrives_at_the_close_at_the_latest() {
     world.converges(soon());
 }
 
-/// A log that is never closed must not stay behind for ever: once it is quiet it is sent.
+/// A log that is never closed must not be left out for ever: once it is quiet, it is sent.
 #[test]
 fn l12_a_file_that_is_never_closed_arrives_once_it_is_quiet() {
     let mut world = World::new();
@@ -156,7 +156,7 @@ fn l12_with_modify_on_a_file_is_followed_while_it_is_open() {
     world.converges(soon());
 }
 
-/// As a server writes its log for hours: never closed, and never quiet for as long as `quietPeriod` asks.
+/// The log of a server over hours: never closed, and never quiet for as long as `quietPeriod` asks.
 #[test]
 fn l12_with_modify_on_a_log_that_is_never_quiet_is_mirrored_all_the_time() {
     let mut world = World::new();
@@ -198,7 +198,7 @@ fn several_writers_of_one_file_end_equal() {
     world.converges(soon());
 }
 
-/// What programs leave behind while they work is not mirrored; what looks like it and is not, is. (L11)
+/// Temporary files of programs are not mirrored; files that only look like temporary ones are (L11).
 #[test]
 fn l11_hidden_files_are_mirrored_and_temporaries_are_not() {
     let mut world = World::new();

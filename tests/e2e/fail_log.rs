@@ -1,4 +1,4 @@
-//! failLog: the readable list of what is failing, and taking over what sersync left in its script.
+//! failLog: the readable list of failures, and the import of the work in sersync's script.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -35,7 +35,7 @@ fn the_list_says_what_is_failing_and_when_nothing_is() {
     let command = format!("#   cd {src} && printf '%s\\0' ./ | rsync -artz");
     let list = list_says(&log, &[&down, "127.0.0.1::m2", "hint: start rsyncd", "since 20", "next try 20", &command]);
     assert_eq!(mode(&log), 0o600);
-    // Whoever still runs it does no harm: there is nothing but comments in it.
+    // A user who still runs the list does no harm: it contains only comments.
     assert!(list.lines().all(|line| line.starts_with('#')), "{list}");
     world.rsyncd.start();
     world.converges(soon());
@@ -65,8 +65,7 @@ fn a_path_that_fails_is_listed_with_its_command() {
     world.stop();
 }
 
-/// S3: a link in a directory that others may write must not lead to another file; L8e: a missing directory costs the
-/// list and nothing else.
+/// S3: a link in a directory that others may write must not lead to another file. L8e: a missing directory costs only the list.
 #[test]
 fn s3_l8e_a_link_or_a_missing_directory_costs_the_list_only() {
     let mut world = World::new();
@@ -98,7 +97,7 @@ fn s3_l8e_a_link_or_a_missing_directory_costs_the_list_only() {
     world.stop();
 }
 
-/// An old script may hold work: it is kept, and the log says how to take it over.
+/// An old script may contain work: it is kept, and the log says how to import it.
 #[test]
 fn an_old_script_is_kept_and_can_be_taken_over() {
     let mut world = World::new();
@@ -120,7 +119,7 @@ fn an_old_script_is_kept_and_can_be_taken_over() {
     wait_until(soon(), "the hint", || fs::read_to_string(&log).is_ok_and(|log| log.contains(&hint)));
     assert_eq!(fs::read_to_string(&world.conf.fail_log).expect("the script"), script);
 
-    // Behind the back of the daemon the target lacks what the script stands for.
+    // Behind the daemon's back, the target lacks the paths in the script.
     write(world.src.join("up"), "content");
     make_dir(world.src.join("dir"));
     world.converges(soon());
@@ -146,7 +145,7 @@ fn an_old_script_is_kept_and_can_be_taken_over() {
     import(&world);
     world.converges(soon());
 
-    // The same without a daemon: the jobs wait for it in the store.
+    // The same without a daemon: the jobs stay in the store until the next start.
     damage(&world);
     world.stop();
     import(&world);
@@ -159,7 +158,7 @@ fn an_old_script_is_kept_and_can_be_taken_over() {
     assert!(!trap.exists() && !Path::new("PWNED").exists());
 }
 
-/// L8c: two daemons whose configurations name the same file.
+/// L8c: the configurations of two daemons name the same file.
 #[test]
 fn l8c_two_daemons_do_not_write_over_each_others_list() {
     let mut world = World::new();
@@ -207,7 +206,7 @@ fn l8d_odd_names_hold_up_no_retry() {
     world.stop();
 }
 
-/// L8: in sersync neither retries nor whole-tree runs came to pass while anything kept failing.
+/// L8: in sersync neither retries nor whole-tree runs happened while any path kept failing.
 #[test]
 fn l8_a_path_that_keeps_failing_holds_up_neither_retries_nor_comparisons() {
     let mut world = World::new();
@@ -224,7 +223,7 @@ fn l8_a_path_that_keeps_failing_holds_up_neither_retries_nor_comparisons() {
     world.start();
     let log = world.conf.fail_log.clone();
     list_says(&log, &["m1: failing: ", "m1: healed: "]);
-    // It fails again and again, as long as the rest takes.
+    // Makes the path fail anew. Called again and again while the retry and the comparison are awaited.
     let keep_failing = |n: u64| {
         let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000 + n);
         closed(&failing, 0o200);

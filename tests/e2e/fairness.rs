@@ -1,4 +1,4 @@
-//! Targets that hang hold up nobody: short runs, long ones and tries each have a share of the runs at a time.
+//! Targets that hang hold up no other target: short runs, long runs and probes each have a share of the runs at a time.
 
 use std::io::{BufRead, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::harness::world::soon;
 use crate::harness::{Daemon, World, secs, wait_until, write};
 
-/// A server that lets rsync in, and then says nothing as long as the test runs. Returns its port.
+/// A server that accepts rsync and then is silent until the test ends. Returns its port.
 fn hole() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
     let port = listener.local_addr().expect("an address").port();
@@ -29,7 +29,7 @@ fn hole() -> u16 {
     port
 }
 
-/// How many rsyncs the daemon has started that still run: those that lead a group, and not what they started.
+/// How many rsyncs the daemon has started that still run. Only the leaders of process groups count, not their children.
 fn rsyncs(daemon: i32) -> usize {
     let children = std::fs::read_to_string(format!("/proc/{daemon}/task/{daemon}/children")).unwrap_or_default();
     let threads = std::fs::read_dir(format!("/proc/{daemon}/task")).into_iter().flatten().flatten();
@@ -42,7 +42,7 @@ fn rsyncs(daemon: i32) -> usize {
     all.iter().filter(|pid| is_rsync(pid)).count()
 }
 
-/// Mirrors to so many targets that hang, and to one that is well.
+/// Mirrors to `holes` targets that hang, and to one target that works.
 fn beside_holes(world: &mut World, holes: usize, runs_max: usize) {
     let mut args = vec!["mirror".into(), world.src.clone().into_os_string()];
     args.extend((0..holes).map(|n| format!("rsync://127.0.0.1:{}/h{n}", hole()).into()));
@@ -60,7 +60,7 @@ fn is_there(path: &Path) -> bool {
     path.exists()
 }
 
-/// As many hung targets as runs at a time left all others without one, for twenty minutes.
+/// If as many targets hung as runs were allowed, no other target had a run for twenty minutes.
 #[test]
 fn targets_that_hang_leave_a_run_for_those_that_are_well() {
     for (holes, runs_max) in [(4, 3), (4, 10), (2, 1)] {
@@ -70,7 +70,7 @@ fn targets_that_hang_leave_a_run_for_those_that_are_well() {
         arrives(&world, "second", soon());
         wait_until(secs(60), "the first comparison", || is_there(&world.dsts[0].join("first")));
         if runs_max >= 3 {
-            // Whatever hangs has been found out by now, or has no more than its share.
+            // By now the hung targets have been found out, or have no more than their share.
             for n in 0..8 {
                 arrives(&world, &format!("file{n}"), secs(10));
                 let pid = world.daemon().pid();

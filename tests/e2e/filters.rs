@@ -1,11 +1,12 @@
-//! `<filter>`: the same verdict for live events, for new directories and for whole-tree runs (L17).
+//! `<filter>`: live events, new directories and whole-tree runs judge alike (L17).
 
 use std::fs;
 
 use crate::harness::world::soon;
 use crate::harness::{Compare, World, make_dir, wait_until, write};
 
-/// One row: an expression, what it keeps away, what it does not. Names ending in a slash are directories with a file.
+/// One row: an expression, names that it excludes, and names that it does not. Names ending in a slash are directories with a
+/// file.
 struct Row {
     expression: &'static str,
     excluded: &'static [&'static str],
@@ -25,7 +26,7 @@ const ROWS: &[Row] = &[
     Row { expression: r"/sub/(.*)\.log", excluded: &["sub/x.log", "sub/deep/x.log"], mirrored: &["x.log"] },
 ];
 
-/// Makes what a row names, under the root. Returns the files made.
+/// Creates the names of a row under the root. Returns the files.
 fn make(world: &World, names: &[&str], content: &str) -> Vec<String> {
     let mut files = Vec::new();
     for name in names {
@@ -59,7 +60,7 @@ fn l17_filters_hold_for_live_events() {
     for row in ROWS {
         let mut world = World::new();
         world.conf.excludes = vec![row.expression.to_owned()];
-        // The directories are watched before anything happens in them.
+        // The directories exist before the start, so that they are watched before anything happens in them.
         for dir in ["sub/deep", "sub/info", "svn", "infos"] {
             make_dir(world.src.join(dir));
         }
@@ -79,7 +80,7 @@ fn l17_filters_hold_in_directories_that_come_into_being() {
         let mut world = World::new();
         world.conf.excludes = vec![row.expression.to_owned()];
         world.start();
-        // Moved in whole, so that no event tells of what is inside.
+        // Moved in as whole directories, so that no event reports their content.
         let mirrored = make(&world, row.mirrored, "moved");
         let excluded = make(&world, row.excluded, "moved");
         verdicts(&world, row, &excluded, &mirrored, "after mkdir");
@@ -107,7 +108,7 @@ fn l17_filters_hold_for_whole_tree_runs_and_l10_a_filter_does_not_prevent_them()
     }
 }
 
-/// What is excluded may exist on the mirror for its own reasons; a whole-tree run leaves it alone.
+/// An excluded file may exist on the mirror for reasons of its own; a whole-tree run leaves it alone.
 #[test]
 fn excluded_files_on_the_mirror_are_not_deleted() {
     let mut world = World::new();

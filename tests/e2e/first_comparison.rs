@@ -1,4 +1,4 @@
-//! Where nothing vouches for what a target holds, size and time are no witness: a restored file has both.
+//! If nothing vouches for the content of a target, size and time prove nothing: a restored file has both.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::operators::{done, target};
 
 const NEW: &str = "CONTENT";
 
-/// A few files, and targets that hold what looks the same; one of them is another.
+/// A world with a few files, whose targets hold files of the same look; one of these has other content.
 fn stale_world() -> World {
     let world = World::new();
     make_dir(world.src.join("d"));
@@ -34,7 +34,7 @@ fn stale_world() -> World {
     world
 }
 
-/// Puts other content of the same size and time in the place of a file, as a restore does.
+/// Replaces the content of a file by other content of the same size and time, as a restore does.
 fn restore(world: &World) {
     overwrite_quietly(world.src.join("d/f3"), NEW);
 }
@@ -46,7 +46,7 @@ fn a_first_start_finds_what_looks_the_same_on_the_target_and_is_not() {
     world.converges(soon());
 }
 
-/// With a filter that rsync's own rules cannot express, what is compared is sent by name.
+/// If rsync's own rules cannot express a filter, the compared files are sent by name.
 #[test]
 fn a_first_start_under_a_filter_of_expressions_finds_it_too() {
     let mut world = stale_world();
@@ -55,7 +55,7 @@ fn a_first_start_under_a_filter_of_expressions_finds_it_too() {
     world.converges(soon());
 }
 
-/// There was no watermark yet, and the next start compared by size and time.
+/// There was no watermark yet, so the next start compared by size and time.
 #[test]
 fn a_kill_in_the_first_seconds_leaves_something_that_tells_what_changed() {
     let mut world = World::new();
@@ -70,7 +70,7 @@ fn a_kill_in_the_first_seconds_leaves_something_that_tells_what_changed() {
     world.start_daemon(&[]);
     world.converges(soon());
 
-    // And at once: no target has anything, or all, or a part.
+    // Killed at once: the targets have nothing, or everything, or a part.
     for _ in 0..3 {
         fs::remove_dir_all(&world.cli.state).expect("cannot remove the state directory");
         world.start_daemon(&[]);
@@ -102,7 +102,7 @@ fn a_start_with_a_lost_store_compares_contents() {
     world.converges(soon());
 }
 
-/// A source that was away may have been changed elsewhere.
+/// A source that was away may have been changed on another machine.
 #[test]
 fn a_source_that_was_away_is_compared_by_content() {
     let mut world = World::new();
@@ -120,7 +120,7 @@ fn a_source_that_was_away_is_compared_by_content() {
     world.converges(soon());
 }
 
-/// A power cut may take back what a target of this machine had, and the last seconds of the source.
+/// A power cut may undo recent writes on a target of this machine, and on the source.
 #[test]
 fn after_a_boot_the_last_minutes_are_compared_by_content() {
     let mut world = World::new();
@@ -142,7 +142,7 @@ fn after_a_boot_the_last_minutes_are_compared_by_content() {
     world.converges(soon());
 }
 
-/// The source would be read twice, and a first fill is long.
+/// A comparison by content would read the source twice, and a first fill takes long anyway.
 #[test]
 fn what_is_filled_for_the_first_time_is_not_compared_by_content() {
     let mut world = World::new();
@@ -160,7 +160,7 @@ fn what_is_filled_for_the_first_time_is_not_compared_by_content() {
     assert!(world.cli.status().json["targets"][0]["contents"].is_null());
 }
 
-/// A large tree is soon of use, and its contents follow in the background, over restarts; `status` and `wait` say so.
+/// A large tree is soon usable, and its content is compared in the background, also over restarts; `status` and `wait` say so.
 #[test]
 fn a_large_tree_is_compared_by_content_in_the_background() {
     const FILES: usize = 10_150;
@@ -188,7 +188,7 @@ fn a_large_tree_is_compared_by_content_in_the_background() {
     if is_stale(&stale[1]) {
         assert!(waited.stderr.contains("contents still being compared"), "{}", waited.text());
     }
-    // In the middle of it.
+    // Stop in the middle of the comparison.
     wait_for(soon(), "the comparison to be under way", || {
         let json = world.cli.status().json;
         let contents = &json["targets"][0]["contents"];
@@ -203,7 +203,7 @@ fn a_large_tree_is_compared_by_content_in_the_background() {
     assert_eq!(target(&world)["state"], "idle");
 }
 
-/// Targets that hold more than the source: `extra` entries, beside 40 that both have.
+/// A world whose targets have `extra` entries that the source lacks, beside 40 that both have.
 fn world_with_extras(extra: usize) -> World {
     let world = World::new();
     for dir in [&world.src, &world.dsts[0], &world.dsts[1]] {
@@ -219,18 +219,18 @@ fn world_with_extras(extra: usize) -> World {
     world
 }
 
-/// A first start as sersync's users make it deleted what sersync had left alone for years.
+/// A first start in the usual form of sersync's users deleted files that sersync had left alone for years.
 #[test]
 fn a_first_start_without_r_deletes_nothing_and_says_what_it_would() {
     let mut world = world_with_extras(2);
     world.start();
     says(&world, &["m1", "m2"], &["2 of the 4", "first comparison", "syncq accept-deletions"]);
-    // The log asks once, however often that is tried.
+    // The log asks once, however often the comparison is tried.
     let is_tried = || world.cli.list().iter().all(|job| job["attempts"].as_u64() >= Some(3));
     wait_until(soon(), "a third try", is_tried);
     let log = world.daemon().log_text();
     assert_eq!(log.lines().filter(|line| line.contains("2 of the 4")).count(), 2, "{log}");
-    // What happens live arrives, deletions too, and another start does not change its mind.
+    // Live changes arrive, deletions too, and a restart does not change the verdict.
     write(world.src.join("new"), "new");
     fs::remove_file(world.src.join("f0")).expect("cannot remove");
     let is_live = |n| world.arrived(n, "new") && !world.dsts[n].join("f0").exists();
@@ -243,7 +243,7 @@ fn a_first_start_without_r_deletes_nothing_and_says_what_it_would() {
         done(&world, &["accept-deletions", target(&world, name).as_str()]);
     }
     world.converges(soon());
-    // From now on it is a mirror.
+    // From now on the target is a mirror.
     write(world.dsts[0].join("only-here-0"), "mine");
     done(&world, &["reconcile"]);
     world.converges(soon());
@@ -257,7 +257,7 @@ fn a_first_start_with_r_deletes_as_sersyncs_did() {
     world.converges(soon());
 }
 
-/// Whoever mirrors wants equal trees, and may have named another directory.
+/// A user of `mirror` wants equal trees, but may have named the wrong directory.
 #[test]
 fn a_first_mirror_asks_before_it_deletes_a_tenth() {
     let mut world = world_with_extras(8);
@@ -277,7 +277,7 @@ fn a_first_mirror_asks_before_it_deletes_a_tenth() {
     assert!(log.contains("3 of the 4") && log.contains("are not in the source, and are deleted"), "{log}");
 }
 
-/// Targets that only the store does not know any more go on as they were.
+/// Targets that only a lost store does not know go on as before.
 #[test]
 fn a_start_with_a_lost_store_is_no_first_one() {
     let mut world = world_with_extras(0);
@@ -290,7 +290,7 @@ fn a_start_with_a_lost_store_is_no_first_one() {
     world.converges(soon());
 }
 
-/// A killed daemon whose state directory went with it was asked about deletions that had been seen to happen, as at a first start.
+/// After a kill in which the state directory was lost too, the next start asked about deletions as at a first start.
 #[test]
 fn a_lost_state_directory_is_no_first_start_unless_syncq_was_stopped() {
     for is_killed in [true, false] {

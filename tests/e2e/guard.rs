@@ -1,4 +1,4 @@
-//! What a comparison may delete, what it may not, and how an operator agrees.
+//! The deletions that a comparison may make, those it may not, and how an operator agrees.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -18,7 +18,7 @@ fn fill(dir: &std::path::Path, files: usize) {
     }
 }
 
-/// Waits until the reason of each of these targets has all of these words.
+/// Waits until the reason of each of these targets contains all of these words.
 pub fn says(world: &World, targets: &[&str], words: &[&str]) {
     wait_for(soon(), &format!("{words:?} in the status"), || {
         let status = world.cli.try_status()?;
@@ -30,7 +30,7 @@ pub fn says(world: &World, targets: &[&str], words: &[&str]) {
     });
 }
 
-/// Waits until the root's reason says that it is empty.
+/// Waits until the root's reason says that the root is empty.
 fn says_empty(world: &World) {
     wait_for(soon(), "the empty source to be reported", || {
         let json = world.cli.try_status()?.json;
@@ -39,7 +39,7 @@ fn says_empty(world: &World) {
     });
 }
 
-/// One module is another's: what it holds stays, while the other target and everything live go on.
+/// A target is the wrong module: its content stays, while the other target and all live changes go on.
 #[test]
 fn a_wrong_module_is_not_wiped_until_its_operator_agrees() {
     let mut world = World::new();
@@ -64,7 +64,7 @@ fn a_wrong_module_is_not_wiped_until_its_operator_agrees() {
     let stopped = listed.iter().find(|job| job["target"].as_str().is_some_and(|name| name.contains("m1")));
     let stopped = stopped.unwrap_or_else(|| panic!("no job in {listed:?}"));
     assert!(stopped["path"] == "" && stopped["scope"] == "subtree" && stopped["error"].is_string(), "{stopped}");
-    // No tight loop: a try in 1, 2, 4, 8 s.
+    // No tight loop: attempts come after 1, 2, 4 and 8 s.
     let before = count_of.naming("::m1");
     let until = std::time::Instant::now() + Duration::from_secs(6);
     wait_until(secs(30), "six seconds to pass", || std::time::Instant::now() >= until);
@@ -108,7 +108,7 @@ fn a_limit_in_the_configuration_is_the_other_way_to_agree() {
     world.converges(soon());
 }
 
-/// The source lost its content in place while the daemon was down, and its directory is the same.
+/// The source lost its content in place while the daemon was down; its directory is the same.
 fn emptied(more: &[&str], schedule: Option<&str>, accept: &str) {
     let mut world = World::new();
     fill(&world.src, 20);
@@ -147,7 +147,7 @@ fn l26_a_source_emptied_while_down_deletes_nothing_by_schedule() {
     emptied(&[], Some("* * * * * *"), "--accept-deletions");
 }
 
-/// And when its content is back, the mirror follows without anybody's help.
+/// Once its content is back, the source is mirrored without an operator.
 #[test]
 fn an_emptied_source_that_is_restored_is_mirrored_again() {
     let mut world = World::new();
@@ -178,8 +178,7 @@ fn deletions_in_a_usual_number_go_through() {
     world.converges(soon());
 }
 
-/// A restore that is not finished, a disk of which a part is missing: found by the look at what changed, and by a
-/// comparison in full.
+/// An unfinished restore, or a disk of which a part is missing. Both the look for changes and a full comparison find it.
 #[test]
 fn most_of_a_source_that_is_gone_is_asked_about() {
     for more in [&[][..], &["-r"]] {
@@ -194,7 +193,7 @@ fn most_of_a_source_that_is_gone_is_asked_about() {
         }
         world.start_daemon(more);
         says(&world, &["m1", "m2"], &["2505 of the 3007 entries", "syncq accept-deletions"]);
-        // A run under way may have a temporary file there for a moment; what is lost does not come back.
+        // A run in flight may have a temporary file there for a moment, but a lost file does not come back.
         wait_until(soon(), "a mirror that has lost nothing", || world.dsts.iter().all(|dst| count(dst) == 3_007));
         world.stop();
         world.start_daemon(&["--accept-deletions"]);
@@ -239,7 +238,7 @@ fn what_killed_receivers_left_goes_after_a_day() {
     }
 }
 
-/// Due every second, while each run takes two: one at a time, and at most one that waits.
+/// Runs are due every second and take two: one runs at a time, and at most one waits.
 #[test]
 fn scheduled_runs_never_overlap() {
     let mut world = World::new();

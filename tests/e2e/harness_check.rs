@@ -1,4 +1,4 @@
-//! The harness against rsync alone: a comparison that sees nothing, or a server that alters what it stores, would make
+//! The harness against rsync alone. A comparison that misses differences, or a server that alters what it stores, would make
 //! all other tests worthless.
 
 use std::collections::BTreeSet;
@@ -37,7 +37,7 @@ fn rsyncd_stores_everything_as_it_is_and_the_comparison_agrees() {
     fs::set_permissions(world.src.join("mode"), Permissions::from_mode(0o604)).expect("cannot chmod");
     let mut links = vec!["dir", "nowhere"];
     if crate::harness::is_root() {
-        // Without a chroot rsyncd rewrites these.
+        // rsyncd without chroot rewrites such links.
         links.extend(["/absolute", "../../above"]);
     }
     for (n, target) in links.iter().enumerate() {
@@ -163,7 +163,7 @@ fn the_harness_ends_what_it_started() {
 #[test]
 fn a_port_is_given_once_and_to_one_process_alone() {
     const OTHER: &str = "SYNCQ_TEST_OTHER_PROCESS";
-    // More than one block of them.
+    // More ports than one block holds.
     let ports: Vec<String> = (0..150).map(|_| free_port().to_string()).collect();
     if std::env::var_os(OTHER).is_some() {
         eprintln!("ports: {}", ports.join(" "));

@@ -1,5 +1,5 @@
-//! What a person can get wrong: each mistake ends with the right exit code, or shows in `status`, and the message names
-//! the thing and tells what to do.
+//! Mistakes of a person: each ends with the right exit code or shows in `status`, and the message names the matter and the way
+//! out.
 
 use std::ffi::OsString;
 use std::fs::{self, Permissions};
@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use crate::harness::{Daemon, Ended, World, is_root, skipped, wait_for, write};
 
-/// The command must end with one of `codes` and say all of `words`.
+/// The command must end with one of `codes` and its output must contain all of `words`.
 #[track_caller]
 fn refused(ended: &Ended, codes: &[i32], words: &[&str]) {
     let text = ended.text();
@@ -62,7 +62,7 @@ fn a_configuration_without_anything_to_do_is_refused() {
     refused(&run_with(&world, &[]), &[78], &["confxml.xml", "localpath", "hint"]);
 }
 
-/// Root would write wherever links lead that others have put there.
+/// Root would follow links that other users have put there, and write to their destinations.
 #[test]
 fn a_state_directory_that_others_have_prepared_is_refused_and_leads_nowhere() {
     let mut world = World::new();
@@ -83,7 +83,7 @@ fn a_state_directory_that_others_have_prepared_is_refused_and_leads_nowhere() {
     fs::set_permissions(&state, Permissions::from_mode(0o700)).expect("a mode");
     assert_eq!(fs::read(&victim).expect("the victim"), b"untouched");
 
-    // A store that is there: what changes it refuses as the daemon does.
+    // An existing store: commands that change it refuse as the daemon does.
     world.start();
     world.stop();
     fs::set_permissions(&state, Permissions::from_mode(0o777)).expect("a mode");
@@ -159,7 +159,7 @@ fn commands_without_a_daemon_or_its_store_say_so() {
     refused(&world.cli.run(["status", "--state-dir", state]), &[3], &[state, "hint"]);
 }
 
-/// Whether the mistake ends the daemon or only the target is the program's choice; it must be seen either way.
+/// Either the daemon ends over the mistake, or only the target fails. Both are accepted, but the mistake must be visible.
 #[track_caller]
 fn refused_or_shown(world: &mut World, words: &[&str]) {
     let conf = world.conf.save();
@@ -186,7 +186,7 @@ fn a_path_without_rsync_is_named() {
     let mut world = World::new();
     write(world.src.join("file"), "content");
     world.rsyncd.start();
-    // setpriv and the like are not needed here, so the path may be empty of programs.
+    // `setpriv` and the like are not needed in this test, so `PATH` may contain no program.
     world.cli.path = Some(world.side("no programs").into_os_string());
     refused_or_shown(&mut world, &["rsync"]);
 }
@@ -219,7 +219,7 @@ fn a_password_file_that_cannot_be_read_is_named() {
     refused_or_shown(&mut with_password_file(0o000), &["rsync.pas"]);
 }
 
-/// The right mode works, so that the two tests above prove something.
+/// A file with the right mode works, which shows that the two tests above fail over the mode.
 #[test]
 fn a_password_file_of_mode_600_works() {
     let mut world = with_password_file(0o600);

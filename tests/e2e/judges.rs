@@ -1,4 +1,4 @@
-//! Live changes and comparisons judge alike: what is left out on purpose is neither sent nor deleted by either.
+//! Live changes and comparisons judge alike: a path that is excluded on purpose is neither sent nor deleted by either.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +9,7 @@ use crate::harness::churn::Churn;
 use crate::harness::world::soon;
 use crate::harness::{World, make_dir, secs, wait_until, write};
 
-/// Kinds, link values and contents of what is below a directory.
+/// Kind, link destination and content of every path below a directory.
 fn contents(root: &Path) -> BTreeMap<PathBuf, String> {
     let entries = walkdir::WalkDir::new(root).min_depth(1).into_iter().map(|entry| entry.expect("a readable tree"));
     let what = |entry: &walkdir::DirEntry| match entry.file_type() {
@@ -20,7 +20,7 @@ fn contents(root: &Path) -> BTreeMap<PathBuf, String> {
     entries.map(|entry| (entry.path().strip_prefix(root).expect("below").to_owned(), what(&entry))).collect()
 }
 
-/// What a comparison of the whole tree changes on a target that live changes have made.
+/// The changes that a comparison of the whole tree makes on a target that live changes have filled.
 fn changed_by_a_comparison(world: &World) -> Vec<String> {
     let before: Vec<_> = world.dsts.iter().map(|dst| contents(dst)).collect();
     let state = world.cli.state.as_os_str();
@@ -72,7 +72,7 @@ fn write_all(root: &Path, dir: &str, name: &str) {
     write(root.join(dir).join(name), name);
 }
 
-/// `--exclude`, `-F` and the like held for comparisons alone.
+/// `--exclude`, `-F` and the like held for comparisons only.
 #[test]
 fn rsyncs_own_rules_hold_for_live_changes_and_change_with_their_files() {
     let mut world = World::new();
@@ -84,7 +84,7 @@ fn rsyncs_own_rules_hold_for_live_changes_and_change_with_their_files() {
     write(world.src.join("private/key2"), "2");
     write(world.src.join("sub/deep/y.o"), "y");
     wait_until(soon(), "y.o", || world.dsts.iter().all(|dst| dst.join("sub/deep/y.o").exists()));
-    // From now on objects are nothing to be mirrored, nor deleted.
+    // From now on object files are neither mirrored nor deleted.
     write(world.src.join("sub/.rsync-filter"), "- *.o\n");
     wait_until(soon(), "the rules", || world.dsts.iter().all(|dst| dst.join("sub/.rsync-filter").exists()));
     world.cli.wait_idle(soon());
@@ -98,8 +98,8 @@ fn rsyncs_own_rules_hold_for_live_changes_and_change_with_their_files() {
         assert!(dst.join("sub/deep/y.o").exists());
     }
     assert_eq!(changed_by_a_comparison(&world), [""; 0]);
-    // Without the rules the objects are mirrored again. The receiver goes by its own copy of the rules while it deletes, so
-    // that what they spared goes with the next comparison.
+    // Without the rules the object files are mirrored again. While it deletes, the receiver follows its own copy of the rules.
+    // So the files that the copy spared are deleted by the next comparison.
     fs::remove_file(world.src.join("sub/.rsync-filter")).expect("cannot remove");
     wait_until(soon(), "the objects", || world.dsts.iter().all(|dst| dst.join("sub/deep/z.o").exists()));
     world.cli.wait_idle(soon());
@@ -108,7 +108,7 @@ fn rsyncs_own_rules_hold_for_live_changes_and_change_with_their_files() {
     assert_eq!(changed_by_a_comparison(&world), [""; 0]);
 }
 
-/// The same churn as without rules, with what lets rsync choose, and with expressions.
+/// The churn is that of the test without rules, with options that let rsync choose, and with expressions.
 #[test]
 fn random_changes_leave_a_comparison_nothing_to_do() {
     for (n, (params, excludes)) in [

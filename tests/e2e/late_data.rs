@@ -1,5 +1,5 @@
-//! What a run has sent that was cut off may arrive late, and set back what has been sent since. Until that is over nothing is
-//! said to be done. (L19.)
+//! Data of a run that was cut off may arrive late, and overwrite data that was sent later. Until that risk is over, nothing is
+//! called done. (L19.)
 
 use std::time::{Duration, Instant};
 
@@ -11,32 +11,32 @@ use crate::harness::{World, patterned, secs, wait_until, write};
 
 const FILES: usize = 200;
 
-/// Longer than a repeat and what it is repeated for take where nothing is late.
+/// Longer than a repetition and its cause take where nothing is late.
 const STALL: &str = "14s";
 
 fn name(n: usize) -> String {
     format!("file{n}")
 }
 
-/// Has a run in flight whose data is in the hands of a server that has been stopped, and newer content at the source. Returns
-/// the server's processes.
+/// Leaves a run in flight whose data is with a server that was stopped, while the source has newer content. Returns the
+/// server's processes.
 fn stalled(world: &mut World) -> Vec<i32> {
     write(world.src.join("stays"), "stays");
     world.start();
     world.converges(soon());
     let begun = |world: &World| (0..FILES).any(|n| world.arrived(0, name(n)));
-    // A first run over a connection that stands ready is too quick to be met in the middle.
+    // A first run over a standby is too quick to be caught in the middle.
     (0..FILES).for_each(|n| write(world.src.join(name(n)), patterned(n as u64, 3_000)));
     wait_until(soon(), "a few files", || begun(world));
     let stopped = world.rsyncd.connections();
     stopped.iter().for_each(|&pid| signal(pid, Signal::STOP));
-    // The run is a moment old, and all that it sends is on its way.
+    // After a second everything that the run sends is on its way.
     std::thread::sleep(Duration::from_secs(1));
     (0..FILES).for_each(|n| write(world.src.join(name(n)), patterned(n as u64 + 1_000, 2_000)));
     stopped
 }
 
-/// Waiting ends without success, and after the server has gone on it ends with what is true.
+/// A wait fails while the server stands still, and its result is true after the server has gone on.
 fn nothing_is_done_before(world: &mut World, stopped: &[i32]) {
     let state = world.cli.state.display().to_string();
     let began = Instant::now();
@@ -69,7 +69,7 @@ fn l19_nothing_is_done_while_a_server_holds_what_a_killed_daemon_sent() {
     nothing_is_done_before(&mut world, &stopped);
 }
 
-/// Where nothing is late, a kill costs no more than a repeat.
+/// If nothing is late, a kill costs no more than a repetition.
 #[test]
 fn l19_a_killed_daemon_is_made_good_within_seconds() {
     let mut world = World::new();

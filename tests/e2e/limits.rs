@@ -1,4 +1,5 @@
-//! What the machine gives runs out: watches, instances, events, processes. Each is seen, and nothing is lost for good.
+//! Resources of the machine run out: watches, instances, events, processes. Each shortage is seen, and nothing is lost for
+//! good.
 
 use std::fs;
 use std::process::Command;
@@ -13,7 +14,7 @@ use crate::operators::done;
 
 const HEAL: Duration = Duration::from_secs(150);
 
-/// Overflows the queue of a daemon that stands still: files made, changed and gone, directories that come and go.
+/// Overflows the event queue of a stopped daemon: files are made, changed and deleted, directories come and go.
 fn overflowed(world: &mut World, events: usize) {
     for n in 0..50 {
         write(world.src.join(format!("old{n}")), "old");
@@ -21,7 +22,7 @@ fn overflowed(world: &mut World, events: usize) {
     make_dir(world.src.join("gone/sub"));
     world.converges(soon());
     world.daemon().signal(Signal::STOP);
-    // Each write makes at least two events.
+    // Each write causes at least two events.
     for n in 0..events / 2 + 1_000 {
         write(world.src.join(format!("f{}", n % 4_000)), format!("{n}"));
     }
@@ -46,7 +47,7 @@ fn l9_an_overflow_of_a_small_kernel_queue_is_made_up_for() {
         return skipped("only root may make the kernel's queue small");
     }
     let Some(wrapper) = without_raising() else { return skipped("no mount namespace to hide the limit in") };
-    // The limit is the machine's: a daemon of another test that starts at the same moment raises it.
+    // The limit is the machine's: a daemon of another test that starts at the same moment raises it, so try several times.
     for _ in 0..5 {
         let mut world = World::new();
         world.cli.wrapper.clone_from(&wrapper);
@@ -64,7 +65,7 @@ fn l9_an_overflow_of_a_small_kernel_queue_is_made_up_for() {
     panic!("the queue has never overflowed");
 }
 
-/// Slow where syncq has raised the limit: it takes hundreds of thousands of events.
+/// Slow if syncq has raised the limit: the queue then holds hundreds of thousands of events.
 #[test]
 fn l9_an_overflow_of_the_kernel_queue_as_it_is_is_made_up_for() {
     let mut world = World::new();
@@ -78,7 +79,7 @@ fn l9_an_overflow_of_the_kernel_queue_as_it_is_is_made_up_for() {
     assert!(overflows(&world) > 0, "the queue has not overflowed");
 }
 
-/// A user namespace has limits of its own, which nobody can raise from within.
+/// A world in a user namespace, whose own limits nobody can raise from within.
 fn limited(name: &str, value: u32) -> Option<World> {
     let Some(wrapper) = with_limit(name, value) else {
         skipped("no user namespace to make a limit in");
@@ -89,7 +90,7 @@ fn limited(name: &str, value: u32) -> Option<World> {
     Some(world)
 }
 
-/// Both commands waited for a watch, which never came, although what they wait for is found without one.
+/// Both commands waited for a watch that never came, although the paths that they wait for are found without a watch.
 #[test]
 fn waiting_ends_where_directories_cannot_be_watched_and_finds_what_changed_in_them() {
     let Some(mut world) = limited("max_inotify_watches", 20) else { return };
@@ -119,7 +120,7 @@ fn waiting_ends_where_directories_cannot_be_watched_and_finds_what_changed_in_th
 fn l13_a_watch_limit_is_shown_and_what_is_not_watched_is_covered_all_the_same() {
     const WATCHES: u32 = 50;
     let Some(mut world) = limited("max_inotify_watches", WATCHES) else { return };
-    // Metadata of a directory is not what this is about.
+    // Metadata of directories is outside the scope of this test.
     world.compare.dir_times = false;
     for dir in 0..80 {
         make_dir(world.src.join(format!("d{dir}/sub")));
@@ -139,7 +140,7 @@ fn l13_a_watch_limit_is_shown_and_what_is_not_watched_is_covered_all_the_same() 
     world.converges(HEAL);
 }
 
-/// sersync takes the descriptor it did not get for one, and spins.
+/// sersync takes the error code for a descriptor, and spins.
 #[test]
 fn l15_without_an_inotify_instance_the_start_fails_with_a_hint() {
     let Some(mut world) = limited("max_inotify_instances", 0) else { return };
@@ -155,14 +156,14 @@ fn l15_without_an_inotify_instance_the_start_fails_with_a_hint() {
 }
 
 fn limit_processes(pid: i32, soft: &str) -> bool {
-    // By the same user: even root may lack the right to change the limits of others.
+    // Run prlimit as the same user: even root may lack the right to change the limits of other users.
     let mut command = Command::new("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--", "prlimit", "--pid", &pid.to_string()]);
     let output = command.arg(format!("--nproc={soft}:")).output();
     output.is_ok_and(|output| output.status.success())
 }
 
-/// sersync starts a thread and a shell for each event and dies if it cannot.
+/// sersync starts a thread and a shell for each event, and dies if it cannot.
 #[test]
 fn l3_no_process_can_be_started_for_a_while() {
     if !is_root() {
@@ -179,7 +180,7 @@ fn l3_no_process_can_be_started_for_a_while() {
     }
     let mut names = 0..;
     wait_for(soon(), "the reason to be shown", || {
-        // Again and again: the first ones may go with an rsync that waits for them already.
+        // Several times: the first files may go through an rsync that is standing by.
         for n in names.by_ref().take(20) {
             write(world.src.join(format!("file{n}")), "cannot be sent yet");
         }
@@ -192,7 +193,7 @@ fn l3_no_process_can_be_started_for_a_while() {
     assert_eq!(world.daemon().exited(), None);
 }
 
-/// Watches the processor time of the daemon while `meanwhile` lasts: idle is idle, whatever is missing.
+/// Measures the processor time of the daemon while `meanwhile` runs: a daemon that waits must not use the processor.
 pub fn does_not_spin(world: &mut World, meanwhile: impl FnOnce(&mut World)) {
     let pid = world.daemon().pid();
     let (before, began) = (processor_time(pid), Instant::now());

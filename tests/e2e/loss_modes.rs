@@ -1,5 +1,5 @@
-//! What remains of the list of sersync's losses after the themes in the other files; each test's name begins with its
-//! row in that list. `cargo test --test e2e l8` finds all tests of a row.
+//! The rest of the list of sersync's losses, beside the themes in the other files. Each test's name begins with its row in that
+//! list: `cargo test --test e2e l8` runs all tests of row L8.
 
 use std::fs::{self, File, Permissions};
 use std::io::{Seek, SeekFrom, Write};
@@ -45,7 +45,7 @@ fn l8_a_file_that_fails_for_ever_holds_up_neither_retries_nor_whole_tree_runs() 
         let failing = |name: &str| jobs.iter().any(|job| job["path"] == name && job["attempts"].as_u64() >= Some(1));
         if failing("never") && failing("later") { Ok(()) } else { Err(format!("{jobs:?}")) }
     });
-    // Nothing in the source tells of this; only a whole-tree run can find it.
+    // The source shows nothing of this damage; only a whole-tree run can find it.
     for dst in &world.dsts {
         fs::remove_file(dst.join("stays")).expect("cannot remove a file of the target");
     }
@@ -59,7 +59,7 @@ fn l8_a_file_that_fails_for_ever_holds_up_neither_retries_nor_whole_tree_runs() 
     assert!(touched > 0 && !world.dsts[0].join("never").exists(), "the file that must fail has not");
 }
 
-/// In sersync each truncates what the other has noted.
+/// In sersync each daemon truncates the other's list.
 #[test]
 fn l8c_two_configurations_with_one_fail_log_keep_their_jobs_apart() {
     let mut world = World::new();
@@ -72,7 +72,7 @@ fn l8c_two_configurations_with_one_fail_log_keep_their_jobs_apart() {
     let mut cli = world.cli.clone();
     cli.state = world.base().join("state2");
     cli.home = world.side("home2");
-    // No server yet: everything waits.
+    // No server runs yet, so every job waits.
     world.start_daemon(&[]);
     let args = ["run".into(), "-o".into(), other.save().into_os_string(), "--state-dir".into()];
     let mut daemon = Daemon::start(&cli, args.into_iter().chain([cli.state.clone().into_os_string()]));
@@ -110,7 +110,7 @@ fn l8e_a_fail_log_in_a_missing_directory_costs_nothing() {
     world.converges(HEAL);
 }
 
-/// With and without the switch that makes sersync follow symbolic links, round and round.
+/// With and without the switch that makes sersync follow symbolic links in circles.
 #[test]
 fn l14_the_xfs_switch_neither_hides_directories_nor_follows_links() {
     for xfs in [false, true] {
@@ -125,12 +125,12 @@ fn l14_the_xfs_switch_neither_hides_directories_nor_follows_links() {
         world.start();
         write(world.src.join("d4/e/file"), "watched");
         world.converges(soon());
-        // The root, five directories and one in each: no link has been followed.
+        // Watches for the root, five directories and one directory in each: no link was followed.
         assert_eq!(world.cli.status().json["watches"]["used"], 11);
     }
 }
 
-/// With `-u` in the parameters, rsync leaves alone what is newer on the target.
+/// With `-u` among the params, rsync skips files that are newer on the target.
 #[test]
 fn l22_files_unpacked_with_old_times_replace_newer_ones() {
     let mut world = World::new();
@@ -161,7 +161,7 @@ fn l22_files_unpacked_with_old_times_replace_newer_ones() {
     assert_eq!(fs::read(world.dsts[0].join("dir/inside")).expect("a file"), b"from the archive");
 }
 
-/// A host whose packets vanish: nothing refuses, nothing answers. Here the server's queue of connections is full.
+/// A host whose packets vanish: nothing refuses and nothing answers. In this test the server's queue of connections is full.
 #[test]
 fn l25_a_target_behind_a_black_hole_delays_nobody() {
     let mut world = World::new();
@@ -199,7 +199,7 @@ fn l25_a_target_behind_a_black_hole_delays_nobody() {
     world.converges(HEAL);
 }
 
-/// The server's machine is there and its processes are not: connections are made, and nothing is said.
+/// The server's machine is up but its processes are stopped: connections are accepted, and nothing is said.
 #[test]
 fn l25_a_server_that_stands_still_delays_nobody() {
     let mut world = World::new();
@@ -269,7 +269,7 @@ fn l30_hard_links_and_holes_survive_where_params_ask_for_them() {
     }
     world.start();
     world.converges(soon());
-    // Both names in one move, as a restore brings them: they travel together.
+    // Both names come in one move, as in a restore, and are sent together.
     let aside = world.side("aside");
     make_dir(aside.join("batch"));
     write(aside.join("batch/one"), "shared");
@@ -285,7 +285,7 @@ fn l30_hard_links_and_holes_survive_where_params_ask_for_them() {
     }
 }
 
-/// A symbolic link in the place of the list makes sersync append to, truncate and open up any file.
+/// If the list is a symbolic link, sersync appends to, truncates and changes the mode of any file.
 #[test]
 fn s3_a_link_in_the_place_of_the_fail_log_is_not_followed() {
     let mut world = World::new();
@@ -293,7 +293,7 @@ fn s3_a_link_in_the_place_of_the_fail_log_is_not_followed() {
     write(&victim, "untouched");
     chmod(&victim, 0o600);
     symlink(&victim, &world.conf.fail_log).expect("cannot create a symlink");
-    // No server yet, so that there is something to note.
+    // No server runs yet, so that there is a failure to note.
     world.start_daemon(&[]);
     write(world.src.join("file"), "content");
     wait_for(soon(), "the targets' trouble", || {
@@ -310,7 +310,7 @@ fn s3_a_link_in_the_place_of_the_fail_log_is_not_followed() {
 #[test]
 fn s6_nothing_that_a_daemon_makes_is_open_to_everybody() {
     let mut world = World::new();
-    // As sersync sets it, and as a careless parent may.
+    // The umask that sersync sets, and that a careless parent may set.
     world.cli.wrapper = ["sh", "-c", "umask 000 && exec \"$@\"", "sh"].map(Into::into).to_vec();
     write(world.src.join("file"), "content");
     world.start();

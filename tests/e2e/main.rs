@@ -4,10 +4,9 @@
 //! and a home. Nothing outside of it is touched, all traffic stays on loopback, and whatever a test started it ends by
 //! process id. Tests wait for conditions with a deadline and never for time.
 //!
-//! `SYNCQ_SEED=n` replays one churn run, `SYNCQ_SEEDS=n` sets how many are made, `SYNCQ_E2E_KEEP=1` keeps the
-//! directories of failed tests, `SYNCQ_E2E_SLOW=n` multiplies all deadlines, `SYNCQ_TEST_BINARY=path` tries another syncq.
-//! Tests that the machine cannot run (no
-//! root, no tmpfs, no sshd, no namespaces) pass and print why they did nothing.
+//! `SYNCQ_SEED=n` replays one churn run, `SYNCQ_SEEDS=n` sets how many are made, `SYNCQ_E2E_KEEP=1` keeps the directories of
+//! failed tests, `SYNCQ_E2E_SLOW=n` multiplies all deadlines, `SYNCQ_TEST_BINARY=path` tries another syncq. Tests that the
+//! machine cannot run (no root, no tmpfs, no sshd, no namespaces) pass and print why they did nothing.
 
 #![allow(
     clippy::unwrap_used,

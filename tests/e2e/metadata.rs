@@ -1,4 +1,4 @@
-//! Mode, owner, times and extended attributes with `attrib` on, which in sersync ends the watching of a directory (L2).
+//! Mode, owner, times and extended attributes with `attrib` on, which makes sersync stop watching a directory (L2).
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -95,7 +95,7 @@ fn l30_extended_attributes_arrive_where_params_ask_for_them() {
     world.converges(soon());
 }
 
-/// Without `attrib` nothing is promised about a chmod alone, but the next write brings it along.
+/// Without `attrib` nothing is promised about a chmod alone, but the next write transfers the mode too.
 #[test]
 fn without_attrib_a_chmod_arrives_with_the_next_write() {
     let mut world = World::new();

@@ -1,5 +1,5 @@
-//! File systems that are mounted and unmounted below the source: what is there is followed, and what is not mounted is not
-//! taken for deleted.
+//! File systems that are mounted and unmounted below the source. Their content is mirrored, and the content of a file system
+//! that is not mounted is not taken for deleted.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +10,7 @@ use crate::harness::world::soon;
 use crate::harness::{World, is_root, make_dir, overwrite_quietly, secs, skipped, wait_for, wait_until, write};
 use crate::operators::{done, syncq, target};
 
-/// Mounts of a test, unmounted at its end, the last one first.
+/// The mounts of a test. They are unmounted at its end, the last one first.
 #[derive(Default)]
 struct Mounts(Vec<PathBuf>);
 
@@ -42,7 +42,7 @@ impl Drop for Mounts {
     }
 }
 
-/// A world with a tmpfs at `disk` that holds files, and what undoes the mount. `None` where nobody may mount.
+/// A world with a tmpfs with files at `disk`, and the value that undoes the mount. `None` where mounting is not allowed.
 fn world() -> Option<(World, Mounts)> {
     let (world, mut mounts) = (World::new(), Mounts::default());
     let disk = world.src.join("disk");
@@ -81,7 +81,7 @@ fn keeps(world: &World, place: &str) {
     }
 }
 
-/// Neither was noticed: what was mounted was not followed, and what was unmounted was deleted by the next comparison.
+/// Neither was noticed: a mounted file system was not followed, and the next comparison deleted the files of an unmounted one.
 #[test]
 fn what_is_mounted_is_followed_and_what_is_unmounted_is_not_deleted() {
     let Some((mut world, mut mounts)) = world() else { return };
@@ -126,7 +126,7 @@ fn what_is_mounted_is_followed_and_what_is_unmounted_is_not_deleted() {
     assert!(!world.dsts[0].join("sub/la te/dir").exists(), "an operator has agreed");
 }
 
-/// The kernel watches a directory, and not the place at which it is seen: only one of two was followed.
+/// The kernel watches a directory, not the path at which it is seen, so only one of two paths was followed.
 #[test]
 fn a_directory_that_is_seen_at_two_places_is_followed_at_both() {
     let Some((mut world, mut mounts)) = world() else { return };
@@ -146,7 +146,7 @@ fn a_directory_that_is_seen_at_two_places_is_followed_at_both() {
         fs::remove_file(place.join(format!("was{round}/sub/file"))).expect("removed");
         world.converges(soon());
     }
-    // Mounted while it runs, and once more seen at one place alone.
+    // A third place is mounted while the daemon runs. Then two are unmounted, and the directory is seen at one place alone.
     let third = world.src.join("a third");
     make_dir(&third);
     assert!(mounts.bind(&one.join("d"), &third), "cannot mount");
@@ -167,12 +167,12 @@ fn a_directory_that_is_seen_at_two_places_is_followed_at_both() {
     world.daemon().stop();
 }
 
-/// The comparison under way took the mount point, which was empty by then, for the directory that had been there.
+/// The comparison in progress took the mount point, which was empty by then, for the directory that had been there.
 #[test]
 fn what_is_unmounted_under_a_comparison_is_not_deleted() {
     let Some((mut world, mounts)) = world() else { return };
     let (disk, bin, armed) = (world.src.join("disk"), world.side("bin"), world.base().join("armed"));
-    // Between the daemon's last look and that of the rsync which is to delete.
+    // The unmount comes between the daemon's last look and the look of the rsync that is to delete.
     let script = format!(
         "#!/bin/sh\nPATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
          case \" $* \" in *' --max-delete=0 '*) ;; *' -r '*) if rm '{}' 2>/dev/null; then umount --lazy '{}'; fi;; esac\nexec rsync \"$@\"\n",
@@ -185,7 +185,7 @@ fn what_is_unmounted_under_a_comparison_is_not_deleted() {
     world.start();
     world.converges(soon());
     write(&armed, "");
-    // Without that no run would delete anything.
+    // Without an extra file no run would delete anything.
     world.dsts.iter().for_each(|dst| write(dst.join("extra"), "to be deleted"));
     done(&world, &["reconcile"]);
     wait_until(soon(), "the comparison", || !armed.exists());
@@ -194,7 +194,8 @@ fn what_is_unmounted_under_a_comparison_is_not_deleted() {
     drop(mounts);
 }
 
-/// Lazily, one below another, with the directory above renamed, and so shortly that it looks as before.
+/// Mounts that end lazily, that lie below another, whose parent is renamed, or that end so briefly that everything looks as
+/// before.
 #[test]
 fn mounts_of_all_kinds_are_followed() {
     let Some((mut world, mut mounts)) = world() else { return };
@@ -207,7 +208,7 @@ fn mounts_of_all_kinds_are_followed() {
     assert!(mounts.bind(&outside, &disk.join("inner")) && mounts.bind(&another, &world.src.join("above/bound")));
     world.start();
     world.converges(soon());
-    // Gone with all below it, and back without.
+    // The mount goes with all mounts below it, and comes back without them.
     mounts.unmount(&disk, "--lazy");
     is_held(&world, "disk");
     assert!(mounts.mount(&["-t", "tmpfs", "none"], &disk), "cannot mount");
@@ -221,12 +222,12 @@ fn mounts_of_all_kinds_are_followed() {
     // A remount changes nothing.
     let remounted = Command::new("mount").args(["-o", "remount,size=8m"]).arg(&disk).status();
     assert!(remounted.is_ok_and(|status| status.success()), "cannot remount");
-    // The name above a mount changes; what is mounted goes along.
+    // The path above a mount is renamed; the mount moves with it.
     fs::rename(world.src.join("above"), world.src.join("renamed")).expect("cannot rename");
     mounts.0.iter_mut().filter(|at| at.ends_with("above/bound")).for_each(|at| *at = world.src.join("renamed/bound"));
     write(world.src.join("renamed/bound/d0/sub/file"), "followed");
     world.converges(secs(90));
-    // Another one in its place at once.
+    // Another file system is mounted in its place at once.
     mounts.unmount(&disk.join("inner"), "--verbose");
     mounts.unmount(&disk, "--verbose");
     assert!(mounts.mount(&["-t", "tmpfs", "none"], &disk), "cannot mount");
@@ -241,7 +242,7 @@ fn mounts_of_all_kinds_are_followed() {
     world.daemon().stop();
 }
 
-/// What the first held looked deleted.
+/// The files of the first file system looked deleted.
 #[test]
 fn another_file_system_in_the_place_of_one_is_held_until_an_operator_agrees() {
     let Some((mut world, mut mounts)) = world() else { return };
@@ -257,7 +258,7 @@ fn another_file_system_in_the_place_of_one_is_held_until_an_operator_agrees() {
         return skipped("only file systems on disks are told apart");
     }
     world.converges(soon());
-    // While it runs, and while it does not.
+    // Once while the daemon runs, and once while it does not.
     for restarts in [false, true] {
         if restarts {
             world.stop();
@@ -289,7 +290,7 @@ fn another_file_system_in_the_place_of_one_is_held_until_an_operator_agrees() {
     world.daemon().stop();
 }
 
-/// Containers have their files there. What was overwritten in place, with its size and time kept, was never found.
+/// Containers have their files on overlays. A file that was overwritten in place, with size and time kept, was never found.
 #[test]
 fn what_changes_on_an_overlay_while_no_daemon_runs_is_found() {
     let Some((mut world, mut mounts)) = world() else { return };
@@ -303,7 +304,7 @@ fn what_changes_on_an_overlay_while_no_daemon_runs_is_found() {
     }
     world.start();
     world.converges(soon());
-    // What has been copied up, and what has not.
+    // A file that has been copied up to the upper layer, and one that has not.
     write(place.join("d1/sub/file"), "A");
     world.ages();
     world.stop();

@@ -1,5 +1,5 @@
-//! Names: every byte string that the kernel accepts is mirrored as it is, and none is ever read by a shell, by rsync's
-//! list of files or by rsync's patterns.
+//! Names: every byte string that the kernel accepts is mirrored unchanged, and no name is ever interpreted by a shell, by
+//! rsync's list of files or by rsync's patterns.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -158,7 +158,7 @@ fn l20_names_with_brackets_are_deleted() {
     assert!(world.dsts[0].join("a.txt").exists() && world.dsts[0].join("d1/inside").exists());
 }
 
-/// A path is deleted in the source and in the mirror; something that only the mirror has stays, since nobody asked.
+/// Deletes a path in the source, and expects that deletion on the mirror. A file that only the mirror has stays.
 fn deleting_touches_nothing_else(name: &str) {
     let mut world = World::new();
     for file in [name, "beside", "zzz", "dir/inside"] {
@@ -226,7 +226,7 @@ fn s5_a_path_longer_than_two_thousand_bytes_arrives() {
     world.converges(soon());
 }
 
-/// The name of the root itself, as in `/srv/a b;c`.
+/// The name of the root itself has odd characters, as in `/srv/a b;c`.
 #[test]
 fn l28_odd_characters_in_the_root_and_the_module_path_work() {
     let mut world = World::new();

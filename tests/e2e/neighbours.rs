@@ -1,9 +1,9 @@
-//! Several syncqs on one machine that have their hands on the same.
+//! Several syncqs on one machine that work on the same directories.
 
 use crate::harness::world::soon;
 use crate::harness::{Conf, Daemon, World, make_dir, wait_until, write};
 
-/// Two configurations that fed one module undid each other's work, and neither said a word.
+/// Two configurations that fed one module undid each other's work, and nothing was said.
 #[test]
 fn a_second_mirror_of_another_directory_to_one_module_is_told_at_its_start_and_by_check() {
     let mut world = World::new();
@@ -29,7 +29,7 @@ fn a_second_mirror_of_another_directory_to_one_module_is_told_at_its_start_and_b
     assert!(log.contains(&format!("process {}", world.daemon().pid())), "{log}");
     drop(second);
 
-    // A directory that is mirrored elsewhere too is no harm; check says it.
+    // A directory that is mirrored elsewhere too does no harm, but check mentions it.
     let mut conf = Conf::new(world.base(), "same.xml", world.rsyncd.port);
     let elsewhere = world.side("elsewhere");
     world.rsyncd.module("m3", &elsewhere);
@@ -40,7 +40,7 @@ fn a_second_mirror_of_another_directory_to_one_module_is_told_at_its_start_and_b
     assert!(checked.text().contains("mirrors it too") && !checked.text().contains(told), "{}", checked.text());
 }
 
-/// Two daemons that a boot starts at the same time looked for others before either could be found.
+/// Two daemons that a boot started at the same time looked for others before either could be found.
 #[test]
 fn of_two_mirrors_of_one_directory_to_one_target_that_start_together_one_tells() {
     let world = World::new();
@@ -53,11 +53,11 @@ fn of_two_mirrors_of_one_directory_to_one_target_that_start_together_one_tells()
     let both = ["state-a", "state-b"].map(start);
     wait_until(soon(), "the warning", || both[0].log_text().contains("all is sent twice"));
 
-    // One that mirrors the directory elsewhere does no harm, and is named.
+    // A daemon that mirrors the same directory elsewhere does no harm, and is named.
     let other = world.side("another-target").display().to_string();
     let state = world.side("state-c").display().to_string();
     let third = Daemon::spawn(&world.cli, ["mirror", &src, &other, "--state-dir", &state]);
-    // All three write to one log.
+    // All three daemons write to one log.
     let is_word = |line: &str| line.contains(" INFO ") && line.contains("mirrors it too");
     wait_until(soon(), "the word", || third.log_text().lines().any(is_word));
 }

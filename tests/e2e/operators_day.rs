@@ -1,5 +1,5 @@
-//! A day in an operator's life, in one piece: started as its unit starts it, a target breaks, is looked into, repaired and
-//! verified; dead letters are dealt with; a target is added without a restart.
+//! A day in the life of an operator, in one piece. The daemon is started as its unit starts it. A target breaks, is examined,
+//! repaired and verified. Dead letters are dealt with. A target is added without a restart.
 
 use std::ffi::OsString;
 use std::os::unix::fs::chown;
@@ -13,7 +13,7 @@ use crate::harness::{Ended, World, is_root, make_dir, patterned, skipped, wait_f
 
 const UNIT: &str = include_str!("../../conf/syncq@.service");
 
-/// The arguments with which the unit starts syncq, on the paths of the world.
+/// The unit's arguments for syncq, with the paths of the world.
 fn unit_arguments(world: &World) -> Vec<OsString> {
     let line = UNIT.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("a command line");
     let (program, arguments) = line.split_once(' ').expect("arguments");
@@ -36,7 +36,7 @@ fn done(world: &World, args: &[&str]) -> String {
     syncq(world, args).ok().stdout
 }
 
-/// The paths of the jobs that `list` shows with these arguments, for one target.
+/// The paths of the jobs of one target that `list` shows with these arguments.
 fn jobs(world: &World, target: &str, args: &[&str]) -> Vec<String> {
     let listed = done(world, &[&["list", "--json", "--target", target], args].concat());
     let path = |line: &str| serde_json::from_str::<Value>(line).expect("JSON")["path"].as_str().map(str::to_owned);
@@ -63,7 +63,7 @@ fn a_day_in_an_operators_life() {
     world.converges(soon());
     let (m1, m2) = (world.cli.status().target("m1").name.clone(), world.cli.status().target("m2").name.clone());
 
-    // A target breaks. Status says so and what to do.
+    // A target breaks. Status names the fault and the way out.
     world.rsyncd.stop();
     write(world.src.join("d0/during"), "during");
     wait_for(soon(), "the trouble to show", || {
@@ -76,7 +76,7 @@ fn a_day_in_an_operators_life() {
     let why = done(&world, &["explain", &during]);
     assert!(why.contains("waits for: the target: ") && why.contains("command: cd "), "{why}");
 
-    // It is paused while somebody repairs it, and goes on.
+    // The target is paused while somebody repairs it, and then resumed.
     done(&world, &["pause", &m1]);
     world.rsyncd.start();
     write(world.src.join("d1/while"), "paused");
@@ -99,7 +99,7 @@ fn a_day_in_an_operators_life() {
         let failed = jobs(&world, &m2, &["--state", "failed"]);
         refused.iter().all(|path| failed.iter().any(|failed| failed == path))
     });
-    // One is repaired on the target and retried, the other is not wanted there.
+    // One path is repaired on the target and retried; the other is not wanted on the target.
     give_to_nobody(&world.dsts[1].join("d2"));
     done(&world, &["retry", "--path", "d2/**"]);
     done(&world, &["retry", "--path", "d2"]);

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use crate::harness::world::soon;
 use crate::harness::{Daemon, World, secs, wait_for, write};
 
-/// A mirror from the first module's directory back to the source, whose daemon it returns.
+/// Starts a mirror from the first module's directory back to the source. Returns its daemon.
 fn back(world: &mut World) -> Daemon {
     let mut cli = world.cli.clone();
     cli.state = world.base().join("state of the other");
@@ -20,7 +20,7 @@ fn back(world: &mut World) -> Daemon {
     Daemon::start(&cli, args)
 }
 
-/// Where contents may not be compared, two mirrors send a file back and forth for ever, and nobody was told.
+/// If contents may not be compared, two mirrors send a file back and forth for ever, and nobody was told.
 #[test]
 fn a_loop_that_does_not_end_is_told() {
     let mut world = World::new();
@@ -35,7 +35,7 @@ fn a_loop_that_does_not_end_is_told() {
     write(src.join("f"), "back and forth");
     let (file, state) = (src.join("f"), world.cli.state.to_str().expect("text").to_owned());
     wait_for(secs(180), "the loop to be told", || {
-        // The other's first comparison may take it for deleted.
+        // The first comparison of the other mirror may take the file for deleted.
         if !file.exists() {
             write(&file, "back and forth");
         }
@@ -43,13 +43,13 @@ fn a_loop_that_does_not_end_is_told() {
         let root = &json["roots"][0];
         let told = root["reason"].to_string().contains(" is sent") && root["hint"].to_string().contains("opposite");
         let said = world.cli.run(["explain", file.to_str().expect("text"), "--state-dir", &state]);
-        // Whatever its job waits for at the moment.
+        // `explain` has to say so whatever the file's job waits for at the moment.
         let explained = said.stdout.contains("does another mirror");
         if told && explained { Ok(()) } else { Err(format!("{json}\n{}", said.text())) }
     });
 }
 
-/// What is equal rests.
+/// Two equal trees come to rest.
 #[test]
 fn two_mirrors_come_to_rest_and_nothing_is_told() {
     let mut world = World::new();

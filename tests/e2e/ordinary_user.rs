@@ -1,4 +1,4 @@
-//! Without root: files that may not be read are failures of their own, seen by name, and everything else goes on.
+//! Without root: files that may not be read fail alone, with their names, and everything else goes on.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -14,7 +14,7 @@ use crate::operators::{done, syncq};
 
 const HEAL: Duration = Duration::from_secs(150);
 
-/// A world of `nobody`, or of the user if the tests do not run as root.
+/// A world of `nobody`, or of the tests' user if the tests do not run as root.
 fn ordinary() -> Option<World> {
     if is_root() && !Command::new("setpriv").arg("--version").output().is_ok_and(|output| output.status.success()) {
         skipped("no setpriv to become an ordinary user with");
@@ -23,7 +23,7 @@ fn ordinary() -> Option<World> {
     Some(World::new())
 }
 
-/// Writes as the ordinary user would.
+/// Writes a file as the ordinary user would.
 fn put(path: &Path, content: &str) {
     write(path, content);
     own(path);
@@ -103,7 +103,7 @@ fn l13_an_unreadable_directory_is_shown_and_covered_once_it_opens() {
     world.converges(HEAL);
 }
 
-/// What nobody may look at was taken for gone, and settled by a run on a directory above it.
+/// A path that the daemon's user may not look at was taken for deleted, and a run on a directory above it settled its job.
 #[test]
 fn what_happens_in_a_directory_while_it_is_closed_arrives_once_it_opens() {
     if !is_root() {
@@ -163,8 +163,8 @@ fn what_happens_in_a_directory_while_it_is_closed_arrives_once_it_opens() {
     world.converges(soon());
 }
 
-/// rsync deletes nothing once it has met something that it cannot read, and says so where nobody listened: what was gone
-/// from the source stayed on the targets, and the tree passed for equal.
+/// rsync deletes nothing once it has met something that it cannot read, and its message was ignored. So paths that were deleted
+/// in the source stayed on the targets, and the trees passed for equal.
 #[test]
 fn l13_an_unreadable_directory_keeps_nothing_else_from_being_deleted() {
     for excludes in [&[][..], &["^never/.*"]] {
@@ -199,7 +199,7 @@ fn the_default_state_directory_of_an_ordinary_user_is_his_own() {
     let conf = world.conf.save();
     world.become_nobody();
     world.rsyncd.start();
-    // Where the daemon is expected to keep it: named after the configuration.
+    // The expected place of the state directory: named after the configuration.
     world.cli.env.push(("XDG_STATE_HOME".to_owned(), states.clone().into_os_string()));
     world.cli.state = states.join("syncq/confxml");
     world.daemon = Some(crate::harness::Daemon::start(&world.cli, ["run".into(), "-o".into(), conf.into_os_string()]));
@@ -208,7 +208,7 @@ fn the_default_state_directory_of_an_ordinary_user_is_his_own() {
     assert_eq!(mode & 0o077, 0, "others may look into the state directory: {mode:o}");
 }
 
-/// Everything in the state directory, with what shows whether anybody has touched it.
+/// Everything in the state directory, with the facts that show whether anybody has touched it.
 fn prints(dir: &Path) -> Vec<String> {
     let print = |entry: walkdir::DirEntry| {
         let found = entry.metadata().expect("readable");
@@ -219,8 +219,8 @@ fn prints(dir: &Path) -> Vec<String> {
     walkdir::WalkDir::new(dir).sort_by_file_name().into_iter().map(|entry| print(entry.expect("readable"))).collect()
 }
 
-/// Root's `syncq status` left files of root's in the store of a daemon that runs as somebody else, which did not start any
-/// more. What only looks touches nothing; what changes something is the owner's to do.
+/// Root's `syncq status` left files of root's in the store of a daemon that runs as another user, and that daemon no longer
+/// started. A command that only looks touches nothing; changes are left to the owner.
 #[test]
 fn commands_of_root_leave_the_store_of_another_user_as_it_is() {
     let Some(mut world) = ordinary() else { return };
@@ -265,7 +265,7 @@ fn commands_of_root_leave_the_store_of_another_user_as_it_is() {
     world.converges(soon());
 }
 
-/// `verify` looked at a closed directory once more by itself, found that equal, and called the target equal.
+/// `verify` compared a closed directory again by itself, found it equal, and called the target equal.
 #[test]
 fn verify_calls_nothing_equal_that_it_could_not_read() {
     let Some(mut world) = ordinary() else { return };
@@ -274,7 +274,7 @@ fn verify_calls_nothing_equal_that_it_could_not_read() {
         write(world.src.join(dir).join("f"), "content");
     }
     world.become_nobody();
-    // Or the mode of the directory is a difference before anybody looks into it.
+    // Without attrib the directory's new mode would be a difference before anybody looks into the directory.
     world.conf.attrib = true;
     world.start();
     world.converges(soon());

@@ -1,4 +1,4 @@
-//! A local target is the directory that it was, or nothing is sent there.
+//! A local target is the same directory as before, or nothing is sent to it.
 
 use std::ffi::OsString;
 use std::fs;
@@ -9,7 +9,7 @@ use crate::harness::{
     Daemon, Rsyncd, World, is_root, make_dir, overwrite_quietly, secs, skipped, tree, wait_for, wait_until, write,
 };
 
-/// Starts a mirror of the world's source to a local directory alone.
+/// Starts a mirror of the world's source whose only target is a local directory.
 fn start(world: &mut World, local: &Path) {
     let mut args: Vec<OsString> = vec!["mirror".into(), world.src.clone().into_os_string(), local.into()];
     args.extend(["--state-dir".into(), world.cli.state.clone().into_os_string()]);
@@ -34,13 +34,13 @@ fn filled() -> (World, PathBuf) {
     (world, local)
 }
 
-/// Its disk is not mounted: the mount point was filled, and counted as delivered.
+/// The target's disk is not mounted: the mount point was filled, and the files counted as delivered.
 #[test]
 fn a_local_target_that_is_missing_or_another_one_is_not_filled() {
     let (mut world, local) = filled();
     let away = world.base().join("away");
     fs::rename(world.base().join("disk"), &away).expect("cannot take the disk away");
-    // Also while nothing is to be sent.
+    // The loss is noticed even while nothing is to be sent.
     is_gone(&world);
     make_dir(world.base().join("disk"));
     write(world.src.join("b"), "meanwhile");
@@ -49,7 +49,7 @@ fn a_local_target_that_is_missing_or_another_one_is_not_filled() {
     start(&mut world, &local);
     is_gone(&world);
     assert!(!local.exists(), "the mount point was filled");
-    // An empty one, or one with other things in it, is no better.
+    // An empty directory, or a directory with other files, is no better.
     make_dir(&local);
     write(local.join("other"), "of somebody else");
     write(world.src.join("c"), "meanwhile");
@@ -74,14 +74,14 @@ fn another_directory_is_mirrored_to_once_an_operator_agrees() {
     let said = world.cli.run(["accept-target", local.to_str().expect("text"), "--state-dir", &state]).ok();
     assert!(said.stdout.contains(local.to_str().expect("text")), "{}", said.text());
     world.equal_within(&world.src, &[&local], soon());
-    // From then on it is this one.
+    // From then on the accepted directory is the target.
     world.stop();
     start(&mut world, &local);
     write(world.src.join("d"), "live");
     world.equal_within(&world.src, &[&local], soon());
 }
 
-/// Only what changed from then on was sent to the other server, and all counted as delivered.
+/// Only later changes were sent to the other server, and everything counted as delivered.
 #[test]
 fn a_host_name_that_leads_to_another_server_has_the_target_compared_in_full() {
     if !is_root() {
@@ -105,7 +105,7 @@ fn a_host_name_that_leads_to_another_server_has_the_target_compared_in_full() {
     world.dsts.truncate(1);
     world.ages();
     world.stop();
-    // What looks the same there and is not.
+    // A file on the second server that has the same look and other content.
     let copied = std::process::Command::new("cp").arg("-a").arg(src.join("old")).arg(&second).status();
     assert!(copied.expect("cannot start cp").success());
     overwrite_quietly(second.join("old"), "another");
@@ -118,7 +118,7 @@ fn a_host_name_that_leads_to_another_server_has_the_target_compared_in_full() {
     other.stop();
 }
 
-/// Takes the disk of `m1` away from under the server, or puts it back.
+/// Takes the disk of `m1` away from the server, or puts it back.
 fn swap(world: &World) {
     let (dst, spare) = (&world.dsts[0], world.base().join("spare"));
     let between = world.base().join("between");
@@ -142,7 +142,7 @@ fn served() -> World {
     world
 }
 
-/// The module's path was there, and empty, and was filled: the server's own disk, without a word.
+/// The module's path existed and was empty, so the server's own disk was filled, and nothing was said.
 #[test]
 fn a_module_whose_disk_is_not_mounted_is_not_filled() {
     let mut world = served();
@@ -158,7 +158,7 @@ fn a_module_whose_disk_is_not_mounted_is_not_filled() {
     assert!(!said.status.success() && said.text().contains("holds nothing of what it held"), "{}", said.text());
     swap(&world);
     world.converges(secs(120));
-    // Whatever becomes of the source, it is the same target.
+    // Whatever happens to the source, the target is the same.
     world.stop();
     for name in ["a", "b", "c", "d"] {
         fs::rename(world.src.join(name), world.src.join(format!("new {name}"))).expect("cannot rename");
@@ -167,7 +167,7 @@ fn a_module_whose_disk_is_not_mounted_is_not_filled() {
     world.converges(soon());
 }
 
-/// Between two runs: before much is sent, it is looked at what is there.
+/// The disk goes between two runs: before much is sent, the target's content is checked.
 #[test]
 fn a_module_whose_disk_goes_between_runs_is_filled_once_an_operator_agrees() {
     let mut world = served();
@@ -184,7 +184,7 @@ fn a_module_whose_disk_goes_between_runs_is_filled_once_an_operator_agrees() {
     world.converges(soon());
 }
 
-/// All at the top was deleted and something else made: nobody has taken a disk away.
+/// All entries at the top were deleted and others were made by the source: nobody has taken a disk away.
 #[test]
 fn a_target_that_was_emptied_by_the_source_is_filled_again() {
     let mut world = served();

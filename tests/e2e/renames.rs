@@ -1,4 +1,4 @@
-//! What is moved within the tree is not sent again, and ends equal whatever happens around it.
+//! Files that are moved within the tree are not sent again, and the trees end equal whatever happens meanwhile.
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::Write;
@@ -13,10 +13,10 @@ use crate::harness::world::soon;
 use crate::harness::{Compare, Daemon, World, make_dir, patterned, set_mtime, skipped, wait_until, write};
 use crate::ssh;
 
-/// What the two targets may be sent for a rename of [`tree`], which holds many times as much.
+/// The most bytes that the two targets may be sent for a rename of [`tree`], which is many times as large.
 const FEW_BYTES: u64 = 150_000;
 
-/// A world in which names that share a file count as a difference.
+/// A world that compares hard links too.
 fn world() -> World {
     let mut world = World::new();
     world.conf.attrib = true;
@@ -46,7 +46,7 @@ fn rename(world: &World, from: &str, to: &str) {
     fs::rename(world.src.join(from), world.src.join(to)).unwrap_or_else(|e| panic!("cannot rename {from}: {e}"));
 }
 
-/// Does `act`, waits for equal trees and returns how many bytes the targets have been sent for it.
+/// Calls `act`, waits for equal trees, and returns the bytes that the targets have been sent meanwhile.
 #[track_caller]
 fn sent_for(world: &World, act: impl FnOnce(&World)) -> u64 {
     let before = world.rsyncd.received_bytes();
@@ -61,7 +61,7 @@ fn few_bytes(world: &World, what: &str, act: impl FnOnce(&World)) {
     assert!(sent < FEW_BYTES, "{what}: {sent} bytes were sent");
 }
 
-/// Other content of the same length, with the time that the file had before.
+/// Writes other content of the same length, and restores the file's time.
 fn rewrite_unseen(path: &Path, seed: u64) {
     let meta = fs::metadata(path).expect("a file");
     let mut file = OpenOptions::new().write(true).open(path).expect("cannot open the file");
@@ -84,8 +84,8 @@ fn a_renamed_directory_is_not_sent_again() {
     few_bytes(&world, "and back", |world| rename(world, "an odd-name (with) 字 & more", "old"));
 }
 
-/// A walk that comes upon the moved directory before its events are read has all of it sent, which is right and dear: on a
-/// busy machine it happens now and then, and not always.
+/// If a walk meets the moved directory before its events are read, all of the directory is sent. That is correct but expensive.
+/// On a busy machine it happens now and then, and not always.
 #[test]
 fn a_directory_that_moves_into_one_made_just_now_is_not_sent_again_as_a_rule() {
     let mut world = world();
@@ -148,7 +148,7 @@ fn chains_and_swaps_end_equal() {
     tree(&world.src.join("a"), 1);
     tree(&world.src.join("b"), 2);
     write(world.src.join("large"), patterned(3, 2 << 20));
-    // The same sizes and times, so that no quick check tells them from each other.
+    // The same sizes and times, so that no quick check can distinguish the trees.
     let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
     for dir in ["a", "b"] {
         for n in 0..400 {
@@ -219,7 +219,7 @@ fn what_changes_around_a_rename_arrives() {
         pause();
         rewrite_unseen(&world.src.join(to).join("file3"), round + 100);
         write(world.src.join(to).join("file6"), format!("round {round}"));
-        // What was there before, anew and with the same look.
+        // The old name gets files again that have the same look.
         if round % 4 == 1 {
             make_dir(world.src.join(from));
             let (theirs, ours) = (world.src.join(to).join("file9"), world.src.join(from).join("file9"));
@@ -299,7 +299,7 @@ fn a_rename_while_the_target_is_down_is_not_sent_again_either() {
     assert!(sent < FEW_BYTES, "{sent} bytes were sent");
 }
 
-/// A target that refuses the options gets everything sent, and is not asked again each time.
+/// A target that refuses the options is sent everything, and is not tried again with the options each time.
 #[test]
 fn a_server_that_refuses_the_options_is_sent_the_data() {
     let mut world = world();
@@ -322,7 +322,7 @@ fn a_server_that_refuses_the_options_is_sent_the_data() {
     }
 }
 
-/// Nothing is deleted there, so that both names would share their files for ever.
+/// Without deletions both names would share their files for ever.
 #[test]
 fn where_nothing_is_deleted_no_files_are_shared() {
     for by_move in [false, true] {
@@ -341,7 +341,7 @@ fn where_nothing_is_deleted_no_files_are_shared() {
             });
         }
         world.cli.wait_idle(soon());
-        // What was there stays, and changes of the new names do not reach it.
+        // The old files stay, and changes of the new names do not reach them.
         write(world.src.join("new/file0"), "changed");
         fs::set_permissions(world.src.join("new/file3"), Permissions::from_mode(0o600)).expect("cannot chmod");
         world.cli.wait_idle(soon());
@@ -385,7 +385,7 @@ fn a_rename_on_a_local_target_copies_nothing() {
     taken_over_from_the_old_name(&world);
 }
 
-/// Where no bytes are counted: the files under the new names are those of the old ones.
+/// For cases where bytes are not counted: the files under the new names have the inodes of the old ones.
 fn taken_over_from_the_old_name(world: &World) {
     world.converges(soon());
     let inodes = |world: &World, dir: &str| -> Vec<u64> {
@@ -405,7 +405,7 @@ fn taken_over_from_the_old_name(world: &World) {
     assert_eq!(inodes(world, "deep/er/new"), before, "the files have been sent again");
 }
 
-/// Everything is large enough to be taken over, and no quick check tells one tree from another.
+/// All files are large enough to be taken over, and no quick check can distinguish one tree from another.
 #[test]
 fn random_renames_of_trees_that_look_alike_end_equal() {
     for seed in seeds(2) {
@@ -454,13 +454,13 @@ fn random_renames(seed: u64) {
             _ => fs::rename(path.join("sub"), to.join("sub")).map(|()| "part moved"),
         };
         done.extend(what.map(|what| format!("{step}: {one} {other} {what}")));
-        // What waits for a paused target meets what comes later.
+        // Jobs that wait for a paused target meet later changes.
         match step % 30 {
             5 | 15 => told(&world, "pause"),
             12 | 22 => told(&world, "resume"),
             _ => {}
         }
-        // Not everything at once, and now and then a moment of rest.
+        // Operations do not come all at once: now and then there is a pause.
         match rng.u32(..8) {
             0 => std::thread::sleep(Duration::from_millis(rng.u64(..400))),
             1 | 2 => std::thread::sleep(Duration::from_millis(rng.u64(..30))),

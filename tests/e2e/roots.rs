@@ -1,5 +1,5 @@
-//! A root that is deleted, replaced or unmounted while it is watched (L15): nothing is deleted on the targets, the
-//! state says why, nothing spins, and the mirror goes on once the root is back.
+//! A root that is deleted, replaced or unmounted while it is watched (L15): nothing is deleted on the targets, the status gives
+//! the reason, no thread spins, and the mirror goes on once the root is back.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,13 +29,13 @@ fn suspended(world: &World) {
     }
 }
 
-/// What is put in its place is another directory, which a person has to accept.
+/// The successor of a deleted root is another directory, which an operator has to accept.
 #[test]
 fn l15_a_deleted_root_deletes_nothing_and_its_successor_waits_for_consent() {
     let mut world = World::new();
     filled(&mut world);
     fs::remove_dir_all(&world.src).expect("cannot remove the root");
-    // What was deleted before the root itself went has been mirrored, rightly; only the root's end shows nothing.
+    // Deletions before the root's own were mirrored, rightly. Only the root's end is visible in the status.
     wait_for(soon(), "the root to be called suspended", || {
         let json = world.cli.try_status()?.json;
         if json["roots"][0]["state"] == "suspended" { Ok(()) } else { Err(json.to_string()) }
@@ -52,7 +52,7 @@ fn l15_a_deleted_root_deletes_nothing_and_its_successor_waits_for_consent() {
     world.converges(soon());
 }
 
-/// A directory mounted on another, unmounted at the end.
+/// A bind mount of one directory on another, unmounted at the end.
 struct Bound(PathBuf);
 
 impl Bound {
@@ -79,7 +79,7 @@ fn l15_an_unmounted_root_deletes_nothing_and_resumes() {
     filled(&mut world);
     drop(mount);
     does_not_spin(&mut world, |world| suspended(world));
-    // Not a sign of life: what lies in the mount point is not the source.
+    // A file in the mount point is no sign that the source is back.
     write(world.src.join("stray"), "in the mount point");
     suspended(&world);
     let src = world.src.clone();
@@ -103,7 +103,8 @@ fn l15_a_root_that_is_away_costs_no_processor_time() {
     world.converges(secs(120));
 }
 
-/// Shorter than the daemon looks. The events come all the same, and tell of directories that cannot be found.
+/// The root is away for less time than passes between two looks. Events arrive all the same, about directories that cannot be
+/// found.
 #[test]
 fn l15_what_happens_while_the_root_is_away_for_a_moment_arrives() {
     let mut world = World::new();

@@ -1,4 +1,4 @@
-//! How often rsync is started: changes gather into batches, and idleness costs nothing.
+//! How often rsync is started: changes gather into batches, and an idle daemon starts none.
 
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::harness::world::soon;
 use crate::harness::{World, append, patterned, secs, set_mtime, wait_until, write};
 
-/// Appends for about three seconds; a second between transfers of a hot file leaves ample room below the bound.
+/// Appends for about three seconds. A file that keeps changing is sent once a second, which is well below the bound.
 #[test]
 fn a_file_appended_to_three_thousand_times_costs_few_runs() {
     const RUNS_MAX: usize = 20;
@@ -45,7 +45,7 @@ fn l29_a_burst_of_small_files_costs_few_runs() {
     assert!(runs <= RUNS_MAX, "{runs} rsync runs for 3000 files");
 }
 
-/// A rename of a file is a delete and a create; neither the target nor its neighbours pay with a run each.
+/// To rename a file over another is a deletion and a creation. Neither the file nor its neighbours cost a run each.
 #[test]
 fn l29_saving_like_sed_does_costs_few_runs() {
     const RUNS_MAX: usize = 60;
@@ -94,7 +94,7 @@ fn l5_each_file_of_a_burst_is_transferred_about_once() {
     }
 }
 
-/// Nothing to do means no rsync, apart from a standby that is renewed now and then.
+/// Without work no rsync is started, apart from a standby that is renewed now and then.
 #[test]
 fn an_idle_daemon_starts_no_rsync() {
     let mut world = World::new();
@@ -109,8 +109,8 @@ fn an_idle_daemon_starts_no_rsync() {
     assert!(started <= 4, "{started} rsync starts while idle");
 }
 
-/// A file that is written as it was, or touched, was replaced on the target all the same, and two mirrors in opposite
-/// directions replaced it for ever.
+/// A file that was rewritten with the same content, or touched, was replaced on the target all the same. Two mirrors in
+/// opposite directions replaced it for ever.
 #[test]
 fn an_equal_file_rests() {
     let mut world = World::new();
@@ -125,7 +125,7 @@ fn an_equal_file_rests() {
         world.converges(soon());
         assert_eq!(inode(), before, "the target's file was replaced");
     }
-    // Equal size, equal time, other content.
+    // Equal size and time, other content.
     let time = std::fs::metadata(world.src.join("f")).and_then(|found| found.modified()).expect("it is there");
     write(world.src.join("f"), "as it IS");
     set_mtime(world.src.join("f"), time);
@@ -133,7 +133,7 @@ fn an_equal_file_rests() {
     assert_ne!(inode(), before);
 }
 
-/// A server may refuse to compare contents; then all is sent, as ever.
+/// A server may refuse to compare contents; then everything is sent as before.
 #[test]
 fn a_server_that_refuses_checksums_is_sent_everything() {
     let mut world = World::new();

@@ -1,6 +1,5 @@
-//! A known write-up of sersync, followed by the letter: three machines, their addresses, modules, users, files and
-//! commands. M-sersync (192.168.40.94) mirrors /data/www and /data/blog to the rsync daemons of S1 (.144) and S2
-//! (.147).
+//! A known write-up of sersync, followed to the letter: three machines with their addresses, modules, users, files and
+//! commands. M-sersync (192.168.40.94) mirrors /data/www and /data/blog to the rsync daemons of S1 (.144) and S2 (.147).
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -55,7 +54,7 @@ struct Site {
 }
 
 impl Site {
-    /// Everything up to the start of sersync. `None`: namespaces cannot be made here.
+    /// Does every step up to the start of sersync. `None`: namespaces cannot be made here.
     fn new() -> Option<Self> {
         let dir = tempfile::Builder::new().prefix("syncq-seed-").tempdir().expect("cannot create a directory");
         let mut network = Network::new(dir.path())?;
@@ -85,13 +84,13 @@ impl Site {
         [&self.s1, &self.s2]
     }
 
-    /// Both trees, everywhere.
+    /// Starts the mirrors of both trees.
     fn start(&self) {
         self.m.sh("sersync -r -d -o /usr/local/sersync/conf/www_confxml.xml");
         self.m.sh("sersync -r -d -o /usr/local/sersync/conf/blog_confxml.xml");
     }
 
-    /// What `status` says of the targets of a configuration.
+    /// The targets of a configuration, in the output of `status`.
     fn targets(&self, conf: &str) -> Result<Vec<Value>, String> {
         let output = self.m.try_sh(&format!("syncq status --json -o /usr/local/sersync/conf/{conf}_confxml.xml"));
         let status: Value = serde_json::from_slice(&output.stdout).map_err(|error| format!("{error}: {output:?}"))?;
@@ -101,7 +100,7 @@ impl Site {
         Ok(status["targets"].as_array().cloned().unwrap_or_default())
     }
 
-    /// Waits until a server has what M-sersync has in a directory.
+    /// Waits until a server's directory is equal to M-sersync's.
     #[track_caller]
     fn equal(&self, server: &Machine, dir: &str, deadline: std::time::Duration) {
         let paths = |machine: &Machine| machine.path(dir);
@@ -112,7 +111,7 @@ impl Site {
         });
     }
 
-    /// Waits until `status` tells a reason and a hint of the target with that address.
+    /// Waits until `status` shows a reason and a hint for the target with that address.
     #[track_caller]
     fn told(&self, conf: &str, address: &str, reason: &str, hints: &[&str]) {
         wait_for(secs(90), reason, || {
@@ -125,7 +124,7 @@ impl Site {
         });
     }
 
-    /// The list of failures holds no command.
+    /// Whether the list of failures contains no command.
     fn nothing_failed(&self, conf: &str) -> bool {
         let list = self.m.path(&format!("/usr/local/sersync/logs/{conf}_rsync_fail_log.sh"));
         !fs::read_to_string(list).unwrap_or_default().lines().any(|line| line.starts_with("cd "))
@@ -157,7 +156,7 @@ fn the_write_up_works_as_it_stands() {
     for server in site.servers() {
         site.equal(server, "/data/blog", soon());
         site.equal(server, "/data/www", soon());
-        // A file that is just being sent again has another name beside it.
+        // A file that is being sent again has a temporary file beside it, so wait for the exact number.
         wait_until(soon(), "1000 files, 1M.img and test", || count(&server.path("/data/blog")) == 1002);
     }
     assert!(site.nothing_failed("blog") && site.nothing_failed("www"));
@@ -166,7 +165,7 @@ fn the_write_up_works_as_it_stands() {
         site.equal(server, "/data/blog", soon());
     }
 
-    // As at the next boot: by rc.local, from elsewhere, without a first comparison.
+    // As at the next boot: started by rc.local, from another directory, without a first comparison.
     for conf in ["www", "blog"] {
         site.m.sh(&format!("kill $(cat /var/lib/syncq/{conf}_confxml/syncq.pid)"));
     }
@@ -193,7 +192,7 @@ fn a_server_that_is_cut_off_delays_nobody_and_gets_everything_when_it_is_back() 
     for n in 0..10 {
         let name = format!("/data/blog/file{n}");
         write(site.m.path(&name), "content");
-        // Below the time that the other one needs to be given up.
+        // Shorter than the time after which the other target is given up.
         wait_until(secs(15), &name, || site.s1.path(&name).exists());
     }
     site.told("blog", "192.168.40.147", "the host does not answer", &["check host, network and firewall"]);
@@ -212,7 +211,7 @@ fn a_wrong_password_is_explained_on_both_sides() {
         fs::set_permissions(file, fs::Permissions::from_mode(mode)).expect("cannot chmod");
     };
     write(site.m.path("/data/www/file"), "content");
-    // S1 has another password, S2 one that others may read, which it does not use.
+    // S1 has another password. S2's password file is readable for others, so that its rsync daemon does not use the file.
     write(site.s1.path("/etc/rsync.password"), "rsync_backup:654321\n");
     chmod(&site.s2, 0o644);
     site.m.sh("sersync -r -d -o /usr/local/sersync/conf/www_confxml.xml");
@@ -226,7 +225,7 @@ fn a_wrong_password_is_explained_on_both_sides() {
     for server in site.servers() {
         site.equal(server, "/data/www", secs(150));
     }
-    // And ours.
+    // M-sersync's own password file is readable for others too.
     chmod(&site.m, 0o644);
     let refused = site.m.try_sh("sersync -r -d -o /usr/local/sersync/conf/blog_confxml.xml");
     let said = String::from_utf8_lossy(&[refused.stdout, refused.stderr].concat()).into_owned();

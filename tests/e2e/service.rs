@@ -1,4 +1,4 @@
-//! As a service: what a service manager is told, what the log looks like, and the scripts that people have around sersync.
+//! syncq as a service: the messages to a service manager, the form of the log, and the scripts that people have around sersync.
 
 use std::fs;
 use std::io::Read;
@@ -23,7 +23,7 @@ struct Manager {
 }
 
 impl Manager {
-    /// Listens in `world`, whose daemon is to be started after this.
+    /// Listens in `world`. The daemon has to be started after this.
     fn of(world: &mut World) -> Self {
         let path = world.base().join("notify");
         let socket = UnixDatagram::bind(&path).expect("cannot bind a socket");
@@ -32,7 +32,7 @@ impl Manager {
         Self { socket, said: Vec::new() }
     }
 
-    /// All lines so far.
+    /// All lines received so far.
     fn said(&mut self) -> &[String] {
         let mut buffer = [0; 4_096];
         while let Ok(length) = self.socket.recv(&mut buffer) {
@@ -59,7 +59,7 @@ fn watches_of(pid: i32) -> usize {
     infos.map(|info| info.lines().filter(|line| line.starts_with("inotify wd:")).count()).sum()
 }
 
-/// How often the threads of a process have gone to sleep of their own accord so far: those that answer whoever asks, and the
+/// How often the threads of a process have gone to sleep of their own accord so far: first those that answer requests, then the
 /// others.
 fn wake_ups_of(pid: i32) -> (u64, u64) {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs").flatten();
@@ -76,8 +76,8 @@ fn wake_ups_of(pid: i32) -> (u64, u64) {
     sums
 }
 
-/// It woke up eleven times a second: each second a look at the store, at each root and at the schedules, and seven threads
-/// of the store's engine.
+/// The daemon woke up eleven times a second: for a look each second at the store, each root and the schedules, and for seven
+/// threads of the store's engine.
 #[test]
 fn an_idle_daemon_sleeps() {
     let mut world = World::new();
@@ -91,7 +91,8 @@ fn an_idle_daemon_sleeps() {
         let before = samples.iter().rfind(|(then, _): &&(Instant, (u64, u64))| now.0 - *then >= secs(10)).copied();
         samples.push(now);
         let Some((_, before)) = before else { return Err("not yet".to_owned()) };
-        // Fewer than before: a thread has ended meanwhile. Daemons of other tests ask at their start, and have the root looked at.
+        // Fewer than before means that a thread has ended. Daemons of other tests ask this one at their start, which has the
+        // root looked at.
         match (now.1.0.checked_sub(before.0), now.1.1.checked_sub(before.1)) {
             (Some(answers), Some(woken)) if woken <= 10 + answers => Ok(()),
             woken => Err(format!("{woken:?}")),
@@ -113,7 +114,7 @@ fn the_manager_hears_of_readiness_only_when_every_directory_is_watched() {
     world.daemon = Some(crate::harness::Daemon::spawn(&world.cli, args));
     let pid = world.daemon().pid();
     let watches = wait_for(secs(60), "READY=1", || {
-        // Counted after the message was sent, at once: a walk that still went on would be seen.
+        // Counted right after the message was sent: a walk that still went on would show.
         if manager.count("READY=1") == 1 { Ok(watches_of(pid)) } else { Err(format!("{:?}", manager.said)) }
     });
     assert!(watches > DIRS, "only {watches} directories are watched");
@@ -139,21 +140,21 @@ fn the_watchdog_hears_of_life_and_the_status_of_trouble() {
     manager.wait_for("signs of life", |said| said.iter().filter(|line| *line == "WATCHDOG=1").count() >= 3);
     manager.wait_for("all is well", |said| said.iter().any(|line| line == "STATUS=all 2 targets are up to date"));
 
-    // A root that is gone is trouble, but no reason to be killed.
+    // A root that is gone is trouble, but no reason for the manager to kill the daemon.
     let away = world.base().join("away");
     fs::rename(&world.src, &away).expect("cannot rename");
     manager.wait_for("the trouble", |said| said.iter().any(|line| line.contains("is suspended")));
     let before = manager.count("WATCHDOG=1");
     manager.wait_for("further signs", |said| said.iter().filter(|line| *line == "WATCHDOG=1").count() >= before + 3);
 
-    // A daemon that hangs is not alive.
+    // A daemon that hangs sends no sign of life.
     let pid = world.daemon().pid();
     signal(pid, Signal::STOP);
     wait_until(secs(10), "the daemon to stand still", || {
         fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") T "))
     });
     let before = manager.count("WATCHDOG=1");
-    // Two intervals of silence prove it; there is no condition to wait for.
+    // Two intervals of silence prove that. There is no condition to wait for.
     std::thread::sleep(std::time::Duration::from_secs(2));
     assert_eq!(manager.count("WATCHDOG=1"), before);
     signal(pid, Signal::CONT);
@@ -185,7 +186,7 @@ fn the_json_log_is_an_object_per_line() {
     world.daemon().signal(Signal::USR1);
     let answer = wait_for(secs(10), "the status", || {
         let log = world.daemon.as_ref().expect("it runs").log_text();
-        // The last line may be under way.
+        // The last line may be incomplete.
         let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
         json_lines(whole).into_iter().find(|line| line["message"] == "status").ok_or(log)
     });
@@ -204,7 +205,7 @@ fn the_json_log_is_an_object_per_line() {
 
 #[test]
 fn each_area_has_a_log_level_of_its_own() {
-    // The params of the configuration make `cli` warn, and `daemon` tells at info what it does.
+    // The params of the configuration make `cli` warn, and `daemon` reports its work at the level info.
     for (level, daemon_at_info, cli_at_warn) in [("error,daemon=info", true, false), ("info,daemon=error", false, true)]
     {
         let mut world = World::new();
@@ -239,11 +240,11 @@ fn no_password_is_in_the_log_or_in_an_argument() {
     write(world.src.join("file"), "content");
     world.start_with(&["--log-level", "trace"]);
     world.converges(soon());
-    // A wrong one is complained about, but not shown.
+    // A wrong password is reported, but not shown.
     write(&file, "swordfish-of-old\n");
     let mut writes = 0;
     let reason = wait_for(soon(), "the complaint", || {
-        // The first may go through an rsync that has been let in already.
+        // The first write may go through an rsync that was let in earlier.
         writes += 1;
         write(world.src.join("file"), format!("other {writes}"));
         let status = world.cli.try_status()?;
@@ -261,7 +262,7 @@ fn no_password_is_in_the_log_or_in_an_argument() {
     }
 }
 
-/// A world as people have it: `sersync2` and `confxml.xml` in one directory, for an ordinary user.
+/// A usual installation: `sersync2` and `confxml.xml` in one directory, for an ordinary user.
 struct Installed {
     world: World,
     dir: PathBuf,
@@ -288,7 +289,7 @@ impl Installed {
         Some(Self { world, dir, sersync2 })
     }
 
-    /// The start as a remote-control script has it, not started yet.
+    /// The start command of a remote-control script, not yet run.
     fn remote_start(&self) -> Command {
         let mut cli = self.world.cli.clone();
         cli.binary.clone_from(&self.sersync2);
@@ -298,7 +299,7 @@ impl Installed {
         command
     }
 
-    /// A shell as the user who runs the daemon.
+    /// A shell of the user who runs the daemon.
     fn shell(&self) -> Cli {
         let mut shell = self.world.cli.clone();
         shell.binary = "/bin/sh".into();
@@ -306,7 +307,7 @@ impl Installed {
     }
 
     fn script(&self, text: &str) -> Ended {
-        // A width would make `ps` cut its lines, which in a script it does not.
+        // With COLUMNS set, `ps` would cut its lines, which it does not do in a script.
         self.shell().run(["-c", &format!("unset COLUMNS; {text}")])
     }
 
@@ -327,7 +328,7 @@ impl Installed {
 fn the_watchdog_cron_of_sersync_users_starts_it_once_and_again_after_a_kill() {
     let Some(installed) = Installed::new() else { return };
     let dir = installed.dir.display().to_string();
-    // Other tests have daemons too: the directory tells which is ours.
+    // Other tests have daemons too: the directory identifies this one.
     let cron = format!(
         "status=`ps aux|grep sersync2|grep -v grep|grep {dir}/confxml.xml|wc -l`\n\
          if [ $status -eq 0 ]; then {dir}/sersync2 -d -r -o {dir}/confxml.xml; fi"
@@ -366,7 +367,7 @@ fn sersync2_in_its_own_directory_takes_the_short_forms() {
     assert!(argv.contains("sersync2 ") && argv.contains("confxml.xml"), "{argv}");
 }
 
-/// Whoever started it over ssh waits until the last holder of its output has gone.
+/// A start over ssh returns only once the last holder of its output has gone.
 #[test]
 fn sersync2_d_lets_go_of_the_output_that_ssh_waits_for() {
     let Some(installed) = Installed::new() else { return };

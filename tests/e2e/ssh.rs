@@ -1,5 +1,5 @@
-//! Targets behind ssh: one connection for all runs to a host, what becomes of it when either side dies, and what is
-//! said when there is none to be had.
+//! Targets behind ssh: one connection for all runs to a host, what happens when either side dies, and the messages when no
+//! connection can be made.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, Permissions};
@@ -34,7 +34,7 @@ fn world_with(options: &[&str]) -> Option<(World, Sshd)> {
     Some((world, sshd))
 }
 
-/// The processes that hold a connection of the daemon's open.
+/// The processes that hold the daemon's connections open.
 fn masters(world: &World) -> Vec<i32> {
     let path = format!("ControlPath={}/", world.cli.state.display());
     let is_master = |pid: &i32| {
@@ -60,7 +60,7 @@ fn change(world: &World, name: &str, content: &str) {
     wait_until(soon(), name, || world.arrived(0, name) && world.arrived(1, name));
 }
 
-/// Waits until a target tells why it cannot be reached.
+/// Waits until a target shows why it cannot be reached.
 #[track_caller]
 fn told(world: &World, target: &str, reason: &str, hint: &str) {
     wait_for(soon(), reason, || {
@@ -113,7 +113,7 @@ fn without_sharing_each_run_connects() {
     world.stop();
 }
 
-/// The shared connection was opened elsewhere, and found neither.
+/// The shared connection was opened in another directory, where the relative path led to nothing.
 #[test]
 fn a_relative_path_in_the_remote_shell_is_found_in_the_source_and_holds_nothing_there() {
     let Some((mut world, sshd)) = world() else { return };
@@ -180,10 +180,10 @@ fn an_ordinary_user_shares_a_connection() {
     world.conf.save();
     world.become_nobody();
     if is_root() {
-        // What root's sshd reads has to be root's; the client's key, the user's.
+        // Files that root's sshd reads have to belong to root; the client's key has to belong to the user.
         give_to_nobody(&world.base().join("sshd/user_key"));
     }
-    // Owners are the user's own here and root's there.
+    // The owners are the user on this side and root on the other.
     world.start_daemon(&[]);
     write(world.src.join("file"), "content");
     for n in 0..5 {
@@ -200,7 +200,7 @@ fn more_sessions_than_the_server_takes_on_one_connection_connect_by_themselves()
     for n in 0..4 {
         write(world.src.join(format!("large{n}")), patterned(n, 9 << 20));
     }
-    // So that runs overlap.
+    // Slow enough that runs overlap.
     world.conf.params.push_str(" --bwlimit=12m");
     world.start_daemon(&[]);
     for n in 0..5 {
@@ -262,7 +262,7 @@ fn a_killed_sshd_is_told_from_a_killed_rsyncd_and_both_heal() {
         "--state-dir".to_owned(),
         world.cli.state.display().to_string(),
     ];
-    // With `-e` in its arguments, rsync would look for its daemon behind ssh too.
+    // With `-e` among its arguments, rsync would look for its daemon behind ssh too.
     let bin = world.side("bin");
     write(bin.join("ssh"), format!("#!/bin/sh\nexec /usr/bin/{} \"$@\"\n", sshd.shell()));
     fs::set_permissions(bin.join("ssh"), Permissions::from_mode(0o755)).expect("cannot chmod");
@@ -321,7 +321,7 @@ fn a_connection_whose_socket_is_removed_is_replaced_and_ended() {
     assert!(masters(&world).is_empty());
 }
 
-/// A connection whose other end went without a word, or whose master hangs.
+/// The other end of a connection vanished without a word, or the connection's master hangs.
 #[test]
 fn a_hanging_connection_is_given_up_and_counts_against_nobody() {
     let Some((mut world, sshd)) = world() else { return };
@@ -387,7 +387,7 @@ fn a_long_state_directory_has_its_sockets_elsewhere() {
     assert_eq!(fs::read_dir(&runtime).expect("cannot list").count(), 0, "sockets are left");
 }
 
-/// Nothing comes back from the host, not even a refusal.
+/// No packet comes back from the host, not even a refusal.
 #[test]
 fn a_host_that_is_cut_off_is_given_up_in_time_and_gets_everything_when_it_is_back() {
     let dir = tempfile::tempdir().expect("cannot create a directory");
@@ -402,7 +402,7 @@ fn a_host_that_is_cut_off_is_given_up_in_time_and_gets_everything_when_it_is_bac
         echo SetEnv SHLVL=2 >/etc/ssh/sshd_config && /usr/sbin/sshd -h /etc/ssh/key -E /var/log/sshd.log -o UsePAM=no";
     host.sh(script);
     host.wait_listening(22);
-    // Sooner than our own three times a quarter of a minute.
+    // Sooner than syncq's own limit of three times a quarter of a minute.
     let script = "mkdir -p -m 700 /root/.ssh && cd /root/.ssh && ssh-keygen -q -t ed25519 -N '' -f id_ed25519 &&
         printf 'ServerAliveInterval 1\\nServerAliveCountMax 2\\nConnectTimeout 3\\n' >config";
     here.sh(script);

@@ -1,5 +1,4 @@
-//! An rsync that is connected ahead of the next change: it makes things faster, and is never the reason for a change that
-//! is lost or late.
+//! An rsync that is connected before the next change makes transfers faster, and never causes a change to be lost or late.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -10,7 +9,7 @@ use crate::harness::processes::signal;
 use crate::harness::world::soon;
 use crate::harness::{World, make_dir, secs, wait_for, wait_until, write};
 
-/// The processes that stand ready for a target. Nothing else may run.
+/// The processes that stand by for a target. No other rsync may run.
 fn standbys(world: &mut World, module: &str) -> Vec<i32> {
     let named = |pid: &i32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -19,7 +18,7 @@ fn standbys(world: &mut World, module: &str) -> Vec<i32> {
     world.daemon().rsyncs().into_iter().filter(named).collect()
 }
 
-/// Waits until one stands ready at each target, which the server has let in and which is none of `before`.
+/// Waits until one rsync stands by at each target. The server has let each in, and none of them is in `before`.
 fn ready(world: &mut World, before: &[i32]) -> Vec<i32> {
     let modules: Vec<String> = world.conf.local_paths[0].remotes.iter().map(|(_, module)| module.clone()).collect();
     wait_for(soon(), "a standby at each target", || {
@@ -35,7 +34,7 @@ fn none(world: &mut World) {
     wait_until(soon(), "no standby", || world.daemon().rsyncs().is_empty());
 }
 
-/// Waits until what stands ready is no longer trusted.
+/// Waits until the standbys are too old to be trusted.
 fn grown_old() {
     let begun = Instant::now();
     wait_until(secs(20), "an older connection", || begun.elapsed() > Duration::from_millis(2_500));
@@ -59,7 +58,7 @@ fn log(world: &mut World) -> String {
     world.daemon().log_text()
 }
 
-/// What people see unless they ask for more.
+/// Checks that the log has no complaint at the level that people see.
 #[track_caller]
 fn no_complaint(world: &mut World) {
     let log = log(world);
@@ -94,7 +93,7 @@ fn changes_go_through_it_and_another_takes_its_place() {
         let sent = log(&mut world).matches("sent by the standby").count();
         change(&world);
         world.converges(soon());
-        // Some versions refuse what is deleted by name, and a standby with it.
+        // Some versions of rsync refuse deletions by name, and a standby with them.
         if n == 3 && log(&mut world).contains(" --ignore-missing-args ") {
             break;
         }
@@ -123,13 +122,13 @@ fn what_is_written_after_a_target_directory_was_replaced_arrives_in_the_new_one(
 fn one_that_has_died_costs_nothing_but_its_speed() {
     let mut world = started();
     let before = ready(&mut world, &[]);
-    // As a server that is restarted, or that ends what has been idle.
+    // As when a server is restarted, or ends idle connections.
     for pid in world.rsyncd.connections() {
         signal(pid, Signal::KILL);
     }
     write(world.src.join("after the server's end"), "content");
     world.converges(soon());
-    // Too young for another one at once, for all that is known; what comes goes without.
+    // The ended standbys were too young for others to follow at once, so the next changes go without.
     wait_until(soon(), "the ends of the standbys", || {
         let left = world.daemon().rsyncs();
         !before.iter().any(|pid| left.contains(pid))
@@ -162,11 +161,11 @@ fn where_connections_are_short_there_is_none() {
     assert!(count.naming("::m") <= before + 6, "{} starts", count.naming("::m") - before);
 }
 
-/// A standby would keep out all that cannot use it.
+/// A standby would keep out every run that cannot use it.
 #[test]
 fn a_server_with_one_connection_refuses_no_run_on_its_account() {
     let mut world = World::new();
-    // One for both targets.
+    // One connection for both targets.
     for module in ["m1", "m2"] {
         world.rsyncd.module_option(module, "max connections", "1");
     }
@@ -231,7 +230,7 @@ fn it_goes_when_its_target_is_paused_in_trouble_or_configured_otherwise() {
     world.converges(soon());
 }
 
-/// In the directory that was moved away everything stands that was ever mirrored, and nothing that came since.
+/// The directory that was moved away has everything that was ever mirrored, and none of the later changes.
 #[test]
 fn it_is_not_used_for_another_source_directory() {
     let mut world = started();

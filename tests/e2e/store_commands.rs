@@ -1,4 +1,4 @@
-//! `syncq store`: what operators see of the store and do to it, with a daemon and without.
+//! `syncq store`: the operator's commands on the store, with a daemon and without.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
@@ -15,13 +15,13 @@ fn syncq(world: &World, args: &[&str]) -> Ended {
     world.cli.run(args.iter().copied().chain(["--state-dir", state.as_str()]))
 }
 
-/// The report that a command prints with `--json`.
+/// The report of a command with `--json`.
 fn report(world: &World, command: &str) -> Value {
     let ended = syncq(world, &["store", command, "--json"]).ok();
     serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("no JSON: {error}\n{}", ended.text()))
 }
 
-/// A world whose targets are paused, with jobs for a file, a directory and a name that is no text.
+/// A world whose targets are paused, with jobs for a file, a directory and a name that is not UTF-8.
 fn with_jobs() -> World {
     let mut world = World::new();
     make_dir(world.src.join("d"));
@@ -65,7 +65,7 @@ fn the_store_is_counted_checked_and_compacted_with_and_without_a_daemon() {
     world.converges(soon());
 }
 
-/// Purged by mistake, or moved to another state directory.
+/// The jobs were purged by mistake, or move to another state directory.
 #[test]
 fn an_export_brings_purged_jobs_back_with_and_without_a_daemon() {
     let mut world = with_jobs();

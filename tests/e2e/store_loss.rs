@@ -1,5 +1,5 @@
-//! The store, or the whole state directory, goes away under a running daemon: mirroring goes on, the loss shows, and a
-//! new store holds what was pending. And the disk below it fills up.
+//! The store, or the whole state directory, is removed under a running daemon. Mirroring goes on, the loss shows, and a new
+//! store holds the pending jobs. In another test the disk below the store fills up.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -36,7 +36,7 @@ fn store_state(world: &World) -> Result<(String, String), String> {
     Ok((store["state"].as_str().unwrap_or_default().to_owned(), store["error"].to_string()))
 }
 
-/// The daemon may be making a file there at that moment.
+/// Removes a directory. The daemon may be creating a file in it at that moment.
 fn remove_in_use(dir: &Path) {
     wait_for(soon(), "the directory to go", || match fs::remove_dir_all(dir) {
         Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => Err(error.to_string()),
@@ -44,7 +44,7 @@ fn remove_in_use(dir: &Path) {
     });
 }
 
-/// The store has been made anew and holds all jobs.
+/// Checks that the store was created anew and holds all jobs.
 fn comes_through(mut world: World, removed: &Path) {
     write(world.src.join(format!("pending{FILES}")), "written after the loss");
     wait_for(soon(), "the new store", || {
@@ -88,7 +88,7 @@ fn a_state_directory_that_is_removed_while_it_is_used_is_made_anew_with_all_jobs
     comes_through(world, &store);
 }
 
-/// The loss costs nothing that is under way.
+/// The loss delays no change that is being mirrored.
 #[test]
 fn changes_are_mirrored_while_the_store_is_removed_again_and_again() {
     let mut world = World::new();
@@ -108,7 +108,7 @@ fn changes_are_mirrored_while_the_store_is_removed_again_and_again() {
     world.converges(soon());
 }
 
-/// Fills the disk to the last byte with a file.
+/// Fills the disk with a file, to the last byte.
 fn fill(path: &Path) {
     let mut file = fs::File::create(path).expect("cannot create a file");
     for bytes in [1 << 20, 4_096, 1] {
@@ -134,13 +134,13 @@ fn a_daemon_starts_and_mirrors_with_the_disk_of_its_state_full() {
         write(world.src.join(format!("f{n}")), patterned(n, 2_000));
     }
     world.converges(soon());
-    // Full again, and this time under the running daemon.
+    // The disk fills again, this time under the running daemon.
     fill(&state.join("more"));
     for n in 0..3_000 {
         write(world.src.join(format!("while full {n}")), "small");
     }
     world.converges(soon());
-    // What was made room for at the first start is used up.
+    // Use up the room that the first start had set aside.
     for round in 0..2 {
         fill(&state.join(format!("again{round}")));
         world.daemon().kill9();

@@ -1,8 +1,8 @@
-//! Who may write in the source swaps directories for links, to have root's rsync read or write behind them: no file of
-//! root's is sent, overwritten or deleted, whichever rsync it is and however the target is reached.
+//! A user who may write in the source swaps directories for links, so that root's rsync reads or writes behind them. No file of
+//! root's may be sent, overwritten or deleted, with any version of rsync and any way to the target.
 //!
-//! The links belong to an ordinary user, as that user's own would; what swaps them is the test itself. With the machine's
-//! rsync newer than 3.5.0, one of `tools/rsyncs` is taken in its place if it is there.
+//! The links belong to an ordinary user, like an attacker's own; the swapping is done by the test itself. If the machine's
+//! rsync is newer than 3.5.0, one of `tools/rsyncs` is used instead, if it is there.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -22,13 +22,13 @@ use crate::harness::{Daemon, World, is_root, make_dir, skipped, write};
 use crate::ssh;
 
 const NOBODY: u32 = 65_534;
-/// Enough of them that none is swapped so often in a row that it is let rest.
+/// Enough pairs that none is swapped so often in a row that syncq lets its path rest.
 const PAIRS: usize = 100;
 const FILES: usize = 20;
 const KEPT: &[u8] = b"ROOT KEEPS THIS";
 const GOES_ON: Duration = Duration::from_secs(12);
 
-/// Whether the attack can be made here. An older rsync is put in front of the others.
+/// Whether the attack can be made here. Puts an older rsync first in `PATH`.
 fn prepared(world: &mut World) -> bool {
     if !is_root() {
         skipped("root");
@@ -52,7 +52,7 @@ fn secret(world: &World) -> PathBuf {
     secret
 }
 
-/// What is in root's directory.
+/// The content of root's directory.
 fn listed(secret: &Path) -> BTreeMap<PathBuf, (u64, Vec<u8>)> {
     let entries = fs::read_dir(secret).expect("cannot list root's directory").map(|entry| entry.expect("an entry"));
     entries
@@ -63,8 +63,8 @@ fn listed(secret: &Path) -> BTreeMap<PathBuf, (u64, Vec<u8>)> {
         .collect()
 }
 
-/// Swaps each of the pairs in turn, the one a directory and the other a link to root's, and writes and deletes files of the
-/// names that are there, until told to end.
+/// Swaps the pairs in turn, one of each being a directory and the other a link to root's directory. Writes and deletes files
+/// with the names of root's files, until told to end.
 fn swap(src: &Path, ends: &AtomicBool) {
     let mut rng = fastrand::Rng::with_seed(7);
     for n in (0..PAIRS).cycle() {
@@ -79,7 +79,7 @@ fn swap(src: &Path, ends: &AtomicBool) {
         renameat_with(CWD, &one, CWD, &other, RenameFlags::EXCHANGE).expect("cannot exchange");
         std::thread::sleep(Duration::from_millis(rng.u64(..10)));
         let real = if one.is_symlink() { &other } else { &one };
-        // Never behind the link: this is root.
+        // Never follow the link: this process is root.
         let dir = openat(CWD, real, OFlags::DIRECTORY | OFlags::NOFOLLOW, Mode::empty()).expect("the directory");
         let _ = unlinkat(&dir, name.file_name().expect("a name"), AtFlags::empty());
     }
@@ -95,7 +95,7 @@ fn pairs(src: &Path, secret: &Path) {
     lchown(src, Some(NOBODY), Some(NOBODY)).expect("cannot chown");
 }
 
-/// What of root's is at a target. Through no link: what a mirrored one leads to was not sent.
+/// Finds a file of root's at a target. Follows no link: the destination of a mirrored link was not sent.
 fn leaked(dst: &Path) -> Option<PathBuf> {
     let open = |dir: &OwnedFd, name: &[u8], flags| openat(dir, name, flags | OFlags::NOFOLLOW, Mode::empty()).ok();
     let top = openat(CWD, dst, OFlags::DIRECTORY | OFlags::NOFOLLOW, Mode::empty()).ok()?;
@@ -113,8 +113,8 @@ fn leaked(dst: &Path) -> Option<PathBuf> {
     None
 }
 
-/// Attacks a running mirror, and looks all the while at its targets and at root's directory. A receiver on another machine may
-/// go behind links there, which is no matter of this side's: then `changes` is false.
+/// Attacks a running mirror, and keeps looking at its targets and at root's directory. If `changes` is false, the look at
+/// root's directory is left out: a receiver on another machine may follow links there, which this side cannot prevent.
 fn attack(world: &mut World, dsts: &[PathBuf], secret: &Path, changes: bool) {
     let (ends, before) = (AtomicBool::new(false), listed(secret));
     let src = world.src.clone();

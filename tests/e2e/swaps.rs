@@ -1,4 +1,4 @@
-//! The same path becomes another thing: the last state wins, whatever was in flight.
+//! The same path becomes another kind of entry: the last state wins, whatever was in flight.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
@@ -55,7 +55,7 @@ fn l23_every_kind_becomes_every_other() {
 fn l23_swaps_in_quick_succession_end_equal() {
     let kinds: [fn(&Path); 3] = [become_file, become_dir, become_link];
     let mut world = World::new();
-    // A test of their own.
+    // Leftovers of killed rsyncs have a test of their own.
     world.compare.leftovers = false;
     write(world.src.join("stays"), "here");
     world.start();
@@ -71,7 +71,7 @@ fn l23_swaps_in_quick_succession_end_equal() {
     world.converges(soon());
 }
 
-/// The sender opens a directory where it listed a file, and the receiver keeps what it got as a partial file.
+/// The sender opens a directory where it had listed a file, and the receiver keeps the received bytes as a partial file.
 #[test]
 fn l23_a_file_that_becomes_a_directory_under_a_run_leaves_nothing_behind() {
     let mut world = World::new();
@@ -86,8 +86,8 @@ fn l23_a_file_that_becomes_a_directory_under_a_run_leaves_nothing_behind() {
     world.converges(soon());
 }
 
-/// rsync waited in the opening of the pipe until somebody else opened it, and with it all that the target was to get. Once
-/// in a comparison, once among changes.
+/// rsync hung in opening the pipe until somebody else opened it, and held up everything else for the target. The test meets
+/// this once in a comparison and once among changes.
 #[test]
 fn l23_a_file_that_becomes_a_pipe_under_a_run_holds_up_nothing_else() {
     let mut world = World::new();
@@ -120,7 +120,7 @@ fn l23_a_file_that_becomes_a_pipe_under_a_run_holds_up_nothing_else() {
     world.converges(soon());
 }
 
-/// An rsync that goes by names read behind a link that took a directory's place, and sent what any user cared to point at.
+/// An rsync that goes by names followed a link that had replaced a directory, and sent any file that a user cared to point at.
 #[test]
 fn l23_an_older_rsync_sends_nothing_from_behind_a_link_that_was_swapped_in() {
     let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/rsyncs/bookworm/bin");
@@ -149,7 +149,7 @@ fn l23_an_older_rsync_sends_nothing_from_behind_a_link_that_was_swapped_in() {
     wait_until(soon(), "the link to arrive", || {
         for dst in &dsts {
             let sent = !dst.join("d").is_symlink() && fs::read(dst.join("d/f")).is_ok_and(|sent| sent == kept);
-            // Between the two looks the link may have come.
+            // The link may have come between the two looks.
             assert!(!sent || dst.join("d").is_symlink(), "what is behind the link was sent");
         }
         dsts.iter().all(|dst| dst.join("d").is_symlink() && dst.join("e/f").is_file())
@@ -157,7 +157,7 @@ fn l23_an_older_rsync_sends_nothing_from_behind_a_link_that_was_swapped_in() {
     assert!(world.daemon().log_text().contains("Permission denied"), "rsync was kept from it");
 }
 
-/// A large file is on its way while it is rewritten, deleted and made again.
+/// A large file is rewritten, deleted and created again while it is being sent.
 #[test]
 fn l24_the_last_state_of_a_file_in_flight_wins() {
     let mut world = World::new();
@@ -203,7 +203,7 @@ fn l22_same_size_and_same_time_with_other_content_arrives() {
     world.converges(soon());
     let before = fs::metadata(&path).expect("a file").modified().expect("a time");
     for content in ["content two", "content 333"] {
-        // The time is set before the close, so that the event of the write comes last.
+        // Set the time before the close, so that the event of the write comes last.
         let mut file = OpenOptions::new().write(true).open(&path).expect("cannot open the file");
         file.write_all(content.as_bytes()).expect("cannot write the file");
         file.set_modified(before).expect("cannot set the time");
@@ -230,7 +230,7 @@ fn old_time() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000)
 }
 
-/// With `-u` rsync skips a file that is newer on the target, and says nothing.
+/// With `-u` rsync skips a file that is newer on the target, and does not report that.
 #[test]
 fn l22_an_older_file_replaces_a_newer_one_in_spite_of_u() {
     let mut world = World::new();
@@ -240,11 +240,11 @@ fn l22_an_older_file_replaces_a_newer_one_in_spite_of_u() {
     let backup = world.side("backup");
     world.start();
     world.converges(soon());
-    // mv of an old file over the new one.
+    // As mv does it: an old file is renamed over the new one.
     write(backup.join("old"), "the older one");
     set_mtime(backup.join("old"), old_time());
     fs::rename(backup.join("old"), world.src.join("renamed over")).expect("cannot rename");
-    // cp -p: written in place, time set before the close.
+    // As cp -p does it: written in place, with the time set before the close.
     let mut file = File::create(world.src.join("written over")).expect("cannot open the file");
     file.write_all(b"the older one, restored").expect("cannot write the file");
     file.set_modified(old_time()).expect("cannot set the time");
@@ -328,8 +328,8 @@ fn l22_a_directory_replaced_by_one_of_the_same_sizes_and_times_arrives() {
     world.converges(soon());
 }
 
-/// Who holds a lease on a file held up the whole target for as long as the kernel lets a holder take, and `status` did not
-/// say that anything was held up.
+/// The holder of a lease on a file held up the whole target for as long as the kernel allows, and `status` did not say that
+/// anything was held up.
 #[test]
 fn l23_a_file_with_a_lease_on_it_waits_alone_and_is_named() {
     let mut world = World::new();
@@ -339,7 +339,8 @@ fn l23_a_file_with_a_lease_on_it_waits_alone_and_is_named() {
     let leased = world.src.join("d/leased");
     make_dir(world.src.join("d"));
     write(&leased, patterned(1, 40_000));
-    // Only who asks for signals and does not answer them keeps it: until the kernel loses its patience.
+    // A process keeps its lease only if it asks for the signal and does not react to it. Then the kernel takes the lease after
+    // a while.
     let script = "import fcntl, os, signal, sys\n\
                   signal.signal(signal.SIGIO, lambda *_: None)\n\
                   fd = os.open(sys.argv[1], os.O_RDWR)\n\
@@ -369,7 +370,7 @@ fn l23_a_file_with_a_lease_on_it_waits_alone_and_is_named() {
         (0..2).any(|n| reason(n).contains("held up by d/leased: another process holds a lease"))
     });
     wait_until(soon(), "all others", || (0..20).all(|at| (0..2).all(|n| world.arrived(n, format!("d/other{at}")))));
-    // Whoever opens it at the source waits with it, until the kernel takes the lease away.
+    // Every opener of the file at the source waits until the kernel takes the lease away.
     assert!(world.dsts.iter().all(|dst| !dst.join("d/leased").exists()), "nothing was held up");
     wait_until(soon(), "status to name what waits", || {
         (0..2).all(|n| reason(n).contains("d/leased: another process holds a lease"))

@@ -1,5 +1,5 @@
-//! A target is in trouble while another is well: the healthy one is not delayed, the sick one is explained, left in
-//! peace, and catches up by itself. Two loopback addresses with one port stand for two hosts.
+//! One target is in trouble while another is well: the healthy target is not delayed. The sick target's trouble is explained,
+//! the target is left in peace, and it catches up by itself. Two loopback addresses with one port stand for two hosts.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -27,20 +27,20 @@ fn two_hosts() -> (World, Rsyncd) {
     (world, sick)
 }
 
-/// Whether a job is one of the sick target's, whose name may begin with a user.
+/// Whether a job belongs to the sick target, whose name may begin with a user.
 fn sick(job: &Value) -> bool {
     job["target"].as_str().is_some_and(|target| target.ends_with(SICK))
 }
 
 struct Outage<'a> {
-    /// One of these must stand in the reason, lower case.
+    /// One of these words, in lower case, must stand in the reason.
     words: &'a [&'a str],
-    /// Whether the target is at fault and no job's attempts may be counted.
+    /// Whether the fault is the target's, so that no job's attempts may be counted.
     spares_attempts: bool,
 }
 
 impl Outage<'_> {
-    /// With the trouble present: checks all that is promised while it lasts.
+    /// Checks all that is promised while the trouble lasts.
     fn endure(&self, world: &World, count: &RsyncCount) {
         let began = Instant::now();
         let before = count.naming(SICK);
@@ -95,7 +95,7 @@ fn l25_l8b_an_rsyncd_that_is_gone_delays_nobody_and_catches_up() {
     world.converges(HEAL);
 }
 
-/// Down from the very beginning and across a restart: nothing is forgotten.
+/// The target is down from the very beginning and across a restart: no job is forgotten.
 #[test]
 fn l7_l8d_what_waits_for_a_dead_target_survives_a_restart() {
     let (mut world, mut sick) = two_hosts();
@@ -175,7 +175,7 @@ fn a_module_whose_directory_is_missing_is_explained_and_heals() {
     world.converges(HEAL);
 }
 
-/// Accepts connections and never says a word: the worst kind of dead.
+/// The server accepts connections and never says a word.
 #[test]
 fn l25_a_target_that_hangs_delays_nobody() {
     let (mut world, mut sick) = two_hosts();
@@ -197,7 +197,7 @@ fn l25_a_target_that_hangs_delays_nobody() {
     world.converges(HEAL);
 }
 
-/// A small tmpfs as the module's directory, unmounted at the end.
+/// A small tmpfs on the module's directory, unmounted at the end.
 pub struct SmallDisk<'a>(&'a Path);
 
 impl<'a> SmallDisk<'a> {
@@ -220,8 +220,8 @@ impl Drop for SmallDisk<'_> {
     }
 }
 
-/// The comparison of a directory ended at the same large file each time, and nothing else in it arrived or was deleted, what
-/// would have made room least of all.
+/// The comparison of a directory ended at the same large file each time. Nothing else in the directory arrived or was deleted,
+/// not even the files whose deletion would have made room.
 #[test]
 fn a_large_file_without_room_keeps_nothing_else_of_its_directory_from_being_compared() {
     if !is_root() {
@@ -244,7 +244,7 @@ fn a_large_file_without_room_keeps_nothing_else_of_its_directory_from_being_comp
     for n in 0..20 {
         write(world.src.join(format!("d/small{n}")), "small");
     }
-    // So that nothing is known of what has changed.
+    // Remove the store, so that the start cannot know what has changed.
     fs::remove_dir_all(&world.cli.state).expect("removed");
     world.start_daemon(&["-r"]);
     wait_until(soon(), "what fits", || (0..20).all(|n| world.arrived(1, format!("d/small{n}"))));

@@ -1,4 +1,4 @@
-//! A part of a target refuses: the rest arrives, the guilty paths are listed with their reason, and they heal (L6).
+//! A target refuses some paths: the others arrive, the refused paths are listed with their reason, and they heal (L6).
 
 use std::fs;
 use std::os::unix::fs::chown;
@@ -13,7 +13,7 @@ use crate::harness::{World, is_root, make_dir, secs, skipped, wait_for, wait_unt
 
 const HEAL: Duration = Duration::from_secs(150);
 
-/// A directory that nobody may change, not even root, until it is dropped.
+/// A directory that not even root may change, until this value is dropped.
 struct Immutable(PathBuf);
 
 impl Immutable {
@@ -48,7 +48,7 @@ fn listed_as_waiting(world: &World, path: &str) -> Value {
     })
 }
 
-/// Everything but `locked` arrives on both targets, at once and later on.
+/// Checks that everything but `locked` arrives on both targets, at once and later.
 fn the_rest_arrives(world: &World) {
     for n in 0..20 {
         write(world.src.join(format!("open/f{n}")), format!("{n}"));
@@ -133,8 +133,8 @@ fn l6_a_refused_deletion_is_listed_and_heals() {
     world.converges(HEAL);
 }
 
-/// "Skipping any contents from this failed directory": the directory came back alone, and `wait` said done without what
-/// is in it.
+/// rsync says "Skipping any contents from this failed directory". The directory came back alone, and `wait` said done although
+/// its content was missing.
 #[test]
 fn a_directory_that_cannot_be_made_brings_what_is_in_it_when_it_can() {
     if !is_root() {
@@ -159,7 +159,7 @@ fn a_directory_that_cannot_be_made_brings_what_is_in_it_when_it_can() {
     world.converges(HEAL);
 }
 
-/// A name that the target's character set lacks is skipped with exit code 0; it counted as done.
+/// A name that the target's character set lacks is skipped with exit code 0, and counted as done.
 #[test]
 fn a_name_that_cannot_be_converted_stays_listed() {
     let mut world = World::new();
@@ -177,7 +177,7 @@ fn a_name_that_cannot_be_converted_stays_listed() {
     world.converges(soon());
 }
 
-/// What a module's own `exclude` refuses failed for ever, and with it each comparison of the whole tree.
+/// A path that a module's own `exclude` refuses failed for ever, and so did each comparison of the whole tree.
 #[test]
 fn what_a_module_leaves_out_is_said_and_keeps_nothing_waiting() {
     let mut world = World::new();

@@ -1,4 +1,4 @@
-//! `syncq verify`: what differs on a target is told, what is on its way is not, and what differs can be repaired.
+//! `syncq verify`: differences on a target are reported, pending changes are not, and differences can be repaired.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -20,7 +20,7 @@ fn of_type<'a>(lines: &'a [Value], kind: &str) -> Vec<&'a Value> {
     lines.iter().filter(|line| line["type"] == kind).collect()
 }
 
-/// Kind and path of what differs, apart from the times of directories, which follow from anything that happens in them.
+/// Kind and path of each difference. Times of directories are left out, since any change in a directory changes them.
 fn found(ended: &Ended) -> BTreeSet<(String, String)> {
     let text = |value: &Value| value.as_str().expect("text").to_owned();
     let lines = json_lines(ended);
@@ -32,7 +32,7 @@ fn set(expected: &[(&str, &str)]) -> BTreeSet<(String, String)> {
     expected.iter().map(|(kind, path)| ((*kind).to_owned(), (*path).to_owned())).collect()
 }
 
-/// A mirror with a file of every kind of damage to come.
+/// A mirror with one file for each kind of damage to come.
 fn world(change: impl FnOnce(&mut World)) -> World {
     let mut world = World::new();
     for name in ["d/same", "d/twin", "d/grown", "d/moded", "d/gone", "d/sub/deep", "e/other"] {
@@ -46,7 +46,7 @@ fn world(change: impl FnOnce(&mut World)) -> World {
     world
 }
 
-/// Keeps size and time.
+/// Damages the content and keeps size and time.
 fn twin(world: &World, path: &str) {
     let damaged = world.dsts[0].join(path);
     let meta = fs::metadata(&damaged).expect("the file");
@@ -91,7 +91,7 @@ fn each_kind_of_difference_is_told_and_repaired() {
     ]);
     let quick = syncq(&world, &["verify", &m1, &d, "--json"]);
     assert_eq!((quick.code, found(&quick)), (Some(1), expected.clone()), "{}", quick.text());
-    // With the times of the directories.
+    // The number includes the times of the directories.
     assert!(quick.stderr.contains(" paths differ on 1 of 1 targets\nhint: "), "{}", quick.stderr);
 
     expected.insert(("content".to_owned(), "d/twin".to_owned()));
@@ -111,7 +111,7 @@ fn each_kind_of_difference_is_told_and_repaired() {
     done(&world, &["verify", "-c"]);
 }
 
-/// What is not mirrored is no difference, be it left out by the user's expressions or by a temporary's name.
+/// A path that is not mirrored is no difference, whether the user's expressions or a temporary file's name exclude it.
 #[test]
 fn what_is_filtered_is_no_difference() {
     for excludes in [vec![], vec![r"(.*)\.log".to_owned(), "cache/(.*)".to_owned()]] {
@@ -161,7 +161,7 @@ fn a_name_that_is_no_text_comes_in_base64() {
 fn a_target_out_of_reach_is_named_with_its_trouble() {
     let world = world(|_| {});
     let (m1, m2) = (target(&world, "m1"), target(&world, "m2"));
-    // As after a failed mount.
+    // The state after a failed mount.
     fs::rename(&world.dsts[0], world.base().join("away")).expect("cannot rename");
     fs::remove_file(world.dsts[1].join("e/other")).expect("cannot remove");
     let ended = syncq(&world, &["verify", "--json"]);
@@ -176,16 +176,16 @@ fn a_target_out_of_reach_is_named_with_its_trouble() {
         let refused = syncq(&world, wrong);
         assert!(refused.code == Some(1) && refused.stderr.contains("\nhint: "), "{}", refused.text());
     }
-    // It was taken for a path, which is gone everywhere and so equal.
+    // The word was taken for a path, which is missing everywhere and therefore equal.
     let misspelt = syncq(&world, &["verify", "nowhere::x"]);
     assert!(misspelt.code == Some(2) && misspelt.stderr.contains("is no target"), "{}", misspelt.text());
 }
 
-/// Changes of every kind while the trees are compared: none of them is a difference. `SYNCQ_VERIFIES=100` makes so many
+/// All kinds of changes while the trees are compared: none of them is a difference. `SYNCQ_VERIFIES=100` makes that many
 /// comparisons, each with a seed of its own.
 #[test]
 fn a_mirror_under_churn_raises_no_alarm() {
-    // Without them a changed mode is a difference indeed.
+    // Without attrib a changed mode would really be a difference.
     let world = world(|world| world.conf.attrib = true);
     let outside = world.side("outside");
     let rounds = std::env::var("SYNCQ_VERIFIES").ok().and_then(|count| count.parse().ok()).unwrap_or(2);
@@ -207,11 +207,11 @@ fn a_mirror_under_churn_raises_no_alarm() {
             let ended = syncq(&world, args);
             let lines = json_lines(&ended);
             let alarms = of_type(&lines, "difference");
-            // On a busy machine what changes under rsync may break off a comparison as often as it is begun again.
+            // On a busy machine, changes under rsync may break off a comparison as often as it is begun again.
             let broke =
                 |line: &&Value| line["error"].as_str().is_some_and(|error| error.starts_with("the connection broke"));
             let broken = of_type(&lines, "target").iter().filter(|line| broke(line)).count();
-            // What keeps changing is not seen to be equal either.
+            // A path that keeps changing is not seen to be equal either.
             let busy = of_type(&lines, "busy").len();
             let expected = i32::from(broken > 0 || busy > 0);
             if !alarms.is_empty() || ended.code != Some(expected) {
@@ -225,7 +225,7 @@ fn a_mirror_under_churn_raises_no_alarm() {
     done(&world, &["verify", "-c"]);
 }
 
-/// A change that waits behind a pause is on its way as well.
+/// A change that waits for a pause is pending as well.
 #[test]
 fn what_is_held_up_is_busy_and_no_difference() {
     let world = world(|_| {});
@@ -248,7 +248,7 @@ fn what_is_held_up_is_busy_and_no_difference() {
     done(&world, &["resume", &m1]);
 }
 
-/// By the rate that is told: 24 MB at 8 MB a second.
+/// Checked by the reported rate: 24 MB at 8 MB per second.
 #[test]
 fn a_budget_bounds_what_is_read() {
     let world = world(|world| {
@@ -264,28 +264,27 @@ fn a_budget_bounds_what_is_read() {
         (end["bytes_read"].as_f64().expect("a number"), end["elapsed_s"].as_f64().expect("a number"))
     };
     let (bytes, _) = told(&[]);
-    // What was read last is told to root alone.
+    // Only root is told the bytes of the last reads, so others get a smaller number.
     let is_told = |bytes: f64, all: f64| bytes >= if crate::harness::is_root() { 24e6 } else { all };
     assert!(is_told(bytes, 1.0), "all contents are read: {bytes}");
     let (bytes, elapsed_s) = told(&["--budget", "8"]);
     assert!(is_told(bytes, 22e6) && bytes / elapsed_s <= 8e6 * 1.25, "{bytes} bytes in {elapsed_s} s");
-    // Nothing is left standing still.
+    // No process is left stopped.
     write(world.src.join("d/after"), "after");
     wait_until(soon(), "a change", || world.arrived(0, "d/after") && world.arrived(1, "d/after"));
 }
 
-/// Comparisons that the daemon has begun, by the commands in its log.
+/// How many comparisons the daemon has begun, by the commands in its log.
 fn begun(world: &World) -> usize {
     world.daemon.as_ref().expect("it runs").log_text().matches("--out-format=").count()
 }
 
-/// A world with a file that a comparison of contents at a small budget takes minutes for. Whether its rsync is to be seen
-/// meanwhile is a matter of chance: it may have read all of it at once, and what it has read too fast is paid off after its
-/// end.
+/// A world with a file that takes minutes to compare by content at a small budget. Whether rsync can be seen meanwhile is a
+/// matter of chance: it may have read everything at once, and the pause that pays for the reading comes after its end.
 fn slow_world() -> World {
     world(|world| {
         world.conf.debug = true;
-        // Whatever rsync there is compares.
+        // The standby is off, so that every rsync that runs is comparing.
         world.conf.syncq = "<transfer standby=\"false\"/>".to_owned();
         write(world.src.join("d/big"), patterned(1, 8_000_000));
     })
@@ -305,7 +304,7 @@ fn slowly(world: &World, stdout: Stdio) -> Child {
     client
 }
 
-/// Neither a client that goes nor a stop waits for a comparison that is held up to keep its budget.
+/// A comparison is paused to keep its budget. Neither the end of its client nor a stop of the daemon waits for it.
 #[test]
 fn a_slow_comparison_ends_with_its_client_and_with_the_daemon() {
     let mut world = slow_world();
@@ -321,7 +320,7 @@ fn a_slow_comparison_ends_with_its_client_and_with_the_daemon() {
     client.wait().expect("cannot wait for syncq verify");
 }
 
-/// What the old configuration had a target be like would be told as what differs from the new one.
+/// Otherwise the state under the old configuration would be reported as a difference under the new one.
 #[test]
 fn a_comparison_ends_with_the_configuration_that_it_is_about() {
     let mut world = slow_world();
@@ -336,7 +335,7 @@ fn a_comparison_ends_with_the_configuration_that_it_is_about() {
     assert_eq!((output.status.code(), of_type(&lines, "difference").len()), (Some(1), 0), "{text}");
     let ends = of_type(&lines, "target");
     let told = |end: &&&Value| end["error"].as_str().is_some_and(|error| error.contains("configuration has changed"));
-    // The first as it was being compared; the other one is no longer there.
+    // The first target was being compared; the second is no longer configured.
     assert_eq!((ends.len(), ends.iter().filter(told).count()), (2, 2), "{text}");
     world.stop();
 }

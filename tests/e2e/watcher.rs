@@ -1,4 +1,4 @@
-//! Directories that move, appear, vanish and overflow the kernel's queue; roots that are not what they were.
+//! Directories that move, appear, vanish and overflow the kernel's queue; roots that are not the directory that they were.
 
 use std::fs;
 use std::io::Write;
@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use crate::harness::world::soon;
 use crate::harness::{Compare, World, make_dir, outward, secs, set_mtime, wait_for, wait_until, write};
 
-/// Content and links alike: a file is what all of its names say.
+/// Content and links alike: a file is equal under all of its names.
 #[test]
 fn files_with_several_names_stay_equal_under_all_of_them() {
     for keeps_links in [false, true] {
@@ -27,7 +27,7 @@ fn files_with_several_names_stay_equal_under_all_of_them() {
         world.start();
         world.converges(soon());
         let links = |n: usize, name: &str| fs::metadata(world.dsts[n].join(name)).expect("a file").nlink();
-        // What runs in the first seconds is done twice, which would hide what is missing.
+        // Runs in the first seconds are made twice, which would hide a missing name.
         let begun = std::time::Instant::now();
         wait_until(secs(30), "the first seconds to be over", || begun.elapsed() > Duration::from_secs(7));
         world.converges(soon());
@@ -48,7 +48,8 @@ fn files_with_several_names_stay_equal_under_all_of_them() {
     }
 }
 
-/// Large files go one a run, and a batch ends somewhere: with `-H` names that went in two runs were two files on the target.
+/// Large files go one per run, and batches have an end. With `-H`, names that were sent in two runs became two files on the
+/// target.
 #[test]
 fn names_of_one_file_are_sent_together_however_large_or_many() {
     let mut world = World::new();
@@ -79,7 +80,7 @@ fn names_of_one_file_are_sent_together_however_large_or_many() {
     wait_until(soon(), "the names to be linked again", are_linked);
 }
 
-/// The names are shorter than the root's path, which is what kills sersync.
+/// The names are shorter than the root's path, which kills sersync.
 #[test]
 fn l1_events_of_a_directory_renamed_while_nobody_read_them() {
     for (old, new) in [("d1", "d3"), ("a", "much-longer-than-the-other-name")] {
@@ -160,7 +161,7 @@ fn what_is_moved_out_goes_and_is_no_longer_followed() {
     for name in ["file", "d0", "d1", "d2/sub"] {
         fs::rename(world.src.join(name), outside.join(name.replace('/', "-"))).expect("cannot move out");
     }
-    // Written where they are now: not ours any more.
+    // The files are written outside of the tree, so they are no longer mirrored.
     write(outside.join("d0/sub/f"), "elsewhere");
     make_dir(outside.join("d0/sub/new"));
     world.converges(soon());
@@ -192,7 +193,7 @@ fn l16_without_create_folder_new_trees_are_watched_all_the_same() {
     world.start();
     world.converges(soon());
     make_dir(world.src.join("new/sub"));
-    // After the directory has been there for a while.
+    // The marker arrives once the directory has been watched for a while.
     write(world.src.join("marker"), "1");
     wait_until(soon(), "the marker", || world.arrived(0, "marker"));
     write(world.src.join("new/sub/file"), "content");
@@ -327,7 +328,7 @@ fn l26_a_root_that_is_empty_at_the_start_wipes_nothing() {
     world.converges(secs(120));
 }
 
-/// A disk that is not mounted, on a mount point in which something lies.
+/// A disk is not mounted, and its mount point has files in it.
 #[test]
 fn l26_a_root_that_is_another_one_at_the_start_wipes_nothing() {
     let mut world = filled();
@@ -350,7 +351,7 @@ fn l26_a_root_that_is_another_one_at_the_start_wipes_nothing() {
     world.converges(secs(120));
 }
 
-/// A source that was restored into a new directory is mirrored once its operator says so.
+/// A source that was restored into a new directory is mirrored once its operator agrees.
 #[test]
 fn another_root_is_mirrored_once_it_is_accepted() {
     let mut world = filled();
@@ -369,7 +370,7 @@ fn another_root_is_mirrored_once_it_is_accepted() {
     world.converges(soon());
 }
 
-/// Empty is suspicious only where there was something before.
+/// Empty is suspicious only where there were files before.
 #[test]
 fn a_root_that_is_empty_from_the_first_is_no_trouble() {
     let mut world = World::new();

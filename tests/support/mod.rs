@@ -1,14 +1,14 @@
-//! What unit tests, end-to-end tests and tools start servers with: an rsync daemon (`rsyncd`), ports that nobody else is
-//! given (`port`), the rsync of each side (`rsync`), the end of whole families of processes (`processes`), and waiting for a
-//! condition with a deadline (`wait`). One harness, so that a race or a leak is repaired once.
+//! The shared harness of unit tests, end-to-end tests and tools: an rsync daemon (`rsyncd`), ports that nobody else is given
+//! (`port`), the rsync of each side (`rsync`), the end of whole families of processes (`processes`), and waiting for a
+//! condition with a deadline (`wait`). There is one harness, so that a race or a leak is repaired once.
 //!
-//! Whoever needs it includes this file by `#[path]`: the library's own tests, the end-to-end tests (through their harness),
-//! `tools/chaos` (through the same) and `tools/workloads`. A crate of its own would need a workspace for five files, and a
-//! module of the library would have to be public to be seen from the other three.
+//! Each user includes this file by `#[path]`: the library's own tests, the end-to-end tests (through their harness),
+//! `tools/chaos` (through the same harness) and `tools/workloads`. A crate of its own would need a workspace for five files. A
+//! module of the library would have to be public to be visible to the other three.
 //!
-//! Deliberately absent: any knowledge of syncq. What starts and asks syncq is `tests/e2e/harness`.
+//! Deliberately absent: any knowledge of syncq. `tests/e2e/harness` starts syncq and asks it.
 
-// Each of those who include it needs another part. As tests do it prints, reads real clocks, and fails by panicking.
+// Each user needs another part of the harness. Like tests, it prints, reads real clocks, and fails by panicking.
 #![allow(
     dead_code,
     clippy::print_stderr,

@@ -1,9 +1,9 @@
-//! Ports for servers of tests: below those that the kernel gives to clients, so that a server that stops finds its port free
-//! again, and each given to one process alone, so that two programs of tests that run at once do not meet.
+//! Ports for the servers of tests. They lie below the ports that the kernel gives to clients, so that a server that stops finds
+//! its port free again. Each port is given to one process only, so that two test programs that run at once do not meet.
 //!
-//! A process claims ports by the block, and holds a block by an abstract Unix socket that bears its name. Such a socket is
-//! known within one network namespace, as ports are; it leaves no file, and ends with its process however that ends.
-//! A port is given once in a process. Programs that know nothing of the blocks are seen by trying to listen.
+//! A process claims ports in blocks. It holds a block by an abstract Unix socket whose name is the block's. Such a socket is
+//! known within one network namespace, as ports are. It leaves no file, and ends with its process however that ends. Within a
+//! process each port is given once. Ports of programs that know nothing of the blocks are found by trying to listen.
 
 use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt;
@@ -13,10 +13,10 @@ use parking_lot::Mutex;
 
 const FIRST: u16 = 10_000;
 const END: u16 = 32_000;
-/// So many processes that the range is enough for 220 at once, and so many ports that most need one block.
+/// Small enough that the range serves 220 processes at once, and large enough that most processes need one block.
 const BLOCK: usize = 100;
 
-/// The blocks that this process holds, and the rest of the newest.
+/// The blocks that this process holds, and the unused ports of the newest block.
 struct Claimed {
     held: Vec<UnixListener>,
     rest: std::ops::Range<u16>,
@@ -24,7 +24,7 @@ struct Claimed {
 
 static CLAIMED: Mutex<Claimed> = Mutex::new(Claimed { held: Vec::new(), rest: 0..0 });
 
-/// A port free on 127.0.0.1 and 127.0.0.2.
+/// A port that is free on 127.0.0.1 and on 127.0.0.2.
 pub fn free_port() -> u16 {
     let mut claimed = CLAIMED.lock();
     loop {

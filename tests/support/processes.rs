@@ -1,7 +1,8 @@
-//! Finding and ending the processes that a test started, by id.
+//! Finds and ends the processes that a test started, by id.
 //!
-//! A process belongs to a family if it has the family's mark in its environment (kept across re-parenting and
-//! daemonizing) or is in its leader's process group (kept where a program overwrites its environment for its title).
+//! A process belongs to a family if its environment has the family's mark, or if it is in the process group of the family's
+//! leader. The environment is kept when a process changes its parent or becomes a daemon. The process group is kept when a
+//! program overwrites its environment for its title.
 
 use std::fs;
 use std::process::{Child, Command, ExitStatus};
@@ -14,7 +15,7 @@ use super::wait::{secs, try_for, wait_for};
 
 const MARK: &str = "SYNCQ_E2E_FAMILY";
 
-/// All processes descending from one start.
+/// All processes that descend from one start.
 #[derive(Debug, Clone)]
 pub struct Family {
     mark: String,
@@ -28,13 +29,13 @@ impl Family {
         Self { mark: format!("{MARK}={}.{number}", std::process::id()), group: None }
     }
 
-    /// Marks a command, so that what it starts is found again.
+    /// Marks a command, so that the processes that it starts are found again.
     pub fn mark(&self, command: &mut Command) {
         let (name, value) = self.mark.split_once('=').expect("a mark is NAME=VALUE");
         command.env(name, value);
     }
 
-    /// Counts the members of `leader`'s process group in, for as long as `leader` has not been reaped.
+    /// Counts the members of `leader`'s process group as members, as long as `leader` has not been reaped.
     pub fn lead(&mut self, leader: Option<&Child>) {
         self.group = leader.map(|child| i32::try_from(child.id()).expect("a pid fits i32"));
     }
@@ -78,7 +79,7 @@ impl Family {
 /// State letter and process group of a process.
 fn state_and_group(pid: i32) -> Option<(u8, i32)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name is in parentheses and may contain anything.
+    // The name is in parentheses and may contain any character.
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
     let state = *fields.next()?.as_bytes().first()?;
     let group = fields.nth(1)?.parse().ok()?;
@@ -96,7 +97,7 @@ pub fn pid_of(child: &Child) -> i32 {
     i32::try_from(child.id()).expect("a pid fits i32")
 }
 
-/// Waits for the end of a child of ours.
+/// Waits for the end of a child of this process.
 pub fn reap(child: &mut Child, deadline: Duration, what: &str) -> ExitStatus {
     wait_for(deadline, what, || match child.try_wait() {
         Ok(Some(status)) => Ok(status),

@@ -1,11 +1,10 @@
-//! Which rsync each side of a test runs: the one in PATH, unless the environment names another version to be tested
-//! (`tools/rsync-matrix`).
+//! The rsync of each side of a test: the one in PATH, unless the environment names another version (`tools/rsync-matrix`).
 
 use std::env;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// Where a run is started, and where it ends.
+/// The side on which a run starts, or the side on which it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     Client,
@@ -13,7 +12,7 @@ pub enum Side {
 }
 
 impl Side {
-    /// The variable that names its program.
+    /// The environment variable that names the side's program.
     pub fn variable(self) -> &'static str {
         match self {
             Self::Client => "SYNCQ_TEST_RSYNC_CLIENT",
@@ -31,7 +30,7 @@ pub fn rsync(side: Side) -> PathBuf {
     env::var_os(side.variable()).map(PathBuf::from).or_else(in_path).expect("rsync is in PATH")
 }
 
-/// The system's directories, behind that of one side's rsync.
+/// The directory of one side's rsync, followed by the system's directories.
 pub fn path_with(side: Side) -> OsString {
     const SYSTEM: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
     let program = rsync(side);

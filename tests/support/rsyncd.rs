@@ -25,14 +25,14 @@ struct Module {
     options: Vec<(String, String)>,
 }
 
-/// rsyncd reads its configuration anew for each connection, so modules, options and secrets may be changed while it
+/// A server. rsyncd reads its configuration anew for each connection, so modules, options and secrets may be changed while it
 /// runs: call [`Rsyncd::write_conf`].
 #[derive(Debug)]
 pub struct Rsyncd {
     dir: PathBuf,
     pub address: String,
     pub port: u16,
-    /// Runs the server as `nobody`.
+    /// Whether the server runs as `nobody`.
     pub as_nobody: bool,
     globals: Vec<(String, String)>,
     modules: Vec<Module>,
@@ -42,12 +42,12 @@ pub struct Rsyncd {
 }
 
 impl Rsyncd {
-    /// A server that keeps its files in `dir`, on a free port of 127.0.0.1. Not started.
+    /// Makes a server that keeps its files in `dir`, on a free port of 127.0.0.1. Does not start it.
     pub fn new(dir: &Path) -> Self {
         Self::at(dir, "127.0.0.1", free_port())
     }
 
-    /// A server on a given loopback address: several on one port look like several hosts.
+    /// Makes a server on a given loopback address: several servers on one port look like several hosts.
     pub fn at(dir: &Path, address: &str, port: u16) -> Self {
         fs::create_dir_all(dir).unwrap_or_else(|e| panic!("cannot create {}: {e}", dir.display()));
         Self {
@@ -95,7 +95,7 @@ impl Rsyncd {
         line("read only = no".to_owned());
         line("socket options = TCP_NODELAY".to_owned());
         if is_root() && !self.as_nobody {
-            // The only form in which all symlinks are stored as they are.
+            // Only with chroot does rsyncd store all symbolic links unchanged.
             line("uid = root\ngid = root\nuse chroot = yes".to_owned());
         } else {
             line("use chroot = no\nmunge symlinks = no".to_owned());
@@ -112,7 +112,7 @@ impl Rsyncd {
                 line(format!("{key} = {value}"));
             }
         }
-        // A connection made meanwhile must not read half a file.
+        // A connection that is made meanwhile must not read half a file.
         let fresh = self.dir.join("rsyncd.conf.new");
         fs::write(&fresh, conf).expect("cannot write rsyncd.conf");
         fs::rename(&fresh, self.dir.join("rsyncd.conf")).expect("cannot replace rsyncd.conf");
@@ -127,12 +127,12 @@ impl Rsyncd {
         self.dir.join("rsyncd.secrets")
     }
 
-    /// Where the server writes what its connections do.
+    /// The file in which the server logs its connections.
     pub fn log(&self) -> PathBuf {
         self.dir.join("rsyncd.log")
     }
 
-    /// What clients have sent so far in runs that came to an end, as the server's log has it.
+    /// The bytes that clients have sent so far in completed runs, by the server's log.
     pub fn received_bytes(&self) -> u64 {
         let log = fs::read(self.log()).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
@@ -142,14 +142,14 @@ impl Rsyncd {
         received.sum()
     }
 
-    /// Starts the server and waits until it greets. Starting it again after [`Rsyncd::stop`] takes the same port.
+    /// Starts the server and waits for its greeting. A start after [`Rsyncd::stop`] takes the same port.
     pub fn start(&mut self) {
         if let Err(reason) = self.try_start() {
             panic!("rsyncd on {}:{} does not answer: {reason}\n{}", self.address, self.port, self.output());
         }
     }
 
-    /// As [`Rsyncd::start`], but hands the reason back instead of failing.
+    /// Like [`Rsyncd::start`], but returns the reason instead of failing.
     pub fn try_start(&mut self) -> Result<(), String> {
         assert!(self.child.is_none(), "rsyncd runs already");
         self.write_conf();
@@ -174,11 +174,11 @@ impl Rsyncd {
             .stderr(output)
             .process_group(0);
         self.family.mark(&mut command);
-        // Our own pid file of a killed server would make the next one refuse to start.
+        // The pid file of a killed server would keep the next server from starting.
         let _ = fs::remove_file(self.dir.join("rsyncd.pid"));
         self.child = Some(command.spawn().expect("cannot start rsync --daemon"));
         self.family.lead(self.child.as_ref());
-        // One that has ended will never greet.
+        // A server that has ended will never send a greeting.
         let mut ended = None;
         try_for(secs(20), || {
             ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
@@ -203,13 +203,13 @@ impl Rsyncd {
     fn output(&self) -> String {
         [self.dir.join("rsyncd.out"), self.log()]
             .iter()
-            // Names in it need not be text.
+            // Names in the output need not be UTF-8.
             .map(|path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned())
             .collect::<Vec<_>>()
             .join("\n")
     }
 
-    /// Kills the server and all connections in the middle of what they do.
+    /// Kills the server and all its connections, whatever they are doing.
     pub fn stop(&mut self) {
         let Some(mut child) = self.child.take() else { return };
         self.family.end();
@@ -227,7 +227,7 @@ impl Rsyncd {
         self.family.members().into_iter().filter(|pid| Some(*pid) != self.pid()).collect()
     }
 
-    /// What a client names as host and module.
+    /// The host and module as a client names them.
     pub fn remote(&self, module: &str) -> String {
         format!("{}::{module}", self.address)
     }

@@ -1,10 +1,10 @@
-//! Waiting for a condition with a deadline; the only place where a test sleeps.
+//! Waits for a condition with a deadline; the only place where a test sleeps.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 const POLL_MIN: Duration = Duration::from_millis(5);
-/// A condition that is expensive to check is checked less often, but never more rarely than this.
+/// The longest pause between two checks. A condition that is expensive to check is checked less often.
 const POLL_MAX: Duration = Duration::from_millis(500);
 
 /// Seconds of a deadline, stretched by `SYNCQ_E2E_SLOW` on slow machines.
@@ -18,7 +18,7 @@ pub fn wait_until(deadline: Duration, what: &str, mut condition: impl FnMut() ->
     wait_for(deadline, what, || if condition() { Ok(()) } else { Err("not yet".to_owned()) });
 }
 
-/// Waits until `attempt` succeeds and returns its value. Fails with its last reason.
+/// Waits until `attempt` succeeds, and returns its value. After the deadline, fails with the last reason.
 pub fn wait_for<T>(deadline: Duration, what: &str, attempt: impl FnMut() -> Result<T, String>) -> T {
     match try_for(deadline, attempt) {
         Ok(value) => value,
@@ -26,7 +26,7 @@ pub fn wait_for<T>(deadline: Duration, what: &str, attempt: impl FnMut() -> Resu
     }
 }
 
-/// As [`wait_for`], but hands the last reason back instead of failing.
+/// Like [`wait_for`], but returns the last reason instead of failing.
 pub fn try_for<T>(deadline: Duration, mut attempt: impl FnMut() -> Result<T, String>) -> Result<T, String> {
     let start = Instant::now();
     loop {
@@ -38,7 +38,7 @@ pub fn try_for<T>(deadline: Duration, mut attempt: impl FnMut() -> Result<T, Str
         if start.elapsed() >= deadline {
             return Err(reason);
         }
-        // The checks share two cores with what they wait for.
+        // The checks share two cores with the processes that they wait for.
         thread::sleep((before.elapsed() * 2).clamp(POLL_MIN, POLL_MAX));
     }
 }

@@ -1,4 +1,4 @@
-//! Situations that last, and what they may cost at most: a burst beside bare rsync, a target that is away, targets that hang.
+//! Situations that last, and the bounds on their costs: a burst beside bare rsync, a target that is away, targets that hang.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::proxy::{Mode, Proxy};
 use crate::rounds::{INTERRUPTED, Settings, said};
 use crate::stage::{Setting, Stage, TARGETS, rest};
 
-/// As many files as one process can create, into a queue that cannot hold them; the time beside bare rsync's.
+/// Creates files as fast as one process can, into an event queue that cannot hold them. Compares the time with bare rsync's.
 pub fn bursts(settings: &Settings, journal: &Journal, files: usize) {
     for events in [1_024, 16_384] {
         if !settings.inside {
@@ -34,7 +34,7 @@ pub fn bursts(settings: &Settings, journal: &Journal, files: usize) {
         let began = Instant::now();
         create(&stage.tree, files);
         let created = began.elapsed();
-        // Reading a directory keeps rsync from adding to it.
+        // Reading a directory keeps rsync from adding to it, so look at the last file first.
         let last_is_there = |dst: &Path| dst.join(burst_file(files - 1)).exists();
         let all_there = |dst: &PathBuf| last_is_there(dst) && count(dst) > files;
         wait_until(secs(300), "all files on both targets", || stage.world.dsts.iter().all(all_there));
@@ -51,13 +51,14 @@ pub fn bursts(settings: &Settings, journal: &Journal, files: usize) {
     println!("faults: bare rsync of {files} such files to both targets: {:.1} s", bare(files).as_secs_f64());
 }
 
-/// What a daemon may take, in MB, while so many changes wait for a target: of memory, and of disk in its store.
+/// The number of waiting changes, and how much a daemon may take in MB while they wait for a target: memory, and disk in its
+/// store.
 const AWAY_BOUNDS: (usize, u64, u64) = (200_000, 150, 300);
-/// Files of which the latency is taken.
+/// How many single files are timed for one latency.
 const SINGLES: usize = 21;
 
-/// One of two targets is away while so many files are created: what that costs in memory and disk, what the other target
-/// notices of it, and how long the return takes.
+/// Creates many files while one of two targets is away. Reports the cost in memory and disk, the delay for the other target,
+/// and the time until the return is complete.
 pub fn away(settings: &Settings, journal: &Journal, files: usize) {
     const FILES_PER_DIR: usize = 1_000;
     let setting =
@@ -97,14 +98,15 @@ pub fn away(settings: &Settings, journal: &Journal, files: usize) {
     println!("faults: bare rsync of {files} such files: {:.1} s", bare(files).as_secs_f64());
 }
 
-/// Targets of which most hang.
+/// The number of targets, of which most hang.
 const MANY: usize = 12;
-/// How soon a small file has to be on those that do not, and how long it may take while it is being found out which do.
+/// How soon a small file has to be on the other targets, and how long it may take while the daemon is still finding out which
+/// hang.
 const QUICK: Duration = Duration::from_secs(3);
 const FOUND_OUT_WITHIN: Duration = Duration::from_secs(60);
 const FOUND_OUT_BY: u32 = 8;
 
-/// In each round most of many targets hang, some of them in the middle of a large file; the others must have small files as
+/// In each round most of many targets hang, some of them in the middle of a large file. The others must get small files as
 /// quickly as ever.
 pub fn hung(settings: &Settings, journal: &Journal, count: u32) {
     let began = Instant::now();
@@ -147,7 +149,7 @@ pub fn hung(settings: &Settings, journal: &Journal, count: u32) {
             wait_until(within, &name, || well.iter().all(|n| world.dsts[*n].join(&name).exists()));
             written.elapsed()
         };
-        // Those that were well until now are found out by the runs that they are given.
+        // Targets that worked until now are found to hang by the runs that they are given.
         for n in 0..FOUND_OUT_BY {
             let took = arrive(format!("f{round}-found-{n}"), FOUND_OUT_WITHIN);
             journal.note(format!("{n}: after {took:?}"));
@@ -157,7 +159,7 @@ pub fn hung(settings: &Settings, journal: &Journal, count: u32) {
             worst = worst.max(arrive(format!("f{round}-{n}"), QUICK));
         }
         proxies.iter().for_each(|proxy| proxy.set(Mode::Pass));
-        // What hung goes on where it stopped.
+        // Targets that hung go on where they stopped.
         let cli = &world.cli;
         drop(cli.run(["retry".as_ref(), "--state-dir".as_ref(), cli.state.as_os_str()]).ok());
         world.answers_are_true(secs(300));
@@ -175,7 +177,7 @@ pub fn hung(settings: &Settings, journal: &Journal, count: u32) {
     world.keep = false;
 }
 
-/// The median time from the write of a small file until the first target has it, on a daemon that has nothing else to do.
+/// The median time from the write of a small file until the first target has it, on an otherwise idle daemon.
 fn latency(stage: &Stage, name: &str) -> Duration {
     let mut taken: Vec<Duration> = (0..SINGLES)
         .map(|n| {
@@ -203,7 +205,7 @@ fn create_in_dirs(tree: &Path, files: usize, files_per_dir: usize) {
     }
 }
 
-/// In the root itself, without a pause, as an unpacker would.
+/// The name of a file of the burst. All are in the root itself, as if unpacked there.
 fn burst_file(n: usize) -> String {
     format!("burst{n}")
 }
@@ -218,7 +220,7 @@ fn count(dir: &Path) -> usize {
     fs::read_dir(dir).map_or(0, Iterator::count)
 }
 
-/// Two rsyncs at once, for files that are all there.
+/// The time of two rsyncs at once, for files that all exist already.
 fn bare(files: usize) -> Duration {
     let world = World::new();
     let mut server = Rsyncd::at(&world.side("bare"), "127.0.0.1", free_port());

@@ -1,5 +1,5 @@
-//! The kinds of fault. Each is done and undone again by one call, while the load runs. Those at single places of the trees
-//! are in `places`.
+//! The kinds of fault. Each is made and undone by one call, while the load runs. Faults at single places of the trees are in
+//! `places`.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -14,7 +14,7 @@ use crate::places;
 use crate::proxy::Mode;
 use crate::stage::{Shown, Stage, TARGETS, rest};
 
-/// Events in a storm: several times what a small queue holds.
+/// The events of a storm: several times as many as a small queue holds.
 const STORM_EVENTS: u32 = 6_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -92,22 +92,22 @@ impl Kind {
         matches!(self, Self::Disk | Self::Overflow | Self::Unmount | Self::Mount | Self::Bind)
     }
 
-    /// Of others than root files can be kept, and only root can do so; and what is immutable was made so by root.
+    /// Only root can close files to other users' daemons, and only root can make entries immutable.
     pub fn needs_root(self) -> bool {
         matches!(self, Self::Closed | Self::Immutable)
     }
 
-    /// Whether it is a matter of half a minute and more, since something has to be found out by waiting.
+    /// Whether the fault takes half a minute or more, since the daemon has to find something out by waiting.
     pub fn takes_long(self) -> bool {
         matches!(self, Self::Lease | Self::Pipes | Self::Late)
     }
 
-    /// Whether it may last while others come and go.
+    /// Whether the fault may last while others come and go.
     pub fn may_last(self) -> bool {
         matches!(self, Self::Refuse | Self::Stall)
     }
 
-    /// Does it and undoes it.
+    /// Makes the fault and undoes it.
     pub fn strike(self, stage: &mut Stage, rng: &mut Rng) {
         stage.note(format!("fault: {self:?}"));
         let n = rng.usize(0..stage.servers.len());
@@ -182,14 +182,14 @@ impl Kind {
         stage.note(format!("over: {self:?}"));
     }
 
-    /// Begins what [`Stage::heal`] ends.
+    /// Begins a fault that [`Stage::heal`] ends.
     pub fn begin(self, stage: &Stage, target: usize) {
         stage.note(format!("{self:?} of target {target}"));
         stage.proxies[target].set(if self == Self::Refuse { Mode::Refuse } else { Mode::Stall });
     }
 }
 
-/// Between the end of a daemon and the next start; half of the time nothing changes any more afterwards.
+/// Passes the time between the end of a daemon and the next start. Half of the time nothing changes afterwards.
 fn down_for_a_while(stage: &mut Stage, rng: &mut Rng) {
     rest(rng, 150);
     if rng.bool() {
@@ -201,12 +201,12 @@ fn down_for_a_while(stage: &mut Stage, rng: &mut Rng) {
     }
 }
 
-/// Returns whether the daemon has felt it.
+/// Fills the disk of the state directory. Returns whether the daemon has noticed.
 fn full_disk(stage: &mut Stage, rng: &mut Rng) -> bool {
     let filler = stage.world.cli.state.join("filler");
     let mut file = OpenOptions::new().create(true).append(true).open(&filler).expect("cannot create the filler");
     let mut bytes: u64 = 0;
-    // Smaller and smaller, down to the last page.
+    // The blocks get smaller, so that the disk is full to the last page.
     for size in [1 << 20, 1 << 16, 1 << 12] {
         let block = vec![b'x'; size];
         while let Ok(written) = file.write(&block) {
@@ -237,7 +237,7 @@ fn overflow(stage: &mut Stage) -> bool {
     stage.says(|status| overflows(status) > before)
 }
 
-/// The load goes on in the tree itself. Half of the time something lies in the mount point.
+/// Unmounts the source while the load goes on in the tree itself. Half of the time the mount point has files in it.
 fn unmount(stage: &mut Stage, rng: &mut Rng) -> bool {
     let (src, tree) = (stage.world.src.clone(), stage.tree.clone());
     stage.unmount(&src);
@@ -246,20 +246,20 @@ fn unmount(stage: &mut Stage, rng: &mut Rng) -> bool {
     } else {
         let _ = std::fs::remove_file(src.join("stray"));
     }
-    // The daemon looks once a second; what is over before that has not been noticed.
+    // The daemon looks once a second, so a shorter fault goes unnoticed.
     let felt = stage.says(|status| status["roots"][0]["state"] == "suspended");
     rest(rng, 1_500);
     stage.load_off();
-    // With what is mounted below it.
+    // --rbind includes the mounts below the tree.
     stage.mount(&["--rbind".as_ref(), &tree, &src]);
     stage.watching_again();
     stage.load_on();
     felt
 }
 
-/// A target goes and comes back, params change, and so do the rules by which the tree is watched; some reloads come upon
-/// others, and some daemons die of it. No configuration leaves out anything that the one of before mirrors, but for a target. Returns whether the
-/// daemon has taken them.
+/// Reloads configurations in which a target goes and comes back, and in which params and watch rules change. Some reloads
+/// follow each other closely, and some daemons are killed meanwhile. Except for that target, no configuration leaves out
+/// anything that the previous one mirrors. Returns whether the daemon has accepted the last one.
 fn reload(stage: &mut Stage, rng: &mut Rng) -> bool {
     let before = stage.world.conf.clone();
     for _ in 0..rng.u32(1..5) {
@@ -267,12 +267,12 @@ fn reload(stage: &mut Stage, rng: &mut Rng) -> bool {
         for _ in 0..rng.u32(1..3) {
             match rng.u32(0..5) {
                 0 => drop(conf.local_paths[0].remotes.remove(rng.usize(0..TARGETS.len()))),
-                // Nothing has such a name; but with an option that lets rsync choose all runs are of another kind.
+                // No file has such a name, but an option that lets rsync choose changes the kind of all runs.
                 1 => {
                     let more = ["", " --exclude=never-made", " -F --filter='- never-made'"];
                     conf.params = format!("-artz{}", more[rng.usize(0..more.len())]);
                 }
-                // Another watcher takes over; with an expression every target is compared in full as well.
+                // The rules change, so another watcher takes over. With an expression every target is also compared in full.
                 2 => conf.excludes = vec![r"never-(.*)\.made".to_owned()],
                 3 => conf.syncq = conf.syncq.replace("quietPeriod=\"1s\"", "quietPeriod=\"2s\""),
                 _ => conf.delete = !conf.delete,
@@ -283,7 +283,7 @@ fn reload(stage: &mut Stage, rng: &mut Rng) -> bool {
         }
         stage.reload(conf);
         rest(rng, 800);
-        // In the middle of it, or after it.
+        // Kill the daemon in the middle of the reload or after it.
         if rng.u32(0..4) == 0 {
             stage.kill9();
             stage.restart();

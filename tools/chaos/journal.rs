@@ -1,4 +1,4 @@
-//! What was done when, in UTC as the daemon's log has it: kept in memory, and in a file beside the trees.
+//! The actions with their times, in UTC as in the daemon's log: kept in memory, and in a file beside the trees.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -22,7 +22,7 @@ impl Journal {
         Self { verbose, inner: Arc::default() }
     }
 
-    /// From now on also into a file in `dir`.
+    /// From now on also writes the journal to a file in `dir`.
     pub fn keep_in(&self, dir: &Path) {
         let file = OpenOptions::new().create(true).append(true).open(dir.join("journal.log"));
         self.inner.lock().expect("the journal").file = Some(file.expect("cannot create the journal's file"));

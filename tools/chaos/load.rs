@@ -1,4 +1,4 @@
-//! Changes of the source: the tests' random churn, and what is hard on a mirror that was not looking: trees moved in
+//! Changes of the source: the tests' random churn, and changes that are hard on a mirror that was not looking: trees moved in
 //! with old times, rewrites that keep size and time, files held open for long, links that trade places with directories.
 
 use std::fs::{self, File, FileTimes, OpenOptions};
@@ -16,9 +16,9 @@ use fastrand::Rng;
 use crate::harness::churn::{Churn, regular};
 use crate::journal::Journal;
 
-/// Files held open at the same time.
+/// The most files that are held open at a time.
 const HELD_MAX: usize = 4;
-/// 2020-01-01, long before any mark of a mirror.
+/// 2020-01-01, long before any watermark of a mirror.
 const LONG_AGO: Duration = Duration::from_secs(1_577_836_800);
 
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub struct Load {
     churn: Churn,
     rng: Rng,
     root: PathBuf,
-    /// Beside the root, on the same file system.
+    /// A directory beside the root, on the same file system.
     outside: PathBuf,
     held: Vec<(PathBuf, File)>,
     /// Whether files and trees are replaced by others of the same sizes and times.
@@ -43,7 +43,7 @@ pub struct Running {
 }
 
 impl Load {
-    /// With `open`, everybody may read all there is.
+    /// Makes a load. With `open`, everybody may read every entry.
     pub fn new(seed: u64, root: &Path, outside: &Path, twins: bool, open: bool, journal: Journal) -> Self {
         let mut churn = Churn::new(seed, root, outside);
         (churn.twins, churn.open) = (twins, open);
@@ -52,7 +52,7 @@ impl Load {
         Self { churn, rng, root, outside, held: Vec::new(), twins, made: 0, journal }
     }
 
-    /// Steps until called back, with short rests.
+    /// Makes changes with short pauses until called back.
     pub fn run(mut self) -> Running {
         let over = Arc::new(AtomicBool::new(false));
         let thread = std::thread::spawn({
@@ -72,7 +72,7 @@ impl Load {
         (0..count).for_each(|_| self.step());
     }
 
-    /// One change. What the state of the tree does not allow does nothing.
+    /// Makes one change. A change that the state of the tree does not allow does nothing.
     pub fn step(&mut self) {
         let path = self.churn.path();
         let (name, done) = match self.rng.u32(0..30) {
@@ -102,14 +102,14 @@ impl Load {
         }
     }
 
-    /// Closes what is held open.
+    /// Closes all files that are held open.
     pub fn close_all(&mut self) {
         for (path, _) in self.held.drain(..) {
             self.journal.note(format!("  close {}", path.display()));
         }
     }
 
-    /// More events than a small queue holds, of few files.
+    /// Causes more events than a small queue holds, with few files.
     pub fn storm(&mut self, events: u32) {
         let dir = self.root.join("storm");
         fs::create_dir_all(&dir).expect("cannot create a directory");
@@ -130,14 +130,14 @@ impl Load {
         self.outside.join(format!("{what}{}", self.made))
     }
 
-    /// A tree made long ago beside the root and moved in whole: no time in it is new.
+    /// Moves in a tree that was made beside the root and dated long ago, so that no time in it is recent.
     fn move_in(&mut self, path: &Path) -> io::Result<()> {
         if path.symlink_metadata().is_ok() {
             return Err(io::Error::other("occupied"));
         }
         let made = self.next_aside("tree");
         fs::create_dir_all(made.join("sub/deep"))?;
-        // Without twins no two trees have files of the same size.
+        // Without twins no two of these trees have files of the same size.
         let more = if self.twins { 0 } else { self.made };
         for name in ["a", "sub/b", "sub/deep/c"] {
             let content = format!("{:08} {:020}", self.made, self.rng.u64(..));
@@ -150,7 +150,7 @@ impl Load {
         fs::rename(&made, path)
     }
 
-    /// As `cp -p` beside the file and a rename over it: nothing but the inode and the content differs.
+    /// Replaces a file as `cp -p` beside it and a rename over it would: only the inode and the content differ.
     fn twin_over(&mut self, path: &Path) -> io::Result<()> {
         regular(path)?;
         let meta = fs::metadata(path)?;
@@ -178,7 +178,7 @@ impl Load {
         let Some(n) = self.any_held() else { return Err(io::Error::other("none is held")) };
         let (_, file) = &mut self.held[n];
         if file.metadata()?.nlink() != 1 {
-            // The name under which it was opened may be outside by now, and the other one in the tree.
+            // The name under which the file was opened may be outside of the tree by now, and the other name inside.
             self.held.swap_remove(n);
             return Ok(());
         }
@@ -195,7 +195,7 @@ impl Load {
         if self.held.is_empty() { None } else { Some(self.rng.usize(0..self.held.len())) }
     }
 
-    /// The directory goes aside and a link to it takes its name.
+    /// Moves a directory aside, and gives its name to a link to it.
     fn link_for_directory(&mut self, path: &Path) -> io::Result<()> {
         if path.is_symlink() || !path.is_dir() {
             return Err(io::Error::other("no directory"));
@@ -218,7 +218,7 @@ impl Load {
 }
 
 impl Running {
-    /// Ends it and returns the load as it is, with what it holds open.
+    /// Ends the thread and returns the load, with its open files.
     pub fn call_back(self) -> Load {
         self.over.store(true, Ordering::SeqCst);
         self.thread.join().expect("the load failed")
@@ -235,7 +235,7 @@ fn inverted(path: &Path) -> io::Result<Vec<u8>> {
     if bytes.is_empty() { Err(io::Error::other("empty")) } else { Ok(bytes) }
 }
 
-/// Writes in place; the time is set back before the close.
+/// Rewrites a file in place, and restores its time before the close.
 fn twin(path: &Path) -> io::Result<()> {
     regular(path)?;
     let (bytes, time) = (inverted(path)?, fs::metadata(path)?.modified()?);
@@ -253,7 +253,7 @@ fn directory_for_link(path: &Path) -> io::Result<()> {
     fs::write(path.join("a"), "was a link")
 }
 
-/// As `tar -x` and `cp -p` do it: a new file with an old time.
+/// Makes a new file with an old time, as `tar -x` and `cp -p` do.
 fn put_old(path: &Path) -> io::Result<()> {
     if path.symlink_metadata().is_ok() {
         regular(path)?;

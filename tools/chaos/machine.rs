@@ -1,4 +1,4 @@
-//! What the stage has the machine's own programs do, and what the kernel says of its mounts.
+//! Calls of the machine's own programs for the stage, and the kernel's table of mounts.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -8,17 +8,17 @@ use std::process::Command;
 /// The name of the file system that is mounted below the tree.
 pub const DISK: &str = "syncq-faults-disk";
 
-/// Changes attributes that hold even against root.
+/// Sets attributes that bind even root. Returns whether that succeeded.
 pub fn chattr(how: &[&str], path: &Path) -> bool {
     Command::new("chattr").args(how).arg("--").arg(path).output().is_ok_and(|output| output.status.success())
 }
 
-/// Whether a program did what it was asked.
+/// Runs a program, and returns whether it succeeded.
 pub fn ran(program: &str, args: &[&Path]) -> bool {
     Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
 }
 
-/// Where in a tree the disk is mounted.
+/// The places in a tree at which the disk is mounted.
 pub fn disks_below(tree: &Path) -> Vec<PathBuf> {
     let mounts = std::fs::read("/proc/self/mountinfo").expect("a table of mounts");
     let point = |line: &[u8]| {
@@ -26,7 +26,7 @@ pub fn disks_below(tree: &Path) -> Vec<PathBuf> {
         let field = line.split(|&byte| byte == b' ').nth(4).filter(|_| is_disk)?;
         let mut point = Vec::new();
         let mut rest = field;
-        // `\040` is a blank.
+        // The table writes a blank as `\040`.
         while let Some((&first, behind)) = rest.split_first() {
             let code = (first == b'\\').then(|| std::str::from_utf8(behind.get(..3)?).ok()).flatten();
             let byte = code.and_then(|code| u8::from_str_radix(code, 8).ok());

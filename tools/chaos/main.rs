@@ -1,15 +1,16 @@
-//! Breaks whatever can break around a mirror, again and again, and looks whether it heals. `tools/faults` starts it.
+//! Breaks everything around a mirror that can break, again and again, and checks that the mirror heals. `tools/faults` starts
+//! it.
 //!
-//! The real syncq mirrors a tree to two real rsync daemons, while `load` changes that tree at random. Meanwhile `fault`
-//! kills the daemon, its rsyncs and the servers, cuts connections and delivers late what they held (`proxy` stands between),
-//! fills the disk of the state directory, overflows the kernel's event queue, takes the source's mount away and has the daemon
-//! read other configurations; `places` does what concerns single places: closed directories, leases, pipes, mounts below the
-//! source, immutable targets. In the end everything is put right again, and the trees must be equal. `rounds` has the orders
-//! in which that happens, `bounds` what lasting trouble may cost, `stage` all that takes part, `machine` the programs and mounts
-//! below it, `journal` what was done when.
+//! The real syncq mirrors a tree to two real rsync daemons, while `load` changes that tree at random. Meanwhile `fault` kills
+//! the daemon, its rsyncs and the servers, cuts connections and delivers their data late (`proxy` stands between the two
+//! sides). It fills the disk of the state directory, overflows the kernel's event queue, unmounts the source and has the daemon
+//! read other configurations. `places` makes faults at single places: closed directories, leases, pipes, mounts below the
+//! source, immutable targets. In the end everything is repaired, and the trees must be equal. `rounds` has the orders of
+//! faults, `bounds` the costs of lasting trouble, `stage` all participants, `machine` the programs and mounts below the stage,
+//! and `journal` the record of actions.
 //!
-//! As root it works in a mount namespace of its own, so nothing it mounts is seen by anybody else; not as root, or where
-//! that is impossible, it says which faults it leaves out. Deliberately absent: steps of the clock, which no namespace
+//! As root this program works in a mount namespace of its own, so that nobody else sees its mounts. If it is not root, or no
+//! namespace can be made, it says which faults it leaves out. Deliberately absent: steps of the clock, which no namespace
 //! confines.
 
 // Prints for people, reads real clocks, and fails by panicking, as tests do.
@@ -25,7 +26,7 @@
 
 mod bounds;
 mod fault;
-// Tests use the rest of it.
+// The rest of the harness is for tests.
 #[allow(dead_code, unused_imports)]
 #[path = "../../tests/e2e/harness/mod.rs"]
 mod harness;
@@ -51,11 +52,11 @@ use harness::rsync::Side;
 use journal::Journal;
 use rounds::INTERRUPTED;
 
-/// Set once the environment is as it should be.
+/// Set once this program has been started with the right environment.
 const STARTED: &str = "SYNCQ_CHAOS_STARTED";
 /// Set in the mount namespace.
 const INSIDE: &str = "SYNCQ_CHAOS_INSIDE";
-/// Lines of the journal shown of a failure.
+/// The most lines of the journal that are shown of a failure.
 const JOURNAL_SHOWN: usize = 150;
 
 /// Break things around a mirror and see that it heals
@@ -178,7 +179,7 @@ fn run(args: &Args, settings: &rounds::Settings, journal: &Journal) {
     }
 }
 
-/// The kinds of fault that are asked for and possible; says which are not.
+/// The kinds of fault that are requested and possible. Prints those that are not possible.
 fn kinds(args: &Args, inside: bool) -> Vec<Kind> {
     let is_chosen =
         |kind: &Kind| args.only.contains(kind) || (args.only.is_empty() && !(args.quick && kind.takes_long()));
@@ -193,7 +194,7 @@ fn kinds(args: &Args, inside: bool) -> Vec<Kind> {
     possible
 }
 
-/// Starts this program once more, in a mount namespace of its own where that can be, and with these variables. Returns if
+/// Starts this program once more with these variables, in a mount namespace of its own if that is possible. Returns only if
 /// that fails.
 fn begin_again(variables: impl Iterator<Item = (&'static str, PathBuf)>) {
     let program = std::env::current_exe().expect("the path of this program");
@@ -208,7 +209,7 @@ fn begin_again(variables: impl Iterator<Item = (&'static str, PathBuf)>) {
     eprintln!("faults: cannot start again: {error}");
 }
 
-/// What tells the harness which rsync is whose, of `CLIENT[/SERVER]`.
+/// The variables that name the rsync of each side to the harness, for `CLIENT[/SERVER]`.
 fn rsyncs(named: &str) -> Result<Vec<(&'static str, PathBuf)>, String> {
     let (client, server) = named.split_once('/').unwrap_or((named, named));
     let all = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/rsyncs");
@@ -224,7 +225,7 @@ fn can_unshare() -> bool {
     probe.is_ok_and(|output| output.status.success())
 }
 
-/// Ends after the step under way; what counts for the whole machine is put back at once.
+/// Ends the program after the current step. Settings of the whole machine are restored at once.
 fn on_signals_put_back() {
     let signals = [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP];
     let mut signals = signal_hook::iterator::Signals::new(signals).expect("cannot handle signals");

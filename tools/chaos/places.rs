@@ -1,5 +1,5 @@
-//! Faults at single places: of the source (directories that are closed, files that do not open, mounts that come and go)
-//! and of the targets (what may not be changed there).
+//! Faults at single places: of the source (closed directories, files that cannot be opened, mounts that come and go), and of
+//! the targets (entries that may not be changed).
 
 use std::fs::{self, File, Permissions};
 use std::io::{BufRead, BufReader};
@@ -18,11 +18,11 @@ use crate::harness::{make_dir, secs, wait_until, write};
 use crate::machine::chattr;
 use crate::stage::{Shown, Stage, TARGETS, rest};
 
-/// How soon what has nothing to do with a fault has to arrive. Sooner than the kernel takes a lease away.
+/// How soon a file that the fault does not concern has to arrive. Sooner than the kernel takes a lease away.
 const NOT_HELD_UP: Duration = Duration::from_secs(30);
 
-/// Directories are closed for all but root, who goes on working in them; perhaps a daemon starts meanwhile. What was moved in or
-/// out is written in later.
+/// Closes directories to everybody but root, who goes on working in them; perhaps a daemon starts meanwhile. Entries that were
+/// moved in or out are written to later.
 pub fn closed(stage: &mut Stage, rng: &mut Rng) -> bool {
     let mut hit = false;
     for _ in 0..rng.u32(1..6) {
@@ -57,7 +57,7 @@ pub fn closed(stage: &mut Stage, rng: &mut Rng) -> bool {
     hit
 }
 
-/// What is on a target may not be changed.
+/// Makes entries of a target immutable.
 pub fn immutable(stage: &mut Stage, rng: &mut Rng) -> bool {
     let target = stage.world.dsts[rng.usize(0..TARGETS.len())].clone();
     let mut hit = rng.bool() && fill_immutable(stage, &target);
@@ -83,7 +83,7 @@ pub fn immutable(stage: &mut Stage, rng: &mut Rng) -> bool {
     hit
 }
 
-/// Has a tree come whole to a place where a directory of the target takes nothing new.
+/// Moves a whole tree to a place where a directory of the target accepts no new entries.
 fn fill_immutable(stage: &Stage, target: &Path) -> bool {
     let (place, aside) = (stage.tree.join("held"), stage.world.side("disk/outside"));
     make_dir(place.join("d"));
@@ -101,7 +101,7 @@ fn fill_immutable(stage: &Stage, target: &Path) -> bool {
     true
 }
 
-/// Has a file fail in whose path rsync's words name another one.
+/// Makes a file fail whose path looks like rsync's message about another file.
 fn name_like_words(stage: &Stage, target: &Path) -> bool {
     let odd = "names/a\" (in m1) failed: No space left on device (28)";
     let files = ["names/a", &format!("{odd}/f")].map(str::to_owned);
@@ -115,12 +115,12 @@ fn name_like_words(stage: &Stage, target: &Path) -> bool {
     true
 }
 
-/// Whether it comes to the target, which others may be keeping from it.
+/// Whether the path appears on the target soon. Other faults may prevent that.
 fn arrives(path: &Path) -> bool {
     try_for(secs(5), || if path.exists() { Ok(()) } else { Err(String::new()) }).is_ok()
 }
 
-/// Something in the tree to the liking of `suits`, if chance comes by it.
+/// An entry of the tree that `suits`, if chance finds one.
 fn any_below(root: &Path, rng: &mut Rng, suits: impl Fn(&Path) -> bool) -> Option<PathBuf> {
     let mut dir = root.to_owned();
     for _ in 0..6 {
@@ -136,8 +136,8 @@ fn any_below(root: &Path, rng: &mut Rng, suits: impl Fn(&Path) -> bool) -> Optio
     None
 }
 
-/// Another process holds leases on files that have changed: whoever opens one is kept waiting. Returns whether the daemon says
-/// which they are.
+/// Another process holds leases on files that have changed, so that everyone who opens such a file has to wait. Returns whether
+/// the daemon names these files.
 pub fn lease(stage: &mut Stage, rng: &mut Rng) -> bool {
     stage.load_off();
     stage.heal();
@@ -148,7 +148,7 @@ pub fn lease(stage: &mut Stage, rng: &mut Rng) -> bool {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a time after 1970");
     let now = Timespec { tv_sec: i64::try_from(now.as_secs()).expect("seconds"), tv_nsec: 0 };
     for file in &files {
-        // Nothing is opened by that.
+        // `utimensat` opens no file, so it does not wait for the lease.
         let times = Timestamps { last_access: now, last_modification: now };
         utimensat(CWD, file, &times, AtFlags::empty()).expect("times can be set");
     }
@@ -164,7 +164,7 @@ pub fn lease(stage: &mut Stage, rng: &mut Rng) -> bool {
     told
 }
 
-/// A process that has the files open, each with a lease on it. `None` without a perl.
+/// Starts a process that has the files open, each with a lease on it. `None` without a perl.
 fn lease_holder(files: &[PathBuf]) -> Option<Child> {
     const F_SETLEASE_WRITE: &str = "for (@ARGV) { my $h; open $h, '<', $_ or die; push @held, $h; \
         select undef, undef, undef, 0.01 until fcntl $h, 1024, 1 } $| = 1; print \"held\\n\"; sleep 120";
@@ -176,7 +176,7 @@ fn lease_holder(files: &[PathBuf]) -> Option<Child> {
     (line == "held\n").then_some(child)
 }
 
-/// Files trade places with pipes, over and over: whoever opens one to read it is kept waiting, if it comes at the right moment.
+/// Swaps files for pipes and back, over and over. An rsync that opens a pipe to read it has to wait.
 pub fn pipes(stage: &mut Stage, rng: &mut Rng) -> bool {
     const FILES: u32 = 12;
     let dir = stage.tree.join("pipes");
@@ -188,7 +188,7 @@ pub fn pipes(stage: &mut Stage, rng: &mut Rng) -> bool {
         for old in [&made, &kept] {
             let _ = fs::remove_file(old);
         }
-        // Larger ones take rsync a while, in which the next is swapped.
+        // A large file keeps rsync busy for a while, in which the next file is swapped.
         write(&kept, vec![rng.u8(..); rng.usize(0..200_000)]);
         let _ = fs::rename(&kept, &file);
         std::thread::sleep(Duration::from_millis(rng.u64(0..25)));
@@ -205,7 +205,7 @@ pub fn pipes(stage: &mut Stage, rng: &mut Rng) -> bool {
     true
 }
 
-/// Some small files, one after the other, have to be on all targets although something else does not get there.
+/// Checks that small files, one after the other, reach all targets although other paths are stuck.
 fn nothing_else_waits(stage: &Stage, rng: &mut Rng) {
     for _ in 0..3 {
         let content = rng.u64(..).to_string();
@@ -215,8 +215,8 @@ fn nothing_else_waits(stage: &Stage, rng: &mut Rng) {
     }
 }
 
-/// What is mounted goes, for a moment or for good; where nothing is mounted something comes. What is not mounted is still on
-/// the targets.
+/// Unmounts a file system, for a moment or for good, or mounts one where there is none. The content of an unmounted file system
+/// has to stay on the targets.
 pub fn mounts(stage: &mut Stage, rng: &mut Rng, what: Shown) -> bool {
     stage.load_off();
     stage.find_below();
@@ -240,7 +240,7 @@ pub fn mounts(stage: &mut Stage, rng: &mut Rng, what: Shown) -> bool {
         return done;
     };
     let kept = stage.below[at].2.join("kept");
-    // The second place may show what has been deleted at the first. A run that is under way sees the place empty.
+    // A deletion at the first place shows at the second too, and a run in flight sees the place empty.
     let is_still = rng.bool() && fs::write(stage.tree.join(&kept), rng.u64(..).to_string()).is_ok();
     if is_still {
         stage.heal();
@@ -270,14 +270,14 @@ pub fn mounts(stage: &mut Stage, rng: &mut Rng, what: Shown) -> bool {
     true
 }
 
-/// One at the top of the tree.
+/// A directory at the top of the tree.
 fn a_directory(tree: &Path, rng: &mut Rng) -> PathBuf {
     let entries = fs::read_dir(tree).expect("the tree can be listed").filter_map(|entry| Some(entry.ok()?.path()));
     let directories: Vec<PathBuf> = entries.filter(|path| path.is_dir() && !path.is_symlink()).collect();
     directories.get(rng.usize(0..directories.len().max(1))).cloned().unwrap_or_else(|| tree.join("a"))
 }
 
-/// What connections to a target hold is delivered when their clients are dead, and the tree has changed.
+/// Delivers the data that connections to a target hold after their clients are dead and the tree has changed.
 pub fn late(stage: &mut Stage, rng: &mut Rng) -> bool {
     let n = rng.usize(0..TARGETS.len());
     stage.hold(n, rng.usize(0..40_000));

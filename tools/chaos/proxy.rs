@@ -1,5 +1,5 @@
-//! A TCP proxy that can stop forwarding, refuse connections, and cut those there are. It can also hold what clients send, and
-//! deliver it when they are long dead: as long as it does, nothing on the client's side shows that there is anything.
+//! A TCP proxy that can stop forwarding, refuse connections, and cut existing ones. It can also hold the data that clients
+//! send, and deliver it long after they are dead. Meanwhile nothing on the client's side shows that such data exists.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -20,7 +20,7 @@ pub enum Mode {
     Stall,
     /// The port is closed.
     Refuse,
-    /// What a client sends beyond so many bytes is taken from it and kept, until [`Proxy::release`].
+    /// A client's bytes beyond this number are taken from the client and kept, until [`Proxy::release`].
     Hold(usize),
 }
 
@@ -35,7 +35,7 @@ struct Shared {
     over: AtomicBool,
 }
 
-/// Listens on `address:port` and forwards to the same address on another port. Ends when dropped.
+/// Listens on `address:port`, and forwards to the same address on another port. Dropping it ends the proxy.
 #[derive(Debug)]
 pub struct Proxy {
     shared: Arc<Shared>,
@@ -62,7 +62,7 @@ impl Proxy {
         proxy
     }
 
-    /// Changes the mode and returns when it holds. Refusing also cuts what is open.
+    /// Changes the mode, and returns once it is in effect. `Refuse` also cuts open connections.
     pub fn set(&self, mode: Mode) {
         *self.shared.mode.lock().expect("the mode") = mode;
         wait_until(secs(10), "the proxy to open or close its port", || {
@@ -73,7 +73,7 @@ impl Proxy {
         }
     }
 
-    /// Ends all connections in the middle of what they do.
+    /// Ends all connections, whatever they are doing.
     pub fn cut(&self) {
         let pairs = self.shared.pairs.lock().expect("the connections");
         pairs.iter().filter_map(Weak::upgrade).for_each(|pair| pair.cut());
@@ -85,7 +85,7 @@ impl Proxy {
         pairs.iter().filter_map(Weak::upgrade).filter(|pair| pair.is(HELD)).count()
     }
 
-    /// Delivers what is held.
+    /// Delivers the data of all held connections.
     pub fn release(&self) {
         let pairs = self.shared.pairs.lock().expect("the connections");
         pairs.iter().filter_map(Weak::upgrade).filter(|pair| pair.is(HELD)).for_each(|pair| pair.set(RELEASED));
@@ -131,12 +131,12 @@ fn accept(shared: &Arc<Shared>) {
     }
 }
 
-/// Whether what the client sends goes through: held it is at most once.
+/// The state of a connection's data from the client. A connection is held at most once.
 const PASSING: u8 = 0;
 const HELD: u8 = 1;
 const RELEASED: u8 = 2;
 
-/// A connection that goes through, with both its ends.
+/// A forwarded connection with both its ends.
 #[derive(Debug)]
 struct Connection {
     client: TcpStream,
@@ -161,7 +161,7 @@ impl Connection {
     }
 }
 
-/// Connects to the server; without one the client's connection is closed at once.
+/// Connects to the server. If there is none, the client's connection is closed at once.
 fn connect(shared: &Arc<Shared>, client: TcpStream) {
     let Ok(server) = TcpStream::connect((shared.address.as_str(), shared.upstream_port)) else { return };
     for stream in [&client, &server] {
@@ -182,7 +182,7 @@ fn connect(shared: &Arc<Shared>, client: TcpStream) {
     }
 }
 
-/// What one reading came to.
+/// The result of one read.
 enum Came {
     Bytes(usize),
     Nothing,
@@ -199,7 +199,7 @@ fn read(mut from: &TcpStream, buffer: &mut [u8]) -> Came {
     }
 }
 
-/// From the client to the server. What is held stays in memory, and outlives the client.
+/// Forwards from the client to the server. Held data stays in memory and outlives the client.
 fn upwards(shared: &Shared, pair: &Connection) {
     let mut buffer = vec![0; BUFFER_BYTES];
     let (mut kept, mut passed, mut has_ended) = (Vec::new(), 0, false);
@@ -243,7 +243,7 @@ fn upwards(shared: &Shared, pair: &Connection) {
     pair.cut();
 }
 
-/// From the server to the client. What it says to one that died is lost, if there is still something to be delivered.
+/// Forwards from the server to the client. An answer to a dead client is dropped, as long as data is still to be delivered.
 fn downwards(shared: &Shared, pair: &Connection) {
     let mut buffer = vec![0; BUFFER_BYTES];
     while !shared.is_over() {

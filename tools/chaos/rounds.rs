@@ -1,4 +1,4 @@
-//! The orders in which faults come, and what has to hold after each.
+//! The orders in which faults come, and the conditions that have to hold after each.
 
 use std::fs;
 use std::path::Path;
@@ -15,10 +15,10 @@ use crate::load::Load;
 use crate::proxy::Mode;
 use crate::stage::{HEAL, Setting, Stage, rest};
 
-/// A signal asked for the end.
+/// Set when a signal has asked for the end.
 pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// So small that a storm overflows it.
+/// Events in a small queue, which a storm overflows.
 const QUEUE_EVENTS: u32 = 1_024;
 /// Rounds between two lines of progress.
 const PROGRESS: u32 = 25;
@@ -28,7 +28,7 @@ pub struct Settings {
     pub seed: u64,
     pub kinds: Vec<Kind>,
     pub twins: bool,
-    /// In a mount namespace of our own.
+    /// Whether this process is in a mount namespace of its own.
     pub inside: bool,
 }
 
@@ -51,7 +51,7 @@ impl Settings {
     }
 }
 
-/// When random rounds end.
+/// The end of random rounds.
 #[derive(Debug, Clone, Copy)]
 pub enum Until {
     Rounds(u32),
@@ -76,7 +76,7 @@ pub fn said(what: &str, rounds: u32, began: Instant) {
     println!("faults: {rounds} rounds of {what}: equal every time ({:.1} s)", began.elapsed().as_secs_f64());
 }
 
-/// A few faults one after the other, often while a target is away all the time; then all is put right.
+/// Makes a few faults one after the other, often while a target is away all the time. Then everything is repaired.
 pub fn random(settings: &Settings, journal: &Journal, until: Until) {
     let began = Instant::now();
     if settings.kinds.is_empty() {
@@ -84,7 +84,7 @@ pub fn random(settings: &Settings, journal: &Journal, until: Until) {
     }
     let mut rng = Rng::with_seed(settings.seed);
     let mut stage = settings.stage(1, journal);
-    // Nothing is closed to root.
+    // Directories cannot be closed to a daemon of root.
     let kinds: Vec<Kind> =
         settings.kinds.iter().copied().filter(|kind| *kind != Kind::Closed || stage.is_ordinary()).collect();
     let mut rounds = 0;
@@ -104,7 +104,7 @@ pub fn random(settings: &Settings, journal: &Journal, until: Until) {
         }
         stage.heal();
         stage.load_off();
-        // A file that stays open must arrive as well, once it is quiet; that takes its time.
+        // An open file must arrive too, once it is quiet; that takes a while, so most rounds close all files.
         if rng.u32(0..4) > 0 {
             stage.load().close_all();
         }
@@ -114,8 +114,8 @@ pub fn random(settings: &Settings, journal: &Journal, until: Until) {
     println!("faults: {}; {}", stage.counted(), stage.starts());
 }
 
-/// Kill -9 and a start without -r. Changes come before, in between, or until after the start; there is nothing else
-/// that could tell the daemon what it has missed.
+/// Kills the daemon with SIGKILL and starts it without -r. Changes come before, in between, or until after the start. Nothing
+/// else tells the daemon which changes it has missed.
 pub fn kills(settings: &Settings, journal: &Journal, count: u32) {
     let began = Instant::now();
     let mut rng = Rng::with_seed(settings.seed ^ 0x0009);
@@ -124,19 +124,19 @@ pub fn kills(settings: &Settings, journal: &Journal, count: u32) {
         stage.note(format!("--- kill round {round} ---"));
         let steps = rng.usize(1..80);
         match rng.u32(0..4) {
-            // Only while nobody looks.
+            // Changes only while no daemon runs.
             0 => {
                 stage.kill9();
                 stage.load().steps(steps);
                 stage.restart();
             }
-            // Only before.
+            // Changes only before the kill.
             1 => {
                 stage.load().steps(steps);
                 stage.kill9();
                 stage.restart();
             }
-            // Before and in between; what was open is closed in between.
+            // Changes before the kill and in between; open files are closed in between.
             2 => {
                 stage.load_on();
                 rest(&mut rng, 300);
@@ -146,7 +146,7 @@ pub fn kills(settings: &Settings, journal: &Journal, count: u32) {
                 stage.load().close_all();
                 stage.restart();
             }
-            // All the time, and the next daemon dies young.
+            // Changes all the time, and the next daemon is killed early.
             _ => {
                 stage.load_on();
                 rest(&mut rng, 300);
@@ -175,11 +175,11 @@ pub fn kills(settings: &Settings, journal: &Journal, count: u32) {
     println!("faults: {}", stage.starts());
 }
 
-/// Longer than what a start looks through again of what is known.
+/// Longer than the time before the watermark that a start looks through again.
 const OLD: Duration = Duration::from_secs(18);
 
-/// What waits for a dead target outlives a kill, though nothing changes afterwards that could bring it to mind; every
-/// third time it is so old that a start no longer looks at it by itself.
+/// Pending jobs for a dead target survive a kill, although no later change hints at them. Every third time the jobs are so old
+/// that a start no longer looks at their paths by itself.
 pub fn pending(settings: &Settings, journal: &Journal, count: u32) {
     let began = Instant::now();
     let mut rng = Rng::with_seed(settings.seed ^ 0x0b0b);
@@ -197,7 +197,7 @@ pub fn pending(settings: &Settings, journal: &Journal, count: u32) {
             stage.note("what waits grows old");
             let end = Instant::now() + OLD;
             while Instant::now() < end {
-                // Without changes no later moment would be noted.
+                // The watermark moves only when something changes.
                 crate::harness::write(stage.tree.join("clock"), format!("{:?}", end - Instant::now()));
                 rest(&mut rng, 800);
             }
@@ -218,8 +218,8 @@ pub fn pending(settings: &Settings, journal: &Journal, count: u32) {
     println!("faults: {}", stage.starts());
 }
 
-/// A local target's disk goes and comes back under a load, and daemons die meanwhile. The mount point may be empty, or hold a
-/// directory of the target's name; nothing may come into it.
+/// Unmounts and mounts a local target's disk under a load, while daemons are killed. The mount point may be empty, or have a
+/// directory with the target's name; nothing may be written there.
 pub fn local(settings: &Settings, journal: &Journal, count: u32) {
     if !settings.inside {
         return println!("faults: a local target is left out: it needs root and a mount namespace");
@@ -243,14 +243,14 @@ pub fn local(settings: &Settings, journal: &Journal, count: u32) {
         journal.note(format!("--- local round {round} ---"));
         let running = load.run();
         rest(&mut rng, 500);
-        // What runs in it keeps it busy, as it may in real life.
+        // Running processes keep the disk busy, as in real life.
         ran("umount", &["--lazy"], &place);
         journal.note("unmounted");
         let stray = rng.bool();
         if stray {
             make_dir(&target);
         }
-        // Runs that were just beginning may still come here; they count for nothing.
+        // Runs that were just beginning may still come to the mount point; they count for nothing.
         wait_until(secs(30), "the target to be missed", || {
             let is_missed = |json: &serde_json::Value| json["state"] == "target_gone" && json["running"] == 0;
             world.cli.try_status().is_ok_and(|status| is_missed(&status.json["targets"][0]))

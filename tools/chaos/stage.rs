@@ -1,4 +1,4 @@
-//! All that takes part: the tree, the daemon, two servers with a proxy before each, and the mounts.
+//! All participants: the tree, the daemon, two servers with a proxy in front of each, and the mounts.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::chown;
@@ -20,14 +20,14 @@ use crate::machine::{DISK, chattr, disks_below, ran};
 use crate::proxy::{Mode, Proxy};
 
 pub const TARGETS: [(&str, &str); 2] = [("127.0.0.1", "m1"), ("127.0.0.2", "m2")];
-/// Longest wait for equal trees, once all is well: a minute above the longest pause between two tries.
+/// The longest wait for equal trees after all faults are repaired: a minute more than the longest pause between two attempts.
 pub const HEAL: Duration = Duration::from_secs(150);
-/// How long after it was delivered what came late may still be on a target.
+/// How long data that was delivered late may still change a target.
 const LATE: Duration = Duration::from_secs(165);
-/// What a small tmpfs for the state has room for.
+/// The mount options of a small tmpfs for the state.
 const STATE_DISK: &str = "size=24m,mode=0700";
 
-/// Where below the tree a directory from outside is shown, or one of the tree a second time.
+/// What is mounted below the tree: a directory from outside, or a second view of a directory of the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shown {
     /// Another file system.
@@ -36,18 +36,18 @@ pub enum Shown {
     Twin,
 }
 
-/// How a stage is to be set.
+/// The properties of a stage.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
     pub seed: u64,
     pub twins: bool,
-    /// In a mount namespace of our own.
+    /// Whether this process is in a mount namespace of its own.
     pub mounts: bool,
-    /// Events that the daemon's queue in the kernel holds, if not as many as the machine allows.
+    /// The number of events in the daemon's queue in the kernel; `None` for the machine's own limit.
     pub queue: Option<u32>,
-    /// The daemon is not root's.
+    /// Whether the daemon belongs to an ordinary user.
     pub ordinary: bool,
-    /// Connections are to outlive what holds them up for longer.
+    /// Whether connections have to survive longer holds.
     pub late: bool,
 }
 
@@ -57,24 +57,24 @@ pub struct Stage {
     pub proxies: Vec<Proxy>,
     pub servers: Vec<Rsyncd>,
     pub journal: Journal,
-    /// The tree itself, which stays when the mount of it goes.
+    /// The tree itself, which stays when its mount at the source is gone.
     pub tree: PathBuf,
     load: Option<Load>,
     running: Option<Running>,
     mounted: Vec<PathBuf>,
-    /// What is mounted below the tree: from where, and at which place in it.
+    /// The mounts below the tree: the kind, the mounted directory, and the place in the tree.
     pub below: Vec<(Shown, PathBuf, PathBuf)>,
-    /// Until then a target may be behind what the daemon says.
+    /// Until this moment a target may be behind what the daemon reports.
     late_until: Option<Instant>,
     setting: Setting,
-    /// How often each kind of fault came, and how often the daemon's status told of it.
+    /// For each kind of fault: how often it was made, and how often the daemon's status showed it.
     struck: BTreeMap<String, (u32, u32)>,
-    /// The sysctl directory as it is, where the daemon sees one that it may not write.
+    /// The writable sysctl directory. The daemon sees a read-only one.
     sysctl: PathBuf,
 }
 
 impl Stage {
-    /// Sets everything up and starts it; equal at the end.
+    /// Sets everything up and starts it. The trees are equal at the end.
     pub fn set(setting: Setting, journal: &Journal) -> Self {
         let mut world = World::new();
         world.keep = true;
@@ -94,10 +94,10 @@ impl Stage {
         }
         world.conf.attrib = true;
         world.conf.params = "-art".to_owned();
-        // A stalled connection ends while the round lasts, and not before what is held is delivered.
+        // A stalled connection has to end within the round, but not before held data is delivered.
         world.conf.timeout_s = Some(if setting.late { 30 } else { 5 });
         world.conf.syncq = "<backoff base=\"200ms\" cap=\"5s\"/><transfer quietPeriod=\"1s\"/>".to_owned();
-        // Killed receivers leave their temporary files; tests of their own look for those.
+        // Killed receivers leave temporary files; other tests look for those.
         world.compare.leftovers = false;
         let disk = world.side("disk");
         let (tree, outside) = (disk.join("src"), world.side("disk/outside"));
@@ -119,7 +119,7 @@ impl Stage {
             sysctl,
         };
         stage.mount_all(&tree, &src);
-        // An empty root would suspend the deletions, which is another matter.
+        // An empty root would suspend the deletions, which is tested elsewhere.
         write(stage.tree.join("stays"), "here");
         let twins = setting.twins;
         stage.load = Some(Load::new(setting.seed, &stage.tree, &outside, twins, setting.ordinary, journal.clone()));
@@ -134,7 +134,7 @@ impl Stage {
         stage
     }
 
-    /// How often a daemon looked for what had changed since the last one, and how often it compared everything.
+    /// How often daemons looked only for changes since the previous daemon, and how often they compared everything.
     pub fn starts(&mut self) -> String {
         let log = self.world.daemon().log_text();
         let count = |text: &str| log.lines().filter(|line| line.contains(text)).count();
@@ -156,13 +156,13 @@ impl Stage {
         let sysctl = self.sysctl.clone();
         self.mount(&["--bind".as_ref(), inotify::SYSCTL.as_ref(), &sysctl]);
         if self.setting.queue.is_some() {
-            // A daemon of root would raise the limit.
+            // A daemon of root would raise the limit of the queue, so the limits become read-only for it.
             let sysctl = inotify::SYSCTL.as_ref();
             self.mount(&["--bind".as_ref(), "-o".as_ref(), "ro".as_ref(), sysctl, sysctl]);
         }
     }
 
-    /// `mount ARGS`, the last of which is where.
+    /// Runs `mount ARGS`. The last argument is the mount point.
     pub fn mount(&mut self, args: &[&Path]) {
         let output = Command::new("mount").args(args).output().expect("cannot start mount");
         assert!(output.status.success(), "mount {args:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -171,7 +171,7 @@ impl Stage {
 
     pub fn unmount(&mut self, place: &Path) {
         self.mounted.retain(|mounted| mounted != place);
-        // What runs in it keeps it busy, as it may in real life.
+        // Running processes keep the mount busy, as in real life.
         let output = Command::new("umount").arg("--lazy").arg(place).output().expect("cannot start umount");
         assert!(output.status.success(), "umount {}: {}", place.display(), String::from_utf8_lossy(&output.stderr));
     }
@@ -180,7 +180,7 @@ impl Stage {
         self.setting.ordinary
     }
 
-    /// A file system with something on it, to be shown below the tree.
+    /// A file system with a few files, for a mount below the tree.
     pub fn disk(&mut self) -> PathBuf {
         let disk = self.world.base().join("below");
         if !disk.exists() {
@@ -192,7 +192,7 @@ impl Stage {
         disk
     }
 
-    /// Shows a directory at a place of the tree, which is made empty. Whether that could be done.
+    /// Mounts a directory at a place of the tree, which is emptied first. Returns whether that succeeded.
     pub fn mount_below(&mut self, what: Shown, from: &Path, place: &Path) -> bool {
         let at = self.tree.join(place);
         if at == *from || self.below.iter().any(|(_, _, other)| other == place) {
@@ -213,7 +213,7 @@ impl Stage {
         done
     }
 
-    /// Shows it again at its place: in the tree itself, and in the mount of it that the daemon sees.
+    /// Mounts it again at its place: in the tree itself, and in the mount of the tree that the daemon sees.
     pub fn mount_below_again(&mut self, at: usize) -> bool {
         let (_, from, place) = self.below[at].clone();
         let seen = match from.strip_prefix(&self.tree) {
@@ -229,7 +229,7 @@ impl Stage {
         done
     }
 
-    /// Finds what was mounted in a directory that has been moved since. What has left the tree is none of it any more.
+    /// Finds mounts whose parent directory has been moved since. A mount that has left the tree is forgotten.
     pub fn find_below(&mut self) {
         let at = disks_below(&self.tree);
         for (shown, _, place) in &mut self.below {
@@ -240,7 +240,7 @@ impl Stage {
         self.below.retain(|(.., place)| !place.as_os_str().is_empty());
     }
 
-    /// Shows it no more. What is held open there keeps it busy.
+    /// Unmounts it lazily, since open files keep it busy.
     pub fn unmount_below(&mut self, at: usize) {
         let (_, from, place) = self.below[at].clone();
         for root in [&self.world.src, &self.tree] {
@@ -249,7 +249,7 @@ impl Stage {
         }
     }
 
-    /// An operator agrees to what is missing.
+    /// Accepts the missing entries, as an operator would.
     pub fn accept_deletions(&self) {
         let cli = &self.world.cli;
         let args = ["accept-deletions".as_ref(), "--all".as_ref(), "--state-dir".as_ref(), cli.state.as_os_str()];
@@ -257,7 +257,7 @@ impl Stage {
         self.note(format!("accepted: {}", ended.text().trim_end()));
     }
 
-    /// While this is held, a daemon that starts gets a small queue.
+    /// As long as the returned value is held, a daemon that starts gets a small queue.
     fn small_queue(&self) -> Option<EventQueueLimit> {
         EventQueueLimit::set(&self.sysctl, self.setting.queue?)
     }
@@ -266,7 +266,7 @@ impl Stage {
         self.journal.note(text);
     }
 
-    /// Has the load run beside what follows.
+    /// Starts the load on a thread of its own.
     pub fn load_on(&mut self) {
         if let Some(load) = self.load.take() {
             self.note("load on");
@@ -291,7 +291,7 @@ impl Stage {
         self.world.daemon().kill9();
     }
 
-    /// Empties the state directory, which may be a mount point. The daemon must not run.
+    /// Empties the state directory, which may be a mount point. The daemon must not be running.
     pub fn lose_state(&mut self) {
         self.note("the state is lost");
         for entry in std::fs::read_dir(&self.world.cli.state).expect("cannot list the state directory") {
@@ -314,7 +314,7 @@ impl Stage {
         self.world.daemon().signal(signal);
     }
 
-    /// Has the daemon read another configuration, and does not wait for it.
+    /// Has the daemon read another configuration, without waiting for the outcome.
     pub fn reload(&mut self, conf: Conf) {
         let remotes = &conf.local_paths[0].remotes;
         self.note(format!("reload: {remotes:?}, {}, {:?}, {}", conf.params, conf.excludes, conf.syncq));
@@ -323,7 +323,7 @@ impl Stage {
         self.signal_daemon(Signal::HUP);
     }
 
-    /// Waits until the daemon has both targets again, and nothing to find fault with.
+    /// Waits until the daemon has both targets again, and reports no error.
     pub fn has_read_its_configuration(&self) -> bool {
         self.says(|status| {
             let targets = status["roots"][0]["targets"].as_array().map(Vec::len);
@@ -331,7 +331,7 @@ impl Stage {
         })
     }
 
-    /// Counts a fault, and whether it has hit: one that goes unnoticed proves nothing.
+    /// Counts a fault, and whether the daemon has noticed it: an unnoticed fault proves nothing.
     pub fn count(&mut self, kind: &str, hit: bool) {
         let (struck, hits) = self.struck.entry(kind.to_owned()).or_default();
         *struck += 1;
@@ -341,7 +341,7 @@ impl Stage {
         }
     }
 
-    /// Each kind of fault with how often it came and how often it hit.
+    /// Each kind of fault, with the number of times it was made and noticed.
     pub fn counted(&self) -> String {
         let one = |(kind, (struck, hits)): (&String, &(u32, u32))| {
             if struck == hits { format!("{kind} {struck}") } else { format!("{kind} {struck} (noticed {hits})") }
@@ -349,7 +349,7 @@ impl Stage {
         self.struck.iter().map(one).collect::<Vec<_>>().join(", ")
     }
 
-    /// Whether the status comes to say so within a few seconds.
+    /// Whether `what` holds for the status within a few seconds.
     pub fn says(&self, mut what: impl FnMut(&Value) -> bool) -> bool {
         let looked = try_for(secs(5), || match self.world.cli.try_status() {
             Ok(status) if what(&status.json) => Ok(()),
@@ -366,7 +366,7 @@ impl Stage {
         });
     }
 
-    /// The most memory that the daemon has had, in MB.
+    /// The daemon's greatest use of memory so far, in MB.
     pub fn peak_memory_mb(&mut self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.world.daemon().pid()));
         let status = status.expect("a running daemon");
@@ -375,36 +375,36 @@ impl Stage {
         kb / 1_024
     }
 
-    /// How large the store is, in MB.
+    /// The size of the store, in MB.
     pub fn store_mb(&self) -> u64 {
         let status = self.world.cli.status();
         status.json["store"]["bytes"].as_u64().expect("the size of the store") >> 20
     }
 
-    /// Puts every target's connection right.
+    /// Repairs every target's connection.
     pub fn heal(&mut self) {
         self.proxies.iter().for_each(|proxy| proxy.set(Mode::Pass));
         (0..self.proxies.len()).for_each(|n| self.deliver(n));
     }
 
-    /// From now on what is sent to a target is held, but for the first bytes of each connection.
+    /// From now on holds the data that is sent to a target, except for the first `after` bytes of each connection.
     pub fn hold(&self, target: usize, after: usize) {
         self.note(format!("held on the way to target {target}: all after {after} bytes"));
         self.proxies[target].set(Mode::Hold(after));
     }
 
-    /// How many connections are held.
+    /// How many connections of a target are held.
     pub fn held(&self, target: usize) -> usize {
         self.proxies[target].held()
     }
 
-    /// Holds no further connection.
+    /// Lets further connections of a target pass.
     pub fn let_others_pass(&self, target: usize) {
         self.note(format!("{} connections are held", self.held(target)));
         self.proxies[target].set(Mode::Pass);
     }
 
-    /// Delivers what is held.
+    /// Delivers the held data of a target.
     pub fn deliver(&mut self, target: usize) {
         let held = self.held(target);
         if held > 0 {
@@ -414,7 +414,7 @@ impl Stage {
         }
     }
 
-    /// Has the daemon try again now what waits for a later try.
+    /// Has the daemon retry all jobs that wait for a later attempt.
     pub fn retry(&self) {
         let cli = &self.world.cli;
         let ended = cli.run(["retry".as_ref(), "--state-dir".as_ref(), cli.state.as_os_str()]);
@@ -434,7 +434,7 @@ impl Stage {
         self.note("equal");
     }
 
-    /// Waits until one target has work that it cannot do.
+    /// Waits until one target has jobs that it cannot do.
     pub fn has_pending(&self, module: &str) {
         wait_until(secs(60), "jobs that wait", || {
             self.world.cli.try_status().is_ok_and(|status| !status.target(module).is_idle())
@@ -445,7 +445,7 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         if let Some(running) = self.running.take() {
-            // What the load ran into is of no interest any more.
+            // Faults that the load ran into no longer matter.
             let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| running.call_back()));
         }
         if std::thread::panicking() {
@@ -462,12 +462,12 @@ impl Drop for Stage {
     }
 }
 
-/// Lets things happen. Nothing relies on it.
+/// Lets some time pass. No check relies on it.
 pub fn rest(rng: &mut Rng, most_ms: u64) {
     std::thread::sleep(Duration::from_millis(rng.u64(0..most_ms)));
 }
 
-/// What was left immutable keeps a directory from being removed.
+/// Makes all entries mutable again: an immutable entry keeps its directory from being removed.
 fn none_immutable(stage: &Stage) {
     for target in &stage.world.dsts {
         chattr(&["-R", "-i"], target);

@@ -1,4 +1,4 @@
-//! What the workloads write: the trees to begin with, and the acts that are measured.
+//! The writing side of the workloads: the trees to begin with, and the acts that are measured.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -24,7 +24,7 @@ pub fn small_files(dir: &Path, count: usize, content: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Files of 4 KiB that do not compress: what is sent twice shows in the bytes.
+/// Files of 4 KiB that do not compress, so that data that is sent twice shows in the bytes.
 pub fn noisy_files(dir: &Path, count: usize) -> Result<()> {
     let mut noise = fastrand::Rng::with_seed(3);
     let mut content = [0; 4096];
@@ -44,7 +44,7 @@ pub fn files_in_dirs(parent: &Path, dirs: usize, files: usize, content: &[u8]) -
     Ok(())
 }
 
-/// New files in the directory `dir`, each waited for before the next one is written.
+/// Writes new files in the directory `dir`, and waits for each before it writes the next.
 pub fn one_at_a_time(scene: &mut Scene<'_>, dir: &str) -> Result<()> {
     let began = Instant::now();
     let mut chance = fastrand::Rng::with_seed(1);
@@ -52,7 +52,7 @@ pub fn one_at_a_time(scene: &mut Scene<'_>, dir: &str) -> Result<()> {
         if began.elapsed() > scene.sizes.single_budget {
             break;
         }
-        // Not in step with anybody's timer.
+        // A random pause, so that writes are not in step with a timer of a peer.
         std::thread::sleep(Duration::from_millis(chance.u64(80..240)));
         scene.write_and_wait(&Path::new(dir).join(format!("single-{n}.txt")), b"aaaa\n")?;
     }
@@ -71,7 +71,7 @@ pub fn chains(scene: &mut Scene<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Takes documentation packages in the order of their names until there are enough files.
+/// Copies documentation packages in the order of their names until there are enough files.
 pub fn copy(scene: &mut Scene<'_>) -> Result<()> {
     const TREES: [&str; 3] = ["/usr/share/doc", "/usr/include", "/usr/share"];
     let mut chosen: Vec<PathBuf> = Vec::new();
@@ -84,7 +84,7 @@ pub fn copy(scene: &mut Scene<'_>) -> Result<()> {
             if files >= scene.sizes.copied_files {
                 break;
             }
-            // Links out of the package would be other links in another place; a package is copied if it is whole.
+            // A link that leads out of its package would lead elsewhere in the copy. A package is copied only as a whole.
             if chosen.iter().any(|c| c.file_name() == entry.file_name()) || entry.is_symlink() {
                 continue;
             }
@@ -102,9 +102,9 @@ pub fn copy(scene: &mut Scene<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The small files are written while the large ones are on their way.
+/// Writes the small files while the large ones are being sent.
 pub fn mixed(scene: &mut Scene<'_>) -> Result<()> {
-    // Noise, so that compression does not shrink it to nothing.
+    // Noise, so that compression does not shrink the content.
     let mut noise = fastrand::Rng::with_seed(2);
     let mut block = vec![0; 1 << 20];
     let large = scene.source.join("large");

@@ -1,10 +1,10 @@
-//! Measures syncq beside bare rsync, lsyncd and a loop around inotifywait on the workloads that its users have, all
-//! against the same rsync daemon on this machine. `tools/bench` installs what is needed and starts it.
+//! Measures syncq beside bare rsync, lsyncd and a loop around inotifywait on the workloads of its users, all with the same
+//! rsync daemon on this machine. `tools/bench` installs the needed packages and starts it.
 //!
-//! `workload` lists what is measured, `sizes` how much of it, `act` writes it in a `scene`, `peers` mirror it, `receiver` and
-//! `process` run things, `ready` hears when a daemon is up, `tree` compares, `measure` puts one run together, `track` takes
-//! latencies on the side, `report` makes tables and JSON.
-//! Deliberately absent: any knowledge of syncq's inside. It is a program among others.
+//! `workload` lists the workloads, `sizes` their sizes, `act` writes them in a `scene`, and `peers` mirror them. `receiver` and
+//! `process` run programs, `ready` hears when a daemon is ready, `tree` compares, `measure` makes one measurement, `track`
+//! takes latencies beside it, and `report` makes tables and JSON. Deliberately absent: any knowledge of syncq's inside. syncq
+//! is one program among others here.
 
 // A benchmark prints for people and reads real clocks.
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods)]
@@ -81,7 +81,7 @@ struct Args {
 fn main() -> ExitCode {
     let args = Args::parse();
     if !args.bench {
-        // `cargo test --all-targets` starts benchmarks too; it wants no numbers.
+        // `cargo test --all-targets` starts benchmarks too, but needs no measurement.
         println!("the benchmark runs through tools/bench");
         return ExitCode::SUCCESS;
     }
@@ -95,7 +95,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether everything that ran ended equal. At full size only syncq is held to that: how the others fare is a result.
+/// Runs the benchmark, and returns whether every run ended equal. At full size only syncq has to: the results of the others are
+/// part of the report.
 fn bench(args: &Args) -> Result<bool> {
     let workloads = chosen_workloads(args)?;
     if args.list {
@@ -121,7 +122,7 @@ fn bench(args: &Args) -> Result<bool> {
     let rows = measure_all(&workloads, &peers, runs, &settings)?;
     let conditions = report::Conditions { runs, quick: args.quick, scale: args.scale, load };
     if args.quick {
-        // Times of tiny sizes mean nothing and shall not be quoted.
+        // Times of tiny sizes mean nothing, and must not be quoted.
         let titles: Vec<&str> = peers.iter().map(|peer| peer.title()).collect();
         print!("ran {} workloads with {}{}", rows.len(), titles.join(", "), report::failures(&rows));
         println!();
@@ -138,7 +139,7 @@ fn bench(args: &Args) -> Result<bool> {
     Ok(failed.count() == 0)
 }
 
-/// Runs go round the peers, so that a machine that slows down or warms up treats them alike.
+/// Runs alternate between the peers, so that a machine that slows down or warms up treats them alike.
 fn measure_all(workloads: &[&'static Workload], peers: &[Peer], runs: u32, settings: &Settings) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for workload in workloads {

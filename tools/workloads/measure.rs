@@ -1,4 +1,4 @@
-//! One measurement: a fresh source, a fresh rsyncd, one peer, one workload, and a bounded wait until all is equal.
+//! One measurement: a fresh source, a fresh rsyncd, one peer, one workload, and a bounded wait for equal trees.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,41 +17,41 @@ use crate::track::Tracker;
 use crate::tree::{self, Entry, Tree};
 use crate::workload::{Headline, Workload};
 
-/// How long a peer may take to show that it is at work.
+/// How long a peer may take to show that it is mirroring.
 const READY_WAIT: Duration = Duration::from_secs(60);
-/// A probe that has not arrived by then is followed by another one, which gets longer.
+/// How long a probe file may take to arrive. After that another, longer one is written.
 const PROBE_WAIT: Duration = Duration::from_secs(3);
 
 pub struct Settings {
     pub syncq: PathBuf,
     pub dir: PathBuf,
     pub sizes: Sizes,
-    /// Bounds the wait for equal trees.
+    /// The longest wait for equal trees.
     pub timeout: Duration,
-    /// Rest before and after the measured time: what ends late is not charged to the next measurement.
+    /// The pause before and after the measured time, so that late work is not charged to the next measurement.
     pub rest: Duration,
 }
 
-/// What one run gave. Times are seconds.
+/// The results of one run. Times are seconds.
 #[derive(Debug, Clone, Default)]
 pub struct Sample {
-    /// Why it does not count; empty if the trees ended equal.
+    /// Why the run does not count; `None` if the trees ended equal.
     pub failure: Option<String>,
     pub write_s: f64,
     pub total_s: f64,
     pub lag_s: f64,
     pub latencies_s: Vec<f64>,
     pub usage: Usage,
-    /// What was used while nothing was written; only where the workload is that.
+    /// The usage while nothing was written; only for the idle workload.
     pub idle: Option<Usage>,
-    /// From each start of the daemon until it said that it is ready.
+    /// The time from each start of the daemon until it reported that it was ready.
     pub ready_s: Vec<f64>,
     pub receiver_cpu_s: f64,
     pub traffic: Traffic,
 }
 
-/// Runs `workload` once with `peer`. A peer that fails gives a sample that says so; an error means that the
-/// benchmark itself cannot go on.
+/// Runs `workload` once with `peer`. The failure of a peer becomes part of the sample. An error means that the benchmark itself
+/// cannot go on.
 pub fn measure(workload: &Workload, peer: Peer, settings: &Settings) -> Result<Sample> {
     let dir = tempfile::Builder::new().prefix("syncq-bench-").tempdir_in(&settings.dir)?;
     let source = dir.path().join("src");
@@ -103,7 +103,7 @@ fn run(
     (workload.act)(&mut scene)?;
     let written = Instant::now();
     let Scene { running, tracker, mut latencies_s, used_before, goal, idle, .. } = scene;
-    // Where every file was waited for, nothing is left to send.
+    // A latency workload has waited for every file, so nothing is left to send.
     if workload.headline != Headline::Latency {
         running.push()?;
     }
@@ -132,7 +132,7 @@ fn run(
     })
 }
 
-/// Copies what `prepare` made to the targets, so that no peer begins with a full copy.
+/// Copies the source that `prepare` has made to the targets, so that no peer begins with a full copy.
 fn seed(source: &Path, receiver: &Receiver) -> Result<()> {
     for target in &receiver.targets {
         let status = Command::new("cp").arg("-a").arg(source.join(".")).arg(target).status();
@@ -143,8 +143,8 @@ fn seed(source: &Path, receiver: &Receiver) -> Result<()> {
     Ok(())
 }
 
-/// Waits until a file arrives that was written after an earlier one had arrived: the first may have come with the
-/// peer's initial copy, the second shows that it watches. Then waits until the trees are equal.
+/// Waits until a file arrives that was written after an earlier file had arrived. The first file may have come with the peer's
+/// initial copy; the second shows that the peer is watching. Then waits until the trees are equal.
 fn wait_ready(source: &Path, targets: &[PathBuf], timeout: Duration, running: &mut Running) -> Result<()> {
     const NEEDED: u32 = 2;
     let deadline = Instant::now() + timeout;
@@ -176,10 +176,10 @@ fn wait_ready(source: &Path, targets: &[PathBuf], timeout: Duration, running: &m
     }
 }
 
-/// Waits until each target has what the source has, and gives the instant, or the difference that stayed.
+/// Waits until each target equals the source. Returns the moment of equality, or the difference that remained.
 ///
-/// Walking 10,000 files again and again would take the CPU from those that are measured. So the list of what is still
-/// to come is worked off from its front, one look at a time; only when it is empty the trees are compared in full.
+/// Walking 10,000 files again and again would take processor time from the measured programs. So the list of missing entries is
+/// worked off from its front, one look at a time. Only when the list is empty the trees are compared in full.
 fn wait_equal(
     source: &Path,
     goal: &Goal,

@@ -1,4 +1,4 @@
-//! The programs that are measured: how each is started, told that something was written, and asked for its cost.
+//! The measured programs: how each is started, told of a finished write, and asked for its cost.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -13,11 +13,11 @@ use crate::process::{Cpu, Process, Usage};
 use crate::ready::Start;
 use crate::receiver::Receiver;
 
-/// So many bare rsyncs run at a time: two for each CPU of a small machine.
+/// The most bare rsyncs at a time: two for each CPU of a small machine.
 const PUSHES_MAX: usize = 4;
 
-/// The loop that users write: every event starts a run over the whole tree, one target after the other. A first run
-/// before it, since the watches tell only of what comes later.
+/// The loop that users write: every event starts a run over the whole tree, one target after the other. One run comes before
+/// the loop, since the watches report only later changes.
 const LOOP: &str = r#"
 shopt -s lastpipe   # the loop runs in this shell and not in a child, so its rsyncs are counted as its
 push() { for url; do rsync -az --delete ./ "$url" </dev/null; done }
@@ -25,19 +25,19 @@ push "$@"
 inotifywait -mrq -e modify,attrib,close_write,create,delete,move . | while read -r _; do push "$@"; done
 "#;
 
-/// What makes rsync send exactly what is on a list.
+/// The options with which rsync sends exactly the paths on a list.
 const LISTED: [&str; 6] = ["--no-r", "--dirs", "-R", "--files-from=-", "--from0", "--ignore-times"];
 
-/// The kernel dates changes by a clock that lags behind by up to a tick.
+/// The kernel dates changes by a clock that lags by up to one tick.
 const TICK: Duration = Duration::from_millis(10);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Peer {
-    /// The limit: everything is written first, then one rsync over the whole tree for each target, at most
-    /// `PUSHES_MAX` at once.
+    /// The lower bound: everything is written first, then one rsync sends the whole tree to each target, at most `PUSHES_MAX`
+    /// at once.
     Bare,
-    /// The limit of whoever sends only what has changed: the same, but with a list of it instead of the whole tree. rsync
-    /// reads such a list byte by byte.
+    /// The lower bound for programs that send only changed paths: like `Bare`, but with a list of the changes instead of the
+    /// whole tree. rsync reads such a list byte by byte.
     Listed,
     /// A loop in a shell, as users write it.
     Inotifywait,
@@ -74,7 +74,7 @@ impl Peer {
         }
     }
 
-    /// The program it needs, if that is not part of every run anyway.
+    /// The program that the peer needs, if not every run needs that program anyway.
     pub fn needs(self) -> Option<&'static str> {
         match self {
             Self::Bare | Self::Listed | Self::Syncq => None,
@@ -83,23 +83,23 @@ impl Peer {
         }
     }
 
-    /// Part of `--quick`: waiting for a delay of a second, or for a run per event, some thirty times is not.
+    /// Whether the peer is part of `--quick`. Peers that wait a second or make a run for each of some thirty events are not.
     pub fn is_quick(self) -> bool {
         !matches!(self, Self::Listed | Self::Inotifywait | Self::LsyncdOneSecond)
     }
 
-    /// Whether it can make the targets of a workload equal, which `deletes` something or does not.
+    /// Whether the peer can make the targets of a workload equal. `deletes`: the workload deletes files.
     pub fn masters(self, deletes: bool) -> bool {
         self != Self::Listed || !deletes
     }
 
-    /// Whether it is no daemon, but started when everything is written.
+    /// Whether the peer is no daemon, but is started when everything is written.
     pub fn is_bare(self) -> bool {
         matches!(self, Self::Bare | Self::Listed)
     }
 
-    /// Whether it promises not to lose a change. The loop does not: what happens between its first run and the first
-    /// watch waits for the next event.
+    /// Whether the peer promises not to lose a change. The loop does not: a change between its first run and the first watch
+    /// waits for the next event.
     pub fn promises(self) -> bool {
         self != Self::Inotifywait
     }
@@ -115,13 +115,13 @@ pub struct Running {
     daemon: Option<Process>,
     /// One for each start of the daemon.
     starts: Vec<Start>,
-    /// What daemons that were stopped have used, and the bare runs.
+    /// The usage of daemons that were stopped, and of bare runs.
     past: Usage,
     pushes: Vec<Child>,
     /// CPU time of this program's children before the first of `pushes`.
     before_pushes: Cpu,
     push_failed: Option<ExitStatus>,
-    /// What `Listed` has sent is older.
+    /// Changes before this moment have been sent by `Listed`.
     pushed: SystemTime,
 }
 
@@ -152,7 +152,7 @@ impl Running {
         Ok(running)
     }
 
-    /// Starts the daemon, for the first time or after `stop_daemon`. Bare rsync has none.
+    /// Starts the daemon, for the first time or after `stop_daemon`. Bare rsync has no daemon.
     pub fn start_daemon(&mut self) -> Result<()> {
         let mut command = match self.peer {
             Peer::Bare | Peer::Listed => return Ok(()),
@@ -180,7 +180,7 @@ impl Running {
         Ok(())
     }
 
-    /// Waits until the daemon has nothing left to do of its start, if it can tell.
+    /// Waits until the daemon has finished the work of its start, if it can tell.
     pub fn wait_idle(&self, timeout: Duration) -> Result<()> {
         if self.peer != Peer::Syncq {
             return Ok(());
@@ -201,7 +201,7 @@ impl Running {
         }
     }
 
-    /// Tells the peer that a piece of writing is done. A daemon has seen it by itself; bare rsync starts now.
+    /// Tells the peer that a piece of writing is finished. A daemon has noticed the writes by itself; bare rsync starts now.
     pub fn push(&mut self) -> Result<()> {
         if !self.peer.is_bare() {
             return Ok(());
@@ -218,7 +218,7 @@ impl Running {
                 self.reap_push()?;
             }
             let mut command = Command::new("rsync");
-            // Without TCP_NODELAY rsync loses 40 ms twice a run; the limit shall be a real one.
+            // Without TCP_NODELAY rsync loses 40 ms twice per run, and the lower bound would be too high.
             command.args(["-az", "--sockopts=TCP_NODELAY"]).current_dir(&self.source);
             if self.peer == Peer::Listed {
                 command.args(LISTED).stdin(fs::File::open(&list)?);
@@ -282,12 +282,12 @@ impl Running {
         }
     }
 
-    /// What it has used so far: a daemon and its rsyncs, or the bare runs.
+    /// The usage of the peer so far: of a daemon and its rsyncs, or of the bare runs.
     pub fn usage(&self) -> Usage {
         self.daemon.as_ref().map_or(self.past, |daemon| self.past.then(daemon.usage()))
     }
 
-    /// Seconds from each start until the daemon said that it is ready, of those starts where it did.
+    /// Seconds from each start until the daemon reported that it was ready. Starts without such a report are left out.
     pub fn ready_s(&self) -> Vec<f64> {
         self.starts.iter().filter_map(Start::ready_s).collect()
     }
@@ -300,14 +300,14 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         for push in &mut self.pushes {
-            // Reached only when a measurement was given up; an rsync that has ended already is fine.
+            // Reached only if a measurement was given up. An rsync that has ended already causes a harmless error.
             let _ = push.kill();
             let _ = push.wait();
         }
     }
 }
 
-/// All in the tree at `source` that is new or has changed since, each with a NUL after it.
+/// The paths in the tree at `source` that are new or have changed since `since`, each followed by a NUL.
 fn changed_since(source: &Path, since: SystemTime) -> Result<Vec<u8>> {
     let since = since.checked_sub(TICK).unwrap_or(since).duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let mut list = Vec::new();
@@ -327,8 +327,8 @@ fn changed_since(source: &Path, since: SystemTime) -> Result<Vec<u8>> {
 const SYNCQ_CONF: &str = "syncq.xml";
 const LSYNCD_CONF: &str = "lsyncd.lua";
 
-/// syncq as a service has it: a configuration, so that a restart looks only for what has changed. All peers
-/// compress, or none, and all follow attributes.
+/// syncq in the form of a service: with a configuration, so that a restart looks only for changes. Either all peers compress or
+/// none does, and all follow attributes.
 fn syncq_conf(source: &Path, receiver: &Receiver) -> String {
     let remotes: Vec<String> =
         receiver.modules.iter().map(|module| format!("<remote ip=\"127.0.0.1\" name=\"{module}\"/>")).collect();
@@ -347,7 +347,7 @@ fn syncq_conf(source: &Path, receiver: &Receiver) -> String {
     )
 }
 
-/// lsyncd as its manual has it: one `default.rsync` per target, archive and compression on as for the others.
+/// lsyncd in the form of its manual: one `default.rsync` per target, with archive and compression on as for the others.
 fn lsyncd_conf(delay_s: u32, source: &Path, receiver: &Receiver) -> String {
     let mut text = "settings { nodaemon = true, insist = true }\n".to_owned();
     for module in &receiver.modules {

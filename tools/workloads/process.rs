@@ -1,4 +1,4 @@
-//! Child processes that are ended by their id, and what the kernel says that they have used.
+//! Child processes that are ended by their id, and the kernel's figures of their usage.
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process_group};
 
-/// The unit of the times in `/proc/PID/stat`: 100 a second on every architecture that Debian has.
+/// The unit of times in `/proc/PID/stat`: 100 ticks per second on every architecture of Debian.
 const TICKS_PER_SECOND: f64 = 100.0;
 /// How long a process may take to end after SIGTERM before it gets SIGKILL.
 const STOP_WAIT: Duration = Duration::from_secs(20);
@@ -34,13 +34,13 @@ impl Process {
         self.child.id()
     }
 
-    /// Its exit status and the last lines of its output if it has ended by itself.
+    /// The exit status and the last lines of output, if the process has ended by itself.
     pub fn ended(&mut self) -> Option<String> {
         let status = self.child.try_wait().ok().flatten()?;
         Some(format!("{status} {}", self.last_lines()).trim_end().to_owned())
     }
 
-    /// The tail of its output, on one line: where programs name the cause.
+    /// The last lines of the process's output, joined to one line: programs name the cause there.
     pub fn last_lines(&self) -> String {
         const LINES: usize = 3;
         let text = fs::read_to_string(&self.log).unwrap_or_default();
@@ -48,8 +48,7 @@ impl Process {
         lines.get(lines.len().saturating_sub(LINES)..).unwrap_or_default().join(" | ")
     }
 
-    /// What it has used since its start, with all of its group that is not an rsync: a shell's loop has several
-    /// processes.
+    /// The usage since the start, of every process in the group that is not an rsync: a loop in a shell has several processes.
     pub fn usage(&self) -> Usage {
         let mut usage = Usage::default();
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -63,12 +62,12 @@ impl Process {
 
     fn signal(&self, signal: Signal) {
         if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            // A group that has ended already is as good as one that was ended.
+            // An error means that the group has ended already, which is fine.
             let _ = kill_process_group(group, signal);
         }
     }
 
-    /// Asks the group to end, waits for its leader, and kills what is left.
+    /// Asks the group to end, waits for its leader, and kills the remaining processes.
     pub fn stop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
             self.signal(Signal::TERM);
@@ -78,7 +77,7 @@ impl Process {
             }
         }
         self.signal(Signal::KILL);
-        // Reaps the leader; there is nothing to do about an error here.
+        // Reaps the leader. Nothing can be done about an error here.
         let _ = self.child.wait();
     }
 }
@@ -89,7 +88,7 @@ impl Drop for Process {
     }
 }
 
-/// The fields of `/proc/PID/stat` that are of use here.
+/// The needed fields of `/proc/PID/stat`.
 struct Stat {
     name: String,
     group: u32,
@@ -100,7 +99,7 @@ impl Stat {
     /// `None` for a process that is gone.
     fn of(pid: u32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The second field is the program's name in parentheses and may hold blanks.
+        // The second field is the program's name in parentheses, which may contain blanks.
         let (before, after) = stat.rsplit_once(')')?;
         let fields: Vec<&str> = after.split_whitespace().collect();
         let seconds = |index: usize| {
@@ -116,7 +115,7 @@ impl Stat {
     }
 }
 
-/// CPU seconds of a process itself and of the children that it has waited for.
+/// The CPU seconds of a process itself, and of the children that it has waited for.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Cpu {
     pub own_s: f64,
@@ -138,13 +137,13 @@ impl Cpu {
     }
 }
 
-/// What a daemon has used.
+/// The usage of a daemon.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Usage {
     pub cpu: Cpu,
-    /// How often a thread gave up its CPU to wait for something, which is how often it was woken.
+    /// How often a thread gave up its CPU to wait for something, which equals the number of wake-ups.
     pub wakeups: u64,
-    /// The most memory that it ever had at a time.
+    /// The greatest memory use so far.
     pub peak_bytes: u64,
 }
 
@@ -158,7 +157,7 @@ impl Usage {
         }
     }
 
-    /// Of both, running at the same time.
+    /// The usage of two processes that run at the same time.
     fn beside(self, other: Self) -> Self {
         Self {
             cpu: self.cpu.plus(other.cpu),
@@ -167,16 +166,16 @@ impl Usage {
         }
     }
 
-    /// Of both, one after the other.
+    /// The usage of two processes that run one after the other.
     pub fn then(self, later: Self) -> Self {
         Self { peak_bytes: self.peak_bytes.max(later.peak_bytes), ..self.beside(later) }
     }
 
-    /// A peak stays what it is.
+    /// The usage since an earlier moment. The peak is not a difference and stays as it is.
     pub fn since(self, earlier: Self) -> Self {
         Self {
             cpu: self.cpu.since(earlier.cpu),
-            // A thread that ends takes its count along.
+            // The count of a thread that has ended is lost.
             wakeups: self.wakeups.saturating_sub(earlier.wakeups),
             peak_bytes: self.peak_bytes,
         }

@@ -1,5 +1,5 @@
-//! When a daemon says that it is ready: systemd's protocol, a datagram with the line `READY=1` to the socket that
-//! `NOTIFY_SOCKET` names. A peer that does not speak it is never ready here, and measured by its mirrors alone.
+//! Hears when a daemon is ready, by systemd's protocol: a datagram with the line `READY=1` to the socket that `NOTIFY_SOCKET`
+//! names. A peer without this protocol never counts as ready, and is measured by its mirrors alone.
 
 use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-/// How often the listening thread sees whether somebody still wants to know.
+/// How often the listening thread checks whether the result is still wanted.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// One start of a daemon.
@@ -27,7 +27,7 @@ impl Start {
         let wanted = Arc::downgrade(&ready);
         std::thread::spawn(move || {
             let mut text = [0; 4096];
-            // It also takes what comes later: a full socket would stop its sender.
+            // Later datagrams are received too: a full socket would block the daemon.
             while let Some(ready) = wanted.upgrade() {
                 match listener.recv(&mut text) {
                     Ok(length) => {

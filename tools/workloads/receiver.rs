@@ -1,5 +1,5 @@
-//! The receiving end of all peers: one rsync daemon on the loopback interface with a module for each target, and what
-//! its log tells.
+//! The receiving side of all peers: one rsync daemon on the loopback interface with a module for each target, and the figures
+//! in its log.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,13 +10,13 @@ use crate::support::rsyncd::Rsyncd;
 
 pub struct Receiver {
     server: Rsyncd,
-    /// One for each target: m1, m2 and so on.
+    /// One module for each target: m1, m2 and so on.
     pub modules: Vec<String>,
     /// The directories of the modules.
     pub targets: Vec<PathBuf>,
 }
 
-/// What the daemon's log has so far.
+/// The figures in the daemon's log so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Traffic {
     pub connections: u64,
@@ -36,9 +36,9 @@ impl Traffic {
 }
 
 impl Receiver {
-    /// Starts a daemon with so many `targets` whose files are in `dir`, and at most `max_connections` per module (0: as
-    /// many as there are). It is set as conf/rsyncd.conf recommends, without authentication. Only root can chroot; a module
-    /// without chroot rewrites symbolic links, so there their values are not compared.
+    /// Starts a daemon with `targets` modules whose files are in `dir`, and at most `max_connections` connections per module
+    /// (0: unlimited). Its settings are those that conf/rsyncd.conf recommends, without authentication. Only root can chroot,
+    /// and a module without chroot rewrites symbolic links, so the links' destinations are not compared there.
     pub fn start(dir: &Path, targets: usize, max_connections: u32) -> Result<Self> {
         let modules: Vec<String> = (1..=targets).map(|n| format!("m{n}")).collect();
         let targets: Vec<PathBuf> = modules.iter().map(|module| dir.join(module)).collect();
@@ -47,7 +47,7 @@ impl Receiver {
         server.global("max connections", &max_connections.to_string());
         for (module, target) in modules.iter().zip(&targets) {
             fs::create_dir_all(target)?;
-            // Modules that share a lock file share its connections too; two targets are two servers elsewhere.
+            // Modules that share a lock file share its connections too, but two targets stand for two servers.
             let lock = dir.join(format!("{module}.lock")).display().to_string();
             server.module(module, target).module_option(module, "lock file", &lock);
         }
@@ -70,7 +70,7 @@ impl Receiver {
         format!("rsync://127.0.0.1:{}/{module}/", self.port())
     }
 
-    /// Counts what the log has. A transfer counts its bytes once it has ended.
+    /// Counts the entries of the log. The bytes of a transfer count once it has ended.
     pub fn traffic(&self) -> Result<Traffic> {
         let log = self.server.log();
         let text = fs::read(&log).with_context(|| format!("cannot read {}", log.display()))?;

@@ -16,9 +16,9 @@ use crate::workload::{Headline, Workload};
 pub struct Conditions {
     pub runs: u32,
     pub quick: bool,
-    /// Of the large trees.
+    /// The scale of the large trees.
     pub scale: f64,
-    /// The machine's load average over a minute before the first run; its own programs are not the only ones.
+    /// The machine's load average over the minute before the first run, as other programs may run too.
     pub load: Option<f64>,
 }
 
@@ -34,7 +34,7 @@ pub struct Row {
 pub struct Summary {
     pub failed: usize,
     failure: Option<String>,
-    /// The time that the workload's headline names; `None` if no run was good.
+    /// The time that the workload's headline names; `None` if no run succeeded.
     headline_s: Option<f64>,
     total_s: f64,
     lag_s: f64,
@@ -43,7 +43,7 @@ pub struct Summary {
     p95_s: Option<f64>,
     idle_s: Option<f64>,
     idle_wakeups: Option<f64>,
-    /// Of the first start and of the last.
+    /// The times of the first and of the last start.
     ready_s: Option<(f64, f64)>,
     peak_bytes: f64,
     wakeups: f64,
@@ -77,7 +77,7 @@ impl Row {
 fn summary(workload: &Workload, samples: &[Sample]) -> Summary {
     let good: Vec<&Sample> = samples.iter().filter(|sample| sample.failure.is_none()).collect();
     let middle = |value: &dyn Fn(&Sample) -> f64| quantile(good.iter().map(|s| value(s)).collect(), 0.5);
-    // Latencies of all runs are one population: a median of medians would hide the bad ones.
+    // The latencies of all runs form one population: a median of medians would hide bad ones.
     let latencies: Vec<f64> = good.iter().flat_map(|s| s.latencies_s.iter().copied()).collect();
     let (p50_s, p95_s) = (quantile(latencies.clone(), 0.5), quantile(latencies, 0.95));
     let or_zero = |value: Option<f64>| value.unwrap_or(0.0);
@@ -112,7 +112,7 @@ fn summary(workload: &Workload, samples: &[Sample]) -> Summary {
     }
 }
 
-/// The value below which a part `q` of the values lies, by the nearest rank; the upper one of two middles.
+/// The value below which a part `q` of the values lies, by the nearest rank. Of two middle values the upper one is returned.
 fn quantile(mut values: Vec<f64>, q: f64) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let index = (values.len() as f64 * q).floor() as usize;
@@ -129,14 +129,14 @@ fn headline_s(headline: Headline, sample: &Sample) -> f64 {
     }
 }
 
-/// One sample for the progress line.
+/// One sample in words, for the progress line.
 pub fn one_line(workload: &Workload, sample: &Sample) -> String {
     let cpu = sample.usage.cpu.own_s + sample.usage.cpu.children_s;
     let time = headline_s(workload.headline, sample);
     format!("{}, cpu {cpu:.2} s, {} connections", seconds(time), sample.traffic.connections)
 }
 
-/// Which measurements did not end equal, and why.
+/// The measurements that did not end equal, each with the reason.
 pub fn failures(rows: &[Row]) -> String {
     let mut text = String::new();
     for row in rows {
@@ -150,7 +150,7 @@ pub fn failures(rows: &[Row]) -> String {
     text
 }
 
-/// Two tables: times with ratios, and costs; then what failed.
+/// Two tables, one of times with ratios and one of costs, then the failures.
 pub fn markdown(rows: &[Row], peers: &[Peer], conditions: &Conditions) -> String {
     let mut text = String::new();
     let machine = machine();
@@ -241,7 +241,7 @@ fn cost_cell(row: &Row, result: &Summary) -> String {
     cell
 }
 
-/// Three significant digits are more than these measurements bear.
+/// A time with at most three significant digits: more would claim a precision that these measurements lack.
 fn seconds(value: f64) -> String {
     match value {
         v if v < 0.1 => format!("{:.1} ms", v * 1e3),
@@ -310,7 +310,7 @@ fn peer_json(row: &Row, peer: Peer, result: &Summary) -> Value {
     })
 }
 
-/// Where it was measured.
+/// The machine of the measurement.
 #[derive(Serialize)]
 struct Machine {
     cpus: usize,

@@ -1,5 +1,5 @@
-//! What the act of a workload works on: the source, a peer that mirrors it, and how both are written to and waited for.
-//! How a measurement begins, and what becomes of the times, is not said here.
+//! The surroundings of a workload's act: the source, a peer that mirrors it, and functions to write and to wait. How a
+//! measurement begins, and what becomes of its times, is decided elsewhere.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,10 +14,10 @@ use crate::sizes::Sizes;
 use crate::track::Tracker;
 use crate::tree::{self, Entry, Tree};
 
-/// Set by SIGINT and SIGTERM: every wait ends, and with it every process that was started.
+/// Set by SIGINT and SIGTERM: every wait then ends, and so does every process that was started.
 pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// What a workload's act works on.
+/// The surroundings of a workload's act.
 pub struct Scene<'a> {
     pub source: &'a Path,
     pub sizes: &'a Sizes,
@@ -26,11 +26,11 @@ pub struct Scene<'a> {
     pub tracker: Tracker,
     pub latencies_s: Vec<f64>,
     pub timeout: Duration,
-    /// What the peer had used when the measurement began.
+    /// The peer's usage when the measurement began.
     pub used_before: Usage,
-    /// What all have at the beginning.
+    /// The tree that source and targets have at the beginning.
     pub before: &'a Tree,
-    /// What they shall have in the end, if the act has looked.
+    /// The tree that the targets have to have in the end, if the act has read it.
     pub goal: Option<Goal>,
     pub idle: Option<Usage>,
 }
@@ -57,18 +57,18 @@ impl Scene<'_> {
         self.running.settle()
     }
 
-    /// Writes one file and goes on; its latency is taken on the side.
+    /// Writes one file without waiting. The tracker takes the latency.
     pub fn write_and_track(&mut self, path: &Path, content: &[u8]) -> Result<()> {
         fs::write(self.source.join(path), content)?;
         self.tracker.written(path);
         Ok(())
     }
 
-    /// Stops the peer, has `change` change the source, and starts it again. The costs count from that start.
+    /// Stops the peer, has `change` change the source, and starts the peer again. The measured costs begin with that start.
     pub fn while_down(&mut self, change: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         self.running.stop_daemon();
         change(self.source)?;
-        // Read now: walking a million files would take the CPU from those that start.
+        // Read the tree now: a walk of a million files would take processor time from the peer.
         self.goal = Some(Goal::new(self.before, tree::read(self.source)?));
         self.used_before = self.running.usage();
         self.running.start_daemon()
@@ -89,10 +89,10 @@ impl Scene<'_> {
     }
 }
 
-/// What all targets shall have.
+/// The tree that all targets have to have in the end.
 pub struct Goal {
     pub expected: Tree,
-    /// Where that differs from what they have had; `None` is to go.
+    /// The differences from the tree at the beginning; `None` for an entry that has to go.
     pub coming: Vec<(PathBuf, Option<Entry>)>,
 }
 
@@ -106,7 +106,7 @@ impl Goal {
     }
 }
 
-/// An error once a signal has asked for the end.
+/// Returns an error once a signal has asked for the end.
 pub fn check_interrupted() -> Result<()> {
     if INTERRUPTED.load(Ordering::Relaxed) {
         bail!("interrupted");

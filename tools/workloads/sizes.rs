@@ -1,8 +1,8 @@
-//! How much the workloads write, in full and for a quick look. Which workload uses which of the sizes is not said here.
+//! The amounts that the workloads write, at full size and for a quick look. Which workload uses which amount is not said here.
 
 use std::time::Duration;
 
-/// How much of everything.
+/// The amounts of all workloads.
 pub struct Sizes {
     pub single_files: usize,
     pub single_budget: Duration,
@@ -74,7 +74,7 @@ impl Sizes {
         idle: Duration::from_millis(200),
     };
 
-    /// The trees of `huge-dir`, `flood` and `restart` are `scale` times as large, the others as they are.
+    /// Multiplies the trees of `huge-dir`, `flood` and `restart` by `scale`. The others stay as they are.
     pub fn scaled(self, scale: f64) -> Self {
         let times = |count: usize| ((count as f64 * scale).round() as usize).max(1);
         Self {

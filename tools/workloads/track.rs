@@ -1,4 +1,5 @@
-//! Takes the time from the write of a file until all targets have it, on the side, for files that nobody waits for.
+//! Measures the time from the write of a file until all targets have it, on a thread of its own, for files that nobody waits
+//! for.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -8,9 +9,9 @@ use std::time::{Duration, Instant};
 use crate::tree::Entry;
 
 const POLL: Duration = Duration::from_millis(2);
-/// At most so many of the oldest files are looked at in each round, so that looking costs little CPU.
+/// At most this many of the oldest files are looked at in each round, so that looking costs little CPU.
 const LOOKS_MAX: usize = 64;
-/// After the trees are equal nothing can be missing for long.
+/// How long files may still be missing after the trees are equal.
 const FINISH_WAIT: Duration = Duration::from_secs(2);
 
 pub struct Tracker {
@@ -25,9 +26,9 @@ impl Tracker {
         Self { written, thread: std::thread::spawn(move || track(&source, &targets, &receiver)) }
     }
 
-    /// The file at `path` has just been written.
+    /// Notes that the file at `path` has just been written.
     pub fn written(&self, path: &Path) {
-        // Fails only if the thread has panicked; `finish` then gives nothing.
+        // An error means that the thread has panicked; `finish` then returns nothing.
         let _ = self.written.send((path.to_path_buf(), Instant::now()));
     }
 

@@ -1,4 +1,4 @@
-//! What a directory tree holds, and whether a mirror holds the same.
+//! The content of a directory tree, and its comparison with a mirror.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
@@ -11,8 +11,8 @@ use walkdir::WalkDir;
 
 use crate::support::is_root;
 
-/// What has to be the same on both sides. The times of directories are left out: not every peer promises them.
-/// Content is compared apart, since reading it costs too much while waiting.
+/// The properties that have to be equal on both sides. Times of directories are left out, since not every peer promises them.
+/// Content is compared separately, because reading it would cost too much during a wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     mode: u32,
@@ -47,10 +47,10 @@ impl Entry {
     }
 }
 
-/// The entries of a tree by their path below its root, the root itself not among them.
+/// The entries of a tree by their path below its root, without the root itself.
 pub type Tree = BTreeMap<PathBuf, Entry>;
 
-/// Walks the tree at `root`. What vanishes meanwhile is left out.
+/// Walks the tree at `root`. Entries that vanish meanwhile are left out.
 pub fn read(root: &Path) -> Result<Tree> {
     let mut tree = Tree::new();
     for found in WalkDir::new(root).min_depth(1) {

@@ -1,4 +1,4 @@
-//! The workloads: what each is called, how much it writes, and which of the measured times stands for it.
+//! The workloads: their names, their amounts, and the measured time that stands for each.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use crate::act;
 use crate::scene::Scene;
 use crate::sizes::Sizes;
 
-/// Which of the measured times stands for the workload.
+/// The measured time that stands for the workload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Headline {
     /// From the write of one file until all targets have it.
@@ -41,21 +41,21 @@ pub struct Workload {
     pub about: &'static str,
     pub headline: Headline,
     pub targets: usize,
-    /// rsyncd's limit per module; 0 is none.
+    /// rsyncd's limit of connections per module; 0 means no limit.
     pub max_connections: u32,
-    /// How many times the usual timeout it may take.
+    /// The multiple of the usual timeout that the workload may take.
     pub patience: u32,
-    /// Measured once, however many runs are asked for: it takes minutes, and one run tells.
+    /// Measured once, however many runs are requested: a run takes minutes, and one suffices.
     pub once: bool,
-    /// Part of `--quick`; not where another workload shows as well that everything runs.
+    /// Whether the workload is part of `--quick`. It is not if another workload shows as well that everything runs.
     pub quick: bool,
-    /// Something of the targets has to go, which a list of what there is cannot say.
+    /// Whether files have to be deleted on the targets, which a list of existing paths cannot express.
     pub deletes: bool,
     pub prepare: fn(&Path, &Sizes) -> Result<()>,
     pub act: fn(&mut Scene<'_>) -> Result<()>,
 }
 
-/// What a workload is that says nothing else.
+/// The defaults of a workload.
 const USUAL: Workload = Workload {
     name: "",
     about: "",

@@ -1,6 +1,6 @@
-//! The effective configuration as people read it: what a file says, with every default filled in.
+//! The effective configuration for people: the content of a file, with every default filled in.
 //!
-//! Passwords do not occur: of an rsync daemon's only the file is shown, and of a web server only host and port.
+//! Passwords never appear: for an rsync daemon only the password file is shown, and for a web server only host and port.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
@@ -8,12 +8,12 @@ use std::os::unix::ffi::OsStrExt as _;
 use crate::config::{Config, Plugin};
 use crate::model::{Endpoint, EventSwitches, Root, Schedule, Settings, Target, plain};
 
-/// The lines of one configuration, those of a root's parts indented.
+/// The lines of one configuration. The parts of a root are indented.
 pub fn lines(config: &Config) -> Vec<String> {
     let mut lines = Vec::new();
     for (root, spelled) in config.roots.iter().zip(&config.spelled) {
         let mut line = format!("root {}", shown(root.path.as_os_str()));
-        // Plugins are told paths as the file spells them.
+        // Plugins receive paths as the file spells them, so a different spelling is shown.
         if root.path.as_os_str() != spelled.as_os_str() {
             line.push_str(&format!(", spelled {}", shown(spelled.as_os_str())));
         }
@@ -56,7 +56,7 @@ fn add_root(root: &Root, lines: &mut Vec<String>) {
 
 fn add_target(target: &Target, lines: &mut Vec<String>) {
     let options = &target.options;
-    // The target's name, in bytes.
+    // The bytes of the target's name.
     let arg = target.destination.to_arg();
     let name = arg.as_bytes().strip_suffix(b"/").filter(|name| !name.is_empty()).unwrap_or(arg.as_bytes());
     lines.push(format!("    target {}", shown(OsStr::from_bytes(name))));
@@ -123,7 +123,7 @@ fn plugin(plugin: &Plugin) -> String {
             let part = cdn.path_match.as_ref().map(|part| format!(", match {part}")).unwrap_or_default();
             format!("{}:{} as {}, base {}{part}", cdn.host, cdn.port, cdn.user, cdn.base)
         }
-        // The rest of its URL may hold a password.
+        // The rest of the plugin's URL may contain a password.
         Plugin::Http(http) => format!("{}:{}", http.url.host, http.url.port),
     };
     let watch = plugin.watch().map(|watch| format!(", told of {}", shown(watch.as_os_str()))).unwrap_or_default();
@@ -169,8 +169,8 @@ fn endpoint(Endpoint { address, token_file }: &Endpoint) -> String {
     format!("control on {address}, {}", token.as_deref().unwrap_or("read-only"))
 }
 
-/// Bytes of any encoding in one line: what is no UTF-8, or steers a terminal, as escapes; with quotes around what a blank
-/// would break.
+/// Bytes of any encoding in one line. Bytes that are not UTF-8, or that would steer a terminal, become escapes. A text with
+/// blanks gets quotes.
 fn shown(text: &OsStr) -> String {
     let mut shown = String::new();
     for chunk in text.as_bytes().utf8_chunks() {

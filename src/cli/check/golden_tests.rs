@@ -1,5 +1,5 @@
-//! Every file in `tests/fixtures/configs` beside what it means: the effective configuration with its warnings, or the
-//! error, each with line and column. `SYNCQ_GOLDEN=write` writes the results anew, for a person to read the difference.
+//! Every file in `tests/fixtures/configs` has a result beside it: the effective configuration with its warnings, or the error,
+//! each with line and column. `SYNCQ_GOLDEN=write` writes the results anew, so that a person can read the difference.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -13,7 +13,7 @@ fn meaning(file: &Path, bytes: &[u8]) -> String {
     let mut text = String::new();
     match parse(name, bytes) {
         Ok((config, diagnostics)) => {
-            // Settings only where they differ, so that a new one does not touch every file.
+            // Settings appear only where they differ from the default, so that a new setting does not change every file.
             let defaults = settings(&Settings::default());
             for line in lines(&config).iter().filter(|line| !defaults.contains(line)) {
                 writeln!(text, "{line}").expect("text");
@@ -72,7 +72,7 @@ fn every_file_means_what_is_written_beside_it() {
     assert!(wrong.is_empty(), "{wrong}SYNCQ_GOLDEN=write writes them anew");
 }
 
-/// A slip next to a password must not bring it into an error, and thereby into the log and the status of a daemon.
+/// A typing error next to a password must not bring the password into an error, which goes into a daemon's log and status.
 #[test]
 fn no_slip_beside_a_password_shows_it() {
     let sections = "<plugin name=\"refreshCDN\"><localpath watch=\"/opt/tongbu\">\

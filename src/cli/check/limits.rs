@@ -1,4 +1,4 @@
-//! Whether inotify's limits bear the trees: how many directories there are, and what the kernel allows this user.
+//! Checks whether inotify's limits suffice for the trees: counts the directories, and reads the kernel's limits for this user.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,35 +9,35 @@ use crate::filter::{Filter, Kind};
 use crate::model::{RelPath, Root};
 use crate::system::inotify_limits::{InotifyLimits, InotifySysctl, QUEUED_EVENTS};
 
-/// Counting ends after so many directories, or so long: it is a check, not a scan.
+/// The count stops at this number or after this time: this is a check, not a scan.
 const DIRECTORIES_MAX: u64 = 5_000_000;
 const COUNTING_MAX: Duration = Duration::from_secs(20);
 
-/// Other programs of the user take from the same watches: with less than this share of them free, it gets tight.
+/// Other programs of the user share the watches. If less than one part in this many is free, a warning is due.
 const SPARE: u64 = 5;
 
-/// What the kernel's queue holds where nobody has raised it.
+/// The length of the kernel's event queue where nobody has raised it.
 const QUEUED_EVENTS_STOCK: u64 = 16_384;
 
-/// How many directories are to be watched.
+/// How many directories need a watch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Directories {
     pub count: u64,
-    /// There are more.
+    /// The count was stopped; there are more directories.
     pub is_cut: bool,
 }
 
-/// Who asks.
+/// The rights of the user who runs the check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rights {
-    /// syncq raises the limits itself when they are used up.
+    /// Root: syncq raises the limits itself when they are used up.
     Root,
-    /// Root, but nobody may change them from here: a container.
+    /// Root in a container, from where the limits cannot be changed.
     RootOfContainer,
     Ordinary,
 }
 
-/// Looks at the trees below `roots`, and at the kernel's limits.
+/// Counts the directories below `roots`, and compares them with the kernel's limits.
 pub fn check(roots: &[&Root]) -> Vec<Note> {
     let sysctl = InotifySysctl::default();
     let limits = match sysctl.read() {
@@ -57,7 +57,7 @@ pub fn check(roots: &[&Root]) -> Vec<Note> {
     let mut needed = Directories::default();
     let begun = monotonic();
     for root in roots {
-        // Compiled once already, when the file was read.
+        // The filter was compiled once already when the file was read, so an error is not expected.
         let filter = Filter::new(&root.excludes, root.legacy_hidden).ok();
         count(&root.path, filter.as_ref(), &mut needed, &|| begun.elapsed() > COUNTING_MAX);
     }
@@ -66,7 +66,7 @@ pub fn check(roots: &[&Root]) -> Vec<Note> {
     notes
 }
 
-/// What the numbers mean. Pure.
+/// Judges the numbers. Pure.
 pub fn judge(limits: &InotifyLimits, needed: Directories, rights: Rights) -> Vec<Note> {
     let at_least = if needed.is_cut { "at least " } else { "" };
     let count = needed.count;
@@ -111,7 +111,7 @@ pub fn judge(limits: &InotifyLimits, needed: Directories, rights: Rights) -> Vec
     vec![watches, events]
 }
 
-/// The line to type, and the one that lasts.
+/// The command that raises a limit now, and the command that makes the limit last.
 fn raise(name: &str, to: u64, rights: Rights) -> String {
     let who = match rights {
         Rights::Root => "",
@@ -122,7 +122,7 @@ fn raise(name: &str, to: u64, rights: Rights) -> String {
     format!("{who}sysctl -w {line}; for the next boot: echo {line} > /etc/sysctl.d/60-{name}.conf")
 }
 
-/// Whether the user has inotify instances left: one is needed for each root.
+/// Checks whether the user has enough inotify instances left: each root needs one.
 fn instances(limits: &InotifyLimits, needed: usize, rights: Rights) -> Option<Note> {
     let opened: Result<Vec<_>, _> = (0..needed).map(|_| inotify::Inotify::init()).collect();
     let allowed = limits.instances;
@@ -148,7 +148,7 @@ fn instances(limits: &InotifyLimits, needed: usize, rights: Rights) -> Option<No
     })
 }
 
-/// Adds the directories at and below `root` that are mirrored. What cannot be read is left to the daemon.
+/// Counts the mirrored directories at and below `root`. Directories that cannot be read are left for the daemon to report.
 fn count(root: &Path, filter: Option<&Filter>, found: &mut Directories, is_over: &dyn Fn() -> bool) {
     let mut pending: Vec<(PathBuf, RelPath)> = vec![(root.to_owned(), RelPath::root())];
     while let Some((dir, path)) = pending.pop() {

@@ -1,10 +1,10 @@
-//! `syncq check`: looks at everything that a mirror needs, before it runs or while it does, and says what is wrong.
+//! `syncq check`: looks at everything that a mirror needs, before it runs or while it does, and reports what is wrong.
 //!
-//! `places` and `limits` look at this machine, `probe_report` asks the targets, `effective` shows what the configuration
-//! comes to, `from_sersync` what syncq does differently with it. Findings are [`note::Note`]s, printed as they come.
+//! `places` and `limits` look at this machine, `probe_report` asks the targets, `effective` shows the effective configuration,
+//! and `from_sersync` tells what syncq does differently. Findings are [`note::Note`]s, printed as they come.
 //!
-//! Nothing is changed: no state directory is made, no daemon is told anything. The one exception is a small file that is
-//! written on each target and deleted at once, which `--no-write-probe` leaves out.
+//! Nothing is changed: no state directory is created, and no daemon is told anything. The one exception is a small file that is
+//! written on each target and deleted at once; `--no-write-probe` leaves it out.
 
 mod effective;
 mod from_sersync;
@@ -78,9 +78,9 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode, CliError> {
     })
 }
 
-/// The comparison with sersync, then errors and warnings.
+/// Prints the comparison with sersync, then the file's errors and warnings.
 fn check_from_sersync<W: Write>(file: &Path, report: &mut Report<W>) -> Result<Option<Config>, CliError> {
-    // A file that is no XML is told of below.
+    // An error about a file that is not XML is reported further below.
     let mut loaded = config::load(file);
     if let Ok(outline) = config::outline(file) {
         let mut found = from_sersync::compare(file, &outline);
@@ -98,7 +98,7 @@ fn check_from_sersync<W: Write>(file: &Path, report: &mut Report<W>) -> Result<O
     check_loaded(file, loaded, false, report)
 }
 
-/// Errors and warnings of one file, and what it comes to. `None`: it cannot be used.
+/// Reports the errors and warnings of one file, and its effective configuration. `None`: the file cannot be used.
 fn check_loaded<W: Write>(
     file: &Path,
     loaded: Result<(Config, Vec<config::Diagnostic>), config::ConfigError>,
@@ -124,7 +124,7 @@ fn check_loaded<W: Write>(
     }
 }
 
-/// Everything. Returns whether the configuration is bad.
+/// Runs all checks. Returns whether the configuration is bad.
 fn check_all<W: Write>(args: &CheckArgs, report: &mut Report<W>) -> Result<bool, CliError> {
     let files = match (&args.from_sersync, args.config.is_empty()) {
         (Some(file), _) => vec![file.clone()],
@@ -218,7 +218,7 @@ fn error_note(file: &Path, error: config::ConfigError) -> Note {
     }
 }
 
-/// What no daemon would start with, however good each file is by itself.
+/// The faults with which no daemon would start although each file is valid by itself.
 fn contradictions(configs: &[Config], state_dir: &Path) -> Vec<Note> {
     let roots = configs.iter().flat_map(|config| {
         config.roots.iter().map(|root| RootOptions { root: root.clone(), settings: config.settings.clone() })
@@ -241,7 +241,7 @@ fn contradictions(configs: &[Config], state_dir: &Path) -> Vec<Note> {
     once.into_iter().chain(listens).chain(outside).chain(apart).collect()
 }
 
-/// Where two mirrors on this machine have their hands on the same.
+/// The places where two mirrors on this machine get into each other's way.
 fn meetings(state_dir: &Path, roots: &[&Root]) -> Vec<Note> {
     let roots: Vec<Root> = roots.iter().copied().cloned().collect();
     let note = |check| {
@@ -255,7 +255,7 @@ fn meetings(state_dir: &Path, roots: &[&Root]) -> Vec<Note> {
     own.chain(neighbours::meetings(state_dir, &roots).into_iter().map(note(Check::Daemon))).collect()
 }
 
-/// What is wrong with the token of the control API.
+/// The fault of the control API's token file, if it has one.
 fn token_file(config: &Config) -> Option<Note> {
     let endpoint = &config.control.as_ref()?.endpoint;
     let file = endpoint.token_file.as_ref()?.display().to_string();
@@ -265,7 +265,7 @@ fn token_file(config: &Config) -> Option<Note> {
     })
 }
 
-/// Whether there is an rsync, and which.
+/// Checks whether rsync is installed, and which version.
 fn rsync(limit: Duration) -> Vec<Note> {
     let path = match mirror::find_rsync() {
         Ok(path) => path.display().to_string(),
@@ -296,7 +296,7 @@ fn rsync(limit: Duration) -> Vec<Note> {
     }
 }
 
-/// How rsync is kept within the source and the target, where that is not the same for all targets.
+/// Reports for single targets how rsync is confined to the source and the target. Facts that hold for all targets are left out.
 fn confined(config: &Config) -> Vec<Note> {
     let pairs = config.roots.iter().flat_map(|root| root.targets.iter().map(move |target| (root, target)));
     let note = |(root, target): (&Root, &Target)| {

@@ -1,4 +1,4 @@
-//! One line of what `syncq check` finds, as text and as JSON.
+//! One finding of `syncq check`, as text and as JSON.
 
 use std::io::{self, Write};
 
@@ -8,18 +8,18 @@ use crate::cli::output::counted;
 use crate::cli::output::{json_line, plain};
 use crate::model::TargetTrouble;
 
-/// How bad it is.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
     Ok,
-    /// Mirroring works, less well than it could.
+    /// Mirroring works, but less well than it could.
     Warn,
     /// Something will not be mirrored.
     Fail,
 }
 
-/// What was looked at.
+/// The subject area of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Check {
@@ -52,21 +52,21 @@ impl Check {
     }
 }
 
-/// A finding. Its fields are those of a line of `--json`; all are always there.
+/// A finding. The fields are those of a line of `--json`, which always has all of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Note {
     pub level: Level,
     pub check: Check,
-    /// The file, directory or target that it is about.
+    /// The file, directory or target that the finding is about.
     pub subject: String,
     pub message: String,
-    /// What to do about it.
+    /// The way out of the fault.
     pub hint: Option<String>,
     /// The root of a target.
     pub root: Option<String>,
     /// The rsync command that failed, to be tried by hand.
     pub command: Option<String>,
-    /// In a configuration file, counted from 1.
+    /// The line in the configuration file, counted from 1.
     pub line: Option<u32>,
     pub column: Option<u32>,
 }
@@ -117,11 +117,11 @@ impl Note {
     }
 }
 
-/// Prints findings as they come, and remembers the worst.
+/// Prints findings as they come, and remembers the worst level.
 pub struct Report<W: Write> {
     pub out: W,
     pub json: bool,
-    /// Whether a target's name alone does not tell which is meant.
+    /// Whether roots are printed because several targets have the same name.
     pub names_roots: bool,
     worst: Level,
     warnings: u64,
@@ -210,7 +210,7 @@ mod tests {
         assert!(written(false, &[Note::fail(Check::Target, "t", "m")]).1);
     }
 
-    /// The shape that `--json` promises: every field, always, and nothing else.
+    /// The keys that `--json` promises: every field, always, and nothing else.
     #[test]
     fn a_line_of_json_has_every_field() {
         let found = TargetTrouble {

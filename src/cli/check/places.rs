@@ -1,4 +1,4 @@
-//! Looks at what lies on this machine: sources, password files, the state directory, the list of failures. Changes nothing.
+//! Checks the places on this machine: sources, password files, the state directory, the list of failures. Changes nothing.
 
 use std::path::Path;
 
@@ -12,10 +12,10 @@ use crate::cli::{configs, excludes, password_file};
 use crate::control::{Client, ClientError};
 use crate::model::{Destination, Root};
 
-/// Less room than that in the state directory is soon used up by a backlog; syncq keeps 16 MiB of it back.
+/// With less free room than this in the state directory, a backlog soon fills the disk; syncq keeps 16 MiB of it back.
 const ROOM_BYTES_MIN: u64 = 256 << 20;
 
-/// File systems on which inotify does not tell everything, by the number of `statfs`.
+/// File systems for which inotify does not report every change, by the type that `statfs` returns.
 const PARTLY_DEAF: &[(u32, &str, &str)] = &[
     (0x6969, "NFS", OTHERS),
     (0xFF53_4D42, "CIFS", OTHERS),
@@ -35,7 +35,7 @@ const PARTLY_DEAF: &[(u32, &str, &str)] = &[
 ];
 const OTHERS: &str = "what other machines change causes no events on this one";
 
-/// Looks at the source directories.
+/// Checks the source directories.
 pub fn sources(file: &Path, roots: &[Root]) -> Vec<Note> {
     roots.iter().flat_map(|root| source(file, root)).collect()
 }
@@ -70,13 +70,13 @@ fn deafness(kind: u32) -> Option<(&'static str, &'static str)> {
     PARTLY_DEAF.iter().find(|(number, ..)| *number == kind).map(|(_, name, why)| (*name, *why))
 }
 
-/// Roots of which one lies in another: each change in the inner one is sent by both.
+/// Reports roots that lie in another root: each change in the inner root is sent by both.
 pub fn overlaps(roots: &[&Root]) -> Vec<Note> {
     let mut notes = Vec::new();
     for (at, inner) in roots.iter().enumerate() {
         for (other, outer) in roots.iter().enumerate() {
             let (inside, around) = (real_path(&inner.path), real_path(&outer.path));
-            // Two names of one directory are told once.
+            // Two names of one directory would match in both directions, and are reported once.
             if at != other
                 && inner.path != outer.path
                 && inside.starts_with(&around)
@@ -93,7 +93,7 @@ pub fn overlaps(roots: &[&Root]) -> Vec<Note> {
     notes
 }
 
-/// Looks at the password files, each once. `user` is whom rsync asks as, for the wrong form of such a file.
+/// Checks each password file once. `user` is rsync's user name, which helps to recognise a file of the wrong form.
 pub fn passwords(roots: &[&Root]) -> Vec<Note> {
     let mut seen = std::collections::BTreeSet::new();
     let mut notes = Vec::new();
@@ -121,7 +121,7 @@ fn password(file: &Path, user: Option<&str>) -> Note {
     }
 }
 
-/// Looks at the state directory, and whether a daemon is at work there.
+/// Checks the state directory, and whether a daemon is running in it.
 pub fn state(dir: &Path) -> Vec<Note> {
     let shown = dir.display().to_string();
     let Some(there) = dir.ancestors().find(|ancestor| ancestor.exists()) else {
@@ -168,10 +168,10 @@ fn daemon(dir: &Path) -> Option<Note> {
     }
 }
 
-/// Where the unit's instances have their logs, each in a directory with the name of its configuration.
+/// The log directory of the unit's instances, with one directory for each configuration, named after it.
 const UNIT_LOGS: &str = "/var/log/syncq";
 
-/// Looks at where the list of failures of `config` goes.
+/// Checks the path of the list of failures of `config`.
 pub fn fail_log(config: &Path, path: &Path) -> Option<Note> {
     let absolute = std::path::absolute(path);
     let path = absolute.as_deref().unwrap_or(path);
@@ -188,7 +188,7 @@ pub fn fail_log(config: &Path, path: &Path) -> Option<Note> {
     })
 }
 
-/// An error of the start in the form of a finding.
+/// Turns an error of the start into a finding.
 pub fn refusal(check: Check, subject: &str, error: &CliError) -> Note {
     let mut message = String::new();
     for cause in error.error.chain().map(ToString::to_string) {
@@ -248,7 +248,7 @@ mod tests {
         assert!(fail_log(config, &missing).is_some() && fail_log(config, &dir.path().join("list")).is_none());
     }
 
-    /// The list of the example file was warned of before each first start of the unit, which makes the directory.
+    /// For the example file a missing directory was reported before each first start of the unit, although the unit creates it.
     #[test]
     fn a_list_in_the_units_own_directory_is_no_warning_before_the_first_start() {
         let config = Path::new("/etc/syncq/no such instance.xml");

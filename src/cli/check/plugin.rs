@@ -1,6 +1,6 @@
-//! Looks at the plugin in use: whether its program is there, and whether others can read its password.
+//! Checks the plugin in use: whether its program exists, and whether other users can read its password.
 //!
-//! No listener, CDN or web server is asked: they would take it for a notice.
+//! No listener, CDN or web server is contacted: a request would count as a notice.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -18,7 +18,7 @@ pub fn check(config: &Config) -> Option<Note> {
         Plugin::Command(command) => return program(command.prefix.first()?),
         Plugin::Socket(_) => false,
         Plugin::RefreshCdn(_) => true,
-        // A token stands in the query.
+        // A URL's query often contains a token.
         Plugin::Http(http) => http.url.credentials.is_some() || http.url.target.reveal().contains('?'),
     };
     let is_open = config.file.metadata().is_ok_and(|found| found.mode() & 0o044 != 0);
@@ -29,7 +29,7 @@ pub fn check(config: &Config) -> Option<Note> {
     })
 }
 
-/// Looks for it as the daemon will, which may have another `PATH`.
+/// Looks for the program as the daemon will, whose `PATH` may differ from the user's.
 fn program(name: &OsStr) -> Option<Note> {
     let is_program = |path: &Path| path.is_file() && accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS).is_ok();
     let found = match name.as_bytes().contains(&b'/') {

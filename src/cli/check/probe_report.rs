@@ -1,4 +1,4 @@
-//! Asks the targets, several at once, and puts what was found into words.
+//! Asks the targets, several at once, and puts the findings into words.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -10,7 +10,7 @@ use crate::filter::Filter;
 use crate::mirror::{Finding, NotTried, OLDEST_RSYNC, ProbeOptions, inspect};
 use crate::model::{MaxDelete, Root, Target};
 
-/// So many targets are asked at a time.
+/// How many targets are asked at a time.
 const AT_ONCE: usize = 16;
 
 /// One target of a configuration.
@@ -20,7 +20,7 @@ struct Asked<'a> {
     max_delete: MaxDelete,
 }
 
-/// Asks all targets of `configs`, and returns what was found in the order of the files.
+/// Asks all targets of `configs`, and returns the findings in the order of the files.
 pub fn check(configs: &[Config], options: ProbeOptions) -> Vec<Note> {
     let mut targets = Vec::new();
     for config in configs {
@@ -59,7 +59,7 @@ fn ask(asked: &Asked<'_>, options: ProbeOptions) -> Vec<Note> {
         .collect()
 }
 
-/// A finding in words.
+/// Puts a finding into words.
 fn note(name: &str, finding: &Finding) -> Note {
     match finding {
         Finding::Answers { protocol: Some(protocol) } => answers(name, *protocol),
@@ -107,13 +107,13 @@ fn note(name: &str, finding: &Finding) -> Note {
     }
 }
 
-/// rsync's protocols, as far as they tell versions apart.
+/// Describes an answering target. rsync's protocol number tells versions apart, as far as it can.
 fn answers(name: &str, protocol: u32) -> Note {
     let versions = match protocol {
         ..30 => "older than 3.0",
         30 => "3.0",
         31 => "3.1 to 3.3",
-        // Distributions have put the repairs that came with this protocol into older versions.
+        // Distributions have backported the fixes of this protocol to older versions.
         _ => "3.4 or newer, or an older one with its repairs",
     };
     let message = format!("answers; its rsync speaks protocol {protocol} (version {versions})");

@@ -1,4 +1,4 @@
-//! What cannot be used: where it stands, what is said, and what to write instead.
+//! Unusable configurations: the place of each fault, its message, and its hint.
 
 use super::*;
 
@@ -60,7 +60,7 @@ fn nesting_and_size_have_limits() {
     assert_eq!(said(format!("<head{wide}/>").as_bytes()).0, "c.xml:1:381: <head> has more than 64 attributes");
 }
 
-/// Each of these took minutes, were some step quadratic.
+/// Any of these inputs would take minutes if some step were quadratic.
 #[test]
 fn a_megabyte_of_anything_is_read_in_one_go() {
     let size = usize::try_from(CONFIG_BYTES_MAX).expect("small") - 200;

@@ -1,4 +1,4 @@
-//! Whole files, as they are found in the wild.
+//! Whole files as users have them.
 
 use super::*;
 

@@ -1,7 +1,7 @@
 //! Damaged configurations: no input may panic, hang, or cost more than in proportion to its size.
 //!
-//! The files of the corpus are cut, spliced, repeated and sprinkled with what markup is made of. A few seconds in every
-//! test run; `SYNCQ_FUZZ_SECONDS=600` makes it ten minutes. A failure names the number by which it is replayed
+//! The files of the corpus are cut, spliced, repeated and sprinkled with pieces of markup. Every test run does so for a few
+//! seconds; `SYNCQ_FUZZ_SECONDS=600` makes that ten minutes. A failure names the number by which it is replayed
 //! (`SYNCQ_FUZZ_SEED`).
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use fastrand::Rng;
 use super::*;
 use crate::clock::monotonic;
 
-/// Pieces that mean something to the reader.
+/// Pieces that have a meaning to the parser.
 const PIECES: &[&[u8]] = &[
     b"<",
     b">",
@@ -67,9 +67,9 @@ const PIECES: &[&[u8]] = &[
     b"-artuz --exclude='",
 ];
 
-/// A parse of a megabyte takes some tens of milliseconds without optimization; what is quadratic takes minutes.
+/// Without optimization a parse of a megabyte takes some tens of milliseconds. A quadratic step would take minutes.
 const TIME_MAX: Duration = Duration::from_secs(20);
-/// Inputs are blown up to this size now and then.
+/// Now and then an input is blown up to this size.
 const LARGE_BYTES: usize = 300_000;
 
 fn mutated(corpus: &[(std::path::PathBuf, Vec<u8>)], rng: &mut Rng) -> Vec<u8> {
@@ -113,7 +113,7 @@ fn mutated(corpus: &[(std::path::PathBuf, Vec<u8>)], rng: &mut Rng) -> Vec<u8> {
     bytes
 }
 
-/// Ends the process when one input takes too long: a thread that hangs cannot be ended otherwise.
+/// Ends the process when one input takes too long, since a thread that hangs cannot be ended.
 fn watch_over(running: Arc<AtomicU64>) {
     std::thread::spawn(move || {
         let mut seen = (u64::MAX, monotonic());

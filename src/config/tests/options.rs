@@ -50,7 +50,7 @@ fn whatever_is_missing_has_a_default_and_a_warning() {
     }
 }
 
-/// sersync got an empty mask, watched nothing and said nothing.
+/// sersync got an empty event mask, watched nothing and said nothing.
 #[test]
 fn switches_that_leave_writes_unfollowed_are_told() {
     let (_, said) = with(r#"<closeWrite start="true"/>"#, r#"<closeWrite start="false"/>"#);
@@ -329,7 +329,7 @@ fn a_plugin_does_not_take_over_the_watch_and_hides_its_password() {
 
 const WHOLE: &str = "<head><sersync><localpath watch='/srv/www'><remote ip='h' name='m'/></localpath></sersync></head>";
 
-/// sersync refuses only what stands before the declaration.
+/// sersync refuses only text in front of the declaration.
 #[test]
 fn text_before_head_is_passed_over() {
     for before in ["配置\n", "<?xml version='1.0'?>\n# 配置文件\n", "<!-- c -->\n<other a=1/>\n x", "\u{3000}\n"]
@@ -341,7 +341,7 @@ fn text_before_head_is_passed_over() {
     }
 }
 
-/// It was said that nobody knows the element, and not which directory is therefore not mirrored.
+/// The warning said that the element is unknown, and did not name the directory that is therefore not mirrored.
 #[test]
 fn what_stands_in_the_wrong_place_is_told_where_it_belongs() {
     let second = "<sersync><localpath watch='/srv/second'><remote ip='h' name='n'/></localpath></sersync></head>";
@@ -426,7 +426,7 @@ fn blanks_of_other_alphabets_are_blanks() {
     assert_eq!(words, ["-art", "-z"]);
 }
 
-/// `-m command` with a published file that has no remote was refused.
+/// `-m command` was refused with a published file that has no remote.
 #[test]
 fn for_a_plugin_alone_targets_do_not_matter() {
     let plugin = r#"<plugin name="command"><param prefix="/bin/x"/></plugin></head>"#;

@@ -1,12 +1,12 @@
-//! The small tree that a configuration file becomes: elements and attributes with their places, and what else stands in
-//! the file. How a tag is read, and which names are known, is not said here.
+//! The small tree that a configuration file becomes: elements and attributes with their places, and the other pieces of the
+//! file. How a tag is read, and which names are known, is not said here.
 
 /// An element from its start tag on.
 #[derive(Debug)]
 pub(in crate::config) struct Element {
-    /// As written; compare by [`Element::is`].
+    /// The name as written; compare it by [`Element::is`].
     pub(in crate::config) name: Vec<u8>,
-    /// Where its `<` stands.
+    /// The offset of the element's `<`.
     pub(in crate::config) offset: usize,
     pub(in crate::config) attributes: Vec<Attribute>,
     pub(in crate::config) children: Vec<Element>,
@@ -17,7 +17,7 @@ impl Element {
         self.name.eq_ignore_ascii_case(name.as_bytes())
     }
 
-    /// The first child of that name: sersync ignores any other.
+    /// The first child with that name: sersync ignores any other.
     pub(in crate::config) fn child(&self, name: &str) -> Option<&Self> {
         self.children(name).next()
     }
@@ -35,18 +35,18 @@ impl Element {
 pub(in crate::config) struct Attribute {
     pub(in crate::config) name: Vec<u8>,
     pub(in crate::config) offset: usize,
-    /// Entities are resolved, blanks are kept.
+    /// The value with entities resolved and blanks kept.
     pub(in crate::config) value: Vec<u8>,
     pub(in crate::config) value_offset: usize,
     /// Whether every byte of the value is one byte of the file.
     pub(in crate::config) verbatim: bool,
 }
 
-/// What stands in the file and is no element.
+/// A piece of the file that is not an element.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::config) struct Stray {
     pub(in crate::config) kind: StrayKind,
-    /// Where it begins, without blanks.
+    /// The offset at which the piece begins, behind leading blanks.
     pub(in crate::config) offset: usize,
     pub(in crate::config) text: Vec<u8>,
 }
@@ -54,13 +54,13 @@ pub(in crate::config) struct Stray {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::config) enum StrayKind {
     Comment,
-    /// Between tags.
+    /// Text between tags.
     Text,
-    /// Behind the last tag of `head`.
+    /// Text behind the last tag of `head`.
     Behind,
 }
 
-/// A file that could be read.
+/// A file that was parsed.
 #[derive(Debug)]
 pub(in crate::config) struct Document {
     pub(in crate::config) head: Element,

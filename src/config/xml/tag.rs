@@ -1,19 +1,19 @@
-//! The inside of one start tag: a name and attributes, as sersync takes them.
+//! Reads the inside of one start tag, a name and attributes, as sersync does.
 
 use super::Attribute;
 use crate::config::blank;
 use crate::config::diagnostic::{Notes, secret_after};
 use crate::config::error::{Fault, Problem};
 
-/// sersync's elements have 4 at most; the limit keeps the search for duplicates cheap.
+/// sersync's elements have at most 4 attributes; the limit keeps the search for duplicates cheap.
 const ATTRIBUTES_MAX: usize = 64;
-/// An entity is `&`, at most so many bytes, and `;`. Anything longer is a bare `&`.
+/// The most bytes of an entity between `&` and `;`. With more bytes the `&` is a bare one.
 const ENTITY_BYTES_MAX: usize = 10;
 
 pub(super) struct Tag {
     pub(super) name: Vec<u8>,
     pub(super) attributes: Vec<Attribute>,
-    /// It ends in a slash of its own (`<x / >`).
+    /// The tag ends in a slash of its own (`<x / >`).
     pub(super) closed: bool,
 }
 
@@ -21,7 +21,7 @@ pub(super) struct Tag {
 struct Cursor<'a> {
     content: &'a [u8],
     at: usize,
-    /// Blanks that are not ASCII have been passed over.
+    /// Whether blanks that are not ASCII have been skipped.
     has_wide_blanks: bool,
 }
 
@@ -41,7 +41,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Takes a name: up to a blank, or what `ends` it.
+    /// Takes a name: everything up to a blank or a byte in `ends`.
     fn take_name(&mut self, ends: &[u8]) -> &'a [u8] {
         let rest = self.rest();
         let is_end = |at: usize| {
@@ -53,7 +53,7 @@ impl<'a> Cursor<'a> {
         rest.get(..end).unwrap_or_default()
     }
 
-    /// Takes bytes up to the first that `ends`, or all.
+    /// Takes everything up to the first byte for which `ends` holds, or all.
     fn take_until(&mut self, ends: impl Fn(u8) -> bool) -> &'a [u8] {
         let rest = self.rest();
         let taken = rest.get(..rest.iter().position(|&b| ends(b)).unwrap_or(rest.len())).unwrap_or_default();
@@ -62,7 +62,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Reads what stands between `<` and `>`; `base` is its offset in the file.
+/// Reads the content between `<` and `>`; `base` is the content's offset in the file.
 pub(super) fn read(content: &[u8], base: usize, notes: &mut Notes<'_>) -> Result<Tag, Problem> {
     let mut cursor = Cursor { content, at: 0, has_wide_blanks: false };
     cursor.skip_blanks();
@@ -81,11 +81,11 @@ pub(super) fn read(content: &[u8], base: usize, notes: &mut Notes<'_>) -> Result
             cursor.has_wide_blanks = false;
         }
         let offset = base + cursor.at;
-        // Only what is new, or a long tag would be looked through again and again.
+        // Look only at the new bytes: otherwise a long tag would be looked through again and again.
         secret |= secret_after(content.get(seen..cursor.at).unwrap_or_default()).is_some();
         seen = cursor.at;
         let malformed = |rest: &[u8]| {
-            // A missing quote makes the tag swallow what follows: only what stands before the next > tells.
+            // A missing quote makes the tag swallow what follows it, so the message shows only the bytes before the next `>`.
             let piece = rest.split(|&b| b == b'\n' || b == b'>').next().unwrap_or_default().trim_ascii();
             let text = if secret { "…".to_owned() } else { notes.show_markup(piece) };
             let element = element.clone();
@@ -139,7 +139,7 @@ pub(super) fn read(content: &[u8], base: usize, notes: &mut Notes<'_>) -> Result
     }
 }
 
-/// The value behind `=`, quoted or not, and where it begins.
+/// The value behind `=`, quoted or not, and its offset.
 fn value<'a>(cursor: &mut Cursor<'a>) -> Option<(&'a [u8], usize)> {
     match cursor.peek() {
         Some(quote @ (b'"' | b'\'')) => {
@@ -159,7 +159,7 @@ fn value<'a>(cursor: &mut Cursor<'a>) -> Option<(&'a [u8], usize)> {
     }
 }
 
-/// Typographic quotes, in UTF-8 and in GBK: what a browser or a word processor makes of straight ones.
+/// Typographic quotes, in UTF-8 and in GBK. Browsers and word processors put them in place of straight ones.
 const FANCY_QUOTES: [&[u8]; 4] = ["“".as_bytes(), "”".as_bytes(), b"\xa1\xb0", b"\xa1\xb1"];
 
 fn attribute(name: &[u8], offset: usize, raw: &[u8], value_offset: usize, notes: &mut Notes<'_>) -> Attribute {
@@ -183,7 +183,7 @@ fn attribute(name: &[u8], offset: usize, raw: &[u8], value_offset: usize, notes:
     Attribute { name: name.to_vec(), offset, value, value_offset, verbatim }
 }
 
-/// Entities to bytes. A number up to 255 is one byte, as in sersync; an `&` that begins no entity is itself.
+/// Resolves entities to bytes. A number up to 255 becomes one byte, as in sersync. An `&` that begins no entity stays as it is.
 fn resolve_entities(raw: &[u8], offset: usize, notes: &mut Notes<'_>) -> Vec<u8> {
     let mut value = Vec::with_capacity(raw.len());
     let mut rest = raw;

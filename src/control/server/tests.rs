@@ -24,14 +24,14 @@ use crate::control::{
 };
 use crate::model::{Generation, Job, JobAction, JobId, JobState, Origin, RelPath, Scope, TargetId, Timestamp};
 
-/// Holds `jobs` ready jobs of one target; what is purged is gone.
+/// A daemon with `jobs` ready jobs of one target, without the purged ones.
 #[derive(Default)]
 struct Fake {
     jobs: u64,
     purged: Mutex<std::collections::BTreeSet<u64>>,
-    /// The store fails after so many changes.
+    /// After this many changes the store fails.
     breaks_after: Option<usize>,
-    /// Whoever follows.
+    /// The listeners of the event stream.
     listeners: Mutex<Vec<std::sync::Weak<dyn Listen>>>,
 }
 
@@ -86,7 +86,7 @@ impl Inspect for Fake {
 }
 
 impl Operate for Fake {
-    /// Takes what it knows the target of.
+    /// Accepts the jobs of the one known target.
     fn add(&self, jobs: &[NewJob]) -> Result<Vec<Option<String>>, Refusal> {
         let refused = |job: &NewJob| (job.target != "h::m").then(|| format!("no {}", job.target));
         Ok(jobs.iter().map(refused).collect())
@@ -120,7 +120,7 @@ impl Operate for Fake {
     }
 
     fn wait(&self, request: &WaitRequest) -> Result<Box<dyn Wait>, Refusal> {
-        /// Done after so many looks.
+        /// A wait that is over after this many looks.
         struct Looks(u32);
         impl Wait for Looks {
             fn look(&mut self) -> Result<Waiting, Refusal> {
@@ -206,7 +206,7 @@ fn answers_what_it_knows_and_refuses_the_rest_in_json() {
     assert_eq!(in_memory(3, "POST", "/v1/jobs/purge", &huge).0, StatusCode::PAYLOAD_TOO_LARGE);
 }
 
-/// What was left out of a filter because it could not be read would be more jobs.
+/// If an unreadable part of a filter were left out, the request would concern more jobs.
 #[test]
 fn nothing_is_changed_by_what_cannot_be_understood() {
     for path in ["/v1/jobs/purge", "/v1/jobs/retry"] {
@@ -228,7 +228,7 @@ fn nothing_is_changed_by_what_cannot_be_understood() {
             let (code, answer) = in_memory(3, "POST", path, body);
             assert!(code == StatusCode::BAD_REQUEST && answer.contains("error"), "{path} {body}: {code} {answer}");
         }
-        // An age that nothing has.
+        // An age that no job can have.
         for age in ["18446744073709551615", "1e300", "1e10"] {
             let body = format!(r#"{{"filter":{{"older_than_s":{age}}}}}"#);
             assert_eq!(in_memory(3, "POST", path, &body), (StatusCode::OK, String::new()), "{path} {age}");
@@ -281,7 +281,7 @@ fn what_is_purged_is_told_row_by_row_and_a_dry_run_purges_nothing() {
     assert_eq!(count(&client, &JobFilter::default()), 1_200);
     let three = JobFilter { ids: vec![3, 5, 9_999], ..JobFilter::default() };
     assert_eq!(purge(JobsRequest { filter: three, ..JobsRequest::default() }), (2, Ok(())));
-    // What was done before the store broke is told, and that it broke.
+    // The jobs that were purged before the store broke are told, and then the failure.
     assert_eq!(purge(all), (1_000, Err("the store is full".to_owned())));
     assert_eq!(count(&client, &JobFilter::default()), 198);
 }
@@ -304,7 +304,7 @@ fn two_hundred_clients_that_wait_leave_room_for_others() {
     let server = ControlServer::start(dir.path(), Arc::new(Fake::default())).expect("a server");
     let mut waiting: Vec<StdStream> = Vec::new();
     for _ in 0..200 {
-        // The backlog is full for a moment now and then.
+        // The backlog is full now and then, and `connect` waits for a moment.
         let mut stream = StdStream::connect(socket_path(dir.path())).expect("a connection");
         stream.write_all(b"POST /v1/wait HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}").expect("a request");
         waiting.push(stream);
@@ -324,7 +324,7 @@ fn two_hundred_clients_that_wait_leave_room_for_others() {
 #[test]
 fn serves_its_own_user_over_the_socket_and_leaves_nothing_behind() {
     let dir = tempfile::tempdir().expect("a directory");
-    // A dead daemon's socket is in the way.
+    // The socket file of a dead daemon is in the way.
     drop(std::os::unix::net::UnixListener::bind(socket_path(dir.path())).expect("a socket"));
     let server = ControlServer::start(dir.path(), Arc::new(Fake::with(600))).expect("a server");
     let mode = std::fs::metadata(socket_path(dir.path())).expect("the socket").permissions().mode();
@@ -378,7 +378,7 @@ fn clients_that_do_not_read_or_do_not_send_lose_their_place() {
     server.stop();
 }
 
-/// Each held a place for as long as a request may take to come, and whoever asked behind them gave up.
+/// Idle connections held their places for the whole header timeout, and clients behind them gave up.
 #[test]
 fn clients_that_ask_nothing_make_room_for_those_that_ask() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -392,7 +392,7 @@ fn clients_that_ask_nothing_make_room_for_those_that_ask() {
         client.status().expect("an answer");
         idle.extend((0..20).map(|_| connect()));
     }
-    // The first of them are closed.
+    // The oldest of the idle connections are closed.
     use std::io::Read as _;
     let first = &mut idle[0];
     first.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
@@ -408,7 +408,7 @@ fn garbage_and_half_requests_hold_up_nobody() {
     let server = ControlServer::start_with(dir.path(), Arc::new(Fake::with(1)), patience).expect("a server");
     let connect = || StdStream::connect(socket_path(dir.path())).expect("a connection");
 
-    // As many as there are places: the next client gets in when the header timeout has thrown them out.
+    // As many connections as there are places: the next client gets in when the header timeout has closed them.
     let mut halves: Vec<_> = (0..CONNECTIONS_MAX).map(|_| connect()).collect();
     for (n, half) in halves.iter_mut().enumerate() {
         let part: &[u8] = if n % 2 == 0 { b"GET /v1/status HTTP/1.1\r\nHost:" } else { b"" };
@@ -430,7 +430,7 @@ fn garbage_and_half_requests_hold_up_nobody() {
     }
     assert_eq!(client.status().expect("a status").pid, 1);
 
-    // A client that stopped in mid-request does not hold up the stop.
+    // A client that stops in the middle of a request does not hold up the stop.
     let mut half = connect();
     half.write_all(b"GET /v1/jobs HTTP/1.1\r\n").expect("half a request");
     server.stop();
@@ -459,7 +459,7 @@ fn jobs_are_added_in_pieces_that_fit_and_each_gets_its_answer() {
     let client = Client::connect(dir.path()).expect("a client");
     let job = |n: u64| {
         let target = if n.is_multiple_of(3) { "x::y" } else { "h::m" };
-        // Some of these fit into a request by tens only.
+        // Some of these paths are so long that only tens of jobs fit into a request.
         let name = format!("{n}").repeat(if n < 100 { 500 } else { 1 });
         NewJob::new(Path::new("/srv"), target, &RelPath::new(name.as_bytes()).expect("a path"), None)
     };

@@ -39,7 +39,7 @@ fn a_row_has_the_promised_keys() {
     assert_eq!(back.rel_path(), RelPath::new(b"a/b\n.txt").ok());
 }
 
-/// What `syncq status --json` prints, with everything that may be missing missing.
+/// The output of `syncq status --json`, with every optional part missing.
 #[test]
 fn a_status_has_the_promised_keys() {
     let root = RootStatus {
@@ -101,7 +101,7 @@ fn a_status_has_the_promised_keys() {
     );
 }
 
-/// What `syncq store stats`, `check` and `compact` print.
+/// The output of `syncq store stats`, `check` and `compact`.
 #[test]
 fn a_store_report_has_the_promised_keys() {
     let kept = vec![KeptStore { path: "/var/lib/syncq/c/store.damaged-1".to_owned(), bytes: 3 }];

@@ -1,4 +1,4 @@
-//! Everything known of one path: whether it is mirrored, and for each target what its job waits for.
+//! Everything known about one path: whether it is mirrored, and for each target what the path's job waits for.
 
 use std::io;
 use std::path::Path;
@@ -15,13 +15,13 @@ use crate::daemon::active_config::Core;
 use crate::daemon::named_target::NamedTarget;
 use crate::daemon::root::RootRuntime;
 
-/// Whether a path is mirrored to any of the targets, and what stands there. `is_away`: what is at the root is not what is
-/// mirrored.
+/// Explains whether a path is mirrored to any of the targets, and what stands at the path. `is_away`: the directory at the root
+/// is not the one that is mirrored.
 pub(crate) fn explain(root: &Path, path: &RelPath, is_away: bool, targets: Vec<TargetExplanation>) -> Explanation {
-    // Nothing would ever run what the command line says.
+    // The path is left out and has no job, so no run would ever have this command line.
     let shown = |target: TargetExplanation| match (&target.left_out, &target.job) {
         (Some(_), None) => TargetExplanation { command: None, waits_for: None, ..target },
-        // By hand it would delete what is only out of sight.
+        // An operator who ran the command by hand would delete what is only out of sight.
         _ if is_away => TargetExplanation { command: None, ..target },
         _ => target,
     };
@@ -37,13 +37,13 @@ pub(crate) fn explain(root: &Path, path: &RelPath, is_away: bool, targets: Vec<T
     }
 }
 
-/// What is said of a file that is sent, and comes back, over and over.
+/// The notice about a file that is sent and changed back over and over, if `path` is one.
 pub(crate) fn answered(root: &RootRuntime, path: &RelPath) -> Option<String> {
     root.is_answered(path).then(|| Notice::Answered { path: path.clone() }.to_string())
 }
 
-/// Why the path is not mirrored to a target, if it is not: a rule of the root's, or what rsync and the server are told
-/// beside. An error means that rsync could not be asked.
+/// Why the path is not mirrored to a target, if it is not: either a rule of the root, or an option of rsync or of its server.
+/// An error means that rsync could not be asked.
 pub(crate) fn left_out(
     root: &RootRuntime,
     path: &RelPath,
@@ -56,7 +56,7 @@ pub(crate) fn left_out(
     }
 }
 
-/// Why a path at which that stands is not mirrored, if it is not.
+/// Why the rules of the root leave out a path with this presence, if they do.
 fn rule(root: &RootRuntime, path: &RelPath, presence: Presence) -> Option<String> {
     let kind = match presence {
         Presence::Directory => Kind::Directory,
@@ -75,8 +75,8 @@ fn rule(root: &RootRuntime, path: &RelPath, presence: Presence) -> Option<String
     excluded.or(kept)
 }
 
-/// Refuses to answer for a path that is left out, or that nothing is known of: it is rather misspelt, and everything could be
-/// said of it. To be asked behind the watcher's barrier, so that what has just come or gone is known.
+/// Refuses to answer for a path that is left out or of which nothing is known. Such a path is probably misspelt, and any answer
+/// about it would be true. Call this behind the watcher's barrier, so that a path that has just come or gone is known.
 pub(super) fn check_known(
     root: &RootRuntime,
     path: &RelPath,
@@ -89,7 +89,7 @@ pub(super) fn check_known(
     let shown = path.under(root.path()).display().to_string();
     let presence = Source::new(root.path()).look(path);
     for target in targets {
-        // What rsync cannot be asked about it cannot send either: its jobs tell.
+        // A failure to ask rsync about the path also fails the path's jobs, and they report it.
         if let Ok(Some(why)) = left_out(root, path, &core.executor, target) {
             let hint = format!("syncq explain {shown} says the same; nothing is sent or deleted there");
             let message = format!("{shown} is not mirrored to {}: {why}", target.name);
@@ -108,7 +108,7 @@ pub(super) fn check_known(
     Err(Refusal::new(RefusalKind::Unknown, message, hint))
 }
 
-/// What [`explain`] says, without a daemon: what the store alone knows.
+/// Answers like [`explain`] without a daemon, from the store alone.
 pub(super) fn explain_offline(
     root: &Path,
     path: &RelPath,
@@ -124,10 +124,10 @@ pub(super) fn explain_offline(
     }
 }
 
-/// What is said of a place that cannot be looked at, and of a source that is not the one that is mirrored.
+/// The word for a place that cannot be looked at, and for a source that is not the one that is mirrored.
 const OUT_OF_REACH: &str = "out of reach";
 
-/// What stands at a path, in a word.
+/// The word for what stands at a path.
 fn standing_there(presence: Presence) -> &'static str {
     match presence {
         Presence::Missing => "nothing",
@@ -142,22 +142,22 @@ fn path_text(path: &RelPath) -> String {
     if path.is_root() { String::new() } else { path.to_string() }
 }
 
-/// What holds up all of a target's jobs, and how its runs look, as far as the queue does not know.
+/// The facts about a target that the queue does not know: what holds up all its jobs, and how its runs look.
 #[derive(Debug)]
 pub(super) struct Circumstances {
     pub state: TargetState,
-    /// Why nothing is sent or deleted at all, if so.
+    /// Why nothing is sent or deleted at all, if that is so.
     pub suspended: Option<String>,
-    /// Why a path without a job may differ all the same, if it may.
+    /// Why a path may differ although it has no job, if it may.
     pub unknown: Option<String>,
-    /// That another rsync undoes what is sent there, if so.
+    /// The notice that another rsync undoes what is sent to this path, if one does.
     pub answered: Option<String>,
     /// Why the path is not mirrored to this target, if it is not.
     pub left_out: Option<String>,
     pub command: Option<String>,
 }
 
-/// How one target stands to the path. `found` is the job that makes it equal there, and what that waits for.
+/// How one target stands to the path. `found` is the job that will make the path equal there, and the reason for its wait.
 pub(crate) fn on_target(
     target: &NamedTarget,
     path: &RelPath,
@@ -194,7 +194,7 @@ fn next_try(job: &Job, standing: &Standing) -> Option<Timestamp> {
     due.max(standing.probe_at).filter(|_| standing.paused_since.is_none() && job.state != JobState::Failed)
 }
 
-/// What the job waits for: what holds up the target first, then what holds up the job.
+/// The reason for the job's wait. What holds up the whole target comes before what holds up the job.
 fn reason(
     target: &str,
     job: &Job,
@@ -294,7 +294,7 @@ mod tests {
             let said = reason("b::m", &job, &path, blocker, standing, None);
             assert!(said.contains(words), "{said}");
         }
-        // What holds up everything hid that a job was given up, or its target paused.
+        // A reason that held up everything hid that the job was given up, or that its target was paused.
         for (job, standing, words) in [
             (job(JobState::Running, 0), &well, &["its run"][..]),
             (job(JobState::Failed, 7), &well, &["given up", "; and the source is away"]),

@@ -1,4 +1,4 @@
-//! What operators do to the queue, be it a daemon's or only its store's.
+//! The deeds of operators on a queue: a daemon's, or one opened on a stopped daemon's store.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use crate::daemon::named_target::NamedTarget;
 /// How long an operator waits for the disk.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long an operator waits for the store to be read or copied. Less than a client waits for a word.
+/// How long an operator waits for the store to be read or copied. Shorter than a client waits for a line of the answer.
 const CENSUS_PATIENCE: Duration = Duration::from_secs(25);
 
-/// Does `action` to one page of jobs over all targets, in the order of (target, path). What it changed is on disk.
+/// Applies `action` to one page of jobs over all targets, in the order of (target, path). Returns once the changes are on disk.
 pub(crate) fn jobs(
     queue: &Queue,
     targets: &[NamedTarget],
@@ -43,7 +43,7 @@ pub(crate) fn jobs(
     Ok(listed)
 }
 
-/// The targets that a page is about, in its order.
+/// The targets that a page is about, in the page's order.
 pub(crate) fn wanted<'a>(targets: &'a [NamedTarget], page: &ListPage) -> Result<Vec<&'a NamedTarget>, Refusal> {
     let filter = &page.wanted.filter;
     let mut wanted: Vec<&NamedTarget> =
@@ -53,7 +53,7 @@ pub(crate) fn wanted<'a>(targets: &'a [NamedTarget], page: &ListPage) -> Result<
     Ok(wanted)
 }
 
-/// Gathers one page. `select` returns up to so many jobs of a target behind a path.
+/// Gathers one page. `select` takes a target, a path and a number, and returns at most that many jobs behind the path.
 pub(crate) fn gather(
     wanted: &[&NamedTarget],
     page: &ListPage,
@@ -73,7 +73,7 @@ pub(crate) fn gather(
             listed.next = Some((target.id, path));
             break;
         }
-        // A page that is full to the brim goes on at the beginning of the next target.
+        // If the last row of the target filled the page, the next page begins at the next target.
         if listed.rows.len() >= page.limit
             && let (Some(job), true) = (selected.jobs.last(), n + 1 < wanted.len())
         {
@@ -84,7 +84,7 @@ pub(crate) fn gather(
     Ok(listed)
 }
 
-/// Queues what may differ. What it is, and with it how it is compared, is looked up in the source.
+/// Queues paths that may differ. The source is asked for each path's kind, which decides how it is compared.
 pub(crate) fn add(queue: &Queue, targets: &[NamedTarget], jobs: &[NewJob]) -> Result<Vec<Option<String>>, Refusal> {
     let add = |job: &NewJob| {
         let Some(path) = job.path() else { return Some("this is no path".to_owned()) };
@@ -106,7 +106,7 @@ pub(crate) fn add(queue: &Queue, targets: &[NamedTarget], jobs: &[NewJob]) -> Re
     Ok(answers)
 }
 
-/// Counts what the store holds, after making it as small as that if `compact` says so.
+/// Counts the store's records. With `compact` the store is first made as small as its records allow.
 pub(crate) fn store(queue: &Queue, compact: bool) -> Result<StoreReport, Refusal> {
     let bytes = queue.store_health().stats.bytes;
     let census = queue.store_census(compact, CENSUS_PATIENCE).map_err(|reason| {
@@ -116,7 +116,7 @@ pub(crate) fn store(queue: &Queue, compact: bool) -> Result<StoreReport, Refusal
     Ok(report(census, compact.then_some(bytes)))
 }
 
-/// A census in words for operators. `bytes_before`: what the store took before it was made smaller.
+/// A census in words for operators. `bytes_before`: the size of the store before it was compacted.
 pub(crate) fn report(census: Census, bytes_before: Option<u64>) -> StoreReport {
     let Census { schema, roots, targets, directories, jobs, damaged, rolled_back, live_bytes, bytes: now, kept } =
         census;
@@ -136,7 +136,7 @@ pub(crate) fn report(census: Census, bytes_before: Option<u64>) -> StoreReport {
     }
 }
 
-/// Pauses targets, or has them go on.
+/// Pauses targets, or resumes them.
 pub(crate) fn pause(queue: &Queue, targets: &[NamedTarget], request: &PauseRequest) -> Result<Paused, Refusal> {
     let PauseRequest { target, root, all, paused } = request;
     let wanted = named(targets, target.as_deref(), root.as_deref(), *all)?;
@@ -153,7 +153,7 @@ pub(crate) fn pause(queue: &Queue, targets: &[NamedTarget], request: &PauseReque
     Ok(done)
 }
 
-/// The targets that are named in one of three ways.
+/// The targets that are named by a target, by a root, or as all.
 pub(crate) fn named<'a>(
     targets: &'a [NamedTarget],
     target: Option<&str>,
@@ -171,7 +171,7 @@ pub(crate) fn named<'a>(
     Ok(targets.iter().filter(wanted).collect())
 }
 
-/// Refuses names that nothing has: a misspelt one must not look like an empty list.
+/// Refuses names that no target or root has: a misspelt name must not look like an empty list.
 pub(super) fn check_names(
     targets: &[NamedTarget],
     target: Option<&str>,
@@ -207,10 +207,10 @@ pub(super) fn check_names(
     }
 }
 
-/// Names in a hint.
+/// Names listed in a hint.
 const NAMES_SHOWN_MAX: usize = 10;
 
-/// Waits until what was done is on disk.
+/// Waits until every change made so far is on disk.
 pub(super) fn make_durable(queue: &Queue) -> Result<(), Refusal> {
     if queue.flush(FLUSH_PATIENCE) {
         return Ok(());

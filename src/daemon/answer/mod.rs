@@ -1,9 +1,9 @@
 //! What operators ask, answered: a file for each kind of question.
 //!
-//! [`view`] is the running daemon as the control socket asks it; each request is a method there, which hands on what is more
-//! than a look: `jobs` (`list`, `retry`, `purge`, `pause`, `reconcile`), `explain`, `verify`, `wait`. `paths` finds the root
-//! that a path belongs to, `status` puts a target's figures into words, and `summary` all of them into one line. [`offline`] answers without a daemon, from the
-//! store alone.
+//! [`view`] is the running daemon as the control socket asks it. Each request is a method there. Requests that take more than a
+//! look go on to `jobs` (`list`, `retry`, `purge`, `pause`, `reconcile`), `explain`, `verify` and `wait`. `paths` finds the
+//! root that a path belongs to, `status` puts a target's figures into words, and `summary` puts all figures into one line.
+//! [`offline`] answers without a daemon, from the store alone.
 //!
 //! Deliberately absent: sockets and HTTP, which are `control`'s.
 

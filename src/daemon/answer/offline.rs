@@ -1,8 +1,8 @@
-//! What a stopped daemon's store tells, and what can be done to its jobs. Starts nothing.
+//! Answers from a stopped daemon's store, and changes to its jobs. Starts no run and no watcher.
 //!
-//! Questions are answered by reading a copy of the store, record after record: nothing in the state directory is touched,
-//! and of half a million jobs none is held. What changes jobs goes through a queue as in a daemon, which loads them all; it
-//! holds the store's lock to the end, and is refused to others than the owner of the store.
+//! Questions are answered by reading a copy of the store, record after record. So nothing in the state directory is touched,
+//! and memory does not grow with the number of jobs. Changes go through a queue as in a daemon, which loads all jobs. While
+//! that queue is open it holds the store's lock. It is refused to everyone but the owner of the store.
 
 use std::ffi::OsStr;
 use std::ops::ControlFlow;
@@ -35,14 +35,14 @@ struct Offline {
     held: Mutex<Held>,
 }
 
-/// What the store is seen or used through. What was looked at is no longer true after a change.
+/// The way the store is open now: a copy to read, or a queue to change. A change invalidates the copy.
 enum Held {
     Nothing,
     Looked(Box<Looked>),
     Queue(Queue),
 }
 
-/// Opens the store in `state_dir` for looking at it, and for what can be done to it without a daemon.
+/// Opens the store in `state_dir` to look at it and to change its jobs without a daemon.
 pub fn open(state_dir: &Path) -> anyhow::Result<Box<dyn Operate>> {
     let store = Looked::at(state_dir)?;
     let (roots, records) =
@@ -57,7 +57,7 @@ fn named(roots: &[RootRecord], record: &TargetRecord) -> Option<NamedTarget> {
     Some(NamedTarget { id: record.id, name: record.destination.clone(), port: None, root: path })
 }
 
-/// A target's figures.
+/// The figures of one target.
 #[derive(Debug, Clone, Default)]
 struct Figures {
     counts: Counts,
@@ -142,7 +142,7 @@ fn unusable(error: StoreError) -> Refusal {
     Refusal::new(RefusalKind::Unavailable, message, "see whether its disk is well, and start syncq")
 }
 
-/// What somebody can do who is not the owner of a store.
+/// The hint for a user who is not the owner of the store.
 fn as_owner(owner: u32) -> String {
     format!("do it as that user: sudo -u '#{owner}' syncq ...; or start the daemon, and ask that")
 }
@@ -356,7 +356,7 @@ mod tests {
         rows
     }
 
-    /// Half a million jobs were held in memory to list them.
+    /// A list of half a million jobs was held in memory as a whole.
     #[test]
     fn what_is_read_from_the_store_is_what_its_queue_would_tell() {
         let dir = tempfile::tempdir().expect("a directory");
@@ -399,7 +399,7 @@ mod tests {
             let ids: Vec<_> = explained.targets.iter().map(|it| it.job.as_ref().map(|job| job.id)).collect();
             assert_eq!(ids, [found.map(|n| 2 * n + 1), found.map(|n| 2 * n + 2)], "{text}");
         }
-        // What changes jobs works on the same store, and is seen afterwards.
+        // A change works on the same store, and later questions see its effect.
         let page = ListPage::first(Matcher::new(&only_failed, Timestamp(10_000)).expect("a filter"));
         assert_eq!(offline.change(JobAction::Purge, &page).expect("purged").rows.len(), failed.len());
         assert_eq!(rows(offline.as_ref(), &only_failed), []);

@@ -1,4 +1,4 @@
-//! Finds the root that a path of an operator's lies in.
+//! Finds the root that contains a path given by an operator.
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
@@ -6,14 +6,14 @@ use std::path::{Component, Path, PathBuf};
 use crate::control::{PathArg, Refusal, RefusalKind};
 use crate::model::RelPath;
 
-/// The root that the path lies in, and the path below it. A relative path is meant from where the operator stands, or, if
-/// there is one root only, as `list` shows it.
+/// Returns the root that contains the path, and the path below it. A relative path is taken from the operator's working
+/// directory. If there is only one root, the path may also be relative to that root, as `list` shows it.
 pub(crate) fn resolve(arg: &PathArg, roots: &[&Path]) -> Result<(PathBuf, RelPath), Refusal> {
     let given = arg.given().ok_or_else(|| {
         Refusal::new(RefusalKind::Wrong, "path_b64 is no base64", "leave it out for a path that is UTF-8")
     })?;
     let from_there = arg.cwd.as_deref().map_or_else(|| given.clone(), |cwd| cwd.join(&given));
-    // The innermost one: roots may lie in each other.
+    // Roots may lie in each other: the innermost one counts.
     let mut found: Vec<(&Path, PathBuf)> =
         roots.iter().filter_map(|root| Some((*root, below(&clean(&from_there), root)?))).collect();
     found.sort_by_key(|(root, _)| std::cmp::Reverse(root.as_os_str().len()));
@@ -38,12 +38,12 @@ fn below(path: &Path, root: &Path) -> Option<PathBuf> {
     if let Ok(rest) = path.strip_prefix(root) {
         return Some(rest.to_owned());
     }
-    // The root's name may go through a link that the operator's shell has followed.
+    // The root's name may go through a symbolic link that the operator's shell has resolved.
     let real = root.canonicalize().ok()?;
     path.strip_prefix(real).ok().map(Path::to_owned)
 }
 
-/// Without `.` and `..`, by the text alone: what it names need not be there.
+/// Removes `.` and `..` from the text alone, since the path need not exist.
 fn clean(path: &Path) -> PathBuf {
     let mut clean = PathBuf::new();
     for component in path.components() {

@@ -1,7 +1,7 @@
-//! What `status` shows of a target and of the store, from their figures. Pure.
+//! The lines of `status` about a target and about the store, computed from figures. Pure.
 //!
-//! Deliberately absent: where the figures come from. The running daemon takes them from memory (`view`), and who answers without
-//! one from a copy of the store (`offline`).
+//! Deliberately absent: where the figures come from. The running daemon takes them from memory (`view`); without a daemon they
+//! come from a copy of the store (`offline`).
 
 use super::wait::may_change;
 use crate::control::{ContentsStatus, StoreState, StoreStatus, TargetState, TargetStatus, seconds};
@@ -23,7 +23,7 @@ pub(super) fn store_status(health: StoreHealth) -> StoreStatus {
     StoreStatus { state, bytes: health.stats.bytes, error: health.error }
 }
 
-/// A target's figures in the form that `status` has. `sight`: of its root, taken before the figures.
+/// A target's figures in the form that `status` has. `sight` is that of its root, and has to be taken before the figures.
 pub(super) fn target_status(
     target: &NamedTarget,
     stats: &TargetStats,
@@ -36,7 +36,8 @@ pub(super) fn target_status(
         Sight::Suspended(suspended) => Some(suspended),
         _ => None,
     };
-    // But for what has failed, jobs wait for moments: until a file has settled, or is sent once more to be certain.
+    // Jobs that wait without having failed wait for moments only: until a file has settled, or until a file is sent again for
+    // certainty.
     let open = (counts.ready + counts.running + counts.waiting).saturating_sub(stats.backing_off);
     let state = match (&stats.trouble, sight) {
         _ if stats.paused_since.is_some() => TargetState::Paused,
@@ -56,7 +57,7 @@ pub(super) fn target_status(
         (None, Sight::Whole) => TargetState::Idle,
     };
     let contents = stats.unvouched.as_ref().map(contents_status);
-    // Without trouble of its own a target may still have jobs that fail; one of them is shown.
+    // A target without trouble of its own may still have failing jobs; one of them is shown.
     let failing = stats.refused.as_ref().or(stats.failing.as_ref());
     let advice = || match (&stats.refused, stats.backing_off) {
         (Some(_), _) => format!("if that is right: syncq accept-deletions {}", target.name),
@@ -64,7 +65,7 @@ pub(super) fn target_status(
         (None, _) => "all failing paths: syncq list --state waiting".to_owned(),
     };
     let (reason, hint) = match (suspended, &stats.trouble, failing, sight) {
-        // What an operator is asked there says more.
+        // What an operator is asked about refused deletions says more than the suspension alone.
         (Some(Suspension { reason, hint, .. }), _, Some((path, error)), _) if stats.refused.is_some() => {
             (Some(format!("{reason}; {path}: {error}")), hint.clone())
         }
@@ -77,7 +78,7 @@ pub(super) fn target_status(
     };
     let oldest = [stats.oldest, suspended.map(|suspended| suspended.since)].into_iter().flatten().min();
     let jobs_per_s = (stats.jobs_per_s * 10.0).round() / 10.0;
-    // The pace says nothing about a target that is held up.
+    // The past pace says nothing about a target that is held up.
     let eta_s = (state == TargetState::Syncing && jobs_per_s > 0.0).then(|| (open as f64 / jobs_per_s).round());
     TargetStatus {
         name: target.name.clone(),
@@ -151,7 +152,7 @@ mod tests {
         Sight::Suspended(Suspension { reason: "another directory".to_owned(), hint, since: Timestamp(4_000) })
     }
 
-    /// A target of a source that was away was `idle`, as was one that lacks what failed, or what has not been found yet.
+    /// `idle` was said of a target whose source was away, whose failed jobs were missing, or whose changes were not yet found.
     #[test]
     fn idle_is_said_of_a_target_that_is_equal_and_of_no_other() {
         use TargetState as State;
@@ -182,7 +183,7 @@ mod tests {
             (&paused, &Sight::Whole, State::Paused, "", ""),
             (&counted(1, 0, 0, 0), &behind, State::Syncing, "walked", ""),
             (&counted(0, 1, 0, 0), &Sight::Whole, State::Syncing, "", ""),
-            // Until a file has settled, or what may have been undone is sent once more.
+            // Waiting lasts until a file has settled, or until something that may have been undone is sent once more.
             (&counted(0, 0, 1, 0), &Sight::Whole, State::Syncing, "", ""),
             (&backs_off, &Sight::Whole, State::Failing, "denied", "--state waiting"),
             (
@@ -227,7 +228,7 @@ mod tests {
         assert_eq!(target.reason.as_deref(), Some("another directory; .: 21 entries would be deleted"));
     }
 
-    /// The lag of a target whose source was away stood at 0.
+    /// The lag of a target whose source was away was shown as 0.
     #[test]
     fn the_lag_is_that_of_the_oldest_change_or_of_what_is_not_seen() {
         let lacks = TargetStats { oldest: Some(Timestamp(6_500)), ..equal() };
@@ -243,8 +244,8 @@ mod tests {
         }
     }
 
-    /// A target that was paused, or had only failing jobs, was "done in about 6s". Those that fail were counted with the
-    /// others.
+    /// A target that was paused, or had only failing jobs, was shown as "done in about 6s": its failing jobs were counted with
+    /// the others.
     #[test]
     fn only_a_target_that_is_at_work_has_a_time_when_it_is_done() {
         let at_work = || TargetStats {

@@ -1,6 +1,6 @@
 //! A status in few words: one line for the service manager, and a line per target in the log.
 //!
-//! Deliberately absent: whom it is told, and when.
+//! Deliberately absent: who reads the summary, and when.
 
 use crate::control::{RootState, Status, TargetState, word};
 
@@ -14,7 +14,7 @@ pub fn summary(status: &Status) -> String {
     let is_suspended = |path: &str| suspended.clone().any(|root| root.path == path);
     let is_trouble = |target: &&crate::control::TargetStatus| match target.state {
         TargetState::BackingOff | TargetState::Misconfigured | TargetState::TargetGone => true,
-        // Told of the root.
+        // Already reported with the root.
         TargetState::SourceGone => !is_suspended(&target.root),
         _ => false,
     };

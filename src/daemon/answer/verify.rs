@@ -1,14 +1,15 @@
-//! Verifying: what differs on a target although nothing is under way.
+//! Verifies a target: finds what differs there although nothing is under way.
 //!
-//! A comparison of a living tree always finds something: files change between the moment when one side is looked at and
-//! the moment when the other is, and changes have jobs that are not done. So whatever it finds is looked at again, chunk by
-//! chunk: first everything that has changed up to now is known to the queue (the watcher's barrier), then the jobs about
-//! these paths are waited for, then rsync looks at these paths alone. What differs still counts if it did not change
-//! meanwhile, has no job, and no run for it, above or below it has ended meanwhile: a run in flight gives a directory
-//! another time for a moment. What does not come to rest in a few rounds is told as busy.
+//! A comparison of a living tree always finds something: files change between the look at one side and the look at the other,
+//! and changes have jobs that are not done. So every difference is looked at again, chunk by chunk. First the watcher's barrier
+//! makes sure that the queue knows every change up to now. Then the jobs about these paths are waited for. Then rsync looks at
+//! these paths alone. A difference that remains counts if three things hold: the path did not change meanwhile, it has no job,
+//! and no run for it, above it or below it has ended meanwhile (a run in flight gives a directory another time for a moment). A
+//! path that does not come to rest within `ROUNDS_MAX` rounds is reported as busy.
 //!
-//! A directory that cannot be read is told, since nothing in it was compared; one that can be by then is busy. A path whose job
-//! keeps failing differs, and is told so. A reload that concerns the target ends the comparison with it.
+//! A directory that cannot be read is reported, since nothing in it was compared. If it has become readable by the second look,
+//! it is busy. A path whose job keeps failing counts as different. A reload that concerns the target ends the comparison with
+//! that target.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow};
@@ -30,29 +31,29 @@ use crate::queue::Queue;
 use crate::daemon::named_target::NamedTarget;
 use crate::daemon::root::RootRuntime;
 
-/// Differences in memory at a time.
+/// Differences held in memory at a time.
 const CHUNK: usize = 10_000;
-/// How often a chunk is looked at again before what changed each time is called busy.
+/// How often a chunk is looked at again before its restless paths are called busy.
 const ROUNDS_MAX: u32 = 5;
-/// What has changed of late in a directory without a watch is sent again with each look at that (`ctime::MARGIN`). So the
-/// rounds together last longer.
+/// A recent change in a directory without a watch is sent again at each look at that directory, until `ctime::MARGIN` has
+/// passed. So the rounds together have to last longer than that margin.
 const UNWATCHED_PAUSE: Duration = Duration::from_secs(3);
 const _: () = assert!(UNWATCHED_PAUSE.as_secs() * (ROUNDS_MAX as u64 - 1) > ctime::MARGIN.as_secs());
-/// How long the jobs of one target are waited for, in all, and how often they are looked at.
+/// How long the jobs of one target are waited for in total, and how often they are checked.
 const JOBS_PATIENCE: Duration = Duration::from_secs(60);
 const JOBS_POLL: Duration = Duration::from_millis(20);
-/// How long the watcher's answer is waited for.
+/// How long the watcher's answer to a barrier is waited for.
 const BARRIER_PATIENCE: Duration = Duration::from_secs(10);
-/// A job that has failed so often, and is so long after its newest change still to be tried, is not waited for any more.
-/// Fewer failures, or such as follow a change, are those of a tree that changes.
+/// A job with at least this many failures, whose newest change is at least this old, is no longer waited for. Fewer failures,
+/// or a more recent change, are normal in a tree that changes.
 const FAILURES_MIN: u32 = 3;
 const CHANGE_AGE_MIN: Duration = Duration::from_secs(10);
-/// Jobs about one path that are looked at.
+/// The most jobs about one path that are examined.
 const JOBS_LOOKED_AT: usize = 16;
-/// The least and the most that a budget can be, in bytes a second.
+/// The least and the greatest budget, in bytes per second.
 const BUDGET_BYTES: std::ops::RangeInclusive<f64> = 1e5..=1e13;
 
-/// What was asked for.
+/// The options of one request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wanted {
     look: Look,
@@ -78,7 +79,7 @@ impl Wanted {
     }
 }
 
-/// Hands `each` what a reconcile would change, as far as it can be told beforehand.
+/// Hands `each` every difference that a reconcile would remove, as far as that is known beforehand.
 pub(crate) fn survey(
     executor: &Executor,
     target: &NamedTarget,
@@ -115,8 +116,8 @@ pub(crate) fn survey(
     }
 }
 
-/// Has everything that has changed up to now known to the queue. If that cannot be had, what changes is noticed by its
-/// times alone.
+/// Waits until the queue knows every change made up to now. If the watcher does not answer in time, changes are noticed by
+/// their times alone.
 pub(crate) fn barrier(root: &RootRuntime) {
     if let Ok(reached) = root.barrier() {
         let _ = reached.recv_timeout(BARRIER_PATIENCE);
@@ -133,18 +134,18 @@ pub(super) struct Verification<'a> {
     pub is_wanted: &'a dyn Fn() -> bool,
 }
 
-/// What has come of it so far.
+/// The result so far.
 struct Progress {
     verified: Verified,
-    /// How long jobs may be waited for yet.
+    /// The remaining time that jobs may be waited for.
     patience: Duration,
 }
 
-/// What a path of the source was at a moment: how many names are missing, inode and change time of what is there.
+/// The state of a source path at a moment: the number of missing names, then inode and change time of what is there.
 type Print = (usize, u64, i64, i64);
 
 impl Verification<'_> {
-    /// Compares what is at `path` and below, and hands `each` the lines.
+    /// Compares `path` and everything below it, and hands the lines to `each`.
     pub fn run(&self, path: &RelPath, each: &mut dyn FnMut(VerifyLine) -> ControlFlow<()>) -> ControlFlow<()> {
         let begun = monotonic();
         let (root, target) = (self.target.root.display().to_string(), self.target.name.clone());
@@ -154,13 +155,13 @@ impl Verification<'_> {
             let TargetTrouble { message, hint, .. } = reloaded();
             return each(VerifyLine::Target(Verified { error: Some(message), hint, ..progress.verified }));
         };
-        // What a reload has changed cannot be told from what differs.
+        // A difference cannot be told from the effect of a reload, so a reload of this target ends the comparison.
         let is_current = || self.executor.context(self.target.id).is_some_and(|now| Arc::ptr_eq(&now, &context));
         let is_wanted = || (self.is_wanted)() && is_current();
         let current = Verification { is_wanted: &is_wanted, ..*self };
         let mut comparison = self.executor.compare(&context, self.wanted.look, &is_wanted);
         let result = current.compare(&mut comparison, path, &mut progress, each);
-        // Nobody asks any more which runs end.
+        // From here on nobody needs the record of ended runs.
         self.queue.take_ends(self.target.id);
         let mut verified = progress.verified;
         match result {
@@ -189,12 +190,12 @@ impl Verification<'_> {
             }
             let (differing, busy) = self.confirm(comparison, chunk, progress)?;
             if !(self.is_wanted)() {
-                // The client, if it is gone, does not hear it.
+                // A client that is gone does not read this answer.
                 return Err(reloaded());
             }
             if self.wanted.repair {
                 progress.verified.repaired += self.repair(&differing);
-                // What is about to be sent may be sent twice; what only seems to be is not left as it is.
+                // A busy path may be sent twice, but a real difference among the busy paths must not remain.
                 progress.verified.repaired += self.repair(&busy);
             }
             progress.verified.differences += differing.len() as u64;
@@ -208,7 +209,7 @@ impl Verification<'_> {
         if found.is_cut() { Err(too_many("look at a part: syncq verify PATH")) } else { Ok(ControlFlow::Continue(())) }
     }
 
-    /// Looks at differences again until each is certain, gone or busy; returns the first and the last kind.
+    /// Looks at differences again until each is certain, gone or busy. Returns the certain ones and the busy ones.
     fn confirm(
         &self,
         comparison: &mut Comparison<'_>,
@@ -231,7 +232,7 @@ impl Verification<'_> {
                 is_done
             });
             busy.append(&mut waiting);
-            // Those that were waited for do not count.
+            // Start recording here: the runs that were waited for do not count.
             self.queue.record_ends(self.target.id);
             let prints: Vec<Print> = open.iter().map(|difference| self.print(&difference.path)).collect();
             let paths: Vec<RelPath> = open.iter().map(|difference| difference.path.clone()).collect();
@@ -245,11 +246,12 @@ impl Verification<'_> {
             let newest = self.queue.newest_change(self.target.id);
             let rests = |path: &RelPath, print: Print| !self.has_job(path, newest) && self.print(path) == print;
             let restless: Vec<bool> = paths.iter().zip(prints).map(|(path, print)| !rests(path, print)).collect();
-            // Taken last: a job that was there above and is done by now is among them.
+            // Take the ended runs after the check for jobs: a job above the path that was there at the first look may have
+            // ended since.
             let ended = self.queue.take_ends(self.target.id).map(BTreeSet::from_iter);
             for (path, restless) in paths.into_iter().zip(restless) {
                 let Some(what) = differing.remove(&path) else {
-                    // Looked at by itself a directory that is closed is equal, and what is in it has not been compared.
+                    // Compared by itself, a directory that cannot be read looks equal, but its content has not been compared.
                     if let Some(what) = unread.get(&path).cloned() {
                         let is_certain = comparison.is_out_of_reach(&path);
                         if is_certain || self.is_directory(&path) {
@@ -286,7 +288,7 @@ impl Verification<'_> {
         }
     }
 
-    /// Waits until no job is left that stands for a change of the path up to number `newest`.
+    /// Waits until no job is left that stands for a change of the path up to number `newest`. Returns whether that came true.
     fn wait_for_jobs(&self, path: &RelPath, newest: u64, progress: &mut Progress) -> bool {
         while self.has_job(path, newest) {
             let standing = self.queue.standing(self.target.id);
@@ -301,7 +303,7 @@ impl Verification<'_> {
         true
     }
 
-    /// Whether a job is about the path that may yet make it equal.
+    /// Whether a job exists that is about the path and may still make it equal.
     fn has_job(&self, path: &RelPath, number: u64) -> bool {
         let jobs = self.queue.lacking(self.target.id, number, Some(path), JOBS_LOOKED_AT);
         jobs.iter().any(|job| !is_failing(job))
@@ -316,8 +318,8 @@ impl Verification<'_> {
         found.unwrap_or_default()
     }
 
-    /// Queues what differs, and returns how much that is. What is in excess, or in the way, goes by a comparison of the
-    /// directory that it lies in, so that the limit on deletions holds.
+    /// Queues what differs, and returns how many paths that is. An entry that is in excess or in the way is removed by a
+    /// comparison of its parent directory, so that the limit on deletions holds.
     fn repair(&self, differing: &[Difference]) -> u64 {
         let mut levels = BTreeSet::new();
         let mut changes = Vec::new();
@@ -327,7 +329,7 @@ impl Verification<'_> {
                 Differs::Attributes => changes.push(Change::scan(path.clone(), Scope::Entry)),
                 Differs::Unreadable(_) => continue,
                 _ if self.is_directory(path) => changes.push(Change::scan(path.clone(), Scope::Entry)),
-                // The quick check would not see what only a comparison of contents has found.
+                // Write, not scan: rsync's quick check would miss a difference that only a comparison of contents has found.
                 _ => changes.push(Change::write(path.clone())),
             }
         }
@@ -366,7 +368,7 @@ impl Verification<'_> {
     }
 }
 
-/// Whether a job has failed for longer than a change of its path explains.
+/// Whether a job has failed for longer than a recent change of its path would explain.
 fn is_failing(job: &Job) -> bool {
     let is_old = job.due_at.since(job.changed_at) >= CHANGE_AGE_MIN;
     let meets_changes = job.last_error.as_ref().is_some_and(|error| error.code == Some(24));
@@ -377,7 +379,7 @@ fn is_failing(job: &Job) -> bool {
     }
 }
 
-/// Whether one of the paths is this one, above it or below it.
+/// Whether `ended` holds the path itself, a path above it or a path below it.
 fn touches(ended: &BTreeSet<RelPath>, path: &RelPath) -> bool {
     if path.is_root() {
         return !ended.is_empty();
@@ -434,7 +436,7 @@ mod tests {
         for (state, attempts, due_s, code, failing) in [
             (JobState::Waiting, 3, 12, 23, true),
             (JobState::Waiting, 2, 12, 23, false),
-            // It has failed often, and has changed a moment ago.
+            // The job has failed often, but its path changed a moment ago.
             (JobState::Waiting, 9, 2, 23, false),
             (JobState::Waiting, 9, 60, 24, false),
             (JobState::Failed, 1, 0, 24, true),

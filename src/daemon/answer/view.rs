@@ -1,4 +1,4 @@
-//! Answers what operators ask: puts together what queue, executor and watchers know.
+//! Answers the questions of operators by putting together what queue, executor and watchers know.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -33,7 +33,7 @@ use crate::daemon::reload::Reloads;
 use crate::daemon::root::{RootRuntime, Sight, Suspension};
 use crate::system::inotify_limits;
 
-/// How long an answer waits for a look at a root whose file system may not answer.
+/// How long an answer waits for a look at a root. The root's file system may hang.
 const LOOK_PATIENCE: Duration = Duration::from_millis(300);
 
 /// The running daemon as [`Inspect`] shows it.
@@ -44,7 +44,7 @@ pub(crate) struct View {
     configs: Vec<String>,
     started_at: Timestamp,
     pub phase: Phase,
-    /// Held by the comparison under way: two would notice each other's.
+    /// Locked during a verification: two at a time would take each other's runs for changes.
     pub comparing: Mutex<()>,
     pub reloads: Reloads,
 }
@@ -81,7 +81,7 @@ impl View {
         }
     }
 
-    /// What is in force now. One question is answered by one configuration, whatever happens meanwhile.
+    /// The configuration in force now. Each question uses one such value throughout, even if a reload happens meanwhile.
     fn active(&self) -> Arc<ActiveConfig> {
         self.core.current.get()
     }
@@ -102,7 +102,7 @@ impl View {
 
     fn target_status(&self, active: &ActiveConfig, target: &NamedTarget) -> Option<TargetStatus> {
         let root = active.roots().find(|root| root.has(target.id));
-        // Before the jobs: what comes to light in between has one.
+        // Take the sight before the jobs: a change that is discovered in between already has a job.
         let sight = root.map_or_else(|| Sight::Behind("it is not being watched yet".to_owned()), |root| root.sight());
         let stats = self.queue.stats(target.id)?;
         let last_path = self.executor.last_path(target.id).map(|path| path.to_string());
@@ -127,7 +127,7 @@ impl View {
         Some(status)
     }
 
-    /// What is known at this moment. Waits for nothing.
+    /// The status as known at this moment. Waits for nothing.
     pub fn known_status(&self) -> Status {
         let active = self.active();
         Status {
@@ -211,7 +211,7 @@ impl Operate for View {
             for root in active.roots().filter(|root| root.has(target.id)) {
                 root.accept_empty();
                 root.accept_unmounted();
-                // What is accepted happens now, and not at some later comparison.
+                // Accepted deletions are to happen now, not at some later comparison.
                 root.compare_below(&RelPath::root(), &[target.id]);
             }
             let mut after = None;
@@ -369,11 +369,11 @@ impl Operate for View {
     }
 }
 
-/// A root with a path in it, if one is given, and with some of its targets.
+/// A root, a path in it if the request gives one, and those of its targets that the request means.
 type Selected = (Arc<RootRuntime>, Option<RelPath>, Vec<NamedTarget>);
 
 impl View {
-    /// What a path and the name of a target select; without both, everything.
+    /// Resolves a path and a target's name. Without both, everything is selected.
     fn selected(&self, path: Option<&PathArg>, target: Option<&str>) -> Result<Vec<Selected>, Refusal> {
         let active = self.active();
         let mut paths: Vec<&Path> = active.roots().map(|root| root.path()).collect();
@@ -396,14 +396,14 @@ impl View {
         let root = place.map(|(root, _)| root.display().to_string());
         jobs::check_names(&active.targets, target, root.as_deref(), !selected.is_empty())?;
         if selected.is_empty() {
-            // With -m. Nothing that is said of no target would be wrong.
+            // No root has a target (`-m`). Any statement about zero targets would be true, so refuse instead.
             return Err(Refusal::new(RefusalKind::Unknown, "no target mirrors it", "see syncq status"));
         }
         Ok(selected)
     }
 }
 
-/// What happened, as it is told.
+/// An activity as the event that listeners receive.
 fn event(activity: &Activity) -> Event {
     let Activity { target, root, what } = activity;
     let (target, root) = (target.clone(), root.display().to_string());

@@ -1,22 +1,22 @@
 //! Waiting until everything that changed before a moment is on the targets.
 //!
 //! First the watcher of each root passes on all that has happened up to the moment of asking (its barrier). Then the newest
-//! change of each target has a number, and the wait is over when no job stands for that number or an older one. What
-//! comes later is not waited for, so that a tree that never rests does not keep a wait from ending. A root whose
-//! changes are not all seen (suspended, still being walked) keeps it from ending: better late than wrong.
+//! change of each target has a number. The wait is over when no job stands for that number or an older one. Later changes are
+//! not waited for, so that a tree that never rests does not keep a wait from ending. A root whose changes are not all seen
+//! (suspended, still being walked) does keep the wait from ending: better late than wrong.
 //!
-//! A name that is not in the source, has no job and is not known to have been there is no name to wait for: it is rather
-//! misspelt, and all its changes would have arrived at once. So it is refused, as is one that is left out. Whether it is, is
-//! only certain behind the barrier.
+//! A name is refused if it is not in the source, has no job and is not known to have existed. Such a name is probably misspelt,
+//! and a wait for it would succeed at once. A path that is left out is refused as well. Only behind the barrier is it certain
+//! whether a path is there or left out.
 //!
-//! What a large target held when nobody vouched for it is not waited for: it may take days to be compared by content, and no
-//! change is late for that. The answer names such targets.
+//! Content that a large target held unvouched is not waited for. The comparison by content may take days, and no change is late
+//! because of it. The answer names such targets.
 //!
-//! What a run has sent that was cut off may still be on its way, and set back what has been sent since. So the paths concerned
-//! keep their jobs until it is known, or has become most unlikely, and a wait does not end before.
+//! Data sent by a run that was cut off may still be on its way, and may overwrite data that was sent later. So the paths
+//! concerned keep their jobs until the outcome is known, or an overwrite has become most unlikely. A wait does not end before.
 //!
-//! A job that an operator purges is no longer waited for. A target that a reload takes out of the configuration is: what it
-//! lacks has not arrived, and may still do so if the target comes back.
+//! A job that an operator purges is no longer waited for. A target that a reload removes from the configuration is still waited
+//! for: its pending changes have not arrived, and may still arrive if the target comes back.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,21 +33,21 @@ use crate::daemon::named_target::NamedTarget;
 
 const LEFT: &str = "it is no longer configured";
 
-/// Jobs that are named of each target.
+/// Jobs named for each target.
 const JOBS_SHOWN: usize = 3;
 
-/// What one client waits for.
+/// The wait of one client.
 pub(super) struct Mirrored {
     pub core: Arc<Core>,
     pub roots: Vec<RootWait>,
-    /// On so many targets of each root; `None` for all.
+    /// The number of targets of each root that have to be equal; `None` for all.
     pub needed: Option<usize>,
 }
 
-/// One root that is waited for.
+/// The part of a wait that concerns one root.
 pub(super) struct RootWait {
     pub root: PathBuf,
-    /// Only this and what is below it.
+    /// If given, only this path and everything below it.
     pub path: Option<RelPath>,
     pub targets: Vec<NamedTarget>,
     pub stage: Stage,
@@ -57,16 +57,16 @@ pub(super) struct RootWait {
 pub(crate) enum Stage {
     #[default]
     Begun,
-    /// The watcher has been asked.
+    /// The watcher was asked for a barrier.
     Asked(Receiver<()>),
-    /// It has answered; the newest change of each target by then.
+    /// The watcher has reached the barrier. Holds the number of each target's newest change at that moment.
     Reached(Vec<u64>),
 }
 
-/// Why nothing is known of the targets yet.
+/// Why the targets cannot be judged yet.
 enum Held {
     Waits(String),
-    /// There is nothing to wait for.
+    /// The wait is refused.
     Refused(Refusal),
 }
 
@@ -133,17 +133,18 @@ impl RootWait {
         Ok(arrived)
     }
 
-    /// Goes on to the next stage if that is possible. The error says what is waited for before any target is.
+    /// Goes on to the next stage if that is possible. The error says what has to happen before the targets can be judged.
     fn step(&mut self, core: &Core, active: &ActiveConfig) -> Result<(), Held> {
         if let Stage::Begun = self.stage {
-            // Looked up each time: another one may watch the tree by now.
+            // Looked up each time: after a reload another runtime may watch the tree.
             let root = active.root_of(&self.root, &self.targets).ok_or_else(|| LEFT.to_owned())?;
             self.stage = Stage::Asked(root.barrier()?);
         }
         if let Stage::Asked(answer) = &self.stage {
             match answer.try_recv() {
                 Ok(()) => {
-                    // A target that was taken out meanwhile may not have been told of all of it.
+                    // A target that was removed from the configuration meanwhile may have missed changes, so the barrier proves
+                    // nothing.
                     let Some(root) = active.root_of(&self.root, &self.targets) else {
                         self.stage = Stage::Begun;
                         return Err(LEFT.to_owned().into());
@@ -167,14 +168,14 @@ impl RootWait {
     }
 }
 
-/// What is said of paths that have been sent and may still be set back.
+/// The words for paths that have been sent and may still be overwritten by an older run.
 pub(super) fn may_change((paths, at): (usize, Timestamp), now: Timestamp) -> String {
     let paths = if paths == 1 { "a path".to_owned() } else { format!("{paths} paths") };
     let left = at.since(now).as_secs();
     format!("a run was cut off and may still write at the target: {paths} looked at again in {left} s")
 }
 
-/// Why none of a target's jobs can run, or what they wait for.
+/// The reason why none of a target's jobs can run now, if there is one.
 pub(crate) fn held_up(queue: &Queue, target: &NamedTarget) -> Option<String> {
     let standing = queue.standing(target.id);
     let paused =

@@ -1,7 +1,7 @@
-//! What a start makes of what the store knows of a root: from when on to look for changes, and what to compare in full.
+//! The start of a root: since when to look for changes, and which targets to compare in full.
 //!
-//! With a watermark it looks only for what has changed since. Without it (a first start, a boot, a clock set back, a store that
-//! lost something) every target is compared in full. Deliberately absent: the look itself, which is the watcher's.
+//! With a watermark a start looks only for changes since then. Without one (a first start, a boot, a clock set back, a store
+//! that lost something) every target is compared in full. Deliberately absent: the look itself, which is the watcher's.
 
 use std::time::Duration;
 
@@ -15,15 +15,15 @@ use crate::ctime;
 use crate::model::{Change, Origin, RelPath, Scope, TargetId, changed_since, dated_since};
 use crate::watch::CatchUp;
 
-/// How much older than the watermark something may be that is looked at after a boot, or when the clock was set back: the
-/// last minutes before a power cut may have come to the disk in another order, here and on a target of this machine.
+/// How far before the watermark a start looks after a boot or when the clock was set back. The writes of the last minutes
+/// before a power cut may have reached the disk in another order, here and on a target of this machine.
 const UNSURE_MARGIN: Duration = Duration::from_secs(600);
 
 impl RootRuntime {
-    /// From when on and beside which directories to look for what changed while nobody watched, if that is known.
+    /// Since when, and beside which known directories, to look for changes that nobody watched. `None` if that is unknown.
     pub(super) fn catch_up(&self) -> Option<(CatchUp, Known)> {
         let path = self.path();
-        // A tree that was out of reach may have been changed elsewhere, by another clock.
+        // A tree that was out of reach may have been changed on another machine, by another clock.
         if self.lock().was_watched || !(self.options.store_is_whole && self.rules.keeps_watermark) {
             return None;
         }
@@ -43,7 +43,7 @@ impl RootRuntime {
         Some((CatchUp { since, known }, certainty))
     }
 
-    /// The targets that were complete when the tree was last known, under the settings of today.
+    /// The targets that were complete at the watermark, under the settings of today.
     pub(super) fn complete(&self) -> Vec<TargetId> {
         let is_complete = |&&(target, fingerprint): &&Fingerprint| {
             self.queue.target_record(target).and_then(|record| record.complete_under) == Some(fingerprint)
@@ -51,7 +51,7 @@ impl RootRuntime {
         self.lock_targets().iter().filter(is_complete).map(|(target, _)| *target).collect()
     }
 
-    /// Has those targets compared in full of which too little is known. Of those that are not `complete` nothing is, however
+    /// Has every target compared in full of which too little is known. A target that is not `complete` is one of them, however
     /// much is known of the tree.
     pub(super) fn compare(&self, known: Known, complete: &[TargetId]) {
         let targets = self.targets();
@@ -62,7 +62,7 @@ impl RootRuntime {
         self.queue.enqueue(compared, &[Change::whole_tree()]);
         let path = self.path().display();
         match (compared.len(), known) {
-            // With -m there is none.
+            // With -m there are no targets.
             _ if targets.is_empty() => {}
             _ if self.options.reconcile && self.rules.events.delete => info!(
                 "{path}: every target is compared in full, as was asked for; what the source lacks is deleted there, as far \
@@ -78,7 +78,7 @@ impl RootRuntime {
         if self.options.reconcile {
             self.reconcile();
         }
-        // Jobs that are held back, so that what is not mounted does not pass for equal.
+        // These jobs are held back while nothing is mounted there, and keep the target from passing for equal.
         for place in self.mounts.missing() {
             let what = if self.mounts.has_any(&place) { "another file system than before" } else { "no file system" };
             warn!("{}: {what} is mounted at {place}; nothing is sent or deleted there", self.path().display());
@@ -86,12 +86,12 @@ impl RootRuntime {
         }
     }
 
-    /// Has the whole tree compared with every target.
+    /// Compares the whole tree with every target.
     pub fn reconcile(&self) {
         self.compare_below(&RelPath::root(), &self.targets());
     }
 
-    /// Has a path and all below it compared with some of the targets.
+    /// Compares a path and everything below it with the given targets.
     pub fn compare_below(&self, path: &RelPath, targets: &[TargetId]) {
         let change = Change { origin: Origin::Reconcile, ..Change::scan(path.clone(), Scope::Subtree) };
         self.queue.enqueue(targets, &[change]);

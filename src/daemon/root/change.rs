@@ -1,8 +1,8 @@
-//! What another configuration makes of a root that is watched already.
+//! The effects of a new configuration on a root that is watched already.
 //!
-//! A root may get other targets while it is watched ([`RootRuntime::retarget`]). Where it is to be watched under other
-//! rules, another runtime starts beside it and takes over once it sees everything ([`RootRuntime::succeed`]), so that no
-//! moment of the tree is unwatched. Until then the store's watermark is the older one's alone.
+//! A root may get other targets while it is watched ([`RootRuntime::retarget`]). If it has to be watched under other rules,
+//! another runtime starts beside the old one and takes over once it sees everything ([`RootRuntime::succeed`]). So no moment of
+//! the tree is unwatched. Until the hand-over the store's watermark belongs to the old runtime alone.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,29 +16,29 @@ use super::state::{Known, Watching};
 use crate::clock::monotonic;
 use crate::model::{Change, TargetId};
 
-/// How long a watcher may take to pass on what it has seen to the one that takes over. After that the targets are compared
-/// in full instead.
+/// How long a watcher may take to pass on to its successor what it has seen. After that the targets are compared in full
+/// instead.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(10);
 
 const OVER: &str = "it is no longer being watched";
 
 impl RootRuntime {
-    /// From now on changes go to these targets. Those that it did not have, or under other settings, are compared in full.
-    /// The executor has to run by the new settings already: what is compared under the old ones would count.
+    /// Sends changes to these targets from now on. A target that is new or has other settings is compared in full. The executor
+    /// has to run under the new settings already: a comparison under the old settings would count as complete.
     pub fn retarget(&self, fingerprints: Vec<Fingerprint>) {
-        // Held until the jobs are there: a checkpoint takes whatever is a target for one that has its jobs.
+        // Held until the jobs are queued: a checkpoint assumes that each target in this list already has its jobs.
         let mut targets = self.lock_targets();
         let is_new = |print: &&Fingerprint| !targets.contains(print);
         let new: Vec<TargetId> = fingerprints.iter().filter(is_new).map(|(target, _)| *target).collect();
-        // A start after a crash, with the settings of before, shall not find them equal.
+        // After a crash, a start with the previous settings must not find these targets complete.
         self.queue.forget_complete(&new);
-        // What they hold may have been sent from elsewhere, or left out on purpose.
+        // The content of these targets may have been sent from elsewhere, or left out on purpose.
         self.queue.distrust(&new);
         self.queue.enqueue(&new, &[Change::whole_tree()]);
         *targets = fingerprints;
         drop(targets);
         if !new.is_empty() {
-            // The next checkpoint comes soon, whether something happens or not.
+            // Clearing both makes the next checkpoint due at once, even if no event comes.
             let mut state = self.lock();
             (state.checkpoint.last, state.checkpoint.events) = (None, None);
             drop(state);
@@ -47,15 +47,15 @@ impl RootRuntime {
         }
     }
 
-    /// Takes over from those that have watched the same tree so far, this one having been started beside them. Each passes
-    /// on what it has seen, and ends. What had not arrived by then has jobs, so that only those targets are compared that
-    /// are new or have new settings.
+    /// Takes over from the runtimes in `before`, which have watched the same tree so far; this one was started beside them.
+    /// Each of them passes on what it has seen, and ends. Every change up to then has a job, so that only targets are compared
+    /// that are new or have new settings. If a watcher did not answer in time, all targets are compared.
     pub fn succeed(&self, before: &[Arc<Self>]) {
         let had: Vec<Fingerprint> = before.iter().flat_map(|before| before.lock_targets().clone()).collect();
         let deadline = monotonic() + HAND_OVER_PATIENCE;
-        // All of them, whatever the first one answers.
+        // `collect` asks all of them, even if the first one fails.
         let handed_over: Vec<bool> = before.iter().map(|before| before.hand_over(deadline)).collect();
-        // The directories that the store knows came from another watcher.
+        // The directories in the store were recorded by another watcher, and this one does not know them.
         self.queue.forget_watermark(self.path());
         let watching = std::mem::take(&mut self.lock().watching);
         let is_watched = matches!(watching, Watching::On(_));
@@ -70,7 +70,7 @@ impl RootRuntime {
         self.lock().in_charge = true;
     }
 
-    /// Passes on all that has happened up to now, then ends without another word to the store. Returns whether nothing
+    /// Passes on everything that has happened up to now, then ends without touching the store again. Returns whether nothing
     /// can have been missed.
     fn hand_over(&self, deadline: Instant) -> bool {
         let passed_on = self.barrier();

@@ -1,15 +1,15 @@
-//! One number for all that a target's content depends on beside the source. It is stored with the watermark: if it has changed,
-//! the target is compared in full at the next start.
+//! One number for all that a target's content depends on beside the source. The store keeps it with the watermark. If the
+//! number has changed at the next start, the target is compared in full.
 //!
-//! So it has to be the same for every build of syncq: the bytes that it is made of are written here one by one, and not by a
-//! derived `Hash`, which may change with the compiler. A changed golden value in the test below means that all targets of all
+//! The number has to be the same for every build of syncq. So its bytes are written here one by one, and not by a derived
+//! `Hash`, which may change with the compiler. A changed golden value in the test below means that all targets of all
 //! installations are compared in full after an upgrade.
 
 use std::os::unix::ffi::OsStrExt;
 
 use crate::model::{EventSwitches, Root, Target, TargetId};
 
-/// A target, and what its completeness depends on beside the source.
+/// A target, with the fingerprint of everything but the source that its content depends on.
 pub type Fingerprint = (TargetId, u64);
 
 /// The fingerprint of a target of `root`.
@@ -22,12 +22,12 @@ pub fn fingerprint(root: &Root, target: &Target) -> u64 {
     fields.switches(&[delete, create_folder, create_file, close_write, move_from, move_to, attrib, modify]);
     fields.list(target.options.params.iter().map(|word| word.as_bytes()));
     fields.switches(&[target.options.delete]);
-    // At another port another server answers.
+    // Another port may lead to another server.
     fields.list(target.options.port.map(u16::to_be_bytes).iter().map(<[u8; 2]>::as_slice));
     fields.number()
 }
 
-/// Bytes from which the fields can be told apart again.
+/// The fields as bytes, written so that different fields never give the same bytes.
 #[derive(Debug, Default)]
 struct Fields(Vec<u8>);
 
@@ -48,7 +48,7 @@ impl Fields {
         self.0.extend((length as u64).to_be_bytes());
     }
 
-    /// Their length and their checksum.
+    /// The number of bytes in the upper half, their checksum in the lower half.
     fn number(&self) -> u64 {
         let length = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
         u64::from(length) << 32 | u64::from(crc32fast::hash(&self.0))
@@ -78,8 +78,8 @@ mod tests {
         Target { destination, options }
     }
 
-    /// It came from the compiler's hasher, whose results another release may change: each target would have been compared in
-    /// full after an upgrade.
+    /// The fingerprint came from the compiler's hasher, whose results another release may change. Each target would then have
+    /// been compared in full after an upgrade.
     #[test]
     fn it_is_the_same_for_every_build() {
         let options = TransferOptions { port: Some(874), ..TransferOptions::default() };

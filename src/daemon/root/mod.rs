@@ -1,13 +1,14 @@
-//! One watched root at run time: its watcher, its targets, up to when the tree is known, and whether the source is what it
+//! One watched root at run time: its watcher, its targets, its watermark, and whether the source is still the directory that it
 //! was.
 //!
-//! [`RootRuntime`] is all of it; `state` is what changes about it. [`RootRuntime::maintain`], called once a second while something is
-//! going on and now and then while not, has `suspension` look whether the source is what it was, and `watermark` move the time
-//! up to which everything is mirrored or has a job. `catch_up` is what a start makes of that time. What happens meanwhile to
-//! the watcher itself is told by its notices, which come in through `sink`.
+//! [`RootRuntime`] is the whole; `state` holds the values that change. [`RootRuntime::maintain`] is called once a second while
+//! something is going on, and now and then otherwise. It has `suspension` check the source, and `watermark` move the time up to
+//! which everything is mirrored or has a job. `catch_up` decides what a start makes of that time. The watcher's notices come in
+//! through `sink`.
 //!
-//! What another configuration makes of a root that is watched already is in `change`, and by which `rules` it is watched; how
-//! much is seen of it, in `sight` and `seen`; what a target's content depends on beside it, in `fingerprint`.
+//! `change` holds the effects of a new configuration on a root that is watched already. `rules` holds the rules by which a root
+//! is watched. `sight` and `seen` say how much of the root is seen. `fingerprint` sums up what a target's content depends on
+//! beside the root.
 
 mod catch_up;
 mod change;

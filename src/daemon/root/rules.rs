@@ -1,6 +1,7 @@
-//! By which rules a tree is watched: of a configuration, what its watcher depends on.
+//! The rules by which a tree is watched: the part of a configuration that its watcher depends on.
 //!
-//! A reload replaces a watcher only if these differ. Deliberately absent: what a target's content depends on (`fingerprint`).
+//! A reload replaces a watcher only if its rules differ. Deliberately absent: what a target's content depends on
+//! (`fingerprint`).
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,13 +16,13 @@ pub struct Rules {
     pub events: EventSwitches,
     pub excludes: Vec<String>,
     pub legacy_hidden: bool,
-    /// Names of files whose rules hold for the directories that they lie in.
+    /// Names of rsync's per-directory filter files. The rules in such a file hold for the directory that contains the file.
     pub rule_files: Vec<String>,
     pub quiet_period: Duration,
     pub hot_interval: Duration,
-    /// Some target has files with several names linked as they are.
+    /// Whether some target keeps hard links.
     pub keeps_links: bool,
-    /// No other configuration watches the same directory: the store keeps one watermark for each.
+    /// Whether this is the only configured root on its directory. The store keeps one watermark for each directory.
     pub keeps_watermark: bool,
 }
 

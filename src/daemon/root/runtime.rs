@@ -1,7 +1,8 @@
-//! One watched root at run time: what it consists of, and how it starts, is tended and ends.
+//! One watched root at run time: its parts, and how it starts, is maintained and ends.
 //!
-//! Deliberately absent: the moves of the watermark (`watermark`), what a start looks for (`catch_up`), whether the source is what
-//! it was (`suspension`), and what becomes of a change (`sink`). Each is a part of [`RootRuntime`] in a file of its own.
+//! Deliberately absent: the moves of the watermark (`watermark`), where a start looks for changes (`catch_up`), whether the
+//! source is what it was (`suspension`), and what becomes of a change (`sink`). Each is a part of [`RootRuntime`] in a file of
+//! its own.
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -32,22 +33,22 @@ pub struct RootRuntime {
     pub rules: Rules,
     pub filter: Arc<Filter>,
     pub identity: RootIdentity,
-    /// What is mounted below it.
+    /// The file systems mounted below the root.
     pub mounts: Arc<Mounts>,
     pub(super) options: StartOptions,
     pub(super) queue: Arc<Queue>,
     pub(super) targets: Mutex<Vec<Fingerprint>>,
-    /// Where local targets are.
+    /// The places of local targets.
     pub(super) places: Mutex<Vec<(TargetId, Arc<Place>)>>,
-    /// Told of every change, with `-m`.
+    /// The follower that is told of every change, with `-m`.
     pub(super) follower: OnceLock<Arc<Follower>>,
     pub(super) state: Mutex<State>,
     pub(super) gone: Mutex<Gone>,
-    /// Files that another rsync was seen to write here over and over, the newest last.
+    /// Files that another rsync was seen to overwrite in this root again and again, the newest last.
     pub(super) answered: Mutex<Answered>,
-    /// When the source was last looked at; told whenever it is.
+    /// When the source was last looked at. The condition is signalled after each look.
     pub(super) looked: (Mutex<Instant>, Condvar),
-    /// Rouses whoever tends the root.
+    /// Rouses the thread that maintains the root.
     pub(super) notify: Sender<()>,
     notified: Receiver<()>,
 }
@@ -55,13 +56,13 @@ pub struct RootRuntime {
 /// What the start of the daemon asks of a root.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct StartOptions {
-    /// Compare every target in full, whatever is known.
+    /// Compare every target in full, whatever the store knows.
     pub reconcile: bool,
-    /// Take the directory as it is, even if it is another one or empty.
+    /// Take the directory as it is, even if it is another one than before or empty.
     pub accept_root: bool,
-    /// The store holds all that was ever written to it.
+    /// The store has lost nothing that was ever written to it.
     pub store_is_whole: bool,
-    /// Watch beside others of the same tree, until [`RootRuntime::succeed`].
+    /// Watch beside other runtimes of the same tree, until [`RootRuntime::succeed`].
     pub beside: bool,
 }
 
@@ -98,13 +99,13 @@ impl RootRuntime {
         }
     }
 
-    /// Receives a token when something has happened that [`maintain`](Self::maintain) may have to see to.
+    /// Receives a token when [`maintain`](Self::maintain) may have something to do.
     pub fn notified(&self) -> &Receiver<()> {
         &self.notified
     }
 
     pub(super) fn notify(&self) {
-        // Full means that one is on its way.
+        // A full channel already holds a token.
         let _ = self.notify.try_send(());
     }
 
@@ -112,7 +113,7 @@ impl RootRuntime {
         &self.rules.path
     }
 
-    /// The targets that the changes go to.
+    /// The targets that changes go to.
     pub fn targets(&self) -> Vec<TargetId> {
         self.lock_targets().iter().map(|(target, _)| *target).collect()
     }
@@ -125,7 +126,7 @@ impl RootRuntime {
         self.targets.lock()
     }
 
-    /// Has every change told to plugins from now on.
+    /// Has plugins told of every change from now on.
     pub fn follow(&self, follower: Arc<Follower>) {
         let _ = self.follower.set(follower);
     }
@@ -134,7 +135,7 @@ impl RootRuntime {
         self.state.lock()
     }
 
-    /// Begins to watch; a source that is missing or not what it was is waited for.
+    /// Begins to watch. If the source is missing or not what it was, the root is suspended until it is back.
     pub fn start(self: &Arc<Self>) -> Result<(), WatchError> {
         if let Err(suspended) = self.look() {
             self.suspend(suspended);
@@ -148,8 +149,8 @@ impl RootRuntime {
         self.watch()
     }
 
-    /// Sets the watches, which takes as long as a walk of the tree, and sees to it that what changed while nobody watched is
-    /// found. Live changes flow from the first watch on.
+    /// Sets the watches, which takes as long as a walk of the tree, and has the changes found that nobody watched. Live changes
+    /// flow from the first watch on.
     pub(super) fn watch(self: &Arc<Self>) -> Result<(), WatchError> {
         if self.lock().over {
             return Ok(());
@@ -168,11 +169,11 @@ impl RootRuntime {
         Ok(())
     }
 
-    /// Has a watcher that was started be the root's, unless the root has ended meanwhile. Returns whether it is.
+    /// Makes a started watcher the root's own, unless the root has ended meanwhile. Returns whether it did.
     pub(super) fn keep(&self, watcher: Watcher) -> bool {
         let mut state = self.lock();
         if state.over {
-            // Its thread may want the lock before it ends.
+            // Unlock first: the watcher's thread may need the lock before it can end.
             drop(state);
             watcher.stop();
             return false;
@@ -192,8 +193,8 @@ impl RootRuntime {
         state.checkpoint = Checkpoint::default();
     }
 
-    /// Does what is due: looks whether the source is what it was, and moves the watermark. Returns whether something is going
-    /// on that has to be seen to soon.
+    /// Does what is due: checks whether the source is what it was, and moves the watermark. Returns whether the root has to be
+    /// maintained again soon.
     pub fn maintain(self: &Arc<Self>) -> bool {
         if !self.lock().in_charge {
             return true;
@@ -206,12 +207,12 @@ impl RootRuntime {
         !self.is_at_rest()
     }
 
-    /// Tells where its local targets are.
+    /// Sets the places of the root's local targets.
     pub fn set_places(&self, places: Vec<(TargetId, Arc<Place>)>) {
         *self.places.lock() = places;
     }
 
-    /// Notes in the store what is mounted below.
+    /// Records in the store which file systems are mounted below.
     fn remember_mounts(&self) {
         if let Some(mounts) = self.mounts.take_changed() {
             self.queue.set_mounts(self.path(), mounts);
@@ -240,7 +241,7 @@ impl RootRuntime {
         }
     }
 
-    /// Ends the watching, with the watermark as far as it can be.
+    /// Ends the watching, and moves the watermark as far as possible.
     pub fn stop(&self) {
         self.remember();
         self.remember_mounts();
@@ -253,7 +254,8 @@ impl RootRuntime {
         };
         drop(state);
         let asked_at = moment();
-        // The last answer may not have been taken yet, and what it holds is not told twice.
+        // An earlier answer may still be in its channel. Its directories are needed, since the watcher does not report them
+        // twice.
         let last = asked.map(|(_, reply)| reply).into_iter().chain([watcher.checkpoint()]);
         let deadline = monotonic() + LAST_PATIENCE;
         let answers: Option<Vec<_>> = last.map(|reply| reply.recv_deadline(deadline).ok()).collect();

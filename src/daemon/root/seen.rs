@@ -1,4 +1,4 @@
-//! Asks a root at run time how much of it is seen. The answers are those of `sight`.
+//! Answers how much of a root is seen at run time, in the terms of `sight`.
 
 use std::time::{Duration, Instant};
 
@@ -10,23 +10,23 @@ use super::state::Watching;
 use crate::clock::monotonic;
 use crate::model::RelPath;
 
-/// A root that was looked at so long ago is looked at again before anything is said of it.
+/// The age up to which a look at a root is recent enough for an answer.
 const FRESH: Duration = Duration::from_millis(1_500);
-/// A file system that has not answered for so long does not. More than the longest rest between two looks.
+/// A file system that has not answered for so long is taken to hang. Longer than the longest rest between two looks.
 const SILENT: Duration = Duration::from_secs(45);
 
 impl RootRuntime {
-    /// The file that another rsync was last seen to write here over and over.
+    /// The file that another rsync was last seen to overwrite again and again.
     pub fn answered(&self) -> Option<RelPath> {
         self.answered.lock().at(monotonic()).next_back().cloned()
     }
 
-    /// Whether that is so of this one.
+    /// Whether another rsync was seen to overwrite this path again and again.
     pub fn is_answered(&self, path: &RelPath) -> bool {
         self.answered.lock().at(monotonic()).any(|answered| answered == path)
     }
 
-    /// How much is seen of what happens in the tree, as of the last look at it.
+    /// How much of what happens in the tree is seen, as of the last look.
     pub fn sight(&self) -> Sight {
         let state = self.lock();
         if let Some(suspended) = &state.suspended {
@@ -58,8 +58,8 @@ impl RootRuntime {
         }
     }
 
-    /// Has the root looked at, unless it was a moment ago, and waits for that. At rest it is looked at seldom, and no event
-    /// tells that a directory above was renamed or something mounted over it.
+    /// Has the root looked at and waits up to `patience`, unless the last look was a moment ago. A root at rest is looked at
+    /// seldom, and no event tells that a directory above it was renamed or that something was mounted over it.
     pub fn look_again(&self, patience: Duration) {
         let before = self.looked_at();
         if before.elapsed() < FRESH || !matches!(self.lock().watching, Watching::On(_)) {
@@ -74,13 +74,13 @@ impl RootRuntime {
         *self.looked.0.lock()
     }
 
-    /// Whether the path was in the tree since the start, and is no longer. To be asked behind a barrier.
+    /// Whether the path was in the tree since the start, and is no longer. Ask behind a barrier.
     pub fn has_lost(&self, path: &RelPath) -> bool {
         self.gone.lock().knows(path)
     }
 
-    /// Asks the watcher to answer once everything that happened in the tree before this call has jobs. The error says why
-    /// that cannot be known.
+    /// Asks the watcher to answer once everything that happened in the tree before this call has jobs. The error says why the
+    /// watcher cannot know that.
     pub fn barrier(&self) -> Result<Receiver<()>, String> {
         self.look().map_err(|suspended| suspended.reason)?;
         if let Sight::Suspended(Suspension { reason, .. }) = self.sight() {

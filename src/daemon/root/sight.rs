@@ -1,6 +1,6 @@
-//! How much of a root is seen: what `status` may say of it, and whether a name that is not there ever was.
+//! How much of a root is seen: what `status` may say of it, and whether a missing name ever existed.
 //!
-//! A target can only be called equal to its source while every change of the source is seen. So each answer about a target asks
+//! A target may be called equal to its source only while every change of the source is seen. So each answer about a target asks
 //! here first.
 
 use std::collections::{HashSet, VecDeque};
@@ -30,16 +30,16 @@ impl Suspension {
 pub enum Sight {
     /// All of it.
     Whole,
-    /// Something may have changed that nobody knows of yet: why. It is being looked for.
+    /// Something may have changed that has no job yet. Holds the reason. The changes are being looked for.
     Behind(String),
-    /// In some directories only now and then: why, and what to do about it.
+    /// Some directories are looked at only now and then. Holds the reason, and a hint.
     Partial(String, Option<String>),
     /// Nothing.
     Suspended(Suspension),
 }
 
-/// Names that were in the tree since it is watched, and are no longer. The newest, as hashes: one that is not known any more is
-/// only asked about in vain.
+/// Names that existed in the tree since it was watched, and no longer do. Only the newest are kept, as hashes. A forgotten name
+/// costs no more than a refused question.
 #[derive(Debug, Default)]
 pub struct Gone {
     hasher: RandomState,
@@ -48,7 +48,7 @@ pub struct Gone {
 }
 
 impl Gone {
-    /// 3 MB at most, for a root in which so much is deleted.
+    /// Takes 3 MB at most, in a root with very many deletions.
     const NAMES_MAX: usize = 100_000;
 
     pub fn note(&mut self, path: &RelPath) {
@@ -64,20 +64,21 @@ impl Gone {
         }
     }
 
-    /// Whether the path was there, or lay in a directory that was.
+    /// Whether the path, or a directory above it, was there.
     pub fn knows(&self, path: &RelPath) -> bool {
         let known = |path: &RelPath| self.known.contains(&self.hasher.hash_one(path.as_bytes()));
         known(path) || path.ancestors().any(|above| !above.is_root() && known(&above))
     }
 }
 
-/// For so long it is told of a file that another rsync writes over and over; as long as it goes on it is noticed anew.
+/// How long a file that another rsync overwrites is reported. As long as the overwriting goes on, it is noticed anew.
 const ANSWERED_FOR: Duration = Duration::from_secs(1_200);
 
-/// Of so many files that is told.
+/// The most files that are reported so.
 const ANSWERED_MAX: usize = 100;
 
-/// Files that another rsync was seen to write over and over, and when that was last noticed; the newest is the last.
+/// Files that another rsync was seen to overwrite again and again, each with the time of the last notice; the newest is the
+/// last.
 #[derive(Debug, Default)]
 pub(super) struct Answered(Vec<(RelPath, Instant)>);
 

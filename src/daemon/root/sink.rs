@@ -1,6 +1,6 @@
-//! Starts a root's watcher, and takes what it finds into the queue.
+//! Starts a root's watcher, and puts the changes that it finds into the queue.
 //!
-//! Deliberately absent: when a watcher is started, and what becomes of the one before.
+//! Deliberately absent: when a watcher is started, and what becomes of its predecessor.
 
 use std::sync::Arc;
 
@@ -39,14 +39,14 @@ impl RootRuntime {
     }
 }
 
-/// Passes on what the watcher finds. Its own type, so that the root is no part of the watcher's surface.
+/// Passes on the watcher's changes and notices. A type of its own, so that the watcher sees nothing else of the root.
 struct RootSink {
     root: Arc<RootRuntime>,
 }
 
 impl Sink for RootSink {
     fn changes(&self, changes: Vec<Change>, more_follow: bool) {
-        // By a watcher that is about to be given up: another one goes by other rules.
+        // This watcher is about to be given up. A successor reports the tree by other rules.
         if self.root.lock().over {
             return;
         }
@@ -55,7 +55,7 @@ impl Sink for RootSink {
         }
         let rules = self.root.rules.rule_files.iter().map(String::as_bytes);
         let of_rules = changes.iter().filter(|change| rules.clone().any(|name| name == change.path.name()));
-        // What a file of rules says concerns all below its directory.
+        // A filter file concerns everything below its directory.
         let parents = of_rules.filter_map(|change| change.path.parent());
         let concerned: Vec<Change> = parents.map(|parent| Change::scan(parent, Scope::Subtree)).collect();
         let changes = if concerned.is_empty() { changes } else { [changes, concerned].concat() };
@@ -79,19 +79,19 @@ impl Sink for RootSink {
         }
         match notice {
             Notice::RootGone { .. } => {
-                // The next look says more about it.
+                // The next look at the root finds a more exact reason.
                 let hint = "mount or restore it: syncq goes on by itself when it is back";
                 self.root.lock().suspended = Some(Suspension::now(notice.to_string(), Some(hint)));
                 self.root.notify();
             }
-            // The watcher tries again by itself and then reports what it has missed.
+            // The watcher tries again by itself, and then reports the changes that it has missed.
             Notice::Unwatched { errno: Errno::NOSPC, .. } => {
                 inotify_limits::make_watches();
             }
             Notice::Answered { path } => {
                 self.root.answered.lock().note(path, monotonic());
             }
-            // What is mounted below is remembered.
+            // The mounts below are recorded by the next `maintain`.
             Notice::Mounted { .. } | Notice::Unmounted { .. } => self.root.notify(),
             _ => {}
         }

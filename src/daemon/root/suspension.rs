@@ -1,7 +1,8 @@
-//! Whether the source is what it was, and its local targets. While a root is suspended nothing is sent or deleted.
+//! Whether the source, and its local targets, are still what they were. While a root is suspended nothing is sent or deleted.
 //!
-//! A root is suspended while its directory is missing, another one than before, or at the start empty while it was not. On its
-//! return the tree is watched anew and compared in full. Deliberately absent: when to look, which [`RootRuntime::maintain`] says.
+//! A root is suspended while its directory is missing, is another one than before, or is empty at the start though it was not
+//! empty before. On its return the tree is watched anew and compared in full. Deliberately absent: when to look, which
+//! [`RootRuntime::maintain`] decides.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,11 +15,11 @@ use super::state::Watching;
 use crate::model::{Change, TargetTrouble};
 
 impl RootRuntime {
-    /// Whether the source is there and what it was. An empty one that was not when it was last mirrored is most likely
-    /// waiting for its content; once it is watched, events tell how it became empty.
+    /// Checks that the source is there and is what it was. A source that is empty now, and was not when it was last mirrored,
+    /// is most likely waiting for its content. Once the source is watched, events tell how it became empty.
     pub(super) fn look(&self) -> Result<(), Suspension> {
         self.identity.check(self.path()).map_err(|trouble| Suspension::now(trouble.message, trouble.hint))?;
-        // The lock is not held while the file system is asked: `status` shall answer even if that hangs.
+        // The lock is not held while the file system is asked: `status` has to answer even if the file system hangs.
         let guarded = {
             let state = self.lock();
             !state.was_watched && !self.options.accept_root && !state.accepts_empty
@@ -33,7 +34,7 @@ impl RootRuntime {
 
     pub(super) fn suspend(&self, suspended: Suspension) {
         let path = self.path().display();
-        // Most reasons name it themselves.
+        // Most reasons contain the path themselves.
         let reason = suspended.reason.strip_suffix(&format!(": {path}")).unwrap_or(&suspended.reason);
         error!("{path}: {reason}; nothing is sent or deleted until it is back");
         if let Some(hint) = &suspended.hint {
@@ -62,7 +63,7 @@ impl RootRuntime {
                 if let Watching::On(watcher) = old {
                     watcher.stop();
                 }
-                // Another failure shows in `status`, and the next check finds it again.
+                // The failure shows in `status`, and the next check meets it again.
                 if let Err(failure) = self.watch() {
                     error!("{}: {failure}", self.path().display());
                     self.lock().suspended = Some(Suspension::now(failure.to_string(), failure.hint()));
@@ -78,7 +79,7 @@ impl RootRuntime {
         }
     }
 
-    /// Looks whether local targets are what they were. Each run does that as well, but while nothing changes none is started.
+    /// Checks whether local targets are what they were. Each run checks too, but while nothing changes no run is started.
     pub(super) fn check_places(&self) {
         let places = self.places.lock().clone();
         for (target, place) in places {
@@ -93,15 +94,15 @@ impl RootRuntime {
                 }
                 Ok(()) => {
                     info!("{}: the target is back, and is compared", place.path().display());
-                    // Whatever else it was used for meanwhile.
+                    // The target may have been used for something else meanwhile, so it is compared in full.
                     self.queue.enqueue(&[target], &[Change::whole_tree()]);
                 }
             }
         }
     }
 
-    /// Notes in the store which directory this is, and returns whether it did. An empty one may be a mount point: what
-    /// counts is the one with something in it.
+    /// Records in the store which directory this is, and returns whether it did. An empty directory is not recorded, since it
+    /// may be a mount point.
     pub(super) fn remember(&self) -> bool {
         let counts = self.identity.check(self.path()).is_ok() && !is_empty(self.path());
         if counts {
@@ -110,7 +111,7 @@ impl RootRuntime {
         counts
     }
 
-    /// Takes it as it is that something is mounted no more.
+    /// Accepts that file systems below the root are no longer mounted.
     pub fn accept_unmounted(&self) {
         for place in self.mounts.accept_missing() {
             warn!(
@@ -121,7 +122,7 @@ impl RootRuntime {
         self.notify();
     }
 
-    /// Takes the directory as it is although it is empty. The next [`maintain`](Self::maintain) goes on with it.
+    /// Accepts the directory although it is empty. The next [`maintain`](Self::maintain) resumes the root.
     pub fn accept_empty(&self) {
         self.lock().accepts_empty = true;
         self.notify();

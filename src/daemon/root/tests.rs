@@ -35,7 +35,7 @@ fn root(path: &Path, queue: &Arc<Queue>, beside: bool) -> (Arc<RootRuntime>, Tar
     (Arc::new(RootRuntime::new(rules, filter, identity, mounts, options, vec![(target, 1)], Arc::clone(queue))), target)
 }
 
-/// Tends it until `condition` holds, as its thread does.
+/// Maintains the root until `condition` holds, as its thread does.
 fn maintain_until(root: &Arc<RootRuntime>, what: &str, condition: impl Fn() -> bool) {
     let begun = monotonic();
     while !condition() {
@@ -45,8 +45,8 @@ fn maintain_until(root: &Arc<RootRuntime>, what: &str, condition: impl Fn() -> b
     }
 }
 
-/// A reload that fails, or leaves a root out, while its tree is still being walked left a watcher behind for good, which
-/// went on to queue what changed by rules that were not in force.
+/// A reload that failed, or left a root out, while the root's tree was still being walked left a watcher behind for good. That
+/// watcher went on to queue changes by rules that were not in force.
 #[test]
 fn a_watcher_that_is_started_too_late_is_given_up() {
     for (beside, stopped) in [(true, false), (false, false), (false, true)] {
@@ -54,7 +54,7 @@ fn a_watcher_that_is_started_too_late_is_given_up() {
         std::fs::write(dir.path().join("f"), "f").unwrap();
         let queue = queue();
         let (root, _) = root(dir.path(), &queue, beside);
-        // What the walk finds only when it is done.
+        // The root ends while its tree is still being walked, and the walk finds out only when it is done.
         if stopped {
             root.stop()
         } else {
@@ -68,7 +68,7 @@ fn a_watcher_that_is_started_too_late_is_given_up() {
     }
 }
 
-/// After a crash and with the old settings back, the target kept what the new ones had made of it.
+/// After a crash and with the old settings back, the target kept what the runs under the new settings had made of it.
 #[test]
 fn other_settings_take_back_at_once_that_a_target_is_complete() {
     let dir = tempfile::tempdir().unwrap();
@@ -80,7 +80,7 @@ fn other_settings_take_back_at_once_that_a_target_is_complete() {
     maintain_until(&root, "the first checkpoint", || complete_under() == Some(1));
     root.retarget(vec![(target, 2)]);
     assert_eq!(complete_under(), None);
-    // Nothing changes, and it is noted all the same.
+    // No event comes, and the target is recorded as complete all the same.
     maintain_until(&root, "the next checkpoint", || complete_under() == Some(2));
     root.stop();
 }

@@ -1,8 +1,8 @@
 //! Moves a root's watermark: the time up to which every change has a job in the store or is mirrored.
 //!
-//! It moves in three steps, so that nothing it stands for can be lost after it: the watcher passes on everything up to a barrier,
-//! the queue writes down all jobs, and then the watermark with the directories that are known. Deliberately absent: what a start
-//! makes of it (`catch_up`).
+//! The watermark moves in three steps, so that nothing before it can be lost. The watcher passes on everything up to a barrier.
+//! The queue writes down all jobs. Then the watermark is stored with the known directories. Deliberately absent: what a start
+//! makes of the watermark (`catch_up`).
 
 use std::time::Duration;
 
@@ -12,22 +12,23 @@ use super::runtime::RootRuntime;
 use super::state::{Checkpoint, State, Watching};
 use crate::clock::{moment, monotonic};
 
-/// The least time between two moves of the watermark: as much is looked through again after a crash.
+/// The least time between two moves of the watermark. A start after a crash looks through that much again.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A move has all jobs written. While many would have to be that are not, it waits so long for most of them to be done.
+/// A move needs all jobs on disk. While many jobs are not written yet, a move waits so long for most of them to be done, since
+/// a job that is done need not be written.
 const CHECKPOINT_PATIENCE: Duration = Duration::from_secs(30);
 
 const UNWRITTEN_MANY: usize = 1_000;
 
-/// How long a checkpoint waits for the disk before it tries again later, and how long the last one waits.
+/// How long a checkpoint waits for the disk before it is left for later.
 const FLUSH_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How long a start waits for its first checkpoint.
 const FIRST_PATIENCE: Duration = Duration::from_secs(1);
 
 impl RootRuntime {
-    /// Has a watermark as soon as can be: until there is one, a crash leaves nothing that tells what has changed.
+    /// Sets a first watermark as soon as possible: without one, after a crash nothing tells what has changed.
     pub(super) fn first_checkpoint(&self) {
         if !self.rules.keeps_watermark || self.queue.store_health().uncommitted >= UNWRITTEN_MANY {
             return;
@@ -46,13 +47,13 @@ impl RootRuntime {
                 drop(state);
                 self.settle(FIRST_PATIENCE);
             }
-            // It is still to be taken.
+            // The answer is taken later, by `advance`.
             Err(RecvTimeoutError::Timeout) => self.lock().checkpoint.asked = Some((asked_at, reply)),
             Err(RecvTimeoutError::Disconnected) => {}
         }
     }
 
-    /// Whether the source is as it should be and the watermark stands for all that has happened.
+    /// Whether the source is as it should be and the watermark covers everything that has happened.
     pub(super) fn is_at_rest(&self) -> bool {
         let state = self.lock();
         let Watching::On(watcher) = &state.watching else { return false };
@@ -61,8 +62,7 @@ impl RootRuntime {
         state.suspended.is_none() && (is_marked || !self.rules.keeps_watermark)
     }
 
-    /// Goes on with the next move of the watermark; see the module's documentation. Nothing has to move while nothing
-    /// happens.
+    /// Continues the next move of the watermark; see the module's documentation. While nothing happens, nothing has to move.
     pub(super) fn advance(&self) {
         let store = self.queue.store_health();
         if !self.rules.keeps_watermark || store.error.is_some() {
@@ -86,7 +86,7 @@ impl RootRuntime {
                     checkpoint.directories.extend(directories);
                 }
                 Err(TryRecvError::Empty) => return,
-                // The watching has ended.
+                // The watcher has ended.
                 Err(TryRecvError::Disconnected) => {}
             }
             checkpoint.asked = None;
@@ -99,23 +99,25 @@ impl RootRuntime {
         }
     }
 
-    /// Moves the watermark to the barrier that was reached, once all jobs up to there are on disk.
+    /// Moves the watermark to the barrier that was reached, once all jobs up to there are on disk. Waits `patience` for the
+    /// disk.
     pub(super) fn settle(&self, patience: Duration) {
-        // Before the flush: what is a target by now has its jobs by then.
+        // Read before the flush: every target in this list has its jobs queued, so the flush writes them.
         let mut complete = self.lock_targets().clone();
         if self.lock().checkpoint.reached.is_none() || !self.queue.flush(patience) {
             return;
         }
-        // Locked to the end: after another runtime has taken over, this one does not touch the watermark.
+        // Locked to the end: once another runtime has taken over, this one must not touch the watermark.
         let mut state = self.lock();
         if !state.in_charge {
             return;
         }
         let Some(reached) = state.checkpoint.reached.take() else { return };
         let directories = std::mem::take(&mut state.checkpoint.directories);
-        // The next one is due at once if targets have been given other settings since this one was begun.
+        // `retarget` clears `events` to ask for an early checkpoint. If it did so while this one was under way, leave `last`
+        // empty: then the next one starts at once.
         state.checkpoint.last = state.checkpoint.events.map(|_| monotonic());
-        // Held to the end: what has been given other settings meanwhile is not complete under these.
+        // Held to the end: a target that was given other settings meanwhile is not complete under these settings.
         let targets = self.lock_targets();
         complete.retain(|print| targets.contains(print));
         self.queue.checkpoint(self.path(), reached, directories, &complete);

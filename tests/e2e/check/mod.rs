@@ -1,5 +1,5 @@
-//! `syncq check` against real servers: what is wrong is named with what to do about it (`servers`, `this_machine`), and nothing
-//! is changed (`nothing_changed`).
+//! `syncq check` against real servers: each fault is named with its way out (`servers`, `this_machine`), and nothing is changed
+//! (`nothing_changed`).
 
 mod nothing_changed;
 mod servers;
@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::harness::{World, write};
 
-/// What `check --json` found.
+/// The output of `check --json`.
 struct Checked {
     code: Option<i32>,
     lines: Vec<Value>,
@@ -22,13 +22,13 @@ struct Checked {
 }
 
 impl Checked {
-    /// The findings on a target, a file or a directory whose name ends like this.
+    /// The findings about a target, a file or a directory whose name ends in `subject`.
     fn of(&self, subject: &str) -> Vec<&Value> {
         let is = |line: &&Value| line["subject"].as_str().is_some_and(|found| found.ends_with(subject));
         self.lines.iter().filter(is).collect()
     }
 
-    /// A finding on `subject` of that level with these words in it.
+    /// A finding about `subject` with that level and these words.
     #[track_caller]
     fn has(&self, subject: &str, level: &str, words: &str) -> &Value {
         let says = |line: &&&Value| {
@@ -38,7 +38,7 @@ impl Checked {
         found.iter().find(says).unwrap_or_else(|| panic!("no {level} of {subject} with '{words}':\n{}", self.text))
     }
 
-    /// That finding is a failure, with a hint and with exit code 1.
+    /// Checks that such a finding is a failure, with a hint and with exit code 1.
     #[track_caller]
     fn fails(&self, subject: &str, words: &str) {
         let found = self.has(subject, "fail", words);
@@ -57,7 +57,7 @@ fn check(world: &World, more: &[&str]) -> Checked {
     Checked { code: ended.code, lines: ended.stdout.lines().map(json).collect(), text: ended.text() }
 }
 
-/// Names, modes, sizes and times of everything below, the directory itself included.
+/// Mode, size and times of every path below `dir`, and of `dir` itself.
 fn picture(dir: &Path) -> BTreeMap<PathBuf, (u32, u64, i64, i64)> {
     walkdir::WalkDir::new(dir)
         .into_iter()
@@ -69,12 +69,12 @@ fn picture(dir: &Path) -> BTreeMap<PathBuf, (u32, u64, i64, i64)> {
         .collect()
 }
 
-/// Names alone.
+/// The paths alone.
 fn names(dir: &Path) -> Vec<PathBuf> {
     picture(dir).into_keys().collect()
 }
 
-/// A world whose only target is one module with these options.
+/// A world whose only target is one module with the given options.
 fn with_module(options: &[(&str, &str)]) -> World {
     let mut world = World::new();
     for (key, value) in options {
@@ -97,7 +97,7 @@ impl World {
     }
 }
 
-/// A script of that name, first in `PATH`.
+/// Puts a script with that name first in `PATH`.
 fn program(world: &mut World, name: &str, script: &str) {
     let bin = world.side("bin");
     let file = bin.join(name);

@@ -1,4 +1,4 @@
-//! A check changes nothing and leaves nothing behind, on targets that are equal, differ, are missing or at work.
+//! A check changes nothing and leaves nothing behind, on targets that are equal, different, missing or busy.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -38,14 +38,14 @@ fn all_is_well_and_equal_targets_stay_as_they_are() {
     assert_eq!(before, after);
     assert!(!world.cli.state.exists(), "the state directory was made");
     assert_eq!(names(&world.cli.home).len(), 1, "{:?}", names(&world.cli.home));
-    // For people, the same in lines.
+    // The same findings in lines for people.
     let conf = world.conf.save();
     let text = world.cli.run(["check".as_ref(), "-o".as_ref(), conf.as_os_str()]).ok().stdout;
     assert!(text.contains("ok    target    127.0.0.1::m1: answers") && text.contains("    root "), "{text}");
     assert!(text.lines().last().is_some_and(|line| line.starts_with("0 failures, ")), "{text}");
 }
 
-/// A target that is not equal has its directory's time changed, as by anything that is written there, but no entry.
+/// A target that differs has its directory's time changed, as by any write into the directory, but no entry.
 #[test]
 fn nothing_is_left_on_a_target_that_differs() {
     for delete in [true, false] {
@@ -72,7 +72,7 @@ fn without_the_write_probe_only_dry_runs_are_made() {
     found.has("::m1", "ok", "was not tried: that was not asked for");
     assert_eq!(picture(&world.dsts[0]), before);
     assert!(count.naming("::m1") >= 2 && count.naming("::m1") == count.naming(" -n "), "more than dry runs");
-    // Offline, nobody is asked.
+    // With --offline no server is asked.
     let asked = count.naming("::m1");
     let found = check(&world, &["--offline"]);
     assert!(found.code == Some(0) && found.of("::m1").is_empty(), "{}", found.text);
@@ -106,18 +106,18 @@ fn a_daemon_at_work_is_noticed_and_not_disturbed() {
     world.converges_only_m1();
 }
 
-/// The connection breaks right after the file has been written: it has to go all the same, and where it cannot, its name is
-/// told.
+/// The connection breaks right after the probe file has been written. The file has to be removed all the same. Where it cannot
+/// be removed, its name is told.
 #[test]
 fn a_run_that_breaks_off_leaves_no_file_behind_unnoticed() {
-    // The first run that writes is made and reported as broken; the second is the deletion.
+    // The first run that writes succeeds and is reported as broken; the second run is the deletion.
     const BREAKS: &str = "case \"$*\" in *--omit-dir-times*) ;; *) exec REAL \"$@\";; esac\n\
         if [ ! -e MARK ]; then touch MARK; REAL \"$@\"; FIRST; else SECOND; fi";
     const BROKEN: &str = "echo 'rsync: connection unexpectedly closed' >&2; exit 12";
     for (first, second, left) in [(BROKEN, "exec REAL \"$@\"", 0), ("exit 0", BROKEN, 1), (BROKEN, BROKEN, 1)] {
         let mut world = with_module(&[]);
         write(world.dsts[0].join("other"), "other");
-        // Another mode than the source's, so that both runs are made from elsewhere.
+        // A mode other than the source's, so that both runs start in another directory.
         fs::set_permissions(&world.dsts[0], Permissions::from_mode(0o777)).expect("chmod");
         let real = rsync(Side::Client);
         let mark = world.base().join("mark");
@@ -151,7 +151,7 @@ fn a_target_that_would_keep_a_copy_is_not_written_to() {
     let found = check(&world, &[]);
     found.has("::m1", "ok", "the params keep a backup");
     assert_eq!(names(&world.dsts[0]).len(), 1);
-    // Excluded, so that it cannot be sent.
+    // Exclude the probe file's name, so that the file cannot be sent.
     world.conf.params = "-arz --exclude=.*".to_owned();
     let found = check(&world, &[]);
     found.has("::m1", "ok", "the params keep the file for that from being sent");

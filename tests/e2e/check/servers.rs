@@ -1,4 +1,4 @@
-//! What is wrong with a server or on the way to it is named, with its remedy.
+//! Each fault of a server, or on the way to it, is named with its way out.
 
 use std::fs::{self, Permissions};
 use std::io::{Read as _, Write as _};
@@ -23,7 +23,7 @@ fn a_wrong_password_is_named_and_never_shown() {
     found.fails("joe@127.0.0.1::m1", "refuses user or password");
     found.has("/password", "ok", "readable");
     assert!(!found.text.contains("S3cret"), "{}", found.text);
-    // The form that belongs on the server.
+    // The form of password files on the server.
     write(&file, "joe:S3cret-right\n");
     let found = check(&world, &[]);
     found.has("/password", "warn", "user:password");
@@ -53,21 +53,21 @@ fn what_a_server_refuses_is_named_with_its_remedy() {
         check(&world, &[]).fails("::m1", words);
         assert_eq!(picture(&world.dsts[0]), before, "{options:?}");
     }
-    // Slower, and no failure.
+    // The refused option makes syncq slower, and is no failure.
     let mut world = with_module(&[("refuse options", "delete-missing-args")]);
     world.rsyncd.start();
     let found = check(&world, &[]);
     assert_eq!(found.code, Some(0), "{}", found.text);
     found.has("::m1", "warn", "deletions by name are refused");
     found.has("::m1", "ok", "writable");
-    // What nobody will ask for may be refused.
+    // An option that no run will use may be refused.
     let mut world = with_module(&[("refuse options", "max-delete")]);
     world.conf.syncq = "<guard maxDelete=\"off\"/>".to_owned();
     world.rsyncd.start();
     assert_eq!(check(&world, &[]).code, Some(0));
 }
 
-/// Where deletions by name are refused nobody tried whether the target can be written.
+/// If a server refused deletions by name, the check did not try whether the target can be written.
 #[test]
 fn where_deletions_by_name_are_refused_writing_is_tried_all_the_same() {
     for (delete, differs) in [(true, false), (true, true), (false, true)] {
@@ -92,7 +92,7 @@ fn where_deletions_by_name_are_refused_writing_is_tried_all_the_same() {
         assert_eq!(is_told, delete, "{}", found.text);
         let mut after = picture(&world.dsts[0]);
         if differs {
-            // The directory's own time is that of what was written.
+            // The directory's time is that of the probe file's write, so only mode and size are compared.
             let (mode, size, ..) = dst[&world.dsts[0]];
             let found = after.get_mut(&world.dsts[0]).expect("the directory");
             assert_eq!((found.0, found.1), (mode, size));
@@ -121,7 +121,7 @@ fn a_directory_that_the_server_may_not_write_is_found() {
     let found = check(&world, &[]);
     found.fails("::m1", "nothing can be written in the target's directory");
     assert_eq!(names(&world.dsts[0]).len(), 1);
-    // No dry run can tell.
+    // A dry run cannot find this fault.
     assert_eq!(check(&world, &["--no-write-probe"]).code, Some(0));
 }
 
@@ -142,7 +142,7 @@ fn an_unknown_module_and_a_dead_port_are_told_apart_and_spoil_no_other_target() 
 fn a_server_without_a_connection_left_is_named() {
     let mut world = with_module(&[("max connections", "1")]);
     world.rsyncd.start();
-    // A connection that has named its module holds it until it closes.
+    // A connection that has named its module holds the module's only place until it closes.
     let mut holder = TcpStream::connect(("127.0.0.1", world.rsyncd.port)).expect("a connection");
     holder.write_all(b"@RSYNCD: 31.0 sha512 sha256 sha1 md5 md4\nm1\n").expect("a greeting");
     let mut answer = String::new();
@@ -153,7 +153,7 @@ fn a_server_without_a_connection_left_is_named() {
     }
     check(&world, &[]).fails("::m1", "no connection left");
     drop(holder);
-    // One connection is enough, for one after the other.
+    // One connection is enough if runs follow each other.
     let found = check(&world, &[]);
     assert_eq!(found.code, Some(0), "{}", found.text);
     found.has("::m1", "ok", "writable");
@@ -164,13 +164,13 @@ fn a_host_that_is_silent_holds_the_check_up_for_no_longer_than_its_timeout() {
     let mut world = World::new();
     let silent = TcpListener::bind("127.0.0.1:0").expect("a socket");
     world.conf.port = silent.local_addr().expect("its address").port();
-    // Both wait at the same time, and the harness gives up after a minute.
+    // Both targets wait at the same time. The harness gives up after a minute.
     check(&world, &["--timeout", "2s"]).fails("::m2", "no answer within 2 s");
 }
 
 #[test]
 fn a_target_behind_ssh_is_asked_through_ssh() {
-    // A program named ssh: its options, then the host, then the command that it is to run.
+    // The body of a program named ssh: it drops its options and the host, and runs the command.
     const RUNS: &str =
         "while [ $# -gt 0 ]; do case $1 in -o|-p|-l) shift 2;; -*) shift;; *) break;; esac; done; shift; eval \"$*\"";
     for (script, level, words) in [

@@ -1,4 +1,4 @@
-//! What is wrong on this machine is named: its programs, its limits, its configuration.
+//! Each fault of this machine is named: programs, limits, configuration.
 
 use std::fs::{self};
 
@@ -41,10 +41,10 @@ fn what_is_wrong_on_this_machine_is_found() {
     found.fails("/gone", "there is no such directory");
     found.has("/src/inner", "warn", "lies inside");
     found.has("nowhere/list", "warn", "list of failures cannot be written");
-    // Its target can be asked all the same.
+    // The target of that root can be asked all the same.
     found.has("::m1", "ok", "writable");
     assert!(!gone.exists());
-    // No rsync at all.
+    // No rsync is installed.
     let empty = world.side("empty");
     world.cli.path = Some(empty.into_os_string());
     let found = check(&world, &[]);
@@ -71,7 +71,7 @@ fn a_bad_configuration_ends_with_78_and_names_its_place() {
     let ended = world.cli.run(["check", "-o", "/nonexistent.xml"]);
     assert_eq!(ended.code, Some(78), "{}", ended.text());
     assert!(ended.stdout.contains("cannot read /nonexistent.xml"), "{}", ended.text());
-    // Two that are fine, and make no sense together.
+    // Two files that are valid, and contradict each other.
     fs::write(&conf, &good).expect("a file");
     let twice = world.base().join("twice.xml");
     fs::write(&twice, &good).expect("a file");
@@ -111,7 +111,7 @@ fn from_sersync_compares_line_by_line_and_asks_nobody() {
     assert!(source.lines().nth(line - 1).is_some_and(|line| line.contains("commonParams")), "{params}");
     assert!(!text.contains("S3cret") && !json.contains("S3cret"));
     assert_eq!(count.naming("rsync") + count.naming("::"), 0);
-    // Asked to, it goes on with everything else.
+    // With --online it goes on with all other checks.
     let ended = run(&["--online", "--timeout", "2s"]);
     assert!(ended.code == Some(1) && ended.stdout.contains("nothing listens"), "{}", ended.text());
     fs::write(&conf, source.replacen("</filter>", "", 1)).expect("a file");

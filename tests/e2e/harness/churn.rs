@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use fastrand::Rng;
 use rustix::fs::{CWD, FileType, Mode, RenameFlags, mknodat};
 
-/// Entries above which a tree only shrinks.
+/// The number of entries above which a tree only shrinks.
 const ENTRIES_MAX: usize = 400;
 const DEPTH_MAX: usize = 6;
 const FILE_BYTES_MAX: usize = 40_000;
-/// Few, so that the same name is created, deleted and turned into something else again and again. Some of them look like what
-/// rsync says of another one.
+/// Few names, so that the same name is created, deleted and turned into something else again and again. Some names look like
+/// rsync's messages about another name.
 const NAMES: [&[u8]; 20] = [
     b"a",
     b"b",
@@ -43,15 +43,15 @@ const NAMES: [&[u8]; 20] = [
 pub struct Churn {
     rng: Rng,
     root: PathBuf,
-    /// A directory beside the tree, on the same file system, to move things out to and in from.
+    /// A directory beside the tree, on the same file system, for moves out of the tree and back into it.
     outside: PathBuf,
-    /// What was done, for the report of a failure.
+    /// The operations so far, for the report of a failure.
     pub history: Vec<String>,
     /// Whether some writes keep size and time.
     pub twins: bool,
-    /// Whether everybody may read all there is.
+    /// Whether everybody may read every entry.
     pub open: bool,
-    /// Whether directories are closed to everybody but root now and then, until [`Churn::reopen`].
+    /// Whether directories are closed now and then to everybody but root, until [`Churn::reopen`].
     pub closes: bool,
 }
 
@@ -61,7 +61,7 @@ impl Churn {
         Self { rng: Rng::with_seed(seed), root, outside, history: Vec::new(), twins: true, open: false, closes: false }
     }
 
-    /// Performs one operation. One that the state of the tree does not allow does nothing.
+    /// Performs one operation. An operation that the state of the tree does not allow does nothing.
     pub fn step(&mut self) {
         let shrink = super::tree::count(&self.root) > ENTRIES_MAX;
         let path = self.path();
@@ -93,13 +93,13 @@ impl Churn {
         self.history.push(format!("{name} {}: {outcome}", path.display()));
     }
 
-    /// Opens all that was closed.
+    /// Opens every closed directory.
     pub fn reopen(&mut self) {
         let result = reopen(&self.root.clone());
         self.history.push(format!("open all: {}", result.map_or_else(|e| e.to_string(), |()| "ok".to_owned())));
     }
 
-    /// Lets time pass, so that transfers meet the tree in many states. Nothing relies on it.
+    /// Lets time pass, so that transfers meet the tree in many states. No test relies on the pause.
     pub fn pause(&mut self) {
         if self.rng.u32(0..4) == 0 {
             std::thread::sleep(std::time::Duration::from_millis(self.rng.u64(0..20)));
@@ -143,7 +143,7 @@ impl Churn {
         OpenOptions::new().append(true).open(path)?.write_all(&bytes)
     }
 
-    /// Changes some bytes in the middle and keeps the length; sometimes the time as well.
+    /// Changes some bytes in the middle of a file and keeps its length, and sometimes its time as well.
     fn overwrite(&mut self, path: &Path) -> io::Result<()> {
         regular(path)?;
         let meta = fs::metadata(path)?;
@@ -179,7 +179,7 @@ impl Churn {
     }
 
     fn symlink(&mut self, path: &Path) -> io::Result<()> {
-        // A server without chroot, as ordinary users run it, rewrites those that lead out of the module.
+        // A server without chroot, as ordinary users run it, rewrites links that lead out of the module.
         let targets: [&[u8]; 5] = if super::is_root() {
             [b"a", b"../b", b"/nowhere/at all", b"dir", b"."]
         } else {
@@ -207,7 +207,7 @@ impl Churn {
         fs::set_permissions(path, Permissions::from_mode(mode))
     }
 
-    /// Replaces what is there by something of another kind.
+    /// Replaces an entry by one of another kind.
     fn swap(&mut self, path: &Path) -> io::Result<()> {
         let was_dir = path.is_dir() && !path.is_symlink();
         let was_link = path.is_symlink();
@@ -224,7 +224,7 @@ impl Churn {
         }
     }
 
-    /// Moves something out of the tree, or back in under another name, with its old times.
+    /// Moves an entry out of the tree, or back into it under another name, with its old times.
     fn through_the_door(&mut self, path: &Path) -> io::Result<()> {
         let name = self.name();
         let door = self.outside.join(name);
@@ -238,7 +238,7 @@ impl Churn {
         }
     }
 
-    /// Swaps a file for a pipe, which hangs whoever opens it, and sometimes back.
+    /// Swaps a file for a pipe, which hangs everyone who opens it, and sometimes back.
     fn pipe(&mut self, path: &Path) -> io::Result<()> {
         regular(path)?;
         let parent = path.parent().expect("a path of the tree has a parent");
@@ -249,7 +249,8 @@ impl Churn {
         if self.rng.bool() { fs::rename(&kept, path) } else { fs::remove_file(&kept) }
     }
 
-    /// Makes a directory where a link was, and moves another one into it, before or after the target knows of the first.
+    /// Makes a directory in the place of a link, and moves another directory into it, before or after the target knows of the
+    /// first.
     fn move_below_link(&mut self, path: &Path) -> io::Result<()> {
         let from = self.path();
         if !path.is_symlink() || from.is_symlink() || !from.is_dir() || path.starts_with(&from) {
@@ -274,7 +275,8 @@ impl Churn {
     }
 }
 
-/// Refuses what cannot be changed in place. A file of several names can, under any of them.
+/// Refuses a path that is no regular file, since such an entry cannot be changed in place. A hard-linked file can be changed
+/// under any of its names.
 pub fn regular(path: &Path) -> io::Result<()> {
     if path.symlink_metadata()?.is_file() { Ok(()) } else { Err(io::Error::other("no regular file")) }
 }
@@ -295,7 +297,7 @@ fn close(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens what was closed at a path and below, from the top.
+/// Opens the closed directories at a path and below, from the top.
 fn reopen(path: &Path) -> io::Result<()> {
     for entry in walkdir::WalkDir::new(path).into_iter().flatten().filter(|entry| entry.file_type().is_dir()) {
         if entry.metadata()?.mode() & 0o777 == 0 {

@@ -11,7 +11,7 @@ pub struct LocalPath {
     pub remotes: Vec<(String, String)>,
 }
 
-/// What a test may want to differ; the defaults are those of the file that sersync ships.
+/// The settings that a test may change; the defaults are those of the file that sersync ships.
 #[derive(Debug, Clone)]
 pub struct Conf {
     pub file: PathBuf,
@@ -21,7 +21,7 @@ pub struct Conf {
     /// User and password file.
     pub auth: Option<(String, PathBuf)>,
     pub timeout_s: Option<u32>,
-    /// The targets are directories behind ssh, and the port is sshd's.
+    /// Whether the targets are directories behind ssh; the port is then sshd's.
     pub ssh: bool,
     pub excludes: Vec<String>,
     pub delete: bool,
@@ -36,14 +36,14 @@ pub struct Conf {
     /// Upper bound on how long a failing job waits, in minutes.
     pub fail_log_minutes: u32,
     pub xfs: bool,
-    /// When the whole tree is compared: minutes, or a cron expression; `None` for never.
+    /// When the whole tree is compared: minutes, or a cron expression; `None`: never.
     pub schedule: Option<String>,
-    /// Elements of syncq's own, inside `<syncq>`.
+    /// syncq's own elements, inside `<syncq>`.
     pub syncq: String,
     pub debug: bool,
     /// The plugin in use, if any.
     pub plugin: Option<String>,
-    /// The plugins' sections, as they stand in the file.
+    /// The sections of plugins, as they stand in the file.
     pub plugin_sections: String,
 }
 

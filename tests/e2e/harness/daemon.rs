@@ -1,4 +1,4 @@
-//! The real syncq in a sealed environment: one-shot commands, and the daemon with its start, stop and kill.
+//! Runs the real syncq in a sealed environment: one-shot commands, and the daemon with its start, stop and kill.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
@@ -17,24 +17,24 @@ use super::processes::{Family, pid_of, reap, signal};
 use super::rsync::{Side, path_with};
 use super::wait::{secs, try_for, wait_for};
 
-/// Log lines printed of a daemon whose test failed.
+/// How many log lines are printed of a daemon whose test failed.
 const LOG_LINES_SHOWN: usize = 120;
 
-/// How syncq is called in one world: which state directory, which home, as whom.
+/// How syncq is called in one world: with which state directory and home, and as which user.
 #[derive(Debug, Clone)]
 pub struct Cli {
     pub binary: PathBuf,
     pub state: PathBuf,
     pub home: PathBuf,
-    /// First in `PATH`, for a wrapper named rsync. `None` leaves only the system's directories.
+    /// A directory that comes first in `PATH`, for a wrapper named rsync. `None` leaves only the system's directories.
     pub bin: Option<PathBuf>,
     /// Replaces the whole `PATH`.
     pub path: Option<OsString>,
-    /// Runs as `nobody`.
+    /// Whether syncq runs as `nobody`.
     pub as_nobody: bool,
     pub cwd: PathBuf,
     pub env: Vec<(String, OsString)>,
-    /// Words before a daemon's own command line, which has to be executed by them: `unshare` and the like.
+    /// Words in front of a daemon's command line, which execute the rest: `unshare` and the like.
     pub wrapper: Vec<OsString>,
     family: Family,
 }
@@ -50,12 +50,12 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// All that the command said.
+    /// All output of the command.
     pub fn text(&self) -> String {
         format!("{}{}", self.stdout, self.stderr)
     }
 
-    /// Fails unless the command succeeded, showing what it said.
+    /// Fails unless the command succeeded, and shows its output.
     #[track_caller]
     pub fn ok(self) -> Self {
         assert_eq!(self.code, Some(0), "the command failed:\n{}", self.text());
@@ -63,7 +63,7 @@ impl Ended {
     }
 }
 
-/// What `status` says of one target.
+/// One target in the output of `status`.
 #[derive(Debug, Clone)]
 pub struct TargetStatus {
     pub name: String,
@@ -124,7 +124,7 @@ fn target_status(json: &Value) -> Result<TargetStatus, String> {
 }
 
 impl Cli {
-    /// `home` holds everything that syncq may write outside of its state directory.
+    /// `home` is for everything that syncq may write outside of its state directory.
     pub fn new(home: &Path, state: &Path) -> Self {
         Self {
             binary: std::env::var_os("SYNCQ_TEST_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_syncq").into()).into(),
@@ -140,12 +140,12 @@ impl Cli {
         }
     }
 
-    /// A command with nothing of the caller's environment.
+    /// A command without the caller's environment.
     pub fn command(&self) -> Command {
         self.command_within(&[])
     }
 
-    /// As [`Cli::command`], executed by the words of `wrapper`.
+    /// Like [`Cli::command`], executed by the words of `wrapper`.
     fn command_within(&self, wrapper: &[OsString]) -> Command {
         let as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"].map(OsString::from);
         let user = if self.as_nobody && super::is_root() { &as_nobody[..] } else { &[] };
@@ -229,7 +229,7 @@ impl Cli {
         ended.stdout.lines().map(line).collect()
     }
 
-    /// Waits until no target has anything to do but what failed for good.
+    /// Waits until no target has anything to do except jobs that failed for good.
     #[track_caller]
     pub fn wait_idle(&self, deadline: Duration) -> Status {
         wait_for(deadline, "an empty queue", || {
@@ -238,7 +238,7 @@ impl Cli {
         })
     }
 
-    /// Ends whatever was started through this and still runs.
+    /// Ends every process that was started through this value and still runs.
     pub fn end_all(&self) {
         self.family.end();
     }
@@ -266,7 +266,7 @@ impl Daemon {
         daemon
     }
 
-    /// As [`Daemon::spawn`], then waits until it answers.
+    /// Like [`Daemon::spawn`], then waits until the daemon answers.
     pub fn start<S: AsRef<OsStr>>(cli: &Cli, args: impl IntoIterator<Item = S>) -> Self {
         let mut daemon = Self::spawn(cli, args);
         daemon.wait_ready();
@@ -286,7 +286,7 @@ impl Daemon {
             if let Some(status) = self.exited() {
                 panic!("the daemon ended with {status} instead of starting:\n{}", self.log_text());
             }
-            // Not by `status`: without a daemon that reads the store, and here the daemon shall have it.
+            // `status` is not asked: if no daemon answers, `status` opens the store, which the starting daemon needs.
             if !self.cli.is_listening() {
                 return Err("nothing listens on a socket in the state directory".to_owned());
             }
@@ -295,7 +295,7 @@ impl Daemon {
         });
     }
 
-    /// Starts again on the same state directory.
+    /// Starts the daemon again on the same state directory.
     pub fn restart(&mut self) {
         assert!(self.child.is_none(), "the daemon still runs");
         self.launch();
@@ -314,14 +314,14 @@ impl Daemon {
         signal(self.pid(), which);
     }
 
-    /// The rsyncs that run for the daemon, or stand ready.
+    /// The daemon's rsyncs, running or standing by.
     pub fn rsyncs(&self) -> Vec<i32> {
         let mut members = self.cli.family.members();
         members.retain(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "rsync"));
         members
     }
 
-    /// SIGTERM; must end with 0 and leave no process behind.
+    /// Sends SIGTERM. The daemon must end with 0 and leave no process behind.
     pub fn stop(&mut self) {
         self.signal(Signal::TERM);
         let mut child = self.child.take().expect("the daemon runs");
@@ -335,7 +335,7 @@ impl Daemon {
         assert_eq!(left, Ok(()), "processes outlived the daemon");
     }
 
-    /// SIGKILL to the daemon alone; the rsyncs it started live or die by themselves, as after a crash.
+    /// Sends SIGKILL to the daemon alone. The rsyncs that it started live on or end by themselves, as after a crash.
     pub fn kill9(&mut self) {
         self.signal(Signal::KILL);
         let mut child = self.child.take().expect("the daemon runs");

@@ -1,4 +1,4 @@
-//! Small file operations whose failure names the path.
+//! Small file operations that name the path when they fail.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -34,8 +34,8 @@ pub fn make_dir(path: impl AsRef<Path>) {
     fs::create_dir_all(path).unwrap_or_else(|e| panic!("cannot create {}: {e}", path.display()));
 }
 
-/// Where a link leads that is to lead out of the tree. An rsync daemon that is not root cannot shut itself in, and changes
-/// such links: there it stays within.
+/// The destination of a link that is meant to lead out of the tree. An rsync daemon that is not root cannot use chroot, and
+/// rewrites such links. For that daemon the destination stays within the tree.
 pub fn outward(target: &str) -> &str {
     if super::is_root() { target } else { "within" }
 }
@@ -47,12 +47,12 @@ pub fn set_mtime(path: impl AsRef<Path>, time: SystemTime) {
     let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).expect("a time after the epoch");
     let time = rustix::fs::Timespec::try_from(since_epoch).expect("a time in range");
     let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
-    // By its path: a file may be closed to its owner.
+    // By path and not by descriptor: a file may be closed to its owner.
     rustix::fs::utimensat(rustix::fs::CWD, path, &times, rustix::fs::AtFlags::empty())
         .unwrap_or_else(|e| panic!("cannot set the times of {}: {e}", path.display()));
 }
 
-/// Overwrites a file in place and gives it its time back, as a restore does: only its `ctime` tells.
+/// Overwrites a file in place and restores its time, as a restore does: only the `ctime` shows the change.
 pub fn overwrite_quietly(path: impl AsRef<Path>, content: impl AsRef<[u8]>) {
     let (path, content) = (path.as_ref(), content.as_ref());
     let before = std::fs::metadata(path).unwrap_or_else(|e| panic!("cannot stat {}: {e}", path.display()));
@@ -63,7 +63,7 @@ pub fn overwrite_quietly(path: impl AsRef<Path>, content: impl AsRef<[u8]>) {
     set_mtime(path, before.modified().expect("a time"));
 }
 
-/// Content that differs for each file and does not compress to nothing.
+/// Content that differs for each seed and hardly compresses.
 pub fn patterned(seed: u64, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     fastrand::Rng::with_seed(seed).fill(&mut bytes);

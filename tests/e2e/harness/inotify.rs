@@ -1,8 +1,8 @@
 //! The kernel's inotify limits, changed for one daemon.
 //!
-//! `max_queued_events` exists once per machine and counts for the descriptors that are opened while it holds, so it is
-//! changed for the moment of a start only. `max_inotify_watches` exists once per user namespace: a daemon in one of its
-//! own has its own limit.
+//! `max_queued_events` exists once per machine, and holds for descriptors that are opened while it is set. So it is changed
+//! only for the moment of a start. `max_inotify_watches` exists once per user namespace: a daemon in its own namespace has its
+//! own limit.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -12,20 +12,20 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{FlockOperation, flock};
 
-/// Where the limits are.
+/// The directory of the limits.
 pub const SYSCTL: &str = "/proc/sys/fs/inotify";
 
-/// What to write where, to undo what is changed at present.
+/// The file and the text that undo the current change.
 static CHANGED: Mutex<Option<(PathBuf, String)>> = Mutex::new(None);
 
-/// Holds `max_queued_events` at another value until dropped. One at a time on the whole machine.
+/// Keeps `max_queued_events` at another value until dropped. Only one such value exists at a time on the whole machine.
 #[derive(Debug)]
 pub struct EventQueueLimit {
     _alone: File,
 }
 
 impl EventQueueLimit {
-    /// `sysctl` is the directory of the limits, or another mount of it. `None` if it may not be written.
+    /// `sysctl` is the directory of the limits, or another mount of that directory. `None` if the limit may not be written.
     pub fn set(sysctl: &Path, events: u32) -> Option<Self> {
         let alone = File::create(std::env::temp_dir().join("syncq-e2e-inotify.lock")).ok()?;
         flock(&alone, FlockOperation::LockExclusive).ok()?;
@@ -43,7 +43,7 @@ impl Drop for EventQueueLimit {
     }
 }
 
-/// Undoes what is changed, if anything is. For handlers of signals.
+/// Undoes the current change, if there is one. For handlers of signals.
 pub fn put_back() {
     let changed = CHANGED.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some((file, before)) = changed
@@ -53,7 +53,7 @@ pub fn put_back() {
     }
 }
 
-/// A wrapper for daemons of root, which else raise the limits at their start. `None` where that is not possible.
+/// A wrapper for daemons of root, which would otherwise raise the limits at their start. `None` where that is not possible.
 pub fn without_raising() -> Option<Vec<OsString>> {
     let script = format!("mount --bind -o ro {SYSCTL} {SYSCTL} && exec \"$@\"");
     let words = ["unshare", "--mount", "--propagation", "private", "sh", "-c", &script, "sh"];

@@ -1,4 +1,4 @@
-//! What the scenarios are told with. Knows syncq only from outside: its command line, its JSON, its exit codes.
+//! The parts from which the scenarios are built. Knows syncq only from outside: its command line, its JSON, its exit codes.
 
 pub mod churn;
 pub mod config;
@@ -22,7 +22,7 @@ pub use tree::Compare;
 pub use wait::{secs, wait_for, wait_until};
 pub use world::World;
 
-/// Says why a scenario did nothing. Shown with `--nocapture`.
+/// Prints why a scenario did nothing. Shown with `--nocapture`.
 pub fn skipped(why: &str) {
     eprintln!("SKIPPED: {why}");
 }

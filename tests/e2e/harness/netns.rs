@@ -1,9 +1,9 @@
-//! Machines of their own on a network of their own: each has a network namespace, a mount namespace and a root
-//! directory in memory, with the system's programs and with an `/etc`, `/var` and `/data` that nobody else sees. So a
-//! scenario may use literal addresses, ports and paths.
+//! Machines with a network of their own. Each has a network namespace, a mount namespace and a root directory in memory, with
+//! the system's programs and with an `/etc`, `/var` and `/data` that nobody else sees. So a scenario may use literal addresses,
+//! ports and paths.
 //!
-//! No namespace has a name. Each lives by one process that reads from a pipe of this one and ends with it, so that all
-//! go, with what is mounted and connected in them, however the test ends.
+//! No namespace has a name. Each lives by one process that reads from a pipe of the test and ends with that pipe. So all
+//! namespaces go away, with their mounts and connections, however the test ends.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -16,7 +16,7 @@ use super::processes::{pid_of, signal};
 use super::wait::{secs, try_for, wait_until};
 use super::{is_root, skipped};
 
-/// Makes the root directory in `$1` and stays in it until the pipe closes.
+/// Makes the root directory in `$1`, and stays in it until the pipe closes.
 const MACHINE: &str = r#"
 set -e
 root=$1
@@ -49,17 +49,17 @@ pub struct Network {
     plugs: u8,
 }
 
-/// Dropping it ends whatever runs in it.
+/// One machine. Dropping it ends every process that runs in it.
 #[derive(Debug)]
 pub struct Machine {
     holder: Child,
-    /// Closing it ends the holder.
+    /// Closing the pipe ends the holder.
     _pipe: Option<ChildStdin>,
     plug: String,
 }
 
 impl Network {
-    /// A network without machines, with mount points in `dir`. `None`, and the reason printed: it cannot be made here.
+    /// Makes a network without machines, with mount points in `dir`. `None` if that is impossible here; the reason is printed.
     pub fn new(dir: &Path) -> Option<Self> {
         if !is_root() {
             skipped("no root to make namespaces with");
@@ -90,8 +90,8 @@ impl Network {
         machine
     }
 
-    /// Lets each of the machines know where the other ones are. A machine that is cut off is then silent, like one
-    /// behind a router; its neighbours would tell that it has gone.
+    /// Tells each of the machines the link addresses of the others. A machine that is cut off is then silent, like a machine
+    /// behind a router. Without this its neighbours would report that it has gone.
     pub fn introduce(&self, machines: &[(&Machine, u8)]) {
         for (machine, own) in machines {
             for (_, last) in machines.iter().filter(|(_, last)| last != own) {
@@ -102,7 +102,7 @@ impl Network {
         }
     }
 
-    /// From here on nothing reaches the machine or comes from it, and nobody is told.
+    /// Cuts the machine off: no packet reaches it or comes from it, and nobody is told.
     pub fn cut(&self, machine: &Machine) {
         self.switch.sh(&format!("ip link set {} down", machine.plug));
     }
@@ -135,12 +135,12 @@ impl Machine {
         pid_of(&self.holder)
     }
 
-    /// A path of the machine as seen from here.
+    /// A path of the machine, as a path of this machine.
     pub fn path(&self, path: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{path}", self.pid()))
     }
 
-    /// Runs a script there, whatever comes of it.
+    /// Runs a script on the machine, and returns its output whether it succeeded or not.
     pub fn try_sh(&self, script: &str) -> Output {
         let output = Command::new("nsenter")
             .arg(format!("--target={}", self.pid()))
@@ -155,7 +155,7 @@ impl Machine {
         output.expect("cannot start nsenter")
     }
 
-    /// Runs a script that has to succeed, and returns what it printed.
+    /// Runs a script on the machine that has to succeed, and returns its output.
     #[track_caller]
     pub fn sh(&self, script: &str) -> String {
         let output = self.try_sh(script);
@@ -164,19 +164,19 @@ impl Machine {
         out.into_owned()
     }
 
-    /// Waits until somebody there listens on a port.
+    /// Waits until a process on the machine listens on a port.
     #[track_caller]
     pub fn wait_listening(&self, port: u16) {
         let address = format!(":{port:04X} ");
         let listens = |table: &str| {
             let lines = fs::read_to_string(format!("/proc/{}/net/{table}", self.pid())).unwrap_or_default();
-            // 0A is LISTEN.
+            // 0A is the state LISTEN.
             lines.lines().any(|line| line.contains(&address) && line.split_ascii_whitespace().nth(3) == Some("0A"))
         };
         wait_until(secs(20), "a server", || listens("tcp") || listens("tcp6"));
     }
 
-    /// What runs there, as `ps` shows it.
+    /// The processes of the machine, as `ps` shows them.
     pub fn command_lines(&self) -> Vec<String> {
         let line = |pid| {
             let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -185,7 +185,7 @@ impl Machine {
         self.processes().into_iter().map(line).filter(|line| !line.is_empty()).collect()
     }
 
-    /// All that runs there.
+    /// The ids of all processes of the machine.
     fn processes(&self) -> Vec<i32> {
         let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
         let Some(own) = namespace(self.pid()).filter(|own| Some(own) != namespace(1).as_ref()) else {

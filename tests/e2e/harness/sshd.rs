@@ -1,6 +1,6 @@
-//! A real sshd on loopback with keys, configuration and port of its own, and the ssh configuration of a client that
-//! knows it. It lets in the user who runs the tests. Nobody's `~/.ssh` is read or written; as root it needs the empty
-//! directory /run/sshd, as its service would make it.
+//! A real sshd on loopback with keys, configuration and port of its own, and the configuration of an ssh client that knows this
+//! server. It lets in the user who runs the tests. No user's `~/.ssh` is read or written. As root, sshd needs the empty
+//! directory /run/sshd, which its service would create.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{Read, Write};
@@ -30,8 +30,8 @@ pub struct Sshd {
 }
 
 impl Sshd {
-    /// A server that keeps its files in `dir`, started, with further lines of its configuration. `None`, and the reason
-    /// printed: there is none here, or nobody can log in.
+    /// Starts a server that keeps its files in `dir`, with further lines of configuration. `None` if there is no sshd here, or
+    /// if nobody can log in; the reason is printed.
     pub fn start_with(dir: &Path, options: &[&str]) -> Option<Self> {
         if !Path::new(SSHD).is_file() || Command::new("ssh").arg("-V").output().is_err() {
             skipped("no sshd or no ssh");
@@ -64,7 +64,7 @@ impl Sshd {
         assert!(made.expect("cannot start ssh-keygen").status.success(), "ssh-keygen failed");
     }
 
-    /// What a login that runs `command` says, if it fails.
+    /// The error text of a login that runs `command`; empty if it succeeds.
     fn login(&self, command: &str) -> String {
         let output = Command::new("ssh")
             .arg("-F")
@@ -76,7 +76,7 @@ impl Sshd {
         if output.status.success() { String::new() } else { String::from_utf8_lossy(&output.stderr).into_owned() }
     }
 
-    /// Lets the client know the present host key.
+    /// Makes the present host key known to the client.
     pub fn trust_host(&self) {
         let key = fs::read_to_string(self.dir.join("host_key.pub")).expect("cannot read the host key");
         fs::write(self.dir.join("known_hosts"), format!("[127.0.0.1]:{} {key}", self.port)).expect("cannot trust");
@@ -87,7 +87,7 @@ impl Sshd {
         fs::write(self.dir.join("known_hosts"), "").expect("cannot write known_hosts");
     }
 
-    /// Gives the server another key. From the next start.
+    /// Gives the server another host key, which counts from the next start.
     pub fn change_host_key(&self) {
         self.make_key("host_key");
     }
@@ -106,7 +106,7 @@ impl Sshd {
         self.dir.join("client")
     }
 
-    /// Writes the client's configuration with further lines.
+    /// Writes the client's configuration, with further lines.
     pub fn write_client(&self, more: &str) {
         let text = format!(
             "Host *\nIdentityFile {0}/user_key\nIdentitiesOnly yes\nIdentityAgent none\nUserKnownHostsFile \
@@ -116,12 +116,12 @@ impl Sshd {
         fs::write(self.client(), text).expect("cannot write the client's configuration");
     }
 
-    /// ssh as rsync's `-e` takes it.
+    /// The ssh command in the form of rsync's `-e`.
     pub fn shell(&self) -> String {
         format!("ssh -F {}", self.client().display())
     }
 
-    /// Who is let in.
+    /// The user who is let in.
     pub fn user() -> String {
         let output = Command::new("id").arg("-un").output().expect("cannot start id");
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
@@ -131,7 +131,7 @@ impl Sshd {
         self.dir.join("sshd.log")
     }
 
-    /// How many have logged in since [`Sshd::forget_log`].
+    /// How many logins there were since [`Sshd::forget_log`].
     pub fn logins(&self) -> usize {
         let mut text = String::new();
         File::open(self.log()).and_then(|mut log| log.read_to_string(&mut text)).expect("cannot read sshd's log");
@@ -139,17 +139,17 @@ impl Sshd {
     }
 
     pub fn forget_log(&self) {
-        // Opened for appending, so that the server goes on at the new end.
+        // The server has the log open for appending, so that it goes on at the new end.
         File::create(self.log()).expect("cannot empty sshd's log");
     }
 
-    /// Starts the server and waits until it greets.
+    /// Starts the server, and waits until it sends its greeting.
     pub fn start(&mut self) {
         assert!(self.child.is_none(), "sshd runs already");
         let conf = self.dir.join("sshd_config");
         let mut file = File::create(&conf).expect("cannot write sshd_config");
         let dir = self.dir.display();
-        // With SHLVL above 1 a shell does not take itself for a login and reads nobody's profile.
+        // With SHLVL above 1 a shell does not take itself for a login shell, and reads no profile.
         write!(
             file,
             "Port {}\nListenAddress 127.0.0.1\nHostKey {dir}/host_key\nAuthorizedKeysFile {dir}/authorized_keys\n\
@@ -188,7 +188,8 @@ impl Sshd {
     /// Kills the server and all its sessions.
     pub fn stop(&mut self) {
         let Some(mut child) = self.child.take() else { return };
-        // First the one that makes more; sessions have groups of their own, but are its children.
+        // Kill the listener first, since it makes further sessions. Sessions have process groups of their own, but are its
+        // children.
         let sessions = descendants(pid_of(&child));
         signal(pid_of(&child), Signal::KILL);
         reap(&mut child, secs(10), "the end of sshd");
@@ -208,7 +209,7 @@ impl Drop for Sshd {
     }
 }
 
-/// The children of a process, and theirs.
+/// All descendants of a process.
 fn descendants(pid: i32) -> Vec<i32> {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     let children: Vec<i32> = children.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect();

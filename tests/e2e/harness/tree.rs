@@ -1,4 +1,4 @@
-//! Comparison of two trees by bytes, with differences that a person can read.
+//! Compares two trees by bytes, and describes differences for a person.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -8,10 +8,10 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// Differences shown of one pair of trees.
+/// The most differences that are shown of one pair of trees.
 const SHOWN_MAX: usize = 12;
 
-/// What has to be equal beside names, types, sizes, link targets and content.
+/// The properties that have to be equal besides names, types, sizes, link targets and content.
 #[derive(Debug, Clone, Copy)]
 pub struct Compare {
     pub modes: bool,
@@ -23,7 +23,7 @@ pub struct Compare {
     /// Which names share an inode.
     pub hard_links: bool,
     pub xattrs: bool,
-    /// What an rsync that was killed left on the target: its temporary and partial files.
+    /// Temporary and partial files that a killed rsync left on the target.
     pub leftovers: bool,
 }
 
@@ -43,7 +43,7 @@ impl Default for Compare {
 }
 
 impl Compare {
-    /// Without what only IN_ATTRIB reports: for trees whose metadata changed while `attrib` was off.
+    /// Without the properties that only IN_ATTRIB reports: for trees whose metadata changed while `attrib` was off.
     pub fn content() -> Self {
         Self { modes: false, file_times: false, dir_times: false, root: false, ..Self::default() }
     }
@@ -66,7 +66,7 @@ struct Entry {
 
 type Entries = BTreeMap<Vec<u8>, Entry>;
 
-/// All entries below `root` by relative path; the root itself is the empty path.
+/// All entries below `root` by relative path. The root itself has the empty path.
 fn entries(root: &Path) -> io::Result<Entries> {
     let mut found = Entries::new();
     found.insert(Vec::new(), Entry { node: Node::Dir, meta: fs::metadata(root)? });
@@ -150,7 +150,7 @@ pub fn differences(source: &Path, mirror: &Path, compare: Compare) -> Vec<String
     found
 }
 
-/// `.NAME.XXXXXX`, or anything in `.rsync-partial`.
+/// Whether the path is `.NAME.XXXXXX`, or lies in `.rsync-partial`.
 pub fn is_leftover(path: &[u8]) -> bool {
     let mut components = path.split(|&b| b == b'/');
     if components.any(|component| component == b".rsync-partial") {
@@ -221,7 +221,7 @@ fn same_content(one: &Path, other: &Path) -> io::Result<bool> {
     }
 }
 
-/// Groups of names that share an inode.
+/// The groups of names that share an inode.
 fn links(entries: &Entries) -> Vec<Vec<String>> {
     let mut groups: BTreeMap<u64, Vec<String>> = BTreeMap::new();
     for (path, entry) in entries.iter().filter(|(_, e)| e.node == Node::File && e.meta.nlink() > 1) {
@@ -232,7 +232,7 @@ fn links(entries: &Entries) -> Vec<Vec<String>> {
     groups
 }
 
-/// Extended attributes of the user namespace.
+/// The extended attributes of the user namespace.
 fn xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut names = vec![0; 4096];
     let len = rustix::fs::llistxattr(path, &mut names[..]).unwrap_or(0);
@@ -245,7 +245,7 @@ fn xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
     found
 }
 
-/// A path as text in which every byte can be seen.
+/// A path as text in which every byte is visible.
 pub fn shown(path: &[u8]) -> String {
     if path.is_empty() { "(root)".to_owned() } else { format!("\"{}\"", path.escape_ascii()) }
 }

@@ -1,4 +1,4 @@
-//! One test's world: a source, two modules of an rsyncd as targets, a configuration and a daemon.
+//! The world of one test: a source, two modules of an rsyncd as targets, a configuration and a daemon.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -15,7 +15,7 @@ use super::rsync::{Side, rsync};
 use super::tree::{Compare, differences};
 use super::wait::{secs, try_for, wait_for, wait_until};
 
-/// Made by [`World::new`], changed to taste, then started. Fields are dropped in order: daemon, rsyncd, directory.
+/// Made by [`World::new`], adapted by the test, then started. Fields are dropped in order: daemon, rsyncd, directory.
 #[derive(Debug)]
 pub struct World {
     pub daemon: Option<Daemon>,
@@ -67,7 +67,7 @@ impl World {
         self.start_with(&[]);
     }
 
-    /// As [`World::start`], with further arguments.
+    /// Like [`World::start`], with further arguments.
     pub fn start_with(&mut self, more: &[&str]) {
         self.rsyncd.start();
         self.start_daemon(more);
@@ -98,15 +98,15 @@ impl World {
         self.daemon.as_mut().expect("the daemon has been started")
     }
 
-    /// Waits until nothing is left to do and both targets equal the source; nothing may have failed.
+    /// Waits until no job is left and both targets equal the source. Fails if any job has failed.
     #[track_caller]
     pub fn converges(&self, deadline: Duration) {
         let dsts: Vec<&Path> = self.dsts.iter().map(PathBuf::as_path).collect();
         self.equal_within(&self.src, &dsts, deadline);
     }
 
-    /// Waits with `syncq wait`, and then for `status` to call every target idle. At that moment the trees have to be equal: of
-    /// all that is said, this is what people build on. Nothing may change the tree meanwhile.
+    /// Waits with `syncq wait`, and then until `status` calls every target idle. At that moment the trees have to be equal,
+    /// since people rely on these two answers. Nothing may change the tree meanwhile.
     #[track_caller]
     pub fn answers_are_true(&self, deadline: Duration) {
         let (seconds, state) = (format!("{}s", deadline.as_secs()), self.cli.state.display().to_string());
@@ -155,7 +155,7 @@ impl World {
         }
     }
 
-    /// Status, jobs and differences, for a failing test.
+    /// Status, jobs and differences, for the message of a failing test.
     fn picture(&self, src: &Path, dsts: &[&Path]) -> String {
         let status = match self.cli.try_status() {
             Ok(status) => format!("{:#}", status.json),
@@ -169,7 +169,7 @@ impl World {
         format!("{status}\nfirst jobs:\n{}\ndifferences now:\n{}", jobs.join("\n"), differing.join("\n"))
     }
 
-    /// Waits until what was written before is so old that a start no longer looks at it by itself, and lets the daemon note
+    /// Waits until all earlier writes are so old that a start no longer looks at them by itself, and until the daemon has noted
     /// that.
     pub fn ages(&self) {
         let begun = SystemTime::now();
@@ -179,7 +179,7 @@ impl World {
         self.converges(soon());
     }
 
-    /// Whether one path is the same in the source and in the target numbered `n`.
+    /// Whether a path is equal in the source and in the target numbered `n`.
     pub fn arrived(&self, n: usize, path: impl AsRef<Path>) -> bool {
         let path = path.as_ref();
         match (fs::read(self.src.join(path)), fs::read(self.dsts[n].join(path))) {
@@ -188,7 +188,7 @@ impl World {
         }
     }
 
-    /// Puts a wrapper named rsync first in the daemon's `PATH` that counts starts. Before the start of the daemon.
+    /// Puts a wrapper named rsync first in the daemon's `PATH`, which counts starts. Call it before the daemon starts.
     pub fn count_rsyncs(&mut self) -> RsyncCount {
         let bin = self.side("bin");
         let count = RsyncCount { file: self.base().join("rsync.count") };
@@ -203,7 +203,7 @@ impl World {
         count
     }
 
-    /// Gives everything to `nobody` and lets daemon and rsyncd run as it, if the tests run as root.
+    /// Gives everything to `nobody` and runs daemon and rsyncd as `nobody`, if the tests run as root.
     pub fn become_nobody(&mut self) {
         self.rsyncd.as_nobody = true;
         self.daemon_as_nobody();
@@ -212,13 +212,13 @@ impl World {
         }
     }
 
-    /// Lets the daemon run as `nobody`, and gives it what it writes in.
+    /// Runs the daemon as `nobody`, and gives `nobody` every directory that the daemon writes in.
     pub fn daemon_as_nobody(&mut self) {
         self.cli.as_nobody = true;
         if super::is_root() {
-            // The build directory need not be reachable for nobody.
+            // `nobody` may be unable to reach the build directory.
             let binary = self.base().join("syncq");
-            // By cp: a descriptor of ours, inherited by a child of another test, would make the copy busy.
+            // By cp: a child of another test could inherit a descriptor of ours, which would make the copy busy.
             let copied = Command::new("cp").arg(&self.cli.binary).arg(&binary).status().expect("cannot start cp");
             assert!(copied.success(), "cannot copy the binary: {copied}");
             self.cli.binary = binary;
@@ -263,26 +263,26 @@ impl Drop for World {
     }
 }
 
-/// Starts of rsync by the daemon.
+/// The starts of rsync by the daemon.
 #[derive(Debug)]
 pub struct RsyncCount {
     file: PathBuf,
 }
 
 impl RsyncCount {
-    /// The command lines so far with both words in them.
+    /// How many of the command lines so far contain both words.
     pub fn naming_both(&self, one: &str, other: &str) -> usize {
         let lines = fs::read_to_string(&self.file).unwrap_or_default();
         lines.lines().filter(|line| line.contains(one) && line.contains(other)).count()
     }
 
-    /// The command lines so far that name `target`, transfers and probes alike.
+    /// How many of the command lines so far name `target`, transfers and probes alike.
     pub fn naming(&self, target: &str) -> usize {
         fs::read_to_string(&self.file).unwrap_or_default().lines().filter(|line| line.contains(target)).count()
     }
 }
 
-/// A deadline for what normally takes a second or two.
+/// A deadline for conditions that normally come true within a second or two.
 pub fn soon() -> Duration {
     secs(60)
 }

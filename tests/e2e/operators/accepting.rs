@@ -1,4 +1,4 @@
-//! Deletions and sources that were held back go on once they are accepted, without a restart.
+//! Deletions and sources that were held back go on once an operator accepts them, without a restart.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use super::{done, equal_now, mirrored, put, syncq};
 use crate::harness::world::soon;
 use crate::harness::{World, wait_until, write};
 
-/// One target of two holds what is somebody else's: its comparison waits for an operator, and all else goes on.
+/// One of two targets holds files of somebody else: its comparison waits for an operator, and everything else goes on.
 #[test]
 fn deletions_that_are_held_back_show_and_are_accepted_without_a_restart() {
     let mut world = World::new();
@@ -26,7 +26,7 @@ fn deletions_that_are_held_back_show_and_are_accepted_without_a_restart() {
     done(&world, &["wait", "--timeout", "60s"]);
     equal_now(&world, 0);
     wait_until(soon(), "the state", || world.cli.status().target("m1").state == "idle");
-    // Once: the next time it asks again.
+    // The acceptance holds once: the next time, the target asks again.
     (0..1_200).for_each(|n| put(world.dsts[0].join(format!("theirs/f{n}")), "content"));
     done(&world, &["reconcile"]);
     wait_until(soon(), "the state", || world.cli.status().target("m1").state == "needs_approval");

@@ -1,4 +1,4 @@
-//! Why a path is not mirrored, and how a daemon is, as it changes.
+//! Why a path is not mirrored, and how `status` follows a daemon.
 
 use std::fs;
 
@@ -34,7 +34,7 @@ fn a_path_is_explained_from_the_rule_to_the_command_line() {
     assert_eq!(about["targets"].as_array().map(Vec::len), Some(2));
     assert!(about["targets"][0]["job"].is_null() && about["targets"][0]["waits_for"].is_null(), "{about}");
     assert!(about["targets"][0]["last_success_at"].is_string(), "{about}");
-    // The line does what it says.
+    // The printed command line really sends the path.
     let command = about["targets"][0]["command"].as_str().expect("a command").to_owned();
     for dst in &world.dsts {
         write(dst.join("d/f"), "damaged");
@@ -72,7 +72,7 @@ fn a_path_is_explained_from_the_rule_to_the_command_line() {
     assert!(nowhere.code == Some(1) && nowhere.stderr.contains("hint: "), "{}", nowhere.text());
 }
 
-/// Through a stop and a start of the daemon.
+/// `status --watch` goes on through a stop and a start of the daemon.
 #[test]
 fn a_watched_status_follows_the_daemon() {
     let mut world = mirrored();

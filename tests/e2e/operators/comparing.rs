@@ -1,11 +1,11 @@
-//! A comparison that an operator asks for repairs what differs, can be given up, and can be had as a rehearsal.
+//! A comparison on request repairs differences. An operator can stop waiting for it, and can have a dry run.
 
 use serde_json::Value;
 
 use super::{done, equal_now, json_lines, mirrored, put, syncq, target};
 use crate::harness::{World, write};
 
-/// What was damaged on a target, and what was purged, is found by a comparison of that path.
+/// A comparison of a path finds files that were damaged on a target, and files whose jobs were purged.
 #[test]
 fn a_reconcile_repairs_a_path_or_a_target_or_everything() {
     let world = mirrored();
@@ -33,7 +33,7 @@ fn a_reconcile_repairs_a_path_or_a_target_or_everything() {
     equal_now(&world, 0);
 }
 
-/// It hung as long as one target was down.
+/// The wait hung as long as one target was down.
 #[test]
 fn a_comparison_that_is_waited_for_can_be_given_up() {
     let world = mirrored();
@@ -46,7 +46,7 @@ fn a_comparison_that_is_waited_for_can_be_given_up() {
     done(&world, &["wait", "--timeout", "60s"]);
 }
 
-/// With and without expressions, which rsync cannot say.
+/// With and without expressions, for which rsync has no equivalent.
 #[test]
 fn a_dry_run_tells_what_a_comparison_would_change_and_changes_nothing() {
     for excludes in [vec![], vec![r"(.*)\.log".to_owned()]] {

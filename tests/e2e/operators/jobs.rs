@@ -1,4 +1,4 @@
-//! Jobs are listed, retried and purged, and targets paused, with a daemon and without.
+//! Jobs are listed, retried and purged, and targets are paused, with a daemon and without.
 
 use std::os::unix::fs::chown;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ fn paths(jobs: &[Value]) -> Vec<&str> {
     jobs.iter().map(|job| job["path"].as_str().expect("a path")).collect()
 }
 
-/// A fails-safe pause: changes made meanwhile are listed, survive a restart and arrive after the end of it.
+/// A pause: changes made meanwhile are listed, survive a restart, and arrive after the pause.
 #[test]
 fn a_paused_target_gets_nothing_across_a_restart_and_catches_up_when_resumed() {
     let mut world = mirrored();
@@ -42,7 +42,7 @@ fn a_paused_target_gets_nothing_across_a_restart_and_catches_up_when_resumed() {
     world.converges(soon());
 }
 
-/// A store can be paused, and its daemon starts that way.
+/// A pause can be set in a store, and the next daemon starts with it.
 #[test]
 fn a_stopped_daemon_can_be_paused_and_purged_through_its_store() {
     let mut world = mirrored();
@@ -121,7 +121,7 @@ fn a_purge_says_what_it_means_and_asks() {
     assert_eq!(world.cli.list().iter().filter(|job| job["path"] == "d/purged").count(), 2);
     let purged = syncq(&world, &["purge", "--path", "d/purged", "-y"]).ok();
     assert!(purged.stderr.contains("2 jobs purged; their paths may stay different"), "{}", purged.stderr);
-    // What was done is said, also if a number is wrong.
+    // Completed changes are printed, even if one of the ids is wrong.
     write(world.src.join("d/other"), "new");
     wait_until(soon(), "the job", || world.cli.list().iter().any(|job| job["path"] == "d/other"));
     let id = world.cli.list().iter().find(|job| job["path"] == "d/other").expect("the job")["id"].to_string();
@@ -131,13 +131,13 @@ fn a_purge_says_what_it_means_and_asks() {
     done(&world, &["resume", "--all"]);
     world.cli.wait_idle(soon());
     assert!(!world.dsts[0].join("d/purged").exists());
-    // And the next change of the path, or a comparison, makes it equal.
+    // The next change of the path, or a comparison, makes the path equal.
     write(world.src.join("d/purged"), "newer");
     write(world.src.join("d/other"), "newer");
     world.converges(soon());
 }
 
-/// Given up after two failures; healed on the target, which nobody notices but an operator.
+/// A job is given up after two failures. Its cause is removed on the target, which only an operator knows.
 #[test]
 fn a_dead_letter_is_retried_by_its_error() {
     if !is_root() {
@@ -153,7 +153,7 @@ fn a_dead_letter_is_retried_by_its_error() {
     world.converges(soon());
     chown(world.dsts[1].join("locked"), Some(0), Some(0)).expect("cannot chown");
     write(world.src.join("locked/f"), "new");
-    // The directory's own job is given up as well, and sometimes sooner.
+    // The directory's own job is given up too, sometimes earlier.
     let given_up = |job: &Value| job["path"] == "locked/f" && job["state"] == "failed";
     wait_until(soon(), "the job to be given up", || world.cli.list().iter().any(given_up));
     give_to_nobody(&world.dsts[1].join("locked"));
@@ -167,7 +167,7 @@ fn a_dead_letter_is_retried_by_its_error() {
     world.converges(soon());
 }
 
-/// The probe of a target that is down for long comes seldom; whoever repaired it need not wait.
+/// A target that is down for long is probed seldom; the operator who has repaired it need not wait.
 #[test]
 fn a_retry_of_a_whole_target_hurries_its_probe() {
     let mut world = World::new();
@@ -176,7 +176,7 @@ fn a_retry_of_a_whole_target_hurries_its_probe() {
     world.converges(soon());
     world.rsyncd.stop();
     write(world.src.join("during"), "during");
-    // Of both targets: one that is asked again just now is back by itself.
+    // Checked for both targets, since a target that was just probed may recover by itself.
     let next_probes = || {
         let json = world.cli.try_status()?.json;
         for target in json["targets"].as_array().ok_or("no targets")? {
@@ -193,7 +193,7 @@ fn a_retry_of_a_whole_target_hurries_its_probe() {
     world.rsyncd.start();
     let begun = Instant::now();
     let targets: Vec<String> = world.cli.status().targets.iter().map(|target| target.name.clone()).collect();
-    // It said that nothing was tried.
+    // The dry run said that nothing would be tried.
     let dry = syncq(&world, &["retry", "--dry-run"]).ok();
     assert_eq!(dry.stderr, format!("{} would be tried again now\n", targets.join(", ")));
     for name in &targets {

@@ -1,5 +1,6 @@
-//! What operators do with a running daemon and with the store of a stopped one: they select, retry and purge jobs and pause
-//! targets (`jobs`), compare (`comparing`), wait (`waiting`), accept what was held back (`accepting`), ask why (`asking`).
+//! The deeds of operators on a running daemon, and on the store of a stopped one: they list, retry and purge jobs and pause
+//! targets (`jobs`), compare (`comparing`), wait (`waiting`), accept what was held back (`accepting`), and ask for reasons
+//! (`asking`).
 
 mod accepting;
 mod asking;
@@ -21,13 +22,13 @@ pub fn syncq(world: &World, args: &[&str]) -> Ended {
     world.cli.run(args.iter().copied().chain(["--state-dir", state.as_str()]))
 }
 
-/// As [`syncq`], and it has to succeed.
+/// Like [`syncq`], for a command that has to succeed.
 #[track_caller]
 pub fn done(world: &World, args: &[&str]) {
     drop(syncq(world, args).ok());
 }
 
-/// The lines of JSON that a command printed.
+/// The lines of JSON in a command's output.
 pub fn json_lines(ended: &Ended) -> Vec<Value> {
     let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|e| panic!("no JSON: {e}\n{line}"));
     ended.stdout.lines().map(parse).collect()
@@ -47,13 +48,13 @@ pub fn mirrored() -> World {
     world
 }
 
-/// Writes a file whose directory may not be there yet.
+/// Writes a file, and makes its directory if that is missing.
 fn put(path: PathBuf, content: impl AsRef<[u8]>) {
     make_dir(path.parent().expect("a directory"));
     write(path, content);
 }
 
-/// Compares two trees right after a wait, without any patience.
+/// Compares two trees right after a wait. Does not wait for anything itself.
 #[track_caller]
 pub fn equal_now(world: &World, round: u64) {
     for dst in &world.dsts {

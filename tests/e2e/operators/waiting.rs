@@ -1,4 +1,4 @@
-//! `syncq wait` ends when all that was there is mirrored: never earlier, and not silently.
+//! `syncq wait` ends when every earlier change is mirrored: never earlier, and not silently.
 
 use std::fs;
 use std::process::Stdio;
@@ -11,8 +11,8 @@ use super::{done, equal_now, mirrored, put, syncq, target};
 use crate::harness::world::soon;
 use crate::harness::{make_dir, patterned, secs, skipped, wait_for, wait_until};
 
-/// `SYNCQ_WAITS=1000` makes so many rounds. The wait is asked for over the socket: until a command has started, the watcher
-/// has seen everything in any case.
+/// `SYNCQ_WAITS=1000` makes that many rounds. The wait is requested over the socket, because by the time a command has started
+/// the watcher has seen everything anyway.
 #[test]
 fn a_wait_never_ends_too_early() {
     let world = mirrored();
@@ -44,7 +44,7 @@ fn a_wait_never_ends_too_early() {
     }
 }
 
-/// A subtree is under way all the time, and what is written meanwhile is waited for as well.
+/// A subtree is being compared all the time, and files that are written meanwhile are waited for as well.
 #[test]
 fn a_wait_during_comparisons_and_writes_waits_for_what_was_there() {
     let world = mirrored();
@@ -88,7 +88,7 @@ fn a_wait_says_what_is_missing_and_can_do_with_fewer_targets() {
     assert!(word["timed_out"] == true && word["missing"][0]["target"] == m2.as_str(), "{word}");
     done(&world, &["wait", "--targets", "1", "--timeout", "60s"]);
     assert!(world.arrived(0, "d/waited"));
-    // Nothing changed there.
+    // The wait is about a path in which nothing changed.
     put(world.src.join("other/f"), "new");
     done(&world, &["wait", "--targets", "1"]);
     let elsewhere = world.src.join("d/before").display().to_string();
@@ -119,7 +119,7 @@ fn a_wait_ends_with_its_daemon() {
     assert_eq!(syncq(&world, &["reconcile"]).code, Some(3));
 }
 
-/// A wait for what can never come, without a time limit, said nothing at all.
+/// A wait for a target that never comes back, without a time limit, printed nothing at all.
 #[test]
 fn a_wait_on_a_terminal_shows_what_it_waits_for() {
     if std::process::Command::new("script").arg("--version").output().is_err() {

@@ -1,4 +1,4 @@
-//! What is wrong with a plugin is said at the start, and not by its first change.
+//! The faults of a plugin are reported at the start, and not when the first change comes.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use crate::harness::{World, secs, wait_until};
 
-/// Found by the first change only, in the log, hours later.
+/// Such faults showed only at the first change, in the log, hours later.
 #[test]
 fn a_program_that_is_missing_and_a_password_for_all_to_read_are_found_before_the_start() {
     let mut world = World::new();

@@ -1,5 +1,5 @@
-//! Plugins of a running daemon: what they are told of (`told`, `sockets`, `web`), that nothing of theirs holds up a mirror
-//! (`no_delay`), and what is wrong with them before they are needed (`found_at_start`).
+//! Plugins of a running daemon: their notices (`told`, `sockets`, `web`), that they hold up no mirror (`no_delay`), and that
+//! their faults are found before they are needed (`found_at_start`).
 
 mod found_at_start;
 mod no_delay;
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use crate::harness::world::soon;
 use crate::harness::{World, make_dir, wait_for, write};
 
-/// A command plugin that appends what it is told to a file, NUL-separated: operation, kind, path, told path.
+/// A command plugin that appends its notices to a file, NUL-separated: operation, kind, path, told path.
 struct Recorder {
     log: PathBuf,
 }
@@ -40,14 +40,14 @@ impl Recorder {
         Self { log }
     }
 
-    /// Operation, kind, path, and the path as it was told.
+    /// Operation, kind, path, and the path that was passed as the argument, for each notice.
     fn told(&self) -> Vec<[Vec<u8>; 4]> {
         let bytes = fs::read(&self.log).expect("the recorder's log");
         let mut fields = bytes.split(|&b| b == 0).map(<[u8]>::to_vec);
         std::iter::from_fn(|| Some([fields.next()?, fields.next()?, fields.next()?, fields.next()?])).collect()
     }
 
-    /// `update file a/b`, once each.
+    /// The notices as texts like `update file a/b`, each once.
     fn lines(&self) -> BTreeSet<String> {
         let line =
             |told: &[Vec<u8>; 4]| told[..3].iter().map(|f| String::from_utf8_lossy(f)).collect::<Vec<_>>().join(" ");
@@ -68,7 +68,7 @@ impl Recorder {
     }
 }
 
-/// Writes a file and the directories above it.
+/// Writes a file, and makes the directories above it.
 fn put(path: impl AsRef<Path>, content: &str) {
     make_dir(path.as_ref().parent().expect("a file is in a directory"));
     write(path, content);

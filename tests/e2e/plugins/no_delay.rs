@@ -1,5 +1,5 @@
-//! No plugin delays a mirror or a stop, no target a notice; what could not be told comes again, and what a plugin's program
-//! leaves behind does not stay.
+//! No plugin delays a mirror or a stop, and no target delays a notice. A notice that failed comes again, and processes that a
+//! plugin's program leaves behind do not stay.
 
 use std::ffi::OsString;
 use std::fs;
@@ -10,7 +10,7 @@ use super::{Recorder, plugin_status};
 use crate::harness::world::soon;
 use crate::harness::{Rsyncd, World, is_root, secs, skipped, wait_for, write};
 
-/// As process 1 of a container syncq is the parent of whoever has lost his own.
+/// As process 1 of a container, syncq becomes the parent of every process that has lost its own.
 #[test]
 fn as_process_1_no_zombie_stays_and_signals_arrive() {
     if !is_root() {
@@ -18,7 +18,7 @@ fn as_process_1_no_zombie_stays_and_signals_arrive() {
     }
     let mut world = World::new();
     world.cli.wrapper = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"].map(OsString::from).to_vec();
-    // Each leaves an orphan that ends a moment later.
+    // Each call of the plugin leaves an orphan that ends a moment later.
     let recorder = Recorder::install(&mut world, "(sleep 0.2 &)");
     world.start();
     for n in 0..5 {
@@ -31,7 +31,7 @@ fn as_process_1_no_zombie_stays_and_signals_arrive() {
         let left = children_of(init).into_iter().filter(|&pid| comm_of(pid) != "syncq").collect::<Vec<_>>();
         if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
     });
-    // What is sent to process 1 means the mirror, which ends in order.
+    // A signal to process 1 is meant for the mirror, which ends in order.
     crate::harness::processes::signal(init, rustix::process::Signal::TERM);
     let status = wait_for(soon(), "the end", || world.daemon().exited().ok_or_else(String::new));
     let log = world.daemon().log_text();
@@ -72,7 +72,7 @@ fn a_hanging_command_delays_no_mirror_and_no_stop() {
     assert!(log.contains("50 notices were not delivered before the stop"), "{log}");
 }
 
-/// A target that is down is not waited for; when it is back and gets the file, the plugin hears of it again.
+/// A notice does not wait for a target that is down. When that target is back and gets the file, the plugin is told again.
 #[test]
 fn a_target_that_is_down_delays_no_notice() {
     let mut world = World::new();
@@ -94,7 +94,7 @@ fn a_target_that_is_down_delays_no_notice() {
     world.stop();
 }
 
-/// L3: where no process can be started, jobs and notices are delayed and come again.
+/// L3: if no process can be started, jobs and notices are delayed and come again.
 #[test]
 fn l3_without_processes_everything_waits_and_comes_again() {
     if !is_root() {
@@ -111,7 +111,7 @@ fn l3_without_processes_everything_waits_and_comes_again() {
     let hard = fs::read_to_string(format!("/proc/{pid}/limits")).expect("limits");
     let hard = hard.lines().find(|line| line.starts_with("Max processes")).expect("a limit of processes");
     let hard = hard.split_whitespace().nth(3).expect("a hard limit").to_owned();
-    // As the same user: that needs no capability.
+    // Run prlimit as the same user, which needs no capability.
     let limit = |soft: &str| {
         let mut command = Command::new("setpriv");
         command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--", "prlimit", "--pid", &pid]);
@@ -120,7 +120,7 @@ fn l3_without_processes_everything_waits_and_comes_again() {
     limit("1");
     let mut writes = 0;
     wait_for(soon(), "the trouble", || {
-        // The first may go through an rsync that has been started already.
+        // The first write may go through an rsync that was started earlier.
         writes += 1;
         write(world.src.join("file"), format!("content {writes}"));
         let status = world.cli.try_status()?;

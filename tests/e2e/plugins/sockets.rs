@@ -1,4 +1,4 @@
-//! Listeners on sockets are told of every change, however slow they are or however long they were away.
+//! Listeners on sockets get a notice of every change, however slow they are and however long they were away.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,12 +13,12 @@ use super::plugin_status;
 use crate::harness::world::soon;
 use crate::harness::{Conf, World, make_dir, secs, wait_for, write};
 
-/// Serves connections one after the other and hands on what each sent.
+/// Serves connections one after the other, and passes on the bytes of each.
 fn listener(delay: Duration) -> (u16, Receiver<Vec<u8>>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("cannot listen");
     let port = listener.local_addr().expect("an address").port();
     let (send, receive) = channel();
-    // Ends with the test's process.
+    // The thread ends with the test's process.
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             std::thread::sleep(delay);
@@ -66,7 +66,7 @@ fn l31_a_slow_listener_is_told_of_all_hundred_changes() {
     assert_eq!(plugin_status(&world)["dropped"], 0);
 }
 
-/// In sersync the plugin's directory took the place of the mirrored one.
+/// In sersync the plugin's directory replaced the mirrored one.
 #[test]
 fn a_plugins_watch_says_what_it_is_told_of_and_takes_nothing_over() {
     let mut world = World::new();
@@ -97,8 +97,8 @@ fn a_plugins_watch_says_what_it_is_told_of_and_takes_nothing_over() {
     );
 }
 
-/// Two configurations in one process: each has its own plugin, which is told of its own directory only, and both share
-/// the list of failures that both name.
+/// Two configurations in one process: each has its own plugin, which is told only of its own directory. Both share the list of
+/// failures that both name.
 #[test]
 fn two_configurations_in_one_process_have_a_plugin_each() {
     let mut world = World::new();
@@ -136,7 +136,7 @@ fn two_configurations_in_one_process_have_a_plugin_each() {
     world.stop();
 }
 
-/// A listener that is down loses nothing, and the log says so once.
+/// A listener that is down loses no notice, and the log reports it once.
 #[test]
 fn a_dead_listener_is_told_of_everything_when_it_is_back() {
     let mut world = World::new();

@@ -1,4 +1,4 @@
-//! What a command is told of: each file that changed, once, under its own name, and nothing else.
+//! The notices to a command: each file that changed, once, under its own name, and nothing else.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -15,7 +15,7 @@ fn a_command_is_told_of_each_file_that_changed_and_of_nothing_else() {
     told_of_each_file(&[]);
 }
 
-/// With expressions, whole directories go another way to rsync.
+/// With expressions, whole directories are passed to rsync in another way.
 #[test]
 fn with_a_filter_a_command_is_told_of_what_is_mirrored() {
     told_of_each_file(&["(.*)\\.left-out"]);
@@ -30,7 +30,7 @@ fn told_of_each_file(excludes: &[&str]) {
     }
     world.start();
     world.converges(soon());
-    // Filling a new target changes nothing in the source.
+    // The first fill of a target changes nothing in the source, so there is no notice.
     assert_eq!(recorder.lines(), BTreeSet::new());
     write(world.src.join("kept"), "changed");
     write(world.src.join("quiet/new"), "new");
@@ -50,13 +50,13 @@ fn told_of_each_file(excludes: &[&str]) {
         "delete directory old",
     ];
     recorder.wait_told(&expected);
-    // Neither quiet nor the root: only their times changed.
+    // Neither quiet nor the root is told of: only their times changed.
     assert_eq!(recorder.lines(), expected.into_iter().map(str::to_owned).collect());
-    // Both targets were waited for; the same path was not told of for each.
+    // The notice waits for both targets, and is not repeated for each.
     let kept = recorder.told().iter().filter(|told| told[2] == b"kept").count();
     assert_eq!(kept, 1, "{:?}", recorder.lines());
     recorder.forget();
-    // What is moved in is told of file by file.
+    // For a directory that is moved in, each file is told of.
     let outside = world.side("outside");
     put(outside.join("in/a"), "a");
     put(outside.join("in/b/c"), "c");
@@ -71,7 +71,7 @@ fn told_of_each_file(excludes: &[&str]) {
     world.stop();
 }
 
-/// What changed while no daemon ran is told of at the next start, as far as a target had it.
+/// Changes that were made while no daemon ran are told of at the next start, if a target had the path.
 #[test]
 fn what_a_start_finds_changed_is_told_of() {
     let mut world = World::new();
@@ -88,7 +88,7 @@ fn what_a_start_finds_changed_is_told_of() {
     recorder.wait_told(&["update file changed", "delete file gone"]);
 }
 
-/// S2: sersync ran the path as part of a shell line. The doubled slash is what published scripts cut at.
+/// S2: sersync ran the path as part of a shell line. The doubled slash is the place at which published scripts cut.
 #[test]
 fn s2_no_name_runs_and_a_slash_at_the_end_shows() {
     let mut world = World::new();
@@ -130,7 +130,7 @@ fn s2_no_name_runs_and_a_slash_at_the_end_shows() {
     assert_eq!(String::from_utf8_lossy(&found.stdout), "");
 }
 
-/// `-m`: no rsync at all, the plugin alone.
+/// `-m`: no rsync runs, only the plugin.
 #[test]
 fn m_runs_the_plugin_alone() {
     let mut world = World::new();
@@ -165,7 +165,7 @@ fn m_runs_the_plugin_alone() {
     recorder.wait_told(&["update directory in", "update file in/a", "update file in/b/c", "delete file old/f"]);
     assert!(!recorder.lines().contains("update directory old"), "{:?}", recorder.lines());
     recorder.forget();
-    // A CDN is asked for something else than of a file, and what is gone does not say what it was.
+    // A CDN needs another request for a directory than for a file, and a deleted path no longer shows its kind.
     fs::remove_dir_all(world.src.join("dir")).expect("cannot remove");
     fs::rename(world.src.join("in"), outside.join("out")).expect("cannot rename");
     recorder.wait_told(&["delete directory dir", "delete directory in"]);

@@ -1,4 +1,4 @@
-//! A CDN and a web server are told in sersync's forms, and no password is seen.
+//! A CDN and a web server get notices in sersync's forms, and no password becomes visible.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, channel};
 use crate::harness::world::soon;
 use crate::harness::{World, make_dir, secs, write};
 
-/// A web server that answers each request as `answer` says, or never, and hands on what it was asked.
+/// A web server that answers each request as `answer` says, or never, and passes on the requests.
 fn web_server(answer: fn(usize) -> Option<&'static str>) -> (u16, Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("cannot listen");
     let port = listener.local_addr().expect("an address").port();
@@ -41,7 +41,7 @@ fn web_server(answer: fn(usize) -> Option<&'static str>) -> (u16, Receiver<Strin
 
 const PASSWORD: &str = "S3cr3tPassw0rd";
 
-/// S4: the CDN's request, its encoding, and that its password is in nothing but that request.
+/// S4: the CDN's request, its encoding, and that its password appears in that request only.
 #[test]
 fn s4_a_cdn_is_told_and_its_password_stays_secret() {
     let mut world = World::new();
@@ -68,7 +68,7 @@ fn s4_a_cdn_is_told_and_its_password_stays_secret() {
     let url = "http://pic.example.com/cms/a%20b%26x%3D1%0D%0AHost%3A%20evil.png";
     let request =
         format!("HEAD /index.jsp?user=user&pswd={PASSWORD}&ok=ok&urls={url} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n");
-    // Once for the server that is busy, and once more.
+    // The first request is answered as busy, and the second is its repetition.
     assert_eq!(got.recv_timeout(secs(60)).expect("a request"), request);
     assert_eq!(got.recv_timeout(secs(60)).expect("a request"), request);
     make_dir(world.src.join("dir"));
@@ -99,7 +99,7 @@ fn a_web_server_gets_a_form_and_its_password_stays_secret() {
     );
     world.start();
     world.converges(soon());
-    // The server never answers the first one. That holds up neither the others nor a mirror, and it comes again.
+    // The server never answers the first request. That delays neither other notices nor a mirror, and the request comes again.
     write(world.src.join("first"), "content");
     let first = got.recv_timeout(secs(60)).expect("a request");
     assert!(first.starts_with(&format!("POST /hook?token={PASSWORD} HTTP/1.1\r\n")), "{first}");

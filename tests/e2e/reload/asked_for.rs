@@ -1,4 +1,4 @@
-//! How a reload is asked for, and what is told of it: by signals, by the command, to the service manager, and of errors.
+//! The ways to request a reload, and its reports: by signal, by command, to the service manager, and of errors.
 
 use std::fs;
 use std::path::Path;
@@ -50,7 +50,7 @@ fn an_error_keeps_the_old_configuration_and_shows_until_it_is_mended() {
         write(world.src.join("during"), words);
         wait_until(soon(), "a change under the old configuration", || world.arrived(0, "during"));
     }
-    // By a signal, too; and the log says it.
+    // A request by signal works too, and the log reports the outcome.
     write(&world.conf.file, "<head>");
     let before = log(&world).matches("the configuration was not taken").count();
     world.daemon().signal(Signal::HUP);
@@ -83,7 +83,7 @@ fn signals_in_quick_succession_and_during_the_start_all_count() {
     world.daemon().wait_ready();
     wait_until(soon(), "the reload", || reloads(&world) > 0);
     world.converges(secs(120));
-    // What was written before the last signal is in force, however many are under way.
+    // The configuration that was written before the last signal is in force, however many reloads are in progress.
     for n in 0..10 {
         world.conf.local_paths[0].remotes.truncate(1 + n % 2);
         if world.conf.local_paths[0].remotes.len() < 1 + n % 2 {

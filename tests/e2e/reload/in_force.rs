@@ -1,4 +1,4 @@
-//! What a configuration says that is read again is in force: targets, roots, params, filters.
+//! The settings of a configuration that is read again are in force: targets, roots, params, filters.
 
 use std::fs;
 
@@ -58,7 +58,7 @@ fn another_port_is_another_server_and_has_everything_compared() {
     world.equal_within(&src, &[&elsewhere], soon());
     write(src.join("d0/f0"), "while the other one is the target");
     world.equal_within(&src, &[&elsewhere], soon());
-    // The same over a restart.
+    // The same change over a restart.
     world.stop();
     world.conf.port = old_port;
     world.start_daemon(&[]);
@@ -67,7 +67,7 @@ fn another_port_is_another_server_and_has_everything_compared() {
     server.stop();
 }
 
-/// A run under the old params that ends last would put its version over the one that was compared.
+/// A run under the old params that ends last would overwrite the result of the comparison under the new ones.
 #[test]
 fn a_run_under_the_old_params_does_not_have_the_last_word() {
     use std::os::unix::fs::PermissionsExt as _;
@@ -76,7 +76,7 @@ fn a_run_under_the_old_params_does_not_have_the_last_word() {
     world.conf.params = "-art --bwlimit=200".to_owned();
     make_dir(world.src.join("d"));
     world.start();
-    // Not by the first comparison, which the reload would have run again anyway.
+    // The run must not be part of the first comparison, which the reload would repeat anyway.
     let (src, dst) = (world.src.clone(), world.dsts[0].clone());
     world.equal_within(&src, &[&dst], soon());
     write(world.src.join("d/slow"), crate::harness::patterned(1, 1_600_000));
@@ -150,7 +150,7 @@ fn what_a_filter_newly_lets_through_arrives_and_nothing_is_lost_on_the_way() {
     world.cli.wait_idle(soon());
     assert!(world.dsts.iter().all(|dst| dst.join("a.txt").exists() && !dst.join("b.txt").exists()));
 
-    // A setting that says nothing about contents: watched anew, and nothing is compared.
+    // The setting does not concern contents: the root is watched anew, and nothing is compared.
     write(world.dsts[0].join("a.log"), "damaged behind syncq's back");
     world.conf.syncq = "<transfer quietPeriod=\"7s\"/>".to_owned();
     let ended = reload(&world);
@@ -185,7 +185,7 @@ fn several_files_are_read_again_and_still_may_not_share_a_target() {
     let _ = taken(&world);
     write(world.src.join("g"), "g");
     world.converges(soon());
-    // One tree, one file: its watermark counts again.
+    // One tree belongs to one file again, so its watermark counts again.
     world.conf.local_paths[0].remotes = vec![("127.0.0.1".to_owned(), "m1".to_owned()), second()];
     let src2 = world.side("src2");
     other.local_paths[0].watch = src2.display().to_string();

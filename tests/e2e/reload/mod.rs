@@ -1,5 +1,5 @@
-//! A configuration that is read again by a running daemon: what it says is in force (`in_force`, `plugins_and_lists`), nothing
-//! that is mirrored is lost (`nothing_lost`), what did not change is left alone, and whoever asked is answered (`asked_for`).
+//! A configuration that is read again by a running daemon: its settings are in force (`in_force`, `plugins_and_lists`), nothing
+//! mirrored is lost (`nothing_lost`), unchanged parts are left alone, and each requester is answered (`asked_for`).
 
 mod asked_for;
 mod in_force;
@@ -19,7 +19,7 @@ fn reload(world: &World) -> Ended {
     world.cli.run(["reload".as_ref(), "--json".as_ref(), "--state-dir".as_ref(), state])
 }
 
-/// Has a configuration taken, and returns what it changed.
+/// Has the daemon accept a configuration, and returns the changes.
 #[track_caller]
 fn taken(world: &World) -> Value {
     let ended = reload(world).ok();
@@ -30,7 +30,7 @@ fn log(world: &World) -> String {
     world.daemon.as_ref().expect("it runs").log_text()
 }
 
-/// How often the tree at `root` has been walked to be watched.
+/// How often the tree at `root` has been walked in order to be watched.
 fn walks(world: &World, root: &Path) -> usize {
     let line = format!("watch path is: {} (", root.display());
     log(world).matches(&line).count()

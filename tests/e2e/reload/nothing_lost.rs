@@ -1,4 +1,4 @@
-//! Nothing is lost over a reload: jobs of targets that are left out or away, changes meanwhile, a crash right after.
+//! A reload loses nothing: jobs of targets that are removed or away, changes made meanwhile, a crash right after.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use crate::harness::tree::differences;
 use crate::harness::world::soon;
 use crate::harness::{Rsyncd, World, make_dir, secs, set_mtime, wait_until, write};
 
-/// The jobs that the store holds, of all targets that it knows, as `list` shows them without a daemon.
+/// The jobs in the store, of all targets that it knows, as `list` shows them without a daemon.
 fn stored_paths(world: &mut World, part: &str) -> Vec<String> {
     world.stop();
     let jobs = world.cli.list();
@@ -38,7 +38,7 @@ fn a_target_that_is_left_out_keeps_its_jobs_and_is_equal_once_it_is_back() {
     assert_eq!(world.cli.status().targets.len(), 1);
     assert!(!world.cli.list().iter().any(|job| named(job, "m2")), "it is listed as after a restart");
     assert!(log(&world).contains("::m2 is no longer configured; "));
-    // It was warned of at each start for ever, with no word of how to be rid of it.
+    // The warning came at each start for ever, without the command that removes the jobs.
     assert!(log(&world).contains(&format!("syncq purge --target {name} --state-dir ")), "{}", log(&world));
     write(world.src.join("missed"), "missed");
     wait_until(soon(), "the other target", || world.arrived(0, "missed"));
@@ -55,7 +55,7 @@ fn a_target_that_is_left_out_keeps_its_jobs_and_is_equal_once_it_is_back() {
     world.stop();
 }
 
-/// What changes while a target is not configured is not noted for it, and the watermark moves on.
+/// Changes that are made while a target is not configured are not noted for it, although the watermark moves on.
 #[test]
 fn a_target_that_was_left_out_over_restarts_lacks_nothing_once_it_is_back() {
     for by_restart in [true, false] {
@@ -64,7 +64,7 @@ fn a_target_that_was_left_out_over_restarts_lacks_nothing_once_it_is_back() {
         write(world.src.join("deep/changed"), "before");
         world.start();
         world.converges(soon());
-        // It is complete from here on, as far as the store knows.
+        // From here on the store knows that the target is complete.
         world.stop();
         world.start_daemon(&[]);
         world.converges(soon());
@@ -78,7 +78,7 @@ fn a_target_that_was_left_out_over_restarts_lacks_nothing_once_it_is_back() {
         write(world.src.join("deep/changed"), "while it was left out");
         write(world.src.join("deep/missed"), "missed");
         wait_until(soon(), "the other target", || world.arrived(0, "deep/missed") && world.arrived(0, "deep/changed"));
-        // Old enough not to be looked at again for being young.
+        // Wait until the change is so old that a start does not look at it merely because it is recent.
         let changed = std::time::SystemTime::now();
         wait_until(secs(60), "the change to be old", || {
             changed.elapsed().is_ok_and(|age| age > syncq::ctime::MARGIN * 11 / 10)
@@ -93,7 +93,7 @@ fn a_target_that_was_left_out_over_restarts_lacks_nothing_once_it_is_back() {
     }
 }
 
-/// Makes files until it is dropped.
+/// Creates files until it is dropped.
 struct Writer {
     stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<u64>>,
@@ -150,7 +150,7 @@ fn twenty_reloads_under_churn_lose_nothing() {
     world.start();
     let writer = Writer::start(vec![world.src.clone(), src2.clone()]);
     for round in 0..20 {
-        // Different in everything that a reload treats differently, in all combinations.
+        // The rounds combine all differences that a reload treats differently.
         world.conf.local_paths.truncate(1);
         world.conf.local_paths[0].remotes.truncate(1);
         if round % 2 == 0 {
@@ -184,7 +184,7 @@ fn twenty_reloads_under_churn_lose_nothing() {
 #[test]
 fn a_dead_target_keeps_its_jobs_over_reloads() {
     let mut world = World::new();
-    // Another server on the same port, which can be stopped alone.
+    // A second server on the same port, which can be stopped alone.
     let (module, n1) = (world.base().join("rsyncd2"), world.side("n1"));
     let mut other = Rsyncd::at(&module, "127.0.0.2", world.rsyncd.port);
     other.module("n1", &n1);
@@ -215,12 +215,12 @@ fn a_dead_target_keeps_its_jobs_over_reloads() {
     other.start();
     world.equal_within(&src, &[&m1, &n1], secs(120));
     assert_eq!(walks(&world, &world.src), 1);
-    // The server that stood for the other host goes before the world does.
+    // The server that stood for the second host ends before the world does.
     world.stop();
     drop(other);
 }
 
-/// A `syncq wait` that runs beside the test.
+/// Starts a `syncq wait` that runs beside the test.
 fn wait_beside(world: &World) -> Child {
     let mut command: Command = world.cli.command();
     command.args(["wait", "--state-dir"]).arg(&world.cli.state).spawn().expect("cannot start syncq wait")
@@ -238,7 +238,7 @@ fn a_wait_never_ends_early_because_of_a_reload() {
     write(world.src.join("waited for"), "content");
     let mut wait = wait_beside(&world);
     let is_over = |wait: &mut Child| wait.try_wait().expect("it can be waited for").is_some();
-    // Its root is watched anew, by other rules; its target gets other params, is taken out, and comes back.
+    // In turn: its root is watched anew by other rules, its target gets other params, is removed, and comes back.
     let full = world.conf.clone();
     let mut steps = vec![full.clone(), full.clone(), full.clone(), full.clone()];
     steps[0].excludes = vec!["(.*)\\.log".to_owned()];
@@ -259,7 +259,7 @@ fn a_wait_never_ends_early_because_of_a_reload() {
     world.stop();
 }
 
-/// A crash right after a reload finds the jobs of the target that it added.
+/// A start after a crash right after a reload finds the jobs of the added target.
 #[test]
 fn a_crash_after_a_reload_loses_nothing() {
     let mut world = one_target();
@@ -268,7 +268,7 @@ fn a_crash_after_a_reload_loses_nothing() {
     world.daemon().kill9();
     world.daemon().restart();
     world.converges(soon());
-    // The same for what is left out, and its jobs.
+    // The same for the removed target and its jobs.
     let paths = stored_paths(&mut world, "m2");
     assert!(paths.is_empty(), "{paths:?}");
     let time = std::time::SystemTime::UNIX_EPOCH + secs(1_600_000_000);

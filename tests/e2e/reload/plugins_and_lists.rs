@@ -8,7 +8,7 @@ use crate::harness::config::LocalPath;
 use crate::harness::world::soon;
 use crate::harness::{World, wait_until, write};
 
-/// A plugin that stays goes on with what it has to tell; one that is new is told of what comes.
+/// A plugin that stays delivers its pending notices; a new plugin is told of later changes.
 #[test]
 fn plugins_follow_the_configuration() {
     let mut world = World::new();
@@ -26,7 +26,7 @@ fn plugins_follow_the_configuration() {
     world.start();
     write(world.src.join("one"), "1");
     wait_until(soon(), "the first notice", || told(&old, "/one"));
-    // Another target: the plugin itself is the same.
+    // The target changes; the plugin stays the same.
     world.conf.local_paths[0].remotes.truncate(1);
     let _ = taken(&world);
     write(world.src.join("two"), "2");
@@ -43,7 +43,7 @@ fn plugins_follow_the_configuration() {
     world.stop();
 }
 
-/// With `-m` there are no targets, and the watchers tell.
+/// With `-m` there are no targets, and the watchers produce the notices.
 #[test]
 fn a_plugin_that_runs_alone_follows_the_configuration() {
     let mut world = World::new();
@@ -71,7 +71,7 @@ fn a_plugin_that_runs_alone_follows_the_configuration() {
     world.stop();
 }
 
-/// The list of a configuration that names another one says that it is no longer kept.
+/// A list that the new configuration replaces by another one says that it is no longer kept.
 #[test]
 fn fail_logs_follow_the_configuration() {
     let mut world = World::new();

@@ -1,6 +1,6 @@
-//! The tables of README and of the page about sersync, made of `facts` and `table` and held equal to what stands there.
+//! Makes the tables of README and of the page about sersync from `facts` and `table`, and compares them with the documents.
 //!
-//! `SYNCQ_GOLDEN=write` writes them anew. What only the page has is in `page`.
+//! `SYNCQ_GOLDEN=write` writes the tables anew. Texts that only the page has are in `page`.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use super::table::{
     AS_ABOVE, BLANKS, NO_AUTH, NO_CRONTAB, NO_CRONTAB_FILTER, NO_EXPRESSION, NO_FILTER, NOT_IN_USE, OF_ITS_OWN, ROWS,
 };
 
-/// What is said of many attributes alike, and of none in particular.
+/// Texts that hold for many attributes, and say nothing about a particular one.
 const SAID_OFTEN: [&str; 9] =
     [AS_ABOVE, BLANKS, NO_AUTH, NO_CRONTAB, NO_CRONTAB_FILTER, NO_EXPRESSION, NO_FILTER, NOT_IN_USE, OF_ITS_OWN];
 
@@ -19,7 +19,7 @@ fn code(names: &[&str]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
-/// A row of a table; what would end a cell is escaped.
+/// A row of a table, with escapes for characters that would end a cell.
 fn line(cells: &[&str]) -> String {
     cells.iter().map(|cell| format!("| {} ", cell.replace('|', "\\|"))).collect::<String>() + "|\n"
 }
@@ -29,7 +29,7 @@ fn in_general() -> String {
     format!("| | sersync | syncq |\n|---|---|---|\n{}", lines.collect::<String>())
 }
 
-/// The attributes of which something is to be said, in the order of the format.
+/// The attributes that have a row in the document, in the order of the format.
 fn configuration() -> String {
     let mut attributes: Vec<(&str, &str)> = ROWS.iter().map(|row| (row.element, row.attribute)).collect();
     attributes.dedup();
@@ -61,7 +61,7 @@ fn command_line() -> String {
     format!("| sersync | syncq | test |\n|---|---|---|\n{}", lines.collect::<String>())
 }
 
-/// L8 comes before L8b, that before L10, and all of them before S1.
+/// The table of losses: L8 comes before L8b, L8b before L10, and all of these before S1.
 fn losses() -> String {
     let numbered =
         IN_GENERAL.iter().chain(IN_PLACE).copied().chain(FURTHER_LOSSES).filter(|fact| !fact.number.is_empty());
@@ -83,7 +83,7 @@ fn further() -> String {
     format!("| | sersync | syncq | test |\n|---|---|---|---|\n{}", lines.collect::<String>())
 }
 
-/// Holds the text between a document's marks to what it is made of.
+/// Replaces the text between a document's marks by `table`, and returns whether it was equal before.
 fn hold(document: &mut String, name: &str, table: &str) -> bool {
     let begin = format!("<!-- facts: {name} -->\n");
     let (before, rest) = document.split_once(&begin).unwrap_or_else(|| panic!("no mark {begin}"));
@@ -124,7 +124,7 @@ fn the_tables_about_sersync_are_made_of_the_facts() {
     }
 }
 
-/// Every attribute that is named here is one, and no loss is told twice over.
+/// Every attribute in `TESTED` has a row in the table, and no loss is told twice.
 #[test]
 fn what_is_tested_is_in_the_table() {
     for (element, attribute, ..) in TESTED {

@@ -1,22 +1,22 @@
-//! What sersync does and what syncq does instead: the one place for it.
+//! The differences between sersync and syncq, each written down once.
 //!
-//! `table` says a fact of the attributes that it is about. The tables of README and of the page about sersync
-//! (`tests/compatibility.md`) are made of these facts and of `table` by a test (`documents`), so a fact is changed here alone. Data
-//! only. Written as the documents have it: what stands between backticks is code.
+//! `table` names the facts that concern an attribute. The test in `documents` makes the tables of README and of the page about
+//! sersync (`tests/compatibility.md`) from these facts and from `table`, so a fact is changed here alone. Data only. The texts
+//! are written as the documents have them: text between backticks is code.
 
-/// What there is to say of one matter.
+/// One difference.
 pub struct Fact {
-    /// On the page's list of losses. Empty: none of them.
+    /// The number of the fact in the page's list of losses. Empty if it is not in that list.
     pub number: &'static str,
     pub about: &'static str,
     pub sersync: &'static str,
     pub syncq: &'static str,
-    /// The tests that hold what syncq does.
+    /// The tests that prove syncq's side.
     pub tests: &'static [&'static str],
 }
 
 impl Fact {
-    /// For somebody who looks at his configuration.
+    /// The fact in words for an operator who looks at a configuration.
     pub fn told(&self) -> String {
         format!("{}: {} (sersync: {})", self.about, self.syncq, self.sersync)
     }
@@ -296,7 +296,7 @@ pub const BAD_EXPRESSION: Fact = fact(
     &["l3_a_bad_expression_is_reported_at_the_start"],
 );
 
-/// What README tells of the two, in its order.
+/// The facts in README's table, in its order.
 #[cfg(test)]
 pub const IN_GENERAL: &[&Fact] = &[
     &PENDING,
@@ -324,7 +324,7 @@ pub const IN_GENERAL: &[&Fact] = &[
     &LIMITS,
 ];
 
-/// The others, which are said where they matter.
+/// The other facts, which the documents tell where they matter.
 #[cfg(test)]
 pub const IN_PLACE: &[&Fact] = &[
     &CHMOD,

@@ -1,11 +1,11 @@
-//! `syncq check --from-sersync CONF`: goes through a `confxml.xml` and says what syncq does differently with it, and why.
+//! `syncq check --from-sersync CONF`: goes through a `confxml.xml` and tells what syncq does differently with it, and why.
 //!
-//! What is said comes from `table`; this module walks through the file and prints. `warned` leaves out of the warnings on the
-//! file what is said already. Nothing but the file is looked at.
+//! The texts come from `table`; this module walks through the file and prints. `warned` removes warnings on the file that the
+//! comparison repeats. Only the file is looked at, not this machine.
 
 #[cfg(test)]
 mod documents;
-// The program tells of some of them; the others, the numbers and the tests are for the documents.
+// The program uses only some of the facts; the rest, the numbers and the tests are for the documents.
 #[cfg_attr(not(test), allow(dead_code))]
 mod facts;
 #[cfg(test)]
@@ -25,32 +25,32 @@ use row::{Here, Verdict};
 use table::{MANDATORY, Said, said_of};
 pub use warned::untold;
 
-/// Characters of a value that a line shows.
+/// The most characters of a value that a line shows.
 const SHOWN_CHARS_MAX: usize = 60;
 
-/// One attribute, or something that is none. Its fields are those of a line of `--json`; all are always there.
+/// One attribute, or another piece of the file. The fields are those of a line of `--json`, which always has all of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Comparison {
     pub file: String,
-    /// Counted from 1; none for an element that is missing.
+    /// Counted from 1; `None` for an element that is missing.
     pub line: Option<u32>,
     pub column: Option<u32>,
-    /// With its parents below `head`: `sersync/rsync/auth`.
+    /// The element with its parents below `head`: `sersync/rsync/auth`.
     pub element: Option<String>,
     pub attribute: Option<String>,
     pub value: Option<String>,
     pub verdict: Verdict,
-    /// What syncq does differently, and why. Empty where both do the same.
+    /// The difference and its reason. Empty where both do the same.
     pub message: String,
-    /// The warnings on the file that say the same.
+    /// The warnings on the file that repeat this message.
     #[serde(skip)]
     told: Vec<Matter>,
-    /// The place of the element, line and column.
+    /// Line and column of the element.
     #[serde(skip)]
     element_at: Option<(u32, u32)>,
 }
 
-/// All that there is to say on a file, in its order; what is missing comes last.
+/// All comparisons for a file, in the file's order; missing elements come last.
 pub fn compare(file: &Path, outline: &Outline) -> Vec<Comparison> {
     let mut found = Vec::new();
     let mut section = None;
@@ -126,7 +126,7 @@ pub fn compare(file: &Path, outline: &Outline) -> Vec<Comparison> {
         }
     }
     let missing = MANDATORY.iter().filter(|path| {
-        // Of what is missing as a whole, the whole is named.
+        // If an element is missing together with its parent, only the parent is named.
         let parent = path.rsplit_once('/').map(|(parent, _)| parent);
         !outline.has(path) && parent.is_none_or(|parent| outline.has(parent))
     });
@@ -145,7 +145,7 @@ pub fn compare(file: &Path, outline: &Outline) -> Vec<Comparison> {
     found
 }
 
-/// Prints them for people: one line for each attribute, what differs below it.
+/// Prints comparisons for people: one line for each attribute, with the differences below it.
 pub fn write_text(out: &mut impl Write, found: &[Comparison]) -> io::Result<()> {
     let width = found.iter().filter_map(|one| one.line).max().unwrap_or(0).to_string().len().max(4);
     writeln!(out, "{:>width$}  what", "LINE")?;
@@ -174,7 +174,7 @@ pub fn write_text(out: &mut impl Write, found: &[Comparison]) -> io::Result<()> 
     writeln!(out, "\n{same} the same, {differs} differ, {unused} unused, {ignored} ignored")
 }
 
-/// `sersync/rsync/auth users="root"`, or a piece of text.
+/// The piece as a line names it: `sersync/rsync/auth users="root"`, or a piece of text.
 fn what(one: &Comparison) -> String {
     let value = one.value.as_deref().map(|value| {
         let cut: String = value.chars().take(SHOWN_CHARS_MAX).collect();
@@ -189,7 +189,7 @@ fn what(one: &Comparison) -> String {
     }
 }
 
-/// One JSON object a line.
+/// Prints one JSON object per line.
 pub fn write_json(out: &mut impl Write, found: &[Comparison]) -> io::Result<()> {
     found.iter().try_for_each(|one| json_line(out, one))
 }
@@ -207,7 +207,7 @@ mod tests {
         Some(String::from_utf8(out).expect("text"))
     }
 
-    /// Every file of the corpus that is XML gets its lines, whether it makes sense or not, and none shows a password.
+    /// Every file of the corpus that is XML gets its lines, whether it makes sense or not. No line shows a password.
     #[test]
     fn every_file_that_can_be_read_is_compared() {
         for (file, bytes) in corpus() {
@@ -250,7 +250,7 @@ mod tests {
         }
     }
 
-    /// What is said depends on what stands in the file, elsewhere too.
+    /// The message for an attribute may depend on other parts of the file.
     #[test]
     fn one_change_changes_what_is_said() {
         let stock = include_str!("../../../../tests/fixtures/configs/stock.xml");
@@ -336,7 +336,7 @@ mod tests {
         }
     }
 
-    /// Without a password file a user goes with ssh, in both; with one sersync failed, and syncq drops both.
+    /// Without a password file, both programs use the user with ssh. With a password file sersync failed, and syncq drops both.
     #[test]
     fn users_and_ssh_are_told_as_they_are_treated() {
         let stock = include_str!("../../../../tests/fixtures/configs/stock.xml");
@@ -355,7 +355,7 @@ mod tests {
         }
     }
 
-    /// The shape that `--json` promises.
+    /// The keys that `--json` promises.
     #[test]
     fn a_line_of_json_has_every_field() {
         let one = Comparison {

@@ -1,5 +1,5 @@
-//! What the page about sersync alone tells (`tests/compatibility.md`): losses that are said nowhere else, the command line, and
-//! which tests hold what is said of an attribute. Data only; `documents` makes the page's tables of it.
+//! The part of the page about sersync (`tests/compatibility.md`) that nothing else tells: further losses, the command line, and
+//! the tests behind each attribute. Data only; `documents` makes the page's tables of it.
 
 use super::facts::{Fact, fact};
 
@@ -129,7 +129,7 @@ pub const FURTHER_LOSSES: &[Fact] = &[
     ),
 ];
 
-/// What sersync does at its start and on its command line.
+/// sersync's start and its command line.
 pub const COMMAND_LINE: &[Fact] = &[
     fact(
         "",
@@ -205,7 +205,7 @@ pub const COMMAND_LINE: &[Fact] = &[
     ),
 ];
 
-/// What a configuration relies on beside its attributes.
+/// The parts of sersync's behaviour that a configuration relies on and that are no attributes.
 pub const AT_LARGE: &[Fact] = &[
     fact(
         "",
@@ -251,7 +251,8 @@ pub const AT_LARGE: &[Fact] = &[
     ),
 ];
 
-/// What is the same in an attribute, where that is worth a word, and the tests of all that is said of it.
+/// For each attribute: element, name, a note on what stays the same (empty if that needs no word), and the tests that prove the
+/// whole row.
 pub const TESTED: &[(&str, &str, &str, &[&str])] = &[
     ("host", "hostip", "", &["the_stock_file_loads_unchanged"]),
     ("debug", "start", "", &["debug_shows_each_command"]),

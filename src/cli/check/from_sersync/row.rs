@@ -1,19 +1,19 @@
-//! What a row of the table consists of, and the conditions on which one holds. Which rows there are is `table`'s.
+//! The rows of the table: their parts, and the conditions on which a row holds. The rows themselves are in `table`.
 
 use super::facts::Fact;
 use crate::config::{Matter, Outline};
 use Verdict::{Differs, Same};
 use When::Always;
 
-/// How a piece of the file compares.
+/// The result of comparing a piece of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// It means the same to both.
+    /// The piece means the same to both programs.
     Same,
-    /// It does nothing in either.
+    /// The piece has no effect in either program.
     Unused,
-    /// Both pass over it.
+    /// Both programs skip the piece.
     Ignored,
     Differs,
 }
@@ -22,9 +22,9 @@ pub enum Verdict {
 pub struct Here<'a> {
     pub file: &'a Outline,
     pub value: &'a str,
-    /// So many elements of the same name stand before it in its parent.
+    /// How many elements with the same name stand before it in its parent.
     pub earlier: usize,
-    /// The name of the plugin whose section it stands in.
+    /// The name of the plugin in whose section the attribute stands.
     pub section: Option<&'a str>,
 }
 
@@ -38,23 +38,23 @@ impl Here<'_> {
     }
 }
 
-/// As syncq reads it; sersync took exactly `true`.
+/// Whether syncq reads the value as true; sersync took exactly `true`.
 pub(super) fn is_true(value: &str) -> bool {
     matches!(value.trim().to_ascii_lowercase().as_str(), "true" | "1" | "yes" | "on")
 }
 
-/// What holds for an attribute, if `when` does.
+/// The statement about an attribute, provided that `when` holds.
 pub struct Row {
     pub element: &'static str,
     pub attribute: &'static str,
     pub when: When,
     pub verdict: Verdict,
     pub says: &'static str,
-    /// What is told behind it.
+    /// The facts that are told after `says`.
     pub facts: &'static [&'static Fact],
-    /// What follows is told as well.
+    /// Whether the rows after this one are consulted too.
     pub is_besides: bool,
-    /// The warning on the file that says the same.
+    /// The warning on the file that repeats this row.
     pub matter: Matter,
 }
 
@@ -69,14 +69,14 @@ impl Row {
         self
     }
 
-    /// All that is told of it.
+    /// The whole text of the row.
     pub fn text(&self) -> String {
         let own = Some(self.says.to_owned()).filter(|says| !says.is_empty());
         sentences(own.into_iter().chain(self.facts.iter().map(|fact| fact.told())))
     }
 }
 
-/// Puts texts behind each other; all but the first begin as sentences do.
+/// Joins texts to a paragraph; all but the first get a capital letter.
 pub fn sentences(texts: impl IntoIterator<Item = String>) -> String {
     let mut all = String::new();
     for mut text in texts {
@@ -96,7 +96,7 @@ pub enum When {
     Always,
     /// The attribute is a switch, and on.
     On,
-    /// Anything else that has to hold.
+    /// Another condition.
     If(fn(&Here<'_>) -> bool),
 }
 
@@ -120,12 +120,12 @@ pub(super) const fn row(
     Row { element, attribute, when, verdict, says, facts: &[], is_besides: false, matter: Matter::Other }
 }
 
-/// One that hides none of those behind it.
+/// A row after which the following rows are consulted too.
 pub(super) const fn besides(element: &'static str, attribute: &'static str, when: When, says: &'static str) -> Row {
     Row { element, attribute, when, verdict: Differs, says, facts: &[], is_besides: true, matter: Matter::Other }
 }
 
-/// What differs as the facts say.
+/// A row whose text is that of the facts.
 pub(super) const fn of(
     element: &'static str,
     attribute: &'static str,
@@ -155,7 +155,7 @@ pub(super) fn with_ssh(here: &Here<'_>) -> bool {
     here.is_on("sersync/rsync/ssh")
 }
 
-/// A password file and ssh: rsync refuses them together. syncq then takes neither the file nor the user.
+/// rsync refuses a password file together with ssh. syncq then takes neither the file nor the user.
 pub(super) fn with_ssh_and_password(here: &Here<'_>) -> bool {
     with_ssh(here) && here.file.value("sersync/rsync/auth", "passwordfile").is_some_and(|file| !file.trim().is_empty())
 }
@@ -172,13 +172,13 @@ pub(super) fn without_plugin(here: &Here<'_>) -> bool {
     !here.is_on("sersync/plugin")
 }
 
-/// Of the sections of plugins only the one in use does anything.
+/// Whether the attribute stands in the section of a plugin that is not in use: only the section in use has an effect.
 pub(super) fn not_in_use(here: &Here<'_>) -> bool {
     let used = here.file.value("sersync/plugin", "name").unwrap_or("command").trim();
     without_plugin(here) || !here.section.is_some_and(|name| name.trim().eq_ignore_ascii_case(used))
 }
 
-/// Whether neither takes it for an expression, or only sersync.
+/// Whether the value is no valid expression, for both programs or for syncq alone.
 pub(super) fn is_no_expression(here: &Here<'_>) -> bool {
     crate::filter::check(here.value.trim()).is_err()
 }
@@ -192,7 +192,7 @@ pub(super) fn updates(here: &Here<'_>) -> bool {
     })
 }
 
-/// What a shell would have made something of.
+/// Whether the value contains characters that only a shell would interpret.
 pub(super) fn is_for_a_shell(here: &Here<'_>) -> bool {
     here.value.contains(['"', '\'', '\\', '$', '`', '*', '?', '[', '{', ';', '|', '&', '<', '>', '(', ')', '~'])
 }

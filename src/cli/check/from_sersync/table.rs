@@ -1,8 +1,8 @@
-//! What syncq does differently from sersync, by element and attribute of `confxml.xml`. What README tells as well, or the page
-//! about sersync, comes from `facts`.
+//! The differences between sersync and syncq, by element and attribute of `confxml.xml`. Texts that README or the page about
+//! sersync tells as well come from `facts`.
 //!
-//! Of the rows of an attribute the first one whose condition holds decides, but for those that are told besides. Data only: the
-//! conditions are `row`'s, and how it is printed is not decided here.
+//! Of the rows of an attribute, the first whose condition holds decides. Rows that are told besides do not decide. Data only:
+//! the conditions are in `row`, and printing is done elsewhere.
 
 use super::facts::{
     BAD_EXPRESSION, BRACKETS, CDN_PASSWORD, CDN_URL, CHMOD, COMMAND_PLUGIN, CREATE_FOLDER, DOT_FILES, DOWN,
@@ -28,7 +28,7 @@ pub const NO_CRONTAB: &str = "crontab is off";
 pub const NO_CRONTAB_FILTER: &str = "crontabfilter is off";
 pub const BLANKS: &str = "the blanks around it are taken off; sersync took them for a part of the name";
 
-/// In the order of the format.
+/// The rows in the order of the format.
 pub const ROWS: &[Row] = &[
     row("head", "version", Always, Unused, "neither looks at it"),
     row("host", "hostip", Always, Unused, "sersync printed it, and nothing listened there; syncq has no use for it"),
@@ -292,7 +292,7 @@ pub const ROWS: &[Row] = &[
     of("plugin/localpath/regexurl", "match", Always, &[&BAD_EXPRESSION]),
 ];
 
-/// Elements that sersync cannot do without: it crashed, or refused to start, where syncq has a default.
+/// Elements without which sersync crashed or refused to start. syncq has a default for each.
 pub const MANDATORY: &[&str] = &[
     "host",
     "debug",
@@ -318,18 +318,18 @@ pub const MANDATORY: &[&str] = &[
     "sersync/plugin",
 ];
 
-/// Attributes that are on or off.
+/// Attributes that are switches.
 const SWITCHES: [&str; 5] = ["start", "xfs", "regex", "ignoreError", "keepNewer"];
 
-/// What is said of an attribute.
+/// The statement about an attribute.
 pub struct Said {
     pub verdict: Verdict,
     pub message: String,
-    /// The warnings on the file that say the same.
+    /// The warnings on the file that repeat the message.
     pub told: Vec<Matter>,
 }
 
-/// All that is said of an attribute at its place. Of syncq's own section and of what is unknown no row tells.
+/// The full statement about an attribute at its place. No row exists for syncq's own section and for unknown names.
 pub fn said_of(element: &str, attribute: &str, here: &Here<'_>) -> Said {
     if element.starts_with("syncq/") {
         return Said { verdict: Differs, message: OF_ITS_OWN.to_owned(), told: Vec::new() };
@@ -355,7 +355,7 @@ pub fn said_of(element: &str, attribute: &str, here: &Here<'_>) -> Said {
     }
     let (verdict, message) = match decided {
         None => (Verdict::Ignored, "neither knows it".to_owned()),
-        // One that differs in anything is not the same.
+        // A verdict of Same does not stand if some row has told a difference.
         Some(verdict) if told.is_empty() || verdict == Unused => (verdict, told.join("; ")),
         Some(_) => (Differs, told.join("; ")),
     };

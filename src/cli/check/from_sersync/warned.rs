@@ -1,14 +1,14 @@
-//! Warnings on the file beside the comparison with sersync, so that each thing is told once.
+//! Merges the warnings on the file with the comparison, so that each matter is told once.
 //!
-//! A warning is left out where the comparison says the same of the same place. What only the warning knows (the default that
-//! is taken, what was meant, why an expression is none) goes into the line of the comparison. Words are not compared: both
-//! sides name what they are about ([`Matter`]), and what has no name is told.
+//! A warning is dropped if the comparison has the same matter at the same place. Knowledge that only the warning has (the
+//! default, the likely meaning, the reason why an expression is invalid) goes into the line of the comparison. Texts are not
+//! compared: both sides name the [`Matter`] that they are about. A warning without a matter stays.
 
 use crate::config::{Diagnostic, Matter};
 
 use super::Comparison;
 
-/// The warnings that say more than `found`, which takes up what little the others have to add.
+/// Returns the warnings that say more than `found`. The small additions of the others go into `found`.
 pub fn untold(found: &mut [Comparison], warnings: Vec<Diagnostic>) -> Vec<Diagnostic> {
     warnings.into_iter().filter(|warning| !is_told(found, warning)).collect()
 }
@@ -18,7 +18,7 @@ fn is_told(found: &mut [Comparison], warning: &Diagnostic) -> bool {
     match (warning.matter, &warning.hint) {
         (Matter::Missing { default, .. }, _) => one.message = format!("missing: sersync crashed; here {default}"),
         (Matter::Expression, Some(hint)) => one.message = format!("{}; {hint}", warning.message),
-        // Where it belongs the comparison says itself.
+        // If the comparison says where the element belongs, the hint adds nothing.
         (Matter::Unknown, Some(hint)) if !one.message.contains("belongs") => {
             one.message = format!("{}; {hint}", one.message);
         }
@@ -27,7 +27,7 @@ fn is_told(found: &mut [Comparison], warning: &Diagnostic) -> bool {
     true
 }
 
-/// The line of the comparison that says the same as the warning.
+/// The line of the comparison that says the same as the warning, if there is one.
 fn place<'f>(found: &'f mut [Comparison], warning: &Diagnostic) -> Option<&'f mut Comparison> {
     let at = (warning.line, warning.column);
     let begins = |one: &Comparison| one.line.zip(one.column);
@@ -36,7 +36,7 @@ fn place<'f>(found: &'f mut [Comparison], warning: &Diagnostic) -> Option<&'f mu
         Matter::Missing { name, .. } => found.iter_mut().find(|one| {
             begins(one).is_none() && one.element.as_deref().is_some_and(|path| path.rsplit('/').next() == Some(name))
         }),
-        // The warning names a place in the value of the attribute.
+        // The warning's place lies inside the value, behind the beginning of the attribute.
         Matter::Blanks | Matter::Switch | Matter::Update | Matter::Expression | Matter::Shell => {
             found.iter_mut().rfind(|one| begins(one).is_some_and(|begins| begins <= at))
         }
@@ -44,7 +44,7 @@ fn place<'f>(found: &'f mut [Comparison], warning: &Diagnostic) -> Option<&'f mu
         Matter::Localpaths | Matter::AuthWithSsh | Matter::PortWithSsh => {
             found.iter_mut().find(|one| one.element_at == Some(at) && one.told.contains(&warning.matter))
         }
-        // The one plugin in use.
+        // Only one plugin is in use, so the matter alone decides.
         Matter::PluginWatch => found.iter_mut().find(|one| one.told.contains(&warning.matter)),
     };
     one.filter(|one| matches!(warning.matter, Matter::Missing { .. }) || one.told.contains(&warning.matter))
@@ -59,8 +59,8 @@ mod tests {
     use crate::config::tests::corpus;
     use crate::config::{outline, parse};
 
-    /// `-u` that is dropped, blanks that are taken off and elements without a meaning were told by the comparison, and once more
-    /// below it.
+    /// A dropped `-u`, removed blanks and elements without a meaning were told by the comparison, and again by a warning below
+    /// it.
     #[test]
     fn each_thing_is_told_once_for_every_file_of_the_corpus() {
         for (file, bytes) in corpus() {
@@ -101,7 +101,7 @@ mod tests {
         }
     }
 
-    /// A warning whose place the comparison does not speak of in the same sense would be hidden.
+    /// If the comparison had the matter at that place in another sense, the warning would be lost.
     #[test]
     fn what_the_comparison_does_not_say_stays_a_warning() {
         let text = "<head><debug start=\"ture\"/><sersync><localpath watch=\"/a\"><remote ip=\"h\" name=\"m\"/></localpath>\

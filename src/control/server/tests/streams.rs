@@ -1,4 +1,4 @@
-//! What goes over TCP, and streams of events: who may read, and what becomes of a reader that does not.
+//! TCP and event streams: who may read, and what becomes of a reader that stops reading.
 
 use super::*;
 
@@ -14,7 +14,7 @@ impl Fake {
     }
 }
 
-/// A raw connection that has asked for `path`.
+/// A raw connection on which the request line was sent.
 fn asked(address: std::net::SocketAddr, request: &str) -> std::net::TcpStream {
     let mut stream = std::net::TcpStream::connect(address).expect("a connection");
     stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
@@ -22,7 +22,7 @@ fn asked(address: std::net::SocketAddr, request: &str) -> std::net::TcpStream {
     stream
 }
 
-/// Reads until the text has `mark` in it.
+/// Reads until the text contains `mark`.
 fn until(stream: &mut std::net::TcpStream, mark: &str) -> String {
     let mut text = Vec::new();
     let mut byte = [0];
@@ -83,7 +83,7 @@ fn events_begin_with_a_status_and_tell_what_happens() {
     fake.tell(7);
     let text = until(&mut stream, "}\n\n");
     assert!(text.contains("event: sent\ndata: ") && text.contains(r#""paths":7"#), "{text}");
-    // Only what changes is shown again.
+    // A status comes again only when it differs.
     fake.purged.lock().insert(5);
     let text = until(&mut stream, "}\n\n");
     assert!(text.contains("event: status\ndata: ") && text.contains(r#""pid":2,"#), "{text}");
@@ -102,7 +102,7 @@ fn a_reader_that_does_not_read_costs_a_bounded_memory_and_is_told_what_it_missed
     let server = on_tcp(&fake, None, PATIENCE);
     let mut stream = asked(server.address(), FOLLOW);
     until(&mut stream, "}\n\n");
-    // Far more than all buffers hold.
+    // Far more events than all buffers hold.
     for _ in 0..400 {
         for _ in 0..1_000 {
             fake.tell(1);

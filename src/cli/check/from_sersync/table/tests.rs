@@ -1,4 +1,4 @@
-//! The table is complete.
+//! The table has a row for every attribute and element.
 
 use super::*;
 
