@@ -68,7 +68,11 @@ impl Doubts {
         let (start, end) = below_range(path);
         let below = (Bound::Included(start.as_slice()), Bound::Excluded(end.as_slice()));
         let below = self.of.range::<[u8], _>(below).map(|(path, _)| path.clone());
-        let concerned: Vec<RelPath> = below.chain(self.of.contains_key(path).then(|| path.clone())).collect();
+        let concerned: Vec<RelPath> = if path.is_root() {
+            self.of.keys().cloned().collect()
+        } else {
+            below.chain(self.of.contains_key(path).then(|| path.clone())).collect()
+        };
         for path in concerned {
             if let Some(doubt) = self.remove(&path) {
                 self.place(&path, Doubt { scope: Scope::Subtree, step: AFTER.len() - 1, ..doubt });

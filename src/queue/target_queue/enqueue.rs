@@ -27,7 +27,7 @@ impl TargetQueue {
         let change = rested.as_ref().unwrap_or(change);
         self.changes += 1;
         self.doubt_old_names(change, now);
-        if change.fresh {
+        if change.fresh || change.scope == Scope::Subtree {
             self.widen_doubts(path);
         }
         let old_name = self.usable_old_name(change);
@@ -56,12 +56,16 @@ impl TargetQueue {
         }
     }
 
-    /// A directory has come to `path`. See [`PendingJob::has_tree_come`].
+    /// A directory has come to `path`, or may have come there or below while nobody watched. See
+    /// [`PendingJob::has_tree_come`].
     fn widen_doubts(&mut self, path: &RelPath) {
         self.doubts.widen(path);
+        let widen = |job: &mut PendingJob| job.has_tree_come |= job.is_running() || job.awaits_receiver();
+        if path.is_root() {
+            return self.jobs.values_mut().for_each(widen);
+        }
         let (start, end) = below_range(path);
         let below = (Bound::Included(start.as_slice()), Bound::Excluded(end.as_slice()));
-        let widen = |job: &mut PendingJob| job.has_tree_come |= job.is_running() || job.awaits_receiver();
         self.jobs.range_mut::<[u8], _>(below).for_each(|(_, job)| widen(job));
         self.jobs.get_mut(path).into_iter().for_each(widen);
     }
