@@ -24,6 +24,7 @@
 
 use log::info;
 
+use super::deletion_judge::{self, First, HeldBack, Judgement, after_counting, before_counting};
 use super::session::{Execution, Flow};
 use super::work::Work;
 use crate::mirror::plan::arguments::Pass;
@@ -31,13 +32,8 @@ use crate::mirror::plan::run::{Deletion, Run, RunKind};
 use crate::mirror::rsync::ended::{End, Ended};
 use crate::mirror::rsync::messages::{About, lines};
 use crate::mirror::rsync::stats::{DeletionCount, Statistics, deletions, held_back};
-use crate::mirror::target::deletion_limit::{Limit, emptied, refusal, uncounted};
+use crate::mirror::target::deletion_limit::Limit;
 use crate::model::{AtFirst, JobError, Scope, Verdict};
-
-/// A held-back count of at most this fraction (one tenth) of what may go in any case is allowed without a dry run. rsync
-/// does not count directories among what it holds back; more than ten directories to each counted file are not to be
-/// expected.
-const UNCOUNTED: u64 = 10;
 
 impl Execution<'_> {
     /// How many deletions the first attempt at a run may make. `None`: as many as there are.
@@ -57,10 +53,7 @@ impl Execution<'_> {
 
     /// Why `run` may not make as many deletions as `survey` counts. `None`: it may.
     pub(crate) fn refused(&self, run: &Run, survey: DeletionCount, limit: Limit) -> Option<JobError> {
-        if survey.deleted > 0 && self.is_emptied(run) {
-            return Some(emptied(survey));
-        }
-        (!limit.allows(survey)).then(|| refusal(survey, limit))
+        deletion_judge::refused(self.is_emptied(run), survey, limit)
     }
 
     /// Whether a run over the whole tree would find nothing at the source.
@@ -84,44 +77,43 @@ impl Execution<'_> {
         if held_back.is_none() && !full {
             return Ok(None);
         }
-        if allowed == 0 && self.holds_mount(run) {
-            return Ok(Some(Work::filtered(with(None))));
-        }
-        let Some(limit) = self.ctx.guard.limit() else {
-            return Ok(Some(vec![Work::Piece(with(None))]));
+        let held = HeldBack {
+            allowed,
+            by_rsync: held_back,
+            holds_mount: self.holds_mount(run),
+            is_emptied: self.is_emptied(run),
+            paths: run.entries.len(),
         };
-        let few = held_back.is_some_and(|count| count <= limit.unseen() / UNCOUNTED);
-        if allowed == 0 && few && !self.is_emptied(run) {
-            return Ok(Some(vec![Work::Piece(with(Some(limit.unseen())))]));
-        }
+        let judged = match before_counting(held, self.ctx.guard.limit()) {
+            First::Judged(judged) => Some(judged),
+            First::CountFor(limit) => self.count_and_judge(run, held, limit)?,
+        };
+        Ok(judged.map(|judged| match judged {
+            Judgement::ByName => Work::filtered(with(None)),
+            Judgement::Again(max_delete) => vec![Work::Piece(with(max_delete))],
+            Judgement::Halves => Work::halves(with(Some(0))),
+            Judgement::Refuse(error) => {
+                run.jobs().into_iter().for_each(|job| self.settle(job, Verdict::Failed(error.clone())));
+                Vec::new()
+            }
+        }))
+    }
+
+    /// Counts what would go, and judges by that. `Ok(None)`: nothing was held back.
+    fn count_and_judge(&mut self, run: &Run, held: HeldBack, limit: Limit) -> Result<Option<Judgement>, Flow> {
         let counted = self.count(run)?;
-        if counted.deleted == 0 && held_back.is_none() {
+        if counted.deleted == 0 && held.by_rsync.is_none() {
             return Ok(None);
         }
         // rsync's own count of what it held back stands even where the dry run lists less.
-        let survey = DeletionCount { deleted: counted.deleted.max(held_back.unwrap_or(0)), ..counted };
+        let survey = DeletionCount { deleted: counted.deleted.max(held.by_rsync.unwrap_or(0)), ..counted };
         let survey = self.in_depth(run, survey, limit)?;
-        let next = limit.of(survey.held).unwrap_or(u64::MAX);
-        let refused = match held_back {
-            Some(held_back) if counted.deleted == 0 => Some(uncounted(held_back)),
-            _ => self.refused(run, survey, limit),
-        };
-        if refused.is_none() && next > allowed {
-            if limit.at_first == AtFirst::Few {
-                let (name, DeletionCount { deleted, held }) = (self.ctx.target.name(), survey);
-                info!("{name}: {deleted} of the {held} entries there are not in the source, and are deleted");
-            }
-            return Ok(Some(vec![Work::Piece(with(Some(next)))]));
+        let judged = after_counting(held, limit, counted.deleted, survey);
+        if matches!(judged, Judgement::Again(_)) && limit.at_first == AtFirst::Few {
+            let (name, DeletionCount { deleted, held }) = (self.ctx.target.name(), survey);
+            info!("{name}: {deleted} of the {held} entries there are not in the source, and are deleted");
         }
-        if run.entries.len() > 1 && !self.is_emptied(run) {
-            // Each path has a limit of its own.
-            return Ok(Some(Work::halves(with(Some(0)))));
-        }
-        let error = refused.unwrap_or_else(|| refusal(survey, limit));
-        for job in run.jobs() {
-            self.settle(job, Verdict::Failed(error.clone()));
-        }
-        Ok(Some(Vec::new()))
+        Ok(Some(judged))
     }
 
     /// A level run that deletes a directory deletes all that is in it, but its count of what the target holds covers only
