@@ -195,8 +195,8 @@ impl<K: Kernel> Tracker<K> {
                     self.limbo.push(Limbo { cookie, wd, path, deadline, turn, is_disturbed });
                 }
                 self.note_if_closed(entry.dir, &entry.path);
-                let presence = if self.is_free(&entry.path) { Existence::GoneDirectory } else { Existence::There };
-                self.directory_gone(entry, events.move_from, presence);
+                let existence = if self.is_free(&entry.path) { Existence::GoneDirectory } else { Existence::There };
+                self.directory_gone(entry, events.move_from, existence);
             }
             What::Attributes => {
                 // A directory that is not known is excluded, or not met yet and then reported as a whole.
@@ -284,10 +284,10 @@ impl<K: Kernel> Tracker<K> {
         self.table.id(wd).is_some_and(|id| self.kernel.identify(&entry.path) == Some(id))
     }
 
-    pub(super) fn directory_gone(&mut self, entry: &Entry<'_>, reported: bool, presence: Existence) {
+    pub(super) fn directory_gone(&mut self, entry: &Entry<'_>, reported: bool, existence: Existence) {
         self.touch(entry);
         if reported && !self.excludes_dir(&entry.path) {
-            self.gather.add(Change::scan(entry.path.clone(), Scope::Entry), presence);
+            self.gather.add(Change::scan(entry.path.clone(), Scope::Entry), existence);
         }
     }
 

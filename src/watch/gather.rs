@@ -36,7 +36,7 @@ impl Gather {
         self.changes.is_empty()
     }
 
-    pub fn add(&mut self, mut change: Change, presence: Existence) {
+    pub fn add(&mut self, mut change: Change, existence: Existence) {
         if let Some(between) = &change.moved_from
             && let Some(&place) = self.places.get(between)
         {
@@ -58,25 +58,25 @@ impl Gather {
                 if change.scope > Scope::Entry || change.origin >= Origin::Write {
                     earlier.moved_from = None;
                 }
-                *was = presence;
+                *was = existence;
             }
             None => {
                 self.places.insert(change.path.clone(), self.changes.len());
-                self.changes.push((change, presence));
+                self.changes.push((change, existence));
             }
         }
     }
 
     /// Notes that a path that may have been reported as gone is there again.
     pub fn appeared(&mut self, path: &RelPath) {
-        if let Some((_, presence)) = self.places.get(path).and_then(|&place| self.changes.get_mut(place)) {
-            *presence = Existence::There;
+        if let Some((_, existence)) = self.places.get(path).and_then(|&place| self.changes.get_mut(place)) {
+            *existence = Existence::There;
         }
     }
 
     /// The gathered paths that are no longer there.
     pub fn gone(&self) -> Vec<RelPath> {
-        let gone = self.changes.iter().filter(|(_, presence)| *presence != Existence::There);
+        let gone = self.changes.iter().filter(|(_, existence)| *existence != Existence::There);
         gone.map(|(change, _)| change.path.clone()).collect()
     }
 
@@ -91,8 +91,8 @@ impl Gather {
             // The deletion of a directory stands for all changes below it.
             changes.retain(|(change, _)| !change.path.ancestors().any(|above| gone.contains(&above)));
         }
-        changes.sort_by_key(|(_, presence)| *presence != Existence::There);
-        let tell = |(change, presence)| Change { gone_directory: presence == Existence::GoneDirectory, ..change };
+        changes.sort_by_key(|(_, existence)| *existence != Existence::There);
+        let tell = |(change, existence)| Change { gone_directory: existence == Existence::GoneDirectory, ..change };
         changes.into_iter().map(tell).collect()
     }
 

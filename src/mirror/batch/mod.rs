@@ -2,8 +2,8 @@
 //!
 //! `execute` takes a batch from its jobs to its verdicts and decides the order. It alone takes pieces of `work` from a
 //! stack, and no file here calls back into one that has called it. `session` starts the runs, `engine` carries one through
-//! with fallbacks, verifying and halving, `verdicts` settles the jobs, `deletions` sees to what is deleted, as `deletion_judge` judges it, `itemized` keeps
-//! what changed, and `report` is the result of a batch. Four files know other ways than one run by its own list:
+//! with fallbacks, verifying and halving, `verdicts` settles the jobs, `deletions` sees to what is deleted, as
+//! `deletion_judge` judges it, `itemized` keeps what changed, and `report` is the result of a batch. Four files know other ways than one run by its own list:
 //! `short_list`, `filtered` (under a filter that rsync's rules cannot say), `sweep`, `rename`. `stale_temporaries` removes
 //! what killed receivers have left, `times` finds out how exactly a target keeps times.
 //!

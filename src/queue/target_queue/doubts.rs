@@ -12,10 +12,10 @@
 //! and bounded by [`DOUBTS_MAX`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
 use std::time::Duration;
 
-use crate::model::{RelPath, Scope, TargetId, Timestamp, below_range};
+use super::hints::below;
+use crate::model::{RelPath, Scope, TargetId, Timestamp};
 
 /// How long after a path was sent again each look comes at the earliest.
 const AFTER: [Duration; 3] = [Duration::from_secs(10), Duration::from_secs(130), Duration::from_secs(250)];
@@ -65,14 +65,8 @@ impl Doubts {
     /// A directory has come to `path`: in place of what there is a doubt about at it or below, all is looked at, once and at
     /// the end, since what comes late may take a tree away.
     pub fn widen(&mut self, path: &RelPath) {
-        let (start, end) = below_range(path);
-        let below = (Bound::Included(start.as_slice()), Bound::Excluded(end.as_slice()));
-        let below = self.of.range::<[u8], _>(below).map(|(path, _)| path.clone());
-        let concerned: Vec<RelPath> = if path.is_root() {
-            self.of.keys().cloned().collect()
-        } else {
-            below.chain(self.of.contains_key(path).then(|| path.clone())).collect()
-        };
+        let own = self.of.get_key_value(path);
+        let concerned: Vec<RelPath> = below(&self.of, path).chain(own).map(|(path, _)| path.clone()).collect();
         for path in concerned {
             if let Some(doubt) = self.remove(&path) {
                 self.place(&path, Doubt { scope: Scope::Subtree, step: AFTER.len() - 1, ..doubt });

@@ -110,7 +110,11 @@ impl Renames {
     }
 }
 
-fn below<'a, T>(map: &'a BTreeMap<RelPath, T>, path: &RelPath) -> impl Iterator<Item = (&'a RelPath, &'a T)> {
+/// The paths of `map` below a directory.
+pub(super) fn below<'a, T>(
+    map: &'a BTreeMap<RelPath, T>,
+    path: &RelPath,
+) -> impl Iterator<Item = (&'a RelPath, &'a T)> {
     let (start, end) = below_range(path);
     let bounds = match path.is_root() {
         // Every path that has a first byte: all but the root.

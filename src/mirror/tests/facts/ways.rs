@@ -132,7 +132,7 @@ fn an_odd_destination_goes_through_a_shell_unharmed() {
     assert_eq!(pair.target_names(), ["it's a \"dir\" $HOME; x", "it's a \"dir\" $HOME; x/f"]);
 }
 
-/// `tests/e2e`, `standby::care`: a daemon speaks first, with a greeting.
+/// `tests/e2e`, `standby_lifetime`: a daemon speaks first, with a greeting.
 #[test]
 fn a_daemon_greets_with_its_protocol() {
     let pair = Pair::new(Way::Daemon);
